@@ -1,0 +1,14 @@
+"""`python -m codex_self_iter` and the `codex-self-iter` script."""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    from codex_self_iter.cli import main as run_cli
+
+    return run_cli(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

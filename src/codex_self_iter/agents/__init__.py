@@ -1,0 +1,1 @@
+"""Agent adapters: one file for each kind of agent. Parsers are pure."""

@@ -1,0 +1,56 @@
+"""Exit codes and the exception tree. Standard library only.
+
+    CodexSelfIterError          exit 1: an internal error
+    ├── UsageError              exit 2: bad usage, configuration, plan, workspace or state directory
+    ├── WorkspaceBusyError      exit 75: another supervisor has this workspace
+    └── StorageError            the state directory cannot be read or written *now*; callers wait and retry
+
+An exception's message is one clear line (or a short list): what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["CodexSelfIterError", "ExitCode", "StorageError", "UsageError", "WorkspaceBusyError"]
+
+
+class ExitCode(enum.IntEnum):
+    """The process exit codes of the contract; service units rely on them."""
+
+    OK = 0
+    """The loop ended well: completed, stopped on request, iteration limit reached, SIGTERM."""
+    INTERNAL = 1
+    """A defect of the supervisor."""
+    USAGE = 2
+    """Bad usage, configuration, plan, workspace or state directory."""
+    STAGNATED = 3
+    """The loop went in circles and gave up."""
+    NEEDS_HUMAN = 4
+    """Budget spent, agent not logged in, `stop=true` with an unmet gate, too many errors."""
+    BUSY = 75
+    """Another supervisor has this workspace (sysexits EX_TEMPFAIL)."""
+    SIGINT = 130
+    """Interrupted from the keyboard."""
+
+
+class CodexSelfIterError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+class UsageError(CodexSelfIterError):
+    """The person can mend this: bad usage, configuration, plan, workspace or state directory."""
+
+    exit_code = ExitCode.USAGE
+
+
+class WorkspaceBusyError(CodexSelfIterError):
+    """Another supervisor has this workspace; the message says who."""
+
+    exit_code = ExitCode.BUSY
+
+
+class StorageError(CodexSelfIterError):
+    """The state directory cannot be read or written now (disk full, permission lost); retry later."""

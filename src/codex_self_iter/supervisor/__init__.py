@@ -1,0 +1,1 @@
+"""The meeting place of core and world: event -> decide -> persist -> act."""

@@ -1,0 +1,1 @@
+"""What acts: one file for each part of the world. Adapters never decide."""

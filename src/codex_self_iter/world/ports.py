@@ -1,0 +1,99 @@
+"""What the supervisor needs of the world: one small Protocol for each part. Fakes are in `codex_self_iter.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from codex_self_iter.core.model import (
+    EndCause,
+    RunIdentity,
+    RunOutcome,
+    RunSample,
+    RunSpec,
+    Snapshot,
+)
+
+__all__ = ["Clock", "ProcessHost", "RunHandle", "StateStore", "WorkTree"]
+
+
+class Clock(Protocol):
+    """Time as an object, so that tests own it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump and stand still in suspend; comparable between processes of one boot."""
+
+    def wall(self) -> float:
+        """Unix seconds; may jump. For records and for ends of waits that must survive a restart."""
+
+    def boottime(self) -> float:
+        """Like monotonic, but goes on in suspend."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+class RunHandle(Protocol):
+    """A run that was started or adopted."""
+
+    @property
+    def identity(self) -> RunIdentity:
+        """Who its processes are; persisted by the supervisor at once."""
+
+    def sample(self) -> RunSample:
+        """The monitor's latest look."""
+
+    async def wait(self) -> RunOutcome:
+        """Wait until the run has ended *and* nothing of it is left (bounded). Cancelling the wait leaves the run."""
+
+    async def end(self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None) -> RunOutcome:
+        """Run the stop ladder, shielded and bounded: TERM+CONT, grace, KILL, sweep. Idempotent; a second call with
+        a shorter grace shortens the first."""
+
+
+class ProcessHost(Protocol):
+    """Starts, finds and ends runs. One for each supervisor process."""
+
+    async def start(self, spec: RunSpec) -> RunHandle:
+        """Start a run; shielded from cancellation. A program that cannot be started gives a handle whose `wait`
+        returns at once with cause SPAWN_FAILED."""
+
+    async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> RunHandle | None:
+        """Find what an earlier supervisor left of this run: by run lock, recorded identity and marker. A living run
+        gives a handle (deadline from its true start); a run that ended meanwhile gives one whose `wait` returns
+        its recorded exit; None when there is no trace that it ever started."""
+
+    async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
+        """End everything an earlier supervisor left of this run; returns how many processes were ended."""
+
+    async def aclose(self) -> None:
+        """End everything and leave nothing behind."""
+
+
+class StateStore(Protocol):
+    """The state directory. Methods are synchronous, durable when they return, and raise StorageError."""
+
+    def load(self) -> Any:
+        """Read snapshot, previous snapshot and the journal's end; see world.store.Loaded."""
+
+    def save_runtime(self, runtime: Mapping[str, Any]) -> None:
+        """Replace `runtime.json` atomically and durably; the previous one is kept."""
+
+    def save_status(self, status: Mapping[str, Any]) -> None:
+        """Replace `status.json` atomically (not synced: it describes the present)."""
+
+    def append_journal(self, record: Mapping[str, Any]) -> None:
+        """Append one line and sync it."""
+
+    def journal_tail(self, count: int) -> Sequence[Mapping[str, Any]]:
+        """The last `count` good lines, oldest first, in bounded memory."""
+
+
+class WorkTree(Protocol):
+    """The workspace's content."""
+
+    async def snapshot(self, previous: Snapshot | None) -> Snapshot:
+        """Take one snapshot; `previous` saves hashing files that did not change."""
+
+
+Emit = Callable[[Any], Awaitable[None]]
