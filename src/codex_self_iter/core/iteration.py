@@ -125,7 +125,7 @@ def account_run(
         state,
         open=opened,
         spent=spent,
-        sessions=_sessions(state, event, at),
+        sessions=_sessions(state, event),
         gate_seen=dict(event.gate_files),
     )
     return state, tuple(Notify("budget", text) for text in texts)
@@ -150,7 +150,7 @@ def _either(one: bool | None, two: bool | None) -> bool | None:
     return two if one is not False or two is None else False
 
 
-def _sessions(state: LoopState, event: RunEnded, at: Moment) -> dict[str, Session]:
+def _sessions(state: LoopState, event: RunEnded) -> dict[str, Session]:
     """Sessions after this run: continued, begun, or forgotten when it was lost or too long."""
     assert state.open is not None
     assert state.open.run is not None
@@ -175,7 +175,7 @@ def _sessions(state: LoopState, event: RunEnded, at: Moment) -> dict[str, Sessio
     return sessions
 
 
-def judge_run(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> tuple[LoopState, str]:
+def judge_run(state: LoopState, event: RunEnded, policy: Policy) -> tuple[LoopState, str]:
     """Judge the run that `account_run` has just closed.
 
     Returns the state and what comes next: "next_run" (another role), "verify", or "close".
@@ -186,7 +186,7 @@ def judge_run(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> 
     if state.ending is not None or event.outcome.cause is EndCause.REQUEST:
         reason = state.ending.reason if state.ending else "ended on request"
         return _failed(state, Failure(FailureClass.KILLED, reason), Verdict.ABORTED), "close"
-    failure = event.report.failure or _from_outcome(event.outcome, policy)
+    failure = event.report.failure or _from_outcome(event.outcome)
     if failure is not None:
         timed_out = event.outcome.cause in (EndCause.WALL_TIMEOUT, EndCause.IDLE_TIMEOUT)
         lost = event.outcome.cause is EndCause.LOST
@@ -211,7 +211,7 @@ def _failed(state: LoopState, failure: Failure, verdict: Verdict) -> LoopState:
     return dataclasses.replace(state, open=opened)
 
 
-def _from_outcome(outcome: RunOutcome, policy: Policy) -> Failure | None:
+def _from_outcome(outcome: RunOutcome) -> Failure | None:
     """What an adapter did not classify: time-outs, signals, exit codes."""
     texts = {
         EndCause.WALL_TIMEOUT: f"timed out after {outcome.duration_sec:.0f} s (command_timeout_sec)",
@@ -238,14 +238,14 @@ def _executor(state: LoopState, event: RunEnded, policy: Policy) -> tuple[LoopSt
     block = parse(answer, event.prompt)
     claim = block.completed or promised(policy.completion_promise, answer, block, event.prompt)
     assert state.open is not None
-    opened = dataclasses.replace(state.open, block=block, claim=claim, gate_flaw=_gate_flaw(state, claim))
+    opened = dataclasses.replace(state.open, block=block, claim=claim, gate_flaw=_gate_flaw(state))
     state = dataclasses.replace(state, open=opened)
     if policy.verify_commands and (claim or block.stop or policy.verify_every_iteration):
         return state, "verify"
     return state, "next_run" if policy.mode == "roles" else "close"
 
 
-def _gate_flaw(state: LoopState, claim: bool) -> str:
+def _gate_flaw(state: LoopState) -> str:
     """Say which gate files differ from how the person left them."""
     baseline, seen = state.gate_baseline, state.gate_seen
     if baseline is None or seen is None:
@@ -277,7 +277,7 @@ def _reviewer(state: LoopState, event: RunEnded) -> tuple[LoopState, str]:
     return dataclasses.replace(state, open=dataclasses.replace(state.open, reviewer=review)), "close"
 
 
-def interrupted(state: LoopState, at: Moment) -> LoopState:
+def interrupted(state: LoopState) -> LoopState:
     """The open run ended with the last supervisor: close its iteration as interrupted."""
     opened = state.open
     assert opened is not None

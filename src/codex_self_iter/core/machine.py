@@ -273,7 +273,7 @@ def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) ->
     if state.open is None or state.open.run is None or state.open.run.run_id != event.run_id:
         return state, (Log("run.unknown", {"run_id": event.run_id}),)
     state, extra = iteration.account_run(state, event, policy, at)
-    state, judged = iteration.judge_run(state, event, policy, at)
+    state, judged = iteration.judge_run(state, event, policy)
     opened = state.open
     assert opened is not None
     if judged == "next_run":
@@ -380,7 +380,7 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
         )
         return state, (Log("run.adopted", {"run_id": opened.run.run_id, "iteration": opened.number}),)
     if opened.run is not None and event.trace == "gone":
-        state = iteration.interrupted(state, at)
+        state = iteration.interrupted(state)
         return _keep(state, policy, at)
     # It never started: the same number, the same messages, once more.
     state = _with_open(state, run=None)
