@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -34,14 +35,11 @@ def test_literal_words_survive_when_braces_are_doubled(word: str) -> None:
     assert render_template(parse_template(template), "P", "W") == ("run", "P", word)
 
 
-@given(paths)
-def test_negative_control_substituting_before_splitting_breaks(path: str) -> None:
-    if shlex.quote(path) != path:  # needs quoting, so a naive order of steps cannot keep it
-        try:
-            naive = tuple(shlex.split("run {prompt_file}".replace("{prompt_file}", path)))
-        except ValueError:
-            return
-        assert len(naive) != 2 or naive[1] != path or not set(path) & set(" \t\n'\"\\")
+@pytest.mark.parametrize("path", ["/a b", "/a'b'", '/"q"', "/a\\b", "/a\nb"])
+def test_negative_control_substituting_before_splitting_breaks_the_path(path: str) -> None:
+    naive = shlex.split("run {prompt_file}".replace("{prompt_file}", path))
+    assert naive != ["run", path]
+    assert render_template(parse_template("run {prompt_file}"), path, "W") == ("run", path)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +63,8 @@ def test_negative_control_substituting_before_splitting_breaks(path: str) -> Non
     ],
 )
 def test_a_bad_template_is_refused_with_its_reason(template: str, says: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(says)):
         parse_template(template)
-    assert says in str(caught.value)
 
 
 def test_comments_and_shell_syntax_are_plain_words() -> None:

@@ -1,7 +1,7 @@
 """The agent command template: split first, substitute after, never a shell.
 
-Because the words are fixed before any value is put in, a path with spaces, quotes, braces, `$` or a newline is
-always exactly one word, or exactly the stretch of a word that its field stood for.
+Because the words are fixed before any value is put in, a path with spaces, quotes, braces, `$` or a newline
+is always exactly one word, or exactly the stretch of a word that its field stood for.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Piece = tuple[bool, str]
 
 
 def parse_template(text: str) -> tuple[str, ...]:
-    """Split a template into words and check its fields; the words keep their fields and their doubled braces.
+    """Split a template into words and check its fields; the words keep their fields and doubled braces.
 
-    Raises ValueError with one clear line: unbalanced quotes, an unknown field, a lone brace, no program, or no
-    `{prompt_file}`.
+    Raises ValueError with one clear line: unbalanced quotes, an unknown field, a lone brace, no program, or
+    no `{prompt_file}`.
     """
     if "\0" in text:
         raise ValueError("has a NUL character, which no program argument can hold")
@@ -74,6 +74,7 @@ def _next_piece(word: str, at: int) -> tuple[Piece, int]:
     if name not in FIELDS:
         known = " and ".join(f"{{{field}}}" for field in FIELDS)
         raise ValueError(
-            f"has the unknown field {{{name}}}; known are {known} (write '{{{{' and '}}}}' for braces meant as such)"
+            f"has the unknown field {{{name}}}; known are {known} "
+            "(write '{{' and '}}' for braces that are meant as such)"
         )
     return (True, name), end + 1

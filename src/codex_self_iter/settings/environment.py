@@ -24,12 +24,12 @@ _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 OWN_VARIABLES = frozenset(
     PREFIX + name for name in ("CONFIG", "RUN_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG")
 )
-"""Variables of ours that are no keys: the configuration file, the marker of a run, and switches of the tests."""
+"""Variables of ours that are no keys: the configuration file, a run's marker, switches of the tests."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layer:
-    """Values of one source, nested as in a file, the name of the source of each, and what could not be read."""
+    """Values of one source, nested as in a file, the source's name for each, and what could not be read."""
 
     values: Mapping[str, Any]
     names: Mapping[KeyPath, str]
@@ -102,7 +102,7 @@ def _nest(path: KeyPath, value: Any) -> dict[str, Any]:
 
 
 def _path(name: str) -> KeyPath | None:
-    """The key that a variable's name means; the last part of a free table (`env`, `prices`) keeps its case."""
+    """The key that a variable's name means; the names in a free table (`env`, `prices`) keep their case."""
     path: KeyPath = ()
     for part in name.split(_DELIMITER):
         table = table_at(path)

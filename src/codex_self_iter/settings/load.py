@@ -15,7 +15,7 @@ from codex_self_iter.settings.environment import PREFIX, Layer, flag_layer, vari
 from codex_self_iter.settings.model import KeyPath, Origin, Settings, merge
 from codex_self_iter.settings.report import ConfigError, Problem, from_validation
 from codex_self_iter.settings.rules import breaches
-from codex_self_iter.settings.tomlfile import BadFile, TomlFile, read_toml
+from codex_self_iter.settings.tomlfile import BadFileError, TomlFile, read_toml
 
 __all__ = ["CONFIG_NAME", "find_config", "load", "load_directory"]
 
@@ -70,7 +70,7 @@ def load(
     """Read every source and check it.
 
     Args:
-        flags: nested as in a file; None for a flag that was not given. Texts are read like environment variables.
+        flags: nested as in a file; None for a flag that was not given. Texts are read like variables.
         config_file: the value of `--config`, or None.
         environ: the environment.
         cwd: directory that relative paths of flags and of `workspace` count from.
@@ -85,7 +85,7 @@ def load(
     if path is not None:
         try:
             file = read_toml(path)
-        except BadFile as error:
+        except BadFileError as error:
             problems.append(_bad_file(path, error))
     return _checked(dataclasses.replace(upper, file=file), problems, cwd)
 
@@ -99,7 +99,7 @@ def find_config(
     """
     asked = config_file if config_file is not None else environ.get(PREFIX + "CONFIG")
     if asked is not None:
-        return Path(os.path.join(cwd, os.path.expanduser(asked)))
+        return Path(os.path.abspath(os.path.join(cwd, os.path.expanduser(asked))))
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or "~", ".config")
     start = workspace if isinstance(workspace, str) and workspace and "\0" not in workspace else "."
     places = (
@@ -156,7 +156,7 @@ def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     taken.update(dict.fromkeys(paths, file))
 
 
-def _bad_file(path: Path, error: BadFile) -> Problem:
+def _bad_file(path: Path, error: BadFileError) -> Problem:
     where = f"{path}:{error.line}" if error.line else str(path)
     hint = "; name an existing file with --config" if "does not exist" in str(error) else ""
     return Problem(where, (), f"the configuration file {error}{hint}")
@@ -218,19 +218,19 @@ def _drop(values: Any, key: KeyPath) -> Any:
 
 def _has(values: Any, path: KeyPath) -> bool:
     for part in path:
-        if isinstance(values, Mapping) and part in values:
-            values = values[part]
-        elif isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        else:
+        table = isinstance(values, Mapping) and part in values
+        if not table and not (
+            isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
+        ):
             return False
+        values = values[part]
     return True
 
 
 def _broken_rules(
     settings: Settings, layers: Layers, bad: set[KeyPath], prefix: KeyPath
 ) -> Iterator[Problem]:
-    """Rules whose keys are all right by themselves. A rule is reported at the first of its keys that was set."""
+    """Broken rules whose keys are right by themselves, each reported at the first key that was set."""
     for keys, message in breaches(settings):
         paths = [(*prefix, *key) for key in keys]
         if any(path[: len(wrong)] == wrong or wrong[: len(path)] == path for path in paths for wrong in bad):
@@ -265,7 +265,7 @@ def _entry_problems(settings: Settings, layers: Layers, bad: set[KeyPath]) -> It
             {key: value for key, value in values.items() if key not in alien or key == "workspace"}
         )
         wrong = {(*prefix, *key) for key, _ in found}
-        for key, message in found:
-            if _has(entry.overrides, key[:1]):
-                yield Problem(layers.place((*prefix, *key)), (*prefix, *key), message)
+        for path, message in found:
+            if _has(entry.overrides, path[:1]):
+                yield Problem(layers.place((*prefix, *path)), (*prefix, *path), message)
         yield from _broken_rules(loop, layers, bad | wrong, prefix)

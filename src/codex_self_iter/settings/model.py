@@ -27,13 +27,13 @@ KeyPath = tuple[str | int, ...]
 class Origin:
     """Where values came from. Subclassed by `load`; a bare one knows only defaults."""
 
-    def of(self, path: KeyPath) -> str:
+    def of(self, path: KeyPath) -> str:  # noqa: ARG002 - the plain one has no sources
         """In words: "default", "flag --x", "environment X" or "file F:12"."""
         return "default"
 
 
 class Settings(BaseSettings, LoopFields):
-    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this only holds and checks."""
+    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and checks."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -62,9 +62,14 @@ class Settings(BaseSettings, LoopFields):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: the layers are merged by `load`, which can say where each value came from."""
+        """Only what is passed in: `load` merges the layers, because it can say where each value came from."""
         return (init_settings,)
 
     def __eq__(self, other: object) -> bool:

@@ -18,8 +18,8 @@ _INIT = "`codex-self-iter init` writes one"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedPaths:
-    """Absolute paths of one loop. `workspace` and `state_dir` have no symbolic links in them; `task` and `plan`
-    keep theirs, so that an editor's replacement of a link is seen. `task` need not exist."""
+    """Absolute paths of one loop. `workspace` and `state_dir` have no symbolic links in them; `task` and
+    `plan` keep theirs, so that the replacement of a link is seen. `task` need not exist."""
 
     workspace: Path
     task: Path
@@ -70,7 +70,7 @@ def _plan_flaws(path: Path) -> Iterator[str]:
     if flaw:
         yield f"plan file {path} {flaw}"
     elif not text.strip():
-        yield f"plan file {path} is empty; write down what is to be done, one item a line ({_INIT} as an example elsewhere)"
+        yield f"plan file {path} is empty; write down what is to be done, such as `- [ ] first item`"
 
 
 def _task_flaws(path: Path) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _task_flaws(path: Path) -> Iterator[str]:
 def _state_flaws(paths: ResolvedPaths) -> Iterator[str]:
     state = paths.state_dir
     if state == paths.workspace or state in paths.workspace.parents:
-        yield f"state directory {state} is the workspace or above it; give it a directory of its own (state_dir)"
+        yield f"state directory {state} is the workspace or above it; give it its own (state_dir)"
     elif ".git" in state.parts:
         yield f"state directory {state} is inside git's own directory; choose another (state_dir)"
     mode = _mode(state)

@@ -41,7 +41,8 @@ def breaches(settings: Settings) -> Iterator[Breach]:
 
 def _backoff(settings: Settings) -> Iterator[Breach]:
     if settings.backoff_max_sec < settings.backoff_base_sec:
-        text = f"must be at least backoff_base_sec ({settings.backoff_base_sec:g}), not {settings.backoff_max_sec:g}"
+        base, most = settings.backoff_base_sec, settings.backoff_max_sec
+        text = f"must be at least backoff_base_sec ({base:g}), not {most:g}"
         yield (("backoff_max_sec",), ("backoff_base_sec",)), text
 
 

@@ -1,12 +1,13 @@
 """Every configuration key: its kind, its default and, in the text under it, what it means.
 
-The texts are part of the program: `config schema`, config.example.toml and the reference show them. Constructing
-one of these models reads nothing from the surroundings; `load` does that.
+The texts are part of the program: `config schema`, config.example.toml and the reference show them.
+Constructing one of these models reads nothing from the surroundings; `load` does that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
@@ -14,7 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from codex_self_iter.settings.types import (
     AgentChoice,
     AgentList,
-    AgentName,
     Allowed,
     ArgList,
     AtLeastOne,
@@ -283,13 +283,13 @@ Prices = Annotated[Mapping[str, Price], AfterValidator(freeze), PlainSerializer(
 class LoopFields(Table):
     """The keys of one loop: all but those that belong to the supervisor as a whole."""
 
-    workspace: PathText = Field(default=".")
+    workspace: PathText = Path(".")
     """Directory in which the agent works; a relative path counts from the current directory."""
-    task_file: PathText = Field(default="TASK.md")
+    task_file: PathText = Path("TASK.md")
     """What is wanted, in your words (may be missing); relative to the workspace."""
-    plan_file: PathText = Field(default="plan.md")
+    plan_file: PathText = Path("plan.md")
     """The plan that the agent follows; relative to the workspace."""
-    state_dir: PathText = Field(default=".codex-self-iter")
+    state_dir: PathText = Path(".codex-self-iter")
     """State directory; relative to the workspace."""
     mode: Annotated[Literal["goal", "roles"], Allowed('one of "goal", "roles"')] = "goal"
     """"goal": one agent run an iteration; "roles": planner, executor and reviewer."""
@@ -365,7 +365,13 @@ class LoopFields(Table):
         """`no_change_gate` as a number; 0 = off."""
         return int(self.no_change_gate)
 
-    def agent_names(self) -> frozenset[AgentName]:
+    def agent_names(self) -> frozenset[str]:
         """Every adapter that this loop names."""
-        named = {self.agent, self.roles.planner, self.roles.executor, self.roles.reviewer, *self.agents.order}
+        named: set[str] = {
+            self.agent,
+            self.roles.planner,
+            self.roles.executor,
+            self.roles.reviewer,
+            *self.agents.order,
+        }
         return frozenset(name for name in named if name not in ("", "auto"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from codex_self_iter.settings.model import KeyPath
 
-__all__ = ["BadFile", "TomlFile", "read_toml"]
+__all__ = ["BadFileError", "TomlFile", "read_toml"]
 
 _LARGEST = 4 * 1024 * 1024
 
@@ -40,7 +40,7 @@ class TomlFile:
         return 1
 
 
-class BadFile(Exception):
+class BadFileError(Exception):
     """The file cannot be read as TOML at all: the line (0 = none) and the reason."""
 
     def __init__(self, line: int, reason: str) -> None:
@@ -49,21 +49,21 @@ class BadFile(Exception):
 
 
 def read_toml(path: Path) -> TomlFile:
-    """Read one file. Raises BadFile: missing, no plain file, unreadable, not UTF-8, or not TOML."""
+    """Read one file. Raises BadFileError: missing, no plain file, unreadable, not UTF-8, or not TOML."""
     data = _read(path)
     if data.startswith(b"\xef\xbb\xbf"):
-        raise BadFile(1, "begins with a byte-order mark; save it as UTF-8 without one")
+        raise BadFileError(1, "begins with a byte-order mark; save it as UTF-8 without one")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadFile(line, f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
+        raise BadFileError(line, f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax(text, str(error)) from None
     except RecursionError:
-        raise BadFile(0, "is nested too deeply") from None
+        raise BadFileError(0, "is nested too deeply") from None
     return TomlFile(path, values, text)
 
 
@@ -73,24 +73,26 @@ def _read(path: Path) -> bytes:
         with open(descriptor, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
-                raise BadFile(0, "is a directory" if stat.S_ISDIR(mode) else "is not a plain file")
+                raise BadFileError(0, "is a directory" if stat.S_ISDIR(mode) else "is not a plain file")
             data = file.read(_LARGEST + 1)
     except FileNotFoundError:
-        raise BadFile(0, "does not exist") from None
+        raise BadFileError(0, "does not exist") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise BadFile(0, f"cannot be read ({reason})") from None
+        raise BadFileError(0, f"cannot be read ({reason})") from None
     if len(data) > _LARGEST:
-        raise BadFile(0, "is larger than 4 MiB, so it is hardly a configuration file")
+        raise BadFileError(0, "is larger than 4 MiB, so it is hardly a configuration file")
     return data
 
 
-def _syntax(text: str, message: str) -> BadFile:
+def _syntax(text: str, message: str) -> BadFileError:
     found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if found is None:
-        return BadFile(text.count("\n") + 1, "is not TOML: " + message.removesuffix(" (at end of document)"))
+        return BadFileError(
+            text.count("\n") + 1, "is not TOML: " + message.removesuffix(" (at end of document)")
+        )
     line, column = int(found[1]), int(found[2])
-    return BadFile(line, f"is not TOML: {message[: found.start()]} (column {column})")
+    return BadFileError(line, f"is not TOML: {message[: found.start()]} (column {column})")
 
 
 def _lines(text: str) -> Iterator[tuple[KeyPath, int]]:

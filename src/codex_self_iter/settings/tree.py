@@ -1,4 +1,4 @@
-"""Walking the schema by key: which field is there, what is allowed in it, which keys exist, which is nearest."""
+"""Walking the schema by key: which field is there, what is allowed in it, which key is nearest."""
 
 from __future__ import annotations
 
