@@ -69,13 +69,17 @@ def variable_layer(environ: Mapping[str, str]) -> Layer:
     return Layer(values, names, tuple(problems))
 
 
-def flag_layer(flags: Mapping[str, Any]) -> Layer:
-    """What the command line says: nested values, None for a flag that was not given."""
+def flag_layer(flags: Mapping[str, Any], options: Mapping[str, str] | None = None) -> Layer:
+    """What the command line says: nested values, None for a flag that was not given.
+
+    `options` names the flag of a dotted key where it is not simply the key's own name.
+    """
     values: dict[str, Any] = {}
     names: dict[KeyPath, str] = {}
     problems: list[Problem] = []
     for path, value in _given((), flags):
-        where = "flag --" + "-".join(str(part).replace("_", "-") for part in path)
+        plain = "--" + "-".join(str(part).replace("_", "-") for part in path)
+        where = f"flag {(options or {}).get('.'.join(map(str, path)), plain)}"
         names[path] = where
         try:
             typed = _from_text(path, value) if isinstance(value, str) else value

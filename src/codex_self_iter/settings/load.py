@@ -65,7 +65,12 @@ class Layers(Origin):
 
 
 def load(
-    flags: Mapping[str, Any], *, config_file: str | None, environ: Mapping[str, str], cwd: str
+    flags: Mapping[str, Any],
+    *,
+    config_file: str | None,
+    environ: Mapping[str, str],
+    cwd: str,
+    options: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read every source and check it.
 
@@ -74,11 +79,12 @@ def load(
         config_file: the value of `--config`, or None.
         environ: the environment.
         cwd: directory that relative paths of flags and of `workspace` count from.
+        options: dotted key -> flag, for flags that are not named like their key; for messages only.
 
     Raises:
         UsageError: its message lists every error with file and line, variable or flag.
     """
-    upper = Layers(flag_layer(flags), variable_layer(environ), None)
+    upper = Layers(flag_layer(flags, options), variable_layer(environ), None)
     problems = [*upper.flags.problems, *upper.variables.problems]
     path = find_config(upper.pinned.get("workspace"), config_file=config_file, environ=environ, cwd=cwd)
     file = None

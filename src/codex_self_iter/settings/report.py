@@ -15,7 +15,7 @@ from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.tree import allowed_at, dotted, kind_at, suggestion
 from codex_self_iter.settings.types import AGENT_NAMES
 
-__all__ = ["ConfigError", "Problem", "from_validation", "shown"]
+__all__ = ["ConfigError", "Problem", "from_validation", "is_secret", "shown"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def from_validation(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
 
 def shown(path: KeyPath, value: Any) -> str:
     """A value as it is shown in messages: short, and never one from an agent's `env` table."""
-    if len(path) >= 3 and "agents" in path[:-2] and "env" in path[2:]:
+    if is_secret(path):
         return "***"
     kind = next((word for types, word in _KINDS if isinstance(value, types)), "another kind of value")
     try:
@@ -62,6 +62,11 @@ def shown(path: KeyPath, value: Any) -> str:
         text = str(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"{text} ({kind})"
+
+
+def is_secret(path: KeyPath) -> bool:
+    """Whether a key is in an agent's `env` table, whose values may be keys and tokens."""
+    return any(path[at] == "agents" and path[at + 2] == "env" for at in range(len(path) - 2))
 
 
 _KINDS = (

@@ -16,6 +16,7 @@ from codex_self_iter.settings.types import (
     AgentChoice,
     AgentList,
     Allowed,
+    Amount,
     ArgList,
     AtLeastOne,
     CommitMode,
@@ -106,15 +107,15 @@ class BudgetSettings(Table):
 class OutputSettings(Table):
     """Caps and retention of what is kept on disk; 0 = no limit."""
 
-    max_run_mb: Count = 64
+    max_run_mb: Amount = 64
     """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept."""
     keep_runs: Count = 200
     """How many agent runs' files are kept."""
-    keep_days: Count = 30
+    keep_days: Amount = 30
     """How many days an agent run's files are kept."""
-    max_state_mb: Count = 2048
+    max_state_mb: Amount = 2048
     """Size of the whole state directory, in MiB, above which the oldest runs go."""
-    log_max_mb: Count = 10
+    log_max_mb: Amount = 10
     """Size at which the supervisor's own log is rotated, in MiB."""
     log_files: AtLeastOne = 5
     """How many files of the supervisor's own log are kept."""
@@ -144,9 +145,9 @@ class GitSettings(Table):
     """Keep each iteration's result under refs/codex-self-iter/."""
     checkpoint_keep: Count = 200
     """How many checkpoints are kept; 0 = all."""
-    checkpoint_keep_days: Count = 30
+    checkpoint_keep_days: Amount = 30
     """How many days checkpoints are kept; 0 = for ever."""
-    checkpoint_max_file_mb: Count = 10
+    checkpoint_max_file_mb: Amount = 10
     """Untracked files above this size, in MiB, are listed but not kept; 0 = keep all."""
 
 
