@@ -11,8 +11,9 @@ from typing import Any
 
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
+from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.report import is_secret
-from codex_self_iter.settings.tree import KeyPath, dotted
+from codex_self_iter.settings.tree import dotted
 
 __all__ = ["add_arguments", "run"]
 

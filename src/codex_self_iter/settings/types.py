@@ -143,7 +143,9 @@ Switch = Annotated[bool, Strict(), Allowed("true or false")]
 Text = Annotated[str, Strict(), AfterValidator(_no_nul), Allowed("a text")]
 NonEmptyText = Annotated[Text, AfterValidator(_not_blank), Allowed("a text that is not empty")]
 FileName = Annotated[str, Strict(), AfterValidator(_file_name), Allowed('a plain file name such as "STOP"')]
-PathText = Annotated[Path, BeforeValidator(_path, json_schema_input_type=str), Allowed("a path (text, not empty)")]
+PathText = Annotated[
+    Path, BeforeValidator(_path, json_schema_input_type=str), Allowed("a path (text, not empty)")
+]
 Count = Annotated[int, Strict(), Field(ge=0, le=_LARGEST_COUNT), Allowed("a whole number, 0 or more")]
 AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=_LARGEST_COUNT), Allowed("a whole number, 1 or more")]
 Integer = Annotated[int, Strict(), Allowed("a whole number")]
@@ -172,7 +174,9 @@ Template = Annotated[
     AfterValidator(_template),
     Allowed('a command line with {prompt_file} and, if wanted, {workspace}; "" for none'),
 ]
-Date = Annotated[str, BeforeValidator(_date, json_schema_input_type=str), Allowed('a date such as "2026-01-31"')]
+Date = Annotated[
+    str, BeforeValidator(_date, json_schema_input_type=str), Allowed('a date such as "2026-01-31"')
+]
 NoChangeGate = Annotated[Switch | Count, Allowed("true, false or a whole number, 0 or more")]
 TextList = Annotated[
     tuple[NonEmptyText, ...], Allowed('a list of texts that are not empty, such as ["a", "b"]')
