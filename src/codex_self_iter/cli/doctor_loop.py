@@ -23,36 +23,9 @@ _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
 _SHELL_WORDS = frozenset(
     (
-        "!",
-        ".",
-        ":",
-        "[",
-        "[[",
-        "{",
-        "alias",
-        "case",
-        "cd",
-        "command",
-        "eval",
-        "exec",
-        "exit",
-        "export",
-        "false",
-    )
-    + (
-        "for",
-        "if",
-        "set",
-        "source",
-        "test",
-        "time",
-        "trap",
-        "true",
-        "umask",
-        "unset",
-        "until",
-        "wait",
-        "while",
+        *("!", ".", ":", "[", "[[", "{", "alias", "case", "cd", "command", "eval", "exec", "exit", "export"),
+        *("false", "for", "if", "set", "source", "test", "time", "trap", "true", "umask", "unset", "until"),
+        *("wait", "while"),
     )
 )
 """First words of a gate that are the shell's own."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from codex_self_iter.settings.model import KeyPath, Settings, merge
 from codex_self_iter.settings.report import Problem
-from codex_self_iter.settings.tree import allowed_at, dotted, field_at, fields_of, kind_at, table_at
+from codex_self_iter.settings.tree import allowed_at, dotted, field_at, fields_of, kind_at, names_in, table_at
 
 __all__ = ["OWN_VARIABLES", "PREFIX", "Layer", "flag_layer", "variable_layer", "variable_name"]
 
@@ -110,10 +110,10 @@ def _path(name: str) -> KeyPath | None:
     path: KeyPath = ()
     for part in name.split(_DELIMITER):
         table = table_at(path)
-        if table is None:
-            key: str | None = part
-        else:
-            key = next((field for field in fields_of(table) if field.replace("-", "_").upper() == part), None)
+        known = fields_of(table) if table is not None else names_in(path)
+        key = next((name for name in known if name.replace("-", "_").upper() == part), None)
+        if table is None and not known:
+            key = part
         if not key or kind_at((*path, key)) is None:
             return None
         path = (*path, key)

@@ -18,10 +18,10 @@ __all__ = ["example_toml", "json_schema", "toml_value", "uncommented"]
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.
 #
-# Save it as codex-self-iter.toml in the workspace, or name it with --config. A flag wins over a
-# variable (CODEX_SELF_ITER_MAX_ITERATIONS, CODEX_SELF_ITER_VERIFY__COMMANDS='["make test"]'), that over
-# this file, this file over the default. Durations are seconds. Lines that begin with # and no space are examples of
-# tables that are empty by default: take the # away to use them.
+# Save it as codex-self-iter.toml in the workspace, or name it with --config. A flag wins over a variable,
+# that over this file, this file over the default. Variables are named CODEX_SELF_ITER_MAX_ITERATIONS or, in
+# a table, CODEX_SELF_ITER_VERIFY__COMMANDS='["make test"]'. Durations are seconds. Lines that begin with #
+# and no space are examples of tables that are empty by default: take the # away to use them.
 """
 
 _TAIL = """\

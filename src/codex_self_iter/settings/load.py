@@ -188,20 +188,25 @@ def _in_order(problem: Problem) -> tuple[str, int]:
 
 
 def _validated(values: Mapping[str, Any]) -> tuple[Settings, list[tuple[KeyPath, str]]]:
-    """Settings of what is right, and what is wrong: wrong keys are taken out until the rest is right."""
+    """Settings of what is right, and what is wrong: wrong keys are taken out until the rest is right.
+
+    Only the first look is reported; what a later one finds is the doing of taking something out.
+    """
     found: list[tuple[KeyPath, str]] = []
     while True:
         try:
             return Settings.model_validate(values), found
         except ValidationError as error:
             wrong = list(from_validation(error))
-            found += wrong
-            values = _without(values, [key for key, _ in wrong])
+            found = found or wrong
+            keys = [key for key, _ in wrong]
+            fewer = _without(values, keys)
+            values = fewer if fewer != values else _without(values, [key[:1] for key in keys])
 
 
 def _without(values: Any, keys: Iterable[KeyPath]) -> Any:
     """The values without some keys; a key that is missing takes the table with it that lacks it."""
-    for key in keys:
+    for key in reversed(list(keys)):  # the last first, so that positions in lists stay right
         values = _drop(values, key if _has(values, key) else key[:-1])
     return values
 
@@ -215,7 +220,6 @@ def _drop(values: Any, key: KeyPath) -> Any:
         return {**values, head: _drop(values[head], rest)} if rest else kept
     items = list(values)
     if isinstance(head, int) and not rest:
-        # positions must stay, so a wrong item makes the whole list fall back to what is left of it
         return items[:head] + items[head + 1 :]
     if isinstance(head, int):
         items[head] = _drop(items[head], rest)

@@ -73,10 +73,12 @@ def _read(path: Path) -> bytes:
         with open(descriptor, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
-                raise BadFileError(0, "is a directory" if stat.S_ISDIR(mode) else "is not a plain file")
+                raise BadFileError(0, "is not a plain file")
             data = file.read(_LARGEST + 1)
     except FileNotFoundError:
         raise BadFileError(0, "does not exist") from None
+    except IsADirectoryError:
+        raise BadFileError(0, "is a directory") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadFileError(0, f"cannot be read ({reason})") from None

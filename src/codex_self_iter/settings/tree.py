@@ -16,7 +16,7 @@ from codex_self_iter.settings.model import KeyPath, Settings
 from codex_self_iter.settings.schema import LoopFields, WorkspaceEntry
 from codex_self_iter.settings.types import Allowed
 
-__all__ = ["allowed_at", "dotted", "field_at", "fields_of", "kind_at", "suggestion", "table_at"]
+__all__ = ["allowed_at", "dotted", "field_at", "fields_of", "kind_at", "names_in", "suggestion", "table_at"]
 
 
 def dotted(path: KeyPath) -> str:
@@ -55,6 +55,13 @@ def table_at(path: KeyPath) -> type[BaseModel] | None:
     """The table at a key, or None when it is no table of fixed keys."""
     kind = _bare(kind_at(path))
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def names_in(path: KeyPath) -> tuple[str, ...]:
+    """The names that a table of free keys is restricted to; () for any."""
+    args = typing.get_args(_bare(kind_at(path)))
+    names = _bare(args[0]) if len(args) == 2 else None
+    return typing.get_args(names) if typing.get_origin(names) is typing.Literal else ()
 
 
 def field_at(path: KeyPath) -> FieldInfo | None:
