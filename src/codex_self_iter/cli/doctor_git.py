@@ -32,7 +32,7 @@ def repository(context: Context) -> Iterator[Finding]:
     elif "dubious ownership" in inside.text:
         mend = f"git config --global --add safe.directory {context.quoted}"
         yield fail("git.ownership", "git refuses to work here: the repository belongs to another user", mend)
-    elif "not a git repository" in inside.text:
+    elif "not a git repository" in inside.text and not os.path.lexists(f"{context.workspace}/.git"):
         what = (
             "the workspace is no git repository: changes are judged by content alone and cannot be taken back"
         )

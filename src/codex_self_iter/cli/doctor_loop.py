@@ -108,7 +108,10 @@ def lock(context: Context) -> Iterator[Finding]:
     """Whether another supervisor works here."""
     if not os.path.isdir(context.paths.state_dir):
         return
-    module = importlib.import_module("codex_self_iter.world.lock")
+    try:
+        module = importlib.import_module("codex_self_iter.world.lock")
+    except ModuleNotFoundError:  # a platform without fcntl
+        return
     holder = module.probe(
         str(context.paths.state_dir), context.settings.lock_file_name, workspace=context.workspace
     )
