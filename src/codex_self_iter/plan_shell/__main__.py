@@ -14,7 +14,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="codex-self-iter-plan-shell",
         description="Do the next open item of a plan: run the shell commands under it and tick it.",
-        epilog="Exit codes: 0 done, or nothing it can do; 1 a command of the plan failed; 2 bad usage or plan.",
+        epilog="Exit codes: 0 done, or nothing it can do; 1 a command failed; 2 bad usage or plan.",
     )
     parser.add_argument(
         "--workspace", type=Path, default=Path("."), help="where the commands run (default: here)"
