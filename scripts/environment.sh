@@ -118,7 +118,7 @@ clear_unusable() {
 with_uv() {
     command -v uv >/dev/null 2>&1 || return 1
     if [ ! -x "$python" ]; then
-        uv venv --quiet --no-project --allow-existing --python "${PYTHON:->=3.11}" "$venv" >"$log" 2>&1 || return 1
+        uv venv --quiet --no-project --allow-existing --python "${PYTHON:->=3.11}" "$venv" >>"$log" 2>&1 || return 1
     fi
     uv pip install --quiet --python "$python" -c constraints.txt -e "$what" >>"$log" 2>&1
 }
@@ -126,7 +126,7 @@ with_uv() {
 with_pip() {
     if [ ! -x "$python" ] || ! "$python" -m pip --version >/dev/null 2>&1; then
         maker=$(find_python) || exit 2
-        "$maker" -m venv "$venv" >"$log" 2>&1 || return 1
+        "$maker" -m venv "$venv" >>"$log" 2>&1 || return 1
     fi
     PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 \
         "$python" -m pip install --quiet -c constraints.txt -e "$what" >>"$log" 2>&1
@@ -138,7 +138,7 @@ install() {
     log=$venv/install.log
     # relative paths from here on: a comma or bracket in the repository's path is not for pip to read
     cd -- "$root" || exit 2
-    rm -f "$stamp"
+    rm -f "$stamp" "$log"
     if ! with_uv && ! with_pip; then
         [ ! -s "$log" ] || tail -n 30 "$log" >&2
         die "the dependencies could not be installed (all of it: $log). Is a package index reachable?"

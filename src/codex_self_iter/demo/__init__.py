@@ -1,4 +1,4 @@
-"""The sample workspace of `codex-self-iter demo`: a small repository with a failing test and a plan that mends it.
+"""The sample workspace of `codex-self-iter demo`: a repository with a failing test and a plan that mends it.
 
 Its files are under `sample/`. A `.txt` at the end of a name only keeps linters and test runners away from it.
 """
@@ -26,7 +26,7 @@ def sample_files() -> Iterator[tuple[str, bytes]]:
 
 
 def make_workspace(directory: Path) -> None:
-    """Write the sample and commit it. An earlier demo there is put back to its start; its commits are kept.
+    """Write the sample and commit it. An earlier demo there starts again; what was in it is committed first.
 
     Raises UsageError when the directory holds anything else, or cannot be written, or there is no git.
     """
@@ -37,8 +37,8 @@ def make_workspace(directory: Path) -> None:
                 raise UsageError(f"{directory}: not empty, and no earlier demo. Name a new directory.")
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _new_repository(directory)
-        elif git(directory, "ls-files"):
-            git(directory, "rm", "-rfq", "--", ".")
+        else:
+            _set_aside(directory)
         for name, content in sample_files():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,14 @@ def make_workspace(directory: Path) -> None:
     except OSError as error:
         raise UsageError(f"{error.filename or directory}: {error.strerror or error}.") from error
     git(directory, "add", "-A")
-    git(directory, "commit", "-q", "--allow-empty", "-m", "Start again" if again else "A basket with a failing test")
+    git(
+        directory,
+        "commit",
+        "-q",
+        "--allow-empty",
+        "-m",
+        "Start again" if again else "A basket with a failing test",
+    )
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -82,6 +89,14 @@ def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
 
 def _is_demo(directory: Path) -> bool:
     return (directory / ".git").is_dir() and MARK in git(directory, "config", "--local", "--list")
+
+
+def _set_aside(directory: Path) -> None:
+    """Empty an earlier demo's work tree; its history keeps everything that was in it."""
+    git(directory, "add", "-A")
+    git(directory, "commit", "-q", "--allow-empty", "-m", "Keep what was there")
+    if git(directory, "ls-files"):
+        git(directory, "rm", "-rfq", "--", ".")
 
 
 def _new_repository(directory: Path) -> None:
