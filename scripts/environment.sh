@@ -147,8 +147,16 @@ install() {
     printf '%s\n' "$1" "$(fingerprint)" "$root" "${PYTHON-}" >"$stamp"
 }
 
+# Before 3.13, Python reads the path of an editable installation in the locale's encoding.
+mend_locale() {
+    case ${LC_ALL-}:$root in
+        C:*[!\ -~]* | POSIX:*[!\ -~]*) export LC_ALL=C.UTF-8 ;;
+    esac
+}
+
 prepare() {
     unset PYTHONHOME
+    mend_locale
     ready "$1" && return 0
     take_lock
     if ! ready "$1"; then

@@ -1,4 +1,4 @@
-"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to completion, without key or network."""
+"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to its end, without key or network."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _directory(wanted: Path | None) -> Path:
 
 
 def _own_environment() -> None:
-    """Only the demo's own file configures it, not the person's variables; `python3` is the one that runs us."""
+    """Only the demo's own file configures it, not the person's variables; `python3` is our own."""
     for name in [name for name in os.environ if name.startswith(("CODEX_SELF_ITER_", "GIT_"))]:
         del os.environ[name]
     here = Path(sys.executable).parent
