@@ -128,6 +128,14 @@ def test_the_plugin_manifest_is_valid() -> None:
     assert [path.name for path in (ROOT / ".codex-plugin").iterdir()] == ["plugin.json"]
 
 
+def test_the_marketplace_offers_this_plugin() -> None:
+    marketplace = json.loads((ROOT / ".agents" / "plugins" / "marketplace.json").read_text())
+    (plugin,) = marketplace["plugins"]
+    manifest = ROOT / plugin["source"]["path"] / ".codex-plugin" / "plugin.json"
+    assert json.loads(manifest.read_text())["name"] == plugin["name"]
+    assert f"codex plugin add {plugin['name']}@{marketplace['name']}" in (ROOT / "README.md").read_text()
+
+
 def test_the_skills_have_a_name_and_a_description() -> None:
     found = list((ROOT / "skills").glob("*/SKILL.md"))
     assert found
