@@ -21,8 +21,8 @@ class Ran:
         self.code = done.returncode
         self.out = done.stdout.decode()
         self.err = done.stderr.decode()
-        _, _, fenced = self.out.rpartition("```json\n")
-        self.block: dict[str, Any] = json.loads(fenced.removesuffix("```\n")) if fenced else {}
+        _, fence, fenced = self.out.rpartition("```json\n")
+        self.block: dict[str, Any] = json.loads(fenced.removesuffix("```\n")) if fence else {}
 
 
 def shell(workspace: Path, *flags: str, env: dict[str, str] | None = None) -> Ran:
@@ -165,6 +165,24 @@ def test_mode_and_symlink_of_the_plan_stay(tmp_path: Path) -> None:
     assert real.read_text().startswith("- [x] a")
     assert real.stat().st_mode & 0o777 == 0o640
     assert [p.name for p in real.parent.iterdir()] == ["the plan.md"]
+
+
+def test_what_a_crash_left_behind_is_overwritten(tmp_path: Path) -> None:
+    path = plan(tmp_path, "- [ ] a\n```sh\ntrue\n```\n")
+    (tmp_path / ".plan.md.tmp").write_text("half a plan, longer than the whole one, and of no use to anybody")
+    assert shell(tmp_path).code == 0
+    assert path.read_text() == "- [x] a\n```sh\ntrue\n```\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.md"]
+
+
+def test_a_plan_that_cannot_be_ticked_is_said(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "p.md").write_text("- [ ] a\n```sh\nmkdir docs/.p.md.tmp\n```\n")
+    ran = shell(tmp_path, "--plan", "docs/p.md")
+    assert (ran.code, ran.block) == (2, {})
+    assert "cannot be ticked" in ran.err
+    assert (docs / "p.md").read_text().startswith("- [ ] a")
 
 
 def test_a_path_with_every_odd_letter_works(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"plan-shell: {error}", file=sys.stderr)
         return ExitCode.USAGE
+    except KeyboardInterrupt:
+        return ExitCode.SIGINT
     print(answer.render(), flush=True)
     return answer.exit_code
 

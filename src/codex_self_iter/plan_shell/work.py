@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from codex_self_iter.core.plan import Block, Item, Plan, find_again, parse_plan,
 from codex_self_iter.errors import UsageError
 from codex_self_iter.plan_shell.answer import Answer, goal_for
 
-__all__ = ["read_plan", "work", "write_plan"]
+__all__ = ["prepare_output", "read_plan", "work", "write_plan"]
 
 
 def read_plan(path: Path) -> str:
@@ -26,19 +28,34 @@ def read_plan(path: Path) -> str:
 
 
 def write_plan(path: Path, text: str) -> None:
-    """Replace the plan atomically: same permissions, and a symlink stays a symlink. Raises UsageError."""
+    """Replace the plan atomically: same mode and owner, and a symlink stays one. Raises UsageError."""
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # one fixed name: what a crash leaves behind is overwritten by the next run
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with open(temporary, "xb", opener=_private) as file:
+        with open(temporary, "wb", opener=_private) as file:
             file.write(text.encode("utf-8", "surrogateescape"))
+            _like(target, file.fileno())
             file.flush()
             os.fsync(file.fileno())
-        shutil.copymode(target, temporary)
         os.replace(temporary, target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UsageError(f"plan {path}: the item cannot be ticked: {error.strerror or error}.") from error
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _like(target: Path, descriptor: int) -> None:
+    """Give a file the mode and, where that is allowed, the owner of another."""
+    status = target.stat()
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def work(plan_path: Path, workspace: Path) -> Answer:
@@ -59,10 +76,6 @@ def work(plan_path: Path, workspace: Path) -> Answer:
         return _cannot(plan, item, f"has commands whose fence (line {unclosed.line}) is never closed")
     print(f"plan-shell: {goal_for(plan, item)}", flush=True)
     return _run_blocks(plan_path, workspace, plan, item)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _run_blocks(plan_path: Path, workspace: Path, plan: Plan, item: Item) -> Answer:
