@@ -51,7 +51,7 @@ _RECENT_LINES, _RECENT_BYTES = 64, 256 * 1024
 
 def good_line(raw: bytes) -> dict[str, Any] | None:
     """The record of a line (without its line feed) if it is a good one."""
-    if len(raw) > MAX_LINE or not raw.lstrip()[:1] == b"{":
+    if len(raw) > MAX_LINE or raw.lstrip()[:1] != b"{":
         return None
     try:
         record = json.loads(raw.decode())

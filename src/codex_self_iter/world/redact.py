@@ -34,6 +34,9 @@ _HARMLESS = re.compile(
 
 _EDGE = r"(?<![A-Za-z0-9].)"  # after the first letter: what comes before it is no letter or digit
 _WORD = r"[A-Za-z0-9_-]"
+_BEARER = r"(?:[A-Za-z0-9._~+/=-]{20,}|(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{8,})"
+_PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
+_PEM_END = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
 _FORMATS = (
     rf"s{_EDGE}k-(?:ant|proj|svcacct|admin|live|test|or)-{_WORD}{{8,}}",
     rf"s{_EDGE}k-(?={_WORD}*[0-9A-Z]){_WORD}{{16,}}",
@@ -45,12 +48,11 @@ _FORMATS = (
     rf"x{_EDGE}ox[abeprs]-[A-Za-z0-9-]{{10,}}",
     rf"h{_EDGE}f_[A-Za-z0-9]{{24,}}",
     rf"e{_EDGE}yJ{_WORD}{{8,}}\.{_WORD}{{8,}}\.{_WORD}*",
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
-    r"(?:[\s\S]{0,16384}?-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|(?:[A-Za-z0-9+/=\s:,-]|\\[nr])*)",
+    rf"{_PEM}(?:[\s\S]{{0,16384}}?{_PEM_END}|(?:[A-Za-z0-9+/=]{{16,}}|\s|\\[nr])*)",
 )
 # Here the word before the secret is kept.
 _LABELLED = (
-    rf"(?P<bearer>[Bb]{_EDGE}(?:earer|EARER)[ \t]+)(?:[A-Za-z0-9._~+/=-]{{20,}}|(?=[A-Za-z._~+/=-]*\d)[A-Za-z0-9._~+/=-]{{8,}})",
+    rf"(?P<bearer>[Bb]{_EDGE}(?:earer|EARER)[ \t]+){_BEARER}",
     r"(?P<login>://)[^\s/:@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}(?=@)",
     rf"(?P<basic>[Aa]{_EDGE}(?:uthorization|UTHORIZATION)[\"']?:[ \t]*[\"']?[Bb]asic[ \t]+)[A-Za-z0-9+/=]{{8,}}",
 )

@@ -18,6 +18,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from codex_self_iter.core.state import SCHEMA, LoopState, from_json
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.files import QUARANTINE, Signature, StateRoot, encode_json, signature, storing
 from codex_self_iter.world.journal import JOURNAL, Journal
@@ -26,8 +27,6 @@ from codex_self_iter.world.redact import Redactor, redact_file
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Loaded", "StateDirectory", "migrate"]
 
-SCHEMA = 1
-"""Version of `runtime.json` that this program writes."""
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
@@ -86,7 +85,8 @@ def migrate(
     return runtime
 
 
-def _accept_numbered(runtime: Mapping[str, Any]) -> None:
+def _accept_state(runtime: Mapping[str, Any]) -> None:
+    from_json(LoopState, runtime)
     number = runtime.get("iteration")
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise ValueError("it has no iteration number")
@@ -109,7 +109,7 @@ class StateDirectory:
         workspace: str,
         *,
         redactor: Redactor | None = None,
-        accept: Callable[[Mapping[str, Any]], None] = _accept_numbered,
+        accept: Callable[[Mapping[str, Any]], None] = _accept_state,
     ) -> None:
         """Open the directory, or create it with its parts.
 
@@ -275,7 +275,8 @@ class StateDirectory:
         """
         with self.root.guard:
             readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS)]
-            runtime, source = None, "none"
+            runtime: Runtime | None = None
+            source: Literal["snapshot", "previous", "none"] = "none"
             for name, found, flaw in readings:
                 if flaw:
                     self.root.set_aside(name, flaw)
@@ -293,7 +294,7 @@ class StateDirectory:
                 warnings.append("no usable snapshot; going on from the journal's last line")
             elif present and last is None:
                 warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
-            return Loaded(runtime, source, last, present, warnings)  # type: ignore[arg-type]
+            return Loaded(runtime, source, last, present, warnings)
 
     def _read_snapshot(self, name: str) -> tuple[Runtime | None, str]:
         """(snapshot, "") or (None, what is wrong with the file); (None, "") when there is none."""
@@ -392,7 +393,7 @@ def _refuse_foreign(path: str, workspace: str) -> None:
         raise UsageError(
             f"state_dir {path} contains the workspace {workspace}; it must be a directory of its own"
         )
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), storing("read", path):
+    with storing("read", path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = set(os.listdir(path))
         if ".git" in names and not names & {RUNTIME, "logs"}:
             raise UsageError(f"state_dir {path} is a git repository; it must be a directory of its own")

@@ -46,7 +46,7 @@ def look(path: str) -> Signature:
 
 def _entries(path: str) -> Iterable[Signature]:
     """Of an inbox: a message that is still being written changes later than its directory."""
-    found = []
+    found: list[Signature] = []
     try:
         with os.scandir(path) as entries:
             for entry in entries:
@@ -174,14 +174,18 @@ class Watcher:
                     await self._listen(list(self._watched))
                 else:
                     await self._again.wait()
-            except OSError as error:  # no inotify instance or watch left, a directory vanished just now…
+            except (
+                OSError,
+                RuntimeError,
+                ExceptionGroup,
+            ) as error:  # no inotify instance left, a directory gone…
                 await self._fail(error)
             finally:
                 self.hint_alive = False
             with anyio.move_on_after(self._interval_sec):  # a directory that comes and goes must not spin us
                 await anyio.Event().wait()
 
-    async def _fail(self, error: OSError) -> None:
+    async def _fail(self, error: Exception) -> None:
         if self._moved():
             return
         self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
