@@ -90,7 +90,7 @@ class Hasher:
                 return ""
             return f"120000 {self._start(len(target), target).hexdigest()}"
         if stat.S_ISDIR(found.st_mode):
-            return "directory"
+            return ""  # the file that was here is gone; what is in the directory stands for itself
         if not stat.S_ISREG(found.st_mode):
             return f"special {stat.S_IFMT(found.st_mode):o}"
         self.files_read += 1

@@ -231,12 +231,24 @@ def _parse(out: GitOutput, git: Git) -> Status | None:
 def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[bytes, str], bool]:
     """Fingerprints by path, without those that equal HEAD (staged and taken back). False: the time was up."""
     heads = {record.path: record.head for record in records if record.head is not None}
+    links: dict[bytes, bool] = {b"": False}
     found: dict[bytes, str] = {}
+    whole = True
     for record in records:
-        if record.path in found:
-            continue
-        value = hasher.fingerprint(os.path.join(top, record.path))
-        if value is None:
-            return {path: value for path, value in found.items() if heads.get(path) != value}, False
-        found[record.path] = value
-    return {path: value for path, value in found.items() if heads.get(path) != value}, True
+        if record.path not in found:
+            behind_link = _behind_link(top, os.path.dirname(record.path), links)
+            value = "" if behind_link else hasher.fingerprint(os.path.join(top, record.path))
+            if value is None:
+                whole = False
+                break
+            found[record.path] = value
+    return {path: value for path, value in found.items() if heads.get(path) != value}, whole
+
+
+def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:
+    """True when a directory was replaced by a link: what is found through it is not in the work tree."""
+    if directory not in known:
+        known[directory] = os.path.islink(os.path.join(top, directory)) or _behind_link(
+            top, os.path.dirname(directory), known
+        )
+    return known[directory]
