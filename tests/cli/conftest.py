@@ -1,13 +1,14 @@
 """The command line as people run it: a real process, a scratch home, a workspace."""
 
 import datetime
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -22,6 +23,7 @@ class Command:
     def __init__(self, workspace: Path, home: Path) -> None:
         self.workspace = workspace
         self.state_dir = workspace / ".codex-self-iter"
+        self._lock: IO[str] | None = None
         self.env = {
             "HOME": str(home),
             "PATH": os.environ["PATH"],
@@ -47,10 +49,26 @@ class Command:
             capture_output=True, encoding="utf-8", timeout=30, check=False,
         )  # fmt: skip
 
+    def hold_lock(self) -> None:
+        """Be the supervisor, for as long as the test lasts."""
+        if self._lock is None:
+            self._lock = (self.state_dir / "loop.lock").open("w", encoding="utf-8")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.write(json.dumps({"pid": os.getpid()}) + "\n")
+            self._lock.flush()
+
+    def release(self) -> None:
+        """Be gone."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def write_status(self, **changes: Any) -> dict[str, Any]:
         """A whole status.json of a running loop, this test process as the supervisor."""
         status = sample_status(self.workspace) | changes
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
+        if status["pid"] == os.getpid() and not status["exit"]:
+            self.hold_lock()
         (self.state_dir / "status.json").write_text(json.dumps(status), encoding="utf-8")
         return status
 
@@ -96,24 +114,25 @@ def sample_status(workspace: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """The command line in a workspace that has a plan."""
-    workspace = tmp_path / "my repo"
-    home = tmp_path / "home"
-    workspace.mkdir()
-    home.mkdir()
-    (workspace / "plan.md").write_text("- [ ] one\n", encoding="utf-8")
-    return Command(workspace, home)
-
-
-@pytest.fixture
-def make_command(tmp_path: Path) -> Callable[[str], Command]:
-    """Further workspaces of the same user."""
+def make_command(tmp_path: Path) -> Iterator[Callable[[str], Command]]:
+    """Workspaces of one user."""
+    made = []
 
     def make(name: str) -> Command:
         workspace, home = tmp_path / name, tmp_path / "home"
         workspace.mkdir(parents=True)
         home.mkdir(exist_ok=True)
-        return Command(workspace, home)
+        made.append(Command(workspace, home))
+        return made[-1]
 
-    return make
+    yield make
+    for command in made:
+        command.release()
+
+
+@pytest.fixture
+def command(make_command: Callable[[str], Command]) -> Command:
+    """The command line in a workspace that has a plan."""
+    command = make_command("my repo")
+    (command.workspace / "plan.md").write_text("- [ ] one\n", encoding="utf-8")
+    return command

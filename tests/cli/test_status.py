@@ -69,9 +69,19 @@ def test_a_supervisor_that_vanished_is_gone(command) -> None:
     assert "must end by" not in text
 
 
-def test_a_pid_of_another_boot_is_not_alive(command) -> None:
-    command.write_status(boot_id="00000000-0000-0000-0000-000000000000")
+def test_a_recorded_pid_that_lives_is_not_enough(command) -> None:
+    """The number may have been used again, or belong to another container: the lock decides."""
+    command.write_status()
+    assert json.loads(command("status", "--json").stdout)["alive"] is True
+    command.release()
     assert json.loads(command("status", "--json").stdout)["alive"] is False
+
+
+def test_asking_does_not_keep_a_supervisor_from_starting(command) -> None:
+    command.write_status()
+    command.release()
+    command("status")
+    command.hold_lock()
 
 
 def test_an_overdue_heartbeat_is_said(command) -> None:

@@ -183,26 +183,21 @@ def read_status(state_dir: str) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def life(state_dir: str, status: dict[str, Any], now: float | None = None) -> Life:
-    """Whether the supervisor of a loop lives, and how old its last sign is."""
+def life(loop: Loop, status: dict[str, Any], now: float | None = None) -> Life:
+    """Whether the supervisor of a loop lives, and how old its last sign is.
+
+    Its lock is the truth: a process id may have been used again, and means nothing across containers.
+    """
+    from codex_self_iter.world import lock
+
     heard = epoch(status.get("updated_at"))
     stale = None if heard is None else max(0.0, (time.time() if now is None else now) - heard)
     pid = status.get("pid")
     pid = pid if isinstance(pid, int) else 0
-    held = _lock_held(state_dir)
-    if held is not None:
-        return Life(held, stale, pid)
-    alive = not status.get("exit") and registry.process_alive(pid, str(status.get("boot_id") or ""))
-    return Life(alive, stale, pid)
-
-
-def _lock_held(state_dir: str) -> bool | None:
-    """What the supervisor's lock says; None when it cannot be asked (another file system, no lock file)."""
-    try:
-        from codex_self_iter.world import lock
-    except ImportError:
-        return None
-    return bool(lock.probe(state_dir))
+    known = os.path.exists(os.path.join(loop.state_dir, lock.LOCK_FILE))
+    # A lock file of another name, or none (deleted this second): then the workspace's own lock answers.
+    holder = lock.probe(loop.state_dir, workspace="" if known else loop.workspace)
+    return Life(holder is not None, stale, (holder.pid or pid) if holder else pid)
 
 
 def epoch(text: object) -> float | None:

@@ -25,28 +25,16 @@ class Target(NamedTuple):
 
 
 def target(args: argparse.Namespace) -> Target:
-    """The loop that is meant, its state directory made if it is missing. Raises UsageError."""
+    """The loop that is meant. Raises UsageError where there is no loop to control.
+
+    A control can be left before the first start, but not in any directory that happens to be current.
+    """
     loop = common.find_loop(args)
-    if not os.path.isdir(loop.state_dir):
-        _make_state_dir(loop)
-    status = common.read_status(loop.state_dir)
-    return Target(loop, status, common.life(loop.state_dir, status))
-
-
-def _make_state_dir(loop: Loop) -> None:
-    """A control can be left before the first start, but not in any directory that happens to be current."""
-    marks = ("plan.md", common.CONFIG_NAME)
-    if not loop.config and not any(os.path.exists(os.path.join(loop.workspace, mark)) for mark in marks):
+    marks = [os.path.join(loop.workspace, mark) for mark in ("plan.md", common.CONFIG_NAME)]
+    if not loop.config and not any(map(os.path.exists, [loop.state_dir, *marks])):
         raise UsageError(f"no loop has run in {loop.workspace} (there is no {loop.state_dir} and no plan.md)")
-    try:
-        os.makedirs(loop.state_dir, mode=0o700, exist_ok=True)
-        ignore = os.open(
-            os.path.join(loop.state_dir, ".gitignore"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600
-        )
-        with open(ignore, "w", encoding="ascii") as file:
-            file.write("*\n")
-    except OSError as error:
-        raise UsageError(f"cannot make {loop.state_dir}: {error.strerror}") from error
+    status = common.read_status(loop.state_dir)
+    return Target(loop, status, common.life(loop, status))
 
 
 def control_file(aim: Target, recorded: str, key: str, default: str) -> str:

@@ -7,7 +7,6 @@ import argparse
 from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
 from codex_self_iter.core.text import shorten
-from codex_self_iter.errors import UsageError
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,10 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     text = controls.read_text(args.text, args.file, "goal")
     aim = controls.target(args)
-    try:
-        inbox.write_goal(aim.loop.state_dir, text)
-    except OSError as error:
-        raise UsageError(f"cannot write the goal into {aim.loop.state_dir}: {error.strerror}") from error
+    inbox.write_goal(aim.loop.state_dir, text)
     before = aim.status.get("goal")
     where = controls.who_notices(aim, "takes it for the next iteration", "the next start begins with it")
     say(f"Goal written. {where}" + (f"\nIt replaces: {shorten(str(before), 200)}" if before else ""))

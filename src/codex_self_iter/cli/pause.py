@@ -7,7 +7,6 @@ import os
 
 from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
-from codex_self_iter.errors import UsageError
 
 __all__ = ["add_arguments", "run"]
 
@@ -32,26 +31,27 @@ def run(args: argparse.Namespace) -> int:
 def _pause(aim: controls.Target, path: str, now: bool) -> str:
     from codex_self_iter.world import inbox
 
-    try:
-        inbox.write_pause(aim.loop.state_dir, now=now)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    directory, name = os.path.split(path)
+    inbox.write_pause(directory, name, now=now)
     living = "ends the agent and pauses now" if now else "pauses when this iteration ends"
     dead = "the next start will pause at once, until 'codex-self-iter resume'"
     return f"Wrote {path}. {controls.who_notices(aim, living, dead)}"
 
 
 def _resume(aim: controls.Target, path: str) -> str:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
+    from codex_self_iter.world import inbox
+
+    directory, name = os.path.split(path)
+    if not inbox.remove_pause(directory, name):
         return f"Nothing to resume: there is no {path}. {_still_stopped(aim)}".rstrip()
-    except OSError as error:
-        raise UsageError(f"cannot remove {path}: {error.strerror}") from error
     where = controls.who_notices(aim, "goes on", "start it with 'codex-self-iter run'")
     return f"Removed {path}. {where} {_still_stopped(aim)}".rstrip()
 
 
 def _still_stopped(aim: controls.Target) -> str:
-    stop = controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
-    return f"But {stop} is there, too: remove it before the next start." if os.path.lexists(stop) else ""
+    stops = (
+        controls.control_file(aim, "stop_file", "stop_file_name", "STOP"),
+        controls.control_file(aim, "global_stop_file", "global_stop_file_name", ".codex-stop"),
+    )
+    there = [path for path in stops if os.path.lexists(path)]
+    return f"But {' and '.join(there)} says stop: remove it before the next start." if there else ""

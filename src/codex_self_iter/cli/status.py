@@ -105,7 +105,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Loop, dict[str, Any], L
     rows = []
     for name, loop in loops:
         status = common.read_status(loop.state_dir)
-        rows.append((name, loop, status, common.life(loop.state_dir, status)))
+        rows.append((name, loop, status, common.life(loop, status)))
     return rows
 
 

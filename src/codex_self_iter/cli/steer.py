@@ -6,7 +6,6 @@ import argparse
 
 from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
-from codex_self_iter.errors import UsageError
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,10 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     text = controls.read_text(args.text, args.file, "message")
     aim = controls.target(args)
-    try:
-        path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
-    except OSError as error:
-        raise UsageError(f"cannot write into the inbox of {aim.loop.state_dir}: {error.strerror}") from error
+    path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
     dead = "the first prompt after the next start will have it"
     living = "ends the running agent and starts again with it" if args.now else "puts it into the next prompt"
     say(f"Wrote {path}. {controls.who_notices(aim, living, dead)}")

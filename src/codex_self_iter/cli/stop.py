@@ -34,10 +34,7 @@ def run(args: argparse.Namespace) -> int:
     aim = controls.target(args)
     path = controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
-    try:
-        inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
     living = "lets this iteration end, then stops" if args.after_iteration else "ends the agent and stops now"
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
     say(f"Wrote {path}. {controls.who_notices(aim, living, dead)}")
@@ -48,7 +45,7 @@ def _wait(aim: controls.Target, timeout: float) -> int:
     began = time.monotonic()
     while True:
         status = common.read_status(aim.loop.state_dir)
-        if not common.life(aim.loop.state_dir, status).alive:
+        if not common.life(aim.loop, status).alive:
             break
         if timeout and time.monotonic() - began > timeout:
             raise UsageError(f"the supervisor (pid {aim.life.pid}) is still there after {timeout:g} s")
