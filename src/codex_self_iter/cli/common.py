@@ -21,6 +21,7 @@ __all__ = [
     "add_loop_arguments",
     "epoch",
     "find_loop",
+    "iteration_word",
     "life",
     "positive_int",
     "read_config",
@@ -83,6 +84,16 @@ def positive_int(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
     return int(text)
+
+
+def iteration_word(args: argparse.Namespace) -> int | None:
+    """The iteration in `args.what`; a loop's name before it is moved to `args.loop`. Raises UsageError."""
+    words = list(args.what)
+    number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
+    if len(words) > 1 or (words and args.loop):
+        raise UsageError(f"expected an iteration's number, not {' '.join(words)!r}")
+    args.loop = words[0] if words else args.loop
+    return number
 
 
 def find_loop(args: argparse.Namespace) -> Loop:

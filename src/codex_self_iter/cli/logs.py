@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
-    iteration = _iteration(args)
+    iteration = common.iteration_word(args)
     loop = common.find_loop(args)
     printer = _RawPrinter() if args.raw else _Printer(Paint())
     if args.supervisor:
@@ -88,16 +88,6 @@ def runs(directory: str) -> list[Run]:
         except OSError:  # retention has just removed it
             continue
     return sorted(found)
-
-
-def _iteration(args: argparse.Namespace) -> int | None:
-    """Split the positional words into a loop's name and an iteration's number. Raises UsageError."""
-    words = list(args.what)
-    number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
-    if len(words) > 1 or (words and args.loop):
-        raise UsageError(f"expected a name and a number, not {' '.join(args.what)!r}")
-    args.loop = words[0] if words else args.loop
-    return number
 
 
 def _choose(found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Loop) -> list[Run]:
