@@ -20,7 +20,9 @@ from codex_self_iter.supervisor.options import RunOptions
 __all__ = ["read_settings", "run"]
 
 
-def read_settings(flags: Mapping[str, Any], options: RunOptions) -> tuple[list[Settings], list[CodexSelfIterError]]:
+def read_settings(
+    flags: Mapping[str, Any], options: RunOptions
+) -> tuple[list[Settings], list[CodexSelfIterError]]:
     """The settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
     environ, cwd = os.environ, os.getcwd()
     if options.config_dir:
@@ -36,7 +38,9 @@ def read_settings(flags: Mapping[str, Any], options: RunOptions) -> tuple[list[S
         try:
             given = {**flags, "workspace": workspace}
             loops.extend(
-                configuration.load(given, config_file=options.config or None, environ=environ, cwd=cwd).loops()
+                configuration.load(
+                    given, config_file=options.config or None, environ=environ, cwd=cwd
+                ).loops()
             )
         except UsageError as error:
             errors.append(error)

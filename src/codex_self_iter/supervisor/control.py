@@ -165,7 +165,11 @@ class Control:
         loop = self.loop
         try:
             names = set(loop.inbox.names())
-            goal = loop.inbox.goal() if os.path.exists(os.path.join(self.state_dir, "inbox", files.GOAL)) else None
+            goal = (
+                loop.inbox.goal()
+                if os.path.exists(os.path.join(self.state_dir, "inbox", files.GOAL))
+                else None
+            )
             if goal is not None:
                 loop.post(ev.GoalSet(goal))
                 loop.inbox.mark_done([files.GOAL], loop.state.iteration)
@@ -200,7 +204,9 @@ class Control:
         """Hold the loop while there is less free disk than configured."""
         loop, floor = self.loop, self.loop.settings.min_free_disk_mb
         try:
-            loop.free_mb = float(free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace))
+            loop.free_mb = float(
+                free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace)
+            )
         except OSError:
             return
         if floor and loop.free_mb < floor:

@@ -39,7 +39,9 @@ async def run_all(work: Work, iteration: int) -> None:
                 return
             results.append(result)
             event = "gate.passed" if result.ok else "gate.failed"
-            loop.log.info(event, command=command, exit_code=result.exit_code, seconds=round(result.duration_sec, 1))
+            loop.log.info(
+                event, command=command, exit_code=result.exit_code, seconds=round(result.duration_sec, 1)
+            )
     loop.post(ev.GatesEnded(tuple(results)))
 
 

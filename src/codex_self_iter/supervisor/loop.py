@@ -175,7 +175,10 @@ class Loop:
         if self.started:
             at = self.shared.moment()
             self.state = dataclasses.replace(
-                self.state, state=State.CRASHED, since=at.wall, reason=f"{reason}; starts again in {delay:.0f} s"
+                self.state,
+                state=State.CRASHED,
+                since=at.wall,
+                reason=f"{reason}; starts again in {delay:.0f} s",
             )
             self.save_status()
 
@@ -413,4 +416,3 @@ def _clock(wall: float) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
     except (OverflowError, ValueError, OSError):
         return "?"
-

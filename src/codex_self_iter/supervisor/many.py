@@ -64,7 +64,12 @@ class Supervisor:
     """Runs loops until all have ended."""
 
     def __init__(
-        self, loops: list[Settings], log: Any, reader: Reader, options: RunOptions, live: LiveLine | None = None
+        self,
+        loops: list[Settings],
+        log: Any,
+        reader: Reader,
+        options: RunOptions,
+        live: LiveLine | None = None,
     ) -> None:
         """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`)."""
         self._wanted = loops
@@ -74,7 +79,7 @@ class Supervisor:
         self._live = live
         self._alone = len(loops) == 1 and not options.config_dir
         self._members: dict[str, Member] = {}
-        self._notifier = Notifier.from_environment(os.environ)
+        self._notifier = Notifier()
         self._rounds = 0
         self._signals = 0
         self._stop: ev.Stop | None = None
@@ -96,7 +101,7 @@ class Supervisor:
         host = Host()
         self.shared = Shared(
             host=host,
-            pool=Pool(first.pool.max_agents, dict(first.pool.per_agent)),
+            pool=_pool(first),
             clock=SystemClock(),
             boot_id=boot_id(),
             log=self._log,
@@ -166,7 +171,9 @@ class Supervisor:
         workspace = str(member.settings.workspace_path)
         state_dir = os.path.join(workspace, str(member.settings.state_dir))
         try:
-            await anyio.to_thread.run_sync(registry.register, loop.name, workspace, os.path.realpath(state_dir))
+            await anyio.to_thread.run_sync(
+                registry.register, loop.name, workspace, os.path.realpath(state_dir)
+            )
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
         return await loop.run()
@@ -213,7 +220,9 @@ class Supervisor:
         for loop in self._living():
             if number == signal.SIGTERM and loop.policy.finish_on_term:
                 loop.post(dataclasses.replace(self._stop, after_iteration=True))
-                self._tasks.start_soon(self._stop_later, loop, float(loop.settings.service.finish_timeout_sec))
+                self._tasks.start_soon(
+                    self._stop_later, loop, float(loop.settings.service.finish_timeout_sec)
+                )
             else:
                 loop.post(self._stop)
 
@@ -228,7 +237,11 @@ class Supervisor:
         loop.post(self._stop)
 
     def _living(self) -> list[Loop]:
-        return [m.loop for m in self._members.values() if m.loop is not None and m.ended is None and m.loop.started]
+        return [
+            m.loop
+            for m in self._members.values()
+            if m.loop is not None and m.ended is None and m.loop.started
+        ]
 
     # -- configuration -------------------------------------------------------------------------------------------
 
@@ -260,7 +273,11 @@ class Supervisor:
 
     def _change(self, member: Member, settings: Settings) -> None:
         old, new = dict(member.settings.leaves()), dict(settings.leaves())
-        changes = {".".join(map(str, key)): (old.get(key), value) for key, value in new.items() if old.get(key) != value}
+        changes = {
+            ".".join(map(str, key)): (old.get(key), value)
+            for key, value in new.items()
+            if old.get(key) != value
+        }
         for key in sorted(".".join(map(str, key)) for key in old.keys() - new.keys()):
             changes[key] = (old[tuple(key.split("."))] if tuple(key.split(".")) in old else None, None)
         for key, (before, after) in changes.items():
@@ -271,7 +288,9 @@ class Supervisor:
         if fixed:
             self._log.warning("config.needs_restart", loop=settings.name, keys=fixed)
         member.settings = settings
-        self.shared.pool.resize(settings.pool.max_agents, dict(settings.pool.per_agent))
+        self.shared.pool.resize(
+            settings.pool.max_agents, {str(k): v for k, v in settings.pool.per_agent.items()}
+        )
         if member.loop is not None:
             try:
                 member.loop.reload(settings)
@@ -321,7 +340,7 @@ class Supervisor:
             reading = now
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
-            if self._notifier.enabled:
+            if self._notifier.active:
                 # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
                 if self._rounds != rounds:
                     rounds = self._rounds
@@ -341,7 +360,15 @@ class Supervisor:
         states: dict[str, int] = {}
         for loop in living:
             states[loop.state.state.value] = states.get(loop.state.state.value, 0) + 1
-        return f"{len(living)} loops: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        return f"{len(living)} loops: " + ", ".join(
+            f"{count} {state}" for state, count in sorted(states.items())
+        )
+
+
+def _pool(settings: Settings) -> Pool:
+    return Pool(
+        settings.pool.max_agents, {str(name): count for name, count in settings.pool.per_agent.items()}
+    )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -362,5 +389,3 @@ def _directory_signature(path: str) -> tuple[tuple[str, int, int, int], ...]:
     except OSError:
         return ()
     return tuple(sorted(found))
-
-

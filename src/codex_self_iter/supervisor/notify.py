@@ -27,4 +27,6 @@ async def send(loop: Loop, command: tuple[str, ...], payload: dict[str, Any]) ->
             stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
         )
     if result.exit_code != 0:
-        loop.log.warning("notify.failed", command=command[0], exit_code=result.exit_code, timed_out=result.timed_out)
+        loop.log.warning(
+            "notify.failed", command=command[0], exit_code=result.exit_code, timed_out=result.timed_out
+        )

@@ -19,7 +19,7 @@ MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
 
 def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tuple[str, ...]]:
     """The agents of each role, preferred first. Raises UsageError when "auto" finds none."""
-    first = settings.agent
+    first: str = settings.agent
     if first == "auto":
         if settings.agents.order:
             first = settings.agents.order[0]
@@ -41,11 +41,8 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
 
 
 def _config(settings: Settings, name: str) -> AgentConfig:
-    table = settings.agents.of(name)
-    prices = {
-        model: Price(price.input_per_mtok, price.cached_input_per_mtok, price.output_per_mtok)
-        for model, price in settings.prices.items()
-    }
+    table = settings.agents.get(name)
+    prices = {model: Price(**price.model_dump()) for model, price in settings.prices.items()}
     return AgentConfig(
         name=name,
         binary=table.binary,
@@ -74,7 +71,7 @@ def make_policy(settings: Settings, agents: Mapping[str, Agent], environ: Mappin
     accounts = {name: agent.account(environ) for name, agent in agents.items()}
 
     def policy_of(name: str) -> AgentPolicy:
-        table = settings.agents.of(name)
+        table = settings.agents.get(name)
         session = SessionPolicy(
             resume=table.resume,
             max_turns=table.resume_max_turns,
@@ -86,7 +83,8 @@ def make_policy(settings: Settings, agents: Mapping[str, Agent], environ: Mappin
     budget = settings.budget
     return Policy(
         agents={
-            role: tuple(policy_of(name) for name in names) for role, names in agent_names(settings, environ).items()
+            role: tuple(policy_of(name) for name in names)
+            for role, names in agent_names(settings, environ).items()
         },
         mode=settings.mode,
         max_iterations=settings.max_iterations,

@@ -14,7 +14,15 @@ from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.control_block import SCHEMA
-from codex_self_iter.core.model import AgentReport, EndCause, Role, RunIdentity, RunLimits, RunOutcome, RunSpec
+from codex_self_iter.core.model import (
+    AgentReport,
+    EndCause,
+    Role,
+    RunIdentity,
+    RunLimits,
+    RunOutcome,
+    RunSpec,
+)
 from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.core.state import Message, OpenRun
 from codex_self_iter.errors import StorageError, UsageError
@@ -27,7 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["agent_run", "find_orphan", "prepare"]
 
 SETTLE_TRIES = 30
-SCHEMAS = {Role.PLANNER: prompts.PLANNER_SCHEMA, Role.EXECUTOR: SCHEMA, Role.REVIEWER: prompts.REVIEWER_SCHEMA}
+SCHEMAS = {
+    Role.PLANNER: prompts.PLANNER_SCHEMA,
+    Role.EXECUTOR: SCHEMA,
+    Role.REVIEWER: prompts.REVIEWER_SCHEMA,
+}
 
 
 async def prepare(work: Work, role: Role) -> None:  # noqa: ARG001 - the inputs are the same for every role

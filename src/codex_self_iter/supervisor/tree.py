@@ -77,7 +77,9 @@ class Tree:
             # Adopted, and its first look was lost: nothing can be said.
             self._after, self._after_at = after, self.loop.shared.clock.monotonic()
             return Change(None, note="the content before the run is not known")
-        committed = await self._work_tree.committed(before.head, after.head) if before.head != after.head else None
+        committed = (
+            await self._work_tree.committed(before.head, after.head) if before.head != after.head else None
+        )
         change = compare(before, after, committed)
         self._first = self._first_of_iteration(before)
         self._before = self._after = after
@@ -139,7 +141,11 @@ class Tree:
             settings = loop.settings.git
             committer = SupervisorCommits(self._git, self.state_dir, no_verify=settings.no_verify)
             made = await committer.commit_iteration(
-                iteration=command.iteration, goal=opened.goal, summary=summary, before=before, after=self._after
+                iteration=command.iteration,
+                goal=opened.goal,
+                summary=summary,
+                before=before,
+                after=self._after,
             )
             commit = made.commit
             errors += [made.error] if made.error else []

@@ -123,7 +123,12 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "mode": facts.mode,
         "agent": run.agent if run else facts.agent,
         "run": _run(state, facts, at),
-        "wait": {"kind": wait.kind, "until": iso(wait.until), "length_sec": round(wait.length, 3), "reason": wait.reason}
+        "wait": {
+            "kind": wait.kind,
+            "until": iso(wait.until),
+            "length_sec": round(wait.length, 3),
+            "reason": wait.reason,
+        }
         if wait
         else None,
         "last": last,

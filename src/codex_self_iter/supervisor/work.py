@@ -75,7 +75,9 @@ class Work:
 
     def run_gates(self, iteration: int) -> None:
         """Run the verification commands; posts GatesEnded."""
-        self._begin(lambda: gates.run_all(self, iteration), lambda: self.loop.post(ev.GatesEnded((), aborted=True)))
+        self._begin(
+            lambda: gates.run_all(self, iteration), lambda: self.loop.post(ev.GatesEnded((), aborted=True))
+        )
 
     def keep(self, command: Keep) -> None:
         """Commit and checkpoint; posts Kept."""
@@ -109,11 +111,15 @@ class Work:
 
     # -- machinery -----------------------------------------------------------------------------------------------
 
-    def _begin(self, work: Callable[[], Awaitable[None]], called_off: Callable[[], None] | None = None) -> None:
+    def _begin(
+        self, work: Callable[[], Awaitable[None]], called_off: Callable[[], None] | None = None
+    ) -> None:
         self.aborting = ""
         self.loop.tasks.start_soon(self._guarded, work, called_off)
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]], called_off: Callable[[], None] | None) -> None:
+    async def _guarded(
+        self, work: Callable[[], Awaitable[None]], called_off: Callable[[], None] | None
+    ) -> None:
         with anyio.CancelScope() as scope:
             self._scope = scope
             if self.aborting and called_off is not None:

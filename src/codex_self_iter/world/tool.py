@@ -65,7 +65,7 @@ async def run_tool(
     env: Mapping[str, str] | None = None,
     timeout_sec: float = 60.0,
     max_output: int = MAX_OUTPUT,
-    stdin: bytes = b"",
+    stdin: bytes | None = None,
 ) -> ToolResult:
     """Run one command to its end; never raises for what the command does.
 
@@ -77,7 +77,13 @@ async def run_tool(
         async with anyio.create_task_group() as group:
             group.start_soon(_ring_when_cancelled, bell)
             tool = _Tool(
-                argv, cwd, dict(os.environ if env is None else env), timeout_sec, max_output, stdin, ear
+                argv,
+                cwd,
+                dict(os.environ if env is None else env),
+                timeout_sec,
+                max_output,
+                stdin or b"",
+                ear,
             )
             result = await anyio.to_thread.run_sync(tool.run)
             group.cancel_scope.cancel()
