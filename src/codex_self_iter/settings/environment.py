@@ -125,9 +125,12 @@ def _near_variable(variable: str) -> str:
     for name in list(fields_of(Settings)):
         table = table_at((name,))
         keys += [(name, below) for below in fields_of(table)] if table is not None else []  # type: ignore[misc]
-    near = difflib.get_close_matches(variable, [variable_name(key) for key in keys], 1, 0.8)
+    names = [variable_name(key).removeprefix(PREFIX) for key in keys]
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, 0.75)
     return (
-        f"; did you mean {near[0]}?" if near else f"; {PREFIX} names are the keys of the configuration file"
+        f"; did you mean {PREFIX}{near[0]}?"
+        if near
+        else f"; {PREFIX} names are the keys of the configuration file"
     )
 
 
