@@ -116,7 +116,7 @@ def find_config(
 
     The first two are returned whether they exist or not.
     """
-    asked = config_file if config_file is not None else environ.get(PREFIX + "CONFIG")
+    asked = config_file if config_file is not None else environ.get(PREFIX + "CONFIG") or None
     if asked is not None:
         return Path(os.path.abspath(os.path.join(cwd, os.path.expanduser(asked))))
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or "~", ".config")
@@ -274,7 +274,7 @@ def _entry_problems(settings: Settings, layers: Layers, bad: set[KeyPath]) -> It
     for index, entry in enumerate(settings.workspaces):
         prefix: KeyPath = ("workspaces", index)
         alien = [key for key in entry.overrides if key in _NOT_A_LOOPS]
-        found = [((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien]
+        found: list[tuple[KeyPath, str]] = [((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien]
         values = {key: value for key, value in settings.loop_values(entry).items() if key not in alien}
         fields, wrong = _validated(LoopFields, values)
         found += [(key, message) for key, message in wrong if _has(entry.overrides, key[:1])]
