@@ -8,10 +8,12 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from codex_self_iter.cli import demo
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.demo import git, make_workspace, sample_files
 from codex_self_iter.errors import UsageError
@@ -109,6 +111,21 @@ def test_without_git_the_error_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="needs git"):
         make_workspace(tmp_path / "w")
+
+
+@pytest.mark.parametrize("home", ["home", "no/such/file.txt"])
+def test_without_a_name_it_takes_a_new_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (tmp_path / "no" / "such").mkdir(parents=True)
+    (tmp_path / "no" / "such" / "file.txt").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = demo.workspace_for(None), demo.workspace_for(None)
+    assert first != second
+    assert first.is_dir()
+    assert first.is_relative_to(tmp_path)
+    assert first.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.skipif(
