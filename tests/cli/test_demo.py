@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -128,9 +127,6 @@ def test_without_a_name_it_takes_a_new_directory(
     assert first.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("codex_self_iter.supervisor.app"), reason="the supervisor is not there yet"
-)
 def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     workspace = tmp_path / "a demo"
     env = {**os.environ, "CODEX_SELF_ITER_AGENT": "codex", "HOME": str(tmp_path / "home")}
