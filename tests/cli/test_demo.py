@@ -143,5 +143,7 @@ def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     assert [gate["exit_code"] for gate in records[-1]["gates"]] == [0]
     assert mended(workspace)
     assert git(workspace, "status", "--porcelain").split() == ["M", "plan.md"]
-    for command in re.findall(r"^  (git -C .*)$", done.stdout, re.MULTILINE):
-        subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, timeout=60)
+    hints = re.findall(r"^  (.+)$", done.stdout.partition("\nWhere to look\n")[2], re.MULTILINE)
+    assert len(hints) == 4
+    for hint in hints:
+        subprocess.run(["/bin/sh", "-c", hint], env=env, capture_output=True, check=True, timeout=60)
