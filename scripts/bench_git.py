@@ -31,7 +31,8 @@ async def runner(
     max_output: int = MAX_OUTPUT,
     stdin: bytes | None = None,
 ) -> Blocking:
-    """A plain asynchronous runner, used for both sides of the comparison."""
+    """A plain asynchronous runner, used for both sides of the comparison. Unbounded in time."""
+    del timeout_sec
     process = await asyncio.create_subprocess_exec(
         *argv,
         cwd=cwd,
@@ -74,11 +75,11 @@ async def measure(root: Path, dirty: int, rounds: int) -> None:
     points = Checkpoints(Git(runner, str(root)), str(state))
     await tree.snapshot(None)
     times: dict[str, list[float]] = {"git status": [], "snapshot": [], "checkpoint": []}
+    status = ("git", "--no-optional-locks", "status", "--porcelain=v2", "-z", "--untracked-files=all")
     for number in range(rounds):
         for extra in range(dirty):
-            (root / f"d0/d{extra % 50:02}/file01.py").write_text(f"# edit {number} {extra}\n")
+            (root / "d0/d00" / f"file{extra % 100:02}.py").write_text(f"# edit {number} {extra}\n")
         (root / "untracked.txt").write_text(str(number))
-        status = ("git", "--no-optional-locks", "status", "--porcelain=v2", "-z", "--untracked-files=all")
         sides = [
             ("git status", lambda: runner(status, cwd=str(root))),
             ("snapshot", lambda: tree.snapshot(None)),
