@@ -1,0 +1,25 @@
+"""How a person started the supervisor, beside the configuration. Standard library only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["RunOptions"]
+
+
+class RunOptions(NamedTuple):
+    """Options of `run` that are no configuration keys.
+
+    Attributes:
+        workspaces: as given with --workspace, in order; empty: the configuration decides.
+        config: file given with --config, or "".
+        config_dir: directory of configuration files given with --config-dir, or "".
+        clear_stop: remove a STOP file before the start.
+        debug: show every event, decision and spawn.
+    """
+
+    workspaces: tuple[str, ...] = ()
+    config: str = ""
+    config_dir: str = ""
+    clear_stop: bool = False
+    debug: bool = False
