@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import gc
 import json
 import os
@@ -58,11 +59,15 @@ GIVE_UP_SEC = 5.0
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, argument: Any) -> bool:
     if not sys.platform.startswith("linux"):
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(option, argument, 0, 0, 0) == 0)
+    return bool(_libc().prctl(option, argument, 0, 0, 0) == 0)
 
 
 def child_subreaper(on: bool) -> bool | None:
@@ -173,7 +178,7 @@ class Recorder:
         self.hurry = False
         self.terms = 0
         self.cpu_sec, self.max_rss = 0.0, 0
-        self.reaped = 0
+        self.swept = 0
         self.wake_read, self.wake_write = os.pipe()
 
     def prepare(self) -> None:
@@ -362,7 +367,7 @@ class Recorder:
                 return False
             if pid == 0:
                 return True
-            self.reaped += 1
+            self.swept += self.status is not None
             self.cpu_sec += usage.ru_utime + usage.ru_stime
             self.max_rss = max(self.max_rss, usage.ru_maxrss)
             if pid == self.agent:
@@ -371,13 +376,13 @@ class Recorder:
     def sweep(self) -> tuple[int, int]:
         """End everything that was adopted: TERM, a moment, KILL until nothing is left. Returns (ended,
         left)."""
-        before, begun = self.reaped, time.monotonic()
+        begun = time.monotonic()
         asked: set[int] = set()
         while self.reap():
             now = time.monotonic()
             polite = now < begun + POLITE_SEC and not self.hurry
             if now > begun + POLITE_SEC + GIVE_UP_SEC:
-                return self.reaped - before, len(children_of(os.getpid()))
+                return self.swept, len(children_of(os.getpid()))
             for pid in children_of(os.getpid()):  # not reaped yet, so none of these ids can be reused
                 if not polite:
                     _send(pid, (signal.SIGKILL,))
@@ -386,7 +391,7 @@ class Recorder:
                     _send(pid, (signal.SIGTERM, signal.SIGCONT))
             self.read_control()
             self.pause(min(0.02, begun + POLITE_SEC - now) if polite else 0.005)
-        return self.reaped - before, 0
+        return self.swept, 0
 
     def report(self, swept: int, left: int) -> dict[str, Any]:
         """The content of `exit.json`."""
@@ -439,7 +444,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
     name_process(NAME_PREFIX + "launcher")
     os.chdir("/")
-    gc.disable()
+    gc.disable()  # collections would only copy pages that recorders share
+    gc.freeze()
     while (received := _receive(server)) is not None:
         request, fds = received
         try:
