@@ -32,7 +32,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 __all__ = [
@@ -223,8 +223,9 @@ class Recorder:
 
     def spawn(self) -> bool:
         """Start the agent and tell who it is; or tell why it could not be started."""
-        request, control = self.request, self.control
-        assert control is not None
+        request = self.request
+        pidfds = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
+        self.tell({"event": "recorder"}, pidfds)  # first: the agent may kill or stop this process at once
         self.started = time.time(), time.monotonic()
         try:
             process = subprocess.Popen(
@@ -245,21 +246,18 @@ class Recorder:
             missing = (
                 isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) and not no_cwd
             )
+            os.close(self.lock)
             self.tell({"event": "failed", "error": str(error), "argv0_missing": missing})
             return False
         process.returncode = 0  # this loop reaps it, not Popen
         self.agent = process.pid
         for fd in self.stdio:
             os.close(fd)
-        pidfds = [os.pidfd_open(os.getpid()), os.pidfd_open(self.agent)] if hasattr(os, "pidfd_open") else []
+        if pidfds:
+            pidfds.append(os.pidfd_open(self.agent))
         identity = self.identity(pidfds)
         write_private(request["directory"] + "/identity.json", identity)
-        try:
-            socket.send_fds(
-                control, [json.dumps({"event": "started", "identity": identity}).encode() + b"\n"], pidfds
-            )
-        except OSError:
-            pass  # the supervisor is gone; the run goes on
+        self.tell({"event": "started", "identity": identity}, pidfds[1:])
         for fd in pidfds:
             os.close(fd)
         return True
@@ -411,11 +409,11 @@ class Recorder:
             "left": left,
         }
 
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Send one line to the supervisor, if there is one."""
+    def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one line, with descriptors, to the supervisor, if there is one."""
         if self.control is not None:
             try:
-                self.control.sendall(json.dumps(message).encode() + b"\n")
+                socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], fds)
             except OSError:
                 pass
 
