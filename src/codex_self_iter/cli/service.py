@@ -1,4 +1,4 @@
-"""`service`: install, show or uninstall the supervisor as a systemd or launchd service. Only files are touched."""
+"""`service`: install, show or uninstall the supervisor under systemd or launchd. Touches only files."""
 
 from __future__ import annotations
 
@@ -59,10 +59,8 @@ def run(args: argparse.Namespace) -> int:
         return _show(plan)
     _refuse_foreign(plan.path, service.workspace)
     if args.dry_run:
-        say(
-            f"# would write {plan.path}\n{plan.text}\n# and then:\n"
-            + "\n".join(f"#   {c}" for c in plan.commands)
-        )
+        then = "\n".join(f"#   {command}" for command in plan.commands)
+        say(f"# would write {plan.path}\n{plan.text}\n# and then:\n{then}")
         return int(ExitCode.OK)
     _write(plan.path, plan.text, 0o644)
     made = _make_env_file(service.env_file)
@@ -106,15 +104,11 @@ def _account(args: argparse.Namespace, workspace: str) -> str:
     if not args.system or args.action == "uninstall":
         return ""
     try:
-        return (
-            pwd.getpwnam(args.run_as).pw_name
-            if args.run_as
-            else pwd.getpwuid(os.stat(workspace).st_uid).pw_name
-        )
+        owner = os.stat(workspace).st_uid
+        return (pwd.getpwnam(args.run_as) if args.run_as else pwd.getpwuid(owner)).pw_name
     except KeyError:
-        raise UsageError(
-            f"there is no account {args.run_as or 'of the workspace owner'}; name one: --run-as"
-        ) from None
+        who = args.run_as or "of the workspace's owner"
+        raise UsageError(f"there is no account {who}; name one with --run-as") from None
 
 
 def _default_env_file(name: str, *, system: bool) -> str:
@@ -153,7 +147,7 @@ def _show(plan: _Plan) -> int:
     installed = _read(plan.path)
     if installed is None:
         say(
-            f"Not installed: there is no {plan.path}. 'service install --dry-run' shows what would be written."
+            f"Not installed: there is no {plan.path}. 'service install --dry-run' shows the file."
         )
     else:
         fresh = "up to date" if installed == plan.text else "differs from what would be written now"

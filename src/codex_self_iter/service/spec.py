@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -66,5 +67,6 @@ def stop_seconds(config: Mapping[str, Any]) -> int:
 
 
 def _seconds(value: object, default: int) -> int:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 10**8
-    return int(value) + (value % 1 > 0) if number else default  # type: ignore[call-overload,operator,no-any-return]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 10**8:
+        return default
+    return math.ceil(value)

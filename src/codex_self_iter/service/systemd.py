@@ -65,11 +65,10 @@ def render(spec: ServiceSpec) -> str:
             "ENVIRONMENT": "".join(f"Environment={pair}\n" for pair in pairs),
             "ENV_FILE": escape_path(spec.env_file),
             "STOP_SEC": str(spec.stop_sec),
-            "UNIT_EXTRA": _unit_extra(escape_argument(spec.workspace).replace("$$", "$"))
-            if spec.system
-            else "",
-        },
-        system=spec.system,
+        }
+        | _system_values(
+            escape_argument(spec.workspace).replace("$$", "$"), spec.workspace, system=spec.system
+        )
     )
 
 
@@ -78,7 +77,7 @@ def render_symbolic(*, system: bool) -> str:
     env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
     program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
     path = "/usr/local/bin:/usr/bin:/bin" if system else "%h/.local/bin:/usr/local/bin:/usr/bin:/bin"
-    user = "# The account that owns the workspace: set it with 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
+    user = "# The workspace's owner; set it by 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
     return _fill(
         {
             "HEAD": "Instance: the workspace's path as 'systemd-escape --path /the/workspace' prints it.",
@@ -90,23 +89,27 @@ def render_symbolic(*, system: bool) -> str:
             "ENVIRONMENT": f"Environment=PATH={path}\n",
             "ENV_FILE": env_file,
             "STOP_SEC": "45",
-            "UNIT_EXTRA": _unit_extra("%f") if system else "",
-        },
-        system=system,
+        }
+        | _system_values("%f", "", system=system)
     )
 
 
-def _unit_extra(workspace: str) -> str:
-    return (
-        f"# Not before the workspace's file system is there, and the network the agents need.\n"
-        f"RequiresMountsFor={workspace}\nWants=network-online.target\nAfter=network-online.target\n"
+def _system_values(word: str, workspace: str, *, system: bool) -> dict[str, str]:
+    """What differs between a user's and a system's unit. `word` is the workspace, escaped."""
+    if not system:
+        return {"UNIT_EXTRA": "", "HARDENING": "", "TARGET": "default.target"}
+    hardening = _read("hardening-system.in").rstrip().replace("@WORKSPACE@", word)
+    if os.path.realpath(workspace).startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+        hardening = hardening.replace("PrivateTmp=yes", "# (not here: the workspace is there)")
+    extra = (
+        "# Not before the workspace's file system is there, and the network the agents need.\n"
+        f"RequiresMountsFor={word}\nWants=network-online.target\nAfter=network-online.target\n"
     )
+    return {"UNIT_EXTRA": extra, "HARDENING": hardening + "\n", "TARGET": "multi-user.target"}
 
 
-def _fill(values: dict[str, str], *, system: bool) -> str:
+def _fill(values: dict[str, str]) -> str:
     text = _read("codex-self-iter.service.in")
-    hardening = _read("hardening-system.in").rstrip() + "\n" if system else ""
-    values |= {"HARDENING": hardening, "TARGET": "multi-user.target" if system else "default.target"}
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
     return text
