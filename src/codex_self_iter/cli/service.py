@@ -146,9 +146,7 @@ def _show(plan: _Plan) -> int:
     """The installed file, and whether it is what would be written now."""
     installed = _read(plan.path)
     if installed is None:
-        say(
-            f"Not installed: there is no {plan.path}. 'service install --dry-run' shows the file."
-        )
+        say(f"Not installed: there is no {plan.path}. 'service install --dry-run' shows the file.")
     else:
         fresh = "up to date" if installed == plan.text else "differs from what would be written now"
         say(f"# {plan.path} ({fresh})\n{installed}")
