@@ -29,7 +29,12 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
 
 
 async def iteration(
-    repo: Repo, act: Callable[[], object], number: int = 1, *, no_verify: bool = False, timeout_sec: float = 30
+    repo: Repo,
+    act: Callable[[], object],
+    number: int = 1,
+    *,
+    no_verify: bool = False,
+    timeout_sec: float = 30,
 ) -> CommitResult:
     """One iteration as the supervisor runs it: look, let the agent act, look, commit."""
     tree = GitWorkTree(str(repo.path), str(repo.state), in_thread)
@@ -70,7 +75,9 @@ async def test_the_iterations_changes_are_committed_and_status_is_clean(repo: Re
     text = repo.git("log", "-1", "--format=%B")
     assert text.splitlines()[0] == "Add the parser"
     assert "Goal: Make it work" in text
-    assert repo.git("log", "-1", "--format=%(trailers:key=Codex-Self-Iter-Iteration,valueonly)").strip() == "7"
+    assert (
+        repo.git("log", "-1", "--format=%(trailers:key=Codex-Self-Iter-Iteration,valueonly)").strip() == "7"
+    )
     assert repo.git("log", "-1", "--format=%an").strip() == "Person"
     assert "100755" in repo.git("ls-files", "-s", "tool.sh")
 
@@ -183,7 +190,9 @@ async def test_no_user_name_falls_back_and_says_so(repo: Repo) -> None:
     assert repo.git("log", "-1", "--format=%an").strip() == "codex-self-iter"
 
 
-async def test_an_unborn_branch_gets_its_first_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unborn_branch_gets_its_first_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     isolate(monkeypatch)
     repo = Repo(tmp_path / "u", commit=False)
     repo.write("plan.md", "the person's\n")
@@ -268,7 +277,9 @@ async def test_odd_names_and_inner_repositories(repo: Repo) -> None:
     assert result.left == ("clone (repository: cannot be committed)",)
 
 
-async def test_a_workspace_below_the_top_commits_only_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_workspace_below_the_top_commits_only_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     isolate(monkeypatch)
     repo = Repo(tmp_path / "r")
     below = tmp_path / "r/pkg"
@@ -281,7 +292,11 @@ async def test_a_workspace_below_the_top_commits_only_its_own(tmp_path: Path, mo
     commits = SupervisorCommits(Git(in_thread, str(below)), str(below / "s"))
     result = await commits.commit_iteration(iteration=1, goal="", summary="", before=before, after=after)
     assert result.files == ("x",)
-    assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == ["Iteration 1", "", "pkg/x"]
+    assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == [
+        "Iteration 1",
+        "",
+        "pkg/x",
+    ]
 
 
 async def test_an_incomplete_snapshot_commits_nothing_and_claims_nothing(repo: Repo) -> None:

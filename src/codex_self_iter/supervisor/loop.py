@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from codex_self_iter.agents.base import Agent
+from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import (
     Abort,
@@ -44,7 +44,7 @@ from codex_self_iter.core.state import LoopState, to_json
 from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, validate_workspace
-from codex_self_iter.supervisor import control, ending, view
+from codex_self_iter.supervisor import control, ending, runs, view
 from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.logs import FILE_KEY
 from codex_self_iter.supervisor.policy import make_agents, make_policy
@@ -102,6 +102,7 @@ class Loop:
         self.paths: ResolvedPaths = validate_workspace(self.settings)
         self.agents: dict[str, Agent] = make_agents(self.settings, self.shared.environ)
         self.policy: Policy = make_policy(self.settings, self.agents, self.shared.environ)
+        self._check_agents()
         workspace, state_dir = str(self.paths.workspace), str(self.paths.state_dir)
         self.store = StateDirectory(state_dir, workspace)
         try:
@@ -109,6 +110,19 @@ class Loop:
             return await self._run_locked()
         finally:
             self.store.close()
+
+    def _check_agents(self) -> None:
+        """Raise UsageError when no agent of a role can be started here at all."""
+        for role in self.policy.roles:
+            missing: list[AgentMissingError] = []
+            for agent in self.policy.agents[role]:
+                try:
+                    self.agents[agent.name].prepare(runs.probe_request(self.paths, self.shared.environ, role))
+                    break
+                except AgentMissingError as error:
+                    missing.append(error)
+            else:
+                raise missing[0]
 
     async def _run_locked(self) -> Ended:
         self.log = self.log.bind(
@@ -226,10 +240,10 @@ class Loop:
             )
         self._count_time(before.state)
         self.state = state
-        if before.state is not state.state or before.reason != state.reason:
-            self._say_state(state)
         self._pending.extend((command, state) for command in commands)
         await self.flush()
+        if self.ended is None and (before.state is not state.state or before.reason != state.reason):
+            self._say_state(state)
         if self._next_settings is not None and self.state.open is None:
             settings, self._next_settings = self._next_settings, None
             self._apply(settings)
@@ -318,7 +332,8 @@ class Loop:
         elif isinstance(command, Log):
             self.log.info(command.event, **command.fields)
         elif isinstance(command, Notify):
-            self.log.warning("notify", about=command.event, text=command.text)
+            if command.event in ("blocked", "budget"):
+                self.log.warning("notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
     def _drop_pending_starts(self) -> None:

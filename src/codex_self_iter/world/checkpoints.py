@@ -84,6 +84,7 @@ class Checkpoints:
         self._max_bytes = int(max_file_mb * 1024 * 1024)
         self._repository: Repository | None = None
         self._last: tuple[Snapshot, Tree] | None = None
+        self._made: tuple[int, str] | None = None
 
     async def repository(self) -> Repository:
         """The repository, found once. Raises UsageError when there is none."""
@@ -135,13 +136,17 @@ class Checkpoints:
 
     async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
         """Make a stored tree a checkpoint; an earlier one of that label is replaced. Raises GitError."""
-        message = _message(label, tree, title, branch, await self._before(label))
+        made_before = self._made and label.isdecimal() and self._made[0] < int(label)
+        previous = self._made[1] if self._made and made_before else await self._before(label)
+        message = _message(label, tree, title, branch, previous)
         parent = ["-p", tree.head] if tree.head else []
         made = await self.git.ask(
             *PLUMBING, "commit-tree", tree.tree, *parent, "-F", "-", stdin=message, env=_IDENTITY
         )
         commit = made.decode().strip()
         await self.git.ask(*PLUMBING, "update-ref", "--no-deref", await self.ref(label), commit)
+        if label.isdecimal():
+            self._made = int(label), commit
         return commit
 
     async def listing(self) -> list[Checkpoint]:

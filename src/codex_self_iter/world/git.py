@@ -178,6 +178,7 @@ class SupervisorCommits:
             env={**self._index.env, **identity},
             hooks=True,
         )
+        self._index.make_private()
         new = await self._head()
         self._remember(ours)
         if new == old:
