@@ -30,17 +30,24 @@ values = st.recursive(
 files = st.dictionaries(st.sampled_from(NAMES), values, max_size=8)
 
 
-def outcome(text: str, flags: dict[str, Any], environ: dict[str, str]) -> None:
-    """Load, and use what was loaded; a report names at least one error."""
+def attempt(text: str, flags: dict[str, Any], environ: dict[str, str]) -> Settings | ConfigError:
+    """The settings or the report."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "c.toml").write_text(text, encoding="utf-8", newline="")
         try:
-            loaded = load(flags, config_file="c.toml", environ=environ, cwd=directory)
+            return load(flags, config_file="c.toml", environ=environ, cwd=directory)
         except ConfigError as error:
-            assert error.problems
-            assert "Value error" not in str(error)
-            assert "Input should" not in str(error)
-            return
+            return error
+
+
+def outcome(text: str, flags: dict[str, Any], environ: dict[str, str]) -> None:
+    """Load, and use what was loaded; a report names at least one error, in our words."""
+    loaded = attempt(text, flags, environ)
+    if isinstance(loaded, ConfigError):
+        assert loaded.problems
+        assert "Value error" not in str(loaded)
+        assert "Input should" not in str(loaded)
+        return
     assert len(loaded.loops()) == max(1, len(loaded.workspaces))
     assert all(loop.name for loop in loaded.loops())
     assert loaded.provenance
