@@ -215,7 +215,7 @@ async def test_diff_shows_one_iteration_or_what_lies_between_two(repo: Repo) -> 
     assert b"-two\n+three" in await points.diff("2")
     assert b"-one\n+three" in await points.diff("0", "2")
     assert b"a.txt | 2" in await points.diff("002", summary=True)
-    with pytest.raises(UsageError, match="there is no checkpoint 9; there are: 0-2"):
+    with pytest.raises(UsageError, match=r"there is no checkpoint 9 .*; there are: 0-2"):
         await points.diff("9")
 
 

@@ -170,7 +170,8 @@ class Checkpoints:
                 return one
         if not known:
             raise UsageError(f"there is no checkpoint {label}: none has been made here yet")
-        raise UsageError(f"there is no checkpoint {label}; there are: {_ranges(known)}")
+        hint = " (an iteration that changed nothing has none)" if label.isdecimal() else ""
+        raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
         """Paths (relative to the workspace) that a checkpoint does not hold because of their size."""
