@@ -45,6 +45,8 @@ class Tree:
         timeout = float(settings.git.timeout_sec)
         self._work_tree = GitWorkTree(self.workspace, self.state_dir, run_tool, timeout)
         self._git = Git(run_tool, self.workspace, timeout)
+        self._points = Checkpoints(self._git, self.state_dir)
+        self._committer = SupervisorCommits(self._git, self.state_dir)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
         self._after_at = float("-inf")
@@ -138,9 +140,8 @@ class Tree:
         errors: list[str] = []
         before = self._first or self._before
         if command.commit and before is not None and self._after is not None:
-            settings = loop.settings.git
-            committer = SupervisorCommits(self._git, self.state_dir, no_verify=settings.no_verify)
-            made = await committer.commit_iteration(
+            self._committer.no_verify = loop.settings.git.no_verify
+            made = await self._committer.commit_iteration(
                 iteration=command.iteration,
                 goal=opened.goal,
                 summary=summary,
@@ -165,9 +166,8 @@ class Tree:
         loop.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors)))
 
     def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(
-            self._git, self.state_dir, max_file_mb=float(self.loop.settings.git.checkpoint_max_file_mb)
-        )
+        self._points.max_file_mb = float(self.loop.settings.git.checkpoint_max_file_mb)
+        return self._points
 
     async def _prune(self, iteration: int) -> None:
         if iteration % PRUNE_EVERY:

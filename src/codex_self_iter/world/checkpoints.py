@@ -27,7 +27,7 @@ from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.gitrun import Git, GitError, failed
 from codex_self_iter.world.porcelain import to_text
 from codex_self_iter.world.privateindex import PLUMBING, PrivateIndex
-from codex_self_iter.world.repository import Repository, discover, loop_name
+from codex_self_iter.world.repository import Finder, Repository, loop_name
 
 __all__ = ["Checkpoint", "Checkpoints", "SaveResult", "Tree"]
 
@@ -75,24 +75,27 @@ class Tree:
 
 
 class Checkpoints:
-    """The checkpoints of one loop."""
+    """The checkpoints of one loop. Kept for the loop's life, it saves git calls.
+
+    Attributes:
+        max_file_mb: files above this many MiB are skipped; may be changed at any time.
+    """
 
     def __init__(self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10) -> None:
         self.git = git
         self.state_dir = os.path.realpath(state_dir)
         self._loop = loop
-        self._max_bytes = int(max_file_mb * 1024 * 1024)
-        self._repository: Repository | None = None
-        self._last: tuple[Snapshot, Tree] | None = None
+        self.max_file_mb = max_file_mb
+        self._finder = Finder(git)
+        self._last: tuple[float, Snapshot, Tree] | None = None
         self._made: tuple[int, str] | None = None
 
     async def repository(self) -> Repository:
-        """The repository, found once. Raises UsageError when there is none."""
-        if self._repository is None:
-            self._repository, why = await discover(self.git)
-            if self._repository is None:
-                raise UsageError(f"no checkpoints in {self.git.cwd}: {why}")
-        return self._repository
+        """The repository, found once. Raises GitError, and UsageError when there is none."""
+        why = await self._finder.find()
+        if self._finder.repository is None:
+            raise UsageError(f"no checkpoints in {self.git.cwd}: {why}")
+        return self._finder.repository
 
     async def ref(self, label: str) -> str:
         """Full name of a label's ref."""
@@ -120,8 +123,8 @@ class Checkpoints:
 
     async def tree(self, snapshot: Snapshot | None = None, index_name: str = "checkpoint") -> Tree:
         """Store the work tree's content. Raises GitError, UsageError, StorageError."""
-        if self._last and snapshot and snapshot.complete and self._last[0] == snapshot:
-            return self._last[1]
+        if self._last and snapshot and snapshot.complete and self._last[:2] == (self.max_file_mb, snapshot):
+            return self._last[2]
         repository = await self.repository()
         index = PrivateIndex(self.git, self.state_dir, index_name)
         index.copy_from(repository)
@@ -131,7 +134,7 @@ class Checkpoints:
         head = snapshot.head if snapshot and snapshot.complete else await self.head()
         result = Tree(await index.write_tree(), head, skipped)
         if snapshot and snapshot.complete:
-            self._last = snapshot, result
+            self._last = self.max_file_mb, snapshot, result
         return result
 
     async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
@@ -232,7 +235,11 @@ class Checkpoints:
             found = os.lstat(os.path.join(self.git.cwd, path))
         except OSError:
             return False
-        return found.st_size > self._max_bytes and stat.S_ISREG(found.st_mode) and not self.inside(path)
+        return (
+            found.st_size > self.max_file_mb * 1024 * 1024
+            and stat.S_ISREG(found.st_mode)
+            and not self.inside(path)
+        )
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
         """Bring the private index to the work tree's content. A file that cannot be read does not hold up the
