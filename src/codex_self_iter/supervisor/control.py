@@ -210,7 +210,7 @@ class Control:
         except OSError:
             return
         if floor and loop.free_mb < floor:
-            text = f"only {loop.free_mb:.0f} MiB of disk are free, min_free_disk_mb is {floor}; free some and it goes on"
+            text = f"only {loop.free_mb:.0f} MiB of disk are free, min_free_disk_mb is {floor}: free some to go on"
             # The figure moves all the time; the reason is posted once.
             if "disk" not in loop.state.blocked_by:
                 loop.post(ev.Block("disk", text))

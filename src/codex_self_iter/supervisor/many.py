@@ -58,6 +58,8 @@ class Member:
     ended: Ended | None = None
     leaving: bool = False
     crashes: int = 0
+    settled: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    """Set once the loop has recovered and holds its lock, or has ended."""
 
 
 class Supervisor:
@@ -146,6 +148,12 @@ class Supervisor:
 
     async def _keep_running(self, member: Member) -> None:
         """Run one loop; among others, start it again after a crash."""
+        try:
+            await self._run_until_ended(member)
+        finally:
+            member.settled.set()
+
+    async def _run_until_ended(self, member: Member) -> None:
         while True:
             try:
                 member.ended = await self._run_once(member)
@@ -166,6 +174,7 @@ class Supervisor:
 
     async def _run_once(self, member: Member) -> Ended:
         loop = member.loop = Loop(self.shared, member.settings, clear_stop=self._options.clear_stop)
+        loop.ready = member.settled
         if self._stop is not None:
             loop.post(self._stop)
         workspace = str(member.settings.workspace_path)
@@ -185,8 +194,6 @@ class Supervisor:
             "loop.crashed", loop=name, error=f"{type(error).__name__}: {error}", seconds=round(delay, 1),
             traceback="".join(traceback.format_exception(error))[-4_000:],
         )  # fmt: skip
-        if member.loop is not None:
-            member.loop.say_crashed(f"{type(error).__name__}: {error}", delay)
         deadline = self.shared.clock.monotonic() + delay
         while self.shared.clock.monotonic() < deadline:
             if self._stop is not None or member.leaving:
@@ -272,14 +279,12 @@ class Supervisor:
         self._notifier.ready()
 
     def _change(self, member: Member, settings: Settings) -> None:
-        old, new = dict(member.settings.leaves()), dict(settings.leaves())
+        old, new = _leaves(member.settings), _leaves(settings)
         changes = {
-            ".".join(map(str, key)): (old.get(key), value)
-            for key, value in new.items()
-            if old.get(key) != value
+            key: (old.get(key), new.get(key))
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
         }
-        for key in sorted(".".join(map(str, key)) for key in old.keys() - new.keys()):
-            changes[key] = (old[tuple(key.split("."))] if tuple(key.split(".")) in old else None, None)
         for key, (before, after) in changes.items():
             shown = ("[hidden]", "[hidden]") if ".env." in f".{key}." else (before, after)
             self._log.info("config.changed", loop=settings.name, key=key, old=shown[0], new=shown[1])
@@ -324,8 +329,7 @@ class Supervisor:
     async def _announce(self) -> None:
         """READY once every loop has recovered and holds its lock (or has ended)."""
         for member in list(self._members.values()):
-            while member.ended is None and not (member.loop is not None and member.loop.ready.is_set()):
-                await anyio.sleep(0.02)
+            await member.settled.wait()
         self._notifier.ready()
         self._notifier.status(self._summary())
 
@@ -365,6 +369,10 @@ class Supervisor:
         )
 
 
+def _leaves(settings: Settings) -> dict[str, Any]:
+    return {".".join(map(str, path)): value for path, value in settings.leaves()}
+
+
 def _pool(settings: Settings) -> Pool:
     return Pool(
         settings.pool.max_agents, {str(name): count for name, count in settings.pool.per_agent.items()}
@@ -373,9 +381,7 @@ def _pool(settings: Settings) -> Pool:
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that a task group wraps: the one that says most to the person."""
-    flat: list[BaseException] = []
-    for error in group.exceptions:
-        flat.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    flat = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions]
     return next((error for error in flat if isinstance(error, CodexSelfIterError)), flat[0])
 
 

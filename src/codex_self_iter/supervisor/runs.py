@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -29,6 +30,7 @@ from codex_self_iter.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from codex_self_iter.settings import Settings
+    from codex_self_iter.settings.paths import ResolvedPaths
     from codex_self_iter.supervisor.work import Work
     from codex_self_iter.world.ports import RunHandle
 
@@ -169,6 +171,20 @@ async def _request(work: Work, run: OpenRun, adopted: bool) -> Request:
         environment=loop.shared.environ,
         model_hint=hints.get(run.role, ""),
         previous_thread_usage=session.thread_usage if session and run.session_id else None,
+    )
+
+
+def probe_request(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Request:
+    """A request for looking whether an agent can be started; nothing is."""
+    nowhere = os.path.join(str(paths.state_dir), "probe")
+    return Request(
+        prompt="",
+        prompt_path=nowhere,
+        workspace=str(paths.workspace),
+        plan_path=str(paths.plan),
+        directory=nowhere,
+        role=role,
+        environment=environ,
     )
 
 
