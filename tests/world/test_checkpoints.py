@@ -227,6 +227,26 @@ async def test_the_first_iterations_diff_is_against_the_commit_it_started_from(r
     assert b"-one\n+changed" in await points.diff("1")
 
 
+async def test_what_a_person_did_in_between_is_not_shown_as_the_iterations(repo: Repo) -> None:
+    points = checkpoints_of(repo)
+    repo.write("a.txt", "person 0\n")
+    await points.save_before(1)
+    repo.write("a.txt", "iteration 1\n")
+    await points.save(1)
+    repo.write("b.txt", "person\n")
+    found = await points.save_before(2)
+    repo.write("b.txt", "person\niteration 2\n")
+    assert await points.save_before(2) == found  # after a crash: what the iteration found first
+    await points.save(2)
+    assert b"-person 0\n+iteration 1" in await points.diff("1")
+    assert b"a.txt" not in await points.diff("2")
+    assert b" person\n+iteration 2" in await points.diff("2")
+    assert [one.label for one in await points.listing()] == ["1-before", "1", "2-before", "2"]
+    await rewind(points, await plan_rewind(points, "1-before"))
+    assert repo.read("a.txt") == "person 0\n"
+    assert not (repo.path / "b.txt").exists()
+
+
 async def test_a_rewind_restores_content_exactly_and_can_be_taken_back(repo: Repo) -> None:
     (repo.path / "link").symlink_to("a.txt")
     repo.write("run.sh", "x").chmod(0o755)

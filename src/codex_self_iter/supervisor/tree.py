@@ -61,15 +61,28 @@ class Tree:
         now = self.loop.shared.clock.monotonic()
         if self._after is None or now - self._after_at > FRESH_SEC:
             looked = await self._work_tree.snapshot(self._after)
-            self._note_foreign(looked)
+            if self._note_foreign(looked):
+                await self._keep_found(looked)
             self._after, self._after_at = looked, now
         self._before = self._after
         return self._before
 
-    def _note_foreign(self, looked: Snapshot) -> None:
-        """Say that somebody else edited between two runs."""
-        if self._after is not None and compare(self._after, looked).changed:
+    def _note_foreign(self, looked: Snapshot) -> bool:
+        """Say that somebody else edited between two runs. True also when nothing is known of the time before."""
+        if self._after is None:
+            return True
+        foreign = compare(self._after, looked).changed is True
+        if foreign:
             self.loop.log.info("workspace.changed_between_iterations")
+        return foreign
+
+    async def _keep_found(self, looked: Snapshot) -> None:
+        """Keep what the coming iteration finds, so that its own work can be told apart and taken back."""
+        state, usable = self.loop.state, self._work_tree.repository is not None and looked.complete
+        if self.loop.settings.git.checkpoints and usable and state.open is None:
+            saved = await self._checkpoints().save_before(state.iteration + 1, looked)
+            if saved.error:
+                self.loop.log.warning("checkpoint.failed", error=saved.error)
 
     async def after(self) -> Change:
         """Look again after a run and compare."""
