@@ -1,0 +1,174 @@
+"""What an adapter is: the values it takes and gives, and its Protocol.
+
+An adapter tells how one kind of agent is started (`prepare`) and what its files say afterwards (`read`). It
+starts nothing and decides nothing: the process host runs the invocation, the supervisor draws conclusions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from codex_self_iter.core.model import AgentReport, Role, RunOutcome, Usage
+from codex_self_iter.errors import UsageError
+
+if TYPE_CHECKING:
+    from codex_self_iter.agents.files import RunFiles
+    from codex_self_iter.agents.pricing import Price
+
+__all__ = ["Agent", "AgentConfig", "AgentMissingError", "Invocation", "Probe", "Request", "VersionRange"]
+
+
+class AgentMissingError(UsageError):
+    """The agent's program was not found; the message says what was looked for, where, and how to mend it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """One agent as configured (`[agents.NAME]` and the top-level keys that concern agents).
+
+    Attributes:
+        name: the adapter's name.
+        binary: program name or path; "" looks for the usual name.
+        model: "" leaves the choice to the CLI.
+        effort: reasoning effort; "" leaves the choice to the CLI.
+        home: the CLI's own configuration directory; "" leaves it where it is.
+        args: added to the command line, after ours, so that they win.
+        env: set in the agent's environment, after everything else.
+        pass_env: names handed on from our environment even if they look secret.
+        mode: "safe" (sandboxed or asking CLIs stay so) or "bypass".
+        resume: the supervisor's session policy; adapters look at `Request.session_id` only.
+        template: command line of the `command` adapter.
+        account: overrides the account under which limits are shared.
+        prices: model name to price, for CLIs that report tokens but no money.
+    """
+
+    name: str
+    binary: str = ""
+    model: str = ""
+    effort: str = ""
+    home: str = ""
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pass_env: tuple[str, ...] = ()
+    mode: str = "safe"
+    resume: bool = False
+    template: str = ""
+    account: str = ""
+    prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One run that is wanted. All paths are absolute.
+
+    Attributes:
+        prompt: the prompt's text, the same as in the file `prompt_path`.
+        directory: the run's own fresh directory; adapters put their files there.
+        session_id: session to resume; "" starts a fresh one.
+        schema: JSON schema of the expected answer, or None.
+        writable: directories besides the workspace that the agent may write to.
+        commit_by_agent: the agent is to commit: let it write the repository's git directory.
+        environment: the supervisor's own environment, from which the agent's is made.
+        model_hint: overrides the configured model for this run; "" does not.
+        previous_thread_usage: totals of the resumed thread before this run, for CLIs that count by thread.
+    """
+
+    prompt: str
+    prompt_path: str
+    workspace: str
+    plan_path: str
+    directory: str
+    role: Role = Role.EXECUTOR
+    session_id: str = ""
+    schema: Mapping[str, Any] | None = None
+    writable: tuple[str, ...] = ()
+    commit_by_agent: bool = False
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    model_hint: str = ""
+    previous_thread_usage: Usage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Invocation:
+    """How to start the run.
+
+    Attributes:
+        argv: program (absolute where it was found) and arguments; never through a shell.
+        env: the complete environment.
+        stdin_path: file that becomes stdin, or None for /dev/null.
+        files: absolute path to text, written with mode 0600 before the start.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    stdin_path: str | None = None
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VersionRange:
+    """The versions an adapter was measured with, both ends included. Others are used too, with a remark."""
+
+    first: str
+    last: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Probe:
+    """What is known about an agent on this machine, found out without spending tokens.
+
+    Attributes:
+        path: the program, or "".
+        version: as the CLI says it, or "".
+        logged_in: None when it cannot be told (a custom provider, a keychain).
+        detail: one line for people.
+        mend: the command or setting that mends what is wrong; "" when nothing is.
+    """
+
+    installed: bool
+    path: str = ""
+    version: str = ""
+    logged_in: bool | None = None
+    detail: str = ""
+    mend: str = ""
+
+
+class Agent(Protocol):
+    """One kind of agent."""
+
+    @property
+    def name(self) -> str:
+        """The adapter's name, as in the configuration."""
+
+    @property
+    def known_versions(self) -> VersionRange | None:
+        """The measured versions; None for agents without versions of their own."""
+
+    def prepare(self, request: Request) -> Invocation:
+        """Build the invocation. Reads (configuration, the binary's place) but changes nothing.
+
+        Raises:
+            AgentMissingError: the program was not found.
+            UsageError: the configuration cannot be used.
+        """
+
+    def read(
+        self,
+        request: Request,
+        outcome: RunOutcome,
+        files: RunFiles,
+        *,
+        now: float | None = None,
+        tz: datetime.tzinfo | None = None,
+    ) -> AgentReport:
+        """Read a finished run. Never raises for what the agent wrote. `now` (Unix seconds) and `tz` are those
+        of the machine unless given."""
+
+    def probe(self, environment: Mapping[str, str]) -> Probe:
+        """Look at this machine, in bounded time (about 20 s at worst; call it in a thread)."""
+
+    def account(self, environment: Mapping[str, str]) -> str:
+        """The key under which limits are shared: equal for runs that draw on the same account."""

@@ -1,0 +1,260 @@
+"""Claude Code (`@anthropic-ai/claude-code`): `claude -p --output-format stream-json --verbose`.
+
+As measured with 2.1.197: an API error is a `result` of subtype "success" with `is_error`; events may follow
+the result; usage and cost are of the run alone; `--resume` works from the same directory only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from codex_self_iter.agents.base import Invocation, Request, VersionRange
+from codex_self_iter.agents.cli_agent import CliAgent, decoded, fingerprint, http_status_of, real_home
+from codex_self_iter.agents.probe import ask
+from codex_self_iter.agents.stream import (
+    ErrorFacts,
+    Event,
+    EventKind,
+    as_dict,
+    as_int,
+    as_list,
+    as_text,
+    decode,
+)
+from codex_self_iter.core.model import FailureClass, Usage
+
+__all__ = ["ClaudeAgent", "parse_line"]
+
+# What a run in safe mode may do without asking, besides edits in the workspace (acceptEdits). Commands that
+# run code are the person's to allow: [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
+_SAFE_TOOLS = (
+    "Read", "Edit", "Write", "NotebookEdit", "Glob", "Grep", "TodoWrite",
+    "Bash(git status:*)", "Bash(git diff:*)", "Bash(git log:*)", "Bash(git show:*)",
+)  # fmt: skip
+_COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit:*)")
+_SHOWN = 300
+
+
+class ClaudeAgent(CliAgent):
+    """Runs and reads Claude Code."""
+
+    name = "claude"
+    program = "claude"
+    package = "@anthropic-ai/claude-code"
+    places = ("~/.claude/local",)
+    known_versions = VersionRange("2.1.197", "2.1.197")
+    codes: ClassVar[Mapping[str, FailureClass]] = {
+        "rate_limit": FailureClass.LIMIT,
+        "billing_error": FailureClass.LIMIT,
+        "authentication_failed": FailureClass.AUTH,
+        "model_not_found": FailureClass.CONFIG,
+        "overloaded": FailureClass.OVERLOAD,
+        "error_max_turns": FailureClass.AGENT,
+        "error_max_budget_usd": FailureClass.AGENT,
+    }
+    needed = ("ANTHROPIC_*", "CLAUDE_*")
+
+    def also_needed(self, ours: Mapping[str, str]) -> Iterable[str]:
+        """The keys of the cloud that serves the model, where one was chosen."""
+        seen = self.seen(ours)
+        if seen.get("CLAUDE_CODE_USE_BEDROCK"):
+            yield "AWS_*"
+        if seen.get("CLAUDE_CODE_USE_VERTEX"):
+            yield from ("GOOGLE_*", "CLOUD_ML_*")
+
+    def home_environment(self) -> dict[str, str]:
+        return {"CLAUDE_CONFIG_DIR": os.path.expanduser(self.config.home)} if self.config.home else {}
+
+    def prepare(self, request: Request) -> Invocation:
+        """See Agent.prepare."""
+        program = self.find(request.environment)
+        argv = [program, "-p", "--output-format", "stream-json", "--verbose", *self._permissions(request)]
+        if self.model(request):
+            argv += ["--model", self.model(request)]
+        if self.config.effort:
+            argv += ["--effort", self.config.effort]
+        if request.schema is not None:
+            argv += ["--json-schema", json.dumps(request.schema, separators=(",", ":"))]
+        if request.writable:
+            argv += ["--add-dir", *request.writable]
+        if request.session_id:
+            argv += ["--resume", request.session_id]
+        argv += self.config.args
+        return Invocation(tuple(argv), self._environment(request, program), request.prompt_path)
+
+    def _permissions(self, request: Request) -> list[str]:
+        if self.config.mode == "bypass":
+            return ["--dangerously-skip-permissions"]
+        tools = _SAFE_TOOLS + (_COMMIT_TOOLS if request.commit_by_agent else ())
+        return ["--permission-mode", "acceptEdits", "--allowedTools", ",".join(tools)]
+
+    def _environment(self, request: Request, program: str) -> dict[str, str]:
+        extra = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
+        if self.config.mode == "bypass" and os.geteuid() == 0:
+            extra["IS_SANDBOX"] = "1"  # it refuses to bypass as root otherwise
+        return self.environment(request.environment, program, extra)
+
+    def parse_line(self, line: str) -> Iterable[Event]:
+        return parse_line(line)
+
+    def login(self, environment: Mapping[str, str]) -> str:
+        for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
+            if environment.get(name):
+                return fingerprint(environment[name])
+        chosen = environment.get("CLAUDE_CONFIG_DIR")
+        return os.path.realpath(chosen) if chosen else real_home(environment, ".claude")
+
+    def logged_in(self, program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+        mend = "claude auth login, or set ANTHROPIC_API_KEY"
+        code, said = ask([program, "auth", "status"], environment)
+        status = decode(said)
+        if status is None:
+            return None, f"`claude auth status` was not understood (exit code {code})", mend
+        if status.get("loggedIn") is True:
+            return True, f"logged in ({as_text(status.get('authMethod')) or 'method unknown'})", ""
+        return False, "not logged in", mend
+
+
+# --- the event stream
+
+
+def parse_line(line: str) -> list[Event]:
+    """The events of one line of `--output-format stream-json`. Pure; never raises."""
+    found = decoded(line)
+    if found is None:
+        return []
+    kind, value = found
+    match kind:
+        case "system":
+            return _system(value)
+        case "assistant":
+            return _assistant(value)
+        case "user":
+            return _user(value)
+        case "rate_limit_event":
+            return _limit(as_dict(value.get("rate_limit_info")))
+        case "result":
+            return _result(value)
+        case _:
+            return []
+
+
+def _system(value: dict[str, Any]) -> list[Event]:
+    match value.get("subtype"):
+        case "init":
+            session = Event(
+                EventKind.SESSION, ident=as_text(value.get("session_id")), model=as_text(value.get("model"))
+            )
+            return [session, Event(EventKind.TURN)]
+        case "api_retry":
+            status, code = as_int(value.get("error_status")), as_text(value.get("error"))
+            tries = f"{as_int(value.get('attempt'))}/{as_int(value.get('max_retries'))}"
+            message = f"retry {tries}: {code or 'error'}" + (f", status {status}" if status else "")
+            return [Event(EventKind.RETRY, message, error=ErrorFacts(message, code, status))]
+        case _:
+            return []
+
+
+def _assistant(value: dict[str, Any]) -> list[Event]:
+    message = as_dict(value.get("message"))
+    text_of = [as_text(as_dict(block).get("text")) for block in as_list(message.get("content"))]
+    if message.get("model") == "<synthetic>" or value.get("error"):
+        text = "\n".join(filter(None, text_of))
+        return [
+            Event(
+                EventKind.NOTE,
+                text,
+                error=ErrorFacts(text, as_text(value.get("error")), http_status_of(text)),
+            )
+        ]
+    events: list[Event] = []
+    if message.get("usage"):
+        usage = _usage(as_dict(message.get("usage")))
+        events.append(Event(EventKind.TOKENS, ident=as_text(message.get("id")), usage=usage))
+    inner = value.get("parent_tool_use_id") is not None  # a sub-agent's words are not the answer
+    for block in map(as_dict, as_list(message.get("content"))):
+        match block.get("type"):
+            case "text":
+                kind = EventKind.THINKING if inner else EventKind.MESSAGE
+                events.append(Event(kind, as_text(block.get("text"))))
+            case "tool_use" | "server_tool_use":
+                events.append(Event(EventKind.TOOL_STARTED, _tool_text(block), as_text(block.get("id"))))
+            case _:
+                events.append(Event(EventKind.THINKING))
+    return events
+
+
+def _tool_text(block: dict[str, Any]) -> str:
+    given = as_dict(block.get("input"))
+    name = as_text(block.get("name"))
+    for key in ("command", "file_path", "notebook_path", "pattern", "query", "url", "description"):
+        if as_text(given.get(key)):
+            return f"{name}: {as_text(given[key])[:_SHOWN]}"
+    return name
+
+
+def _user(value: dict[str, Any]) -> list[Event]:
+    events: list[Event] = []
+    for block in map(as_dict, as_list(as_dict(value.get("message")).get("content"))):
+        if block.get("type") == "tool_result":
+            ok = block.get("is_error") is not True
+            events.append(Event(EventKind.TOOL_ENDED, ident=as_text(block.get("tool_use_id")), ok=ok))
+    done = as_dict(value.get("tool_use_result"))
+    if done.get("type") in ("create", "update") or "structuredPatch" in done:
+        events.append(Event(EventKind.CHANGED, as_text(done.get("filePath"))))
+    return events
+
+
+def _limit(info: dict[str, Any]) -> list[Event]:
+    reset = as_int(info.get("resetsAt"))
+    if info.get("status") != "rejected" or not reset:
+        return []
+    return [Event(EventKind.LIMIT, error=ErrorFacts(reset_at=float(reset)))]
+
+
+def _result(value: dict[str, Any]) -> list[Event]:
+    events = [Event(EventKind.SESSION, ident=as_text(value.get("session_id")))]
+    events.append(Event(EventKind.TOTAL, usage=_total(value)))
+    for denial in map(as_dict, as_list(value.get("permission_denials"))):
+        block = {"name": denial.get("tool_name"), "input": denial.get("tool_input")}
+        events.append(Event(EventKind.REFUSED, _tool_text(block)))
+    text, subtype = as_text(value.get("result")), as_text(value.get("subtype"))
+    if value.get("is_error") is True or subtype != "success":
+        said = text or "; ".join(map(as_text, as_list(value.get("errors")))) or subtype
+        code = "" if subtype in ("success", "error_during_execution") else subtype
+        status = as_int(value.get("api_error_status")) or http_status_of(said)
+        return [*events, Event(EventKind.FAILED, said, error=ErrorFacts(said, code, status))]
+    structured = value.get("structured_output")
+    answer = text if structured is None else json.dumps(structured, ensure_ascii=False)
+    return [*events, Event(EventKind.ANSWER, answer), Event(EventKind.DONE)]
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    """Claude's input tokens leave cached ones out; ours include them."""
+    cached = as_int(usage.get("cache_read_input_tokens"))
+    written = as_int(usage.get("cache_creation_input_tokens"))
+    return Usage(
+        as_int(usage.get("input_tokens")) + cached + written, cached, as_int(usage.get("output_tokens"))
+    )
+
+
+def _total(value: dict[str, Any]) -> Usage:
+    """The run's tokens (all models, sub-agents too) and its cost."""
+    cost = value.get("total_cost_usd")
+    money = (
+        float(cost)
+        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e6
+        else None
+    )
+    models = [as_dict(one) for one in as_dict(value.get("modelUsage")).values()]
+    if not models:
+        whole = _usage(as_dict(value.get("usage")))
+        return Usage(whole.input_tokens, whole.cached_input_tokens, whole.output_tokens, money)
+    cached = sum(as_int(one.get("cacheReadInputTokens")) for one in models)
+    fresh = sum(
+        as_int(one.get("inputTokens")) + as_int(one.get("cacheCreationInputTokens")) for one in models
+    )
+    return Usage(fresh + cached, cached, sum(as_int(one.get("outputTokens")) for one in models), money)

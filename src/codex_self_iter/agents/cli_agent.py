@@ -1,0 +1,217 @@
+"""What the adapters of event-streaming CLIs have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import datetime
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
+
+from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
+from codex_self_iter.agents.classify import classify
+from codex_self_iter.agents.environment import agent_environment
+from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.pricing import priced
+from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
+from codex_self_iter.agents.stream import Event, Parsed, decode, fold
+from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
+
+__all__ = [
+    "CliAgent",
+    "Reading",
+    "bounded_answer",
+    "decoded",
+    "fingerprint",
+    "http_status_of",
+    "real_home",
+]
+
+_STDERR_BYTES = 16 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """A finished run that is being read: what was asked, how it ended, what it said, when it is read."""
+
+    request: Request
+    outcome: RunOutcome
+    files: RunFiles
+    parsed: Parsed
+    now: float
+    tz: datetime.tzinfo | None
+
+
+class CliAgent(abc.ABC):
+    """An agent whose CLI writes one JSON event a line to stdout."""
+
+    name: ClassVar[str]
+    known_versions: ClassVar[VersionRange | None] = None
+    program: ClassVar[str]
+    """The usual name of the program."""
+    package: ClassVar[str]
+    """The npm package, for messages."""
+    places: ClassVar[tuple[str, ...]] = ()
+    """Where its own installer puts it."""
+    needed: ClassVar[tuple[str, ...]] = ()
+    """Variables that it needs even if they look secret (see `agent_environment`)."""
+    codes: ClassVar[Mapping[str, FailureClass]] = {}
+    """The CLI's own error codes."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+
+    # --- starting
+
+    def find(self, environment: Mapping[str, str]) -> Found:
+        """Find the program. Raises AgentMissingError."""
+        mend = f"install it (`npm install -g {self.package}`) or set [agents.{self.name}] binary"
+        return find_program(self.program, self.config.binary, environment, mend=mend, places=self.places)
+
+    def environment(self, ours: Mapping[str, str], program: str, extra: Mapping[str, str]) -> dict[str, str]:
+        """The agent's complete environment."""
+        return agent_environment(
+            ours,
+            needed=(*self.needed, *self.also_needed(ours)),
+            passed=self.config.pass_env,
+            extra=with_path(program, ours) | self.home_environment() | dict(extra),
+            configured=self.config.env,
+        )
+
+    def also_needed(self, _ours: Mapping[str, str]) -> Iterable[str]:
+        """Further names needed, found in the CLI's configuration."""
+        return ()
+
+    def home_environment(self) -> dict[str, str]:
+        """The variables that make `home` the CLI's configuration directory."""
+        return {}
+
+    def seen(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The environment as far as it says who is logged in."""
+        return dict(environment) | self.home_environment() | dict(self.config.env)
+
+    def model(self, request: Request) -> str:
+        """The model to ask for; "" leaves the choice to the CLI."""
+        return request.model_hint or self.config.model
+
+    # --- reading
+
+    @abc.abstractmethod
+    def parse_line(self, line: str) -> Iterable[Event]:
+        """The events of one line. Pure; never raises."""
+
+    def parse_events(self, lines: Iterable[str]) -> Parsed:
+        """What a stream says. Pure; never raises."""
+        return fold(self._events(lines))
+
+    def _events(self, lines: Iterable[str]) -> Iterator[Event]:
+        for line in lines:
+            yield from self.parse_line(line)
+
+    def read(
+        self,
+        request: Request,
+        outcome: RunOutcome,
+        files: RunFiles,
+        *,
+        now: float | None = None,
+        tz: datetime.tzinfo | None = None,
+    ) -> AgentReport:
+        """Read a finished run: see Agent.read."""
+        at = time.time() if now is None else now
+        parsed = self.parse_events(files.iter_lines("stdout.log"))
+        return self.report(Reading(request, outcome, files, parsed, at, tz))
+
+    def report(self, run: Reading) -> AgentReport:
+        """Turn what was parsed into the report."""
+        parsed = run.parsed
+        failure = self.refine(self._classified(run), run)
+        model = parsed.model or self.model(run.request)
+        said = parsed.message if parsed.answer is None else parsed.answer
+        return AgentReport(
+            answer="" if failure else bounded_answer(said),
+            structured=True,
+            usage=priced(parsed.usage, model, self.config.prices),
+            session_id=parsed.session_id,
+            failure=failure,
+            model=model,
+            refused=tuple(parsed.refused),
+            changed_files=tuple(parsed.changed),
+        )
+
+    def _classified(self, run: Reading) -> Failure | None:
+        return classify(
+            run.parsed,
+            run.outcome,
+            run.files.read_tail("stderr.log", _STDERR_BYTES),
+            run.now,
+            run.tz,
+            codes=self.codes,
+            final_event=True,
+            account=self.account(run.request.environment),
+        )
+
+    def refine(self, failure: Failure | None, _run: Reading) -> Failure | None:
+        """What only this CLI's adapter can tell about a failure."""
+        return failure
+
+    # --- looking
+
+    def account(self, environment: Mapping[str, str]) -> str:
+        """See Agent.account."""
+        return self.config.account or f"{self.name}:{self.login(self.seen(environment))}"
+
+    @abc.abstractmethod
+    def login(self, environment: Mapping[str, str]) -> str:
+        """Names the login: a key's fingerprint or the directory that holds it."""
+
+    def probe(self, environment: Mapping[str, str]) -> Probe:
+        """See Agent.probe."""
+        try:
+            program = self.find(environment)
+        except AgentMissingError as error:
+            return Probe(False, detail=str(error), mend=f"npm install -g {self.package}")
+        clean = self.environment(environment, program, {})
+        probe = probe_program(program, clean, self.known_versions)
+        if not probe.version:
+            return probe
+        logged_in, detail, mend = self.logged_in(program, clean)
+        return dataclasses.replace(probe, logged_in=logged_in, detail=f"{probe.detail}; {detail}", mend=mend)
+
+    @abc.abstractmethod
+    def logged_in(self, program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+        """Whether somebody is logged in, how, and what mends it if not."""
+
+
+def bounded_answer(text: str) -> str:
+    """The answer, cut at its beginning if it is longer than a report carries."""
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= ANSWER_BYTES else data[-ANSWER_BYTES:].decode("utf-8", "ignore")
+
+
+def fingerprint(secret: str) -> str:
+    """Tells keys apart without giving them away."""
+    return "key-" + hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def real_home(environment: Mapping[str, str], *parts: str) -> str:
+    """A real path below the person's home directory."""
+    home = environment.get("HOME") or os.path.expanduser("~")
+    return os.path.realpath(os.path.join(home, *parts))
+
+
+def http_status_of(message: str) -> int:
+    """The HTTP status that a message names, or 0."""
+    found = re.search(r"\b(?:status(?: code)?:?|HTTP|API Error:)\s*([45]\d\d)\b", message, re.IGNORECASE)
+    return int(found.group(1)) if found else 0
+
+
+def decoded(line: str) -> tuple[str, dict[str, object]] | None:
+    """The type and object of an event line, or None."""
+    value = decode(line)
+    kind = value.get("type") if value else None
+    return (kind, value) if value is not None and isinstance(kind, str) else None

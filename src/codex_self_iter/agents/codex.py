@@ -1,0 +1,347 @@
+"""The codex CLI (`@openai/codex`): `codex exec --json`.
+
+What decides the shape of this adapter, as measured with 0.169.0: the default sandbox is read-only, so one is
+always named; `-o` keeps an old file's content, so its path is fresh; usage counts by thread; the event stream
+names no error class, the thread's rollout does; all of `exec`'s flags go before `resume`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from codex_self_iter.agents.base import Invocation, Request, VersionRange
+from codex_self_iter.agents.cli_agent import (
+    CliAgent,
+    Reading,
+    decoded,
+    fingerprint,
+    http_status_of,
+    real_home,
+)
+from codex_self_iter.agents.pricing import priced
+from codex_self_iter.agents.probe import Found, ask
+from codex_self_iter.agents.rollout import Turn, read_turn, usage_of
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, as_dict, as_list, as_text
+from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome, Usage
+
+__all__ = ["CodexAgent", "git_directories", "parse_line"]
+
+_TOOL_OUTPUT_SHOWN = 300
+_SANDBOX_BROKEN = re.compile(
+    r"^(bwrap|codex-linux-sandbox|sandbox-exec): |\bSandbox\((Landlock|Denied)|error running landlock", re.M
+)
+_PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")
+
+
+class CodexAgent(CliAgent):
+    """Runs and reads codex."""
+
+    name = "codex"
+    program = "codex"
+    package = "@openai/codex"
+    known_versions = VersionRange("0.169.0", "0.169.0")
+    needed = ("CODEX_*", "OPENAI_*")
+    codes: ClassVar[Mapping[str, FailureClass]] = {
+        "usage_limit_exceeded": FailureClass.LIMIT,
+        "rate_limit_exceeded": FailureClass.LIMIT,
+        "internal_server_error": FailureClass.OVERLOAD,
+        "server_overloaded": FailureClass.OVERLOAD,
+        "model_not_found": FailureClass.CONFIG,
+        "context_window_exceeded": FailureClass.CONTEXT,
+        "response_stream_disconnected": FailureClass.NETWORK,
+        "response_stream_connection_failed": FailureClass.NETWORK,
+        "unauthorized": FailureClass.AUTH,
+        "sandbox_error": FailureClass.SANDBOX,
+    }
+
+    def find(self, environment: Mapping[str, str]) -> Found:
+        """The configured program, else CODEX_BIN, else the usual search."""
+        chosen = self.config.binary or environment.get("CODEX_BIN", "")
+        return type(self)(dataclasses.replace(self.config, binary=chosen))._find(environment)
+
+    def _find(self, environment: Mapping[str, str]) -> Found:
+        return super().find(environment)
+
+    def home_environment(self) -> dict[str, str]:
+        return {"CODEX_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}
+
+    def home(self, environment: Mapping[str, str]) -> str:
+        """Real path of CODEX_HOME as the agent will see it."""
+        chosen = self.seen(environment).get("CODEX_HOME")
+        return os.path.realpath(chosen) if chosen else real_home(self.seen(environment), ".codex")
+
+    def prepare(self, request: Request) -> Invocation:
+        """See Agent.prepare."""
+        program = self.find(request.environment)
+        schema_path = os.path.join(request.directory, "schema.json")
+        argv = [
+            program,
+            "exec",
+            "--json",
+            *self._sandbox(request),
+            "-C",
+            request.workspace,
+            "--color",
+            "never",
+        ]
+        for directory in request.writable:
+            argv += ["--add-dir", directory]
+        if not git_directories(request.workspace):
+            argv.append("--skip-git-repo-check")
+        argv += ["-c", "features.plugins=false", *self._model(request)]
+        argv += ["-o", os.path.join(request.directory, "answer.txt")]
+        if request.schema is not None:
+            argv += ["--output-schema", schema_path]
+        argv += self.config.args
+        argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]
+        files = {} if request.schema is None else {schema_path: json.dumps(request.schema, indent=1)}
+        env = self.environment(request.environment, program, {})
+        return Invocation(tuple(argv), env, request.prompt_path, files)
+
+    def _sandbox(self, request: Request) -> list[str]:
+        if self.config.mode == "bypass":
+            return ["--dangerously-bypass-approvals-and-sandbox"]
+        flags = ["-s", "workspace-write"]
+        roots = git_directories(request.workspace) if request.commit_by_agent else []
+        if roots:  # the sandbox keeps .git read-only otherwise
+            flags += ["-c", f"sandbox_workspace_write.writable_roots={json.dumps(roots)}"]
+        return flags
+
+    def _model(self, request: Request) -> list[str]:
+        flags = ["-m", self.model(request)] if self.model(request) else []
+        if self.config.effort:
+            flags += ["-c", f"model_reasoning_effort={json.dumps(self.config.effort)}"]
+        return flags
+
+    def also_needed(self, ours: Mapping[str, str]) -> Iterable[str]:
+        """The variables that the configured providers take their keys from."""
+        path = os.path.join(self.home(ours), "config.toml")
+        try:
+            with open(path, "rb") as file:
+                providers = as_dict(tomllib.load(file).get("model_providers"))
+        except (OSError, ValueError):
+            providers = {}
+        for provider in providers.values():
+            yield as_text(as_dict(provider).get("env_key"))
+            yield from map(as_text, as_dict(as_dict(provider).get("env_http_headers")).values())
+        yield from re.findall(r"env_key\s*=\s*[\"']?(\w+)", "\n".join(self.config.args))
+
+    def parse_line(self, line: str) -> Iterable[Event]:
+        return parse_line(line)
+
+    def report(self, run: Reading) -> AgentReport:
+        """Add what only the rollout, `-o`'s file and stderr tell."""
+        request, parsed, files = run.request, run.parsed, run.files
+        turn = self._turn(request, run.outcome, parsed)
+        if turn is not None:
+            _add_rollout(parsed, turn)
+        if parsed.ended and parsed.ok and not parsed.message:
+            parsed.message = files.read_tail("answer.txt")
+        for rejected in _PATCH_REJECTED.findall(files.read_tail("stderr.log", 64 * 1024)):
+            parsed.refused.setdefault(f"patch rejected: {rejected}")
+        report = CliAgent.report(self, run)
+        thread = parsed.total
+        if thread is None:
+            return report
+        usage = _of_this_run(thread, _before(request, parsed, turn))
+        return dataclasses.replace(
+            report, thread_usage=thread, usage=priced(usage, report.model, self.config.prices)
+        )
+
+    def _turn(self, request: Request, outcome: RunOutcome, parsed: Parsed) -> Turn | None:
+        if not parsed.session_id:
+            return None
+        resumed = parsed.session_id == request.session_id
+        not_before = outcome.started_at if resumed else 0.0
+        return read_turn(self.home(request.environment), parsed.session_id, not_before)
+
+    def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
+        """A sandbox that cannot be set up lets every command fail, and the run ends well all the same."""
+        parsed = run.parsed
+        broken = next((text for text in parsed.refused if text.startswith("sandbox: ")), "")
+        if failure is None and broken and not parsed.tools_ok and not parsed.changed:
+            account = self.account(run.request.environment)
+            return Failure(
+                FailureClass.SANDBOX, f"codex's sandbox does not work here: {broken[9:]}"[:500], None, account
+            )
+        return failure
+
+    def login(self, environment: Mapping[str, str]) -> str:
+        key = environment.get("CODEX_API_KEY")
+        return fingerprint(key) if key else self.home(environment)
+
+    def logged_in(self, program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+        if environment.get("CODEX_API_KEY"):
+            return True, "key from CODEX_API_KEY", ""
+        if self._custom_provider(environment):
+            return None, "a provider of your own is configured: its login is not checked", ""
+        code, said = ask([program, "login", "status"], environment)
+        line = said.splitlines()[-1] if said else ""
+        for one in said.splitlines():
+            line = one if "ogged in" in one else line
+        if code == 0:
+            return True, line or "logged in", ""
+        if "not logged in" in said.lower():
+            return False, "not logged in", "codex login"
+        return None, f"`codex login status` said: {line or 'nothing'}", "codex login"
+
+    def _custom_provider(self, environment: Mapping[str, str]) -> bool:
+        try:
+            with open(os.path.join(self.home(environment), "config.toml"), "rb") as file:
+                provider = as_text(tomllib.load(file).get("model_provider"))
+        except (OSError, ValueError):
+            provider = ""
+        for value in re.findall(r"^model_provider\s*=\s*[\"']?([\w-]+)", "\n".join(self.config.args), re.M):
+            provider = value
+        return provider not in ("", "openai")
+
+
+def git_directories(workspace: str) -> list[str]:
+    """The git directories of the work tree around `workspace`: its own, and the common one of a linked work
+    tree; [] outside of one. Read from the files, so that nothing has to be started."""
+    directory = os.path.realpath(workspace)
+    while True:
+        marker = os.path.join(directory, ".git")
+        if os.path.isdir(marker):
+            return [marker]
+        if os.path.isfile(marker):
+            return _linked(marker)
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            return []
+        directory = parent
+
+
+def _linked(marker: str) -> list[str]:
+    own = _first_line(marker).removeprefix("gitdir:").strip()
+    if not own:
+        return []
+    own = os.path.normpath(os.path.join(os.path.dirname(marker), own))
+    common = _first_line(os.path.join(own, "commondir"))
+    return [own, os.path.normpath(os.path.join(own, common))] if common else [own]
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.readline(4096).strip()
+    except OSError:
+        return ""
+
+
+def _add_rollout(parsed: Parsed, turn: Turn) -> None:
+    parsed.model = turn.model or parsed.model
+    parsed.total = parsed.total or turn.after
+    parsed.limit_at = turn.reset_at
+    if turn.code or turn.http_status:
+        last = parsed.error or ErrorFacts()
+        parsed.error = ErrorFacts(
+            last.message or turn.message, turn.code, turn.http_status or last.http_status
+        )
+
+
+def _before(request: Request, parsed: Parsed, turn: Turn | None) -> Usage | None:
+    """The thread's totals before this run: None for a fresh thread."""
+    if parsed.session_id != request.session_id:
+        return None
+    return request.previous_thread_usage or (turn.before if turn else None)
+
+
+def _of_this_run(thread: Usage, before: Usage | None) -> Usage:
+    if before is None:
+        return thread
+    difference = Usage(
+        thread.input_tokens - before.input_tokens,
+        thread.cached_input_tokens - before.cached_input_tokens,
+        thread.output_tokens - before.output_tokens,
+    )
+    # A count that went down began anew.
+    if min(difference.input_tokens, difference.cached_input_tokens, difference.output_tokens) < 0:
+        return thread
+    return difference
+
+
+# --- the event stream
+
+
+def parse_line(line: str) -> list[Event]:
+    """The events of one line of `codex exec --json`. Pure; never raises."""
+    found = decoded(line)
+    if found is None:
+        return []
+    kind, value = found
+    match kind:
+        case "thread.started":
+            return [Event(EventKind.SESSION, ident=as_text(value.get("thread_id")))]
+        case "turn.started":
+            return [Event(EventKind.TURN)]
+        case "item.started" | "item.updated" | "item.completed":
+            return _item(
+                as_dict(value.get("item")), completed=kind == "item.completed", started=kind == "item.started"
+            )
+        case "turn.completed":
+            total = as_dict(value.get("usage"))
+            return [
+                *([Event(EventKind.TOTAL, usage=usage_of(total))] if total else []),
+                Event(EventKind.DONE),
+            ]
+        case "turn.failed":
+            return [
+                Event(EventKind.FAILED, error=_error(as_text(as_dict(value.get("error")).get("message"))))
+            ]
+        case "error":
+            message = as_text(value.get("message"))
+            kind_of = EventKind.RETRY if message.startswith("Reconnecting") else EventKind.NOTE
+            return [Event(kind_of, message, error=_error(message))]
+        case _:
+            return []
+
+
+def _error(message: str) -> ErrorFacts:
+    return ErrorFacts(message, http_status=http_status_of(message))
+
+
+def _item(item: dict[str, Any], *, completed: bool, started: bool) -> list[Event]:
+    kind = as_text(item.get("type"))
+    if kind == "agent_message":
+        return [Event(EventKind.MESSAGE, as_text(item.get("text")))] if completed else []
+    if kind == "reasoning":
+        return [Event(EventKind.THINKING, as_text(item.get("text")))]
+    if kind == "error":
+        return [Event(EventKind.NOTE, as_text(item.get("message")))]
+    if kind in ("todo_list", ""):
+        return []
+    text, ident = _tool_text(kind, item), as_text(item.get("id"))
+    if completed:
+        return _tool_ended(kind, item, text, ident)
+    return [Event(EventKind.TOOL_STARTED, text, ident)] if started else []
+
+
+def _tool_text(kind: str, item: dict[str, Any]) -> str:
+    if kind == "file_change":
+        paths = [as_text(as_dict(change).get("path")) for change in as_list(item.get("changes"))]
+        return "edit " + ", ".join(paths)
+    name = as_text(item.get("command")) or as_text(item.get("query")) or as_text(item.get("tool"))
+    return name or kind
+
+
+def _tool_ended(kind: str, item: dict[str, Any], text: str, ident: str) -> list[Event]:
+    status, code = item.get("status"), item.get("exit_code")
+    ok = status not in ("failed", "declined")
+    exit_code = code if isinstance(code, int) and not isinstance(code, bool) else None
+    events = [Event(EventKind.TOOL_ENDED, text, ident, exit_code=exit_code, ok=ok)]
+    if kind == "file_change" and ok:
+        changes = [as_dict(change) for change in as_list(item.get("changes"))]
+        events += [Event(EventKind.CHANGED, as_text(change.get("path"))) for change in changes]
+    output = as_text(item.get("aggregated_output"))[:_TOOL_OUTPUT_SHOWN]
+    if not ok and _SANDBOX_BROKEN.search(output):
+        events.append(Event(EventKind.REFUSED, f"sandbox: {output.strip()}"))
+    elif status == "declined" or output.startswith("rejected"):
+        events.append(Event(EventKind.REFUSED, f"{text}: {output.strip() or 'declined'}"))
+    return events

@@ -1,0 +1,158 @@
+"""The `command` adapter: any program, by a command line with `{prompt_file}` and `{workspace}`.
+
+The template is split first and filled in afterwards, never given to a shell: paths with spaces, quotes,
+braces, `$` or any letters arrive whole. The program reads the prompt file itself; its stdin is empty. It gets
+our whole environment, secrets too: a wrapper script calls who knows which agent, and only the person knows
+what that needs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shlex
+import string
+import time
+from collections.abc import Mapping
+
+from codex_self_iter.agents.base import (
+    AgentConfig,
+    AgentMissingError,
+    Invocation,
+    Probe,
+    Request,
+    VersionRange,
+)
+from codex_self_iter.agents.classify import classify, last_words
+from codex_self_iter.agents.environment import agent_environment
+from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.probe import find_program
+from codex_self_iter.agents.stream import ErrorFacts, Parsed
+from codex_self_iter.core.model import AgentReport, Failure, RunOutcome
+from codex_self_iter.errors import UsageError
+
+__all__ = ["CommandAgent", "expand_template", "text_report"]
+
+_FIELDS = frozenset({"prompt_file", "workspace"})
+_SAID_BYTES = 4096
+
+
+class CommandAgent:
+    """Runs and reads a program of the person's own."""
+
+    name = "command"
+    known_versions: VersionRange | None = None
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+
+    def prepare(self, request: Request) -> Invocation:
+        """See Agent.prepare."""
+        words = expand_template(self.config.template, request.prompt_path, request.workspace)
+        program = _program(words[0], request.environment, request.workspace)
+        extra = {"CODEX_SELF_ITER_AGENT_MODE": self.config.mode}
+        env = agent_environment(request.environment, passed=("*",), extra=extra, configured=self.config.env)
+        return Invocation((program, *words[1:], *self.config.args), env)
+
+    def read(
+        self,
+        request: Request,
+        outcome: RunOutcome,
+        files: RunFiles,
+        *,
+        now: float | None = None,
+        tz: datetime.tzinfo | None = None,
+    ) -> AgentReport:
+        """See Agent.read. The answer is the end of stdout."""
+        return text_report(outcome, files, now, tz, account=self.account(request.environment))
+
+    def probe(self, environment: Mapping[str, str]) -> Probe:
+        """See Agent.probe. The program is looked for; it is not run."""
+        try:
+            words = expand_template(self.config.template, "prompt", "workspace")
+            path = _program(words[0], environment, os.getcwd())
+        except UsageError as error:
+            return Probe(False, detail=str(error), mend="correct agent_command_template")
+        return Probe(True, path, detail="command template; its login is its own matter")
+
+    def account(self, environment: Mapping[str, str]) -> str:  # noqa: ARG002
+        """See Agent.account: the template stands for the account."""
+        return self.config.account or f"command:{self.config.template}"
+
+
+def expand_template(template: str, prompt_file: str, workspace: str) -> tuple[str, ...]:
+    """Split a command template, then fill in its fields. `{{` and `}}` stand for braces.
+
+    Raises:
+        UsageError: it is empty, cannot be split, lacks `{prompt_file}` or has another field.
+    """
+    try:
+        words = shlex.split(template)
+    except ValueError as error:
+        raise UsageError(
+            f"agent_command_template cannot be split into words: {error}: {template!r}"
+        ) from None
+    if not words:
+        raise UsageError('agent_command_template is empty; example: "my-agent {prompt_file} {workspace}"')
+    used = {name for word in words for name in _fields(word, template)}
+    if unknown := sorted(used - _FIELDS):
+        raise UsageError(
+            f"agent_command_template has the unknown field {{{unknown[0]}}}; known are {{prompt_file}} and "
+            "{workspace}; write {{ and }} for braces"
+        )
+    if "prompt_file" not in used:
+        raise UsageError(f"agent_command_template must contain {{prompt_file}}: {template!r}")
+    values = {"prompt_file": prompt_file, "workspace": workspace}
+    return tuple(word.format_map(values) for word in words)
+
+
+def _fields(word: str, template: str) -> list[str]:
+    try:
+        parts = list(string.Formatter().parse(word))
+    except ValueError as error:
+        raise UsageError(
+            f"agent_command_template: {error} in {word!r}; write {{{{ and }}}} for braces: {template!r}"
+        ) from None
+    names = []
+    for _, name, spec, conversion in parts:
+        if name is not None:
+            plain = (
+                name
+                if not spec and not conversion
+                else f"{name}{'!' + conversion if conversion else ''}:{spec}"
+            )
+            names.append(plain)
+    return names
+
+
+def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
+    """The program: on PATH, or a path relative to where the supervisor was started, else to the workspace."""
+    path = os.path.expanduser(word)
+    if "/" in path:
+        for base in (os.getcwd(), workspace):
+            candidate = os.path.join(base, path)
+            if os.path.isfile(candidate):
+                path = os.path.abspath(candidate)
+                break
+    mend = "correct agent_command_template"
+    try:
+        return str(find_program("command", path, environment, mend=mend))
+    except AgentMissingError as error:
+        raise AgentMissingError(f"agent_command_template: {word!r} cannot be started: {error}") from None
+
+
+def text_report(
+    outcome: RunOutcome, files: RunFiles, now: float | None, tz: datetime.tzinfo | None, *, account: str
+) -> AgentReport:
+    """Read an agent that speaks plain text: believed when it exited 0, else its last words tell why."""
+    failure: Failure | None = None
+    if not outcome.ok:
+        said = (
+            files.read_tail("stderr.log", _SAID_BYTES).strip()
+            or files.read_tail("stdout.log", _SAID_BYTES).strip()
+        )
+        last = "\n".join(said.splitlines()[-20:])
+        parsed = Parsed(error=ErrorFacts(last_words(last)))
+        failure = classify(parsed, outcome, last, time.time() if now is None else now, tz, account=account)
+    answer = "" if failure else files.read_tail("stdout.log", ANSWER_BYTES)
+    return AgentReport(answer=answer, structured=False, failure=failure)

@@ -1,0 +1,111 @@
+"""Bounded reading of a run's directory: a 1 GiB stdout or a 200 MiB line leaves memory flat."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+__all__ = ["ANSWER_BYTES", "RunFiles"]
+
+ANSWER_BYTES = 256 * 1024
+"""The longest answer that a report carries (its end is kept)."""
+_WHOLE_BYTES = 16 * 1024 * 1024
+_HEAD_BYTES = 1024 * 1024
+_TAIL_BYTES = 8 * 1024 * 1024
+# Codex writes a command's whole output (cut at 1 MiB) into one line; with every byte escaped that is 6 MiB.
+_LINE_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+
+
+class RunFiles:
+    """The files of one run. A file that is missing or cannot be read counts as empty."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def path(self, name: str) -> str:
+        """Absolute path of a file of this run."""
+        return os.path.join(self.directory, name)
+
+    def size(self, name: str) -> int:
+        """Bytes, 0 when missing."""
+        try:
+            return os.stat(self.path(name)).st_size
+        except OSError:
+            return 0
+
+    def read_tail(self, name: str, limit: int = ANSWER_BYTES) -> str:
+        """The last `limit` bytes as text, whatever bytes they are; a cut first character is dropped."""
+        size = self.size(name)
+        data = b"".join(self._chunks(name, [(max(0, size - limit), size)]))
+        if size > limit:
+            data = _drop_continuation(data)
+        return data.replace(b"\0", b"").decode("utf-8", "replace")
+
+    def read_head_tail(self, name: str, head: int, tail: int) -> str:
+        """The first `head` and last `tail` bytes, with a line between them that says what is left out."""
+        size = self.size(name)
+        if size <= head + tail:
+            return self.read_tail(name, head + tail)
+        start = b"".join(self._chunks(name, [(0, head)])).replace(b"\0", b"").decode("utf-8", "replace")
+        return f"{start}\n[… {size - head - tail} bytes left out …]\n{self.read_tail(name, tail)}"
+
+    def iter_lines(self, name: str) -> Iterator[str]:
+        """The lines of a file; head and tail only when it is larger than 16 MiB.
+
+        A line longer than 8 MiB, a line that a bound cut and what is left of a hole (NUL bytes) are
+        dropped: they cannot be whole events. A last line without its end is given: the reader sees whether
+        it is whole.
+        """
+        size = self.size(name)
+        if size <= _WHOLE_BYTES:
+            yield from _lines(self._chunks(name, [(0, size)]), from_start=True)
+            return
+        yield from _lines(self._chunks(name, [(0, _HEAD_BYTES)]), from_start=True, to_end=False)
+        yield from _lines(self._chunks(name, [(size - _TAIL_BYTES, size)]), from_start=False)
+
+    def _chunks(self, name: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+        try:
+            file: BinaryIO = open(self.path(name), "rb", buffering=0)  # noqa: SIM115 - closed below
+        except OSError:
+            return
+        with file:
+            for start, end in spans:
+                file.seek(start)
+                while start < end:
+                    chunk = file.read(min(_CHUNK_BYTES, end - start))
+                    if not chunk:
+                        break
+                    start += len(chunk)
+                    yield chunk
+
+
+def _lines(chunks: Iterable[bytes], *, from_start: bool, to_end: bool = True) -> Iterator[str]:
+    held: list[bytes] = []
+    length = 0
+    whole = from_start  # False while inside a line that cannot be given
+    for chunk in chunks:
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            if whole and length + len(part) <= _LINE_BYTES:
+                yield _text(b"".join([*held, part]))
+            held, length, whole = [], 0, True
+        length += len(rest)
+        if length > _LINE_BYTES:
+            held, whole = [], False
+        elif whole:
+            held.append(rest)
+    if to_end and whole and length:
+        yield _text(b"".join(held))
+
+
+def _text(line: bytes) -> str:
+    return line.strip(b"\0\r").decode("utf-8", "replace")
+
+
+def _drop_continuation(data: bytes) -> bytes:
+    start = 0
+    while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
+        start += 1
+    return data[start:]

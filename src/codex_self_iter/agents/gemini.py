@@ -1,0 +1,187 @@
+"""Gemini CLI (`@google/gemini-cli`): `gemini -o stream-json`, the prompt on stdin.
+
+As measured with 0.61.0: the exit code of an API error is its HTTP status modulo 256; a folder that is not
+trusted ends the run; a run ended by a signal exits 0 without a `result` event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from codex_self_iter.agents.base import Invocation, Request, VersionRange
+from codex_self_iter.agents.cli_agent import (
+    CliAgent,
+    Reading,
+    decoded,
+    fingerprint,
+    http_status_of,
+    real_home,
+)
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, as_dict, as_int, as_text
+from codex_self_iter.core.model import Failure, FailureClass, Usage
+
+__all__ = ["GeminiAgent", "parse_line"]
+
+# 400 to 599, modulo 256, as far as they occur.
+_HTTP_EXITS = {status % 256: status for status in (400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 504)}
+_EXITS = {
+    41: FailureClass.AUTH,
+    44: FailureClass.SANDBOX,
+    52: FailureClass.CONFIG,
+    55: FailureClass.CONFIG,
+    130: FailureClass.KILLED,
+}
+_UNKNOWN_SESSION_EXIT = 42
+
+
+class GeminiAgent(CliAgent):
+    """Runs and reads the Gemini CLI."""
+
+    name = "gemini"
+    program = "gemini"
+    package = "@google/gemini-cli"
+    known_versions = VersionRange("0.61.0", "0.61.0")
+    needed = ("GEMINI_*", "GOOGLE_*")
+
+    def home_environment(self) -> dict[str, str]:
+        # The CLI keeps its files in `.gemini` below this directory.
+        return {"GEMINI_CLI_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}
+
+    def prepare(self, request: Request) -> Invocation:
+        """See Agent.prepare."""
+        program = self.find(request.environment)
+        approval = "yolo" if self.config.mode == "bypass" else "auto_edit"
+        argv = [program, "-o", "stream-json", "--approval-mode", approval]
+        if self.model(request):
+            argv += ["-m", self.model(request)]
+        if request.writable:
+            argv += ["--include-directories", ",".join(request.writable)]
+        if request.session_id:
+            argv += ["--resume", request.session_id]
+        argv += self.config.args
+        extra = {"GEMINI_CLI_TRUST_WORKSPACE": "true", "GEMINI_CLI_NO_RELAUNCH": "true"}
+        env = self.environment(request.environment, program, extra)
+        return Invocation(tuple(argv), env, request.prompt_path)
+
+    def parse_line(self, line: str) -> Iterable[Event]:
+        return parse_line(line)
+
+    def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
+        """The exit code tells more than the events, where these told nothing better."""
+        code = run.outcome.exit_code
+        if failure is None or failure.kind is not FailureClass.AGENT or code is None:
+            return failure
+        kind = _EXITS.get(code)
+        status = _HTTP_EXITS.get(code, 0)
+        if status:
+            kind = _BY_STATUS.get(status, FailureClass.OVERLOAD if status >= 500 else FailureClass.AGENT)
+        if code == _UNKNOWN_SESSION_EXIT and run.request.session_id:
+            kind = FailureClass.CONTEXT
+        return dataclasses.replace(failure, kind=kind) if kind else failure
+
+    def login(self, environment: Mapping[str, str]) -> str:
+        for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+            if environment.get(name):
+                return fingerprint(environment[name])
+        return self._directory(environment)
+
+    def _directory(self, environment: Mapping[str, str]) -> str:
+        home = environment.get("GEMINI_CLI_HOME")
+        return os.path.realpath(os.path.join(home, ".gemini")) if home else real_home(environment, ".gemini")
+
+    def logged_in(self, _program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+        mend = "run `gemini` once and log in, or set GEMINI_API_KEY"
+        for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
+            if environment.get(name):
+                return True, f"key from {name}", ""
+        directory = self._directory(environment)
+        if os.path.exists(os.path.join(directory, "oauth_creds.json")):
+            return True, "logged in with an account", ""
+        if environment.get("GOOGLE_GENAI_USE_VERTEXAI") or os.path.exists(
+            os.path.join(directory, "settings.json")
+        ):
+            return None, "its login cannot be told without asking the service", mend
+        return False, "not logged in", mend
+
+
+_BY_STATUS = {
+    401: FailureClass.AUTH,
+    403: FailureClass.AUTH,
+    404: FailureClass.CONFIG,
+    408: FailureClass.NETWORK,
+    413: FailureClass.CONTEXT,
+    429: FailureClass.LIMIT,
+}
+
+
+# --- the event stream
+
+
+def parse_line(line: str) -> list[Event]:
+    """The events of one line of `-o stream-json`. Pure; never raises."""
+    found = decoded(line)
+    if found is None:
+        return []
+    kind, value = found
+    match kind:
+        case "init":
+            session = Event(
+                EventKind.SESSION, ident=as_text(value.get("session_id")), model=as_text(value.get("model"))
+            )
+            return [session, Event(EventKind.TURN)]
+        case "message" if value.get("role") == "assistant":
+            piece = EventKind.DELTA if value.get("delta") is True else EventKind.MESSAGE
+            return [Event(piece, as_text(value.get("content")))]
+        case "tool_use":
+            return [Event(EventKind.TOOL_STARTED, _tool_text(value), as_text(value.get("tool_id")))]
+        case "tool_result":
+            return _tool_result(value)
+        case "error":
+            message = as_text(value.get("message"))
+            return [
+                Event(EventKind.NOTE, message, error=ErrorFacts(message, http_status=http_status_of(message)))
+            ]
+        case "result":
+            return _result(value)
+        case _:
+            return []
+
+
+def _tool_text(value: dict[str, Any]) -> str:
+    given = as_dict(value.get("parameters"))
+    detail = next(
+        (as_text(given[key]) for key in ("command", "file_path", "path", "query") if given.get(key)), ""
+    )
+    name = as_text(value.get("tool_name"))
+    return f"{name}: {detail[:300]}" if detail else name
+
+
+def _tool_result(value: dict[str, Any]) -> list[Event]:
+    ok = value.get("status") != "error"
+    error = as_dict(value.get("error"))
+    events = [
+        Event(EventKind.TOOL_ENDED, as_text(error.get("message")), as_text(value.get("tool_id")), ok=ok)
+    ]
+    message = as_text(error.get("message"))
+    if "not found" in message.lower() and "tool" in message.lower():
+        events.append(Event(EventKind.REFUSED, message))
+    return events
+
+
+def _result(value: dict[str, Any]) -> list[Event]:
+    stats = as_dict(value.get("stats"))
+    events = []
+    if stats:
+        usage = Usage(
+            as_int(stats.get("input_tokens")), as_int(stats.get("cached")), as_int(stats.get("output_tokens"))
+        )
+        events.append(Event(EventKind.TOTAL, usage=usage))
+    if value.get("status") == "success":
+        return [*events, Event(EventKind.DONE)]
+    error = as_dict(value.get("error"))
+    message = as_text(error.get("message"))
+    facts = ErrorFacts(message, as_text(error.get("type")), http_status_of(message))
+    return [*events, Event(EventKind.FAILED, message, error=facts)]

@@ -1,0 +1,236 @@
+"""When a limit ends, from what a CLI or an API says in prose. Pure, but for the machine's own time zone.
+
+Understood after a word such as "try again", "reset" or "retry after":
+
+| form | example |
+|---|---|
+| Unix seconds or milliseconds | `limit reached|1700000000`, `resets at 1700000000` |
+| ISO 8601 | `resets at 2026-11-25T10:31:00Z`, `2026-11-25 10:31` (no zone: the machine's) |
+| HTTP date | `Retry-After: Wed, 25 Nov 2026 10:31:00 GMT` |
+| date and clock | `try again at Nov 25th, 2026 10:31 AM`, `resets Nov 25, 3pm (Europe/Berlin)` |
+| duration | `in 3 hours 12 minutes`, `in 1.5s`, `retry after 90`, `Retry-After: 120` |
+| clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC` |
+
+A clock time alone is the next such time; one that has passed by less than ten minutes has just been reached.
+Anything long past or more than forty days away is not believed: None, and the caller backs off instead.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import zoneinfo
+from collections.abc import Callable
+
+__all__ = ["LATEST_SEC", "PAST_SEC", "believable", "parse_reset"]
+
+PAST_SEC = 600.0
+"""A time this far in the past still counts as "now": the message may have waited for us."""
+LATEST_SEC = 40 * 86400.0
+"""No limit of a plan runs longer than a month and some."""
+
+_CUE = re.compile(
+    r"try(?:ing)?\s+again|re-?try(?:ing|[\s_-]*(?:after|delay|in))?|resets?(?:_?at|ting)?|available|resumes?|wait|until|limit\s+reached",
+    re.IGNORECASE,
+)
+_WINDOW = 90
+_MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
+_MONTH = rf"(?P<month>{_MONTH_NAMES})[a-z]*\.?"
+_CLOCK = (
+    r"(?P<hour>2[0-4]|[01]?\d)(?!\d)(?:[:.](?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?"
+    r"\s*(?P<half>[ap]\.?m\b\.?)?"
+)
+_ZONE = r"(?:\s*\(?(?P<zone>UTC|GMT|Z\b|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
+_EPOCH = re.compile(r"(?<![\d.])(\d{13}|\d{10})(?:\.\d+)?(?![\d])")
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,]\d+)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?", re.IGNORECASE
+)
+_HTTP = re.compile(
+    rf"(?:[a-z]{{3}},\s+)?(?P<day>\d{{1,2}})\s+{_MONTH}\s+(?P<year>\d{{4}})\s+{_CLOCK}{_ZONE}", re.IGNORECASE
+)
+_DATE = re.compile(
+    rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s*(?P<year>20\d\d)?,?\s*(?:at\s+)?{_CLOCK}{_ZONE}",
+    re.IGNORECASE,
+)
+_UNIT = (
+    r"(?P<unit>days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s|ms|milliseconds?)(?![a-z])"
+)
+_PART = re.compile(rf"(?P<number>\d+(?:\.\d+)?)\s*{_UNIT}", re.IGNORECASE)
+_DURATION = re.compile(
+    r"^[\s:=\"'~]*(?:(?:after|in|for|delay)[\s:=\"'~]*)?(?:about\s+)?"
+    r"((?:\d+(?:\.\d+)?\s*"
+    r"(?:days?|hours?|hrs?|minutes?|mins?|milliseconds?|seconds?|secs?|ms|[dhms])(?![a-z])"
+    r"(?:\s*,?\s*(?:and\s+)?)?)+)",
+    re.IGNORECASE,
+)
+_BARE_SECONDS = re.compile(
+    r"(?:retry[\s_-]*(?:after|delay|in)|try again in)[\s:=\"']*(\d{1,7}(?:\.\d+)?)(?![\d:.]*\d|\s*[\w%:/-])",
+    re.IGNORECASE,
+)
+_CLOCK_ONLY = re.compile(
+    rf"^[\s:=]*(?:(?:is|will|at|by|on|after|your|it|the|limit|next|resets?)\s+)*{_CLOCK}{_ZONE}",
+    re.IGNORECASE,
+)
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_US_ZONES = {
+    "P": "America/Los_Angeles",
+    "M": "America/Denver",
+    "C": "America/Chicago",
+    "E": "America/New_York",
+}
+
+
+def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> float | None:
+    """Find when a limit ends.
+
+    Args:
+        text: what the CLI said; its first 4,000 characters are looked at.
+        now: Unix seconds at which it was said.
+        tz: zone of times that name none; None means the machine's.
+
+    Returns:
+        Unix seconds, or None when nothing believable is said.
+    """
+    text = text[:4000].replace("\u00a0", " ").replace("\u202f", " ")
+    bar = re.search(r"\|(\d{10})(?!\d)", text)
+    if bar and (at := believable(float(bar.group(1)), now)) is not None:
+        return at
+    for cue in _CUE.finditer(text):
+        said = text[cue.end() : cue.end() + _WINDOW]
+        for reader in _READERS:
+            at = believable(reader(said, now, tz), now)
+            if at is not None:
+                return at
+    bare = _BARE_SECONDS.search(text)
+    return believable(now + float(bare.group(1)), now) if bare else None
+
+
+def believable(at: float | None, now: float) -> float | None:
+    """The time itself when it can be a limit's end; the present for one just passed; else None."""
+    if at is None or not now - PAST_SEC <= at <= now + LATEST_SEC:
+        return None
+    return max(at, now)
+
+
+def _epoch(said: str, _now: float, _tz: datetime.tzinfo | None) -> float | None:
+    found = _EPOCH.search(said)
+    if not found:
+        return None
+    value = float(found.group(1))
+    return value / 1000 if len(found.group(1)) == 13 else value
+
+
+def _iso(said: str, _now: float, tz: datetime.tzinfo | None) -> float | None:
+    found = _ISO.search(said)
+    if not found:
+        return None
+    day, clock, zone = found.groups()
+    offset = {"Z": "+00:00", "UTC": "+00:00", "GMT": "+00:00"}.get((zone or "").upper(), zone or "")
+    try:
+        moment = datetime.datetime.fromisoformat(f"{day}T{clock}{offset}")
+    except ValueError:
+        return None
+    return _timestamp(moment, tz)
+
+
+def _date(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
+    found = _HTTP.search(said) or _DATE.search(said)
+    clock = _clock_of(found) if found else None
+    zone, known = _zone_of(found, tz) if found else (tz, False)
+    if found is None or clock is None or not known:
+        return None
+    month, day = _MONTHS[found["month"].lower()], int(found["day"])
+    year = int(found["year"]) if found["year"] else _local(now, zone).year
+    at = _moment(year, month, day, clock, zone)
+    if at is not None and not found["year"] and at < now - PAST_SEC:
+        at = _moment(year + 1, month, day, clock, zone)
+    return at
+
+
+def _duration(said: str, now: float, _tz: datetime.tzinfo | None) -> float | None:
+    found = _DURATION.match(said)
+    if not found:
+        return None
+    total = 0.0
+    for part in _PART.finditer(found.group(1)):
+        unit = part["unit"].lower()
+        total += float(part["number"]) * (0.001 if unit.startswith(("ms", "milli")) else _SECONDS[unit[0]])
+    return now + total
+
+
+def _clock(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
+    found = _CLOCK_ONLY.match(said)
+    if found is None or not (found["minute"] or found["half"]):
+        return None
+    clock = _clock_of(found)
+    zone, known = _zone_of(found, tz)
+    if clock is None or not known:
+        return None
+    today = _local(now, zone).date()
+    for days in (-1, 0, 1, 2):
+        day = today + datetime.timedelta(days=days)
+        for fold in (0, 1):  # the hour that an autumn night has twice
+            at = _moment(day.year, day.month, day.day, clock, zone, fold)
+            if at is not None and at >= now - PAST_SEC:
+                return at
+    return None
+
+
+_READERS: tuple[Callable[[str, float, datetime.tzinfo | None], float | None], ...] = (
+    _iso,
+    _date,
+    _epoch,
+    _duration,
+    _clock,
+)
+
+
+def _clock_of(found: re.Match[str]) -> datetime.time | None:
+    hour, half = int(found["hour"]), (found["half"] or "").lower()
+    if half and not 1 <= hour <= 12:
+        return None
+    if half:
+        hour = hour % 12 + (12 if half.startswith("p") else 0)
+    if hour == 24:
+        return None
+    return datetime.time(hour, int(found["minute"] or 0), int(found["second"] or 0))
+
+
+def _zone_of(found: re.Match[str], tz: datetime.tzinfo | None) -> tuple[datetime.tzinfo | None, bool]:
+    """The zone named, or the default; False when one is named that this machine does not know."""
+    name = found["zone"] or ""
+    if not name:
+        return tz, True
+    if name.upper() in ("UTC", "GMT", "Z"):
+        return datetime.UTC, True
+    if "/" not in name:
+        name = _US_ZONES[name[0].upper()]
+    try:
+        return zoneinfo.ZoneInfo(name), True
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None, False
+
+
+def _moment(
+    year: int, month: int, day: int, clock: datetime.time, zone: datetime.tzinfo | None, fold: int = 0
+) -> float | None:
+    try:
+        date = datetime.date(year, month, day)
+    except ValueError:
+        return None
+    return _timestamp(datetime.datetime.combine(date, clock.replace(fold=fold)), zone)
+
+
+def _timestamp(moment: datetime.datetime, zone: datetime.tzinfo | None) -> float | None:
+    if moment.tzinfo is None and zone is not None:
+        moment = moment.replace(tzinfo=zone)
+    try:
+        return moment.timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _local(now: float, zone: datetime.tzinfo | None) -> datetime.datetime:
+    # None: the machine's zone, with its daylight saving rules.
+    return datetime.datetime.fromtimestamp(now, zone)

@@ -1,0 +1,152 @@
+"""Codex's own record of a thread: what its event stream leaves out.
+
+`$CODEX_HOME/sessions/YYYY/MM/DD/rollout-<time>-<thread id>.jsonl` (the local day on which the thread began)
+tells the error's class, the exact reset time of a limit, the model, and the tokens of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.stream import as_dict, as_int, as_text, decode
+from codex_self_iter.core.model import Usage
+
+__all__ = ["Turn", "find_rollout", "parse_rollout", "read_turn"]
+
+_DAYS_LOOKED_THROUGH = 400
+_EARLY_SEC = 2.0
+_USED_UP_PERCENT = 99.5
+
+
+@dataclasses.dataclass(slots=True)
+class Turn:
+    """What a rollout says of a thread's last turn.
+
+    Attributes:
+        started_at: Unix seconds, 0 if unknown.
+        before, after: the thread's totals when the turn began and now; None if unknown.
+        code, http_status, message: of the error that ended it.
+        reset_at: when the limit that is used up ends.
+        ended: the turn's end was written.
+    """
+
+    started_at: float = 0.0
+    model: str = ""
+    before: Usage | None = None
+    after: Usage | None = None
+    code: str = ""
+    http_status: int = 0
+    message: str = ""
+    reset_at: float | None = None
+    ended: bool = False
+
+
+def find_rollout(home: str, thread_id: str) -> str | None:
+    """Find a thread's rollout: on the day that the id (UUIDv7) tells, a day to either side for the time zone,
+    else on the newest days. Bounded."""
+    sessions = os.path.join(home, "sessions")
+    name = f"rollout-*-{glob.escape(thread_id)}.jsonl"
+    for day in [*_days_of(thread_id), *_newest_days(sessions)]:
+        found = glob.glob(os.path.join(glob.escape(sessions), day, name))
+        if found:
+            return max(found)
+    return None
+
+
+def read_turn(home: str, thread_id: str, not_before: float = 0.0) -> Turn | None:
+    """What the thread's last turn says; None without a rollout, or when that turn began before `not_before`
+    (Unix seconds): then it belongs to an earlier run."""
+    path = find_rollout(home, thread_id)
+    if path is None:
+        return None
+    directory, name = os.path.split(path)
+    turn = parse_rollout(RunFiles(directory).iter_lines(name))
+    return None if turn.started_at < not_before - _EARLY_SEC else turn
+
+
+def parse_rollout(lines: Iterable[str]) -> Turn:
+    """Reduce a rollout to its last turn. Pure; never raises."""
+    turn = Turn()
+    for line in lines:
+        # Most lines are whole messages; only a few kinds matter.
+        if (
+            "task_started" in line
+            or "turn_context" in line
+            or "token_count" in line
+            or "task_complete" in line
+        ):
+            value = decode(line)
+            if value is not None:
+                turn = _step(turn, as_text(value.get("type")), as_dict(value.get("payload")))
+    return turn
+
+
+def _step(turn: Turn, kind: str, payload: dict[str, Any]) -> Turn:
+    if kind == "turn_context":
+        turn.model = as_text(payload.get("model")) or turn.model
+    elif payload.get("type") == "task_started" and kind == "event_msg":
+        return Turn(float(as_int(payload.get("started_at"))), turn.model, turn.after, turn.after)
+    elif payload.get("type") == "token_count" and kind == "event_msg":
+        total = as_dict(as_dict(payload.get("info")).get("total_token_usage"))
+        turn.after = usage_of(total) if total else turn.after
+        turn.reset_at = _reset_of(as_dict(payload.get("rate_limits"))) or turn.reset_at
+    elif payload.get("type") == "task_complete" and kind == "event_msg":
+        turn.ended = True
+        _note_error(turn, as_dict(payload.get("error")))
+    return turn
+
+
+def usage_of(total: dict[str, Any]) -> Usage:
+    """Codex's token counts; its input includes cached input, as ours does."""
+    return Usage(
+        as_int(total.get("input_tokens")),
+        as_int(total.get("cached_input_tokens")),
+        as_int(total.get("output_tokens")),
+    )
+
+
+def _note_error(turn: Turn, error: dict[str, Any]) -> None:
+    info = error.get("codex_error_info")
+    turn.message = as_text(error.get("message"))
+    if isinstance(info, dict) and info:
+        turn.code, detail = next(iter(info.items()))
+        turn.http_status = as_int(as_dict(detail).get("http_status_code"))
+    else:
+        turn.code = as_text(info)
+
+
+def _reset_of(limits: dict[str, Any]) -> float | None:
+    """The end of the last window that is used up; with none used up, nothing is told."""
+    windows = [as_dict(limits.get(name)) for name in ("primary", "secondary")]
+    ends = [
+        float(as_int(window.get("resets_at")))
+        for window in windows
+        if as_int(window.get("resets_at")) and _number(window.get("used_percent")) >= _USED_UP_PERCENT
+    ]
+    return max(ends, default=None)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
+def _days_of(thread_id: str) -> Iterator[str]:
+    digits = thread_id.replace("-", "")[:12]
+    try:
+        began = datetime.datetime.fromtimestamp(int(digits, 16) / 1000)  # noqa: DTZ006 - directories are local days
+        days = [began + datetime.timedelta(days=shift) for shift in (0, -1, 1)]
+    except (ValueError, OverflowError, OSError):
+        return
+    for day in days:
+        yield day.strftime("%Y/%m/%d")
+
+
+def _newest_days(sessions: str) -> list[str]:
+    days = glob.glob("[0-9]*/[0-9]*/[0-9]*", root_dir=sessions)
+    return sorted(days, reverse=True)[:_DAYS_LOOKED_THROUGH]

@@ -1,0 +1,303 @@
+"""What agents say, in one vocabulary.
+
+Each adapter turns a line of its CLI's stream into `Event`s; `fold` reduces any number of them to `Parsed`.
+All of it is pure and takes whatever comes: cut, repeated, interleaved or foreign lines never raise, and an
+answer is only ever a text that the stream itself gave as one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from codex_self_iter.core.model import Usage
+
+__all__ = [
+    "ErrorFacts",
+    "Event",
+    "EventKind",
+    "Parsed",
+    "as_dict",
+    "as_int",
+    "as_list",
+    "as_text",
+    "decode",
+    "fold",
+]
+
+_KEPT = 200
+"""Refused tools, changed files and so on that a report carries at most."""
+
+
+class EventKind(enum.StrEnum):
+    """What an event tells."""
+
+    SESSION = "session"
+    TURN = "turn"
+    """The model is at work."""
+    MESSAGE = "message"
+    """Text for people; the last one is the answer where the CLI has no better channel."""
+    DELTA = "delta"
+    """A piece of a message."""
+    THINKING = "thinking"
+    ANSWER = "answer"
+    """The CLI's own final-answer channel."""
+    TOOL_STARTED = "tool_started"
+    TOOL_ENDED = "tool_ended"
+    CHANGED = "changed"
+    REFUSED = "refused"
+    RETRY = "retry"
+    NOTE = "note"
+    """A warning, or an error that does not end the run by itself."""
+    TOKENS = "tokens"
+    """Usage of one model call (`ident`); the last value for an ident counts, idents add up."""
+    TOTAL = "total"
+    """Usage of the whole run or thread."""
+    LIMIT = "limit"
+    """Says when a limit ends; no failure by itself."""
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ErrorFacts:
+    """What the CLI says about an error: its own class name (`code`), the HTTP status (0: none), and the wall
+    time at which a limit ends (exact values only; prose is read in `classify`)."""
+
+    message: str = ""
+    code: str = ""
+    http_status: int = 0
+    reset_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that an agent said. `text` is for people; `ident` names a tool call or model call."""
+
+    kind: EventKind
+    text: str = ""
+    ident: str = ""
+    model: str = ""
+    exit_code: int | None = None
+    ok: bool = True
+    usage: Usage | None = None
+    error: ErrorFacts | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class Parsed:
+    """What a whole stream says.
+
+    Attributes:
+        lines: lines that were events of this CLI.
+        message: the last whole message.
+        answer: the final-answer channel's text, or None where there was none.
+        total: usage that the CLI gave for the run or thread.
+        tokens: usage by model call, for runs that ended without a total.
+        ended: a final event was seen.
+        ok: the final event reported success.
+        error: of the final event, or the last error seen.
+        retry: the last retry after which nothing moved.
+        open_tools: tool calls that had started and not ended.
+        tools_ok, tools_failed: how tool calls ended.
+        moved: the model did something (a message or a tool call).
+        turn_open: the model was asked and the run had not ended.
+        limit_at: when a limit ends, as told by the CLI.
+    """
+
+    lines: int = 0
+    session_id: str = ""
+    model: str = ""
+    message: str = ""
+    answer: str | None = None
+    total: Usage | None = None
+    tokens: dict[str, Usage] = dataclasses.field(default_factory=dict)
+    ended: bool = False
+    ok: bool = False
+    error: ErrorFacts | None = None
+    retry: ErrorFacts | None = None
+    open_tools: set[str] = dataclasses.field(default_factory=set)
+    tools_ok: int = 0
+    tools_failed: int = 0
+    moved: bool = False
+    turn_open: bool = False
+    limit_at: float | None = None
+    refused: dict[str, None] = dataclasses.field(default_factory=dict)
+    changed: dict[str, None] = dataclasses.field(default_factory=dict)
+    pieces: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The CLI's total, else the sum over the model calls seen, else None."""
+        if self.total is not None or not self.tokens:
+            return self.total
+        calls = self.tokens.values()
+        costs = [call.cost_usd for call in calls if call.cost_usd is not None]
+        return Usage(
+            sum(call.input_tokens for call in calls),
+            sum(call.cached_input_tokens for call in calls),
+            sum(call.output_tokens for call in calls),
+            sum(costs) if costs else None,
+        )
+
+
+def fold(events: Iterable[Event]) -> Parsed:
+    """Reduce a stream to what it says."""
+    parsed = Parsed()
+    for event in events:
+        if event.kind is not EventKind.DELTA and parsed.pieces:
+            parsed.message, parsed.pieces = "".join(parsed.pieces), []
+        _STEPS[event.kind](parsed, event)
+    if parsed.pieces:
+        parsed.message, parsed.pieces = "".join(parsed.pieces), []
+    return parsed
+
+
+def _session(parsed: Parsed, event: Event) -> None:
+    parsed.session_id = event.ident or parsed.session_id
+    parsed.model = event.model or parsed.model
+
+
+def _turn(parsed: Parsed, _event: Event) -> None:
+    parsed.turn_open, parsed.ended, parsed.ok = True, False, False
+
+
+def _message(parsed: Parsed, event: Event) -> None:
+    parsed.message = event.text or parsed.message
+    _moved(parsed)
+
+
+def _delta(parsed: Parsed, event: Event) -> None:
+    parsed.pieces.append(event.text)
+    _moved(parsed)
+
+
+def _thinking(parsed: Parsed, _event: Event) -> None:
+    _moved(parsed)
+
+
+def _answer(parsed: Parsed, event: Event) -> None:
+    parsed.answer = event.text
+
+
+def _tool_started(parsed: Parsed, event: Event) -> None:
+    parsed.open_tools.add(event.ident)
+    _moved(parsed)
+
+
+def _tool_ended(parsed: Parsed, event: Event) -> None:
+    parsed.open_tools.discard(event.ident)
+    parsed.tools_ok += event.ok
+    parsed.tools_failed += not event.ok
+    _moved(parsed)
+
+
+def _changed(parsed: Parsed, event: Event) -> None:
+    if event.text and len(parsed.changed) < _KEPT:
+        parsed.changed[event.text] = None
+
+
+def _refused(parsed: Parsed, event: Event) -> None:
+    if event.text and len(parsed.refused) < _KEPT:
+        parsed.refused[event.text[:500]] = None
+
+
+def _retry(parsed: Parsed, event: Event) -> None:
+    parsed.retry = event.error or ErrorFacts(event.text)
+
+
+def _note(parsed: Parsed, event: Event) -> None:
+    if event.error is not None:
+        parsed.error = event.error
+
+
+def _tokens(parsed: Parsed, event: Event) -> None:
+    if event.usage is not None:
+        parsed.tokens[event.ident or f"#{len(parsed.tokens)}"] = event.usage
+
+
+def _total(parsed: Parsed, event: Event) -> None:
+    parsed.total = event.usage or parsed.total
+
+
+def _limit(parsed: Parsed, event: Event) -> None:
+    if event.error is not None:
+        parsed.limit_at = event.error.reset_at or parsed.limit_at
+
+
+def _done(parsed: Parsed, _event: Event) -> None:
+    parsed.ended, parsed.ok, parsed.turn_open, parsed.retry, parsed.error = True, True, False, None, None
+
+
+def _failed(parsed: Parsed, event: Event) -> None:
+    parsed.ended, parsed.ok, parsed.turn_open = True, False, False
+    last, said = parsed.error or ErrorFacts(), event.error or ErrorFacts(event.text)
+    # The final event often lacks what an earlier one told: the CLI's own code, the status.
+    parsed.error = ErrorFacts(
+        said.message or last.message,
+        said.code or last.code,
+        said.http_status or last.http_status,
+        said.reset_at or last.reset_at,
+    )
+
+
+def _moved(parsed: Parsed) -> None:
+    parsed.moved, parsed.retry = True, None
+
+
+_STEPS: Mapping[EventKind, Callable[[Parsed, Event], None]] = {
+    EventKind.SESSION: _session,
+    EventKind.TURN: _turn,
+    EventKind.MESSAGE: _message,
+    EventKind.DELTA: _delta,
+    EventKind.THINKING: _thinking,
+    EventKind.ANSWER: _answer,
+    EventKind.TOOL_STARTED: _tool_started,
+    EventKind.TOOL_ENDED: _tool_ended,
+    EventKind.CHANGED: _changed,
+    EventKind.REFUSED: _refused,
+    EventKind.RETRY: _retry,
+    EventKind.NOTE: _note,
+    EventKind.TOKENS: _tokens,
+    EventKind.TOTAL: _total,
+    EventKind.LIMIT: _limit,
+    EventKind.DONE: _done,
+    EventKind.FAILED: _failed,
+}
+
+
+def decode(line: str) -> dict[str, Any] | None:
+    """The line's JSON object, or None. Cut, foreign and absurdly nested lines are None."""
+    text = line.strip()
+    if not text.startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def as_dict(value: object) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def as_text(value: object) -> str:
+    """The value if it is text, else ""."""
+    return value if isinstance(value, str) else ""
+
+
+def as_int(value: object) -> int:
+    """The value if it is a whole number in a sensible range, else 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 <= value < 1e15 else 0

@@ -1,0 +1,49 @@
+"""Fixtures of the adapters' tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+for path in (HERE, os.path.dirname(HERE)):
+    if path not in sys.path:
+        sys.path.insert(0, path)
+
+from agent_runs import Scene, real_program  # noqa: E402
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A scratch home, a git workspace and a place for runs."""
+    scene = Scene(tmp_path)
+    yield scene
+    scene.check_nothing_left()
+
+
+@pytest.fixture(params=["codex", "claude", "gemini", "opencode"])
+def any_cli(request):
+    """The name of each CLI that has an adapter."""
+    return request.param
+
+
+def _real(name):
+    @pytest.fixture
+    def fixture(scene):
+        path = real_program(name)
+        if path is None:
+            message = f"the real {name} CLI is not installed; run scripts/install-real-agents.sh"
+            if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return fixture
+
+
+real_codex = _real("codex")
+real_claude = _real("claude")
+real_gemini = _real("gemini")
+real_opencode = _real("opencode")
