@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 from codex_self_iter.cli import common
 from codex_self_iter.cli.common import say
@@ -175,7 +176,7 @@ def _refuse_foreign(path: str, workspace: str) -> None:
         return
     if "codex-self-iter service install" not in text:
         raise UsageError(f"{path} was not written by this program; move it away or choose another --name")
-    marks = (f"WorkingDirectory={systemd.escape_path(workspace)}\n", f"<string>{workspace}</string>")
+    marks = (f"WorkingDirectory={systemd.escape_path(workspace)}\n", f"<string>{escape(workspace)}</string>")
     if workspace and not any(mark in text for mark in marks):
         raise UsageError(f"{path} is the service of another workspace; choose another --name")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import plistlib
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
 
@@ -69,9 +70,9 @@ def plist(spec: ServiceSpec, logs: str = "") -> dict[str, Any]:
     return keys | ({"UserName": spec.user} if spec.user else {})
 
 
-def render(spec: ServiceSpec) -> str:
+def render(spec: ServiceSpec, logs: str = "") -> str:
     """The property list as XML, with our mark."""
-    text = plistlib.dumps(plist(spec), sort_keys=False).decode("utf-8")
+    text = plistlib.dumps(plist(spec, logs), sort_keys=False).decode("utf-8")
     head, rest = text.split("\n", 1)
     return f"{head}\n<!-- {MARK.replace('--', '-')} -->\n{rest}"
 
@@ -80,7 +81,7 @@ def verify(text: str) -> str:
     """What is wrong with a property list, "" if nothing is."""
     try:
         keys = plistlib.loads(text.encode("utf-8"))
-    except (ValueError, plistlib.InvalidFileException) as error:
+    except (ValueError, ExpatError) as error:
         return f"not a property list: {error}"
     for key, value in keys.items():
         if key not in _TYPES:

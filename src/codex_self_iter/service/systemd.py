@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
 
@@ -128,16 +127,13 @@ def verify(text: str, name: str, *, system: bool) -> str:
         path = os.path.join(directory, name)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-        argv: Sequence[str] = (
-            "systemd-analyze",
-            "--man=no",
-            "--system" if system else "--user",
-            "verify",
-            path,
-        )
+        scope = "--system" if system else "--user"
+        # The user's manager is looked for in XDG_RUNTIME_DIR, which a shell by sudo or ssh may lack.
+        environment = os.environ | {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory}
         try:
             done = subprocess.run(
-                argv,
+                ["systemd-analyze", "--man=no", scope, "verify", path],
+                env=environment,
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",

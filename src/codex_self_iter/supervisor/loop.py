@@ -217,7 +217,8 @@ class Loop:
         await self.handle(ev.Boot(trace, paused=paused))
         self.ready.set()
         if stop is not None:
-            await self.handle(stop)
+            # A STOP that was there before us is obeyed before any run, also one that would let an iteration end.
+            await self.handle(dataclasses.replace(stop, after_iteration=False))
 
     async def _consume(self) -> None:
         while self.ended is None:
