@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Benchmarks: print figures and ratios, judge nothing.
 
-    overhead    our loop beside a bare shell loop that runs the same agent and one `git status`
-    journal     cost of an iteration with 100,000 journal lines beside an empty journal
-    status      start-up of `status`
+overhead    our loop beside a bare shell loop that runs the same agent and one `git status`
+journal     cost of an iteration with 100,000 journal lines beside an empty journal
+status      start-up of `status`
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def overhead(root: Path) -> None:
     """Print the cost of one iteration beside a bare loop."""
     mine, other = workspace(root / "ours"), workspace(root / "bare")
     us, them = interleaved(5, lambda: ours(mine, 40), lambda: bare(other, 40))
-    print(f"overhead: ours {us:.1f} ms, bare {them:.1f} ms an iteration, ratio {us / them:.2f} (aim: below 2.5)")
+    print(
+        f"overhead: ours {us:.1f} ms, bare {them:.1f} ms an iteration, ratio {us / them:.2f} (aim: below 2.5)"
+    )
 
 
 def journal(root: Path) -> None:
@@ -115,7 +117,9 @@ MEASURES = {"overhead": overhead, "journal": journal, "status": status}
 
 def main() -> int:
     """Run the named measures, all by default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], default=[])
     for name in parser.parse_args().measures or MEASURES:
         root = Path(tempfile.mkdtemp(prefix="bench-"))

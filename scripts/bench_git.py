@@ -14,36 +14,13 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from codex_self_iter.world.checkpoints import Checkpoints
-from codex_self_iter.world.gitrun import MAX_OUTPUT, Blocking, Git
+from codex_self_iter.world.gitrun import Git
+from codex_self_iter.world.tool import run_tool
 from codex_self_iter.world.worktree import GitWorkTree
-
-
-async def runner(
-    argv: Sequence[str],
-    *,
-    cwd: str,
-    env: Mapping[str, str] | None = None,
-    timeout_sec: float = 60,
-    max_output: int = MAX_OUTPUT,
-    stdin: bytes | None = None,
-) -> Blocking:
-    """A plain asynchronous runner, used for both sides of the comparison. Unbounded in time."""
-    del timeout_sec
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        limit=MAX_OUTPUT,
-    )
-    out, err = await process.communicate(stdin or b"")
-    return Blocking(process.returncode, out[:max_output], err, False)
 
 
 def build(root: Path, files: int) -> None:
@@ -71,8 +48,8 @@ async def measure(root: Path, dirty: int, rounds: int) -> None:
     state = root / ".codex-self-iter"
     state.mkdir()
     (state / ".gitignore").write_text("*\n")
-    tree = GitWorkTree(str(root), str(state), runner)
-    points = Checkpoints(Git(runner, str(root)), str(state))
+    tree = GitWorkTree(str(root), str(state), run_tool)
+    points = Checkpoints(Git(run_tool, str(root)), str(state))
     await tree.snapshot(None)
     times: dict[str, list[float]] = {"git status": [], "snapshot": [], "checkpoint": []}
     status = ("git", "--no-optional-locks", "status", "--porcelain=v2", "-z", "--untracked-files=all")
@@ -81,7 +58,7 @@ async def measure(root: Path, dirty: int, rounds: int) -> None:
             (root / "d0/d00" / f"file{extra % 100:02}.py").write_text(f"# edit {number} {extra}\n")
         (root / "untracked.txt").write_text(str(number))
         sides = [
-            ("git status", lambda: runner(status, cwd=str(root))),
+            ("git status", lambda: run_tool(status, cwd=str(root))),
             ("snapshot", lambda: tree.snapshot(None)),
         ]
         for name, call in sides if number % 2 else sides[::-1]:

@@ -1,4 +1,4 @@
-"""Runs of agents for tests: a scratch scene, the real CLIs where they are installed, a plain process runner."""
+"""Runs of agents for tests: a scratch scene, the real CLIs where installed, a plain process runner."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def real_program(name: str) -> str | None:
 
 
 class Scene:
-    """A scratch home and a git workspace; nothing of the person's own is reachable through the environment."""
+    """A scratch home and a git workspace; the environment leads to nothing of the person's own."""
 
     def __init__(self, base: pathlib.Path) -> None:
         self.base = base

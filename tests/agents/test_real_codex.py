@@ -315,7 +315,7 @@ def test_the_script_gives_only_the_answer(scene, serve):
     request = scene.request()
     outcome = run(command.prepare(request), request)
     assert outcome.exit_code == 0
-    assert open(os.path.join(request.directory, "stdout.log")).read().strip() == json.dumps(DONE)
+    assert scene.stdout().strip() == json.dumps(DONE)
     assert scene.read("a.txt") == "hi\n"
     report, outcome = go(command, scene.request())
     assert outcome.exit_code == 1

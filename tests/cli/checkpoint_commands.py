@@ -13,16 +13,6 @@ import codex_self_iter
 from codex_self_iter.world.checkpoints import Checkpoints
 from codex_self_iter.world.gitrun import Git, complete, run_blocking
 
-_MAIN = """
-import argparse, importlib, sys
-parser = argparse.ArgumentParser()
-parser.add_argument("--workspace")
-parser.add_argument("--state-dir")
-command = importlib.import_module(f"codex_self_iter.cli.{sys.argv[1]}")
-command.add_arguments(parser)
-sys.exit(command.run(parser.parse_args(sys.argv[2:])))
-"""
-
 
 class Workspace:
     """A repository with one commit."""
@@ -32,12 +22,14 @@ class Workspace:
             monkeypatch.delenv(name)
         monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "NO_COLOR"):
+            monkeypatch.delenv(name, raising=False)
         self.path = path
         self.state = path / ".codex-self-iter"
         self.state.mkdir(parents=True, mode=0o700)
         (self.state / ".gitignore").write_text("*\n")
         source = str(Path(codex_self_iter.__file__).parent.parent)
-        self.env = {**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "error"}
+        self.env = {**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "error", "HOME": str(path.parent)}
         self.git("init", "-q", "-b", "main")
         (path / "file.txt").write_text("zero\n")
         self.commit()
@@ -61,7 +53,15 @@ class Workspace:
         assert complete(self.checkpoints.save(number)).error == ""
 
     def argv(self, command: str, *args: str, workspace: Path | None = None) -> list[str]:
-        return [sys.executable, "-c", _MAIN, command, "--workspace", str(workspace or self.path), *args]
+        return [
+            sys.executable,
+            "-m",
+            "codex_self_iter",
+            command,
+            "--workspace",
+            str(workspace or self.path),
+            *args,
+        ]
 
     def call(
         self, command: str, *args: str, workspace: Path | None = None

@@ -30,7 +30,9 @@ def test_an_unknown_iteration_lists_what_there_is(work: Workspace) -> None:
     work.checkpoint(1, "one\n")
     done = work.call("diff", "7")
     assert done.returncode == 2
-    assert done.stderr == b"codex-self-iter diff: there is no checkpoint 7; there are: 1\n"
+    assert done.stderr == (
+        b"codex-self-iter: there is no checkpoint 7 (an iteration that changed nothing has none); there are: 1\n"
+    )
 
 
 def test_no_repository_and_no_workspace_are_clear_errors(work: Workspace, tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_no_repository_and_no_workspace_are_clear_errors(work: Workspace, tmp_pa
     done = work.call("diff", "1", workspace=tmp_path / "plain")
     assert (done.returncode, b"not a git repository" in done.stderr) == (2, True)
     done = work.call("diff", "1", workspace=tmp_path / "missing")
-    assert (done.returncode, b"is not a directory" in done.stderr) == (2, True)
+    assert (done.returncode, b"does not exist" in done.stderr) == (2, True)
     assert b"Traceback" not in done.stderr
 
 

@@ -83,7 +83,7 @@ def test_it_refuses_while_a_supervisor_or_an_agent_is_at_work(work: Workspace, w
         fcntl.flock(fd, fcntl.LOCK_EX)
         done = work.call("rewind", "1", "--yes")
         assert done.returncode == 75
-        assert b"stop it first" in done.stderr
+        assert b"Stop it first" in done.stderr
         assert text(work) == "two\n"
         assert work.call("rewind", "1", "--dry-run").returncode == 0
     finally:

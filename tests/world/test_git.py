@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from git_repo import Repo, in_thread, isolate
+from git_repo import Repo, isolate
 
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.world.git import CommitResult, SupervisorCommits, message, whose
 from codex_self_iter.world.gitrun import Git
+from codex_self_iter.world.tool import run_tool
 from codex_self_iter.world.worktree import GitWorkTree
 
 pytestmark = pytest.mark.anyio
@@ -37,12 +38,12 @@ async def iteration(
     timeout_sec: float = 30,
 ) -> CommitResult:
     """One iteration as the supervisor runs it: look, let the agent act, look, commit."""
-    tree = GitWorkTree(str(repo.path), str(repo.state), in_thread)
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
     before = await tree.snapshot(None)
     act()
     after = await tree.snapshot(before)
     commits = SupervisorCommits(
-        Git(in_thread, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
+        Git(run_tool, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
     )
     return await commits.commit_iteration(
         iteration=number, goal="Make it work", summary="Add the parser", before=before, after=after
@@ -284,12 +285,12 @@ async def test_a_workspace_below_the_top_commits_only_its_own(
     repo = Repo(tmp_path / "r")
     below = tmp_path / "r/pkg"
     (below / "s").mkdir(parents=True)
-    tree = GitWorkTree(str(below), str(below / "s"), in_thread)
+    tree = GitWorkTree(str(below), str(below / "s"), run_tool)
     before = await tree.snapshot(None)
     repo.write("pkg/x", "x")
     repo.write("outside", "x")
     after = await tree.snapshot(before)
-    commits = SupervisorCommits(Git(in_thread, str(below)), str(below / "s"))
+    commits = SupervisorCommits(Git(run_tool, str(below)), str(below / "s"))
     result = await commits.commit_iteration(iteration=1, goal="", summary="", before=before, after=after)
     assert result.files == ("x",)
     assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == [
@@ -301,10 +302,10 @@ async def test_a_workspace_below_the_top_commits_only_its_own(
 
 async def test_an_incomplete_snapshot_commits_nothing_and_claims_nothing(repo: Repo) -> None:
     repo.write("person.txt", "p")
-    tree = GitWorkTree(str(repo.path), str(repo.state), in_thread)
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
     after = await tree.snapshot(None)
     unknown = Snapshot("", "", {}, complete=False, note="git status: no answer within 1 s (ended)")
-    commits = SupervisorCommits(Git(in_thread, str(repo.path)), str(repo.state))
+    commits = SupervisorCommits(Git(run_tool, str(repo.path)), str(repo.state))
     result = await commits.commit_iteration(iteration=1, goal="", summary="", before=unknown, after=after)
     assert "no answer" in result.error
     assert (await iteration(repo, lambda: repo.write("n", "n"), 2)).files == ("n",)

@@ -14,7 +14,7 @@ from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.model import EndCause, Failure, FailureClass, RunOutcome
 
-__all__ = ["by_text", "classify", "one_line"]
+__all__ = ["by_text", "classify", "last_words", "one_line"]
 
 _MESSAGE_CHARS = 500
 # A crash is the agent's fault; any other signal that we did not send came from outside.
@@ -106,6 +106,8 @@ _PHRASES: Mapping[FailureClass, tuple[str, ...]] = {
     ),
 }
 _PROSE = {kind: re.compile("|".join(phrases), re.IGNORECASE) for kind, phrases in _PHRASES.items()}
+
+_ERROR_LINE = re.compile(r"([\w.]*error|fatal|panic)\b", re.IGNORECASE)
 
 _LABEL: Mapping[EndCause, str] = {
     EndCause.WALL_TIMEOUT: "ended after its longest allowed time",
@@ -203,7 +205,7 @@ def _from_exit(
     parsed: Parsed, outcome: RunOutcome, stderr_tail: str, codes: Mapping[str, FailureClass]
 ) -> tuple[FailureClass, str, ErrorFacts]:
     error = parsed.error or parsed.retry or ErrorFacts()
-    said = error.message or (_last_lines(stderr_tail) if not parsed.ok else "")
+    said = error.message or (last_words(stderr_tail) if not parsed.ok else "")
     label = _exit_label(parsed, outcome)
     message = f"{label}: {said}" if said else label
     signal = outcome.signal if outcome.signal is not None else _SIGNAL_EXITS.get(outcome.exit_code or 0)
@@ -245,6 +247,13 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
     return "reported an error" if parsed.ended else "ended without a final event"
 
 
-def _last_lines(text: str, count: int = 3) -> str:
+def last_words(text: str) -> str:
+    """What went wrong, in a program's words: the last line that calls itself an error, else the end."""
+    lines = _last_lines(text, 20).splitlines()
+    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    return errors[-1] if errors else "\n".join(lines[-3:])
+
+
+def _last_lines(text: str, count: int) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n".join(lines[-count:])

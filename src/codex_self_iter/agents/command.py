@@ -23,7 +23,7 @@ from codex_self_iter.agents.base import (
     Request,
     VersionRange,
 )
-from codex_self_iter.agents.classify import classify
+from codex_self_iter.agents.classify import classify, last_words
 from codex_self_iter.agents.environment import agent_environment
 from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.probe import find_program
@@ -152,14 +152,7 @@ def text_report(
             or files.read_tail("stdout.log", _SAID_BYTES).strip()
         )
         last = "\n".join(said.splitlines()[-20:])
-        parsed = Parsed(error=ErrorFacts(_error_line(last)))
+        parsed = Parsed(error=ErrorFacts(last_words(last)))
         failure = classify(parsed, outcome, last, time.time() if now is None else now, tz, account=account)
     answer = "" if failure else files.read_tail("stdout.log", ANSWER_BYTES)
     return AgentReport(answer=answer, structured=False, failure=failure)
-
-
-def _error_line(text: str) -> str:
-    """The line that says what went wrong: the last one that calls itself an error, else the last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith(("error", "fatal"))]
-    return (errors or lines or [""])[-1]

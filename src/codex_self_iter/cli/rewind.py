@@ -6,11 +6,13 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError, WorkspaceBusyError
+from codex_self_iter.cli import common
+from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,50 +31,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stash stay. The present is kept as a checkpoint first. "
         "Refused while a supervisor or an agent runs here."
     )
+    common.add_loop_arguments(parser, name=False)
     parser.add_argument("label", metavar="N", help="iteration, or the name of another checkpoint")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument(
-        "--max-file-mb",
-        type=float,
-        default=10.0,
-        help="files above this size are in no checkpoint and stay as they are (default: %(default)s)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, ask, act. Returns the exit code."""
-    try:
-        return _run(args)
-    except CodexSelfIterError as error:
-        print(f"codex-self-iter rewind: {error}", file=sys.stderr)
-        return error.exit_code
-
-
-def _run(args: argparse.Namespace) -> int:
-    from codex_self_iter.cli._checkpoints import open_checkpoints, places
+    """Plan, ask, act. Raises UsageError, WorkspaceBusyError, GitError."""
+    from codex_self_iter.cli._checkpoints import open_checkpoints
     from codex_self_iter.world.gitrun import complete
     from codex_self_iter.world.rewind import plan_rewind, rewind
 
-    workspace, state_dir = places(args)
-    checkpoints = open_checkpoints(args, args.max_file_mb)
-    with nullcontext() if args.dry_run else _alone(workspace, state_dir):
+    checkpoints = open_checkpoints(args)
+    alone = nullcontext() if args.dry_run else _alone(checkpoints.git.cwd, checkpoints.state_dir)
+    with alone:
         plan = complete(plan_rewind(checkpoints, args.label))
         _show(plan, sys.maxsize if args.dry_run else _SHOWN)
         if args.dry_run or not plan.changes:
-            return ExitCode.OK
+            return int(ExitCode.OK)
         if not args.yes and not _agreed():
             print("Nothing was done.")
-            return ExitCode.OK
+            return int(ExitCode.OK)
         label = complete(rewind(checkpoints, plan))
     print(f"Done. The state before is kept; to take this back: codex-self-iter rewind {label}")
-    head = complete(checkpoints.head())
-    if plan.head_then and head != plan.head_then:
-        print(f"HEAD stays at {head[:12]}; it was {plan.head_then[:12]} when the checkpoint was made.")
-        print(
-            f"To move the branch back as well, keeping this content: git reset --soft {plan.head_then[:12]}"
-        )
-    return ExitCode.OK
+    _say_where_head_is(plan.head_then, complete(checkpoints.head()))
+    return int(ExitCode.OK)
+
+
+def _say_where_head_is(then: str, now: str) -> None:
+    if then and now != then:
+        print(f"HEAD stays at {now[:12]}; it was {then[:12]} when the checkpoint was made.")
+        print(f"To move the branch back as well, keeping this content: git reset --soft {then[:12]}")
 
 
 def _show(plan: RewindPlan, limit: int) -> None:
@@ -104,6 +94,8 @@ def _alone(workspace: str, state_dir: str) -> Iterator[None]:
 
     Raises WorkspaceBusyError.
     """
+    from codex_self_iter.world.lock import probe
+
     held = []
     try:
         for path, who in (
@@ -113,8 +105,10 @@ def _alone(workspace: str, state_dir: str) -> Iterator[None]:
         ):
             fd = _lock(path)
             if fd is None:
+                holder = probe(state_dir, workspace=workspace)
                 raise WorkspaceBusyError(
-                    f"{who} {workspace}; stop it first: codex-self-iter stop --workspace {workspace}"
+                    f"{who} {workspace}{f' ({holder})' if holder else ''}; nothing was done. "
+                    f"Stop it first: codex-self-iter stop --workspace {shlex.quote(workspace)}"
                 )
             held.append(fd)
         yield

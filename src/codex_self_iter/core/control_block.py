@@ -16,7 +16,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "FIELDS",
@@ -27,6 +27,7 @@ __all__ = [
     "promised",
     "read_json_object",
     "to_bool",
+    "to_text",
 ]
 
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
@@ -54,6 +55,8 @@ SCHEMA: Mapping[str, Any] = {
 """JSON schema of the control block; obeys the strict rules of structured outputs (all required, nothing more)."""
 
 MAX_CANDIDATES = 2_000
+MAX_DEPTH = 8
+"""Nested lists that become lines; what is deeper stays JSON."""
 MAX_TEXT = 20_000
 """Longest text kept of one field, in characters."""
 ECHO_CONTEXT = 40
@@ -107,20 +110,25 @@ def to_bool(value: Any) -> bool | None:
     return None
 
 
-def _to_text(value: Any) -> str:
+def to_text(value: Any, depth: int = 0) -> str:
+    """Coerce what agents write for a text: lists become lines, everything else JSON. Bounded, always valid UTF-8."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value.strip()[:MAX_TEXT]
-    if isinstance(value, list | tuple):
-        return "\n".join(filter(None, map(_to_text, value)))[:MAX_TEXT]
-    return json.dumps(value, ensure_ascii=False)[:MAX_TEXT]
+    if isinstance(value, list | tuple) and depth < MAX_DEPTH:
+        return "\n".join(filter(None, (to_text(item, depth + 1) for item in value)))[:MAX_TEXT]
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            return "(nested too deeply)"
+    # A lone surrogate can be in no file and in no prompt.
+    return str(value).strip()[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
 
 
 def _to_list(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
-        return tuple(text for text in map(_to_text, value) if text)[:200]
-    text = _to_text(value)
+        return tuple(text for text in map(to_text, value) if text)[:200]
+    text = to_text(value)
     lines = (re.sub(r"^[-*•]\s+", "", line.strip()) for line in text.splitlines())
     return tuple(line for line in lines if line and line.casefold() not in {"none", "null", "[]", "n/a"})[
         :200
@@ -132,8 +140,8 @@ def _coerce(fields: Mapping[str, Any]) -> ControlBlock:
     stop, completed = to_bool(fields.get("stop")), to_bool(fields.get("completed"))
     for name, value in (("stop", stop), ("completed", completed)):
         if value is None:
-            raise ParseError(f'"{name}" must be true or false, not {_to_text(fields.get(name))[:80]!r}')
-    next_goal = _to_text(fields.get("next_goal"))
+            raise ParseError(f'"{name}" must be true or false, not {to_text(fields.get(name))[:80]!r}')
+    next_goal = to_text(fields.get("next_goal"))
     if next_goal.casefold() in {"none", "null", "n/a"}:
         next_goal = ""
     if not (stop or completed):
@@ -144,10 +152,10 @@ def _coerce(fields: Mapping[str, Any]) -> ControlBlock:
                 '"next_goal" is missing or empty although neither "stop" nor "completed" is true'
             )
     return ControlBlock(
-        summary=_to_text(fields.get("summary")),
+        summary=to_text(fields.get("summary")),
         next_goal=next_goal,
         stop=bool(stop),
-        reason=_to_text(fields.get("reason")),
+        reason=to_text(fields.get("reason")),
         evidence=_to_list(fields.get("evidence")),
         completed=bool(completed),
     )
@@ -182,18 +190,30 @@ def _json_objects(
             yield start, end, value
 
 
-def _labelled(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
-    """Yield (rank, start, end, fields) of the labelled blocks. A label that repeats starts a new block.
+class Labelled(NamedTuple):
+    """A labelled block: its rank among blocks, where it starts, its last line ends and it ends, its values."""
 
-    The last value of a block has no end of its own, so the rank among other blocks is its last label's place.
+    rank: int
+    start: int
+    end: int
+    limit: int
+    fields: dict[str, Any]
+
+
+def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> Iterator[Labelled]:
+    """Yield the labelled blocks of a region. A label that repeats starts a new block.
+
+    The last value of a block has no end of its own, so the rank among other blocks is its last label's place,
+    and its end, for telling an echo, that of the label's line.
     """
     blocks: list[list[re.Match[str]]] = []
-    for match in pattern.finditer(text):
+    for match in pattern.finditer(text, region[0], region[1]):
         if not blocks or match["key"] in {earlier["key"] for earlier in blocks[-1]}:
             blocks.append([])
         blocks[-1].append(match)
+    del blocks[:-MAX_CANDIDATES]
     for index, labels in enumerate(blocks):
-        limit = blocks[index + 1][0].start() if index + 1 < len(blocks) else len(text)
+        limit = blocks[index + 1][0].start() if index + 1 < len(blocks) else region[1]
         ends = [label.start() for label in labels[1:]] + [limit]
         fields: dict[str, Any] = {}
         for label, end in zip(labels, ends, strict=True):
@@ -201,7 +221,21 @@ def _labelled(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int, i
             if label["key"] in {"STOP", "COMPLETED"}:
                 value = value.split("\n", 1)[0].strip()
             fields[label["key"].lower()] = value
-        yield labels[-1].start(), labels[0].start(), limit, fields
+        line_end = text.find("\n", labels[-1].end(), limit)
+        yield Labelled(
+            labels[-1].start(), labels[0].start(), limit if line_end < 0 else line_end, limit, fields
+        )
+
+
+def _labelled_blocks(text: str) -> list[Labelled]:
+    """Blocks with a label on each line; where a line's label stands alone, blocks that go on within the line."""
+    lined = list(_labelled(text, _LINE_LABEL, (0, len(text))))
+    found = [block for block in lined if len(block.fields) > 1]
+    regions = [(0, lined[0].start if lined else len(text))]
+    regions += [(block.start, block.limit) for block in lined if len(block.fields) == 1]
+    for region in regions:
+        found += [block for block in _labelled(text, _INLINE_LABEL, region) if len(block.fields) > 1]
+    return found
 
 
 def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
@@ -212,11 +246,7 @@ def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
         (end, start, end, fields)
         for start, end, fields in _json_objects(text, lambda v: len(wanted & v.keys()) > 1)
     ]
-    for pattern in (_LINE_LABEL, _INLINE_LABEL):
-        labelled = [block for block in _labelled(text, pattern) if len(block[3]) > 1]
-        found.extend(labelled)
-        if labelled:
-            break
+    found += [(block.rank, block.start, block.end, block.fields) for block in _labelled_blocks(text)]
     return [
         (start, end, fields)
         for _, start, end, fields in sorted(found, key=lambda block: (-block[0], block[1]))

@@ -75,7 +75,10 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run has ended and nothing of it is left. `prompt` is what was sent, so that echoes can be told."""
+    """A run has ended and nothing of it is left.
+
+    `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it never started).
+    """
 
     run_id: str
     outcome: RunOutcome
@@ -85,7 +88,7 @@ class RunEnded:
     changed_files: tuple[str, ...] = ()
     head: str = ""
     change_note: str = ""
-    gate_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    gate_files: Mapping[str, str] | None = None
     plan_open: int = 0
     plan_total: int = 0
 

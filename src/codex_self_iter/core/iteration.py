@@ -12,7 +12,7 @@
     sandbox    its own bound     state blocked, backoff; exit 4          says what was refused
     context    -                 fresh session, at once the first time   messages are kept for it
     memory     -                 backoff                                 says what the limit is
-    killed     -                 go on                                   -
+    killed     -                 by us: go on; by others: backoff        kept if the run did not come to work
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from codex_self_iter.core.control_block import (
     promised,
     read_json_object,
     to_bool,
+    to_text,
 )
 from codex_self_iter.core.events import Moment, RunEnded
 from codex_self_iter.core.model import (
@@ -114,7 +115,7 @@ def account_run(
         ended=(*opened.ended, ended),
         usage=_sum(opened.usage, report.usage),
         refused=tuple(dict.fromkeys((*opened.refused, *report.refused)))[:50],
-        changed=_either(opened.changed, event.changed),
+        changed=_either(opened.changed, event.changed) if opened.ended else event.changed,
         changed_files=tuple(dict.fromkeys((*opened.changed_files, *event.changed_files))),
         head_after=event.head or opened.head_after,
         change_note=event.change_note,
@@ -126,7 +127,7 @@ def account_run(
         open=opened,
         spent=spent,
         sessions=_sessions(state, event),
-        gate_seen=dict(event.gate_files),
+        gate_seen=state.gate_seen if event.gate_files is None else dict(event.gate_files),
     )
     return state, tuple(Notify("budget", text) for text in texts)
 
@@ -147,7 +148,7 @@ def _either(one: bool | None, two: bool | None) -> bool | None:
     """Changed by any run; unknown unless all are known."""
     if one or two:
         return True
-    return two if one is not False or two is None else False
+    return None if one is None or two is None else False
 
 
 def _sessions(state: LoopState, event: RunEnded) -> dict[str, Session]:
@@ -262,9 +263,8 @@ def _planner(state: LoopState, event: RunEnded) -> tuple[LoopState, str]:
     stop = to_bool(data.get("stop"))
     if stop is None:
         raise ParseError('the planner\'s "stop" must be true or false')
-    plan = {key: data.get(key) for key in ("objective", "execution_prompt", "done_if", "rationale")} | {
-        "stop": stop
-    }
+    texts = ("objective", "execution_prompt", "done_if", "rationale")
+    plan = {key: to_text(data.get(key)) for key in texts} | {"stop": stop}
     assert state.open is not None
     state = dataclasses.replace(state, open=dataclasses.replace(state.open, planner=plan))
     return state, "close" if stop else "next_run"
@@ -275,7 +275,10 @@ def _reviewer(state: LoopState, event: RunEnded) -> tuple[LoopState, str]:
     go_on = to_bool(data.get("continue"))
     if go_on is None:
         raise ParseError('the reviewer\'s "continue" must be true or false')
-    review = {key: data.get(key) for key in ("confidence", "next_focus", "reason")} | {"continue": go_on}
+    confidence = data.get("confidence")
+    review: dict[str, Any] = {key: to_text(data.get(key)) for key in ("next_focus", "reason")}
+    review |= {"confidence": confidence if isinstance(confidence, int | float) else to_text(confidence)}
+    review |= {"continue": go_on}
     assert state.open is not None
     return dataclasses.replace(state, open=dataclasses.replace(state.open, reviewer=review)), "close"
 
@@ -287,9 +290,11 @@ def interrupted(state: LoopState) -> LoopState:
     assert opened.run is not None
     run = opened.run
     ended = Ended(run.run_id, run.role, run.agent, run.label, None, None, EndCause.LOST.value, 0.0)
-    opened = dataclasses.replace(opened, run=None, ended=(*opened.ended, ended))
+    opened = dataclasses.replace(opened, run=None, ended=(*opened.ended, ended), orphaned=True)
     failure = Failure(FailureClass.KILLED, "the run ended with the supervisor that had started it")
-    return _failed(dataclasses.replace(state, open=opened), failure, Verdict.INTERRUPTED)
+    # Nobody looked at the gate files when it ended: what differs from now on is taken as the agent's doing.
+    state = dataclasses.replace(state, open=opened, gate_seen=None)
+    return _failed(state, failure, Verdict.INTERRUPTED)
 
 
 # -- the whole iteration -----------------------------------------------------------------------------------------
@@ -329,12 +334,12 @@ def _close_failed(
     state = dataclasses.replace(
         state,
         last=_last(opened, verdict, failure.message, at),
-        carried=opened.messages if kind in UNSEEN or verdict is Verdict.INTERRUPTED else (),
+        carried=opened.messages if _unseen(opened, kind, verdict) else (),
         feedback=state.feedback
         if kind in UNSEEN or kind is FailureClass.KILLED
         else _failure_feedback(failure),
     )
-    if kind is FailureClass.KILLED:
+    if kind is FailureClass.KILLED and (verdict is Verdict.ABORTED or opened.orphaned):
         return state, None, ()
     counters = _count_failure(state.counters, kind)
     state = dataclasses.replace(state, counters=counters)
@@ -346,6 +351,14 @@ def _close_failed(
         text = f"a person must act ({kind}): {failure.message}"
         return state, Finish(State.BLOCKED, 4, text), ()
     return _failure_wait(state, opened, failure, policy, at)
+
+
+def _unseen(opened: Iteration, kind: FailureClass, verdict: Verdict) -> bool:
+    """True when the iteration's messages were for nothing: no run came so far as to work on them."""
+    last = opened.ended[-1]
+    called_off = last.cause == EndCause.REQUEST and last.duration_sec == 0.0
+    never_ran = called_off or last.cause == EndCause.SPAWN_FAILED
+    return kind in UNSEEN or verdict is Verdict.INTERRUPTED or never_ran
 
 
 def _count_failure(counters: Counters, kind: FailureClass) -> Counters:
@@ -374,7 +387,8 @@ def _failure_wait(
         return state, None, tuple(notes)
     if failure.kind is FailureClass.LIMIT:
         kind = "limit"
-        if failure.reset_at is not None:
+        # A reset that has passed already was a wrong one: relying on it again would burn a run every few seconds.
+        if failure.reset_at is not None and failure.reset_at > at.wall:
             length = backoff.limit_wait(failure.reset_at, at.wall, at.u)
     elif failure.kind in NEEDS_HUMAN:
         kind = "auth"
@@ -418,7 +432,7 @@ def _close_answered(
     state = dataclasses.replace(state, counters=dataclasses.replace(state.counters, confirmations=0))
     if block.stop:
         return _close_stop(state, opened, block, unmet, at)
-    verdict, wait = _go_on(state, opened, agreed, policy, at)
+    state, verdict, wait = _go_on(state, opened, agreed, policy, at)
     state = dataclasses.replace(state, wait=wait, last=_last(opened, verdict, block.summary, at))
     return _circles(state, opened, policy)
 
@@ -524,21 +538,24 @@ def _cooldown(
 
 def _go_on(
     state: LoopState, opened: Iteration, agreed: bool, policy: Policy, at: Moment
-) -> tuple[Verdict, Wait | None]:
+) -> tuple[LoopState, Verdict, Wait | None]:
     """The verdict and the wait of an iteration that ends nothing."""
     if opened.claim:
         verdict = Verdict.CLAIM_REJECTED
     elif opened.reviewer is not None and agreed:
         reason = str(opened.reviewer.get("reason") or "the reviewer sees nothing more to do")
-        _, wait = _cooldown(state, "continue_false", policy.continue_false_backoff_sec, reason, policy, at)
-        return Verdict.CONTINUE_FALSE, wait
+        state, wait = _cooldown(
+            state, "continue_false", policy.continue_false_backoff_sec, reason, policy, at
+        )
+        return state, Verdict.CONTINUE_FALSE, wait
     else:
         verdict = Verdict.NO_CHANGE if opened.changed is False else Verdict.CONTINUE
+    state = dataclasses.replace(state, counters=dataclasses.replace(state.counters, cooldowns=0))
     over = state.counters.no_change - policy.no_change_gate + 1
     if opened.changed is not False or policy.no_change_gate < 1 or over < 1:
-        return verdict, None
+        return state, verdict, None
     length = backoff.exponential(over, policy.no_change_backoff_sec, policy.backoff_max_sec, at.u)
-    return verdict, waits.make("no_change", length, "the last iteration changed nothing", at)
+    return state, verdict, waits.make("no_change", length, "the last iteration changed nothing", at)
 
 
 def _circles(
@@ -656,7 +673,11 @@ def after_restart(state: LoopState, at: Moment) -> LoopState:
         run_iterations=0,
         exit_code=None,
         wait=None if seen or state.wait is None else waits.reanchored(state.wait, at),
-        limits={account: waits.reanchored(wait, at) for account, wait in state.limits.items()},
+        limits={
+            account: waits.reanchored(wait, at)
+            for account, wait in state.limits.items()
+            if wait.kind == "limit" or not seen
+        },
     )
     if seen:
         state = dataclasses.replace(forget_circles(state), counters=Counters())

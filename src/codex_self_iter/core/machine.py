@@ -71,6 +71,9 @@ __all__ = ["HOLDS", "decide", "next_role"]
 
 Decision = tuple[LoopState, tuple[Command, ...]]
 
+EVENTS = 50
+"""Edits and the like remembered for the next journal line; the newest are kept."""
+
 HOLDS: tuple[tuple[str, str], ...] = (
     ("stop after the iteration", "stopped"),
     ("pause", "paused"),
@@ -129,10 +132,16 @@ def _chosen(state: LoopState, role: Role, policy: Policy, at: Moment) -> AgentPo
 
 
 def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """Look at HOLDS in order; None when a run may start."""
-    if state.after_iteration is not None and state.open is None:
-        ending = state.after_iteration
+    """Look at HOLDS in order; None when a run may start. Who waits to stop does not wait for anything else."""
+    ending = state.after_iteration
+    held = None if ending is not None and state.open is None else _hold(state, policy, at)
+    if ending is not None and (state.open is None or (held is not None and not held[0].finished)):
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
+    return held
+
+
+def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
+    """HOLDS but for the first."""
     if state.paused:
         return enter(state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at), ()
     if "plan" in state.blocked_by:
@@ -149,7 +158,7 @@ def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     role = next_role(state.open, policy) if state.open else policy.roles[0]
     chosen = _chosen(state, role, policy, at)
     if isinstance(chosen, Wait):
-        state = dataclasses.replace(enter(state, State.LIMITED, chosen.reason, at), wait=chosen)
+        state = dataclasses.replace(enter(state, waits.STATES[chosen.kind], chosen.reason, at), wait=chosen)
         return state, (Persist(),)
     return None
 
@@ -166,15 +175,20 @@ def proceed(state: LoopState, policy: Policy, at: Moment) -> Decision:
     return state, (Prepare(role),)
 
 
+def _parked(state: LoopState) -> bool:
+    """True when the gates were ended by a pause and wait for its end."""
+    return state.open is not None and state.open.step is Step.VERIFY and state.state is State.PAUSED
+
+
 def _idle(state: LoopState) -> bool:
     """True when nothing is on that will report its own end."""
-    return not state.preparing and (
-        state.open is None or (state.open.step is Step.RUN and state.open.run is None)
-    )
+    if state.preparing:
+        return False
+    return state.open is None or (state.open.step is Step.RUN and state.open.run is None) or _parked(state)
 
 
 def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Command) -> Decision:
-    if not _idle(state):
+    if not _idle(state) or (_parked(state) and state.paused):
         return state, before
     state, commands = proceed(state, policy, at)
     return state, (*before, *commands)
@@ -195,7 +209,9 @@ def _prepared(state: LoopState, event: Prepared, policy: Policy, at: Moment) -> 
     known = {message.name for message in opened.messages}
     fresh = tuple(message for message in event.messages if message.name not in known)
     run = _run(state, opened, role, agent, at)
-    opened = dataclasses.replace(opened, run=run, messages=(*opened.messages, *fresh))
+    opened = dataclasses.replace(
+        opened, run=run, messages=(*opened.messages, *fresh), events=(*opened.events, *state.events)
+    )
     state = dataclasses.replace(
         enter(state, State.RUNNING, f"{role} run of iteration {opened.number}", at),
         open=opened,
@@ -220,7 +236,6 @@ def _open(state: LoopState, event: Prepared, at: Moment) -> Iteration:
         goal=state.goal,
         started_at=at.wall,
         messages=state.carried,
-        events=state.events,
         head_before=event.head,
         warned=state.warned,
     )
@@ -299,8 +314,8 @@ def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment
         return _after_end(state, policy, at)
     state = _with_open(state, gates=event.results, gates_ran=True)
     if policy.mode == "roles" and state.open is not None and state.open.reviewer is None:
-        state = _with_open(state, step=Step.RUN)
-        state, commands = proceed(state, policy, at)
+        # Not `proceed`: the gates may have ended just before somebody asked them to.
+        state, commands = _after_end(_with_open(state, step=Step.RUN), policy, at)
         return state, (Persist(), *commands)
     return _keep(state, policy, at)
 
@@ -349,10 +364,23 @@ def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
     if ending is not None and ending.kind == "stop":
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
     if state.open is not None and state.open.step is Step.VERIFY:
-        if state.paused:
-            return enter(state, State.PAUSED, "paused", at), (Persist(),)
-        return state, (RunGates(state.open.number),)
+        state, commands = _verify(state, at)
+        return state, (Persist(), *commands)
     return proceed(state, policy, at)
+
+
+def _verify(state: LoopState, at: Moment) -> Decision:
+    """Run the gates of the open iteration (again), or park them while the loop is paused."""
+    opened = state.open
+    assert opened is not None
+    if state.paused and state.after_iteration is not None:
+        ending = state.after_iteration
+        return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
+    if state.paused:
+        return enter(state, State.PAUSED, "paused", at), ()
+    return enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at), (
+        RunGates(opened.number),
+    )
 
 
 # -- control -----------------------------------------------------------------------------------------------------
@@ -360,18 +388,13 @@ def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
-    state = iteration.after_restart(state, at)
+    state = iteration.after_restart(_unfrozen(state, at), at)
     state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
     opened = state.open
     if opened is None:
-        state, commands = proceed(state, policy, at)
-        return state, commands
+        return proceed(state, policy, at)
     if opened.step is Step.VERIFY:
-        if state.paused:
-            return enter(state, State.PAUSED, "paused", at), ()
-        return enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at), (
-            RunGates(opened.number),
-        )
+        return _verify(state, at)
     if opened.step is Step.KEEP:
         return _keep(state, policy, at)
     if opened.run is not None and event.trace == "adopted":
@@ -389,18 +412,16 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
 
 def _stop(state: LoopState, event: Stop, policy: Policy, at: Moment) -> Decision:
     ending = Ending("stop", event.reason, event.exit_code)
-    if _idle(state) or state.preparing:
+    if _idle(state) or (state.preparing and not (event.after_iteration and state.open is not None)):
         return finish(state, State.STOPPED, event.exit_code, event.reason, at)
     if event.after_iteration:
         note = Log("stop.after_iteration", {"reason": event.reason})
         return dataclasses.replace(state, after_iteration=ending), (Persist(), note)
     assert state.open is not None
+    step = state.open.step
     state = dataclasses.replace(enter(state, State.STOPPING, event.reason, at), ending=ending)
-    if state.open is not None and state.open.step is Step.KEEP:
-        return dataclasses.replace(state, after_iteration=ending), ()  # short; it ends by itself
-    if state.paused and state.open is not None and state.open.step is Step.VERIFY:
-        return finish(state, State.STOPPED, event.exit_code, event.reason, at)
-    return state, (Abort(event.reason),)
+    # Keeping is short and ends by itself.
+    return state, () if step is Step.KEEP else (Abort(event.reason),)
 
 
 def _unstop(state: LoopState, event: Unstop, policy: Policy, at: Moment) -> Decision:
@@ -411,26 +432,39 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
     if not state.paused:
         state = dataclasses.replace(state, paused=True, paused_up=at.up)
     if _idle(state):
-        return enter(state, State.PAUSED, event.reason, at), ()
-    if event.now and state.ending is None and state.open is not None and state.open.step is not Step.KEEP:
+        return enter(state, State.PAUSED, event.reason, at), (Persist(),)
+    if event.now and state.ending is None and _can_be_ended(state):
         state = dataclasses.replace(state, ending=Ending("pause", event.reason))
         return state, (Abort(event.reason),)
     return state, ()
 
 
+def _can_be_ended(state: LoopState) -> bool:
+    """True while a run or the gates are on. Reading inputs and keeping are short and end by themselves."""
+    opened = state.open
+    return opened is not None and (opened.run is not None or opened.step is Step.VERIFY)
+
+
+def _unfrozen(state: LoopState, at: Moment) -> LoopState:
+    """A pause used nothing of the wait: what was left when it began is left now.
+
+    A limit's end is a fact of the outside world and stays where it is.
+    """
+    wait = state.wait
+    if not state.paused or wait is None or wait.kind == "limit":
+        return state
+    return dataclasses.replace(state, wait=waits.frozen(wait, state.paused_up, at))
+
+
 def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Decision:
     if not state.paused:
         return state, ()
-    # A pause does not use up a wait. A limit's end is a fact of the outside world and stays where it is.
-    wait = state.wait
-    if wait is not None and wait.kind != "limit":
-        wait = waits.shifted(wait, max(0.0, at.up - state.paused_up))
-    state = dataclasses.replace(state, paused=False, wait=wait)
-    opened = state.open
-    if opened is not None and opened.step is Step.VERIFY and state.state is State.PAUSED:
-        state = enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at)
-        return state, (RunGates(opened.number),)
-    return _proceed_if_idle(state, policy, at)
+    parked = _parked(state)
+    state = dataclasses.replace(_unfrozen(state, at), paused=False)
+    if parked:
+        return _verify(state, at)
+    state, commands = _proceed_if_idle(state, policy, at)
+    return state, (Persist(), *commands)
 
 
 def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decision:
@@ -447,7 +481,16 @@ def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = 
         state.wait.kind in waits.COOLDOWNS or (also_backoff and state.wait.kind != "limit")
     ):
         state = dataclasses.replace(state, wait=None)
+    if also_backoff:
+        state = _forget_auth(state)
     return _proceed_if_idle(state, policy, at)
+
+
+def _forget_auth(state: LoopState) -> LoopState:
+    """A person acted: agents that were not logged in or wrongly configured may be tried again."""
+    limits = {account: wait for account, wait in state.limits.items() if wait.kind != "auth"}
+    wait = None if state.wait is not None and state.wait.kind == "auth" else state.wait
+    return dataclasses.replace(state, limits=limits, wait=wait)
 
 
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
@@ -457,7 +500,7 @@ def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> D
         state,
         goal=state.goal if running else event.goal,
         goal_set=event.goal if running else "",
-        events=(*state.events, {"kind": "goal.set", "at": at.wall}),
+        events=(*state.events, {"kind": "goal.set", "at": at.wall})[-EVENTS:],
     )
     state, commands = _wake(state, policy, at)
     return state, (Persist(), *commands)
@@ -467,9 +510,10 @@ def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Deci
     note = {"kind": f"{event.what}.changed", "at": at.wall, "added": event.added, "removed": event.removed}
     if event.ticks_only and event.in_run:
         return state, ()  # the agent ticking its items is ordinary work
-    state = dataclasses.replace(iteration.forget_circles(state), events=(*state.events, note)[-50:])
+    state = dataclasses.replace(iteration.forget_circles(state), events=(*state.events, note)[-EVENTS:])
     state, commands = _wake(state, policy, at)
-    return state, (Log(f"{event.what}.changed", {"added": event.added, "removed": event.removed}), *commands)
+    log = Log(f"{event.what}.changed", {"added": event.added, "removed": event.removed})
+    return state, (Persist(), log, *commands)
 
 
 def _block(state: LoopState, event: Block, policy: Policy, at: Moment) -> Decision:
@@ -506,9 +550,7 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
-    if state.wait is not None and state.wait.kind == "auth":
-        state = dataclasses.replace(state, wait=None, limits={})
-    return _proceed_if_idle(state, policy, at)
+    return _proceed_if_idle(_forget_auth(state), policy, at)
 
 
 _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {

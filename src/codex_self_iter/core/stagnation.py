@@ -46,7 +46,9 @@ def _suffix(goals: Sequence[str], period: int) -> int:
 
 def circle(goals: Sequence[str], without_progress: int, gate_repeats: int = 0) -> Circle:
     """Judge normalised goals (oldest first), iterations without progress, and identical gate failures in a row."""
-    best = Circle(_suffix(goals, 1) if goals else 0, "the same goal")
+    same = _suffix(goals, 1)
+    # A goal that was asked for once repeats nothing.
+    best = Circle(same if same > 1 else 0, "the same goal")
     for period in (2, 3):
         length = _suffix(goals, period)
         # Two whole rounds at least: A B A is not yet a circle.

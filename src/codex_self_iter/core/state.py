@@ -140,7 +140,6 @@ class Iteration:
     started_at: float
     step: Step = Step.RUN
     run: OpenRun | None = None
-    attempts: int = 0
     ended: tuple[Ended, ...] = ()
     messages: tuple[Message, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
@@ -166,6 +165,8 @@ class Iteration:
     keep_error: str = ""
     failure: Failure | None = None
     failure_verdict: str = ""
+    orphaned: bool = False
+    """The run ended with the supervisor that had started it: nobody's fault, nothing to wait for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -276,6 +277,8 @@ def _build(kind: Any, value: Any) -> Any:
             return None
         return _build(next(arg for arg in typing.get_args(kind) if arg is not types.NoneType), value)
     if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"expected a list, not {type(value).__name__}")
         return tuple(_build(typing.get_args(kind)[0], item) for item in value)
     if origin is dict:
         if not isinstance(value, dict):
@@ -301,6 +304,8 @@ def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
 
     Raises TypeError, ValueError or KeyError when the value cannot be one.
     """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"expected an object, not {type(data).__name__}")
     if kind not in _HINTS:
         _HINTS[kind] = typing.get_type_hints(kind)
     hints = _HINTS[kind]

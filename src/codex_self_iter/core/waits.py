@@ -10,7 +10,7 @@ from codex_self_iter.core.events import Moment
 from codex_self_iter.core.model import State
 from codex_self_iter.core.state import Wait
 
-__all__ = ["COOLDOWNS", "STATES", "make", "reanchored", "rest", "shifted"]
+__all__ = ["COOLDOWNS", "STATES", "frozen", "make", "reanchored", "rest"]
 
 STATES: Mapping[str, State] = {
     "error": State.BACKOFF,
@@ -44,6 +44,7 @@ def reanchored(wait: Wait, at: Moment) -> Wait:
     return dataclasses.replace(wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id)
 
 
-def shifted(wait: Wait, by: float) -> Wait:
-    """The same wait, ending `by` seconds later (a pause does not use it up)."""
-    return dataclasses.replace(wait, until=wait.until + by, up_until=wait.up_until + by)
+def frozen(wait: Wait, since_up: float, at: Moment) -> Wait:
+    """The same wait as if no time had passed since `since_up` (boot-time clock of the wait's own boot)."""
+    left = backoff.remaining(wait.up_until, since_up, wait.length)
+    return dataclasses.replace(wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id)

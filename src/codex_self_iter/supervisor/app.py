@@ -31,7 +31,7 @@ def read_settings(
         return loops, list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
-        read = configuration.load(given, config_file=options.config or None, environ=environ, cwd=cwd)
+        read = configuration.load(given, config_file=options.config or None, environ=environ, cwd=cwd, options=options.flag_names)
         return list(read.loops()), []
     loops, errors = [], []
     for workspace in options.workspaces:

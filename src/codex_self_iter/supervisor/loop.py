@@ -41,10 +41,10 @@ from codex_self_iter.core.model import State
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.recovery import RecoveryError, reconcile
 from codex_self_iter.core.state import LoopState, to_json
-from codex_self_iter.errors import ExitCode, StorageError, UsageError
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, validate_workspace
-from codex_self_iter.supervisor import control, ending, runs, view
+from codex_self_iter.supervisor import control, ending, housekeeping, runs, view
 from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.logs import FILE_KEY
 from codex_self_iter.supervisor.policy import make_agents, make_policy
@@ -56,6 +56,8 @@ from codex_self_iter.world.store import StateDirectory
 
 __all__ = ["Ended", "Loop"]
 
+STATUS_SEC = 0.05
+"""Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
 GIVE_UP_SAVING_SEC = 5.0
 """A loop that is told to end while its state cannot be written tries for so long, then ends without."""
 
@@ -85,6 +87,7 @@ class Loop:
         self.warnings: list[str] = []
         self.recent: deque[dict[str, Any]] = deque(maxlen=view.RECENT)
         self.free_mb = 0.0
+        self.state_mb = 0.0
         self.ended: Ended | None = None
         self.ready = anyio.Event()
         self._pending: deque[tuple[Command, LoopState]] = deque()
@@ -92,6 +95,7 @@ class Loop:
         self._send, self._receive = anyio.create_memory_object_stream[ev.Event](math.inf)
         self._give_up_at: float | None = None
         self._status_at = 0.0
+        self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
         self._next_settings: Settings | None = None
 
@@ -108,6 +112,10 @@ class Loop:
         try:
             self.store.acquire_lock(self.settings.lock_file_name)
             return await self._run_locked()
+        except Exception as error:
+            if self.started and not isinstance(error, CodexSelfIterError):
+                self._say_crashed(error)
+            raise
         finally:
             self.store.close()
 
@@ -151,6 +159,8 @@ class Loop:
             async with anyio.create_task_group() as tasks:
                 self.tasks = tasks
                 await self._boot()
+                tasks.start_soon(self._keep_status)
+                tasks.start_soon(housekeeping.run, self)
                 tasks.start_soon(self.control.run)
                 await self._consume()
                 tasks.cancel_scope.cancel()
@@ -184,17 +194,12 @@ class Loop:
         """True once the loop holds its lock and has read its state."""
         return hasattr(self, "tasks")
 
-    def say_crashed(self, reason: str, delay: float) -> None:
-        """Leave a last status: the supervisor starts this loop again after `delay` seconds."""
-        if self.started:
-            at = self.shared.moment()
-            self.state = dataclasses.replace(
-                self.state,
-                state=State.CRASHED,
-                since=at.wall,
-                reason=f"{reason}; starts again in {delay:.0f} s",
-            )
-            self.save_status()
+    def _say_crashed(self, error: Exception) -> None:
+        """Leave a last status; among other loops the supervisor starts this one again."""
+        at = self.shared.moment()
+        reason = f"{type(error).__name__}: {error}"
+        self.state = dataclasses.replace(self.state, state=State.CRASHED, since=at.wall, reason=reason)
+        self.write_status()
 
     @property
     def has_pending(self) -> bool:
@@ -212,7 +217,8 @@ class Loop:
         await self.handle(ev.Boot(trace, paused=paused))
         self.ready.set()
         if stop is not None:
-            await self.handle(stop)
+            # A STOP that was there before us is obeyed before any run, also one that would let an iteration end.
+            await self.handle(dataclasses.replace(stop, after_iteration=False))
 
     async def _consume(self) -> None:
         while self.ended is None:
@@ -361,7 +367,7 @@ class Loop:
             await ending.write_report(self)
         code = ExitCode.NEEDS_HUMAN if self._give_up_at is not None else command.code
         self.ended = Ended(int(code), command.state, command.reason)
-        self.save_status()
+        self.write_status()
         self.log.info("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
 
     # -- configuration -------------------------------------------------------------------------------------------
@@ -383,7 +389,18 @@ class Loop:
     # -- what people see -----------------------------------------------------------------------------------------
 
     def save_status(self) -> None:
-        """Write `status.json`; a status that cannot be written is no reason for anything."""
+        """Have `status.json` written soon; changes that follow each other at once are written together."""
+        self._status_due.set()
+
+    async def _keep_status(self) -> None:
+        while True:
+            await self._status_due.wait()
+            self._status_due = anyio.Event()
+            self.write_status()
+            await self.shared.clock.sleep(STATUS_SEC)
+
+    def write_status(self) -> None:
+        """Write `status.json` now; a status that cannot be written is no reason for anything."""
         self._status_at = self.shared.clock.monotonic()
         try:
             self.store.save_status(self.status())
@@ -413,7 +430,7 @@ class Loop:
             wall_limit_sec=float(self.settings.command_timeout_sec),
             waiting_for=self.work.waiting_for(),
             recent=list(self.recent),
-            state_mb=self.work.state_mb,
+            state_mb=self.state_mb,
             free_mb=self.free_mb,
             warnings=self.warnings[-20:],
             stop_file=self.control.stop_path,

@@ -194,8 +194,6 @@ class Supervisor:
             "loop.crashed", loop=name, error=f"{type(error).__name__}: {error}", seconds=round(delay, 1),
             traceback="".join(traceback.format_exception(error))[-4_000:],
         )  # fmt: skip
-        if member.loop is not None:
-            member.loop.say_crashed(f"{type(error).__name__}: {error}", delay)
         deadline = self.shared.clock.monotonic() + delay
         while self.shared.clock.monotonic() < deadline:
             if self._stop is not None or member.leaving:

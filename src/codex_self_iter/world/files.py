@@ -325,7 +325,7 @@ class StateRoot:
     # -- files -------------------------------------------------------------------------------------------------
 
     def look(self, name: str) -> os.stat_result | None:
-        """lstat of a name, or None when it is missing (or a directory on the way is)."""
+        """lstat of a name, or None when it is missing (or a directory on the way is). Raises StorageError."""
         try:
             if "/" not in name:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -334,6 +334,8 @@ class StateRoot:
                 return os.stat(leaf, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise storage_error("look at", f"{self.path}/{name}", error) from error
 
     def open_file(self, name: str, flags: int) -> int:
         """Open a regular file; anything else under that name is set aside first. Raises OSError.

@@ -38,7 +38,7 @@ from codex_self_iter.world.fingerprint import Budget, Hasher
 from codex_self_iter.world.gitrun import Git, GitError, GitOutput
 from codex_self_iter.world.porcelain import RawChange, parse_raw, to_text
 from codex_self_iter.world.privateindex import PLUMBING, PrivateIndex
-from codex_self_iter.world.repository import Repository, discover
+from codex_self_iter.world.repository import Finder, Repository
 
 __all__ = ["CommitResult", "SupervisorCommits", "message", "whose"]
 
@@ -112,14 +112,19 @@ def _line(text: str) -> str:
 
 
 class SupervisorCommits:
-    """Makes the commits of one loop."""
+    """Makes the commits of one loop. `no_verify` (skip the hooks that may refuse) may be changed at any
+    time."""
 
     def __init__(self, git: Git, state_dir: str, *, no_verify: bool = False) -> None:
         self._git = git
-        self._no_verify = no_verify
+        self.no_verify = no_verify
         self._index = PrivateIndex(git, state_dir, "commit")
         self._owed_path = os.path.join(self._index.directory, "owed.json")
-        self._repository: Repository | None = None
+        self._finder = Finder(git)
+
+    @property
+    def _repository(self) -> Repository | None:
+        return self._finder.repository
 
     async def commit_iteration(
         self, *, iteration: int, goal: str, summary: str, before: Snapshot, after: Snapshot
@@ -144,10 +149,9 @@ class SupervisorCommits:
             return (
                 f"not committed: {(before if not before.complete else after).note or 'incomplete snapshot'}"
             )
+        why = await self._finder.find()
         if self._repository is None:
-            self._repository, why = await discover(self._git)
-            if self._repository is None:
-                return f"not committed: {why}"
+            return f"not committed: {why}"
         if operation := self._repository.operation():
             return f"not committed: {operation}; finish or abort it, the changes are in the work tree"
         if self._repository.index_locked():
@@ -170,7 +174,7 @@ class SupervisorCommits:
         if (await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))).exit_code == 0:
             return CommitResult(left=left)
         identity, note = await self._identity()
-        flags = ["--no-verify"] if self._no_verify else []
+        flags = ["--no-verify"] if self.no_verify else []
         out = await self._git.run(
             *PLUMBING[:2],
             *("commit", "-q", "-F", "-", "--cleanup=whitespace", "--no-status", *flags),

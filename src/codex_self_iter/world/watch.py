@@ -40,8 +40,9 @@ def look(path: str) -> Signature:
             return ()
     except OSError:
         return ()
-    here = (found.st_ino, found.st_size, found.st_mtime_ns)
-    return (*here, *_entries(path)) if stat.S_ISDIR(found.st_mode) else here
+    if stat.S_ISDIR(found.st_mode):
+        return (found.st_ino, *_entries(path))
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _entries(path: str) -> Iterable[Signature]:
@@ -136,11 +137,16 @@ class Watcher:
         async with anyio.create_task_group() as tasks:
             if not self._force_polling:
                 tasks.start_soon(self._hint)
-            while True:
-                await anyio.sleep(self._interval_sec)
-                await self._refresh(self._subscriptions)
-                if self.hint_alive and await anyio.to_thread.run_sync(self._moved, abandon_on_cancel=True):
-                    self._set_up_anew()
+            try:
+                while True:
+                    await anyio.sleep(self._interval_sec)
+                    await self._refresh(self._subscriptions)
+                    if self.hint_alive and await anyio.to_thread.run_sync(
+                        self._moved, abandon_on_cancel=True
+                    ):
+                        self._set_up_anew()
+            finally:
+                self._set_up_anew()  # awatch's thread hears of a cancellation only through its stop event
 
     async def _refresh(self, subscriptions: Iterable[Subscription]) -> None:
         # In a thread: one stat on a network file system that hangs must not stop the event loop.
