@@ -25,7 +25,7 @@ auth) echo '{"type":"turn.failed","error":{"message":"unexpected status 401 Unau
 esac
 echo '{"type":"item.completed","item":{"id":"item_0","type":"agent_message","text":"{\\"summary\\":\\"by codex\\",\\"next_goal\\":\\"on\\",\\"stop\\":false,\\"reason\\":\\"r\\",\\"evidence\\":[],\\"completed\\":true}"}}'
 echo '{"type":"turn.completed","usage":{"input_tokens":100,"cached_input_tokens":40,"output_tokens":10,"reasoning_output_tokens":0}}'
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
