@@ -1,1 +1,182 @@
-""""""
+"""The command line: one thin file for each command, and only the chosen one is imported.
+
+`main` is the border: here, and nowhere else, an error becomes one line on stderr and an exit code of the
+contract.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, TextIO
+
+from codex_self_iter import __version__
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
+
+__all__ = ["COMMANDS", "HIDDEN", "build_parser", "main", "split_command"]
+
+PROGRAM = "codex-self-iter"
+COMMANDS: dict[str, str] = {
+    "run": "run the loop (the default command)",
+    "init": "write TASK.md, plan.md and a configuration into a workspace",
+    "doctor": "check everything that could stop a run tonight",
+    "status": "what is happening now; all loops without a workspace",
+    "logs": "the agent's output, across iterations",
+    "history": "a table of the iterations",
+    "show": "everything about one iteration",
+    "stop": "end the loop, now or after the iteration",
+    "pause": "start no further iteration until resume",
+    "resume": "go on after a pause",
+    "steer": "tell the agent something with the next prompt",
+    "goal": "replace the current goal",
+    "diff": "what an iteration changed",
+    "rewind": "take the work tree back to an iteration",
+    "config": "show, check or describe the configuration",
+    "service": "install the supervisor as a systemd or launchd service",
+    "demo": "a complete run on a sample workspace, without any agent installed",
+}
+HIDDEN = {"complete": "shell completion"}
+_MODULES = {"resume": "pause"}
+_COMMON_OPTIONS = ("--workspace", "--state-dir", "--config")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises UsageError, knows no abbreviations and suggests the nearest option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        raise UsageError(f"{message}{self._suggestion(message)}\nSee: {self.prog} --help")
+
+    def _suggestion(self, message: str) -> str:
+        prefix = "unrecognized arguments: "
+        if not message.startswith(prefix):
+            return ""
+        known = [text for action in self._actions for text in action.option_strings]
+        hints = []
+        for word in message[len(prefix) :].split():
+            near = nearest(word.partition("=")[0], known) if word.startswith("-") else ""
+            hints += [f"{near} for {word.partition('=')[0]}"] if near else []
+        return f" (did you mean {', '.join(hints)}?)" if hints else ""
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The known word that `word` was probably meant to be, or ""."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
+
+
+def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """Find the command; `run` when there is none. Common options may stand before it. Raises UsageError."""
+    index = 0
+    while index < len(argv) and argv[index].partition("=")[0] in _COMMON_OPTIONS:
+        index += 1 if "=" in argv[index] else 2
+    word = argv[index] if index < len(argv) else ""
+    if word in COMMANDS or word in HIDDEN:
+        return word, [*argv[:index], *argv[index + 1 :]]
+    if word and not word.startswith("-"):
+        near = nearest(word, list(COMMANDS))
+        hint = f" (did you mean {near!r}?)" if near else ""
+        raise UsageError(f"unknown command {word!r}{hint}\nCommands: {', '.join(COMMANDS)}")
+    return "run", list(argv)
+
+
+def build_parser(command: str) -> tuple[Parser, Any]:
+    """The parser of one command and its module. Raises UsageError when this build lacks the command."""
+    name = f"{__name__}.{_MODULES.get(command, command)}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise UsageError(f"the command {command!r} is not part of this installation") from None
+    description = (COMMANDS | HIDDEN)[command]
+    parser = Parser(prog=f"{PROGRAM} {command}", description=description[0].upper() + description[1:] + ".")
+    parser.set_defaults(command=command)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    module.add_arguments(parser)
+    return parser, module
+
+
+def overview() -> str:
+    """The text of `--help` without a command."""
+    width = max(map(len, COMMANDS)) + 2
+    rows = "\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: {PROGRAM} [COMMAND] [options]\n\n"
+        "Keeps a coding agent working in your repository, unattended, until the work is proven complete.\n\n"
+        f"Commands (run is meant when none is given):\n{rows}\n\n"
+        f"'{PROGRAM} COMMAND --help' explains one of them; 'run --help' lists every setting.\n"
+        f"Without a workspace the current directory is meant.\n"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    _make_output_robust()
+    argv = list(argv)
+    try:
+        return _dispatch(argv)
+    except SystemExit as end:  # argparse: --help, --version
+        return end.code if isinstance(end.code, int) else int(ExitCode.OK)
+    except CodexSelfIterError as error:
+        _complain(f"{PROGRAM}: {error}")
+        return int(error.exit_code)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        _silence(sys.stdout)
+        return int(ExitCode.OK)
+    except KeyboardInterrupt:
+        return int(ExitCode.SIGINT)
+    except Exception as error:
+        return _report_defect(error, argv)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv[:1] in (["-h"], ["--help"], ["help"]):
+        sys.stdout.write(overview())
+        return int(ExitCode.OK)
+    command, rest = split_command(argv)
+    parser, module = build_parser(command)
+    args = parser.parse_args(rest)
+    code = int(module.run(args))
+    sys.stdout.flush()  # here, where a broken pipe is still handled
+    return code
+
+
+def _report_defect(error: Exception, argv: list[str]) -> int:
+    from codex_self_iter.cli import crash
+
+    where = crash.write(error, argv)
+    _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error}".splitlines()[0])
+    _complain(f"The traceback is in {where}; please report it." if where else "")
+    return int(ExitCode.INTERNAL)
+
+
+def _complain(text: str) -> None:
+    try:
+        if text:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+    except OSError:
+        pass
+
+
+def _make_output_robust() -> None:
+    """Text that the terminal's encoding cannot show must not end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _silence(stream: TextIO) -> None:
+    """Keep the interpreter from complaining about the closed pipe when it flushes at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        pass

@@ -119,6 +119,7 @@ class RunLimits:
         memory_bytes: resident memory of the whole tree.
         kill_grace_sec: time between TERM and KILL.
         output_bytes: disk that each of stdout and stderr may take; head and tail are kept.
+        processes: number of processes in the tree; more is a fork bomb and ends the run with cause MEMORY.
     """
 
     wall_sec: float = 0.0
@@ -126,6 +127,7 @@ class RunLimits:
     memory_bytes: int = 0
     kill_grace_sec: float = 10.0
     output_bytes: int = 64 * 1024 * 1024
+    processes: int = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Prepares .venv with the test dependencies and runs the tests. Arguments go to pytest: scripts/test.sh -k plan
+set -eu
+
+self=$0
+while [ -L "$self" ]; do
+    target=$(readlink -- "$self")
+    case $target in
+        /*) self=$target ;;
+        *) self=$(dirname -- "$self")/$target ;;
+    esac
+done
+. "$(dirname -- "$self")/environment.sh"
+find_root "$self"
+
+prepare test
+cd -- "$root"
+exec "$python" -m pytest "$@"

@@ -1,0 +1,84 @@
+"""Shell completion: commands, options, names of loops. Hidden from `--help`.
+
+`complete --script SHELL` prints what a shell is to source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+
+from codex_self_iter.errors import ExitCode, UsageError
+
+__all__ = ["add_arguments", "candidates", "run"]
+
+SCRIPTS = {
+    "bash": """_codex_self_iter() {
+  local IFS=$'\\n'
+  COMPREPLY=($(codex-self-iter complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o default -F _codex_self_iter codex-self-iter
+""",
+    "zsh": """#compdef codex-self-iter
+_codex_self_iter() {
+  local -a found
+  found=("${(@f)$(codex-self-iter complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  compadd -a found || _files
+}
+compdef _codex_self_iter codex-self-iter
+""",
+    "fish": """function __codex_self_iter
+  codex-self-iter complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null
+end
+complete -c codex-self-iter -a '(__codex_self_iter)'
+""",
+}
+NAMED = ("status", "stop", "pause", "resume", "logs", "history", "show", "diff", "rewind")
+"""Commands whose first word may be the name of a loop."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--script", metavar="SHELL", help="print the completion script of bash, zsh or fish")
+    parser.add_argument("words", nargs="*", help="the words so far; the last is being completed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print candidates, one a line, or a script."""
+    if args.script is not None:
+        if args.script not in SCRIPTS:
+            raise UsageError(f"no completion for {args.script!r}; there is: {', '.join(SCRIPTS)}")
+        sys.stdout.write(SCRIPTS[args.script])
+    else:
+        sys.stdout.writelines(word + "\n" for word in candidates(args.words))
+    return int(ExitCode.OK)
+
+
+def candidates(words: Sequence[str]) -> list[str]:
+    """What the last word may become."""
+    *before, current = words or [""]
+    return [word for word in _all(before, current) if word.startswith(current)]
+
+
+def _all(before: Sequence[str], current: str) -> Iterable[str]:
+    from codex_self_iter.cli import COMMANDS, HIDDEN, build_parser
+
+    command = next((word for word in before if word in COMMANDS or word in HIDDEN), "")
+    if before and before[-1] == "--loop":
+        return _names()
+    if current.startswith("-"):
+        try:
+            parser, _ = build_parser(command or "run")
+        except UsageError:
+            return []
+        return [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
+    if not command:
+        return COMMANDS
+    return _names() if command in NAMED else []
+
+
+def _names() -> Iterable[str]:
+    from codex_self_iter.world import registry
+
+    return registry.display_names(registry.entries(clean=False)).values()

@@ -1,0 +1,91 @@
+"""`config show|check|schema`: what is configured and where it comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from codex_self_iter.settings import Settings, load
+from codex_self_iter.settings.example import example_toml, json_schema, toml_value
+from codex_self_iter.settings.model import KeyPath
+from codex_self_iter.settings.report import is_secret
+from codex_self_iter.settings.tree import dotted
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "action",
+        choices=("show", "check", "schema"),
+        nargs="?",
+        default="show",
+        help="show every value and its source (the default), check, or print the JSON schema",
+    )
+    parser.add_argument("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    parser.add_argument("--config", metavar="FILE", help="the configuration file")
+    parser.add_argument("--json", action="store_true", help="show: as JSON")
+    parser.add_argument("--changed", action="store_true", help="show: only what differs from the default")
+    parser.add_argument("--example", action="store_true", help="show: print config.example.toml instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print; the errors of a configuration are raised as UsageError."""
+    if args.action == "schema":
+        return _print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    if args.example:
+        return _print(example_toml().rstrip("\n"))
+    settings = load(
+        {"workspace": args.workspace}, config_file=args.config, environ=os.environ, cwd=os.getcwd()
+    )
+    if args.action == "check":
+        return _print(_checked(settings))
+    if args.json:
+        return _print(json.dumps(_as_json(settings), indent=2, ensure_ascii=False))
+    return _print("\n".join(_rows(settings, args.changed)))
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _checked(settings: Settings) -> str:
+    loops = settings.loops()
+    source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
+    count = f"; {len(loops)} workspaces" if settings.workspaces else ""
+    return f"The configuration is good ({source}{count})."
+
+
+def _values(settings: Settings) -> Iterator[tuple[KeyPath, Any, str]]:
+    for path, value in settings.leaves():
+        secret = is_secret(path) and value
+        yield path, "***" if secret else value, settings.origin(*path)
+
+
+def _rows(settings: Settings, changed: bool) -> Iterator[str]:
+    yield f"# configuration file: {', '.join(map(str, settings.sources)) or 'none'}"
+    rows = [
+        (f"{dotted(path)} = {toml_value(value)}", origin)
+        for path, value, origin in _values(settings)
+        if not changed or origin != "default"
+    ]
+    width = min(56, max((len(text) for text, _ in rows), default=0))
+    for text, origin in rows:
+        yield f"{text:<{width}}  # {origin}"
+
+
+def _as_json(settings: Settings) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "files": [str(path) for path in settings.sources],
+        "keys": [
+            {"key": dotted(path), "value": value, "origin": origin}
+            for path, value, origin in _values(settings)
+        ],
+    }

@@ -1,0 +1,137 @@
+"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to its end, without key or network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from codex_self_iter.demo import git, make_workspace
+
+__all__ = ["add_arguments", "run", "workspace_for"]
+
+STATE = ".codex-self-iter"
+"""The state directory of the demo; its configuration leaves the default."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `demo`."""
+    parser.add_argument(
+        "directory",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        help="workspace to make: new, empty or an earlier demo (default: a new one in the cache directory)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the workspace, run the loop as `run` does, say what happened. Returns the loop's exit code.
+
+    Raises UsageError when the workspace cannot be made.
+    """
+    directory = workspace_for(args.directory)
+    make_workspace(directory)
+    print(f"Sample workspace: {directory}")
+    print(
+        "One of its tests fails. The loop works through plan.md until `python3 -m unittest -q` passes.\n",
+        flush=True,
+    )
+    program, before = _program(), len(_journal(directory))
+    _own_environment()
+    started = time.monotonic()
+    code = _run_loop(directory)
+    print(f"\nEnded after {time.monotonic() - started:.1f} s with exit code {code}.", flush=True)
+    _report(directory, before)
+    _where_to_look(directory, program)
+    return code
+
+
+def workspace_for(wanted: Path | None) -> Path:
+    """An absolute path; by default a new directory in the user's cache, named after the time."""
+    if wanted is not None:
+        return Path(os.path.abspath(wanted.expanduser()))
+    name = time.strftime("demo-%Y%m%d-%H%M%S-")
+    try:
+        cache = (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "codex-self-iter"
+        )
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=name, dir=cache))
+    except (OSError, RuntimeError):  # no home directory, or a read-only one
+        return Path(tempfile.mkdtemp(prefix=f"codex-self-iter-{name}"))
+
+
+def _own_environment() -> None:
+    """Only the demo's own file configures it, not the person's variables; `python3` is our own."""
+    for name in [name for name in os.environ if name.startswith(("CODEX_SELF_ITER_", "GIT_"))]:
+        del os.environ[name]
+    here = Path(sys.executable).parent
+    if (here / "python3").exists():
+        os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])
+    if paths := os.environ.get("PYTHONPATH"):  # the agent runs in another directory
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            os.path.abspath(path) for path in paths.split(os.pathsep) if path
+        )
+
+
+def _run_loop(directory: Path) -> int:
+    from codex_self_iter.cli import main
+
+    return main(["run", "--workspace", str(directory), "--config", str(directory / "codex-self-iter.toml")])
+
+
+def _report(directory: Path, before: int) -> None:
+    """The end's reason, this run's iterations and the commits, from the files that anybody can read."""
+    status = directory / STATE / "status.json"
+    found = _json(status.read_bytes()) if status.exists() else {}
+    print(f"{found.get('state', 'unknown')}: {found.get('reason', '')}\n\nIterations")
+    for record in _journal(directory)[before:]:
+        print(
+            f"  {record.get('iteration', '?'):>3}  {record.get('verdict', '?')}: {record.get('summary', '')}"
+        )
+        for gate in record.get("gates") or ():
+            print(f"       gate `{gate.get('command')}`: exit code {gate.get('exit_code')}")
+    print("\nCommits")
+    for line in git(directory, "log", "--oneline", "-n", "12").splitlines():
+        print(f"  {line}")
+
+
+def _where_to_look(directory: Path, program: str) -> None:
+    where = shlex.quote(str(directory))
+    print("\nWhere to look")
+    print(f"  {program} status --workspace {where}")
+    print(f"  {program} history --workspace {where}")
+    print(f"  git -C {where} log -p")
+    print(f"  ls {where}/{STATE}", flush=True)
+
+
+def _json(text: str | bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _journal(directory: Path) -> list[dict[str, Any]]:
+    path = directory / STATE / "logs" / "iterations.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return [record for line in lines if (record := _json(line))]
+
+
+def _program() -> str:
+    """How the person can call us: by name when that finds this installation, else by path."""
+    beside = Path(sys.executable).with_name("codex-self-iter")
+    if not beside.exists():
+        return f"{shlex.quote(sys.executable)} -m codex_self_iter"
+    if shutil.which("codex-self-iter") == str(beside):
+        return "codex-self-iter"
+    return shlex.quote(os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside))

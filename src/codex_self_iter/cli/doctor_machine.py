@@ -1,0 +1,138 @@
+"""Checks of the machine: Python, clock, watching, sandbox, service."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
+
+__all__ = ["CHECKS"]
+
+_OLDEST_CLOCK = 1_704_067_200.0
+"""2024-01-01 UTC: a clock before it was never set."""
+_SUSPENDED_SEC = 60.0
+_SPARE_INOTIFY = 8
+
+
+def python(_: Context) -> Iterator[Finding]:
+    """The interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):  # noqa: UP036 - a packager may have lifted the bound
+        yield fail("python", f"Python {version} is too old", "install Python 3.11 or later")
+    else:
+        yield good("python", f"Python {version} ({sys.executable})")
+
+
+def clock(context: Context) -> Iterator[Finding]:
+    """The wall clock, and whether this machine sleeps."""
+    if context.now < _OLDEST_CLOCK:
+        day = time.strftime("%Y-%m-%d", time.gmtime(context.now))
+        yield fail("time.clock", f"the clock says {day}", "set the clock: sudo timedatectl set-ntp true")
+    else:
+        yield good("time.clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(context.now)))
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+        if asleep > _SUSPENDED_SEC:
+            mend = "keep it awake: systemd-inhibit --what=sleep:idle codex-self-iter run"
+            yield warn(
+                "time.suspend", f"this machine has slept for {asleep / 3600:.1f} h since its boot", mend
+            )
+        else:
+            yield good("time.suspend", "this machine has not slept since its boot")
+
+
+def inotify(_: Context) -> Iterator[Finding]:
+    """Enough inotify instances for a watcher; without one, changes are seen within a second by polling."""
+    most = _number("/proc/sys/fs/inotify/max_user_instances")
+    watches = _number("/proc/sys/fs/inotify/max_user_watches")
+    if most is None:
+        return
+    used = _inotify_instances()
+    text = f"{used} of {most} inotify instances in use, {watches} watches allowed"
+    if most - used < _SPARE_INOTIFY:
+        mend = f"sudo sysctl fs.inotify.max_user_instances={max(512, most * 2)}"
+        yield warn("inotify", f"{text}: changes may only be seen by polling", mend)
+    else:
+        yield good("inotify", text)
+
+
+def sandbox(context: Context) -> Iterator[Finding]:
+    """Whether an agent's own sandbox can work here (unprivileged user namespaces on Linux)."""
+    if not sys.platform.startswith("linux") or context.settings.agent_mode != "safe":
+        return
+    for path, bad, mend in (
+        ("/proc/sys/kernel/unprivileged_userns_clone", 0, "kernel.unprivileged_userns_clone=1"),
+        ("/proc/sys/user/max_user_namespaces", 0, "user.max_user_namespaces=15000"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            1,
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ):
+        if _number(path) == bad and os.geteuid() != 0:
+            what = f"{os.path.basename(path)} = {bad}: an agent's own sandbox may refuse to start"
+            yield warn("sandbox", what, f'sudo sysctl {mend}, or agent_mode = "bypass" in a container')
+            return
+    unshare = shutil.which("unshare", path=context.environ.get("PATH"))
+    answer = ask([unshare, "-Ur", "true"], context) if unshare else None
+    if answer is not None and not answer.ok:
+        mend = 'allow unprivileged user namespaces, or agent_mode = "bypass" in a container'
+        yield warn("sandbox", f"user namespaces do not work here: {answer.text or answer.code}", mend)
+    else:
+        yield good("sandbox", "user namespaces work" if unshare else "nothing speaks against user namespaces")
+
+
+def linger(context: Context) -> Iterator[Finding]:
+    """A systemd user service ends with the last login unless lingering is on."""
+    home = context.environ.get("XDG_CONFIG_HOME") or os.path.join(context.environ.get("HOME", "~"), ".config")
+    units = glob.glob(
+        os.path.join(glob.escape(os.path.expanduser(home)), "systemd/user/codex-self-iter*.service")
+    )
+    if not units or not os.path.isdir("/run/systemd/system"):
+        return
+    import pwd
+
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    if os.path.exists(f"/var/lib/systemd/linger/{user}"):
+        yield good("service.linger", f"the user service of {user} goes on after logout")
+    else:
+        what = f"the user service of {user} ends when you log out and does not start at boot"
+        yield warn("service.linger", what, f"loginctl enable-linger {user}")
+
+
+def _number(path: str) -> int | None:
+    """The number in a kernel file, or None."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _inotify_instances() -> int:
+    """How many inotify instances this user's processes hold, as far as we may see."""
+    count = 0
+    for directory in glob.glob("/proc/[0-9]*/fd"):
+        try:
+            if os.stat(os.path.dirname(directory)).st_uid != os.geteuid():
+                continue
+            names = os.listdir(directory)
+        except OSError:
+            continue
+        count += sum(_is_inotify(f"{directory}/{name}") for name in names)
+    return count
+
+
+def _is_inotify(path: str) -> bool:
+    try:
+        return os.readlink(path) == "anon_inode:inotify"
+    except OSError:
+        return False
+
+
+CHECKS: tuple[Check, ...] = (python, clock, inotify, sandbox, linger)

@@ -1,0 +1,121 @@
+"""`history`: the iterations as a table, the newest last."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from codex_self_iter.cli import common
+from codex_self_iter.cli.records import Record, newest, number, spent
+from codex_self_iter.cli.terminal import Paint, clock, width
+from codex_self_iter.core.text import clean, shorten, took
+from codex_self_iter.errors import ExitCode, UsageError
+
+__all__ = ["add_arguments", "run"]
+
+VERDICTS = (
+    "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
+    "continue_false", "error", "timed_out", "limited", "aborted", "interrupted",
+)  # fmt: skip
+_GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common.add_loop_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="the journal's lines, one JSON object a line")
+    parser.add_argument(
+        "--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable"
+    )
+    parser.add_argument("--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago")
+    parser.add_argument(
+        "--limit", type=common.positive_int, default=30, metavar="N", help="at most N (default: 30)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the newest iterations that fit."""
+    fits = _filter(args)
+    loop = common.find_loop(args)
+    records = newest(loop.state_dir, args.limit, fits)
+    if args.json:
+        sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    elif records:
+        sys.stdout.write("\n".join(_table(records, Paint(), width())) + "\n")
+    else:
+        what = "No iteration fits" if fits else "No iteration is recorded"
+        sys.stdout.write(f"{what} in {loop.state_dir}.\n")
+    return int(ExitCode.OK)
+
+
+def _filter(args: argparse.Namespace) -> Callable[[Record], bool] | None:
+    """What --verdict and --since ask for. Raises UsageError."""
+    from codex_self_iter.cli import nearest
+
+    for verdict in args.verdict:
+        if verdict not in VERDICTS:
+            near = nearest(verdict, VERDICTS)
+            hint = f" (did you mean {near!r}?)" if near else ""
+            raise UsageError(f"unknown verdict {verdict!r}{hint}; there are: {', '.join(VERDICTS)}")
+    first, since = _since(args.since) if args.since else (0, 0.0)
+    if not (args.verdict or args.since):
+        return None
+
+    def fits(record: Record) -> bool:
+        late = not since or (common.epoch(record.get("ts")) or 0.0) >= since
+        return (
+            late
+            and record["iteration"] >= first
+            and (not args.verdict or record.get("verdict") in args.verdict)
+        )
+
+    return fits
+
+
+def _since(text: str) -> tuple[int, float]:
+    """(first iteration, earliest Unix time) of --since. Raises UsageError."""
+    units = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+    if text.isascii() and text.isdigit():
+        return int(text), 0.0
+    if text[-1:] in units and text[:-1].isascii() and text[:-1].isdigit():
+        return 0, time.time() - int(text[:-1]) * units[text[-1]]
+    from datetime import datetime
+
+    try:
+        return 0, datetime.fromisoformat(text).timestamp()  # a date without a zone is the person's own
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since {text!r}: expected a number, 90m, 12h, 7d or a date like 2030-01-31"
+        ) from None
+
+
+def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
+    now = time.time()
+    rows = [("#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY")]
+    for record in records:
+        when = common.epoch(record.get("ts"))
+        changed = record.get("changed_files")
+        text = record.get("summary") or record.get("error") or record.get("reason") or ""
+        rows.append(
+            (
+                str(record["iteration"]),
+                "" if when is None else clock(when, now),
+                clean(str(record.get("verdict") or ""), 30),
+                took(number(record.get("duration_sec"))),
+                *spent(record),
+                str(len(changed)) if isinstance(changed, list) and changed else "",
+                str(text),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(7)]
+    lines = [paint("  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True)), "bold")]
+    for row in rows[1:]:
+        cells = [f"{cell:<{w}}" for cell, w in zip(row[:7], widths, strict=True)]
+        room = max(20, columns - sum(widths) - 14)
+        colour = "green" if row[2] in _GOOD else "red" if row[2] in _BAD else "yellow"
+        cells[2] = paint(cells[2], colour)
+        lines.append("  ".join([*cells, shorten(row[7], room)]).rstrip())
+    return lines

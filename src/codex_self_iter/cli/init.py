@@ -1,0 +1,130 @@
+"""`init`: write TASK.md, plan.md and a configuration into a workspace. Nothing that exists is overwritten."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+
+from codex_self_iter.cli.detect import Detected, detect
+from codex_self_iter.errors import UsageError
+from codex_self_iter.settings.example import toml_value
+from codex_self_iter.settings.load import CONFIG_NAME
+
+__all__ = ["add_arguments", "config_text", "run"]
+
+_TASK = """\
+# Task
+
+What is wanted, in your own words: the goal, the limits, what "done" means. The agent reads this file at every
+iteration; an edit takes effect with the next one.
+
+- Goal:
+- Must not:
+- Done when:
+"""
+
+_PLAN = """\
+# Plan
+
+One item a line, small enough for one sitting. The agent ticks what is done and may add items.
+
+- [ ] Read the repository and write down here what has to be done, item by item
+- [ ] Do the items, each with its tests
+- [ ] Check the whole against TASK.md
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="write new files although they exist; the old ones are kept beside them as NAME.bak",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what is missing and say what to do next. Raises UsageError when the workspace is unusable."""
+    workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
+    if not os.path.isdir(workspace):
+        what = "is not a directory" if os.path.lexists(workspace) else "does not exist; create it first"
+        raise UsageError(f"workspace {workspace} {what}")
+    found = detect(workspace, os.environ)
+    files = {"TASK.md": _TASK, "plan.md": _PLAN, CONFIG_NAME: config_text(found)}
+    lines = [_write(os.path.join(workspace, name), text, args.force) for name, text in files.items()]
+    sys.stdout.write("\n".join([*lines, "", *_next_steps(workspace, found)]) + "\n")
+    return 0
+
+
+def config_text(found: Detected) -> str:
+    """The configuration for what was detected."""
+    lines = [
+        "# `codex-self-iter config show --example` prints every key with its default.",
+        "",
+        *_agent_lines(found),
+        "",
+        "[verify]",
+        "# Commands that must all exit 0 before a completion is believed.",
+    ]
+    if not found.gates:
+        lines += ["# None was recognised: name yours, or a completion is believed without proof."]
+    return "\n".join([*lines, f"commands = {toml_value(found.gates)}", ""])
+
+
+def _agent_lines(found: Detected) -> list[str]:
+    if found.agents:
+        return [
+            f"# Installed here: {', '.join(found.agents)}.",
+            f"agent = {toml_value(next(iter(found.agents)))}",
+        ]
+    return [
+        "# No known agent was found on this machine. With one installed, or with agent_command_template set,",
+        '# "auto" takes it; "plan-shell" works through the shell commands of plan.md by itself.',
+        'agent = "auto"',
+    ]
+
+
+def _write(path: str, text: str, force: bool) -> str:
+    """Create one private file. What is there stays, or with `force` is moved aside, never lost."""
+    moved = ""
+    if os.path.lexists(path) and not force:
+        return f"kept     {path}"
+    try:
+        if os.path.lexists(path):
+            moved = _free_name(path)
+            os.rename(path, moved)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return f"kept     {path}"
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}); mend its permissions") from None
+    return f"wrote    {path}" + (f" (the old one is now {os.path.basename(moved)})" if moved else "")
+
+
+def _free_name(path: str) -> str:
+    number, name = 1, f"{path}.bak"
+    while os.path.lexists(name):
+        number += 1
+        name = f"{path}.bak{number}"
+    return name
+
+
+def _next_steps(workspace: str, found: Detected) -> list[str]:
+    steps = ["Write down what is wanted in TASK.md, and the first steps in plan.md."]
+    if not os.path.exists(os.path.join(workspace, ".git")):
+        steps.append("Put the workspace under git (`git init`): progress is judged and kept by it.")
+    if found.agents:
+        places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
+        steps.append(f"Agents found: {places}.")
+    else:
+        steps.append("No known agent was found: install one, set agent_command_template, or use plan-shell.")
+    gates = ", ".join(found.gates) or "none recognised; name yours under [verify] in " + CONFIG_NAME
+    steps.append(f"A completion must pass: {gates}.")
+    where = "" if os.path.samefile(workspace, os.getcwd()) else f" --workspace {shlex.quote(workspace)}"
+    steps += [f"codex-self-iter doctor{where}", f"codex-self-iter run{where}"]
+    return ["Next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]

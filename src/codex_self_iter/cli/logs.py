@@ -1,0 +1,237 @@
+"""`logs`: the agent's output across iterations, as people read it or as it came."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from codex_self_iter.cli import common
+from codex_self_iter.cli.common import Loop
+from codex_self_iter.cli.tail import GrowingFile
+from codex_self_iter.cli.terminal import Paint
+from codex_self_iter.core.render import Item, Renderer
+from codex_self_iter.core.text import clean_block
+from codex_self_iter.errors import ExitCode, UsageError
+
+__all__ = ["add_arguments", "run", "runs"]
+
+POLL_SEC = 0.2
+_NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
+_STYLE = {"command": ("bold",), "change": ("green",), "error": ("red",), "note": ("dim",), "output": ("dim",)}
+_MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
+_PLAIN_MARK = _MARK | {"change": "+ "}
+
+
+class Run(NamedTuple):
+    """One run directory; ordered as the runs were."""
+
+    iteration: int
+    changed_ns: int
+    name: str
+    path: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common.add_loop_arguments(parser, name=False)
+    parser.add_argument(
+        "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
+    )
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on across iterations until interrupted"
+    )
+    parser.add_argument(
+        "--last", type=common.positive_int, default=1, metavar="K", help="the last K iterations"
+    )
+    parser.add_argument("--all", action="store_true", help="every iteration whose output is kept")
+    parser.add_argument("--raw", action="store_true", help="stdout and stderr as they came, unrendered")
+    parser.add_argument("--supervisor", action="store_true", help="the supervisor's own log instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is asked for."""
+    iteration = common.iteration_word(args)
+    loop = common.find_loop(args)
+    printer = _RawPrinter() if args.raw else _Printer(Paint())
+    if args.supervisor:
+        return _supervisor_log(loop, args, printer)
+    directory = os.path.join(loop.state_dir, "logs", "runs")
+    found = runs(directory)
+    chosen = _choose(found, iteration, args, loop)
+    last = None
+    for one in chosen:
+        last = _next(last, one, printer)
+    if args.follow:
+        _follow(directory, {one.name for one in found}, last, printer)
+    _end(last, printer)
+    return int(ExitCode.OK)
+
+
+def runs(directory: str) -> list[Run]:
+    """The run directories, in the order of the runs. Foreign names are passed over."""
+    found = []
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:
+        return []
+    for entry in entries:
+        match = _NAME.match(entry.name)
+        try:
+            if match and entry.is_dir(follow_symlinks=False):
+                # Runs of one iteration follow each other, and so do the last changes of their directories.
+                found.append(Run(int(match[1]), entry.stat().st_mtime_ns, entry.name, entry.path))
+        except OSError:  # retention has just removed it
+            continue
+    return sorted(found)
+
+
+def _choose(found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Loop) -> list[Run]:
+    numbers = sorted({one.iteration for one in found})
+    if iteration is not None:
+        chosen = [one for one in found if one.iteration == iteration]
+        if not chosen and not (args.follow and (not numbers or iteration > numbers[-1])):
+            kept = f"kept are {numbers[0]} to {numbers[-1]}" if numbers else "none is kept"
+            raise UsageError(f"there is no output of iteration {iteration} in {loop.state_dir} ({kept})")
+        return chosen
+    if not numbers and not args.follow:
+        raise UsageError(f"there is no agent output in {loop.state_dir} yet")
+    wanted = numbers if args.all else numbers[-args.last :]
+    return [one for one in found if one.iteration in wanted]
+
+
+def _follow(directory: str, seen: set[str], current: _Stream | None, printer: _Printer) -> None:
+    """Print what the newest run still writes, and every run that begins."""
+    while True:
+        fresh = [one for one in runs(directory) if one.name not in seen]
+        if current:
+            current.show(printer)
+        for one in fresh:
+            seen.add(one.name)
+            current = _next(current, one, printer)
+        time.sleep(POLL_SEC)
+
+
+def _next(current: _Stream | None, one: Run, printer: _Printer) -> _Stream:
+    """Leave one run and show the next; the old one may have written its last lines meanwhile."""
+    _end(current, printer)
+    printer.heading(one.name)
+    stream = _Stream(one.path)
+    stream.show(printer)
+    return stream
+
+
+def _end(current: _Stream | None, printer: _Printer) -> None:
+    if current:
+        current.show(printer)
+        current.close(printer)
+
+
+class _Stream:
+    """stdout and stderr of one run."""
+
+    def __init__(self, path: str) -> None:
+        self.files = [GrowingFile(os.path.join(path, name)) for name in ("stdout.log", "stderr.log")]
+        self.renderer = Renderer()
+
+    def show(self, printer: _Printer) -> None:
+        for file, is_error in zip(self.files, (False, True), strict=True):
+            for data in _chunks(file, raw=printer.raw):
+                printer.feed(data, self.renderer, is_error=is_error)
+
+    def close(self, printer: _Printer) -> None:
+        """Print unfinished lines and held messages."""
+        for file, is_error in zip(self.files, (False, True), strict=True):
+            if not printer.raw:
+                for line in file.rest():
+                    printer.feed(line, self.renderer, is_error=is_error)
+            file.close()
+        printer.items(self.renderer.finish())
+
+
+def _chunks(file: GrowingFile, *, raw: bool) -> Iterator[str | bytes]:
+    while lines := ([file.chunk()] if raw else file.lines()):
+        if lines == [b""]:
+            return
+        yield from lines
+
+
+class _Printer:
+    """Rendered output."""
+
+    raw = False
+
+    def __init__(self, paint: Paint) -> None:
+        self.paint = paint
+        self.marks = _MARK if paint.unicode else _PLAIN_MARK
+
+    def heading(self, name: str) -> None:
+        bar = "──" if self.paint.unicode else "--"
+        self._write(self.paint(f"{bar} {name} {bar}", "cyan") + "\n")
+
+    def feed(self, line: str | bytes, _renderer: Renderer, *, is_error: bool) -> None:
+        assert isinstance(line, str)
+        if is_error:
+            self.items([Item("error", clean_block(line, 16384))] if line.strip() else [])
+        else:
+            self.items(_renderer.feed(line))
+
+    def items(self, items: list[Item]) -> None:
+        for item in items:
+            mark = self.marks.get(item.kind, "")
+            for line in item.text.split("\n"):
+                self._write(self.paint(mark + line, *_STYLE.get(item.kind, ())) + "\n")
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+class _RawPrinter(_Printer):
+    """Bytes as they came: stdout to stdout, stderr to stderr, nothing added."""
+
+    raw = True
+
+    def __init__(self) -> None:
+        super().__init__(Paint(colour=False))
+
+    def heading(self, name: str) -> None:
+        pass
+
+    def feed(self, line: str | bytes, _renderer: Renderer, *, is_error: bool) -> None:
+        assert isinstance(line, bytes)
+        stream = sys.stderr if is_error else sys.stdout
+        stream.buffer.write(line)
+        stream.buffer.flush()
+
+
+def _supervisor_log(loop: Loop, args: argparse.Namespace, printer: _Printer) -> int:
+    """The supervisor's log; rotated parts are in the same directory."""
+    path = os.path.join(loop.state_dir, "logs", "supervisor.log")
+    if not os.path.exists(path) and not args.follow:
+        raise UsageError(f"there is no {path} yet (under systemd: journalctl --user -u 'codex-self-iter*')")
+    file, inode = GrowingFile(path), _inode(path)
+    while True:
+        for data in _chunks(file, raw=printer.raw):
+            if isinstance(data, bytes):
+                printer.feed(data, Renderer(), is_error=False)
+            else:
+                printer.items([Item("text", clean_block(data))])
+        if not args.follow:
+            return int(ExitCode.OK)
+        if _inode(path) not in (None, inode):  # rotated: the new file from its beginning
+            file.close()
+            file, inode = GrowingFile(path), _inode(path)
+            continue
+        time.sleep(POLL_SEC)
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None

@@ -1,0 +1,57 @@
+"""`pause` and `resume`: leave or remove the PAUSE file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from codex_self_iter.cli import common, controls
+from codex_self_iter.cli.common import say
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; `resume` has no --now."""
+    common.add_loop_arguments(parser)
+    if parser.get_default("command") == "pause":
+        parser.add_argument(
+            "--now", action="store_true", help="end the running agent instead of waiting for it"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pause or resume, and say what will happen."""
+    aim = controls.target(args)
+    path = controls.control_file(aim, "pause_file", "pause_file_name", "PAUSE")
+    say(_pause(aim, path, args.now) if args.command == "pause" else _resume(aim, path))
+    return 0
+
+
+def _pause(aim: controls.Target, path: str, now: bool) -> str:
+    from codex_self_iter.world import inbox
+
+    directory, name = os.path.split(path)
+    inbox.write_pause(directory, name, now=now)
+    living = "ends the agent and pauses now" if now else "pauses when this iteration ends"
+    dead = "the next start will pause at once, until 'codex-self-iter resume'"
+    return f"Wrote {path}. {controls.who_notices(aim, living, dead)}"
+
+
+def _resume(aim: controls.Target, path: str) -> str:
+    from codex_self_iter.world import inbox
+
+    directory, name = os.path.split(path)
+    if not inbox.remove_pause(directory, name):
+        return f"Nothing to resume: there is no {path}. {_still_stopped(aim)}".rstrip()
+    where = controls.who_notices(aim, "goes on", "start it with 'codex-self-iter run'")
+    return f"Removed {path}. {where} {_still_stopped(aim)}".rstrip()
+
+
+def _still_stopped(aim: controls.Target) -> str:
+    stops = (
+        controls.control_file(aim, "stop_file", "stop_file_name", "STOP"),
+        controls.control_file(aim, "global_stop_file", "global_stop_file_name", ".codex-stop"),
+    )
+    there = [path for path in stops if os.path.lexists(path)]
+    return f"But {' and '.join(there)} says stop: remove it before the next start." if there else ""

@@ -1,0 +1,65 @@
+"""`run`: the flags. What they start is in `codex_self_iter.supervisor.app`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from codex_self_iter.cli import flags
+from codex_self_iter.errors import UsageError
+from codex_self_iter.supervisor.options import RunOptions
+
+__all__ = ["add_arguments", "options", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.usage = "codex-self-iter [run] [options]"
+    parser.add_argument(
+        "--workspace", action="append", default=[], metavar="DIR",
+        help="where the agent works (default: the current directory); repeat it for several loops",
+    )  # fmt: skip
+    parser.add_argument(
+        "--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)"
+    )
+    parser.add_argument(
+        "--config-dir", metavar="DIR", help="a directory of configurations, one for each loop"
+    )
+    parser.add_argument("--once", action="store_true", help="one iteration: --max-iterations 1")
+    parser.add_argument("--clear-stop", action="store_true", help="remove a STOP file that is there")
+    parser.add_argument("--debug", action="store_true", help="show every event, decision and spawn")
+    flags.add_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start the supervisor and return its exit code."""
+    chosen = options(args)
+    values = flags.collect(args)
+    if args.once:
+        if values.get("max_iterations", 1) != 1:
+            raise UsageError("give either --once or --max-iterations, not both")
+        values["max_iterations"] = 1
+
+    from codex_self_iter.supervisor import app
+
+    return int(app.run(values, chosen))
+
+
+def options(args: argparse.Namespace) -> RunOptions:
+    """The options beside the configuration. Raises UsageError for paths that are not there."""
+    for path in args.workspace:
+        if not os.path.isdir(os.path.expanduser(path)):
+            what = "is not a directory" if os.path.exists(path) else "does not exist"
+            raise UsageError(f"workspace {path} {what}")
+    if args.config and not os.path.isfile(args.config):
+        raise UsageError(f"configuration file {args.config} does not exist")
+    if args.config_dir and not os.path.isdir(args.config_dir):
+        raise UsageError(f"configuration directory {args.config_dir} does not exist")
+    return RunOptions(
+        workspaces=tuple(args.workspace),
+        config=args.config or "",
+        config_dir=args.config_dir or "",
+        clear_stop=args.clear_stop,
+        debug=args.debug,
+        flag_names={flag.key: flag.option for flag in flags.FLAGS},
+    )

@@ -1,0 +1,193 @@
+"""`show N`: everything about one iteration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from codex_self_iter.cli import common, records
+from codex_self_iter.cli.common import Loop
+from codex_self_iter.cli.records import Record
+from codex_self_iter.cli.terminal import Paint
+from codex_self_iter.core.text import clean, clean_block, took
+from codex_self_iter.errors import ExitCode
+
+__all__ = ["add_arguments", "run"]
+
+MAX_TEXT = 4000
+"""Characters of prompt, answer and gate output that are shown without --full."""
+MAX_FULL = 4_000_000
+GIT_TIMEOUT_SEC = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    common.add_loop_arguments(parser, name=False)
+    parser.add_argument(
+        "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
+    )
+    parser.add_argument("--full", action="store_true", help="prompt, answer and gate output without a bound")
+    parser.add_argument("--json", action="store_true", help="the journal's line, with the paths of the files")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the iteration. Raises UsageError for one that is not recorded."""
+    iteration = common.iteration_word(args)
+    loop = common.find_loop(args)
+    record = records.find(loop.state_dir, iteration)
+    if args.json:
+        value = dict(record) | {
+            "prompt_files": _prompts(loop, record),
+            "run_directories": _directories(loop, record),
+        }
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    else:
+        for line in _lines(loop, record, MAX_FULL if args.full else MAX_TEXT, Paint()):
+            sys.stdout.write(line + "\n")
+    return int(ExitCode.OK)
+
+
+def _lines(loop: Loop, record: Record, bound: int, paint: Paint) -> Iterator[str]:
+    verdict = clean(str(record.get("verdict") or "?"), 40)
+    lasted = took(records.number(record.get("duration_sec")))
+    yield paint(
+        f"Iteration {record['iteration']}: {verdict}, {lasted}, {clean(str(record.get('ts') or ''))}", "bold"
+    )
+    for key in (
+        "goal_in",
+        "summary",
+        "reason",
+        "error",
+        "next_goal",
+        "evidence",
+        "messages",
+        "events",
+        "wait",
+    ):
+        yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
+    yield from _field("agent", _agent(record), paint)
+    yield from _field("usage", ", ".join(filter(None, records.spent(record))), paint)
+    for gate in filter(_is_dict, _list(record.get("gates"))):
+        yield from _gate(gate, bound, paint)
+    yield from _changes(loop, record, paint)
+    for path in _prompts(loop, record):
+        yield from _text("prompt", path, bound, paint)
+    for directory in _directories(loop, record):
+        yield from _text("answer", os.path.join(directory, "answer.txt"), bound, paint)
+    yield paint(f"output: codex-self-iter logs {record['iteration']}", "dim")
+
+
+def _field(label: str, value: object, paint: Paint) -> Iterator[str]:
+    values = value if isinstance(value, list) else [value]
+    for one in values:
+        if one in (None, "", [], {}):
+            continue
+        text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+        yield f"  {paint(f'{label:<11}', 'dim')}{clean(text, 2000)}"
+        label = ""
+
+
+def _agent(record: Record) -> str:
+    parts = [str(record.get(key)) for key in ("agent", "model") if record.get(key)]
+    ends = ("exit_code", "signal", "cause", "failure_class")
+    parts += [f"{key.replace('_', ' ')} {record[key]}" for key in ends if record.get(key) not in (None, "")]
+    return ", ".join(parts)
+
+
+def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
+    ok = gate.get("ok")
+    result = "ok" if ok else "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
+    lasted = took(records.number(gate.get("duration_sec")))
+    line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {lasted}"
+    yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
+    if not ok and gate.get("output"):
+        yield from _indented(clean_block(str(gate["output"]), bound))
+
+
+def _changes(loop: Loop, record: Record, paint: Paint) -> Iterator[str]:
+    """git's own summary where both ends are known, else the journal's list of files."""
+    stat = _diff_stat(loop.workspace, record)
+    if stat:
+        yield f"  {paint('changes', 'dim')}"
+        yield from _indented(clean_block(stat))
+    else:
+        yield from _field("changed", record.get("changed_files"), paint)
+
+
+def _diff_stat(workspace: str, record: Record) -> str:
+    before, after = record.get("head_before"), record.get("checkpoint") or record.get("head_after")
+    if not all(isinstance(end, str) and end and not end.startswith("-") for end in (before, after)):
+        return ""
+    import subprocess  # the only command that asks git
+
+    argv = [
+        "git",
+        "-C",
+        workspace,
+        "--no-optional-locks",
+        "diff",
+        "--no-ext-diff",
+        "--stat",
+        f"{before}",
+        f"{after}",
+        "--",
+    ]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=GIT_TIMEOUT_SEC, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace").rstrip() if done.returncode == 0 else ""
+
+
+def _text(label: str, path: str, bound: int, paint: Paint) -> Iterator[str]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(4 * bound)
+            whole = file.read(1) == b""
+    except OSError:
+        return
+    text = clean_block(data.decode("utf-8", "replace"), bound)
+    yield f"  {paint(label, 'dim')} {clean(path)}"
+    yield from _indented(text)
+    if not whole or len(data.decode("utf-8", "replace")) > bound:
+        yield paint("    (cut; --full shows more)", "dim")
+
+
+def _indented(text: str) -> Iterator[str]:
+    yield from (f"    {line}".rstrip() for line in text.rstrip().split("\n"))
+
+
+def _prompts(loop: Loop, record: Record) -> list[str]:
+    """The prompt files of an iteration, in the order of the runs."""
+    directory, prefix = os.path.join(loop.state_dir, "prompts"), f"{record['iteration']:06d}-"
+    try:
+        names = [name for name in os.listdir(directory) if name.startswith(prefix)]
+    except OSError:
+        return []
+    roles = ("planner", "executor", "reviewer")
+
+    def order(name: str) -> tuple[int, str]:
+        role = name[len(prefix) :].partition(".")[0].partition("-")[0]
+        return (roles.index(role) if role in roles else len(roles), name)
+
+    return [os.path.join(directory, name) for name in sorted(names, key=order)]
+
+
+def _directories(loop: Loop, record: Record) -> list[str]:
+    """The directories of an iteration's agent runs that are still kept, in their order."""
+    from codex_self_iter.cli.logs import runs
+
+    found = runs(os.path.join(loop.state_dir, "logs", "runs"))
+    return [one.path for one in found if one.iteration == record["iteration"] and "-gate" not in one.name]
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

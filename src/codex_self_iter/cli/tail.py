@@ -1,0 +1,100 @@
+"""Reading growing files in bounded memory: lines of any length, holes, truncation, deletion."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+__all__ = ["CUT", "GrowingFile"]
+
+CHUNK = 256 * 1024
+MAX_LINE = 8 * 1024 * 1024
+"""Longer lines are cut. Agents put a command's whole output into one event: more than 1 MiB was seen."""
+CUT = "[…]"
+
+
+class GrowingFile:
+    """A file that an agent appends to and that the output cap may shorten or punch a hole into."""
+
+    def __init__(self, path: str) -> None:
+        """Nothing is opened yet; the file need not exist."""
+        self.path = path
+        self._fd = -1
+        self._offset = 0
+        self._line: list[bytes] = []
+        self._held = 0
+        self._dropped = 0
+
+    def close(self) -> None:
+        """Close the file; it can be read again from where it was."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def lines(self) -> list[str]:
+        """The next whole lines, at most about CHUNK bytes of them; [] when there is nothing new.
+
+        Raises OSError for anything but a missing file.
+        """
+        data = self.chunk()
+        while data and b"\n" not in data:  # a long line: go on until its end, so that "nothing new" stays []
+            self._hold(data)
+            data = self.chunk()
+        *whole, rest = data.split(b"\n")
+        lines = [self._take(part) for part in whole]
+        self._hold(rest)
+        return lines
+
+    def rest(self) -> list[str]:
+        """The unfinished last line, at the end of the stream."""
+        return [self._take(b"")] if self._held or self._dropped else []
+
+    def chunk(self) -> bytes:
+        """The next bytes as they are, b"" when there are none yet. A hole is left out and marked."""
+        if not self._open():
+            return b""
+        size = os.fstat(self._fd).st_size
+        if size < self._offset:
+            self._offset = 0
+            return f"{CUT} the output was cut here by its cap\n".encode()
+        gap = self._hole(size)
+        if gap:
+            self._offset += gap
+            return f"\n{CUT} {gap} bytes were dropped here by the output cap\n".encode()
+        data = os.pread(self._fd, CHUNK, self._offset)
+        self._offset += len(data)
+        return data
+
+    def _open(self) -> bool:
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _hole(self, size: int) -> int:
+        """Length of the hole at the offset, 0 when there is data (or no way to know)."""
+        if self._offset >= size or not hasattr(os, "SEEK_DATA"):
+            return 0
+        try:
+            data = os.lseek(self._fd, self._offset, os.SEEK_DATA)
+        except OSError as error:
+            return size - self._offset if error.errno == errno.ENXIO else 0  # a hole up to the end
+        return data - self._offset
+
+    def _hold(self, part: bytes) -> None:
+        room = MAX_LINE - self._held
+        kept = part[:room] if room > 0 else b""
+        self._dropped += len(part) - len(kept)
+        self._held += len(kept)
+        if kept:
+            self._line.append(kept)
+
+    def _take(self, part: bytes) -> str:
+        self._hold(part)
+        text = b"".join(self._line).decode("utf-8", "replace")
+        if self._dropped:
+            text += f" {CUT} {self._dropped} bytes of this line are not shown"
+        self._line, self._held, self._dropped = [], 0, 0
+        return text

@@ -1,0 +1,73 @@
+"""What a loop has spent, and whether it may go on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from codex_self_iter.core.model import Usage
+from codex_self_iter.core.policy import BudgetPolicy
+from codex_self_iter.core.state import Spent
+
+__all__ = ["add", "exceeded", "notices"]
+
+DAY_SEC = 86_400
+
+
+def today(spent: Spent, now: float) -> Spent:
+    """The same account with the day's figures cleared when the UTC day has changed."""
+    day = int(now // DAY_SEC)
+    if day == spent.day:
+        return spent
+    kept = tuple(name for name in spent.noticed if not name.endswith("_per_day"))
+    return dataclasses.replace(spent, day=day, day_tokens=0, day_cost_usd=0.0, day_hours=0.0, noticed=kept)
+
+
+def add(spent: Spent, usage: Usage | None, duration_sec: float, now: float) -> Spent:
+    """Add one run. Unknown usage adds its time only: nothing is made up."""
+    spent = today(spent, now)
+    tokens = usage.total_tokens if usage else 0
+    cost = (usage.cost_usd or 0.0) if usage else 0.0
+    hours = duration_sec / 3600.0
+    return dataclasses.replace(
+        spent,
+        tokens=spent.tokens + tokens,
+        cost_usd=spent.cost_usd + cost,
+        hours=spent.hours + hours,
+        day_tokens=spent.day_tokens + tokens,
+        day_cost_usd=spent.day_cost_usd + cost,
+        day_hours=spent.day_hours + hours,
+    )
+
+
+def _shares(spent: Spent, budget: BudgetPolicy) -> list[tuple[str, float, float]]:
+    """(name, used, bound) of every bound that is set."""
+    rows = [
+        ("max_tokens", float(spent.tokens), float(budget.max_tokens)),
+        ("max_cost_usd", spent.cost_usd, budget.max_cost_usd),
+        ("max_hours", spent.hours, budget.max_hours),
+        ("max_tokens_per_day", float(spent.day_tokens), float(budget.max_tokens_per_day)),
+        ("max_cost_usd_per_day", spent.day_cost_usd, budget.max_cost_usd_per_day),
+        ("max_hours_per_day", spent.day_hours, budget.max_hours_per_day),
+    ]
+    return [row for row in rows if row[2] > 0]
+
+
+def exceeded(spent: Spent, budget: BudgetPolicy, now: float) -> str:
+    """Say which bound is spent, or ""."""
+    for name, used, bound in _shares(today(spent, now), budget):
+        if used >= bound:
+            return f"budget spent: [budget] {name} = {bound:g}, used {used:.6g}"
+    return ""
+
+
+def notices(spent: Spent, budget: BudgetPolicy) -> tuple[Spent, tuple[str, ...]]:
+    """Notices that are due (a share of `notice_at` reached for the first time), and the account that remembers them."""
+    texts: list[str] = []
+    names: list[str] = []
+    for name, used, bound in _shares(spent, budget):
+        if used >= budget.notice_at * bound and name not in spent.noticed:
+            names.append(name)
+            texts.append(f"{100 * used / bound:.0f} % of [budget] {name} = {bound:g} is used")
+    if not names:
+        return spent, ()
+    return dataclasses.replace(spent, noticed=(*spent.noticed, *names)), tuple(texts)

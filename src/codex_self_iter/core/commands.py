@@ -1,0 +1,135 @@
+"""What to do: the outputs of `decide`, executed by the supervisor in order.
+
+`Persist` and `Journal` are durable when they return; what follows them may rely on it. A command that cannot be
+carried out (disk full) blocks those behind it until it can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from codex_self_iter.core.model import Role, State
+from codex_self_iter.core.state import OpenRun, Wait
+
+__all__ = [
+    "Abort",
+    "Command",
+    "Exit",
+    "Journal",
+    "Keep",
+    "Log",
+    "Notify",
+    "Persist",
+    "Prepare",
+    "RunGates",
+    "ShareLimit",
+    "StartRun",
+    "TakeMessages",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Persist:
+    """Write the state that `decide` returned to `runtime.json`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Journal:
+    """Append one line to the journal."""
+
+    record: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepare:
+    """Read the inputs of the next run (plan, task, inbox, work tree); answer with `Prepared`."""
+
+    role: Role
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TakeMessages:
+    """Move these messages from the inbox to `inbox/done/`."""
+
+    iteration: int
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StartRun:
+    """Build the prompt and start the agent; answer with `RunEnded`."""
+
+    run: OpenRun
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Abort:
+    """End what is running (run or gates); its end is reported as usual."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunGates:
+    """Run the verification commands; answer with `GatesEnded`."""
+
+    iteration: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keep:
+    """Commit what the iteration changed and keep a checkpoint; answer with `Kept`."""
+
+    iteration: int
+    commit: bool
+    checkpoint: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShareLimit:
+    """Tell the other loops of this supervisor that an account is limited."""
+
+    account: str
+    wait: Wait
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Notify:
+    """Tell the person (log, `[notify] command`)."""
+
+    event: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Log:
+    """Write a log event with fields."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Exit:
+    """The loop has ended: write the report and leave."""
+
+    code: int
+    state: State
+    reason: str
+
+
+Command = (
+    Persist
+    | Journal
+    | Prepare
+    | TakeMessages
+    | StartRun
+    | Abort
+    | RunGates
+    | Keep
+    | ShareLimit
+    | Notify
+    | Log
+    | Exit
+)

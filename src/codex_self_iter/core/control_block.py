@@ -1,0 +1,303 @@
+"""Reading the agent's final structured answer.
+
+Two formats are understood, wherever the last one ends wins:
+
+    JSON        one object, bare or in a code fence, with the fields of FIELDS
+    labels      NEXT_GOAL: … STOP: … SUMMARY: … REASON: … EVIDENCE: … COMPLETED: …   in any order
+
+A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true. Everything else has
+a safe default (nothing is completed, nothing stops). A block that stands in the prompt with the same text before
+it is an echo of the prompt and never an answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+__all__ = [
+    "FIELDS",
+    "SCHEMA",
+    "ControlBlock",
+    "ParseError",
+    "parse",
+    "promised",
+    "read_json_object",
+    "to_bool",
+    "to_text",
+]
+
+FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
+
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": list(FIELDS),
+    "properties": {
+        "summary": {"type": "string", "description": "What this iteration did, in one or two sentences."},
+        "next_goal": {"type": "string", "description": "What the next iteration is to do."},
+        "stop": {"type": "boolean", "description": "True only when a person must act before work can go on."},
+        "reason": {"type": "string", "description": "Why to stop, or why to go on."},
+        "evidence": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Commands run and what they showed, files changed, commits made.",
+        },
+        "completed": {
+            "type": "boolean",
+            "description": "True only when everything asked for is done and checked.",
+        },
+    },
+}
+"""JSON schema of the control block; obeys the strict rules of structured outputs (all required, nothing more)."""
+
+MAX_CANDIDATES = 2_000
+MAX_DEPTH = 8
+"""Nested lists that become lines; what is deeper stays JSON."""
+MAX_TEXT = 20_000
+"""Longest text kept of one field, in characters."""
+ECHO_CONTEXT = 40
+"""Characters before a block that must agree with the prompt for it to be an echo."""
+
+_LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED)"
+_LINE_LABEL = re.compile(rf"^[ \t>*_`#-]*{_LABEL}[*_`]*[ \t]*:[*_`]*", re.MULTILINE)
+_INLINE_LABEL = re.compile(rf"(?<![\w]){_LABEL}[*_`]*[ \t]*:")
+_OBJECT = re.compile(r"\{\s*\"")
+_TRUE = frozenset({"true", "yes", "y", "1", "on", "done"})
+_FALSE = frozenset({"false", "no", "n", "0", "off", "none", "null", ""})
+
+
+class ParseError(ValueError):
+    """There is no valid control block; the message tells the agent what was wrong."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ControlBlock:
+    """The agent's answer, coerced."""
+
+    summary: str = ""
+    next_goal: str = ""
+    stop: bool = False
+    reason: str = ""
+    evidence: tuple[str, ...] = ()
+    completed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON value."""
+        return dataclasses.asdict(self) | {"evidence": list(self.evidence)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ControlBlock:
+        """Read `to_json`'s value."""
+        return cls(**{**data, "evidence": tuple(data.get("evidence", ()))})
+
+
+def to_bool(value: Any) -> bool | None:
+    """Coerce what agents write for a boolean; None when it means neither."""
+    if value is None:
+        return False
+    if isinstance(value, bool | int | float):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().strip("`*_.\"'").casefold()
+        if word in _TRUE:
+            return True
+        if word in _FALSE:
+            return False
+    return None
+
+
+def to_text(value: Any, depth: int = 0) -> str:
+    """Coerce what agents write for a text: lists become lines, everything else JSON. Bounded, always valid UTF-8."""
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple) and depth < MAX_DEPTH:
+        return "\n".join(filter(None, (to_text(item, depth + 1) for item in value)))[:MAX_TEXT]
+    if not isinstance(value, str):
+        try:
+            value = json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            return "(nested too deeply)"
+    # A lone surrogate can be in no file and in no prompt.
+    return str(value).strip()[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
+
+
+def _to_list(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(text for text in map(to_text, value) if text)[:200]
+    text = to_text(value)
+    lines = (re.sub(r"^[-*•]\s+", "", line.strip()) for line in text.splitlines())
+    return tuple(line for line in lines if line and line.casefold() not in {"none", "null", "[]", "n/a"})[
+        :200
+    ]
+
+
+def _coerce(fields: Mapping[str, Any]) -> ControlBlock:
+    """Build a block from raw values. Raises ParseError naming the field that is missing or wrong."""
+    stop, completed = to_bool(fields.get("stop")), to_bool(fields.get("completed"))
+    for name, value in (("stop", stop), ("completed", completed)):
+        if value is None:
+            raise ParseError(f'"{name}" must be true or false, not {to_text(fields.get(name))[:80]!r}')
+    next_goal = to_text(fields.get("next_goal"))
+    if next_goal.casefold() in {"none", "null", "n/a"}:
+        next_goal = ""
+    if not (stop or completed):
+        if "stop" not in fields:
+            raise ParseError('"stop" is missing')
+        if not next_goal:
+            raise ParseError(
+                '"next_goal" is missing or empty although neither "stop" nor "completed" is true'
+            )
+    return ControlBlock(
+        summary=to_text(fields.get("summary")),
+        next_goal=next_goal,
+        stop=bool(stop),
+        reason=to_text(fields.get("reason")),
+        evidence=_to_list(fields.get("evidence")),
+        completed=bool(completed),
+    )
+
+
+def _is_echo(text: str, start: int, end: int, prompt: str) -> bool:
+    """True when the same text, with the same words before it, stands in the prompt."""
+    block = text[start:end].strip()
+    before = " ".join(text[max(0, start - 400) : start].split())[-ECHO_CONTEXT:]
+    if not before:
+        return False  # nothing but the block itself: an answer, even if the task spells out what to answer
+    at = prompt.find(block)
+    while at != -1:
+        if " ".join(prompt[max(0, at - 400) : at].split())[-ECHO_CONTEXT:] == before:
+            return True
+        at = prompt.find(block, at + 1)
+    return False
+
+
+def _json_objects(
+    text: str, wanted: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield (start, end, object) of the wanted JSON objects, last one first."""
+    decoder = json.JSONDecoder()
+    starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
+    for start in reversed(starts):
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and wanted(value):
+            yield start, end, value
+
+
+class Labelled(NamedTuple):
+    """A labelled block: its rank among blocks, where it starts, its last line ends and it ends, its values."""
+
+    rank: int
+    start: int
+    end: int
+    limit: int
+    fields: dict[str, Any]
+
+
+def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> Iterator[Labelled]:
+    """Yield the labelled blocks of a region. A label that repeats starts a new block.
+
+    The last value of a block has no end of its own, so the rank among other blocks is its last label's place,
+    and its end, for telling an echo, that of the label's line.
+    """
+    blocks: list[list[re.Match[str]]] = []
+    for match in pattern.finditer(text, region[0], region[1]):
+        if not blocks or match["key"] in {earlier["key"] for earlier in blocks[-1]}:
+            blocks.append([])
+        blocks[-1].append(match)
+    del blocks[:-MAX_CANDIDATES]
+    for index, labels in enumerate(blocks):
+        limit = blocks[index + 1][0].start() if index + 1 < len(blocks) else region[1]
+        ends = [label.start() for label in labels[1:]] + [limit]
+        fields: dict[str, Any] = {}
+        for label, end in zip(labels, ends, strict=True):
+            value = text[label.end() : end].strip()
+            if label["key"] in {"STOP", "COMPLETED"}:
+                value = value.split("\n", 1)[0].strip()
+            fields[label["key"].lower()] = value
+        line_end = text.find("\n", labels[-1].end(), limit)
+        yield Labelled(
+            labels[-1].start(), labels[0].start(), limit if line_end < 0 else line_end, limit, fields
+        )
+
+
+def _labelled_blocks(text: str) -> list[Labelled]:
+    """Blocks with a label on each line; where a line's label stands alone, blocks that go on within the line."""
+    lined = list(_labelled(text, _LINE_LABEL, (0, len(text))))
+    found = [block for block in lined if len(block.fields) > 1]
+    regions = [(0, lined[0].start if lined else len(text))]
+    regions += [(block.start, block.limit) for block in lined if len(block.fields) == 1]
+    for region in regions:
+        found += [block for block in _labelled(text, _INLINE_LABEL, region) if len(block.fields) > 1]
+    return found
+
+
+def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
+    """Everything that looks like a block, the last one first."""
+    wanted = set(FIELDS)
+    # An object inside another ends before it: sorted by end, the whole comes before its parts.
+    found = [
+        (end, start, end, fields)
+        for start, end, fields in _json_objects(text, lambda v: len(wanted & v.keys()) > 1)
+    ]
+    found += [(block.rank, block.start, block.end, block.fields) for block in _labelled_blocks(text)]
+    return [
+        (start, end, fields)
+        for _, start, end, fields in sorted(found, key=lambda block: (-block[0], block[1]))
+    ]
+
+
+def parse(text: str, prompt: str = "") -> ControlBlock:
+    """Return the last valid control block of `text`.
+
+    Args:
+        text: the agent's final message, or the end of its output.
+        prompt: what the agent was sent; blocks echoed from it do not count.
+
+    Raises:
+        ParseError: there is none; says what was wrong with the last candidate.
+    """
+    problem = "no control block was found at the end of the answer"
+    echoes = 0
+    for start, end, fields in _candidates(text):
+        if prompt and _is_echo(text, start, end, prompt):
+            echoes += 1
+            continue
+        try:
+            return _coerce(fields)
+        except ParseError as error:
+            if not problem.startswith("the last"):
+                problem = f"the last control block is not valid: {error}"
+    if echoes:
+        problem += "; the only blocks in it repeat the prompt"
+    elif not text.strip():
+        problem = "the agent printed nothing"
+    raise ParseError(problem)
+
+
+def read_json_object(text: str, required: str) -> dict[str, Any]:
+    """Return the last JSON object of `text` that has the key `required`. Raises ParseError."""
+    for _, _, value in sorted(_json_objects(text, lambda v: required in v), key=lambda o: (-o[1], o[0])):
+        return value
+    raise ParseError(f'no JSON object with "{required}" was found at the end of the answer')
+
+
+def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> bool:
+    """True when the promise word stands alone on a line of the answer, or as a word in the block's summary.
+
+    A line that the prompt already has after the same words is an echo.
+    """
+    if not word:
+        return False
+    if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", block.summary):
+        return True
+    for match in re.finditer(rf"^[ \t]*{re.escape(word)}[ \t]*\r?$", text, re.MULTILINE):
+        if not (prompt and _is_echo(text, match.start(), match.end(), prompt)):
+            return True
+    return False

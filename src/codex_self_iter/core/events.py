@@ -1,0 +1,216 @@
+"""What happened: the inputs of `decide`. Plain frozen values; times come separately as a `Moment`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from codex_self_iter.core.model import AgentReport, GateResult, RunOutcome
+from codex_self_iter.core.state import Message, Wait
+
+__all__ = [
+    "Block",
+    "Boot",
+    "Edited",
+    "Event",
+    "GatesEnded",
+    "GoalSet",
+    "Kept",
+    "LimitSeen",
+    "Moment",
+    "Pause",
+    "PolicyChanged",
+    "Prepared",
+    "Resume",
+    "RunEnded",
+    "Steer",
+    "Stop",
+    "Tick",
+    "Unblock",
+    "Unstop",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """When something happened.
+
+    Attributes:
+        wall: Unix seconds, may jump; up: boot-time clock (seconds since boot, goes on in suspend);
+        boot_id: which boot `up` belongs to; u: a random number in [0, 1) for jitter.
+    """
+
+    wall: float
+    up: float
+    boot_id: str
+    u: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Boot:
+    """The supervisor has started and looked for what the last one left.
+
+    `trace` tells about the open run, if there is one: "adopted" (its end will be reported), "none" (it never
+    started) or "gone" (it was ended, or vanished without a record).
+    """
+
+    trace: str = "none"
+    paused: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; a wait may be over."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """The inputs of the next run were read. `gate_files` maps path to fingerprint."""
+
+    messages: tuple[Message, ...] = ()
+    head: str = ""
+    gate_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run has ended and nothing of it is left.
+
+    `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it never started).
+    """
+
+    run_id: str
+    outcome: RunOutcome
+    report: AgentReport
+    prompt: str = ""
+    changed: bool | None = None
+    changed_files: tuple[str, ...] = ()
+    head: str = ""
+    change_note: str = ""
+    gate_files: Mapping[str, str] | None = None
+    plan_open: int = 0
+    plan_total: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GatesEnded:
+    """The verification commands have ended. `aborted`: we ended them; they will run again."""
+
+    results: tuple[GateResult, ...]
+    aborted: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kept:
+    """The iteration's result was committed and kept as a checkpoint (ids may be "")."""
+
+    commit: str = ""
+    checkpoint: str = ""
+    head: str = ""
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stop:
+    """Somebody wants the loop to end: now, or after the open iteration."""
+
+    reason: str
+    after_iteration: bool = False
+    exit_code: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unstop:
+    """The request to stop after the iteration was taken back."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pause:
+    """Start no new iteration; with `now`, end the running run as well."""
+
+    reason: str
+    now: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on after a pause."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Steer:
+    """A message has arrived in the inbox; with `now`, the running run is ended for it."""
+
+    now: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GoalSet:
+    """A person replaced the current goal."""
+
+    goal: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edited:
+    """Plan or task changed. `ticks_only`: nothing but checkboxes; `in_run`: while an agent was working."""
+
+    what: str
+    added: int
+    removed: int
+    ticks_only: bool = False
+    in_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """A condition forbids new runs (name: plan, disk, storage)."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unblock:
+    """The condition is over."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LimitSeen:
+    """Another loop found an account to be limited."""
+
+    account: str
+    wait: Wait
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyChanged:
+    """The configuration was reloaded; the new policy is already in force."""
+
+    changes: tuple[str, ...] = ()
+
+
+Event = (
+    Boot
+    | Tick
+    | Prepared
+    | RunEnded
+    | GatesEnded
+    | Kept
+    | Stop
+    | Unstop
+    | Pause
+    | Resume
+    | Steer
+    | GoalSet
+    | Edited
+    | Block
+    | Unblock
+    | LimitSeen
+    | PolicyChanged
+)
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,276 @@
+"""The plan: a Markdown file with checkboxes, read without a Markdown library.
+
+What counts as an item: a list line (`-`, `*`, `+`, `1.`, `1)`) whose text starts with `[ ]`, `[x]` or
+`[X]`, at any depth, as on a forge's web page. What does not: anything inside a fenced code block or an HTML
+comment, an indented code block outside a list, a link such as `[x](page)`, a checkbox without text.
+
+Blocks of shell commands (fences marked sh, bash, shell or console) belong to the item above them, up to the
+next item, the next heading or ruler, or a plain list line that is no deeper than the item. They may be
+indented or not.
+
+Pure, and light to import (`status` reads it): standard library only, no dataclasses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["Block", "Item", "Plan", "content_hash", "find_again", "parse_plan", "plan_progress", "tick"]
+
+SHELLS = {
+    "sh": "sh",
+    "shell": "sh",
+    "console": "console",
+    "shell-session": "console",
+    "bash": "bash",
+}
+"""First word of a fence's info string -> what reads the block. Every other fence is text."""
+
+_BULLET = r"(?:[-*+]|[0-9]{1,9}[.)])"
+_ITEM = re.compile(rf"([ \t]*){_BULLET}[ \t]+\[([ \txX])\][ \t]+(\S.*)")
+_LIST_LINE = re.compile(rf"([ \t]*){_BULLET}(?:[ \t]|$)")
+_FENCE = re.compile(rf"([ \t]*)(?:{_BULLET}[ \t]+)?(`{{3,}}|~{{3,}})(.*)")
+_SECTION = re.compile(r" {0,3}(?:#{1,6}(?:[ \t]|$)|=+[ \t]*$|(?:[-*_][ \t]*){3,}$|-{2,}[ \t]*$)")
+
+
+class Block(NamedTuple):
+    """A fenced block of shell commands.
+
+    `shell` is "sh", "bash" or "console"; `script` is the block's text without the fence's indentation;
+    `line` is the line of the opening fence, counted from 1; `closed` is False when the file ended before
+    the fence did.
+    """
+
+    shell: str
+    script: str
+    line: int
+    closed: bool
+
+    @property
+    def commands(self) -> str:
+        """What is to be run: the script, or for a console block the lines after its `$ ` prompts."""
+        return _prompted(self.script) if self.shell == "console" else self.script
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to run: no lines, or comments only."""
+        lines = (line.strip() for line in self.commands.split("\n"))
+        return all(not line or line.startswith("#") for line in lines)
+
+
+class Item(NamedTuple):
+    """One checkbox.
+
+    `text` is the rest of its line; `line` counts from 1; `ticked` is its state; `depth` is the column of
+    the list marker (tabs to multiples of four); `mark` is the index in the plan's text of the character
+    between the brackets.
+    """
+
+    text: str
+    line: int
+    ticked: bool
+    depth: int
+    mark: int
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def runnable(self) -> tuple[Block, ...]:
+        """The blocks that have commands in them."""
+        return tuple(block for block in self.blocks if not block.empty)
+
+
+class Plan(NamedTuple):
+    """All items of a plan in the order of the file."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def done(self) -> int:
+        """Number of ticked items."""
+        return sum(item.ticked for item in self.items)
+
+    @property
+    def total(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    def children(self, item: Item) -> tuple[Item, ...]:
+        """The items nested under this one, at every depth."""
+        below = self.items[self.items.index(item) + 1 :]
+        end = next((n for n, other in enumerate(below) if other.depth <= item.depth), len(below))
+        return below[:end]
+
+    def next_open(self) -> Item | None:
+        """The item to work on now: the first open one, save that an item which has no commands of its own and
+        open items under it waits for those."""
+        for item in self.items:
+            if not item.ticked and (item.runnable or all(child.ticked for child in self.children(item))):
+                return item
+        return None
+
+
+def parse_plan(text: str) -> Plan:
+    """Read a plan. Never raises; a text without checkboxes gives an empty plan."""
+    return Plan(tuple(_Reader().read(text)))
+
+
+def plan_progress(text: str) -> tuple[int, int, str | None]:
+    """(ticked, all, text of the last ticked item in the order of the file) for `status`."""
+    plan = parse_plan(text)
+    ticked = [item.text for item in plan.items if item.ticked]
+    return len(ticked), plan.total, ticked[-1] if ticked else None
+
+
+def tick(text: str, item: Item) -> str:
+    """The text with this item ticked: exactly one character differs. A ticked item changes nothing.
+
+    Raises ValueError when the text has no checkbox at the item's place: it was edited since it was parsed.
+    """
+    box = text[item.mark - 1 : item.mark + 2]
+    if len(box) != 3 or box[0] != "[" or box[1] not in " \txX" or box[2] != "]":
+        raise ValueError(f"the plan changed: no checkbox at line {item.line} ({item.text})")
+    if box[1] in "xX":
+        return text
+    return f"{text[: item.mark]}x{text[item.mark + 1 :]}"
+
+
+def find_again(old: Plan, item: Item, new: Plan) -> Item | None:
+    """An item of the old plan in a newer reading of it: the one with the same text, or None.
+
+    Of several with the same text it is the same one by count; if their number changed, the one nearest to
+    the old line.
+    """
+    before = [other.line for other in old.items if other.text == item.text]
+    now = [other for other in new.items if other.text == item.text]
+    if len(before) == len(now) and item.line in before:
+        return now[before.index(item.line)]
+    return min(now, key=lambda other: abs(other.line - item.line), default=None)
+
+
+def content_hash(text: str) -> str:
+    """16 hexadecimal digits that change when the text does."""
+    from hashlib import blake2b  # kept out of the import: `status` does not need it
+
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """(index of the line's first character, line without its end). Only a newline ends a line: what editors
+    count."""
+    start = 1 if text.startswith("\ufeff") else 0
+    for line in text[start:].split("\n"):
+        yield start, line.removesuffix("\r")
+        start += len(line) + 1
+
+
+def _column(indent: str) -> int:
+    return len(indent.expandtabs(4))
+
+
+def _prompted(script: str) -> str:
+    """The commands of a console block: `$ command`, with `> ` lines going on after a backslash; the rest is
+    output."""
+    commands: list[str] = []
+    goes_on = False
+    for line in script.splitlines():
+        if goes_on:
+            command = line.removeprefix("> ")
+        elif line.startswith("$ "):
+            command = line[2:]
+        else:
+            continue
+        commands.append(command)
+        goes_on = command.endswith("\\")
+    return "".join(f"{command}\n" for command in commands)
+
+
+class _OpenFence:
+    """A fenced code block whose end has not been seen yet."""
+
+    def __init__(self, line: int, match: re.Match[str]) -> None:
+        self.line = line
+        self.indent = match[1]
+        self.mark = match[2]
+        words = match[3].split()
+        self.shell = SHELLS.get(words[0].lower()) if words else None
+        self.body: list[str] = []
+
+    def ends_at(self, line: str) -> bool:
+        stripped = line.strip(" \t")
+        return len(stripped) >= len(self.mark) and set(stripped) == {self.mark[0]}
+
+    def add(self, line: str) -> None:
+        spaces = len(line) - len(line.lstrip(" \t"))
+        self.body.append(line[min(spaces, len(self.indent)) :])
+
+    def block(self, closed: bool) -> Block | None:
+        if self.shell is None:
+            return None
+        return Block(self.shell, "".join(f"{line}\n" for line in self.body), self.line, closed)
+
+
+class _Reader:
+    """One pass over the lines. `item` is the item that a block of commands would belong to."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.item: int | None = None
+        self.fence: _OpenFence | None = None
+        self.in_comment = False
+        self.in_list = False
+        self.after_blank = True
+
+    def read(self, text: str) -> list[Item]:
+        for number, (start, line) in enumerate(_lines(text), 1):
+            if self.fence is not None:
+                self._inside_fence(line)
+            elif self.in_comment:
+                self.in_comment = "-->" not in line
+            else:
+                self._outside(number, start, line)
+            self.after_blank = not line.strip()
+        if self.fence is not None:
+            self._keep(self.fence.block(closed=False))
+        return self.items
+
+    def _inside_fence(self, line: str) -> None:
+        assert self.fence is not None
+        if self.fence.ends_at(line):
+            self._keep(self.fence.block(closed=True))
+            self.fence = None
+        else:
+            self.fence.add(line)
+
+    def _keep(self, block: Block | None) -> None:
+        if block is not None and self.item is not None:
+            owner = self.items[self.item]
+            self.items[self.item] = owner._replace(blocks=(*owner.blocks, block))
+
+    def _outside(self, number: int, start: int, line: str) -> None:
+        content = line.lstrip(" \t")
+        indent = _column(line[: len(line) - len(content)])
+        if indent >= 4 and not self.in_list:
+            return  # an indented code block
+        fence = _FENCE.fullmatch(line)
+        if fence and not (fence[2][0] == "`" and "`" in fence[3]):
+            self.fence = _OpenFence(number, fence)
+        elif content.startswith("<!--"):
+            self.in_comment = "-->" not in content
+        elif _SECTION.match(line):
+            self.item, self.in_list = None, False
+        else:
+            self._list_line(number, start, line, indent)
+
+    def _list_line(self, number: int, start: int, line: str, indent: int) -> None:
+        if match := _ITEM.fullmatch(line):
+            item = Item(match[3].rstrip(), number, match[2] in "xX", indent, start + match.start(2))
+            self.items.append(item)
+            self.item, self.in_list = len(self.items) - 1, True
+        elif _LIST_LINE.match(line):
+            self.in_list = True
+            if self.item is not None and indent <= self.items[self.item].depth:
+                self.item = None
+        elif line and indent == 0 and self.after_blank:
+            self.in_list = False  # a new paragraph: what is indented after it is code

@@ -1,0 +1,223 @@
+"""The text of every prompt. User content goes in verbatim; nothing in it is interpreted.
+
+Nothing in the template itself can be read as an answer: the control block is described, never shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codex_self_iter.core.model import Role
+
+__all__ = ["PLANNER_SCHEMA", "REVIEWER_SCHEMA", "PromptInputs", "build", "history_text"]
+
+HISTORY_BYTES = 12_000
+"""Bound of the history section; with `history_tail` lines at most."""
+FEEDBACK_BYTES = 24_000
+
+PLANNER_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["objective", "execution_prompt", "done_if", "stop", "rationale"],
+    "properties": {
+        "objective": {"type": "string"},
+        "execution_prompt": {"type": "string"},
+        "done_if": {"type": "string"},
+        "stop": {"type": "boolean"},
+        "rationale": {"type": "string"},
+    },
+}
+REVIEWER_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["continue", "confidence", "next_focus", "reason"],
+    "properties": {
+        "continue": {"type": "boolean"},
+        "confidence": {"type": "number"},
+        "next_focus": {"type": "string"},
+        "reason": {"type": "string"},
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PromptInputs:
+    """Everything a prompt is built from.
+
+    Attributes:
+        history: the last journal lines, oldest first.
+        commit: who commits: "agent", "supervisor" or "none".
+        planner: the planner's answer (executor and reviewer); block, gates, changed_files: the executor's result
+            (reviewer only).
+    """
+
+    role: Role
+    iteration: int
+    plan: str
+    task: str = ""
+    goal: str = ""
+    history: Sequence[Mapping[str, Any]] = ()
+    feedback: str = ""
+    messages: Sequence[str] = ()
+    circling: str = ""
+    promise: str = ""
+    gates: Sequence[str] = ()
+    commit: str = "none"
+    hint: str = ""
+    planner: Mapping[str, Any] | None = None
+    block: Mapping[str, Any] | None = None
+    gate_results: Sequence[Mapping[str, Any]] = ()
+    changed_files: Sequence[str] = ()
+
+
+def _cut(text: str, limit: int) -> str:
+    """Keep head and tail of a text within `limit` bytes of UTF-8."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return text
+    half = limit // 2
+    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
+    return f"{head}\n[… {len(data) - 2 * half} bytes left out …]\n{tail}"
+
+
+def history_text(lines: Sequence[Mapping[str, Any]], limit: int = HISTORY_BYTES) -> str:
+    """One paragraph an iteration, oldest first; the oldest are left out beyond `limit` bytes."""
+    rows: list[str] = []
+    used = 0
+    for line in reversed(lines):
+        summary = str(line.get("summary") or line.get("error") or "(no summary)")
+        row = f"- Iteration {line.get('iteration')} ({line.get('verdict')}): {_cut(summary, 1_500)}"
+        gates = line.get("gates") or ()
+        failed = [
+            str(gate.get("command")) for gate in gates if isinstance(gate, Mapping) and not gate.get("ok")
+        ]
+        if failed:
+            row += f" Gates that failed: {', '.join(failed)}."
+        used += len(row.encode("utf-8", "replace"))
+        if used > limit:
+            break
+        rows.append(row)
+    return "\n".join(reversed(rows))
+
+
+def _section(title: str, text: str) -> str:
+    return f"# {title}\n\n{text.strip(chr(10))}\n" if text.strip() else ""
+
+
+_INTRO = {
+    Role.EXECUTOR: "You are working in a repository, one iteration at a time, without a person at the keyboard. "
+    "This is iteration {n}. Do the current goal now, as far as one iteration can carry it, and leave the "
+    "workspace in a working state. Do not ask questions: decide, and say what you decided.",
+    Role.PLANNER: "You plan one iteration of work in a repository; you change nothing yourself. This is iteration {n}. "
+    "Look at the task, the plan, the history and the workspace, choose the most valuable next step, and write the "
+    "prompt for the agent that will carry it out.",
+    Role.REVIEWER: "You review one iteration of work in a repository; you change nothing yourself. This is iteration "
+    "{n}. Check in the workspace what was really done. Believe files and commands, not claims.",
+}
+
+_COMMIT = {
+    "agent": "Commit your work with clear messages before you answer.",
+    "supervisor": "Do not commit: the supervisor commits what you change.",
+    "none": "",
+}
+
+
+def _answer_executor(inputs: PromptInputs) -> str:
+    gates = ""
+    if inputs.gates:
+        listed = "".join(f"\n- `{command}`" for command in inputs.gates)
+        gates = f"\n\nBefore a completion is believed, these commands are run and must succeed:{listed}"
+    promise = ""
+    if inputs.promise:
+        promise = (
+            f'\n\nThe word "{inputs.promise}" in the summary means the same as "completed" being true: write it only '
+            "when everything is done."
+        )
+    return (
+        "End your answer with a control block: one JSON object and nothing after it, with exactly these fields.\n\n"
+        "- summary (string): what this iteration did\n"
+        "- next_goal (string): what the next iteration is to do\n"
+        "- stop (boolean): true only when a person must act before work can go on\n"
+        "- reason (string): why to stop, or why to go on\n"
+        "- evidence (list of strings): commands run and what they showed, files changed\n"
+        "- completed (boolean): true only when everything in task and plan is done and checked"
+        f"{promise}{gates}"
+    )
+
+
+_ANSWER_PLANNER = (
+    "End your answer with one JSON object and nothing after it, with exactly these fields.\n\n"
+    "- objective (string): the step, in one sentence\n"
+    "- execution_prompt (string): complete instructions for the agent that carries it out\n"
+    "- done_if (string): how to tell that the step is done\n"
+    "- stop (boolean): true when there is nothing useful to do now\n"
+    "- rationale (string): why this step, or why there is nothing to do"
+)
+_ANSWER_REVIEWER = (
+    "End your answer with one JSON object and nothing after it, with exactly these fields.\n\n"
+    "- continue (boolean): true when there is more to do\n"
+    "- confidence (number from 0 to 1): how sure you are\n"
+    "- next_focus (string): what the next iteration should do\n"
+    "- reason (string): what you checked and what you found"
+)
+
+
+def _review_material(inputs: PromptInputs) -> str:
+    parts: list[str] = []
+    if inputs.block is not None:
+        parts.append("The agent reported:\n" + _quoted(inputs.block))
+    for gate in inputs.gate_results:
+        state = "passed" if gate.get("ok") else f"FAILED (exit code {gate.get('exit_code')})"
+        parts.append(
+            f"Gate `{gate.get('command')}`: {state}\n{_cut(str(gate.get('output') or ''), 4_000)}".strip()
+        )
+    if inputs.changed_files:
+        parts.append("Changed files:\n" + "\n".join(f"- {path}" for path in inputs.changed_files[:200]))
+    return "\n\n".join(parts)
+
+
+def _quoted(data: Mapping[str, Any]) -> str:
+    """Fields as a list, not as JSON: a repeated prompt must not look like an answer."""
+    return "\n".join(f"- {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items())
+
+
+def build(inputs: PromptInputs) -> str:
+    """Return the whole prompt of one run."""
+    role = inputs.role
+    planned = inputs.planner or {}
+    messages = "\n\n".join(f"{index}. {text}" for index, text in enumerate(inputs.messages, 1))
+    answer = {Role.PLANNER: _ANSWER_PLANNER, Role.REVIEWER: _ANSWER_REVIEWER}.get(role) or _answer_executor(
+        inputs
+    )
+    goal = inputs.goal or "Start with the first open item of the plan."
+    sections = [
+        _INTRO[role].format(n=inputs.iteration) + "\n",
+        _section("Task", inputs.task),
+        _section("Plan", inputs.plan),
+        _section("Current goal", goal),
+        _section("Messages from the person in charge (new; they come before the plan)", messages),
+        _section("What failed last time", _cut(inputs.feedback, FEEDBACK_BYTES)),
+        _section("Warning: going in circles", inputs.circling),
+        _section("History of the last iterations", history_text(inputs.history)),
+        _section(
+            "Instructions from the planner", str(planned.get("execution_prompt") or "") if planned else ""
+        ),
+        _section("The step is done if", str(planned.get("done_if") or "") if planned else ""),
+        _section("What is to be reviewed", _review_material(inputs)) if role is Role.REVIEWER else "",
+        _section("Commits", _COMMIT.get(inputs.commit, "")) if role is Role.EXECUTOR else "",
+        _section("Hint", inputs.hint),
+        _section("How to answer", answer),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def circling_text(goal: str) -> str:
+    """What an iteration is told before the loop gives up."""
+    return (
+        "The last iterations asked for the same thing or changed nothing. This is the last iteration before the loop "
+        "gives up. Do not repeat what was tried. Find out why it did not work and take another way; if a person "
+        f"must decide something, say so and set stop. The goal so far: {goal}"
+    )

@@ -1,0 +1,313 @@
+"""The state of one loop: frozen values that round-trip through plain JSON (`runtime.json`).
+
+`LoopState` is everything that must survive. Nothing in it is derived from the outside world's present (whether a
+STOP file exists, whether the disk is full): that is told by events after every start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from codex_self_iter.core.control_block import ControlBlock
+from codex_self_iter.core.model import Failure, GateResult, Role, State, Usage
+
+__all__ = [
+    "Counters",
+    "Ended",
+    "Ending",
+    "Iteration",
+    "LoopState",
+    "Message",
+    "OpenRun",
+    "Session",
+    "Spent",
+    "Step",
+    "Wait",
+    "from_json",
+    "to_json",
+]
+
+SCHEMA = 1
+"""Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
+
+T = TypeVar("T")
+
+
+class Step(enum.StrEnum):
+    """Where an open iteration is."""
+
+    RUN = "run"
+    """An agent run is on, or about to start."""
+    VERIFY = "verify"
+    """The gates are running."""
+    KEEP = "keep"
+    """The result is being committed and kept as a checkpoint."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """A wait with an end that survives a restart.
+
+    Attributes:
+        kind: error, limit, auth, no_change, planner_stop, continue_false.
+        until: wall time of the end, for people and for after a reboot.
+        length: seconds from its start; a restart never waits longer than this.
+        up_until: the end on the boot-time clock of `boot_id`: exact while the machine is up, whatever the wall
+            clock does.
+    """
+
+    kind: str
+    until: float
+    length: float
+    reason: str
+    up_until: float
+    boot_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counters:
+    """Everything that is counted across iterations.
+
+    Attributes:
+        failures: failed iterations in a row, of any class: the exponent of the backoff.
+        agent_errors: the same, agent faults only: compared with `max_consecutive_errors`.
+        auth_errors: the same, authentication and configuration faults only.
+        no_change: iterations in a row without progress.
+        confirmations: passing completion claims in a row.
+        gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
+        cooldowns: planner stops or `continue=false` in a row.
+    """
+
+    failures: int = 0
+    agent_errors: int = 0
+    auth_errors: int = 0
+    no_change: int = 0
+    confirmations: int = 0
+    gate_repeats: int = 0
+    gate_print: str = ""
+    cooldowns: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    """One message from `inbox/`, by file name."""
+
+    name: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that was started, or is about to be: persisted before the spawn."""
+
+    run_id: str
+    role: Role
+    agent: str
+    account: str
+    attempt: int
+    label: str
+    """Name of its directory under `logs/runs/`."""
+    started_at: float
+    session_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """A finished run of the open iteration, for the journal."""
+
+    run_id: str
+    role: Role
+    agent: str
+    label: str
+    exit_code: int | None
+    signal: int | None
+    cause: str
+    duration_sec: float
+    model: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Iteration:
+    """The open iteration. What a crash between its steps needs to go on at the step, not at the start."""
+
+    number: int
+    goal: str
+    started_at: float
+    step: Step = Step.RUN
+    run: OpenRun | None = None
+    ended: tuple[Ended, ...] = ()
+    messages: tuple[Message, ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
+    head_before: str = ""
+    warned: bool = False
+    planner: dict[str, Any] | None = None
+    block: ControlBlock | None = None
+    claim: bool = False
+    reviewer: dict[str, Any] | None = None
+    gates: tuple[GateResult, ...] = ()
+    gates_ran: bool = False
+    gate_flaw: str = ""
+    changed: bool | None = None
+    changed_files: tuple[str, ...] = ()
+    head_after: str = ""
+    change_note: str = ""
+    plan_open: int = 0
+    plan_total: int = 0
+    usage: Usage | None = None
+    refused: tuple[str, ...] = ()
+    commit: str = ""
+    checkpoint: str = ""
+    keep_error: str = ""
+    failure: Failure | None = None
+    failure_verdict: str = ""
+    orphaned: bool = False
+    """The run ended with the supervisor that had started it: nobody's fault, nothing to wait for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """A thread that may be resumed, and what it has used so far (cumulative)."""
+
+    session_id: str
+    turns: int
+    started_at: float
+    tokens: int
+    thread_usage: Usage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spent:
+    """What the loop has used: in all, and on the UTC day `day` (days since 1970)."""
+
+    tokens: int = 0
+    cost_usd: float = 0.0
+    hours: float = 0.0
+    day: int = 0
+    day_tokens: int = 0
+    day_cost_usd: float = 0.0
+    day_hours: float = 0.0
+    noticed: tuple[str, ...] = ()
+    """Bounds whose notice was already given."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ending:
+    """What is to happen once the running run has been ended: kind is stop, steer, pause or term."""
+
+    kind: str
+    reason: str
+    exit_code: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoopState:
+    """Everything about a loop that must survive.
+
+    Attributes:
+        iteration: the last number given out; numbers go on for ever.
+        goal: what the next iteration is to do ("" = start from the plan).
+        state, since, reason: as in `status.json`.
+        open: the iteration in progress, or None between iterations.
+        preparing: True while the inputs of the next run are being read.
+        after_iteration: the request to stop once the open iteration has ended, or None.
+        ending: what to do when the run that is being ended has ended.
+        paused, pause_reason: a PAUSE file is there.
+        blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
+        carried: messages whose run did no work; they go into the next prompt.
+        feedback: what failed last time, for the next prompt.
+        goals: normalised goals, oldest first.
+        paused_up: boot-time clock at which the pause began.
+        goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
+        limits: account -> the wait until it may be used again.
+        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the last run.
+        run_iterations: iterations begun since this supervisor started.
+    """
+
+    loop_id: str
+    iteration: int = 0
+    goal: str = ""
+    state: State = State.STARTING
+    since: float = 0.0
+    reason: str = ""
+    counters: Counters = Counters()
+    wait: Wait | None = None
+    open: Iteration | None = None
+    preparing: bool = False
+    after_iteration: Ending | None = None
+    ending: Ending | None = None
+    paused: bool = False
+    blocked_by: dict[str, str] = dataclasses.field(default_factory=dict)
+    paused_up: float = 0.0
+    goal_set: str = ""
+    carried: tuple[Message, ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
+    feedback: str = ""
+    goals: tuple[str, ...] = ()
+    warned: bool = False
+    limits: dict[str, Wait] = dataclasses.field(default_factory=dict)
+    sessions: dict[str, Session] = dataclasses.field(default_factory=dict)
+    spent: Spent = Spent()
+    gate_baseline: dict[str, str] | None = None
+    gate_seen: dict[str, str] | None = None
+    run_iterations: int = 0
+    last: dict[str, Any] | None = None
+    exit_code: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True once the loop has ended (an exit code was decided)."""
+        return self.exit_code is not None
+
+
+def to_json(state: LoopState) -> dict[str, Any]:
+    """The plain JSON value of a state, with its schema version."""
+    return {"schema": SCHEMA, **dataclasses.asdict(state)}
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """Rebuild a value of the annotated type. Raises TypeError, ValueError or KeyError for anything foreign."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _build(next(arg for arg in typing.get_args(kind) if arg is not types.NoneType), value)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"expected a list, not {type(value).__name__}")
+        return tuple(_build(typing.get_args(kind)[0], item) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, not {type(value).__name__}")
+        inner = typing.get_args(kind)[1]
+        return {str(key): _build(inner, item) for key, item in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return from_json(kind, value)
+    if isinstance(kind, type) and issubclass(kind, enum.StrEnum):
+        return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, str, bool) and type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
+    """Rebuild a dataclass of this module from its plain JSON value; unknown keys are ignored, missing ones default.
+
+    Raises TypeError, ValueError or KeyError when the value cannot be one.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"expected an object, not {type(data).__name__}")
+    if kind not in _HINTS:
+        _HINTS[kind] = typing.get_type_hints(kind)
+    hints = _HINTS[kind]
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: _build(hints[name], data[name]) for name in names if name in data})

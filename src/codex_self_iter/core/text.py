@@ -1,0 +1,91 @@
+"""Text as people may safely see it: bounded, and without control characters. Pure.
+
+What an agent prints reaches a terminal through here. An escape sequence could retitle the terminal, rewrite
+what stands above it or hide what follows, so none gets through.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["age", "clean", "clean_block", "cut", "money", "shorten", "size", "tokens", "took"]
+
+_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
+    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC: titles, links, clipboard
+    r"|\x1b[ -/]*[0-~]"  # two-character escapes, among them RIS (reset)
+)
+_BAD = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
+_BAD |= {0x7F: "␡"} | dict.fromkeys(range(0x80, 0xA0), "�")
+# Bidirectional overrides make a line read otherwise than it is; lone surrogates cannot be printed at all.
+_BAD |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029), "�")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def clean_block(text: str, limit: int = 65536) -> str:
+    """Neutralise `text`, keep its line breaks, bound it to about `limit` characters."""
+    cut = len(text) > limit
+    text = _SEQUENCE.sub("", text[:limit])
+    if "\r" in text:  # a progress bar redraws its line: what stood there last is what people saw
+        text = "\n".join(_last_drawn(line) for line in text.split("\n"))
+    text = _SURROGATE.sub("�", text.translate(_BAD))
+    return text + " […]" if cut else text
+
+
+def _last_drawn(line: str) -> str:
+    parts = [part for part in line.split("\r") if part]
+    return parts[-1] if parts else ""
+
+
+def clean(text: str, limit: int = 4096) -> str:
+    """Neutralise `text` and make one line of it."""
+    return clean_block(text, limit).replace("\n", " ").replace("\t", " ")
+
+
+def shorten(text: str, width: int) -> str:
+    """One clean line of at most `width` characters, single-spaced."""
+    return cut(" ".join(clean(text).split()), width)
+
+
+def cut(text: str, width: int) -> str:
+    """One clean line of at most `width` characters, its spaces kept."""
+    line = clean(text)
+    return line if len(line) <= width else line[: max(0, width - 1)] + "…"
+
+
+def age(seconds: float) -> str:
+    """A duration as people say it: `7 s`, `12 m 05 s`, `3 h 07 m`, `2 d 04 h`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def took(seconds: float) -> str:
+    """A duration that is over: like `age`, but short ones keep a decimal, `0.4 s`."""
+    return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else age(seconds)
+
+
+def size(num_bytes: float) -> str:
+    """A size in decimal units: `12 kB`, `1.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if num_bytes >= 10 or unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def tokens(count: float) -> str:
+    """A number of tokens: `830`, `12.3k`, `4.1M`."""
+    if count < 1000:
+        return f"{count:.0f}"
+    return f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1_000_000:.1f}M"
+
+
+def money(usd: float) -> str:
+    """US dollars; small amounts keep their cents visible."""
+    return f"${usd:.4f}" if 0 < usd < 0.01 else f"${usd:.2f}"

@@ -1,0 +1,63 @@
+"""Configuration: the border at which flags, environment and files become frozen values.
+
+types      the kinds of value, each with the words that say what is allowed
+schema     every key: kind, default, meaning
+model      Settings: all keys, and where each value came from
+tree       walking the schema by key
+tomlfile   a file's values and lines
+environment  variables and flags as layers
+rules      what keys mean for each other
+report     errors in words
+load       layers -> Settings
+paths      Settings -> the files and directories of a loop
+example    config.example.toml and the JSON schema
+"""
+
+from codex_self_iter.settings.load import CONFIG_NAME, find_config, load, load_directory
+from codex_self_iter.settings.model import Settings
+from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
+from codex_self_iter.settings.report import ConfigError, Problem
+from codex_self_iter.settings.schema import (
+    AgentSettings,
+    AgentsSettings,
+    BudgetSettings,
+    GitSettings,
+    LogSettings,
+    NotifySettings,
+    OutputSettings,
+    PoolSettings,
+    Price,
+    RolesSettings,
+    ServiceSettings,
+    VerifySettings,
+    WorkspaceEntry,
+)
+from codex_self_iter.settings.types import AGENT_NAMES, EVENTS
+
+__all__ = [
+    "AGENT_NAMES",
+    "CONFIG_NAME",
+    "EVENTS",
+    "AgentSettings",
+    "AgentsSettings",
+    "BudgetSettings",
+    "ConfigError",
+    "GitSettings",
+    "LogSettings",
+    "NotifySettings",
+    "OutputSettings",
+    "PoolSettings",
+    "Price",
+    "Problem",
+    "ResolvedPaths",
+    "RolesSettings",
+    "ServiceSettings",
+    "Settings",
+    "VerifySettings",
+    "WorkspaceEntry",
+    "find_config",
+    "load",
+    "load_directory",
+    "resolve_paths",
+    "validate_workspace",
+]

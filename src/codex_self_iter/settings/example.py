@@ -1,0 +1,113 @@
+"""config.example.toml and the JSON schema, both made from the schema so that they cannot differ from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from codex_self_iter.settings.model import Settings
+from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
+from codex_self_iter.settings.tree import fields_of
+
+__all__ = ["example_toml", "json_schema", "toml_value", "uncommented"]
+
+_HEAD = """\
+# codex-self-iter: every configuration key with its default.
+#
+# Save it as codex-self-iter.toml in the workspace, or name it with --config. A flag wins over a variable,
+# that over this file, this file over the default. Variables are named CODEX_SELF_ITER_MAX_ITERATIONS or, in
+# a table, CODEX_SELF_ITER_VERIFY__COMMANDS='["make test"]'. Durations are seconds. Lines that begin with #
+# and no space are examples of tables that are empty by default: take the # away to use them.
+"""
+
+_TAIL = """\
+# Prices, in US dollars per million tokens, by the model's name as the agent reports it.
+#[prices."name-of-a-model"]
+#input_per_mtok = 1.0
+#cached_input_per_mtok = 0.1
+#output_per_mtok = 4.0
+#as_of = "2026-01-31"
+
+# Several loops in one supervisor: path, name, priority, and any key of a loop that differs from those above.
+#[[workspaces]]
+#path = "../first-repository"
+#name = "first"
+#priority = 0
+#max_iterations = 50
+#[workspaces.verify]
+#commands = ["make test"]
+#[[workspaces]]
+#path = "../second-repository"
+"""
+
+
+def example_toml() -> str:
+    """The text of config.example.toml."""
+    lines = [_HEAD]
+    lines += _scalars(Settings, Settings())
+    for name, field in fields_of(Settings).items():
+        table = getattr(Settings(), name)
+        if isinstance(table, BaseModel):
+            lines += ["", f"# {_sentence(field.description)}", f"[{name}]", *_scalars(type(table), table)]
+            lines += _adapters() if isinstance(table, AgentsSettings) else []
+    return "\n".join([*lines, "", _TAIL])
+
+
+def uncommented(text: str) -> str:
+    """The example with its commented tables in use."""
+    return re.sub(r"^#(?=[^ #\n])", "", text, flags=re.MULTILINE)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration file, with every description and default."""
+    schema = Settings.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it, in one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{_key(key)} = {toml_value(below)}" for key, below in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(toml_value, value))}]"
+    # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is
+    return json.dumps(str(value) if value is not None else "", ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_value(name)
+
+
+def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterator[str]:
+    """A comment and a line for each key that is no table and has a default to show."""
+    for name, field in fields_of(model).items():
+        value = getattr(table, name.replace("-", "_"))
+        if isinstance(value, BaseModel) or name in ("prices", "workspaces"):
+            continue
+        yield f"# {_sentence(field.description)}"
+        yield f"{mark}{name} = {toml_value(value)}"
+
+
+def _adapters() -> Iterator[str]:
+    """The first adapter's table in full, then the names of the others: they have the same keys."""
+    first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
+    yield from ("", f"# A table for each adapter: {', '.join((first, *others))}. All have the same keys.")
+    yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
+    for name in others:
+        yield f"#[agents.{name}]"
+
+
+def _sentence(text: str | None) -> str:
+    """A description in one line."""
+    return " ".join((text or "").split())

@@ -1,0 +1,120 @@
+"""The files and directories of one loop: resolved, and checked before anything is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from codex_self_iter.errors import UsageError
+from codex_self_iter.settings.model import Settings
+
+__all__ = ["ResolvedPaths", "resolve_paths", "validate_workspace"]
+
+_INIT = "`codex-self-iter init` writes one"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResolvedPaths:
+    """Absolute paths of one loop. `workspace` and `state_dir` have no symbolic links in them; `task` and
+    `plan` keep theirs, so that the replacement of a link is seen. `task` need not exist."""
+
+    workspace: Path
+    task: Path
+    plan: Path
+    state_dir: Path
+
+
+def resolve_paths(settings: Settings) -> ResolvedPaths:
+    """The paths as configured; nothing is checked."""
+    workspace = settings.workspace_path
+    return ResolvedPaths(
+        workspace=workspace,
+        task=Path(os.path.abspath(workspace / settings.task_file.expanduser())),
+        plan=Path(os.path.abspath(workspace / settings.plan_file.expanduser())),
+        state_dir=Path(os.path.realpath(workspace / settings.state_dir.expanduser())),
+    )
+
+
+def validate_workspace(settings: Settings) -> ResolvedPaths:
+    """Check workspace, plan, task and state directory. Raises UsageError that lists everything wrong."""
+    paths = resolve_paths(settings)
+    flaws = list(_workspace_flaws(paths.workspace))
+    if not flaws:
+        flaws += _plan_flaws(paths.plan)
+        flaws += _task_flaws(paths.task)
+        flaws += _state_flaws(paths)
+    if flaws:
+        raise UsageError("\n".join(flaws))
+    return paths
+
+
+def _workspace_flaws(path: Path) -> Iterator[str]:
+    mode = _mode(path)
+    if mode is None:
+        yield f"workspace {path} does not exist; name an existing directory with --workspace"
+    elif not stat.S_ISDIR(mode):
+        yield f"workspace {path} is not a directory; name a directory with --workspace"
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        yield f"workspace {path} cannot be written by this user; mend its permissions (chmod, chown)"
+
+
+def _plan_flaws(path: Path) -> Iterator[str]:
+    if _mode(path) is None:
+        link = " (it is a symbolic link to nothing)" if path.is_symlink() else ""
+        yield f"plan file {path} does not exist{link}; {_INIT}, or name another with --plan-file"
+        return
+    text, flaw = _read(path)
+    if flaw:
+        yield f"plan file {path} {flaw}"
+    elif not text.strip():
+        yield f"plan file {path} is empty; write down what is to be done, such as `- [ ] first item`"
+
+
+def _task_flaws(path: Path) -> Iterator[str]:
+    if _mode(path) is not None:
+        _, flaw = _read(path)
+        if flaw:
+            yield f"task file {path} {flaw}"
+
+
+def _state_flaws(paths: ResolvedPaths) -> Iterator[str]:
+    state = paths.state_dir
+    if state == paths.workspace or state in paths.workspace.parents:
+        yield f"state directory {state} is the workspace or above it; give it its own (state_dir)"
+    elif ".git" in state.parts:
+        yield f"state directory {state} is inside git's own directory; choose another (state_dir)"
+    mode = _mode(state)
+    if mode is not None and not stat.S_ISDIR(mode):
+        yield f"state directory {state} is not a directory; move that file away or set state_dir"
+    elif mode is not None and not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        yield f"state directory {state} cannot be written by this user; mend its permissions (chmod, chown)"
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """The text, or why it cannot be read and what to do. Never waits on a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return "", "is not a plain file; replace it by a text file"
+            data = file.read()
+    except IsADirectoryError:
+        return "", "is a directory; replace it by a text file"
+    except OSError as error:
+        return "", f"cannot be read ({error.strerror}); mend its permissions (chmod, chown)"
+    try:
+        return data.decode("utf-8-sig"), ""
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return "", f"is not UTF-8 (line {line}, byte 0x{data[error.start]:02x}); save it as UTF-8"
+
+
+def _mode(path: Path) -> int | None:
+    """The file type that a path leads to, or None when there is nothing (or nothing that we may see)."""
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,105 @@
+"""What keys mean for each other: checks that need more than one value."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from codex_self_iter.settings.model import KeyPath, Settings
+
+__all__ = ["RESERVED_NAMES", "Breach", "breaches"]
+
+Breach = tuple[tuple[KeyPath, ...], str]
+"""The keys that do not go together (the first is the one to report) and the message."""
+
+RESERVED_NAMES = frozenset(
+    {
+        ".gitignore",
+        "PAUSE",
+        "inbox",
+        "logs",
+        "prompts",
+        "quarantine",
+        "report.md",
+        "run.lock",
+        "runtime.json",
+        "runtime.json.1",
+        "runtime.json.tmp",
+        "status.json",
+    }
+)
+"""Files of the state directory that have their own meaning."""
+
+
+def breaches(settings: Settings) -> Iterator[Breach]:
+    """Every rule that these settings break."""
+    yield from _backoff(settings)
+    yield from _names(settings)
+    yield from _agents(settings)
+    yield from _entries(settings)
+
+
+def _backoff(settings: Settings) -> Iterator[Breach]:
+    if settings.backoff_max_sec < settings.backoff_base_sec:
+        base, most = settings.backoff_base_sec, settings.backoff_max_sec
+        text = f"must be at least backoff_base_sec ({base:g}), not {most:g}"
+        yield (("backoff_max_sec",), ("backoff_base_sec",)), text
+
+
+def _names(settings: Settings) -> Iterator[Breach]:
+    names = ("stop_file_name", "global_stop_file_name", "lock_file_name")
+    for one, other in itertools.combinations(names, 2):
+        if getattr(settings, one) == getattr(settings, other):
+            yield ((other,), (one,)), f"must differ from {one}: both are {getattr(settings, one)!r}"
+    for name in ("stop_file_name", "lock_file_name"):
+        if getattr(settings, name) in RESERVED_NAMES:
+            yield (
+                ((name,),),
+                f"{getattr(settings, name)!r} is a file of the state directory with its own meaning",
+            )
+    if settings.plan_file == settings.task_file:
+        yield (
+            (("plan_file",), ("task_file",)),
+            f"must differ from task_file: both are {str(settings.plan_file)!r}",
+        )
+
+
+def _agents(settings: Settings) -> Iterator[Breach]:
+    if settings.agent_command_template or "command" not in settings.agent_names():
+        return
+    keys: list[KeyPath] = [
+        ("agent",),
+        ("agents", "order"),
+        *(("roles", r) for r in ("planner", "executor", "reviewer")),
+    ]
+    values = [
+        settings.agent,
+        settings.agents.order,
+        settings.roles.planner,
+        settings.roles.executor,
+        settings.roles.reviewer,
+    ]
+    for key, value in zip(keys, values, strict=True):
+        if value == "command" or (isinstance(value, tuple) and "command" in value):
+            text = 'names the adapter "command", which needs agent_command_template'
+            yield (key, ("agent_command_template",)), text
+
+
+def _entries(settings: Settings) -> Iterator[Breach]:
+    paths: dict[str, int] = {}
+    names: dict[str, int] = {}
+    for index, entry in enumerate(settings.workspaces):
+        key: KeyPath = ("workspaces", index)
+        path = str(settings.entry_path(entry))
+        if path in paths:
+            yield ((*key, "path"),), f"is the same directory as that of workspaces[{paths[path]}]: {path}"
+        if entry.name and entry.name in names:
+            yield ((*key, "name"),), f"is the same as that of workspaces[{names[entry.name]}]: {entry.name!r}"
+        paths.setdefault(path, index)
+        names.setdefault(entry.name, index)
+        if entry.name and not _is_loop_name(entry.name):
+            yield ((*key, "name"),), "must be printable, without / and not starting with - or ."
+
+
+def _is_loop_name(name: str) -> bool:
+    return name.isprintable() and "/" not in name and name[0] not in "-." and name == name.strip()

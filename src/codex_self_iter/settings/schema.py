@@ -1,0 +1,378 @@
+"""Every configuration key: its kind, its default and, in the text under it, what it means.
+
+The texts are part of the program: `config schema`, config.example.toml and the reference show them.
+Constructing one of these models reads nothing from the surroundings; `load` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+from codex_self_iter.settings.types import (
+    AgentChoice,
+    AgentList,
+    Allowed,
+    Amount,
+    ArgList,
+    AtLeastOne,
+    CommitMode,
+    Count,
+    Date,
+    EnvTable,
+    EventList,
+    FileName,
+    Integer,
+    LogLevel,
+    Money,
+    NoChangeGate,
+    OptionalAgent,
+    PathText,
+    PoolTable,
+    Seconds,
+    Share,
+    Switch,
+    Template,
+    Text,
+    TextList,
+    freeze,
+)
+
+__all__ = [
+    "AgentSettings",
+    "AgentsSettings",
+    "BudgetSettings",
+    "GitSettings",
+    "LogSettings",
+    "LoopFields",
+    "NotifySettings",
+    "OutputSettings",
+    "PoolSettings",
+    "Price",
+    "RolesSettings",
+    "ServiceSettings",
+    "Table",
+    "VerifySettings",
+    "WorkspaceEntry",
+]
+
+
+class Table(BaseModel):
+    """Base of every table: frozen, unknown keys refused, the text under a field is its description."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class VerifySettings(Table):
+    """Gates: what must succeed before "completed" is believed."""
+
+    commands: TextList = ()
+    """Commands that must all exit 0 before a completion is believed."""
+    timeout_sec: Seconds = 1800
+    """Longest time for one gate; 0 = no limit."""
+    confirmations: Count = 0
+    """How many more iterations must agree that the work is complete."""
+    every_iteration: Switch = False
+    """Run the gates after every iteration, not only when one claims completion."""
+    gate_files: TextList = ()
+    """Globs of files that belong to the gates: a completion is void when the agent changed one."""
+    require_plan_done: Switch = False
+    """Refuse a completion while the plan has open checkboxes."""
+
+
+class BudgetSettings(Table):
+    """What may be spent; 0 = no limit. A spent budget ends the loop with exit code 4."""
+
+    max_tokens: Count = 0
+    """Tokens (input and output) of the whole loop."""
+    max_cost_usd: Money = 0
+    """US dollars of the whole loop, where the cost is known."""
+    max_hours: Money = 0
+    """Hours of agent runs of the whole loop."""
+    max_tokens_per_day: Count = 0
+    """Tokens in one day (UTC)."""
+    max_cost_usd_per_day: Money = 0
+    """US dollars in one day (UTC)."""
+    max_hours_per_day: Money = 0
+    """Hours of agent runs in one day (UTC)."""
+    notice_at: Share = 0.8
+    """Share of a budget at which a notice is given; 0 = none."""
+
+
+class OutputSettings(Table):
+    """Caps and retention of what is kept on disk; 0 = no limit."""
+
+    max_run_mb: Amount = 64
+    """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept."""
+    keep_runs: Count = 200
+    """How many agent runs' files are kept."""
+    keep_days: Amount = 30
+    """How many days an agent run's files are kept."""
+    max_state_mb: Amount = 2048
+    """Size of the whole state directory, in MiB, above which the oldest runs go."""
+    log_max_mb: Amount = 10
+    """Size at which the supervisor's own log is rotated, in MiB."""
+    log_files: AtLeastOne = 5
+    """How many files of the supervisor's own log are kept."""
+
+
+class PoolSettings(Table):
+    """How many agent runs one supervisor may have alive at once."""
+
+    max_agents: AtLeastOne = 2
+    """Agent runs alive at once, over all loops."""
+    max_memory_mb: Count = 0
+    """Memory of all agent trees together, in MiB, above which none is started; 0 = no limit."""
+    per_agent: PoolTable = Field(default_factory=dict)
+    """The same bound for single adapters, such as { codex = 1 }."""
+
+
+class GitSettings(Table):
+    """What the supervisor does with git."""
+
+    commit: CommitMode = "none"
+    """Who commits an iteration's changes: "none", "supervisor" (also true) or "agent"."""
+    no_verify: Switch = False
+    """Skip the repository's commit hooks in the supervisor's commits."""
+    timeout_sec: Seconds = 60
+    """Longest time for one git command; 0 = no limit."""
+    checkpoints: Switch = True
+    """Keep each iteration's result under refs/codex-self-iter/."""
+    checkpoint_keep: Count = 200
+    """How many checkpoints are kept; 0 = all."""
+    checkpoint_keep_days: Amount = 30
+    """How many days checkpoints are kept; 0 = for ever."""
+    checkpoint_max_file_mb: Amount = 10
+    """Untracked files above this size, in MiB, are listed but not kept; 0 = keep all."""
+
+
+class RolesSettings(Table):
+    """Which adapter works in which role when `mode = "roles"`; "" = the same as `agent`."""
+
+    planner: OptionalAgent = ""
+    """Adapter of the planner."""
+    executor: OptionalAgent = ""
+    """Adapter of the executor."""
+    reviewer: OptionalAgent = ""
+    """Adapter of the reviewer."""
+
+
+class AgentSettings(Table):
+    """How one kind of agent is called."""
+
+    binary: Text = ""
+    """Program to start; "" = look on PATH and in the common places."""
+    model: Text = ""
+    """Model to ask for; "" = the agent's own default."""
+    effort: Text = ""
+    """Reasoning effort to ask for; "" = the agent's own default."""
+    home: Text = ""
+    """The agent's own configuration directory; "" = its default."""
+    args: ArgList = ()
+    """Arguments added to those that the adapter gives."""
+    env: EnvTable = Field(default_factory=dict)
+    """Environment variables added for this agent."""
+    pass_env: TextList = ()
+    """Variables of our environment that are handed on even if they look like secrets."""
+    resume: Switch = False
+    """Go on in one conversation instead of starting a fresh one each iteration."""
+    resume_max_turns: Count = 20
+    """Iterations after which a resumed conversation is replaced by a fresh one; 0 = never."""
+    resume_max_tokens: Count = 0
+    """Tokens after which it is replaced; 0 = never."""
+    resume_max_hours: Money = 24
+    """Age in hours after which it is replaced; 0 = never."""
+    account: Text = ""
+    """Name of the account that limits belong to; "" = one for each adapter and home."""
+
+
+class AgentsSettings(Table):
+    """The agents: the order of preference, and a table for each adapter."""
+
+    order: AgentList = ()
+    """Adapters in order of preference; the next takes over while one is limited or broken."""
+    codex: AgentSettings = Field(default_factory=AgentSettings)
+    """The codex adapter."""
+    claude: AgentSettings = Field(default_factory=AgentSettings)
+    """The claude adapter."""
+    gemini: AgentSettings = Field(default_factory=AgentSettings)
+    """The gemini adapter."""
+    opencode: AgentSettings = Field(default_factory=AgentSettings)
+    """The opencode adapter."""
+    command: AgentSettings = Field(default_factory=AgentSettings)
+    """The adapter of `agent_command_template`."""
+    plan_shell: AgentSettings = Field(default_factory=AgentSettings, alias="plan-shell")
+    """The embedded plan-shell adapter."""
+
+    def get(self, name: str) -> AgentSettings:
+        """The table of one adapter. Raises KeyError for a name that is no adapter's."""
+        field = name.replace("-", "_")
+        if field == "order" or field not in type(self).model_fields:
+            raise KeyError(name)
+        table: AgentSettings = getattr(self, field)
+        return table
+
+
+class Price(Table):
+    """The price of one model, in US dollars per million tokens, on a date."""
+
+    input_per_mtok: Money
+    """Input tokens that were not cached."""
+    cached_input_per_mtok: Money | None = None
+    """Cached input tokens; left out = as input."""
+    output_per_mtok: Money
+    """Output tokens."""
+    as_of: Date = ""
+    """Day on which these prices were right."""
+
+
+class NotifySettings(Table):
+    """Who is told when something happens."""
+
+    command: TextList = ()
+    """Program and arguments; it gets one JSON object on standard input."""
+    events: EventList = ("blocked", "completed", "stagnated", "crashed", "budget")
+    """What it is told about."""
+
+
+class ServiceSettings(Table):
+    """How a service stops."""
+
+    on_stop: Annotated[Literal["end", "finish"], Allowed('one of "end", "finish"')] = "end"
+    """On SIGTERM: "end" the running agent, or let it "finish" its iteration."""
+    finish_timeout_sec: Seconds = 3600
+    """Longest wait for "finish"."""
+
+
+class LogSettings(Table):
+    """The supervisor's own log."""
+
+    level: LogLevel = "info"
+    """Least severe level that is written."""
+    format: Annotated[Literal["auto", "console", "json"], Allowed('one of "auto", "console", "json"')] = (
+        "auto"
+    )
+    """"auto" is "console" on a terminal and "json" elsewhere."""
+
+
+class WorkspaceEntry(BaseModel):
+    """One loop of many: its path, and any field or table of a loop that differs from the file's own."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    path: PathText
+    """The workspace; a relative path counts from the directory of the configuration file."""
+    name: Text = ""
+    """Name in `status` and the like; "" = the directory's name."""
+    priority: Integer = 0
+    """A loop with a higher number gets a free place in the pool first."""
+
+    @property
+    def overrides(self) -> Mapping[str, Any]:
+        """The keys that differ for this loop, as written."""
+        return self.__pydantic_extra__ or {}
+
+
+Prices = Annotated[Mapping[str, Price], AfterValidator(freeze), PlainSerializer(lambda value: dict(value))]
+
+
+class LoopFields(Table):
+    """The keys of one loop: all but those that belong to the supervisor as a whole."""
+
+    workspace: PathText = Path(".")
+    """Directory in which the agent works; a relative path counts from the current directory."""
+    task_file: PathText = Path("TASK.md")
+    """What is wanted, in your words (may be missing); relative to the workspace."""
+    plan_file: PathText = Path("plan.md")
+    """The plan that the agent follows; relative to the workspace."""
+    state_dir: PathText = Path(".codex-self-iter")
+    """State directory; relative to the workspace."""
+    mode: Annotated[Literal["goal", "roles"], Allowed('one of "goal", "roles"')] = "goal"
+    """"goal": one agent run an iteration; "roles": planner, executor and reviewer."""
+    agent: AgentChoice = "auto"
+    """Adapter; "auto" takes agent_command_template if set, else an installed one (never plan-shell)."""
+    agent_mode: Annotated[Literal["safe", "bypass"], Allowed('one of "safe", "bypass"')] = "safe"
+    """"safe": the agent's own sandbox is on; "bypass": no sandbox, no questions."""
+    agent_command_template: Template = ""
+    """Command of your own agent, with {prompt_file} and, if wanted, {workspace}; no shell."""
+    max_iterations: Count = 0
+    """Iterations of this run after which the loop stops; 0 = no limit."""
+    max_stagnation: Count = 12
+    """Equal goals, or iterations without progress, in a row that end the loop; 0 = off."""
+    command_timeout_sec: Seconds = 7200
+    """Longest agent run; 0 = no limit."""
+    idle_timeout_sec: Seconds = 1800
+    """Longest time without output, CPU use or file change of an agent run; 0 = off."""
+    kill_grace_sec: Seconds = 10
+    """Time between asking an agent run to end and killing it."""
+    memory_limit_mb: Count = 0
+    """Memory of a whole agent tree, in MiB, at which it is ended; 0 = off."""
+    min_free_disk_mb: Count = 256
+    """Free disk, in MiB, below which no agent is started; 0 = off."""
+    max_consecutive_errors: Count = 10
+    """Agent faults in a row that end the loop; 0 = off."""
+    on_orphan: Annotated[Literal["adopt", "kill"], Allowed('one of "adopt", "kill"')] = "adopt"
+    """An agent run left by a supervisor that died: "adopt" it, or "kill" it and start anew."""
+    stop_file_name: FileName = "STOP"
+    """Sentinel inside the state directory that stops the loop."""
+    global_stop_file_name: FileName = ".codex-stop"
+    """Sentinel inside the workspace that stops the loop."""
+    lock_file_name: FileName = "loop.lock"
+    """The supervisor's lock inside the state directory."""
+    planner_model_hint: Text = ""
+    """Model for the planner; "" = as the agent's table says."""
+    reviewer_model_hint: Text = ""
+    """Model for the reviewer; "" = as the agent's table says."""
+    history_tail: Count = 8
+    """Journal lines that a prompt shows."""
+    no_change_gate: NoChangeGate = True
+    """Iterations without a change in a row before the loop waits; true = 1, false = 0 = never."""
+    backoff_base_sec: Seconds = 5
+    """First wait after an error; it doubles with every further one."""
+    backoff_max_sec: Seconds = 900
+    """Longest wait after an error."""
+    no_change_backoff_sec: Seconds = 30
+    """First wait after an iteration that changed nothing."""
+    continue_false_backoff_sec: Seconds = 300
+    """Cooldown after a reviewer's "continue": false."""
+    planner_stop_backoff_sec: Seconds = 600
+    """Cooldown after a planner's "stop": true."""
+    completion_promise: Text = "PLAN_COMPLETE"
+    """Word that claims completion when it stands alone on its line; "" = off."""
+    verify: VerifySettings = Field(default_factory=VerifySettings)
+    """Gates: what must succeed before "completed" is believed."""
+    budget: BudgetSettings = Field(default_factory=BudgetSettings)
+    """What may be spent."""
+    output: OutputSettings = Field(default_factory=OutputSettings)
+    """Caps and retention of what is kept on disk."""
+    git: GitSettings = Field(default_factory=GitSettings)
+    """What the supervisor does with git."""
+    roles: RolesSettings = Field(default_factory=RolesSettings)
+    """Which adapter works in which role."""
+    agents: AgentsSettings = Field(default_factory=AgentsSettings)
+    """The agents: order of preference, and a table for each adapter."""
+    prices: Prices = Field(default_factory=dict)
+    """Prices by model name; a model that is not here has no known cost."""
+    notify: NotifySettings = Field(default_factory=NotifySettings)
+    """Who is told when something happens."""
+
+    @property
+    def no_change_threshold(self) -> int:
+        """`no_change_gate` as a number; 0 = off."""
+        return int(self.no_change_gate)
+
+    def agent_names(self) -> frozenset[str]:
+        """Every adapter that this loop names."""
+        named: set[str] = {
+            self.agent,
+            self.roles.planner,
+            self.roles.executor,
+            self.roles.reviewer,
+            *self.agents.order,
+        }
+        return frozenset(name for name in named if name not in ("", "auto"))

@@ -1,0 +1,232 @@
+"""The kinds of value that a key may have, each with the words that say what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
+
+from codex_self_iter.core.model import State
+from codex_self_iter.core.template import parse_template
+
+__all__ = [
+    "AGENT_NAMES",
+    "EVENTS",
+    "AgentChoice",
+    "AgentList",
+    "AgentName",
+    "Allowed",
+    "Amount",
+    "ArgList",
+    "AtLeastOne",
+    "CommitMode",
+    "Count",
+    "Date",
+    "EnvTable",
+    "EventList",
+    "FileName",
+    "Integer",
+    "LogLevel",
+    "Money",
+    "NoChangeGate",
+    "OptionalAgent",
+    "PathText",
+    "PoolTable",
+    "Seconds",
+    "Share",
+    "Switch",
+    "Template",
+    "Text",
+    "TextList",
+    "freeze",
+]
+
+AGENT_NAMES = ("codex", "claude", "gemini", "opencode", "command", "plan-shell")
+"""Every adapter's name."""
+
+_LARGEST_COUNT = 2**53
+"""Beyond this an integer does not survive a JSON reader that knows only doubles."""
+_LONGEST_SEC = 1e9
+"""About 31 years: longer than any wait, and safe for every clock call."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allowed:
+    """Metadata of a kind: what is allowed, for error messages and for the documentation."""
+
+    text: str
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def _file_name(value: str) -> str:
+    if value in ("", ".", "..") or "/" in value or "\\" in value or value != value.strip():
+        raise ValueError("must be the plain name of a file, not empty and not a path")
+    if len(value.encode()) > 255 or not value.isprintable():
+        raise ValueError("must be a printable file name of at most 255 bytes")
+    return value
+
+
+def _path(value: Any) -> Any:
+    """Refuse what `Path` would quietly take: an empty text is not the current directory."""
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        raise ValueError("must be a path (text, not empty)")
+    _no_nul(str(value))
+    return Path(value)
+
+
+def _template(value: str) -> str:
+    if value:
+        parse_template(value)
+    return value
+
+
+def _date(value: Any) -> Any:
+    """A TOML date, or its text; "" is unknown."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if value == "":
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError("must be a date")
+    datetime.date.fromisoformat(value)
+    return value
+
+
+def _commit(value: Any) -> Any:
+    """`true` and `false` are the short forms of "supervisor" and "none"."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value, value)
+    if isinstance(value, bool):
+        return "supervisor" if value else "none"
+    return value
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def freeze(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A read-only copy."""
+    return MappingProxyType(dict(value))
+
+
+def _variable_names(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in value:
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"{name!r} cannot be the name of an environment variable")
+    return value
+
+
+_thaw = PlainSerializer(dict, return_type=dict)
+
+Switch = Annotated[bool, Strict(), Allowed("true or false")]
+Text = Annotated[str, Strict(), AfterValidator(_no_nul), Allowed("a text")]
+NonEmptyText = Annotated[Text, AfterValidator(_not_blank), Allowed("a text that is not empty")]
+FileName = Annotated[str, Strict(), AfterValidator(_file_name), Allowed('a plain file name such as "STOP"')]
+PathText = Annotated[
+    Path, BeforeValidator(_path, json_schema_input_type=str), Allowed("a path (text, not empty)")
+]
+Count = Annotated[int, Strict(), Field(ge=0, le=_LARGEST_COUNT), Allowed("a whole number, 0 or more")]
+AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=_LARGEST_COUNT), Allowed("a whole number, 1 or more")]
+Integer = Annotated[int, Strict(), Allowed("a whole number")]
+Seconds = Annotated[
+    float,
+    Strict(),
+    Field(ge=0, le=_LONGEST_SEC),
+    AfterValidator(_finite),
+    Allowed("a number of seconds from 0 to 1e9"),
+]
+Money = Annotated[
+    float, Strict(), Field(ge=0, le=1e12), AfterValidator(_finite), Allowed("a finite number, 0 or more")
+]
+Amount = Annotated[
+    float,
+    Strict(),
+    Field(ge=0, le=_LARGEST_COUNT),
+    AfterValidator(_finite),
+    Allowed("a number, 0 or more"),
+]
+Share = Annotated[
+    float, Strict(), Field(ge=0, le=1), AfterValidator(_finite), Allowed("a number from 0 to 1")
+]
+Template = Annotated[
+    Text,
+    AfterValidator(_template),
+    Allowed('a command line with {prompt_file} and, if wanted, {workspace}; "" for none'),
+]
+Date = Annotated[
+    str, BeforeValidator(_date, json_schema_input_type=str), Allowed('a date such as "2026-01-31"')
+]
+NoChangeGate = Annotated[Switch | Count, Allowed("true, false or a whole number, 0 or more")]
+TextList = Annotated[
+    tuple[NonEmptyText, ...], Allowed('a list of texts that are not empty, such as ["a", "b"]')
+]
+ArgList = Annotated[tuple[Text, ...], Allowed('a list of texts, such as ["--flag", "value"]')]
+EnvTable = Annotated[
+    Mapping[str, Text],
+    AfterValidator(_variable_names),
+    AfterValidator(freeze),
+    _thaw,
+    Allowed('a table of texts such as { NAME = "value" }'),
+]
+
+AgentName = Annotated[
+    Literal["codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Allowed("one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES)),
+]
+AgentChoice = Annotated[
+    Literal["auto", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Allowed("one of " + ", ".join(f'"{name}"' for name in ("auto", *AGENT_NAMES))),
+]
+OptionalAgent = Annotated[
+    Literal["", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Allowed("one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES) + '; "" for the same as `agent`'),
+]
+AgentList = Annotated[tuple[AgentName, ...], Allowed("a list of adapter names: " + ", ".join(AGENT_NAMES))]
+PoolTable = Annotated[
+    Mapping[AgentName, AtLeastOne],
+    AfterValidator(freeze),
+    _thaw,
+    Allowed("a table of adapter name = whole number, 1 or more"),
+]
+CommitMode = Annotated[
+    Literal["none", "supervisor", "agent"],
+    BeforeValidator(_commit, json_schema_input_type=bool | Literal["none", "supervisor", "agent"]),
+    Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
+]
+EVENTS = tuple(sorted({state.value for state in State} | {"budget"}))
+"""What a notification can be about: every state of `status.json`, and a budget that is spent or nearly."""
+
+
+def _event(value: str) -> str:
+    if value not in EVENTS:
+        raise ValueError("must be a known event")
+    return value
+
+
+Event = Annotated[str, Strict(), AfterValidator(_event)]
+EventList = Annotated[tuple[Event, ...], Allowed("a list of: " + ", ".join(EVENTS))]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    Allowed('one of "debug", "info", "warning", "error"'),
+]

@@ -1,0 +1,82 @@
+"""From flags to an exit code: read the configuration, run the supervisor, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from codex_self_iter import settings as configuration
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor import logs
+from codex_self_iter.supervisor.live import LiveLine
+from codex_self_iter.supervisor.many import SIGNALS, Supervisor
+from codex_self_iter.supervisor.options import RunOptions
+
+__all__ = ["read_settings", "run"]
+
+
+def read_settings(
+    flags: Mapping[str, Any], options: RunOptions
+) -> tuple[list[Settings], list[CodexSelfIterError]]:
+    """The settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
+    environ, cwd = os.environ, os.getcwd()
+    if options.config_dir:
+        loaded, problems = configuration.load_directory(options.config_dir, flags=flags, environ=environ)
+        loops = [loop for one in loaded for loop in one.loops()]
+        return loops, list(problems)
+    if len(options.workspaces) < 2:
+        given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
+        read = configuration.load(
+            given, config_file=options.config or None, environ=environ, cwd=cwd, options=options.flag_names
+        )
+        return list(read.loops()), []
+    loops, errors = [], []
+    for workspace in options.workspaces:
+        try:
+            given = {**flags, "workspace": workspace}
+            loops.extend(
+                configuration.load(
+                    given, config_file=options.config or None, environ=environ, cwd=cwd
+                ).loops()
+            )
+        except UsageError as error:
+            errors.append(error)
+    return loops, list(errors)
+
+
+def run(flags: Mapping[str, Any], options: RunOptions) -> int:
+    """Run the supervisor to its end and return the exit code of the contract. Raises CodexSelfIterError."""
+    loops, problems = read_settings(flags, options)
+    if not loops:
+        if problems:
+            raise problems[0]
+        raise UsageError(f"{options.config_dir}: there is no *.toml file in it, so there is nothing to run")
+    first = loops[0]
+    foreground = sys.stderr.isatty() and not logs.wants_json(first.log.format, os.environ)
+    live = LiveLine(sys.stderr) if foreground and len(loops) == 1 and not options.debug else None
+    log = logs.configure(
+        level="debug" if options.debug else first.log.level,
+        form=first.log.format,
+        environ=os.environ,
+        before_line=live.clear if live else lambda: None,
+    )
+    for problem in problems:
+        log.error("config.skipped", error=str(problem))
+    supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        code = anyio.run(supervisor.run)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if live:
+            live.clear()
+    if problems:
+        code = max(code, int(ExitCode.USAGE), key=Supervisor.severity)
+    return code

@@ -1,0 +1,112 @@
+"""Plan and task: read when changed, and only when they are whole.
+
+An editor may truncate and write in two steps, rename a new file over the old one, or take the file away for a
+moment. A new content counts when the file has stood still for SETTLE_SEC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter
+
+__all__ = ["Document", "Edit"]
+
+SETTLE_SEC = 0.3
+"""A file that did not change for so long is taken as saved; editors write in far less."""
+MAX_BYTES = 4 * 1024 * 1024
+
+_TICK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+\[)[ xX](\])", re.MULTILINE)
+
+Signature = tuple[int, int, int] | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Edit:
+    """One change of a document's text, in lines."""
+
+    what: str
+    added: int
+    removed: int
+    ticks_only: bool
+
+
+class Document:
+    """One text file that a person edits while the loop runs."""
+
+    def __init__(self, what: str, path: str, *, required: bool) -> None:
+        """`what` names it in messages ("plan", "task")."""
+        self.what = what
+        self.path = path
+        self.required = required
+        self.text = ""
+        self.problem = ""
+        self._seen: Signature | str = "never"
+        self._candidate: Signature | str = "never"
+        self._since = 0.0
+
+    def poll(self, now: float, *, at_once: bool = False) -> Edit | None:
+        """Look at the file; `now` is monotonic. Returns the edit when a new text was taken."""
+        signature = self._signature()
+        if signature == self._seen:
+            self._candidate = signature
+            return None
+        if signature != self._candidate:
+            self._candidate, self._since = signature, now
+        if not at_once and now - self._since < SETTLE_SEC:
+            return None
+        return self._take(signature)
+
+    @property
+    def settling(self) -> bool:
+        """True while a change has been seen but the file may not be whole yet."""
+        return self._candidate != self._seen
+
+    def _signature(self) -> Signature:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _take(self, signature: Signature) -> Edit | None:
+        text, problem = self._read()
+        if self._signature() != signature:
+            return None  # it changed while it was read: look again
+        self._seen = self._candidate = signature
+        self.problem = problem
+        if problem or text == self.text:
+            return None
+        edit = self._edit(self.text, text)
+        self.text = text
+        return edit
+
+    def _read(self) -> tuple[str, str]:
+        """(text, problem): one of them is ""."""
+        name = os.path.basename(self.path)
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            return ("", f"{name} is missing: put it back and the loop goes on") if self.required else ("", "")
+        except OSError as error:
+            return "", f"{name} cannot be read ({error.strerror}): the loop goes on when it can"
+        if len(data) > MAX_BYTES:
+            return "", f"{name} is larger than {MAX_BYTES // 2**20} MiB: shorten it and the loop goes on"
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            return "", f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8 and the loop goes on"
+        if self.required and not text.strip():
+            return "", f"{name} is empty: the loop goes on when it has content"
+        return text, ""
+
+    def _edit(self, old: str, new: str) -> Edit:
+        before, after = Counter(old.splitlines()), Counter(new.splitlines())
+        return Edit(
+            what=self.what,
+            added=sum((after - before).values()),
+            removed=sum((before - after).values()),
+            ticks_only=_TICK.sub(r"\1 \2", old) == _TICK.sub(r"\1 \2", new),
+        )

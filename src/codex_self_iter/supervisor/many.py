@@ -1,0 +1,403 @@
+"""One process, one loop or many: signals, the shared parts, reload, and the exit code.
+
+A loop that raises is a defect of ours or of its surroundings: alone, the supervisor ends with exit 1 (the service
+manager starts it again); among others it is `crashed`, and starts again after a backoff while the others go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from codex_self_iter.core import backoff
+from codex_self_iter.core import events as ev
+from codex_self_iter.core.model import State
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor import live as live_line
+from codex_self_iter.supervisor.live import LiveLine
+from codex_self_iter.supervisor.loop import Ended, Loop
+from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.world import registry
+from codex_self_iter.world.clock import ClockReading, SystemClock, clock_jump, read_clock
+from codex_self_iter.world.lock import boot_id
+from codex_self_iter.world.pool import Pool
+from codex_self_iter.world.process import Host
+from codex_self_iter.world.sdnotify import Notifier
+from codex_self_iter.world.watch import Watcher
+
+__all__ = ["Supervisor"]
+
+SEVERITY = (1, 2, 4, 3, 75, 130, 0)
+"""Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
+MANY = 20
+"""From so many loops on, each looks at its files once a second instead of four times."""
+WATCHED = 200
+"""Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and wake-ups."""
+CONFIG_DIR_SEC = 1.0
+
+Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
+
+
+@dataclasses.dataclass(slots=True)
+class Member:
+    """One loop and its place in the supervisor."""
+
+    settings: Settings
+    loop: Loop | None = None
+    ended: Ended | None = None
+    leaving: bool = False
+    crashes: int = 0
+    settled: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    """Set once the loop has recovered and holds its lock, or has ended."""
+
+
+class Supervisor:
+    """Runs loops until all have ended."""
+
+    def __init__(
+        self,
+        loops: list[Settings],
+        log: Any,
+        reader: Reader,
+        options: RunOptions,
+        live: LiveLine | None = None,
+    ) -> None:
+        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`)."""
+        self._wanted = loops
+        self._log = log
+        self._reader = reader
+        self._options = options
+        self._live = live
+        self._alone = len(loops) == 1 and not options.config_dir
+        self._members: dict[str, Member] = {}
+        self._notifier = Notifier()
+        self._rounds = 0
+        self._signals = 0
+        self._stop: ev.Stop | None = None
+        self._directory_seen: object = None
+
+    @staticmethod
+    def severity(code: int) -> int:
+        """How bad an exit code is; larger is worse."""
+        return len(SEVERITY) - (SEVERITY.index(code) if code in SEVERITY else 0)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Run everything; returns the exit code. Raises what a lone loop raises on purpose."""
+        first = self._wanted[0]
+        many = len(self._wanted) >= MANY
+        watched = len(self._wanted) <= WATCHED
+        watcher = Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None
+        host = Host()
+        self.shared = Shared(
+            host=host,
+            pool=_pool(first),
+            clock=SystemClock(),
+            boot_id=boot_id(),
+            log=self._log,
+            watcher=watcher,
+            poll_sec=1.0 if many else 0.25,
+            alone=self._alone,
+            debug=self._options.debug,
+            on_round=self._on_round,
+        )
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                await tasks.start(self._listen)
+                if watcher is not None:
+                    tasks.start_soon(watcher.run)
+                tasks.start_soon(self._tick)
+                async with anyio.create_task_group() as members:
+                    self._loops = members
+                    for settings in self._wanted:
+                        self._add(settings)
+                    members.start_soon(self._announce)
+                    if self._options.config_dir:
+                        members.start_soon(self._watch_config_dir)
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            self._notifier.stopping()
+            with anyio.CancelScope(shield=True):
+                await host.aclose()
+        codes = [member.ended.code for member in self._members.values() if member.ended is not None]
+        return max(codes, key=self.severity, default=0)
+
+    def _add(self, settings: Settings) -> None:
+        name = settings.name
+        if name in self._members and self._members[name].ended is None:
+            self._log.error("loop.duplicate", name=name, workspace=str(settings.workspace_path))
+            return
+        member = Member(settings)
+        self._members[name] = member
+        self._loops.start_soon(self._keep_running, member)
+
+    async def _keep_running(self, member: Member) -> None:
+        """Run one loop; among others, start it again after a crash."""
+        try:
+            await self._run_until_ended(member)
+        finally:
+            member.settled.set()
+
+    async def _run_until_ended(self, member: Member) -> None:
+        while True:
+            try:
+                member.ended = await self._run_once(member)
+                return
+            except CodexSelfIterError as error:
+                if self._alone:
+                    raise
+                self._log.error("loop.refused", loop=member.settings.name, error=str(error))
+                member.ended = Ended(int(error.exit_code), State.CRASHED, str(error))
+                return
+            except Exception as error:
+                member.crashes += 1
+                if self._alone:
+                    raise
+                await self._after_crash(member, error)
+                if member.ended is not None:
+                    return
+
+    async def _run_once(self, member: Member) -> Ended:
+        loop = member.loop = Loop(self.shared, member.settings, clear_stop=self._options.clear_stop)
+        loop.ready = member.settled
+        if self._stop is not None:
+            loop.post(self._stop)
+        workspace = str(member.settings.workspace_path)
+        state_dir = os.path.join(workspace, str(member.settings.state_dir))
+        try:
+            await anyio.to_thread.run_sync(
+                registry.register, loop.name, workspace, os.path.realpath(state_dir)
+            )
+        except OSError as error:
+            self._log.warning("registry.not_written", error=str(error))
+        return await loop.run()
+
+    async def _after_crash(self, member: Member, error: Exception) -> None:
+        delay = backoff.exponential(member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, self.shared.rng.random())
+        name = member.settings.name
+        self._log.error(
+            "loop.crashed", loop=name, error=f"{type(error).__name__}: {error}", seconds=round(delay, 1),
+            traceback="".join(traceback.format_exception(error))[-4_000:],
+        )  # fmt: skip
+        deadline = self.shared.clock.monotonic() + delay
+        while self.shared.clock.monotonic() < deadline:
+            if self._stop is not None or member.leaving:
+                member.ended = Ended(int(ExitCode.INTERNAL), State.CRASHED, str(error))
+                return
+            await anyio.sleep(0.2)
+
+    # -- signals -------------------------------------------------------------------------------------------------
+
+    async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        try:
+            with anyio.open_signal_receiver(*SIGNALS) as received:
+                task_status.started()
+                async for number in received:
+                    if number == signal.SIGHUP:
+                        self.reload()
+                    else:
+                        self._end(signal.Signals(number))
+        finally:
+            # Every loop has ended: a signal in the last moment must not turn a good end into a bad one.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    def _end(self, number: signal.Signals) -> None:
+        """SIGTERM and SIGINT are a STOP; the second one skips the grace."""
+        self._signals += 1
+        if self._signals > 1:
+            self._log.warning("stop.at_once", signal=number.name)
+            for loop in self._living():
+                loop.post(self._now(number))
+                loop.work.skip_grace()
+            return
+        self._log.info("stop.signal", signal=number.name)
+        self._notifier.stopping()
+        self._stop = self._now(number)
+        for loop in self._living():
+            if number == signal.SIGTERM and loop.policy.finish_on_term:
+                loop.post(dataclasses.replace(self._stop, after_iteration=True))
+                self._tasks.start_soon(
+                    self._stop_later, loop, float(loop.settings.service.finish_timeout_sec)
+                )
+            else:
+                loop.post(self._stop)
+
+    @staticmethod
+    def _now(number: signal.Signals) -> ev.Stop:
+        code = int(ExitCode.SIGINT) if number == signal.SIGINT else 0
+        return ev.Stop(f"stopped by {number.name}", exit_code=code)
+
+    async def _stop_later(self, loop: Loop, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        assert self._stop is not None
+        loop.post(self._stop)
+
+    def _living(self) -> list[Loop]:
+        return [
+            m.loop
+            for m in self._members.values()
+            if m.loop is not None and m.ended is None and m.loop.started
+        ]
+
+    # -- configuration -------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again; a bad one changes nothing and says why."""
+        self._notifier.reloading()
+        try:
+            wanted, problems = self._reader()
+        except UsageError as error:
+            self._log.error("config.not_reloaded", error=str(error))
+            self._notifier.ready()
+            return
+        for problem in problems:
+            self._log.error("config.skipped", error=str(problem))
+        broken = bool(problems)
+        by_name = {settings.name: settings for settings in wanted}
+        for name, settings in by_name.items():
+            member = self._members.get(name)
+            if member is None or (member.ended is not None and self._options.config_dir):
+                if not (member is not None and member.settings == settings):
+                    self._log.info("loop.added", loop=name)
+                    self._add(settings)
+            elif member.settings != settings:
+                self._change(member, settings)
+        if self._options.config_dir and not broken:
+            for name in self._members.keys() - by_name.keys():
+                self._remove(self._members[name])
+        self._notifier.ready()
+
+    def _change(self, member: Member, settings: Settings) -> None:
+        old, new = _leaves(member.settings), _leaves(settings)
+        changes = {
+            key: (old.get(key), new.get(key))
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        }
+        for key, (before, after) in changes.items():
+            shown = ("[hidden]", "[hidden]") if ".env." in f".{key}." else (before, after)
+            self._log.info("config.changed", loop=settings.name, key=key, old=shown[0], new=shown[1])
+        fixed = [key for key in changes if key in ("workspace", "state_dir", "lock_file_name", "stop_file_name",
+                                                   "global_stop_file_name", "plan_file", "task_file")]  # fmt: skip
+        if fixed:
+            self._log.warning("config.needs_restart", loop=settings.name, keys=fixed)
+        member.settings = settings
+        self.shared.pool.resize(
+            settings.pool.max_agents, {str(k): v for k, v in settings.pool.per_agent.items()}
+        )
+        if member.loop is not None:
+            try:
+                member.loop.reload(settings)
+            except UsageError as error:
+                self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+
+    def _remove(self, member: Member) -> None:
+        """Its file is gone: the loop ends after its iteration."""
+        if member.leaving or member.ended is not None:
+            return
+        member.leaving = True
+        self._log.info("loop.removed", loop=member.settings.name)
+        if member.loop is not None:
+            member.loop.post(ev.Stop("its configuration file was removed", after_iteration=True))
+
+    async def _watch_config_dir(self) -> None:
+        """Notice files that come, go or change, for as long as any loop runs."""
+        self._directory_seen = await anyio.to_thread.run_sync(_directory_signature, self._options.config_dir)
+        while any(member.ended is None for member in self._members.values()):
+            await anyio.sleep(CONFIG_DIR_SEC)
+            now = await anyio.to_thread.run_sync(_directory_signature, self._options.config_dir)
+            if now != self._directory_seen and self._stop is None:
+                self._directory_seen = now
+                self.reload()
+
+    # -- the service manager, the clock, the terminal ------------------------------------------------------------
+
+    def _on_round(self) -> None:
+        self._rounds += 1
+
+    async def _announce(self) -> None:
+        """READY once every loop has recovered and holds its lock (or has ended)."""
+        for member in list(self._members.values()):
+            await member.settled.wait()
+        self._notifier.ready()
+        self._notifier.status(self._summary())
+
+    async def _tick(self) -> None:
+        """Each second: the watchdog, the status line, clock jumps, the live line."""
+        reading: ClockReading = read_clock(self.shared.clock)
+        rounds = -1
+        while True:
+            await anyio.sleep(1.0)
+            now = read_clock(self.shared.clock)
+            jump = clock_jump(reading, now)
+            reading = now
+            if jump:
+                self._log.warning("clock.jumped", **dataclasses.asdict(jump))
+            if self._notifier.active:
+                # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
+                if self._rounds != rounds:
+                    rounds = self._rounds
+                    self._notifier.watchdog()
+                for loop in self._living():
+                    loop.post(ev.Tick())
+                self._notifier.status(self._summary())
+            if self._live is not None:
+                for loop in self._living():
+                    self._live.draw(live_line.text(loop))
+
+    def _summary(self) -> str:
+        """One line for `systemctl status`."""
+        living = self._living()
+        if len(living) == 1:
+            return live_line.text(living[0])
+        states: dict[str, int] = {}
+        for loop in living:
+            states[loop.state.state.value] = states.get(loop.state.state.value, 0) + 1
+        return f"{len(living)} loops: " + ", ".join(
+            f"{count} {state}" for state, count in sorted(states.items())
+        )
+
+
+def _leaves(settings: Settings) -> dict[str, Any]:
+    return {".".join(map(str, path)): value for path, value in settings.leaves()}
+
+
+def _pool(settings: Settings) -> Pool:
+    return Pool(
+        settings.pool.max_agents, {str(name): count for name, count in settings.pool.per_agent.items()}
+    )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a task group wraps: the one that says most to the person."""
+    flat = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions]
+    return next((error for error in flat if isinstance(error, CodexSelfIterError)), flat[0])
+
+
+def _directory_signature(path: str) -> tuple[tuple[str, int, int, int], ...]:
+    found = []
+    try:
+        for entry in os.scandir(path):
+            if entry.name.endswith(".toml") and not entry.name.startswith("."):
+                stat = entry.stat()
+                found.append((entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except OSError:
+        return ()
+    return tuple(sorted(found))

@@ -1,0 +1,81 @@
+"""What all loops of one supervisor share: the process host, the pool, the watcher, the clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from codex_self_iter.core.events import LimitSeen, Moment
+from codex_self_iter.core.state import Wait
+from codex_self_iter.world.ports import Clock, ProcessHost
+
+if TYPE_CHECKING:
+    from codex_self_iter.world.pool import Pool
+    from codex_self_iter.world.watch import Watcher
+
+__all__ = ["LimitBoard", "Shared"]
+
+
+class LimitBoard:
+    """Known limits of accounts: what one loop finds out, the others are told."""
+
+    def __init__(self) -> None:
+        """Nobody listens yet."""
+        self._listeners: dict[object, Callable[[LimitSeen], None]] = {}
+        self._known: dict[str, Wait] = {}
+
+    def join(self, who: object, listener: Callable[[LimitSeen], None]) -> None:
+        """Tell `listener` of every limit that another one finds, and of those already known."""
+        self._listeners[who] = listener
+        for account, wait in self._known.items():
+            listener(LimitSeen(account, wait))
+
+    def leave(self, who: object) -> None:
+        """Stop telling."""
+        self._listeners.pop(who, None)
+
+    def share(self, who: object, account: str, wait: Wait, spread: Callable[[], float]) -> None:
+        """Tell all but `who`. Each gets its own end a little later, so that they do not come back as a herd."""
+        self._known[account] = wait
+        for other, listener in self._listeners.items():
+            if other is not who:
+                by = spread() * min(30.0, 0.1 * wait.length + 1.0)
+                moved = dataclasses.replace(
+                    wait, until=wait.until + by, up_until=wait.up_until + by, length=wait.length + by
+                )
+                listener(LimitSeen(account, moved))
+
+
+@dataclasses.dataclass(slots=True)
+class Shared:
+    """Everything that one process has once.
+
+    Attributes:
+        environ: the supervisor's own environment.
+        log: a structlog logger, unbound.
+        poll_sec: how often a loop looks at its sentinels by `stat`.
+        alone: True when this process supervises one loop only.
+    """
+
+    host: ProcessHost
+    pool: Pool
+    clock: Clock
+    boot_id: str
+    log: Any
+    watcher: Watcher | None = None
+    environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
+    limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
+    rng: random.Random = dataclasses.field(default_factory=random.Random)
+    poll_sec: float = 0.25
+    heartbeat_sec: float = 3.0
+    alone: bool = True
+    debug: bool = False
+    on_round: Callable[[], None] = lambda: None
+    """Called after every decide-and-persist round (the service manager's watchdog)."""
+
+    def moment(self) -> Moment:
+        """Now, with a random number for jitter."""
+        return Moment(self.clock.wall(), self.clock.boottime(), self.boot_id, self.rng.random())

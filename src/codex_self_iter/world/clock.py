@@ -1,0 +1,74 @@
+"""Time as an object, and what tells a suspend and a changed wall clock from time that really passed."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import anyio
+
+from codex_self_iter.world import ports
+
+__all__ = ["ClockJump", "ClockReading", "SystemClock", "clock_jump", "read_clock"]
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class SystemClock:
+    """The machine's clocks (ports.Clock)."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump and stand still in suspend."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Unix seconds; may jump."""
+        return time.time()
+
+    def boottime(self) -> float:
+        """Like `monotonic`, but goes on in suspend where the system has such a clock."""
+        return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, on the monotonic clock; negative is no wait."""
+        await anyio.sleep(max(0.0, seconds))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClockReading:
+    """The three clocks at (nearly) one moment, in seconds."""
+
+    monotonic: float
+    wall: float
+    boottime: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClockJump:
+    """What happened between two readings.
+
+    Attributes:
+        suspended_sec: how long the machine slept; 0 if it did not.
+        wall_step_sec: by how much the wall clock was set forward (or back, negative) beyond the time that
+        passed.
+    """
+
+    suspended_sec: float
+    wall_step_sec: float
+
+    def __bool__(self) -> bool:
+        return bool(self.suspended_sec or self.wall_step_sec)
+
+
+def read_clock(clock: ports.Clock) -> ClockReading:
+    """Read all three clocks."""
+    return ClockReading(clock.monotonic(), clock.wall(), clock.boottime())
+
+
+def clock_jump(before: ClockReading, after: ClockReading, *, tolerance_sec: float = 1.0) -> ClockJump:
+    """Compare two readings. Differences below `tolerance_sec` are slewing and scheduling, not jumps."""
+    awake = after.monotonic - before.monotonic
+    suspended = (after.boottime - before.boottime) - awake
+    suspended = suspended if suspended >= tolerance_sec else 0.0
+    step = (after.wall - before.wall) - awake - suspended
+    return ClockJump(suspended, step if abs(step) >= tolerance_sec else 0.0)

@@ -1,0 +1,173 @@
+"""The loops of this user: one small file for each, so that `status` without a workspace can list them all.
+
+`$XDG_STATE_HOME/codex-self-iter/loops/<hash of the state directory>.json` is written by a supervisor when it
+takes a workspace. It only helps people to find loops: nothing depends on it, and each entry can be deleted at
+any time. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Entry",
+    "boot_id",
+    "directory",
+    "display_names",
+    "entries",
+    "find",
+    "process_alive",
+    "register",
+    "unregister",
+]
+
+MAX_ENTRY_BYTES = 65536
+
+
+class Entry(NamedTuple):
+    """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last supervisor's."""
+
+    name: str
+    workspace: str
+    state_dir: str
+    pid: int
+    boot_id: str
+
+
+def directory() -> str:
+    """Where the entries are. Not created here."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # the specification: a relative value is to be ignored
+        base = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return os.path.join(base, "codex-self-iter", "loops")
+
+
+def boot_id() -> str:
+    """What tells this boot from every other; "" where the system has no such thing."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def process_alive(pid: int, its_boot_id: str) -> bool:
+    """Whether the process `pid` of boot `its_boot_id` may still live (a reused number looks alive, too)."""
+    here = boot_id()
+    if pid <= 0 or (here and its_boot_id and here != its_boot_id):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    except OverflowError:
+        return False
+    return True
+
+
+def register(name: str, workspace: str, state_dir: str) -> Entry:
+    """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on without."""
+    entry = Entry(name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id())
+    path = _path(entry.state_dir)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump(entry._asdict(), file, ensure_ascii=True)
+    os.replace(temporary, path)
+    return entry
+
+
+def unregister(state_dir: str) -> None:
+    """Remove an entry. Normally it is kept, so that the table shows how the loop ended."""
+    _remove(_path(os.path.abspath(state_dir)))
+
+
+def entries(*, clean: bool = True) -> list[Entry]:
+    """All loops, by name. With `clean`, entries whose state directory is gone are removed on the way.
+
+    A living supervisor restores a state directory that was deleted under it, so its entry stays.
+    """
+    found: list[Entry] = []
+    try:
+        names = sorted(os.listdir(directory()))
+    except OSError:
+        return found
+    for name in names:
+        path = os.path.join(directory(), name)
+        entry = _read(path) if name.endswith(".json") else None
+        if entry is None:
+            continue
+        if os.path.isdir(entry.state_dir) or process_alive(entry.pid, entry.boot_id):
+            found.append(entry)
+        elif clean:
+            _remove(path)
+    return sorted(found, key=lambda entry: (entry.name, entry.workspace, entry.state_dir))
+
+
+def display_names(found: Sequence[Entry]) -> dict[str, str]:
+    """State directory -> a name that is unique among `found`.
+
+    Equal names are told apart by as many leading directories as it takes, `work/app` and `home/app`.
+    """
+    names: dict[str, str] = {}
+    for entry in found:
+        twins = [other for other in found if other.name == entry.name and other.state_dir != entry.state_dir]
+        names[entry.state_dir] = _unique_name(entry, twins) if twins else entry.name
+    return names
+
+
+def find(text: str, found: Iterable[Entry]) -> list[Entry]:
+    """The loops that `text` can mean: a display name, a name, a workspace or a state directory."""
+    found = list(found)
+    shown = display_names(found)
+    path = os.path.abspath(text)
+    exact = [
+        entry
+        for entry in found
+        if shown[entry.state_dir] == text or path in (entry.workspace, entry.state_dir)
+    ]
+    return exact or [entry for entry in found if entry.name == text]
+
+
+def _unique_name(entry: Entry, twins: Sequence[Entry]) -> str:
+    parts = entry.workspace.strip("/").split("/")
+    for count in range(2, len(parts) + 1):
+        suffix = "/".join(parts[-count:])
+        if not any(("/" + twin.workspace.strip("/")).endswith("/" + suffix) for twin in twins):
+            return suffix
+    return f"{entry.name}~{_key(entry.state_dir)[:6]}"
+
+
+def _key(state_dir: str) -> str:
+    return hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:24]
+
+
+def _path(state_dir: str) -> str:
+    return os.path.join(directory(), _key(state_dir) + ".json")
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _read(path: str) -> Entry | None:
+    """An entry, or None for anything else that may lie there."""
+    try:
+        with open(path, "rb") as file:
+            data: Any = json.loads(file.read(MAX_ENTRY_BYTES))
+        texts = [data["name"], data["workspace"], data["state_dir"], data["boot_id"]]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(data["pid"], int):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Entry(data["name"], data["workspace"], data["state_dir"], data["pid"], data["boot_id"])

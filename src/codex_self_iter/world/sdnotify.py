@@ -1,0 +1,82 @@
+"""sd_notify: tell the service manager how we are. Without one (no NOTIFY_SOCKET) every call does nothing.
+
+The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and none
+waits: a service manager that does not listen must not stop a loop.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+__all__ = ["Notifier"]
+
+MAX_STATUS = 500
+
+
+class Notifier:
+    """Speaks to the socket that NOTIFY_SOCKET names at the time of construction."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """`address` replaces the variable; "@name" is an abstract socket, "" means nobody listens."""
+        self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
+        self.watchdog_sec = _watchdog_sec()
+        """Longest time between two `watchdog` calls that the manager tolerates; 0.0: it does not watch."""
+
+    @property
+    def active(self) -> bool:
+        """Whether somebody listens."""
+        return bool(self._address)
+
+    def ready(self, status: str = "") -> bool:
+        """The start is complete: lock held, recovery done."""
+        return self.send(["READY=1", *_status(status)])
+
+    def status(self, text: str) -> bool:
+        """The line that `systemctl status` shows."""
+        return self.send(_status(text))
+
+    def reloading(self) -> bool:
+        """The configuration is being read again; `ready` ends that."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        return self.send(["RELOADING=1", f"MONOTONIC_USEC={microseconds}"])
+
+    def stopping(self, status: str = "") -> bool:
+        """The end has begun; nothing comes back from here."""
+        return self.send(["STOPPING=1", *_status(status)])
+
+    def watchdog(self) -> bool:
+        """A sign of life. Only to be given by a tick that has just finished its work."""
+        return self.send(["WATCHDOG=1"])
+
+    def extend_timeout(self, seconds: float) -> bool:
+        """Ask for more time while starting or stopping takes longer than the unit allows."""
+        return self.send([f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"])
+
+    def send(self, lines: list[str]) -> bool:
+        """Send lines; False when nobody listens or it could not be sent."""
+        if not self._address or not lines:
+            return False
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+                out.setblocking(False)
+                out.connect(address)
+                out.send("\n".join(lines).encode("utf-8", "replace"))
+        except OSError:
+            return False
+        return True
+
+
+def _status(text: str) -> list[str]:
+    return ["STATUS=" + " ".join(text.split())[:MAX_STATUS]] if text else []
+
+
+def _watchdog_sec() -> float:
+    """WATCHDOG_USEC in seconds, if it is meant for this process."""
+    try:
+        meant = int(os.environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()
+        return int(os.environ.get("WATCHDOG_USEC") or 0) / 1_000_000 if meant else 0.0
+    except ValueError:
+        return 0.0

@@ -1,0 +1,260 @@
+"""One program, many commands: which one runs, and how every error ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from codex_self_iter.cli import COMMANDS, build_parser, split_command
+from codex_self_iter.cli.flags import FLAGS, collect
+from codex_self_iter.cli.run import options
+from codex_self_iter.errors import UsageError
+
+HEAVY = {
+    "anyio", "asyncio", "pydantic", "pydantic_settings", "psutil", "rich", "structlog", "typer", "watchfiles",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], ("run", [])),
+        (["--workspace", ".", "--once"], ("run", ["--workspace", ".", "--once"])),
+        (["run", "--once"], ("run", ["--once"])),
+        (["--once", "run"], ("run", ["--once", "run"])),
+        (["status", "--json"], ("status", ["--json"])),
+        (["--workspace", ".", "status", "--json"], ("status", ["--workspace", ".", "--json"])),
+        (
+            ["--workspace=status", "--config", "run", "stop"],
+            ("stop", ["--workspace=status", "--config", "run"]),
+        ),
+        (["--workspace", "status"], ("run", ["--workspace", "status"])),
+    ],
+)
+def test_the_command_is_found_wherever_common_options_stand(argv: list[str], expected: object) -> None:
+    assert split_command(argv) == expected
+
+
+def test_a_misspelled_command_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'status'"):
+        split_command(["statsu"])
+
+
+def test_a_misspelled_option_names_the_nearest(command) -> None:
+    done = command("run", "--max-iteratons", "3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("codex-self-iter: ")
+    assert "did you mean --max-iterations" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["run", "status", "stop", "pause", "resume", "steer", "goal"])
+def test_every_command_explains_itself(command, name: str) -> None:
+    done = command(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"codex-self-iter {name}" in done.stdout or "[run]" in done.stdout
+
+
+def test_help_and_version_without_a_command(command) -> None:
+    overview = command("--help")
+    assert overview.returncode == 0
+    assert all(name in overview.stdout for name in COMMANDS)
+    assert command("--version").stdout.startswith("codex-self-iter 0.")
+
+
+def parse(*words: str) -> tuple[object, dict[str, object]]:
+    parser, _ = build_parser("run")
+    args = parser.parse_args(words)
+    return options(args), collect(args)
+
+
+def test_flags_become_configuration_keys() -> None:
+    _, values = parse(
+        "--max-iterations",
+        "3",
+        "--verify-command",
+        "pytest -q",
+        "--verify-command",
+        "ruff check",
+        "--no-change-gate",
+        "--verify-every-iteration=false",
+        "--command-timeout-sec",
+        "2.5",
+        "--agent-command-template",
+        "agent {prompt_file}",
+        "--log-format",
+        "json",
+        "--set",
+        "agents.codex.model=gpt-6",
+        "--set",
+        "pool.per_agent.codex=2",
+        "--agents-order",
+        "claude",
+    )
+    assert values == {
+        "max_iterations": 3,
+        "verify": {"commands": ["pytest -q", "ruff check"], "every_iteration": False},
+        "no_change_gate": True,
+        "command_timeout_sec": 2.5,
+        "agent_command_template": "agent {prompt_file}",
+        "log": {"format": "json"},
+        "agents": {"codex": {"model": "gpt-6"}, "order": ["claude"]},
+        "pool": {"per_agent": {"codex": 2}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("--no-change-gate=3", 3), ("--no-change-gate=off", False), ("--no-no-change-gate", False)],
+)
+def test_the_no_change_gate_takes_a_switch_or_a_number(word: str, value: object) -> None:
+    assert parse(word)[1]["no_change_gate"] is value or parse(word)[1]["no_change_gate"] == value
+
+
+def test_what_was_not_given_is_not_passed_on() -> None:
+    """Else a flag's default would win over the configuration file."""
+    assert parse()[1] == {}
+
+
+def test_the_flag_table_has_each_key_and_option_once() -> None:
+    assert len({flag.key for flag in FLAGS}) == len(FLAGS) == len({flag.option for flag in FLAGS})
+
+
+def test_several_workspaces(tmp_path) -> None:
+    (tmp_path / "a").mkdir()
+    chosen, _ = parse("--workspace", str(tmp_path), "--workspace", str(tmp_path / "a"), "--debug")
+    assert chosen == (((str(tmp_path), str(tmp_path / "a")), "", "", False, True))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max-iterations", "many"),
+        ("--verify-every-iteration=perhaps",),
+        ("--set", "nothing"),
+        ("--workspace", "/does/not/exist"),
+        ("--config", "/does/not/exist.toml"),
+        ("--config-dir", "/does/not/exist"),
+        ("--once", "--max-iterations", "5"),
+    ],
+)
+def test_bad_flags_are_one_message_and_exit_2(command, words: tuple[str, ...]) -> None:
+    done = command(*words)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("codex-self-iter: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_reading_commands_import_nothing_heavy(command) -> None:
+    """The budget of a start: `status` answers at once on a busy machine, too."""
+    command.write_status()
+    script = (
+        "import sys, json, time; began = time.perf_counter()\n"
+        "from codex_self_iter.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
+    )
+    for words in (["status"], ["status", "--json"], ["stop", "--help"], ["run", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=command.workspace,
+            env=command.env,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        code, seconds, modules = json.loads(done.stderr)
+        print(f"{' '.join(words)}: {seconds * 1000:.0f} ms after the interpreter's start")
+        assert code == 0
+        assert HEAVY.isdisjoint(modules)
+
+
+def test_the_import_budget_would_notice(command) -> None:
+    """Negative control: the same look at a process that did import something heavy."""
+    script = "import json, sys, anyio; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert not HEAVY.isdisjoint(json.loads(done.stdout))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(command) -> None:
+    command.write_status(warnings=["x" * 5000] * 60)
+    shell = f"{' '.join(map(repr, command.argv('status', '--json')))} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        cwd=command.workspace,
+        env=command.env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_ends_with_130(command) -> None:
+    command.write_status()
+    watch = subprocess.Popen(
+        command.argv("status", "--watch"),
+        cwd=command.workspace,
+        env=command.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(timeout=10) == 130
+        assert "Traceback" not in watch.stderr.read()
+
+
+def test_an_unexpected_error_is_one_line_and_a_private_file(command, tmp_path) -> None:
+    """A defect is provoked by a module of the same name that raises."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import codex_self_iter.cli.status as s\n"
+        "def run(args): raise RuntimeError('a defect')\n"
+        "s.run = run\n",
+        encoding="utf-8",
+    )
+    path = f"{broken}{os.pathsep}{command.env['PYTHONPATH']}"
+    done = command("status", PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "internal error: RuntimeError: a defect" in done.stderr
+    assert "Traceback" not in done.stderr
+    crash = tmp_path / "home" / ".local" / "state" / "codex-self-iter" / "crash.log"
+    assert str(crash) in done.stderr
+    assert "Traceback" in crash.read_text(encoding="utf-8")
+    assert crash.stat().st_mode & 0o777 == 0o600
+    assert "Traceback" in command("status", "--debug", PYTHONPATH=path).stderr
+
+
+def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
+    """The table is written out, so it is compared with the settings here."""
+    from pydantic import BaseModel
+
+    from codex_self_iter.settings import Settings
+
+    def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+        found = set()
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= leaves(inner, f"{prefix}{name}.")
+            else:
+                found.add(prefix + name)
+        return found
+
+    own_options = {"workspace", "workspaces"}
+    by_set = {"prices", "pool.per_agent"}
+    keys = {key for key in leaves(Settings) if not (key.startswith("agents.") and key.count(".") == 2)}
+    assert {flag.key for flag in FLAGS} == keys - own_options - by_set

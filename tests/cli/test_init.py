@@ -1,0 +1,151 @@
+"""`init`: writes what is missing, keeps what is there, recognises agent and tests."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_self_iter.cli import init
+from codex_self_iter.cli.detect import find_agent, gate_commands
+from codex_self_iter.errors import UsageError
+from codex_self_iter.settings import CONFIG_NAME, load, validate_workspace
+
+Call = Callable[..., str]
+NAMES = ("TASK.md", "plan.md", CONFIG_NAME)
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command on `tmp_path/ws`, with nothing installed; what it printed."""
+    (tmp_path / "ws").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("NVM_DIR", raising=False)
+
+    def run(*argv: str) -> str:
+        parser = argparse.ArgumentParser()
+        init.add_arguments(parser)
+        assert init.run(parser.parse_args(["--workspace", str(tmp_path / "ws"), *argv])) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def program(path: Path) -> Path:
+    """An executable file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_fresh_workspace_gets_three_private_files_with_which_a_loop_could_start(
+    call: Call, tmp_path: Path
+) -> None:
+    before = os.umask(0)
+    try:
+        text = call()
+    finally:
+        os.umask(before)
+    assert all(stat.S_IMODE((tmp_path / "ws" / name).stat().st_mode) == 0o600 for name in NAMES)
+    assert all(f"wrote    {tmp_path / 'ws' / name}" in text for name in NAMES)
+    settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert settings.sources == (tmp_path / "ws" / CONFIG_NAME,)
+    validate_workspace(settings)
+    assert "doctor" in text
+    assert "run" in text
+
+
+def test_what_is_there_is_kept_and_said(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "ws/plan.md").write_text("mine")
+    (tmp_path / "ws/TASK.md").symlink_to("gone")
+    text = call()
+    assert (tmp_path / "ws/plan.md").read_text() == "mine"
+    assert f"kept     {tmp_path / 'ws/plan.md'}" in text
+    assert f"kept     {tmp_path / 'ws/TASK.md'}" in text
+    assert not (tmp_path / "ws/gone").exists()
+
+
+def test_force_keeps_every_old_file_beside_the_new(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "ws/plan.md").write_text("first")
+    call("--force")
+    (tmp_path / "ws/plan.md").write_text("second")
+    call("--force")
+    assert (tmp_path / "ws/plan.md.bak").read_text() == "first"
+    assert (tmp_path / "ws/plan.md.bak2").read_text() == "second"
+    assert "- [ ]" in (tmp_path / "ws/plan.md").read_text()
+
+
+def test_a_missing_workspace_is_refused(call: Call) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        call("--workspace", "/nonexistent/x")
+
+
+@pytest.mark.parametrize("place", ["bin", "home/.local/bin", "home/.nvm/versions/node/v20.1.0/bin"])
+def test_an_installed_agent_is_found_and_configured(call: Call, tmp_path: Path, place: str) -> None:
+    program(tmp_path / place / "codex")
+    text = call()
+    assert str(tmp_path / place / "codex") in text
+    settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert settings.agent == "codex"
+
+
+def test_the_newest_of_several_node_versions_is_taken(tmp_path: Path) -> None:
+    for version in ("v9.0.0", "v20.11.0", "v20.2.0"):
+        program(tmp_path / f".nvm/versions/node/{version}/bin/codex")
+    found = find_agent("codex", {"HOME": str(tmp_path), "PATH": "/nonexistent"})
+    assert "v20.11.0" in found
+
+
+@pytest.mark.parametrize(
+    ("files", "gates"),
+    [
+        ({}, ()),
+        ({"pyproject.toml": "[tool.pytest.ini_options]\n"}, ("python3 -m pytest -q",)),
+        ({"pyproject.toml": "[project]\nname='x'\n"}, ()),
+        ({"pyproject.toml": "broken ="}, ()),
+        ({"tests/test_a.py": ""}, ("python3 -m pytest -q",)),
+        ({"setup.cfg": "[tool:pytest]\n"}, ("python3 -m pytest -q",)),
+        ({"package.json": '{"scripts": {"test": "jest"}}'}, ("npm test",)),
+        ({"package.json": '{"scripts": {"test": "echo \\"Error: no test specified\\" && exit 1"}}'}, ()),
+        ({"package.json": "[1"}, ()),
+        ({"package.json": '["scripts"]'}, ()),
+        ({"Cargo.toml": ""}, ("cargo test",)),
+        ({"go.mod": ""}, ("go test ./...",)),
+        ({"Makefile": "all:\n\ntest: all\n\tx\n"}, ("make test",)),
+        ({"Makefile": "test := 3\ntests:\n"}, ()),
+        ({"Makefile": "test:\n", "go.mod": ""}, ("go test ./...",)),
+        ({"package.json": '{"scripts": {"test": "x"}}', "Cargo.toml": ""}, ("npm test", "cargo test")),
+    ],
+)
+def test_the_test_command_is_recognised_by_files(
+    tmp_path: Path, files: dict[str, str], gates: tuple[str, ...]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert gate_commands(str(tmp_path), {"PATH": "/nonexistent"}) == gates
+
+
+def test_recognised_gates_stand_in_the_configuration(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "ws/go.mod").touch()
+    program(tmp_path / "bin/pytest")
+    (tmp_path / "ws/conftest.py").touch()
+    call()
+    settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert settings.verify.commands == ("pytest -q", "go test ./...")
+
+
+def test_the_command_itself_writes_and_then_keeps(command: Any) -> None:
+    first, second = command("init"), command("init")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stdout.count("wrote ") == 2  # the plan was there
+    assert second.stdout.count("kept  ") == 3
+    assert command("config", "check").returncode == 0
+    assert command("init", "--workspace", "gone").returncode == 2

@@ -1,0 +1,245 @@
+"""`status`: one look tells whether it lives, what it does, until when, and what to do next."""
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import time
+
+import pytest
+
+from codex_self_iter.world import registry
+
+
+def test_one_screen_of_a_working_loop(command) -> None:
+    command.write_status()
+    done = command("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = done.stdout
+    for expected in (
+        r"my repo  running  iteration 12  since .* \(12 m \d\d s\)",
+        r"alive, pid \d+, up 2 h 00 m, heartbeat \d+ s ago",
+        r"goal +Make the parser accept comments",
+        r"codex \(executor\), pid 4242, age 11 m \d\d s, cpu 35 %, memory 180 MB, 4 processes",
+        r"last output \d+ s ago, 1\.2 MB written, must end by .* \(in 1 h 4\d m\)",
+        r"stuck\? +no\n",
+        r"8 of 12, last: Write the lexer",
+        r"#10 error +1 m 01 s +900 +no control block",
+        r"#11 continue +4 m 10 s +12\.3k \$0\.12 +Added the lexer",
+        r"1\.2M tokens, \$3\.40, 2\.1 agent hours",
+        r"state directory 120 MB, 40 GB free",
+        r"codex-self-iter logs -f",
+    ):
+        assert re.search(expected, text), expected
+    assert len(text.splitlines()) <= 24
+    assert "\x1b" not in text
+
+
+def test_a_wait_says_for_what_and_until_when(command) -> None:
+    until = command.iso(125)
+    command.write_status(
+        state="limited",
+        run=None,
+        until=until,
+        reason="usage limit of codex",
+        wait={"kind": "limited", "until": until, "length_sec": 3600, "reason": "codex: usage limit"},
+    )
+    text = command("status").stdout
+    assert "limited until" in text
+    assert re.search(r"\(in (2 m|1 m 5)", text)
+    assert "codex: usage limit" in text
+
+
+def test_a_supervisor_that_vanished_is_gone(command) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    command.write_status(pid=dead.pid, updated_at=command.iso(-300))
+    text = command("status").stdout
+    assert "  gone  " in text
+    assert "without saying why" in text
+    assert "(5 m " in text
+    assert "codex-self-iter run" in text
+    assert "must end by" not in text
+
+
+def test_a_recorded_pid_that_lives_is_not_enough(command) -> None:
+    """The number may have been used again, or belong to another container: the lock decides."""
+    command.write_status()
+    assert json.loads(command("status", "--json").stdout)["alive"] is True
+    command.release()
+    assert json.loads(command("status", "--json").stdout)["alive"] is False
+
+
+def test_asking_does_not_keep_a_supervisor_from_starting(command) -> None:
+    command.write_status()
+    command.release()
+    command("status")
+    command.hold_lock()
+
+
+def test_an_overdue_heartbeat_is_said(command) -> None:
+    command.write_status(updated_at=command.iso(-40))
+    text = command("status").stdout
+    assert "not responding" in text
+    assert re.search(r"for 4\d s", text)
+
+
+def test_an_ended_loop_says_how(command) -> None:
+    command.write_status(
+        state="stagnated",
+        run=None,
+        pid=1 << 22,
+        exit={"code": 3, "state": "stagnated", "reason": "the same goal 6 times", "at": command.iso(-60)},
+    )
+    text = command("status").stdout
+    assert "exit 3, the same goal 6 times" in text
+    assert "codex-self-iter doctor" in text
+
+
+def test_json_is_the_file_and_two_keys(command) -> None:
+    status = command.write_status()
+    value = json.loads(command("status", "--json").stdout)
+    assert value["alive"] is True
+    assert 0 <= value["stale_sec"] < 60
+    assert {key: value[key] for key in status} == status
+
+
+def test_signs_of_trouble_are_collected(command) -> None:
+    status = command.write_status()
+    run = status["run"] | {"idle_sec": 840.0}
+    command.write_status(run=run, counters={"consecutive_errors": 3, "same_goal": 4})
+    line = next(line for line in command("status").stdout.splitlines() if "stuck?" in line)
+    assert "3 errors in a row, 4 times the same goal, no sign of life from the agent for 14 m 00 s" in line
+
+
+def test_agent_text_cannot_drive_the_terminal(command) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\nnext\x9b5mline\u202edrow"
+    recent = [{"iteration": 1, "verdict": "continue", "summary": evil, "duration_sec": 1.0}]
+    command.write_status(goal=evil, reason=evil, warnings=[evil], recent=recent)
+    text = command("status").stdout
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(text)
+    assert "owned" not in text
+    assert "next" in text
+
+
+def test_a_workspace_without_a_loop(command) -> None:
+    done = command("status")
+    assert done.returncode == 0
+    assert "No loop has run in" in done.stdout
+    value = json.loads(command("status", "--json").stdout)
+    assert (value["alive"], value["state"], value["stale_sec"]) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"\x00" * 50, b'{"state": 5, "run": [], "recent": {}, "plan": 1}']
+)
+def test_a_broken_status_file_is_no_traceback(command, content: bytes) -> None:
+    command.state_dir.mkdir()
+    (command.state_dir / "status.json").write_bytes(content)
+    done = command("status")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_workspace_that_is_not_there(command) -> None:
+    done = command("status", "--workspace", "nowhere")
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
+
+
+def test_the_configured_state_directory_is_found(command) -> None:
+    (command.workspace / "codex-self-iter.toml").write_text('state_dir = "elsewhere"\n', encoding="utf-8")
+    status = command.write_status()
+    command.state_dir.rename(command.workspace / "elsewhere")
+    assert json.loads(command("status", "--json").stdout)["iteration"] == status["iteration"]
+    assert json.loads(command("status", "--json", "--state-dir", "elsewhere").stdout)["iteration"] == 12
+
+
+def test_watch_prints_a_block_when_something_changed(command) -> None:
+    command.write_status()
+    with subprocess.Popen(
+        command.argv("status", "--watch", "--json", "--interval", "0.05"),
+        cwd=command.workspace,
+        env=command.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        assert watch.stdout is not None
+        first = json.loads(watch.stdout.readline())
+        command.write_status(updated_at=command.iso())  # a heartbeat alone is no news
+        command.write_status(iteration=13)
+        second = json.loads(watch.stdout.readline())
+        watch.terminate()
+    assert (first["iteration"], second["iteration"]) == (12, 13)
+
+
+def test_watch_redraws_in_place_on_a_terminal(command) -> None:
+    command.write_status()
+    main, other = pty.openpty()
+    try:
+        with subprocess.Popen(
+            command.argv("status", "--watch", "--interval", "0.05"),
+            cwd=command.workspace,
+            env=command.env | {"TERM": "xterm"},
+            stdout=other,
+            stdin=other,
+        ) as watch:
+            seen = read_until(main, b"\x1b[H", times=2)
+            watch.terminate()
+    finally:
+        os.close(main)
+        os.close(other)
+    assert b"\x1b[J" in seen
+    assert b"\x1b[32;1mrunning" in seen or b"\x1b[32" in seen
+
+
+def test_no_color_is_respected_on_a_terminal(command) -> None:
+    command.write_status()
+    main, other = pty.openpty()
+    try:
+        environment = command.env | {"TERM": "xterm", "NO_COLOR": "1"}
+        subprocess.run(
+            command.argv("status"), cwd=command.workspace, env=environment, stdout=other, check=True
+        )
+        seen = read_until(main, b"running", times=1)
+    finally:
+        os.close(main)
+        os.close(other)
+    assert b"\x1b[" not in seen
+
+
+def read_until(descriptor: int, mark: bytes, times: int) -> bytes:
+    seen, deadline = b"", time.monotonic() + 20
+    while seen.count(mark) < times and time.monotonic() < deadline:
+        if select.select([descriptor], [], [], 0.2)[0]:
+            seen += os.read(descriptor, 65536)
+    assert seen.count(mark) >= times
+    return seen
+
+
+def test_a_terminal_without_unicode(command) -> None:
+    command.write_status(goal="Grüße 日本")
+    done = command("status", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "#############......." in done.stdout
+
+
+def test_start_is_quick(command) -> None:
+    """The budget is 100 ms; asserted generously, because the machine that runs the tests may be busy."""
+    command.write_status()
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        command("status")
+        times.append(time.perf_counter() - began)
+    print(f"status: best of 5 {min(times) * 1000:.0f} ms")
+    assert min(times) < 0.5
+
+
+def test_the_process_probe_knows_boot_and_pid() -> None:
+    here = registry.boot_id()
+    assert registry.process_alive(os.getpid(), here)
+    assert not registry.process_alive(0, here)
+    assert not registry.process_alive(1 << 40, here)
+    assert not registry.process_alive(os.getpid(), "another boot")
