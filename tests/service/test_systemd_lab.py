@@ -139,6 +139,22 @@ def test_a_stopped_supervisor_stays_so_without_the_watchdog(service: Service) ->
     assert service.manager.show(UNIT)["NRestarts"] == "0"
 
 
+def test_an_instance_of_the_template_under_deploy_works_where_its_name_says(service: Service) -> None:
+    """Installed by hand: the workspace's path is the instance's name, escaped by systemd-escape."""
+    template = "codex-self-iter@.service"
+    escaped = service.manager.run("systemd-escape", "--path", str(service.workspace)).stdout.strip()
+    unit = template.replace("@", f"@{escaped}")
+    text = (laboratory.SOURCE / "deploy" / "systemd" / "user" / template).read_text(encoding="utf-8")
+    command = f"env PYTHONPATH={laboratory.SOURCE}/src {' '.join(service.spec.argv)}"
+    service.manager.install(template, text, ExecStart=f"\nExecStart={command}", Restart="no")
+    service.manager.systemctl("start", unit)
+    service.manager.until_state(unit, ActiveState="active", SubState="running")
+    (start,) = service.starts()
+    assert start.split(" ", 1)[1].strip() == str(service.workspace)
+    service.manager.systemctl("stop", unit)
+    service.manager.until_state(unit, ActiveState="inactive")
+
+
 def test_the_lab_shares_nothing_with_the_machine(manager: laboratory.Lab, tmp_path: Path) -> None:
     (tmp_path / "outside").touch()
     assert manager.run("ls", str(tmp_path), check=False).returncode != 0

@@ -16,6 +16,7 @@ from lab import ESCAPEES, SOURCE, UNIT, Service
 from codex_self_iter.service.spec import supervisor_argv
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.skipif(bool(laboratory.missing()), reason=f"systemd lab: {laboratory.missing()}"),
 ]
