@@ -70,7 +70,13 @@ class CliAgent(abc.ABC):
     def find(self, environment: Mapping[str, str]) -> Found:
         """Find the program. Raises AgentMissingError."""
         mend = f"install it (`npm install -g {self.package}`) or set [agents.{self.name}] binary"
-        return find_program(self.program, self.config.binary, environment, mend=mend, places=self.places)
+        return find_program(
+            self.program, self.chosen(environment), environment, mend=mend, places=self.places
+        )
+
+    def chosen(self, _environment: Mapping[str, str]) -> str:
+        """The program that the person chose, or ""."""
+        return self.config.binary
 
     def environment(self, ours: Mapping[str, str], program: str, extra: Mapping[str, str]) -> dict[str, str]:
         """The agent's complete environment."""

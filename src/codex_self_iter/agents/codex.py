@@ -25,7 +25,7 @@ from codex_self_iter.agents.cli_agent import (
     real_home,
 )
 from codex_self_iter.agents.pricing import priced
-from codex_self_iter.agents.probe import Found, ask
+from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.rollout import Turn, read_turn, usage_of
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, as_dict, as_list, as_text
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome, Usage
@@ -60,13 +60,9 @@ class CodexAgent(CliAgent):
         "sandbox_error": FailureClass.SANDBOX,
     }
 
-    def find(self, environment: Mapping[str, str]) -> Found:
-        """The configured program, else CODEX_BIN, else the usual search."""
-        chosen = self.config.binary or environment.get("CODEX_BIN", "")
-        return type(self)(dataclasses.replace(self.config, binary=chosen))._find(environment)
-
-    def _find(self, environment: Mapping[str, str]) -> Found:
-        return super().find(environment)
+    def chosen(self, environment: Mapping[str, str]) -> str:
+        """The configured program, else CODEX_BIN."""
+        return self.config.binary or environment.get("CODEX_BIN", "")
 
     def home_environment(self) -> dict[str, str]:
         return {"CODEX_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}

@@ -48,7 +48,8 @@ class Keeper:
         os.set_blocking(self._wake_read, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._gate = threading.Lock()
+        self._closing = self._closed = False
         self._looked_at = time.monotonic()
 
     def add(self, run: Watched) -> None:
@@ -72,12 +73,16 @@ class Keeper:
         for run in self._runs:
             run.close()
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._gate:
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def _call(self, function: Callable[[], None]) -> None:
-        self._calls.append(function)
-        os.write(self._wake_write, b"!")
+        with self._gate:  # no write into a descriptor that `close` has given back meanwhile
+            if not self._closed:
+                self._calls.append(function)
+                os.write(self._wake_write, b"!")
 
     def _serve(self) -> None:
         while not self._closing:
@@ -236,15 +241,14 @@ class Keeper:
             found = {pid for pid, start in run.seen.items() if pid in table and table[pid].start == start}
             if tree.alive(table, *recorder):
                 found |= tree.descendants(tree.offspring(table), {recorder[0]})
-            if run.ours:
-                found |= {proc.pid for proc in tree.children.strangers(table)}
             return (found | tree.marked(table, run.spec.run_id)) - {recorder[0]}
 
-        ended, _ = tree.exterminate(prey, keep=self._keep() | {recorder[0]})
+        ended, _ = tree.exterminate(prey, keep=self._keep() | {recorder[0]}, adopted=run.ours)
         more, left = tree.exterminate(
             lambda table: prey(table) | ({recorder[0]} if tree.alive(table, *recorder) else set()),
             limit_sec=2.0,
             keep=self._keep(),
+            adopted=run.ours,
         )
         ended |= {key: status for key, status in more.items() if status is not None or key not in ended}
         count = len(ended.keys() - {(agent, identity.agent_start), recorder}) + left

@@ -296,6 +296,37 @@ class Children:
             self.reap(pid)
         self._suspects = zombies
 
+    def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
+        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid, start) -> status.
+
+        Reads only our own list of children, so it is quick enough for what forks a successor every millisecond and
+        ends; and a child that is not collected yet cannot be a namesake. Blocking, until `give_up` (monotonic).
+        """
+        ended: dict[tuple[int, int], int] = {}
+        quiet = 0
+        while quiet < 4 and time.monotonic() < give_up:
+            with self._lock:
+                found = {
+                    pid: start_ticks(pid) for pid in launcher.children_of(os.getpid()) if self._strange(pid)
+                }
+                for pid in found:
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+            for pid, start in found.items():
+                if (status := self.reap(pid)) is not None:
+                    ended[pid, start] = status
+            quiet = 0 if found else quiet + 1
+            time.sleep(0.0005 if found else 0.002)
+        return ended
+
+    def _strange(self, pid: int) -> bool:
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                ours = file.read().startswith(launcher.NAME_PREFIX)
+            return not ours and pid not in self._known and os.getsid(pid) != os.getsid(0)
+        except OSError:
+            return False
+
     def reap(self, pid: int) -> int | None:
         """Collect one child if it has ended; its wait status, or None."""
         with self._lock:
@@ -313,20 +344,25 @@ children = Children()
 
 
 def exterminate(
-    find: Callable[[Mapping[int, Proc]], Iterable[int]], *, limit_sec: float = 5.0, keep: Collection[int] = ()
+    find: Callable[[Mapping[int, Proc]], Iterable[int]],
+    *,
+    limit_sec: float = 5.0,
+    keep: Collection[int] = (),
+    adopted: bool = False,
 ) -> tuple[dict[tuple[int, int], int | None], int]:
     """Kill whatever `find` names in a fresh table, again and again until it names nothing; bounded.
 
-    Blocking: run it in a thread. What was found once stays prey together with its descendants, however it
-    moves. `keep` holds pids that are never killed.
+    Blocking: run it in a thread. What was found once stays prey together with its descendants, however it moves.
+    `keep` holds pids that are never killed. With `adopted`, the strangers among our children are prey as well.
 
     Returns:
-        (pid, start) -> wait status (None when it was not our child) of every process ended, and how many are
-        left.
+        (pid, start) -> wait status (None when it was not our child) of every process ended, and how many are left.
     """
     ended: dict[tuple[int, int], int | None] = {}
-    give_up, pause = time.monotonic() + limit_sec, 0.001
+    give_up, pause, quiet = time.monotonic() + limit_sec, 0.001, 0
     while True:
+        fresh = children.end_strangers(give_up) if adopted else {}
+        ended |= fresh
         table = scan()
         named = set(find(table)) | {pid for pid, start in ended if pid in table and table[pid].start == start}
         prey = (named | descendants(offspring(table), named)) - set(keep) - {0, 1, os.getpid()}
@@ -339,7 +375,8 @@ def exterminate(
                 status = children.reap(pid)
                 if status is not None:
                     ended[pid, table[pid].start] = status
-        if not living or time.monotonic() > give_up:
+        quiet = 0 if living or fresh else quiet + 1
+        if quiet == 2 or time.monotonic() > give_up:  # one look may miss what forks a successor and ends
             return ended, len(living)
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
