@@ -188,3 +188,16 @@ def test_stop_with_a_deaf_agent_and_escapees_is_in_order_and_complete(loop: Loop
     assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == ("inactive", "success", "0")
     assert loop.manager.processes("agent.sh", "codex_self_iter", *ESCAPEES) == []
     assert loop.status()["exit"]["code"] == 0
+
+
+@pytest.mark.parametrize(("on_stop", "verdict"), [("finish", "continue"), ("end", "aborted")])
+def test_a_restart_lets_the_iteration_end_if_it_is_asked_to(loop: Loop, on_stop: str, verdict: str) -> None:
+    with (loop.workspace / "codex-self-iter.toml").open("a", encoding="utf-8") as file:
+        file.write(f'[service]\non_stop = "{on_stop}"\n')
+    loop.start()
+    loop.until_agent_runs()
+    loop.manager.systemctl("stop", "--no-block", UNIT)
+    loop.manager.until_state(UNIT, ActiveState="deactivating")
+    (loop.control / "slow").unlink()
+    loop.manager.until_state(UNIT, ActiveState="inactive", Result="success")
+    assert [record["verdict"] for record in loop.journal()] == [verdict]
