@@ -147,9 +147,10 @@ class Steer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GoalSet:
-    """A person replaced the current goal."""
+    """A person replaced the current goal. `name`: the file that says so, to be taken once it is persisted."""
 
     goal: str
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

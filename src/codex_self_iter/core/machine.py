@@ -496,14 +496,17 @@ def _forget_auth(state: LoopState) -> LoopState:
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
     state = iteration.forget_circles(state)
     running = state.open is not None
-    state = dataclasses.replace(
-        state,
-        goal=state.goal if running else event.goal,
-        goal_set=event.goal if running else "",
-        events=(*state.events, {"kind": "goal.set", "at": at.wall})[-EVENTS:],
-    )
+    if event.goal != (state.goal_set or state.goal):  # the file may be seen again before it is taken
+        note = {"kind": "goal.set", "at": at.wall}
+        state = dataclasses.replace(
+            state,
+            goal=state.goal if running else event.goal,
+            goal_set=event.goal if running else "",
+            events=(*state.events, note)[-EVENTS:],
+        )
+    taken = (TakeMessages(state.iteration, (event.name,)),) if event.name else ()
     state, commands = _wake(state, policy, at)
-    return state, (Persist(), *commands)
+    return state, (Persist(), *taken, *commands)
 
 
 def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Decision:

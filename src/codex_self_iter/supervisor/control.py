@@ -171,8 +171,7 @@ class Control:
                 else None
             )
             if goal is not None:
-                loop.post(ev.GoalSet(goal))
-                loop.inbox.mark_done([files.GOAL], loop.state.iteration)
+                loop.post(ev.GoalSet(goal, files.GOAL))
         except StorageError as error:
             loop.log.debug("inbox.not_read", error=str(error))
             return
