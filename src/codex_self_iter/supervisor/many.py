@@ -46,6 +46,18 @@ MANY = 20
 WATCHED = 200
 """Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and wake-ups."""
 CONFIG_DIR_SEC = 1.0
+FIXED = frozenset(
+    {
+        "workspace",
+        "state_dir",
+        "lock_file_name",
+        "stop_file_name",
+        "global_stop_file_name",
+        "plan_file",
+        "task_file",
+    }
+)
+"""Keys that a reload cannot change: what they name is in use."""
 
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
 
@@ -176,8 +188,6 @@ class Supervisor:
     async def _run_once(self, member: Member) -> Ended:
         loop = member.loop = Loop(self.shared, member.settings, clear_stop=self._options.clear_stop)
         loop.ready = member.settled
-        if self._stop is not None:
-            loop.post(self._stop)
         workspace = str(member.settings.workspace_path)
         state_dir = os.path.join(workspace, str(member.settings.state_dir))
         try:
@@ -186,6 +196,8 @@ class Supervisor:
             )
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
+        if self._stop is not None:
+            loop.post(self._stop)  # nothing is awaited from here until the loop hears signals itself
         return await loop.run()
 
     async def _after_crash(self, member: Member, error: Exception) -> None:
@@ -271,6 +283,9 @@ class Supervisor:
             self._log.error("config.skipped", error=str(problem))
         broken = bool(problems)
         by_name = {settings.name: settings for settings in wanted}
+        if self._alone and len(wanted) == 1:
+            # Whatever the file calls it now, it is the one loop that we run.
+            by_name = dict.fromkeys(self._members, wanted[0])
         for name, settings in by_name.items():
             member = self._members.get(name)
             if member is None or (member.ended is not None and self._options.config_dir):
@@ -285,28 +300,32 @@ class Supervisor:
         self._notifier.ready()
 
     def _change(self, member: Member, settings: Settings) -> None:
-        old, new = _leaves(member.settings), _leaves(settings)
-        changes = {
-            key: (old.get(key), new.get(key))
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        }
-        for key, (before, after) in changes.items():
-            shown = ("[hidden]", "[hidden]") if ".env." in f".{key}." else (before, after)
-            self._log.info("config.changed", loop=settings.name, key=key, old=shown[0], new=shown[1])
-        fixed = [key for key in changes if key in ("workspace", "state_dir", "lock_file_name", "stop_file_name",
-                                                   "global_stop_file_name", "plan_file", "task_file")]  # fmt: skip
-        if fixed:
-            self._log.warning("config.needs_restart", loop=settings.name, keys=fixed)
+        """Give a loop its new settings, or say why they cannot be used; then everything stays as it was."""
+        loop = member.loop
+        try:
+            if loop is not None and loop.started and member.ended is None:
+                loop.reload(settings, lambda: self._say_changes(member.settings, settings))
+            else:
+                self._say_changes(member.settings, settings)
+        except UsageError as error:
+            self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+            return
         member.settings = settings
         self.shared.pool.resize(
             settings.pool.max_agents, {str(k): v for k, v in settings.pool.per_agent.items()}
         )
-        if member.loop is not None:
-            try:
-                member.loop.reload(settings)
-            except UsageError as error:
-                self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+
+    def _say_changes(self, before: Settings, after: Settings) -> None:
+        """Log key by key what is different."""
+        old, new = _leaves(before), _leaves(after)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            hidden = ".env." in f".{key}."
+            shown = ("[hidden]", "[hidden]") if hidden else (old.get(key), new.get(key))
+            self._log.info("config.changed", loop=after.name, key=key, old=shown[0], new=shown[1])
+        fixed = [key for key in changed if key in FIXED]
+        if fixed:
+            self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
 
     def _remove(self, member: Member) -> None:
         """Its file is gone: the loop ends after its iteration."""
