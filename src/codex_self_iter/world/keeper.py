@@ -56,9 +56,10 @@ class Keeper:
 
     def add(self, run: Watched) -> None:
         """Watch a run until its end. Thread-safe."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
-            self._thread.start()
+        with self._gate:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
+                self._thread.start()
         self._call(lambda: self._admit(run))
 
     def stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
