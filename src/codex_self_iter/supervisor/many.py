@@ -39,6 +39,7 @@ __all__ = ["Supervisor"]
 
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 MANY = 20
 """From so many loops on, each looks at its files once a second instead of four times."""
@@ -210,13 +211,18 @@ class Supervisor:
     # -- signals -------------------------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                if number == signal.SIGHUP:
-                    self.reload()
-                else:
-                    self._end(signal.Signals(number))
+        try:
+            with anyio.open_signal_receiver(*SIGNALS) as received:
+                task_status.started()
+                async for number in received:
+                    if number == signal.SIGHUP:
+                        self.reload()
+                    else:
+                        self._end(signal.Signals(number))
+        finally:
+            # Every loop has ended: a signal in the last moment must not turn a good end into a bad one.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
     def _end(self, number: signal.Signals) -> None:
         """SIGTERM and SIGINT are a STOP; the second one skips the grace."""
