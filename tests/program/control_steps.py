@@ -22,7 +22,13 @@ def long_run(until: str = "never", **step: Any) -> dict[str, Any]:
 
 def reach(ws: Workspace, phase: str, *then: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Start a supervisor and bring its loop into `phase`, where it stays; later runs do `then`, or work on."""
-    first = {"running": long_run(), "verifying": CLAIM, "backoff": FAILS, "cooldown": IDLE, "limited": LIMITED}
+    first = {
+        "running": long_run(),
+        "verifying": CLAIM,
+        "backoff": FAILS,
+        "cooldown": IDLE,
+        "limited": LIMITED,
+    }
     slow = {"backoff_base_sec": 600, "backoff_max_sec": 900, "no_change_backoff_sec": 600}
     ws.config(SLOW_GATE.format(ws.control) if phase == "verifying" else "", **slow)
     ws.script(first.get(phase, long_run()), *(then or (long_run(),)))
