@@ -266,7 +266,7 @@ class Keeper:
         """Compact the output, say how it ended, forget the run."""
         run.report = run.report or read_report(run.spec)
         if run.cgroup_directory:
-            swept += cgroup.end(run.cgroup_directory)
+            swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
         for stream in run.streams:
             try:
                 stream.finish()
