@@ -13,7 +13,6 @@ from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Request,
 from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import Price, priced
 from codex_self_iter.agents.probe import ask, probe_program
-from codex_self_iter.agents.render import render_line
 from codex_self_iter.core.model import Usage
 from codex_self_iter.errors import UsageError
 
@@ -246,25 +245,6 @@ def test_money():
     assert priced(None, "m", prices) is None
     known = Usage(1, 0, 1, 0.5)
     assert priced(known, "m", prices) is known
-
-
-def test_events_are_rendered_for_people():
-    def rendered(value):
-        return render_line("codex", json.dumps(value))
-
-    item = {
-        "id": "i",
-        "type": "command_execution",
-        "command": "ls\n-l",
-        "exit_code": 0,
-        "status": "completed",
-    }
-    assert rendered({"type": "item.started", "item": item}) == ["> ls -l"]
-    assert rendered({"type": "item.completed", "item": item}) == ["< exit code 0: ls -l"]
-    assert rendered({"type": "item.completed", "item": {"type": "agent_message", "text": "a\nb"}}) == ["a\nb"]
-    assert rendered({"type": "turn.failed", "error": {"message": "m"}}) == ["failed: m"]
-    assert render_line("codex", "noise") == []
-    assert render_line("command", "noise") == ["noise"]
 
 
 def test_files_of_an_invocation_are_text_by_absolute_path(request_for):
