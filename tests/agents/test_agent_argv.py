@@ -78,8 +78,14 @@ def test_bypass_is_asked_for_and_never_given_unasked(request_for, name):
     assert words[name] in prepared(name, request_for(), mode="bypass").argv
 
 
+def git(directory):
+    """What makes a directory a git work tree."""
+    (directory / ".git").mkdir()
+    (directory / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+
+
 def test_codex_in_full(request_for, tmp_path):
-    (tmp_path / ".git").mkdir()
+    git(tmp_path)
     request = request_for(schema={"type": "object"}, session_id="ID", writable=("/w",), commit_by_agent=True)
     invocation = prepared("codex", request, model="m", effort="high", args=("-c", "a=1"))
     run = str(tmp_path / "run")
@@ -98,7 +104,10 @@ def test_codex_in_full(request_for, tmp_path):
 def test_a_workspace_without_git_is_told_to_codex(request_for, tmp_path):
     flag = "--skip-git-repo-check"
     assert flag in prepared("codex", request_for()).argv
-    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git").mkdir()  # empty: what a killed sandbox leaves
+    assert flag in prepared("codex", request_for()).argv
+    (tmp_path / ".git").rmdir()
+    git(tmp_path)
     assert flag not in prepared("codex", request_for()).argv
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
