@@ -219,6 +219,7 @@ def claude_config(program: str, scene: Scene, url: str, **more: Any) -> AgentCon
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": "local-key",
         "CLAUDE_CODE_MAX_RETRIES": "1",
+        "CLAUDE_CODE_TMPDIR": str(scene.base / "tmp"),
     }
     return AgentConfig("claude", binary=program, **more)
 
