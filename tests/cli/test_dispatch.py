@@ -157,7 +157,17 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         "code = main(sys.argv[1:])\n"
         "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
     )
-    for words in (["status"], ["status", "--json"], ["stop", "--help"], ["run", "--help"]):
+    (command.state_dir / "logs" / "runs" / "000001-executor").mkdir(parents=True)
+    (command.state_dir / "logs" / "iterations.jsonl").write_text('{"iteration": 1}\n', encoding="utf-8")
+    reading = (
+        ["status"],
+        ["status", "--json"],
+        ["history"],
+        ["show", "1"],
+        ["logs"],
+        ["complete", "--", "st"],
+    )
+    for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"], ["run", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
             cwd=command.workspace,
