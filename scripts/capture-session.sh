@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the demo and puts what it printed into README.md, between the session marks. Nothing in it is made up:
-# only this machine's directories are replaced.
+# only this machine's directories are replaced. The log (stderr) is left out: its lines are too wide for a page.
 set -eu
 
 . "$(dirname -- "$0")/environment.sh"
@@ -10,11 +10,11 @@ prepare run
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 XDG_CACHE_HOME=$scratch/cache XDG_STATE_HOME=$scratch/state NO_COLOR=1 \
-    "$root/scripts/run-local.sh" >"$scratch/output" 2>&1 || { cat "$scratch/output"; exit 1; }
+    "$root/scripts/run-local.sh" >"$scratch/output" 2>"$scratch/log" || { cat "$scratch/output" "$scratch/log"; exit 1; }
 
 {
     echo '```console'
-    echo '$ ./scripts/run-local.sh'
+    echo '$ ./scripts/run-local.sh 2>demo.log'
     sed -e "s#$scratch/cache#~/.cache#g" -e "s#$root/##g" "$scratch/output"
     echo '```'
 } >"$scratch/session"

@@ -113,6 +113,9 @@ def test_the_example_plans_are_plans() -> None:
 def test_the_readme_shows_a_real_session() -> None:
     text = (ROOT / "README.md").read_text()
     assert text.count("<!-- session:start -->") == text.count("<!-- session:end -->") == 1
+    session = text.partition("<!-- session:start -->")[2].partition("<!-- session:end -->")[0]
+    assert "$ ./scripts/run-local.sh" in session
+    assert "completed" in session
 
 
 def test_the_plugin_manifest_is_valid() -> None:

@@ -106,7 +106,7 @@ def test_a_variable_is_read_as_its_key_wants_it(
         ("VERIFY__COMMANDS", '"make test"', "must be a list of texts"),
         ("VERIFY__COMANDS", "[]", "did you mean CODEX_SELF_ITER_VERIFY__COMMANDS?"),
         ("MAX_ITERATION", "3", "did you mean CODEX_SELF_ITER_MAX_ITERATIONS?"),
-        ("NONSENSE", "3", "unknown variable"),
+        ("X", "3", "unknown variable; CODEX_SELF_ITER_ names are the keys of the configuration file"),
         ("VERIFY__", "3", "unknown variable"),
         ("AGENT", "codxe", 'did you mean "codex"?'),
     ],

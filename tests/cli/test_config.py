@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +91,13 @@ def test_schema_and_example_work_beside_a_broken_file(call: Call, tmp_path: Path
     (tmp_path / CONFIG_NAME).write_text("= broken")
     assert call("schema")
     assert call("show", "--example")
+
+
+def test_the_command_itself_exits_with_2_and_the_whole_report(command: Any) -> None:
+    (command.workspace / CONFIG_NAME).write_text("max_iteration = 3\nkill_grace_sec = '1'")
+    result = command("config", "check", CODEX_SELF_ITER_MODE="x")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "3 errors in the configuration:" in result.stderr
+    assert f"{CONFIG_NAME}:1: max_iteration: unknown key; did you mean max_iterations?" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert command("config", "show", "--example").stdout == example_toml()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from codex_self_iter.cli import demo
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.demo import git, make_workspace, sample_files
 from codex_self_iter.errors import UsageError
@@ -111,9 +112,21 @@ def test_without_git_the_error_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         make_workspace(tmp_path / "w")
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("codex_self_iter.supervisor.app"), reason="the supervisor is not there yet"
-)
+@pytest.mark.parametrize("home", ["home", "no/such/file.txt"])
+def test_without_a_name_it_takes_a_new_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (tmp_path / "no" / "such").mkdir(parents=True)
+    (tmp_path / "no" / "such" / "file.txt").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = demo.workspace_for(None), demo.workspace_for(None)
+    assert first != second
+    assert first.is_dir()
+    assert first.is_relative_to(tmp_path)
+    assert first.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     workspace = tmp_path / "a demo"
     env = {**os.environ, "CODEX_SELF_ITER_AGENT": "codex", "HOME": str(tmp_path / "home")}
@@ -130,5 +143,7 @@ def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     assert [gate["exit_code"] for gate in records[-1]["gates"]] == [0]
     assert mended(workspace)
     assert git(workspace, "status", "--porcelain").split() == ["M", "plan.md"]
-    for command in re.findall(r"^  (git -C .*)$", done.stdout, re.MULTILINE):
-        subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, timeout=60)
+    hints = re.findall(r"^  (.+)$", done.stdout.partition("\nWhere to look\n")[2], re.MULTILINE)
+    assert len(hints) == 4
+    for hint in hints:
+        subprocess.run(["/bin/sh", "-c", hint], env=env, capture_output=True, check=True, timeout=60)

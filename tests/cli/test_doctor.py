@@ -195,16 +195,60 @@ def test_a_gate_is_run_only_when_asked(call: Call, workspace: Path) -> None:
     assert (code, findings["gate.1"]["status"]) == (0, "warn")
 
 
-def test_without_any_agent_auto_fails(call: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (workspace / CONFIG_NAME).write_text("")
-    binaries = workspace.parent / "bin"
-    binaries.mkdir()
-    for name in ("git", "sh"):
-        (binaries / name).symlink_to(shutil.which(name) or name)
-    monkeypatch.setenv("PATH", str(binaries))
+FAKE_CLI = """#!/bin/sh
+case "$*" in
+  *--version*) echo "codex-cli 0.169.0" ;;
+  *login*) echo "{said}"; exit {code} ;;
+esac
+"""
+
+
+def install(path: Path, said: str, code: int) -> None:
+    """A stand-in for an agent's program that answers the two questions doctor asks."""
+    path.write_text(FAKE_CLI.format(said=said, code=code))
+    path.chmod(0o755)
+
+
+def configure(workspace: Path, text: str) -> None:
+    """Replace the agent in the configuration."""
+    tables = CONFIG.split("\n", 2)[2]
+    (workspace / CONFIG_NAME).write_text(f"{text}\n{tables}")
+
+
+def test_an_agent_that_is_not_logged_in_fails_unless_another_can_take_over(
+    call: Call, workspace: Path
+) -> None:
+    program = workspace.parent / "codex"
+    install(program, "Not logged in", 1)
+    table = f'[agents.codex]\nbinary = "{program}"'
+    configure(workspace, f'agent = "codex"\n{table}')
     code, findings = call()
-    assert code == 4
-    assert "plan-shell" in findings["agent"]["mend"]
+    assert (code, failed(findings)) == (4, {"agent.codex"})
+    assert "login" in findings["agent.codex"]["mend"]
+    (workspace / CONFIG_NAME).write_text(
+        f'agent = "codex"\n[agents]\norder = ["codex", "plan-shell"]\ncodex.binary = "{program}"\n'
+    )
+    code, findings = call()
+    assert (code, findings["agent.codex"]["status"], findings["agent.plan-shell"]["status"]) == (
+        0,
+        "warn",
+        "ok",
+    )
+
+
+def test_a_good_agent_is_named_with_its_version(call: Call, workspace: Path) -> None:
+    install(workspace.parent / "codex", "Logged in using an API key", 0)
+    configure(workspace, f'agent = "codex"\n[agents.codex]\nbinary = "{workspace.parent}/codex"')
+    code, findings = call()
+    assert (code, findings["agent.codex"]["status"]) == (0, "ok")
+    assert "0.169.0" in findings["agent.codex"]["what"]
+
+
+def test_an_agent_that_is_not_installed_fails(call: Call, workspace: Path) -> None:
+    configure(workspace, 'agent = "codex"\n[agents.codex]\nbinary = "/nonexistent/codex"')
+    code, findings = call()
+    assert (code, findings["agent.codex"]["status"]) == (4, "fail")
+    assert "/nonexistent/codex" in findings["agent.codex"]["what"]
 
 
 def test_a_machine_without_git_is_a_warning(
@@ -273,3 +317,22 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_the_command_itself_says_who_works_here_and_exits_as_documented(command: Any) -> None:
+    command.write_status()  # this process is the supervisor
+    result = command("doctor", "--json", CODEX_SELF_ITER_AGENT="plan-shell")
+    found = {one["id"]: one for one in json.loads(result.stdout)["findings"]}
+    assert (found["lock"]["status"], str(os.getpid()) in found["lock"]["what"]) == ("warn", True)
+    assert result.returncode == 0, result.stdout
+    command.release()
+    (command.workspace / "plan.md").unlink()
+    assert command("doctor", CODEX_SELF_ITER_AGENT="plan-shell").returncode == 4
+    assert command("doctor", "--no-such-flag").returncode == 2
+
+
+def test_a_broken_configuration_is_a_finding_not_an_exit(command: Any) -> None:
+    result = command("doctor", CODEX_SELF_ITER_AGENTT="x")
+    assert result.returncode == 4
+    assert "did you mean CODEX_SELF_ITER_AGENT" in result.stdout
+    assert "time.clock" in result.stdout

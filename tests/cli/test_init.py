@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     (tmp_path / "ws").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    for name in ("CODEX_BIN", "CLAUDE_BIN"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("NVM_DIR", raising=False)
 
     def run(*argv: str) -> str:
         parser = argparse.ArgumentParser()
@@ -89,11 +89,11 @@ def test_a_missing_workspace_is_refused(call: Call) -> None:
 
 @pytest.mark.parametrize("place", ["bin", "home/.local/bin", "home/.nvm/versions/node/v20.1.0/bin"])
 def test_an_installed_agent_is_found_and_configured(call: Call, tmp_path: Path, place: str) -> None:
-    program(tmp_path / place / "claude")
+    program(tmp_path / place / "codex")
     text = call()
-    assert str(tmp_path / place / "claude") in text
+    assert str(tmp_path / place / "codex") in text
     settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
-    assert settings.agent == "claude"
+    assert settings.agent == "codex"
 
 
 def test_the_newest_of_several_node_versions_is_taken(tmp_path: Path) -> None:
@@ -140,3 +140,12 @@ def test_recognised_gates_stand_in_the_configuration(call: Call, tmp_path: Path)
     call()
     settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
     assert settings.verify.commands == ("pytest -q", "go test ./...")
+
+
+def test_the_command_itself_writes_and_then_keeps(command: Any) -> None:
+    first, second = command("init"), command("init")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stdout.count("wrote ") == 2  # the plan was there
+    assert second.stdout.count("kept  ") == 3
+    assert command("config", "check").returncode == 0
+    assert command("init", "--workspace", "gone").returncode == 2

@@ -293,7 +293,7 @@ class World:
         if self.disk.stop is not None:
             self.handle(dataclasses.replace(self.disk.stop, after_iteration=False))
         elif GOAL in self.disk.inbox:
-            self.handle(ev.GoalSet(self.disk.inbox[GOAL], GOAL))
+            self.handle(ev.GoalSet(self.disk.inbox[GOAL], (GOAL,)))
 
     def run(self, limit: int = 400) -> cmd.Exit:
         """Go on until the loop has ended."""
@@ -426,7 +426,7 @@ class World:
 
     def set_goal(self, goal: str) -> None:
         self.disk.inbox[GOAL] = goal
-        self.handle(ev.GoalSet(goal, GOAL))
+        self.handle(ev.GoalSet(goal, (GOAL,)))
 
     def stop(self, after_iteration: bool = False) -> None:
         self.disk.stop = ev.Stop("a STOP file", after_iteration)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import anyio.to_thread
 import pytest
 
-from codex_self_iter.world.gitrun import MAX_OUTPUT, Blocking, complete, run_blocking
+from codex_self_iter.world.tool import ToolResult, run_tool
 
 IDENTITY = {"user.name": "Person", "user.email": "person@example.org"}
 
@@ -23,34 +23,15 @@ def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
-async def in_thread(
-    argv: Sequence[str],
-    *,
-    cwd: str,
-    env: Mapping[str, str] | None = None,
-    timeout_sec: float = 60,
-    max_output: int = MAX_OUTPUT,
-    stdin: bytes | None = None,
-) -> Blocking:
-    """An asynchronous GitRunner: the blocking one in a worker thread."""
-
-    def call() -> Blocking:
-        return complete(
-            run_blocking(argv, cwd=cwd, env=env, timeout_sec=timeout_sec, max_output=max_output, stdin=stdin)
-        )
-
-    return await anyio.to_thread.run_sync(call)
-
-
 class Counting:
     """A GitRunner that remembers every argv."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
 
-    async def __call__(self, argv: Sequence[str], **rest: object) -> Blocking:
+    async def __call__(self, argv: Sequence[str], **rest: Any) -> ToolResult:
         self.calls.append(list(argv))
-        return await in_thread(argv, **rest)  # type: ignore[arg-type]
+        return await run_tool(argv, **rest)
 
 
 class Repo:

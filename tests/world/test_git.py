@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from git_repo import Repo, in_thread, isolate
+from git_repo import Repo, isolate
 
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.world.git import CommitResult, SupervisorCommits, message, whose
 from codex_self_iter.world.gitrun import Git
+from codex_self_iter.world.tool import run_tool
 from codex_self_iter.world.worktree import GitWorkTree
 
 pytestmark = pytest.mark.anyio
@@ -29,15 +30,20 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
 
 
 async def iteration(
-    repo: Repo, act: Callable[[], object], number: int = 1, *, no_verify: bool = False, timeout_sec: float = 30
+    repo: Repo,
+    act: Callable[[], object],
+    number: int = 1,
+    *,
+    no_verify: bool = False,
+    timeout_sec: float = 30,
 ) -> CommitResult:
     """One iteration as the supervisor runs it: look, let the agent act, look, commit."""
-    tree = GitWorkTree(str(repo.path), str(repo.state), in_thread)
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
     before = await tree.snapshot(None)
     act()
     after = await tree.snapshot(before)
     commits = SupervisorCommits(
-        Git(in_thread, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
+        Git(run_tool, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
     )
     return await commits.commit_iteration(
         iteration=number, goal="Make it work", summary="Add the parser", before=before, after=after
@@ -70,7 +76,9 @@ async def test_the_iterations_changes_are_committed_and_status_is_clean(repo: Re
     text = repo.git("log", "-1", "--format=%B")
     assert text.splitlines()[0] == "Add the parser"
     assert "Goal: Make it work" in text
-    assert repo.git("log", "-1", "--format=%(trailers:key=Codex-Self-Iter-Iteration,valueonly)").strip() == "7"
+    assert (
+        repo.git("log", "-1", "--format=%(trailers:key=Codex-Self-Iter-Iteration,valueonly)").strip() == "7"
+    )
     assert repo.git("log", "-1", "--format=%an").strip() == "Person"
     assert "100755" in repo.git("ls-files", "-s", "tool.sh")
 
@@ -88,6 +96,10 @@ async def test_what_the_person_staged_or_left_dirty_is_not_taken(repo: Repo) -> 
     assert result.files == ("agent.txt",)
     assert repo.status() == before
     assert repo.git("diff", "--cached", "--name-only").split() == ["staged.txt"]
+    repo.write("agent.txt", "b")
+    repo.git("add", "agent.txt")
+    repo.git("commit", "-qm", "the negative control: an ordinary commit takes what is staged")
+    assert "staged.txt" in repo.git("show", "--name-only", "--format=")
 
 
 async def test_a_file_with_two_hands_in_it_is_left_and_listed(repo: Repo) -> None:
@@ -183,7 +195,9 @@ async def test_no_user_name_falls_back_and_says_so(repo: Repo) -> None:
     assert repo.git("log", "-1", "--format=%an").strip() == "codex-self-iter"
 
 
-async def test_an_unborn_branch_gets_its_first_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unborn_branch_gets_its_first_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     isolate(monkeypatch)
     repo = Repo(tmp_path / "u", commit=False)
     repo.write("plan.md", "the person's\n")
@@ -268,28 +282,34 @@ async def test_odd_names_and_inner_repositories(repo: Repo) -> None:
     assert result.left == ("clone (repository: cannot be committed)",)
 
 
-async def test_a_workspace_below_the_top_commits_only_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_workspace_below_the_top_commits_only_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     isolate(monkeypatch)
     repo = Repo(tmp_path / "r")
     below = tmp_path / "r/pkg"
     (below / "s").mkdir(parents=True)
-    tree = GitWorkTree(str(below), str(below / "s"), in_thread)
+    tree = GitWorkTree(str(below), str(below / "s"), run_tool)
     before = await tree.snapshot(None)
     repo.write("pkg/x", "x")
     repo.write("outside", "x")
     after = await tree.snapshot(before)
-    commits = SupervisorCommits(Git(in_thread, str(below)), str(below / "s"))
+    commits = SupervisorCommits(Git(run_tool, str(below)), str(below / "s"))
     result = await commits.commit_iteration(iteration=1, goal="", summary="", before=before, after=after)
     assert result.files == ("x",)
-    assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == ["Iteration 1", "", "pkg/x"]
+    assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == [
+        "Iteration 1",
+        "",
+        "pkg/x",
+    ]
 
 
 async def test_an_incomplete_snapshot_commits_nothing_and_claims_nothing(repo: Repo) -> None:
     repo.write("person.txt", "p")
-    tree = GitWorkTree(str(repo.path), str(repo.state), in_thread)
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
     after = await tree.snapshot(None)
     unknown = Snapshot("", "", {}, complete=False, note="git status: no answer within 1 s (ended)")
-    commits = SupervisorCommits(Git(in_thread, str(repo.path)), str(repo.state))
+    commits = SupervisorCommits(Git(run_tool, str(repo.path)), str(repo.state))
     result = await commits.commit_iteration(iteration=1, goal="", summary="", before=unknown, after=after)
     assert "no answer" in result.error
     assert (await iteration(repo, lambda: repo.write("n", "n"), 2)).files == ("n",)

@@ -13,11 +13,12 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from git_repo import Counting, Repo, in_thread, isolate
+from git_repo import Counting, Repo, isolate
 
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.world.contentscan import ScanLimits
+from codex_self_iter.world.tool import run_tool
 from codex_self_iter.world.worktree import GitWorkTree
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +36,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
 
 
 def tree_of(repo: Repo, **options: object) -> GitWorkTree:
-    return GitWorkTree(str(repo.path), str(repo.state), in_thread, **options)  # type: ignore[arg-type]
+    return GitWorkTree(str(repo.path), str(repo.state), run_tool, **options)  # type: ignore[arg-type]
 
 
 async def change_by(repo: Repo, act: Callable[[Repo], object]) -> Change:
@@ -118,6 +119,7 @@ NO_PROGRESS: dict[str, Callable[[Repo], object]] = {
         r.write("a.txt", "two\n"),
         r.git("stash", "-q"),
     ),
+    "the STOP file of the workspace": lambda r: r.write(".codex-stop", ""),
     "empty directory": lambda r: (r.path / "empty").mkdir(),
 }
 
@@ -243,7 +245,7 @@ async def test_a_workspace_below_the_top_counts_its_own_content_and_every_commit
     repo.write("pkg/in.txt", "in")
     repo.commit("pkg")
     (repo.path / "pkg/state").mkdir()
-    tree = GitWorkTree(str(repo.path / "pkg"), str(repo.path / "pkg/state"), in_thread)
+    tree = GitWorkTree(str(repo.path / "pkg"), str(repo.path / "pkg/state"), run_tool)
     first = await tree.snapshot(None)
     repo.write("a.txt", "outside")
     repo.write("pkg/state/x", "private")
@@ -355,7 +357,7 @@ async def test_a_broken_repository_is_incomplete_with_a_reason(repo: Repo) -> No
 async def test_a_missing_git_and_a_missing_workspace_are_said_plainly(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    gone = GitWorkTree(str(tmp_path / "gone"), str(tmp_path / "gone/state"), in_thread)
+    gone = GitWorkTree(str(tmp_path / "gone"), str(tmp_path / "gone/state"), run_tool)
     taken = await gone.snapshot(None)
     assert not taken.complete
     assert "is gone" in taken.note
@@ -372,7 +374,7 @@ async def test_a_workspace_without_git_is_scanned_until_it_gets_a_repository(
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "plain/state").mkdir(parents=True)
     (tmp_path / "plain/f").write_text("1")
-    tree = GitWorkTree(str(tmp_path / "plain"), str(tmp_path / "plain/state"), in_thread)
+    tree = GitWorkTree(str(tmp_path / "plain"), str(tmp_path / "plain/state"), run_tool)
     first = await tree.snapshot(None)
     assert first.complete
     assert "not a git repository" in first.note
@@ -387,7 +389,7 @@ async def test_a_workspace_without_git_is_scanned_until_it_gets_a_repository(
 
 async def test_a_workspace_that_the_outer_repository_ignores_is_scanned(repo: Repo) -> None:
     repo.write("ignored/work/f", "1")
-    tree = GitWorkTree(str(repo.path / "ignored/work"), str(repo.path / "ignored/work/s"), in_thread)
+    tree = GitWorkTree(str(repo.path / "ignored/work"), str(repo.path / "ignored/work/s"), run_tool)
     first = await tree.snapshot(None)
     repo.write("ignored/work/f", "2")
     assert compare(first, await tree.snapshot(first)).changed is True
@@ -398,7 +400,7 @@ async def test_a_bare_repository_is_scanned_with_a_note(
 ) -> None:
     isolate(monkeypatch)
     run_git("init", "-q", "--bare", str(tmp_path / "b/.git"))
-    taken = await GitWorkTree(str(tmp_path / "b"), str(tmp_path / "b/s"), in_thread).snapshot(None)
+    taken = await GitWorkTree(str(tmp_path / "b"), str(tmp_path / "b/s"), run_tool).snapshot(None)
     assert "without git" in taken.note
 
 

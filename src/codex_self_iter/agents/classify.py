@@ -14,13 +14,16 @@ from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.model import EndCause, Failure, FailureClass, RunOutcome
 
-__all__ = ["by_text", "classify", "one_line"]
+__all__ = ["by_text", "classify", "last_words", "one_line"]
 
 _MESSAGE_CHARS = 500
 # A crash is the agent's fault; any other signal that we did not send came from outside.
 _CRASH_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 31})
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
+
+# A shell's "cannot be executed" and "not found": of the program itself, or of the `node` that it needs.
+_NOT_RUN_EXITS = (126, 127)
 
 _HTTP: Mapping[int, FailureClass] = {
     401: FailureClass.AUTH,
@@ -67,7 +70,7 @@ _PHRASES: Mapping[FailureClass, tuple[str, ...]] = {
         r"status:? 429|\(429\)",
     ),
     FailureClass.AUTH: (
-        r"status:? 40[13]\b|\b401 |\b403 forbidden|api error: 40[13]\b",
+        r"status:? 40[13]\b|\b403 forbidden|api error: 40[13]\b|\"code\": ?40[13]\b",
         r"\bunauthori[sz]ed\b|\bunauthenticated\b|permission_denied",
         r"not logged in|please (run )?[^\n]{0,20}/?log ?in",
         r"(invalid|incorrect) (x-)?api[ _-]?key",
@@ -106,6 +109,8 @@ _PHRASES: Mapping[FailureClass, tuple[str, ...]] = {
     ),
 }
 _PROSE = {kind: re.compile("|".join(phrases), re.IGNORECASE) for kind, phrases in _PHRASES.items()}
+
+_ERROR_LINE = re.compile(r"([\w.]*error|fatal|panic)\b", re.IGNORECASE)
 
 _LABEL: Mapping[EndCause, str] = {
     EndCause.WALL_TIMEOUT: "ended after its longest allowed time",
@@ -203,7 +208,7 @@ def _from_exit(
     parsed: Parsed, outcome: RunOutcome, stderr_tail: str, codes: Mapping[str, FailureClass]
 ) -> tuple[FailureClass, str, ErrorFacts]:
     error = parsed.error or parsed.retry or ErrorFacts()
-    said = error.message or (_last_lines(stderr_tail) if not parsed.ok else "")
+    said = error.message or (last_words(stderr_tail) if not parsed.ok else "")
     label = _exit_label(parsed, outcome)
     message = f"{label}: {said}" if said else label
     signal = outcome.signal if outcome.signal is not None else _SIGNAL_EXITS.get(outcome.exit_code or 0)
@@ -213,6 +218,8 @@ def _from_exit(
     if signal is not None and not parsed.ended:
         killed = FailureClass.AGENT if signal in _CRASH_SIGNALS else FailureClass.KILLED
         kind = kind if kind is FailureClass.MEMORY else killed
+    if kind is None and outcome.exit_code in _NOT_RUN_EXITS and not parsed.events:
+        kind = FailureClass.CONFIG
     return kind or FailureClass.AGENT, message, error
 
 
@@ -245,6 +252,13 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
     return "reported an error" if parsed.ended else "ended without a final event"
 
 
-def _last_lines(text: str, count: int = 3) -> str:
+def last_words(text: str) -> str:
+    """What went wrong, in a program's words: the last line that calls itself an error, else the end."""
+    lines = _last_lines(text, 20).splitlines()
+    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    return errors[-1] if errors else "\n".join(lines[-3:])
+
+
+def _last_lines(text: str, count: int) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n".join(lines[-count:])

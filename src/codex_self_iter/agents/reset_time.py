@@ -38,7 +38,7 @@ _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
 _MONTH = rf"(?P<month>{_MONTH_NAMES})[a-z]*\.?"
 _CLOCK = (
-    r"(?P<hour>[01]?\d|2[0-4])(?:[:.](?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?"
+    r"(?P<hour>2[0-4]|[01]?\d)(?!\d)(?:[:.](?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?"
     r"\s*(?P<half>[ap]\.?m\b\.?)?"
 )
 _ZONE = r"(?:\s*\(?(?P<zone>UTC|GMT|Z\b|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
@@ -65,7 +65,7 @@ _DURATION = re.compile(
     re.IGNORECASE,
 )
 _BARE_SECONDS = re.compile(
-    r"^[\s:=\"'_-]*(?:after)?[\s:=\"']*(\d{1,7}(?:\.\d+)?)(?![\d:.]*\d|\s*[ap]\.?m|\s*%|[:\w-])",
+    r"(?:retry[\s_-]*(?:after|delay|in)|try again in)[\s:=\"']*(\d{1,7}(?:\.\d+)?)(?![\d:.]*\d|\s*[\w%:/-])",
     re.IGNORECASE,
 )
 _CLOCK_ONLY = re.compile(
@@ -102,7 +102,8 @@ def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> flo
             at = believable(reader(said, now, tz), now)
             if at is not None:
                 return at
-    return None
+    bare = _BARE_SECONDS.search(text)
+    return believable(now + float(bare.group(1)), now) if bare else None
 
 
 def believable(at: float | None, now: float) -> float | None:
@@ -150,8 +151,7 @@ def _date(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
 def _duration(said: str, now: float, _tz: datetime.tzinfo | None) -> float | None:
     found = _DURATION.match(said)
     if not found:
-        bare = _BARE_SECONDS.match(said)
-        return now + float(bare.group(1)) if bare else None
+        return None
     total = 0.0
     for part in _PART.finditer(found.group(1)):
         unit = part["unit"].lower()

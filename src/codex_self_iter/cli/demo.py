@@ -8,14 +8,14 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from codex_self_iter.demo import git, make_workspace
-from codex_self_iter.errors import UsageError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "workspace_for"]
 
 STATE = ".codex-self-iter"
 """The state directory of the demo; its configuration leaves the default."""
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises UsageError when the workspace cannot be made.
     """
-    directory = _directory(args.directory)
+    directory = workspace_for(args.directory)
     make_workspace(directory)
     print(f"Sample workspace: {directory}")
     print(
@@ -54,23 +54,19 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _directory(wanted: Path | None) -> Path:
+def workspace_for(wanted: Path | None) -> Path:
     """An absolute path; by default a new directory in the user's cache, named after the time."""
     if wanted is not None:
         return Path(os.path.abspath(wanted.expanduser()))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
-    base = cache / "codex-self-iter" / time.strftime("demo-%Y%m%d-%H%M%S")
-    for candidate in [base, *(Path(f"{base}-{n}") for n in range(2, 100))]:
-        try:
-            candidate.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"{candidate}: {error.strerror}. Name a directory: codex-self-iter demo DIR"
-            ) from error
-        return candidate
-    raise UsageError(f"{base}: too many demos at once. Name a directory: codex-self-iter demo DIR")
+    name = time.strftime("demo-%Y%m%d-%H%M%S-")
+    try:
+        cache = (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "codex-self-iter"
+        )
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=name, dir=cache))
+    except (OSError, RuntimeError):  # no home directory, or a read-only one
+        return Path(tempfile.mkdtemp(prefix=f"codex-self-iter-{name}"))
 
 
 def _own_environment() -> None:

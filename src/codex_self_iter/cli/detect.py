@@ -11,22 +11,14 @@ import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 
+from codex_self_iter.agents.base import AgentMissingError
+from codex_self_iter.agents.probe import find_program
+
 __all__ = ["CLI_AGENTS", "Detected", "detect", "find_agent", "gate_commands"]
 
 CLI_AGENTS = ("codex", "claude", "gemini", "opencode")
 """The agents that are programs of their own, in the order in which "auto" looks for them."""
 
-_PLACES = (
-    "~/.local/bin",
-    "~/bin",
-    "~/.npm-global/bin",
-    "~/.volta/bin",
-    "~/.bun/bin",
-    "/opt/homebrew/bin",
-    "/usr/local/bin",
-    "/home/linuxbrew/.linuxbrew/bin",
-)
-_NVM = "~/.nvm/versions/node/*/bin"
 _READ_BYTES = 1024 * 1024
 
 
@@ -46,14 +38,10 @@ def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
 
 def find_agent(name: str, environ: Mapping[str, str]) -> str:
     """Absolute path of an agent's program: PATH, then the places where installers put it; "" for none."""
-    asked = environ.get(f"{name.upper()}_BIN", "")
-    if asked and shutil.which(asked, path=environ.get("PATH")):
-        return os.path.abspath(shutil.which(asked, path=environ.get("PATH")) or asked)
-    home = environ.get("HOME") or os.path.expanduser("~")
-    versions = sorted(glob.glob(_NVM.replace("~", glob.escape(home), 1)), key=_version, reverse=True)
-    places = [place.replace("~", home, 1) for place in _PLACES]
-    path = os.pathsep.join([environ.get("PATH") or os.defpath, *places, *versions])
-    return os.path.abspath(found) if (found := shutil.which(name, path=path)) else ""
+    try:
+        return str(find_program(name, "", environ, mend=""))
+    except AgentMissingError:
+        return ""
 
 
 def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -118,8 +106,3 @@ def _text(workspace: str, name: str) -> str:
             return file.read(_READ_BYTES)
     except OSError:
         return ""
-
-
-def _version(path: str) -> tuple[int, ...]:
-    found = re.search(r"v(\d+)\.(\d+)\.(\d+)", path)
-    return tuple(map(int, found.groups())) if found else ()

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli.detect import CLI_AGENTS, find_agent
 from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
@@ -108,10 +107,7 @@ def lock(context: Context) -> Iterator[Finding]:
     """Whether another supervisor works here."""
     if not os.path.isdir(context.paths.state_dir):
         return
-    try:
-        module = importlib.import_module("codex_self_iter.world.lock")
-    except ModuleNotFoundError:  # a platform without fcntl
-        return
+    module = importlib.import_module("codex_self_iter.world.lock")
     holder = module.probe(
         str(context.paths.state_dir), context.settings.lock_file_name, workspace=context.workspace
     )
@@ -139,77 +135,62 @@ def sentinels(context: Context) -> Iterator[Finding]:
 
 
 def agent(context: Context) -> Iterator[Finding]:
-    """The agent that would be taken, and those that would take over."""
-    settings = context.settings
-    names = list(
-        dict.fromkeys([*_preferred(context), *settings.agents.order, *sorted(settings.agent_names())])
-    )
-    if not names:
-        mend = "install one (npm install -g @openai/codex), set agent_command_template, or --agent plan-shell"
-        yield fail("agent", "no agent is installed", mend)
+    """The agents of every role, those that would take over included. No tokens are spent."""
+    policy = importlib.import_module("codex_self_iter.supervisor.policy")
+    try:
+        roles = policy.agent_names(context.settings, context.environ)
+        agents = policy.make_agents(context.settings, context.environ)
+    except UsageError as error:
+        mend = "npm install -g @openai/codex, or set agent_command_template, or --agent plan-shell"
+        yield fail("agent", str(error), mend)
         return
-    findings = [_agent(context, name) for name in names]
-    spare = any(finding.status != "fail" for finding in findings)
-    for finding in findings:  # a broken agent stops nothing while another can take over
-        takes_over = finding.status == "fail" and spare and bool(settings.agents.order)
-        yield warn(finding.id, finding.what, finding.mend) if takes_over else finding
+    in_use = {name for role, names in roles.items() for name in names if _has_role(context, role)}
+    found = {name: _agent(context, name, agents[name]) for name in sorted(in_use)}
+    for name, finding in found.items():
+        others = [names for role, names in roles.items() if name in names and _has_role(context, role)]
+        spare = all(any(found[other].status != "fail" for other in names) for names in others)
+        # a broken agent stops nothing while another can take over in each of its roles
+        yield warn(finding.id, finding.what, finding.mend) if finding.status == "fail" and spare else finding
 
 
-def _preferred(context: Context) -> list[str]:
-    settings = context.settings
-    if settings.agent != "auto":
-        return [settings.agent]
-    if settings.agent_command_template:
-        return ["command"]
-    found = (
-        name for name in CLI_AGENTS if settings.agents.get(name).binary or find_agent(name, context.environ)
-    )
-    return [] if settings.agents.order else [name for name in [next(found, "")] if name]
+def _has_role(context: Context, role: str) -> bool:
+    return context.settings.mode == "roles" or role == "executor"
 
 
-def _agent(context: Context, name: str) -> Finding:
+def _agent(context: Context, name: str, adapter: Any) -> Finding:
     key = f"agent.{name}"
     if name == "plan-shell":
         return good(key, "plan-shell is part of this program")
     if name == "command":
         return _template(context, key)
-    probe = _probe(context, name)
+    probe = adapter.probe(context.environ)
     if not probe.installed:
         return fail(key, probe.detail or f"{name} is not installed", probe.mend or f"install {name}")
-    said = f"{name} {probe.version} ({probe.path})".replace("  ", " ")
+    said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
     if probe.logged_in is False:
         return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
+    if _refuses_root(context, name):
+        what = f'{said} refuses agent_mode = "bypass" as root'
+        return fail(key, what, 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }')
     if probe.mend:
         return warn(key, f"{said}: {probe.detail}", probe.mend)
     sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
     return good(key, f"{said}, {sure}")
 
 
-def _probe(context: Context, name: str) -> Any:
-    """Ask the adapter; it spends no tokens."""
-    base = importlib.import_module("codex_self_iter.agents.base")
-    registry = importlib.import_module("codex_self_iter.agents.registry")
-    settings, table = context.settings, context.settings.agents.get(name)
-    config = base.AgentConfig(
-        name=name,
-        binary=table.binary,
-        model=table.model,
-        effort=table.effort,
-        home=table.home,
-        args=table.args,
-        env=table.env,
-        pass_env=table.pass_env,
-        mode=settings.agent_mode,
-        account=table.account,
-    )
-    return registry.get(name, config).probe(context.environ)
+def _refuses_root(context: Context, name: str) -> bool:
+    """claude ends at once when it is to skip its permissions as root, unless told that it is in a sandbox."""
+    settings = context.settings
+    if name != "claude" or settings.agent_mode != "bypass" or os.geteuid() != 0:
+        return False
+    return not (settings.agents.claude.env.get("IS_SANDBOX") or context.environ.get("IS_SANDBOX"))
 
 
 def _template(context: Context, key: str) -> Finding:
     program = parse_template(context.settings.agent_command_template)[0]
     if "{" in program:
         return good(key, f"the program {program} is known only when it runs")
-    path = _program(program, context)
+    path = _program(os.path.expanduser(program), context, os.getcwd())
     if path:
         return good(key, f"agent_command_template runs {path}")
     mend = "mend agent_command_template, or make the program executable (chmod +x)"
@@ -228,12 +209,11 @@ def gates(context: Context) -> Iterator[Finding]:
 
 
 def _gate(context: Context, key: str, command: str) -> Finding:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        return fail(key, f"{command!r} cannot be split into words ({error})", "mend [verify] commands")
-    program = next((word for word in words if "=" not in word.split("/")[0]), "")
-    if program not in _SHELL_WORDS and not program.startswith(("(", "$")) and not _program(program, context):
+    syntax = ask(["/bin/sh", "-n", "-c", command], context)
+    if not syntax.ok:
+        return fail(key, f"{command!r} is no shell command ({syntax.text})", "mend [verify] commands")
+    program = _first_program(command)
+    if program and not _program(program, context):
         return fail(
             key, f"the program {program!r} of the gate {command!r} is not there", f"install {program}"
         )
@@ -248,11 +228,25 @@ def _gate(context: Context, key: str, command: str) -> Finding:
     return warn(key, f"{command!r} fails now ({how})", "it must succeed before a completion is believed")
 
 
-def _program(name: str, context: Context) -> str:
-    """Absolute path of a program, found as a run in the workspace finds it; "" for none."""
+def _first_program(command: str) -> str:
+    """The program that a shell command starts with; "" when only a shell can tell."""
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return ""
+    name = next((word for word in words if "=" not in word.split("/")[0]), "")
+    plain = name not in _SHELL_WORDS and not any(char in name for char in "$`(){};&|<>*?~")
+    return name if plain else ""
+
+
+def _program(name: str, context: Context, *also: str) -> str:
+    """Absolute path of a program, found as a run in the workspace finds it; "" for none.
+
+    A relative path is looked for below the workspace, then below the directories `also`.
+    """
     if "/" in name:
-        path = os.path.join(context.workspace, name)
-        return path if os.path.isfile(path) and os.access(path, os.X_OK) else ""
+        places = (os.path.join(base, name) for base in (context.workspace, *also))
+        return next((path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), "")
     return shutil.which(name, path=context.environ.get("PATH") or os.defpath) or ""
 
 

@@ -61,4 +61,5 @@ def options(args: argparse.Namespace) -> RunOptions:
         config_dir=args.config_dir or "",
         clear_stop=args.clear_stop,
         debug=args.debug,
+        flag_names={flag.key: flag.option for flag in flags.FLAGS},
     )

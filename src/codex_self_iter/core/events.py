@@ -147,10 +147,10 @@ class Steer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GoalSet:
-    """A person replaced the current goal. `name`: the file that says so, to be taken once it is persisted."""
+    """A person replaced the current goal. `names`: the inbox files that said so, to be put aside once it is kept."""
 
     goal: str
-    name: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

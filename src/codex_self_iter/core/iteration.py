@@ -52,6 +52,7 @@ __all__ = [
     "Finish",
     "account_run",
     "after_restart",
+    "called_off",
     "close",
     "forget_circles",
     "interrupted",
@@ -187,7 +188,10 @@ def judge_run(state: LoopState, event: RunEnded, policy: Policy) -> tuple[LoopSt
     if state.ending is not None or event.outcome.cause is EndCause.REQUEST:
         reason = state.ending.reason if state.ending else "ended on request"
         return _failed(state, Failure(FailureClass.KILLED, reason), Verdict.ABORTED), "close"
-    failure = event.report.failure or _from_outcome(event.outcome)
+    failure = event.report.failure
+    if failure is None or (failure.kind is FailureClass.AGENT and event.outcome.cause is not EndCause.EXIT):
+        # What the host knows of the end says more than what an adapter can guess from the output.
+        failure = _from_outcome(event.outcome) or failure
     if failure is not None:
         timed_out = event.outcome.cause in (EndCause.WALL_TIMEOUT, EndCause.IDLE_TIMEOUT)
         lost = event.outcome.cause is EndCause.LOST
@@ -294,6 +298,11 @@ def interrupted(state: LoopState) -> LoopState:
     return _failed(state, failure, Verdict.INTERRUPTED)
 
 
+def called_off(state: LoopState, reason: str) -> LoopState:
+    """A person ended the open iteration after its run: its answer is not judged."""
+    return _failed(state, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
+
+
 # -- the whole iteration -----------------------------------------------------------------------------------------
 
 
@@ -374,12 +383,7 @@ def _failure_wait(
     """How long to wait after a failure, and whom to tell."""
     count = state.counters.failures
     length = backoff.exponential(count, policy.backoff_base_sec, policy.backoff_max_sec, at.u)
-    notes: list[Command] = [
-        Log(
-            "iteration.failed",
-            {"iteration": opened.number, "class": failure.kind.value, "error": failure.message},
-        )
-    ]
+    notes: list[Command] = []
     kind, account = "error", opened.ended[-1].agent
     account = next(
         (agent.account for agents in policy.agents.values() for agent in agents if agent.name == account),

@@ -22,9 +22,12 @@ PREFIX = str(Settings.model_config["env_prefix"])
 _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 
 OWN_VARIABLES = frozenset(
-    PREFIX + name for name in ("CONFIG", "RUN_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG")
+    PREFIX + name
+    for name in ("CONFIG", "ENV_FILE", "RUN_ID", "TOOL_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG")
 )
-"""Variables of ours that are no keys: the configuration file, a run's marker, switches of the tests."""
+"""Variables of ours that are no keys: the configuration file, a service's environment file, the markers of runs
+and tools, switches of the tests."""
+_TESTS = PREFIX + "TEST_"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ def variable_layer(environ: Mapping[str, str]) -> Layer:
     values: dict[str, Any] = {}
     names: dict[KeyPath, str] = {}
     problems: list[Problem] = []
-    for variable in sorted(name for name in environ if name.startswith(PREFIX) and name not in OWN_VARIABLES):
+    ours = {name for name in environ if name.startswith(PREFIX) and not name.startswith(_TESTS)}
+    for variable in sorted(ours - OWN_VARIABLES):
         where = f"environment {variable}"
         path = _path(variable.removeprefix(PREFIX))
         if path is None:
@@ -125,9 +129,12 @@ def _near_variable(variable: str) -> str:
     for name in list(fields_of(Settings)):
         table = table_at((name,))
         keys += [(name, below) for below in fields_of(table)] if table is not None else []  # type: ignore[misc]
-    near = difflib.get_close_matches(variable, [variable_name(key) for key in keys], 1, 0.8)
+    names = [variable_name(key).removeprefix(PREFIX) for key in keys]
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, 0.75)
     return (
-        f"; did you mean {near[0]}?" if near else f"; {PREFIX} names are the keys of the configuration file"
+        f"; did you mean {PREFIX}{near[0]}?"
+        if near
+        else f"; {PREFIX} names are the keys of the configuration file"
     )
 
 

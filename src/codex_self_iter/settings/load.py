@@ -6,21 +6,34 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.environment import PREFIX, Layer, flag_layer, variable_layer
 from codex_self_iter.settings.model import KeyPath, Origin, Settings, merge
 from codex_self_iter.settings.report import ConfigError, Problem, from_validation
 from codex_self_iter.settings.rules import breaches
+from codex_self_iter.settings.schema import LoopFields
 from codex_self_iter.settings.tomlfile import BadFileError, TomlFile, read_toml
 
 __all__ = ["CONFIG_NAME", "find_config", "load", "load_directory"]
 
 CONFIG_NAME = "codex-self-iter.toml"
 """The configuration file that is looked for in the workspace."""
+
+_SUPERVISORS = "it belongs to the supervisor, not to one workspace"
+_NOT_A_LOOPS = {
+    "workspace": "use path",
+    "workspaces": "entries do not nest",
+    "pool": _SUPERVISORS,
+    "service": _SUPERVISORS,
+    "log": _SUPERVISORS,
+}
+"""Keys that a [[workspaces]] entry cannot have, and why."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,7 +116,7 @@ def find_config(
 
     The first two are returned whether they exist or not.
     """
-    asked = config_file if config_file is not None else environ.get(PREFIX + "CONFIG")
+    asked = config_file if config_file is not None else environ.get(PREFIX + "CONFIG") or None
     if asked is not None:
         return Path(os.path.abspath(os.path.join(cwd, os.path.expanduser(asked))))
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or "~", ".config")
@@ -169,7 +182,7 @@ def _bad_file(path: Path, error: BadFileError) -> Problem:
 
 
 def _checked(layers: Layers, problems: list[Problem], cwd: str) -> Settings:
-    settings, found = _validated(layers.values)
+    settings, found = _validated(Settings, layers.values)
     settings._origin, settings._base, settings._pinned = layers, cwd, layers.pinned
     settings._config_file = layers.file.path if layers.file is not None else None
     bad = {key for key, _ in found}
@@ -187,7 +200,7 @@ def _in_order(problem: Problem) -> tuple[str, int]:
     return (source, int(line)) if line.isdigit() else (problem.where, 0)
 
 
-def _validated(values: Mapping[str, Any]) -> tuple[Settings, list[tuple[KeyPath, str]]]:
+def _validated(model: type[_Model], values: Mapping[str, Any]) -> tuple[_Model, list[tuple[KeyPath, str]]]:
     """Settings of what is right, and what is wrong: wrong keys are taken out until the rest is right.
 
     Only the first look is reported; what a later one finds is the doing of taking something out.
@@ -195,7 +208,7 @@ def _validated(values: Mapping[str, Any]) -> tuple[Settings, list[tuple[KeyPath,
     found: list[tuple[KeyPath, str]] = []
     while True:
         try:
-            return Settings.model_validate(values), found
+            return model.model_validate(values), found
         except ValidationError as error:
             wrong = list(from_validation(error))
             found = found or wrong
@@ -260,22 +273,13 @@ def _entry_problems(settings: Settings, layers: Layers, bad: set[KeyPath]) -> It
         return
     for index, entry in enumerate(settings.workspaces):
         prefix: KeyPath = ("workspaces", index)
-        values = settings.loop_values(entry)
-        alien = [
-            key for key in entry.overrides if key in ("workspace", "workspaces", "pool", "service", "log")
-        ]
-        for key in alien:
-            hint = (
-                "use path"
-                if key.startswith("workspace")
-                else "it belongs to the supervisor, not to one workspace"
-            )
-            yield Problem(layers.place((*prefix, key)), (*prefix, key), f"unknown key; {hint}")
-        loop, found = _validated(
-            {key: value for key, value in values.items() if key not in alien or key == "workspace"}
-        )
-        wrong = {(*prefix, *key) for key, _ in found}
-        for path, message in found:
-            if _has(entry.overrides, path[:1]):
-                yield Problem(layers.place((*prefix, *path)), (*prefix, *path), message)
-        yield from _broken_rules(loop, layers, bad | wrong, prefix)
+        alien = [key for key in entry.overrides if key in _NOT_A_LOOPS]
+        found: list[tuple[KeyPath, str]] = [((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien]
+        values = {key: value for key, value in settings.loop_values(entry).items() if key not in alien}
+        fields, wrong = _validated(LoopFields, values)
+        found += [(key, message) for key, message in wrong if _has(entry.overrides, key[:1])]
+        for key, message in found:
+            yield Problem(layers.place((*prefix, *key)), (*prefix, *key), message)
+        if entry.overrides:
+            seen = bad | {(*prefix, *key) for key, _ in wrong}
+            yield from _broken_rules(settings.loop(entry, fields), layers, seen, prefix)

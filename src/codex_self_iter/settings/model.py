@@ -121,40 +121,39 @@ class Settings(BaseSettings, LoopFields):
             return (self,)
         if "workspace" in self._pinned:
             mine = [entry for entry in self.workspaces if self.entry_path(entry) == self.workspace_path]
-            return (self._loop(mine[0]) if mine else self._alone(self._values()),)
+            return (self._named(mine[0], set()) if mine else self.model_copy(update={"workspaces": ()}),)
         taken: set[str] = set()
-        return tuple(self._loop(entry, taken) for entry in self.workspaces)
+        return tuple(self._named(entry, taken) for entry in self.workspaces)
 
     def loop_values(self, entry: WorkspaceEntry) -> dict[str, Any]:
-        """The values of one entry's loop, not yet checked."""
-        values = merge(merge(self._values(), entry.overrides), self._pinned)
-        values.pop("workspaces", None)
-        return values | {"workspace": str(self.entry_path(entry))}
+        """The keys of one entry's loop that may differ from these settings, not yet checked."""
+        keys = set(entry.overrides)
+        below = self.model_dump(mode="json", by_alias=True, include=keys)
+        return merge(
+            merge(below, entry.overrides), {key: self._pinned[key] for key in keys & set(self._pinned)}
+        )
 
-    def _values(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", by_alias=True, exclude={"workspaces"})
+    def loop(self, entry: WorkspaceEntry, fields: LoopFields) -> Settings:
+        """One entry's loop from its checked `loop_values`; every other table is shared with these settings."""
+        differing = {name: getattr(fields, name) for name in fields.model_fields_set}
+        return self.model_copy(
+            update={**differing, "workspace": self.entry_path(entry), "workspaces": ()},
+        )
 
     def entry_path(self, entry: WorkspaceEntry) -> Path:
-        """Entries of a file count from its directory, those of a flag from the current one."""
+        """An entry's workspace: in a file it counts from the file's directory, else from the current one."""
         base = self._base or os.getcwd()
         if self._config_file is not None and "workspaces" not in self._pinned:
             base = str(self._config_file.parent)
         return Path(os.path.realpath(os.path.join(base, entry.path.expanduser())))
 
-    def _loop(self, entry: WorkspaceEntry, taken: set[str] | None = None) -> Settings:
-        loop = self._alone(self.loop_values(entry))
-        name = entry.name or loop.name
-        others = {other.name for other in self.workspaces if other is not entry} | (taken or set())
-        if not entry.name:  # two directories of the same name are told apart by a number
-            name = next(n for n in _numbered(name) if n not in others)
-        if taken is not None:
-            taken.add(name)
+    def _named(self, entry: WorkspaceEntry, taken: set[str]) -> Settings:
+        """The loop of an entry; two directories of the same name are told apart by a number."""
+        loop = self.loop(entry, LoopFields.model_validate(self.loop_values(entry)))
+        others = {other.name for other in self.workspaces} | taken
+        name = entry.name or next(n for n in _numbered(loop.workspace_path.name or "root") if n not in others)
+        taken.add(name)
         loop._name, loop._priority = name, entry.priority
-        return loop
-
-    def _alone(self, values: Mapping[str, Any]) -> Settings:
-        loop = Settings.model_validate(values)
-        loop._origin, loop._config_file, loop._base = self._origin, self._config_file, self._base
         return loop
 
 

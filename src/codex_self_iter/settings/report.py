@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.model import KeyPath
-from codex_self_iter.settings.tree import allowed_at, dotted, kind_at, suggestion
+from codex_self_iter.settings.tree import allowed_at, dotted, kind_at, suggestion, table_at
 from codex_self_iter.settings.types import AGENT_NAMES
 
 __all__ = ["ConfigError", "Problem", "from_validation", "is_secret", "shown"]
@@ -101,11 +101,22 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
         return f"is required: {allowed_at(path)}"
     reason = str(details["ctx"]["error"]) if kind == "value_error" else ""
     allowed = allowed_at(path) or ("a table" if kind_at(path) is not None else "")
-    text = f"{reason}; " if reason else ""
     if details["loc"][-1] == "[key]":
         value = path[-1]
-    text += f"must be {allowed}, not {shown(path, value)}" if allowed else details["msg"]
+    if reason:
+        text = f"{reason}, but is {shown(path, value)}; allowed: {allowed}"
+    elif not allowed:
+        text = str(details["msg"])
+    elif _is_part(path):
+        text = f"must not be {shown(path, value)}; allowed: {allowed}"
+    else:
+        text = f"must be {allowed}, not {shown(path, value)}"
     return text + _near_value(allowed, value)
+
+
+def _is_part(path: KeyPath) -> bool:
+    """Whether what is allowed describes the whole list or table that this is a part of."""
+    return table_at(path[:-1]) is None
 
 
 def _near_value(allowed: str, value: Any) -> str:

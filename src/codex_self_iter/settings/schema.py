@@ -302,7 +302,7 @@ class LoopFields(Table):
     """Command of your own agent, with {prompt_file} and, if wanted, {workspace}; no shell."""
     max_iterations: Count = 0
     """Iterations of this run after which the loop stops; 0 = no limit."""
-    max_stagnation: Count = 6
+    max_stagnation: Count = 12
     """Equal goals, or iterations without progress, in a row that end the loop; 0 = off."""
     command_timeout_sec: Seconds = 7200
     """Longest agent run; 0 = no limit."""

@@ -220,7 +220,7 @@ EVENTS = tuple(sorted({state.value for state in State} | {"budget"}))
 
 def _event(value: str) -> str:
     if value not in EVENTS:
-        raise ValueError(f'"{value}" is no event')
+        raise ValueError("must be a known event")
     return value
 
 

@@ -12,14 +12,13 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
-from codex_self_iter.agents.base import Agent
+from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import (
     Abort,
@@ -41,10 +40,10 @@ from codex_self_iter.core.model import State
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.recovery import RecoveryError, reconcile
 from codex_self_iter.core.state import LoopState, to_json
-from codex_self_iter.errors import ExitCode, StorageError, UsageError
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, validate_workspace
-from codex_self_iter.supervisor import control, ending, view
+from codex_self_iter.supervisor import control, ending, housekeeping, runs, view
 from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.logs import FILE_KEY
 from codex_self_iter.supervisor.policy import make_agents, make_policy
@@ -52,10 +51,11 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.world.inbox import Inbox
 from codex_self_iter.world.retention import LogFile
-from codex_self_iter.world.store import StateDirectory
 
 __all__ = ["Ended", "Loop"]
 
+STATUS_SEC = 0.05
+"""Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
 GIVE_UP_SAVING_SEC = 5.0
 """A loop that is told to end while its state cannot be written tries for so long, then ends without."""
 
@@ -67,6 +67,14 @@ class Ended:
     code: int
     state: State
     reason: str
+
+
+class Configured(NamedTuple):
+    """Settings and what was made of them."""
+
+    settings: Settings
+    agents: dict[str, Agent]
+    policy: Policy
 
 
 class Loop:
@@ -85,6 +93,7 @@ class Loop:
         self.warnings: list[str] = []
         self.recent: deque[dict[str, Any]] = deque(maxlen=view.RECENT)
         self.free_mb = 0.0
+        self.state_mb = 0.0
         self.ended: Ended | None = None
         self.ready = anyio.Event()
         self._pending: deque[tuple[Command, LoopState]] = deque()
@@ -92,23 +101,44 @@ class Loop:
         self._send, self._receive = anyio.create_memory_object_stream[ev.Event](math.inf)
         self._give_up_at: float | None = None
         self._status_at = 0.0
+        self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
-        self._next_settings: Settings | None = None
+        self._next: Configured | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect raises."""
         self.paths: ResolvedPaths = validate_workspace(self.settings)
-        self.agents: dict[str, Agent] = make_agents(self.settings, self.shared.environ)
-        self.policy: Policy = make_policy(self.settings, self.agents, self.shared.environ)
+        configured = self._configure(self.settings)
+        self.agents, self.policy = configured.agents, configured.policy
         workspace, state_dir = str(self.paths.workspace), str(self.paths.state_dir)
-        self.store = StateDirectory(state_dir, workspace)
+        self.store = self.shared.open_store(state_dir, workspace)
         try:
             self.store.acquire_lock(self.settings.lock_file_name)
             return await self._run_locked()
+        except Exception as error:
+            if self.started and not isinstance(error, CodexSelfIterError):
+                self._say_crashed(error)
+            raise
         finally:
             self.store.close()
+
+    def _configure(self, settings: Settings) -> Configured:
+        """Agents and rules of these settings. Raises UsageError, also when no agent of a role can be started."""
+        agents = make_agents(settings, self.shared.environ)
+        policy = make_policy(settings, agents, self.shared.environ)
+        for role in policy.roles:
+            missing: list[AgentMissingError] = []
+            for agent in policy.agents[role]:
+                try:
+                    agents[agent.name].prepare(runs.probe_request(self.paths, self.shared.environ, role))
+                    break
+                except AgentMissingError as error:
+                    missing.append(error)
+            else:
+                raise missing[0]
+        return Configured(settings, agents, policy)
 
     async def _run_locked(self) -> Ended:
         self.log = self.log.bind(
@@ -137,6 +167,8 @@ class Loop:
             async with anyio.create_task_group() as tasks:
                 self.tasks = tasks
                 await self._boot()
+                tasks.start_soon(self._keep_status)
+                tasks.start_soon(housekeeping.run, self)
                 tasks.start_soon(self.control.run)
                 await self._consume()
                 tasks.cancel_scope.cancel()
@@ -170,17 +202,12 @@ class Loop:
         """True once the loop holds its lock and has read its state."""
         return hasattr(self, "tasks")
 
-    def say_crashed(self, reason: str, delay: float) -> None:
-        """Leave a last status: the supervisor starts this loop again after `delay` seconds."""
-        if self.started:
-            at = self.shared.moment()
-            self.state = dataclasses.replace(
-                self.state,
-                state=State.CRASHED,
-                since=at.wall,
-                reason=f"{reason}; starts again in {delay:.0f} s",
-            )
-            self.save_status()
+    def _say_crashed(self, error: Exception) -> None:
+        """Leave a last status; among other loops the supervisor starts this one again."""
+        at = self.shared.moment()
+        reason = f"{type(error).__name__}: {error}"
+        self.state = dataclasses.replace(self.state, state=State.CRASHED, since=at.wall, reason=reason)
+        self.write_status()
 
     @property
     def has_pending(self) -> bool:
@@ -227,13 +254,11 @@ class Loop:
             )
         self._count_time(before.state)
         self.state = state
-        if before.state is not state.state or before.reason != state.reason:
-            self._say_state(state)
         self._pending.extend((command, state) for command in commands)
         await self.flush()
-        if self._next_settings is not None and self.state.open is None:
-            settings, self._next_settings = self._next_settings, None
-            self._apply(settings)
+        if self.ended is None and (before.state is not state.state or before.reason != state.reason):
+            self._say_state(state)
+        self._apply_when_due()
         if self.ended is None:
             self.save_status()
         self.shared.on_round()
@@ -289,13 +314,12 @@ class Loop:
 
     async def _carry_out(self, command: Command, state: LoopState) -> None:
         if isinstance(command, Persist):
-            await anyio.to_thread.run_sync(self.store.save_runtime, to_json(state))
+            await self.shared.in_thread(self.store.save_runtime, to_json(state))
         elif isinstance(command, Journal):
-            await anyio.to_thread.run_sync(self.store.append_journal, command.record)
+            await self.shared.in_thread(self.store.append_journal, command.record)
             self._journalled(command.record)
         elif isinstance(command, TakeMessages):
-            if command.names:
-                self.inbox.mark_done(command.names, command.iteration)
+            self.control.take(command.names, command.iteration)
         elif isinstance(command, Exit):
             await self._exit(command)
         else:
@@ -319,7 +343,8 @@ class Loop:
         elif isinstance(command, Log):
             self.log.info(command.event, **command.fields)
         elif isinstance(command, Notify):
-            self.log.warning("notify", about=command.event, text=command.text)
+            if command.event in ("blocked", "budget"):
+                self.log.warning("notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
     def _drop_pending_starts(self) -> None:
@@ -347,29 +372,51 @@ class Loop:
             await ending.write_report(self)
         code = ExitCode.NEEDS_HUMAN if self._give_up_at is not None else command.code
         self.ended = Ended(int(code), command.state, command.reason)
-        self.save_status()
+        self.write_status()
         self.log.info("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
 
     # -- configuration -------------------------------------------------------------------------------------------
 
-    def reload(self, settings: Settings) -> None:
-        """Use new settings from the next iteration on."""
-        if self.state.open is None:
-            self._apply(settings)
-        else:
-            self._next_settings = settings
+    def reload(self, settings: Settings, tell: Callable[[], None]) -> None:
+        """Use new settings from the next iteration on; `tell` logs them. Raises UsageError: nothing changed.
 
-    def _apply(self, settings: Settings) -> None:
-        agents = make_agents(settings, self.shared.environ)
-        self.policy = make_policy(settings, agents, self.shared.environ)
-        self.settings, self.agents = settings, agents
+        What bounds the loop as a whole holds at once, so that a raised limit comes in time for the iteration that
+        would have been the last.
+        """
+        self._next = self._configure(settings)
+        tell()
+        new = self._next.policy
+        self.policy = dataclasses.replace(
+            self.policy,
+            max_iterations=new.max_iterations,
+            budget=new.budget,
+            finish_on_term=new.finish_on_term,
+        )
+        self._apply_when_due()
+
+    def _apply_when_due(self) -> None:
+        if self._next is None or self.state.open is not None:
+            return
+        configured, self._next = self._next, None
+        self.settings, self.agents, self.policy = configured
         self.log.info("config.applied")
         self.post(ev.PolicyChanged())
 
     # -- what people see -----------------------------------------------------------------------------------------
 
     def save_status(self) -> None:
-        """Write `status.json`; a status that cannot be written is no reason for anything."""
+        """Have `status.json` written soon; changes that follow each other at once are written together."""
+        self._status_due.set()
+
+    async def _keep_status(self) -> None:
+        while True:
+            await self._status_due.wait()
+            self._status_due = anyio.Event()
+            self.write_status()
+            await self.shared.clock.sleep(STATUS_SEC)
+
+    def write_status(self) -> None:
+        """Write `status.json` now; a status that cannot be written is no reason for anything."""
         self._status_at = self.shared.clock.monotonic()
         try:
             self.store.save_status(self.status())
@@ -399,7 +446,7 @@ class Loop:
             wall_limit_sec=float(self.settings.command_timeout_sec),
             waiting_for=self.work.waiting_for(),
             recent=list(self.recent),
-            state_mb=self.work.state_mb,
+            state_mb=self.state_mb,
             free_mb=self.free_mb,
             warnings=self.warnings[-20:],
             stop_file=self.control.stop_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 __all__ = ["RunOptions"]
@@ -15,6 +16,7 @@ class RunOptions(NamedTuple):
         config: file given with --config, or "".
         config_dir: directory of configuration files given with --config-dir, or "".
         clear_stop: remove a STOP file before the start.
+        flag_names: dotted key -> flag, for messages about values that came from flags.
         debug: show every event, decision and spawn.
     """
 
@@ -23,3 +25,4 @@ class RunOptions(NamedTuple):
     config_dir: str = ""
     clear_stop: bool = False
     debug: bool = False
+    flag_names: Mapping[str, str] = {}

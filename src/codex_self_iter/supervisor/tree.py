@@ -9,18 +9,15 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
-
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.world.checkpoints import Checkpoints
+from codex_self_iter.world.contentscan import ScanLimits
 from codex_self_iter.world.git import SupervisorCommits
 from codex_self_iter.world.gitrun import Git, GitError
 from codex_self_iter.world.tool import run_tool
-from codex_self_iter.world.worktree import GitWorkTree
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
@@ -43,8 +40,12 @@ class Tree:
         self.loop = loop
         self.workspace, self.state_dir = str(paths.workspace), str(paths.state_dir)
         timeout = float(settings.git.timeout_sec)
-        self._work_tree = GitWorkTree(self.workspace, self.state_dir, run_tool, timeout)
+        limits = ScanLimits(own=(settings.global_stop_file_name,))
+        self._work_tree = loop.shared.open_work_tree(self.workspace, self.state_dir, timeout, limits)
         self._git = Git(run_tool, self.workspace, timeout)
+        self._points = Checkpoints(self._git, self.state_dir)
+        self._points.own = limits.own
+        self._committer = SupervisorCommits(self._git, self.state_dir)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
         self._after_at = float("-inf")
@@ -59,15 +60,28 @@ class Tree:
         now = self.loop.shared.clock.monotonic()
         if self._after is None or now - self._after_at > FRESH_SEC:
             looked = await self._work_tree.snapshot(self._after)
-            self._note_foreign(looked)
+            if self._note_foreign(looked):
+                await self._keep_found(looked)
             self._after, self._after_at = looked, now
         self._before = self._after
         return self._before
 
-    def _note_foreign(self, looked: Snapshot) -> None:
-        """Say that somebody else edited between two runs."""
-        if self._after is not None and compare(self._after, looked).changed:
+    def _note_foreign(self, looked: Snapshot) -> bool:
+        """Say that somebody else edited between two runs. True also when nothing is known of the time before."""
+        if self._after is None:
+            return True
+        foreign = compare(self._after, looked).changed is True
+        if foreign:
             self.loop.log.info("workspace.changed_between_iterations")
+        return foreign
+
+    async def _keep_found(self, looked: Snapshot) -> None:
+        """Keep what the coming iteration finds, so that its own work can be told apart and taken back."""
+        state, usable = self.loop.state, self._work_tree.repository is not None and looked.complete
+        if self.loop.settings.git.checkpoints and usable and state.open is None:
+            saved = await self._checkpoints().save_before(state.iteration + 1, looked)
+            if saved.error:
+                self.loop.log.warning("checkpoint.failed", error=saved.error)
 
     async def after(self) -> Change:
         """Look again after a run and compare."""
@@ -125,7 +139,7 @@ class Tree:
         patterns = self.loop.settings.verify.gate_files
         if not patterns:
             return {}
-        return await anyio.to_thread.run_sync(_fingerprints, self.workspace, tuple(patterns))
+        return await self.loop.shared.in_thread(_fingerprints, self.workspace, tuple(patterns))
 
     # -- commit and checkpoint -----------------------------------------------------------------------------------
 
@@ -138,9 +152,8 @@ class Tree:
         errors: list[str] = []
         before = self._first or self._before
         if command.commit and before is not None and self._after is not None:
-            settings = loop.settings.git
-            committer = SupervisorCommits(self._git, self.state_dir, no_verify=settings.no_verify)
-            made = await committer.commit_iteration(
+            self._committer.no_verify = loop.settings.git.no_verify
+            made = await self._committer.commit_iteration(
                 iteration=command.iteration,
                 goal=opened.goal,
                 summary=summary,
@@ -165,9 +178,8 @@ class Tree:
         loop.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors)))
 
     def _checkpoints(self) -> Checkpoints:
-        return Checkpoints(
-            self._git, self.state_dir, max_file_mb=float(self.loop.settings.git.checkpoint_max_file_mb)
-        )
+        self._points.max_file_mb = float(self.loop.settings.git.checkpoint_max_file_mb)
+        return self._points
 
     async def _prune(self, iteration: int) -> None:
         if iteration % PRUNE_EVERY:

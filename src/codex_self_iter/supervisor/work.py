@@ -42,7 +42,6 @@ class Work:
         self.tree = Tree(loop)
         self.handle: RunHandle | None = None
         self.directory = ""
-        self.state_mb = 0.0
         self.adopted: RunHandle | None = None
         self.aborting = ""
         self._spawning = False

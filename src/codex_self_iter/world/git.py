@@ -38,7 +38,7 @@ from codex_self_iter.world.fingerprint import Budget, Hasher
 from codex_self_iter.world.gitrun import Git, GitError, GitOutput
 from codex_self_iter.world.porcelain import RawChange, parse_raw, to_text
 from codex_self_iter.world.privateindex import PLUMBING, PrivateIndex
-from codex_self_iter.world.repository import Repository, discover
+from codex_self_iter.world.repository import Finder, Repository
 
 __all__ = ["CommitResult", "SupervisorCommits", "message", "whose"]
 
@@ -88,7 +88,23 @@ def whose(
             ours[path] = value
         else:
             left[path] = "was changed and not committed before the iteration"
+    foreign = [path for path in after.entries if path not in ours and not path.startswith(nested)]
+    for path in _colliding(ours, foreign):
+        del ours[path]
+        left[path] = "stands where a file of somebody else's is missing"
     return ours, left
+
+
+def _colliding(ours: Iterable[str], foreign: Iterable[str]) -> list[str]:
+    """Paths of ours that lie below a foreign path, or above one: no tree can hold both."""
+    others = set(foreign)
+    above = {parent for path in others for parent in _parents(path)}
+    return [path for path in ours if path in above or any(parent in others for parent in _parents(path))]
+
+
+def _parents(path: str) -> Iterable[str]:
+    """ "a/b/c" -> "a", "a/b"."""
+    return (path[:place] for place, letter in enumerate(path) if letter == "/")
 
 
 def message(goal: str, iteration: int, summary: str) -> str:
@@ -112,14 +128,19 @@ def _line(text: str) -> str:
 
 
 class SupervisorCommits:
-    """Makes the commits of one loop."""
+    """Makes the commits of one loop. `no_verify` (skip the hooks that may refuse) may be changed at any
+    time."""
 
     def __init__(self, git: Git, state_dir: str, *, no_verify: bool = False) -> None:
         self._git = git
-        self._no_verify = no_verify
+        self.no_verify = no_verify
         self._index = PrivateIndex(git, state_dir, "commit")
         self._owed_path = os.path.join(self._index.directory, "owed.json")
-        self._repository: Repository | None = None
+        self._finder = Finder(git)
+
+    @property
+    def _repository(self) -> Repository | None:
+        return self._finder.repository
 
     async def commit_iteration(
         self, *, iteration: int, goal: str, summary: str, before: Snapshot, after: Snapshot
@@ -144,10 +165,9 @@ class SupervisorCommits:
             return (
                 f"not committed: {(before if not before.complete else after).note or 'incomplete snapshot'}"
             )
+        why = await self._finder.find()
         if self._repository is None:
-            self._repository, why = await discover(self._git)
-            if self._repository is None:
-                return f"not committed: {why}"
+            return f"not committed: {why}"
         if operation := self._repository.operation():
             return f"not committed: {operation}; finish or abort it, the changes are in the work tree"
         if self._repository.index_locked():
@@ -159,7 +179,9 @@ class SupervisorCommits:
         assert self._repository is not None
         old = await self._head()
         staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
-        elsewhere = [path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]]
+        elsewhere = {path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]}
+        foreign = [self._inner(path) for path in staged if self._inner(path) not in ours]
+        elsewhere |= set(_colliding(ours, [*foreign, *elsewhere]))
         for path in elsewhere:
             del ours[path]
         left = tuple(f"{printable(path)} (staged with other content)" for path in sorted(elsewhere))
@@ -170,7 +192,7 @@ class SupervisorCommits:
         if (await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))).exit_code == 0:
             return CommitResult(left=left)
         identity, note = await self._identity()
-        flags = ["--no-verify"] if self._no_verify else []
+        flags = ["--no-verify"] if self.no_verify else []
         out = await self._git.run(
             *PLUMBING[:2],
             *("commit", "-q", "-F", "-", "--cleanup=whitespace", "--no-status", *flags),
@@ -178,6 +200,7 @@ class SupervisorCommits:
             env={**self._index.env, **identity},
             hooks=True,
         )
+        self._index.make_private()
         new = await self._head()
         self._remember(ours)
         if new == old:
@@ -196,11 +219,10 @@ class SupervisorCommits:
     async def _publish(self, old: str, new: str, staged: Mapping[bytes, str]) -> tuple[tuple[str, ...], str]:
         """Bring the committed paths up to date in the person's index, except what they staged differently."""
         changes = await self._differences("diff-tree", old, new)
-        prefix = self._full("")
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
         orders = b"".join((c.new or zero).encode() + b"\t" + c.path + b"\0" for c in wanted)
-        files = tuple(sorted(printable(to_text(c.path.removeprefix(prefix))) for c in changes))
+        files = tuple(sorted(printable(self._inner(c.path)) for c in changes))
         trouble = ""
         for _ in range(5):  # an editor's `git status` holds the lock for some milliseconds
             out = await self._git.run(
@@ -232,6 +254,11 @@ class SupervisorCommits:
     def _full(self, path: str) -> bytes:
         assert self._repository is not None
         return os.fsencode(self._repository.prefix + path)
+
+    def _inner(self, path: bytes) -> str:
+        """A path below the top as one below the workspace; one outside keeps its full name, which is no
+        matter."""
+        return to_text(path.removeprefix(self._full("")))
 
     async def _identity(self) -> tuple[dict[str, str], str]:
         """The person's identity is git's own business; only what nobody configured is filled in."""

@@ -147,7 +147,9 @@ class Git:
         except OSError as error:
             raise GitError(self._cannot_start(str(error))) from error
         if out.exit_code is None and not out.timed_out:
-            raise GitError(self._cannot_start(out.stderr.decode("utf-8", "replace").strip()))
+            if number := getattr(out, "signal", None):
+                raise GitError(f"git {args[0]} was ended by signal {number}")
+            raise GitError(self._cannot_start(getattr(out, "error", "")))
         return out
 
     async def ask(
@@ -196,6 +198,7 @@ class Blocking:
     stdout: bytes
     stderr: bytes
     timed_out: bool
+    signal: int | None = None
 
 
 async def run_blocking(
@@ -226,7 +229,9 @@ async def run_blocking(
                 process.wait()
         out.seek(0)
         err.seek(0)
-        return Blocking(code, out.read(max_output), err.read(max_output), code is None)
+        ended = code if code is None or code >= 0 else None
+        number = -code if code is not None and code < 0 else None
+        return Blocking(ended, out.read(max_output), err.read(max_output), code is None, number)
 
 
 def complete(coroutine: Coroutine[Any, Any, T]) -> T:

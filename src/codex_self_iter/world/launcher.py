@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import gc
 import json
 import os
@@ -31,7 +32,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 __all__ = [
@@ -58,11 +59,15 @@ GIVE_UP_SEC = 5.0
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, argument: Any) -> bool:
     if not sys.platform.startswith("linux"):
         return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(option, argument, 0, 0, 0) == 0)
+    return bool(_libc().prctl(option, argument, 0, 0, 0) == 0)
 
 
 def child_subreaper(on: bool) -> bool | None:
@@ -159,10 +164,10 @@ def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 class Recorder:
     """One run, from spawn to nothing left. Single-threaded; everything happens in `record`."""
 
-    def __init__(self, request: dict[str, Any], fds: list[int]) -> None:
-        self.request = request
-        self.control: socket.socket | None = socket.socket(fileno=fds[0])
-        self.lock, self.stdio = fds[1], fds[2:5]
+    def __init__(self) -> None:
+        self.request: dict[str, Any] = {}
+        self.control: socket.socket | None = None
+        self.lock, self.stdio = -1, [-1, -1, -1]
         self.buffer = b""
         self.agent = 0
         self.started = (0.0, 0.0)
@@ -173,20 +178,26 @@ class Recorder:
         self.hurry = False
         self.terms = 0
         self.cpu_sec, self.max_rss = 0.0, 0
-        self.reaped = 0
+        self.swept = 0
         self.wake_read, self.wake_write = os.pipe()
+        self.prepare()
 
     def prepare(self) -> None:
-        """Own session, subreaper, own cgroup, default signals (handlers, never SIG_IGN: exec resets
-        handlers)."""
+        """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets handlers)."""
         os.setsid()
-        child_subreaper(bool(self.request.get("subreaper", True)))
-        name_process(self.request["name"])
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self.on_signal)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def take(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Become the recorder of this run: its name, its cgroup."""
+        self.request = request
+        self.control = socket.socket(fileno=fds[0])
+        self.lock, self.stdio = fds[1], fds[2:5]
+        child_subreaper(bool(request.get("subreaper", True)))
+        name_process(request["name"])
         if self.request.get("cgroup"):
             try:
                 with open(self.request["cgroup"] + "/cgroup.procs", "w") as file:
@@ -202,7 +213,6 @@ class Recorder:
 
     def record(self) -> None:
         """Run the agent to its end, write the record, sweep, report."""
-        self.prepare()
         if not self.spawn():
             return
         self.watch()
@@ -218,8 +228,9 @@ class Recorder:
 
     def spawn(self) -> bool:
         """Start the agent and tell who it is; or tell why it could not be started."""
-        request, control = self.request, self.control
-        assert control is not None
+        request = self.request
+        pidfds = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
+        self.tell({"event": "recorder"}, pidfds)  # first: the agent may kill or stop this process at once
         self.started = time.time(), time.monotonic()
         try:
             process = subprocess.Popen(
@@ -240,21 +251,18 @@ class Recorder:
             missing = (
                 isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError) and not no_cwd
             )
+            os.close(self.lock)
             self.tell({"event": "failed", "error": str(error), "argv0_missing": missing})
             return False
         process.returncode = 0  # this loop reaps it, not Popen
         self.agent = process.pid
         for fd in self.stdio:
             os.close(fd)
-        pidfds = [os.pidfd_open(os.getpid()), os.pidfd_open(self.agent)] if hasattr(os, "pidfd_open") else []
+        if pidfds:
+            pidfds.append(os.pidfd_open(self.agent))
         identity = self.identity(pidfds)
         write_private(request["directory"] + "/identity.json", identity)
-        try:
-            socket.send_fds(
-                control, [json.dumps({"event": "started", "identity": identity}).encode() + b"\n"], pidfds
-            )
-        except OSError:
-            pass  # the supervisor is gone; the run goes on
+        self.tell({"event": "started", "identity": identity}, pidfds[1:])
         for fd in pidfds:
             os.close(fd)
         return True
@@ -362,7 +370,7 @@ class Recorder:
                 return False
             if pid == 0:
                 return True
-            self.reaped += 1
+            self.swept += self.status is not None
             self.cpu_sec += usage.ru_utime + usage.ru_stime
             self.max_rss = max(self.max_rss, usage.ru_maxrss)
             if pid == self.agent:
@@ -371,13 +379,13 @@ class Recorder:
     def sweep(self) -> tuple[int, int]:
         """End everything that was adopted: TERM, a moment, KILL until nothing is left. Returns (ended,
         left)."""
-        before, begun = self.reaped, time.monotonic()
+        begun = time.monotonic()
         asked: set[int] = set()
         while self.reap():
             now = time.monotonic()
             polite = now < begun + POLITE_SEC and not self.hurry
             if now > begun + POLITE_SEC + GIVE_UP_SEC:
-                return self.reaped - before, len(children_of(os.getpid()))
+                return self.swept, len(children_of(os.getpid()))
             for pid in children_of(os.getpid()):  # not reaped yet, so none of these ids can be reused
                 if not polite:
                     _send(pid, (signal.SIGKILL,))
@@ -386,7 +394,7 @@ class Recorder:
                     _send(pid, (signal.SIGTERM, signal.SIGCONT))
             self.read_control()
             self.pause(min(0.02, begun + POLITE_SEC - now) if polite else 0.005)
-        return self.reaped - before, 0
+        return self.swept, 0
 
     def report(self, swept: int, left: int) -> dict[str, Any]:
         """The content of `exit.json`."""
@@ -406,11 +414,11 @@ class Recorder:
             "left": left,
         }
 
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Send one line to the supervisor, if there is one."""
+    def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one line, with descriptors, to the supervisor, if there is one."""
         if self.control is not None:
             try:
-                self.control.sendall(json.dumps(message).encode() + b"\n")
+                socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], fds)
             except OSError:
                 pass
 
@@ -423,36 +431,49 @@ def _send(pid: int, numbers: Iterable[int]) -> None:
             pass
 
 
-def _become_recorder(server: socket.socket, request: dict[str, Any], fds: list[int]) -> NoReturn:
+def _serve_one(server: socket.socket, taken: int) -> NoReturn:
+    """A recorder, forked before its run is asked for: what it can prepare costs the run no time."""
     try:
-        server.close()
-        Recorder(request, fds).record()
+        recorder = Recorder()
+        if (received := _receive(server)) is not None:
+            os.write(taken, b"!")
+            os.close(taken)
+            server.close()
+            recorder.take(*received)
+            recorder.record()
     finally:
         os._exit(0)
 
 
 def main() -> None:
-    """Serve requests until the supervisor is gone."""
+    """Keep one recorder ready until the supervisor is gone."""
     server = socket.socket(fileno=int(sys.argv[1]))
     fcntl.fcntl(server, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
     name_process(NAME_PREFIX + "launcher")
     os.chdir("/")
-    gc.disable()
-    while (received := _receive(server)) is not None:
-        request, fds = received
-        try:
-            pid = os.fork()
-        except OSError as error:
-            os.write(
-                fds[0], json.dumps({"event": "failed", "error": f"cannot fork: {error}"}).encode() + b"\n"
-            )
-            pid = -1
-        if pid == 0:
-            _become_recorder(server, request, fds)
-        for fd in fds:
-            os.close(fd)
+    gc.disable()  # collections would only copy pages that recorders share
+    gc.freeze()
+    while True:
+        waiting, taken = os.pipe()
+        if os.fork() == 0:
+            os.close(waiting)
+            _serve_one(server, taken)
+        os.close(taken)
+        served = os.read(waiting, 1)
+        os.close(waiting)
+        if not served and _peer_is_gone(server):
+            return
+
+
+def _peer_is_gone(server: socket.socket) -> bool:
+    try:
+        return not server.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False  # somebody killed the recorder that was waiting: fork another
+    except OSError:
+        return True
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.gitrun import Git, GitOutput
+from codex_self_iter.world.gitrun import Git, GitOutput, failed
 from codex_self_iter.world.repository import Repository
 
 __all__ = ["PrivateIndex"]
@@ -46,6 +46,9 @@ class PrivateIndex:
                 fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
                 with open(source, "rb") as old, open(fd, "wb") as new:
                     shutil.copyfileobj(old, new)
+                    written = os.fstat(old.fileno())
+                # git re-reads a file whose time is not older than its index: a copy must not look younger.
+                os.utime(self.path, ns=(written.st_atime_ns, written.st_mtime_ns))
         except OSError as error:
             raise StorageError(f"cannot write {self.directory}: {error.strerror}") from error
 
@@ -57,11 +60,23 @@ class PrivateIndex:
 
     async def ask(self, *args: str, stdin: bytes | None = None) -> bytes:
         """A git call on this index that must succeed. Raises GitError."""
-        return await self._git.ask(*PLUMBING, *args, stdin=stdin, env=self.env)
+        out = await self.run(*args, stdin=stdin)
+        if out.exit_code != 0:
+            raise failed(out, args[0], self._git)
+        return out.stdout
 
     async def run(self, *args: str, stdin: bytes | None = None) -> GitOutput:
         """A git call on this index, whatever its exit code."""
-        return await self._git.run(*PLUMBING, *args, stdin=stdin, env=self.env)
+        out = await self._git.run(*PLUMBING, *args, stdin=stdin, env=self.env)
+        self.make_private()
+        return out
+
+    def make_private(self) -> None:
+        """git writes an index anew, with the permissions that the umask leaves."""
+        try:
+            os.chmod(self.path, 0o600)
+        except FileNotFoundError:
+            return  # no index was written
 
     async def write_tree(self) -> str:
         """Store the index as a tree; returns its id. Raises GitError."""

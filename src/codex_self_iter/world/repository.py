@@ -9,7 +9,7 @@ import re
 
 from codex_self_iter.world.gitrun import Git, explain, failed
 
-__all__ = ["Repository", "discover", "loop_name", "repository_key", "state_notes"]
+__all__ = ["Finder", "Repository", "discover", "loop_name", "repository_key", "state_notes"]
 
 _OPERATIONS = (
     ("MERGE_HEAD", "merge in progress"),
@@ -99,6 +99,31 @@ async def discover(git: Git) -> tuple[Repository | None, str]:
     if prefix and (await git.run("check-ignore", "-q", "--", ".")).exit_code == 0:
         return None, "the surrounding repository ignores this directory"
     return Repository(git_dir, prefix, object_format.strip() or "sha1"), ""
+
+
+class Finder:
+    """Finds the repository once, and again when its `.git` is another one or was not usable.
+
+    Attributes:
+        repository: the last answer.
+        key: the `.git` it was given for, None where there was none.
+    """
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+        self.repository: Repository | None = None
+        self.key: tuple[str, int, int] | None = None
+
+    async def find(self) -> str:
+        """Look; returns "" or why there is no repository. Raises GitError."""
+        key = repository_key(self._git.cwd)
+        if self.repository is not None and key == self.key:
+            return ""
+        self.key, self.repository = key, None
+        if key is None:
+            return "not a git repository"
+        self.repository, why = await discover(self._git)
+        return why
 
 
 def loop_name(repository: Repository, state_dir: str) -> str:

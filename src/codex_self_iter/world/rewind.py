@@ -61,16 +61,20 @@ async def plan_rewind(checkpoints: Checkpoints, label: str) -> RewindPlan:
     kept: list[str] = []
     for change in await _raw(checkpoints, present.tree, target.commit):
         path = to_text(change.path.removeprefix(prefix))
-        if checkpoints.inside(path):
+        if checkpoints.is_ours(path):
             continue
         reason = _reason(change, path in skipped or (not change.old and checkpoints.too_big(path)))
         if reason:
             kept.append(f"{printable(path)} ({reason})")
         else:
             changes.append(change)
-    present = await _with_obstacles(checkpoints, index, present, changes)
-    again = {c.path: c for c in await _raw(checkpoints, present.tree, target.commit)}
-    changes = [again[change.path] for change in changes if change.path in again]
+    obstacles = await _obstacles(checkpoints, [change for change in changes if not change.old])
+    if obstacles:
+        present = await _with_obstacles(index, present, [path.removeprefix(prefix) for path in obstacles])
+        wanted = {change.path for change in changes} | obstacles
+        below = tuple(path + b"/" for path in obstacles)
+        again = await _raw(checkpoints, present.tree, target.commit)
+        changes = [c for c in again if c.path in wanted or c.path.startswith(below)]
     head = await git.run("rev-parse", "--verify", "--quiet", f"{target.commit}^1")
     head_then = head.stdout.decode().strip() if head.exit_code == 0 else ""
     return RewindPlan(target, present, tuple(changes), tuple(kept), head_then)
@@ -109,20 +113,27 @@ async def _raw(checkpoints: Checkpoints, old: str, new: str) -> list[RawChange]:
     return parse_raw(await checkpoints.git.ask("diff-tree", *options, old, new, "--", "."))
 
 
-async def _with_obstacles(
-    checkpoints: Checkpoints, index: PrivateIndex, present: Tree, changes: list[RawChange]
-) -> Tree:
-    """Ignored files that stand where the checkpoint has a file would be overwritten: the present keeps them
-    too."""
+async def _obstacles(checkpoints: Checkpoints, new: list[RawChange]) -> set[bytes]:
+    """Ignored files and directories that stand where the checkpoint has a file, or one of its directories."""
     prefix = os.fsencode((await checkpoints.repository()).prefix)
-    inner = [change.path.removeprefix(prefix) for change in changes if not change.old]
-    root = os.fsencode(checkpoints.git.cwd)
-    found = [path for path in inner if os.path.lexists(os.path.join(root, path))]
-    if not found:
-        return present
+    found = set()
+    for change in new:
+        place = b""
+        for part in change.path.removeprefix(prefix).split(b"/"):
+            place = os.path.join(place, part)
+            full = os.path.join(os.fsencode(checkpoints.git.cwd), place)
+            last = prefix + place == change.path
+            if os.path.lexists(full) and (last or os.path.islink(full) or not os.path.isdir(full)):
+                found.add(prefix + place)
+                break
+    return found
+
+
+async def _with_obstacles(index: PrivateIndex, present: Tree, paths: list[bytes]) -> Tree:
+    """They would be overwritten, so the present keeps them too."""
     await index.ask(
         *("--literal-pathspecs", "add", "-f", "--pathspec-from-file=-", "--pathspec-file-nul"),
-        stdin=b"\0".join(found),
+        stdin=b"\0".join(paths),
     )
     return dataclasses.replace(present, tree=await index.write_tree())
 

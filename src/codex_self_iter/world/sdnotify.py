@@ -1,7 +1,7 @@
 """sd_notify: tell the service manager how we are. Without one (no NOTIFY_SOCKET) every call does nothing.
 
-The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and none waits:
-a service manager that does not listen must not stop a loop.
+The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and none
+waits: a service manager that does not listen must not stop a loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Notifier:
         """`address` replaces the variable; "@name" is an abstract socket, "" means nobody listens."""
         self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
         self.watchdog_sec = _watchdog_sec()
-        """Longest time between two `watchdog` calls that the manager tolerates; 0.0 when it does not watch us."""
+        """Longest time between two `watchdog` calls that the manager tolerates; 0.0: it does not watch."""
 
     @property
     def active(self) -> bool:

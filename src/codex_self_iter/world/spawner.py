@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,19 +75,20 @@ class Spawner:
         frame = launcher.encode_frame(dict(request) | {"name": recorder_name(request["run_id"])})
         reason = ""
         for _ in range(2):
-            ours, theirs = socket.socketpair()
+            answer = _Answer()
             try:
-                ours.settimeout(PATIENCE_SEC)
-                with theirs:
-                    self._send(frame, [theirs.fileno(), *fds])
-                return _answer(ours)
+                with answer.theirs:
+                    self._send(frame, [answer.theirs.fileno(), *fds])
+                return answer.read()
             except (OSError, EOFError) as error:  # the launcher died or hangs: nothing that it began may stay
                 reason = str(error) or "it ended"
-                ours.close()
+                answer.close()
                 self.close()
-                self._clear(request["run_id"])
+                _clear(request["run_id"])
+                if answer.begun:  # the agent may have run: never start it a second time
+                    raise SpawnError("the run's recorder was killed while the agent started") from error
             except BaseException:
-                ours.close()
+                answer.close()
                 raise
         raise SpawnError(f"the launcher process failed twice while starting the agent: {reason}")
 
@@ -113,15 +115,6 @@ class Spawner:
             register(self._process.pid)
         return self._socket
 
-    @staticmethod
-    def _clear(run_id: str) -> None:
-        name = recorder_name(run_id)
-        tree.exterminate(
-            lambda table: (
-                tree.marked(table, run_id) | {proc.pid for proc in table.values() if proc.name == name}
-            )
-        )
-
     def close(self) -> None:
         """End the launcher. Living runs go on. The next `spawn` starts another."""
         with self._lock:
@@ -138,26 +131,62 @@ class Spawner:
             tree.children.forget(process.pid)
 
 
-def _answer(control: socket.socket) -> Spawned:
-    """The recorder's first line. Raises EOFError or OSError when it never comes, SpawnError when it is a
-    refusal."""
-    data, fds, _, _ = socket.recv_fds(control, 65536, 2)
-    try:
-        while not data.endswith(b"\n"):
-            more = control.recv(65536)
-            if not more:
+def _clear(run_id: str) -> None:
+    """End whatever a spawn that went wrong has begun."""
+    name = recorder_name(run_id)
+    tree.exterminate(
+        lambda table: tree.marked(table, run_id) | {proc.pid for proc in table.values() if proc.name == name},
+        adopted=True,
+    )
+
+
+class _Answer:
+    """What a recorder says first: that it is there, then who the agent is or why it could not be started."""
+
+    def __init__(self) -> None:
+        self.control, self.theirs = socket.socketpair()
+        self.control.settimeout(0.25)
+        self._fds: list[int] = []
+        self._data = b""
+
+    @property
+    def begun(self) -> bool:
+        """True once the recorder has answered at all."""
+        return bool(self._data)
+
+    def read(self) -> Spawned:
+        """Raises EOFError or OSError when the answer never comes, SpawnError when it is a refusal."""
+        give_up = time.monotonic() + PATIENCE_SEC
+        while self._data.count(b"\n") < 2:
+            try:
+                data, fds, _, _ = socket.recv_fds(self.control, 65536, 2)
+            except TimeoutError:
+                if time.monotonic() > give_up:
+                    raise
+                self._wake()
+                continue
+            if not data:
                 raise EOFError
-            data += more
-        message = json.loads(data)
+            self._data += data
+            self._fds += fds
+        message = json.loads(self._data.splitlines()[1])
         if message["event"] == "failed":
             raise SpawnError(message["error"], argv0_missing=message.get("argv0_missing", False))
-        identity = RunIdentity.from_json(message["identity"])
-    except BaseException:
-        for fd in fds:
+        self.control.setblocking(False)
+        for fd in self._fds:
+            os.set_inheritable(fd, False)
+        recorder_fd, agent_fd = [*self._fds, -1, -1][:2]
+        return Spawned(RunIdentity.from_json(message["identity"]), self.control, recorder_fd, agent_fd)
+
+    def _wake(self) -> None:
+        """The agent may have stopped its recorder before that could report."""
+        if self._fds:
+            try:
+                signal.pidfd_send_signal(self._fds[0], signal.SIGCONT)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self.control.close()
+        for fd in self._fds:
             os.close(fd)
-        raise
-    control.setblocking(False)
-    recorder_fd, agent_fd = [*fds, -1, -1][:2]
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return Spawned(identity, control, recorder_fd, agent_fd)

@@ -40,8 +40,9 @@ def look(path: str) -> Signature:
             return ()
     except OSError:
         return ()
-    here = (found.st_ino, found.st_size, found.st_mtime_ns)
-    return (*here, *_entries(path)) if stat.S_ISDIR(found.st_mode) else here
+    if stat.S_ISDIR(found.st_mode):
+        return (found.st_ino, *_entries(path))
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _entries(path: str) -> Iterable[Signature]:
@@ -102,7 +103,7 @@ class Watcher:
         force_polling: bool = False,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails or returns."""
+        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails."""
         self._interval_sec = interval_sec
         self._force_polling = force_polling
         self._warn = warn
@@ -111,6 +112,7 @@ class Watcher:
         self._again: anyio.Event | None = None  # set: the hint must be set up anew
         self._retry_sec = _FIRST_RETRY_SEC
         self.hint_alive = False
+        self._failed = False
 
     def subscribe(self, paths: Mapping[str, str], on_change: Callable[[str], None]) -> Subscription:
         """Watch `paths` (kind → absolute path; files, or directories of messages).
@@ -136,25 +138,34 @@ class Watcher:
         async with anyio.create_task_group() as tasks:
             if not self._force_polling:
                 tasks.start_soon(self._hint)
-            while True:
-                await anyio.sleep(self._interval_sec)
-                await self._refresh(self._subscriptions)
-                if self.hint_alive and await anyio.to_thread.run_sync(self._moved, abandon_on_cancel=True):
-                    self._set_up_anew()
+            try:
+                while True:
+                    await anyio.sleep(self._interval_sec)
+                    await self._refresh(self._subscriptions)
+                    if self.hint_alive and await anyio.to_thread.run_sync(
+                        self._moved, abandon_on_cancel=True
+                    ):
+                        self._set_up_anew()
+            finally:
+                self._set_up_anew()  # awatch's thread hears of a cancellation only through its stop event
 
-    async def _refresh(self, subscriptions: Iterable[Subscription]) -> None:
-        # In a thread: one stat on a network file system that hangs must not stop the event loop.
+    async def _refresh(self, subscriptions: Iterable[Subscription]) -> bool:
+        """Look and tell; True when the watched directories are not the ones that should be watched."""
         asked = list(subscriptions)
-        changed = await anyio.to_thread.run_sync(
-            lambda: [(one, kinds) for one in asked if (kinds := one.refresh())], abandon_on_cancel=True
-        )
+
+        def refresh() -> tuple[list[tuple[Subscription, list[str]]], bool]:
+            return [(one, kinds) for one in asked if (kinds := one.refresh())], self._moved()
+
+        # In a thread: one stat on a network file system that hangs must not stop the event loop.
+        changed, moved = await anyio.to_thread.run_sync(refresh, abandon_on_cancel=True)
         for subscription, kinds in changed:
             if subscription in self._subscriptions:
                 subscription.tell(kinds)
+        return moved
 
     def _directories(self) -> dict[str, tuple[int, int]]:
         found = {}
-        for path in {path for one in self._subscriptions for path in one.directories}:
+        for path in {path for one in list(self._subscriptions) for path in one.directories}:
             with contextlib.suppress(OSError):
                 about = os.stat(path)
                 if stat.S_ISDIR(about.st_mode):
@@ -188,7 +199,9 @@ class Watcher:
     async def _fail(self, error: Exception) -> None:
         if self._moved():
             return
-        self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
+        if not self._failed:
+            self._failed = True
+            self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
         await anyio.sleep(self._retry_sec)
         self._retry_sec = min(self._retry_sec * 2, _LAST_RETRY_SEC)
 

@@ -170,8 +170,7 @@ def read_report(spec: RunSpec) -> Mapping[str, Any] | None:
 
 
 def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
-    """How it ended. From the recorder's report; without one, what the kernel told us about the agent, if it became our
-    child."""
+    """How it ended, by the recorder's report; without one, by what the kernel told us if the agent became ours."""
     report, tracker = run.report, run.tracker
     if report is not None:
         own_end = report["cause"] == EndCause.EXIT.value

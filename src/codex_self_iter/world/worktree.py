@@ -29,7 +29,7 @@ from codex_self_iter.world.gitrun import (
     failed,
 )
 from codex_self_iter.world.porcelain import Record, Status, parse_raw, parse_status, to_text
-from codex_self_iter.world.repository import Repository, discover, repository_key, state_notes
+from codex_self_iter.world.repository import Finder, Repository, state_notes
 
 __all__ = ["GitWorkTree"]
 
@@ -71,19 +71,23 @@ class GitWorkTree:
         limits: ScanLimits | None = None,
     ) -> None:
         self.workspace = os.path.realpath(workspace)
-        self.repository: Repository | None = None
         self._state = os.path.relpath(os.path.realpath(state_dir), self.workspace)
         self._limits = limits or ScanLimits()
         self._git = Git(runner, self.workspace, timeout_sec)
         self._scan = ContentScan(workspace, state_dir, timeout_sec, self._limits)
-        self._key: tuple[str, int, int] | None = None
+        self._finder = Finder(self._git)
         self._had_git = False
         self._cache: StatCache = {}
+
+    @property
+    def repository(self) -> Repository | None:
+        """The repository at the last look."""
+        return self._finder.repository
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """Take one snapshot. Never raises for a fault of git or the files: the note says what is wrong."""
         try:
-            why = await self._find()
+            why = await self._finder.find()
             if self.repository is not None:
                 taken = await self._look(self.repository)
                 self._had_git = self._had_git or taken.complete
@@ -92,7 +96,7 @@ class GitWorkTree:
             why = str(error)
             if self.repository is not None or isinstance(error, GitTimeoutError):
                 return Snapshot("", "", {}, complete=False, note=why)
-        if self._had_git and self._key is not None:
+        if self._had_git and self._finder.key is not None:
             return Snapshot("", "", {}, complete=False, note=why)
         taken = await self._scan.snapshot(previous)
         note = "; ".join(part for part in (taken.note, f"scanned without git: {why}") if part)
@@ -111,16 +115,6 @@ class GitWorkTree:
         except (GitError, ValueError):
             return {}
         return {to_text(path): (change.old, change.new) for path, change in changes if path is not None}
-
-    async def _find(self) -> str:
-        """Look for the repository when it is not known or no longer the same. Returns why there is none."""
-        key = repository_key(self.workspace)
-        if self.repository is not None and key == self._key:
-            return ""
-        self._key, self.repository, why = key, None, "not a git repository"
-        if key is not None:
-            self.repository, why = await discover(self._git)
-        return why
 
     async def _look(self, repository: Repository) -> Snapshot:
         budget = Budget(time.monotonic() + self._git.timeout_sec)
@@ -215,6 +209,8 @@ class GitWorkTree:
         state = os.fsencode(self._state)
         inner = path.removeprefix(prefix)
         if not path.startswith(prefix) or inner == state or inner.startswith(state + b"/"):
+            return None
+        if to_text(inner) in self._limits.own:
             return None
         return inner
 

@@ -1,0 +1,30 @@
+"""What `diff` and `rewind` share: the checkpoints of the loop that the arguments name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from codex_self_iter.cli import common
+from codex_self_iter.world.checkpoints import Checkpoints
+from codex_self_iter.world.gitrun import Git, run_blocking
+
+__all__ = ["open_checkpoints"]
+
+_TIMEOUT_SEC = 600.0
+"""A person waits and can interrupt; a big work tree may take minutes."""
+_MAX_FILE_MB = 10.0
+
+
+def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
+    """The checkpoints, to be used without an event loop. Raises UsageError."""
+    loop = common.find_loop(args)
+    config = common.read_config(loop.workspace, loop.config)
+    settings = config.get("git")
+    chosen = settings.get("checkpoint_max_file_mb") if isinstance(settings, dict) else None
+    size = float(chosen) if isinstance(chosen, int | float) else _MAX_FILE_MB
+    workspace = os.path.realpath(loop.workspace)
+    checkpoints = Checkpoints(Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size)
+    if isinstance(config.get("global_stop_file_name"), str):
+        checkpoints.own = (config["global_stop_file_name"],)
+    return checkpoints

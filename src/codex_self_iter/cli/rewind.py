@@ -1,0 +1,136 @@
+"""`rewind N`: make the work tree's content that of an iteration's checkpoint, after saying what that
+means."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from codex_self_iter.cli import common
+from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from codex_self_iter.world.rewind import RewindPlan
+
+__all__ = ["add_arguments", "run"]
+
+_SHOWN = 200
+"""Lines of the plan that are printed; --dry-run prints all."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.description = (
+        "Make the work tree's content that of checkpoint N. Ignored files, HEAD, branches, the index and the "
+        "stash stay. The present is kept as a checkpoint first. "
+        "Refused while a supervisor or an agent runs here."
+    )
+    common.add_loop_arguments(parser, name=False)
+    parser.add_argument("label", metavar="N", help="iteration, or the name of another checkpoint")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, ask, act. Raises UsageError, WorkspaceBusyError, GitError."""
+    from codex_self_iter.cli._checkpoints import open_checkpoints
+    from codex_self_iter.world.gitrun import complete
+    from codex_self_iter.world.rewind import plan_rewind, rewind
+
+    checkpoints = open_checkpoints(args)
+    alone = nullcontext() if args.dry_run else _alone(checkpoints.git.cwd, checkpoints.state_dir)
+    with alone:
+        plan = complete(plan_rewind(checkpoints, args.label))
+        _show(plan, sys.maxsize if args.dry_run else _SHOWN)
+        if args.dry_run or not plan.changes:
+            return int(ExitCode.OK)
+        if not args.yes and not _agreed():
+            print("Nothing was done.")
+            return int(ExitCode.OK)
+        label = complete(rewind(checkpoints, plan))
+    print(f"Done. The state before is kept; to take this back: codex-self-iter rewind {label}")
+    _say_where_head_is(plan.head_then, complete(checkpoints.head()))
+    return int(ExitCode.OK)
+
+
+def _say_where_head_is(then: str, now: str) -> None:
+    if then and now != then:
+        print(f"HEAD stays at {now[:12]}; it was {then[:12]} when the checkpoint was made.")
+        print(f"To move the branch back as well, keeping this content: git reset --soft {then[:12]}")
+
+
+def _show(plan: RewindPlan, limit: int) -> None:
+    lines = plan.lines()
+    if not lines:
+        print(f"The work tree already is as in checkpoint {plan.target.label}.")
+    else:
+        print(f"Going back to checkpoint {plan.target.label} changes {len(lines)} file(s):")
+    for line in lines[:limit]:
+        print(f"  {line}")
+    if len(lines) > limit:
+        print(f"  … and {len(lines) - limit} more (--dry-run lists all)")
+    for line in plan.kept:
+        print(f"  stays    {line}")
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("nobody can be asked here; add --yes to go back, or --dry-run to only look")
+    try:
+        return input("Go back? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+@contextmanager
+def _alone(workspace: str, state_dir: str) -> Iterator[None]:
+    """Hold the locks that a supervisor takes, and make sure that no agent of a dead one is still at work.
+
+    Raises WorkspaceBusyError.
+    """
+    from codex_self_iter.world.lock import probe
+
+    held = []
+    try:
+        for path, who in (
+            (workspace, "a supervisor has"),
+            (os.path.join(state_dir, "loop.lock"), "a supervisor has"),
+            (os.path.join(state_dir, "run.lock"), "an agent is still at work in"),
+        ):
+            fd = _lock(path)
+            if fd is None:
+                holder = probe(state_dir, workspace=workspace)
+                raise WorkspaceBusyError(
+                    f"{who} {workspace}{f' ({holder})' if holder else ''}; nothing was done. "
+                    f"Stop it first: codex-self-iter stop --workspace {shlex.quote(workspace)}"
+                )
+            held.append(fd)
+        yield
+    finally:
+        for fd in held:
+            if fd >= 0:
+                os.close(fd)
+
+
+def _lock(path: str) -> int | None:
+    """A descriptor with an exclusive lock, -1 when there is nothing to lock, None when somebody else has
+    it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:  # a file system without locks
+        os.close(fd)
+        return -1
+    return fd

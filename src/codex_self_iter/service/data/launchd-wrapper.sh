@@ -1,0 +1,25 @@
+#!/bin/sh
+# launchd restarts by "successful or not" alone (KeepAlive/SuccessfulExit) and cannot tell exit codes apart. So the
+# codes after which a restart would not help become 0 here: 2 usage, 3 stagnated, 4 needs a human, 75 another
+# supervisor is there, 130 interrupted. A crash stays what it is and is started again. `status` and the log still
+# tell the true reason. Signals are handed on, because launchd sends them to this shell only.
+#
+# launchd knows no environment file either: CODEX_SELF_ITER_ENV_FILE names one, in the syntax of the shell.
+if [ -n "${CODEX_SELF_ITER_ENV_FILE:-}" ] && [ -r "$CODEX_SELF_ITER_ENV_FILE" ]; then
+    set -a
+    . "$CODEX_SELF_ITER_ENV_FILE"
+    set +a
+fi
+"$@" &
+child=$!
+trap 'kill -TERM "$child" 2>/dev/null' TERM INT
+trap 'kill -HUP "$child" 2>/dev/null' HUP
+while :; do # a signal ends `wait` early; the child may live on
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+case $code in
+2 | 3 | 4 | 75 | 130) exit 0 ;;
+*) exit "$code" ;;
+esac

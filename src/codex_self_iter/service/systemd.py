@@ -1,0 +1,146 @@
+"""systemd: render, check, place and remove a unit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+from codex_self_iter.service.spec import MARK, ServiceSpec, data
+
+__all__ = [
+    "PREFIX",
+    "escape_argument",
+    "escape_path",
+    "render",
+    "render_symbolic",
+    "unit_name",
+    "unit_path",
+    "verify",
+]
+
+PREFIX = "codex-self-iter"
+VERIFY_TIMEOUT_SEC = 30
+
+
+def unit_name(name: str) -> str:
+    """`codex-self-iter-NAME.service`."""
+    return f"{PREFIX}-{name}.service"
+
+
+def unit_path(name: str, *, system: bool) -> str:
+    """Where the unit belongs."""
+    if system:
+        return os.path.join("/etc/systemd/system", unit_name(name))
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return os.path.join(base, "systemd", "user", unit_name(name))
+
+
+def escape_path(path: str) -> str:
+    """A path as the value of WorkingDirectory= and the like, which take the rest of the line as it is."""
+    return path.replace("%", "%%")
+
+
+def escape_argument(text: str) -> str:
+    """One word of ExecStart= or Environment=: no specifier, no variable, no escape of ours is expanded."""
+    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    text = text.replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{text}"' if not text or set(text) & set(" '\";\\") else text
+
+
+def render(spec: ServiceSpec) -> str:
+    """The whole unit for one installation."""
+    # Environment= knows no variables, so a dollar stays single there.
+    pairs = [escape_argument(f"{key}={value}").replace("$$", "$") for key, value in spec.environment.items()]
+    return _fill(
+        {
+            "HEAD": MARK,
+            "DESCRIPTION": escape_path(spec.workspace),
+            "EXEC": " ".join(escape_argument(word) for word in spec.argv),
+            "KILL": shutil.which("kill") or "/bin/kill",
+            "WORKSPACE": escape_path(spec.workspace),
+            "USER": f"User={escape_path(spec.user)}\n" if spec.user else "",
+            "ENVIRONMENT": "".join(f"Environment={pair}\n" for pair in pairs),
+            "ENV_FILE": escape_path(spec.env_file),
+            "STOP_SEC": str(spec.stop_sec),
+        }
+        | _system_values(
+            escape_argument(spec.workspace).replace("$$", "$"), spec.workspace, system=spec.system
+        )
+    )
+
+
+def render_symbolic(*, system: bool) -> str:
+    """The unit of `deploy/systemd`, for installation by hand: an instance is an escaped workspace path."""
+    env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
+    program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
+    path = "/usr/local/bin:/usr/bin:/bin" if system else "%h/.local/bin:/usr/local/bin:/usr/bin:/bin"
+    user = "# The workspace's owner; set it by 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
+    return _fill(
+        {
+            "HEAD": "Instance: the workspace's path as 'systemd-escape --path /the/workspace' prints it.",
+            "DESCRIPTION": "%f",
+            "EXEC": f"{program} --workspace %f",
+            "KILL": "/bin/kill",
+            "WORKSPACE": "%f",
+            "USER": user if system else "",
+            "ENVIRONMENT": f"Environment=PATH={path}\n",
+            "ENV_FILE": env_file,
+            "STOP_SEC": "45",
+        }
+        | _system_values("%f", "", system=system)
+    )
+
+
+def _system_values(word: str, workspace: str, *, system: bool) -> dict[str, str]:
+    """What differs between a user's and a system's unit. `word` is the workspace, escaped."""
+    if not system:
+        return {"UNIT_EXTRA": "", "HARDENING": "", "TARGET": "default.target"}
+    hardening = _read("hardening-system.in").rstrip().replace("@WORKSPACE@", word)
+    if os.path.realpath(workspace).startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+        hardening = hardening.replace("PrivateTmp=yes", "# (not here: the workspace is there)")
+    extra = (
+        "# Not before the workspace's file system is there, and the network the agents need.\n"
+        f"RequiresMountsFor={word}\nWants=network-online.target\nAfter=network-online.target\n"
+    )
+    return {"UNIT_EXTRA": extra, "HARDENING": hardening + "\n", "TARGET": "multi-user.target"}
+
+
+def _fill(values: dict[str, str]) -> str:
+    text = _read("codex-self-iter.service.in")
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text
+
+
+def _read(name: str) -> str:
+    with open(data(name), encoding="utf-8") as file:
+        return file.read()
+
+
+def verify(text: str, name: str, *, system: bool) -> str:
+    """What systemd-analyze has against a unit; "" when it is content, or not there to be asked."""
+    if not shutil.which("systemd-analyze"):
+        return ""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        scope = "--system" if system else "--user"
+        # The user's manager is looked for in XDG_RUNTIME_DIR, which a shell by sudo or ssh may lack.
+        environment = os.environ | {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory}
+        try:
+            done = subprocess.run(
+                ["systemd-analyze", "--man=no", scope, "verify", path],
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=VERIFY_TIMEOUT_SEC,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+    ours = [line for line in done.stderr.splitlines() if name in line]
+    return "\n".join(ours) if done.returncode or ours else ""
