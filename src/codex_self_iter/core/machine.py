@@ -307,7 +307,7 @@ def _with_open(state: LoopState, **changes: Any) -> LoopState:
 
 
 def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment) -> Decision:
-    if state.open is None or state.open.step is not Step.VERIFY:
+    if state.open is None or state.open.step is not Step.VERIFY or _parked(state):
         return state, ()
     if event.aborted:
         if state.ending is not None and state.ending.kind == "steer":
