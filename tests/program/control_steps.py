@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
+import psutil
+
 from tests.program.harness import Workspace, wait_until
 
 WORK: dict[str, Any] = {"append": {"work.txt": "x\n"}}
@@ -22,7 +24,13 @@ def long_run(until: str = "never", **step: Any) -> dict[str, Any]:
 
 def reach(ws: Workspace, phase: str, *then: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Start a supervisor and bring its loop into `phase`, where it stays; later runs do `then`, or work on."""
-    first = {"running": long_run(), "verifying": CLAIM, "backoff": FAILS, "cooldown": IDLE, "limited": LIMITED}
+    first = {
+        "running": long_run(),
+        "verifying": CLAIM,
+        "backoff": FAILS,
+        "cooldown": IDLE,
+        "limited": LIMITED,
+    }
     slow = {"backoff_base_sec": 600, "backoff_max_sec": 900, "no_change_backoff_sec": 600}
     ws.config(SLOW_GATE.format(ws.control) if phase == "verifying" else "", **slow)
     ws.script(first.get(phase, long_run()), *(then or (long_run(),)))
@@ -38,3 +46,8 @@ def reach(ws: Workspace, phase: str, *then: dict[str, Any]) -> subprocess.Popen[
 def wait_log(ws: Workspace, text: str) -> None:
     """Wait until the supervisors have logged `text`."""
     wait_until(lambda: text in ws.log(), f"{text!r} in the log:\n{ws.log()[-3000:]}")
+
+
+def agents_alive(ws: Workspace) -> list[int]:
+    """Pids of agent runs that still live; the supervisor may go on."""
+    return [pid for word, pid, _ in ws.runs() if word == "start" and psutil.pid_exists(pid)]
