@@ -79,8 +79,7 @@ find_codex() {
             return 0
         fi
     done
-    found=$(newest_nvm)
-    [ -n "$found" ] && printf '%s\n' "$found"
+    newest_nvm
 }
 
 codex=$(find_codex) || exit 127

@@ -6,12 +6,15 @@ outside whatever it did to its session, its environment and its descriptors.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from codex_self_iter.core.model import RunLimits, RunSpec
@@ -109,3 +112,19 @@ def eventually(condition: Callable[[], object], limit_sec: float = 20.0) -> bool
             return True
         time.sleep(0.01)
     return bool(condition())
+
+
+def start_supervisor(specs: Sequence[RunSpec]) -> subprocess.Popen[bytes]:
+    """A supervisor in a process of its own that has started these runs; to be killed. A context manager."""
+    supervisor = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "supervisor_to_kill.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
+    supervisor.stdin.write(json.dumps([dataclasses.asdict(spec) for spec in specs]).encode())
+    supervisor.stdin.close()
+    assert supervisor.stdout.readline() == b"ready\n"
+    return supervisor

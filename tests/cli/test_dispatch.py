@@ -157,7 +157,17 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         "code = main(sys.argv[1:])\n"
         "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
     )
-    for words in (["status"], ["status", "--json"], ["stop", "--help"], ["run", "--help"]):
+    (command.state_dir / "logs" / "runs" / "000001-executor").mkdir(parents=True)
+    (command.state_dir / "logs" / "iterations.jsonl").write_text('{"iteration": 1}\n', encoding="utf-8")
+    reading = (
+        ["status"],
+        ["status", "--json"],
+        ["history"],
+        ["show", "1"],
+        ["logs"],
+        ["complete", "--", "st"],
+    )
+    for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"], ["run", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
             cwd=command.workspace,
@@ -236,3 +246,25 @@ def test_an_unexpected_error_is_one_line_and_a_private_file(command, tmp_path) -
     assert "Traceback" in crash.read_text(encoding="utf-8")
     assert crash.stat().st_mode & 0o777 == 0o600
     assert "Traceback" in command("status", "--debug", PYTHONPATH=path).stderr
+
+
+def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
+    """The table is written out, so it is compared with the settings here."""
+    from pydantic import BaseModel
+
+    from codex_self_iter.settings import Settings
+
+    def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+        found = set()
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= leaves(inner, f"{prefix}{name}.")
+            else:
+                found.add(prefix + name)
+        return found
+
+    own_options = {"workspace", "workspaces"}
+    by_set = {"prices", "pool.per_agent"}
+    keys = {key for key in leaves(Settings) if not (key.startswith("agents.") and key.count(".") == 2)}
+    assert {flag.key for flag in FLAGS} == keys - own_options - by_set

@@ -206,7 +206,7 @@ def test_read_only_is_said_and_survived(tmp_path: Path, what: str) -> None:
         store.journal.close()  # an open file for writing would keep the file system writable
         held = store.lock
         store.lock.release()
-        what = %r
+        what = WHAT
         target = work if what == "work" else state
         if what == "state":
             subprocess.run(["mount", "--bind", state, state], check=True)
@@ -224,8 +224,7 @@ def test_read_only_is_said_and_survived(tmp_path: Path, what: str) -> None:
         store.append_journal({"iteration": 3})
         store.save_runtime(snapshot(3))
         assert on_disk() == 3 and numbers() == [1, 2, 3]
-        """
-        % what,
+        """.replace("WHAT", repr(what)),
     )
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -15,7 +11,17 @@ import pytest
 
 from codex_self_iter.core.model import EndCause, RunLimits, RunOutcome, RunSpec
 from codex_self_iter.world.process import Host
-from hosting import ESCAPES, escape_script, eventually, kill_tagged, make_spec, new_tag, stdout_of, tagged
+from hosting import (
+    ESCAPES,
+    escape_script,
+    eventually,
+    kill_tagged,
+    make_spec,
+    new_tag,
+    start_supervisor,
+    stdout_of,
+    tagged,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -93,12 +99,11 @@ async def test_wall_timeout_leaves_nothing(tmp_path: Path, deaf: bool) -> None:
 @pytest.mark.parametrize("how", ["adopt", "sweep", "sweep_without_identity"])
 async def test_killed_supervisor_leaves_nothing_after_recovery(tmp_path: Path, deaf: bool, how: str) -> None:
     runs = plan(tmp_path, deaf=deaf, then=HANG)
-    supervisor = start_supervisor([spec for _, spec in runs.values()])
-    try:
-        await until_escaped(runs)
-    finally:
-        supervisor.kill()
-        supervisor.communicate()
+    with start_supervisor([spec for _, spec in runs.values()]) as supervisor:
+        try:
+            await until_escaped(runs)
+        finally:
+            supervisor.kill()
     assert left_over(runs).keys() == runs.keys()  # the negative control: without recovery they all live on
     if how == "sweep_without_identity":
         for _, spec in runs.values():
@@ -112,23 +117,6 @@ async def test_killed_supervisor_leaves_nothing_after_recovery(tmp_path: Path, d
             else:
                 assert await host.sweep(spec, None) >= 2, kind
             assert tagged(tag) == set(), kind
-
-
-def start_supervisor(specs: list[RunSpec]) -> subprocess.Popen[bytes]:
-    """A supervisor of its own process, started and ready."""
-    supervisor = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent.parent / "supervisor_to_kill.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert supervisor.stdin is not None
-    assert supervisor.stdout is not None
-    supervisor.stdin.write(json.dumps([dataclasses.asdict(spec) for spec in specs]).encode())
-    supervisor.stdin.close()
-    assert supervisor.stdout.readline() == b"ready\n"
-    supervisor.stdin = None
-    return supervisor
 
 
 async def test_without_subreapers_an_escapee_survives(tmp_path: Path) -> None:

@@ -114,7 +114,11 @@ class Workspace:
     # -- the program ---------------------------------------------------------------------------------------------
 
     def start(
-        self, *flags: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        *flags: str,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        start_new_session: bool = False,
     ) -> subprocess.Popen[bytes]:
         """Start a supervisor in the background; its log goes to `root/supervisor-N.log`."""
         log = (self.root / f"supervisor-{len(self.supervisors) + 1}.log").open("wb")
@@ -125,6 +129,7 @@ class Workspace:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            start_new_session=start_new_session,
         )
         log.close()
         self.supervisors.append(process)

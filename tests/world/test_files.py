@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.world.files import StateRoot, encode_json, stamp, write_all
+from codex_self_iter.world.durable import encode_json, stamp, write_all
+from codex_self_iter.world.files import StateRoot
 
 
 @pytest.fixture

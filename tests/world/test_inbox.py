@@ -201,7 +201,7 @@ def test_written_sentinels_read_back(tmp_path: Path) -> None:
 
 def test_a_stop_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     (tmp_path / "state/STOP").mkdir(parents=True)
-    with pytest.raises(StorageError, match="cannot write .*STOP"):
+    with pytest.raises(StorageError, match=r"cannot write .*STOP"):
         write_stop(str(tmp_path / "state"))
 
 

@@ -28,7 +28,8 @@ lock.acquire()
 print("held", flush=True)
 if len(sys.argv) > 3:
     import subprocess
-    print(subprocess.Popen(["sleep", "60"], start_new_session=True, close_fds=False, stdout=subprocess.DEVNULL).pid, flush=True)
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True, close_fds=False, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
 sys.stdin.read()
 """
 

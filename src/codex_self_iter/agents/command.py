@@ -23,18 +23,19 @@ from codex_self_iter.agents.base import (
     Request,
     VersionRange,
 )
-from codex_self_iter.agents.classify import classify, last_words
+from codex_self_iter.agents.classify import by_text, classify, last_words
 from codex_self_iter.agents.environment import agent_environment
 from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.model import AgentReport, Failure, RunOutcome
+from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 from codex_self_iter.errors import UsageError
 
 __all__ = ["CommandAgent", "expand_template", "text_report"]
 
 _FIELDS = frozenset({"prompt_file", "workspace"})
 _SAID_BYTES = 4096
+_WAITING = (FailureClass.NETWORK, FailureClass.OVERLOAD, FailureClass.LIMIT)
 
 
 class CommandAgent:
@@ -152,7 +153,10 @@ def text_report(
             or files.read_tail("stdout.log", _SAID_BYTES).strip()
         )
         last = "\n".join(said.splitlines()[-20:])
-        parsed = Parsed(error=ErrorFacts(last_words(last)))
+        error = ErrorFacts(last_words(last))
+        # A time-out whose last words are of a retry is the network's fault, or the service's.
+        waiting = by_text(error.message) in _WAITING
+        parsed = Parsed(error=error, retry=error if waiting else None)
         failure = classify(parsed, outcome, last, time.time() if now is None else now, tz, account=account)
     answer = "" if failure else files.read_tail("stdout.log", ANSWER_BYTES)
     return AgentReport(answer=answer, structured=False, failure=failure)

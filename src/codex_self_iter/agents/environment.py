@@ -22,9 +22,13 @@ _SECRET_VALUE = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{16}|gh[opsur]_[A-Za-z0-9]{16}|github_pat_|glpat-|xox[abprs]-|AKIA[0-9A-Z]{12}|AIza[0-9A-Za-z_-]{20}|"
     r"npm_[A-Za-z0-9]{20}|pypi-[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{16,}\.)|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"
 )
-# Names that look secret and are not: places and sockets, without which git and ssh do not work.
+# Names that look secret and are not: places and sockets, without which git and ssh do not work. A proxy's
+# address may hold a password, and without it nothing is reached.
 _HARMLESS = frozenset(
     {
+        "ALL_PROXY",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
         "PWD",
         "OLDPWD",
         "SSH_AUTH_SOCK",

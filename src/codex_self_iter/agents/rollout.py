@@ -30,6 +30,7 @@ class Turn:
 
     Attributes:
         started_at: Unix seconds, 0 if unknown.
+        seen_at: Unix seconds of the last thing written about it.
         before, after: the thread's totals when the turn began and now; None if unknown.
         code, http_status, message: of the error that ended it.
         reset_at: when the limit that is used up ends.
@@ -37,6 +38,7 @@ class Turn:
     """
 
     started_at: float = 0.0
+    seen_at: float = 0.0
     model: str = ""
     before: Usage | None = None
     after: Usage | None = None
@@ -60,14 +62,14 @@ def find_rollout(home: str, thread_id: str) -> str | None:
 
 
 def read_turn(home: str, thread_id: str, not_before: float = 0.0) -> Turn | None:
-    """What the thread's last turn says; None without a rollout, or when that turn began before `not_before`
-    (Unix seconds): then it belongs to an earlier run."""
+    """What the thread's last turn says; None without a rollout, or when nothing was written of it after
+    `not_before` (Unix seconds): then it belongs to an earlier run."""
     path = find_rollout(home, thread_id)
     if path is None:
         return None
     directory, name = os.path.split(path)
     turn = parse_rollout(RunFiles(directory).iter_lines(name))
-    return None if turn.started_at < not_before - _EARLY_SEC else turn
+    return None if max(turn.started_at, turn.seen_at) < not_before - _EARLY_SEC else turn
 
 
 def parse_rollout(lines: Iterable[str]) -> Turn:
@@ -84,6 +86,7 @@ def parse_rollout(lines: Iterable[str]) -> Turn:
             value = decode(line)
             if value is not None:
                 turn = _step(turn, as_text(value.get("type")), as_dict(value.get("payload")))
+                turn.seen_at = _moment(as_text(value.get("timestamp"))) or turn.seen_at
     return turn
 
 
@@ -91,7 +94,8 @@ def _step(turn: Turn, kind: str, payload: dict[str, Any]) -> Turn:
     if kind == "turn_context":
         turn.model = as_text(payload.get("model")) or turn.model
     elif payload.get("type") == "task_started" and kind == "event_msg":
-        return Turn(float(as_int(payload.get("started_at"))), turn.model, turn.after, turn.after)
+        started_at = float(as_int(payload.get("started_at")))
+        return Turn(started_at, turn.seen_at, turn.model, turn.after, turn.after)
     elif payload.get("type") == "token_count" and kind == "event_msg":
         total = as_dict(as_dict(payload.get("info")).get("total_token_usage"))
         turn.after = usage_of(total) if total else turn.after
@@ -130,6 +134,13 @@ def _reset_of(limits: dict[str, Any]) -> float | None:
         if as_int(window.get("resets_at")) and _number(window.get("used_percent")) >= _USED_UP_PERCENT
     ]
     return max(ends, default=None)
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
 
 
 def _number(value: object) -> float:

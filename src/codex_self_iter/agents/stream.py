@@ -92,7 +92,7 @@ class Parsed:
     """What a whole stream says.
 
     Attributes:
-        lines: lines that were events of this CLI.
+        events: how many there were.
         message: the last whole message.
         answer: the final-answer channel's text, or None where there was none.
         total: usage that the CLI gave for the run or thread.
@@ -108,7 +108,7 @@ class Parsed:
         limit_at: when a limit ends, as told by the CLI.
     """
 
-    lines: int = 0
+    events: int = 0
     session_id: str = ""
     model: str = ""
     message: str = ""
@@ -148,6 +148,7 @@ def fold(events: Iterable[Event]) -> Parsed:
     """Reduce a stream to what it says."""
     parsed = Parsed()
     for event in events:
+        parsed.events += 1
         if event.kind is not EventKind.DELTA and parsed.pieces:
             parsed.message, parsed.pieces = "".join(parsed.pieces), []
         _STEPS[event.kind](parsed, event)

@@ -502,12 +502,14 @@ def _forget_auth(state: LoopState) -> LoopState:
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
     state = iteration.forget_circles(state)
     running = state.open is not None
-    state = dataclasses.replace(
-        state,
-        goal=state.goal if running else event.goal,
-        goal_set=event.goal if running else "",
-        events=(*state.events, {"kind": "goal.set", "at": at.wall, "goal": event.goal[:500]})[-EVENTS:],
-    )
+    if event.goal != (state.goal_set or state.goal):  # the file may be seen again before it is taken
+        note = {"kind": "goal.set", "at": at.wall, "goal": event.goal[:500]}
+        state = dataclasses.replace(
+            state,
+            goal=state.goal if running else event.goal,
+            goal_set=event.goal if running else "",
+            events=(*state.events, note)[-EVENTS:],
+        )
     state, commands = _wake(state, policy, at)
     return state, (Persist(), TakeMessages(state.iteration, event.names), *commands)
 

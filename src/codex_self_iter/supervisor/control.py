@@ -16,7 +16,6 @@ from codex_self_iter.core import waits
 from codex_self_iter.core.model import State
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world import inbox as files
-from codex_self_iter.world.output import free_disk_mb
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.documents import Document
@@ -239,7 +238,7 @@ class Control:
         loop, floor = self.loop, self.loop.settings.min_free_disk_mb
         try:
             loop.free_mb = float(
-                free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace)
+                loop.shared.free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace)
             )
         except OSError:
             return

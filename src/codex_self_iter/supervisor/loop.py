@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.core import events as ev
@@ -52,7 +51,6 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.world.inbox import Inbox
 from codex_self_iter.world.retention import LogFile
-from codex_self_iter.world.store import StateDirectory
 
 __all__ = ["Ended", "Loop"]
 
@@ -115,7 +113,7 @@ class Loop:
         configured = self._configure(self.settings)
         self.agents, self.policy = configured.agents, configured.policy
         workspace, state_dir = str(self.paths.workspace), str(self.paths.state_dir)
-        self.store = StateDirectory(state_dir, workspace)
+        self.store = self.shared.open_store(state_dir, workspace)
         try:
             self.store.acquire_lock(self.settings.lock_file_name)
             return await self._run_locked()
@@ -316,9 +314,9 @@ class Loop:
 
     async def _carry_out(self, command: Command, state: LoopState) -> None:
         if isinstance(command, Persist):
-            await anyio.to_thread.run_sync(self.store.save_runtime, to_json(state))
+            await self.shared.in_thread(self.store.save_runtime, to_json(state))
         elif isinstance(command, Journal):
-            await anyio.to_thread.run_sync(self.store.append_journal, command.record)
+            await self.shared.in_thread(self.store.append_journal, command.record)
             self._journalled(command.record)
         elif isinstance(command, TakeMessages):
             self.control.take(command.names, command.iteration)

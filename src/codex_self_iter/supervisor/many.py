@@ -39,6 +39,7 @@ __all__ = ["Supervisor"]
 
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 MANY = 20
 """From so many loops on, each looks at its files once a second instead of four times."""
@@ -84,13 +85,18 @@ class Supervisor:
         reader: Reader,
         options: RunOptions,
         live: LiveLine | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`)."""
+        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`).
+
+        `shared` replaces the real process host, clock and so on: for tests and simulations.
+        """
         self._wanted = loops
         self._log = log
         self._reader = reader
         self._options = options
         self._live = live
+        self._given = shared
         self._alone = len(loops) == 1 and not options.config_dir
         self._members: dict[str, Member] = {}
         self._notifier = Notifier()
@@ -108,23 +114,9 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run everything; returns the exit code. Raises what a lone loop raises on purpose."""
-        first = self._wanted[0]
-        many = len(self._wanted) >= MANY
-        watched = len(self._wanted) <= WATCHED
-        watcher = Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None
-        host = Host()
-        self.shared = Shared(
-            host=host,
-            pool=_pool(first),
-            clock=SystemClock(),
-            boot_id=boot_id(),
-            log=self._log,
-            watcher=watcher,
-            poll_sec=1.0 if many else 0.25,
-            alone=self._alone,
-            debug=self._options.debug,
-            on_round=self._on_round,
-        )
+        self.shared = self._given or self._share()
+        self.shared.on_round = self._on_round
+        watcher = self.shared.watcher
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -145,9 +137,24 @@ class Supervisor:
         finally:
             self._notifier.stopping()
             with anyio.CancelScope(shield=True):
-                await host.aclose()
+                await self.shared.host.aclose()
         codes = [member.ended.code for member in self._members.values() if member.ended is not None]
         return max(codes, key=self.severity, default=0)
+
+    def _share(self) -> Shared:
+        """What the loops share, on the real machine."""
+        many, watched = len(self._wanted) >= MANY, len(self._wanted) <= WATCHED
+        return Shared(
+            host=Host(),
+            pool=_pool(self._wanted[0]),
+            clock=SystemClock(),
+            boot_id=boot_id(),
+            log=self._log,
+            watcher=Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None,
+            poll_sec=1.0 if many else 0.25,
+            alone=self._alone,
+            debug=self._options.debug,
+        )
 
     def _add(self, settings: Settings) -> None:
         name = settings.name
@@ -216,13 +223,18 @@ class Supervisor:
     # -- signals -------------------------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                if number == signal.SIGHUP:
-                    self.reload()
-                else:
-                    self._end(signal.Signals(number))
+        try:
+            with anyio.open_signal_receiver(*SIGNALS) as received:
+                task_status.started()
+                async for number in received:
+                    if number == signal.SIGHUP:
+                        self.reload()
+                    else:
+                        self._end(signal.Signals(number))
+        finally:
+            # Every loop has ended: a signal in the last moment must not turn a good end into a bad one.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
     def _end(self, number: signal.Signals) -> None:
         """SIGTERM and SIGINT are a STOP; the second one skips the grace."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import anyio
-import anyio.to_thread
 
 from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.files import RunFiles
@@ -126,10 +124,12 @@ async def agent_run(work: Work, run: OpenRun) -> None:
         seconds=round(outcome.duration_sec, 1),
         swept=outcome.swept,
     )
-    report = await anyio.to_thread.run_sync(agent.read, request, outcome, RunFiles(spec.directory))
+    report = await loop.shared.in_thread(
+        partial(agent.read, request, outcome, RunFiles(spec.directory), now=loop.shared.clock.wall())
+    )
     change = await work.tree.after()
     gate_files = await work.tree.gate_files()
-    await anyio.to_thread.run_sync(_tidy, work, request)
+    await loop.shared.in_thread(_tidy, work, request)
     await _settle(work, in_run=True)
     done, total, _ = plan_progress(loop.plan.text)
     loop.post(

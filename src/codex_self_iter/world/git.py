@@ -88,7 +88,23 @@ def whose(
             ours[path] = value
         else:
             left[path] = "was changed and not committed before the iteration"
+    foreign = [path for path in after.entries if path not in ours and not path.startswith(nested)]
+    for path in _colliding(ours, foreign):
+        del ours[path]
+        left[path] = "stands where a file of somebody else's is missing"
     return ours, left
+
+
+def _colliding(ours: Iterable[str], foreign: Iterable[str]) -> list[str]:
+    """Paths of ours that lie below a foreign path, or above one: no tree can hold both."""
+    others = set(foreign)
+    above = {parent for path in others for parent in _parents(path)}
+    return [path for path in ours if path in above or any(parent in others for parent in _parents(path))]
+
+
+def _parents(path: str) -> Iterable[str]:
+    """ "a/b/c" -> "a", "a/b"."""
+    return (path[:place] for place, letter in enumerate(path) if letter == "/")
 
 
 def message(goal: str, iteration: int, summary: str) -> str:
@@ -163,7 +179,9 @@ class SupervisorCommits:
         assert self._repository is not None
         old = await self._head()
         staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
-        elsewhere = [path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]]
+        elsewhere = {path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]}
+        foreign = [self._inner(path) for path in staged if self._inner(path) not in ours]
+        elsewhere |= set(_colliding(ours, [*foreign, *elsewhere]))
         for path in elsewhere:
             del ours[path]
         left = tuple(f"{printable(path)} (staged with other content)" for path in sorted(elsewhere))
@@ -201,11 +219,10 @@ class SupervisorCommits:
     async def _publish(self, old: str, new: str, staged: Mapping[bytes, str]) -> tuple[tuple[str, ...], str]:
         """Bring the committed paths up to date in the person's index, except what they staged differently."""
         changes = await self._differences("diff-tree", old, new)
-        prefix = self._full("")
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
         orders = b"".join((c.new or zero).encode() + b"\t" + c.path + b"\0" for c in wanted)
-        files = tuple(sorted(printable(to_text(c.path.removeprefix(prefix))) for c in changes))
+        files = tuple(sorted(printable(self._inner(c.path)) for c in changes))
         trouble = ""
         for _ in range(5):  # an editor's `git status` holds the lock for some milliseconds
             out = await self._git.run(
@@ -237,6 +254,11 @@ class SupervisorCommits:
     def _full(self, path: str) -> bytes:
         assert self._repository is not None
         return os.fsencode(self._repository.prefix + path)
+
+    def _inner(self, path: bytes) -> str:
+        """A path below the top as one below the workspace; one outside keeps its full name, which is no
+        matter."""
+        return to_text(path.removeprefix(self._full("")))
 
     async def _identity(self) -> tuple[dict[str, str], str]:
         """The person's identity is git's own business; only what nobody configured is filled in."""

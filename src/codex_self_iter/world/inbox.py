@@ -16,7 +16,8 @@ import random
 import re
 import stat
 
-from codex_self_iter.world.files import StateRoot, stamp, storing, write_all
+from codex_self_iter.world.durable import stamp, storing, write_all
+from codex_self_iter.world.files import StateRoot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,16 +18,8 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.files import (
-    StateRoot,
-    data_sync,
-    encode_json,
-    full_sync,
-    identity,
-    storage_error,
-    storing,
-    write_all,
-)
+from codex_self_iter.world.durable import data_sync, encode_json, full_sync, storage_error, storing, write_all
+from codex_self_iter.world.files import StateRoot, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

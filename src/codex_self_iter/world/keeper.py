@@ -33,6 +33,8 @@ __all__ = ["Keeper"]
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
+SMALL_TREES = 64
+"""Up to so many processes in all runs together, walking their trees is cheaper than a pass over the machine."""
 
 
 class Keeper:
@@ -48,7 +50,8 @@ class Keeper:
         os.set_blocking(self._wake_read, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._gate = threading.Lock()
+        self._closing = self._closed = False
         self._looked_at = time.monotonic()
 
     def add(self, run: Watched) -> None:
@@ -72,12 +75,16 @@ class Keeper:
         for run in self._runs:
             run.close()
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._gate:
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def _call(self, function: Callable[[], None]) -> None:
-        self._calls.append(function)
-        os.write(self._wake_write, b"!")
+        with self._gate:  # no write into a descriptor that `close` has given back meanwhile
+            if not self._closed:
+                self._calls.append(function)
+                os.write(self._wake_write, b"!")
 
     def _serve(self) -> None:
         while not self._closing:
@@ -174,8 +181,12 @@ class Keeper:
             self._gone(run)
 
     def _look(self, now: float) -> None:
-        """One pass over the process table for all runs that are due."""
-        table = tree.scan()
+        """One pass over the process table for all runs; over their trees alone while these are small."""
+        if tree.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
+            pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
+            table = tree.walk(pid for pair in pids for pid in pair if pid)
+        else:
+            table = tree.scan()
         by_parent = tree.offspring(table)
         gap = now - self._looked_at
         self._looked_at = now
@@ -186,7 +197,7 @@ class Keeper:
                 run.tracker.skip(gap - 2.0)
             self._sample(run, now, table, by_parent)
             run.next_look = now + (1.0 if run.cause else run.tracker.next_look(now))
-        tree.children.reap_strangers(table)
+        tree.children.reap_strangers()
 
     def _sample(
         self, run: Watched, now: float, table: dict[int, tree.Proc], by_parent: dict[int, list[int]]
@@ -236,15 +247,14 @@ class Keeper:
             found = {pid for pid, start in run.seen.items() if pid in table and table[pid].start == start}
             if tree.alive(table, *recorder):
                 found |= tree.descendants(tree.offspring(table), {recorder[0]})
-            if run.ours:
-                found |= {proc.pid for proc in tree.children.strangers(table)}
             return (found | tree.marked(table, run.spec.run_id)) - {recorder[0]}
 
-        ended, _ = tree.exterminate(prey, keep=self._keep() | {recorder[0]})
+        ended, _ = tree.exterminate(prey, keep=self._keep() | {recorder[0]}, adopted=run.ours)
         more, left = tree.exterminate(
             lambda table: prey(table) | ({recorder[0]} if tree.alive(table, *recorder) else set()),
             limit_sec=2.0,
             keep=self._keep(),
+            adopted=run.ours,
         )
         ended |= {key: status for key, status in more.items() if status is not None or key not in ended}
         count = len(ended.keys() - {(agent, identity.agent_start), recorder}) + left

@@ -19,7 +19,8 @@ import time
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
-from codex_self_iter.world.files import StateRoot, encode_json, identity, storage_error, storing, write_all
+from codex_self_iter.world.durable import encode_json, storage_error, storing, write_all
+from codex_self_iter.world.files import StateRoot, identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -45,9 +45,9 @@ def free_disk_mb(path: str) -> int:
     return shutil.disk_usage(path).free // (1024 * 1024)
 
 
-def _punch(fd: int, start: int, end: int) -> None:
+def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
     """Free the disk of [start, end). Where holes are not possible, everything from `start` on is dropped."""
-    if sys.platform.startswith("linux"):
+    if holes:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
         if libc.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, start, end - start) == 0:
@@ -65,11 +65,16 @@ class Stream:
         grown_at: monotonic time of the last look that saw growth, or None.
     """
 
-    def __init__(self, path: str, limit_bytes: int) -> None:
-        """Open an existing file. `limit_bytes` bounds its disk; 0 means no bound. Raises OSError."""
+    def __init__(
+        self, path: str, limit_bytes: int, *, holes: bool = sys.platform.startswith("linux")
+    ) -> None:
+        """Open an existing file. `limit_bytes` bounds its disk; 0 means no bound. Raises OSError.
+
+        Without `holes` (systems and file systems that have none) only the head outlasts the cap."""
         self.path, self.limit = path, limit_bytes
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._punched = False
+        self._holes = holes
         self._looked_at: float | None = None
         self.size = 0
         self.grown_at: float | None = None
@@ -97,7 +102,7 @@ class Stream:
     def _cap(self, size: int) -> None:
         end = (size - self.limit // 2) // _BLOCK * _BLOCK
         if end > self.head:
-            _punch(self._fd, self.head, end)
+            _punch(self._fd, self.head, end, holes=self._holes)
             self._punched = True
 
     def finish(self) -> int:

@@ -241,8 +241,10 @@ class Host:
             watched = Watched(
                 spec,
                 identity,
-                recorder_fd=_pin(identity.recorder_pid, identity.recorder_start),
-                agent_fd=_pin(identity.agent_pid, identity.agent_start),
+                recorder_fd=_pin(identity.recorder_pid, identity.recorder_start)
+                if trace.recorder_alive
+                else -1,
+                agent_fd=_pin(identity.agent_pid, identity.agent_start) if trace.agent_alive else -1,
                 cgroup_directory=self._known_cgroup(spec),
             )
             return self._watch(watched)

@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from codex_self_iter.world.files import StateRoot, storing, write_all
+from codex_self_iter.world.durable import storing, write_all
+from codex_self_iter.world.files import StateRoot
 
 __all__ = ["REDACTED", "VERBATIM", "Redactor", "redact_file", "secret_values"]
 

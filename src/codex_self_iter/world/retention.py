@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from codex_self_iter.errors import CodexSelfIterError
-from codex_self_iter.world.files import StateRoot, storing, write_all
+from codex_self_iter.world.durable import storing, write_all
+from codex_self_iter.world.files import StateRoot
 
 __all__ = ["LogFile", "Pruned", "Retention", "rotate"]
 

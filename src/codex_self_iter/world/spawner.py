@@ -135,11 +135,8 @@ def _clear(run_id: str) -> None:
     """End whatever a spawn that went wrong has begun."""
     name = recorder_name(run_id)
     tree.exterminate(
-        lambda table: (
-            tree.marked(table, run_id)
-            | {proc.pid for proc in table.values() if proc.name == name}
-            | {proc.pid for proc in tree.children.strangers(table)}
-        )
+        lambda table: tree.marked(table, run_id) | {proc.pid for proc in table.values() if proc.name == name},
+        adopted=True,
     )
 
 

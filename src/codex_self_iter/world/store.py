@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from codex_self_iter.core.state import SCHEMA, LoopState, from_json
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.world.files import QUARANTINE, Signature, StateRoot, encode_json, signature, storing
+from codex_self_iter.world.durable import encode_json, storing
+from codex_self_iter.world.files import QUARANTINE, Signature, StateRoot, signature
 from codex_self_iter.world.journal import JOURNAL, Journal
 from codex_self_iter.world.lock import LOCK_FILE, SupervisorLock
 from codex_self_iter.world.redact import Redactor, redact_file
@@ -292,6 +293,8 @@ class StateDirectory:
                 warnings.append(f"{RUNTIME} could not be used; going on from {PREVIOUS} and the journal")
             elif runtime is None and last is not None:
                 warnings.append("no usable snapshot; going on from the journal's last line")
+            elif runtime is not None and runtime.get("iteration") and not present:
+                warnings.append(f"{JOURNAL} is missing; going on from {RUNTIME}, the history is lost")
             elif present and last is None:
                 warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
             return Loaded(runtime, source, last, present, warnings)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from codex_self_iter.world import launcher, tree
@@ -90,6 +91,7 @@ async def run_tool(
     finally:
         os.close(ear)
         os.close(bell)
+    await anyio.lowlevel.checkpoint_if_cancelled()
     return result
 
 

@@ -36,6 +36,8 @@ __all__ = [
     "offspring",
     "pss_bytes",
     "scan",
+    "start_ticks",
+    "walk",
 ]
 
 MARKER = "CODEX_SELF_ITER_RUN_ID"
@@ -82,20 +84,34 @@ def _parse(stat: bytes) -> Proc:
     )
 
 
-def _scan_proc() -> dict[int, Proc]:
-    found: dict[int, Proc] = {}
-    for entry in os.listdir("/proc"):
-        if entry[0] > "9":
-            continue
+def _read(pid: int | str) -> Proc | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
         try:
-            fd = os.open(f"/proc/{entry}/stat", os.O_RDONLY)
-            try:
-                proc = _parse(os.read(fd, 2048))
-            finally:
-                os.close(fd)
-        except (OSError, IndexError, ValueError):
-            continue  # gone meanwhile
-        found[proc.pid] = proc
+            return _parse(os.read(fd, 2048))
+        finally:
+            os.close(fd)
+    except (OSError, IndexError, ValueError):
+        return None  # gone meanwhile
+
+
+def _scan_proc() -> dict[int, Proc]:
+    found = (_read(entry) for entry in os.listdir("/proc") if entry[0] <= "9")
+    return {proc.pid: proc for proc in found if proc is not None}
+
+
+def walk(roots: Iterable[int]) -> dict[int, Proc]:
+    """Like `scan`, but only `roots` and their descendants: for small trees on machines with many processes.
+
+    Less exact than one pass: what moves between parents meanwhile may be missed.
+    """
+    found: dict[int, Proc] = {}
+    todo = list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found and (proc := _read(pid)) is not None:
+            found[pid] = proc
+            todo += launcher.children_of(pid)
     return found
 
 
@@ -275,26 +291,43 @@ class Children:
         with self._lock:
             self._known.discard(pid)
 
-    def strangers(self, table: Mapping[int, Proc]) -> list[Proc]:
-        """Children of ours that we did not start: adopted orphans, zombies included."""
-        me, session = os.getpid(), os.getsid(0)
+    def strangers(self) -> list[Proc]:
+        """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
+        session = os.getsid(0)
         with self._lock:
-            return [
-                proc
-                for proc in table.values()
-                if proc.parent == me
-                and proc.session != session
-                and proc.pid not in self._known
-                and not proc.name.startswith(launcher.NAME_PREFIX)
-            ]
+            found = [_read(pid) for pid in launcher.children_of(os.getpid()) if pid not in self._known]
+        return [
+            proc
+            for proc in found
+            if proc is not None and proc.session != session and not proc.name.startswith(launcher.NAME_PREFIX)
+        ]
 
-    def reap_strangers(self, table: Mapping[int, Proc]) -> None:
+    def reap_strangers(self) -> None:
         """Collect adopted zombies that were zombies the last time too: an owner would have collected them by
         now."""
-        zombies = {(proc.pid, proc.start) for proc in self.strangers(table) if not proc.living}
+        zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
         for pid, _ in zombies & self._suspects:
             self.reap(pid)
         self._suspects = zombies
+
+    def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
+        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid, start) -> status.
+
+        Reads only our own list of children, so it is quick enough for what forks a successor every millisecond and
+        ends; and a child that is not collected yet cannot be a namesake. Blocking, until `give_up` (monotonic).
+        """
+        ended: dict[tuple[int, int], int] = {}
+        quiet = 0
+        while quiet < 4 and time.monotonic() < give_up:
+            found = self.strangers()
+            for proc in found:
+                with contextlib.suppress(OSError):
+                    os.kill(proc.pid, signal.SIGKILL)
+                if (status := self.reap(proc.pid)) is not None:
+                    ended[proc.pid, proc.start] = status
+            quiet = 0 if found else quiet + 1
+            time.sleep(0.0005 if found else 0.002)
+        return ended
 
     def reap(self, pid: int) -> int | None:
         """Collect one child if it has ended; its wait status, or None."""
@@ -313,20 +346,25 @@ children = Children()
 
 
 def exterminate(
-    find: Callable[[Mapping[int, Proc]], Iterable[int]], *, limit_sec: float = 5.0, keep: Collection[int] = ()
+    find: Callable[[Mapping[int, Proc]], Iterable[int]],
+    *,
+    limit_sec: float = 5.0,
+    keep: Collection[int] = (),
+    adopted: bool = False,
 ) -> tuple[dict[tuple[int, int], int | None], int]:
     """Kill whatever `find` names in a fresh table, again and again until it names nothing; bounded.
 
-    Blocking: run it in a thread. What was found once stays prey together with its descendants, however it
-    moves. `keep` holds pids that are never killed.
+    Blocking: run it in a thread. What was found once stays prey together with its descendants, however it moves.
+    `keep` holds pids that are never killed. With `adopted`, the strangers among our children are prey as well.
 
     Returns:
-        (pid, start) -> wait status (None when it was not our child) of every process ended, and how many are
-        left.
+        (pid, start) -> wait status (None when it was not our child) of every process ended, and how many are left.
     """
     ended: dict[tuple[int, int], int | None] = {}
-    give_up, pause = time.monotonic() + limit_sec, 0.001
+    give_up, pause, quiet = time.monotonic() + limit_sec, 0.001, 0
     while True:
+        fresh = children.end_strangers(give_up) if adopted else {}
+        ended |= fresh
         table = scan()
         named = set(find(table)) | {pid for pid, start in ended if pid in table and table[pid].start == start}
         prey = (named | descendants(offspring(table), named)) - set(keep) - {0, 1, os.getpid()}
@@ -339,7 +377,8 @@ def exterminate(
                 status = children.reap(pid)
                 if status is not None:
                     ended[pid, table[pid].start] = status
-        if not living or time.monotonic() > give_up:
+        quiet = 0 if living or fresh else quiet + 1
+        if quiet == 2 or time.monotonic() > give_up:  # one look may miss what forks a successor and ends
             return ended, len(living)
         time.sleep(pause)
         pause = min(pause * 2, 0.05)

@@ -149,19 +149,23 @@ class Watcher:
             finally:
                 self._set_up_anew()  # awatch's thread hears of a cancellation only through its stop event
 
-    async def _refresh(self, subscriptions: Iterable[Subscription]) -> None:
-        # In a thread: one stat on a network file system that hangs must not stop the event loop.
+    async def _refresh(self, subscriptions: Iterable[Subscription]) -> bool:
+        """Look and tell; True when the watched directories are not the ones that should be watched."""
         asked = list(subscriptions)
-        changed = await anyio.to_thread.run_sync(
-            lambda: [(one, kinds) for one in asked if (kinds := one.refresh())], abandon_on_cancel=True
-        )
+
+        def refresh() -> tuple[list[tuple[Subscription, list[str]]], bool]:
+            return [(one, kinds) for one in asked if (kinds := one.refresh())], self._moved()
+
+        # In a thread: one stat on a network file system that hangs must not stop the event loop.
+        changed, moved = await anyio.to_thread.run_sync(refresh, abandon_on_cancel=True)
         for subscription, kinds in changed:
             if subscription in self._subscriptions:
                 subscription.tell(kinds)
+        return moved
 
     def _directories(self) -> dict[str, tuple[int, int]]:
         found = {}
-        for path in {path for one in self._subscriptions for path in one.directories}:
+        for path in {path for one in list(self._subscriptions) for path in one.directories}:
             with contextlib.suppress(OSError):
                 about = os.stat(path)
                 if stat.S_ISDIR(about.st_mode):

@@ -1,0 +1,141 @@
+"""Bounded reading: memory stays flat whatever an agent wrote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from codex_self_iter.agents.files import RunFiles
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def files(tmp_path):
+    return RunFiles(str(tmp_path))
+
+
+def write(files, data: bytes, name="stdout.log"):
+    with open(files.path(name), "wb") as file:
+        file.write(data)
+
+
+def test_missing_files_are_empty(files):
+    assert files.size("x") == 0
+    assert files.read_tail("x") == ""
+    assert files.read_head_tail("x", 10, 10) == ""
+    assert list(files.iter_lines("x")) == []
+
+
+def test_lines_come_as_written_the_last_one_even_without_its_end(files):
+    write(files, "a\r\n\nb ü\n{half".encode())
+    assert list(files.iter_lines("stdout.log")) == ["a", "", "b ü", "{half"]
+
+
+def test_a_tail_begins_with_a_whole_character(files):
+    write(files, "üüü".encode())
+    assert files.read_tail("stdout.log", 3) == "ü"
+    write(files, b"\xff\xfe ok")
+    assert files.read_tail("stdout.log").endswith(" ok")
+
+
+def test_head_and_tail_say_what_is_left_out(files):
+    write(files, b"A" * 100 + b"B" * 100 + b"C" * 100)
+    assert (
+        files.read_head_tail("stdout.log", 100, 100) == f"{'A' * 100}\n[… 100 bytes left out …]\n{'C' * 100}"
+    )
+    assert files.read_head_tail("stdout.log", 150, 150) == "A" * 100 + "B" * 100 + "C" * 100
+
+
+def test_of_a_large_file_head_and_tail_are_read_in_whole_lines(files):
+    line = b"x" * 999 + b"\n"
+    write(files, b"first\n" + line * 30_000 + b"last\n")
+    lines = list(files.iter_lines("stdout.log"))
+    assert lines[0] == "first"
+    assert lines[-1] == "last"
+    assert {len(one) for one in lines[1:-1]} == {999}
+    assert 9000 < len(lines) < 10_000
+
+
+def test_a_monstrous_line_is_dropped_and_its_neighbours_are_not(files):
+    write(files, b"before\n" + b"x" * (9 * MIB) + b"\nafter\n")
+    assert list(files.iter_lines("stdout.log")) == ["before", "after"]
+
+
+def test_a_hole_is_no_line(files):
+    """What capping a log leaves behind: NULs where the middle was."""
+    with open(files.path("stdout.log"), "wb") as file:
+        file.write(b"before\n{half")
+        file.seek(30 * MIB)
+        file.write(b"rest}\nafter\n")
+    lines = list(files.iter_lines("stdout.log"))
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert not any("half" in line and "rest" in line for line in lines)
+
+
+READ = """
+import sys
+from codex_self_iter.agents import registry
+from codex_self_iter.agents.base import Request
+from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.core.model import EndCause, RunOutcome
+files = RunFiles(sys.argv[1])
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+before = peak()
+run = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+for name in ("codex", "claude", "plan-shell"):
+    report = registry.get(name).read(Request("", "", "/", "", sys.argv[1], environment={}), run, files)
+    assert name == "claude" or report.answer.rstrip().endswith("done"), report
+    files.read_head_tail("stdout.log", 4096, 4096)
+if sys.argv[2:]:
+    open(files.path("stdout.log"), "rb").read()
+print((peak() - before) // 1024)
+"""
+
+
+def peak_growth(directory, *more) -> int:
+    """MiB by which reading a run's files raised the peak of a fresh process's memory."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(directory), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+END = (
+    b'\n{"type":"item.completed","item":{"type":"agent_message","text":"done"}}\n'
+    b'{"type":"turn.completed","usage":{"input_tokens":1}}\ndone\n'
+)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("kind", ["1 GiB", "200 MiB line"])
+def test_memory_stays_flat(tmp_path, kind):
+    """Two outputs that would not fit: 1 GiB (sparse), and one line of 200 MiB before the end."""
+    with open(tmp_path / "stdout.log", "wb") as file:
+        file.write(b'{"type":"thread.started","thread_id":"t"}\n{"type":"turn.started"}\n')
+        if kind == "1 GiB":
+            file.seek(1024 * MIB)
+        else:
+            for _ in range(200):
+                file.write(b"x" * MIB)
+        file.write(END)
+    assert peak_growth(tmp_path) < 64
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_negative_control_reading_it_all_is_not_flat(tmp_path):
+    with open(tmp_path / "stdout.log", "wb") as file:
+        file.seek(200 * MIB)
+        file.write(END)
+    assert peak_growth(tmp_path, "all") > 150

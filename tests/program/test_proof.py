@@ -1,0 +1,235 @@
+"""Completion with proof: what liars, droppers, echoers and the rest are worth. Each ends as the contract says."""
+
+from __future__ import annotations
+
+from tests.program.harness import Workspace
+
+GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
+
+
+def claim(**more: object) -> dict[str, object]:
+    return {"append": {"work.txt": "x\n"}, "block": {"completed": True, "next_goal": "finish", **more}}
+
+
+def test_a_liar_never_completes_and_is_given_up(ws: Workspace) -> None:
+    ws.config(GATE, max_stagnation=4)
+    ws.script(claim())
+    assert ws.run() == 3
+    assert set(ws.verdicts()) == {"claim_rejected"}
+    assert len(ws.journal()) == 4
+    assert "NOT PROVEN" in ws.prompt(2)
+    assert "same failure for the 3" in ws.prompt(4)
+    assert "going in circles" in ws.status()["reason"]
+
+
+def test_without_a_gate_the_same_liar_is_believed(ws: Workspace) -> None:
+    """The control of the test above: it is the gate that tells."""
+    ws.script(claim())
+    assert ws.run() == 0
+    assert ws.verdicts() == ["completed"]
+
+
+def test_the_promise_word_in_passing_means_nothing(ws: Workspace) -> None:
+    ws.config(max_stagnation=0)
+    words = "I will say PLAN_COMPLETE when I am done; it is not PLAN_COMPLETE yet."
+    ws.script(
+        {"append": {"a": "1"}, "say": words, "block": {"next_goal": "b", "reason": "PLAN_COMPLETE soon"}},
+        {"append": {"a": "1"}, "say": "PLAN_COMPLETE", "block": {"next_goal": "c"}},
+    )
+    assert ws.run() == 0
+    assert ws.verdicts() == ["continue", "completed"]
+
+
+def test_the_promise_word_in_the_summary_is_a_claim(ws: Workspace) -> None:
+    ws.script({"append": {"a": "1"}, "block": {"summary": "all items ticked: PLAN_COMPLETE"}})
+    assert ws.run() == 0
+    assert ws.verdicts() == ["completed"]
+
+
+def test_ping_pong_is_a_circle(ws: Workspace) -> None:
+    ws.config(max_stagnation=6)
+    a = {"append": {"w": "1"}, "block": {"next_goal": "write the test"}}
+    b = {"append": {"w": "1"}, "block": {"next_goal": "remove the test"}}
+    ws.script(*[a, b] * 10)
+    assert ws.run() == 3
+    assert len(ws.journal()) == 6
+    assert "2 goals in turn" in ws.status()["reason"]
+
+
+def test_an_idler_is_given_up(ws: Workspace) -> None:
+    ws.config(max_stagnation=3)
+    ws.script(*[{"block": {"next_goal": f"think {name}"}} for name in "abcdefgh"])
+    assert ws.run() == 3
+    assert ws.verdicts() == ["no_change"] * 3
+    assert "no change of content" in ws.status()["reason"]
+
+
+def test_different_goals_with_progress_are_no_circle(ws: Workspace) -> None:
+    ws.config(max_stagnation=2, max_iterations=6)
+    ws.script(*[{"append": {"w": "1"}, "block": {"next_goal": f"step {name}"}} for name in "abcdefgh"])
+    assert ws.run() == 0
+    assert ws.verdicts() == ["continue"] * 6
+
+
+def test_a_gate_edited_by_the_agent_voids_the_completion(ws: Workspace) -> None:
+    (ws.path / "check.sh").write_text("exit 1\n")
+    ws.git("add", "-A")
+    ws.git("commit", "-q", "-m", "gate")
+    ws.config('[verify]\ncommands = ["sh check.sh"]\ngate_files = ["check.sh"]\n')
+    ws.script(
+        {"write": {"check.sh": "exit 0\n"}, "block": {"completed": True, "next_goal": "done"}},
+        {"write": {"check.sh": "exit 1\n"}, "block": {"stop": True, "reason": "I cannot"}},
+    )
+    assert ws.run() == 4
+    first = ws.journal()[0]
+    assert first["verdict"] == "claim_rejected"
+    assert "check.sh" in first["gate_flaw"]
+    assert "check.sh" in ws.prompt(2)
+
+
+def test_without_gate_files_the_edited_gate_is_believed(ws: Workspace) -> None:
+    (ws.path / "check.sh").write_text("exit 1\n")
+    ws.config('[verify]\ncommands = ["sh check.sh"]\n')
+    ws.script({"write": {"check.sh": "exit 0\n"}, "block": {"completed": True}})
+    assert ws.run() == 0
+
+
+def test_confirmations_must_agree_in_a_row(ws: Workspace) -> None:
+    ws.config("[verify]\nconfirmations = 1\n")
+    ws.script(claim(), {"append": {"w": "1"}, "block": {"next_goal": "found more"}}, claim(), claim())
+    assert ws.run() == 0
+    assert ws.verdicts() == ["awaiting_confirmation", "continue", "awaiting_confirmation", "completed"]
+    assert "more iteration(s) must agree" in ws.prompt(2)
+
+
+def test_gates_after_every_iteration_report_without_a_claim(ws: Workspace) -> None:
+    ws.config(GATE.replace("[verify]", "[verify]\nevery_iteration = true"))
+    ws.script({"append": {"w": "1"}, "block": {"next_goal": "go on"}}, {"write": {"proof": "1"}, **claim()})
+    assert ws.run() == 0
+    assert ws.verdicts() == ["continue", "completed"]
+    assert "Verification failed" in ws.prompt(2)
+
+
+def test_a_gate_that_hangs_is_ended_with_its_children(ws: Workspace) -> None:
+    ws.config('[verify]\ncommands = ["setsid sleep 600 & sleep 600"]\ntimeout_sec = 1\n', max_stagnation=2)
+    ws.script(claim())
+    assert ws.run() == 3
+    assert ws.journal()[0]["gates"][0]["timed_out"] is True
+
+
+def test_a_gate_command_that_is_not_there_is_a_failure_not_a_pass(ws: Workspace) -> None:
+    ws.config('[verify]\ncommands = ["no-such-command-here --check"]\n', max_stagnation=2)
+    ws.script(claim())
+    assert ws.run() == 3
+    assert ws.journal()[0]["gates"][0]["exit_code"] == 127
+
+
+def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
+    ws.config("[verify]\nrequire_plan_done = true\n")
+    done = "# Plan\n\n- [x] first\n- [x] second\n"
+    ws.script(claim(), {"write": {"plan.md": done}, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert ws.verdicts() == ["claim_rejected", "completed"]
+    assert "2 of 2 plan items are still open" in ws.prompt(2)
+
+
+def test_a_spent_budget_needs_a_human_and_stays_spent(ws: Workspace) -> None:
+    ws.config("[budget]\nmax_hours = 0.00001\n", max_stagnation=0)
+    ws.script({"sleep": 0.2, "append": {"w": "1"}, "block": {"next_goal": "burn more"}})
+    assert ws.run() == 4
+    assert ws.status()["state"] == "blocked"
+    assert "max_hours" in ws.status()["reason"]
+    spent = ws.started()
+    assert ws.run() == 4
+    assert ws.started() == spent
+
+
+def test_each_iteration_is_kept_as_a_checkpoint_outside_the_branch(ws: Workspace) -> None:
+    ws.script({"write": {"a.txt": "1"}, "block": {"next_goal": "b"}}, {"write": {"a.txt": "2"}, **claim()})
+    index = (ws.path / ".git/index").read_bytes()
+    assert ws.run() == 0
+    assert (ws.path / ".git/index").read_bytes() == index
+    refs = ws.git("for-each-ref", "--format=%(refname)", "refs/codex-self-iter").split()
+    assert {ref.rsplit("/", 1)[1] for ref in refs} >= {"000001", "000002"}
+    assert ws.git("log", "--oneline", "--branches").count("\n") == 1
+    assert "a.txt" in ws.cli("diff", "1", "2").stdout
+    undone = ws.cli("rewind", "1", "--yes")
+    assert undone.returncode == 0, undone.stderr
+    assert (ws.path / "a.txt").read_text() == "1"
+
+
+def test_the_supervisor_commits_what_an_iteration_changed(ws: Workspace) -> None:
+    ws.config('[git]\ncommit = "supervisor"\n')
+    (ws.path / "mine.txt").write_text("staged by the person")
+    ws.git("add", "mine.txt")
+    ws.script({"write": {"a.txt": "1"}, "block": {"summary": "Write a", "completed": True}})
+    assert ws.run() == 0
+    assert ws.git("log", "-1", "--format=%s").strip() == "Write a"
+    assert ws.git("show", "--name-only", "--format=", "HEAD").split() == ["a.txt"]
+    assert ws.git("diff", "--cached", "--name-only").split() == ["mine.txt"]
+    assert ws.journal()[0]["commit"]
+
+
+PLANNER = (
+    '{"objective": "o", "execution_prompt": "do exactly this", "done_if": "it is", "stop": false, '
+    '"rationale": "r"}'
+)
+REVIEW = '{"continue": %s, "confidence": 0.9, "next_focus": "%s", "reason": "looked"}'
+
+
+def test_roles_make_three_runs_and_the_reviewer_decides(ws: Workspace) -> None:
+    ws.config(mode="roles")
+    work = {"append": {"w": "1"}, "block": {"next_goal": "x", "completed": True}}
+    ws.script(
+        {"raw": PLANNER}, work, {"raw": REVIEW % ("true", "look at the edge")},
+        {"raw": PLANNER}, work, {"raw": REVIEW % ("false", "")},
+    )  # fmt: skip
+    assert ws.run() == 0
+    assert ws.verdicts() == ["claim_rejected", "completed"]
+    assert [run["role"] for run in ws.journal()[0]["runs"]] == ["planner", "executor", "reviewer"]
+    assert "do exactly this" in ws.prompt(2)
+    assert "look at the edge" in ws.prompt(4)
+    names = sorted(path.name for path in (ws.state / "prompts").iterdir())
+    assert names[:3] == ["000001-executor.md", "000001-planner.md", "000001-reviewer.md"]
+
+
+def test_a_planner_stop_is_a_cooldown_that_an_edit_ends(ws: Workspace) -> None:
+    ws.config(mode="roles", planner_stop_backoff_sec=600)
+    work = {"append": {"w": "1"}, "block": {"completed": True}}
+    ws.script(
+        {"raw": PLANNER.replace("false", "true")}, {"raw": PLANNER}, work, {"raw": REVIEW % ("false", "")}
+    )
+    process = ws.start()
+    status = ws.wait_state("cooldown")
+    assert status["wait"]["kind"] == "planner_stop"
+    assert status["until"]
+    ws.plan("# Plan\n\n- [ ] something new\n")
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["planner_stop", "completed"]
+    assert "something new" in ws.prompt(2)
+
+
+def test_a_crash_in_one_role_goes_on_at_that_role(ws: Workspace) -> None:
+    ws.config(mode="roles")
+    executor = {"sleep": 60, "until": "go", "append": {"w": "1"}, "block": {"completed": True}}
+    ws.script({"raw": PLANNER}, executor, {"raw": REVIEW % ("false", "")})
+    process = ws.start()
+    ws.wait_runs(2)
+    process.kill()
+    process.wait()
+    second = ws.start()
+    ws.wait_state("running")
+    (ws.control / "go").touch()
+    assert ws.ended(second) == 0
+    assert ws.started() == 3
+    assert ws.verdicts() == ["completed"]
+    assert [run["role"] for run in ws.journal()[0]["runs"]] == ["planner", "executor", "reviewer"]
+
+
+def test_the_report_says_what_was_asked_done_and_why_it_ended(ws: Workspace) -> None:
+    ws.config(GATE)
+    ws.script(claim(summary="tried"), {"write": {"proof": "1"}, **claim(summary="proved it")})
+    assert ws.run() == 0
+    report = (ws.state / "report.md").read_text()
+    for part in ("# Report: completed", "tried", "proved it", "claim_rejected", "passed", "Time by state"):
+        assert part in report
