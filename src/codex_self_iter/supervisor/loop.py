@@ -450,6 +450,7 @@ class Loop:
             free_mb=self.free_mb,
             warnings=self.warnings[-20:],
             stop_file=self.control.stop_path,
+            global_stop_file=self.control.global_stop_path,
             pause_file=self.control.pause_path,
         )
         return view.status(self.state, facts, self.shared.moment())
