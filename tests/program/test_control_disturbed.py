@@ -64,7 +64,9 @@ def test_stop_acts_at_once_under_a_thousand_events_a_second(
     process = reach(ws, "running")
     with churn(ws.path, ws.state):
         time.sleep(2)
-        took = stopped_after(ws, process, ws.path / ".codex-stop" if where == "workspace" else ws.state / "STOP")
+        took = stopped_after(
+            ws, process, ws.path / ".codex-stop" if where == "workspace" else ws.state / "STOP"
+        )
         assert ws.ended(process) == 0
     print(f"STOP acted after {took:.3f} s under churn ({where})")
     record_property("stop_sec", took)
@@ -111,6 +113,7 @@ def test_git_clean_by_the_agent_costs_nothing(ws: Workspace) -> None:
     sys.platform != "linux" or subprocess.run([*NO_INOTIFY, "true"], capture_output=True).returncode != 0,
     reason="needs user namespaces",
 )
+@pytest.mark.slow
 def test_without_inotify_polling_serves_and_says_so_once(ws: Workspace) -> None:
     ws.config(no_change_backoff_sec=600)
     ws.script({"block": {"next_goal": "x"}}, long_run())

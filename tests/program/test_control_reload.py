@@ -36,7 +36,10 @@ def test_a_change_applies_at_the_next_iteration_and_is_logged_key_by_key(ws: Wor
     [
         (lambda ws: ws.config(command_timeout_sec=-5), "command_timeout_sec"),
         (lambda ws: ws.config(agent_command_template="no-such-program {prompt_file}"), "no-such-program"),
-        (lambda ws: (ws.path / "codex-self-iter.toml").write_text("max_iterations = "), "codex-self-iter.toml"),
+        (
+            lambda ws: (ws.path / "codex-self-iter.toml").write_text("max_iterations = "),
+            "codex-self-iter.toml",
+        ),
     ],
 )
 def test_a_bad_file_changes_nothing_and_says_why(ws: Workspace, change: object, said: str) -> None:

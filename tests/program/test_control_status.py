@@ -139,9 +139,7 @@ def test_logs_follow_across_iterations(ws: Workspace) -> None:
     import subprocess
     import sys
 
-    ws.script(
-        long_run(until="go", say="first words"), long_run(until="go on", say="second words"), CLAIM
-    )
+    ws.script(long_run(until="go", say="first words"), long_run(until="go on", say="second words"), CLAIM)
     process = ws.start()
     ws.wait_runs(1)
     out = ws.root / "followed"
