@@ -20,7 +20,8 @@ def test_a_running_iteration_ends_normally_then_the_loop_stands_still(ws: Worksp
     (ws.control / "go").touch()
     status = ws.wait_state("paused")
     assert ws.verdicts() == ["continue"]
-    assert str(ws.state / "PAUSE") in status["reason"]
+    assert status["reason"].startswith("PAUSE is there")
+    assert status["pause_file"] == str(ws.state / "PAUSE")
     assert status["run"] is None
     time.sleep(1)
     assert ws.started() == 1

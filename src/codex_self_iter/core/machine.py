@@ -476,6 +476,9 @@ def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Deci
 
 
 def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decision:
+    given = {message.name for message in state.open.messages} if state.open else set()
+    if event.now and event.names and given.issuperset(event.names):
+        return state, ()
     if event.now and state.ending is None and _can_be_ended(state) and not _parked(state):
         reason = "steer --now: the next iteration starts with the message"
         return dataclasses.replace(state, ending=Ending("steer", reason)), (Abort(reason),)

@@ -188,9 +188,10 @@ class Control:
         if fresh:
             loop.log.info("inbox.message", names=sorted(fresh))
         # One that came while the inputs were being read was too early to end the run that started without it.
-        urgent = any(map(files.is_now, waiting))
-        if fresh or (urgent and loop.state.state in (State.RUNNING, State.VERIFYING)):
-            loop.post(ev.Steer(now=urgent))
+        urgent = tuple(sorted(filter(files.is_now, waiting)))
+        working = opened is not None and (opened.run is not None or loop.state.state is State.VERIFYING)
+        if fresh or (urgent and working):
+            loop.post(ev.Steer(bool(urgent), urgent))
 
     def _look_goal(self) -> None:
         """Post a new goal once; its file is put aside when the goal is kept. Raises StorageError."""

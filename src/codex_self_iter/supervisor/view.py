@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,7 +112,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
-        reason = f"paused by {facts.pause_file}"
+        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
     if state.state in (State.RUNNING, State.VERIFYING):
         if state.after_iteration is not None:
             reason += "; stops after this iteration"
