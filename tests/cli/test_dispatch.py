@@ -12,6 +12,7 @@ from codex_self_iter.cli import COMMANDS, build_parser, split_command
 from codex_self_iter.cli.flags import FLAGS, collect
 from codex_self_iter.cli.run import options
 from codex_self_iter.errors import UsageError
+from codex_self_iter.supervisor.options import RunOptions
 
 HEAVY = {
     "anyio", "asyncio", "pydantic", "pydantic_settings", "psutil", "rich", "structlog", "typer", "watchfiles",
@@ -65,7 +66,7 @@ def test_help_and_version_without_a_command(command) -> None:
     assert command("--version").stdout.startswith("codex-self-iter 0.")
 
 
-def parse(*words: str) -> tuple[object, dict[str, object]]:
+def parse(*words: str) -> tuple[RunOptions, dict[str, object]]:
     parser, _ = build_parser("run")
     args = parser.parse_args(words)
     return options(args), collect(args)
@@ -126,7 +127,8 @@ def test_the_flag_table_has_each_key_and_option_once() -> None:
 def test_several_workspaces(tmp_path) -> None:
     (tmp_path / "a").mkdir()
     chosen, _ = parse("--workspace", str(tmp_path), "--workspace", str(tmp_path / "a"), "--debug")
-    assert chosen == (((str(tmp_path), str(tmp_path / "a")), "", "", False, True))
+    assert chosen.workspaces == (str(tmp_path), str(tmp_path / "a"))
+    assert (chosen.config, chosen.config_dir, chosen.clear_stop, chosen.debug) == ("", "", False, True)
 
 
 @pytest.mark.parametrize(
