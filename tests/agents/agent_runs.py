@@ -50,12 +50,15 @@ class Scene:
         self.workspace = base / "work space"
         self.home.mkdir()
         self.workspace.mkdir()
+        (base / "tmp").mkdir()
         self.runs = 0
         self.environment: dict[str, str] = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
-            "TMPDIR": str(base),
+            # Not a parent of the home: codex makes no helper programs below the temporary directory, and
+            # with an old bubblewrap on PATH its sandbox then fails.
+            "TMPDIR": str(base / "tmp"),
             MARKER: str(base),
             "NO_PROXY": "127.0.0.1,localhost",
         }
@@ -239,6 +242,17 @@ def opencode_config(program: str, scene: Scene, url: str, **more: Any) -> AgentC
     provider = {"anthropic": {"options": {"baseURL": f"{url}/v1", "apiKey": "local-key"}}}
     (home / "opencode.json").write_text(json.dumps({"provider": provider}), encoding="utf-8")
     return AgentConfig("opencode", binary=program, model="anthropic/claude-sonnet-4-5", **more)
+
+
+@contextlib.contextmanager
+def place_outside() -> Iterator[str]:
+    """A path outside of the workspace and of every temporary directory; nothing is left there."""
+    path = os.path.join(os.path.expanduser("~"), f".codex-self-iter-test-{os.getpid()}")
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def lines_of(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:

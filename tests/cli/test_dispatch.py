@@ -12,6 +12,7 @@ from codex_self_iter.cli import COMMANDS, build_parser, split_command
 from codex_self_iter.cli.flags import FLAGS, collect
 from codex_self_iter.cli.run import options
 from codex_self_iter.errors import UsageError
+from codex_self_iter.supervisor.options import RunOptions
 
 HEAVY = {
     "anyio", "asyncio", "pydantic", "pydantic_settings", "psutil", "rich", "structlog", "typer", "watchfiles",
@@ -65,7 +66,7 @@ def test_help_and_version_without_a_command(command) -> None:
     assert command("--version").stdout.startswith("codex-self-iter 0.")
 
 
-def parse(*words: str) -> tuple[object, dict[str, object]]:
+def parse(*words: str) -> tuple[RunOptions, dict[str, object]]:
     parser, _ = build_parser("run")
     args = parser.parse_args(words)
     return options(args), collect(args)
@@ -126,7 +127,8 @@ def test_the_flag_table_has_each_key_and_option_once() -> None:
 def test_several_workspaces(tmp_path) -> None:
     (tmp_path / "a").mkdir()
     chosen, _ = parse("--workspace", str(tmp_path), "--workspace", str(tmp_path / "a"), "--debug")
-    assert chosen == (((str(tmp_path), str(tmp_path / "a")), "", "", False, True))
+    assert chosen.workspaces == (str(tmp_path), str(tmp_path / "a"))
+    assert (chosen.config, chosen.config_dir, chosen.clear_stop, chosen.debug) == ("", "", False, True)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,17 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         "code = main(sys.argv[1:])\n"
         "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
     )
-    for words in (["status"], ["status", "--json"], ["stop", "--help"], ["run", "--help"]):
+    (command.state_dir / "logs" / "runs" / "000001-executor").mkdir(parents=True)
+    (command.state_dir / "logs" / "iterations.jsonl").write_text('{"iteration": 1}\n', encoding="utf-8")
+    reading = (
+        ["status"],
+        ["status", "--json"],
+        ["history"],
+        ["show", "1"],
+        ["logs"],
+        ["complete", "--", "st"],
+    )
+    for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"], ["run", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
             cwd=command.workspace,
@@ -236,3 +248,25 @@ def test_an_unexpected_error_is_one_line_and_a_private_file(command, tmp_path) -
     assert "Traceback" in crash.read_text(encoding="utf-8")
     assert crash.stat().st_mode & 0o777 == 0o600
     assert "Traceback" in command("status", "--debug", PYTHONPATH=path).stderr
+
+
+def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
+    """The table is written out, so it is compared with the settings here."""
+    from pydantic import BaseModel
+
+    from codex_self_iter.settings import Settings
+
+    def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
+        found = set()
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= leaves(inner, f"{prefix}{name}.")
+            else:
+                found.add(prefix + name)
+        return found
+
+    own_options = {"workspace", "workspaces"}
+    by_set = {"prices", "pool.per_agent"}
+    keys = {key for key in leaves(Settings) if not (key.startswith("agents.") and key.count(".") == 2)}
+    assert {flag.key for flag in FLAGS} == keys - own_options - by_set

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import time
@@ -18,26 +19,20 @@ def test_one_screen_of_a_working_loop(command) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     text = done.stdout
     for expected in (
-        "my repo  running  iteration 12",
-        "(12 m 05 s)",
-        "alive, pid",
-        "up 2 h 00 m",
-        "heartbeat 1 s ago",
-        "Make the parser accept comments",
-        "codex (executor), pid 4242, age 11 m 40 s, cpu 35 %",
-        "4 processes",
-        "last output 3 s ago, 1.2 MB written, must end by",
-        "stuck?     no",
-        "8 of 12, last: Write the lexer",
-        "#11 continue",
-        "4 m 10 s",
-        "12.3k $0.12",
-        "Added the lexer",
-        "1.2M tokens, $3.40, 2.1 agent hours",
-        "state directory 120 MB, 40 GB free",
-        "codex-self-iter logs -f",
+        r"my repo  running  iteration 12  since .* \(12 m \d\d s\)",
+        r"alive, pid \d+, up 2 h 00 m, heartbeat \d+ s ago",
+        r"goal +Make the parser accept comments",
+        r"codex \(executor\), pid 4242, age 11 m \d\d s, cpu 35 %, memory 180 MB, 4 processes",
+        r"last output \d+ s ago, 1\.2 MB written, must end by .* \(in 1 h 4\d m\)",
+        r"stuck\? +no\n",
+        r"8 of 12, last: Write the lexer",
+        r"#10 error +1 m 01 s +900 +no control block",
+        r"#11 continue +4 m 10 s +12\.3k \$0\.12 +Added the lexer",
+        r"1\.2M tokens, \$3\.40, 2\.1 agent hours",
+        r"state directory 120 MB, 40 GB free",
+        r"codex-self-iter logs -f",
     ):
-        assert expected in text, expected
+        assert re.search(expected, text), expected
     assert len(text.splitlines()) <= 24
     assert "\x1b" not in text
 
@@ -53,7 +48,7 @@ def test_a_wait_says_for_what_and_until_when(command) -> None:
     )
     text = command("status").stdout
     assert "limited until" in text
-    assert "(in 2 m 0" in text
+    assert re.search(r"\(in (2 m|1 m 5)", text)
     assert "codex: usage limit" in text
 
 
@@ -64,7 +59,7 @@ def test_a_supervisor_that_vanished_is_gone(command) -> None:
     text = command("status").stdout
     assert "  gone  " in text
     assert "without saying why" in text
-    assert "(5 m 00 s)" in text
+    assert "(5 m " in text
     assert "codex-self-iter run" in text
     assert "must end by" not in text
 
@@ -88,7 +83,7 @@ def test_an_overdue_heartbeat_is_said(command) -> None:
     command.write_status(updated_at=command.iso(-40))
     text = command("status").stdout
     assert "not responding" in text
-    assert "for 40 s" in text or "for 41 s" in text
+    assert re.search(r"for 4\d s", text)
 
 
 def test_an_ended_loop_says_how(command) -> None:
@@ -248,3 +243,13 @@ def test_the_process_probe_knows_boot_and_pid() -> None:
     assert not registry.process_alive(0, here)
     assert not registry.process_alive(1 << 40, here)
     assert not registry.process_alive(os.getpid(), "another boot")
+
+
+def test_a_current_directory_that_is_gone(command, tmp_path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = f'cd {gone} && rmdir {gone} && exec "$@"'
+    argv = ["sh", "-c", shell, "sh", *command.argv("stop")]
+    done = subprocess.run(argv, env=command.env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "no longer exists" in done.stderr

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codex_self_iter.core.render import MAX_TEXT, READERS, Item, Renderer, sniff
-from codex_self_iter.core.text import age, clean, clean_block, money, shorten, size, tokens
+from codex_self_iter.core.text import age, clean, clean_block, cut, money, shorten, size, tokens, took
 
 
 def render(*events: dict[str, Any], agent: str = "") -> list[tuple[str, str]]:
@@ -212,6 +212,8 @@ def test_a_redrawn_line_shows_what_stood_last() -> None:
 def test_figures_as_people_say_them() -> None:
     spans = [age(value) for value in (0, 59, 60, 3661, 90_000, -5)]
     assert spans == ["0 s", "59 s", "1 m 00 s", "1 h 01 m", "1 d 01 h", "0 s"]
+    assert [took(value) for value in (0.44, 9.96, 61, -1)] == ["0.4 s", "10 s", "1 m 01 s", "0.0 s"]
+    assert [cut("a  b", 9), cut("a  bcd", 4), shorten("a \n b", 9)] == ["a  b", "a  …", "a b"]
     sizes = [size(value) for value in (0, 999, 1500, 15_000, 2.5e9, 3e12)]
     assert sizes == ["0 B", "999 B", "1.5 kB", "15 kB", "2.5 GB", "3.0 TB"]
     assert [tokens(value) for value in (5, 12_345, 2_000_000)] == ["5", "12.3k", "2.0M"]

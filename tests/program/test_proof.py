@@ -170,7 +170,10 @@ def test_the_supervisor_commits_what_an_iteration_changed(ws: Workspace) -> None
     assert ws.journal()[0]["commit"]
 
 
-PLANNER = '{"objective": "o", "execution_prompt": "do exactly this", "done_if": "it is", "stop": false, "rationale": "r"}'
+PLANNER = (
+    '{"objective": "o", "execution_prompt": "do exactly this", "done_if": "it is", "stop": false, '
+    '"rationale": "r"}'
+)
 REVIEW = '{"continue": %s, "confidence": 0.9, "next_focus": "%s", "reason": "looked"}'
 
 

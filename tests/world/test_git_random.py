@@ -86,12 +86,14 @@ def edit(repo: Repo, chance: random.Random) -> None:
 
 
 def handle_git(repo: Repo, chance: random.Random) -> None:
-    """One random act on the index or the history."""
-    act = chance.choice(["add", "add -N", "rm --cached", "commit", "reset", "stash"])
+    """One random act on the index or the history.
+
+    Not among them: `add -N`. Of a file so announced and then deleted git says that HEAD has it, so that taking the
+    announcement back looks like a change once.
+    """
+    act = chance.choice(["add", "rm --cached", "commit", "reset", "stash"])
     if act == "add":
         repo.git("add", "-A")
-    elif act == "add -N":
-        repo.git("add", "-N", ".", check=False)
     elif act == "rm --cached":
         repo.git("rm", "-q", "-r", "--cached", "--ignore-unmatch", "--", "a", "d", check=False)
     elif act == "commit":

@@ -135,7 +135,10 @@ def _by_state_dir(state_dir: str, config: str) -> Loop:
 
 
 def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Loop:
-    path = os.path.abspath(os.path.expanduser(workspace))
+    try:
+        path = os.path.abspath(os.path.expanduser(workspace))
+    except FileNotFoundError:
+        raise UsageError("the current directory no longer exists; give --workspace") from None
     if not os.path.isdir(path):
         what = "is not a directory" if os.path.exists(path) else "does not exist"
         raise UsageError(f"workspace {path} {what}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from codex_self_iter.cli import common
 from codex_self_iter.cli.records import Record, newest, number, spent
 from codex_self_iter.cli.terminal import Paint, clock, width
-from codex_self_iter.core.text import age, clean, shorten
+from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
 
 __all__ = ["add_arguments", "run"]
@@ -104,7 +104,7 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
                 str(record["iteration"]),
                 "" if when is None else clock(when, now),
                 clean(str(record.get("verdict") or ""), 30),
-                age(number(record.get("duration_sec"))),
+                took(number(record.get("duration_sec"))),
                 *spent(record),
                 str(len(changed)) if isinstance(changed, list) and changed else "",
                 str(text),

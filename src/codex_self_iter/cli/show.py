@@ -13,7 +13,7 @@ from codex_self_iter.cli import common, records
 from codex_self_iter.cli.common import Loop
 from codex_self_iter.cli.records import Record
 from codex_self_iter.cli.terminal import Paint
-from codex_self_iter.core.text import age, clean, clean_block
+from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(loop: Loop, record: Record, bound: int, paint: Paint) -> Iterator[str]:
     verdict = clean(str(record.get("verdict") or "?"), 40)
-    took = age(records.number(record.get("duration_sec")))
+    lasted = took(records.number(record.get("duration_sec")))
     yield paint(
-        f"Iteration {record['iteration']}: {verdict}, {took}, {clean(str(record.get('ts') or ''))}", "bold"
+        f"Iteration {record['iteration']}: {verdict}, {lasted}, {clean(str(record.get('ts') or ''))}", "bold"
     )
     for key in (
         "goal_in",
@@ -94,15 +94,15 @@ def _field(label: str, value: object, paint: Paint) -> Iterator[str]:
 def _agent(record: Record) -> str:
     parts = [str(record.get(key)) for key in ("agent", "model") if record.get(key)]
     ends = ("exit_code", "signal", "cause", "failure_class")
-    parts += [f"{key.replace('_', ' ')} {record[key]}" for key in ends if record.get(key) is not None]
+    parts += [f"{key.replace('_', ' ')} {record[key]}" for key in ends if record.get(key) not in (None, "")]
     return ", ".join(parts)
 
 
 def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     ok = gate.get("ok")
     result = "ok" if ok else "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
-    took = age(records.number(gate.get("duration_sec")))
-    line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {took}"
+    lasted = took(records.number(gate.get("duration_sec")))
+    line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {lasted}"
     yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
     if not ok and gate.get("output"):
         yield from _indented(clean_block(str(gate["output"]), bound))

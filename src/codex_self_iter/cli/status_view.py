@@ -1,13 +1,14 @@
-"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text. Pure."""
+"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text. Nothing is read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from codex_self_iter.cli.common import Life, Loop, epoch
 from codex_self_iter.cli.terminal import Paint, clock
-from codex_self_iter.core.text import age, clean, money, shorten, size, tokens
+from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
 
 __all__ = ["render", "table"]
 
@@ -54,7 +55,7 @@ class _View:
         for label, texts in (
             ("workspace", [self.loop.workspace]),
             ("supervisor", [self.supervisor()]),
-            ("why", [str(self.status.get("reason") or "")]),
+            ("why", [self.why()]),
             ("wait", [self.wait()]),
             ("goal", [str(self.status.get("goal") or "")]),
             ("agent", self.agent()),
@@ -67,7 +68,7 @@ class _View:
             ("next", self.advice()),
         ):
             for text in filter(None, texts):
-                line = shorten(text, self.width - LABEL - 2)
+                line = cut(text, self.width - LABEL - 2)
                 style = ("yellow",) if label == "warning" else ()
                 yield f"  {self.paint(f'{label:<{LABEL}}', 'dim')}{self.paint(line, *style)}"
                 label = ""
@@ -90,6 +91,12 @@ class _View:
             return "none has run here yet"
         return f"gone since about {clock(self.now - stale, self.now)} ({age(stale)}) without saying why"
 
+    def why(self) -> str:
+        """The state's reason, where no other line says it."""
+        reason = str(self.status.get("reason") or "")
+        said = (_dict(self.status.get(key)).get("reason") for key in ("wait", "exit"))
+        return "" if reason in said else reason
+
     def wait(self) -> str:
         wait = _dict(self.status.get("wait"))
         until = epoch(wait.get("until") or self.status.get("until"))
@@ -106,9 +113,9 @@ class _View:
             return []
         first = (
             f"{run.get('agent')} ({run.get('role')}), pid {run.get('pid')}"
-            f", age {age(_number(run.get('age_sec')))}"
+            f", age {age(_number(run.get('age_sec')) + (self.life.stale_sec or 0.0))}"
             f", cpu {_number(run.get('cpu_percent')):.0f} %, memory {_number(run.get('memory_mb')):.0f} MB"
-            f", {_number(run.get('processes')):.0f} processes"
+            f", {_number(run.get('processes')):.0f} process{'' if run.get('processes') == 1 else 'es'}"
         )
         heard = epoch(run.get("last_output_at"))
         second = "no output yet" if heard is None else f"last output {age(self.now - heard)} ago"
@@ -120,6 +127,8 @@ class _View:
 
     def stuck(self) -> str:
         """Signs of trouble, worst first; "" while no agent works and nothing repeats."""
+        if self.status.get("state") in GOOD:
+            return ""
         counters, signs = _dict(self.status.get("counters")), []
         for key, least, text in (
             ("consecutive_errors", 1, "errors in a row"),
@@ -152,8 +161,9 @@ class _View:
             usage = [tokens(_number(item["tokens"]))] if item.get("tokens") else []
             usage += [money(_number(item["cost_usd"]))] if item.get("cost_usd") else []
             head = f"#{item.get('iteration')} {item.get('verdict')}"
-            took = age(_number(item.get("duration_sec")))
-            rows.append(f"{head:<22} {took:>9}  {' '.join(usage):<14} {item.get('summary')}")
+            lasted = took(_number(item.get("duration_sec")))
+            summary = " ".join(str(item.get("summary") or "").split())
+            rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
 
     def usage(self) -> str:
@@ -178,10 +188,12 @@ class _View:
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
         if state == "completed":
-            return [f"codex-self-iter history{where}"]
+            return [f"codex-self-iter history{where}", f"{self.loop.state_dir}/report.md"]
         if state in BAD:
             return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
-        return [f"codex-self-iter run{where}   (goes on where it ended)"]
+        stop = self.status.get("stop_file")
+        clear = " --clear-stop" if isinstance(stop, str) and os.path.lexists(stop) else ""
+        return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
 
 
 def table(rows: Sequence[tuple[str, Loop, Status, Life]], now: float, paint: Paint, width: int) -> list[str]:
@@ -209,7 +221,6 @@ def table(rows: Sequence[tuple[str, Loop, Status, Life]], now: float, paint: Pai
 
 
 def _where(loop: Loop) -> str:
-    import os
     import shlex
 
     if os.path.realpath(loop.workspace) == os.path.realpath(os.curdir):

@@ -147,9 +147,10 @@ class Steer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GoalSet:
-    """A person replaced the current goal."""
+    """A person replaced the current goal. `names`: the inbox files that said so, to be put aside once it is kept."""
 
     goal: str
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

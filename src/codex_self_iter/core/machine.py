@@ -310,6 +310,8 @@ def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment
     if state.open is None or state.open.step is not Step.VERIFY:
         return state, ()
     if event.aborted:
+        if state.ending is not None and state.ending.kind == "steer":
+            return _keep(iteration.called_off(state, state.ending.reason), policy, at)
         # The answer is kept; the gates run again when the loop goes on.
         return _after_end(state, policy, at)
     state = _with_open(state, gates=event.results, gates_ran=True)
@@ -401,7 +403,12 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
         state = enter(
             state, State.RUNNING, f"adopted the {opened.run.role} run of iteration {opened.number}", at
         )
-        return state, (Log("run.adopted", {"run_id": opened.run.run_id, "iteration": opened.number}),)
+        # Its messages may still lie in the inbox: we may have died between sending and putting them aside.
+        names = tuple(message.name for message in opened.messages)
+        return state, (
+            TakeMessages(opened.number, names),
+            Log("run.adopted", {"run_id": opened.run.run_id, "iteration": opened.number}),
+        )
     if opened.run is not None and event.trace == "gone":
         state = iteration.interrupted(state)
         return _keep(state, policy, at)
@@ -468,8 +475,7 @@ def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Deci
 
 
 def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decision:
-    opened = state.open
-    if event.now and opened is not None and opened.run is not None and state.ending is None:
+    if event.now and state.ending is None and _can_be_ended(state) and not _parked(state):
         reason = "steer --now: the next iteration starts with the message"
         return dataclasses.replace(state, ending=Ending("steer", reason)), (Abort(reason),)
     return _wake(state, policy, at, also_backoff=event.now)
@@ -496,14 +502,16 @@ def _forget_auth(state: LoopState) -> LoopState:
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
     state = iteration.forget_circles(state)
     running = state.open is not None
-    state = dataclasses.replace(
-        state,
-        goal=state.goal if running else event.goal,
-        goal_set=event.goal if running else "",
-        events=(*state.events, {"kind": "goal.set", "at": at.wall})[-EVENTS:],
-    )
+    if event.goal != (state.goal_set or state.goal):  # the file may be seen again before it is taken
+        note = {"kind": "goal.set", "at": at.wall, "goal": event.goal[:500]}
+        state = dataclasses.replace(
+            state,
+            goal=state.goal if running else event.goal,
+            goal_set=event.goal if running else "",
+            events=(*state.events, note)[-EVENTS:],
+        )
     state, commands = _wake(state, policy, at)
-    return state, (Persist(), *commands)
+    return state, (Persist(), TakeMessages(state.iteration, event.names), *commands)
 
 
 def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Decision:
@@ -550,7 +558,11 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
-    return _proceed_if_idle(_forget_auth(state), policy, at)
+    state = _forget_auth(state)
+    if state.wait is not None and state.wait.kind == "limit":
+        # `limits` still knows who is limited; the new configuration may name somebody who is not.
+        state = dataclasses.replace(state, wait=None)
+    return _proceed_if_idle(state, policy, at)
 
 
 _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["age", "clean", "clean_block", "money", "shorten", "size", "tokens"]
+__all__ = ["age", "clean", "clean_block", "cut", "money", "shorten", "size", "tokens", "took"]
 
 _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
@@ -43,8 +43,13 @@ def clean(text: str, limit: int = 4096) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """One clean line of at most `width` characters."""
-    line = " ".join(clean(text).split())
+    """One clean line of at most `width` characters, single-spaced."""
+    return cut(" ".join(clean(text).split()), width)
+
+
+def cut(text: str, width: int) -> str:
+    """One clean line of at most `width` characters, its spaces kept."""
+    line = clean(text)
     return line if len(line) <= width else line[: max(0, width - 1)] + "…"
 
 
@@ -58,6 +63,11 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
     return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def took(seconds: float) -> str:
+    """A duration that is over: like `age`, but short ones keep a decimal, `0.4 s`."""
+    return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else age(seconds)
 
 
 def size(num_bytes: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import logs
 from codex_self_iter.supervisor.live import LiveLine
-from codex_self_iter.supervisor.many import Supervisor
+from codex_self_iter.supervisor.many import SIGNALS, Supervisor
 from codex_self_iter.supervisor.options import RunOptions
 
 __all__ = ["read_settings", "run"]
@@ -31,7 +32,9 @@ def read_settings(
         return loops, list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
-        read = configuration.load(given, config_file=options.config or None, environ=environ, cwd=cwd, options=options.flag_names)
+        read = configuration.load(
+            given, config_file=options.config or None, environ=environ, cwd=cwd, options=options.flag_names
+        )
         return list(read.loops()), []
     loops, errors = [], []
     for workspace in options.workspaces:
@@ -66,9 +69,14 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     for problem in problems:
         log.error("config.skipped", error=str(problem))
     supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
-    code = anyio.run(supervisor.run)
-    if live:
-        live.clear()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        code = anyio.run(supervisor.run)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if live:
+            live.clear()
     if problems:
         code = max(code, int(ExitCode.USAGE), key=Supervisor.severity)
     return code

@@ -15,7 +15,6 @@ from codex_self_iter.core import waits
 from codex_self_iter.core.model import State
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world import inbox as files
-from codex_self_iter.world.output import free_disk_mb
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.documents import Document
@@ -37,13 +36,18 @@ class Control:
         self.loop = loop
         settings, paths = loop.settings, loop.paths
         self.state_dir, self.workspace = str(paths.state_dir), str(paths.workspace)
-        self.stop_path = os.path.join(self.state_dir, settings.stop_file_name)
-        self.global_stop_path = os.path.join(self.workspace, settings.global_stop_file_name)
+        # The names of the start stay: `stop` and every script follow what status.json says.
+        self._stops = (
+            (self.state_dir, settings.stop_file_name),
+            (self.workspace, settings.global_stop_file_name),
+        )
+        self.stop_path, self.global_stop_path = (os.path.join(*stop) for stop in self._stops)
         self.pause_path = os.path.join(self.state_dir, files.PAUSE_FILE)
         self.wake = anyio.Event()
         self._stop: ev.Stop | None = None
         self._pause: ev.Pause | None = None
         self._names: set[str] = set()
+        self._goal: str | None = None
         self._healed = self._disk = float("-inf")
         self._plan_problem = ""
 
@@ -51,22 +55,22 @@ class Control:
 
     def stop_request(self) -> ev.Stop | None:
         """What the STOP files ask for now."""
-        settings = self.loop.settings
-        for directory, name, path in (
-            (self.state_dir, settings.stop_file_name, self.stop_path),
-            (self.workspace, settings.global_stop_file_name, self.global_stop_path),
-        ):
-            text = files.read_stop(directory, name)
-            if text is not None:
-                after = text.strip().splitlines()[:1] == [AFTER_ITERATION]
-                return ev.Stop(f"stopped by {path}; remove this file to run again", after_iteration=after)
-        return None
+        found = [
+            (os.path.join(directory, name), text)
+            for directory, name in self._stops
+            if (text := files.read_stop(directory, name)) is not None
+        ]
+        if not found:
+            return None
+        # Two files may ask for different things: the one that is in a hurry counts.
+        path, text = next(((path, text) for path, text in found if text != AFTER_ITERATION), found[0])
+        reason = f"stopped by {path}; remove this file to run again"
+        return ev.Stop(reason, after_iteration=text == AFTER_ITERATION)
 
     def clear_stop(self) -> None:
         """Remove the STOP files that are there."""
-        settings = self.loop.settings
-        files.remove_stop(self.state_dir, settings.stop_file_name)
-        files.remove_stop(self.workspace, settings.global_stop_file_name)
+        for directory, name in self._stops:
+            files.remove_stop(directory, name)
 
     def paused_now(self) -> bool:
         """True when a PAUSE file is there; remembers it."""
@@ -77,7 +81,7 @@ class Control:
         text = files.read_pause(self.state_dir)
         if text is None:
             return None
-        return ev.Pause(f"paused by {self.pause_path}", now=text.strip().splitlines()[:1] == [NOW])
+        return ev.Pause(f"paused by {self.pause_path}", now=text == NOW)
 
     # -- the task ------------------------------------------------------------------------------------------------
 
@@ -165,23 +169,38 @@ class Control:
         loop = self.loop
         try:
             names = set(loop.inbox.names())
-            goal = (
-                loop.inbox.goal()
-                if os.path.exists(os.path.join(self.state_dir, "inbox", files.GOAL))
-                else None
-            )
-            if goal is not None:
-                loop.post(ev.GoalSet(goal))
-                loop.inbox.mark_done([files.GOAL], loop.state.iteration)
+            self._look_goal()
         except StorageError as error:
             loop.log.debug("inbox.not_read", error=str(error))
             return
-        taken = {message.name for message in loop.state.open.messages} if loop.state.open else set()
-        fresh = names - self._names - taken
+        opened = loop.state.open
+        waiting = names - ({message.name for message in opened.messages} if opened else set())
+        fresh = waiting - self._names
         self._names = names
         if fresh:
             loop.log.info("inbox.message", names=sorted(fresh))
-            loop.post(ev.Steer(now=any(files.is_now(name) for name in fresh)))
+        # One that came while the inputs were being read was too early to end the run that started without it.
+        urgent = any(map(files.is_now, waiting))
+        if fresh or (urgent and loop.state.state in (State.RUNNING, State.VERIFYING)):
+            loop.post(ev.Steer(now=urgent))
+
+    def _look_goal(self) -> None:
+        """Post a new goal once; its file is put aside when the goal is kept. Raises StorageError."""
+        there = os.path.lexists(os.path.join(self.state_dir, "inbox", files.GOAL))
+        goal = self.loop.inbox.goal() if there else None
+        if goal is not None and goal != self._goal:
+            self.loop.post(ev.GoalSet(goal, (files.GOAL,)))
+        self._goal = goal
+
+    def take(self, names: tuple[str, ...], iteration: int) -> None:
+        """Put messages aside that are kept elsewhere by now. Raises StorageError."""
+        inbox = self.loop.inbox
+        if files.GOAL in names and inbox.goal() != self._goal:
+            names = tuple(
+                name for name in names if name != files.GOAL
+            )  # it was replaced: the next look posts it
+        if names:
+            inbox.mark_done(names, iteration)
 
     def _look_documents(self, now: float) -> None:
         loop = self.loop
@@ -205,7 +224,7 @@ class Control:
         loop, floor = self.loop, self.loop.settings.min_free_disk_mb
         try:
             loop.free_mb = float(
-                free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace)
+                loop.shared.free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace)
             )
         except OSError:
             return

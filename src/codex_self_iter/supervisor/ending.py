@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
-
 from codex_self_iter.core.report import report
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.tool import run_tool
@@ -32,7 +30,7 @@ async def write_report(loop: Loop) -> None:
             diff_stat=await _diff_stat(loop, str(lines[0].get("head_before") or "") if lines else ""),
             now=loop.shared.clock.wall(),
         )
-        await anyio.to_thread.run_sync(loop.store.write_report, text)
+        await loop.shared.in_thread(loop.store.write_report, text)
     except StorageError as error:
         loop.log.warning("report.not_written", error=str(error))
 

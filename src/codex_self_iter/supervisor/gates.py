@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
-
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.model import EndCause, GateResult, RunLimits, RunOutcome, RunSpec
 from codex_self_iter.errors import StorageError
@@ -68,7 +65,7 @@ async def _run(work: Work, iteration: int, index: int, command: str) -> GateResu
     outcome = await work.run_process(spec)
     if outcome.cause is EndCause.REQUEST:
         return None
-    return await anyio.to_thread.run_sync(_result, work, command, outcome, directory)
+    return await loop.shared.in_thread(_result, work, command, outcome, directory)
 
 
 def _fresh(work: Work, iteration: int, index: int) -> str:

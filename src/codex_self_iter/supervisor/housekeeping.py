@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
-
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.retention import Retention
 
@@ -14,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-EVERY_SEC = 60.0
 FIRST_SEC = 2.0
 """After the start, so that status has a figure soon and a short run is not held up."""
 
@@ -24,7 +21,7 @@ async def run(loop: Loop) -> None:
     await loop.shared.clock.sleep(FIRST_SEC)
     while True:
         await _once(loop)
-        await loop.shared.clock.sleep(EVERY_SEC * (1.0 + loop.shared.rng.random()))
+        await loop.shared.clock.sleep(loop.shared.housekeeping_sec * (1.0 + loop.shared.rng.random()))
 
 
 async def _once(loop: Loop) -> None:
@@ -37,8 +34,8 @@ async def _once(loop: Loop) -> None:
     )
     run = loop.state.open.run if loop.state.open else None
     try:
-        pruned = await anyio.to_thread.run_sync(retention.prune, {run.label} if run else set())
-        loop.state_mb = await anyio.to_thread.run_sync(retention.usage_mb)
+        pruned = await loop.shared.in_thread(retention.prune, {run.label} if run else set())
+        loop.state_mb = await loop.shared.in_thread(retention.usage_mb)
     except StorageError as error:
         loop.log.debug("retention.failed", error=str(error))
         return

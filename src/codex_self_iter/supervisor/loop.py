@@ -12,12 +12,11 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.core import events as ev
@@ -52,7 +51,6 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.world.inbox import Inbox
 from codex_self_iter.world.retention import LogFile
-from codex_self_iter.world.store import StateDirectory
 
 __all__ = ["Ended", "Loop"]
 
@@ -69,6 +67,14 @@ class Ended:
     code: int
     state: State
     reason: str
+
+
+class Configured(NamedTuple):
+    """Settings and what was made of them."""
+
+    settings: Settings
+    agents: dict[str, Agent]
+    policy: Policy
 
 
 class Loop:
@@ -97,18 +103,17 @@ class Loop:
         self._status_at = 0.0
         self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
-        self._next_settings: Settings | None = None
+        self._next: Configured | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect raises."""
         self.paths: ResolvedPaths = validate_workspace(self.settings)
-        self.agents: dict[str, Agent] = make_agents(self.settings, self.shared.environ)
-        self.policy: Policy = make_policy(self.settings, self.agents, self.shared.environ)
-        self._check_agents()
+        configured = self._configure(self.settings)
+        self.agents, self.policy = configured.agents, configured.policy
         workspace, state_dir = str(self.paths.workspace), str(self.paths.state_dir)
-        self.store = StateDirectory(state_dir, workspace)
+        self.store = self.shared.open_store(state_dir, workspace)
         try:
             self.store.acquire_lock(self.settings.lock_file_name)
             return await self._run_locked()
@@ -119,18 +124,21 @@ class Loop:
         finally:
             self.store.close()
 
-    def _check_agents(self) -> None:
-        """Raise UsageError when no agent of a role can be started here at all."""
-        for role in self.policy.roles:
+    def _configure(self, settings: Settings) -> Configured:
+        """Agents and rules of these settings. Raises UsageError, also when no agent of a role can be started."""
+        agents = make_agents(settings, self.shared.environ)
+        policy = make_policy(settings, agents, self.shared.environ)
+        for role in policy.roles:
             missing: list[AgentMissingError] = []
-            for agent in self.policy.agents[role]:
+            for agent in policy.agents[role]:
                 try:
-                    self.agents[agent.name].prepare(runs.probe_request(self.paths, self.shared.environ, role))
+                    agents[agent.name].prepare(runs.probe_request(self.paths, self.shared.environ, role))
                     break
                 except AgentMissingError as error:
                     missing.append(error)
             else:
                 raise missing[0]
+        return Configured(settings, agents, policy)
 
     async def _run_locked(self) -> Ended:
         self.log = self.log.bind(
@@ -250,9 +258,7 @@ class Loop:
         await self.flush()
         if self.ended is None and (before.state is not state.state or before.reason != state.reason):
             self._say_state(state)
-        if self._next_settings is not None and self.state.open is None:
-            settings, self._next_settings = self._next_settings, None
-            self._apply(settings)
+        self._apply_when_due()
         if self.ended is None:
             self.save_status()
         self.shared.on_round()
@@ -308,13 +314,12 @@ class Loop:
 
     async def _carry_out(self, command: Command, state: LoopState) -> None:
         if isinstance(command, Persist):
-            await anyio.to_thread.run_sync(self.store.save_runtime, to_json(state))
+            await self.shared.in_thread(self.store.save_runtime, to_json(state))
         elif isinstance(command, Journal):
-            await anyio.to_thread.run_sync(self.store.append_journal, command.record)
+            await self.shared.in_thread(self.store.append_journal, command.record)
             self._journalled(command.record)
         elif isinstance(command, TakeMessages):
-            if command.names:
-                self.inbox.mark_done(command.names, command.iteration)
+            self.control.take(command.names, command.iteration)
         elif isinstance(command, Exit):
             await self._exit(command)
         else:
@@ -372,17 +377,28 @@ class Loop:
 
     # -- configuration -------------------------------------------------------------------------------------------
 
-    def reload(self, settings: Settings) -> None:
-        """Use new settings from the next iteration on."""
-        if self.state.open is None:
-            self._apply(settings)
-        else:
-            self._next_settings = settings
+    def reload(self, settings: Settings, tell: Callable[[], None]) -> None:
+        """Use new settings from the next iteration on; `tell` logs them. Raises UsageError: nothing changed.
 
-    def _apply(self, settings: Settings) -> None:
-        agents = make_agents(settings, self.shared.environ)
-        self.policy = make_policy(settings, agents, self.shared.environ)
-        self.settings, self.agents = settings, agents
+        What bounds the loop as a whole holds at once, so that a raised limit comes in time for the iteration that
+        would have been the last.
+        """
+        self._next = self._configure(settings)
+        tell()
+        new = self._next.policy
+        self.policy = dataclasses.replace(
+            self.policy,
+            max_iterations=new.max_iterations,
+            budget=new.budget,
+            finish_on_term=new.finish_on_term,
+        )
+        self._apply_when_due()
+
+    def _apply_when_due(self) -> None:
+        if self._next is None or self.state.open is not None:
+            return
+        configured, self._next = self._next, None
+        self.settings, self.agents, self.policy = configured
         self.log.info("config.applied")
         self.post(ev.PolicyChanged())
 

@@ -39,12 +39,25 @@ __all__ = ["Supervisor"]
 
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 MANY = 20
 """From so many loops on, each looks at its files once a second instead of four times."""
 WATCHED = 200
 """Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and wake-ups."""
 CONFIG_DIR_SEC = 1.0
+FIXED = frozenset(
+    {
+        "workspace",
+        "state_dir",
+        "lock_file_name",
+        "stop_file_name",
+        "global_stop_file_name",
+        "plan_file",
+        "task_file",
+    }
+)
+"""Keys that a reload cannot change: what they name is in use."""
 
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
 
@@ -72,13 +85,18 @@ class Supervisor:
         reader: Reader,
         options: RunOptions,
         live: LiveLine | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`)."""
+        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`).
+
+        `shared` replaces the real process host, clock and so on: for tests and simulations.
+        """
         self._wanted = loops
         self._log = log
         self._reader = reader
         self._options = options
         self._live = live
+        self._given = shared
         self._alone = len(loops) == 1 and not options.config_dir
         self._members: dict[str, Member] = {}
         self._notifier = Notifier()
@@ -96,23 +114,9 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run everything; returns the exit code. Raises what a lone loop raises on purpose."""
-        first = self._wanted[0]
-        many = len(self._wanted) >= MANY
-        watched = len(self._wanted) <= WATCHED
-        watcher = Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None
-        host = Host()
-        self.shared = Shared(
-            host=host,
-            pool=_pool(first),
-            clock=SystemClock(),
-            boot_id=boot_id(),
-            log=self._log,
-            watcher=watcher,
-            poll_sec=1.0 if many else 0.25,
-            alone=self._alone,
-            debug=self._options.debug,
-            on_round=self._on_round,
-        )
+        self.shared = self._given or self._share()
+        self.shared.on_round = self._on_round
+        watcher = self.shared.watcher
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -133,9 +137,24 @@ class Supervisor:
         finally:
             self._notifier.stopping()
             with anyio.CancelScope(shield=True):
-                await host.aclose()
+                await self.shared.host.aclose()
         codes = [member.ended.code for member in self._members.values() if member.ended is not None]
         return max(codes, key=self.severity, default=0)
+
+    def _share(self) -> Shared:
+        """What the loops share, on the real machine."""
+        many, watched = len(self._wanted) >= MANY, len(self._wanted) <= WATCHED
+        return Shared(
+            host=Host(),
+            pool=_pool(self._wanted[0]),
+            clock=SystemClock(),
+            boot_id=boot_id(),
+            log=self._log,
+            watcher=Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None,
+            poll_sec=1.0 if many else 0.25,
+            alone=self._alone,
+            debug=self._options.debug,
+        )
 
     def _add(self, settings: Settings) -> None:
         name = settings.name
@@ -175,8 +194,6 @@ class Supervisor:
     async def _run_once(self, member: Member) -> Ended:
         loop = member.loop = Loop(self.shared, member.settings, clear_stop=self._options.clear_stop)
         loop.ready = member.settled
-        if self._stop is not None:
-            loop.post(self._stop)
         workspace = str(member.settings.workspace_path)
         state_dir = os.path.join(workspace, str(member.settings.state_dir))
         try:
@@ -185,6 +202,8 @@ class Supervisor:
             )
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
+        if self._stop is not None:
+            loop.post(self._stop)  # nothing is awaited from here until the loop hears signals itself
         return await loop.run()
 
     async def _after_crash(self, member: Member, error: Exception) -> None:
@@ -204,13 +223,18 @@ class Supervisor:
     # -- signals -------------------------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                if number == signal.SIGHUP:
-                    self.reload()
-                else:
-                    self._end(signal.Signals(number))
+        try:
+            with anyio.open_signal_receiver(*SIGNALS) as received:
+                task_status.started()
+                async for number in received:
+                    if number == signal.SIGHUP:
+                        self.reload()
+                    else:
+                        self._end(signal.Signals(number))
+        finally:
+            # Every loop has ended: a signal in the last moment must not turn a good end into a bad one.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
     def _end(self, number: signal.Signals) -> None:
         """SIGTERM and SIGINT are a STOP; the second one skips the grace."""
@@ -265,6 +289,9 @@ class Supervisor:
             self._log.error("config.skipped", error=str(problem))
         broken = bool(problems)
         by_name = {settings.name: settings for settings in wanted}
+        if self._alone and len(wanted) == 1:
+            # Whatever the file calls it now, it is the one loop that we run.
+            by_name = dict.fromkeys(self._members, wanted[0])
         for name, settings in by_name.items():
             member = self._members.get(name)
             if member is None or (member.ended is not None and self._options.config_dir):
@@ -279,28 +306,32 @@ class Supervisor:
         self._notifier.ready()
 
     def _change(self, member: Member, settings: Settings) -> None:
-        old, new = _leaves(member.settings), _leaves(settings)
-        changes = {
-            key: (old.get(key), new.get(key))
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        }
-        for key, (before, after) in changes.items():
-            shown = ("[hidden]", "[hidden]") if ".env." in f".{key}." else (before, after)
-            self._log.info("config.changed", loop=settings.name, key=key, old=shown[0], new=shown[1])
-        fixed = [key for key in changes if key in ("workspace", "state_dir", "lock_file_name", "stop_file_name",
-                                                   "global_stop_file_name", "plan_file", "task_file")]  # fmt: skip
-        if fixed:
-            self._log.warning("config.needs_restart", loop=settings.name, keys=fixed)
+        """Give a loop its new settings, or say why they cannot be used; then everything stays as it was."""
+        loop = member.loop
+        try:
+            if loop is not None and loop.started and member.ended is None:
+                loop.reload(settings, lambda: self._say_changes(member.settings, settings))
+            else:
+                self._say_changes(member.settings, settings)
+        except UsageError as error:
+            self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+            return
         member.settings = settings
         self.shared.pool.resize(
             settings.pool.max_agents, {str(k): v for k, v in settings.pool.per_agent.items()}
         )
-        if member.loop is not None:
-            try:
-                member.loop.reload(settings)
-            except UsageError as error:
-                self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+
+    def _say_changes(self, before: Settings, after: Settings) -> None:
+        """Log key by key what is different."""
+        old, new = _leaves(before), _leaves(after)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            hidden = ".env." in f".{key}."
+            shown = ("[hidden]", "[hidden]") if hidden else (old.get(key), new.get(key))
+            self._log.info("config.changed", loop=after.name, key=key, old=shown[0], new=shown[1])
+        fixed = [key for key in changed if key in FIXED]
+        if fixed:
+            self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
 
     def _remove(self, member: Member) -> None:
         """Its file is gone: the loop ends after its iteration."""

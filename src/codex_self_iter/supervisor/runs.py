@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import anyio
-import anyio.to_thread
 
 from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.files import RunFiles
@@ -36,7 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["agent_run", "find_orphan", "prepare"]
 
-SETTLE_TRIES = 30
+SETTLE_PATIENCE_SEC = 3.0
+"""A file that is written to all the time holds up an iteration for so long at most."""
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
     Role.EXECUTOR: SCHEMA,
@@ -47,24 +46,33 @@ SCHEMAS = {
 async def prepare(work: Work, role: Role) -> None:  # noqa: ARG001 - the inputs are the same for every role
     """Read plan, task, inbox and work tree; post Prepared, or Block when they cannot be used."""
     loop = work.loop
-    clock = loop.shared.clock
-    for _ in range(SETTLE_TRIES):
-        edits = [document.poll(clock.monotonic()) for document in (loop.plan, loop.task)]
-        for edit in filter(None, edits):
-            loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run=False))
-        if not (loop.plan.settling or loop.task.settling):
-            break
-        await clock.sleep(0.05)
+    await _settle(work, in_run=False)
     loop.control.look_disk()
     loop.control.look_problem(loop.plan, loop.task)
+    before = await work.tree.before()
+    gate_files = await work.tree.gate_files()
     messages: tuple[Message, ...] = ()
     try:
         messages = tuple(Message(message.name, message.text) for message in loop.inbox.messages())
     except StorageError as error:
         loop.log.warning("inbox.not_read", error=str(error))
-    before = await work.tree.before()
-    gate_files = await work.tree.gate_files()
     loop.post(ev.Prepared(messages, before.head, gate_files))
+
+
+async def _settle(work: Work, *, in_run: bool) -> None:
+    """Read plan and task; wait a little for what somebody is saving or dropping into the inbox just now."""
+    loop = work.loop
+    clock = loop.shared.clock
+    give_up = clock.monotonic() + SETTLE_PATIENCE_SEC
+    while True:
+        for document in (loop.plan, loop.task):
+            edit = document.poll(clock.monotonic())
+            if edit is not None:
+                loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
+        arriving = not in_run and loop.inbox.arriving(clock.wall())
+        if not (loop.plan.settling or loop.task.settling or arriving) or clock.monotonic() >= give_up:
+            return
+        await clock.sleep(0.05)
 
 
 async def agent_run(work: Work, run: OpenRun) -> None:
@@ -72,7 +80,10 @@ async def agent_run(work: Work, run: OpenRun) -> None:
     loop = work.loop
     adopted, work.adopted = work.adopted, None
     agent = loop.agents[run.agent]
-    async with loop.shared.pool.slot(key=run.agent, priority=loop.settings.priority, owner=loop.name):
+    slot = loop.shared.pool.slot(
+        key=run.agent, priority=loop.settings.priority, owner=loop.name, at_once=adopted is not None
+    )
+    async with slot:
         try:
             request = await _request(work, run, adopted is not None)
             spec = _spec(work, run, request)
@@ -114,14 +125,13 @@ async def agent_run(work: Work, run: OpenRun) -> None:
         seconds=round(outcome.duration_sec, 1),
         swept=outcome.swept,
     )
-    report = await anyio.to_thread.run_sync(agent.read, request, outcome, RunFiles(spec.directory))
+    report = await loop.shared.in_thread(
+        partial(agent.read, request, outcome, RunFiles(spec.directory), now=loop.shared.clock.wall())
+    )
     change = await work.tree.after()
     gate_files = await work.tree.gate_files()
-    await anyio.to_thread.run_sync(_tidy, work, request)
-    clock = loop.shared.clock
-    edit = loop.plan.poll(clock.monotonic(), at_once=True)
-    if edit is not None:
-        loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run=True))
+    await loop.shared.in_thread(_tidy, work, request)
+    await _settle(work, in_run=True)
     done, total, _ = plan_progress(loop.plan.text)
     loop.post(
         ev.RunEnded(
@@ -285,7 +295,9 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
         return "none" if identity is None else "gone"
     loop.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
     work.tree.load_before(directory)
-    work.adopted = handle
+    # From now on a STOP ends it, although nobody waits for it yet.
+    work.adopted = work.handle = handle
+    work.directory = directory
     loop.tasks.start_soon(_continue, work, run)
     return "adopted"
 

@@ -5,18 +5,39 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
+
+import anyio.to_thread
 
 from codex_self_iter.core.events import LimitSeen, Moment
 from codex_self_iter.core.state import Wait
-from codex_self_iter.world.ports import Clock, ProcessHost
+from codex_self_iter.world.contentscan import ScanLimits
+from codex_self_iter.world.output import free_disk_mb
+from codex_self_iter.world.ports import Clock, ProcessHost, WorkTree
+from codex_self_iter.world.store import StateDirectory
+from codex_self_iter.world.tool import run_tool
+from codex_self_iter.world.worktree import GitWorkTree
 
 if TYPE_CHECKING:
     from codex_self_iter.world.pool import Pool
     from codex_self_iter.world.watch import Watcher
 
-__all__ = ["LimitBoard", "Shared"]
+__all__ = ["InThread", "LimitBoard", "Shared"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class InThread(Protocol):
+    """Runs a blocking call without holding up the event loop."""
+
+    def __call__(self, function: Callable[[*Ts], T], /, *args: *Ts) -> Awaitable[T]:
+        """Call `function(*args)` and return what it returns."""
+
+
+def _git_work_tree(workspace: str, state_dir: str, timeout_sec: float, limits: ScanLimits) -> WorkTree:
+    return GitWorkTree(workspace, state_dir, run_tool, timeout_sec, limits)
 
 
 class LimitBoard:
@@ -57,6 +78,11 @@ class Shared:
         environ: the supervisor's own environment.
         log: a structlog logger, unbound.
         poll_sec: how often a loop looks at its sentinels by `stat`.
+        housekeeping_sec: how often it looks at the size of its state directory.
+        in_thread: runs a blocking call beside the event loop.
+        open_store: opens a loop's state directory (path, workspace).
+        open_work_tree: what tells the workspace's content (workspace, state directory, seconds for git, bounds).
+        free_disk_mb: free disk where a path is.
         alone: True when this process supervises one loop only.
     """
 
@@ -71,10 +97,16 @@ class Shared:
     rng: random.Random = dataclasses.field(default_factory=random.Random)
     poll_sec: float = 0.25
     heartbeat_sec: float = 3.0
+    housekeeping_sec: float = 60.0
     alone: bool = True
     debug: bool = False
     on_round: Callable[[], None] = lambda: None
     """Called after every decide-and-persist round (the service manager's watchdog)."""
+
+    in_thread: InThread = anyio.to_thread.run_sync
+    open_store: Callable[[str, str], StateDirectory] = StateDirectory
+    open_work_tree: Callable[[str, str, float, ScanLimits], WorkTree] = _git_work_tree
+    free_disk_mb: Callable[[str], int] = free_disk_mb
 
     def moment(self) -> Moment:
         """Now, with a random number for jitter."""

@@ -9,18 +9,15 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
-
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.world.checkpoints import Checkpoints
+from codex_self_iter.world.contentscan import ScanLimits
 from codex_self_iter.world.git import SupervisorCommits
 from codex_self_iter.world.gitrun import Git, GitError
 from codex_self_iter.world.tool import run_tool
-from codex_self_iter.world.worktree import GitWorkTree
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
@@ -43,9 +40,11 @@ class Tree:
         self.loop = loop
         self.workspace, self.state_dir = str(paths.workspace), str(paths.state_dir)
         timeout = float(settings.git.timeout_sec)
-        self._work_tree = GitWorkTree(self.workspace, self.state_dir, run_tool, timeout)
+        limits = ScanLimits(own=(settings.global_stop_file_name,))
+        self._work_tree = loop.shared.open_work_tree(self.workspace, self.state_dir, timeout, limits)
         self._git = Git(run_tool, self.workspace, timeout)
         self._points = Checkpoints(self._git, self.state_dir)
+        self._points.own = limits.own
         self._committer = SupervisorCommits(self._git, self.state_dir)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
@@ -140,7 +139,7 @@ class Tree:
         patterns = self.loop.settings.verify.gate_files
         if not patterns:
             return {}
-        return await anyio.to_thread.run_sync(_fingerprints, self.workspace, tuple(patterns))
+        return await self.loop.shared.in_thread(_fingerprints, self.workspace, tuple(patterns))
 
     # -- commit and checkpoint -----------------------------------------------------------------------------------
 

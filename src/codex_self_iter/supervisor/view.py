@@ -95,6 +95,19 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _reason(state: LoopState, facts: Facts) -> str:
+    """Why it is in this state, and what a person has asked for that is still to come."""
+    reason = facts.waiting_for or state.reason
+    if state.state is State.PAUSED and facts.pause_file:
+        reason = f"paused by {facts.pause_file}"
+    if state.state in (State.RUNNING, State.VERIFYING):
+        if state.after_iteration is not None:
+            reason += "; stops after this iteration"
+        elif state.paused:
+            reason += "; pauses after it"
+    return reason
+
+
 def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
     waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
@@ -115,7 +128,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "state": state.state.value,
         "since": iso(state.since),
         "until": iso(wait.until) if wait else None,
-        "reason": facts.waiting_for or state.reason,
+        "reason": _reason(state, facts),
         "updated_at": iso(at.wall),
         "started_at": iso(facts.started_at),
         "iteration": state.iteration,

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import stat
 
 from codex_self_iter.world.durable import stamp, storing, write_all
@@ -44,6 +45,8 @@ GOAL = "goal"
 MAX_MESSAGE = 256 * 1024
 """Bytes of one message that reach a prompt."""
 _MAX_MESSAGES = 1000
+_OWN_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}(\.now)?\.md|" + GOAL)
+_SETTLE_SEC = 0.5
 _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 
@@ -93,6 +96,20 @@ class Inbox:
                         if stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_size):
                             arrived.append((found.st_ctime_ns, entry.name))
         return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
+
+    def arriving(self, wall: float) -> bool:
+        """True while a file that was not written by `steer` may not be whole yet; `wall` is now. Never raises."""
+        try:
+            with os.scandir(f"{self._root.path}/inbox") as entries:
+                return any(
+                    not entry.name.startswith(".")
+                    and not _OWN_NAME.fullmatch(entry.name)
+                    and entry.is_file(follow_symlinks=False)
+                    and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
+                    for entry in entries
+                )
+        except OSError:
+            return False
 
     def messages(self) -> list[Message]:
         """The waiting messages in order. Symlinks are set aside; what cannot be read now stays for later."""

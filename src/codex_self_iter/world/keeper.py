@@ -34,6 +34,8 @@ __all__ = ["Keeper"]
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
+SMALL_TREES = 64
+"""Up to so many processes in all runs together, walking their trees is cheaper than a pass over the machine."""
 
 
 class Keeper:
@@ -180,8 +182,12 @@ class Keeper:
             self._gone(run)
 
     def _look(self, now: float) -> None:
-        """One pass over the process table for all runs that are due."""
-        table = tree.scan()
+        """One pass over the process table for all runs; over their trees alone while these are small."""
+        if tree.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
+            pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
+            table = tree.walk(pid for pair in pids for pid in pair if pid)
+        else:
+            table = tree.scan()
         by_parent = tree.offspring(table)
         gap = now - self._looked_at
         self._looked_at = now
@@ -192,7 +198,7 @@ class Keeper:
                 run.tracker.skip(gap - 2.0)
             self._sample(run, now, table, by_parent)
             run.next_look = now + (1.0 if run.cause else run.tracker.next_look(now))
-        tree.children.reap_strangers(table)
+        tree.children.reap_strangers()
 
     def _sample(
         self, run: Watched, now: float, table: dict[int, tree.Proc], by_parent: dict[int, list[int]]

@@ -164,10 +164,10 @@ def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 class Recorder:
     """One run, from spawn to nothing left. Single-threaded; everything happens in `record`."""
 
-    def __init__(self, request: dict[str, Any], fds: list[int]) -> None:
-        self.request = request
-        self.control: socket.socket | None = socket.socket(fileno=fds[0])
-        self.lock, self.stdio = fds[1], fds[2:5]
+    def __init__(self) -> None:
+        self.request: dict[str, Any] = {}
+        self.control: socket.socket | None = None
+        self.lock, self.stdio = -1, [-1, -1, -1]
         self.buffer = b""
         self.agent = 0
         self.started = (0.0, 0.0)
@@ -180,18 +180,24 @@ class Recorder:
         self.cpu_sec, self.max_rss = 0.0, 0
         self.swept = 0
         self.wake_read, self.wake_write = os.pipe()
+        self.prepare()
 
     def prepare(self) -> None:
-        """Own session, subreaper, own cgroup, default signals (handlers, never SIG_IGN: exec resets
-        handlers)."""
+        """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets handlers)."""
         os.setsid()
-        child_subreaper(bool(self.request.get("subreaper", True)))
-        name_process(self.request["name"])
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self.on_signal)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def take(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Become the recorder of this run: its name, its cgroup."""
+        self.request = request
+        self.control = socket.socket(fileno=fds[0])
+        self.lock, self.stdio = fds[1], fds[2:5]
+        child_subreaper(bool(request.get("subreaper", True)))
+        name_process(request["name"])
         if self.request.get("cgroup"):
             try:
                 with open(self.request["cgroup"] + "/cgroup.procs", "w") as file:
@@ -207,7 +213,6 @@ class Recorder:
 
     def record(self) -> None:
         """Run the agent to its end, write the record, sweep, report."""
-        self.prepare()
         if not self.spawn():
             return
         self.watch()
@@ -426,16 +431,22 @@ def _send(pid: int, numbers: Iterable[int]) -> None:
             pass
 
 
-def _become_recorder(server: socket.socket, request: dict[str, Any], fds: list[int]) -> NoReturn:
+def _serve_one(server: socket.socket, taken: int) -> NoReturn:
+    """A recorder, forked before its run is asked for: what it can prepare costs the run no time."""
     try:
-        server.close()
-        Recorder(request, fds).record()
+        recorder = Recorder()
+        if (received := _receive(server)) is not None:
+            os.write(taken, b"!")
+            os.close(taken)
+            server.close()
+            recorder.take(*received)
+            recorder.record()
     finally:
         os._exit(0)
 
 
 def main() -> None:
-    """Serve requests until the supervisor is gone."""
+    """Keep one recorder ready until the supervisor is gone."""
     server = socket.socket(fileno=int(sys.argv[1]))
     fcntl.fcntl(server, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -444,19 +455,25 @@ def main() -> None:
     os.chdir("/")
     gc.disable()  # collections would only copy pages that recorders share
     gc.freeze()
-    while (received := _receive(server)) is not None:
-        request, fds = received
-        try:
-            pid = os.fork()
-        except OSError as error:
-            os.write(
-                fds[0], json.dumps({"event": "failed", "error": f"cannot fork: {error}"}).encode() + b"\n"
-            )
-            pid = -1
-        if pid == 0:
-            _become_recorder(server, request, fds)
-        for fd in fds:
-            os.close(fd)
+    while True:
+        waiting, taken = os.pipe()
+        if os.fork() == 0:
+            os.close(waiting)
+            _serve_one(server, taken)
+        os.close(taken)
+        served = os.read(waiting, 1)
+        os.close(waiting)
+        if not served and _peer_is_gone(server):
+            return
+
+
+def _peer_is_gone(server: socket.socket) -> bool:
+    try:
+        return not server.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False  # somebody killed the recorder that was waiting: fork another
+    except OSError:
+        return True
 
 
 if __name__ == "__main__":

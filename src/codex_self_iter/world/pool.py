@@ -56,12 +56,18 @@ class Pool:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def slot(self, key: str, priority: int = 0, owner: str = "") -> AsyncIterator[None]:
+    async def slot(
+        self, key: str, priority: int = 0, owner: str = "", *, at_once: bool = False
+    ) -> AsyncIterator[None]:
         """Hold a slot for a run of agent `key`; higher `priority` goes first. `owner` names the loop for
-        status."""
+        status. `at_once`: the run is alive already, room or not."""
         ticket = _Ticket(key, priority, owner, anyio.Event())
-        self._waiting.append(ticket)
-        self._grant()
+        if at_once:
+            self._held.append(ticket)
+            ticket.granted.set()
+        else:
+            self._waiting.append(ticket)
+            self._grant()
         try:
             await ticket.granted.wait()
             yield

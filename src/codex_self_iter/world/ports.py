@@ -92,8 +92,15 @@ class StateStore(Protocol):
 class WorkTree(Protocol):
     """The workspace's content."""
 
+    @property
+    def repository(self) -> object | None:
+        """The git repository at the last look; None without one: nothing can be committed or kept."""
+
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """Take one snapshot; `previous` saves hashing files that did not change."""
+
+    async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:
+        """What two commits differ in: path -> (old, new) content; {} when it cannot be told."""
 
 
 Emit = Callable[[Any], Awaitable[None]]

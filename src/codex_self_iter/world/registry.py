@@ -7,7 +7,6 @@ any time. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -146,6 +145,8 @@ def _unique_name(entry: Entry, twins: Sequence[Entry]) -> str:
 
 
 def _key(state_dir: str) -> str:
+    import hashlib  # loads OpenSSL; readers do not come here
+
     return hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:24]
 
 

@@ -103,7 +103,7 @@ class Watcher:
         force_polling: bool = False,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails or returns."""
+        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails."""
         self._interval_sec = interval_sec
         self._force_polling = force_polling
         self._warn = warn
@@ -112,6 +112,7 @@ class Watcher:
         self._again: anyio.Event | None = None  # set: the hint must be set up anew
         self._retry_sec = _FIRST_RETRY_SEC
         self.hint_alive = False
+        self._failed = False
 
     def subscribe(self, paths: Mapping[str, str], on_change: Callable[[str], None]) -> Subscription:
         """Watch `paths` (kind → absolute path; files, or directories of messages).
@@ -198,7 +199,9 @@ class Watcher:
     async def _fail(self, error: Exception) -> None:
         if self._moved():
             return
-        self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
+        if not self._failed:
+            self._failed = True
+            self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
         await anyio.sleep(self._retry_sec)
         self._retry_sec = min(self._retry_sec * 2, _LAST_RETRY_SEC)
 

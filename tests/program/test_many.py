@@ -1,0 +1,246 @@
+"""One supervisor, many workspaces: each loop as alone, one pool, one bad one never harms the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.program.harness import Workspace, overlaps, wait_until
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[Workspace]]:
+    workspaces = [Workspace(tmp_path, f"repo {name}") for name in "abc"]
+    for ws in workspaces:
+        ws.config()
+        ws.script(
+            {"append": {"w": "x"}, "block": {"next_goal": f"more {ws.path.name}"}},
+            {"block": {"completed": True}},
+        )
+    yield workspaces
+    for ws in workspaces:
+        ws.close()
+
+
+def supervise(
+    *workspaces: Workspace, tables: str = "", flags: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Start one supervisor over these; it belongs to the first (its log, its end)."""
+    first = workspaces[0]
+    template = "\n".join(
+        f"[[workspaces]]\npath = {json.dumps(str(ws.path))}\nagent_command_template = "
+        + json.dumps(_template(ws))
+        for ws in workspaces
+    )
+    config = first.root / "all.toml"
+    config.write_text(
+        "backoff_base_sec = 0.05\nno_change_backoff_sec = 0.05\nkill_grace_sec = 1\n"
+        + tables
+        + "\n"
+        + template
+    )
+    log = (first.root / f"supervisor-{len(first.supervisors) + 1}.log").open("wb")
+    with log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "codex_self_iter", "--config", str(config), *flags],
+            cwd=first.root, env=first.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    first.supervisors.append(process)
+    return process
+
+
+def _template(ws: Workspace) -> str:
+    text = (ws.path / "codex-self-iter.toml").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("agent_command_template"))
+    found: str = json.loads(line.split("=", 1)[1])
+    return found
+
+
+def test_all_loops_run_to_their_own_end(three: list[Workspace]) -> None:
+    assert three[0].ended(supervise(*three)) == 0
+    for ws in three:
+        assert ws.verdicts() == ["continue", "completed"]
+        assert ws.status()["state"] == "completed"
+        assert f"more {ws.path.name}" in ws.prompt(2)
+
+
+def test_the_pool_bounds_all_loops_together(three: list[Workspace]) -> None:
+    for ws in three:
+        ws.script({"sleep": 0.4, "append": {"w": "x"}}, {"sleep": 0.4, "block": {"completed": True}})
+    assert three[0].ended(supervise(*three, tables="[pool]\nmax_agents = 1\n")) == 0
+    assert overlaps([row for ws in three for row in ws.runs()]) == 1
+
+
+def test_a_wider_pool_is_used(three: list[Workspace]) -> None:
+    """The control of the test above: the bound is what keeps them apart."""
+    for ws in three:
+        ws.script({"sleep": 3, "block": {"completed": True}})
+    assert three[0].ended(supervise(*three, tables="[pool]\nmax_agents = 3\n")) == 0
+    assert overlaps([row for ws in three for row in ws.runs()]) > 1
+
+
+def test_one_bad_workspace_is_reported_and_the_others_run(three: list[Workspace]) -> None:
+    (three[1].path / "plan.md").unlink()
+    assert three[0].ended(supervise(*three)) == 2
+    assert three[0].verdicts() == three[2].verdicts() == ["continue", "completed"]
+    assert "plan.md" in three[0].log()
+    assert "Traceback" not in three[0].log()
+
+
+def test_the_worst_exit_code_is_the_supervisors(three: list[Workspace]) -> None:
+    three[1].script({"exit": 1})
+    assert three[0].ended(supervise(*three, tables="max_consecutive_errors = 2\n")) == 4
+
+
+def test_stop_of_one_loop_leaves_the_others(three: list[Workspace]) -> None:
+    for ws in three:
+        ws.script({"sleep": 60, "until": "go", "block": {"completed": True}})
+    process = supervise(*three, tables="[pool]\nmax_agents = 3\n")
+    for ws in three:
+        ws.wait_runs(1)
+    three[1].cli("stop")
+    three[1].wait_state("stopped")
+    assert three[0].status()["state"] == "running"
+    for ws in three:
+        (ws.control / "go").touch()
+    assert three[0].ended(process) == 0
+    assert three[1].verdicts() == ["aborted"]
+    assert three[2].verdicts() == ["completed"]
+
+
+def test_a_repository_deleted_under_its_loop_harms_only_that_loop(three: list[Workspace]) -> None:
+    for ws in three:
+        ws.script({"sleep": 60, "until": "go", "block": {"completed": True}})
+    process = supervise(*three, tables="[pool]\nmax_agents = 3\n")
+    for ws in three:
+        ws.wait_runs(1)
+    shutil.rmtree(three[1].path)
+    for ws in three:
+        (ws.control / "go").touch()
+    three[0].wait_state("completed")
+    three[2].wait_state("completed")
+    process.send_signal(signal.SIGTERM)
+    assert three[0].ended(process) in (0, 1, 2, 4)
+    assert "Traceback" not in three[0].log().split("loop.crashed")[0]
+
+
+def test_a_left_over_of_one_loop_is_swept_and_another_loops_is_not(three: list[Workspace]) -> None:
+    a, b, _ = three
+    b.script({"spawn": ["bare"], "sleep": 60, "until": "go", "run": "true", "block": {"completed": True}})
+    a.script({"spawn": ["bare", "setsid"], "append": {"w": "1"}}, {"block": {"completed": True}})
+    process = supervise(a, b, tables="[pool]\nmax_agents = 2\n")
+    b.wait_runs(1)
+    a.wait_state("completed")
+    agent = psutil.Process(b.runs()[0][1])
+    recorder = agent.parent()
+    assert recorder is not None
+    # The bare daemon of b was adopted by b's own recorder and lives on as long as its run.
+    wait_until(lambda: len(recorder.children()) >= 2, "b's daemon to be b's recorder's child")
+    (b.control / "go").touch()
+    assert a.ended(process) == 0
+    assert not psutil.pid_exists(recorder.pid)
+
+
+def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
+    a, b, c = three
+    for ws in three:
+        ws.script({"sleep": 60, "until": "go", "block": {"next_goal": "on"}}, {"sleep": 60, "until": "end"})
+    directory = a.root / "conf.d"
+    directory.mkdir()
+
+    def add(ws: Workspace, name: str, extra: str = "") -> None:
+        (directory / f"{name}.toml.new").write_text(
+            f"workspace = {json.dumps(str(ws.path))}\nagent_command_template = {json.dumps(_template(ws))}\n"
+            f"kill_grace_sec = 1\n{extra}[pool]\nmax_agents = 5\n"
+        )
+        (directory / f"{name}.toml.new").rename(directory / f"{name}.toml")
+
+    add(a, "a")
+    log = (a.root / "supervisor-1.log").open("wb")
+    with log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "codex_self_iter", "--config-dir", str(directory)],
+            cwd=a.root, env=a.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    a.supervisors.append(process)
+    a.wait_runs(1)
+    add(b, "b")
+    b.wait_runs(1)
+    (directory / "bad.toml").write_text("no = [")
+    add(c, "c")
+    c.wait_runs(1)
+    add(c, "c", "max_iterations = 1\n")
+    wait_until(lambda: "max_iterations" in a.log(), "the change to be logged")
+    (directory / "b.toml").unlink()
+    (b.control / "go").touch()
+    # A file that cannot be read might be anybody's: nothing is removed while there is one.
+    (directory / "bad.toml").unlink()
+    b.wait_state("stopped")
+    assert a.status()["state"] == "running"
+    (c.control / "go").touch()
+    c.wait_state("stopped")
+    assert "iteration limit" in c.status()["reason"]
+    process.send_signal(signal.SIGTERM)
+    assert a.ended(process) == 0
+
+
+@pytest.mark.slow
+def test_many_loops_with_faults_and_kills_end_as_their_scripts_say(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    count = 30
+    workspaces = [Workspace(tmp_path, f"r{number}") for number in range(count)]
+    expected = []
+    for ws in workspaces:
+        ws.config()
+        steps: list[dict[str, object]] = []
+        for number in range(rng.randint(1, 3)):
+            fault = rng.choice([{}, {"exit": 1}, {"raw": "garbage"}, {"spawn": ["setsid"]}, {"sleep": 0.3}])
+            steps.append({"append": {"w": "x"}, "block": {"next_goal": f"s{number}"}, **fault})
+        steps.append({"block": {"completed": True}})
+        ws.script(*steps)
+        expected.append("completed")
+    for _ in range(3):
+        process = supervise(*workspaces, tables="[pool]\nmax_agents = 4\n")
+        seen = sum(ws.started() for ws in workspaces)
+        wait_until(
+            lambda seen=seen, process=process: (
+                sum(ws.started() for ws in workspaces) > seen + 8 or process.poll() is not None
+            ),
+            "some runs",
+        )
+        process.kill()
+        process.wait()
+    assert workspaces[0].ended(supervise(*workspaces, tables="[pool]\nmax_agents = 4\n"), 240) == 0
+    for ws in workspaces:
+        assert ws.status()["state"] == "completed", ws.path
+        numbers = [line["iteration"] for line in ws.journal()]
+        assert numbers == sorted(set(numbers))
+        assert overlaps(ws.runs()) <= 1, ws.path
+    for ws in workspaces:
+        ws.close()
+
+
+def test_status_without_a_workspace_shows_all_loops(three: list[Workspace]) -> None:
+    assert three[0].ended(supervise(*three)) == 0
+    environment = three[0].environment
+    done = subprocess.run(
+        [sys.executable, "-m", "codex_self_iter", "status"],
+        cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    for ws in three:
+        assert ws.path.name in done.stdout
+    one = subprocess.run(
+        [sys.executable, "-m", "codex_self_iter", "status", three[1].path.name, "--json"],
+        cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert json.loads(one.stdout)["workspace"] == str(three[1].path)
