@@ -10,6 +10,8 @@ import contextlib
 import os
 import time
 
+from codex_self_iter.world.pause import pause
+
 __all__ = ["create", "delegated", "end", "own_cgroup"]
 
 
@@ -75,7 +77,7 @@ def end(directory: str, *, recorder: int = 0, limit_sec: float = 2.0) -> int:
                 file.write("1")
     give_up = time.monotonic() + limit_sec
     while _populated(directory) and time.monotonic() < give_up:
-        time.sleep(0.002)
+        pause(0.002)
     with contextlib.suppress(OSError):
         os.rmdir(directory)
     return found

@@ -27,6 +27,7 @@ import structlog
 
 from codex_self_iter.core.model import EndCause
 from codex_self_iter.world import cgroup, launcher, tree
+from codex_self_iter.world.pause import pause
 from codex_self_iter.world.watched import NEVER, Watched, read_report, run_outcome
 
 __all__ = ["Keeper"]
@@ -93,7 +94,7 @@ class Keeper:
                 self._round()
             except Exception:  # a defect must not end the watch over every other run
                 structlog.get_logger().exception("host.keeper_fault")
-                time.sleep(0.2)
+                pause(0.2)
 
     def _round(self) -> None:
         """Sleep until something is due or has happened, and do it."""

@@ -21,6 +21,7 @@ from codex_self_iter import __version__
 from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
 from codex_self_iter.world.durable import encode_json, storage_error, storing, write_all
 from codex_self_iter.world.files import StateRoot, identity
+from codex_self_iter.world.pause import pause
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _lock_patiently(fd: int) -> bool:
     while not _try_lock(fd):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        pause(0.02)
     return True
 
 

@@ -29,6 +29,7 @@ from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSam
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world import cgroup, launcher, tree
 from codex_self_iter.world.keeper import Keeper
+from codex_self_iter.world.pause import pause
 from codex_self_iter.world.recovery import Trace, find_trace
 from codex_self_iter.world.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.watched import Latch, Watched, open_streams
@@ -299,7 +300,7 @@ def _lock(path: str) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < give_up:
-                time.sleep(0.002)
+                pause(0.002)
                 continue
             os.close(fd)
             holders = sorted(tree.lock_heirs(tree.scan(), path))
