@@ -253,6 +253,8 @@ class Loop:
             self._apply(settings)
         if self.ended is None:
             self.save_status()
+            if self.state.wait is not before.wait:
+                self.control.hint()  # it sleeps until the next look; the new wait may end sooner
         self.shared.on_round()
 
     def _say_state(self, state: LoopState) -> None:
