@@ -286,7 +286,9 @@ class Judge:
         simulation = self._simulation
         now = simulation.clock.awake()
         if now > self._since:
-            if not self._busy:
+            if self._busy:
+                self._seen.clear()
+            else:
                 self._judge(min(now, simulation.world.horizon) - self._since)
             self._since = now
         # An agent that is due this very moment has worked until now.
