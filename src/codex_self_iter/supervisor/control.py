@@ -120,7 +120,8 @@ class Control:
         """Seconds until the next look: at most `poll_sec`, less when a wait ends sooner."""
         loop = self.loop
         patience = loop.shared.poll_sec
-        if loop.state.wait is not None and not loop.state.paused:
+        # While something else holds the loop, the end of a wait changes nothing: looking for it would spin.
+        if loop.state.wait is not None and not loop.state.paused and not loop.state.blocked_by:
             patience = min(patience, max(0.01, waits.rest(loop.state.wait, loop.shared.moment())))
         return patience
 

@@ -267,6 +267,8 @@ class Loop:
         self._apply_when_due()
         if self.ended is None:
             self.save_status()
+            if self.state.wait is not before.wait:
+                self.control.hint()  # it sleeps until the next look; the new wait may end sooner
         self.shared.on_round()
 
     def _say_state(self, state: LoopState) -> None:
@@ -451,6 +453,7 @@ class Loop:
             run_directory=self.work.directory,
             wall_limit_sec=float(self.settings.command_timeout_sec),
             waiting_for=self.work.waiting_for(),
+            held_by=self._held_by(),
             recent=list(self.recent),
             state_mb=self.state_mb,
             free_mb=self.free_mb,
@@ -460,6 +463,11 @@ class Loop:
             pause_file=self.control.pause_path,
         )
         return view.status(self.state, facts, self.shared.moment())
+
+    def _held_by(self) -> str:
+        """Why what was decided cannot begin: its state could not be written. "" when something is on."""
+        held = self.has_pending and not self.work.under_way
+        return self.state.blocked_by.get("storage", "") if held else ""
 
 
 def _short(event: ev.Event) -> str:
