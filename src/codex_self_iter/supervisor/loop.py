@@ -7,6 +7,7 @@ upon), while events go on being decided, so that a STOP still works with a full 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -109,6 +110,10 @@ class Loop:
 
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect raises."""
+        with self._send, self._receive:
+            return await self._run()
+
+    async def _run(self) -> Ended:
         self.paths: ResolvedPaths = validate_workspace(self.settings)
         configured = self._configure(self.settings)
         self.agents, self.policy = configured.agents, configured.policy
@@ -234,8 +239,9 @@ class Loop:
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
-        """Queue an event; callable from any task of this event loop."""
-        self._send.send_nowait(event)
+        """Queue an event; callable from any task of this event loop. A loop that has ended hears nothing."""
+        with contextlib.suppress(anyio.ClosedResourceError):
+            self._send.send_nowait(event)
 
     # -- event -> decide -> persist -> act -----------------------------------------------------------------------
 
@@ -450,6 +456,7 @@ class Loop:
             free_mb=self.free_mb,
             warnings=self.warnings[-20:],
             stop_file=self.control.stop_path,
+            global_stop_file=self.control.global_stop_path,
             pause_file=self.control.pause_path,
         )
         return view.status(self.state, facts, self.shared.moment())

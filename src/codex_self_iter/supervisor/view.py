@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,17 @@ from codex_self_iter.core.state import LoopState
 __all__ = ["Facts", "status"]
 
 RECENT = 5
+SAMPLED = (
+    "age_sec",
+    "cpu_percent",
+    "cpu_sec",
+    "memory_mb",
+    "processes",
+    "last_output_at",
+    "idle_sec",
+    "output_bytes",
+)
+"""Of a run: null until the monitor has looked for the first time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,6 +53,7 @@ class Facts:
     free_mb: float = 0.0
     warnings: Sequence[str] = ()
     stop_file: str = ""
+    global_stop_file: str = ""
     pause_file: str = ""
 
 
@@ -62,7 +75,7 @@ def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
         "waiting_for": facts.waiting_for or None,
     }
     if sample is None:
-        return seen
+        return seen | dict.fromkeys(SAMPLED)
     if facts.wall_limit_sec:
         seen["deadline_at"] = iso(at.wall - sample.age_sec + facts.wall_limit_sec)
     return seen | {
@@ -99,7 +112,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
-        reason = f"paused by {facts.pause_file}"
+        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
     if state.state in (State.RUNNING, State.VERIFYING):
         if state.after_iteration is not None:
             reason += "; stops after this iteration"
@@ -165,6 +178,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "warnings": list(facts.warnings),
         "log": facts.log,
         "stop_file": facts.stop_file,
+        "global_stop_file": facts.global_stop_file,
         "pause_file": facts.pause_file,
         "exit": _exit(state, at),
     }

@@ -28,6 +28,7 @@ from codex_self_iter.world.holder import (
     read_info,
     try_lock,
 )
+from codex_self_iter.world.pause import pause
 
 __all__ = ["LOCK_FILE", "Holder", "SupervisorLock", "boot_id", "probe"]
 
@@ -41,7 +42,7 @@ def _lock_patiently(fd: int) -> bool:
     while not try_lock(fd):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        pause(0.02)
     return True
 
 
