@@ -381,7 +381,9 @@ class Loop:
         code = ExitCode.NEEDS_HUMAN if self._give_up_at is not None else command.code
         self.ended = Ended(int(code), command.state, command.reason)
         self.write_status()
-        self.log.info("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
+        # An end that needs a person is said even when only errors are.
+        say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
+        say("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
 
     # -- configuration -------------------------------------------------------------------------------------------
 
