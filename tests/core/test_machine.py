@@ -198,7 +198,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "resume": ev.Resume(),
         "steer": ev.Steer(),
         "steer now": ev.Steer(now=True),
-        "goal": ev.GoalSet("mine", GOAL),
+        "goal": ev.GoalSet("mine", (GOAL,)),
         "edited": ev.Edited("plan", 1, 0),
         "ticked in the run": ev.Edited("plan", 1, 1, ticks_only=True, in_run=True),
         "block plan": ev.Block("plan", "missing"),
@@ -913,9 +913,9 @@ def test_a_goal_of_a_person_wins_over_the_agents() -> None:
     )
     assert [line["goal_in"] for line in world.disk.journal] == ["", "mine"]
     assert world.disk.inbox == {}
-    state, commands = drive(waiting("no_change"), ev.GoalSet("mine", GOAL))
+    state, commands = drive(waiting("no_change"), ev.GoalSet("mine", (GOAL,)))
     assert kinds(commands) == ["Persist", "TakeMessages", "Prepare"]
-    again, _ = drive(state, ev.GoalSet("mine", GOAL))
+    again, _ = drive(state, ev.GoalSet("mine", (GOAL,)))
     assert (again.goal, len(again.events)) == ("mine", 1)
 
 
@@ -993,7 +993,8 @@ def test_a_crash_between_roles_goes_on_at_the_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trace", "expected"), [("none", ["Prepare"]), ("adopted", []), ("gone", ["Journal", "Prepare"])]
+    ("trace", "expected"),
+    [("none", ["Prepare"]), ("adopted", ["TakeMessages"]), ("gone", ["Journal", "Prepare"])],
 )
 def test_a_restart_finds_the_open_run(trace: str, expected: list[str]) -> None:
     state, commands = drive(running(), ev.Boot(trace))
