@@ -29,7 +29,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.program.harness import Workspace, wait_until  # noqa: E402
+from tests.program.harness import Workspace, wait_until
 
 VICTIMS = ("supervisor", "supervisor", "supervisor", "stopped", "group", "launcher", "recorder", "both")
 AIMS = ("", "", "runtime.json", "status.json", "logs/iterations.jsonl", "logs/runs", "prompts", "run.lock")
@@ -87,11 +87,15 @@ class Killing:
             if process.poll() is None:
                 self.await_moment(process, self.rng.choice(AIMS))
             else:
-                raise AssertionError(f"the supervisor ended when its {victim} was killed:\n{self.ws.log()[-3000:]}")
+                raise AssertionError(
+                    f"the supervisor ended when its {victim} was killed:\n{self.ws.log()[-3000:]}"
+                )
             self.kill(process, "supervisor")
         process.wait(20)
         if process.returncode != -signal.SIGKILL:
-            raise AssertionError(f"ended with {process.returncode} before it was killed:\n{self.ws.log()[-3000:]}")
+            raise AssertionError(
+                f"ended with {process.returncode} before it was killed:\n{self.ws.log()[-3000:]}"
+            )
         self.check_journal()
 
     def steer(self) -> None:
@@ -186,7 +190,10 @@ class Killing:
         process = self.ws.start(start_new_session=True)
         target = len(self.lines()) + 3
         inbox = self.ws.state / "inbox"
-        wait_until(lambda: len(self.lines()) >= target or process.poll() is not None, f"more iterations:\n{self.ws.log()[-3000:]}")
+        wait_until(
+            lambda: len(self.lines()) >= target or process.poll() is not None,
+            f"more iterations:\n{self.ws.log()[-3000:]}",
+        )
         wait_until(lambda: not list(inbox.glob("*.md")), "an empty inbox")
         assert self.ws.cli("stop", "--after-iteration").returncode == 0
         assert self.ws.ended(process) == 0, self.ws.log()[-3000:]
@@ -224,7 +231,9 @@ class Killing:
 
 def main() -> int:
     """Parse flags, run, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--on-orphan", choices=("adopt", "kill"), default="adopt")

@@ -27,6 +27,7 @@ import structlog
 
 from codex_self_iter.core.model import EndCause
 from codex_self_iter.world import cgroup, launcher, tree
+from codex_self_iter.world.pause import pause
 from codex_self_iter.world.watched import NEVER, Watched, read_report, run_outcome
 
 __all__ = ["Keeper"]
@@ -56,9 +57,10 @@ class Keeper:
 
     def add(self, run: Watched) -> None:
         """Watch a run until its end. Thread-safe."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
-            self._thread.start()
+        with self._gate:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
+                self._thread.start()
         self._call(lambda: self._admit(run))
 
     def stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
@@ -92,7 +94,7 @@ class Keeper:
                 self._round()
             except Exception:  # a defect must not end the watch over every other run
                 structlog.get_logger().exception("host.keeper_fault")
-                time.sleep(0.2)
+                pause(0.2)
 
     def _round(self) -> None:
         """Sleep until something is due or has happened, and do it."""
@@ -265,7 +267,7 @@ class Keeper:
         """Compact the output, say how it ended, forget the run."""
         run.report = run.report or read_report(run.spec)
         if run.cgroup_directory:
-            swept += cgroup.end(run.cgroup_directory)
+            swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
         for stream in run.streams:
             try:
                 stream.finish()

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.model import RunIdentity
 from codex_self_iter.world import launcher, tree
+from codex_self_iter.world.pause import ended_within
 
 __all__ = ["SpawnError", "Spawned", "Spawner", "recorder_name"]
 
@@ -123,9 +124,7 @@ class Spawner:
         if sock is not None:
             sock.close()
         if process is not None:
-            try:
-                process.wait(2)
-            except subprocess.TimeoutExpired:
+            if not ended_within(process, 2.0):
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             tree.children.forget(process.pid)

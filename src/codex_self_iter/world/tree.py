@@ -19,6 +19,7 @@ from typing import NamedTuple
 import psutil
 
 from codex_self_iter.world import launcher
+from codex_self_iter.world.pause import pause
 
 __all__ = [
     "MARKER",
@@ -326,7 +327,7 @@ class Children:
                 if (status := self.reap(proc.pid)) is not None:
                     ended[proc.pid, proc.start] = status
             quiet = 0 if found else quiet + 1
-            time.sleep(0.0005 if found else 0.002)
+            pause(0.0005 if found else 0.002)
         return ended
 
     def reap(self, pid: int) -> int | None:
@@ -361,7 +362,7 @@ def exterminate(
         (pid, start) -> wait status (None when it was not our child) of every process ended, and how many are left.
     """
     ended: dict[tuple[int, int], int | None] = {}
-    give_up, pause, quiet = time.monotonic() + limit_sec, 0.001, 0
+    give_up, delay, quiet = time.monotonic() + limit_sec, 0.001, 0
     while True:
         fresh = children.end_strangers(give_up) if adopted else {}
         ended |= fresh
@@ -380,5 +381,5 @@ def exterminate(
         quiet = 0 if living or fresh else quiet + 1
         if quiet == 2 or time.monotonic() > give_up:  # one look may miss what forks a successor and ends
             return ended, len(living)
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+        pause(delay)
+        delay = min(delay * 2, 0.05)
