@@ -286,7 +286,9 @@ def test_stop_after_the_iteration_lets_all_its_roles_run() -> None:
     assert (state.state, state.iteration) == (State.STOPPED, 1)
 
 
-@pytest.mark.parametrize("hold", [ev.Block("disk", "full"), ev.Pause("p"), ev.Block("plan", "gone")])
+@pytest.mark.parametrize(
+    "hold", [ev.Block("disk", "full"), ev.Pause("p", now=True), ev.Block("plan", "gone")]
+)
 def test_stop_after_the_iteration_does_not_wait_for_a_hold(hold: ev.Event) -> None:
     state, _ = drive(
         between_roles(), ev.Stop("enough", after_iteration=True), hold, ev.Prepared(), rules=ROLES
@@ -863,6 +865,16 @@ def test_pause_now_while_inputs_are_read_does_not_stick() -> None:
     assert state.state is State.PAUSED
     state, commands = drive(state, ev.Resume(), ev.Prepared(), rules=ROLES)
     assert "StartRun" in kinds(commands)
+
+
+def test_pause_now_that_comes_as_the_gates_end_is_not_lost() -> None:
+    state = running_planner()
+    state, _ = drive(state, ended(state, plan()), ev.Prepared(), rules=ROLES)
+    state, _ = drive(
+        state, ended(state, claim()), ev.Pause("p", now=True), ev.GatesEnded(passing()), rules=ROLES
+    )
+    assert state.state is State.PAUSED
+    assert not state.preparing
 
 
 def test_a_pause_lets_the_running_iteration_end() -> None:
