@@ -252,7 +252,7 @@ class Loop:
         state, commands = decide(before, event, self.policy, at)
         if self.shared.debug:
             self.log.debug(
-                "decided",
+                "loop.decided",
                 event_type=type(event).__name__,
                 inputs=_short(event),
                 state=f"{before.state} -> {state.state}",
@@ -352,7 +352,7 @@ class Loop:
             self.log.info(command.event, **command.fields)
         elif isinstance(command, Notify):
             if command.event in ("blocked", "budget"):
-                self.log.warning("notify", about=command.event, text=command.text)
+                self.log.warning("loop.notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
     def _drop_pending_starts(self) -> None:
