@@ -5,6 +5,7 @@ Each test has the state directory on a small tmpfs in a mount namespace of its o
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -108,7 +109,7 @@ def goes_on(disk: SmallDisk, process: subprocess.Popen[bytes], before: int) -> N
     numbers = disk.numbers()
     assert numbers == list(range(1, len(numbers) + 1))
     lines = disk.journal()
-    for before_line, line in zip(lines, lines[1:], strict=False):
+    for before_line, line in itertools.pairwise(lines):
         assert line["goal_in"] == before_line["next_goal"]
     assert "Traceback" not in disk.log()
     assert not (disk.control / "overlaps.log").exists()
