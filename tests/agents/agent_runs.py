@@ -204,7 +204,9 @@ def codex_config(program: str, scene: Scene, url: str, **more: Any) -> AgentConf
         'model_provider = "local"\nmodel = "gpt-5.5"\ncheck_for_update_on_startup = false\n'
         "[analytics]\nenabled = false\n"
         f'[model_providers.local]\nname = "local"\nbase_url = "{url}/v1"\nwire_api = "responses"\n'
-        'env_key = "LOCAL_API_KEY"\nrequest_max_retries = 0\nstream_max_retries = 0\n',
+        'env_key = "LOCAL_API_KEY"\nrequest_max_retries = 0\nstream_max_retries = 0\n'
+        # A killed sandbox leaves its empty mount points in every directory that it makes writable.
+        "[sandbox_workspace_write]\nexclude_slash_tmp = true\n",
         encoding="utf-8",
     )
     scene.environment["LOCAL_API_KEY"] = "local-key"
@@ -217,6 +219,7 @@ def claude_config(program: str, scene: Scene, url: str, **more: Any) -> AgentCon
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": "local-key",
         "CLAUDE_CODE_MAX_RETRIES": "1",
+        "CLAUDE_CODE_TMPDIR": str(scene.base / "tmp"),
     }
     return AgentConfig("claude", binary=program, **more)
 

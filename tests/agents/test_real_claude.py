@@ -91,6 +91,8 @@ def test_an_unknown_session_asks_for_a_fresh_one(scene, serve):
         (fault("server_error"), FailureClass.OVERLOAD),
         (fault("overloaded"), FailureClass.OVERLOAD),
         (fault("reset"), FailureClass.NETWORK),
+        (fault("drop"), FailureClass.NETWORK),
+        (fault("garbage"), FailureClass.NETWORK),
     ],
     ids=lambda value: getattr(value, "fault", str(value)),
 )
@@ -101,6 +103,25 @@ def test_each_fault_has_its_class(scene, serve, step, kind):
     assert report.failure is not None
     assert (report.failure.kind, report.answer) == (kind, "")
     assert report.failure.message
+
+
+def test_a_slow_answer_is_an_answer(scene, serve):
+    _, claude = serve(fault("drip", seconds=1.5, text="slow but fine"))
+    report, _ = go(claude, scene.request())
+    assert (report.failure, report.answer) == (None, "slow but fine")
+
+
+@pytest.mark.parametrize("name", ["silent", "stall"])
+def test_a_model_that_never_answers_is_the_networks_fault(scene, serve, name):
+    server, claude = serve(fault(name))
+    report, _ = go(
+        claude,
+        scene.request(),
+        end_when=lambda: bool(server.main_asks) and "init" in scene.stdout(),
+        cause=EndCause.IDLE_TIMEOUT,
+    )
+    assert report.failure is not None
+    assert report.failure.kind is FailureClass.NETWORK
 
 
 def test_a_retrying_run_that_times_out_is_not_the_agents_fault(scene, serve):

@@ -185,6 +185,33 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         assert HEAVY.isdisjoint(modules)
 
 
+def test_status_imports_next_to_nothing(command) -> None:
+    """Each of these costs a start of `status` some per cent, and came in unnoticed once."""
+    command.write_status()
+    dear = {
+        "bz2", "contextlib", "dataclasses", "datetime", "hashlib", "lzma", "pathlib", "platform", "random",
+        "shutil", "subprocess", "tempfile", "threading", "tomllib", "typing",
+    }  # fmt: skip
+    script = (
+        "import sys, json, time; began = time.perf_counter()\n"
+        "from codex_self_iter.cli import main\n"
+        "code = main(['status'])\n"
+        "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
+    )
+    # -S: what a site's own .pth files import is not ours
+    environment = command.env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], cwd=command.workspace, env=environment,
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    code, seconds, modules = json.loads(done.stderr)
+    print(f"status: {seconds * 1000:.0f} ms after the interpreter's start, {len(modules)} modules")
+    assert code == 0
+    assert dear.isdisjoint(modules)
+    ours = {name for name in modules if name.startswith("codex_self_iter.cli.")}
+    assert ours == {f"codex_self_iter.cli.{name}" for name in ("common", "status", "status_view", "terminal")}
+
+
 def test_the_import_budget_would_notice(command) -> None:
     """Negative control: the same look at a process that did import something heavy."""
     script = "import json, sys, anyio; print(json.dumps(sorted(sys.modules)))"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
+import psutil
+
 from tests.program.harness import Workspace, wait_until
 
 WORK: dict[str, Any] = {"append": {"work.txt": "x\n"}}
@@ -44,3 +46,8 @@ def reach(ws: Workspace, phase: str, *then: dict[str, Any]) -> subprocess.Popen[
 def wait_log(ws: Workspace, text: str) -> None:
     """Wait until the supervisors have logged `text`."""
     wait_until(lambda: text in ws.log(), f"{text!r} in the log:\n{ws.log()[-3000:]}")
+
+
+def agents_alive(ws: Workspace) -> list[int]:
+    """Pids of agent runs that still live; the supervisor may go on."""
+    return [pid for word, pid, _ in ws.runs() if word == "start" and psutil.pid_exists(pid)]

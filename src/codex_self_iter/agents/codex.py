@@ -191,10 +191,11 @@ def git_directories(workspace: str) -> list[str]:
     directory = os.path.realpath(workspace)
     while True:
         marker = os.path.join(directory, ".git")
-        if os.path.isdir(marker):
+        # A sandbox that was killed leaves an empty `.git` behind, in the temporary directory too.
+        if os.path.isfile(os.path.join(marker, "HEAD")):
             return [marker]
-        if os.path.isfile(marker):
-            return _linked(marker)
+        if os.path.isfile(marker) and (linked := _linked(marker)):
+            return linked
         parent = os.path.dirname(directory)
         if parent == directory:
             return []
@@ -202,8 +203,9 @@ def git_directories(workspace: str) -> list[str]:
 
 
 def _linked(marker: str) -> list[str]:
-    own = _first_line(marker).removeprefix("gitdir:").strip()
-    if not own:
+    line = _first_line(marker)
+    own = line.removeprefix("gitdir:").strip()
+    if own == line:
         return []
     own = os.path.normpath(os.path.join(os.path.dirname(marker), own))
     common = _first_line(os.path.join(own, "commondir"))

@@ -10,11 +10,14 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn, TextIO
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn, TextIO
 
 __all__ = ["COMMANDS", "HIDDEN", "build_parser", "main", "split_command"]
 
@@ -49,6 +52,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        """With a known width: else argparse imports all of `shutil` for every command, to ask for it."""
+        return argparse.HelpFormatter(self.prog, width=_columns() - 2)
+
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
         raise UsageError(f"{message}{self._suggestion(message)}\nSee: {self.prog} --help")
@@ -63,6 +70,14 @@ class Parser(argparse.ArgumentParser):
             near = nearest(word.partition("=")[0], known) if word.startswith("-") else ""
             hints += [f"{near} for {word.partition('=')[0]}"] if near else []
         return f" (did you mean {', '.join(hints)}?)" if hints else ""
+
+
+def _columns() -> int:
+    given = os.environ.get("COLUMNS", "")
+    try:
+        return int(given) if given.isdigit() and int(given) else os.get_terminal_size(1).columns
+    except OSError:
+        return 80
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

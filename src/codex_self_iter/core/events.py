@@ -142,9 +142,13 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Steer:
-    """A message has arrived in the inbox; with `now`, the running run is ended for it."""
+    """A message has arrived in the inbox; with `now`, the running run is ended for it.
+
+    `names`: the messages that are in such a hurry. A run that was given them already is not ended.
+    """
 
     now: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -141,8 +141,9 @@ def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
 
 
 def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """HOLDS but for the first."""
-    if state.paused:
+    """HOLDS but for the first. A pause lets the other roles' runs of a running iteration come first."""
+    in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
+    if state.paused and not in_iteration:
         return enter(state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at), ()
     if "plan" in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by["plan"], at), ()
@@ -311,7 +312,7 @@ def _with_open(state: LoopState, **changes: Any) -> LoopState:
 
 
 def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment) -> Decision:
-    if state.open is None or state.open.step is not Step.VERIFY:
+    if state.open is None or state.open.step is not Step.VERIFY or _parked(state):
         return state, ()
     if event.aborted:
         if state.ending is not None and state.ending.kind == "steer":
@@ -479,6 +480,9 @@ def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Deci
 
 
 def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decision:
+    given = {message.name for message in state.open.messages} if state.open else set()
+    if event.now and event.names and given.issuperset(event.names):
+        return state, ()
     if event.now and state.ending is None and _can_be_ended(state) and not _parked(state):
         reason = "steer --now: the next iteration starts with the message"
         return dataclasses.replace(state, ending=Ending("steer", reason)), (Abort(reason),)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,8 @@ class Control:
         """Seconds until the next look: at most `poll_sec`, less when a wait ends sooner."""
         loop = self.loop
         patience = loop.shared.poll_sec
-        if loop.state.wait is not None and not loop.state.paused:
+        # While something else holds the loop, the end of a wait changes nothing: looking for it would spin.
+        if loop.state.wait is not None and not loop.state.paused and not loop.state.blocked_by:
             patience = min(patience, max(0.01, waits.rest(loop.state.wait, loop.shared.moment())))
         return patience
 
@@ -145,6 +147,13 @@ class Control:
         self._look_start(now)
         self._look_wait()
         self.loop.heartbeat()
+
+    def look_requests(self) -> None:
+        """What was asked for before a run starts is decided before it does."""
+        self._look_stop()
+        self._look_pause()
+        with contextlib.suppress(StorageError):
+            self._look_goal()
 
     def _look_stop(self) -> None:
         request = self.stop_request()
@@ -187,9 +196,10 @@ class Control:
         if fresh:
             loop.log.info("inbox.message", names=sorted(fresh))
         # One that came while the inputs were being read was too early to end the run that started without it.
-        urgent = any(map(files.is_now, waiting))
-        if fresh or (urgent and loop.state.state in (State.RUNNING, State.VERIFYING)):
-            loop.post(ev.Steer(now=urgent))
+        urgent = tuple(sorted(filter(files.is_now, waiting)))
+        working = opened is not None and (opened.run is not None or loop.state.state is State.VERIFYING)
+        if fresh or (urgent and working):
+            loop.post(ev.Steer(bool(urgent), urgent))
 
     def _look_goal(self) -> None:
         """Post a new goal once; its file is put aside when the goal is kept. Raises StorageError."""
@@ -213,10 +223,16 @@ class Control:
         loop = self.loop
         in_run = loop.state.open is not None and loop.state.open.run is not None
         for document in (loop.plan, loop.task):
-            edit = document.poll(now)
-            if edit is not None:
-                loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
+            self.look_document(document, now, in_run=in_run)
         self.look_problem(loop.plan, loop.task)
+
+    def look_document(self, document: Document, now: float, *, in_run: bool) -> None:
+        """Look at plan or task and post its edit. `in_run`: while an agent is working, or has just ended."""
+        edit = document.poll(now)
+        if edit is not None:
+            self.loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
+        if edit is not None and not in_run:
+            self.loop.work.tree.look_again()
 
     def look_problem(self, *documents: Document) -> None:
         """Hold the loop while a document cannot be used."""

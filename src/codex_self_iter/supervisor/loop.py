@@ -7,6 +7,7 @@ upon), while events go on being decided, so that a STOP still works with a full 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -110,6 +111,10 @@ class Loop:
 
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect raises."""
+        with self._send, self._receive:
+            return await self._run()
+
+    async def _run(self) -> Ended:
         self.paths: ResolvedPaths = validate_workspace(self.settings)
         configured = self._configure(self.settings)
         self.agents, self.policy = configured.agents, configured.policy
@@ -235,8 +240,9 @@ class Loop:
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
-        """Queue an event; callable from any task of this event loop."""
-        self._send.send_nowait(event)
+        """Queue an event; callable from any task of this event loop. A loop that has ended hears nothing."""
+        with contextlib.suppress(anyio.ClosedResourceError):
+            self._send.send_nowait(event)
 
     # -- event -> decide -> persist -> act -----------------------------------------------------------------------
 
@@ -247,7 +253,7 @@ class Loop:
         state, commands = decide(before, event, self.policy, at)
         if self.shared.debug:
             self.log.debug(
-                "decided",
+                "loop.decided",
                 event_type=type(event).__name__,
                 inputs=_short(event),
                 state=f"{before.state} -> {state.state}",
@@ -269,6 +275,8 @@ class Loop:
         self._apply_when_due()
         if self.ended is None:
             self.save_status()
+            if self.state.wait is not before.wait:
+                self.control.hint()  # it sleeps until the next look; the new wait may end sooner
         self.shared.on_round()
 
     def _say_state(self, state: LoopState) -> None:
@@ -356,7 +364,7 @@ class Loop:
             self.log.info(command.event, **command.fields)
         elif isinstance(command, Notify):
             if command.event in ("blocked", "budget"):
-                self.log.warning("notify", about=command.event, text=command.text)
+                self.log.warning("loop.notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
     def _call_off(self) -> None:
@@ -460,14 +468,21 @@ class Loop:
             run_directory=self.work.directory,
             wall_limit_sec=float(self.settings.command_timeout_sec),
             waiting_for=self.work.waiting_for(),
+            held_by=self._held_by(),
             recent=list(self.recent),
             state_mb=self.state_mb,
             free_mb=self.free_mb,
             warnings=self.warnings[-20:],
             stop_file=self.control.stop_path,
+            global_stop_file=self.control.global_stop_path,
             pause_file=self.control.pause_path,
         )
         return view.status(self.state, facts, self.shared.moment())
+
+    def _held_by(self) -> str:
+        """Why what was decided cannot begin: its state could not be written. "" when something is on."""
+        held = self.has_pending and not self.work.under_way
+        return self.state.blocked_by.get("storage", "") if held else ""
 
 
 def _short(event: ev.Event) -> str:

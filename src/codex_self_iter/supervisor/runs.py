@@ -51,6 +51,7 @@ async def prepare(work: Work, role: Role) -> None:  # noqa: ARG001 - the inputs 
     loop.control.look_problem(loop.plan, loop.task)
     before = await work.tree.before()
     gate_files = await work.tree.gate_files()
+    loop.control.look_requests()
     messages: tuple[Message, ...] = ()
     try:
         messages = tuple(Message(message.name, message.text) for message in loop.inbox.messages())
@@ -66,9 +67,7 @@ async def _settle(work: Work, *, in_run: bool) -> None:
     give_up = clock.monotonic() + SETTLE_PATIENCE_SEC
     while True:
         for document in (loop.plan, loop.task):
-            edit = document.poll(clock.monotonic())
-            if edit is not None:
-                loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
+            loop.control.look_document(document, clock.monotonic(), in_run=in_run)
         arriving = not in_run and loop.inbox.arriving(clock.wall())
         if not (loop.plan.settling or loop.task.settling or arriving) or clock.monotonic() >= give_up:
             return

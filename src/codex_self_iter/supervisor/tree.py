@@ -66,6 +66,10 @@ class Tree:
         self._before = self._after
         return self._before
 
+    def look_again(self) -> None:
+        """Somebody else has just edited: the last look is no longer the present, however young it is."""
+        self._after_at = float("-inf")
+
     def _note_foreign(self, looked: Snapshot) -> bool:
         """Say that somebody else edited between two runs. True also when nothing is known of the time before."""
         if self._after is None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter import __version__
+from codex_self_iter.core import waits
 from codex_self_iter.core.events import Moment
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
 from codex_self_iter.core.plan import plan_progress
-from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.state import LoopState, Wait
 
 __all__ = ["Facts", "status"]
 
 RECENT = 5
+SAMPLED = (
+    "age_sec",
+    "cpu_percent",
+    "cpu_sec",
+    "memory_mb",
+    "processes",
+    "last_output_at",
+    "idle_sec",
+    "output_bytes",
+)
+"""Of a run: null until the monitor has looked for the first time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,11 +49,13 @@ class Facts:
     run_directory: str = ""
     wall_limit_sec: float = 0.0
     waiting_for: str = ""
+    held_by: str = ""
     recent: Sequence[Mapping[str, Any]] = ()
     state_mb: float = 0.0
     free_mb: float = 0.0
     warnings: Sequence[str] = ()
     stop_file: str = ""
+    global_stop_file: str = ""
     pause_file: str = ""
 
 
@@ -62,7 +77,7 @@ def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
         "waiting_for": facts.waiting_for or None,
     }
     if sample is None:
-        return seen
+        return seen | dict.fromkeys(SAMPLED)
     if facts.wall_limit_sec:
         seen["deadline_at"] = iso(at.wall - sample.age_sec + facts.wall_limit_sec)
     return seen | {
@@ -99,7 +114,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
-        reason = f"paused by {facts.pause_file}"
+        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
     if state.state in (State.RUNNING, State.VERIFYING):
         if state.after_iteration is not None:
             reason += "; stops after this iteration"
@@ -125,10 +140,10 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "name": facts.name,
         "workspace": facts.workspace,
         "state_dir": facts.state_dir,
-        "state": state.state.value,
+        "state": State.BLOCKED.value if facts.held_by else state.state.value,
         "since": iso(state.since),
-        "until": iso(wait.until) if wait else None,
-        "reason": _reason(state, facts),
+        "until": iso(_until(wait, at)) if wait else None,
+        "reason": facts.held_by or _reason(state, facts),
         "updated_at": iso(at.wall),
         "started_at": iso(facts.started_at),
         "iteration": state.iteration,
@@ -138,7 +153,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "run": _run(state, facts, at),
         "wait": {
             "kind": wait.kind,
-            "until": iso(wait.until),
+            "until": iso(_until(wait, at)),
             "length_sec": round(wait.length, 3),
             "reason": wait.reason,
         }
@@ -165,9 +180,16 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "warnings": list(facts.warnings),
         "log": facts.log,
         "stop_file": facts.stop_file,
+        "global_stop_file": facts.global_stop_file,
         "pause_file": facts.pause_file,
         "exit": _exit(state, at),
     }
+
+
+def _until(wait: Wait, at: Moment) -> float:
+    """The end of a wait by the wall clock as it goes now: somebody may have set it since the wait began."""
+    now = at.wall + waits.rest(wait, at)
+    return wait.until if abs(now - wait.until) < 1.0 else now
 
 
 def _same_goal(goals: Sequence[str]) -> int:

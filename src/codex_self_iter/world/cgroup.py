@@ -63,14 +63,16 @@ def _populated(directory: str) -> bool:
         return False
 
 
-def end(directory: str, *, limit_sec: float = 2.0) -> int:
-    """Kill everything in a run's cgroup and remove it. Blocking, bounded. Returns how many processes were in
-    it."""
+def end(directory: str, *, recorder: int = 0, limit_sec: float = 2.0) -> int:
+    """Kill everything in a run's cgroup and remove it. Blocking, bounded.
+
+    Returns how many processes were in it, not counting the `recorder`, which may just be exiting.
+    """
     found = 0
     if _populated(directory):
         with contextlib.suppress(OSError):
             with open(f"{directory}/cgroup.procs") as file:
-                found = len(file.read().split())
+                found = sum(int(pid) != recorder for pid in file.read().split())
             with open(f"{directory}/cgroup.kill", "w") as file:
                 file.write("1")
     give_up = time.monotonic() + limit_sec

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import stat
 import threading
 
@@ -192,7 +191,7 @@ class StateRoot:
                 return ""
 
     def _displace(self, fd: int, leaf: str, name: str, why: str) -> str:
-        target = f"{name.replace('/', '_')}.{stamp()}-{random.randrange(16**4):04x}"
+        target = f"{name.replace('/', '_')}.{stamp()}-{os.urandom(2).hex()}"
         source, source_fd = leaf, fd
         if name == QUARANTINE:  # the quarantine itself is foreign: out of the way first
             os.rename(leaf, target, src_dir_fd=fd, dst_dir_fd=self.fd)

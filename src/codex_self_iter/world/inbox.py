@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import re
 import stat
 
@@ -173,7 +172,7 @@ def _write(state_dir: str, name: str, text: str) -> str:
         with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
             if root.look(".gitignore") is None:
                 root.replace(".gitignore", b"*\n", durable=False)
-            temporary = f".{leaf}.{os.getpid()}-{random.randrange(16**8):08x}"
+            temporary = f".{leaf}.{os.getpid()}-{os.urandom(4).hex()}"
             opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
             try:
                 os.fchmod(opened, 0o600)
@@ -193,7 +192,7 @@ def _write(state_dir: str, name: str, text: str) -> str:
 
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
     """Put a message into the inbox; returns its path. Creates the state directory if need be. Raises StorageError."""
-    name = f"{stamp()}-{random.randrange(16**6):06x}{'.now' if now else ''}.md"
+    name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
     return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
 
 

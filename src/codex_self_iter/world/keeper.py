@@ -57,9 +57,10 @@ class Keeper:
 
     def add(self, run: Watched) -> None:
         """Watch a run until its end. Thread-safe."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
-            self._thread.start()
+        with self._gate:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
+                self._thread.start()
         self._call(lambda: self._admit(run))
 
     def stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
@@ -266,7 +267,7 @@ class Keeper:
         """Compact the output, say how it ended, forget the run."""
         run.report = run.report or read_report(run.spec)
         if run.cgroup_directory:
-            swept += cgroup.end(run.cgroup_directory)
+            swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
         for stream in run.streams:
             try:
                 stream.finish()

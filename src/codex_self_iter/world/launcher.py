@@ -56,6 +56,9 @@ POLITE_SEC = 0.5
 GIVE_UP_SEC = 5.0
 """How long a process may take to die of KILL before the recorder gives up on it (uninterruptible sleep)."""
 
+UNKNOWN = -1
+"""`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
+
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
 
 
@@ -217,12 +220,11 @@ class Recorder:
             return
         self.watch()
         self.ended = time.time(), time.monotonic()
-        report = self.report(0, 0)
-        write_private(self.request["directory"] + "/exit.json", report)
-        swept, left = self.sweep()
-        if swept or left:
-            report = self.report(swept, left)
-            write_private(self.request["directory"] + "/exit.json", report)
+        path = self.request["directory"] + "/exit.json"
+        if self.reap():  # the status must not be lost with a recorder that is killed while it sweeps
+            write_private(path, self.report(0, UNKNOWN))
+        report = self.report(*self.sweep())
+        write_private(path, report)
         os.close(self.lock)  # before the report: whoever hears it may start the next run at once
         self.tell({"event": "end"} | report)
 

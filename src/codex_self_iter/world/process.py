@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -112,6 +113,8 @@ class Host:
         self._boot_id = tree.boot_id()
         self._cgroup = cgroup.delegated()
         self._runs: set[Run] = set()
+        self._runs_lock = threading.Lock()
+        self._starting = 0
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -136,7 +139,13 @@ class Host:
         returns at once with cause SPAWN_FAILED. Raises StorageError when the run's directory, output files or
         lock cannot be made.
         """
-        return await anyio.to_thread.run_sync(self._start, spec, limiter=self._threads)
+        if self._closed:
+            raise RuntimeError("the process host is closed")
+        self._starting += 1
+        try:
+            return await anyio.to_thread.run_sync(self._start, spec, limiter=self._threads)
+        finally:
+            self._starting -= 1
 
     async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
         """Find what an earlier supervisor left of this run; see ports.ProcessHost."""
@@ -157,6 +166,8 @@ class Host:
             return
         self._closed = True
         with anyio.CancelScope(shield=True):
+            while self._starting:  # noqa: ASYNC110 - a spawn takes milliseconds, and is bounded
+                await anyio.sleep(0.005)
             async with anyio.create_task_group() as group:
                 for run in self._living():
                     group.start_soon(run.end)
@@ -169,12 +180,11 @@ class Host:
             launcher.child_subreaper(False)
 
     def _living(self) -> list[Run]:
-        self._runs = {run for run in self._runs if run.outcome is None}
-        return list(self._runs)
+        with self._runs_lock:
+            self._runs = {run for run in self._runs if run.outcome is None}
+            return list(self._runs)
 
     def _start(self, spec: RunSpec) -> Run:
-        if self._closed:
-            raise RuntimeError("the process host is closed")
         fds: list[int] = []
         try:
             spawned, directory = self._spawn(spec, fds)
@@ -227,8 +237,8 @@ class Host:
     def _watch(self, watched: Watched) -> Run:
         run = Run(watched.spec, watched.identity, self._keeper, watched)
         self._keeper.add(watched)
-        self._living()
-        self._runs.add(run)
+        with self._runs_lock:
+            self._runs = {other for other in self._runs if other.outcome is None} | {run}
         return run
 
     def _adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
