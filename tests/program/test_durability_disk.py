@@ -5,6 +5,7 @@ Each test has the state directory on a small tmpfs in a mount namespace of its o
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -108,13 +109,17 @@ def goes_on(disk: SmallDisk, process: subprocess.Popen[bytes], before: int) -> N
     numbers = disk.numbers()
     assert numbers == list(range(1, len(numbers) + 1))
     lines = disk.journal()
-    for before_line, line in zip(lines, lines[1:], strict=False):
+    for before_line, line in itertools.pairwise(lines):
         assert line["goal_in"] == before_line["next_goal"]
     assert "Traceback" not in disk.log()
     assert not (disk.control / "overlaps.log").exists()
 
 
-@pytest.mark.parametrize("leave", [0, 8192, 40960], ids=lambda room: f"{room} bytes left")
+@pytest.mark.parametrize(
+    "leave",
+    [0, *(pytest.param(room, marks=pytest.mark.slow) for room in (8192, 40960))],
+    ids=lambda room: f"{room} bytes left",
+)
 def test_a_full_disk_stops_the_work_but_not_the_supervisor(disk: SmallDisk, leave: int) -> None:
     process = disk.begin()
     disk.wait_runs(2)
@@ -129,7 +134,9 @@ def test_a_full_disk_stops_the_work_but_not_the_supervisor(disk: SmallDisk, leav
     goes_on(disk, process, count)
 
 
-@pytest.mark.parametrize("in_run", [True, False], ids=["in a run", "between runs"])
+@pytest.mark.parametrize(
+    "in_run", [pytest.param(True, marks=pytest.mark.slow), False], ids=["in a run", "between runs"]
+)
 def test_a_stop_works_on_a_full_disk(disk: SmallDisk, in_run: bool) -> None:
     disk.script(SHORT, {**SHORT, "sleep": 60, "until": "go"})
     process = disk.begin()
@@ -143,6 +150,7 @@ def test_a_stop_works_on_a_full_disk(disk: SmallDisk, in_run: bool) -> None:
     assert "Traceback" not in disk.log()
     (disk.path / ".codex-stop").unlink()
     disk.drain()
+    (disk.control / "go").touch()
     count = disk.started()
     goes_on(disk, disk.begin(), count)
 
@@ -181,6 +189,7 @@ def test_below_the_floor_no_run_starts_and_status_says_why(tmp_path: Path) -> No
         disk.close()
 
 
+@pytest.mark.slow
 def test_a_start_below_the_floor_waits_for_room(tmp_path: Path) -> None:
     disk = SmallDisk(tmp_path, "16m")
     try:

@@ -288,6 +288,10 @@ def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
 def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> Decision:
     if state.open is None or state.open.run is None or state.open.run.run_id != event.run_id:
         return state, (Log("run.unknown", {"run_id": event.run_id}),)
+    if event.not_started:
+        # Whatever was asked for meanwhile counts; nothing was run, so there is nothing to judge.
+        state, commands = _after_end(_with_open(state, run=None), policy, at)
+        return state, (Persist(), *commands)
     state, extra = iteration.account_run(state, event, policy, at)
     state, judged = iteration.judge_run(state, event, policy)
     opened = state.open

@@ -25,6 +25,10 @@ __all__ = ["Control"]
 
 HEAL_SEC = 1.0
 DISK_SEC = 5.0
+START_SEC, START_MAX_SEC = 1.0, 30.0
+"""Shortest and longest pause before a run whose files could not be written is tried again."""
+TRIAL_BYTES = 256 * 1024
+"""Room for prompt, snapshot and the first output: less of it is a full disk."""
 AFTER_ITERATION = "after-iteration"
 NOW = "now"
 
@@ -51,6 +55,8 @@ class Control:
         self._goal: str | None = None
         self._healed = self._disk = float("-inf")
         self._plan_problem = ""
+        self._start_problem = ""
+        self._start_failures, self._start_at = 0, 0.0
 
     # -- one-off looks -------------------------------------------------------------------------------------------
 
@@ -138,6 +144,7 @@ class Control:
         if now - self._disk >= DISK_SEC:
             self._disk = now
             self.look_disk()
+        self._look_start(now)
         self._look_wait()
         self.loop.heartbeat()
 
@@ -251,6 +258,32 @@ class Control:
                 loop.post(ev.Block("disk", text))
         elif "disk" in loop.state.blocked_by:
             loop.post(ev.Unblock("disk"))
+
+    def hold_start(self, reason: str) -> None:
+        """A run's files cannot be written: start nothing until a trial shows that they can."""
+        if reason != self._start_problem:
+            self.loop.log.error("run.cannot_start", error=reason)
+        self._start_problem = reason
+        self._start_failures += 1
+        pause = min(START_SEC * 2.0 ** (self._start_failures - 1), START_MAX_SEC)
+        self._start_at = self.loop.shared.clock.monotonic() + pause
+        self.loop.post(ev.Block("start", f"cannot start a run: {reason}"))
+
+    def _look_start(self, now: float) -> None:
+        loop = self.loop
+        if "start" not in loop.state.blocked_by:
+            if loop.work.handle is not None:
+                self._start_failures, self._start_problem = 0, ""
+            return
+        if now < self._start_at:
+            return
+        try:
+            loop.store.try_room(TRIAL_BYTES)
+        except StorageError as error:
+            loop.log.debug("run.cannot_start_yet", error=str(error))
+            self._start_at = now + START_SEC
+            return
+        loop.post(ev.Unblock("start"))
 
     def _look_wait(self) -> None:
         loop = self.loop

@@ -101,6 +101,7 @@ class Loop:
         self._saving = anyio.Lock()
         self._send, self._receive = anyio.create_memory_object_stream[ev.Event](math.inf)
         self._give_up_at: float | None = None
+        self._lost = False
         self._status_at = 0.0
         self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
@@ -260,7 +261,14 @@ class Loop:
             )
         self._count_time(before.state)
         self.state = state
-        self._pending.extend((command, state) for command in commands)
+        for command in commands:
+            if isinstance(
+                command, Abort
+            ):  # depends on nothing that is written: it must not wait for the disk
+                self._call_off()
+                self.work.abort(command.reason)
+            else:
+                self._pending.append((command, state))
         await self.flush()
         if self.ended is None and (before.state is not state.state or before.reason != state.reason):
             self._say_state(state)
@@ -295,9 +303,11 @@ class Loop:
                     if not self._must_give_up():
                         self._hold(str(error))
                         return
+                    self._lost = True
                     self.log.error("state.lost", error=str(error), command=type(command).__name__)
                     self.warnings.append(f"not saved: {error}")
                 self._pending.popleft()
+            self._give_up_at = None
             self._release()
 
     def _hold(self, reason: str) -> None:
@@ -312,8 +322,13 @@ class Loop:
             self.post(ev.Unblock("storage"))
 
     def _must_give_up(self) -> bool:
-        """True when the loop is to end and has tried long enough to save its state."""
-        if not any(isinstance(command, Exit) for command, _ in self._pending):
+        """True when the loop is to end and has tried long enough to save its state.
+
+        Nothing is lost for good: the next start goes on from the last snapshot, and the run's files say how it ended.
+        """
+        ending = self.state.ending
+        stopping = ending is not None and ending.kind == "stop"
+        if not stopping and not any(isinstance(command, Exit) for command, _ in self._pending):
             return False
         now = self.shared.clock.monotonic()
         if self._give_up_at is None:
@@ -343,9 +358,6 @@ class Loop:
             self.work.run_gates(command.iteration)
         elif isinstance(command, Keep):
             self.work.keep(command)
-        elif isinstance(command, Abort):
-            self._drop_pending_starts()
-            self.work.abort(command.reason)
         elif isinstance(command, ShareLimit):
             self.shared.limits.share(self, command.account, command.wait, self.shared.rng.random)
         elif isinstance(command, Log):
@@ -355,12 +367,15 @@ class Loop:
                 self.log.warning("loop.notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
-    def _drop_pending_starts(self) -> None:
+    def _call_off(self) -> None:
         """A start that waits behind a failed write must not happen after an abort."""
-        for command, _ in list(self._pending):
+        waiting = [command for command, _ in self._pending if isinstance(command, StartRun | RunGates)]
+        self._pending = deque(item for item in self._pending if item[0] not in waiting)
+        for command in waiting:
             if isinstance(command, StartRun):
-                self._pending = deque(item for item in self._pending if item[0] is not command)
                 self.work.never_started(command.run)
+            else:
+                self.post(ev.GatesEnded((), aborted=True))
 
     def _journalled(self, record: dict[str, Any]) -> None:
         self.recent.append(record)
@@ -378,7 +393,7 @@ class Loop:
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
             await ending.write_report(self)
-        code = ExitCode.NEEDS_HUMAN if self._give_up_at is not None else command.code
+        code = ExitCode.NEEDS_HUMAN if self._lost else command.code
         self.ended = Ended(int(code), command.state, command.reason)
         self.write_status()
         # An end that needs a person is said even when only errors are.

@@ -100,8 +100,7 @@ async def agent_run(work: Work, run: OpenRun) -> None:
             loop.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
             return
         except StorageError as error:
-            loop.post(ev.Block("storage", str(error)))
-            work.never_started(run)
+            work.cannot_start(run, str(error))
             return
         if adopted is None:
             loop.log.info(
@@ -114,7 +113,11 @@ async def agent_run(work: Work, run: OpenRun) -> None:
             )
             if loop.shared.debug:
                 loop.log.debug("run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd)
-        outcome = await work.run_process(spec, adopted)
+        try:
+            outcome = await work.run_process(spec, adopted)
+        except StorageError as error:
+            work.cannot_start(run, str(error))
+            return
     loop.log.info(
         "run.ended",
         role=str(run.role),
@@ -164,6 +167,7 @@ async def _request(work: Work, run: OpenRun, adopted: bool) -> Request:
         text = prompts.build(_inputs(work, run))
         # Verbatim while the agent reads it; redacted when the run has ended.
         path = loop.store.save_prompt(_iteration(work), run.role.value, text, run.attempt, redact=False)
+        loop.store.clear_way("run.lock", *(f"{directory}/{name}" for name in ("stdout.log", "stderr.log")))
         work.tree.save_before(directory)
     session = loop.state.sessions.get(run.agent)
     hints = {Role.PLANNER: loop.settings.planner_model_hint, Role.REVIEWER: loop.settings.reviewer_model_hint}

@@ -251,6 +251,23 @@ class StateDirectory:
             with self.root.directory(name):
                 return f"{self.path}/{name}"
 
+    def clear_way(self, *names: str) -> None:
+        """Set aside what lies in the way of files that the process host opens (absolute or below the directory).
+
+        Raises StorageError."""
+        for name in names:
+            name = os.path.relpath(name, self.path) if os.path.isabs(name) else name
+            with self.root.guard:
+                found = self.root.look(name)
+                if found is not None and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+                    self.root.set_aside(name, "not a regular file of ours")
+
+    def try_room(self, size: int) -> None:
+        """Raise StorageError unless so many bytes can be written now; nothing of them stays."""
+        self.root.replace("room", b"\0" * size, durable=True)
+        with storing("remove", f"{self.path}/room"):
+            os.unlink("room", dir_fd=self.root.fd)
+
     def redact_run(self, directory: str) -> int:
         """Redact the files of a finished run; returns how many secrets were replaced. Raises StorageError."""
         name = os.path.relpath(directory, self.path)
