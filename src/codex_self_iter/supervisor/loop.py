@@ -105,6 +105,7 @@ class Loop:
         self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
         self._next: Configured | None = None
+        self._fault: Exception | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -153,6 +154,7 @@ class Loop:
                     "logs/supervisor.log",
                     max_mb=float(self.settings.output.log_max_mb),
                     keep=self.settings.output.log_files,
+                    stay_open=self.shared.alone,
                 )
             }
         )
@@ -174,8 +176,8 @@ class Loop:
                 await self._boot()
                 tasks.start_soon(self._keep_status)
                 tasks.start_soon(housekeeping.run, self)
-                tasks.start_soon(self.control.run)
-                await self._consume()
+                with self.control.listening(), self._looked_at(tasks):
+                    await self._consume()
                 tasks.cancel_scope.cancel()
         finally:
             self.shared.limits.leave(self)
@@ -183,6 +185,13 @@ class Loop:
                 await self.work.end_everything()
         assert self.ended is not None
         return self.ended
+
+    def _looked_at(self, tasks: anyio.abc.TaskGroup) -> contextlib.AbstractContextManager[None]:
+        """Have the control files looked at: by the poller of many loops, or by a task of our own."""
+        if self.shared.poller is not None:
+            return self.shared.poller.watching(self.control)
+        tasks.start_soon(self.control.run)
+        return contextlib.nullcontext()
 
     def _recover(self) -> None:
         """Read what was kept. Raises UsageError for what cannot be understood."""
@@ -214,10 +223,15 @@ class Loop:
         self.state = dataclasses.replace(self.state, state=State.CRASHED, since=at.wall, reason=reason)
         self.write_status()
 
-    @property
-    def has_pending(self) -> bool:
-        """True while a command waits for the disk."""
-        return bool(self._pending)
+    def retry(self) -> None:
+        """Try again to carry out what waits for the disk."""
+        if self._pending and not self._saving.locked():
+            self.tasks.start_soon(self.flush)
+
+    def fail(self, error: Exception) -> None:
+        """End the loop with this error, as if it had been raised in it."""
+        self._fault = error
+        self.post(ev.Tick())
 
     async def _boot(self) -> None:
         """Find what the last supervisor left, then let the core decide how to go on."""
@@ -236,6 +250,8 @@ class Loop:
     async def _consume(self) -> None:
         while self.ended is None:
             event = await self._receive.receive()
+            if self._fault is not None:
+                raise self._fault
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
@@ -445,7 +461,7 @@ class Loop:
             agent=self.policy.agents[self.policy.roles[0]][0].name,
             started_at=self.started_at,
             log=os.path.join(str(self.paths.state_dir), "logs", "supervisor.log"),
-            plan_text=self.plan.text,
+            plan=self.plan.progress(),
             identity=self.work.identity,
             sample=self.work.sample(),
             run_directory=self.work.directory,

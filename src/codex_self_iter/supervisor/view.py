@@ -11,7 +11,6 @@ from codex_self_iter import __version__
 from codex_self_iter.core.events import Moment
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
-from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.core.state import LoopState
 
 __all__ = ["Facts", "status"]
@@ -42,7 +41,7 @@ class Facts:
     agent: str
     started_at: float
     log: str
-    plan_text: str = ""
+    plan: tuple[int, int, str | None] = (0, 0, None)
     identity: RunIdentity | None = None
     sample: RunSample | None = None
     run_directory: str = ""
@@ -125,7 +124,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
     waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
     wait = state.wait if state.state in waiting and not state.blocked_by else None
-    done, total, ticked = plan_progress(facts.plan_text)
+    done, total, ticked = facts.plan
     last = dict(state.last) if state.last else None
     if last:
         last["ended_at"] = iso(float(last["ended_at"]))

@@ -216,6 +216,13 @@ class StateRoot:
         except OSError as error:
             raise storage_error("look at", f"{self.path}/{name}", error) from error
 
+    def glance(self, name: str) -> os.stat_result | None:
+        """The same in one call, for a name whose directory has just been looked at. Raises OSError."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def open_file(self, name: str, flags: int) -> int:
         """Open a regular file; anything else under that name is set aside first. Raises OSError.
 

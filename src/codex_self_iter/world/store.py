@@ -127,6 +127,7 @@ class StateDirectory:
         self._held: dict[str, _Held] = {}
         self._prompts: list[str] = []
         self._restored: list[str] = []
+        self._status: tuple[Mapping[str, Any], bytes, bytes] = ({}, b"", b"")
         try:
             self._create_parts()
         except BaseException:
@@ -160,11 +161,12 @@ class StateDirectory:
     def _create_parts(self) -> list[str]:
         done = []
         for part in PARTS:
-            found = self.root.look(part)
+            with storing("look at", f"{self.path}/{part}"):
+                found = self.root.glance(part)
             if found is None or not stat.S_ISDIR(found.st_mode):
                 with storing("create", f"{self.path}/{part}"), self.root.directory(part):
                     done.append(f"{part}/")
-        if self.root.look(".gitignore") is None:
+        if self.root.glance(".gitignore") is None:
             self.root.replace(".gitignore", _GITIGNORE, durable=False)
             done.append(".gitignore")
         return done
@@ -196,8 +198,21 @@ class StateDirectory:
 
     def save_status(self, status: Mapping[str, Any]) -> None:
         """Replace `status.json` atomically; not synced, it describes the present. Raises StorageError."""
-        data = encode_json(self.redactor.value(status), indent=1) + b"\n"
-        self._replace_held(STATUS, data, durable=False)
+        self._replace_held(STATUS, self._encode_status(status), durable=False)
+
+    def _encode_status(self, status: Mapping[str, Any]) -> bytes:
+        """A heartbeat of a loop that waits differs from the last one only in its time."""
+        now = status.get("updated_at")
+        still = {**status, "updated_at": None}
+        if still != self._status[0]:
+            data = encode_json(self.redactor.value(still), indent=1) + b"\n"
+            # One space before a name: top level. No text can contain the line feed.
+            before, mark, after = data.partition(b'\n "updated_at": null')
+            if not mark:
+                return encode_json(self.redactor.value(status), indent=1) + b"\n"
+            self._status = still, before + mark[:-4], after
+        _, before, after = self._status
+        return before + encode_json({"": now})[4:-1] + after
 
     def _replace_held(self, name: str, data: bytes, *, durable: bool = True) -> None:
         with self.root.guard:
@@ -373,7 +388,7 @@ class StateDirectory:
         self._restored.append(f"{self.path}/")
 
     def _heal_file(self, name: str) -> None:
-        held, here = self._held[name], self.root.look(name)
+        held, here = self._held[name], self.root.glance(name)
         if here is not None and signature(here) == held.seen:
             return
         if here is not None and name not in (RUNTIME, PREVIOUS):
