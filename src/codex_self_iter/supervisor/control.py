@@ -8,6 +8,7 @@ opened only when it is another one than before.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.world import inbox as files
 
 if TYPE_CHECKING:
+    from codex_self_iter.core.state import Wait
     from codex_self_iter.supervisor.documents import Document
     from codex_self_iter.supervisor.loop import Loop
 
@@ -31,6 +33,7 @@ LOOK_SEC = 1.0
 RESTLESS_SEC = 2.0
 """For so long after a change everything is read at each look: a file may change twice within one tick of its time."""
 DISK_SEC = 5.0
+WAITING = frozenset({State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED})
 AFTER_ITERATION = "after-iteration"
 NOW = "now"
 
@@ -62,6 +65,8 @@ class Control:
         self._goal: str | None = None
         self._healed = self._disk = float("-inf")
         self._plan_problem = ""
+        self._wait: Wait | None = None
+        self._wait_read = self._wait_ends = float("-inf")
 
     # -- one-off looks -------------------------------------------------------------------------------------------
 
@@ -134,11 +139,19 @@ class Control:
 
     def patience(self) -> float:
         """Seconds until the next look: at most `poll_sec`, less when a wait ends sooner."""
-        loop = self.loop
-        patience = loop.shared.poll_sec
-        if loop.state.wait is not None and not loop.state.paused:
-            patience = min(patience, max(0.01, waits.rest(loop.state.wait, loop.shared.moment())))
-        return patience
+        return min(self.loop.shared.poll_sec, max(0.01, self._rest()))
+
+    def _rest(self) -> float:
+        """Seconds until the present wait ends, infinite without one. The clocks are asked once in LOOK_SEC."""
+        loop, wait = self.loop, self.loop.state.wait
+        if wait is None or loop.state.paused:
+            self._wait = None
+            return math.inf
+        now = loop.shared.clock.monotonic()
+        if wait is not self._wait or now >= self._wait_ends or now - self._wait_read >= LOOK_SEC:
+            self._wait, self._wait_read = wait, now
+            self._wait_ends = now + waits.rest(wait, loop.shared.moment())
+        return self._wait_ends - now
 
     def look(self) -> None:
         """One look at everything."""
@@ -295,8 +308,5 @@ class Control:
 
     def _look_wait(self) -> None:
         loop = self.loop
-        waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
-        if loop.state.wait is None or loop.state.paused or loop.state.state not in waiting:
-            return
-        if waits.rest(loop.state.wait, loop.shared.moment()) <= 0:
+        if loop.state.state in WAITING and self._rest() <= 0:
             loop.post(ev.Tick())

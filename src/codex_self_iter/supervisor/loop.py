@@ -36,6 +36,7 @@ from codex_self_iter.core.commands import (
     StartRun,
     TakeMessages,
 )
+from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.model import State
 from codex_self_iter.core.policy import Policy
@@ -57,6 +58,8 @@ __all__ = ["Ended", "Loop"]
 
 STATUS_SEC = 0.05
 """Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
+BEATS = 6
+"""At every so many heartbeats the status of a loop without a run is made anew."""
 GIVE_UP_SAVING_SEC = 5.0
 """A loop that is told to end while its state cannot be written tries for so long, then ends without."""
 
@@ -102,6 +105,7 @@ class Loop:
         self._send, self._receive = anyio.create_memory_object_stream[ev.Event](math.inf)
         self._give_up_at: float | None = None
         self._status_at = 0.0
+        self._beats = BEATS
         self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
         self._next: Configured | None = None
@@ -439,16 +443,25 @@ class Loop:
 
     def write_status(self) -> None:
         """Write `status.json` now; a status that cannot be written is no reason for anything."""
-        self._status_at = self.shared.clock.monotonic()
+        self._status_at, self._beats = self.shared.clock.monotonic(), 0
         try:
             self.store.save_status(self.status())
         except StorageError as error:
             self.log.debug("status.not_written", error=str(error))
 
     def heartbeat(self) -> None:
-        """Write the status again when it is due."""
-        if self.shared.clock.monotonic() - self._status_at >= self.shared.heartbeat_sec:
+        """Write the status again when it is due; without a run mostly with another time only."""
+        if self.shared.clock.monotonic() - self._status_at < self.shared.heartbeat_sec:
+            return
+        self._beats += 1
+        if self.work.handle is not None or self._beats >= BEATS:
             self.save_status()
+            return
+        self._status_at = self.shared.clock.monotonic()
+        try:
+            self.store.beat(iso(self.shared.clock.wall()))
+        except StorageError as error:
+            self.log.debug("status.not_written", error=str(error))
 
     def status(self) -> dict[str, Any]:
         """The present content of `status.json`."""

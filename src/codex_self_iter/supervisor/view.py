@@ -107,6 +107,11 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _coarse(value: float) -> float:
+    """Three digits: the last ones of a disk change all the time and say nothing."""
+    return float(f"{value:.3g}")
+
+
 def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
@@ -173,7 +178,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "hours": round(state.spent.hours, 3),
         },
         "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
-        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": round(facts.free_mb, 1)},
+        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": _coarse(facts.free_mb)},
         "warnings": list(facts.warnings),
         "log": facts.log,
         "stop_file": facts.stop_file,

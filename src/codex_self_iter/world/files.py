@@ -294,11 +294,13 @@ class StateRoot:
                 self._displace(fd, leaf, name, "in the way of a temporary file")
             opened = os.open(leaf, flags, 0o600, dir_fd=fd)
         try:
-            os.fchmod(opened, 0o600)
             write_all(opened, data)
             if durable:
                 full_sync(opened)
-            return signature(os.fstat(opened))
+            found = os.fstat(opened)
+            if stat.S_IMODE(found.st_mode) != 0o600:  # a strange umask took rights away from us
+                os.fchmod(opened, 0o600)
+            return signature(found)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(leaf, dir_fd=fd)
