@@ -109,6 +109,8 @@ REFUSALS = {
     "overload": ("API Error: 529 overloaded_error: Overloaded", (10.0, 60.0)),
     "network": ("error sending request: connection refused", (20.0, 90.0)),
 }
+LONGEST_RUN = 100.0
+"""Minutes: an agent is asked for one step, and `command_timeout_sec` is two hours."""
 SHORT_OUTAGE_SEC = 45.0
 """CLIs try again by themselves for about so long."""
 
@@ -233,7 +235,7 @@ class Cast:
 
     def _work(self, now: float) -> Performance:
         mix, pick = self.world.mix, self.random
-        seconds = MINUTE * pick.lognormvariate(math.log(mix.run_minutes), mix.run_sigma)
+        seconds = MINUTE * min(LONGEST_RUN, pick.lognormvariate(math.log(mix.run_minutes), mix.run_sigma))
         text = answer(f"step {self.number}", summary=f"did step {self.number}")
         shares = {
             "transient": mix.transient,
@@ -284,7 +286,9 @@ class Judge:
         simulation = self._simulation
         now = simulation.clock.awake()
         if now > self._since:
-            if not self._busy:
+            if self._busy:
+                self._seen.clear()
+            else:
                 self._judge(min(now, simulation.world.horizon) - self._since)
             self._since = now
         # An agent that is due this very moment has worked until now.

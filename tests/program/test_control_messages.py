@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from tests.program.control_steps import CLAIM, WORK, long_run, reach, wait_log
-from tests.program.harness import Workspace, wait_until
+from tests.program.control_steps import CLAIM, WORK, agents_alive, long_run, reach, wait_log
+from tests.program.harness import Workspace, overlaps, wait_until
 
 
 def test_messages_come_once_in_order_and_are_kept(ws: Workspace) -> None:
@@ -147,3 +147,16 @@ def test_a_killed_supervisor_sends_a_message_neither_twice_nor_never(ws: Workspa
     assert "just once" in ws.prompt(1)
     assert "just once" not in ws.prompt(2)
     assert [len(line["messages"]) for line in ws.journal()] == [1, 0]
+
+
+def test_an_urgent_message_ends_a_run_that_was_adopted(ws: Workspace) -> None:
+    process = reach(ws, "running", CLAIM)
+    process.kill()
+    process.wait()
+    ws.cli("steer", "--now", "while nobody watched")
+    again = ws.start()
+    assert ws.ended(again) == 0
+    assert ws.verdicts() == ["aborted", "completed"]
+    assert "while nobody watched" in ws.prompt(2)
+    assert overlaps(ws.runs()) <= 2  # the first could not note its own end
+    assert not agents_alive(ws)

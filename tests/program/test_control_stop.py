@@ -128,3 +128,20 @@ def test_stop_before_the_first_start_and_clear_stop(ws: Workspace) -> None:
     assert "STOP" in ws.status()["reason"]
     assert ws.run("--clear-stop", "--max-iterations", "1") == 0
     assert ws.started() == 1
+
+
+@pytest.mark.parametrize("by", ["file", "signal"])
+def test_a_stop_ends_what_the_last_supervisor_left(ws: Workspace, by: str) -> None:
+    process = reach(ws, "running")
+    process.kill()
+    process.wait()
+    if by == "file":
+        ws.cli("stop")
+    again = ws.start()
+    if by == "signal":
+        wait_until(lambda: "orphan.adopted" in ws.log(), "the run to be adopted")
+        again.send_signal(signal.SIGTERM)
+    assert ws.ended(again) == 0
+    assert not ws.leftovers()
+    assert ws.started() == 1
+    assert ws.status()["state"] == "stopped"

@@ -46,7 +46,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("without_snapshot", [False, True], ids=["snapshot", "no snapshot"])
-def test_a_damaged_journal_loses_no_goal_and_no_number(ws: Workspace, kind: str, without_snapshot: bool) -> None:
+def test_a_damaged_journal_loses_no_goal_and_no_number(
+    ws: Workspace, kind: str, without_snapshot: bool
+) -> None:
     ws.script({"block": {"next_goal": "two"}}, {"block": {"next_goal": "three"}}, DONE)
     assert ws.run("--max-iterations", "2") == 0
     with journal(ws).open("ab") as file:
@@ -69,7 +71,10 @@ def test_a_long_journal_slows_neither_start_nor_iteration(ws: Workspace) -> None
     line = json.loads(journal(ws).read_text())
     with journal(ws).open("w") as file:
         for number in range(1, 100_001):
-            file.write(json.dumps({**line, "iteration": number, "after": {**line["after"], "iteration": number}}) + "\n")
+            file.write(
+                json.dumps({**line, "iteration": number, "after": {**line["after"], "iteration": number}})
+                + "\n"
+            )
     for name in ("runtime.json", "runtime.json.1"):
         (ws.state / name).unlink()
     began = time.monotonic()

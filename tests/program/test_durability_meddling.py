@@ -82,7 +82,9 @@ def test_without_its_directory_a_new_supervisor_starts_at_one(ws: Workspace) -> 
 
 
 def test_an_agent_that_deletes_its_own_output_is_judged_sensibly(ws: Workspace) -> None:
-    ws.script({"run": "rm -rf .codex-self-iter/logs/runs", "sleep": 1.5, "block": {"next_goal": "unseen"}}, DONE)
+    ws.script(
+        {"run": "rm -rf .codex-self-iter/logs/runs", "sleep": 1.5, "block": {"next_goal": "unseen"}}, DONE
+    )
     assert ws.run() == 0
     assert numbers(ws) == [1, 2]
     # Either the answer was still found, or the run is an error that says so; never a crash, never a completion.
@@ -109,9 +111,11 @@ def test_garbage_in_our_files_is_set_aside_and_our_truth_kept(ws: Workspace) -> 
     lie = json.dumps({"schema": 1, "iteration": 900, "goal": "a lie"})
     write = (
         f"cd .codex-self-iter && echo '{lie}' > runtime.json && echo garbage > status.json && "
-        "echo '{\"iteration\": 800, \"next_goal\": \"a lie\"}' > logs/iterations.jsonl"
+        'echo \'{"iteration": 800, "next_goal": "a lie"}\' > logs/iterations.jsonl'
     )
-    ws.script({"block": {"next_goal": "true"}}, {"run": write, "sleep": 2.5, "block": {"next_goal": "truer"}}, DONE)
+    ws.script(
+        {"block": {"next_goal": "true"}}, {"run": write, "sleep": 2.5, "block": {"next_goal": "truer"}}, DONE
+    )
     assert ws.run() == 0
     good = [line for line in ws.journal() if line["iteration"] < 800]
     assert [line["iteration"] for line in good] == [1, 2, 3]
@@ -127,7 +131,11 @@ def test_a_planted_symlink_is_never_written_through(ws: Workspace, name: str) ->
     treasure = ws.root / "treasure"
     treasure.write_text("precious")
     ws.script(
-        {"run": f"ln -sfn '{treasure}' .codex-self-iter/{name}", "sleep": 1.5, "block": {"next_goal": "more"}},
+        {
+            "run": f"ln -sfn '{treasure}' .codex-self-iter/{name}",
+            "sleep": 1.5,
+            "block": {"next_goal": "more"},
+        },
         {"append": {"work.txt": "x"}, "block": {"next_goal": "more"}},
         DONE,
     )

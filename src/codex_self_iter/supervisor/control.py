@@ -144,7 +144,8 @@ class Control:
     def _rest(self) -> float:
         """Seconds until the present wait ends, infinite without one. The clocks are asked once in LOOK_SEC."""
         loop, wait = self.loop, self.loop.state.wait
-        if wait is None or loop.state.paused:
+        # While something else holds the loop, the end of a wait changes nothing: looking for it would spin.
+        if wait is None or loop.state.paused or loop.state.blocked_by:
             self._wait = None
             return math.inf
         now = loop.shared.clock.monotonic()

@@ -272,7 +272,7 @@ class Loop:
         state, commands = decide(before, event, self.policy, at)
         if self.shared.debug:
             self.log.debug(
-                "decided",
+                "loop.decided",
                 event_type=type(event).__name__,
                 inputs=_short(event),
                 state=f"{before.state} -> {state.state}",
@@ -287,6 +287,8 @@ class Loop:
         self._apply_when_due()
         if self.ended is None:
             self.save_status()
+            if self.state.wait is not before.wait:
+                self.control.hint()  # it sleeps until the next look; the new wait may end sooner
         self.shared.on_round()
 
     def _say_state(self, state: LoopState) -> None:
@@ -370,7 +372,7 @@ class Loop:
             self.log.info(command.event, **command.fields)
         elif isinstance(command, Notify):
             if command.event in ("blocked", "budget"):
-                self.log.warning("notify", about=command.event, text=command.text)
+                self.log.warning("loop.notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
     def _drop_pending_starts(self) -> None:
@@ -454,7 +456,7 @@ class Loop:
         if self.shared.clock.monotonic() - self._status_at < self.shared.heartbeat_sec:
             return
         self._beats += 1
-        if self.work.handle is not None or self._beats >= BEATS:
+        if self.work.under_way or self._beats >= BEATS:
             self.save_status()
             return
         self._status_at = self.shared.clock.monotonic()
@@ -480,6 +482,7 @@ class Loop:
             run_directory=self.work.directory,
             wall_limit_sec=float(self.settings.command_timeout_sec),
             waiting_for=self.work.waiting_for(),
+            held_by=self._held_by(),
             recent=list(self.recent),
             state_mb=self.state_mb,
             free_mb=self.free_mb,
@@ -489,6 +492,11 @@ class Loop:
             pause_file=self.control.pause_path,
         )
         return view.status(self.state, facts, self.shared.moment())
+
+    def _held_by(self) -> str:
+        """Why what was decided cannot begin: its state could not be written. "" when something is on."""
+        held = bool(self._pending) and not self.work.under_way
+        return self.state.blocked_by.get("storage", "") if held else ""
 
 
 def _short(event: ev.Event) -> str:

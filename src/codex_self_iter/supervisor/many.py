@@ -155,12 +155,12 @@ class Supervisor:
         clock, watched = SystemClock(), len(self._wanted) <= WATCHED
         return Shared(
             host=Host(),
-            pool=_pool(self._wanted[0]),
+            pool=self._pool(self._wanted[0]),
             clock=clock,
             boot_id=boot_id(),
             log=self._log,
             watcher=Watcher(
-                interval_sec=WATCHER_SEC, warn=lambda text: self._log.warning("watcher", text=text)
+                interval_sec=WATCHER_SEC, warn=lambda text: self._log.warning("watcher.trouble", text=text)
             )
             if watched
             else None,
@@ -259,6 +259,18 @@ class Supervisor:
                 return
             await anyio.sleep(0.2)
 
+    def _pool(self, settings: Settings) -> Pool:
+        self._max_memory_mb = settings.pool.max_memory_mb
+        return Pool(settings.pool.max_agents, _per_agent(settings), self._memory_hold)
+
+    def _memory_hold(self) -> str:
+        """Why no further run may start now: the runs that are on use all the memory they may."""
+        if not self._max_memory_mb:
+            return ""
+        samples = [loop.work.sample() for loop in self._living()]
+        used = sum(sample.memory_bytes for sample in samples if sample is not None) / 2**20
+        return f"runs use {used:.0f} of {self._max_memory_mb} MiB" if used >= self._max_memory_mb else ""
+
     # -- signals -------------------------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -356,9 +368,8 @@ class Supervisor:
             self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
             return
         member.settings = settings
-        self.shared.pool.resize(
-            settings.pool.max_agents, {str(k): v for k, v in settings.pool.per_agent.items()}
-        )
+        self._max_memory_mb = settings.pool.max_memory_mb
+        self.shared.pool.resize(settings.pool.max_agents, _per_agent(settings))
 
     def _say_changes(self, before: Settings, after: Settings) -> None:
         """Log key by key what is different."""
@@ -410,11 +421,14 @@ class Supervisor:
         while True:
             await anyio.sleep(1.0)
             now = read_clock(self.shared.clock)
+            self.shared.pool.look()
             jump = clock_jump(reading, now)
             reading = now
             self._pace()
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
+                for loop in self._living():
+                    loop.save_status()  # it says until when by the wall clock
             if self._notifier.active:
                 # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
                 if self._rounds != rounds:
@@ -451,10 +465,8 @@ def _leaves(settings: Settings) -> dict[str, Any]:
     return {".".join(map(str, path)): value for path, value in settings.leaves()}
 
 
-def _pool(settings: Settings) -> Pool:
-    return Pool(
-        settings.pool.max_agents, {str(name): count for name, count in settings.pool.per_agent.items()}
-    )
+def _per_agent(settings: Settings) -> dict[str, int]:
+    return {str(name): count for name, count in settings.pool.per_agent.items()}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter import __version__
+from codex_self_iter.core import waits
 from codex_self_iter.core.events import Moment
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
-from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.state import LoopState, Wait
 
 __all__ = ["Facts", "status"]
 
@@ -47,6 +48,7 @@ class Facts:
     run_directory: str = ""
     wall_limit_sec: float = 0.0
     waiting_for: str = ""
+    held_by: str = ""
     recent: Sequence[Mapping[str, Any]] = ()
     state_mb: float = 0.0
     free_mb: float = 0.0
@@ -142,10 +144,10 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "name": facts.name,
         "workspace": facts.workspace,
         "state_dir": facts.state_dir,
-        "state": state.state.value,
+        "state": State.BLOCKED.value if facts.held_by else state.state.value,
         "since": iso(state.since),
-        "until": iso(wait.until) if wait else None,
-        "reason": _reason(state, facts),
+        "until": iso(_until(wait, at)) if wait else None,
+        "reason": facts.held_by or _reason(state, facts),
         "updated_at": iso(at.wall),
         "started_at": iso(facts.started_at),
         "iteration": state.iteration,
@@ -155,7 +157,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "run": _run(state, facts, at),
         "wait": {
             "kind": wait.kind,
-            "until": iso(wait.until),
+            "until": iso(_until(wait, at)),
             "length_sec": round(wait.length, 3),
             "reason": wait.reason,
         }
@@ -186,6 +188,12 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "pause_file": facts.pause_file,
         "exit": _exit(state, at),
     }
+
+
+def _until(wait: Wait, at: Moment) -> float:
+    """The end of a wait by the wall clock as it goes now: somebody may have set it since the wait began."""
+    now = at.wall + waits.rest(wait, at)
+    return wait.until if abs(now - wait.until) < 1.0 else now
 
 
 def _same_goal(goals: Sequence[str]) -> int:

@@ -58,6 +58,11 @@ class Work:
         """The monitor's latest look at the present run."""
         return self.handle.sample() if self.handle is not None else None
 
+    @property
+    def under_way(self) -> bool:
+        """True while something is on that will report its end."""
+        return self._scope is not None
+
     def waiting_for(self) -> str:
         """Why a run that is due has not started: a place in the pool, else ""."""
         return self.loop.shared.pool.waiting_for(self.loop.name) or ""

@@ -82,7 +82,8 @@ class ScriptedStore(StateDirectory):
 
     def run_directory(self, iteration: int, label: str, attempt: int = 1) -> str:
         """See StateDirectory."""
-        self.before("run directory")
+        if self.root.look(f"logs/runs/{iteration:06d}-{label}{f'-{attempt}' if attempt > 1 else ''}") is None:
+            self.before("run directory")
         return super().run_directory(iteration, label, attempt)
 
 
