@@ -242,6 +242,7 @@ class Loop:
         """Find what the last supervisor left, then let the core decide how to go on."""
         stop = self.control.stop_request()
         trace = await self.work.find_orphan(kill=stop is not None or self.policy.on_orphan == "kill")
+        await self.work.end_strays()
         self.shared.limits.join(self, self.post)
         paused = self.control.paused_now()
         if self.plan.problem:
