@@ -56,7 +56,8 @@ def ours(root: Path, iterations: int) -> float:
 
 def bare(root: Path, iterations: int) -> float:
     """Milliseconds per turn of a shell loop: the same agent, one `git status`."""
-    script = f"i=0; while [ $i -lt {iterations} ]; do ./agent.sh plan.md >/dev/null; git status --porcelain >/dev/null; i=$((i+1)); done"
+    turn = "./agent.sh plan.md >/dev/null; git status --porcelain >/dev/null"
+    script = f"i=0; while [ $i -lt {iterations} ]; do {turn}; i=$((i+1)); done"
     began = time.perf_counter()
     subprocess.run(["/bin/sh", "-c", script], cwd=root, check=True, env={**os.environ, **GIT})
     return 1000 * (time.perf_counter() - began) / iterations
