@@ -150,7 +150,9 @@ class Supervisor:
             clock=SystemClock(),
             boot_id=boot_id(),
             log=self._log,
-            watcher=Watcher(warn=lambda text: self._log.warning("watcher.trouble", text=text)) if watched else None,
+            watcher=Watcher(warn=lambda text: self._log.warning("watcher.trouble", text=text))
+            if watched
+            else None,
             poll_sec=1.0 if many else 0.25,
             alone=self._alone,
             debug=self._options.debug,
