@@ -71,7 +71,7 @@ async def seen(ws: Workspace, *, looks: bool, watcher: Watcher | None) -> bool:
                 await until(lambda: loop.state.state is State.COOLDOWN)
             if watcher is not None:
                 tasks.start_soon(watcher.run)
-                await anyio.sleep(1.5)  # until it listens
+            await anyio.sleep(1.5)  # until the watcher listens, and the look that a new wait brings is over
             (ws.state / "STOP").touch()
             with anyio.move_on_after(6):
                 await until(lambda: bool(ended))

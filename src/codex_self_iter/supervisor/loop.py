@@ -36,6 +36,7 @@ from codex_self_iter.core.commands import (
     StartRun,
     TakeMessages,
 )
+from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.model import State
 from codex_self_iter.core.policy import Policy
@@ -57,6 +58,8 @@ __all__ = ["Ended", "Loop"]
 
 STATUS_SEC = 0.05
 """Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
+BEATS = 6
+"""At every so many heartbeats the status of a loop without a run is made anew."""
 GIVE_UP_SAVING_SEC = 5.0
 """A loop that is told to end while its state cannot be written tries for so long, then ends without."""
 
@@ -103,9 +106,11 @@ class Loop:
         self._give_up_at: float | None = None
         self._lost = False
         self._status_at = 0.0
+        self._beats = BEATS
         self._status_due = anyio.Event()
         self._state_at = shared.clock.monotonic()
         self._next: Configured | None = None
+        self._fault: Exception | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -154,6 +159,7 @@ class Loop:
                     "logs/supervisor.log",
                     max_mb=float(self.settings.output.log_max_mb),
                     keep=self.settings.output.log_files,
+                    stay_open=self.shared.alone,
                 )
             }
         )
@@ -175,8 +181,8 @@ class Loop:
                 await self._boot()
                 tasks.start_soon(self._keep_status)
                 tasks.start_soon(housekeeping.run, self)
-                tasks.start_soon(self.control.run)
-                await self._consume()
+                with self.control.listening(), self._looked_at(tasks):
+                    await self._consume()
                 tasks.cancel_scope.cancel()
         finally:
             self.shared.limits.leave(self)
@@ -184,6 +190,13 @@ class Loop:
                 await self.work.end_everything()
         assert self.ended is not None
         return self.ended
+
+    def _looked_at(self, tasks: anyio.abc.TaskGroup) -> contextlib.AbstractContextManager[None]:
+        """Have the control files looked at: by the poller of many loops, or by a task of our own."""
+        if self.shared.poller is not None:
+            return self.shared.poller.watching(self.control)
+        tasks.start_soon(self.control.run)
+        return contextlib.nullcontext()
 
     def _recover(self) -> None:
         """Read what was kept. Raises UsageError for what cannot be understood."""
@@ -215,15 +228,21 @@ class Loop:
         self.state = dataclasses.replace(self.state, state=State.CRASHED, since=at.wall, reason=reason)
         self.write_status()
 
-    @property
-    def has_pending(self) -> bool:
-        """True while a command waits for the disk."""
-        return bool(self._pending)
+    def retry(self) -> None:
+        """Try again to carry out what waits for the disk."""
+        if self._pending and not self._saving.locked():
+            self.tasks.start_soon(self.flush)
+
+    def fail(self, error: Exception) -> None:
+        """End the loop with this error, as if it had been raised in it."""
+        self._fault = error
+        self.post(ev.Tick())
 
     async def _boot(self) -> None:
         """Find what the last supervisor left, then let the core decide how to go on."""
         stop = self.control.stop_request()
         trace = await self.work.find_orphan(kill=stop is not None or self.policy.on_orphan == "kill")
+        await self.work.end_strays()
         self.shared.limits.join(self, self.post)
         paused = self.control.paused_now()
         if self.plan.problem:
@@ -237,6 +256,8 @@ class Loop:
     async def _consume(self) -> None:
         while self.ended is None:
             event = await self._receive.receive()
+            if self._fault is not None:
+                raise self._fault
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
@@ -396,7 +417,9 @@ class Loop:
         code = ExitCode.NEEDS_HUMAN if self._lost else command.code
         self.ended = Ended(int(code), command.state, command.reason)
         self.write_status()
-        self.log.info("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
+        # An end that needs a person is said even when only errors are.
+        say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
+        say("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
 
     # -- configuration -------------------------------------------------------------------------------------------
 
@@ -440,16 +463,25 @@ class Loop:
 
     def write_status(self) -> None:
         """Write `status.json` now; a status that cannot be written is no reason for anything."""
-        self._status_at = self.shared.clock.monotonic()
+        self._status_at, self._beats = self.shared.clock.monotonic(), 0
         try:
             self.store.save_status(self.status())
         except StorageError as error:
             self.log.debug("status.not_written", error=str(error))
 
     def heartbeat(self) -> None:
-        """Write the status again when it is due."""
-        if self.shared.clock.monotonic() - self._status_at >= self.shared.heartbeat_sec:
+        """Write the status again when it is due; without a run mostly with another time only."""
+        if self.shared.clock.monotonic() - self._status_at < self.shared.heartbeat_sec:
+            return
+        self._beats += 1
+        if self.work.under_way or self._beats >= BEATS:
             self.save_status()
+            return
+        self._status_at = self.shared.clock.monotonic()
+        try:
+            self.store.beat(iso(self.shared.clock.wall()))
+        except StorageError as error:
+            self.log.debug("status.not_written", error=str(error))
 
     def status(self) -> dict[str, Any]:
         """The present content of `status.json`."""
@@ -462,7 +494,7 @@ class Loop:
             agent=self.policy.agents[self.policy.roles[0]][0].name,
             started_at=self.started_at,
             log=os.path.join(str(self.paths.state_dir), "logs", "supervisor.log"),
-            plan_text=self.plan.text,
+            plan=self.plan.progress(),
             identity=self.work.identity,
             sample=self.work.sample(),
             run_directory=self.work.directory,
@@ -481,7 +513,7 @@ class Loop:
 
     def _held_by(self) -> str:
         """Why what was decided cannot begin: its state could not be written. "" when something is on."""
-        held = self.has_pending and not self.work.under_way
+        held = bool(self._pending) and not self.work.under_way
         return self.state.blocked_by.get("storage", "") if held else ""
 
 

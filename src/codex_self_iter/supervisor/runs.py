@@ -22,7 +22,6 @@ from codex_self_iter.core.model import (
     RunOutcome,
     RunSpec,
 )
-from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.core.state import Message, OpenRun
 from codex_self_iter.errors import StorageError, UsageError
 
@@ -134,7 +133,7 @@ async def agent_run(work: Work, run: OpenRun) -> None:
     gate_files = await work.tree.gate_files()
     await loop.shared.in_thread(_tidy, work, request)
     await _settle(work, in_run=True)
-    done, total, _ = plan_progress(loop.plan.text)
+    done, total, _ = loop.plan.progress()
     loop.post(
         ev.RunEnded(
             run_id=run.run_id,

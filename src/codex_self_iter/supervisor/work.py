@@ -161,6 +161,13 @@ class Work:
         """Look for what the last supervisor left; returns the trace for `Boot`."""
         return await runs.find_orphan(self, kill=kill)
 
+    async def end_strays(self) -> None:
+        """End what still works here and is not the adopted run: its record may be gone with the state directory."""
+        keep = self.adopted.identity.run_id if self.adopted else ""
+        ended = await self.loop.shared.host.sweep_strays(str(self.loop.paths.workspace), keep)
+        if ended:
+            self.loop.log.warning("strays.ended", processes=ended)
+
     async def end_everything(self) -> None:
         """End whatever is still under way (the loop is ending)."""
         handle = self.handle

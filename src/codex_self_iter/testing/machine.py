@@ -265,6 +265,11 @@ class ScriptedHost:
         agent.kill(EndCause.REQUEST)
         return 1
 
+    async def sweep_strays(self, workspace: str, keep: str) -> int:  # noqa: ARG002
+        """See ports.ProcessHost: a scripted agent is always found by its run."""
+        await anyio.lowlevel.checkpoint()
+        return 0
+
     async def aclose(self) -> None:
         """See ports.ProcessHost."""
         for run in self._runs:

@@ -216,6 +216,13 @@ class StateRoot:
         except OSError as error:
             raise storage_error("look at", f"{self.path}/{name}", error) from error
 
+    def glance(self, name: str) -> os.stat_result | None:
+        """The same in one call, for a name whose directory has just been looked at. Raises OSError."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def open_file(self, name: str, flags: int) -> int:
         """Open a regular file; anything else under that name is set aside first. Raises OSError.
 
@@ -287,11 +294,13 @@ class StateRoot:
                 self._displace(fd, leaf, name, "in the way of a temporary file")
             opened = os.open(leaf, flags, 0o600, dir_fd=fd)
         try:
-            os.fchmod(opened, 0o600)
             write_all(opened, data)
             if durable:
                 full_sync(opened)
-            return signature(os.fstat(opened))
+            found = os.fstat(opened)
+            if stat.S_IMODE(found.st_mode) != 0o600:  # a strange umask took rights away from us
+                os.fchmod(opened, 0o600)
+            return signature(found)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(leaf, dir_fd=fd)

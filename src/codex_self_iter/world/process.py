@@ -30,7 +30,7 @@ from codex_self_iter.world import cgroup, launcher, tree
 from codex_self_iter.world.durable import storage_error
 from codex_self_iter.world.keeper import Keeper
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.recovery import Trace, find_trace
+from codex_self_iter.world.recovery import Strays, Trace, find_trace
 from codex_self_iter.world.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.watched import Latch, Watched, open_streams
 
@@ -42,14 +42,14 @@ LOCK_PATIENCE_SEC = 2.0
 _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 
 
-def run_environment(env: Mapping[str, str], run_id: str) -> dict[str, str]:
-    """The run's environment: without the service manager's variables and ours, with the marker."""
+def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
+    """The run's environment: without the service manager's variables and ours, with both markers."""
     kept = {
         name: value
         for name, value in env.items()
         if name != "NOTIFY_SOCKET" and not name.startswith(("WATCHDOG_", "LISTEN_", "CODEX_SELF_ITER_"))
     }
-    return kept | {MARKER: run_id}
+    return kept | {MARKER: run_id, tree.PLACE_MARKER: workspace}
 
 
 class Run:
@@ -110,6 +110,7 @@ class Host:
         self._subreaper = subreaper
         self._was_subreaper = launcher.child_subreaper(True) if subreaper else None
         self._limiter: anyio.CapacityLimiter | None = None
+        self._strays = Strays()
         self._boot_id = tree.boot_id()
         self._cgroup = cgroup.delegated()
         self._runs: set[Run] = set()
@@ -159,6 +160,15 @@ class Host:
             if run is not None:
                 await run.end()
         return len(trace.leftovers)
+
+    async def sweep_strays(self, workspace: str, keep: str) -> int:
+        """End what runs in this workspace and belongs to no run but `keep`; returns how many processes were ended."""
+        place, asked = os.path.realpath(workspace), time.monotonic()
+        with anyio.CancelScope(shield=True):
+            ended = await anyio.to_thread.run_sync(
+                self._strays.end, place, keep, asked, limiter=self._threads
+            )
+        return ended
 
     async def aclose(self) -> None:
         """End every living run, then launcher and keeper. Shielded, bounded, idempotent."""
@@ -221,7 +231,7 @@ class Host:
             "boot_id": self._boot_id,
             "argv": list(spec.argv),
             "cwd": spec.cwd,
-            "env": run_environment(spec.env, spec.run_id),
+            "env": run_environment(spec.env, spec.run_id, os.path.realpath(spec.cwd)),
             "directory": spec.directory,
             "grace": spec.limits.kill_grace_sec,
             "cgroup": directory,

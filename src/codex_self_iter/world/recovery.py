@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import math
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +22,7 @@ from codex_self_iter.world.pause import pause
 from codex_self_iter.world.spawner import recorder_name
 from codex_self_iter.world.watched import read_report
 
-__all__ = ["Trace", "find_trace", "lock_is_held", "read_identity"]
+__all__ = ["Strays", "Trace", "find_trace", "lock_is_held", "read_identity"]
 
 IN_FLIGHT_SEC = 10.0
 """How long a held run lock may precede any visible process: a request that its supervisor did not survive."""
@@ -80,6 +82,40 @@ def find_trace(spec: RunSpec, identity: RunIdentity | None) -> Trace:
         if not in_flight or not lock_is_held(spec.run_lock_path) or time.monotonic() > give_up:
             return trace
         pause(0.05)
+
+
+class Strays:
+    """Ends what works in a workspace although no record of it is left.
+
+    This ring needs no file: the state directory, and with it the run's name, lock and recorded identity, may have
+    been deleted, or the loop may have been given another one. Many loops that start together share their looks.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._looked = -math.inf
+        self._places: set[str] = set()
+
+    def end(self, workspace: str, keep: str, asked: float) -> int:
+        """End every process of a run in this workspace but those of the run `keep`; returns how many there were.
+
+        Blocking. Only for the holder of the workspace's lock; `asked` is the monotonic time of the question: an
+        older look does not answer it.
+        """
+        with self._lock:
+            if self._looked < asked:
+                self._looked = time.monotonic()
+                self._places = {tree.environment_value(pid, tree.PLACE_MARKER) for pid in tree.scan()}
+        if workspace not in self._places:
+            return 0
+
+        def strays(table: Mapping[int, tree.Proc]) -> set[int]:
+            found = tree.marked(table, workspace, variable=tree.PLACE_MARKER)
+            found -= tree.marked(table, keep) if keep else set()
+            return found - tree.ancestors(table, os.getpid())  # an agent may have started this supervisor
+
+        ended, _ = tree.exterminate(strays)
+        return len(ended)
 
 
 def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:

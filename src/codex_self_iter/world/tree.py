@@ -23,12 +23,15 @@ from codex_self_iter.world.pause import pause
 
 __all__ = [
     "MARKER",
+    "PLACE_MARKER",
     "Children",
     "Proc",
     "alive",
+    "ancestors",
     "boot_id",
     "children",
     "descendants",
+    "environment_value",
     "exterminate",
     "has_marker",
     "kill",
@@ -43,6 +46,8 @@ __all__ = [
 
 MARKER = "CODEX_SELF_ITER_RUN_ID"
 """Environment variable that every process of a run inherits."""
+PLACE_MARKER = "CODEX_SELF_ITER_RUN_IN"
+"""The same for the workspace: it finds a run of which no record is left."""
 
 LINUX = sys.platform.startswith("linux")
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -190,6 +195,15 @@ def descendants(by_parent: Mapping[int, list[int]], roots: Collection[int]) -> s
     return found - set(roots)
 
 
+def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
+    """The process itself and everyone above it."""
+    found: set[int] = set()
+    while pid in table and pid not in found:
+        found.add(pid)
+        pid = table[pid].parent
+    return found
+
+
 def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
     """True if the environment that this process was started with has `variable` set to exactly `value`."""
     if not LINUX:
@@ -202,6 +216,22 @@ def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
             return os.fsencode(f"{variable}={value}") in file.read().split(b"\0")
     except OSError:
         return False
+
+
+def environment_value(pid: int, variable: str) -> str:
+    """The value of `variable` in the environment that this process was started with; "" without one."""
+    if not LINUX:
+        try:
+            return psutil.Process(pid).environ().get(variable, "")
+        except (psutil.Error, OSError):
+            return ""
+    wanted = os.fsencode(f"{variable}=")
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))
+            return os.fsdecode(next(found, wanted)[len(wanted) :])
+    except OSError:
+        return ""
 
 
 def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> set[int]:
