@@ -56,7 +56,7 @@ from codex_self_iter.world.retention import LogFile
 
 __all__ = ["Ended", "Loop"]
 
-STATUS_SEC = 0.05
+STATUS_SEC = 0.2
 """Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
 BEATS = 6
 """At every so many heartbeats the status of a loop without a run is made anew."""
@@ -108,6 +108,7 @@ class Loop:
         self._status_at = 0.0
         self._beats = BEATS
         self._status_due = anyio.Event()
+        self._status_lock = anyio.Lock()
         self._state_at = shared.clock.monotonic()
         self._next: Configured | None = None
         self._fault: Exception | None = None
@@ -415,8 +416,9 @@ class Loop:
             await self.work.end_everything()
             await ending.write_report(self)
         code = ExitCode.NEEDS_HUMAN if self._lost else command.code
-        self.ended = Ended(int(code), command.state, command.reason)
-        self.write_status()
+        async with self._status_lock:
+            self.ended = Ended(int(code), command.state, command.reason)
+            self.write_status()
         # An end that needs a person is said even when only errors are.
         say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
         say("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
@@ -458,14 +460,20 @@ class Loop:
         while True:
             await self._status_due.wait()
             self._status_due = anyio.Event()
-            self.write_status()
+            async with self._status_lock:  # the last status must not be overtaken by an earlier one
+                if self.ended is None:
+                    self._status_at, self._beats = self.shared.clock.monotonic(), 0
+                    await self.shared.in_thread(self._save_status, self.status())
             await self.shared.clock.sleep(STATUS_SEC)
 
     def write_status(self) -> None:
         """Write `status.json` now; a status that cannot be written is no reason for anything."""
         self._status_at, self._beats = self.shared.clock.monotonic(), 0
+        self._save_status(self.status())
+
+    def _save_status(self, status: dict[str, Any]) -> None:
         try:
-            self.store.save_status(self.status())
+            self.store.save_status(status)
         except StorageError as error:
             self.log.debug("status.not_written", error=str(error))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from codex_self_iter.agents.base import AgentMissingError, Request
+import anyio
+
+from codex_self_iter.agents.base import Agent, AgentMissingError, Request
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
@@ -126,19 +127,22 @@ async def agent_run(work: Work, run: OpenRun) -> None:
         seconds=round(outcome.duration_sec, 1),
         swept=outcome.swept,
     )
-    report = await loop.shared.in_thread(
-        partial(agent.read, request, outcome, RunFiles(spec.directory), now=loop.shared.clock.wall())
-    )
-    change = await work.tree.after()
+    reports: list[AgentReport] = []
+
+    async def read() -> None:
+        reports.append(await loop.shared.in_thread(_read, work, agent, request, outcome))
+
+    async with anyio.create_task_group() as tasks:  # git looks while we read
+        tasks.start_soon(read)
+        change = await work.tree.after()
     gate_files = await work.tree.gate_files()
-    await loop.shared.in_thread(_tidy, work, request)
     await _settle(work, in_run=True)
     done, total, _ = loop.plan.progress()
     loop.post(
         ev.RunEnded(
             run_id=run.run_id,
             outcome=outcome,
-            report=report,
+            report=reports[0],
             prompt=request.prompt,
             changed=change.changed,
             changed_files=change.files,
@@ -268,8 +272,15 @@ def write_private(path: str, text: str) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _read(work: Work, agent: Agent, request: Request, outcome: RunOutcome) -> AgentReport:
+    """After a run: read what it said, then take secrets out of what is kept."""
+    report = agent.read(request, outcome, RunFiles(request.directory), now=work.loop.shared.clock.wall())
+    _tidy(work, request)
+    return report
+
+
 def _tidy(work: Work, request: Request) -> None:
-    """After a run: take secrets out of what is kept. What cannot be written now stays as it is."""
+    """Take secrets out. What cannot be written now stays as it is."""
     try:
         work.loop.store.redact_run(request.directory)
         work.loop.store.redact_prompt(request.prompt_path)

@@ -261,6 +261,19 @@ class StateRoot:
             with open(fd, "rb") as file:
                 return file.read(limit + 1)
 
+    def create(self, name: str, data: bytes) -> Signature | None:
+        """Write a new file, unsynced; None when there is something of that name already. Raises StorageError.
+
+        Cheaper than `replace`; a crash may leave half of it, so only for what nobody reads before it is complete.
+        """
+        parent, _, leaf = name.rpartition("/")
+        with self.guard, storing("write", f"{self.path}/{name}"), self.directory(parent) as fd:
+            try:
+                opened = os.open(leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
+            except FileExistsError:
+                return None
+            return self._fill(opened, fd, leaf, data, durable=False)
+
     def replace(self, name: str, data: bytes, *, durable: bool = True, keep: str = "") -> Signature:
         """Replace a file atomically; with `durable` it is on the disk when this returns.
 
@@ -293,6 +306,11 @@ class StateRoot:
             except OSError:  # a directory
                 self._displace(fd, leaf, name, "in the way of a temporary file")
             opened = os.open(leaf, flags, 0o600, dir_fd=fd)
+        return self._fill(opened, fd, leaf, data, durable)
+
+    @staticmethod
+    def _fill(opened: int, fd: int, leaf: str, data: bytes, durable: bool) -> Signature:
+        """Write and close a file that was just created; one that cannot be written is removed."""
         try:
             write_all(opened, data)
             if durable:

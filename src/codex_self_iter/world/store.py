@@ -265,7 +265,12 @@ class StateDirectory:
         """
         name = f"prompts/{_label(iteration, role, attempt)}.md"
         data = (self.redactor.text(text) if redact else text).encode("utf-8", "surrogateescape")
-        self._replace_held(name, data, durable=False)
+        with self.root.guard:
+            made = self.root.create(name, data) if self.root.is_current() else None
+            if made is None:
+                self._replace_held(name, data, durable=False)
+            else:
+                self._held[name] = _Held(data, made)
         self._prompts.append(name)
         while len(self._prompts) > 3:  # those of the present iteration come back when they are deleted
             self._held.pop(self._prompts.pop(0), None)
