@@ -165,9 +165,10 @@ class Host:
         """End what runs in this workspace and belongs to no run but `keep`; returns how many processes were ended."""
         place, asked = os.path.realpath(workspace), time.monotonic()
         with anyio.CancelScope(shield=True):
-            return await anyio.to_thread.run_sync(
+            ended = await anyio.to_thread.run_sync(
                 self._strays.end, place, keep, asked, limiter=self._threads
             )
+        return ended  # noqa: RET504 - a scope may swallow, so the type checker wants the return outside
 
     async def aclose(self) -> None:
         """End every living run, then launcher and keeper. Shielded, bounded, idempotent."""
