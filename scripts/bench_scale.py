@@ -62,10 +62,10 @@ def prepare(root: Path, loops: int) -> Path:
     return config
 
 
-def state(root: Path, number: int) -> str | None:
-    """The state of a loop, None before it has one."""
+def state(workspace: Path) -> str | None:
+    """The state of a workspace's loop, None before it has one."""
     try:
-        found = json.loads((root / f"w{number}/.codex-self-iter/status.json").read_bytes())
+        found = json.loads((workspace / ".codex-self-iter/status.json").read_bytes())
     except (OSError, ValueError):
         return None
     return str(found["state"])
@@ -100,11 +100,11 @@ def _watch(root: Path, loops: int, process: subprocess.Popen[bytes]) -> Figures:
     missing, busy = set(range(loops)), set(range(loops))
 
     def up() -> bool:
-        missing.difference_update([number for number in missing if state(root, number) is not None])
+        missing.difference_update([number for number in missing if state(root / f"w{number}") is not None])
         return not missing
 
     def waiting() -> bool:
-        busy.difference_update([number for number in busy if state(root, number) == "cooldown"])
+        busy.difference_update([number for number in busy if state(root / f"w{number}") == "cooldown"])
         return not busy
 
     start = until(up, 600.0)
@@ -116,7 +116,7 @@ def _watch(root: Path, loops: int, process: subprocess.Popen[bytes]) -> Figures:
     idle = 1000 * (sum(us.cpu_times()[:2]) - before) / IDLE_SEC
     memory, files = us.memory_info().rss / 2**20, us.num_fds()
     (root / "w0/.codex-self-iter/STOP").touch()
-    one = until(lambda: state(root, 0) == "stopped", 60.0, 0.005)
+    one = until(lambda: state(root / "w0") == "stopped", 60.0, 0.005)
     begun = time.perf_counter()
     process.send_signal(signal.SIGTERM)
     process.wait(300)
