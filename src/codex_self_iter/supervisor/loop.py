@@ -418,7 +418,8 @@ class Loop:
         code = ExitCode.NEEDS_HUMAN if self._lost else command.code
         async with self._status_lock:
             self.ended = Ended(int(code), command.state, command.reason)
-            self.write_status()
+            with anyio.CancelScope(shield=True):
+                await self.shared.in_thread(self._save_status, self.status())
         # An end that needs a person is said even when only errors are.
         say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
         say("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
