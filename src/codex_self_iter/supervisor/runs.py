@@ -299,7 +299,9 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     spec = _orphan_spec(work, run, directory)
     identity = _identity(directory)
     host = loop.shared.host
-    if kill or run.agent not in loop.agents:
+    # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
+    finished = os.path.exists(os.path.join(directory, "exit.json"))
+    if (kill and not finished) or run.agent not in loop.agents:
         swept = await host.sweep(spec, identity)
         loop.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
         return "gone" if swept or identity is not None else "none"
