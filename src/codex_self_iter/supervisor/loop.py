@@ -7,6 +7,7 @@ upon), while events go on being decided, so that a STOP still works with a full 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -101,6 +102,10 @@ class Loop:
 
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect raises."""
+        with self._send, self._receive:
+            return await self._run()
+
+    async def _run(self) -> Ended:
         self.paths: ResolvedPaths = validate_workspace(self.settings)
         self.agents: dict[str, Agent] = make_agents(self.settings, self.shared.environ)
         self.policy: Policy = make_policy(self.settings, self.agents, self.shared.environ)
@@ -224,8 +229,9 @@ class Loop:
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
-        """Queue an event; callable from any task of this event loop."""
-        self._send.send_nowait(event)
+        """Queue an event; callable from any task of this event loop. A loop that has ended hears nothing."""
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self._send.send_nowait(event)
 
     # -- event -> decide -> persist -> act -----------------------------------------------------------------------
 
