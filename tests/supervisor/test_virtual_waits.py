@@ -22,13 +22,13 @@ def limited_for(seconds: float) -> Performance:
 def test_a_restart_in_a_wait_of_seven_days_waits_exactly_the_rest(tmp_path: Path) -> None:
     async def main() -> None:
         made, given = machine(in_turn(limited_for(7 * DAY))), settings(tmp_path)
-        first = Life(made, given)
+        first = Life(made, given, poll_sec=HOUR)
         async with first.alive() as loop:
             await anyio.sleep(3 * DAY)
             assert loop.state.wait is not None
             end = loop.state.wait.until
         await anyio.sleep(2 * DAY)
-        async with Life(made, given).alive() as loop:
+        async with Life(made, given, poll_sec=HOUR).alive() as loop:
             assert loop.state.state == "limited"
             await anyio.sleep(3 * DAY)
         assert starts(made)[1] + 1_750_000_000 == pytest.approx(end, abs=0.1)

@@ -18,7 +18,7 @@ from codex_self_iter.testing import Performance, ScriptedHost, ScriptedMachine, 
 HOUR, DAY, YEAR = 3600.0, 86_400.0, 365 * 86_400.0
 POLL_SEC = 100.0
 OVERLOADED = Performance(10.0, stderr="API Error: 529 overloaded\n", exit_code=1, changes=False)
-WORK = Performance(600.0, answer())
+WORK = Performance(7000.0, answer())
 
 
 def settings(workspace: Path, **values: Any) -> Settings:
