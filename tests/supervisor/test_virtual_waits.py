@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from pathlib import Path
 
@@ -9,7 +10,19 @@ import anyio
 import pytest
 
 from codex_self_iter.testing import Performance, run_virtual
-from supervisor.virtual import DAY, HOUR, OVERLOADED, POLL_SEC, WORK, YEAR, Life, in_turn, machine, settings, starts
+from supervisor.virtual import (
+    DAY,
+    HOUR,
+    OVERLOADED,
+    POLL_SEC,
+    WORK,
+    YEAR,
+    Life,
+    in_turn,
+    machine,
+    settings,
+    starts,
+)
 
 LIMITED_MARGIN = 5.0 + 30.0 + POLL_SEC
 """A known limit's end is followed by a margin and a spread."""
@@ -57,7 +70,7 @@ def test_backoff_grows_to_its_cap_and_no_further(tmp_path: Path) -> None:
         async with Life(made, settings(tmp_path)).alive():
             await anyio.sleep(8 * HOUR)
         began = starts(made)
-        gaps = [later - earlier - OVERLOADED.seconds for earlier, later in zip(began, began[1:15], strict=False)]
+        gaps = [later - earlier - OVERLOADED.seconds for earlier, later in itertools.pairwise(began[:15])]
         for count, gap in enumerate(gaps):
             plain = min(900.0, 5.0 * 2**count)
             assert plain <= gap <= plain * 1.1 + 1.0
@@ -81,7 +94,9 @@ def test_a_suspend_does_not_prolong_a_wait(tmp_path: Path, asleep: float) -> Non
 
 
 @pytest.mark.parametrize("years", [-1, 1])
-def test_a_wall_clock_set_during_a_wait_changes_neither_its_end_nor_its_truth(tmp_path: Path, years: int) -> None:
+def test_a_wall_clock_set_during_a_wait_changes_neither_its_end_nor_its_truth(
+    tmp_path: Path, years: int
+) -> None:
     async def main() -> None:
         made = machine(in_turn(limited_for(DAY)))
         life = Life(made, settings(tmp_path))
