@@ -12,11 +12,19 @@ from typing import Any
 import anyio
 import pytest
 
+from codex_self_iter.core.model import EndCause, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.many import Supervisor
 from codex_self_iter.supervisor.options import RunOptions
-from codex_self_iter.testing import Performance, ScriptedStore, SilentLog, answer, run_virtual, scripted_shared
+from codex_self_iter.testing import (
+    Performance,
+    ScriptedStore,
+    SilentLog,
+    answer,
+    run_virtual,
+    scripted_shared,
+)
 from codex_self_iter.world.pool import Pool
 from supervisor.virtual import DAY, HOUR, WORK, Life, in_turn, machine, settings, starts
 
@@ -24,7 +32,10 @@ from supervisor.virtual import DAY, HOUR, WORK, Life, in_turn, machine, settings
 @pytest.mark.parametrize("on_orphan", ["adopt", "kill"])
 def test_a_killed_supervisors_agent_is_adopted_and_its_work_counts(tmp_path: Path, on_orphan: str) -> None:
     async def main() -> None:
-        made, given = machine(in_turn(Performance(HOUR, answer("two")))), settings(tmp_path, on_orphan=on_orphan)
+        made, given = (
+            machine(in_turn(Performance(HOUR, answer("two")))),
+            settings(tmp_path, on_orphan=on_orphan),
+        )
         async with Life(made, given).alive():
             await anyio.sleep(1200.0)
         await anyio.sleep(60.0)
@@ -35,6 +46,28 @@ def test_a_killed_supervisors_agent_is_adopted_and_its_work_counts(tmp_path: Pat
         assert (made.history[0].ended == pytest.approx(HOUR)) is adopted
         assert second.journal()[0]["verdict"] == ("continue" if adopted else "interrupted")
         assert made.overlaps == []
+
+    run_virtual(main)
+
+
+def test_gates_of_a_killed_supervisor_never_run_beside_their_next_selves(tmp_path: Path) -> None:
+    async def main() -> None:
+        def script(spec: RunSpec) -> Performance:
+            gate = "-gate-" in spec.run_id
+            return (
+                Performance(900.0) if gate else Performance(60.0, answer("", completed=True, summary="done"))
+            )
+
+        made, given = machine(script), settings(tmp_path, verify={"commands": ["make check"]})
+        async with Life(made, given).alive():
+            await anyio.sleep(300.0)
+        second = Life(made, given)
+        async with second.alive():
+            await anyio.sleep(HOUR)
+        assert made.overlaps == []
+        assert [agent.cause for agent in made.history] == [EndCause.EXIT, EndCause.REQUEST, EndCause.EXIT]
+        assert second.ended is not None
+        assert second.ended.code == 0
 
     run_virtual(main)
 
@@ -58,7 +91,9 @@ def test_the_heart_beats_while_an_agent_works_and_while_nothing_happens(tmp_path
         async with life.alive():
             for _ in range(100):
                 await anyio.sleep(11.0)
-                updated = datetime.fromisoformat(life.status()["updated_at"].replace("Z", "+00:00")).timestamp()
+                updated = datetime.fromisoformat(
+                    life.status()["updated_at"].replace("Z", "+00:00")
+                ).timestamp()
                 assert made.clock.wall() - updated <= 5.0
 
     run_virtual(main)

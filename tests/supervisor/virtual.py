@@ -13,7 +13,14 @@ import anyio
 from codex_self_iter.core.model import RunSpec
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.loop import Ended, Loop
-from codex_self_iter.testing import Performance, ScriptedHost, ScriptedMachine, VirtualClock, answer, scripted_shared
+from codex_self_iter.testing import (
+    Performance,
+    ScriptedHost,
+    ScriptedMachine,
+    VirtualClock,
+    answer,
+    scripted_shared,
+)
 
 HOUR, DAY, YEAR = 3600.0, 86_400.0, 365 * 86_400.0
 POLL_SEC = 100.0
