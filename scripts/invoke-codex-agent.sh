@@ -92,7 +92,8 @@ export PATH
 
 # codex asks for a git work tree unless told otherwise.
 directory=$workspace
-while [ ! -e "$directory/.git" ] && [ "$directory" != / ]; do
+in_git() { [ -f "$directory/.git/HEAD" ] || [ -f "$directory/.git" ]; }
+while ! in_git && [ "$directory" != / ]; do
     directory=$(dirname -- "$directory")
 done
 
@@ -102,7 +103,7 @@ case ${CODEX_SELF_ITER_AGENT_MODE:-safe} in
     bypass) set -- "$@" --dangerously-bypass-approvals-and-sandbox ;;
     *) fail 2 "CODEX_SELF_ITER_AGENT_MODE is safe or bypass, not ${CODEX_SELF_ITER_AGENT_MODE}" ;;
 esac
-[ -e "$directory/.git" ] || set -- "$@" --skip-git-repo-check
+in_git || set -- "$@" --skip-git-repo-check
 [ -z "${CODEX_MODEL:-}" ] || set -- "$@" -m "$CODEX_MODEL"
 [ -z "${CODEX_EFFORT:-}" ] || set -- "$@" -c "model_reasoning_effort=\"$CODEX_EFFORT\""
 # All of exec's flags stand before `resume`, which knows few of them and would fall back to read-only.

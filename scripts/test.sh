@@ -15,4 +15,5 @@ find_root "$self"
 
 prepare test
 cd -- "$root"
-exec "$python" -m pytest "$@"
+# Most tests wait for real processes: a few at a time use the machine better. `-n 0` runs them one by one.
+exec "$python" -m pytest -n "${CODEX_SELF_ITER_TEST_WORKERS:-4}" --dist worksteal "$@"

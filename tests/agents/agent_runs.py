@@ -50,12 +50,15 @@ class Scene:
         self.workspace = base / "work space"
         self.home.mkdir()
         self.workspace.mkdir()
+        (base / "tmp").mkdir()
         self.runs = 0
         self.environment: dict[str, str] = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
-            "TMPDIR": str(base),
+            # Not a parent of the home: codex makes no helper programs below the temporary directory, and
+            # with an old bubblewrap on PATH its sandbox then fails.
+            "TMPDIR": str(base / "tmp"),
             MARKER: str(base),
             "NO_PROXY": "127.0.0.1,localhost",
         }
@@ -201,7 +204,9 @@ def codex_config(program: str, scene: Scene, url: str, **more: Any) -> AgentConf
         'model_provider = "local"\nmodel = "gpt-5.5"\ncheck_for_update_on_startup = false\n'
         "[analytics]\nenabled = false\n"
         f'[model_providers.local]\nname = "local"\nbase_url = "{url}/v1"\nwire_api = "responses"\n'
-        'env_key = "LOCAL_API_KEY"\nrequest_max_retries = 0\nstream_max_retries = 0\n',
+        'env_key = "LOCAL_API_KEY"\nrequest_max_retries = 0\nstream_max_retries = 0\n'
+        # A killed sandbox leaves its empty mount points in every directory that it makes writable.
+        "[sandbox_workspace_write]\nexclude_slash_tmp = true\n",
         encoding="utf-8",
     )
     scene.environment["LOCAL_API_KEY"] = "local-key"
@@ -214,6 +219,7 @@ def claude_config(program: str, scene: Scene, url: str, **more: Any) -> AgentCon
         "ANTHROPIC_BASE_URL": url,
         "ANTHROPIC_API_KEY": "local-key",
         "CLAUDE_CODE_MAX_RETRIES": "1",
+        "CLAUDE_CODE_TMPDIR": str(scene.base / "tmp"),
     }
     return AgentConfig("claude", binary=program, **more)
 
@@ -239,6 +245,17 @@ def opencode_config(program: str, scene: Scene, url: str, **more: Any) -> AgentC
     provider = {"anthropic": {"options": {"baseURL": f"{url}/v1", "apiKey": "local-key"}}}
     (home / "opencode.json").write_text(json.dumps({"provider": provider}), encoding="utf-8")
     return AgentConfig("opencode", binary=program, model="anthropic/claude-sonnet-4-5", **more)
+
+
+@contextlib.contextmanager
+def place_outside() -> Iterator[str]:
+    """A path outside of the workspace and of every temporary directory; nothing is left there."""
+    path = os.path.join(os.path.expanduser("~"), f".codex-self-iter-test-{os.getpid()}")
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def lines_of(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:

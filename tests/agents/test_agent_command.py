@@ -49,8 +49,8 @@ def test_any_path_arrives_whole(prompt, workspace):
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("", "is empty"),
-        ("   ", "is empty"),
+        ("", "names no program"),
+        ("   ", "names no program"),
         ("agent", "must contain {prompt_file}"),
         ("agent {workspace}", "must contain {prompt_file}"),
         ("agent {{prompt_file}}", "must contain {prompt_file}"),
@@ -60,8 +60,8 @@ def test_any_path_arrives_whole(prompt, workspace):
         ("agent {prompt_file.x}", "unknown field {prompt_file.x}"),
         ("agent {prompt_file!r}", "unknown field"),
         ("agent {prompt_file:>9}", "unknown field"),
-        ("agent {prompt_file", "{{ and }}"),
-        ("agent {prompt_file} }", "{{ and }}"),
+        ("agent {prompt_file", "meant as itself"),
+        ("agent {prompt_file} }", "meant as itself"),
         ("agent 'x {prompt_file}", "cannot be split"),
     ],
 )

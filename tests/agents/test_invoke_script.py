@@ -74,7 +74,9 @@ def test_bypass(place):
 
 
 def test_a_git_work_tree_needs_no_exception(place):
-    (place.base / ".git").mkdir()
+    (place.base / ".git").mkdir()  # empty: what a killed sandbox leaves
+    assert "--skip-git-repo-check" in place.run().stderr
+    (place.base / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     assert "--skip-git-repo-check" not in place.run().stderr
 
 

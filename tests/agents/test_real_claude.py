@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 
 import pytest
-from agent_runs import DONE, SCHEMA, claude_config, go
+from agent_runs import DONE, SCHEMA, claude_config, go, place_outside
 
 from codex_self_iter.agents.claude import ClaudeAgent
 from codex_self_iter.core.model import EndCause, FailureClass
@@ -89,6 +91,8 @@ def test_an_unknown_session_asks_for_a_fresh_one(scene, serve):
         (fault("server_error"), FailureClass.OVERLOAD),
         (fault("overloaded"), FailureClass.OVERLOAD),
         (fault("reset"), FailureClass.NETWORK),
+        (fault("drop"), FailureClass.NETWORK),
+        (fault("garbage"), FailureClass.NETWORK),
     ],
     ids=lambda value: getattr(value, "fault", str(value)),
 )
@@ -99,6 +103,25 @@ def test_each_fault_has_its_class(scene, serve, step, kind):
     assert report.failure is not None
     assert (report.failure.kind, report.answer) == (kind, "")
     assert report.failure.message
+
+
+def test_a_slow_answer_is_an_answer(scene, serve):
+    _, claude = serve(fault("drip", seconds=1.5, text="slow but fine"))
+    report, _ = go(claude, scene.request())
+    assert (report.failure, report.answer) == (None, "slow but fine")
+
+
+@pytest.mark.parametrize("name", ["silent", "stall"])
+def test_a_model_that_never_answers_is_the_networks_fault(scene, serve, name):
+    server, claude = serve(fault(name))
+    report, _ = go(
+        claude,
+        scene.request(),
+        end_when=lambda: bool(server.main_asks) and "init" in scene.stdout(),
+        cause=EndCause.IDLE_TIMEOUT,
+    )
+    assert report.failure is not None
+    assert report.failure.kind is FailureClass.NETWORK
 
 
 def test_a_retrying_run_that_times_out_is_not_the_agents_fault(scene, serve):
@@ -123,24 +146,35 @@ def test_an_answer_after_the_signal_is_not_believed(scene, serve):
     assert report.usage.input_tokens >= 100
 
 
-def outside(scene, claude) -> bool:
-    beside = scene.base / "beside.txt"
+SANDBOX_HERE = sys.platform == "darwin" or bool(shutil.which("bwrap") and shutil.which("socat"))
+
+
+def touch(path) -> str:
+    """A command that is not one of the simple ones."""
+    return f"python3 -c \"open('{path}', 'w')\""
+
+
+def test_safe_mode_keeps_to_the_workspace(scene, serve):
+    with place_outside() as beside:
+        _, claude = serve(shell(touch(beside)), say("tried"))
+        report, _ = go(claude, scene.request())
+        assert report.failure is None
+        assert not os.path.exists(beside)
+
+
+def test_bypass_mode_does_not(scene, serve):
+    with place_outside() as beside:
+        _, claude = serve(shell(touch(beside)), say("tried"), mode="bypass")
+        report, _ = go(claude, scene.request())
+        assert report.refused == ()
+        assert os.path.exists(beside)
+
+
+def test_safe_mode_runs_commands_in_a_sandbox_or_says_that_it_refused_them(scene, serve):
+    _, claude = serve(shell(touch("x")), say("tried"))
     report, _ = go(claude, scene.request())
-    assert report.failure is None
-    assert bool(report.refused) != beside.exists()
-    return beside.exists()
-
-
-def test_safe_mode_refuses_and_says_so(scene, serve):
-    beside = scene.base / "beside.txt"
-    _, claude = serve(shell(f"python3 -c \"open('{beside}', 'w')\""), say("tried"))
-    assert not outside(scene, claude)
-
-
-def test_bypass_mode_refuses_nothing(scene, serve):
-    beside = scene.base / "beside.txt"
-    _, claude = serve(shell(f"python3 -c \"open('{beside}', 'w')\""), say("tried"), mode="bypass")
-    assert outside(scene, claude)
+    assert (scene.workspace / "x").exists() is SANDBOX_HERE
+    assert bool(report.refused) is not SANDBOX_HERE
 
 
 def test_a_tool_can_be_allowed(scene, serve):

@@ -7,9 +7,8 @@ import os
 import time
 
 import pytest
-from agent_runs import DONE, SCHEMA, codex_config, go, run
+from agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
 
-from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.codex import CodexAgent
 from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.model import EndCause, FailureClass, Usage
@@ -219,38 +218,26 @@ def test_a_run_killed_in_a_tool_has_no_answer_but_its_tokens_and_can_be_resumed(
     assert len(server.main_asks) == 3
 
 
-def outside_and_git(scene, codex, **more) -> tuple[bool, bool]:
+def outside_and_git(scene, serve, *, mode="safe", **more) -> tuple[bool, bool]:
     """Whether a run could write beside the workspace, and commit."""
-    beside = os.path.join(os.path.expanduser("~"), f".codex-self-iter-test-{os.getpid()}")
-    try:
-        request: Request = scene.request(**more)
-        report, _ = go(codex, request)
+    commit = "git -c user.name=t -c user.email=t@example.invalid commit -q --allow-empty -m 'by agent'"
+    with place_outside() as beside:
+        _, codex = serve(shell(f"touch '{beside}'; {commit}"), say("tried"), mode=mode)
+        report, _ = go(codex, scene.request(**more))
         assert report.failure is None
         return os.path.exists(beside), "by agent" in scene.git("log", "-1", "--format=%s")
-    finally:
-        if os.path.exists(beside):
-            os.unlink(beside)
-
-
-def steps(scene):
-    beside = os.path.join(os.path.expanduser("~"), f".codex-self-iter-test-{os.getpid()}")
-    commit = "git -c user.name=t -c user.email=t@example.invalid commit -q --allow-empty -m 'by agent'"
-    return shell(f"touch '{beside}'; {commit}"), say("tried")
 
 
 def test_safe_mode_keeps_to_the_workspace_and_off_git(scene, serve):
-    _, codex = serve(*steps(scene))
-    assert outside_and_git(scene, codex) == (False, False)
+    assert outside_and_git(scene, serve) == (False, False)
 
 
 def test_safe_mode_lets_the_agent_commit_when_it_is_to(scene, serve):
-    _, codex = serve(*steps(scene))
-    assert outside_and_git(scene, codex, commit_by_agent=True) == (False, True)
+    assert outside_and_git(scene, serve, commit_by_agent=True) == (False, True)
 
 
 def test_bypass_mode_is_not_sandboxed(scene, serve):
-    _, codex = serve(*steps(scene), mode="bypass")
-    assert outside_and_git(scene, codex) == (True, True)
+    assert outside_and_git(scene, serve, mode="bypass") == (True, True)
 
 
 def test_a_workspace_without_git_works(scene, serve):

@@ -88,6 +88,7 @@ def test_a_good_run_is_read_whole(read, cli):
         ("codex", "overloaded", FailureClass.OVERLOAD),
         ("codex", "context", FailureClass.CONTEXT),
         ("codex", "dropped", FailureClass.NETWORK),
+        ("codex", "broken-sandbox", FailureClass.SANDBOX),
         ("claude", "rate-limit", FailureClass.LIMIT),
         ("claude", "limit", FailureClass.LIMIT),
         ("claude", "unauthorized", FailureClass.AUTH),
@@ -173,3 +174,43 @@ def test_every_recorded_line_is_known_or_harmless(cli, what):
     for line in lines_of(cli, what):
         for event in agent.parse_line(line):
             assert event.kind in EventKind
+
+
+BROKEN = "bwrap: No permissions to create new namespace"
+
+
+@pytest.mark.parametrize(
+    ("cli", "tool", "end"),
+    [
+        (
+            "codex",
+            {
+                "type": "item.completed",
+                "item": {"type": "command_execution", "status": "failed", "aggregated_output": BROKEN},
+            },
+            {"type": "turn.completed", "usage": {}},
+        ),
+        (
+            "claude",
+            {
+                "type": "user",
+                "message": {"content": [{"type": "tool_result", "is_error": True, "content": BROKEN}]},
+            },
+            {"type": "result", "subtype": "success", "is_error": False, "result": "I could not."},
+        ),
+    ],
+)
+def test_a_sandbox_that_cannot_be_set_up_is_a_failure(tmp_path, cli, tool, end):
+    def report(*events):
+        (tmp_path / "stdout.log").write_text("".join(json.dumps(event) + "\n" for event in events))
+        request = Request("", "", "/", "", str(tmp_path), environment={})
+        return registry.get(cli).read(request, outcome(), RunFiles(str(tmp_path)), now=NOW)
+
+    failure = report(tool, end).failure
+    assert failure is not None
+    assert failure.kind is FailureClass.SANDBOX
+    assert BROKEN in failure.message
+    fine = json.loads(
+        json.dumps(tool).replace("failed", "completed").replace("true", "false").replace("bwrap", "x")
+    )
+    assert report(tool, fine, end).failure is None  # some commands did run

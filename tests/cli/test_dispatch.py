@@ -12,6 +12,7 @@ from codex_self_iter.cli import COMMANDS, build_parser, split_command
 from codex_self_iter.cli.flags import FLAGS, collect
 from codex_self_iter.cli.run import options
 from codex_self_iter.errors import UsageError
+from codex_self_iter.supervisor.options import RunOptions
 
 HEAVY = {
     "anyio", "asyncio", "pydantic", "pydantic_settings", "psutil", "rich", "structlog", "typer", "watchfiles",
@@ -65,7 +66,7 @@ def test_help_and_version_without_a_command(command) -> None:
     assert command("--version").stdout.startswith("codex-self-iter 0.")
 
 
-def parse(*words: str) -> tuple[object, dict[str, object]]:
+def parse(*words: str) -> tuple[RunOptions, dict[str, object]]:
     parser, _ = build_parser("run")
     args = parser.parse_args(words)
     return options(args), collect(args)
@@ -126,7 +127,8 @@ def test_the_flag_table_has_each_key_and_option_once() -> None:
 def test_several_workspaces(tmp_path) -> None:
     (tmp_path / "a").mkdir()
     chosen, _ = parse("--workspace", str(tmp_path), "--workspace", str(tmp_path / "a"), "--debug")
-    assert chosen == (((str(tmp_path), str(tmp_path / "a")), "", "", False, True))
+    assert chosen.workspaces == (str(tmp_path), str(tmp_path / "a"))
+    assert (chosen.config, chosen.config_dir, chosen.clear_stop, chosen.debug) == ("", "", False, True)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,17 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         "code = main(sys.argv[1:])\n"
         "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
     )
-    for words in (["status"], ["status", "--json"], ["stop", "--help"], ["run", "--help"]):
+    (command.state_dir / "logs" / "runs" / "000001-executor").mkdir(parents=True)
+    (command.state_dir / "logs" / "iterations.jsonl").write_text('{"iteration": 1}\n', encoding="utf-8")
+    reading = (
+        ["status"],
+        ["status", "--json"],
+        ["history"],
+        ["show", "1"],
+        ["logs"],
+        ["complete", "--", "st"],
+    )
+    for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"], ["run", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
             cwd=command.workspace,
@@ -171,6 +183,33 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         print(f"{' '.join(words)}: {seconds * 1000:.0f} ms after the interpreter's start")
         assert code == 0
         assert HEAVY.isdisjoint(modules)
+
+
+def test_status_imports_next_to_nothing(command) -> None:
+    """Each of these costs a start of `status` some per cent, and came in unnoticed once."""
+    command.write_status()
+    dear = {
+        "bz2", "contextlib", "dataclasses", "datetime", "hashlib", "lzma", "pathlib", "platform", "random",
+        "shutil", "subprocess", "tempfile", "threading", "tomllib", "typing",
+    }  # fmt: skip
+    script = (
+        "import sys, json, time; began = time.perf_counter()\n"
+        "from codex_self_iter.cli import main\n"
+        "code = main(['status'])\n"
+        "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
+    )
+    # -S: what a site's own .pth files import is not ours
+    environment = command.env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], cwd=command.workspace, env=environment,
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    code, seconds, modules = json.loads(done.stderr)
+    print(f"status: {seconds * 1000:.0f} ms after the interpreter's start, {len(modules)} modules")
+    assert code == 0
+    assert dear.isdisjoint(modules)
+    ours = {name for name in modules if name.startswith("codex_self_iter.cli.")}
+    assert ours == {f"codex_self_iter.cli.{name}" for name in ("common", "status", "status_view", "terminal")}
 
 
 def test_the_import_budget_would_notice(command) -> None:

@@ -132,3 +132,20 @@ def test_launchd_gets_a_property_list(command) -> None:
     assert command("service", "install", "--manager", "launchd").returncode == 0
     assert command("service", "uninstall", "--manager", "launchd").returncode == 0
     assert not path.exists()
+
+
+def test_one_service_for_many_loops(command, tmp_path: Path) -> None:
+    configs = tmp_path / "loops"
+    configs.mkdir()
+    assert install(command, "--config-dir", str(configs)).returncode == 0
+    text = unit_of(command, "loops").read_text(encoding="utf-8")
+    assert f"--config-dir {configs}\n" in text
+    assert "--workspace" not in text
+    many = tmp_path / "many.toml"
+    many.write_text(f"[[workspaces]]\npath = {str(command.workspace)!r}\n", encoding="utf-8")
+    assert install(command, "--config", str(many), "--name", "many").returncode == 0
+    text = unit_of(command, "many").read_text(encoding="utf-8")
+    assert f"--config {many}\n" in text
+    assert "--workspace" not in text
+    both = install(command, "--config-dir", str(configs), "--workspace", ".")
+    assert both.returncode == 2

@@ -243,3 +243,13 @@ def test_the_process_probe_knows_boot_and_pid() -> None:
     assert not registry.process_alive(0, here)
     assert not registry.process_alive(1 << 40, here)
     assert not registry.process_alive(os.getpid(), "another boot")
+
+
+def test_a_current_directory_that_is_gone(command, tmp_path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = f'cd {gone} && rmdir {gone} && exec "$@"'
+    argv = ["sh", "-c", shell, "sh", *command.argv("stop")]
+    done = subprocess.run(argv, env=command.env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "no longer exists" in done.stderr

@@ -34,15 +34,18 @@ GIT_ENV = {
 FAST = {"backoff_base_sec": 0.05, "backoff_max_sec": 0.2, "no_change_backoff_sec": 0.05, "kill_grace_sec": 1}
 
 
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait for a condition and return its value."""
+def wait_until(
+    condition: Callable[[], Any], what: str | Callable[[], str], patience: float = PATIENCE
+) -> Any:
+    """Wait for a condition and return its value; `what` is said when it does not come."""
     deadline = time.monotonic() + patience
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {patience:g} s in vain for {what}")
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {patience:g} s in vain for {said}")
         time.sleep(0.02)
 
 
@@ -111,7 +114,11 @@ class Workspace:
     # -- the program ---------------------------------------------------------------------------------------------
 
     def start(
-        self, *flags: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        *flags: str,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        start_new_session: bool = False,
     ) -> subprocess.Popen[bytes]:
         """Start a supervisor in the background; its log goes to `root/supervisor-N.log`."""
         log = (self.root / f"supervisor-{len(self.supervisors) + 1}.log").open("wb")
@@ -122,6 +129,7 @@ class Workspace:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            start_new_session=start_new_session,
         )
         log.close()
         self.supervisors.append(process)
@@ -192,13 +200,12 @@ class Workspace:
         return lambda: self.status().get("state") in states
 
     def wait_state(self, *states: str, patience: float = PATIENCE) -> dict[str, Any]:
-        wait_until(
-            self.state_is(*states), f"state {' or '.join(states)}; log:\n{self.log()[-3000:]}", patience
-        )
+        wanted = " or ".join(states)
+        wait_until(self.state_is(*states), lambda: f"state {wanted}; log:\n{self.log()[-3000:]}", patience)
         return self.status()
 
     def wait_runs(self, count: int) -> None:
-        wait_until(lambda: self.started() >= count, f"{count} agent runs; log:\n{self.log()[-3000:]}")
+        wait_until(lambda: self.started() >= count, lambda: f"{count} agent runs; log:\n{self.log()[-3000:]}")
 
     def leftovers(self) -> list[psutil.Process]:
         """Living processes that belong to runs of this workspace, however they were orphaned."""

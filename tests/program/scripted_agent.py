@@ -19,11 +19,14 @@ CONTROL_DIR/script.json is a list of steps. Keys of a step, carried out in this 
     signal      number of the signal that the agent sends itself
 
 Every run appends "start PID TIME" and "end PID TIME" to CONTROL_DIR/runs.log, so that overlaps can be seen from
-outside, and keeps the prompt it was given as CONTROL_DIR/prompt-N.md.
+outside, and keeps the prompt it was given as CONTROL_DIR/prompt-N.md. While it lives it holds a lock; a run that
+finds the lock taken appends a line to CONTROL_DIR/overlaps.log. With "number": true it says its own number as goal.
 """
 
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -66,8 +69,20 @@ def note(control: str, word: str) -> None:
     os.close(fd)
 
 
+def stand_alone(control: str) -> int:
+    """Hold the lock that only one living agent can hold; unlike runs.log it also tells the truth of killed ones."""
+    fd = os.open(os.path.join(control, "alone.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        with open(os.path.join(control, "overlaps.log"), "a") as file:
+            file.write(f"{os.getpid()} started beside another agent\n")
+    return fd
+
+
 def main() -> int:
     control, prompt_file, workspace = sys.argv[1:4]
+    stand_alone(control)
     with open(os.path.join(control, "script.json")) as file:
         steps = json.load(file)
     counter = os.path.join(control, "counter")
@@ -111,13 +126,14 @@ def main() -> int:
     while time.monotonic() < deadline:
         if "until" in step and os.path.exists(os.path.join(control, step["until"])):
             break
-        time.sleep(0.02)
+        select.select((), (), (), 0.02)  # time.sleep fails under a faked clock
     if step.get("echo"):
         print(prompt)
     if "raw" in step:
         sys.stdout.write(step["raw"])
     elif "block" in step or not step.get("echo"):
-        print(json.dumps({**GOOD, **step.get("block", {})}))
+        goal = {"next_goal": f"goal {number + 1}"} if step.get("number") else {}
+        print(json.dumps({**GOOD, **goal, **step.get("block", {})}))
     sys.stdout.flush()
     note(control, "end")
     if "signal" in step:

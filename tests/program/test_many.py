@@ -244,3 +244,15 @@ def test_status_without_a_workspace_shows_all_loops(three: list[Workspace]) -> N
         cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert json.loads(one.stdout)["workspace"] == str(three[1].path)
+
+
+def test_memory_in_use_holds_further_runs_back(three: list[Workspace]) -> None:
+    a, b, _ = three
+    a.script({"sleep": 5, "block": {"completed": True}})
+    # The first run of b may slip in before a's first sample; it lasts long enough for that sample to be there.
+    b.script({"sleep": 2.5, "append": {"w": "1"}}, {"block": {"completed": True}})
+    process = supervise(a, b, tables="[pool]\nmax_agents = 2\nmax_memory_mb = 1\n")
+    wait_until(lambda: "MiB" in b.status().get("reason", ""), "the reason in the status of the waiting loop")
+    assert a.ended(process) == 0
+    end = next(at for word, _, at in a.runs() if word == "end")
+    assert [at > end for word, _, at in b.runs() if word == "start"][-1]

@@ -19,6 +19,12 @@ from pathlib import Path
 
 import psutil
 
+from codex_self_iter.service import systemd
+from codex_self_iter.service.spec import ServiceSpec
+
+SOURCE = Path(__file__).resolve().parents[2]
+ESCAPEES = ("sleep 54321", "sleep 54322", "sleep 54323")
+UNIT = systemd.unit_name("my-loop")
 SYSTEMD = "/lib/systemd/systemd"
 PATIENCE_SEC = 30.0
 STUBS = (
@@ -262,3 +268,49 @@ class Lab:
             if directory.is_dir():
                 directory.rmdir()
         self._cgroup.rmdir()
+
+
+class Service:
+    """The unit under test and the files that steer its daemon."""
+
+    def __init__(self, manager: Lab, name: str) -> None:
+        self.manager = manager
+        self.workspace = manager.directory / name / "my work 100% $HOME"
+        self.workspace.mkdir(parents=True)
+        self.control = manager.directory / name / "control"
+        self.control.mkdir()
+        self.env_file = manager.directory / name / "service.env"
+        daemon = str(Path(__file__).with_name("daemon.py"))
+        self.spec = ServiceSpec(
+            name="my-loop",
+            workspace=str(self.workspace),
+            argv=(sys.executable, daemon, str(self.control)),
+            env_file=str(self.env_file),
+            environment={"PATH": manager.env["PATH"], "PYTHONPATH": str(SOURCE / "src")},
+            stop_sec=2,
+        )
+
+    def install(self, text: str = "", **overrides: str) -> None:
+        times = {"RestartSec": "100ms", "StartLimitBurst": "50"}
+        self.manager.install(UNIT, text or systemd.render(self.spec), **(times | overrides))
+
+    def start(self, **overrides: str) -> dict[str, str]:
+        self.install(**overrides)
+        self.manager.systemctl("start", UNIT)
+        return self.manager.until_state(UNIT, ActiveState="active", SubState="running")
+
+    def tell(self, name: str, content: str = "") -> None:
+        (self.control / name).write_text(content, encoding="utf-8")
+
+    def starts(self) -> list[str]:
+        return (self.control / "starts").read_text(encoding="utf-8").splitlines()
+
+    def until_gone(self) -> None:
+        until(lambda: not self.manager.processes("daemon.py", *ESCAPEES), "every process is gone")
+
+    def forget(self) -> None:
+        """End it and whatever is left of it."""
+        self.manager.systemctl("kill", "--signal=9", UNIT, check=False)
+        self.manager.systemctl("stop", UNIT, check=False)
+        self.manager.systemctl("reset-failed", UNIT, check=False)
+        self.until_gone()

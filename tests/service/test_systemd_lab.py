@@ -4,83 +4,16 @@
 """
 
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import lab as laboratory
 import pytest
-
-from codex_self_iter.service import systemd
-from codex_self_iter.service.spec import ServiceSpec
-
-SOURCE = Path(__file__).resolve().parents[2]
-ESCAPEES = ("sleep 54321", "sleep 54322", "sleep 54323")
-UNIT = systemd.unit_name("my loop".replace(" ", "-"))
+from lab import ESCAPEES, UNIT, Service
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(bool(laboratory.missing()), reason=f"systemd lab: {laboratory.missing()}"),
 ]
-
-
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[laboratory.Lab]:
-    """One service manager for all tests of this file."""
-    directory = tmp_path_factory.mktemp("lab")
-    keep = tuple({SOURCE, Path(sys.prefix), Path(sys.base_prefix)})
-    with laboratory.Lab(directory, keep) as manager:
-        yield manager
-
-
-class Service:
-    """The unit under test and the files that steer its daemon."""
-
-    def __init__(self, manager: laboratory.Lab, name: str) -> None:
-        self.manager = manager
-        self.workspace = manager.directory / name / "my work 100% $HOME"
-        self.workspace.mkdir(parents=True)
-        self.control = manager.directory / name / "control"
-        self.control.mkdir()
-        self.env_file = manager.directory / name / "service.env"
-        daemon = str(Path(__file__).with_name("daemon.py"))
-        self.spec = ServiceSpec(
-            name="my-loop",
-            workspace=str(self.workspace),
-            argv=(sys.executable, daemon, str(self.control)),
-            env_file=str(self.env_file),
-            environment={"PATH": manager.env["PATH"], "PYTHONPATH": str(SOURCE / "src")},
-            stop_sec=2,
-        )
-
-    def install(self, text: str = "", **overrides: str) -> None:
-        times = {"RestartSec": "100ms", "StartLimitBurst": "50"}
-        self.manager.install(UNIT, text or systemd.render(self.spec), **(times | overrides))
-
-    def start(self, **overrides: str) -> dict[str, str]:
-        self.install(**overrides)
-        self.manager.systemctl("start", UNIT)
-        return self.manager.until_state(UNIT, ActiveState="active", SubState="running")
-
-    def tell(self, name: str, content: str = "") -> None:
-        (self.control / name).write_text(content, encoding="utf-8")
-
-    def starts(self) -> list[str]:
-        return (self.control / "starts").read_text(encoding="utf-8").splitlines()
-
-    def until_gone(self) -> None:
-        laboratory.until(lambda: not self.manager.processes("daemon.py", *ESCAPEES), "every process is gone")
-
-
-@pytest.fixture
-def service(manager: laboratory.Lab, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """A fresh service; stopped and forgotten afterwards."""
-    service = Service(manager, str(abs(hash(request.node.name))))
-    yield service
-    manager.systemctl("kill", "--signal=9", UNIT, check=False)
-    manager.systemctl("stop", UNIT, check=False)
-    manager.systemctl("reset-failed", UNIT, check=False)
-    service.until_gone()
 
 
 def test_start_is_over_when_the_supervisor_says_so(service: Service) -> None:
@@ -204,6 +137,22 @@ def test_a_stopped_supervisor_stays_so_without_the_watchdog(service: Service) ->
     service.manager.kill(UNIT, signal.SIGSTOP)
     service.manager.run("sleep", "3")
     assert service.manager.show(UNIT)["NRestarts"] == "0"
+
+
+def test_an_instance_of_the_template_under_deploy_works_where_its_name_says(service: Service) -> None:
+    """Installed by hand: the workspace's path is the instance's name, escaped by systemd-escape."""
+    template = "codex-self-iter@.service"
+    escaped = service.manager.run("systemd-escape", "--path", str(service.workspace)).stdout.strip()
+    unit = template.replace("@", f"@{escaped}")
+    text = (laboratory.SOURCE / "deploy" / "systemd" / "user" / template).read_text(encoding="utf-8")
+    command = f"env PYTHONPATH={laboratory.SOURCE}/src {' '.join(service.spec.argv)}"
+    service.manager.install(template, text, ExecStart=f"\nExecStart={command}", Restart="no")
+    service.manager.systemctl("start", unit)
+    service.manager.until_state(unit, ActiveState="active", SubState="running")
+    (start,) = service.starts()
+    assert start.split(" ", 1)[1].strip() == str(service.workspace)
+    service.manager.systemctl("stop", unit)
+    service.manager.until_state(unit, ActiveState="inactive")
 
 
 def test_the_lab_shares_nothing_with_the_machine(manager: laboratory.Lab, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ async def test_a_checkpoint_holds_the_work_tree_and_touches_nothing_of_the_perso
     repo.write("staged.txt", "and edited\n")
     repo.write("new/ü.txt", "untracked\n")
     repo.write("x.log", "ignored\n")
+    repo.write(".codex-stop", "not the work")
     (repo.path / "a.txt").unlink()
     marker = repo.path.parent / "hook ran"
     for name in ("post-index-change", "reference-transaction", "pre-commit", "post-commit"):

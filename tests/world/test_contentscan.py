@@ -24,7 +24,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     place = tmp_path / "work"
-    for name in ("state/private", "a", "sub/b", "node_modules/x/y", ".git/HEAD", ".venv/z"):
+    for name in ("state/private", "a", "sub/b", "node_modules/x/y", ".codex-stop", ".git/HEAD", ".venv/z"):
         file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("1")

@@ -96,6 +96,10 @@ async def test_what_the_person_staged_or_left_dirty_is_not_taken(repo: Repo) -> 
     assert result.files == ("agent.txt",)
     assert repo.status() == before
     assert repo.git("diff", "--cached", "--name-only").split() == ["staged.txt"]
+    repo.write("agent.txt", "b")
+    repo.git("add", "agent.txt")
+    repo.git("commit", "-qm", "the negative control: an ordinary commit takes what is staged")
+    assert "staged.txt" in repo.git("show", "--name-only", "--format=")
 
 
 async def test_a_file_with_two_hands_in_it_is_left_and_listed(repo: Repo) -> None:

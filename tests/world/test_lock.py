@@ -255,7 +255,7 @@ def test_a_file_system_that_cannot_lock_directories_is_a_warning(
             raise OSError(37, "No locks available")
         real(fd, how)
 
-    monkeypatch.setattr(module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     lock = make(state, workspace)
     lock.acquire()
     assert len(lock.warnings) == 1

@@ -168,3 +168,37 @@ async def test_bounds_hold_in_random_traffic(seed: int) -> None:
             group.start_soon(visit)
     assert done > 50
     assert (pool.in_use, pool.waiting) == (0, 0)
+
+
+@pytest.mark.anyio
+async def test_what_holds_runs_back_never_holds_one_alone() -> None:
+    reason = "memory"
+    pool = Pool(3, hold=lambda: reason)
+    async with pool.slot("a", owner="first"):
+        with anyio.move_on_after(0.05) as scope:
+            async with pool.slot("a", owner="second"):
+                raise AssertionError("started although memory holds it back")
+        assert scope.cancelled_caught
+        reason = ""
+        pool.look()
+        async with pool.slot("a", owner="third"):
+            assert pool.in_use == 2
+
+
+@pytest.mark.anyio
+async def test_a_waiter_is_let_in_when_the_hold_is_over() -> None:
+    holds = ["memory"]
+    pool = Pool(3, hold=lambda: holds[0])
+    entered = anyio.Event()
+
+    async def wait() -> None:
+        async with pool.slot("a", owner="second"):
+            entered.set()
+
+    async with anyio.create_task_group() as tasks, pool.slot("a", owner="first"):
+        tasks.start_soon(wait)
+        await anyio.sleep(0.01)
+        assert "memory" in pool.waiting_for("second")
+        holds[0] = ""
+        pool.look()
+        await entered.wait()

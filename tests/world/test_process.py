@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from codex_self_iter.core.model import EndCause, RunLimits, RunSpec
@@ -320,7 +321,7 @@ async def test_no_descriptor_and_no_process_leaks(tmp_path: Path) -> None:
                 await run.wait()
         await until(lambda: not host._living())
         assert len(os.listdir("/proc/self/fd")) == before
-        await until(lambda: all(not proc.name.startswith("csi-") for proc in own_recorders(host)))
+        await until(lambda: len(own_recorders(host)) <= 1)  # the one that waits for the next run
 
 
 def own_recorders(host: Host) -> list[tree.Proc]:
@@ -330,6 +331,28 @@ def own_recorders(host: Host) -> list[tree.Proc]:
         for pid in tree.descendants(tree.offspring(table), {host._spawner.pid})
         if table[pid].living
     ]
+
+
+async def test_starts_at_the_same_time_are_all_watched_and_all_ended(tmp_path: Path) -> None:
+    tag = new_tag()
+    runs: list[Run] = []
+
+    async def start(host: Host) -> None:
+        runs.append(await host.start(make_spec(tmp_path, "sleep", tag)))
+
+    async with Host() as host:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(start, host)
+        assert len(tagged(tag)) == len(runs) == 20
+        late = anyio.create_task_group()
+        async with late:
+            late.start_soon(start, host)
+            await anyio.lowlevel.checkpoint()
+            await host.aclose()  # while one is being started
+    assert len(runs) == 21
+    assert {(await run.wait()).cause for run in runs} == {EndCause.REQUEST}
+    assert tagged(tag) == set()
 
 
 async def test_a_cancelled_start_still_knows_its_run(tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from codex_self_iter.world import launcher, tree
 from hosting import eventually
+
+OWN_GROUP: Any = {"stdout": subprocess.PIPE, "start_new_session": True}
 
 
 def test_the_fast_pass_agrees_with_psutil() -> None:
@@ -30,6 +33,19 @@ def test_the_fast_pass_agrees_with_psutil() -> None:
     assert (slow.pid, slow.parent, slow.session, slow.living) == (fast.pid, fast.parent, fast.session, True)
     assert fast.rss_bytes == pytest.approx(slow.rss_bytes, rel=0.2)
     assert fast.cpu_sec == pytest.approx(slow.cpu_sec, abs=0.05)
+
+
+def test_a_walk_finds_the_tree_and_nothing_else() -> None:
+    with subprocess.Popen(["bash", "-c", "sleep 60 & (sleep 60 & wait) & echo; wait"], **OWN_GROUP) as shell:
+        try:
+            assert shell.stdout is not None
+            shell.stdout.readline()
+            assert eventually(lambda: len(tree.walk({shell.pid})) == 4)
+            table = tree.scan()
+            expected = {shell.pid} | tree.descendants(tree.offspring(table), {shell.pid})
+            assert tree.walk({shell.pid}).keys() == expected
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
 
 
 def test_descendants_are_transitive_and_exclude_their_roots() -> None:
@@ -126,13 +142,15 @@ def test_only_adopted_orphans_are_strangers_and_only_they_are_reaped() -> None:
         with tree.children.spawning() as register:
             registered = subprocess.Popen(["true"], start_new_session=True)
             register(registered.pid)
-        maker = subprocess.run(["sh", "-c", "setsid true & echo $!"], stdout=subprocess.PIPE, check=True)
+        maker = subprocess.run(
+            ["sh", "-c", "setsid sleep 0.3 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True
+        )
         orphan = int(maker.stdout)
         assert eventually(lambda: all(is_zombie(pid) for pid in (own.pid, registered.pid, orphan)))
-        assert [proc.pid for proc in tree.children.strangers(tree.scan())] == [orphan]
-        tree.children.reap_strangers(tree.scan())
+        assert [proc.pid for proc in tree.children.strangers()] == [orphan]
+        tree.children.reap_strangers()
         assert is_zombie(orphan)  # an owner would have had the time until the second look
-        tree.children.reap_strangers(tree.scan())
+        tree.children.reap_strangers()
         assert not Path(f"/proc/{orphan}").exists()
         assert (own.wait(), registered.wait()) == (0, 0)
         tree.children.forget(registered.pid)

@@ -119,6 +119,7 @@ NO_PROGRESS: dict[str, Callable[[Repo], object]] = {
         r.write("a.txt", "two\n"),
         r.git("stash", "-q"),
     ),
+    "the STOP file of the workspace": lambda r: r.write(".codex-stop", ""),
     "empty directory": lambda r: (r.path / "empty").mkdir(),
 }
 

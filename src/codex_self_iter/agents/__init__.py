@@ -6,7 +6,6 @@ classify.py     why a run failed (pure): tables, then `classify`
 reset_time.py   when a limit ends, from prose (pure)
 pricing.py      tokens to money, from the configured table (pure)
 environment.py  which variables an agent gets (pure)
-render.py       events as people read them (pure)
 cli_agent.py    what the adapters of event-streaming CLIs share
 files.py        bounded reading of a run's directory
 probe.py        finding a binary; "installed, which version, logged in?"

@@ -101,7 +101,7 @@ _PHRASES: Mapping[FailureClass, tuple[str, ...]] = {
         r"waiting for network|network (error|is unreachable)",
         r"fetch failed|socket hang up|error sending request|unable to connect",
         r"name resolution|could not resolve|dns error|tls handshake",
-        r"request timed out",
+        r"request timed out|(empty|malformed) response",
     ),
     FailureClass.SANDBOX: (
         r"\bbwrap: |\blandlock\b|\bseccomp\b",

@@ -12,7 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
-from codex_self_iter.agents.cli_agent import CliAgent, decoded, fingerprint, http_status_of, real_home
+from codex_self_iter.agents.cli_agent import (
+    CliAgent,
+    decoded,
+    fingerprint,
+    http_status_of,
+    real_home,
+    sandbox_broken,
+)
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.stream import (
     ErrorFacts,
@@ -28,8 +35,12 @@ from codex_self_iter.core.model import FailureClass, Usage
 
 __all__ = ["ClaudeAgent", "parse_line"]
 
-# What a run in safe mode may do without asking, besides edits in the workspace (acceptEdits). Commands that
-# run code are the person's to allow: [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
+# In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the network are
+# not).
+# Where that cannot be set up (on Linux it needs bubblewrap and socat) only these tools, and edits in the
+# workspace, go without asking; more is the person's to allow:
+# [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
+_SANDBOX = {"sandbox": {"enabled": True, "autoAllowBashIfSandboxed": True, "allowUnsandboxedCommands": False}}
 _SAFE_TOOLS = (
     "Read", "Edit", "Write", "NotebookEdit", "Glob", "Grep", "TodoWrite",
     "Bash(git status:*)", "Bash(git diff:*)", "Bash(git log:*)", "Bash(git show:*)",
@@ -89,7 +100,8 @@ class ClaudeAgent(CliAgent):
         if self.config.mode == "bypass":
             return ["--dangerously-skip-permissions"]
         tools = _SAFE_TOOLS + (_COMMIT_TOOLS if request.commit_by_agent else ())
-        return ["--permission-mode", "acceptEdits", "--allowedTools", ",".join(tools)]
+        flags = ["--permission-mode", "acceptEdits", "--allowedTools", ",".join(tools)]
+        return [*flags, "--settings", json.dumps(_SANDBOX)]
 
     def _environment(self, request: Request, program: str) -> dict[str, str]:
         extra = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
@@ -202,6 +214,7 @@ def _user(value: dict[str, Any]) -> list[Event]:
         if block.get("type") == "tool_result":
             ok = block.get("is_error") is not True
             events.append(Event(EventKind.TOOL_ENDED, ident=as_text(block.get("tool_use_id")), ok=ok))
+            events += sandbox_broken(as_text(block.get("content"))) if not ok else []
     done = as_dict(value.get("tool_use_result"))
     if done.get("type") in ("create", "update") or "structuredPatch" in done:
         events.append(Event(EventKind.CHANGED, as_text(done.get("filePath"))))

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
-from codex_self_iter.agents.classify import classify
+from codex_self_iter.agents.classify import classify, one_line
 from codex_self_iter.agents.environment import agent_environment
 from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
-from codex_self_iter.agents.stream import Event, Parsed, decode, fold
+from codex_self_iter.agents.stream import Event, EventKind, Parsed, decode, fold
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 
 __all__ = [
@@ -29,9 +29,16 @@ __all__ = [
     "fingerprint",
     "http_status_of",
     "real_home",
+    "sandbox_broken",
 ]
 
 _STDERR_BYTES = 16 * 1024
+_BROKEN = "sandbox: "
+_SANDBOX_BROKEN = re.compile(
+    r"^\s*(Exit code \d+\s+)?(bwrap|codex-linux-sandbox|sandbox-exec): |"
+    r"Sandbox\((Landlock|Denied)|error running landlock",
+    re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,9 +168,15 @@ class CliAgent(abc.ABC):
             account=self.account(run.request.environment),
         )
 
-    def refine(self, failure: Failure | None, _run: Reading) -> Failure | None:
-        """What only this CLI's adapter can tell about a failure."""
-        return failure
+    def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
+        """What only the adapter can tell about a failure. Here: a sandbox that cannot be set up lets every
+        command fail, and the run ends well all the same."""
+        said = run.parsed
+        broken = next((text for text in said.refused if text.startswith(_BROKEN)), "")
+        if failure is not None or not broken or said.tools_ok or said.changed:
+            return failure
+        message = one_line(f"{self.name}'s sandbox does not work here: {broken.removeprefix(_BROKEN)}")
+        return Failure(FailureClass.SANDBOX, message, None, self.account(run.request.environment))
 
     # --- looking
 
@@ -197,6 +210,12 @@ def bounded_answer(text: str) -> str:
     """The answer, cut at its beginning if it is longer than a report carries."""
     data = text.encode("utf-8", "replace")
     return text if len(data) <= ANSWER_BYTES else data[-ANSWER_BYTES:].decode("utf-8", "ignore")
+
+
+def sandbox_broken(output: str) -> list[Event]:
+    """The event of a command that failed because its sandbox could not be set up, if its output says so."""
+    start = output[:300]
+    return [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")] if _SANDBOX_BROKEN.search(start) else []
 
 
 def fingerprint(secret: str) -> str:

@@ -23,19 +23,17 @@ from codex_self_iter.agents.cli_agent import (
     fingerprint,
     http_status_of,
     real_home,
+    sandbox_broken,
 )
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.rollout import Turn, read_turn, usage_of
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, as_dict, as_list, as_text
-from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome, Usage
+from codex_self_iter.core.model import AgentReport, FailureClass, RunOutcome, Usage
 
 __all__ = ["CodexAgent", "git_directories", "parse_line"]
 
 _TOOL_OUTPUT_SHOWN = 300
-_SANDBOX_BROKEN = re.compile(
-    r"^(bwrap|codex-linux-sandbox|sandbox-exec): |\bSandbox\((Landlock|Denied)|error running landlock", re.M
-)
 _PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")
 
 
@@ -157,17 +155,6 @@ class CodexAgent(CliAgent):
         not_before = outcome.started_at if resumed else 0.0
         return read_turn(self.home(request.environment), parsed.session_id, not_before)
 
-    def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
-        """A sandbox that cannot be set up lets every command fail, and the run ends well all the same."""
-        parsed = run.parsed
-        broken = next((text for text in parsed.refused if text.startswith("sandbox: ")), "")
-        if failure is None and broken and not parsed.tools_ok and not parsed.changed:
-            account = self.account(run.request.environment)
-            return Failure(
-                FailureClass.SANDBOX, f"codex's sandbox does not work here: {broken[9:]}"[:500], None, account
-            )
-        return failure
-
     def login(self, environment: Mapping[str, str]) -> str:
         key = environment.get("CODEX_API_KEY")
         return fingerprint(key) if key else self.home(environment)
@@ -204,10 +191,11 @@ def git_directories(workspace: str) -> list[str]:
     directory = os.path.realpath(workspace)
     while True:
         marker = os.path.join(directory, ".git")
-        if os.path.isdir(marker):
+        # A sandbox that was killed leaves an empty `.git` behind, in the temporary directory too.
+        if os.path.isfile(os.path.join(marker, "HEAD")):
             return [marker]
-        if os.path.isfile(marker):
-            return _linked(marker)
+        if os.path.isfile(marker) and (linked := _linked(marker)):
+            return linked
         parent = os.path.dirname(directory)
         if parent == directory:
             return []
@@ -215,8 +203,9 @@ def git_directories(workspace: str) -> list[str]:
 
 
 def _linked(marker: str) -> list[str]:
-    own = _first_line(marker).removeprefix("gitdir:").strip()
-    if not own:
+    line = _first_line(marker)
+    own = line.removeprefix("gitdir:").strip()
+    if own == line:
         return []
     own = os.path.normpath(os.path.join(os.path.dirname(marker), own))
     common = _first_line(os.path.join(own, "commondir"))
@@ -336,8 +325,8 @@ def _tool_ended(kind: str, item: dict[str, Any], text: str, ident: str) -> list[
         changes = [as_dict(change) for change in as_list(item.get("changes"))]
         events += [Event(EventKind.CHANGED, as_text(change.get("path"))) for change in changes]
     output = as_text(item.get("aggregated_output"))[:_TOOL_OUTPUT_SHOWN]
-    if not ok and _SANDBOX_BROKEN.search(output):
-        events.append(Event(EventKind.REFUSED, f"sandbox: {output.strip()}"))
+    if not ok and (broken := sandbox_broken(output)):
+        events += broken
     elif status == "declined" or output.startswith("rejected"):
         events.append(Event(EventKind.REFUSED, f"{text}: {output.strip() or 'declined'}"))
     return events

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import shlex
-import string
 import time
 from collections.abc import Mapping
 
@@ -29,11 +27,11 @@ from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
+from codex_self_iter.core.template import parse_template, render_template
 from codex_self_iter.errors import UsageError
 
 __all__ = ["CommandAgent", "expand_template", "text_report"]
 
-_FIELDS = frozenset({"prompt_file", "workspace"})
 _SAID_BYTES = 4096
 _WAITING = (FailureClass.NETWORK, FailureClass.OVERLOAD, FailureClass.LIMIT)
 
@@ -88,42 +86,9 @@ def expand_template(template: str, prompt_file: str, workspace: str) -> tuple[st
         UsageError: it is empty, cannot be split, lacks `{prompt_file}` or has another field.
     """
     try:
-        words = shlex.split(template)
+        return render_template(parse_template(template), prompt_file, workspace)
     except ValueError as error:
-        raise UsageError(
-            f"agent_command_template cannot be split into words: {error}: {template!r}"
-        ) from None
-    if not words:
-        raise UsageError('agent_command_template is empty; example: "my-agent {prompt_file} {workspace}"')
-    used = {name for word in words for name in _fields(word, template)}
-    if unknown := sorted(used - _FIELDS):
-        raise UsageError(
-            f"agent_command_template has the unknown field {{{unknown[0]}}}; known are {{prompt_file}} and "
-            "{workspace}; write {{ and }} for braces"
-        )
-    if "prompt_file" not in used:
-        raise UsageError(f"agent_command_template must contain {{prompt_file}}: {template!r}")
-    values = {"prompt_file": prompt_file, "workspace": workspace}
-    return tuple(word.format_map(values) for word in words)
-
-
-def _fields(word: str, template: str) -> list[str]:
-    try:
-        parts = list(string.Formatter().parse(word))
-    except ValueError as error:
-        raise UsageError(
-            f"agent_command_template: {error} in {word!r}; write {{{{ and }}}} for braces: {template!r}"
-        ) from None
-    names = []
-    for _, name, spec, conversion in parts:
-        if name is not None:
-            plain = (
-                name
-                if not spec and not conversion
-                else f"{name}{'!' + conversion if conversion else ''}:{spec}"
-            )
-            names.append(plain)
-    return names
+        raise UsageError(f"agent_command_template {error}: {template!r}") from None
 
 
 def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:

@@ -19,8 +19,12 @@ _MAX_FILE_MB = 10.0
 def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
     """The checkpoints, to be used without an event loop. Raises UsageError."""
     loop = common.find_loop(args)
-    settings = common.read_config(loop.workspace, loop.config).get("git")
+    config = common.read_config(loop.workspace, loop.config)
+    settings = config.get("git")
     chosen = settings.get("checkpoint_max_file_mb") if isinstance(settings, dict) else None
     size = float(chosen) if isinstance(chosen, int | float) else _MAX_FILE_MB
     workspace = os.path.realpath(loop.workspace)
-    return Checkpoints(Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size)
+    checkpoints = Checkpoints(Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size)
+    if isinstance(config.get("global_stop_file_name"), str):
+        checkpoints.own = (config["global_stop_file_name"],)
+    return checkpoints

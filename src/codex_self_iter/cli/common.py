@@ -10,10 +10,14 @@ import json
 import os
 import sys
 import time
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.world import registry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "Life",
@@ -37,16 +41,17 @@ HEARTBEAT_LATE_SEC = 20.0
 MAX_STATUS_BYTES = 4_000_000
 
 
-class Loop(NamedTuple):
+class Loop(namedtuple("Loop", "name workspace state_dir config", defaults=("",))):
     """One loop, as the person named it. `config` is the file given with --config, else ""."""
 
     name: str
     workspace: str
     state_dir: str
-    config: str = ""
+    config: str
+    __slots__ = ()
 
 
-class Life(NamedTuple):
+class Life(namedtuple("Life", "alive stale_sec pid")):
     """Whether a supervisor has this loop.
 
     Attributes:
@@ -58,6 +63,7 @@ class Life(NamedTuple):
     alive: bool
     stale_sec: float | None
     pid: int
+    __slots__ = ()
 
     @property
     def late(self) -> bool:
@@ -135,7 +141,10 @@ def _by_state_dir(state_dir: str, config: str) -> Loop:
 
 
 def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Loop:
-    path = os.path.abspath(os.path.expanduser(workspace))
+    try:
+        path = os.path.abspath(os.path.expanduser(workspace))
+    except FileNotFoundError:
+        raise UsageError("the current directory no longer exists; give --workspace") from None
     if not os.path.isdir(path):
         what = "is not a directory" if os.path.exists(path) else "does not exist"
         raise UsageError(f"workspace {path} {what}")
@@ -199,15 +208,15 @@ def life(loop: Loop, status: dict[str, Any], now: float | None = None) -> Life:
 
     Its lock is the truth: a process id may have been used again, and means nothing across containers.
     """
-    from codex_self_iter.world import lock
+    from codex_self_iter.world.holder import LOCK_FILE, probe
 
     heard = epoch(status.get("updated_at"))
     stale = None if heard is None else max(0.0, (time.time() if now is None else now) - heard)
     pid = status.get("pid")
     pid = pid if isinstance(pid, int) else 0
-    known = os.path.exists(os.path.join(loop.state_dir, lock.LOCK_FILE))
+    known = os.path.exists(os.path.join(loop.state_dir, LOCK_FILE))
     # A lock file of another name, or none (deleted this second): then the workspace's own lock answers.
-    holder = lock.probe(loop.state_dir, workspace="" if known else loop.workspace)
+    holder = probe(loop.state_dir, workspace="" if known else loop.workspace)
     return Life(holder is not None, stale, (holder.pid or pid) if holder else pid)
 
 
@@ -215,13 +224,34 @@ def epoch(text: object) -> float | None:
     """Unix seconds of an ISO 8601 time, None for anything else."""
     if not isinstance(text, str):
         return None
-    from datetime import UTC, datetime
+    seconds = _plain_epoch(text)
+    if seconds is not None:
+        return seconds
+    from datetime import UTC, datetime  # for times that we did not write: it costs a tenth of the start
 
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _plain_epoch(text: str) -> float | None:
+    """The same for `2026-01-31T23:59:59[.123456]` followed by `Z` or `+00:00`: the form of our own files."""
+    date, separator, clock = text.removesuffix("Z").removesuffix("+00:00").partition("T")
+    digits = f"{date[:4]}{date[5:7]}{date[8:]}{clock[:2]}{clock[3:5]}{clock[6:8]}{clock[9:] or '0'}"
+    marks = f"{date[4:5]}{date[7:8]}{separator}{clock[2:3]}{clock[5:6]}{clock[8:9]}"
+    if len(date) != 10 or marks not in ("--T::.", "--T::") or not (digits.isascii() and digits.isdigit()):
+        return None
+    year, month, day = int(date[:4]), int(date[5:7]), int(date[8:])
+    hour, minute, second = int(clock[:2]), int(clock[3:5]), float(clock[6:])
+    if not (year and 1 <= month <= 12 and 1 <= day <= 28 + (month != 2) * 2 and hour < 24 and minute < 60):
+        return None  # also the few days on which only a calendar can decide
+    if second >= 60:
+        return None
+    years, months = (year - 1, month + 9) if month < 3 else (year, month - 3)  # years that end with February
+    days = 365 * years + years // 4 - years // 100 + years // 400 + (153 * months + 2) // 5 + day - 719_469
+    return days * 86_400.0 + hour * 3_600 + minute * 60 + second
 
 
 def say(text: str) -> None:

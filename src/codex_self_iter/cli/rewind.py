@@ -94,7 +94,7 @@ def _alone(workspace: str, state_dir: str) -> Iterator[None]:
 
     Raises WorkspaceBusyError.
     """
-    from codex_self_iter.world.lock import probe
+    from codex_self_iter.world.holder import probe
 
     held = []
     try:

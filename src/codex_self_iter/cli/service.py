@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--user", action="store_true", help="for this user (default)")
     kind.add_argument("--system", action="store_true", help="for the machine; needs root")
     parser.add_argument("--workspace", metavar="DIR", help="default: the current directory")
-    parser.add_argument("--config", metavar="FILE", help="its configuration file")
+    parser.add_argument(
+        "--config", metavar="FILE", help="its configuration file; may name several workspaces"
+    )
+    parser.add_argument("--config-dir", metavar="DIR", help="one service for all loops configured there")
     parser.add_argument("--name", metavar="NAME", help="of the service (default: the workspace's name)")
     parser.add_argument("--env-file", metavar="FILE", help="variables of the service, one NAME=value a line")
     parser.add_argument("--run-as", metavar="USER", help="account of a --system service (default: the owner)")
@@ -72,28 +75,40 @@ def run(args: argparse.Namespace) -> int:
 
 def _service(args: argparse.Namespace) -> spec.ServiceSpec:
     """The service that the options describe. Raises UsageError."""
-    workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     gone = args.action == "uninstall"
-    if not gone and not os.path.isdir(workspace):
-        raise UsageError(f"workspace {workspace} does not exist or is not a directory")
-    if any(ord(character) < 32 for character in workspace):
-        raise UsageError("a workspace with control characters in its path cannot become a service")
-    config = os.path.abspath(args.config) if args.config else ""
-    name = args.name or spec.service_name(workspace)
+    directory, argv = _what_runs(args)
+    if not gone and not os.path.isdir(directory):
+        raise UsageError(f"{directory} does not exist or is not a directory")
+    if any(ord(character) < 32 for character in directory):
+        raise UsageError("a path with control characters cannot become a service")
+    name = args.name or spec.service_name(directory)
     if not _NAME.fullmatch(name):
         raise UsageError(f"service name {name!r}: letters, digits, '_', '.' and '-' only")
+    config = os.path.abspath(args.config) if args.config else ""
     return spec.ServiceSpec(
         name=name,
-        workspace=workspace,
-        argv=spec.supervisor_argv(workspace, config),
-        env_file=os.path.abspath(args.env_file)
-        if args.env_file
-        else _default_env_file(name, system=args.system),
+        workspace=directory,
+        argv=argv,
+        env_file=os.path.abspath(args.env_file or _default_env_file(name, system=args.system)),
         environment={key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if os.environ.get(key)},
-        stop_sec=spec.stop_seconds({} if gone else common.read_config(workspace, config)),
+        stop_sec=spec.stop_seconds({} if gone else common.read_config(directory, config)),
         system=args.system,
-        user=_account(args, workspace),
+        user=_account(args, directory),
     )
+
+
+def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
+    """(working directory, command line): one workspace, the loops of one file, or those of a directory of files."""
+    config = os.path.abspath(args.config) if args.config else ""
+    if args.config_dir:
+        if args.workspace or config:
+            raise UsageError("--config-dir names its workspaces itself; leave --workspace and --config out")
+        directory = os.path.abspath(os.path.expanduser(args.config_dir))
+        return directory, spec.supervisor_argv(config_dir=directory)
+    if config and not args.workspace and common.read_config("", config).get("workspaces"):
+        return os.path.dirname(config), spec.supervisor_argv(config=config)
+    workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
+    return workspace, spec.supervisor_argv(workspace, config)
 
 
 def _account(args: argparse.Namespace, workspace: str) -> str:

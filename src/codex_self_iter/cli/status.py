@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from typing import Any
 
 from codex_self_iter.cli import common
 from codex_self_iter.cli.common import Life, Loop
@@ -15,6 +14,10 @@ from codex_self_iter.cli.status_view import render, table
 from codex_self_iter.cli.terminal import Paint, width
 from codex_self_iter.errors import UsageError
 from codex_self_iter.world import registry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["add_arguments", "run"]
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from codex_self_iter.cli.common import Life, Loop, epoch
 from codex_self_iter.cli.terminal import Paint, clock
 from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
+
+    Status = Mapping[str, Any]
+
 __all__ = ["render", "table"]
 
-Status = Mapping[str, Any]
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")

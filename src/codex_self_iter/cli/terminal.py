@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
-from typing import TextIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 __all__ = ["Paint", "clock", "width"]
 
@@ -33,7 +35,12 @@ class Paint:
 
 def width() -> int:
     """Columns of the terminal, at least 60; 100 where there is none."""
-    return max(60, shutil.get_terminal_size((100, 40)).columns)
+    given = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(given) if given.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):  # no terminal, or no stdout at all
+        columns = 0
+    return max(60, columns or 100)
 
 
 def clock(seconds: float, now: float) -> str:

@@ -52,6 +52,7 @@ __all__ = [
     "Finish",
     "account_run",
     "after_restart",
+    "called_off",
     "close",
     "forget_circles",
     "interrupted",
@@ -295,6 +296,11 @@ def interrupted(state: LoopState) -> LoopState:
     # Nobody looked at the gate files when it ended: what differs from now on is taken as the agent's doing.
     state = dataclasses.replace(state, open=opened, gate_seen=None)
     return _failed(state, failure, Verdict.INTERRUPTED)
+
+
+def called_off(state: LoopState, reason: str) -> LoopState:
+    """A person ended the open iteration after its run: its answer is not judged."""
+    return _failed(state, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
 
 
 # -- the whole iteration -----------------------------------------------------------------------------------------

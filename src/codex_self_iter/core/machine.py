@@ -141,8 +141,9 @@ def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
 
 
 def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """HOLDS but for the first."""
-    if state.paused:
+    """HOLDS but for the first. A pause lets the other roles' runs of a running iteration come first."""
+    in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
+    if state.paused and not in_iteration:
         return enter(state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at), ()
     if "plan" in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by["plan"], at), ()
@@ -287,6 +288,10 @@ def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
 def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> Decision:
     if state.open is None or state.open.run is None or state.open.run.run_id != event.run_id:
         return state, (Log("run.unknown", {"run_id": event.run_id}),)
+    if event.not_started:
+        # Whatever was asked for meanwhile counts; nothing was run, so there is nothing to judge.
+        state, commands = _after_end(_with_open(state, run=None), policy, at)
+        return state, (Persist(), *commands)
     state, extra = iteration.account_run(state, event, policy, at)
     state, judged = iteration.judge_run(state, event, policy)
     opened = state.open
@@ -307,9 +312,11 @@ def _with_open(state: LoopState, **changes: Any) -> LoopState:
 
 
 def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment) -> Decision:
-    if state.open is None or state.open.step is not Step.VERIFY:
+    if state.open is None or state.open.step is not Step.VERIFY or _parked(state):
         return state, ()
     if event.aborted:
+        if state.ending is not None and state.ending.kind == "steer":
+            return _keep(iteration.called_off(state, state.ending.reason), policy, at)
         # The answer is kept; the gates run again when the loop goes on.
         return _after_end(state, policy, at)
     state = _with_open(state, gates=event.results, gates_ran=True)
@@ -363,6 +370,8 @@ def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
     state = dataclasses.replace(state, ending=None)
     if ending is not None and ending.kind == "stop":
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
+    if ending is not None and ending.kind == "pause" and state.paused and state.open is not None:
+        state = enter(state, State.PAUSED, ending.reason, at)
     if state.open is not None and state.open.step is Step.VERIFY:
         state, commands = _verify(state, at)
         return state, (Persist(), *commands)
@@ -401,7 +410,12 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
         state = enter(
             state, State.RUNNING, f"adopted the {opened.run.role} run of iteration {opened.number}", at
         )
-        return state, (Log("run.adopted", {"run_id": opened.run.run_id, "iteration": opened.number}),)
+        # Its messages may still lie in the inbox: we may have died between sending and putting them aside.
+        names = tuple(message.name for message in opened.messages)
+        return state, (
+            TakeMessages(opened.number, names),
+            Log("run.adopted", {"run_id": opened.run.run_id, "iteration": opened.number}),
+        )
     if opened.run is not None and event.trace == "gone":
         state = iteration.interrupted(state)
         return _keep(state, policy, at)
@@ -436,6 +450,10 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
     if event.now and state.ending is None and _can_be_ended(state):
         state = dataclasses.replace(state, ending=Ending("pause", event.reason))
         return state, (Abort(event.reason),)
+    if event.now and state.preparing:
+        return enter(
+            state, State.PAUSED, event.reason, at
+        ), ()  # the run that is being prepared will not start
     return state, ()
 
 
@@ -468,8 +486,10 @@ def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Deci
 
 
 def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decision:
-    opened = state.open
-    if event.now and opened is not None and opened.run is not None and state.ending is None:
+    given = {message.name for message in state.open.messages} if state.open else set()
+    if event.now and event.names and given.issuperset(event.names):
+        return state, ()
+    if event.now and state.ending is None and _can_be_ended(state) and not _parked(state):
         reason = "steer --now: the next iteration starts with the message"
         return dataclasses.replace(state, ending=Ending("steer", reason)), (Abort(reason),)
     return _wake(state, policy, at, also_backoff=event.now)
@@ -496,14 +516,16 @@ def _forget_auth(state: LoopState) -> LoopState:
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
     state = iteration.forget_circles(state)
     running = state.open is not None
-    state = dataclasses.replace(
-        state,
-        goal=state.goal if running else event.goal,
-        goal_set=event.goal if running else "",
-        events=(*state.events, {"kind": "goal.set", "at": at.wall})[-EVENTS:],
-    )
+    if event.goal != (state.goal_set or state.goal):  # the file may be seen again before it is taken
+        note = {"kind": "goal.set", "at": at.wall, "goal": event.goal[:500]}
+        state = dataclasses.replace(
+            state,
+            goal=state.goal if running else event.goal,
+            goal_set=event.goal if running else "",
+            events=(*state.events, note)[-EVENTS:],
+        )
     state, commands = _wake(state, policy, at)
-    return state, (Persist(), *commands)
+    return state, (Persist(), TakeMessages(state.iteration, event.names), *commands)
 
 
 def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Decision:
@@ -550,7 +572,11 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
-    return _proceed_if_idle(_forget_auth(state), policy, at)
+    state = _forget_auth(state)
+    if state.wait is not None and state.wait.kind == "limit":
+        # `limits` still knows who is limited; the new configuration may name somebody who is not.
+        state = dataclasses.replace(state, wait=None)
+    return _proceed_if_idle(state, policy, at)
 
 
 _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {

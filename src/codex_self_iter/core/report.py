@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ __all__ = ["duration", "report"]
 
 def duration(seconds: float) -> str:
     """Seconds for people: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
+    if seconds == math.inf:
+        return "?"
     whole = int(max(0.0, seconds))
     if whole < 60:
         return f"{whole} s"

@@ -10,7 +10,8 @@ import re
 
 __all__ = ["age", "clean", "clean_block", "cut", "money", "shorten", "size", "tokens", "took"]
 
-_SEQUENCE = re.compile(
+# A text, not a compiled expression: most processes that import this never meet an escape.
+_SEQUENCE = (
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
     r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC: titles, links, clipboard
     r"|\x1b[ -/]*[0-~]"  # two-character escapes, among them RIS (reset)
@@ -18,17 +19,20 @@ _SEQUENCE = re.compile(
 _BAD = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
 _BAD |= {0x7F: "␡"} | dict.fromkeys(range(0x80, 0xA0), "�")
 # Bidirectional overrides make a line read otherwise than it is; lone surrogates cannot be printed at all.
-_BAD |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029), "�")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_BAD |= dict.fromkeys(
+    (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029, *range(0xD800, 0xE000)), "�"
+)
 
 
 def clean_block(text: str, limit: int = 65536) -> str:
     """Neutralise `text`, keep its line breaks, bound it to about `limit` characters."""
     cut = len(text) > limit
-    text = _SEQUENCE.sub("", text[:limit])
+    text = text[:limit]
+    if "\x1b" in text:
+        text = re.sub(_SEQUENCE, "", text)
     if "\r" in text:  # a progress bar redraws its line: what stood there last is what people saw
         text = "\n".join(_last_drawn(line) for line in text.split("\n"))
-    text = _SURROGATE.sub("�", text.translate(_BAD))
+    text = text.translate(_BAD)
     return text + " […]" if cut else text
 
 

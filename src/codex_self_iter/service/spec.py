@@ -52,10 +52,11 @@ def service_name(workspace: str) -> str:
     return name or "loop"
 
 
-def supervisor_argv(workspace: str, config: str = "") -> tuple[str, ...]:
-    """The command line that starts this very installation."""
-    argv = [sys.executable, "-m", "codex_self_iter", "--workspace", workspace]
-    return (*argv, "--config", config) if config else tuple(argv)
+def supervisor_argv(workspace: str = "", config: str = "", config_dir: str = "") -> tuple[str, ...]:
+    """The command line that starts this very installation, with the options that are not empty."""
+    options = {"--workspace": workspace, "--config": config, "--config-dir": config_dir}
+    words = (word for option, value in options.items() if value for word in (option, value))
+    return (sys.executable, "-m", "codex_self_iter", *words)
 
 
 def stop_seconds(config: Mapping[str, Any]) -> int:

@@ -23,7 +23,16 @@ _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 
 OWN_VARIABLES = frozenset(
     PREFIX + name
-    for name in ("CONFIG", "ENV_FILE", "RUN_ID", "TOOL_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG")
+    for name in (
+        "CONFIG",
+        "ENV_FILE",
+        "RUN_ID",
+        "RUN_IN",
+        "TOOL_ID",
+        "REAL_AGENTS",
+        "REQUIRE_REAL_AGENTS",
+        "DEBUG",
+    )
 )
 """Variables of ours that are no keys: the configuration file, a service's environment file, the markers of runs
 and tools, switches of the tests."""

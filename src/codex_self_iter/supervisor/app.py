@@ -13,6 +13,7 @@ import anyio
 from codex_self_iter import settings as configuration
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.supervisor import logs
 from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.many import SIGNALS, Supervisor
@@ -47,7 +48,7 @@ def read_settings(
             )
         except UsageError as error:
             errors.append(error)
-    return loops, list(errors)
+    return tell_apart(loops), list(errors)
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:
@@ -68,6 +69,7 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     )
     for problem in problems:
         log.error("config.skipped", error=str(problem))
+    os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
     supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:

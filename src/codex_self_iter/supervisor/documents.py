@@ -7,19 +7,25 @@ moment. A new content counts when the file has stood still for SETTLE_SEC.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
+import stat
 from collections import Counter
+
+from codex_self_iter.core.plan import plan_progress
 
 __all__ = ["Document", "Edit"]
 
 SETTLE_SEC = 0.3
 """A file that did not change for so long is taken as saved; editors write in far less."""
+CUT_SEC = 2.0
+"""The same for a text that looks like half of one: an editor or a script that writes in steps may take a break."""
 MAX_BYTES = 4 * 1024 * 1024
 
 _TICK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+\[)[ xX](\])", re.MULTILINE)
 
-Signature = tuple[int, int, int] | None
+Signature = tuple[int, int, int, int] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Document:
         self._seen: Signature | str = "never"
         self._candidate: Signature | str = "never"
         self._since = 0.0
+        self._progress: tuple[str, tuple[int, int, str | None]] = ("", (0, 0, None))
 
     def poll(self, now: float, *, at_once: bool = False) -> Edit | None:
         """Look at the file; `now` is monotonic. Returns the edit when a new text was taken."""
@@ -54,9 +61,13 @@ class Document:
             return None
         if signature != self._candidate:
             self._candidate, self._since = signature, now
-        if not at_once and now - self._since < SETTLE_SEC:
-            return None
-        return self._take(signature)
+        return self._take(signature, math.inf if at_once else now - self._since)
+
+    def progress(self) -> tuple[int, int, str | None]:
+        """(ticked, all, last ticked) of the present text's checkboxes; counted once for each text."""
+        if self._progress[0] is not self.text:
+            self._progress = self.text, plan_progress(self.text)
+        return self._progress[1]
 
     @property
     def settling(self) -> bool:
@@ -68,12 +79,15 @@ class Document:
             found = os.stat(self.path)
         except OSError:
             return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
-    def _take(self, signature: Signature) -> Edit | None:
+    def _take(self, signature: Signature, stood_still: float) -> Edit | None:
+        """Take the text if it is whole: it has not changed for `stood_still` seconds."""
         text, problem = self._read()
         if self._signature() != signature:
             return None  # it changed while it was read: look again
+        if stood_still < self._patience(text, problem):
+            return None
         self._seen = self._candidate = signature
         self.problem = problem
         if problem or text == self.text:
@@ -82,11 +96,22 @@ class Document:
         self.text = text
         return edit
 
+    def _patience(self, text: str, problem: str) -> float:
+        """How long this text must have stood still to be taken as whole."""
+        if problem:
+            return SETTLE_SEC
+        if _without_ticks(text) == _without_ticks(self.text):
+            return 0.0  # as long as the old one and the same but for its ticks: it cannot be half
+        lost_its_end = self.text.endswith("\n") and not text.endswith("\n")
+        return CUT_SEC if text and (lost_its_end or self.text.startswith(text)) else SETTLE_SEC
+
     def _read(self) -> tuple[str, str]:
         """(text, problem): one of them is ""."""
         name = os.path.basename(self.path)
         try:
-            with open(self.path, "rb") as file:
+            with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    return "", f"{name} is not a regular file: the loop goes on when it is"
                 data = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             return ("", f"{name} is missing: put it back and the loop goes on") if self.required else ("", "")
@@ -108,5 +133,9 @@ class Document:
             what=self.what,
             added=sum((after - before).values()),
             removed=sum((before - after).values()),
-            ticks_only=_TICK.sub(r"\1 \2", old) == _TICK.sub(r"\1 \2", new),
+            ticks_only=_without_ticks(old) == _without_ticks(new),
         )
+
+
+def _without_ticks(text: str) -> str:
+    return _TICK.sub(r"\1 \2", text)

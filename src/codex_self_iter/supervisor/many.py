@@ -26,9 +26,11 @@ from codex_self_iter.supervisor import live as live_line
 from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.loop import Ended, Loop
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world import registry
 from codex_self_iter.world.clock import ClockReading, SystemClock, clock_jump, read_clock
+from codex_self_iter.world.descriptors import raise_limit
 from codex_self_iter.world.lock import boot_id
 from codex_self_iter.world.pool import Pool
 from codex_self_iter.world.process import Host
@@ -41,11 +43,27 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
-MANY = 20
-"""From so many loops on, each looks at its files once a second instead of four times."""
 WATCHED = 200
 """Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and wake-ups."""
+WATCHER_SEC = 30.0
+"""The looks of the loops are the truth; the watcher's own only mend the watcher."""
+OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
+"""Open files of the process itself, of each loop, and of each living agent run."""
+TICKED = 20
+"""So many loops are asked for a round each second; with more, they take turns."""
 CONFIG_DIR_SEC = 1.0
+FIXED = frozenset(
+    {
+        "workspace",
+        "state_dir",
+        "lock_file_name",
+        "stop_file_name",
+        "global_stop_file_name",
+        "plan_file",
+        "task_file",
+    }
+)
+"""Keys that a reload cannot change: what they name is in use."""
 
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
 
@@ -92,6 +110,7 @@ class Supervisor:
         self._signals = 0
         self._stop: ev.Stop | None = None
         self._directory_seen: object = None
+        self._files = raise_limit()
 
     @staticmethod
     def severity(code: int) -> int:
@@ -111,6 +130,8 @@ class Supervisor:
                 await tasks.start(self._listen)
                 if watcher is not None:
                     tasks.start_soon(watcher.run)
+                if self.shared.poller is not None:
+                    tasks.start_soon(self.shared.poller.run)
                 tasks.start_soon(self._tick)
                 async with anyio.create_task_group() as members:
                     self._loops = members
@@ -131,23 +152,53 @@ class Supervisor:
 
     def _share(self) -> Shared:
         """What the loops share, on the real machine."""
-        many, watched = len(self._wanted) >= MANY, len(self._wanted) <= WATCHED
+        clock, watched = SystemClock(), len(self._wanted) <= WATCHED
         return Shared(
             host=Host(),
-            pool=_pool(self._wanted[0]),
-            clock=SystemClock(),
+            pool=self._pool(self._wanted[0]),
+            clock=clock,
             boot_id=boot_id(),
             log=self._log,
-            watcher=Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None,
-            poll_sec=1.0 if many else 0.25,
+            watcher=Watcher(
+                interval_sec=WATCHER_SEC, warn=lambda text: self._log.warning("watcher.trouble", text=text)
+            )
+            if watched
+            else None,
+            poller=None if self._alone else Poller(clock),
             alone=self._alone,
             debug=self._options.debug,
+        )
+
+    def _pace(self) -> None:
+        """Many loops each do more seldom what is done for nothing most of the time."""
+        if self._given is None:
+            count = len(self._living())
+            self.shared.poll_sec = min(0.5, 0.25 + count / 400)
+            self.shared.heal_sec = min(5.0, 1.0 + count / 50)
+            self.shared.heartbeat_sec = min(10.0, 3.0 + count / 100)
+            self.shared.housekeeping_sec = min(600.0, 60.0 + count)
+
+    def _fits(self) -> str:
+        """Why one more loop cannot be run, or ""."""
+        runs = self._wanted[0].pool.max_agents if self._wanted else 1
+        room = (self._files - OWN_FILES - FILES_A_RUN * runs) // FILES_A_LOOP
+        living = sum(member.ended is None for member in self._members.values())
+        if living < max(1, room):
+            return ""
+        return (
+            f"only {max(1, room)} loops fit into the {self._files} files that this process may have open; raise the "
+            "hard limit (LimitNOFILE= in the unit, ulimit -Hn in a shell)"
         )
 
     def _add(self, settings: Settings) -> None:
         name = settings.name
         if name in self._members and self._members[name].ended is None:
             self._log.error("loop.duplicate", name=name, workspace=str(settings.workspace_path))
+            return
+        if problem := self._fits():
+            self._log.error("loop.refused", loop=name, error=problem)
+            self._members[name] = Member(settings, ended=Ended(int(ExitCode.USAGE), State.CRASHED, problem))
+            self._members[name].settled.set()
             return
         member = Member(settings)
         self._members[name] = member
@@ -182,8 +233,6 @@ class Supervisor:
     async def _run_once(self, member: Member) -> Ended:
         loop = member.loop = Loop(self.shared, member.settings, clear_stop=self._options.clear_stop)
         loop.ready = member.settled
-        if self._stop is not None:
-            loop.post(self._stop)
         workspace = str(member.settings.workspace_path)
         state_dir = os.path.join(workspace, str(member.settings.state_dir))
         try:
@@ -192,6 +241,8 @@ class Supervisor:
             )
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
+        if self._stop is not None:
+            loop.post(self._stop)  # nothing is awaited from here until the loop hears signals itself
         return await loop.run()
 
     async def _after_crash(self, member: Member, error: Exception) -> None:
@@ -207,6 +258,18 @@ class Supervisor:
                 member.ended = Ended(int(ExitCode.INTERNAL), State.CRASHED, str(error))
                 return
             await anyio.sleep(0.2)
+
+    def _pool(self, settings: Settings) -> Pool:
+        self._max_memory_mb = settings.pool.max_memory_mb
+        return Pool(settings.pool.max_agents, _per_agent(settings), self._memory_hold)
+
+    def _memory_hold(self) -> str:
+        """Why no further run may start now: the runs that are on use all the memory they may."""
+        if not self._max_memory_mb:
+            return ""
+        samples = [loop.work.sample() for loop in self._living()]
+        used = sum(sample.memory_bytes for sample in samples if sample is not None) / 2**20
+        return f"runs use {used:.0f} of {self._max_memory_mb} MiB" if used >= self._max_memory_mb else ""
 
     # -- signals -------------------------------------------------------------------------------------------------
 
@@ -277,6 +340,9 @@ class Supervisor:
             self._log.error("config.skipped", error=str(problem))
         broken = bool(problems)
         by_name = {settings.name: settings for settings in wanted}
+        if self._alone and len(wanted) == 1:
+            # Whatever the file calls it now, it is the one loop that we run.
+            by_name = dict.fromkeys(self._members, wanted[0])
         for name, settings in by_name.items():
             member = self._members.get(name)
             if member is None or (member.ended is not None and self._options.config_dir):
@@ -291,28 +357,31 @@ class Supervisor:
         self._notifier.ready()
 
     def _change(self, member: Member, settings: Settings) -> None:
-        old, new = _leaves(member.settings), _leaves(settings)
-        changes = {
-            key: (old.get(key), new.get(key))
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        }
-        for key, (before, after) in changes.items():
-            shown = ("[hidden]", "[hidden]") if ".env." in f".{key}." else (before, after)
-            self._log.info("config.changed", loop=settings.name, key=key, old=shown[0], new=shown[1])
-        fixed = [key for key in changes if key in ("workspace", "state_dir", "lock_file_name", "stop_file_name",
-                                                   "global_stop_file_name", "plan_file", "task_file")]  # fmt: skip
-        if fixed:
-            self._log.warning("config.needs_restart", loop=settings.name, keys=fixed)
+        """Give a loop its new settings, or say why they cannot be used; then everything stays as it was."""
+        loop = member.loop
+        try:
+            if loop is not None and loop.started and member.ended is None:
+                loop.reload(settings, lambda: self._say_changes(member.settings, settings))
+            else:
+                self._say_changes(member.settings, settings)
+        except UsageError as error:
+            self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+            return
         member.settings = settings
-        self.shared.pool.resize(
-            settings.pool.max_agents, {str(k): v for k, v in settings.pool.per_agent.items()}
-        )
-        if member.loop is not None:
-            try:
-                member.loop.reload(settings)
-            except UsageError as error:
-                self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+        self._max_memory_mb = settings.pool.max_memory_mb
+        self.shared.pool.resize(settings.pool.max_agents, _per_agent(settings))
+
+    def _say_changes(self, before: Settings, after: Settings) -> None:
+        """Log key by key what is different."""
+        old, new = _leaves(before), _leaves(after)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            hidden = ".env." in f".{key}."
+            shown = ("[hidden]", "[hidden]") if hidden else (old.get(key), new.get(key))
+            self._log.info("config.changed", loop=after.name, key=key, old=shown[0], new=shown[1])
+        fixed = [key for key in changed if key in FIXED]
+        if fixed:
+            self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
 
     def _remove(self, member: Member) -> None:
         """Its file is gone: the loop ends after its iteration."""
@@ -352,21 +421,32 @@ class Supervisor:
         while True:
             await anyio.sleep(1.0)
             now = read_clock(self.shared.clock)
+            self.shared.pool.look()
             jump = clock_jump(reading, now)
             reading = now
+            self._pace()
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
+                for loop in self._living():
+                    loop.save_status()  # it says until when by the wall clock
             if self._notifier.active:
                 # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
                 if self._rounds != rounds:
                     rounds = self._rounds
                     self._notifier.watchdog()
-                for loop in self._living():
+                for loop in self._turn(self._living()):
                     loop.post(ev.Tick())
                 self._notifier.status(self._summary())
             if self._live is not None:
                 for loop in self._living():
                     self._live.draw(live_line.text(loop))
+
+    def _turn(self, living: list[Loop]) -> list[Loop]:
+        """Some of the loops, other ones each time."""
+        if len(living) <= TICKED:
+            return living
+        first = self._rounds % len(living)
+        return (living + living)[first : first + TICKED]
 
     def _summary(self) -> str:
         """One line for `systemctl status`."""
@@ -385,10 +465,8 @@ def _leaves(settings: Settings) -> dict[str, Any]:
     return {".".join(map(str, path)): value for path, value in settings.leaves()}
 
 
-def _pool(settings: Settings) -> Pool:
-    return Pool(
-        settings.pool.max_agents, {str(name): count for name, count in settings.pool.per_agent.items()}
-    )
+def _per_agent(settings: Settings) -> dict[str, int]:
+    return {str(name): count for name, count in settings.pool.per_agent.items()}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -26,7 +26,8 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
         elif settings.agent_command_template:
             first = "command"
         else:
-            first = registry.detect(environ) or ""
+            configs = {name: _config(settings, name) for name in registry.DETECTED}
+            first = registry.detect(environ, configs) or ""
             if not first:
                 raise UsageError(
                     "no agent was found: install codex, claude, gemini or opencode, or set agent_command_template "

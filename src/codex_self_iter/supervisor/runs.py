@@ -6,10 +6,11 @@ import glob
 import json
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from codex_self_iter.agents.base import AgentMissingError, Request
+import anyio
+
+from codex_self_iter.agents.base import Agent, AgentMissingError, Request
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
@@ -23,7 +24,6 @@ from codex_self_iter.core.model import (
     RunOutcome,
     RunSpec,
 )
-from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.core.state import Message, OpenRun, Step
 from codex_self_iter.errors import StorageError, UsageError
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["agent_run", "find_orphan", "prepare"]
 
-SETTLE_TRIES = 30
+SETTLE_PATIENCE_SEC = 3.0
+"""A file that is written to all the time holds up an iteration for so long at most."""
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
     Role.EXECUTOR: SCHEMA,
@@ -46,24 +47,32 @@ SCHEMAS = {
 async def prepare(work: Work, role: Role) -> None:  # noqa: ARG001 - the inputs are the same for every role
     """Read plan, task, inbox and work tree; post Prepared, or Block when they cannot be used."""
     loop = work.loop
-    clock = loop.shared.clock
-    for _ in range(SETTLE_TRIES):
-        edits = [document.poll(clock.monotonic()) for document in (loop.plan, loop.task)]
-        for edit in filter(None, edits):
-            loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run=False))
-        if not (loop.plan.settling or loop.task.settling):
-            break
-        await clock.sleep(0.05)
+    await _settle(work, in_run=False)
     loop.control.look_disk()
     loop.control.look_problem(loop.plan, loop.task)
+    before = await work.tree.before()
+    gate_files = await work.tree.gate_files()
+    loop.control.look_requests()
     messages: tuple[Message, ...] = ()
     try:
         messages = tuple(Message(message.name, message.text) for message in loop.inbox.messages())
     except StorageError as error:
         loop.log.warning("inbox.not_read", error=str(error))
-    before = await work.tree.before()
-    gate_files = await work.tree.gate_files()
     loop.post(ev.Prepared(messages, before.head, gate_files))
+
+
+async def _settle(work: Work, *, in_run: bool) -> None:
+    """Read plan and task; wait a little for what somebody is saving or dropping into the inbox just now."""
+    loop = work.loop
+    clock = loop.shared.clock
+    give_up = clock.monotonic() + SETTLE_PATIENCE_SEC
+    while True:
+        for document in (loop.plan, loop.task):
+            loop.control.look_document(document, clock.monotonic(), in_run=in_run)
+        arriving = not in_run and loop.inbox.arriving(clock.wall())
+        if not (loop.plan.settling or loop.task.settling or arriving) or clock.monotonic() >= give_up:
+            return
+        await clock.sleep(0.05)
 
 
 async def agent_run(work: Work, run: OpenRun) -> None:
@@ -71,7 +80,10 @@ async def agent_run(work: Work, run: OpenRun) -> None:
     loop = work.loop
     adopted, work.adopted = work.adopted, None
     agent = loop.agents[run.agent]
-    async with loop.shared.pool.slot(key=run.agent, priority=loop.settings.priority, owner=loop.name):
+    slot = loop.shared.pool.slot(
+        key=run.agent, priority=loop.settings.priority, owner=loop.name, at_once=adopted is not None
+    )
+    async with slot:
         try:
             request = await _request(work, run, adopted is not None)
             spec = _spec(work, run, request)
@@ -89,8 +101,7 @@ async def agent_run(work: Work, run: OpenRun) -> None:
             loop.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
             return
         except StorageError as error:
-            loop.post(ev.Block("storage", str(error)))
-            work.never_started(run)
+            work.cannot_start(run, str(error))
             return
         if adopted is None:
             loop.log.info(
@@ -103,7 +114,11 @@ async def agent_run(work: Work, run: OpenRun) -> None:
             )
             if loop.shared.debug:
                 loop.log.debug("run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd)
-        outcome = await work.run_process(spec, adopted)
+        try:
+            outcome = await work.run_process(spec, adopted)
+        except StorageError as error:
+            work.cannot_start(run, str(error))
+            return
     loop.log.info(
         "run.ended",
         role=str(run.role),
@@ -113,22 +128,22 @@ async def agent_run(work: Work, run: OpenRun) -> None:
         seconds=round(outcome.duration_sec, 1),
         swept=outcome.swept,
     )
-    report = await loop.shared.in_thread(
-        partial(agent.read, request, outcome, RunFiles(spec.directory), now=loop.shared.clock.wall())
-    )
-    change = await work.tree.after()
+    reports: list[AgentReport] = []
+
+    async def read() -> None:
+        reports.append(await loop.shared.in_thread(_read, work, agent, request, outcome))
+
+    async with anyio.create_task_group() as tasks:  # git looks while we read
+        tasks.start_soon(read)
+        change = await work.tree.after()
     gate_files = await work.tree.gate_files()
-    await loop.shared.in_thread(_tidy, work, request)
-    clock = loop.shared.clock
-    edit = loop.plan.poll(clock.monotonic(), at_once=True)
-    if edit is not None:
-        loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run=True))
-    done, total, _ = plan_progress(loop.plan.text)
+    await _settle(work, in_run=True)
+    done, total, _ = loop.plan.progress()
     loop.post(
         ev.RunEnded(
             run_id=run.run_id,
             outcome=outcome,
-            report=report,
+            report=reports[0],
             prompt=request.prompt,
             changed=change.changed,
             changed_files=change.files,
@@ -156,6 +171,7 @@ async def _request(work: Work, run: OpenRun, adopted: bool) -> Request:
         text = prompts.build(_inputs(work, run))
         # Verbatim while the agent reads it; redacted when the run has ended.
         path = loop.store.save_prompt(_iteration(work), run.role.value, text, run.attempt, redact=False)
+        loop.store.clear_way("run.lock", *(f"{directory}/{name}" for name in ("stdout.log", "stderr.log")))
         work.tree.save_before(directory)
     session = loop.state.sessions.get(run.agent)
     hints = {Role.PLANNER: loop.settings.planner_model_hint, Role.REVIEWER: loop.settings.reviewer_model_hint}
@@ -257,8 +273,15 @@ def write_private(path: str, text: str) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _read(work: Work, agent: Agent, request: Request, outcome: RunOutcome) -> AgentReport:
+    """After a run: read what it said, then take secrets out of what is kept."""
+    report = agent.read(request, outcome, RunFiles(request.directory), now=work.loop.shared.clock.wall())
+    _tidy(work, request)
+    return report
+
+
 def _tidy(work: Work, request: Request) -> None:
-    """After a run: take secrets out of what is kept. What cannot be written now stays as it is."""
+    """Take secrets out. What cannot be written now stays as it is."""
     try:
         work.loop.store.redact_run(request.directory)
         work.loop.store.redact_prompt(request.prompt_path)
@@ -279,7 +302,9 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     spec = _orphan_spec(work, run.run_id, directory)
     identity = _identity(directory)
     host = loop.shared.host
-    if kill or run.agent not in loop.agents:
+    # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
+    finished = os.path.exists(os.path.join(directory, "exit.json"))
+    if (kill and not finished) or run.agent not in loop.agents:
         swept = await host.sweep(spec, identity)
         loop.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
         return "gone" if swept or identity is not None else "none"
@@ -288,7 +313,9 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
         return "none" if identity is None else "gone"
     loop.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
     work.tree.load_before(directory)
-    work.adopted = handle
+    # From now on a STOP ends it, although nobody waits for it yet.
+    work.adopted = work.handle = handle
+    work.directory = directory
     loop.tasks.start_soon(_continue, work, run)
     return "adopted"
 

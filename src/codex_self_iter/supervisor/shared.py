@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from codex_self_iter.core.events import LimitSeen, Moment
 from codex_self_iter.core.state import Wait
+from codex_self_iter.world.contentscan import ScanLimits
 from codex_self_iter.world.output import free_disk_mb
 from codex_self_iter.world.ports import Clock, ProcessHost, WorkTree
 from codex_self_iter.world.store import StateDirectory
@@ -19,6 +20,7 @@ from codex_self_iter.world.tool import run_tool
 from codex_self_iter.world.worktree import GitWorkTree
 
 if TYPE_CHECKING:
+    from codex_self_iter.supervisor.poller import Poller
     from codex_self_iter.world.pool import Pool
     from codex_self_iter.world.watch import Watcher
 
@@ -35,8 +37,8 @@ class InThread(Protocol):
         """Call `function(*args)` and return what it returns."""
 
 
-def _git_work_tree(workspace: str, state_dir: str, timeout_sec: float) -> WorkTree:
-    return GitWorkTree(workspace, state_dir, run_tool, timeout_sec)
+def _git_work_tree(workspace: str, state_dir: str, timeout_sec: float, limits: ScanLimits) -> WorkTree:
+    return GitWorkTree(workspace, state_dir, run_tool, timeout_sec, limits)
 
 
 class LimitBoard:
@@ -76,11 +78,14 @@ class Shared:
     Attributes:
         environ: the supervisor's own environment.
         log: a structlog logger, unbound.
+        poller: looks at the control files of all loops; without it each loop has a task for that.
         poll_sec: how often a loop looks at its sentinels by `stat`.
+        heal_sec: how often it looks whether its state directory is whole.
+        heartbeat_sec: how often `status.json` is written when nothing changes.
         housekeeping_sec: how often it looks at the size of its state directory.
         in_thread: runs a blocking call beside the event loop.
         open_store: opens a loop's state directory (path, workspace).
-        open_work_tree: what tells the workspace's content (workspace, state directory, seconds for git).
+        open_work_tree: what tells the workspace's content (workspace, state directory, seconds for git, bounds).
         free_disk_mb: free disk where a path is.
         alone: True when this process supervises one loop only.
     """
@@ -94,7 +99,9 @@ class Shared:
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
     rng: random.Random = dataclasses.field(default_factory=random.Random)
+    poller: Poller | None = None
     poll_sec: float = 0.25
+    heal_sec: float = 1.0
     heartbeat_sec: float = 3.0
     housekeeping_sec: float = 60.0
     alone: bool = True
@@ -104,7 +111,7 @@ class Shared:
 
     in_thread: InThread = anyio.to_thread.run_sync
     open_store: Callable[[str, str], StateDirectory] = StateDirectory
-    open_work_tree: Callable[[str, str, float], WorkTree] = _git_work_tree
+    open_work_tree: Callable[[str, str, float, ScanLimits], WorkTree] = _git_work_tree
     free_disk_mb: Callable[[str], int] = free_disk_mb
 
     def moment(self) -> Moment:

@@ -14,6 +14,7 @@ from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.world.checkpoints import Checkpoints
+from codex_self_iter.world.contentscan import ScanLimits
 from codex_self_iter.world.git import SupervisorCommits
 from codex_self_iter.world.gitrun import Git, GitError
 from codex_self_iter.world.tool import run_tool
@@ -39,9 +40,11 @@ class Tree:
         self.loop = loop
         self.workspace, self.state_dir = str(paths.workspace), str(paths.state_dir)
         timeout = float(settings.git.timeout_sec)
-        self._work_tree = loop.shared.open_work_tree(self.workspace, self.state_dir, timeout)
+        limits = ScanLimits(own=(settings.global_stop_file_name,))
+        self._work_tree = loop.shared.open_work_tree(self.workspace, self.state_dir, timeout, limits)
         self._git = Git(run_tool, self.workspace, timeout)
         self._points = Checkpoints(self._git, self.state_dir)
+        self._points.own = limits.own
         self._committer = SupervisorCommits(self._git, self.state_dir)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
@@ -62,6 +65,10 @@ class Tree:
             self._after, self._after_at = looked, now
         self._before = self._after
         return self._before
+
+    def look_again(self) -> None:
+        """Somebody else has just edited: the last look is no longer the present, however young it is."""
+        self._after_at = float("-inf")
 
     def _note_foreign(self, looked: Snapshot) -> bool:
         """Say that somebody else edited between two runs. True also when nothing is known of the time before."""

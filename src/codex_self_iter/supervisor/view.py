@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,22 @@ from codex_self_iter.core import waits
 from codex_self_iter.core.events import Moment
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
-from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.core.state import LoopState, Wait
 
 __all__ = ["Facts", "status"]
 
 RECENT = 5
+SAMPLED = (
+    "age_sec",
+    "cpu_percent",
+    "cpu_sec",
+    "memory_mb",
+    "processes",
+    "last_output_at",
+    "idle_sec",
+    "output_bytes",
+)
+"""Of a run: null until the monitor has looked for the first time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +42,7 @@ class Facts:
     agent: str
     started_at: float
     log: str
-    plan_text: str = ""
+    plan: tuple[int, int, str | None] = (0, 0, None)
     identity: RunIdentity | None = None
     sample: RunSample | None = None
     run_directory: str = ""
@@ -43,6 +54,7 @@ class Facts:
     free_mb: float = 0.0
     warnings: Sequence[str] = ()
     stop_file: str = ""
+    global_stop_file: str = ""
     pause_file: str = ""
 
 
@@ -64,7 +76,7 @@ def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
         "waiting_for": facts.waiting_for or None,
     }
     if sample is None:
-        return seen
+        return seen | dict.fromkeys(SAMPLED)
     if facts.wall_limit_sec:
         seen["deadline_at"] = iso(at.wall - sample.age_sec + facts.wall_limit_sec)
     return seen | {
@@ -97,11 +109,29 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _coarse(value: float) -> float:
+    """Three digits: the last ones of a disk change all the time and say nothing."""
+    return float(f"{value:.3g}")
+
+
+def _reason(state: LoopState, facts: Facts) -> str:
+    """Why it is in this state, and what a person has asked for that is still to come."""
+    reason = facts.waiting_for or state.reason
+    if state.state is State.PAUSED and facts.pause_file:
+        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
+    if state.state in (State.RUNNING, State.VERIFYING):
+        if state.after_iteration is not None:
+            reason += "; stops after this iteration"
+        elif state.paused:
+            reason += "; pauses after it"
+    return reason
+
+
 def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
     waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
     wait = state.wait if state.state in waiting and not state.blocked_by else None
-    done, total, ticked = plan_progress(facts.plan_text)
+    done, total, ticked = facts.plan
     last = dict(state.last) if state.last else None
     if last:
         last["ended_at"] = iso(float(last["ended_at"]))
@@ -117,7 +147,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "state": State.BLOCKED.value if facts.held_by else state.state.value,
         "since": iso(state.since),
         "until": iso(_until(wait, at)) if wait else None,
-        "reason": facts.held_by or facts.waiting_for or state.reason,
+        "reason": facts.held_by or _reason(state, facts),
         "updated_at": iso(at.wall),
         "started_at": iso(facts.started_at),
         "iteration": state.iteration,
@@ -150,10 +180,11 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "hours": round(state.spent.hours, 3),
         },
         "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
-        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": round(facts.free_mb, 1)},
+        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": _coarse(facts.free_mb)},
         "warnings": list(facts.warnings),
         "log": facts.log,
         "stop_file": facts.stop_file,
+        "global_stop_file": facts.global_stop_file,
         "pause_file": facts.pause_file,
         "exit": _exit(state, at),
     }

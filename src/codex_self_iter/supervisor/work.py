@@ -92,6 +92,14 @@ class Work:
         outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, None, run.started_at, 0.0)
         self.loop.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
 
+    def cannot_start(self, run: OpenRun, reason: str) -> None:
+        """Hold the loop until its files can be written; the iteration stays open and its run is tried again."""
+        self.loop.control.hold_start(reason)
+        outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, None, run.started_at, 0.0)
+        self.loop.post(
+            ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False, not_started=True)
+        )
+
     def abort(self, reason: str) -> None:
         """End what is under way. A spawn is never interrupted: the run is ended as soon as it stands."""
         self.aborting = reason
@@ -152,6 +160,13 @@ class Work:
     async def find_orphan(self, *, kill: bool) -> str:
         """Look for what the last supervisor left; returns the trace for `Boot`."""
         return await runs.find_orphan(self, kill=kill)
+
+    async def end_strays(self) -> None:
+        """End what still works here and is not the adopted run: its record may be gone with the state directory."""
+        keep = self.adopted.identity.run_id if self.adopted else ""
+        ended = await self.loop.shared.host.sweep_strays(str(self.loop.paths.workspace), keep)
+        if ended:
+            self.loop.log.warning("strays.ended", processes=ended)
 
     async def end_everything(self) -> None:
         """End whatever is still under way (the loop is ending)."""

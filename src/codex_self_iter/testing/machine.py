@@ -112,6 +112,8 @@ class ScriptedAgent:
         if by_itself:
             for name, text in (("stdout.log", part.stdout), ("stderr.log", part.stderr)):
                 _write(self.spec.directory, name, text)
+        if cause is not EndCause.LOST:
+            _write(self.spec.directory, "exit.json", json.dumps({"exit_code": self.outcome.exit_code}))
         self.changed.set()
         self.machine.on_change()
 
@@ -234,6 +236,7 @@ class ScriptedHost:
     def __init__(self, machine: ScriptedMachine) -> None:
         """It has started nothing yet."""
         self.machine = machine
+        machine.alive()  # what ended while no supervisor was there has left its files
         self.dead = False
         self._runs: list[ScriptedRun] = []
 
@@ -264,6 +267,11 @@ class ScriptedHost:
             return 0
         agent.kill(EndCause.REQUEST)
         return 1
+
+    async def sweep_strays(self, workspace: str, keep: str) -> int:  # noqa: ARG002
+        """See ports.ProcessHost: a scripted agent is always found by its run."""
+        await anyio.lowlevel.checkpoint()
+        return 0
 
     async def aclose(self) -> None:
         """See ports.ProcessHost."""

@@ -10,6 +10,8 @@ import contextlib
 import os
 import time
 
+from codex_self_iter.world.pause import pause
+
 __all__ = ["create", "delegated", "end", "own_cgroup"]
 
 
@@ -61,19 +63,21 @@ def _populated(directory: str) -> bool:
         return False
 
 
-def end(directory: str, *, limit_sec: float = 2.0) -> int:
-    """Kill everything in a run's cgroup and remove it. Blocking, bounded. Returns how many processes were in
-    it."""
+def end(directory: str, *, recorder: int = 0, limit_sec: float = 2.0) -> int:
+    """Kill everything in a run's cgroup and remove it. Blocking, bounded.
+
+    Returns how many processes were in it, not counting the `recorder`, which may just be exiting.
+    """
     found = 0
     if _populated(directory):
         with contextlib.suppress(OSError):
             with open(f"{directory}/cgroup.procs") as file:
-                found = len(file.read().split())
+                found = sum(int(pid) != recorder for pid in file.read().split())
             with open(f"{directory}/cgroup.kill", "w") as file:
                 file.write("1")
     give_up = time.monotonic() + limit_sec
     while _populated(directory) and time.monotonic() < give_up:
-        time.sleep(0.002)
+        pause(0.002)
     with contextlib.suppress(OSError):
         os.rmdir(directory)
     return found

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.contentscan import STOP_FILE
 from codex_self_iter.world.gitrun import Git, GitError, failed
 from codex_self_iter.world.porcelain import to_text
 from codex_self_iter.world.privateindex import PLUMBING, PrivateIndex
@@ -101,11 +102,13 @@ class Checkpoints:
 
     Attributes:
         max_file_mb: files above this many MiB are skipped; may be changed at any time.
+        own: files of ours at the top of the workspace, which are not the work.
     """
 
     def __init__(self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10) -> None:
         self.git = git
         self.state_dir = os.path.realpath(state_dir)
+        self.own: tuple[str, ...] = (STOP_FILE,)
         self._loop = loop
         self.max_file_mb = max_file_mb
         self._finder = Finder(git)
@@ -252,10 +255,10 @@ class Checkpoints:
         out = await self.git.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         return out.stdout.decode().strip() if out.exit_code == 0 else ""
 
-    def inside(self, path: str) -> bool:
-        """True when a path relative to the workspace lies in the state directory."""
+    def is_ours(self, path: str) -> bool:
+        """True when a path relative to the workspace is ours: in the state directory, or the STOP file."""
         state = os.path.relpath(self.state_dir, self.git.cwd)
-        return path == state or path.startswith(state + os.sep)
+        return path == state or path.startswith(state + os.sep) or path in self.own
 
     async def _dirty(self) -> list[str]:
         raw = await self.git.ask("ls-files", "-z", "--others", "--modified", "--exclude-standard", "--", ".")
@@ -270,13 +273,13 @@ class Checkpoints:
         return (
             found.st_size > self.max_file_mb * 1024 * 1024
             and stat.S_ISREG(found.st_mode)
-            and not self.inside(path)
+            and not self.is_ours(path)
         )
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
         """Bring the private index to the work tree's content. A file that cannot be read does not hold up the
         rest: git says so with exit code 1."""
-        excluded = [*skipped, os.path.relpath(self.state_dir, self.git.cwd)]
+        excluded = [*skipped, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
         outside = [path for path in excluded if path == "." or path.startswith(os.pardir)]
         specs = [".", *(f":(exclude,literal){path}" for path in excluded if path not in outside)]
         out = await index.run(

@@ -13,7 +13,7 @@ from codex_self_iter.core.model import Snapshot
 from codex_self_iter.world.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.porcelain import to_text
 
-__all__ = ["SKIPPED_DIRECTORIES", "ContentScan", "ScanLimits", "scan"]
+__all__ = ["SKIPPED_DIRECTORIES", "STOP_FILE", "ContentScan", "ScanLimits", "scan"]
 
 SKIPPED_DIRECTORIES = frozenset(
     {
@@ -30,19 +30,25 @@ SKIPPED_DIRECTORIES = frozenset(
 """Directories of tools, which an ignore file would name; they are not the work."""
 
 
+STOP_FILE = ".codex-stop"
+"""Default name of the file in the workspace that ends a loop."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScanLimits:
-    """The bounds of one look. Beyond them a snapshot is incomplete.
+    """What one look takes in. Beyond its bounds a snapshot is incomplete.
 
     Attributes:
         files: number of files (with git: of untracked ones).
         bytes: sum of the sizes of all files.
+        own: files of ours at the top of the workspace, which are not the work.
         nested: number of repositories inside the repository (submodules included) that are looked into.
     """
 
     files: int = 20_000
     bytes: int = 8 * 1024**3
     nested: int = 100
+    own: tuple[str, ...] = (STOP_FILE,)
 
 
 def scan(root: str, state_dir: str, hasher: Hasher, limits: ScanLimits) -> tuple[dict[str, str], str]:
@@ -64,11 +70,12 @@ def scan(root: str, state_dir: str, hasher: Hasher, limits: ScanLimits) -> tuple
                 return entries, f"more than {limits.files} files"
             if size > limits.bytes:
                 return entries, f"more than {limits.bytes // 1024**2} MiB of files"
-            found = hasher.fingerprint(path)
+            name = to_text(os.path.relpath(path, top))
+            found = "" if name in limits.own else hasher.fingerprint(path)
             if found is None:
                 return entries, "reading the files took too long"
             if found:
-                entries[to_text(os.path.relpath(path, top))] = found
+                entries[name] = found
     return entries, ""
 
 

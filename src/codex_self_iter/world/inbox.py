@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
+import re
 import stat
 
 from codex_self_iter.world.durable import stamp, storing, write_all
@@ -44,6 +44,8 @@ GOAL = "goal"
 MAX_MESSAGE = 256 * 1024
 """Bytes of one message that reach a prompt."""
 _MAX_MESSAGES = 1000
+_OWN_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}(\.now)?\.md|" + GOAL)
+_SETTLE_SEC = 0.5
 _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 
@@ -73,6 +75,8 @@ class Inbox:
     def __init__(self, root: StateRoot) -> None:
         """Nothing is read yet."""
         self._root = root
+        self.occupied = True
+        """False when the last call of `names` found nothing, not even a file that is not ready yet."""
 
     def names(self) -> list[str]:
         """Names of the waiting messages in the order of their arrival. Empty files are not ready yet.
@@ -84,15 +88,33 @@ class Inbox:
             self._root.directory("inbox") as fd,
         ):
             arrived = []
+            self.occupied = False
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or entry.name in ("done", GOAL):
+                    if entry.name.startswith(".") or entry.name == "done":
+                        continue
+                    self.occupied = True
+                    if entry.name == GOAL:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)
                         if stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_size):
                             arrived.append((found.st_ctime_ns, entry.name))
         return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
+
+    def arriving(self, wall: float) -> bool:
+        """True while a file that was not written by `steer` may not be whole yet; `wall` is now. Never raises."""
+        try:
+            with os.scandir(f"{self._root.path}/inbox") as entries:
+                return any(
+                    not entry.name.startswith(".")
+                    and not _OWN_NAME.fullmatch(entry.name)
+                    and entry.is_file(follow_symlinks=False)
+                    and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
+                    for entry in entries
+                )
+        except OSError:
+            return False
 
     def messages(self) -> list[Message]:
         """The waiting messages in order. Symlinks are set aside; what cannot be read now stays for later."""
@@ -156,7 +178,7 @@ def _write(state_dir: str, name: str, text: str) -> str:
         with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
             if root.look(".gitignore") is None:
                 root.replace(".gitignore", b"*\n", durable=False)
-            temporary = f".{leaf}.{os.getpid()}-{random.randrange(16**8):08x}"
+            temporary = f".{leaf}.{os.getpid()}-{os.urandom(4).hex()}"
             opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
             try:
                 os.fchmod(opened, 0o600)
@@ -176,7 +198,7 @@ def _write(state_dir: str, name: str, text: str) -> str:
 
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
     """Put a message into the inbox; returns its path. Creates the state directory if need be. Raises StorageError."""
-    name = f"{stamp()}-{random.randrange(16**6):06x}{'.now' if now else ''}.md"
+    name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
     return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
 
 

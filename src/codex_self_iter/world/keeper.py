@@ -27,12 +27,15 @@ import structlog
 
 from codex_self_iter.core.model import EndCause
 from codex_self_iter.world import cgroup, launcher, tree
+from codex_self_iter.world.pause import pause
 from codex_self_iter.world.watched import NEVER, Watched, read_report, run_outcome
 
 __all__ = ["Keeper"]
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
+SMALL_TREES = 64
+"""Up to so many processes in all runs together, walking their trees is cheaper than a pass over the machine."""
 
 
 class Keeper:
@@ -54,9 +57,10 @@ class Keeper:
 
     def add(self, run: Watched) -> None:
         """Watch a run until its end. Thread-safe."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
-            self._thread.start()
+        with self._gate:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
+                self._thread.start()
         self._call(lambda: self._admit(run))
 
     def stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
@@ -90,7 +94,7 @@ class Keeper:
                 self._round()
             except Exception:  # a defect must not end the watch over every other run
                 structlog.get_logger().exception("host.keeper_fault")
-                time.sleep(0.2)
+                pause(0.2)
 
     def _round(self) -> None:
         """Sleep until something is due or has happened, and do it."""
@@ -179,8 +183,12 @@ class Keeper:
             self._gone(run)
 
     def _look(self, now: float) -> None:
-        """One pass over the process table for all runs that are due."""
-        table = tree.scan()
+        """One pass over the process table for all runs; over their trees alone while these are small."""
+        if tree.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
+            pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
+            table = tree.walk(pid for pair in pids for pid in pair if pid)
+        else:
+            table = tree.scan()
         by_parent = tree.offspring(table)
         gap = now - self._looked_at
         self._looked_at = now
@@ -191,7 +199,7 @@ class Keeper:
                 run.tracker.skip(gap - 2.0)
             self._sample(run, now, table, by_parent)
             run.next_look = now + (1.0 if run.cause else run.tracker.next_look(now))
-        tree.children.reap_strangers(table)
+        tree.children.reap_strangers()
 
     def _sample(
         self, run: Watched, now: float, table: dict[int, tree.Proc], by_parent: dict[int, list[int]]
@@ -259,7 +267,7 @@ class Keeper:
         """Compact the output, say how it ended, forget the run."""
         run.report = run.report or read_report(run.spec)
         if run.cgroup_directory:
-            swept += cgroup.end(run.cgroup_directory)
+            swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
         for stream in run.streams:
             try:
                 stream.finish()

@@ -25,6 +25,7 @@ import functools
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -55,6 +56,9 @@ POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
 """How long a process may take to die of KILL before the recorder gives up on it (uninterruptible sleep)."""
+
+UNKNOWN = -1
+"""`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
 
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
 
@@ -164,10 +168,10 @@ def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 class Recorder:
     """One run, from spawn to nothing left. Single-threaded; everything happens in `record`."""
 
-    def __init__(self, request: dict[str, Any], fds: list[int]) -> None:
-        self.request = request
-        self.control: socket.socket | None = socket.socket(fileno=fds[0])
-        self.lock, self.stdio = fds[1], fds[2:5]
+    def __init__(self) -> None:
+        self.request: dict[str, Any] = {}
+        self.control: socket.socket | None = None
+        self.lock, self.stdio = -1, [-1, -1, -1]
         self.buffer = b""
         self.agent = 0
         self.started = (0.0, 0.0)
@@ -180,18 +184,24 @@ class Recorder:
         self.cpu_sec, self.max_rss = 0.0, 0
         self.swept = 0
         self.wake_read, self.wake_write = os.pipe()
+        self.prepare()
 
     def prepare(self) -> None:
-        """Own session, subreaper, own cgroup, default signals (handlers, never SIG_IGN: exec resets
-        handlers)."""
+        """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets handlers)."""
         os.setsid()
-        child_subreaper(bool(self.request.get("subreaper", True)))
-        name_process(self.request["name"])
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self.on_signal)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def take(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Become the recorder of this run: its name, its cgroup."""
+        self.request = request
+        self.control = socket.socket(fileno=fds[0])
+        self.lock, self.stdio = fds[1], fds[2:5]
+        child_subreaper(bool(request.get("subreaper", True)))
+        name_process(request["name"])
         if self.request.get("cgroup"):
             try:
                 with open(self.request["cgroup"] + "/cgroup.procs", "w") as file:
@@ -207,17 +217,15 @@ class Recorder:
 
     def record(self) -> None:
         """Run the agent to its end, write the record, sweep, report."""
-        self.prepare()
         if not self.spawn():
             return
         self.watch()
         self.ended = time.time(), time.monotonic()
-        report = self.report(0, 0)
-        write_private(self.request["directory"] + "/exit.json", report)
-        swept, left = self.sweep()
-        if swept or left:
-            report = self.report(swept, left)
-            write_private(self.request["directory"] + "/exit.json", report)
+        path = self.request["directory"] + "/exit.json"
+        if self.reap():  # the status must not be lost with a recorder that is killed while it sweeps
+            write_private(path, self.report(0, UNKNOWN))
+        report = self.report(*self.sweep())
+        write_private(path, report)
         os.close(self.lock)  # before the report: whoever hears it may start the next run at once
         self.tell({"event": "end"} | report)
 
@@ -426,37 +434,58 @@ def _send(pid: int, numbers: Iterable[int]) -> None:
             pass
 
 
-def _become_recorder(server: socket.socket, request: dict[str, Any], fds: list[int]) -> NoReturn:
+def _serve_one(server: socket.socket, taken: int) -> NoReturn:
+    """A recorder, forked before its run is asked for: what it can prepare costs the run no time."""
     try:
-        server.close()
-        Recorder(request, fds).record()
+        recorder = Recorder()
+        if (received := _receive(server)) is not None:
+            os.write(taken, b"!")
+            os.close(taken)
+            server.close()
+            recorder.take(*received)
+            recorder.record()
     finally:
         os._exit(0)
 
 
 def main() -> None:
-    """Serve requests until the supervisor is gone."""
+    """Keep one recorder ready until the supervisor is gone."""
     server = socket.socket(fileno=int(sys.argv[1]))
     fcntl.fcntl(server, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
     name_process(NAME_PREFIX + "launcher")
+    _limit_files(int(sys.argv[2]))
     os.chdir("/")
     gc.disable()  # collections would only copy pages that recorders share
     gc.freeze()
-    while (received := _receive(server)) is not None:
-        request, fds = received
-        try:
-            pid = os.fork()
-        except OSError as error:
-            os.write(
-                fds[0], json.dumps({"event": "failed", "error": f"cannot fork: {error}"}).encode() + b"\n"
-            )
-            pid = -1
-        if pid == 0:
-            _become_recorder(server, request, fds)
-        for fd in fds:
-            os.close(fd)
+    while True:
+        waiting, taken = os.pipe()
+        if os.fork() == 0:
+            os.close(waiting)
+            _serve_one(server, taken)
+        os.close(taken)
+        served = os.read(waiting, 1)
+        os.close(waiting)
+        if not served and _peer_is_gone(server):
+            return
+
+
+def _limit_files(soft: int) -> None:
+    """Give agents the soft limit of open files that the supervisor was started with; its own is higher."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    except (OSError, ValueError):
+        pass
+
+
+def _peer_is_gone(server: socket.socket) -> bool:
+    try:
+        return not server.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False  # somebody killed the recorder that was waiting: fork another
+    except OSError:
+        return True
 
 
 if __name__ == "__main__":

@@ -4,139 +4,46 @@ Two flocks, both close-on-exec so that no agent inherits them: one on the worksp
 file or choosing another state directory opens no door), one on `loop.lock` in the state directory (says who, and
 is what `status` looks at). A file without a living holder never blocks: the kernel drops a flock with its process.
 
-Only light imports: `status` uses `probe`.
+Who only asks (`status`) imports world/holder.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
-import platform
 import time
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
 from codex_self_iter.world.durable import encode_json, storage_error, storing, write_all
 from codex_self_iter.world.files import StateRoot, identity
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+from codex_self_iter.world.holder import (
+    LOCK_FILE,
+    Holder,
+    boot_id,
+    holder_of,
+    kernel_holder,
+    probe,
+    read_info,
+    try_lock,
+)
+from codex_self_iter.world.pause import pause
 
 __all__ = ["LOCK_FILE", "Holder", "SupervisorLock", "boot_id", "probe"]
 
-LOCK_FILE = "loop.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
-_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _PATIENCE_SEC = 0.5
 """`probe` holds a shared lock for some microseconds; that must not turn a starting supervisor away."""
-_READ_LIMIT = 4096
-
-
-class Holder:
-    """Who holds a lock. Fields that are not known are 0 or ""."""
-
-    __slots__ = ("boot_id", "host", "pid", "since", "version", "workspace")
-
-    def __init__(self, info: Mapping[str, Any], pid: int = 0) -> None:
-        """From the lock file's content; `pid` where that says nothing."""
-        recorded = info.get("pid")
-        self.pid = recorded if isinstance(recorded, int) and not isinstance(recorded, bool) else pid
-        self.host, self.boot_id, self.since, self.version, self.workspace = (
-            str(info.get(name, "")) for name in ("host", "boot_id", "since", "version", "workspace")
-        )
-
-    def __str__(self) -> str:
-        who = f"process {self.pid}" if self.pid else "another process"
-        since = f" since {self.since}" if self.since else ""
-        return f"{who}{since}{f' on {self.host}' if self.host else ''}"
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot; "" where there is none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
-    """Take the flock now; False when somebody else has it. Raises OSError."""
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _TAKEN:
-            return False
-        raise
-    return True
 
 
 def _lock_patiently(fd: int) -> bool:
     deadline = time.monotonic() + _PATIENCE_SEC
-    while not _try_lock(fd):
+    while not try_lock(fd):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        pause(0.02)
     return True
-
-
-def _read_info(fd: int) -> dict[str, Any]:
-    try:
-        info = json.loads(os.pread(fd, _READ_LIMIT, 0))
-    except (OSError, ValueError):
-        return {}
-    return info if isinstance(info, dict) else {}
-
-
-def _kernel_holder(fd: int) -> int:
-    """Pid of the flock's holder as the kernel tells it (/proc/locks); 0 when it does not."""
-    found = os.fstat(fd)
-    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-    same_inode = 0
-    try:
-        with open("/proc/locks", encoding="ascii", errors="replace") as file:
-            for line in file:
-                words = line.split()
-                if len(words) < 6 or words[1] != "FLOCK" or words[5].rpartition(":")[2] != str(found.st_ino):
-                    continue
-                if words[5].rpartition(":")[0] == device:
-                    return int(words[4])
-                same_inode = int(words[4])  # some file systems show another device number there
-    except (OSError, ValueError):
-        pass
-    return same_inode
-
-
-def _holder(fd: int) -> Holder:
-    info = _read_info(fd)
-    return Holder(info, 0 if info.get("pid") else _kernel_holder(fd))
-
-
-def probe(state_dir: str, lock_file_name: str = LOCK_FILE, workspace: str = "") -> Holder | None:
-    """Who supervises here, or None. Never blocks, never writes.
-
-    With `workspace` its directory is asked as well, which answers in the second in which the file is missing.
-    """
-    places = [(f"{state_dir}/{lock_file_name}", os.O_NOFOLLOW), (workspace, os.O_DIRECTORY)]
-    for path, flag in places:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flag) if path else -1
-        except OSError:
-            continue
-        if fd >= 0:
-            try:
-                if not _try_lock(fd, fcntl.LOCK_SH):
-                    return _holder(fd) if flag == os.O_NOFOLLOW else Holder({}, _kernel_holder(fd))
-            except OSError:
-                continue
-            finally:
-                os.close(fd)  # and with it the shared lock
-    return None
 
 
 class SupervisorLock:
@@ -229,7 +136,7 @@ class SupervisorLock:
                 return fd
             # The state directory is usually the same, so its lock file knows more than the kernel.
             known = probe(self._root.path, self._name)
-            pid = _kernel_holder(fd)
+            pid = kernel_holder(fd)
             same = known is not None and pid in (0, known.pid)
             busy = self._busy(known if known is not None and same else Holder({}, pid))
         except OSError as error:
@@ -267,7 +174,7 @@ class SupervisorLock:
         """Lock the open file and write who we are; False when it is not (or no longer) the file to lock."""
         try:
             if not _lock_patiently(fd):
-                raise self._busy(_holder(fd))
+                raise self._busy(holder_of(fd))
         except OSError as error:
             if error.errno in _UNSUPPORTED:
                 raise UsageError(
@@ -277,7 +184,7 @@ class SupervisorLock:
         here = self._root.look(self._name)
         if here is None or identity(here) != identity(os.fstat(fd)):
             return False  # deleted between opening and locking
-        if os.fstat(fd).st_size and not _read_info(fd):
+        if os.fstat(fd).st_size and not read_info(fd):
             self._root.set_aside(self._name, "not a lock file of ours")
             return False
         self._describe(fd)
@@ -286,7 +193,7 @@ class SupervisorLock:
     def _describe(self, fd: int) -> None:
         info = {
             "pid": os.getpid(),
-            "host": platform.node(),
+            "host": os.uname().nodename,
             "boot_id": boot_id(),
             "since": self._since,
             "version": __version__,

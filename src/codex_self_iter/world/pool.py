@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -37,9 +37,16 @@ class _Ticket:
 class Pool:
     """Slots for agent runs. Belongs to one event loop."""
 
-    def __init__(self, max_agents: int, per_agent: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        max_agents: int,
+        per_agent: Mapping[str, int] | None = None,
+        hold: Callable[[], str] = lambda: "",
+    ) -> None:
         """`max_agents` runs at most, of agent `name` at most `per_agent[name]`. Values below 1 mean no
-        limit."""
+        limit. `hold` says why no further run may start beside those that are on (memory), or ""; one run
+        alone is never held."""
+        self._hold = hold
         self._max = max_agents
         self._per_agent = dict(per_agent or {})
         self._waiting: list[_Ticket] = []  # in order of arrival
@@ -56,12 +63,18 @@ class Pool:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def slot(self, key: str, priority: int = 0, owner: str = "") -> AsyncIterator[None]:
+    async def slot(
+        self, key: str, priority: int = 0, owner: str = "", *, at_once: bool = False
+    ) -> AsyncIterator[None]:
         """Hold a slot for a run of agent `key`; higher `priority` goes first. `owner` names the loop for
-        status."""
+        status. `at_once`: the run is alive already, room or not."""
         ticket = _Ticket(key, priority, owner, anyio.Event())
-        self._waiting.append(ticket)
-        self._grant()
+        if at_once:
+            self._held.append(ticket)
+            ticket.granted.set()
+        else:
+            self._waiting.append(ticket)
+            self._grant()
         try:
             await ticket.granted.wait()
             yield
@@ -75,6 +88,11 @@ class Pool:
         self._per_agent = dict(per_agent or {})
         self._grant()
 
+    def look(self) -> None:
+        """Look again whether what `hold` told is over."""
+        if self._waiting:
+            self._grant()
+
     def waiting_for(self, owner: str) -> str:
         """What `owner` waits for, in words for `status`; "" if it does not wait."""
         ticket = next((ticket for ticket in self._waiting if ticket.owner == owner), None)
@@ -85,7 +103,10 @@ class Pool:
         holders = ", ".join(sorted({held.owner or held.key for held in self._held}))
         if self._has_room(ticket):
             return "a slot of the pool"
-        if self._max >= 1 and len(self._held) >= self._max:
+        held = self._hold() if self._held else ""
+        if held:
+            what = f"a slot of the pool ({held}"
+        elif self._max >= 1 and len(self._held) >= self._max:
             what = f"a slot of the pool ({len(self._held)} of {self._max} taken by {holders}"
         else:
             taken = sum(held.key == ticket.key for held in self._held)
@@ -94,6 +115,8 @@ class Pool:
 
     def _has_room(self, ticket: _Ticket) -> bool:
         limit = self._per_agent.get(ticket.key, 0)
+        if self._held and self._hold():
+            return False
         if self._max >= 1 and len(self._held) >= self._max:
             return False
         return limit < 1 or Counter(held.key for held in self._held)[ticket.key] < limit

@@ -66,6 +66,10 @@ class ProcessHost(Protocol):
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
         """End everything an earlier supervisor left of this run; returns how many processes were ended."""
 
+    async def sweep_strays(self, workspace: str, keep: str) -> int:
+        """End what was started in this workspace for any run but `keep` ("" for none), although no record of it
+        may be left; returns how many processes were ended. Only while holding the workspace's lock."""
+
     async def aclose(self) -> None:
         """End everything and leave nothing behind."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -25,10 +26,11 @@ import anyio
 import anyio.to_thread
 
 from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
-from codex_self_iter.errors import StorageError
 from codex_self_iter.world import cgroup, launcher, tree
+from codex_self_iter.world.durable import storage_error
 from codex_self_iter.world.keeper import Keeper
-from codex_self_iter.world.recovery import Trace, find_trace
+from codex_self_iter.world.pause import pause
+from codex_self_iter.world.recovery import Strays, Trace, find_trace
 from codex_self_iter.world.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.watched import Latch, Watched, open_streams
 
@@ -40,14 +42,14 @@ LOCK_PATIENCE_SEC = 2.0
 _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 
 
-def run_environment(env: Mapping[str, str], run_id: str) -> dict[str, str]:
-    """The run's environment: without the service manager's variables and ours, with the marker."""
+def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
+    """The run's environment: without the service manager's variables and ours, with both markers."""
     kept = {
         name: value
         for name, value in env.items()
         if name != "NOTIFY_SOCKET" and not name.startswith(("WATCHDOG_", "LISTEN_", "CODEX_SELF_ITER_"))
     }
-    return kept | {MARKER: run_id}
+    return kept | {MARKER: run_id, tree.PLACE_MARKER: workspace}
 
 
 class Run:
@@ -108,9 +110,12 @@ class Host:
         self._subreaper = subreaper
         self._was_subreaper = launcher.child_subreaper(True) if subreaper else None
         self._limiter: anyio.CapacityLimiter | None = None
+        self._strays = Strays()
         self._boot_id = tree.boot_id()
         self._cgroup = cgroup.delegated()
         self._runs: set[Run] = set()
+        self._runs_lock = threading.Lock()
+        self._starting = 0
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -135,7 +140,13 @@ class Host:
         returns at once with cause SPAWN_FAILED. Raises StorageError when the run's directory, output files or
         lock cannot be made.
         """
-        return await anyio.to_thread.run_sync(self._start, spec, limiter=self._threads)
+        if self._closed:
+            raise RuntimeError("the process host is closed")
+        self._starting += 1
+        try:
+            return await anyio.to_thread.run_sync(self._start, spec, limiter=self._threads)
+        finally:
+            self._starting -= 1
 
     async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
         """Find what an earlier supervisor left of this run; see ports.ProcessHost."""
@@ -150,12 +161,23 @@ class Host:
                 await run.end()
         return len(trace.leftovers)
 
+    async def sweep_strays(self, workspace: str, keep: str) -> int:
+        """End what runs in this workspace and belongs to no run but `keep`; returns how many processes were ended."""
+        place, asked = os.path.realpath(workspace), time.monotonic()
+        with anyio.CancelScope(shield=True):
+            ended = await anyio.to_thread.run_sync(
+                self._strays.end, place, keep, asked, limiter=self._threads
+            )
+        return ended  # noqa: RET504 - a scope may swallow, so the type checker wants the return outside
+
     async def aclose(self) -> None:
         """End every living run, then launcher and keeper. Shielded, bounded, idempotent."""
         if self._closed:
             return
         self._closed = True
         with anyio.CancelScope(shield=True):
+            while self._starting:  # noqa: ASYNC110 - a spawn takes milliseconds, and is bounded
+                await anyio.sleep(0.005)
             async with anyio.create_task_group() as group:
                 for run in self._living():
                     group.start_soon(run.end)
@@ -168,12 +190,11 @@ class Host:
             launcher.child_subreaper(False)
 
     def _living(self) -> list[Run]:
-        self._runs = {run for run in self._runs if run.outcome is None}
-        return list(self._runs)
+        with self._runs_lock:
+            self._runs = {run for run in self._runs if run.outcome is None}
+            return list(self._runs)
 
     def _start(self, spec: RunSpec) -> Run:
-        if self._closed:
-            raise RuntimeError("the process host is closed")
         fds: list[int] = []
         try:
             spawned, directory = self._spawn(spec, fds)
@@ -203,14 +224,14 @@ class Host:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 fds.append(os.open(f"{spec.directory}/{name}", flags, 0o600))
         except OSError as error:
-            raise StorageError(f"cannot prepare {spec.directory} for a run: {error}") from error
+            raise storage_error("prepare a run in", error.filename or spec.directory, error) from error
         directory = cgroup.create(self._cgroup, recorder_name(spec.run_id)) if self._cgroup else ""
         request = {
             "run_id": spec.run_id,
             "boot_id": self._boot_id,
             "argv": list(spec.argv),
             "cwd": spec.cwd,
-            "env": run_environment(spec.env, spec.run_id),
+            "env": run_environment(spec.env, spec.run_id, os.path.realpath(spec.cwd)),
             "directory": spec.directory,
             "grace": spec.limits.kill_grace_sec,
             "cgroup": directory,
@@ -226,8 +247,8 @@ class Host:
     def _watch(self, watched: Watched) -> Run:
         run = Run(watched.spec, watched.identity, self._keeper, watched)
         self._keeper.add(watched)
-        self._living()
-        self._runs.add(run)
+        with self._runs_lock:
+            self._runs = {other for other in self._runs if other.outcome is None} | {run}
         return run
 
     def _adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
@@ -289,7 +310,7 @@ def _lock(path: str) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < give_up:
-                time.sleep(0.002)
+                pause(0.002)
                 continue
             os.close(fd)
             holders = sorted(tree.lock_heirs(tree.scan(), path))

@@ -8,17 +8,21 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import math
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from codex_self_iter.core.model import RunIdentity, RunSpec
 from codex_self_iter.world import tree
+from codex_self_iter.world.clock import uptime
+from codex_self_iter.world.pause import pause
 from codex_self_iter.world.spawner import recorder_name
 from codex_self_iter.world.watched import read_report
 
-__all__ = ["Trace", "find_trace", "lock_is_held", "read_identity"]
+__all__ = ["Strays", "Trace", "find_trace", "lock_is_held", "read_identity"]
 
 IN_FLIGHT_SEC = 10.0
 """How long a held run lock may precede any visible process: a request that its supervisor did not survive."""
@@ -77,7 +81,41 @@ def find_trace(spec: RunSpec, identity: RunIdentity | None) -> Trace:
         in_flight = not trace.recorder_alive and not trace.agent_alive and not trace.leftovers
         if not in_flight or not lock_is_held(spec.run_lock_path) or time.monotonic() > give_up:
             return trace
-        time.sleep(0.05)
+        pause(0.05)
+
+
+class Strays:
+    """Ends what works in a workspace although no record of it is left.
+
+    This ring needs no file: the state directory, and with it the run's name, lock and recorded identity, may have
+    been deleted, or the loop may have been given another one. Many loops that start together share their looks.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._looked = -math.inf
+        self._places: set[str] = set()
+
+    def end(self, workspace: str, keep: str, asked: float) -> int:
+        """End every process of a run in this workspace but those of the run `keep`; returns how many there were.
+
+        Blocking. Only for the holder of the workspace's lock; `asked` is the monotonic time of the question: an
+        older look does not answer it.
+        """
+        with self._lock:
+            if self._looked < asked:
+                self._looked = time.monotonic()
+                self._places = {tree.environment_value(pid, tree.PLACE_MARKER) for pid in tree.scan()}
+        if workspace not in self._places:
+            return 0
+
+        def strays(table: Mapping[int, tree.Proc]) -> set[int]:
+            found = tree.marked(table, workspace, variable=tree.PLACE_MARKER)
+            found -= tree.marked(table, keep) if keep else set()
+            return found - tree.ancestors(table, os.getpid())  # an agent may have started this supervisor
+
+        ended, _ = tree.exterminate(strays)
+        return len(ended)
 
 
 def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
@@ -90,6 +128,8 @@ def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
     identity = identity or _guess(spec, table, found)
     recorder = identity is not None and tree.alive(table, identity.recorder_pid, identity.recorder_start)
     agent = identity is not None and tree.alive(table, identity.agent_pid, identity.agent_start)
+    if identity is not None and agent:
+        identity = _true_start(identity)
     roots = {identity.recorder_pid} if identity and recorder else set()
     roots |= {identity.agent_pid} if identity and agent else set()
     found |= roots
@@ -100,6 +140,21 @@ def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
     return Trace(identity, recorder, agent, frozenset(found), report, started)
 
 
+def _true_start(identity: RunIdentity) -> RunIdentity:
+    """The identity with a start that the kernel confirms.
+
+    A run cannot be older than its process, suspend included. If its own monotonic stamp says so, then that clock is
+    not the one it was stamped with, and a limit counted from it would end a healthy run or never end a hung one.
+    """
+    if not tree.LINUX or not identity.agent_start:
+        return identity
+    age = uptime() - identity.agent_start * tree.TICK
+    told = time.monotonic() - identity.started_monotonic
+    if age < 0 or -1.0 <= told <= age + 1.0:
+        return identity
+    return dataclasses.replace(identity, started_monotonic=time.monotonic() - age)
+
+
 def _guess(spec: RunSpec, table: Mapping[int, tree.Proc], found: set[int]) -> RunIdentity | None:
     """An identity from what lives alone: the recorder by its name, the agent as its oldest marked child."""
     name = recorder_name(spec.run_id)
@@ -108,8 +163,7 @@ def _guess(spec: RunSpec, table: Mapping[int, tree.Proc], found: set[int]) -> Ru
     agent = min(kin, key=lambda proc: proc.start, default=None)
     if recorder is None and agent is None:
         return None
-    age = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-    age -= (agent or recorder or next(iter(table.values()))).start * tree.TICK
+    age = uptime() - (agent or recorder or next(iter(table.values()))).start * tree.TICK
     return RunIdentity(
         run_id=spec.run_id,
         boot_id=tree.boot_id(),

@@ -7,11 +7,14 @@ any time. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
 __all__ = [
     "Entry",
@@ -28,7 +31,7 @@ __all__ = [
 MAX_ENTRY_BYTES = 65536
 
 
-class Entry(NamedTuple):
+class Entry(namedtuple("Entry", "name workspace state_dir pid boot_id")):
     """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last supervisor's."""
 
     name: str
@@ -36,6 +39,7 @@ class Entry(NamedTuple):
     state_dir: str
     pid: int
     boot_id: str
+    __slots__ = ()
 
 
 def directory() -> str:
@@ -146,6 +150,8 @@ def _unique_name(entry: Entry, twins: Sequence[Entry]) -> str:
 
 
 def _key(state_dir: str) -> str:
+    import hashlib  # loads OpenSSL; readers do not come here
+
     return hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:24]
 
 

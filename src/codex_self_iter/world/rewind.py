@@ -61,7 +61,7 @@ async def plan_rewind(checkpoints: Checkpoints, label: str) -> RewindPlan:
     kept: list[str] = []
     for change in await _raw(checkpoints, present.tree, target.commit):
         path = to_text(change.path.removeprefix(prefix))
-        if checkpoints.inside(path):
+        if checkpoints.is_ours(path):
             continue
         reason = _reason(change, path in skipped or (not change.old and checkpoints.too_big(path)))
         if reason:

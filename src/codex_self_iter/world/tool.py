@@ -21,6 +21,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from codex_self_iter.world import launcher, tree
+from codex_self_iter.world.pause import pause
 
 __all__ = ["ToolResult", "run_tool"]
 
@@ -262,10 +263,10 @@ def _has_ended(pid: int) -> bool:
 
 
 def _await_end(pid: int, limit_sec: float) -> None:
-    give_up, pause = time.monotonic() + limit_sec, 0.001
+    give_up, delay = time.monotonic() + limit_sec, 0.001
     while not _has_ended(pid) and time.monotonic() < give_up:
-        time.sleep(pause)
-        pause = min(pause * 2, 0.02)
+        pause(delay)
+        delay = min(delay * 2, 0.02)
 
 
 def _signal_group(group: int, *numbers: int) -> None:

@@ -19,15 +19,19 @@ from typing import NamedTuple
 import psutil
 
 from codex_self_iter.world import launcher
+from codex_self_iter.world.pause import pause
 
 __all__ = [
     "MARKER",
+    "PLACE_MARKER",
     "Children",
     "Proc",
     "alive",
+    "ancestors",
     "boot_id",
     "children",
     "descendants",
+    "environment_value",
     "exterminate",
     "has_marker",
     "kill",
@@ -36,10 +40,14 @@ __all__ = [
     "offspring",
     "pss_bytes",
     "scan",
+    "start_ticks",
+    "walk",
 ]
 
 MARKER = "CODEX_SELF_ITER_RUN_ID"
 """Environment variable that every process of a run inherits."""
+PLACE_MARKER = "CODEX_SELF_ITER_RUN_IN"
+"""The same for the workspace: it finds a run of which no record is left."""
 
 LINUX = sys.platform.startswith("linux")
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
@@ -82,20 +90,34 @@ def _parse(stat: bytes) -> Proc:
     )
 
 
-def _scan_proc() -> dict[int, Proc]:
-    found: dict[int, Proc] = {}
-    for entry in os.listdir("/proc"):
-        if entry[0] > "9":
-            continue
+def _read(pid: int | str) -> Proc | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
         try:
-            fd = os.open(f"/proc/{entry}/stat", os.O_RDONLY)
-            try:
-                proc = _parse(os.read(fd, 2048))
-            finally:
-                os.close(fd)
-        except (OSError, IndexError, ValueError):
-            continue  # gone meanwhile
-        found[proc.pid] = proc
+            return _parse(os.read(fd, 2048))
+        finally:
+            os.close(fd)
+    except (OSError, IndexError, ValueError):
+        return None  # gone meanwhile
+
+
+def _scan_proc() -> dict[int, Proc]:
+    found = (_read(entry) for entry in os.listdir("/proc") if entry[0] <= "9")
+    return {proc.pid: proc for proc in found if proc is not None}
+
+
+def walk(roots: Iterable[int]) -> dict[int, Proc]:
+    """Like `scan`, but only `roots` and their descendants: for small trees on machines with many processes.
+
+    Less exact than one pass: what moves between parents meanwhile may be missed.
+    """
+    found: dict[int, Proc] = {}
+    todo = list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found and (proc := _read(pid)) is not None:
+            found[pid] = proc
+            todo += launcher.children_of(pid)
     return found
 
 
@@ -173,6 +195,15 @@ def descendants(by_parent: Mapping[int, list[int]], roots: Collection[int]) -> s
     return found - set(roots)
 
 
+def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
+    """The process itself and everyone above it."""
+    found: set[int] = set()
+    while pid in table and pid not in found:
+        found.add(pid)
+        pid = table[pid].parent
+    return found
+
+
 def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
     """True if the environment that this process was started with has `variable` set to exactly `value`."""
     if not LINUX:
@@ -185,6 +216,22 @@ def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
             return os.fsencode(f"{variable}={value}") in file.read().split(b"\0")
     except OSError:
         return False
+
+
+def environment_value(pid: int, variable: str) -> str:
+    """The value of `variable` in the environment that this process was started with; "" without one."""
+    if not LINUX:
+        try:
+            return psutil.Process(pid).environ().get(variable, "")
+        except (psutil.Error, OSError):
+            return ""
+    wanted = os.fsencode(f"{variable}=")
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))
+            return os.fsdecode(next(found, wanted)[len(wanted) :])
+    except OSError:
+        return ""
 
 
 def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> set[int]:
@@ -275,23 +322,21 @@ class Children:
         with self._lock:
             self._known.discard(pid)
 
-    def strangers(self, table: Mapping[int, Proc]) -> list[Proc]:
-        """Children of ours that we did not start: adopted orphans, zombies included."""
-        me, session = os.getpid(), os.getsid(0)
+    def strangers(self) -> list[Proc]:
+        """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
+        session = os.getsid(0)
         with self._lock:
-            return [
-                proc
-                for proc in table.values()
-                if proc.parent == me
-                and proc.session != session
-                and proc.pid not in self._known
-                and not proc.name.startswith(launcher.NAME_PREFIX)
-            ]
+            found = [_read(pid) for pid in launcher.children_of(os.getpid()) if pid not in self._known]
+        return [
+            proc
+            for proc in found
+            if proc is not None and proc.session != session and not proc.name.startswith(launcher.NAME_PREFIX)
+        ]
 
-    def reap_strangers(self, table: Mapping[int, Proc]) -> None:
+    def reap_strangers(self) -> None:
         """Collect adopted zombies that were zombies the last time too: an owner would have collected them by
         now."""
-        zombies = {(proc.pid, proc.start) for proc in self.strangers(table) if not proc.living}
+        zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
         for pid, _ in zombies & self._suspects:
             self.reap(pid)
         self._suspects = zombies
@@ -305,27 +350,15 @@ class Children:
         ended: dict[tuple[int, int], int] = {}
         quiet = 0
         while quiet < 4 and time.monotonic() < give_up:
-            with self._lock:
-                found = {
-                    pid: start_ticks(pid) for pid in launcher.children_of(os.getpid()) if self._strange(pid)
-                }
-                for pid in found:
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, signal.SIGKILL)
-            for pid, start in found.items():
-                if (status := self.reap(pid)) is not None:
-                    ended[pid, start] = status
+            found = self.strangers()
+            for proc in found:
+                with contextlib.suppress(OSError):
+                    os.kill(proc.pid, signal.SIGKILL)
+                if (status := self.reap(proc.pid)) is not None:
+                    ended[proc.pid, proc.start] = status
             quiet = 0 if found else quiet + 1
-            time.sleep(0.0005 if found else 0.002)
+            pause(0.0005 if found else 0.002)
         return ended
-
-    def _strange(self, pid: int) -> bool:
-        try:
-            with open(f"/proc/{pid}/comm") as file:
-                ours = file.read().startswith(launcher.NAME_PREFIX)
-            return not ours and pid not in self._known and os.getsid(pid) != os.getsid(0)
-        except OSError:
-            return False
 
     def reap(self, pid: int) -> int | None:
         """Collect one child if it has ended; its wait status, or None."""
@@ -359,7 +392,7 @@ def exterminate(
         (pid, start) -> wait status (None when it was not our child) of every process ended, and how many are left.
     """
     ended: dict[tuple[int, int], int | None] = {}
-    give_up, pause, quiet = time.monotonic() + limit_sec, 0.001, 0
+    give_up, delay, quiet = time.monotonic() + limit_sec, 0.001, 0
     while True:
         fresh = children.end_strangers(give_up) if adopted else {}
         ended |= fresh
@@ -378,5 +411,5 @@ def exterminate(
         quiet = 0 if living or fresh else quiet + 1
         if quiet == 2 or time.monotonic() > give_up:  # one look may miss what forks a successor and ends
             return ended, len(living)
-        time.sleep(pause)
-        pause = min(pause * 2, 0.05)
+        pause(delay)
+        delay = min(delay * 2, 0.05)

@@ -70,6 +70,7 @@ class Subscription:
         self._paths = dict(paths)
         self._on_change = on_change
         self._seen = self._look()
+        self.paths = {os.path.abspath(path) for path in paths.values()}
         self.directories = {os.path.dirname(os.path.abspath(path)) for path in self._paths.values()}
         self.directories |= {path for path in self._paths.values() if os.path.isdir(path)}
 
@@ -103,7 +104,7 @@ class Watcher:
         force_polling: bool = False,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails or returns."""
+        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails."""
         self._interval_sec = interval_sec
         self._force_polling = force_polling
         self._warn = warn
@@ -112,6 +113,7 @@ class Watcher:
         self._again: anyio.Event | None = None  # set: the hint must be set up anew
         self._retry_sec = _FIRST_RETRY_SEC
         self.hint_alive = False
+        self._failed = False
 
     def subscribe(self, paths: Mapping[str, str], on_change: Callable[[str], None]) -> Subscription:
         """Watch `paths` (kind → absolute path; files, or directories of messages).
@@ -192,13 +194,17 @@ class Watcher:
                 await self._fail(error)
             finally:
                 self.hint_alive = False
-            with anyio.move_on_after(self._interval_sec):  # a directory that comes and goes must not spin us
+            with anyio.move_on_after(
+                min(1.0, self._interval_sec)
+            ):  # a directory that comes and goes must not spin us
                 await anyio.Event().wait()
 
     async def _fail(self, error: Exception) -> None:
         if self._moved():
             return
-        self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
+        if not self._failed:
+            self._failed = True
+            self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
         await anyio.sleep(self._retry_sec)
         self._retry_sec = min(self._retry_sec * 2, _LAST_RETRY_SEC)
 
@@ -215,5 +221,9 @@ class Watcher:
             force_polling=False,
             ignore_permission_denied=True,
         ):
-            touched = {os.path.dirname(path) for _, path in changes}
-            await self._refresh([one for one in self._subscriptions if touched & one.directories])
+            # Most changes in these directories are our own: a look at other names would cost more than it tells.
+            touched = {path for _, path in changes}
+            touched |= {os.path.dirname(path) for path in touched}
+            asked = [one for one in self._subscriptions if not touched.isdisjoint(one.paths)]
+            if asked:
+                await self._refresh(asked)

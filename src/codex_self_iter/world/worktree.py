@@ -210,6 +210,8 @@ class GitWorkTree:
         inner = path.removeprefix(prefix)
         if not path.startswith(prefix) or inner == state or inner.startswith(state + b"/"):
             return None
+        if to_text(inner) in self._limits.own:
+            return None
         return inner
 
 

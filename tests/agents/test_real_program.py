@@ -1,0 +1,173 @@
+"""The whole program over the real codex and claude, against a local model server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from agent_runs import claude_config, codex_config, lines_of
+
+import codex_self_iter
+from model_server import ModelServer, answer, fault, shell, write
+
+pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
+
+
+def block(summary="Did a thing.", *, next_goal="Go on.", completed=False):
+    """A step that answers with a control block."""
+    fields = {"reason": "", "evidence": [], "stop": False}
+    return answer({"summary": summary, "next_goal": next_goal, "completed": completed} | fields)
+
+
+class Program:
+    """The program over one workspace, with one of the agents."""
+
+    def __init__(self, scene, agent, program, script):
+        self.scene, self.agent = scene, agent
+        self.server = ModelServer(script).__enter__()
+        make = {"codex": codex_config, "claude": claude_config}[agent]
+        make(program, scene, self.server.url)
+        scene.environment |= {
+            "PYTHONPATH": SOURCE,
+            "PATH": f"{os.path.dirname(program)}:{scene.environment['PATH']}",
+        }
+        (scene.workspace / "plan.md").write_text("- [ ] make a.txt\n- [ ] make b.txt\n")
+        (scene.workspace / "TASK.md").write_text("Make two files.\n")
+        self.state = scene.workspace / ".codex-self-iter"
+
+    def start(self, *words, config=""):
+        path = self.scene.base / "loop.toml"
+        path.write_text(config)
+        argv = [sys.executable, "-m", "codex_self_iter", "--workspace", str(self.scene.workspace)]
+        argv += ["--config", str(path), "--agent", self.agent, "--no-change-backoff-sec", "0.1"]
+        with open(self.scene.base / "program.log", "ab") as log:
+            return subprocess.Popen(
+                [*argv, "--backoff-base-sec", "0.2", *words],
+                env=self.scene.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def run(self, *words, config="", timeout=120.0):
+        process = self.start(*words, config=config)
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError((self.scene.base / "program.log").read_text()[-4000:]) from None
+        finally:
+            process.wait()
+
+    def journal(self):
+        return list(lines_of(self.state / "logs" / "iterations.jsonl"))
+
+    def status(self):
+        try:
+            return json.loads((self.state / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def until(self, true, seconds=60.0):
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, (self.scene.base / "program.log").read_text()[-4000:]
+            time.sleep(0.05)
+
+
+@pytest.fixture(params=["codex", "claude"])
+def program(request, scene):
+    """Make a program over either agent."""
+    path = request.getfixturevalue(f"real_{request.param}")
+    made = []
+
+    def make(*script):
+        made.append(Program(scene, request.param, path, list(script)))
+        return made[-1]
+
+    make.agent = request.param
+    yield make
+    for one in made:
+        one.server.__exit__(None, None, None)
+
+
+def test_a_plan_is_worked_off_to_proven_completion(scene, program):
+    loop = program(
+        write(str(scene.workspace / "a.txt"), "a"),
+        block("Made a.", next_goal="Make b."),
+        block("Claimed too early.", completed=True),
+        write(str(scene.workspace / "b.txt"), "b"),
+        block("Made b.", completed=True),
+    )
+    code = loop.run("--max-iterations", "5", config='[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n')
+    assert code == 0, (scene.base / "program.log").read_text()[-4000:]
+    assert loop.status()["state"] == "completed"
+    records = loop.journal()
+    assert [record["verdict"] for record in records] == ["continue", "claim_rejected", "completed"]
+    assert records[1]["goal_in"] == "Make b."
+    assert records[0]["changed_files"] == ["a.txt"]
+    assert [record["usage"]["total_tokens"] for record in records] == [240, 120, 240]
+    assert all(record["failure_class"] in ("", None) for record in records)
+    asked = json.dumps(loop.server.main_asks[0].body)
+    assert "Make two files." in asked
+    assert "make b.txt" in asked
+
+
+def test_a_resumed_thread_is_one_conversation(scene, program):
+    loop = program(block("First."), block("Second."))
+    config = f"[agents.{program.agent}]\nresume = true\n"
+    assert loop.run("--max-iterations", "2", "--no-change-gate", "0", config=config) == 0
+    assert "First." in json.dumps(loop.server.main_asks[1].body)
+    assert [record["usage"]["total_tokens"] for record in loop.journal()] == [120, 120]
+
+
+def test_no_login_asks_for_a_person_and_burns_nothing(scene, program):
+    loop = program(fault("unauthorized"))
+    assert loop.run("--max-consecutive-errors", "2") == 4
+    status = loop.status()
+    assert status["state"] == "blocked"
+    assert {record["failure_class"] for record in loop.journal()} == {"auth"}
+
+
+def test_a_stop_in_the_middle_of_a_tool_leaves_nothing(scene, program):
+    loop = program(shell("touch started; sleep 300 & sleep 300"), block())
+    process = loop.start("--agent-mode", "bypass")
+    try:
+        loop.until((scene.workspace / "started").exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert scene.left() == []
+
+
+def test_a_limit_is_waited_for(scene, real_codex):
+    """Codex alone tells the exact end."""
+    loop = Program(scene, "codex", real_codex, [])
+    ends = time.time() + 6
+    seen = []
+
+    def script(_ask):
+        seen.append(time.time())
+        return fault("usage_limit", resets_at=int(ends)) if time.time() < int(ends) else block(completed=True)
+
+    loop.server.script = script
+    process = loop.start("--max-iterations", "3")
+    try:
+        loop.until(lambda: loop.status().get("state") == "limited")
+        assert abs(loop.status()["wait"]["length_sec"]) < 120
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+        loop.server.__exit__(None, None, None)
+    assert len(seen) == 2  # nothing was started into the known limit
+    assert loop.journal()[0]["failure_class"] == "limit"

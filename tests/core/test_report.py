@@ -1,0 +1,58 @@
+"""The report that is left at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codex_self_iter.core.model import State
+from codex_self_iter.core.report import duration, report
+from codex_self_iter.core.state import LoopState, Spent
+
+LINE: dict[str, Any] = {
+    "iteration": 3, "verdict": "completed", "duration_sec": 61.5, "usage": {"total_tokens": 1234}, "changed_count": 2,
+    "summary": "did | it\nall", "commit": "abc123", "gates": [{"command": "pytest -q", "ok": True}],
+}  # fmt: skip
+
+
+def make(state: LoopState | None = None, lines: list[dict[str, Any]] | None = None, **more: Any) -> str:
+    state = state or LoopState("x", iteration=3, state=State.COMPLETED, reason="all is done", goal="nothing")
+    given: dict[str, Any] = {"plan": "the plan", "task": "", "times": {}, "diff_stat": "", "now": 0.0} | more
+    return report(state, lines if lines is not None else [LINE], **given)
+
+
+def test_everything_that_a_person_asks_is_there() -> None:
+    text = make(
+        LoopState("x", iteration=3, state=State.STAGNATED, reason="in circles", spent=Spent(1234, 0.5, 2.0),
+                  feedback="1 failed"),
+        times={"running": 7_200.0, "backoff": 5.0}, diff_stat=" a.py | 2 +-", task="The task.",
+    )  # fmt: skip
+    for part in (
+        "# Report: stagnated", "in circles", "The task.", "3 iterations in all", "1 completed", "abc123", "a.py | 2 +-",
+        "`pytest -q`: passed", "1234 tokens, 0.50 USD where known, 2 h 0 min", "- running: 2 h 0 min", "1 failed",
+        "| 3 | completed | 1 min 1 s | 1234 | 2 | did \\| it all |",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_a_loop_that_never_began_has_a_report_too() -> None:
+    text = make(LoopState("x", state=State.STOPPED, reason="a STOP file"), [])
+    assert "0 iterations in all." in text
+    assert "the plan" in text
+
+
+@given(st.dictionaries(st.sampled_from(sorted(LINE)), st.none()))
+def test_foreign_lines_do_no_harm(line: dict[str, Any]) -> None:
+    assert make(lines=[line]).startswith("# Report")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (-5, "0 s"), (59.9, "59 s"), (60, "1 min 0 s"), (3_599, "59 min 59 s"), (3_600, "1 h 0 min"),
+     (86_400, "1 d 0 h"), (200_000, "2 d 7 h"), (float("nan"), "0 s"), (float("inf"), "?")],
+)  # fmt: skip
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,48 @@
+"""What is written is what is read, also by the next version."""
+
+from __future__ import annotations
+
+import json
+import typing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codex_self_iter.core import state as states
+from codex_self_iter.core.state import LoopState, Wait, from_json, to_json
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+objects = st.dictionaries(st.text(max_size=4), anything, max_size=3)
+loop_states = st.builds(
+    LoopState, events=st.lists(objects, max_size=2).map(tuple), last=st.none() | objects,
+    open=st.none() | st.builds(states.Iteration, events=st.lists(objects, max_size=2).map(tuple),
+                               planner=st.none() | objects, reviewer=st.none() | objects),
+)  # fmt: skip
+
+
+@given(loop_states)
+def test_every_state_survives_json(state: LoopState) -> None:
+    text = json.dumps(to_json(state))
+    assert json.dumps(to_json(from_json(LoopState, json.loads(text)))) == text  # as text: NaN is not itself
+
+
+def test_missing_fields_default_and_unknown_ones_are_ignored() -> None:
+    assert from_json(LoopState, {"loop_id": "x", "of the next version": 1}) == LoopState("x")
+
+
+def test_whole_numbers_are_floats_where_floats_are_meant() -> None:
+    wait = from_json(
+        Wait, {"kind": "error", "until": 1, "length": 2, "reason": "", "up_until": 3, "boot_id": ""}
+    )
+    assert [type(value) for value in (wait.until, wait.length, wait.up_until)] == [float] * 3
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 3, [["loop_id", "x"]]])
+def test_what_is_no_object_is_refused(value: typing.Any) -> None:
+    with pytest.raises(TypeError, match="expected an object"):
+        from_json(LoopState, value)

@@ -1,0 +1,98 @@
+"""SIGHUP: valid changes apply at the next iteration, key by key; anything else changes nothing and says why."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.program.control_steps import CLAIM, WORK, long_run, reach, wait_log
+from tests.program.harness import Workspace
+
+
+def test_a_change_applies_at_the_next_iteration_and_is_logged_key_by_key(ws: Workspace) -> None:
+    ws.script(long_run(until="go"), {**CLAIM, "sleep": 60}, CLAIM)
+    process = ws.start()
+    ws.wait_runs(1)
+    ws.config('[verify]\ncommands = ["test -e proof || { touch proof; exit 5; }"]', command_timeout_sec=2)
+    process.send_signal(signal.SIGHUP)
+    wait_log(ws, "config.changed")
+    log = ws.log()
+    assert "command_timeout_sec" in log
+    assert "verify.commands" in log
+    assert "config.applied" not in log
+    time.sleep(2.5)
+    assert ws.status()["state"] == "running"  # the run that was on keeps its time
+    (ws.control / "go").touch()
+    wait_log(ws, "config.applied")
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue", "timed_out", "claim_rejected", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda ws: ws.config(command_timeout_sec=-5), "command_timeout_sec"),
+        (lambda ws: ws.config(agent_command_template="no-such-program {prompt_file}"), "no-such-program"),
+        (
+            lambda ws: (ws.path / "codex-self-iter.toml").write_text("max_iterations = "),
+            "codex-self-iter.toml",
+        ),
+    ],
+)
+def test_a_bad_file_changes_nothing_and_says_why(ws: Workspace, change: object, said: str) -> None:
+    ws.script(long_run(until="go"), WORK, CLAIM)
+    process = ws.start()
+    ws.wait_runs(1)
+    change(ws)  # type: ignore[operator]
+    process.send_signal(signal.SIGHUP)
+    wait_log(ws, "config.not_reloaded")
+    assert said in ws.log()
+    assert "config.changed" not in ws.log()
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue", "continue", "completed"]
+    assert "Traceback" not in ws.log()
+
+
+def test_a_raised_iteration_limit_comes_in_time_for_the_last_iteration(ws: Workspace) -> None:
+    ws.config(max_iterations=1)
+    ws.script(long_run(until="go"), CLAIM)
+    process = ws.start()
+    ws.wait_runs(1)
+    ws.config(max_iterations=5)
+    process.send_signal(signal.SIGHUP)
+    wait_log(ws, "config.changed")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue", "completed"]
+
+
+def test_another_agent_takes_over_from_one_that_is_limited(ws: Workspace) -> None:
+    process = reach(ws, "limited", CLAIM)
+    (ws.path / "other.py").write_text(
+        "import json\nprint(json.dumps(dict(summary='ok', next_goal='', stop=False, completed=True)))\n"
+    )
+    ws.config(agent_command_template=f"{sys.executable} other.py {{prompt_file}}")
+    process.send_signal(signal.SIGHUP)
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["limited", "completed"]
+
+
+def test_a_reload_during_a_wait_or_a_pause_applies_at_once_and_ends_neither(ws: Workspace) -> None:
+    process = reach(ws, "backoff")
+    ws.config(max_stagnation=9, backoff_base_sec=600, backoff_max_sec=900)
+    process.send_signal(signal.SIGHUP)
+    wait_log(ws, "config.applied")
+    ws.cli("pause")
+    ws.wait_state("paused")
+    ws.config(max_stagnation=10, backoff_base_sec=600, backoff_max_sec=900)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert ws.status()["state"] == "paused"
+    assert ws.started() == 1
+    ws.cli("stop")
+    assert ws.ended(process) == 0
+    assert ws.log().count("config.applied") == 2
