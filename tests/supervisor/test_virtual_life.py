@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
+from codex_self_iter.core.model import EndCause, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.many import Supervisor
@@ -45,6 +46,28 @@ def test_a_killed_supervisors_agent_is_adopted_and_its_work_counts(tmp_path: Pat
         assert (made.history[0].ended == pytest.approx(HOUR)) is adopted
         assert second.journal()[0]["verdict"] == ("continue" if adopted else "interrupted")
         assert made.overlaps == []
+
+    run_virtual(main)
+
+
+def test_gates_of_a_killed_supervisor_never_run_beside_their_next_selves(tmp_path: Path) -> None:
+    async def main() -> None:
+        def script(spec: RunSpec) -> Performance:
+            gate = "-gate-" in spec.run_id
+            return (
+                Performance(900.0) if gate else Performance(60.0, answer("", completed=True, summary="done"))
+            )
+
+        made, given = machine(script), settings(tmp_path, verify={"commands": ["make check"]})
+        async with Life(made, given).alive():
+            await anyio.sleep(300.0)
+        second = Life(made, given)
+        async with second.alive():
+            await anyio.sleep(HOUR)
+        assert made.overlaps == []
+        assert [agent.cause for agent in made.history] == [EndCause.EXIT, EndCause.REQUEST, EndCause.EXIT]
+        assert second.ended is not None
+        assert second.ended.code == 0
 
     run_virtual(main)
 

@@ -149,16 +149,17 @@ def test_a_pause_uses_nothing_of_a_backoff(tmp_path: Path) -> None:
         life = Life(made, settings(tmp_path))
         pause = tmp_path / ".codex-self-iter" / "PAUSE"
         async with life.alive() as loop:
-            while len(made.history) < 9 or made.alive():
-                await anyio.sleep(1.0)
-            await anyio.sleep(100.0)
+            await anyio.sleep(1600.0)  # 9 runs of 10 s and 8 waits of 5 s to 640 s, each up to a tenth longer
+            assert len(made.history) == 9
+            assert made.alive() == []
             pause.touch()
             await anyio.sleep(DAY)
             assert loop.state.state == "paused"
             pause.unlink()
             resumed = made.clock.awake()
             await anyio.sleep(HOUR)
-        assert 900.0 - 100.0 - POLL_SEC <= starts(made)[9] - resumed <= 900.0 * 1.1 + POLL_SEC
+        left = made.history[8].ended + 900.0 - 1600.0
+        assert left - POLL_SEC <= starts(made)[9] - resumed <= left + 90.0 + POLL_SEC
 
     run_virtual(main)
 
