@@ -159,7 +159,7 @@ def _guarded(argv: list[str]) -> int:
     except Exception as error:
         # Commands name their files in what they raise: what has none was said by the output itself.
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
-            return _cannot_write(error.strerror)
+            return _cannot_write(error.strerror or str(error))
         return _report_defect(error, argv)
 
 
