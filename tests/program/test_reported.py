@@ -90,3 +90,31 @@ def test_line_breaks_inside_a_text_do_not_spoil_a_control_block(ws: Workspace) -
     ws.script({**STEP, "raw": raw})
     assert ws.run() == 0
     assert ws.verdicts() == ["completed"]
+
+
+def test_show_says_what_this_iteration_changed_and_the_message_it_was_given(ws: Workspace) -> None:
+    ws.script({**STEP, "block": {"next_goal": "again"}}, {**STEP, "block": {"completed": True}})
+    assert ws.run("--max-iterations", "1") == 0
+    assert ws.cli("steer", "mind the gap").returncode == 0
+    assert ws.run() == 0
+    shown = ws.cli("show", "2").stdout
+    assert "1 file changed, 1 insertion(+)" in shown
+    assert "messages   mind the gap\n" in shown
+
+
+def test_status_claims_no_figure_that_was_not_measured(ws: Workspace) -> None:
+    ws.script({**STEP, "block": {"completed": True}})
+    assert ws.run() == 0
+    shown = ws.cli("status").stdout
+    assert "0 B free" not in shown
+    assert "state directory 0 B" not in shown
+
+
+def test_a_first_iteration_that_was_cut_off_has_no_history_to_lose(ws: Workspace) -> None:
+    ws.script({**SLOW}, {**STEP, "block": {"completed": True}})
+    ws.config(on_orphan="kill")
+    ws.start()
+    ws.wait_runs(1)
+    kill(ws)
+    assert ws.run() == 0
+    assert "history is lost" not in ws.log()
