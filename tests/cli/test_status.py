@@ -28,7 +28,7 @@ def test_one_screen_of_a_working_loop(command) -> None:
         r"8 of 12, last: Write the lexer",
         r"#10 error +1 m 01 s +900 +no control block",
         r"#11 continue +4 m 10 s +12\.3k \$0\.12 +Added the lexer",
-        r"1\.2M tokens, \$3\.40, 2\.1 agent hours",
+        r"1\.2M tokens, \$3\.40, agents worked 2 h 07 m",
         r"state directory 120 MB, 40 GB free",
         r"codex-self-iter logs -f",
     ):

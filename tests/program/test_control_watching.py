@@ -43,7 +43,7 @@ def quiet_log() -> Any:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+    while not condition():
         await anyio.sleep(0.05)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +44,77 @@ def test_no_second_agent_beside_one_of_which_no_record_is_left(ws: Workspace, me
     assert not (ws.control / "overlaps.log").exists()
     assert "strays.ended" in ws.log()
     wait_until(lambda: not ws.leftovers(), "the first agent to be gone")
+
+
+@pytest.mark.parametrize("how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | head -n 1"])
+def test_the_exit_code_tells_the_end_whatever_became_of_the_output(ws: Workspace, how: str) -> None:
+    ws.config(max_stagnation=2)
+    ws.script({**STEP, "block": {"next_goal": "the same"}})
+    assert shell(ws, "run", how) == 3
+
+
+@pytest.mark.parametrize("command", ["status", "history", "show", "logs", "config show"])
+def test_a_reading_command_says_so_when_its_output_cannot_be_written(ws: Workspace, command: str) -> None:
+    ws.script({**STEP, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert shell(ws, command, ">/dev/full 2>said") == 1
+    assert "cannot write the output: No space left" in (ws.root / "said").read_text()
+    assert shell(ws, command, ">&-") == 0
+    assert shell(ws, command, "| true") == 0
+
+
+def shell(ws: Workspace, command: str, how: str) -> int:
+    """The exit code of a command whose streams a shell has redirected."""
+    argv = [sys.executable, "-m", "codex_self_iter", *command.split(), "--workspace", str(ws.path)]
+    script = f"{shlex.join(argv)} {how}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], cwd=ws.root, env=ws.environment, check=False, timeout=60)
+    return done.returncode
+
+
+def test_two_workspaces_of_the_same_name_both_run(tmp_path: Path) -> None:
+    both = [Workspace(tmp_path / parent, "app") for parent in ("one", "two")]
+    try:
+        for ws in both:
+            ws.config()
+            ws.script({**STEP, "block": {"completed": True}})
+        assert both[0].run("--workspace", str(both[1].path)) == 0
+        assert [ws.verdicts() for ws in both] == [["completed"]] * 2
+        assert {ws.status()["name"] for ws in both} == {"app", "app-2"}
+    finally:
+        for ws in both:
+            ws.close()
+
+
+def test_line_breaks_inside_a_text_do_not_spoil_a_control_block(ws: Workspace) -> None:
+    raw = '{"summary": "one\ntwo\tthree", "next_goal": "", "stop": false, "completed": true}\n'
+    ws.script({**STEP, "raw": raw})
+    assert ws.run() == 0
+    assert ws.verdicts() == ["completed"]
+
+
+def test_show_says_what_this_iteration_changed_and_the_message_it_was_given(ws: Workspace) -> None:
+    ws.script({**STEP, "block": {"next_goal": "again"}}, {**STEP, "block": {"completed": True}})
+    assert ws.run("--max-iterations", "1") == 0
+    assert ws.cli("steer", "mind the gap").returncode == 0
+    assert ws.run() == 0
+    shown = ws.cli("show", "2").stdout
+    assert "1 file changed, 1 insertion(+)" in shown
+    assert "messages   mind the gap\n" in shown
+
+
+def test_status_claims_no_figure_that_was_not_measured(ws: Workspace) -> None:
+    ws.script({**STEP, "block": {"completed": True}})
+    assert ws.run() == 0
+    shown = ws.cli("status").stdout
+    assert "0 B free" not in shown
+    assert "state directory 0 B" not in shown
+
+
+def test_a_first_iteration_that_was_cut_off_has_no_history_to_lose(ws: Workspace) -> None:
+    ws.script({**SLOW}, {**STEP, "block": {"completed": True}})
+    ws.config(on_orphan="kill")
+    ws.start()
+    ws.wait_runs(1)
+    kill(ws)
+    assert ws.run() == 0
+    assert "history is lost" not in ws.log()

@@ -7,6 +7,7 @@ contract.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -43,6 +44,7 @@ COMMANDS: dict[str, str] = {
 }
 HIDDEN = {"complete": "shell completion"}
 _MODULES = {"resume": "pause"}
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
 _COMMON_OPTIONS = ("--workspace", "--state-dir", "--config")
 
 
@@ -133,9 +135,15 @@ def overview() -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code, whatever became of its output."""
     _make_output_robust()
-    argv = list(argv)
+    code = _guarded(list(argv))
+    for stream in (sys.stdout, sys.stderr):
+        _settle(stream)
+    return code
+
+
+def _guarded(argv: list[str]) -> int:
     try:
         return _dispatch(argv)
     except SystemExit as end:  # argparse: --help, --version
@@ -149,6 +157,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return int(ExitCode.SIGINT)
     except Exception as error:
+        # Commands name their files in what they raise: what has none was said by the output itself.
+        if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
+            return _cannot_write(error.strerror or str(error))
         return _report_defect(error, argv)
 
 
@@ -160,8 +171,15 @@ def _dispatch(argv: list[str]) -> int:
     parser, module = build_parser(command)
     args = parser.parse_args(rest)
     code = int(module.run(args))
-    sys.stdout.flush()  # here, where a broken pipe is still handled
+    problem = _settle(sys.stdout)
+    if problem and command != "run":  # a loop's end is told by its exit code, whoever listens
+        return code or _cannot_write(problem)
     return code
+
+
+def _cannot_write(problem: str) -> int:
+    _complain(f"{PROGRAM}: cannot write the output: {problem}")
+    return int(ExitCode.INTERNAL)
 
 
 def _report_defect(error: Exception, argv: list[str]) -> int:
@@ -183,10 +201,38 @@ def _complain(text: str) -> None:
 
 
 def _make_output_robust() -> None:
-    """Text that the terminal's encoding cannot show must not end a command."""
+    """Text that the terminal's encoding cannot show, or a closed stream, must not end a command.
+
+    A closed descriptor 0, 1 or 2 becomes /dev/null: the next file that is opened would be taken for it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+            os.set_inheritable(number, True)
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # lives as long as the process
+
+
+def _settle(stream: TextIO) -> str:
+    """Flush what can be; else keep the interpreter quiet about it at its end. What was wrong, but for a reader
+    (head, less) that has seen enough."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        _silence(stream)
+    except OSError as error:
+        _silence(stream)
+        return error.strerror or str(error)
+    return ""
 
 
 def _silence(stream: TextIO) -> None:

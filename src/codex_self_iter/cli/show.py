@@ -46,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
         }
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
     else:
-        for line in _lines(loop, record, MAX_FULL if args.full else MAX_TEXT, Paint()):
+        stat = _diff_stat(args, loop, record)
+        for line in _lines(loop, record, stat, MAX_FULL if args.full else MAX_TEXT, Paint()):
             sys.stdout.write(line + "\n")
     return int(ExitCode.OK)
 
 
-def _lines(loop: Loop, record: Record, bound: int, paint: Paint) -> Iterator[str]:
+def _lines(loop: Loop, record: Record, stat: str, bound: int, paint: Paint) -> Iterator[str]:
     verdict = clean(str(record.get("verdict") or "?"), 40)
     lasted = took(records.number(record.get("duration_sec")))
     yield paint(
@@ -73,7 +74,7 @@ def _lines(loop: Loop, record: Record, bound: int, paint: Paint) -> Iterator[str
     yield from _field("usage", ", ".join(filter(None, records.spent(record))), paint)
     for gate in filter(_is_dict, _list(record.get("gates"))):
         yield from _gate(gate, bound, paint)
-    yield from _changes(loop, record, paint)
+    yield from _changes(record, stat, paint)
     for path in _prompts(loop, record):
         yield from _text("prompt", path, bound, paint)
     for directory in _directories(loop, record):
@@ -86,9 +87,16 @@ def _field(label: str, value: object, paint: Paint) -> Iterator[str]:
     for one in values:
         if one in (None, "", [], {}):
             continue
-        text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+        text = _plain(one)
         yield f"  {paint(f'{label:<11}', 'dim')}{clean(text, 2000)}"
         label = ""
+
+
+def _plain(value: object) -> str:
+    """A message by its text, every other table as JSON."""
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        return " ".join(value["text"].split())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _agent(record: Record) -> str:
@@ -108,9 +116,8 @@ def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
         yield from _indented(clean_block(str(gate["output"]), bound))
 
 
-def _changes(loop: Loop, record: Record, paint: Paint) -> Iterator[str]:
-    """git's own summary where both ends are known, else the journal's list of files."""
-    stat = _diff_stat(loop.workspace, record)
+def _changes(record: Record, stat: str, paint: Paint) -> Iterator[str]:
+    """git's own summary where the checkpoints are known, else the journal's list of files."""
     if stat:
         yield f"  {paint('changes', 'dim')}"
         yield from _indented(clean_block(stat))
@@ -118,29 +125,24 @@ def _changes(loop: Loop, record: Record, paint: Paint) -> Iterator[str]:
         yield from _field("changed", record.get("changed_files"), paint)
 
 
-def _diff_stat(workspace: str, record: Record) -> str:
-    before, after = record.get("head_before"), record.get("checkpoint") or record.get("head_after")
-    if not all(isinstance(end, str) and end and not end.startswith("-") for end in (before, after)):
-        return ""
-    import subprocess  # the only command that asks git
+def _diff_stat(args: argparse.Namespace, loop: Loop, record: Record) -> str:
+    """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git cannot tell."""
+    from codex_self_iter.cli._checkpoints import open_checkpoints
+    from codex_self_iter.errors import CodexSelfIterError
+    from codex_self_iter.world.gitrun import Git, complete, run_blocking
 
-    argv = [
-        "git",
-        "-C",
-        workspace,
-        "--no-optional-locks",
-        "diff",
-        "--no-ext-diff",
-        "--stat",
-        f"{before}",
-        f"{after}",
-        "--",
-    ]
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=GIT_TIMEOUT_SEC, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        if record.get("checkpoint"):
+            difference = open_checkpoints(args).diff(str(record["iteration"]), summary=True)
+        else:
+            ends = [record.get("head_before"), record.get("head_after")]
+            if not all(isinstance(end, str) and end.isalnum() for end in ends):
+                return ""
+            git = Git(run_blocking, os.path.realpath(loop.workspace), GIT_TIMEOUT_SEC)
+            difference = git.ask("diff", "--no-ext-diff", "--stat=100", *map(str, ends), "--")
+        return complete(difference).decode("utf-8", "replace").rstrip()
+    except (CodexSelfIterError, OSError):
         return ""
-    return done.stdout.decode("utf-8", "replace").rstrip() if done.returncode == 0 else ""
 
 
 def _text(label: str, path: str, bound: int, paint: Paint) -> Iterator[str]:

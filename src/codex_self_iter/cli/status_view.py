@@ -174,15 +174,19 @@ class _View:
         usage = _dict(self.status.get("usage"))
         parts = [f"{tokens(_number(usage['tokens']))} tokens"] if usage.get("tokens") else []
         parts += [money(_number(usage["cost_usd"]))] if usage.get("cost_usd") else []
-        parts += [f"{_number(usage['hours']):.1f} agent hours"] if usage.get("hours") else []
+        hours = _number(usage.get("hours"))
+        parts += [f"agents worked {age(hours * 3600)}"] if hours else []
         return ", ".join(parts)
 
     def disk(self) -> str:
         disk = _dict(self.status.get("disk"))
         if not disk:
             return ""
-        used, free = (size(_number(disk.get(key)) * 1e6) for key in ("state_mb", "free_mb"))
-        return f"state directory {used}, {free} free"
+        words = (("state_mb", "state directory {}"), ("free_mb", "{} free"))
+        known = ((text, _number(disk.get(key))) for key, text in words)
+        return ", ".join(
+            text.format(size(number * 1e6)) for text, number in known if number
+        )  # 0: not measured yet
 
     def advice(self) -> list[str]:
         """The commands that help from here."""

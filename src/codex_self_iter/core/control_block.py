@@ -179,7 +179,9 @@ def _json_objects(
     text: str, wanted: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield (start, end, object) of the wanted JSON objects, last one first."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(
+        strict=False
+    )  # a line break inside a text is what agents write most often wrong
     starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
     for start in reversed(starts):
         try:

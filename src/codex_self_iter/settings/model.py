@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from codex_self_iter.settings.schema import (
     WorkspaceEntry,
 )
 
-__all__ = ["KeyPath", "Origin", "Settings", "merge"]
+__all__ = ["KeyPath", "Origin", "Settings", "merge", "tell_apart"]
 
 KeyPath = tuple[str | int, ...]
 """A key as the tables, names and list positions that lead to it."""
@@ -155,6 +155,18 @@ class Settings(BaseSettings, LoopFields):
         taken.add(name)
         loop._name, loop._priority = name, entry.priority
         return loop
+
+
+def tell_apart(loops: Iterable[Settings]) -> list[Settings]:
+    """One Settings for each workspace; where directories have the same name, a number is added to the later ones."""
+    found: dict[Path, Settings] = {}
+    names: set[str] = set()
+    for loop in loops:
+        if loop.workspace_path not in found:
+            found[loop.workspace_path] = loop
+            loop._name = next(name for name in _numbered(loop.name) if name not in names)
+            names.add(loop._name)
+    return list(found.values())
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import anyio
 from codex_self_iter import settings as configuration
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.supervisor import logs
 from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.many import SIGNALS, Supervisor
@@ -47,7 +48,7 @@ def read_settings(
             )
         except UsageError as error:
             errors.append(error)
-    return loops, list(errors)
+    return tell_apart(loops), list(errors)
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:

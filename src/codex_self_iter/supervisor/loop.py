@@ -263,7 +263,7 @@ class Loop:
 
     def post(self, event: ev.Event) -> None:
         """Queue an event; callable from any task of this event loop. A loop that has ended hears nothing."""
-        with contextlib.suppress(anyio.ClosedResourceError):
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._send.send_nowait(event)
 
     # -- event -> decide -> persist -> act -----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from codex_self_iter.core.model import (
     RunOutcome,
     RunSpec,
 )
-from codex_self_iter.core.state import Message, OpenRun
+from codex_self_iter.core.state import Message, OpenRun, Step
 from codex_self_iter.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -293,13 +294,17 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     loop = work.loop
     opened = loop.state.open
     run = opened.run if opened else None
+    if opened is not None and opened.step is Step.VERIFY:
+        await _end_gates(work, opened.number)
     if opened is None or run is None:
         return "none"
     directory = loop.store.run_directory(opened.number, run.role.value, run.attempt)
-    spec = _orphan_spec(work, run, directory)
+    spec = _orphan_spec(work, run.run_id, directory)
     identity = _identity(directory)
     host = loop.shared.host
-    if kill or run.agent not in loop.agents:
+    # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
+    finished = os.path.exists(os.path.join(directory, "exit.json"))
+    if (kill and not finished) or run.agent not in loop.agents:
         swept = await host.sweep(spec, identity)
         loop.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
         return "gone" if swept or identity is not None else "none"
@@ -315,15 +320,25 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     return "adopted"
 
 
+async def _end_gates(work: Work, iteration: int) -> None:
+    """End the gates of a supervisor that is gone: they run again, and never beside their old selves."""
+    loop = work.loop
+    for directory in sorted(glob.glob(f"{glob.escape(loop.store.path)}/logs/runs/{iteration:06d}-gate-*")):
+        run_id = f"{loop.state.loop_id}-{os.path.basename(directory)}"
+        spec = _orphan_spec(work, run_id, directory)
+        if swept := await loop.shared.host.sweep(spec, _identity(directory)):
+            loop.log.warning("orphan.ended", run_id=run_id, processes=swept)
+
+
 async def _continue(work: Work, run: OpenRun) -> None:
     await work.loop.ready.wait()
     work.start_run(run)
 
 
-def _orphan_spec(work: Work, run: OpenRun, directory: str) -> RunSpec:
+def _orphan_spec(work: Work, run_id: str, directory: str) -> RunSpec:
     loop = work.loop
     return RunSpec(
-        run_id=run.run_id,
+        run_id=run_id,
         argv=("",),
         cwd=str(loop.paths.workspace),
         env={},

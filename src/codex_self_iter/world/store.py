@@ -353,7 +353,7 @@ class StateDirectory:
                 warnings.append(f"{RUNTIME} could not be used; going on from {PREVIOUS} and the journal")
             elif runtime is None and last is not None:
                 warnings.append("no usable snapshot; going on from the journal's last line")
-            elif runtime is not None and runtime.get("iteration") and not present:
+            elif runtime is not None and not present and _has_closed_one(runtime):
                 warnings.append(f"{JOURNAL} is missing; going on from {RUNTIME}, the history is lost")
             elif present and last is None:
                 warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
@@ -460,3 +460,9 @@ def _refuse_foreign(path: str, workspace: str) -> None:
         names = set(os.listdir(path))
         if ".git" in names and not names & {RUNTIME, "logs"}:
             raise UsageError(f"state_dir {path} is a git repository; it must be a directory of its own")
+
+
+def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
+    """True when the journal must have a line: an iteration before the one that is open, or with none open any."""
+    number = runtime.get("iteration")
+    return isinstance(number, int) and number > (1 if runtime.get("open") else 0)
