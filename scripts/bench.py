@@ -4,6 +4,12 @@
 overhead    our loop beside a bare shell loop that runs the same agent and one `git status`
 journal     cost of an iteration with 100,000 journal lines beside an empty journal
 status      start-up of `status`
+stop        from `end` to everything gone, with an agent that obeys
+idle        CPU and memory of a supervisor with one loop: in a cooldown, and with a sleeping agent
+flood       1 GiB of output through the process host beside `agent > file`
+poll        one look at the process table with 1, 100 and 1,000 descendants
+scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
+git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 """
 
 from __future__ import annotations
@@ -19,6 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
+
+import bench_git
+import bench_host
+import bench_scale
 
 AGENT = """#!/bin/sh
 echo '{"summary":"s","next_goal":"g","stop":false,"reason":"r","evidence":[],"completed":false}'
@@ -56,7 +68,8 @@ def ours(root: Path, iterations: int) -> float:
 
 def bare(root: Path, iterations: int) -> float:
     """Milliseconds per turn of a shell loop: the same agent, one `git status`."""
-    script = f"i=0; while [ $i -lt {iterations} ]; do ./agent.sh plan.md >/dev/null; git status --porcelain >/dev/null; i=$((i+1)); done"
+    turn = "./agent.sh plan.md >/dev/null; git status --porcelain >/dev/null"
+    script = f"i=0; while [ $i -lt {iterations} ]; do {turn}; i=$((i+1)); done"
     began = time.perf_counter()
     subprocess.run(["/bin/sh", "-c", script], cwd=root, check=True, env={**os.environ, **GIT})
     return 1000 * (time.perf_counter() - began) / iterations
@@ -112,7 +125,50 @@ def status(root: Path) -> None:
     print(f"status: {us:.0f} ms, bare Python {them:.0f} ms (aim: below 100 ms)")
 
 
-MEASURES = {"overhead": overhead, "journal": journal, "status": status}
+def idle(root: Path, seconds: float = 20.0) -> None:
+    """Print CPU and memory of a supervisor that waits."""
+    slow = "#!/bin/sh\nexec sleep 600\n"
+    for name, script, state in (("in a cooldown", AGENT, "cooldown"), ("agent asleep", slow, "running")):
+        mine = workspace(root / state)
+        (mine / "agent.sh").write_text(script)
+        program = [
+            sys.executable, "-m", "codex_self_iter", "--workspace", str(mine), "--no-change-backoff-sec=600",
+            "--agent-command-template=./agent.sh {prompt_file}", "--log-level=error",
+        ]  # fmt: skip
+        with subprocess.Popen(program, env={**os.environ, **GIT}, stdin=subprocess.DEVNULL) as process:
+            bench_scale.until(lambda w=mine, s=state: bench_scale.state(w) == s, 60.0)
+            time.sleep(35.0 if state == "running" else 5.0)  # until the monitor is in its long run
+            us = psutil.Process(process.pid)
+            before = sum(us.cpu_times()[:2])
+            time.sleep(seconds)
+            used, memory = sum(us.cpu_times()[:2]) - before, us.memory_info().rss / 2**20
+            process.terminate()
+        print(
+            f"idle, {name}: {1000 * used / seconds:.1f} ms CPU/s (aim: below 3), {memory:.0f} MiB (aim: below 60)"
+        )
+
+
+def figures(name: str) -> Callable[[Path], None]:
+    """A measure of the process host alone, printed as it comes."""
+
+    def show(_root: Path) -> None:
+        values = bench_host.BENCHMARKS[name]()
+        print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in values.items()))
+
+    return show
+
+
+MEASURES: dict[str, Callable[[Path], None]] = {
+    "overhead": overhead,
+    "journal": journal,
+    "status": status,
+    "stop": figures("stop"),
+    "idle": idle,
+    "flood": figures("flood"),
+    "poll": figures("poll"),
+    "scale": lambda _root: bench_scale.scale(),
+    "git": lambda _root: bench_git.run(),
+}
 
 
 def main() -> int:

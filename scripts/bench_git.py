@@ -70,20 +70,25 @@ async def measure(root: Path, dirty: int, rounds: int) -> None:
         print(f"{name:12} {median:8.1f} ms   {median / medians['git status']:5.2f} x git status")
 
 
-def main() -> None:
+def run(files: int = 50_000, dirty: int = 20, rounds: int = 15) -> None:
     """Build, measure, remove."""
+    os.environ.update(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1")
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "repository"
+        root.mkdir()
+        build(root, files)
+        print(f"git: {files} files, {dirty} edited in each of {rounds} rounds")
+        asyncio.run(measure(root, dirty, rounds))
+
+
+def main() -> None:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--dirty", type=int, default=20, help="tracked files edited in every round")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    os.environ.update(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1")
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory) / "repository"
-        root.mkdir()
-        build(root, args.files)
-        print(f"{args.files} files, {args.dirty} edited in each of {args.rounds} rounds")
-        asyncio.run(measure(root, args.dirty, args.rounds))
+    run(args.files, args.dirty, args.rounds)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import random
@@ -177,7 +178,7 @@ class Killing:
         lines = self.lines()
         numbers = [line["iteration"] for line in lines]
         assert numbers == list(range(1, len(numbers) + 1)), f"numbers: {numbers[-20:]}"
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in itertools.pairwise(lines):
             assert line["goal_in"] == before["next_goal"], f"goal lost before iteration {line['iteration']}"
         said = [str(line["next_goal"]) for line in lines if line["verdict"] in ("continue", "no_change")]
         order = [int(goal.split()[1]) for goal in said]

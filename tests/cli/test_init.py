@@ -84,7 +84,7 @@ def test_force_keeps_every_old_file_beside_the_new(call: Call, tmp_path: Path) -
 
 def test_a_missing_workspace_is_refused(call: Call) -> None:
     with pytest.raises(UsageError, match="does not exist"):
-        call("--workspace", "/nonexistent/x")
+        call("--workspace", "/dev/null/x")
 
 
 @pytest.mark.parametrize("place", ["bin", "home/.local/bin", "home/.nvm/versions/node/v20.1.0/bin"])

@@ -198,7 +198,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "resume": ev.Resume(),
         "steer": ev.Steer(),
         "steer now": ev.Steer(now=True),
-        "goal": ev.GoalSet("mine", GOAL),
+        "goal": ev.GoalSet("mine", (GOAL,)),
         "edited": ev.Edited("plan", 1, 0),
         "ticked in the run": ev.Edited("plan", 1, 1, ticks_only=True, in_run=True),
         "block plan": ev.Block("plan", "missing"),
@@ -286,7 +286,9 @@ def test_stop_after_the_iteration_lets_all_its_roles_run() -> None:
     assert (state.state, state.iteration) == (State.STOPPED, 1)
 
 
-@pytest.mark.parametrize("hold", [ev.Block("disk", "full"), ev.Pause("p"), ev.Block("plan", "gone")])
+@pytest.mark.parametrize(
+    "hold", [ev.Block("disk", "full"), ev.Pause("p", now=True), ev.Block("plan", "gone")]
+)
 def test_stop_after_the_iteration_does_not_wait_for_a_hold(hold: ev.Event) -> None:
     state, _ = drive(
         between_roles(), ev.Stop("enough", after_iteration=True), hold, ev.Prepared(), rules=ROLES
@@ -865,6 +867,16 @@ def test_pause_now_while_inputs_are_read_does_not_stick() -> None:
     assert "StartRun" in kinds(commands)
 
 
+def test_pause_now_that_comes_as_the_gates_end_is_not_lost() -> None:
+    state = running_planner()
+    state, _ = drive(state, ended(state, plan()), ev.Prepared(), rules=ROLES)
+    state, _ = drive(
+        state, ended(state, claim()), ev.Pause("p", now=True), ev.GatesEnded(passing()), rules=ROLES
+    )
+    assert state.state is State.PAUSED
+    assert not state.preparing
+
+
 def test_a_pause_lets_the_running_iteration_end() -> None:
     state, commands = drive(running(), ev.Pause("p"))
     assert kinds(commands) == []
@@ -913,9 +925,9 @@ def test_a_goal_of_a_person_wins_over_the_agents() -> None:
     )
     assert [line["goal_in"] for line in world.disk.journal] == ["", "mine"]
     assert world.disk.inbox == {}
-    state, commands = drive(waiting("no_change"), ev.GoalSet("mine", GOAL))
+    state, commands = drive(waiting("no_change"), ev.GoalSet("mine", (GOAL,)))
     assert kinds(commands) == ["Persist", "TakeMessages", "Prepare"]
-    again, _ = drive(state, ev.GoalSet("mine", GOAL))
+    again, _ = drive(state, ev.GoalSet("mine", (GOAL,)))
     assert (again.goal, len(again.events)) == ("mine", 1)
 
 
@@ -993,7 +1005,8 @@ def test_a_crash_between_roles_goes_on_at_the_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trace", "expected"), [("none", ["Prepare"]), ("adopted", []), ("gone", ["Journal", "Prepare"])]
+    ("trace", "expected"),
+    [("none", ["Prepare"]), ("adopted", ["TakeMessages"]), ("gone", ["Journal", "Prepare"])],
 )
 def test_a_restart_finds_the_open_run(trace: str, expected: list[str]) -> None:
     state, commands = drive(running(), ev.Boot(trace))

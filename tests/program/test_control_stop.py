@@ -48,7 +48,10 @@ def test_a_signal_while_starting_is_not_lost(ws: Workspace, delay: float) -> Non
     process = ws.start()
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    assert ws.ended(process, 30) in (130, -signal.SIGINT)
+    code = ws.ended(process, 30)
+    # Before our first line the interpreter itself ends as it can: by the signal, or with 1 in its own start-up.
+    unborn = not ws.state.exists() and "codex_self_iter" not in ws.log()
+    assert code in ((130, -signal.SIGINT, 1) if unborn else (130, -signal.SIGINT))
     assert "codex_self_iter/" not in ws.log()  # no traceback of ours; before us the interpreter may have one
 
 

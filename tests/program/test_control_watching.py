@@ -43,13 +43,13 @@ def quiet_log() -> Any:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+    while not condition():
         await anyio.sleep(0.05)
 
 
 async def seen(ws: Workspace, *, looks: bool, watcher: Watcher | None) -> bool:
     """Run a loop in this process, put a STOP down while it waits, and say whether it ended for it."""
-    ws.config(no_change_backoff_sec=600)
+    ws.config(no_change_backoff_sec=600, backoff_max_sec=600)
     ws.script(IDLE)
     settings = load(
         {"workspace": str(ws.path)}, config_file=None, environ=ws.environment, cwd=str(ws.root)
@@ -71,7 +71,7 @@ async def seen(ws: Workspace, *, looks: bool, watcher: Watcher | None) -> bool:
                 await until(lambda: loop.state.state is State.COOLDOWN)
             if watcher is not None:
                 tasks.start_soon(watcher.run)
-                await anyio.sleep(1.5)  # until it listens
+            await anyio.sleep(1.5)  # until the watcher listens, and the look that a new wait brings is over
             (ws.state / "STOP").touch()
             with anyio.move_on_after(6):
                 await until(lambda: bool(ended))

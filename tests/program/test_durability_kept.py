@@ -44,7 +44,12 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
+OFTEN = ("torn tail", "NUL block")
+
+
+@pytest.mark.parametrize(
+    "kind", [*OFTEN, *(pytest.param(kind, marks=pytest.mark.slow) for kind in DAMAGE if kind not in OFTEN)]
+)
 @pytest.mark.parametrize("without_snapshot", [False, True], ids=["snapshot", "no snapshot"])
 def test_a_damaged_journal_loses_no_goal_and_no_number(
     ws: Workspace, kind: str, without_snapshot: bool
@@ -63,6 +68,7 @@ def test_a_damaged_journal_loses_no_goal_and_no_number(
     assert "three" in ws.prompt(3)
 
 
+@pytest.mark.slow
 def test_a_long_journal_slows_neither_start_nor_iteration(ws: Workspace) -> None:
     ws.script({"block": {"next_goal": "two"}}, DONE)
     began = time.monotonic()
@@ -114,7 +120,9 @@ def test_with_nothing_readable_it_refuses_and_keeps_everything(ws: Workspace) ->
     assert ws.started() == 1
 
 
-@pytest.mark.parametrize("mask", ["000", "077", "777"])
+@pytest.mark.parametrize(
+    "mask", ["000", *(pytest.param(mask, marks=pytest.mark.slow) for mask in ("077", "777"))]
+)
 def test_everything_is_private_whatever_the_umask(ws: Workspace, mask: str) -> None:
     ws.config('[verify]\ncommands = ["true"]\nevery_iteration = true')
     ws.script({"exit": 2}, {"append": {"work.txt": "x"}, "block": {"next_goal": "more"}}, DONE)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from tests.program.harness import Workspace, wait_until
 
 DONE = {"block": {"completed": True}}
 WAITING = {"sleep": 60, "until": "go"}
+
+
+def planted(first: str, *others: str) -> list[object]:
+    """The first place each time, the others among the slow tests."""
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
 
 
 def go(ws: Workspace) -> None:
@@ -32,7 +38,7 @@ def aside(ws: Workspace) -> list[str]:
 CLEANERS = {"git clean": "git clean -qxdff -e codex-self-iter.toml", "rm -rf": "rm -rf .codex-self-iter"}
 
 
-@pytest.mark.parametrize("how", CLEANERS)
+@pytest.mark.parametrize("how", ["git clean", pytest.param("rm -rf", marks=pytest.mark.slow)])
 def test_an_agent_that_wipes_the_state_directory_costs_nothing(ws: Workspace, how: str) -> None:
     ws.script(
         {"block": {"next_goal": "wipe"}},
@@ -55,15 +61,13 @@ def test_an_agent_that_wipes_the_state_directory_costs_nothing(ws: Workspace, ho
     assert "state.restored" in ws.log()
 
 
-@pytest.mark.parametrize("how", CLEANERS)
+@pytest.mark.parametrize("how", ["rm -rf", pytest.param("git clean", marks=pytest.mark.slow)])
 def test_a_person_who_wipes_it_during_a_wait_costs_nothing(ws: Workspace, how: str) -> None:
     ws.config(backoff_base_sec=8, backoff_max_sec=8)
     ws.script({"block": {"next_goal": "kept"}}, {"exit": 3}, DONE)
     process = ws.start()
     ws.wait_state("backoff")
     # As root, a person's `git clean` does what the agent's does.
-    import subprocess
-
     subprocess.run(["/bin/sh", "-c", CLEANERS[how]], cwd=ws.path, env=ws.environment, check=True)
     ws.wait_state("backoff")
     wait_until(lambda: numbers(ws) == [1, 2], "the journal to be back")
@@ -72,6 +76,7 @@ def test_a_person_who_wipes_it_during_a_wait_costs_nothing(ws: Workspace, how: s
     assert ws.journal()[2]["goal_in"] == "kept"
 
 
+@pytest.mark.slow
 def test_without_its_directory_a_new_supervisor_starts_at_one(ws: Workspace) -> None:
     """Negative control: it was the living supervisor that brought everything back."""
     ws.script({"block": {"next_goal": "x"}}, DONE)
@@ -93,6 +98,7 @@ def test_an_agent_that_deletes_its_own_output_is_judged_sensibly(ws: Workspace) 
     assert "Traceback" not in ws.log()
 
 
+@pytest.mark.slow
 def test_an_agent_that_deletes_the_repository_does_not_end_the_loop(ws: Workspace) -> None:
     ws.script({"run": "rm -rf .git", "block": {"next_goal": "go on"}}, {"write": {"a": "1"}}, DONE)
     assert ws.run() == 0
@@ -100,6 +106,7 @@ def test_an_agent_that_deletes_the_repository_does_not_end_the_loop(ws: Workspac
     assert ws.verdicts()[2] == "completed"
 
 
+@pytest.mark.slow
 def test_an_agent_that_moves_head_has_made_progress(ws: Workspace) -> None:
     ws.script({"run": "git checkout -q -b other && git commit -q --allow-empty -m moved"}, DONE)
     assert ws.run() == 0
@@ -125,8 +132,18 @@ def test_garbage_in_our_files_is_set_aside_and_our_truth_kept(ws: Workspace) -> 
     assert any(name.startswith("runtime.json") for name in aside(ws))
 
 
-@pytest.mark.parametrize("name", ["runtime.json", "status.json", "loop.lock", "logs/iterations.jsonl", "report.md",
-                                  "run.lock", "logs/supervisor.log"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    planted(
+        "run.lock",
+        "runtime.json",
+        "status.json",
+        "loop.lock",
+        "logs/iterations.jsonl",
+        "report.md",
+        "logs/supervisor.log",
+    ),
+)
 def test_a_planted_symlink_is_never_written_through(ws: Workspace, name: str) -> None:
     treasure = ws.root / "treasure"
     treasure.write_text("precious")
@@ -145,7 +162,7 @@ def test_a_planted_symlink_is_never_written_through(ws: Workspace, name: str) ->
     assert (ws.state / name).exists()
 
 
-@pytest.mark.parametrize("name", ["logs", "prompts", "inbox", "logs/runs"])
+@pytest.mark.parametrize("name", planted("logs", "prompts", "inbox", "logs/runs"))
 def test_a_planted_directory_symlink_is_never_written_through(ws: Workspace, name: str) -> None:
     outside = ws.root / "outside"
     outside.mkdir()
@@ -174,7 +191,7 @@ def test_an_agent_that_kills_its_recorder_is_swept_and_the_loop_goes_on(ws: Work
     wait_until(lambda: not ws.leftovers(), "nothing left", 10)
 
 
-@pytest.mark.parametrize("policy", ["adopt", "kill"])
+@pytest.mark.parametrize("policy", ["adopt", pytest.param("kill", marks=pytest.mark.slow)])
 def test_an_agent_that_kills_the_supervisor_is_found_by_the_next(ws: Workspace, policy: str) -> None:
     ws.config(on_orphan=policy)
     kill = "kill -9 $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' .codex-self-iter/loop.lock)"
@@ -196,6 +213,7 @@ def test_an_agent_that_kills_the_supervisor_is_found_by_the_next(ws: Workspace, 
     assert not (ws.control / "overlaps.log").exists()
 
 
+@pytest.mark.slow
 def test_killing_the_whole_group_of_the_supervisor_loses_nothing(ws: Workspace) -> None:
     ws.script(WAITING, DONE)
     process = ws.start(start_new_session=True)

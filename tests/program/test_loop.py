@@ -224,3 +224,30 @@ def test_the_goal_survives_an_aborted_iteration(ws: Workspace) -> None:
     assert ws.run() == 0
     assert ws.journal()[2]["goal_in"] == "carry on with this"
     wait_until(lambda: not ws.leftovers(), "nothing left")
+
+
+@pytest.mark.parametrize("on_orphan", ["adopt", "kill"])
+def test_a_run_that_ended_while_nobody_watched_is_not_done_again(ws: Workspace, on_orphan: str) -> None:
+    ws.config(on_orphan=on_orphan)
+    ws.script({"sleep": 60, "until": "go", **goal("", completed=True)}, {"exit": 1})
+    process = ws.start()
+    ws.wait_runs(1)
+    process.kill()
+    process.wait()
+    (ws.control / "go").touch()
+    wait_until(lambda: list(ws.state.glob("logs/runs/*/exit.json")), "the recorder to note the end")
+    assert ws.run() == 0
+    assert ws.verdicts() == ["completed"]
+    assert ws.started() == 1
+
+
+def test_a_living_orphan_is_ended_when_asked(ws: Workspace) -> None:
+    ws.config(on_orphan="kill")
+    ws.script({"sleep": 60, "spawn": ["bare"]}, goal("", completed=True))
+    process = ws.start()
+    ws.wait_runs(1)
+    process.kill()
+    process.wait()
+    assert ws.run() == 0
+    assert ws.verdicts() == ["interrupted", "completed"]
+    assert overlaps(ws.runs()) <= 2  # the killed one never says that it ended

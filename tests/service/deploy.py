@@ -26,8 +26,8 @@ def example_plist() -> str:
     home = "/Users/me"
     spec = ServiceSpec(
         name="example",
-        workspace=f"{home}/work/example",
-        argv=(f"{home}/.local/bin/codex-self-iter", "--workspace", f"{home}/work/example"),
+        workspace=f"{home}/projects/example",
+        argv=(f"{home}/.local/bin/codex-self-iter", "--workspace", f"{home}/projects/example"),
         env_file=f"{home}/.config/codex-self-iter/example.env",
         environment={"PATH": f"{home}/.local/bin:/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin"},
         stop_sec=45,

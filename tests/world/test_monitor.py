@@ -240,7 +240,7 @@ async def test_samples_show_what_the_tree_does(tmp_path: Path) -> None:
 
 async def until_sampled(run: Run) -> None:
     with anyio.fail_after(30):
-        while run.sample().cpu_sec <= 0.1:  # noqa: ASYNC110 - the monitor looks when it likes
+        while run.sample().cpu_sec <= 0.1:
             await anyio.sleep(0.05)
 
 

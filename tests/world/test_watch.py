@@ -44,7 +44,7 @@ def paths(work: Path) -> dict[str, str]:
 async def until(true: Callable[[], bool], within: float = 20.0) -> None:
     """Wait for something that has no event of its own."""
     with anyio.fail_after(within):
-        while not true():  # noqa: ASYNC110
+        while not true():
             await anyio.sleep(0.01)
 
 

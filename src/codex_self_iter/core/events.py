@@ -78,6 +78,7 @@ class RunEnded:
     """A run has ended and nothing of it is left.
 
     `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it never started).
+    `not_started`: its files could not be written, so nothing was run; the same iteration tries again later.
     """
 
     run_id: str
@@ -91,6 +92,7 @@ class RunEnded:
     gate_files: Mapping[str, str] | None = None
     plan_open: int = 0
     plan_total: int = 0
+    not_started: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -288,6 +288,10 @@ def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
 def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> Decision:
     if state.open is None or state.open.run is None or state.open.run.run_id != event.run_id:
         return state, (Log("run.unknown", {"run_id": event.run_id}),)
+    if event.not_started:
+        # Whatever was asked for meanwhile counts; nothing was run, so there is nothing to judge.
+        state, commands = _after_end(_with_open(state, run=None), policy, at)
+        return state, (Persist(), *commands)
     state, extra = iteration.account_run(state, event, policy, at)
     state, judged = iteration.judge_run(state, event, policy)
     opened = state.open
@@ -366,6 +370,8 @@ def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
     state = dataclasses.replace(state, ending=None)
     if ending is not None and ending.kind == "stop":
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
+    if ending is not None and ending.kind == "pause" and state.paused and state.open is not None:
+        state = enter(state, State.PAUSED, ending.reason, at)
     if state.open is not None and state.open.step is Step.VERIFY:
         state, commands = _verify(state, at)
         return state, (Persist(), *commands)
@@ -444,6 +450,10 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
     if event.now and state.ending is None and _can_be_ended(state):
         state = dataclasses.replace(state, ending=Ending("pause", event.reason))
         return state, (Abort(event.reason),)
+    if event.now and state.preparing:
+        return enter(
+            state, State.PAUSED, event.reason, at
+        ), ()  # the run that is being prepared will not start
     return state, ()
 
 

@@ -266,7 +266,18 @@ class LoopState:
 
 def to_json(state: LoopState) -> dict[str, Any]:
     """The plain JSON value of a state, with its schema version."""
-    return {"schema": SCHEMA, **dataclasses.asdict(state)}
+    return {"schema": SCHEMA, **_plain(state)}
+
+
+def _plain(value: Any) -> Any:
+    """What `dataclasses.asdict` gives, without its copies of what cannot change."""
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -69,6 +69,7 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     )
     for problem in problems:
         log.error("config.skipped", error=str(problem))
+    os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
     supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:

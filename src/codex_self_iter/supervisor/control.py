@@ -1,12 +1,16 @@
 """The person's side of a loop: sentinels, inbox, plan and task edits, and the conditions of the disk.
 
-`watchfiles` only wakes this task early; what is true is what `stat` says, every `poll_sec`.
+What is true is what `stat` says; `watchfiles` only brings the next look forward. A look costs what it finds: when
+neither directory has a new entry it is over after two calls, once in LOOK_SEC each file is looked at, and a file is
+opened only when it is another one than before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,13 +22,22 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.world import inbox as files
 
 if TYPE_CHECKING:
+    from codex_self_iter.core.state import Wait
     from codex_self_iter.supervisor.documents import Document
     from codex_self_iter.supervisor.loop import Loop
 
 __all__ = ["Control"]
 
-HEAL_SEC = 1.0
+LOOK_SEC = 1.0
+"""Each file is looked at so often, whatever the directories' times say."""
+RESTLESS_SEC = 2.0
+"""For so long after a change everything is read at each look: a file may change twice within one tick of its time."""
 DISK_SEC = 5.0
+START_SEC, START_MAX_SEC = 1.0, 30.0
+"""Shortest and longest pause before a run whose files could not be written is tried again."""
+TRIAL_BYTES = 256 * 1024
+"""Room for prompt, snapshot and the first output: less of it is a full disk."""
+WAITING = frozenset({State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED})
 AFTER_ITERATION = "after-iteration"
 NOW = "now"
 
@@ -44,13 +57,22 @@ class Control:
         )
         self.stop_path, self.global_stop_path = (os.path.join(*stop) for stop in self._stops)
         self.pause_path = os.path.join(self.state_dir, files.PAUSE_FILE)
+        self._inbox_path = os.path.join(self.state_dir, "inbox")
         self.wake = anyio.Event()
+        self.on_hint: Callable[[], None] = lambda: self.wake.set()
+        self._places: object = None
+        self._files: object = None
+        self._looked = self._restless = float("-inf")
         self._stop: ev.Stop | None = None
         self._pause: ev.Pause | None = None
         self._names: set[str] = set()
         self._goal: str | None = None
         self._healed = self._disk = float("-inf")
         self._plan_problem = ""
+        self._start_problem = ""
+        self._start_failures, self._start_at = 0, 0.0
+        self._wait: Wait | None = None
+        self._wait_read = self._wait_ends = float("-inf")
 
     # -- one-off looks -------------------------------------------------------------------------------------------
 
@@ -87,59 +109,98 @@ class Control:
     # -- the task ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look for ever; a hint of the watcher only makes the next look come sooner."""
-        loop = self.loop
-        watcher = loop.shared.watcher
-        if watcher is not None:
-            watched = {
-                "stop": self.stop_path,
-                "global_stop": self.global_stop_path,
-                "pause": self.pause_path,
-                "inbox": os.path.join(self.state_dir, "inbox"),
-                "plan": loop.plan.path,
-                "task": loop.task.path,
-            }
-            subscription = watcher.subscribe(watched, lambda _kind: self.hint())
+        """Look for ever (a loop that is alone; many share a `Poller`)."""
+        while True:
+            self.look()
+            self.loop.retry()
+            with anyio.move_on_after(self.patience()):
+                await self.wake.wait()
+            self.wake = anyio.Event()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let the watcher's hints make the next look come sooner."""
+        loop, watcher = self.loop, self.loop.shared.watcher
+        if watcher is None:
+            yield
+            return
+        watched = {
+            "stop": self.stop_path,
+            "global_stop": self.global_stop_path,
+            "pause": self.pause_path,
+            "inbox": self._inbox_path,
+            "plan": loop.plan.path,
+            "task": loop.task.path,
+        }
+        subscription = watcher.subscribe(watched, lambda _kind: self.hint())
         try:
-            while True:
-                self.look()
-                if loop.has_pending:
-                    await loop.flush()
-                with anyio.move_on_after(self._patience()):
-                    await self.wake.wait()
-                self.wake = anyio.Event()
+            yield
         finally:
-            if watcher is not None:
-                subscription.close()
+            subscription.close()
 
     def hint(self) -> None:
-        """Look soon."""
-        self.wake.set()
+        """Look soon, and at everything."""
+        self._looked = float("-inf")
+        self.on_hint()
 
-    def _patience(self) -> float:
+    def patience(self) -> float:
         """Seconds until the next look: at most `poll_sec`, less when a wait ends sooner."""
-        loop = self.loop
-        patience = loop.shared.poll_sec
+        return min(self.loop.shared.poll_sec, max(0.01, self._rest()))
+
+    def _rest(self) -> float:
+        """Seconds until the present wait ends, infinite without one. The clocks are asked once in LOOK_SEC."""
+        loop, wait = self.loop, self.loop.state.wait
         # While something else holds the loop, the end of a wait changes nothing: looking for it would spin.
-        if loop.state.wait is not None and not loop.state.paused and not loop.state.blocked_by:
-            patience = min(patience, max(0.01, waits.rest(loop.state.wait, loop.shared.moment())))
-        return patience
+        if wait is None or loop.state.paused or loop.state.blocked_by:
+            self._wait = None
+            return math.inf
+        now = loop.shared.clock.monotonic()
+        if wait is not self._wait or now >= self._wait_ends or now - self._wait_read >= LOOK_SEC:
+            self._wait, self._wait_read = wait, now
+            self._wait_ends = now + waits.rest(wait, loop.shared.moment())
+        return self._wait_ends - now
 
     def look(self) -> None:
         """One look at everything."""
         now = self.loop.shared.clock.monotonic()
-        self._look_stop()
-        self._look_pause()
-        if now - self._healed >= HEAL_SEC:
+        places = self._stat(self.state_dir), self._stat(self.workspace)
+        if places != self._places or now - self._looked >= LOOK_SEC or now < self._restless:
+            self._places, self._looked = places, now
+            self._look_at_files(now)
+        self._look_wait()
+        self.loop.heartbeat()
+
+    def _look_at_files(self, now: float) -> None:
+        found = tuple(
+            map(self._stat, (self.stop_path, self.global_stop_path, self.pause_path, self._inbox_path))
+        )
+        if found != self._files:
+            self._files, self._restless = found, now + RESTLESS_SEC
+        restless = now < self._restless
+        if restless:
+            self._look_stop()
+            self._look_pause()
+        if now - self._healed >= self.loop.shared.heal_sec:
             self._healed = now
             self._heal()
-        self._look_inbox()
+        if restless or self.loop.inbox.occupied:
+            self._look_inbox()
         self._look_documents(now)
+        if self.loop.plan.settling or self.loop.task.settling:
+            self._restless = max(self._restless, now + RESTLESS_SEC)
         if now - self._disk >= DISK_SEC:
             self._disk = now
             self.look_disk()
-        self._look_wait()
-        self.loop.heartbeat()
+        self._look_start(now)
+
+    @staticmethod
+    def _stat(path: str) -> tuple[int, int, int, int] | None:
+        """What is another one after each change; None for what cannot be looked at."""
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def look_requests(self) -> None:
         """What was asked for before a run starts is decided before it does."""
@@ -181,6 +242,7 @@ class Control:
             self._look_goal()
         except StorageError as error:
             loop.log.debug("inbox.not_read", error=str(error))
+            self._files = None  # and again
             return
         opened = loop.state.open
         waiting = names - ({message.name for message in opened.messages} if opened else set())
@@ -196,7 +258,7 @@ class Control:
 
     def _look_goal(self) -> None:
         """Post a new goal once; its file is put aside when the goal is kept. Raises StorageError."""
-        there = os.path.lexists(os.path.join(self.state_dir, "inbox", files.GOAL))
+        there = os.path.lexists(os.path.join(self._inbox_path, files.GOAL))
         goal = self.loop.inbox.goal() if there else None
         if goal is not None and goal != self._goal:
             self.loop.post(ev.GoalSet(goal, (files.GOAL,)))
@@ -252,10 +314,33 @@ class Control:
         elif "disk" in loop.state.blocked_by:
             loop.post(ev.Unblock("disk"))
 
+    def hold_start(self, reason: str) -> None:
+        """A run's files cannot be written: start nothing until a trial shows that they can."""
+        if reason != self._start_problem:
+            self.loop.log.error("run.cannot_start", error=reason)
+        self._start_problem = reason
+        self._start_failures += 1
+        pause = min(START_SEC * 2.0 ** (self._start_failures - 1), START_MAX_SEC)
+        self._start_at = self.loop.shared.clock.monotonic() + pause
+        self.loop.post(ev.Block("start", f"cannot start a run: {reason}"))
+
+    def _look_start(self, now: float) -> None:
+        loop = self.loop
+        if "start" not in loop.state.blocked_by:
+            if loop.work.handle is not None:
+                self._start_failures, self._start_problem = 0, ""
+            return
+        if now < self._start_at:
+            return
+        try:
+            loop.store.try_room(TRIAL_BYTES)
+        except StorageError as error:
+            loop.log.debug("run.cannot_start_yet", error=str(error))
+            self._start_at = now + START_SEC
+            return
+        loop.post(ev.Unblock("start"))
+
     def _look_wait(self) -> None:
         loop = self.loop
-        waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
-        if loop.state.wait is None or loop.state.paused or loop.state.state not in waiting:
-            return
-        if waits.rest(loop.state.wait, loop.shared.moment()) <= 0:
+        if loop.state.state in WAITING and self._rest() <= 0:
             loop.post(ev.Tick())

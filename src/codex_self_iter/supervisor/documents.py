@@ -13,6 +13,8 @@ import re
 import stat
 from collections import Counter
 
+from codex_self_iter.core.plan import plan_progress
+
 __all__ = ["Document", "Edit"]
 
 SETTLE_SEC = 0.3
@@ -49,6 +51,7 @@ class Document:
         self._seen: Signature | str = "never"
         self._candidate: Signature | str = "never"
         self._since = 0.0
+        self._progress: tuple[str, tuple[int, int, str | None]] = ("", (0, 0, None))
 
     def poll(self, now: float, *, at_once: bool = False) -> Edit | None:
         """Look at the file; `now` is monotonic. Returns the edit when a new text was taken."""
@@ -59,6 +62,12 @@ class Document:
         if signature != self._candidate:
             self._candidate, self._since = signature, now
         return self._take(signature, math.inf if at_once else now - self._since)
+
+    def progress(self) -> tuple[int, int, str | None]:
+        """(ticked, all, last ticked) of the present text's checkboxes; counted once for each text."""
+        if self._progress[0] is not self.text:
+            self._progress = self.text, plan_progress(self.text)
+        return self._progress[1]
 
     @property
     def settling(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from codex_self_iter.core.report import report
 from codex_self_iter.errors import StorageError
@@ -27,12 +28,21 @@ async def write_report(loop: Loop) -> None:
             plan=loop.plan.text,
             task=loop.task.text,
             times=loop.times,
-            diff_stat=await _diff_stat(loop, str(lines[0].get("head_before") or "") if lines else ""),
+            diff_stat=await _diff_stat(
+                loop, str(lines[0].get("head_before") or "") if _changed(lines) else ""
+            ),
             now=loop.shared.clock.wall(),
         )
         await loop.shared.in_thread(loop.store.write_report, text)
     except StorageError as error:
         loop.log.warning("report.not_written", error=str(error))
+
+
+def _changed(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """True when git has something to sum up: asking it costs more than all the rest of an end."""
+    return any(
+        line.get("changed_files") or line.get("head_before") != line.get("head_after") for line in lines
+    )
 
 
 async def _diff_stat(loop: Loop, first: str) -> str:

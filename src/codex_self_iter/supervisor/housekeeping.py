@@ -18,19 +18,17 @@ FIRST_SEC = 2.0
 
 async def run(loop: Loop) -> None:
     """Prune and measure for ever."""
+    retention = Retention(loop.store.root)  # one for all: it remembers the sizes of what no longer changes
     await loop.shared.clock.sleep(FIRST_SEC)
     while True:
-        await _once(loop)
+        await _once(loop, retention)
         await loop.shared.clock.sleep(loop.shared.housekeeping_sec * (1.0 + loop.shared.rng.random()))
 
 
-async def _once(loop: Loop) -> None:
+async def _once(loop: Loop, retention: Retention) -> None:
     output = loop.settings.output
-    retention = Retention(
-        loop.store.root,
-        keep_runs=output.keep_runs,
-        keep_days=float(output.keep_days),
-        max_state_mb=float(output.max_state_mb),
+    retention.bound(
+        keep_runs=output.keep_runs, keep_days=float(output.keep_days), max_state_mb=float(output.max_state_mb)
     )
     run = loop.state.open.run if loop.state.open else None
     try:

@@ -36,6 +36,7 @@ from codex_self_iter.core.commands import (
     StartRun,
     TakeMessages,
 )
+from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.model import State
 from codex_self_iter.core.policy import Policy
@@ -55,8 +56,10 @@ from codex_self_iter.world.retention import LogFile
 
 __all__ = ["Ended", "Loop"]
 
-STATUS_SEC = 0.05
+STATUS_SEC = 0.2
 """Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
+BEATS = 6
+"""At every so many heartbeats the status of a loop without a run is made anew."""
 GIVE_UP_SAVING_SEC = 5.0
 """A loop that is told to end while its state cannot be written tries for so long, then ends without."""
 
@@ -101,10 +104,14 @@ class Loop:
         self._saving = anyio.Lock()
         self._send, self._receive = anyio.create_memory_object_stream[ev.Event](math.inf)
         self._give_up_at: float | None = None
+        self._lost = False
         self._status_at = 0.0
+        self._beats = BEATS
         self._status_due = anyio.Event()
+        self._status_lock = anyio.Lock()
         self._state_at = shared.clock.monotonic()
         self._next: Configured | None = None
+        self._fault: Exception | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -153,6 +160,7 @@ class Loop:
                     "logs/supervisor.log",
                     max_mb=float(self.settings.output.log_max_mb),
                     keep=self.settings.output.log_files,
+                    stay_open=self.shared.alone,
                 )
             }
         )
@@ -174,8 +182,8 @@ class Loop:
                 await self._boot()
                 tasks.start_soon(self._keep_status)
                 tasks.start_soon(housekeeping.run, self)
-                tasks.start_soon(self.control.run)
-                await self._consume()
+                with self.control.listening(), self._looked_at(tasks):
+                    await self._consume()
                 tasks.cancel_scope.cancel()
         finally:
             self.shared.limits.leave(self)
@@ -183,6 +191,13 @@ class Loop:
                 await self.work.end_everything()
         assert self.ended is not None
         return self.ended
+
+    def _looked_at(self, tasks: anyio.abc.TaskGroup) -> contextlib.AbstractContextManager[None]:
+        """Have the control files looked at: by the poller of many loops, or by a task of our own."""
+        if self.shared.poller is not None:
+            return self.shared.poller.watching(self.control)
+        tasks.start_soon(self.control.run)
+        return contextlib.nullcontext()
 
     def _recover(self) -> None:
         """Read what was kept. Raises UsageError for what cannot be understood."""
@@ -214,10 +229,15 @@ class Loop:
         self.state = dataclasses.replace(self.state, state=State.CRASHED, since=at.wall, reason=reason)
         self.write_status()
 
-    @property
-    def has_pending(self) -> bool:
-        """True while a command waits for the disk."""
-        return bool(self._pending)
+    def retry(self) -> None:
+        """Try again to carry out what waits for the disk."""
+        if self._pending and not self._saving.locked():
+            self.tasks.start_soon(self.flush)
+
+    def fail(self, error: Exception) -> None:
+        """End the loop with this error, as if it had been raised in it."""
+        self._fault = error
+        self.post(ev.Tick())
 
     async def _boot(self) -> None:
         """Find what the last supervisor left, then let the core decide how to go on."""
@@ -237,11 +257,13 @@ class Loop:
     async def _consume(self) -> None:
         while self.ended is None:
             event = await self._receive.receive()
+            if self._fault is not None:
+                raise self._fault
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
         """Queue an event; callable from any task of this event loop. A loop that has ended hears nothing."""
-        with contextlib.suppress(anyio.ClosedResourceError):
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._send.send_nowait(event)
 
     # -- event -> decide -> persist -> act -----------------------------------------------------------------------
@@ -253,7 +275,7 @@ class Loop:
         state, commands = decide(before, event, self.policy, at)
         if self.shared.debug:
             self.log.debug(
-                "decided",
+                "loop.decided",
                 event_type=type(event).__name__,
                 inputs=_short(event),
                 state=f"{before.state} -> {state.state}",
@@ -261,7 +283,14 @@ class Loop:
             )
         self._count_time(before.state)
         self.state = state
-        self._pending.extend((command, state) for command in commands)
+        for command in commands:
+            if isinstance(
+                command, Abort
+            ):  # depends on nothing that is written: it must not wait for the disk
+                self._call_off()
+                self.work.abort(command.reason)
+            else:
+                self._pending.append((command, state))
         await self.flush()
         if self.ended is None and (before.state is not state.state or before.reason != state.reason):
             self._say_state(state)
@@ -296,9 +325,11 @@ class Loop:
                     if not self._must_give_up():
                         self._hold(str(error))
                         return
+                    self._lost = True
                     self.log.error("state.lost", error=str(error), command=type(command).__name__)
                     self.warnings.append(f"not saved: {error}")
                 self._pending.popleft()
+            self._give_up_at = None
             self._release()
 
     def _hold(self, reason: str) -> None:
@@ -313,8 +344,13 @@ class Loop:
             self.post(ev.Unblock("storage"))
 
     def _must_give_up(self) -> bool:
-        """True when the loop is to end and has tried long enough to save its state."""
-        if not any(isinstance(command, Exit) for command, _ in self._pending):
+        """True when the loop is to end and has tried long enough to save its state.
+
+        Nothing is lost for good: the next start goes on from the last snapshot, and the run's files say how it ended.
+        """
+        ending = self.state.ending
+        stopping = ending is not None and ending.kind == "stop"
+        if not stopping and not any(isinstance(command, Exit) for command, _ in self._pending):
             return False
         now = self.shared.clock.monotonic()
         if self._give_up_at is None:
@@ -344,24 +380,24 @@ class Loop:
             self.work.run_gates(command.iteration)
         elif isinstance(command, Keep):
             self.work.keep(command)
-        elif isinstance(command, Abort):
-            self._drop_pending_starts()
-            self.work.abort(command.reason)
         elif isinstance(command, ShareLimit):
             self.shared.limits.share(self, command.account, command.wait, self.shared.rng.random)
         elif isinstance(command, Log):
             self.log.info(command.event, **command.fields)
         elif isinstance(command, Notify):
             if command.event in ("blocked", "budget"):
-                self.log.warning("notify", about=command.event, text=command.text)
+                self.log.warning("loop.notify", about=command.event, text=command.text)
             self.work.notify(command.event, command.text, state)
 
-    def _drop_pending_starts(self) -> None:
+    def _call_off(self) -> None:
         """A start that waits behind a failed write must not happen after an abort."""
-        for command, _ in list(self._pending):
+        waiting = [command for command, _ in self._pending if isinstance(command, StartRun | RunGates)]
+        self._pending = deque(item for item in self._pending if item[0] not in waiting)
+        for command in waiting:
             if isinstance(command, StartRun):
-                self._pending = deque(item for item in self._pending if item[0] is not command)
                 self.work.never_started(command.run)
+            else:
+                self.post(ev.GatesEnded((), aborted=True))
 
     def _journalled(self, record: dict[str, Any]) -> None:
         self.recent.append(record)
@@ -379,10 +415,13 @@ class Loop:
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
             await ending.write_report(self)
-        code = ExitCode.NEEDS_HUMAN if self._give_up_at is not None else command.code
-        self.ended = Ended(int(code), command.state, command.reason)
-        self.write_status()
-        self.log.info("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
+        code = ExitCode.NEEDS_HUMAN if self._lost else command.code
+        async with self._status_lock:
+            self.ended = Ended(int(code), command.state, command.reason)
+            self.write_status()
+        # An end that needs a person is said even when only errors are.
+        say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
+        say("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
 
     # -- configuration -------------------------------------------------------------------------------------------
 
@@ -421,21 +460,36 @@ class Loop:
         while True:
             await self._status_due.wait()
             self._status_due = anyio.Event()
-            self.write_status()
+            async with self._status_lock:  # the last status must not be overtaken by an earlier one
+                if self.ended is None:
+                    self._status_at, self._beats = self.shared.clock.monotonic(), 0
+                    await self.shared.in_thread(self._save_status, self.status())
             await self.shared.clock.sleep(STATUS_SEC)
 
     def write_status(self) -> None:
         """Write `status.json` now; a status that cannot be written is no reason for anything."""
-        self._status_at = self.shared.clock.monotonic()
+        self._status_at, self._beats = self.shared.clock.monotonic(), 0
+        self._save_status(self.status())
+
+    def _save_status(self, status: dict[str, Any]) -> None:
         try:
-            self.store.save_status(self.status())
+            self.store.save_status(status)
         except StorageError as error:
             self.log.debug("status.not_written", error=str(error))
 
     def heartbeat(self) -> None:
-        """Write the status again when it is due."""
-        if self.shared.clock.monotonic() - self._status_at >= self.shared.heartbeat_sec:
+        """Write the status again when it is due; without a run mostly with another time only."""
+        if self.shared.clock.monotonic() - self._status_at < self.shared.heartbeat_sec:
+            return
+        self._beats += 1
+        if self.work.under_way or self._beats >= BEATS:
             self.save_status()
+            return
+        self._status_at = self.shared.clock.monotonic()
+        try:
+            self.store.beat(iso(self.shared.clock.wall()))
+        except StorageError as error:
+            self.log.debug("status.not_written", error=str(error))
 
     def status(self) -> dict[str, Any]:
         """The present content of `status.json`."""
@@ -448,7 +502,7 @@ class Loop:
             agent=self.policy.agents[self.policy.roles[0]][0].name,
             started_at=self.started_at,
             log=os.path.join(str(self.paths.state_dir), "logs", "supervisor.log"),
-            plan_text=self.plan.text,
+            plan=self.plan.progress(),
             identity=self.work.identity,
             sample=self.work.sample(),
             run_directory=self.work.directory,
@@ -467,7 +521,7 @@ class Loop:
 
     def _held_by(self) -> str:
         """Why what was decided cannot begin: its state could not be written. "" when something is on."""
-        held = self.has_pending and not self.work.under_way
+        held = bool(self._pending) and not self.work.under_way
         return self.state.blocked_by.get("storage", "") if held else ""
 
 

@@ -26,9 +26,11 @@ from codex_self_iter.supervisor import live as live_line
 from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.loop import Ended, Loop
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world import registry
 from codex_self_iter.world.clock import ClockReading, SystemClock, clock_jump, read_clock
+from codex_self_iter.world.descriptors import raise_limit
 from codex_self_iter.world.lock import boot_id
 from codex_self_iter.world.pool import Pool
 from codex_self_iter.world.process import Host
@@ -41,10 +43,14 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
-MANY = 20
-"""From so many loops on, each looks at its files once a second instead of four times."""
 WATCHED = 200
 """Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and wake-ups."""
+WATCHER_SEC = 30.0
+"""The looks of the loops are the truth; the watcher's own only mend the watcher."""
+OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
+"""Open files of the process itself, of each loop, and of each living agent run."""
+TICKED = 20
+"""So many loops are asked for a round each second; with more, they take turns."""
 CONFIG_DIR_SEC = 1.0
 FIXED = frozenset(
     {
@@ -104,6 +110,7 @@ class Supervisor:
         self._signals = 0
         self._stop: ev.Stop | None = None
         self._directory_seen: object = None
+        self._files = raise_limit()
 
     @staticmethod
     def severity(code: int) -> int:
@@ -123,6 +130,8 @@ class Supervisor:
                 await tasks.start(self._listen)
                 if watcher is not None:
                     tasks.start_soon(watcher.run)
+                if self.shared.poller is not None:
+                    tasks.start_soon(self.shared.poller.run)
                 tasks.start_soon(self._tick)
                 async with anyio.create_task_group() as members:
                     self._loops = members
@@ -143,23 +152,53 @@ class Supervisor:
 
     def _share(self) -> Shared:
         """What the loops share, on the real machine."""
-        many, watched = len(self._wanted) >= MANY, len(self._wanted) <= WATCHED
+        clock, watched = SystemClock(), len(self._wanted) <= WATCHED
         return Shared(
             host=Host(),
             pool=self._pool(self._wanted[0]),
-            clock=SystemClock(),
+            clock=clock,
             boot_id=boot_id(),
             log=self._log,
-            watcher=Watcher(warn=lambda text: self._log.warning("watcher", text=text)) if watched else None,
-            poll_sec=1.0 if many else 0.25,
+            watcher=Watcher(
+                interval_sec=WATCHER_SEC, warn=lambda text: self._log.warning("watcher.trouble", text=text)
+            )
+            if watched
+            else None,
+            poller=None if self._alone else Poller(clock),
             alone=self._alone,
             debug=self._options.debug,
+        )
+
+    def _pace(self) -> None:
+        """Many loops each do more seldom what is done for nothing most of the time."""
+        if self._given is None:
+            count = len(self._living())
+            self.shared.poll_sec = min(0.5, 0.25 + count / 400)
+            self.shared.heal_sec = min(5.0, 1.0 + count / 50)
+            self.shared.heartbeat_sec = min(10.0, 3.0 + count / 100)
+            self.shared.housekeeping_sec = min(600.0, 60.0 + count)
+
+    def _fits(self) -> str:
+        """Why one more loop cannot be run, or ""."""
+        runs = self._wanted[0].pool.max_agents if self._wanted else 1
+        room = (self._files - OWN_FILES - FILES_A_RUN * runs) // FILES_A_LOOP
+        living = sum(member.ended is None for member in self._members.values())
+        if living < max(1, room):
+            return ""
+        return (
+            f"only {max(1, room)} loops fit into the {self._files} files that this process may have open; raise the "
+            "hard limit (LimitNOFILE= in the unit, ulimit -Hn in a shell)"
         )
 
     def _add(self, settings: Settings) -> None:
         name = settings.name
         if name in self._members and self._members[name].ended is None:
             self._log.error("loop.duplicate", name=name, workspace=str(settings.workspace_path))
+            return
+        if problem := self._fits():
+            self._log.error("loop.refused", loop=name, error=problem)
+            self._members[name] = Member(settings, ended=Ended(int(ExitCode.USAGE), State.CRASHED, problem))
+            self._members[name].settled.set()
             return
         member = Member(settings)
         self._members[name] = member
@@ -385,19 +424,29 @@ class Supervisor:
             self.shared.pool.look()
             jump = clock_jump(reading, now)
             reading = now
+            self._pace()
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
+                for loop in self._living():
+                    loop.save_status()  # it says until when by the wall clock
             if self._notifier.active:
                 # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
                 if self._rounds != rounds:
                     rounds = self._rounds
                     self._notifier.watchdog()
-                for loop in self._living():
+                for loop in self._turn(self._living()):
                     loop.post(ev.Tick())
                 self._notifier.status(self._summary())
             if self._live is not None:
                 for loop in self._living():
                     self._live.draw(live_line.text(loop))
+
+    def _turn(self, living: list[Loop]) -> list[Loop]:
+        """Some of the loops, other ones each time."""
+        if len(living) <= TICKED:
+            return living
+        first = self._rounds % len(living)
+        return (living + living)[first : first + TICKED]
 
     def _summary(self) -> str:
         """One line for `systemctl status`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from codex_self_iter.agents.base import AgentMissingError, Request
+import anyio
+
+from codex_self_iter.agents.base import Agent, AgentMissingError, Request
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
@@ -22,8 +24,7 @@ from codex_self_iter.core.model import (
     RunOutcome,
     RunSpec,
 )
-from codex_self_iter.core.plan import plan_progress
-from codex_self_iter.core.state import Message, OpenRun
+from codex_self_iter.core.state import Message, OpenRun, Step
 from codex_self_iter.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ async def agent_run(work: Work, run: OpenRun) -> None:
             loop.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
             return
         except StorageError as error:
-            loop.post(ev.Block("storage", str(error)))
-            work.never_started(run)
+            work.cannot_start(run, str(error))
             return
         if adopted is None:
             loop.log.info(
@@ -114,7 +114,11 @@ async def agent_run(work: Work, run: OpenRun) -> None:
             )
             if loop.shared.debug:
                 loop.log.debug("run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd)
-        outcome = await work.run_process(spec, adopted)
+        try:
+            outcome = await work.run_process(spec, adopted)
+        except StorageError as error:
+            work.cannot_start(run, str(error))
+            return
     loop.log.info(
         "run.ended",
         role=str(run.role),
@@ -124,19 +128,22 @@ async def agent_run(work: Work, run: OpenRun) -> None:
         seconds=round(outcome.duration_sec, 1),
         swept=outcome.swept,
     )
-    report = await loop.shared.in_thread(
-        partial(agent.read, request, outcome, RunFiles(spec.directory), now=loop.shared.clock.wall())
-    )
-    change = await work.tree.after()
+    reports: list[AgentReport] = []
+
+    async def read() -> None:
+        reports.append(await loop.shared.in_thread(_read, work, agent, request, outcome))
+
+    async with anyio.create_task_group() as tasks:  # git looks while we read
+        tasks.start_soon(read)
+        change = await work.tree.after()
     gate_files = await work.tree.gate_files()
-    await loop.shared.in_thread(_tidy, work, request)
     await _settle(work, in_run=True)
-    done, total, _ = plan_progress(loop.plan.text)
+    done, total, _ = loop.plan.progress()
     loop.post(
         ev.RunEnded(
             run_id=run.run_id,
             outcome=outcome,
-            report=report,
+            report=reports[0],
             prompt=request.prompt,
             changed=change.changed,
             changed_files=change.files,
@@ -164,6 +171,7 @@ async def _request(work: Work, run: OpenRun, adopted: bool) -> Request:
         text = prompts.build(_inputs(work, run))
         # Verbatim while the agent reads it; redacted when the run has ended.
         path = loop.store.save_prompt(_iteration(work), run.role.value, text, run.attempt, redact=False)
+        loop.store.clear_way("run.lock", *(f"{directory}/{name}" for name in ("stdout.log", "stderr.log")))
         work.tree.save_before(directory)
     session = loop.state.sessions.get(run.agent)
     hints = {Role.PLANNER: loop.settings.planner_model_hint, Role.REVIEWER: loop.settings.reviewer_model_hint}
@@ -265,8 +273,15 @@ def write_private(path: str, text: str) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _read(work: Work, agent: Agent, request: Request, outcome: RunOutcome) -> AgentReport:
+    """After a run: read what it said, then take secrets out of what is kept."""
+    report = agent.read(request, outcome, RunFiles(request.directory), now=work.loop.shared.clock.wall())
+    _tidy(work, request)
+    return report
+
+
 def _tidy(work: Work, request: Request) -> None:
-    """After a run: take secrets out of what is kept. What cannot be written now stays as it is."""
+    """Take secrets out. What cannot be written now stays as it is."""
     try:
         work.loop.store.redact_run(request.directory)
         work.loop.store.redact_prompt(request.prompt_path)
@@ -279,13 +294,17 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     loop = work.loop
     opened = loop.state.open
     run = opened.run if opened else None
+    if opened is not None and opened.step is Step.VERIFY:
+        await _end_gates(work, opened.number)
     if opened is None or run is None:
         return "none"
     directory = loop.store.run_directory(opened.number, run.role.value, run.attempt)
-    spec = _orphan_spec(work, run, directory)
+    spec = _orphan_spec(work, run.run_id, directory)
     identity = _identity(directory)
     host = loop.shared.host
-    if kill or run.agent not in loop.agents:
+    # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
+    finished = os.path.exists(os.path.join(directory, "exit.json"))
+    if (kill and not finished) or run.agent not in loop.agents:
         swept = await host.sweep(spec, identity)
         loop.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
         return "gone" if swept or identity is not None else "none"
@@ -301,15 +320,25 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     return "adopted"
 
 
+async def _end_gates(work: Work, iteration: int) -> None:
+    """End the gates of a supervisor that is gone: they run again, and never beside their old selves."""
+    loop = work.loop
+    for directory in sorted(glob.glob(f"{glob.escape(loop.store.path)}/logs/runs/{iteration:06d}-gate-*")):
+        run_id = f"{loop.state.loop_id}-{os.path.basename(directory)}"
+        spec = _orphan_spec(work, run_id, directory)
+        if swept := await loop.shared.host.sweep(spec, _identity(directory)):
+            loop.log.warning("orphan.ended", run_id=run_id, processes=swept)
+
+
 async def _continue(work: Work, run: OpenRun) -> None:
     await work.loop.ready.wait()
     work.start_run(run)
 
 
-def _orphan_spec(work: Work, run: OpenRun, directory: str) -> RunSpec:
+def _orphan_spec(work: Work, run_id: str, directory: str) -> RunSpec:
     loop = work.loop
     return RunSpec(
-        run_id=run.run_id,
+        run_id=run_id,
         argv=("",),
         cwd=str(loop.paths.workspace),
         env={},

@@ -20,6 +20,7 @@ from codex_self_iter.world.tool import run_tool
 from codex_self_iter.world.worktree import GitWorkTree
 
 if TYPE_CHECKING:
+    from codex_self_iter.supervisor.poller import Poller
     from codex_self_iter.world.pool import Pool
     from codex_self_iter.world.watch import Watcher
 
@@ -77,7 +78,10 @@ class Shared:
     Attributes:
         environ: the supervisor's own environment.
         log: a structlog logger, unbound.
+        poller: looks at the control files of all loops; without it each loop has a task for that.
         poll_sec: how often a loop looks at its sentinels by `stat`.
+        heal_sec: how often it looks whether its state directory is whole.
+        heartbeat_sec: how often `status.json` is written when nothing changes.
         housekeeping_sec: how often it looks at the size of its state directory.
         in_thread: runs a blocking call beside the event loop.
         open_store: opens a loop's state directory (path, workspace).
@@ -95,7 +99,9 @@ class Shared:
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
     rng: random.Random = dataclasses.field(default_factory=random.Random)
+    poller: Poller | None = None
     poll_sec: float = 0.25
+    heal_sec: float = 1.0
     heartbeat_sec: float = 3.0
     housekeeping_sec: float = 60.0
     alone: bool = True

@@ -12,7 +12,6 @@ from codex_self_iter.core import waits
 from codex_self_iter.core.events import Moment
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
-from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.core.state import LoopState, Wait
 
 __all__ = ["Facts", "status"]
@@ -43,7 +42,7 @@ class Facts:
     agent: str
     started_at: float
     log: str
-    plan_text: str = ""
+    plan: tuple[int, int, str | None] = (0, 0, None)
     identity: RunIdentity | None = None
     sample: RunSample | None = None
     run_directory: str = ""
@@ -110,6 +109,11 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _coarse(value: float) -> float:
+    """Three digits: the last ones of a disk change all the time and say nothing."""
+    return float(f"{value:.3g}")
+
+
 def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
@@ -127,7 +131,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
     waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
     wait = state.wait if state.state in waiting and not state.blocked_by else None
-    done, total, ticked = plan_progress(facts.plan_text)
+    done, total, ticked = facts.plan
     last = dict(state.last) if state.last else None
     if last:
         last["ended_at"] = iso(float(last["ended_at"]))
@@ -176,7 +180,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "hours": round(state.spent.hours, 3),
         },
         "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
-        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": round(facts.free_mb, 1)},
+        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": _coarse(facts.free_mb)},
         "warnings": list(facts.warnings),
         "log": facts.log,
         "stop_file": facts.stop_file,

@@ -92,6 +92,14 @@ class Work:
         outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, None, run.started_at, 0.0)
         self.loop.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
 
+    def cannot_start(self, run: OpenRun, reason: str) -> None:
+        """Hold the loop until its files can be written; the iteration stays open and its run is tried again."""
+        self.loop.control.hold_start(reason)
+        outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, None, run.started_at, 0.0)
+        self.loop.post(
+            ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False, not_started=True)
+        )
+
     def abort(self, reason: str) -> None:
         """End what is under way. A spawn is never interrupted: the run is ended as soon as it stands."""
         self.aborting = reason

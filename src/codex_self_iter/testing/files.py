@@ -62,6 +62,11 @@ class ScriptedStore(StateDirectory):
         self.before("status")
         super().save_status(status)
 
+    def beat(self, updated_at: str) -> None:
+        """See StateDirectory."""
+        self.before("status")
+        super().beat(updated_at)
+
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """See ports.StateStore."""
         self.before("journal")
@@ -115,6 +120,10 @@ class MemoryStore(ScriptedStore):
         """See ports.StateStore."""
         self.before("status")
         self.memory.status = status
+
+    def beat(self, updated_at: str) -> None:
+        """See StateDirectory."""
+        self.save_status({**self.memory.status, "updated_at": updated_at})
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """See ports.StateStore."""

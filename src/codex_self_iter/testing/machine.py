@@ -112,6 +112,8 @@ class ScriptedAgent:
         if by_itself:
             for name, text in (("stdout.log", part.stdout), ("stderr.log", part.stderr)):
                 _write(self.spec.directory, name, text)
+        if cause is not EndCause.LOST:
+            _write(self.spec.directory, "exit.json", json.dumps({"exit_code": self.outcome.exit_code}))
         self.changed.set()
         self.machine.on_change()
 
@@ -234,6 +236,7 @@ class ScriptedHost:
     def __init__(self, machine: ScriptedMachine) -> None:
         """It has started nothing yet."""
         self.machine = machine
+        machine.alive()  # what ended while no supervisor was there has left its files
         self.dead = False
         self._runs: list[ScriptedRun] = []
 

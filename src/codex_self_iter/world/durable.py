@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-__all__ = ["data_sync", "encode_json", "full_sync", "stamp", "storage_error", "storing", "write_all"]
+__all__ = [
+    "data_sync",
+    "encode_json",
+    "encode_lines",
+    "full_sync",
+    "stamp",
+    "storage_error",
+    "storing",
+    "write_all",
+]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -101,25 +110,29 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def encode_json(value: Mapping[str, Any], *, indent: int | None = None) -> bytes:
-    """UTF-8 JSON that every reader accepts, without a line end.
+def encode_lines(value: Mapping[str, Any]) -> bytes:
+    """The same, one field a line: people can read it, and it costs a fifth of what an indent does."""
+    fields = (encode_json({key: item})[1:-1] for key, item in value.items())
+    return b"{\n " + b",\n ".join(fields) + b"\n}"
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """UTF-8 JSON that every reader accepts, in one line without a line end.
 
     Non-finite numbers become null, lone surrogates become escapes, unknown objects become their text.
     """
-    separators = (",", ":") if indent is None else (",", ": ")
     for ascii_only in (False, True):
         try:
             text = json.dumps(
                 value,
                 ensure_ascii=ascii_only,
                 allow_nan=False,
-                indent=indent,
-                separators=separators,
+                separators=(",", ":"),
                 default=str,
             )
             return text.encode()
         except UnicodeEncodeError:
             continue
         except ValueError:
-            return encode_json(_finite(value), indent=indent)
+            return encode_json(_finite(value))
     raise AssertionError("ASCII always encodes")

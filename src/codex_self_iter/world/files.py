@@ -216,6 +216,13 @@ class StateRoot:
         except OSError as error:
             raise storage_error("look at", f"{self.path}/{name}", error) from error
 
+    def glance(self, name: str) -> os.stat_result | None:
+        """The same in one call, for a name whose directory has just been looked at. Raises OSError."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def open_file(self, name: str, flags: int) -> int:
         """Open a regular file; anything else under that name is set aside first. Raises OSError.
 
@@ -254,6 +261,19 @@ class StateRoot:
             with open(fd, "rb") as file:
                 return file.read(limit + 1)
 
+    def create(self, name: str, data: bytes) -> Signature | None:
+        """Write a new file, unsynced; None when there is something of that name already. Raises StorageError.
+
+        Cheaper than `replace`; a crash may leave half of it, so only for what nobody reads before it is complete.
+        """
+        parent, _, leaf = name.rpartition("/")
+        with self.guard, storing("write", f"{self.path}/{name}"), self.directory(parent) as fd:
+            try:
+                opened = os.open(leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd)
+            except FileExistsError:
+                return None
+            return self._fill(opened, fd, leaf, data, durable=False)
+
     def replace(self, name: str, data: bytes, *, durable: bool = True, keep: str = "") -> Signature:
         """Replace a file atomically; with `durable` it is on the disk when this returns.
 
@@ -286,12 +306,19 @@ class StateRoot:
             except OSError:  # a directory
                 self._displace(fd, leaf, name, "in the way of a temporary file")
             opened = os.open(leaf, flags, 0o600, dir_fd=fd)
+        return self._fill(opened, fd, leaf, data, durable)
+
+    @staticmethod
+    def _fill(opened: int, fd: int, leaf: str, data: bytes, durable: bool) -> Signature:
+        """Write and close a file that was just created; one that cannot be written is removed."""
         try:
-            os.fchmod(opened, 0o600)
             write_all(opened, data)
             if durable:
                 full_sync(opened)
-            return signature(os.fstat(opened))
+            found = os.fstat(opened)
+            if stat.S_IMODE(found.st_mode) != 0o600:  # a strange umask took rights away from us
+                os.fchmod(opened, 0o600)
+            return signature(found)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(leaf, dir_fd=fd)

@@ -75,6 +75,8 @@ class Inbox:
     def __init__(self, root: StateRoot) -> None:
         """Nothing is read yet."""
         self._root = root
+        self.occupied = True
+        """False when the last call of `names` found nothing, not even a file that is not ready yet."""
 
     def names(self) -> list[str]:
         """Names of the waiting messages in the order of their arrival. Empty files are not ready yet.
@@ -86,9 +88,13 @@ class Inbox:
             self._root.directory("inbox") as fd,
         ):
             arrived = []
+            self.occupied = False
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or entry.name in ("done", GOAL):
+                    if entry.name.startswith(".") or entry.name == "done":
+                        continue
+                    self.occupied = True
+                    if entry.name == GOAL:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)

@@ -293,7 +293,7 @@ class Journal:
         if self._fd < 0:
             return []
         with self._root.guard, storing("restore", self.path):
-            here = self._root.look(self._name)
+            here = self._root.glance(self._name)
             ours = os.fstat(self._fd)
             done = []
             if ours.st_size < self._size:
@@ -354,7 +354,8 @@ class Journal:
     def _read(self, count: int, scan: int | None) -> list[dict[str, Any]]:
         with self._root.guard, storing("read", self.path):
             if self._fd >= 0:
-                return _last_good(self._fd, count, scan)
+                found = self._remembered(count)
+                return _last_good(self._fd, count, scan) if found is None else found
             try:
                 fd = self._root.open_file(self._name, os.O_RDONLY)
             except FileNotFoundError:
@@ -363,6 +364,18 @@ class Journal:
                 return _last_good(fd, count, scan)
             finally:
                 os.close(fd)
+
+    def _remembered(self, count: int) -> list[dict[str, Any]] | None:
+        """The last good lines from memory; None when the file has to be read for them."""
+        if not self._recent or os.fstat(self._fd).st_size != self._size:
+            return None
+        found: list[dict[str, Any]] = []
+        for _, line in reversed(self._recent):
+            record = good_line(line[:-1])
+            found += [record] if record is not None else []
+            if len(found) >= count:
+                return found[:count][::-1]
+        return found[::-1] if self._recent[0][0] == 0 else None
 
 
 def _copy(source: int, target: int, size: int) -> None:

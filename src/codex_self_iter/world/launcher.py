@@ -25,6 +25,7 @@ import functools
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -454,6 +455,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
     name_process(NAME_PREFIX + "launcher")
+    _limit_files(int(sys.argv[2]))
     os.chdir("/")
     gc.disable()  # collections would only copy pages that recorders share
     gc.freeze()
@@ -467,6 +469,14 @@ def main() -> None:
         os.close(waiting)
         if not served and _peer_is_gone(server):
             return
+
+
+def _limit_files(soft: int) -> None:
+    """Give agents the soft limit of open files that the supervisor was started with; its own is higher."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    except (OSError, ValueError):
+        pass
 
 
 def _peer_is_gone(server: socket.socket) -> bool:

@@ -7,6 +7,7 @@ file is compacted to head, one line that says what was dropped, and tail.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -129,6 +130,8 @@ class Stream:
     def _compact(self, size: int) -> None:
         """Move the tail down behind the head, in place and in small steps, so that disk and memory stay
         flat."""
+        with contextlib.suppress(OSError):  # room first: the flood itself may have filled the disk
+            self._cap(size)
         source = max(self.head, size - self.limit // 2)
         source += _to_line_start(self._fd, source, size)
         note = b"\n[... %d bytes dropped ...]\n" % (source - self.head)

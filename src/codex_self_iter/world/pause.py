@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import select
-import subprocess
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["ended_within", "pause"]
 

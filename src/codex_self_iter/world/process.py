@@ -26,8 +26,8 @@ import anyio
 import anyio.to_thread
 
 from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
-from codex_self_iter.errors import StorageError
 from codex_self_iter.world import cgroup, launcher, tree
+from codex_self_iter.world.durable import storage_error
 from codex_self_iter.world.keeper import Keeper
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.recovery import Strays, Trace, find_trace
@@ -168,7 +168,7 @@ class Host:
             ended = await anyio.to_thread.run_sync(
                 self._strays.end, place, keep, asked, limiter=self._threads
             )
-        return ended
+        return ended  # noqa: RET504 - a scope may swallow, so the type checker wants the return outside
 
     async def aclose(self) -> None:
         """End every living run, then launcher and keeper. Shielded, bounded, idempotent."""
@@ -224,7 +224,7 @@ class Host:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 fds.append(os.open(f"{spec.directory}/{name}", flags, 0o600))
         except OSError as error:
-            raise StorageError(f"cannot prepare {spec.directory} for a run: {error}") from error
+            raise storage_error("prepare a run in", error.filename or spec.directory, error) from error
         directory = cgroup.create(self._cgroup, recorder_name(spec.run_id)) if self._cgroup else ""
         request = {
             "run_id": spec.run_id,

@@ -67,6 +67,10 @@ class Retention:
         self._sizes: dict[str, int] = {}  # of directories that belong to finished iterations
         self._usage: tuple[float, int] | None = None
 
+    def bound(self, *, keep_runs: int, keep_days: float, max_state_mb: float) -> None:
+        """Other bounds from now on."""
+        self._keep_runs, self._keep_days, self._max_bytes = keep_runs, keep_days, int(max_state_mb * _MIB)
+
     def usage_mb(self, *, max_age_sec: float = 60.0) -> float:
         """Disk use of the state directory in MiB, at most `max_age_sec` old. Raises StorageError."""
         now = time.monotonic()
@@ -200,12 +204,15 @@ class LogFile:
 
     A log line that cannot be written is counted, not raised: a full disk must not stop the supervisor."""
 
-    def __init__(self, root: StateRoot, name: str, *, max_mb: float = 10, keep: int = 5) -> None:
-        """Nothing is opened before the first line."""
+    def __init__(
+        self, root: StateRoot, name: str, *, max_mb: float = 10, keep: int = 5, stay_open: bool = True
+    ) -> None:
+        """Nothing is opened before the first line. Without `stay_open` the file is closed after each."""
         self._root = root
         self._name = name
         self._max_bytes = max(1, int(max_mb * _MIB))
         self._keep = keep
+        self._stay_open = stay_open
         self._fd = -1
         self.lost_lines = 0
 
@@ -217,6 +224,8 @@ class LogFile:
                 write_all(self._fd, text.encode("utf-8", "backslashreplace"))
             except (OSError, CodexSelfIterError):
                 self.lost_lines += 1
+            if not self._stay_open:
+                self.close()
         return len(text)
 
     def flush(self) -> None:
@@ -235,5 +244,7 @@ class LogFile:
             gone = here is None or (here.st_dev, here.st_ino) != (ours.st_dev, ours.st_ino)
             if gone or rotate(self._root, self._name, self._max_bytes, self._keep):
                 self.close()
+        elif not self._stay_open:
+            rotate(self._root, self._name, self._max_bytes, self._keep)
         if self._fd < 0:
             self._fd = self._root.open_file(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

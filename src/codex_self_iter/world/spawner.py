@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.model import RunIdentity
 from codex_self_iter.world import launcher, tree
+from codex_self_iter.world.descriptors import original_soft_limit
 from codex_self_iter.world.pause import ended_within
 
 __all__ = ["SpawnError", "Spawned", "Spawner", "recorder_name"]
@@ -103,9 +104,10 @@ class Spawner:
     def _start(self) -> socket.socket:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(PATIENCE_SEC)
+        python = [sys.executable, "-I", "-S"]
         with theirs, tree.children.spawning() as register:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", launcher.__file__, str(theirs.fileno())],
+                [*python, launcher.__file__, str(theirs.fileno()), str(original_soft_limit())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -70,6 +70,7 @@ class Subscription:
         self._paths = dict(paths)
         self._on_change = on_change
         self._seen = self._look()
+        self.paths = {os.path.abspath(path) for path in paths.values()}
         self.directories = {os.path.dirname(os.path.abspath(path)) for path in self._paths.values()}
         self.directories |= {path for path in self._paths.values() if os.path.isdir(path)}
 
@@ -193,7 +194,9 @@ class Watcher:
                 await self._fail(error)
             finally:
                 self.hint_alive = False
-            with anyio.move_on_after(self._interval_sec):  # a directory that comes and goes must not spin us
+            with anyio.move_on_after(
+                min(1.0, self._interval_sec)
+            ):  # a directory that comes and goes must not spin us
                 await anyio.Event().wait()
 
     async def _fail(self, error: Exception) -> None:
@@ -218,5 +221,9 @@ class Watcher:
             force_polling=False,
             ignore_permission_denied=True,
         ):
-            touched = {os.path.dirname(path) for _, path in changes}
-            await self._refresh([one for one in self._subscriptions if touched & one.directories])
+            # Most changes in these directories are our own: a look at other names would cost more than it tells.
+            touched = {path for _, path in changes}
+            touched |= {os.path.dirname(path) for path in touched}
+            asked = [one for one in self._subscriptions if not touched.isdisjoint(one.paths)]
+            if asked:
+                await self._refresh(asked)

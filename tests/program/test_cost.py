@@ -1,0 +1,145 @@
+"""What keeps the supervisor cheap must not make it deaf: the shared poller, heartbeats in place, open files."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from codex_self_iter.supervisor.poller import Poller
+from codex_self_iter.world.clock import SystemClock
+from codex_self_iter.world.descriptors import original_soft_limit, raise_limit
+from codex_self_iter.world.process import Host
+from codex_self_iter.world.store import StateDirectory
+from tests.hosting import make_spec, stdout_of
+from tests.program.harness import Workspace
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Looked:
+    """Stands in for the control files of a loop and counts the looks."""
+
+    def __init__(self, patience: float, fault: Exception | None = None) -> None:
+        self.looks, self.failed = 0, list[Exception]()
+        self.loop = SimpleNamespace(retry=lambda: None, fail=self.failed.append)
+        self.patience = lambda: patience
+        self.fault = fault
+        self.on_hint: Any = None
+
+    def look(self) -> None:
+        self.looks += 1
+        if self.fault is not None:
+            raise self.fault
+
+
+async def until(condition: Any) -> None:
+    with anyio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+            await anyio.sleep(0.01)
+
+
+async def test_every_loop_is_looked_at_in_its_own_time_and_a_fault_is_its_own() -> None:
+    often, seldom, broken = Looked(0.01), Looked(3600), Looked(0.01, OSError("boom"))
+    poller = Poller(SystemClock())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(poller.run)
+        with poller.watching(often), poller.watching(seldom), poller.watching(broken):  # type: ignore[arg-type]
+            await until(lambda: often.looks > 20)
+            assert (seldom.looks, broken.looks) == (1, 1)
+            assert [str(error) for error in broken.failed] == ["boom"]
+            seldom.on_hint()
+            await until(lambda: seldom.looks == 2)
+        looks = often.looks
+        seldom.on_hint()  # a hint that comes too late
+        await anyio.sleep(0.2)
+        assert (often.looks, seldom.looks) == (looks, 2)
+        tasks.cancel_scope.cancel()
+
+
+def test_a_heartbeat_is_written_in_place_and_a_change_is_not(tmp_path: Path) -> None:
+    store = StateDirectory(str(tmp_path / "state"), str(tmp_path))
+    path = tmp_path / "state/status.json"
+    first, second, third = (f"2026-01-01T00:00:0{n}.000000+00:00" for n in (1, 2, 3))
+    store.save_status({"state": "running", "updated_at": first, "goal": 'say "\n \\"updated_at\\":null"'})
+    file = path.stat().st_ino
+    store.beat(second)
+    found = json.loads(path.read_text())
+    assert found == {"state": "running", "updated_at": second, "goal": 'say "\n \\"updated_at\\":null"'}
+    assert path.stat().st_ino == file
+    assert store.heal() == []
+    store.save_status(found | {"state": "paused", "updated_at": third})
+    assert path.stat().st_ino != file
+    assert json.loads(path.read_text())["state"] == "paused"
+    store.close()
+
+
+@pytest.mark.parametrize("meddle", ["delete", "edit", "link"])
+def test_a_heartbeat_never_writes_into_what_is_not_ours(tmp_path: Path, meddle: str) -> None:
+    store = StateDirectory(str(tmp_path / "state"), str(tmp_path))
+    path, other = tmp_path / "state/status.json", tmp_path / "other"
+    store.save_status({"state": "running", "updated_at": "2026-01-01T00:00:01.000000+00:00"})
+    if meddle == "edit":
+        path.write_text("x" * 500)
+    else:
+        path.unlink()
+    if meddle == "link":
+        other.write_text("y" * 500)
+        path.symlink_to(other)
+    store.beat("2026-01-01T00:00:02.000000+00:00")
+    assert json.loads(path.read_text())["updated_at"].endswith("02.000000+00:00")
+    assert not path.is_symlink()
+    if meddle == "link":
+        assert other.read_text() == "y" * 500
+    store.close()
+
+
+async def test_agents_get_the_usual_number_of_open_files(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = min(1024, before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(low, original_soft_limit()), before[1]))
+    try:
+        ours = raise_limit()
+        async with Host() as host:
+            spec = make_spec(tmp_path, "/bin/sh", "-c", "ulimit -Sn")
+            run = await host.start(spec)
+            await run.wait()
+            assert int(stdout_of(spec)) == original_soft_limit()
+        # Negative control: without that it would have got ours.
+        assert ours == before[1]
+        inherited = await anyio.run_process(["/bin/sh", "-c", "ulimit -Sn"])
+        assert inherited.stdout.decode().strip() in (str(ours), "unlimited")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_loops_than_open_files_are_refused_by_number(tmp_path: Path) -> None:
+    workspaces = [Workspace(tmp_path, f"repo{number}") for number in range(6)]
+    try:
+        for ws in workspaces:
+            ws.config(max_iterations=1)
+            ws.script({"append": {"w": "x"}})
+        flags = [word for ws in workspaces for word in ("--workspace", str(ws.path))]
+        command = [sys.executable, "-m", "codex_self_iter", *flags, "--log-format=json"]
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'ulimit -n 100 && exec "$@"', "sh", *command],
+            cwd=tmp_path, env=workspaces[0].environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("only 3 loops fit into the 100 files") == 3
+        assert sum(len(ws.journal()) for ws in workspaces) == 3
+    finally:
+        for ws in workspaces:
+            ws.close()
