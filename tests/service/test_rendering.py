@@ -187,7 +187,7 @@ def test_the_wrapper_hands_signals_on_and_waits_for_the_end() -> None:
 
 
 @pytest.mark.parametrize("attempt", range(10))
-def test_the_wrapper_bears_a_signal_at_its_very_start(attempt: int) -> None:  # noqa: ARG001
+def test_the_wrapper_bears_a_signal_at_its_very_start(attempt: int) -> None:
     assert Wrapper("trap '' HUP; kill -HUP $PPID; sleep 0.1; exit 7").end()[0] == 7
 
 
