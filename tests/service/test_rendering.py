@@ -186,6 +186,11 @@ def test_the_wrapper_hands_signals_on_and_waits_for_the_end() -> None:
     assert wrapper.end() == (0, "term\nsaved\n")
 
 
+@pytest.mark.parametrize("attempt", range(10))
+def test_the_wrapper_bears_a_signal_at_its_very_start(attempt: int) -> None:
+    assert Wrapper("trap '' HUP; kill -HUP $PPID; sleep 0.1; exit 7").end()[0] == 7
+
+
 def test_the_wrapper_reads_the_environment_file(tmp_path: Path) -> None:
     file = tmp_path / "a b.env"
     file.write_text("KEY='from the file'\n", encoding="utf-8")
