@@ -121,7 +121,10 @@ def test_a_service_is_named_after_its_workspace(workspace: str, name: str) -> No
     assert service_name(workspace) == name
 
 
-def test_the_files_under_deploy_are_the_rendered_ones() -> None:
+def test_the_files_under_deploy_are_the_rendered_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where one stands must not matter, least of all below /tmp
     for name, text in deploy.rendered().items():
         assert (deploy.DEPLOY / name).read_text(encoding="utf-8") == text, (
             f"run tests/service/deploy.py: {name}"
