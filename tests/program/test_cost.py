@@ -47,7 +47,7 @@ class Looked:
 
 async def until(condition: Any) -> None:
     with anyio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
+        while not condition():
             await anyio.sleep(0.01)
 
 
