@@ -121,7 +121,10 @@ def test_a_service_is_named_after_its_workspace(workspace: str, name: str) -> No
     assert service_name(workspace) == name
 
 
-def test_the_files_under_deploy_are_the_rendered_ones() -> None:
+def test_the_files_under_deploy_are_the_rendered_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where one stands must not matter, least of all below /tmp
     for name, text in deploy.rendered().items():
         assert (deploy.DEPLOY / name).read_text(encoding="utf-8") == text, (
             f"run tests/service/deploy.py: {name}"
@@ -184,6 +187,11 @@ def test_the_wrapper_hands_signals_on_and_waits_for_the_end() -> None:
     assert wrapper.process.stdout.readline() == "hup\n"
     wrapper.process.send_signal(signal.SIGTERM)
     assert wrapper.end() == (0, "term\nsaved\n")
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_the_wrapper_bears_a_signal_at_its_very_start(attempt: int) -> None:
+    assert Wrapper("trap '' HUP; kill -HUP $PPID; sleep 0.1; exit 7").end()[0] == 7
 
 
 def test_the_wrapper_reads_the_environment_file(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         }
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
     else:
-        stat = _diff_stat(args, loop, record)
+        stat = _diff_stat(loop.workspace, record)
         for line in _lines(loop, record, stat, MAX_FULL if args.full else MAX_TEXT, Paint()):
             sys.stdout.write(line + "\n")
     return int(ExitCode.OK)
@@ -125,24 +125,42 @@ def _changes(record: Record, stat: str, paint: Paint) -> Iterator[str]:
         yield from _field("changed", record.get("changed_files"), paint)
 
 
-def _diff_stat(args: argparse.Namespace, loop: Loop, record: Record) -> str:
-    """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git cannot tell."""
-    from codex_self_iter.cli._checkpoints import open_checkpoints
-    from codex_self_iter.errors import CodexSelfIterError
-    from codex_self_iter.world.gitrun import Git, complete, run_blocking
+def _diff_stat(workspace: str, record: Record) -> str:
+    """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git cannot tell.
 
-    try:
-        if record.get("checkpoint"):
-            difference = open_checkpoints(args).diff(str(record["iteration"]), summary=True)
-        else:
-            ends = [record.get("head_before"), record.get("head_after")]
-            if not all(isinstance(end, str) and end.isalnum() for end in ends):
-                return ""
-            git = Git(run_blocking, os.path.realpath(loop.workspace), GIT_TIMEOUT_SEC)
-            difference = git.ask("diff", "--no-ext-diff", "--stat=100", *map(str, ends), "--")
-        return complete(difference).decode("utf-8", "replace").rstrip()
-    except (CodexSelfIterError, OSError):
+    Asks git itself: what `diff` imports takes longer than everything else that is shown.
+    """
+    after = record.get("checkpoint") or record.get("head_after")
+    before = record.get("head_before")
+    if record.get("checkpoint"):
+        before = _checkpoint_before(workspace, str(after), int(record["iteration"])) or before
+    if not all(isinstance(end, str) and end.isalnum() for end in (before, after)):
         return ""
+    return _git(workspace, "diff", "--no-ext-diff", "--stat=100", str(before), str(after), "--")
+
+
+def _checkpoint_before(workspace: str, checkpoint: str, iteration: int) -> str:
+    """Commit of the last checkpoint before that of the iteration: `N-before`, or what the one before it left."""
+    listing = _git(workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/codex-self-iter/")
+    refs = [(name, commit) for commit, _, name in (line.partition(" ") for line in listing.splitlines())]
+    place = next((os.path.dirname(name) for name, commit in refs if commit == checkpoint), None)
+    earlier: list[tuple[int, bool, str]] = []
+    for name, commit in refs:
+        number, _, word = os.path.basename(name).partition("-")
+        if os.path.dirname(name) == place and number.isdecimal() and word in ("", "before"):
+            earlier.append((int(number), word == "", commit))
+    return max((one for one in earlier if one[:2] < (iteration, True)), default=(0, False, ""))[2]
+
+
+def _git(workspace: str, *args: str) -> str:
+    import subprocess  # the only command that asks git
+
+    argv = ["git", "-C", workspace, "--no-optional-locks", *args]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=GIT_TIMEOUT_SEC, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace").rstrip() if done.returncode == 0 else ""
 
 
 def _text(label: str, path: str, bound: int, paint: Paint) -> Iterator[str]:

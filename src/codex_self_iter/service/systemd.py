@@ -98,7 +98,7 @@ def _system_values(word: str, workspace: str, *, system: bool) -> dict[str, str]
     if not system:
         return {"UNIT_EXTRA": "", "HARDENING": "", "TARGET": "default.target"}
     hardening = _read("hardening-system.in").rstrip().replace("@WORKSPACE@", word)
-    if os.path.realpath(workspace).startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+    if workspace and os.path.realpath(workspace).startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
         hardening = hardening.replace("PrivateTmp=yes", "# (not here: the workspace is there)")
     extra = (
         "# Not before the workspace's file system is there, and the network the agents need.\n"

@@ -202,7 +202,7 @@ def scripted_shared(machine: ScriptedMachine, *, seed: int = 0, **changes: Any) 
         "rng": random.Random(seed),
         "in_thread": run_inline,
         "open_store": ScriptedStore,
-        "open_work_tree": lambda workspace, _state_dir, _timeout: ScriptedWorkTree(machine, workspace),
+        "open_work_tree": lambda workspace, *_how: ScriptedWorkTree(machine, workspace),
         "free_disk_mb": lambda _path: 100_000,
     }
     return Shared(**(given | changes))

@@ -10,10 +10,13 @@ if [ -n "${CODEX_SELF_ITER_ENV_FILE:-}" ] && [ -r "$CODEX_SELF_ITER_ENV_FILE" ];
     . "$CODEX_SELF_ITER_ENV_FILE"
     set +a
 fi
+# The traps stand before the child does: a signal that comes in between must not end this shell alone.
+child= early=
+trap 'if [ "$child" ]; then kill -TERM "$child" 2>/dev/null; else early=TERM; fi' TERM INT
+trap 'if [ "$child" ]; then kill -HUP "$child" 2>/dev/null; else early=${early:-HUP}; fi' HUP
 "$@" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null' TERM INT
-trap 'kill -HUP "$child" 2>/dev/null' HUP
+[ -z "$early" ] || kill -"$early" "$child" 2>/dev/null
 while :; do # a signal ends `wait` early; the child may live on
     wait "$child"
     code=$?
