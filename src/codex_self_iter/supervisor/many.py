@@ -175,7 +175,7 @@ class Supervisor:
             count = len(self._living())
             self.shared.poll_sec = min(0.5, 0.25 + count / 400)
             self.shared.heal_sec = min(5.0, 1.0 + count / 50)
-            self.shared.heartbeat_sec = min(10.0, 3.0 + count / 100)
+            self.shared.heartbeat_sec = min(4.5, 3.0 + count / 100)
             self.shared.housekeeping_sec = min(600.0, 60.0 + count)
 
     def _fits(self) -> str:
