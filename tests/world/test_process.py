@@ -299,7 +299,9 @@ async def test_a_killed_launcher_is_replaced_and_living_runs_go_on(tmp_path: Pat
 
 async def test_run_files_deleted_by_the_agent_come_back(tmp_path: Path) -> None:
     async with Host() as host:
-        spec = make_spec(tmp_path, "bash", "-c", f"echo the answer; sleep 0.5; rm -rf {tmp_path}/runs; exit 6")
+        spec = make_spec(
+            tmp_path, "bash", "-c", f"echo the answer; sleep 0.5; rm -rf {tmp_path}/runs; exit 6"
+        )
         run = await host.start(spec)
         outcome = await run.wait()
     assert outcome.exit_code == 6
