@@ -488,6 +488,8 @@ class Simulation:
             _ACTS[kind](self, size)
             if self.loop is not None and hasattr(self.loop, "control"):
                 self.loop.control.hint()
+                if kind in ("step", "set right", "suspend"):
+                    self.loop.save_status()  # the supervisor's tick notices within a second
             self.judge.mark()
 
     def _happen_crash(self, size: float) -> None:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError
-from codex_self_iter.agents.command import CommandAgent, expand_template
+from codex_self_iter.agents.command import CommandAgent, expand_template, text_report
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.agents.plan_shell import PlanShellAgent
-from codex_self_iter.core.model import EndCause, FailureClass
+from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome
 from codex_self_iter.errors import UsageError
 
 ANY_PATH = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1)
@@ -178,3 +178,26 @@ def test_plan_shell_is_started_as_a_module_with_the_prompt_on_stdin(scene):
     outcome = run(type(invocation)(imports, invocation.env), request)
     assert outcome.ok, RunFiles(request.directory).read_tail("stderr.log")
     assert agent.probe(os.environ).installed
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Usage limit reached. Try again in 2 hours.", FailureClass.LIMIT),
+        ("Error: not logged in. Please run login.", FailureClass.AUTH),
+    ],
+)
+def test_a_refusal_is_told_from_success_although_the_exit_code_is_0(tmp_path, said, kind):
+    (tmp_path / "stdout.log").write_text(f"{said}\n")
+    outcome = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    report = text_report(outcome, RunFiles(str(tmp_path)), 1_000.0, None, account="a")
+    assert report.failure is not None
+    assert report.failure.kind is kind
+
+
+def test_an_answer_that_speaks_of_limits_is_an_answer(tmp_path):
+    (tmp_path / "stdout.log").write_text(
+        '{"summary": "handled the usage limit error", "next_goal": "x", "stop": false}\n'
+    )
+    outcome = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    assert text_report(outcome, RunFiles(str(tmp_path)), 1_000.0, None, account="a").failure is None

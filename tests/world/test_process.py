@@ -81,6 +81,7 @@ async def test_environment_is_what_was_asked_for_with_marker_and_without_service
         spec = make_spec(tmp_path, "env", "-0", env=env, run_id="run-7")
         await (await host.start(spec)).wait()
     seen = dict(entry.split("=", 1) for entry in stdout_of(spec).split("\0") if entry)
+    assert seen.pop(tree.PLACE_MARKER) == os.path.realpath(spec.cwd)
     assert seen == {"PATH": os.environ["PATH"], "KEPT": "a b\n'$c", MARKER: "run-7"}
 
 
@@ -298,7 +299,9 @@ async def test_a_killed_launcher_is_replaced_and_living_runs_go_on(tmp_path: Pat
 
 async def test_run_files_deleted_by_the_agent_come_back(tmp_path: Path) -> None:
     async with Host() as host:
-        spec = make_spec(tmp_path, "bash", "-c", f"echo the answer; rm -rf {tmp_path}/runs; exit 6")
+        spec = make_spec(
+            tmp_path, "bash", "-c", f"echo the answer; sleep 0.5; rm -rf {tmp_path}/runs; exit 6"
+        )
         run = await host.start(spec)
         outcome = await run.wait()
     assert outcome.exit_code == 6

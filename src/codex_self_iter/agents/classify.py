@@ -18,7 +18,6 @@ __all__ = ["by_text", "classify", "last_words", "one_line"]
 
 _MESSAGE_CHARS = 500
 # A crash is the agent's fault; any other signal that we did not send came from outside.
-_CRASH_SIGNALS = frozenset({3, 4, 5, 6, 7, 8, 11, 31})
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
 
@@ -215,9 +214,9 @@ def _from_exit(
     kind = _by_error(error, codes)
     if kind is None and not parsed.ok:
         kind = by_text(_last_lines(stderr_tail, 20))
-    if signal is not None and not parsed.ended:
-        killed = FailureClass.AGENT if signal in _CRASH_SIGNALS else FailureClass.KILLED
-        kind = kind if kind is FailureClass.MEMORY else killed
+    if signal is not None and not parsed.ended and kind is not FailureClass.MEMORY:
+        # Not our signal: an agent that ends like this again and again must not run for ever.
+        kind = FailureClass.AGENT
     if kind is None and outcome.exit_code in _NOT_RUN_EXITS and not parsed.events:
         kind = FailureClass.CONFIG
     return kind or FailureClass.AGENT, message, error

@@ -8,6 +8,7 @@ what that needs.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import time
@@ -33,6 +34,8 @@ from codex_self_iter.errors import UsageError
 __all__ = ["CommandAgent", "expand_template", "text_report"]
 
 _SAID_BYTES = 4096
+_REFUSAL_LINES = 10
+"""A refusal is a line or two; an agent that did work says more."""
 _WAITING = (FailureClass.NETWORK, FailureClass.OVERLOAD, FailureClass.LIMIT)
 
 
@@ -107,6 +110,15 @@ def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
         raise AgentMissingError(f"agent_command_template: {word!r} cannot be started: {error}") from None
 
 
+def _refusal(answer: str) -> str:
+    """What a short answer without a control block says of a limit, the service or the login; else ""."""
+    lines = answer.strip().splitlines()
+    if not 0 < len(lines) <= _REFUSAL_LINES or "next_goal" in answer.lower():
+        return ""
+    text = last_words(answer.strip())
+    return text if by_text(text) in (*_WAITING, FailureClass.AUTH) else ""
+
+
 def text_report(
     outcome: RunOutcome, files: RunFiles, now: float | None, tz: datetime.tzinfo | None, *, account: str
 ) -> AgentReport:
@@ -124,4 +136,10 @@ def text_report(
         parsed = Parsed(error=error, retry=error if waiting else None)
         failure = classify(parsed, outcome, last, time.time() if now is None else now, tz, account=account)
     answer = "" if failure else files.read_tail("stdout.log", ANSWER_BYTES)
+    if failure is None and (refusal := _refusal(answer)):
+        # Wrappers lose exit codes: a few lines that speak of a limit and hold no answer are no success.
+        parsed = Parsed(error=ErrorFacts(refusal), retry=ErrorFacts(refusal))
+        failed = dataclasses.replace(outcome, exit_code=1)
+        failure = classify(parsed, failed, refusal, time.time() if now is None else now, tz, account=account)
+        answer = ""
     return AgentReport(answer=answer, structured=False, failure=failure)

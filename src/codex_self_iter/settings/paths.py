@@ -13,6 +13,8 @@ from codex_self_iter.settings.model import Settings
 
 __all__ = ["ResolvedPaths", "resolve_paths", "validate_workspace"]
 
+MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
+"""Longest plan or task. No agent that was measured takes a longer prompt."""
 _INIT = "`codex-self-iter init` writes one"
 
 
@@ -44,7 +46,7 @@ def validate_workspace(settings: Settings) -> ResolvedPaths:
     flaws = list(_workspace_flaws(paths.workspace))
     if not flaws:
         flaws += _plan_flaws(paths.plan)
-        flaws += _task_flaws(paths.task)
+        flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
         flaws += _state_flaws(paths)
     if flaws:
         raise UsageError("\n".join(flaws))
@@ -69,12 +71,17 @@ def _plan_flaws(path: Path) -> Iterator[str]:
     text, flaw = _read(path)
     if flaw:
         yield f"plan file {path} {flaw}"
+    elif len(text.encode("utf-8")) > MAX_DOCUMENT_BYTES:
+        yield f"plan file {path} is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB, too much for a prompt; shorten it"
     elif not text.strip():
         yield f"plan file {path} is empty; write down what is to be done, such as `- [ ] first item`"
 
 
-def _task_flaws(path: Path) -> Iterator[str]:
-    if _mode(path) is not None:
+def _task_flaws(path: Path, *, asked: bool) -> Iterator[str]:
+    if _mode(path) is None:
+        if asked:  # nobody names a file that need not be there
+            yield f"task file {path} does not exist; write it, or leave out --task-file (task_file)"
+    else:
         _, flaw = _read(path)
         if flaw:
             yield f"task file {path} {flaw}"

@@ -14,6 +14,7 @@ import stat
 from collections import Counter
 
 from codex_self_iter.core.plan import plan_progress
+from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
 
 __all__ = ["Document", "Edit"]
 
@@ -21,7 +22,6 @@ SETTLE_SEC = 0.3
 """A file that did not change for so long is taken as saved; editors write in far less."""
 CUT_SEC = 2.0
 """The same for a text that looks like half of one: an editor or a script that writes in steps may take a break."""
-MAX_BYTES = 4 * 1024 * 1024
 
 _TICK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+\[)[ xX](\])", re.MULTILINE)
 
@@ -112,13 +112,16 @@ class Document:
             with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return "", f"{name} is not a regular file: the loop goes on when it is"
-                data = file.read(MAX_BYTES + 1)
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
         except FileNotFoundError:
             return ("", f"{name} is missing: put it back and the loop goes on") if self.required else ("", "")
         except OSError as error:
             return "", f"{name} cannot be read ({error.strerror}): the loop goes on when it can"
-        if len(data) > MAX_BYTES:
-            return "", f"{name} is larger than {MAX_BYTES // 2**20} MiB: shorten it and the loop goes on"
+        if len(data) > MAX_DOCUMENT_BYTES:
+            return (
+                "",
+                f"{name} is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB: shorten it and the loop goes on",
+            )
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

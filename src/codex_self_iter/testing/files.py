@@ -109,6 +109,7 @@ class MemoryStore(ScriptedStore):
         """Prompts and runs stay files in `path`."""
         super().__init__(path, workspace, redactor=_Nothing())
         self.memory = memory
+        self._said: Mapping[str, Any] = memory.status
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
         """See ports.StateStore."""
@@ -118,12 +119,13 @@ class MemoryStore(ScriptedStore):
 
     def save_status(self, status: Mapping[str, Any]) -> None:
         """See ports.StateStore."""
+        self._said = status
         self.before("status")
         self.memory.status = status
 
     def beat(self, updated_at: str) -> None:
         """See StateDirectory."""
-        self.save_status({**self.memory.status, "updated_at": updated_at})
+        self.save_status({**self._said, "updated_at": updated_at})
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """See ports.StateStore."""

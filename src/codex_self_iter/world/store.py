@@ -180,7 +180,7 @@ class StateDirectory:
         data = encode_lines(self.redactor.value({"schema": SCHEMA} | dict(runtime))) + b"\n"
         with self.root.guard:
             if not self.root.is_current():
-                self.heal()
+                self._restored = self.heal()  # told by the next look
             self._set_foreign_aside(RUNTIME)
             before = self._held.get(RUNTIME)
             self._held[RUNTIME] = _Held(data, self.root.replace(RUNTIME, data, keep=PREVIOUS))
@@ -242,14 +242,14 @@ class StateDirectory:
     def _replace_held(self, name: str, data: bytes, *, durable: bool = True) -> None:
         with self.root.guard:
             if not self.root.is_current():
-                self.heal()
+                self._restored = self.heal()  # told by the next look
             self._held[name] = _Held(data, self.root.replace(name, data, durable=durable))
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """Append one line (secrets redacted) and sync it. Raises StorageError; then the line does not count."""
         with self.root.guard:
             if not self.root.is_current():
-                self.heal()
+                self._restored = self.heal()  # told by the next look
             self.journal.append(self.redactor.value(record))
 
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
@@ -292,7 +292,7 @@ class StateDirectory:
         name = f"logs/runs/{_label(iteration, label, attempt)}"
         with self.root.guard, storing("create", f"{self.path}/{name}"):
             if not self.root.is_current():
-                self.heal()
+                self._restored = self.heal()  # told by the next look
             with self.root.directory(name):
                 return f"{self.path}/{name}"
 
