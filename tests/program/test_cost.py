@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world.clock import SystemClock
 from codex_self_iter.world.descriptors import original_soft_limit, raise_limit
@@ -83,6 +84,24 @@ def test_a_heartbeat_is_written_in_place_and_a_change_is_not(tmp_path: Path) -> 
     store.save_status(found | {"state": "paused", "updated_at": third})
     assert path.stat().st_ino != file
     assert json.loads(path.read_text())["state"] == "paused"
+    store.close()
+
+
+def test_a_heartbeat_tells_of_a_change_that_could_not_be_written(tmp_path: Path) -> None:
+    store = StateDirectory(str(tmp_path / "state"), str(tmp_path))
+    status = {"state": "running", "updated_at": "2026-01-01T00:00:01.000000+00:00", "n": 1}
+    store.save_status(status)
+    in_the_way = store.root.replace
+
+    def full(*_args: Any, **_named: Any) -> Any:
+        raise StorageError("the disk is full")
+
+    store.root.replace = full  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        store.save_status(status | {"n": 2, "updated_at": "2026-01-01T00:00:02.000000+00:00"})
+    store.root.replace = in_the_way  # type: ignore[method-assign]
+    store.beat("2026-01-01T00:00:03.000000+00:00")
+    assert json.loads((tmp_path / "state/status.json").read_text())["n"] == 2
     store.close()
 
 

@@ -107,6 +107,7 @@ class Loop:
         self._lost = False
         self._status_at = 0.0
         self._beats = BEATS
+        self._status_offset = 0.0
         self._status_due = anyio.Event()
         self._status_lock = anyio.Lock()
         self._state_at = shared.clock.monotonic()
@@ -416,9 +417,9 @@ class Loop:
             await self.work.end_everything()
             await ending.write_report(self)
         code = ExitCode.NEEDS_HUMAN if self._lost else command.code
-        async with self._status_lock:
-            self.ended = Ended(int(code), command.state, command.reason)
-            with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):
+            async with self._status_lock:
+                self.ended = Ended(int(code), command.state, command.reason)
                 await self.shared.in_thread(self._save_status, self.status())
         # An end that needs a person is said even when only errors are.
         say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
@@ -463,19 +464,32 @@ class Loop:
             self._status_due = anyio.Event()
             async with self._status_lock:  # the last status must not be overtaken by an earlier one
                 if self.ended is None:
-                    self._status_at, self._beats = self.shared.clock.monotonic(), 0
+                    self._status_at, self._beats, self._status_offset = (
+                        self.shared.clock.monotonic(),
+                        0,
+                        self._wall_offset(),
+                    )
                     await self.shared.in_thread(self._save_status, self.status())
             await self.shared.clock.sleep(STATUS_SEC)
 
     def write_status(self) -> None:
         """Write `status.json` now; a status that cannot be written is no reason for anything."""
-        self._status_at, self._beats = self.shared.clock.monotonic(), 0
+        self._status_at, self._beats, self._status_offset = (
+            self.shared.clock.monotonic(),
+            0,
+            self._wall_offset(),
+        )
         self._save_status(self.status())
+
+    def _wall_offset(self) -> float:
+        """Changes when somebody sets the wall clock, and only then."""
+        return self.shared.clock.wall() - self.shared.clock.boottime()
 
     def _save_status(self, status: dict[str, Any]) -> None:
         try:
             self.store.save_status(status)
         except StorageError as error:
+            self._beats = BEATS  # what was not told must be told at the next heartbeat, not only the time
             self.log.debug("status.not_written", error=str(error))
 
     def heartbeat(self) -> None:
@@ -483,13 +497,17 @@ class Loop:
         if self.shared.clock.monotonic() - self._status_at < self.shared.heartbeat_sec:
             return
         self._beats += 1
-        if self.work.under_way or self._beats >= BEATS:
+        set_by = abs(
+            self._wall_offset() - self._status_offset
+        )  # its ends of waits are told by the wall clock
+        if self.work.under_way or self._beats >= BEATS or set_by > 0.5:
             self.save_status()
             return
         self._status_at = self.shared.clock.monotonic()
         try:
             self.store.beat(iso(self.shared.clock.wall()))
         except StorageError as error:
+            self._beats = BEATS  # what was not told must be told at the next heartbeat, not only the time
             self.log.debug("status.not_written", error=str(error))
 
     def status(self) -> dict[str, Any]:

@@ -427,8 +427,6 @@ class Supervisor:
             self._pace()
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
-                for loop in self._living():
-                    loop.save_status()  # it says until when by the wall clock
             if self._notifier.active:
                 # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
                 if self._rounds != rounds:

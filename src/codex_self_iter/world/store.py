@@ -211,7 +211,9 @@ class StateDirectory:
         data = before + time_now + after
         with self.root.guard, storing("write", f"{self.path}/{STATUS}"):
             held = self._held.get(STATUS)
-            if held is None or len(held.data) != len(data) or not self.root.is_current():
+            # What lies there may be older than what was to be saved last: that write may have failed.
+            older = held is None or not (held.data.startswith(before) and held.data.endswith(after))
+            if held is None or older or len(held.data) != len(data) or not self.root.is_current():
                 self.save_status({**still, "updated_at": updated_at})
                 return
             fd = self.root.open_file(STATUS, os.O_WRONLY | os.O_CREAT)
