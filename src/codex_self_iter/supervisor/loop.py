@@ -500,7 +500,8 @@ class Loop:
         set_by = abs(
             self._wall_offset() - self._status_offset
         )  # its ends of waits are told by the wall clock
-        if self.work.under_way or self._beats >= BEATS or set_by > 0.5:
+        # Only among many idle loops is the time alone overwritten in place: a whole write for each would add up.
+        if self.shared.alone or self.work.under_way or self._beats >= BEATS or set_by > 0.5:
             self.save_status()
             return
         self._status_at = self.shared.clock.monotonic()
