@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import sys
+import tempfile
 
 import pytest
 
@@ -16,11 +18,13 @@ from agent_runs import Scene, real_program  # noqa: E402
 
 
 @pytest.fixture
-def scene(tmp_path):
-    """A scratch home, a git workspace and a place for runs."""
-    scene = Scene(tmp_path)
-    yield scene
-    scene.check_nothing_left()
+def scene():
+    """A scratch home, a git workspace and a place for runs. Its path is short: the CLIs' sandboxes make UNIX sockets
+    below it, whose paths may have some hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="csi-", ignore_cleanup_errors=True) as base:
+        scene = Scene(pathlib.Path(base))
+        yield scene
+        scene.check_nothing_left()
 
 
 @pytest.fixture(params=["codex", "claude", "gemini", "opencode"])

@@ -65,7 +65,7 @@ def test_own_names_for_the_stop_files_survive_a_reload_that_changes_them(ws: Wor
     ws.config(stop_file_name="OTHER", global_stop_file_name=".other")
     process.send_signal(signal.SIGHUP)
     wait_until(lambda: "config.needs_restart" in ws.log(), "the warning")
-    assert ws.status()["state"] == "running"
+    ws.wait_state("running")
     assert str(ws.state / "HALT") in ws.cli("stop").stdout
     assert ws.ended(process) == 0
 
