@@ -197,7 +197,7 @@ def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
 @pytest.mark.slow
 def test_many_loops_with_faults_and_kills_end_as_their_scripts_say(tmp_path: Path) -> None:
     rng = random.Random(7)
-    count = 30
+    count = 100
     workspaces = [Workspace(tmp_path, f"r{number}") for number in range(count)]
     expected = []
     for ws in workspaces:
@@ -220,7 +220,7 @@ def test_many_loops_with_faults_and_kills_end_as_their_scripts_say(tmp_path: Pat
         )
         process.kill()
         process.wait()
-    assert workspaces[0].ended(supervise(*workspaces, tables="[pool]\nmax_agents = 4\n"), 240) == 0
+    assert workspaces[0].ended(supervise(*workspaces, tables="[pool]\nmax_agents = 4\n"), 400) == 0
     for ws in workspaces:
         assert ws.status()["state"] == "completed", ws.path
         numbers = [line["iteration"] for line in ws.journal()]
