@@ -26,6 +26,7 @@ from codex_self_iter.core.model import (
 )
 from codex_self_iter.core.state import Message, OpenRun, Step
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.supervisor.private import write_private
 
 if TYPE_CHECKING:
     from codex_self_iter.settings import Settings
@@ -261,16 +262,6 @@ def _limits(settings: Settings) -> RunLimits:
         kill_grace_sec=float(settings.kill_grace_sec),
         output_bytes=int(settings.output.max_run_mb * 2**20),
     )
-
-
-def write_private(path: str, text: str) -> None:
-    """Write a file that only we may read. Raises StorageError."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _read(work: Work, agent: Agent, request: Request, outcome: RunOutcome) -> AgentReport:

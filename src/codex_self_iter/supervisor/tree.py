@@ -13,6 +13,8 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import Change, compare
+from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor.private import write_private
 from codex_self_iter.world.checkpoints import Checkpoints
 from codex_self_iter.world.contentscan import ScanLimits
 from codex_self_iter.world.git import SupervisorCommits
@@ -122,10 +124,8 @@ class Tree:
             return
         path = os.path.join(directory, BEFORE_FILE)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                json.dump(self._before.to_json(), file)
-        except OSError as error:
+            write_private(path, json.dumps(self._before.to_json()))
+        except StorageError as error:
             self.loop.log.debug("before.not_saved", error=str(error))
 
     def load_before(self, directory: str) -> None:
