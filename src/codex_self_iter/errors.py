@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["CodexSelfIterError", "ExitCode", "StorageError", "UsageError", "WorkspaceBusyError"]
-
 
 class ExitCode(enum.IntEnum):
     """The process exit codes of the contract; service units rely on them."""
@@ -53,4 +51,6 @@ class WorkspaceBusyError(CodexSelfIterError):
 
 
 class StorageError(CodexSelfIterError):
-    """The state directory cannot be read or written now (disk full, permission lost); retry later."""
+    """The state directory cannot be read or written now (disk full, permission lost); retry
+    later.
+    """

@@ -14,13 +14,13 @@ for path in (HERE, os.path.dirname(HERE)):
     if path not in sys.path:
         sys.path.insert(0, path)
 
-from agent_runs import Scene, real_program  # noqa: E402
+from tests.support.agent_runs import Scene, real_program  # noqa: E402
 
 
 @pytest.fixture
 def scene():
-    """A scratch home, a git workspace and a place for runs. Its path is short: the CLIs' sandboxes make UNIX sockets
-    below it, whose paths may have some hundred bytes."""
+    """A scratch home, a git workspace and a place for runs. Its path is short: the CLIs' sandboxes
+    make UNIX sockets below it, whose paths may have some hundred bytes."""
     with tempfile.TemporaryDirectory(prefix="csi-", ignore_cleanup_errors=True) as base:
         scene = Scene(pathlib.Path(base))
         yield scene

@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python tests/agents/record_fixtures.py [NAME…]
 
-Only loopback is used. Paths of this machine are replaced; everything else stays as the CLIs wrote it.
-"""
+Only loopback is used. Paths of this machine are replaced; everything else stays as the CLIs wrote
+it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from agent_runs import (  # noqa: E402
+from codex_self_iter.agents import registry  # noqa: E402
+from tests.support.agent_runs import (  # noqa: E402
     DONE,
     SCHEMA,
     Scene,
@@ -31,9 +32,7 @@ from agent_runs import (  # noqa: E402
     real_program,
     run,
 )
-
-from codex_self_iter.agents import registry  # noqa: E402
-from model_server import ModelServer, answer, fault, say, shell, write  # noqa: E402
+from tests.support.model_server import ModelServer, answer, fault, say, shell, write  # noqa: E402
 
 CONFIGS = {
     "codex": codex_config,
@@ -93,17 +92,23 @@ def record(name: str, what: str) -> None:
             program = real_program(name)
             assert program, f"{name} is not installed"
             agent = registry.get(name, CONFIGS[name](program, scene, server.url, mode=mode))
-            request = scene.request("Do the next thing.", schema=SCHEMA if what == "happy" else None)
+            request = scene.request(
+                "Do the next thing.", schema=SCHEMA if what == "happy" else None
+            )
             until = None
             if what == "killed":
                 until = lambda: (scene.workspace / "started").exists() and _said_tool(scene)  # noqa: E731
             outcome = run(agent.prepare(request), request, end_when=until)
         target = HERE / "recorded" / name
         target.mkdir(parents=True, exist_ok=True)
-        (target / f"{what}.jsonl").write_text(_scrub(scene.stdout(), scene, server.port), encoding="utf-8")
+        (target / f"{what}.jsonl").write_text(
+            _scrub(scene.stdout(), scene, server.port), encoding="utf-8"
+        )
         stderr = pathlib.Path(request.directory, "stderr.log").read_text(encoding="utf-8")
         (target / f"{what}.stderr").write_text(_scrub(stderr, scene, server.port), encoding="utf-8")
-        (target / f"{what}.exit").write_text(f"{outcome.exit_code} {outcome.signal}\n", encoding="utf-8")
+        (target / f"{what}.exit").write_text(
+            f"{outcome.exit_code} {outcome.signal}\n", encoding="utf-8"
+        )
         for path in glob.glob(str(scene.home / ".codex/sessions/*/*/*/*.jsonl")):
             text = pathlib.Path(path).read_text(encoding="utf-8")
             kept = [line for line in text.splitlines(True) if _matters(line)]

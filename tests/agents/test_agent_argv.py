@@ -38,7 +38,9 @@ def request_for(tmp_path):
     def make(**more):
         values = {"environment": {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home")}} | more
         workspace = values.pop("workspace", str(tmp_path))
-        return Request(PROMPT, str(tmp_path / "p.md"), workspace, "", str(tmp_path / "run"), **values)
+        return Request(
+            PROMPT, str(tmp_path / "p.md"), workspace, "", str(tmp_path / "run"), **values
+        )
 
     return make
 
@@ -86,7 +88,9 @@ def git(directory):
 
 def test_codex_in_full(request_for, tmp_path):
     git(tmp_path)
-    request = request_for(schema={"type": "object"}, session_id="ID", writable=("/w",), commit_by_agent=True)
+    request = request_for(
+        schema={"type": "object"}, session_id="ID", writable=("/w",), commit_by_agent=True
+    )
     invocation = prepared("codex", request, model="m", effort="high", args=("-c", "a=1"))
     run = str(tmp_path / "run")
     assert invocation.argv == (

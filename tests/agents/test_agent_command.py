@@ -6,7 +6,6 @@ import os
 import sys
 
 import pytest
-from agent_runs import go, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.agents.plan_shell import PlanShellAgent
 from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome
 from codex_self_iter.errors import UsageError
+from tests.support.agent_runs import go, run
 
 ANY_PATH = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1)
 
@@ -25,7 +25,10 @@ ANY_PATH = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=
     [
         ("a {prompt_file}", ("a", "P")),
         ("a {prompt_file} {workspace}", ("a", "P", "W")),
-        ("'my agent' --in={prompt_file} \"x y\" {{}} {{z}}", ("my agent", "--in=P", "x y", "{}", "{z}")),
+        (
+            "'my agent' --in={prompt_file} \"x y\" {{}} {{z}}",
+            ("my agent", "--in=P", "x y", "{}", "{z}"),
+        ),
         ("a $HOME `b` * ; {prompt_file}", ("a", "$HOME", "`b`", "*", ";", "P")),
         ("a {prompt_file}{prompt_file}", ("a", "PP")),
     ],
@@ -92,7 +95,9 @@ def script(scene, text):
 
 
 def test_a_program_of_the_persons_own_runs(scene):
-    path = script(scene, 'cat "$1"; echo "in $2 mode $CODEX_SELF_ITER_AGENT_MODE key $MY_API_KEY"; cat')
+    path = script(
+        scene, 'cat "$1"; echo "in $2 mode $CODEX_SELF_ITER_AGENT_MODE key $MY_API_KEY"; cat'
+    )
     scene.environment["MY_API_KEY"] = "k"
     agent = command(f"'{path}' {{prompt_file}} {{workspace}}", mode="bypass")
     report, _ = go(agent, scene.request("The “prompt” {x} $y"))
@@ -123,7 +128,10 @@ def test_words_of_a_limit_in_a_good_run_mean_nothing(scene):
 
 @pytest.mark.parametrize(
     ("says", "kind"),
-    [("Reconnecting... waiting for network", FailureClass.NETWORK), ("compiling", FailureClass.AGENT)],
+    [
+        ("Reconnecting... waiting for network", FailureClass.NETWORK),
+        ("compiling", FailureClass.AGENT),
+    ],
 )
 def test_a_time_out_with_the_network_on_its_lips(scene, says, kind):
     path = script(scene, f"echo '{says}' >&2; exec sleep 60")

@@ -64,7 +64,10 @@ OURS = {
         ("gemini", {"GEMINI_API_KEY"}),
         ("opencode", {"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"}),
         ("plan-shell", set()),
-        ("command", {"OPENAI_API_KEY", "CODEX_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GH_TOKEN"}),
+        (
+            "command",
+            {"OPENAI_API_KEY", "CODEX_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GH_TOKEN"},
+        ),
     ],
 )
 def test_each_agent_gets_its_own_keys_only(tmp_path, name, keys):
@@ -118,8 +121,12 @@ def test_codex_keeps_the_keys_of_the_configured_providers(tmp_path):
     assert "OTHER_KEY" not in env
 
 
-@pytest.mark.parametrize("text", ["not toml [", "model_providers = 3", "[model_providers]\nx = 3\n"])
+@pytest.mark.parametrize(
+    "text", ["not toml [", "model_providers = 3", "[model_providers]\nx = 3\n"]
+)
 def test_a_broken_codex_configuration_breaks_nothing_here(tmp_path, text):
     (tmp_path / "config.toml").write_text(text)
     config = AgentConfig("codex", binary="/bin/sh", home=str(tmp_path))
-    registry.get("codex", config).prepare(Request("", "/p", str(tmp_path), "", str(tmp_path), environment={}))
+    registry.get("codex", config).prepare(
+        Request("", "/p", str(tmp_path), "", str(tmp_path), environment={})
+    )

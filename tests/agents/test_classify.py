@@ -39,7 +39,10 @@ def kind_of(parsed, outcome, stderr="", **more):
         ("Missing environment variable: `X`.", FailureClass.CONFIG),
         ("The model `x` does not exist", FailureClass.CONFIG),
         ("error: unexpected argument '--full-auto' found", FailureClass.CONFIG),
-        ("Not inside a trusted directory and --skip-git-repo-check was not specified.", FailureClass.CONFIG),
+        (
+            "Not inside a trusted directory and --skip-git-repo-check was not specified.",
+            FailureClass.CONFIG,
+        ),
         ("Codex ran out of room in the model's context window.", FailureClass.CONTEXT),
         ("API Error: 400 prompt is too long: 210000 tokens > 200000 maximum", FailureClass.CONTEXT),
         ("No conversation found with session ID: abc", FailureClass.CONTEXT),
@@ -69,7 +72,10 @@ def test_a_good_run_has_not_failed():
 
 
 def test_what_stderr_says_of_a_good_run_means_nothing():
-    assert kind_of(Parsed(ended=True, ok=True), run(0), "usage limit reached, 401 Unauthorized") is None
+    assert (
+        kind_of(Parsed(ended=True, ok=True), run(0), "usage limit reached, 401 Unauthorized")
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,10 @@ def test_what_stderr_says_of_a_good_run_means_nothing():
         (run(0, cause=EndCause.REQUEST), FailureClass.KILLED),
         (run(None, cause=EndCause.MEMORY), FailureClass.MEMORY),
         (run(None, cause=EndCause.LOST), FailureClass.KILLED),
-        (run(None, cause=EndCause.SPAWN_FAILED, argv0_missing=True, error="gone"), FailureClass.CONFIG),
+        (
+            run(None, cause=EndCause.SPAWN_FAILED, argv0_missing=True, error="gone"),
+            FailureClass.CONFIG,
+        ),
         (run(None, cause=EndCause.SPAWN_FAILED, error="E2BIG"), FailureClass.AGENT),
         (run(None, cause=EndCause.WALL_TIMEOUT), FailureClass.AGENT),
         (run(None, signal=9), FailureClass.AGENT),
@@ -99,7 +108,10 @@ def test_how_a_run_ended_goes_first(outcome, kind):
 
 def test_a_node_that_ran_out_of_memory_is_no_crash():
     outcome = run(None, signal=6)
-    assert kind_of(Parsed(), outcome, "FATAL ERROR: JavaScript heap out of memory") is FailureClass.MEMORY
+    assert (
+        kind_of(Parsed(), outcome, "FATAL ERROR: JavaScript heap out of memory")
+        is FailureClass.MEMORY
+    )
     assert kind_of(Parsed(), outcome) is FailureClass.AGENT
 
 
@@ -178,7 +190,10 @@ class TestReset:
         assert self.reset(parsed) == NOW + 7200
 
     def test_prose_on_stderr_counts_for_a_failed_run(self):
-        assert self.reset(Parsed(), stderr="ERROR: usage limit reached, try again in 90 seconds") == NOW + 90
+        assert (
+            self.reset(Parsed(), stderr="ERROR: usage limit reached, try again in 90 seconds")
+            == NOW + 90
+        )
 
     def test_other_failures_have_none(self):
         assert self.reset(failed("401 Unauthorized: try again in 2 hours")) is None

@@ -110,7 +110,9 @@ def test_a_missing_codex_is_one_clear_line(place):
     assert "CODEX_BIN=/no/such/codex" in done.stderr
 
 
-@pytest.mark.parametrize("where", [".local/bin", ".npm-global/bin", ".nvm/versions/node/v22.1.0/bin"])
+@pytest.mark.parametrize(
+    "where", [".local/bin", ".npm-global/bin", ".nvm/versions/node/v22.1.0/bin"]
+)
 def test_common_places(place, where):
     target = place.base / "home" / where
     target.mkdir(parents=True)

@@ -8,11 +8,11 @@ import shutil
 import sys
 
 import pytest
-from agent_runs import DONE, SCHEMA, claude_config, go, place_outside
 
 from codex_self_iter.agents.claude import ClaudeAgent
 from codex_self_iter.core.model import EndCause, FailureClass
-from model_server import ModelServer, answer, fault, say, shell, write
+from tests.support.agent_runs import DONE, SCHEMA, claude_config, go, place_outside
+from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
 pytestmark = [pytest.mark.real_agents]
 
@@ -44,7 +44,11 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     assert report.changed_files == (new,)
     assert report.session_id
     assert report.usage is not None
-    assert (report.usage.input_tokens, report.usage.cached_input_tokens, report.usage.output_tokens) == (
+    assert (
+        report.usage.input_tokens,
+        report.usage.cached_input_tokens,
+        report.usage.output_tokens,
+    ) == (
         200,
         80,
         40,
@@ -52,7 +56,9 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     assert report.usage.cost_usd is not None
     assert report.usage.cost_usd > 0
     assert report.thread_usage is None
-    assert "Do it, “please”." in json.dumps(server.main_asks[0].body["messages"], ensure_ascii=False)
+    assert "Do it, “please”." in json.dumps(
+        server.main_asks[0].body["messages"], ensure_ascii=False
+    )
     assert not server.other
 
 
@@ -128,14 +134,19 @@ def test_a_retrying_run_that_times_out_is_not_the_agents_fault(scene, serve):
     _, claude = serve(fault("overloaded", status=500))
     scene.environment["CLAUDE_CODE_MAX_RETRIES"] = "8"
     report, _ = go(
-        claude, scene.request(), end_when=lambda: "api_retry" in scene.stdout(), cause=EndCause.WALL_TIMEOUT
+        claude,
+        scene.request(),
+        end_when=lambda: "api_retry" in scene.stdout(),
+        cause=EndCause.WALL_TIMEOUT,
     )
     assert report.failure is not None
     assert report.failure.kind is FailureClass.OVERLOAD
 
 
 def test_an_answer_after_the_signal_is_not_believed(scene, serve):
-    """Claude may go on after a SIGTERM in a tool and end well: that run was aborted all the same."""
+    """Claude may go on after a SIGTERM in a tool and end well: that run was aborted all the
+    same.
+    """
     _, claude = serve(shell("touch started; sleep 60"), say("I finished everything"), mode="bypass")
     report, _ = go(claude, scene.request(), end_when=(scene.workspace / "started").exists)
     assert report.failure is not None
@@ -179,7 +190,9 @@ def test_safe_mode_runs_commands_in_a_sandbox_or_says_that_it_refused_them(scene
 
 def test_a_tool_can_be_allowed(scene, serve):
     _, claude = serve(
-        shell('python3 -c \'open("x", "w")\''), say("ok"), args=("--allowedTools", "Bash(python3:*)")
+        shell('python3 -c \'open("x", "w")\''),
+        say("ok"),
+        args=("--allowedTools", "Bash(python3:*)"),
     )
     report, _ = go(claude, scene.request())
     assert report.refused == ()

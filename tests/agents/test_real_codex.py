@@ -7,12 +7,12 @@ import os
 import time
 
 import pytest
-from agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
 
 from codex_self_iter.agents.codex import CodexAgent
 from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.model import EndCause, FailureClass, Usage
-from model_server import ModelServer, answer, fault, say, shell, write
+from tests.support.agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
+from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
 pytestmark = [pytest.mark.real_agents]
 
@@ -67,7 +67,8 @@ def test_a_resumed_run_counts_its_own_tokens_and_keeps_its_sandbox(scene, serve)
     server, codex = serve(say("first"), shell("echo two > two.txt"), say("second"))
     first, _ = go(codex, scene.request("one"))
     second, _ = go(
-        codex, scene.request("two", session_id=first.session_id, previous_thread_usage=first.thread_usage)
+        codex,
+        scene.request("two", session_id=first.session_id, previous_thread_usage=first.thread_usage),
     )
     assert second.session_id == first.session_id
     assert second.answer == "second"
@@ -197,7 +198,9 @@ def test_a_run_killed_in_a_tool_has_no_answer_but_its_tokens_and_can_be_resumed(
     first, _ = go(codex, scene.request())
     killed, _ = go(
         codex,
-        scene.request("more", session_id=first.session_id, previous_thread_usage=first.thread_usage),
+        scene.request(
+            "more", session_id=first.session_id, previous_thread_usage=first.thread_usage
+        ),
         end_when=in_tool(scene),
     )
     assert killed.failure is not None
@@ -208,7 +211,8 @@ def test_a_run_killed_in_a_tool_has_no_answer_but_its_tokens_and_can_be_resumed(
     again, _ = go(
         codex,
         scene.request(
-            session_id=first.session_id, previous_thread_usage=killed.thread_usage or first.thread_usage
+            session_id=first.session_id,
+            previous_thread_usage=killed.thread_usage or first.thread_usage,
         ),
     )
     assert again.answer == "back again"
@@ -220,7 +224,9 @@ def test_a_run_killed_in_a_tool_has_no_answer_but_its_tokens_and_can_be_resumed(
 
 def outside_and_git(scene, serve, *, mode="safe", **more) -> tuple[bool, bool]:
     """Whether a run could write beside the workspace, and commit."""
-    commit = "git -c user.name=t -c user.email=t@example.invalid commit -q --allow-empty -m 'by agent'"
+    commit = (
+        "git -c user.name=t -c user.email=t@example.invalid commit -q --allow-empty -m 'by agent'"
+    )
     with place_outside() as beside:
         _, codex = serve(shell(f"touch '{beside}'; {commit}"), say("tried"), mode=mode)
         report, _ = go(codex, scene.request(**more))
@@ -289,12 +295,16 @@ def test_the_probe_asks_without_spending(scene, serve, real_codex):
 
 
 def test_the_script_gives_only_the_answer(scene, serve):
-    script = os.path.abspath(os.path.join(os.path.dirname(__file__), "../../scripts/invoke-codex-agent.sh"))
+    script = os.path.abspath(
+        os.path.join(os.path.dirname(__file__), "../../scripts/invoke-codex-agent.sh")
+    )
     from codex_self_iter.agents.base import AgentConfig
     from codex_self_iter.agents.command import CommandAgent
 
     _, codex = serve(
-        shell("echo hi > a.txt"), answer(DONE), fault("usage_limit", resets_at=int(time.time()) + 7200)
+        shell("echo hi > a.txt"),
+        answer(DONE),
+        fault("usage_limit", resets_at=int(time.time()) + 7200),
     )
     scene.environment["CODEX_BIN"] = codex.config.binary
     template = f"'{script}' {{prompt_file}} {{workspace}}"

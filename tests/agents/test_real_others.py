@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from agent_runs import DONE, gemini_config, go, opencode_config
 
 from codex_self_iter.agents.gemini import GeminiAgent
 from codex_self_iter.agents.opencode import OpencodeAgent
 from codex_self_iter.core.model import FailureClass, Usage
-from model_server import ModelServer, answer, fault, say, shell, write
+from tests.support.agent_runs import DONE, gemini_config, go, opencode_config
+from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
 
@@ -35,7 +35,9 @@ def serve(request, scene):
 
 def test_a_run_changes_files_and_answers(scene, serve):
     new = str(scene.workspace / "b.txt")
-    server, agent = serve(shell("echo hi > a.txt"), write(new, "hello"), answer(DONE), mode="bypass")
+    server, agent = serve(
+        shell("echo hi > a.txt"), write(new, "hello"), answer(DONE), mode="bypass"
+    )
     report, outcome = go(agent, scene.request("Do it, “please”."))
     assert outcome.ok
     assert report.failure is None
@@ -43,7 +45,11 @@ def test_a_run_changes_files_and_answers(scene, serve):
     assert scene.read("a.txt") == "hi\n"
     assert scene.read("b.txt").strip() == "hello"
     assert report.usage is not None
-    assert (report.usage.input_tokens, report.usage.cached_input_tokens, report.usage.output_tokens) == (
+    assert (
+        report.usage.input_tokens,
+        report.usage.cached_input_tokens,
+        report.usage.output_tokens,
+    ) == (
         300,
         120,
         60,
@@ -90,7 +96,9 @@ def test_each_fault_has_its_class(scene, serve, step, kind):
 def test_an_unknown_session_asks_for_a_fresh_one(scene, serve):
     _, agent = serve(say("never"))
     ident = (
-        "0bb295d4-4033-4bc6-8b25-14069d7e9e32" if agent.name == "gemini" else "ses_dfcba34cbffeCrCWkbf1HZH1VM"
+        "0bb295d4-4033-4bc6-8b25-14069d7e9e32"
+        if agent.name == "gemini"
+        else "ses_dfcba34cbffeCrCWkbf1HZH1VM"
     )
     report, outcome = go(agent, scene.request(session_id=ident))
     assert outcome.exit_code != 0

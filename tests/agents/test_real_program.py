@@ -10,10 +10,10 @@ import sys
 import time
 
 import pytest
-from agent_runs import claude_config, codex_config, lines_of
 
 import codex_self_iter
-from model_server import ModelServer, answer, fault, shell, write
+from tests.support.agent_runs import claude_config, codex_config, lines_of
+from tests.support.model_server import ModelServer, answer, fault, shell, write
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
 
@@ -106,7 +106,9 @@ def test_a_plan_is_worked_off_to_proven_completion(scene, program):
         write(str(scene.workspace / "b.txt"), "b"),
         block("Made b.", completed=True),
     )
-    code = loop.run("--max-iterations", "5", config='[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n')
+    code = loop.run(
+        "--max-iterations", "5", config='[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n'
+    )
     assert code == 0, (scene.base / "program.log").read_text()[-4000:]
     assert loop.status()["state"] == "completed"
     records = loop.journal()
@@ -157,7 +159,11 @@ def test_a_limit_is_waited_for(scene, real_codex):
 
     def script(_ask):
         seen.append(time.time())
-        return fault("usage_limit", resets_at=int(ends)) if time.time() < int(ends) else block(completed=True)
+        return (
+            fault("usage_limit", resets_at=int(ends))
+            if time.time() < int(ends)
+            else block(completed=True)
+        )
 
     loop.server.script = script
     process = loop.start("--max-iterations", "3")

@@ -7,13 +7,13 @@ import pathlib
 import shutil
 
 import pytest
-from agent_runs import DONE
 
 from codex_self_iter.agents import registry
 from codex_self_iter.agents.base import AgentConfig, Request
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.agents.stream import EventKind
 from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome, Usage
+from tests.support.agent_runs import DONE
 
 RECORDED = pathlib.Path(__file__).parent / "recorded"
 NOW = 1_795_352_400.0  # soon after the recordings
@@ -21,7 +21,9 @@ NOW = 1_795_352_400.0  # soon after the recordings
 
 def recordings(name: str = "*") -> list[tuple[str, str]]:
     """(CLI, recording) of everything there is."""
-    return sorted((path.parent.name, path.name.split(".")[0]) for path in RECORDED.glob(f"{name}/*.jsonl"))
+    return sorted(
+        (path.parent.name, path.name.split(".")[0]) for path in RECORDED.glob(f"{name}/*.jsonl")
+    )
 
 
 def lines_of(cli: str, what: str) -> list[str]:
@@ -54,7 +56,13 @@ def read(tmp_path):
             shutil.copy(rollout, day / f"rollout-2026-11-22T12-00-00-{thread}.jsonl")
         environment = {"HOME": str(tmp_path / "home"), "PATH": "/nowhere"}
         request = Request(
-            "", "", str(tmp_path), "", str(directory), session_id=session_id, environment=environment
+            "",
+            "",
+            str(tmp_path),
+            "",
+            str(directory),
+            session_id=session_id,
+            environment=environment,
         )
         agent = registry.get(cli, AgentConfig(cli, **config))
         run = outcome(*ended, cause=cause)
@@ -70,7 +78,11 @@ def test_a_good_run_is_read_whole(read, cli):
     assert json.loads(report.answer) == DONE
     assert report.structured
     assert report.usage is not None
-    assert (report.usage.input_tokens, report.usage.cached_input_tokens, report.usage.output_tokens) == (
+    assert (
+        report.usage.input_tokens,
+        report.usage.cached_input_tokens,
+        report.usage.output_tokens,
+    ) == (
         300,
         120,
         60,
@@ -186,7 +198,11 @@ BROKEN = "bwrap: No permissions to create new namespace"
             "codex",
             {
                 "type": "item.completed",
-                "item": {"type": "command_execution", "status": "failed", "aggregated_output": BROKEN},
+                "item": {
+                    "type": "command_execution",
+                    "status": "failed",
+                    "aggregated_output": BROKEN,
+                },
             },
             {"type": "turn.completed", "usage": {}},
         ),
@@ -194,7 +210,9 @@ BROKEN = "bwrap: No permissions to create new namespace"
             "claude",
             {
                 "type": "user",
-                "message": {"content": [{"type": "tool_result", "is_error": True, "content": BROKEN}]},
+                "message": {
+                    "content": [{"type": "tool_result", "is_error": True, "content": BROKEN}]
+                },
             },
             {"type": "result", "subtype": "success", "is_error": False, "result": "I could not."},
         ),
@@ -211,6 +229,9 @@ def test_a_sandbox_that_cannot_be_set_up_is_a_failure(tmp_path, cli, tool, end):
     assert failure.kind is FailureClass.SANDBOX
     assert BROKEN in failure.message
     fine = json.loads(
-        json.dumps(tool).replace("failed", "completed").replace("true", "false").replace("bwrap", "x")
+        json.dumps(tool)
+        .replace("failed", "completed")
+        .replace("true", "false")
+        .replace("bwrap", "x")
     )
     assert report(tool, fine, end).failure is None  # some commands did run

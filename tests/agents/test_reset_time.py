@@ -74,7 +74,9 @@ def test_what_is_said_is_understood(text, expected):
 
 
 def test_the_zone_of_a_plain_clock_time_is_the_given_one():
-    assert parse_reset("try again at 12:18 PM", NOW, BERLIN) == at(2026, 11, 22, 12, 18, zone=BERLIN)
+    assert parse_reset("try again at 12:18 PM", NOW, BERLIN) == at(
+        2026, 11, 22, 12, 18, zone=BERLIN
+    )
     # Without one, the machine's: the same as if it had been named.
     local = parse_reset("try again at 12:18 PM", NOW)
     assert local is not None
@@ -124,8 +126,12 @@ def test_a_written_date_comes_back(now, ahead, zone):
     moment = datetime.datetime.fromtimestamp(now + ahead, zone).replace(second=0, microsecond=0)
     assume(moment.astimezone(UTC).astimezone(zone) == moment and moment.fold == 0)
     expected = max(moment.timestamp(), now)
-    suffix = {1: "st", 2: "nd", 3: "rd"}.get(moment.day % 10 if moment.day not in (11, 12, 13) else 0, "th")
-    text = f"{moment:%b} {moment.day}{suffix}, {moment.year} {moment.hour % 12 or 12}:{moment:%M %p}"
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(
+        moment.day % 10 if moment.day not in (11, 12, 13) else 0, "th"
+    )
+    text = (
+        f"{moment:%b} {moment.day}{suffix}, {moment.year} {moment.hour % 12 or 12}:{moment:%M %p}"
+    )
     assert parse_reset(f"or try again at {text}.", now, zone) == expected
     assert parse_reset(f"resets at {moment.isoformat()}", now, UTC) == expected
     assert parse_reset(f"limit reached|{int(moment.timestamp())}", now, zone) == expected
@@ -141,7 +147,8 @@ def test_a_duration_adds_up(now, days, hours, minutes, seconds):
 
 
 @given(
-    st.text(max_size=300) | st.from_regex(r"(try again|resets?|retry after)[ a-zA-Z0-9:,./|()+-]{0,80}"),
+    st.text(max_size=300)
+    | st.from_regex(r"(try again|resets?|retry after)[ a-zA-Z0-9:,./|()+-]{0,80}"),
     moments,
 )
 @settings(max_examples=500)

@@ -45,7 +45,8 @@ def test_a_tail_begins_with_a_whole_character(files):
 def test_head_and_tail_say_what_is_left_out(files):
     write(files, b"A" * 100 + b"B" * 100 + b"C" * 100)
     assert (
-        files.read_head_tail("stdout.log", 100, 100) == f"{'A' * 100}\n[… 100 bytes left out …]\n{'C' * 100}"
+        files.read_head_tail("stdout.log", 100, 100)
+        == f"{'A' * 100}\n[… 100 bytes left out …]\n{'C' * 100}"
     )
     assert files.read_head_tail("stdout.log", 150, 150) == "A" * 100 + "B" * 100 + "C" * 100
 

@@ -7,28 +7,34 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recorded import lines_of, outcome, recordings
 
 from codex_self_iter.agents import registry
 from codex_self_iter.agents.classify import classify
 from codex_self_iter.agents.rollout import parse_rollout
 from codex_self_iter.agents.stream import EventKind, Parsed
 from codex_self_iter.core.model import EndCause, Failure
+from tests.agents.test_recorded import lines_of, outcome, recordings
 
 CLIS = {name: registry.get(name) for name in registry.DETECTED}
-LINES = {name: [line for cli, what in recordings(name) for line in lines_of(cli, what)] for name in CLIS}
+LINES = {
+    name: [line for cli, what in recordings(name) for line in lines_of(cli, what)] for name in CLIS
+}
 ALL_LINES = [line for lines in LINES.values() for line in lines]
 SPEAKS = (EventKind.MESSAGE, EventKind.DELTA, EventKind.ANSWER)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
 def texts(cli: str, lines: list[str]) -> list[str]:
     """Every text that the lines themselves give as one."""
-    return [event.text for line in lines for event in CLIS[cli].parse_line(line) if event.kind in SPEAKS]
+    return [
+        event.text for line in lines for event in CLIS[cli].parse_line(line) if event.kind in SPEAKS
+    ]
 
 
 def said(parsed: Parsed) -> str:
@@ -70,7 +76,9 @@ def test_no_stream_raises_or_makes_up_an_answer(stream):
 def test_a_run_without_its_end_has_failed(stream, code, cause):
     cli, lines = stream
     parsed = CLIS[cli].parse_events(lines)
-    failure = classify(parsed, outcome(code, cause=cause), "", 1.8e9, codes=CLIS[cli].codes, final_event=True)
+    failure = classify(
+        parsed, outcome(code, cause=cause), "", 1.8e9, codes=CLIS[cli].codes, final_event=True
+    )
     assert isinstance(failure, Failure) or (
         parsed.ended and parsed.ok and code == 0 and cause is EndCause.EXIT
     )
@@ -98,7 +106,10 @@ def test_values_of_any_shape_are_taken(cli, data):
     parse_rollout([json.dumps(value)])
 
 
-@given(st.sampled_from(sorted(CLIS)), st.lists(st.text(max_size=200) | JSON.map(json.dumps), max_size=20))
+@given(
+    st.sampled_from(sorted(CLIS)),
+    st.lists(st.text(max_size=200) | JSON.map(json.dumps), max_size=20),
+)
 @settings(max_examples=100, deadline=None)
 def test_a_foreign_stream_says_nothing(cli, lines):
     parsed = CLIS[cli].parse_events(lines)

@@ -19,7 +19,9 @@ Call = Callable[..., str]
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
     """Run the command in `tmp_path`; what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -49,9 +51,9 @@ def test_show_prints_every_key_with_its_source(
 
 def test_show_changed_prints_only_what_was_set(call: Call, tmp_path: Path) -> None:
     (tmp_path / CONFIG_NAME).write_text('[verify]\ncommands = ["a"]')
-    assert [line.split("  #")[0].strip() for line in call("show", "--changed").splitlines()[1:]] == [
-        'verify.commands = ["a"]'
-    ]
+    assert [
+        line.split("  #")[0].strip() for line in call("show", "--changed").splitlines()[1:]
+    ] == ['verify.commands = ["a"]']
 
 
 def test_show_json_is_the_same_for_programs(call: Call, tmp_path: Path) -> None:
@@ -98,6 +100,9 @@ def test_the_command_itself_exits_with_2_and_the_whole_report(command: Any) -> N
     result = command("config", "check", CODEX_SELF_ITER_MODE="x")
     assert (result.returncode, result.stdout) == (2, "")
     assert "3 errors in the configuration:" in result.stderr
-    assert f"{CONFIG_NAME}:1: max_iteration: unknown key; did you mean max_iterations?" in result.stderr
+    assert (
+        f"{CONFIG_NAME}:1: max_iteration: unknown key; did you mean max_iterations?"
+        in result.stderr
+    )
     assert "Traceback" not in result.stderr
     assert command("config", "show", "--example").stdout == example_toml()

@@ -1,4 +1,6 @@
-"""stop, pause, resume, steer, goal: the files they leave and what they say, with and without a supervisor."""
+"""stop, pause, resume, steer, goal: the files they leave and what they say, with and without a
+supervisor.
+"""
 
 import stat
 import subprocess
@@ -12,7 +14,9 @@ def only_message(state_dir: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("words", "content"), [((), "now"), (("--after-iteration",), "after-iteration")])
+@pytest.mark.parametrize(
+    ("words", "content"), [((), "now"), (("--after-iteration",), "after-iteration")]
+)
 def test_stop_leaves_the_sentinel(command, words: tuple[str, ...], content: str) -> None:
     command.write_status()
     done = command("stop", *words)
@@ -78,7 +82,9 @@ def test_stop_waits_until_the_supervisor_is_gone(command) -> None:
         assert waiting.stdout is not None
         assert "Wrote" in waiting.stdout.readline()
         assert waiting.poll() is None
-        command.write_status(exit={"code": 0, "state": "stopped", "reason": "STOP file", "at": command.iso()})
+        command.write_status(
+            exit={"code": 0, "state": "stopped", "reason": "STOP file", "at": command.iso()}
+        )
         command.release()
         assert waiting.wait(timeout=10) == 0
         assert "STOP file" in waiting.stdout.read()

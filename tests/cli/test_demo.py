@@ -1,4 +1,6 @@
-"""The demo: a real workspace with a failing test, mended by the loop through the ordinary command line."""
+"""The demo: a real workspace with a failing test, mended by the loop through the ordinary command
+line.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ from codex_self_iter.errors import UsageError
 
 def mended(workspace: Path) -> bool:
     argv = ["python3", "-m", "unittest", "-q"]
-    return subprocess.run(argv, cwd=workspace, capture_output=True, check=False, timeout=60).returncode == 0
+    return (
+        subprocess.run(argv, cwd=workspace, capture_output=True, check=False, timeout=60).returncode
+        == 0
+    )
 
 
 def step(workspace: Path) -> int:
@@ -88,7 +93,9 @@ def test_what_is_no_demo_is_left_alone(tmp_path: Path, kind: str) -> None:
     assert (target if kind == "file" else target / "precious").read_text() == "precious"
 
 
-def test_the_persons_git_settings_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_persons_git_settings_do_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "home"
     (home / "hooks").mkdir(parents=True)
     hook = home / "hooks" / "pre-commit"
@@ -137,7 +144,9 @@ def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     status = json.loads((workspace / ".codex-self-iter" / "status.json").read_bytes())
     assert status["state"] == "completed"
-    journal = (workspace / ".codex-self-iter" / "logs" / "iterations.jsonl").read_text().splitlines()
+    journal = (
+        (workspace / ".codex-self-iter" / "logs" / "iterations.jsonl").read_text().splitlines()
+    )
     records = [json.loads(line) for line in journal]
     assert len(records) == 5
     assert [gate["exit_code"] for gate in records[-1]["gates"]] == [0]
@@ -146,4 +155,6 @@ def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     hints = re.findall(r"^  (.+)$", done.stdout.partition("\nWhere to look\n")[2], re.MULTILINE)
     assert len(hints) == 4
     for hint in hints:
-        subprocess.run(["/bin/sh", "-c", hint], env=env, capture_output=True, check=True, timeout=60)
+        subprocess.run(
+            ["/bin/sh", "-c", hint], env=env, capture_output=True, check=True, timeout=60
+        )

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from checkpoint_commands import Workspace
+
+from tests.support.checkpoint_commands import Workspace
 
 
 @pytest.fixture
@@ -48,7 +49,11 @@ def test_a_reader_that_stops_early_is_no_error(work: Workspace) -> None:
     work.checkpoint(1, "x" * 10)
     work.checkpoint(2, "line\n" * 200_000)
     process = subprocess.Popen(
-        work.argv("diff", "2"), cwd=work.path, env=work.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        work.argv("diff", "2"),
+        cwd=work.path,
+        env=work.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stderr is not None

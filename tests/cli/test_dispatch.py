@@ -35,7 +35,9 @@ HEAVY = {
         (["--workspace", "status"], ("run", ["--workspace", "status"])),
     ],
 )
-def test_the_command_is_found_wherever_common_options_stand(argv: list[str], expected: object) -> None:
+def test_the_command_is_found_wherever_common_options_stand(
+    argv: list[str], expected: object
+) -> None:
     assert split_command(argv) == expected
 
 
@@ -128,7 +130,12 @@ def test_several_workspaces(tmp_path) -> None:
     (tmp_path / "a").mkdir()
     chosen, _ = parse("--workspace", str(tmp_path), "--workspace", str(tmp_path / "a"), "--debug")
     assert chosen.workspaces == (str(tmp_path), str(tmp_path / "a"))
-    assert (chosen.config, chosen.config_dir, chosen.clear_stop, chosen.debug) == ("", "", False, True)
+    assert (chosen.config, chosen.config_dir, chosen.clear_stop, chosen.debug) == (
+        "",
+        "",
+        False,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +167,9 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
     )
     (command.state_dir / "logs" / "runs" / "000001-executor").mkdir(parents=True)
-    (command.state_dir / "logs" / "iterations.jsonl").write_text('{"iteration": 1}\n', encoding="utf-8")
+    (command.state_dir / "logs" / "iterations.jsonl").write_text(
+        '{"iteration": 1}\n', encoding="utf-8"
+    )
     reading = (
         ["status"],
         ["status", "--json"],
@@ -209,7 +218,9 @@ def test_status_imports_next_to_nothing(command) -> None:
     assert code == 0
     assert dear.isdisjoint(modules)
     ours = {name for name in modules if name.startswith("codex_self_iter.cli.")}
-    assert ours == {f"codex_self_iter.cli.{name}" for name in ("common", "status", "status_view", "terminal")}
+    assert ours == {
+        f"codex_self_iter.cli.{name}" for name in ("common", "status", "status_view", "terminal")
+    }
 
 
 def test_the_import_budget_would_notice(command) -> None:
@@ -223,7 +234,9 @@ def test_the_import_budget_would_notice(command) -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error(command) -> None:
     command.write_status(warnings=["x" * 5000] * 60)
-    shell = f"{' '.join(map(repr, command.argv('status', '--json')))} | true; exit ${{PIPESTATUS[0]}}"
+    shell = (
+        f"{' '.join(map(repr, command.argv('status', '--json')))} | true; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(
         ["bash", "-c", shell],
         cwd=command.workspace,
@@ -295,5 +308,7 @@ def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
 
     own_options = {"workspace", "workspaces"}
     by_set = {"prices", "pool.per_agent"}
-    keys = {key for key in leaves(Settings) if not (key.startswith("agents.") and key.count(".") == 2)}
+    keys = {
+        key for key in leaves(Settings) if not (key.startswith("agents.") and key.count(".") == 2)
+    }
     assert {flag.key for flag in FLAGS} == keys - own_options - by_set

@@ -21,9 +21,7 @@ from codex_self_iter.settings import CONFIG_NAME, Settings
 Findings = dict[str, dict[str, Any]]
 Call = Callable[..., tuple[int, Findings]]
 
-CONFIG = (
-    'agent = "command"\nagent_command_template = "sh -c true {prompt_file}"\n[verify]\ncommands = ["true"]\n'
-)
+CONFIG = 'agent = "command"\nagent_command_template = "sh -c true {prompt_file}"\n[verify]\ncommands = ["true"]\n'
 
 
 @pytest.fixture
@@ -80,10 +78,23 @@ def test_a_good_workspace_has_no_failure_and_is_left_as_it_was(call: Call, works
     code, findings = call()
     assert (code, failed(findings)) == (0, set())
     assert sorted(path.name for path in workspace.iterdir()) == before
-    expected = {"config", "python", "time.clock", "workspace", "state", "disk", "sentinel", "agent.command"}
-    assert expected | {"gate.1", "git.program", "git.repository", "git.identity", "git.index_lock"} <= set(
-        findings
-    )
+    expected = {
+        "config",
+        "python",
+        "time.clock",
+        "workspace",
+        "state",
+        "disk",
+        "sentinel",
+        "agent.command",
+    }
+    assert expected | {
+        "gate.1",
+        "git.program",
+        "git.repository",
+        "git.identity",
+        "git.index_lock",
+    } <= set(findings)
 
 
 def spoil_plan(path: Path) -> None:
@@ -265,7 +276,10 @@ def test_each_loop_of_a_configuration_is_examined(call: Call, workspace: Path) -
     )
     args = arguments("--config", str(workspace / CONFIG_NAME), "--json")
     found = [finding for finding in doctor.examine(args) if finding.id == "workspace"]
-    assert [(finding.loop, finding.status) for finding in found] == [("a b", "ok"), ("gone", "fail")]
+    assert [(finding.loop, finding.status) for finding in found] == [
+        ("a b", "ok"),
+        ("gone", "fail"),
+    ]
 
 
 def test_a_check_that_raises_is_a_finding_and_hides_nothing() -> None:
@@ -303,7 +317,9 @@ def test_people_read_a_summary_and_how_to_mend(
 
 def test_a_program_that_does_not_answer_is_given_up_and_leaves_nothing(tmp_path: Path) -> None:
     context = Context(Settings(workspace=tmp_path), os.environ, time.time())
-    answer = ask(["/bin/sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; wait"], context, timeout_sec=0.5)
+    answer = ask(
+        ["/bin/sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; wait"], context, timeout_sec=0.5
+    )
     assert (answer.code, answer.text) == (None, "no answer within 0.5 s")
     child = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 10

@@ -11,7 +11,9 @@ import pytest
 
 
 def record(iteration: int, **changes: Any) -> dict[str, Any]:
-    moment = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC) + datetime.timedelta(hours=iteration)
+    moment = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC) + datetime.timedelta(
+        hours=iteration
+    )
     return {
         "ts": moment.isoformat(), "iteration": iteration, "phase": "executor", "state": "running",
         "goal_in": f"goal {iteration}", "summary": f"did {iteration}", "reason": "",
@@ -55,10 +57,14 @@ def test_the_newest_are_shown_and_the_limit_holds(command) -> None:
 
 def test_filters(command) -> None:
     records = [
-        record(number, verdict="error" if number % 10 == 0 else "continue") for number in range(1, 1201)
+        record(number, verdict="error" if number % 10 == 0 else "continue")
+        for number in range(1, 1201)
     ]
     write(command, *records)
-    assert numbers(command("history", "--json", "--verdict", "error", "--limit", "2")) == [1190, 1200]
+    assert numbers(command("history", "--json", "--verdict", "error", "--limit", "2")) == [
+        1190,
+        1200,
+    ]
     assert len(numbers(command("history", "--json", "--verdict", "error", "--limit", "500"))) == 120
     assert numbers(command("history", "--json", "--since", "1199")) == [1199, 1200]
     since = command("history", "--json", "--since", "2026-03-01T05:00:00+00:00", "--limit", "9999")
@@ -112,7 +118,9 @@ def test_show_tells_everything(command) -> None:
         "codex, exit code 0", "1.2k, $0.25", "pytest -q: exit 1", "    1 failed", "a.py", "    the answer",
     ):  # fmt: skip
         assert expected in done.stdout, expected
-    at = [done.stdout.index(f"prompt of the {role}") for role in ("planner", "executor", "reviewer")]
+    at = [
+        done.stdout.index(f"prompt of the {role}") for role in ("planner", "executor", "reviewer")
+    ]
     assert at == sorted(at)
     assert "\x1b" not in done.stdout
     assert command("show").stdout == done.stdout
@@ -123,7 +131,9 @@ def test_show_tells_everything(command) -> None:
 def test_long_texts_are_bounded(command) -> None:
     write(command, record(1))
     (command.state_dir / "prompts").mkdir()
-    (command.state_dir / "prompts" / "000001-executor.md").write_text("word\n" * 100_000, encoding="utf-8")
+    (command.state_dir / "prompts" / "000001-executor.md").write_text(
+        "word\n" * 100_000, encoding="utf-8"
+    )
     assert len(command("show", "1").stdout) < 20_000
     assert "--full" in command("show", "1").stdout
     assert len(command("show", "1", "--full").stdout) > 500_000
@@ -170,7 +180,11 @@ def test_completion_of_commands_options_and_names(command) -> None:
     assert "--max-iterations" in command("complete", "--", "--max").stdout.split()
     directory = Path(command.env["HOME"], ".local/state/codex-self-iter/loops")
     directory.mkdir(parents=True)
-    entry = {"name": "webshop", "workspace": str(command.workspace), "state_dir": str(command.workspace)}
+    entry = {
+        "name": "webshop",
+        "workspace": str(command.workspace),
+        "state_dir": str(command.workspace),
+    }
     (directory / "x.json").write_text(
         json.dumps(entry | {"pid": 1, "boot_id": registry.boot_id()}), encoding="utf-8"
     )
@@ -185,6 +199,11 @@ def test_the_bash_script_completes(command) -> None:
 {script}
 COMP_WORDS=(codex-self-iter stat); COMP_CWORD=1; _codex_self_iter; echo "${{COMPREPLY[@]}}" """
     done = subprocess.run(
-        ["bash", "-c", shell], env=command.env, capture_output=True, text=True, timeout=30, check=True
+        ["bash", "-c", shell],
+        env=command.env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
     assert done.stdout.strip() == "status"

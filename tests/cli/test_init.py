@@ -21,7 +21,9 @@ NAMES = ("TASK.md", "plan.md", CONFIG_NAME)
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
     """Run the command on `tmp_path/ws`, with nothing installed; what it printed."""
     (tmp_path / "ws").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -113,7 +115,12 @@ def test_the_newest_of_several_node_versions_is_taken(tmp_path: Path) -> None:
         ({"tests/test_a.py": ""}, ("python3 -m pytest -q",)),
         ({"setup.cfg": "[tool:pytest]\n"}, ("python3 -m pytest -q",)),
         ({"package.json": '{"scripts": {"test": "jest"}}'}, ("npm test",)),
-        ({"package.json": '{"scripts": {"test": "echo \\"Error: no test specified\\" && exit 1"}}'}, ()),
+        (
+            {
+                "package.json": '{"scripts": {"test": "echo \\"Error: no test specified\\" && exit 1"}}'
+            },
+            (),
+        ),
         ({"package.json": "[1"}, ()),
         ({"package.json": '["scripts"]'}, ()),
         ({"Cargo.toml": ""}, ("cargo test",)),
@@ -121,7 +128,10 @@ def test_the_newest_of_several_node_versions_is_taken(tmp_path: Path) -> None:
         ({"Makefile": "all:\n\ntest: all\n\tx\n"}, ("make test",)),
         ({"Makefile": "test := 3\ntests:\n"}, ()),
         ({"Makefile": "test:\n", "go.mod": ""}, ("go test ./...",)),
-        ({"package.json": '{"scripts": {"test": "x"}}', "Cargo.toml": ""}, ("npm test", "cargo test")),
+        (
+            {"package.json": '{"scripts": {"test": "x"}}', "Cargo.toml": ""},
+            ("npm test", "cargo test"),
+        ),
     ],
 )
 def test_the_test_command_is_recognised_by_files(

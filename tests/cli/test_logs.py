@@ -12,7 +12,10 @@ import pytest
 
 CODEX = [
     {"type": "thread.started", "thread_id": "t-1"},
-    {"type": "item.started", "item": {"type": "command_execution", "command": "/bin/bash -lc 'pytest -q'"}},
+    {
+        "type": "item.started",
+        "item": {"type": "command_execution", "command": "/bin/bash -lc 'pytest -q'"},
+    },
     {
         "type": "item.completed",
         "item": {
@@ -26,7 +29,9 @@ CODEX = [
 ]
 
 
-def run_directory(command, name: str, stdout: bytes | list[object] = b"", stderr: bytes = b"") -> Path:
+def run_directory(
+    command, name: str, stdout: bytes | list[object] = b"", stderr: bytes = b""
+) -> Path:
     directory = command.state_dir / "logs" / "runs" / name
     directory.mkdir(parents=True)
     if isinstance(stdout, list):
@@ -61,7 +66,9 @@ def test_runs_are_in_the_order_in_which_they_ran(command) -> None:
         directory = run_directory(command, name, name.encode() + b" speaks\n")
         os.utime(directory, (1_000_000 + second, 1_000_000 + second))
     (command.state_dir / "logs" / "runs" / "foreign").mkdir()
-    spoken = [line.split()[0] for line in command("logs", "--all").stdout.splitlines() if "speaks" in line]
+    spoken = [
+        line.split()[0] for line in command("logs", "--all").stdout.splitlines() if "speaks" in line
+    ]
     assert spoken == names
     assert "000009" not in command("logs").stdout
     assert "000009" in command("logs", "--last", "2").stdout

@@ -32,7 +32,13 @@ def test_what_was_registered_is_listed_once_and_private(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     (entry,) = registry.entries()
-    assert entry == ("renamed", str(tmp_path / "repo"), str(state_dir), os.getpid(), registry.boot_id())
+    assert entry == (
+        "renamed",
+        str(tmp_path / "repo"),
+        str(state_dir),
+        os.getpid(),
+        registry.boot_id(),
+    )
     (file,) = Path(registry.directory()).iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -98,7 +104,9 @@ def test_the_table_of_all_loops(make_command, tmp_path: Path) -> None:
     assert [value["alive"] for value in values] == [True, True]
 
 
-def test_a_name_leads_to_its_loop_and_an_ambiguous_one_is_explained(make_command, tmp_path: Path) -> None:
+def test_a_name_leads_to_its_loop_and_an_ambiguous_one_is_explained(
+    make_command, tmp_path: Path
+) -> None:
     one, two = make_command("a/app"), make_command("b/app")
     for command, iteration in ((one, 1), (two, 2)):
         command.write_status(iteration=iteration)
@@ -111,7 +119,10 @@ def test_a_name_leads_to_its_loop_and_an_ambiguous_one_is_explained(make_command
     unknown = one("status", "a/ap", cwd=tmp_path)
     assert unknown.returncode == 2
     assert "did you mean 'a/app'" in unknown.stderr
-    assert json.loads(one("status", str(two.workspace), "--json", cwd=tmp_path).stdout)["iteration"] == 2
+    assert (
+        json.loads(one("status", str(two.workspace), "--json", cwd=tmp_path).stdout)["iteration"]
+        == 2
+    )
 
 
 def test_a_state_directory_given_by_flag_is_remembered(make_command, tmp_path: Path) -> None:

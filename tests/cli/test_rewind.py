@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from checkpoint_commands import Workspace
+
+from tests.support.checkpoint_commands import Workspace
 
 
 @pytest.fixture
@@ -60,7 +61,12 @@ def test_in_a_terminal_it_asks(work: Workspace, answer: bytes, result: str) -> N
     try:
         os.write(ours, answer)
         done = subprocess.run(
-            work.argv("rewind", "1"), env=work.env, stdin=theirs, capture_output=True, check=False, timeout=60
+            work.argv("rewind", "1"),
+            env=work.env,
+            stdin=theirs,
+            capture_output=True,
+            check=False,
+            timeout=60,
         )
     finally:
         os.close(ours)
@@ -88,7 +94,8 @@ def test_it_refuses_while_a_supervisor_or_an_agent_is_at_work(work: Workspace, w
         assert work.call("rewind", "1", "--dry-run").returncode == 0
     finally:
         os.close(fd)
-    assert work.call("rewind", "1", "--yes").returncode == 0  # the negative control: a stale file is no lock
+    # the negative control: a stale file is no lock
+    assert work.call("rewind", "1", "--yes").returncode == 0
     assert text(work) == "one\n"
 
 

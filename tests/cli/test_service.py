@@ -1,4 +1,6 @@
-"""service install, show, uninstall: the files, what they refuse, what to do next. Nothing is started."""
+"""service install, show, uninstall: the files, what they refuse, what to do next. Nothing is
+started.
+"""
 
 import os
 import plistlib
@@ -46,7 +48,9 @@ def test_install_again_keeps_the_environment_file(command) -> None:
 
 
 def test_the_configuration_decides_how_long_stop_may_take(command) -> None:
-    (command.workspace / "codex-self-iter.toml").write_text("kill_grace_sec = 100\n", encoding="utf-8")
+    (command.workspace / "codex-self-iter.toml").write_text(
+        "kill_grace_sec = 100\n", encoding="utf-8"
+    )
     install(command)
     assert "TimeoutStopSec=135\n" in unit_of(command).read_text(encoding="utf-8")
 

@@ -44,7 +44,12 @@ def test_a_wait_says_for_what_and_until_when(command) -> None:
         run=None,
         until=until,
         reason="usage limit of codex",
-        wait={"kind": "limited", "until": until, "length_sec": 3600, "reason": "codex: usage limit"},
+        wait={
+            "kind": "limited",
+            "until": until,
+            "length_sec": 3600,
+            "reason": "codex: usage limit",
+        },
     )
     text = command("status").stdout
     assert "limited until" in text
@@ -91,7 +96,12 @@ def test_an_ended_loop_says_how(command) -> None:
         state="stagnated",
         run=None,
         pid=1 << 22,
-        exit={"code": 3, "state": "stagnated", "reason": "the same goal 6 times", "at": command.iso(-60)},
+        exit={
+            "code": 3,
+            "state": "stagnated",
+            "reason": "the same goal 6 times",
+            "at": command.iso(-60),
+        },
     )
     text = command("status").stdout
     assert "exit 3, the same goal 6 times" in text
@@ -111,7 +121,10 @@ def test_signs_of_trouble_are_collected(command) -> None:
     run = status["run"] | {"idle_sec": 840.0}
     command.write_status(run=run, counters={"consecutive_errors": 3, "same_goal": 4})
     line = next(line for line in command("status").stdout.splitlines() if "stuck?" in line)
-    assert "3 errors in a row, 4 times the same goal, no sign of life from the agent for 14 m 00 s" in line
+    assert (
+        "3 errors in a row, 4 times the same goal, no sign of life from the agent for 14 m 00 s"
+        in line
+    )
 
 
 def test_agent_text_cannot_drive_the_terminal(command) -> None:
@@ -133,7 +146,8 @@ def test_a_workspace_without_a_loop(command) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"\x00" * 50, b'{"state": 5, "run": [], "recent": {}, "plan": 1}']
+    "content",
+    [b"", b"{", b"[1]", b"\x00" * 50, b'{"state": 5, "run": [], "recent": {}, "plan": 1}'],
 )
 def test_a_broken_status_file_is_no_traceback(command, content: bytes) -> None:
     command.state_dir.mkdir()
@@ -149,11 +163,16 @@ def test_a_workspace_that_is_not_there(command) -> None:
 
 
 def test_the_configured_state_directory_is_found(command) -> None:
-    (command.workspace / "codex-self-iter.toml").write_text('state_dir = "elsewhere"\n', encoding="utf-8")
+    (command.workspace / "codex-self-iter.toml").write_text(
+        'state_dir = "elsewhere"\n', encoding="utf-8"
+    )
     status = command.write_status()
     command.state_dir.rename(command.workspace / "elsewhere")
     assert json.loads(command("status", "--json").stdout)["iteration"] == status["iteration"]
-    assert json.loads(command("status", "--json", "--state-dir", "elsewhere").stdout)["iteration"] == 12
+    assert (
+        json.loads(command("status", "--json", "--state-dir", "elsewhere").stdout)["iteration"]
+        == 12
+    )
 
 
 def test_watch_prints_a_block_when_something_changed(command) -> None:
@@ -226,7 +245,9 @@ def test_a_terminal_without_unicode(command) -> None:
 
 
 def test_start_is_quick(command) -> None:
-    """The budget is 100 ms; asserted generously, because the machine that runs the tests may be busy."""
+    """The budget is 100 ms; asserted generously, because the machine that runs the tests may be
+    busy.
+    """
     command.write_status()
     times = []
     for _ in range(5):
@@ -250,6 +271,8 @@ def test_a_current_directory_that_is_gone(command, tmp_path) -> None:
     gone.mkdir()
     shell = f'cd {gone} && rmdir {gone} && exec "$@"'
     argv = ["sh", "-c", shell, "sh", *command.argv("stop")]
-    done = subprocess.run(argv, env=command.env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        argv, env=command.env, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 2
     assert "no longer exists" in done.stderr

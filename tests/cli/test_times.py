@@ -27,5 +27,8 @@ def test_what_is_no_time_is_none(text: str) -> None:
 
 def test_other_spellings_of_iso_8601_are_read_too() -> None:
     assert (
-        epoch("2026-01-01T02:00:00+02:00") == epoch("2026-01-01 00:00") == epoch("2026-01-01") == 1767225600.0
+        epoch("2026-01-01T02:00:00+02:00")
+        == epoch("2026-01-01 00:00")
+        == epoch("2026-01-01")
+        == 1767225600.0
     )

@@ -1,4 +1,6 @@
-"""The agent's answer is found, whatever stands around it, and nothing else is ever taken for one."""
+"""The agent's answer is found, whatever stands around it, and nothing else is ever taken for
+one.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def changed(**fields: Any) -> str:
     return json.dumps(GOOD | fields)
 
 
-# -- both formats ------------------------------------------------------------------------------------------------
+# -- both formats ----------------------------------------------------------------------------------
 
 SHAPES = {
     "compact": json.dumps(GOOD, separators=(",", ":")),
@@ -64,7 +66,9 @@ SHAPES = {
     ),
     "labels with CRLF": LABELS.replace("\n", "\r\n"),
     "labels on one line": LABELS.replace("\n", " "),
-    "bold labels": "\n".join(f"**{a}:** {b}" for a, b in (x.split(": ", 1) for x in LABELS.split("\n"))),
+    "bold labels": "\n".join(
+        f"**{a}:** {b}" for a, b in (x.split(": ", 1) for x in LABELS.split("\n"))
+    ),
     "bold labels, colon outside": "\n".join(
         f"- **{a}**: {b}" for a, b in (x.split(": ", 1) for x in LABELS.split("\n"))
     ),
@@ -91,7 +95,9 @@ def test_json_with_crlf_is_read() -> None:
 
 
 def test_label_values_may_have_several_lines() -> None:
-    block = parse("SUMMARY: one\ntwo\n\nthree\nEVIDENCE:\n- a\n* b\n• c\nNEXT_GOAL: go\non\nSTOP: no\n")
+    block = parse(
+        "SUMMARY: one\ntwo\n\nthree\nEVIDENCE:\n- a\n* b\n• c\nNEXT_GOAL: go\non\nSTOP: no\n"
+    )
     assert block.summary == "one\ntwo\n\nthree"
     assert block.evidence == ("a", "b", "c")
     assert block.next_goal == "go\non"
@@ -109,7 +115,9 @@ def test_a_colon_or_a_label_word_inside_a_value_changes_nothing() -> None:
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(["json", "labels"], repeat=2)))
 def test_the_last_of_two_blocks_wins(first: str, second: str) -> None:
     def shape(kind: str, goal: str) -> str:
-        return changed(next_goal=goal) if kind == "json" else LABELS.replace("test the parser", goal)
+        return (
+            changed(next_goal=goal) if kind == "json" else LABELS.replace("test the parser", goal)
+        )
 
     assert parse(f"{shape(first, 'old')}\nmore work\n{shape(second, 'new')}").next_goal == "new"
 
@@ -135,11 +143,13 @@ def test_the_whole_object_comes_before_an_object_inside_it() -> None:
 
 
 def test_an_inline_answer_after_a_block_on_lines_is_found() -> None:
-    text = LABELS.replace("test the parser", "old") + "\nfine\nNEXT_GOAL: new STOP: false SUMMARY: s"
+    text = (
+        LABELS.replace("test the parser", "old") + "\nfine\nNEXT_GOAL: new STOP: false SUMMARY: s"
+    )
     assert parse(text).next_goal == "new"
 
 
-# -- coercion ----------------------------------------------------------------------------------------------------
+# -- coercion --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,12 +231,14 @@ def test_long_values_are_bounded() -> None:
 
 
 def test_lone_surrogates_can_be_written_to_files_afterwards() -> None:
-    text = '{"summary": "\\ud800", "next_goal": "a\\udfffb", "stop": false, "evidence": ["\\udc00"]}'
+    text = (
+        '{"summary": "\\ud800", "next_goal": "a\\udfffb", "stop": false, "evidence": ["\\udc00"]}'
+    )
     block = parse(text)
     json.dumps(block.to_json(), ensure_ascii=False).encode("utf-8")
 
 
-# -- hostile text ------------------------------------------------------------------------------------------------
+# -- hostile text ----------------------------------------------------------------------------------
 
 SIZE = 256 * 1024
 FLOODS = {
@@ -273,7 +285,7 @@ def test_deep_nesting_is_no_way_to_crash(depth: int, kind: str) -> None:
         assert depth > 100
 
 
-# -- echoes ------------------------------------------------------------------------------------------------------
+# -- echoes ----------------------------------------------------------------------------------------
 
 EXAMPLE_JSON = changed(next_goal="as in the example")
 EXAMPLE_LABELS = LABELS.replace("test the parser", "as in the example")
@@ -284,7 +296,9 @@ EXAMPLES = {"json": EXAMPLE_JSON, "fence": f"```json\n{EXAMPLE_JSON}\n```", "lab
 def prompt_with(example: str) -> str:
     task = f"Build a parser. Answer in this form when you have finished, and in no other:\n\n{example}\n\nThank you."
     return prompts.build(
-        prompts.PromptInputs(Role.EXECUTOR, 3, plan="- [ ] all of it", task=task, promise="PLAN_COMPLETE")
+        prompts.PromptInputs(
+            Role.EXECUTOR, 3, plan="- [ ] all of it", task=task, promise="PLAN_COMPLETE"
+        )
     )
 
 
@@ -351,7 +365,7 @@ def test_our_own_prompt_can_never_be_read_as_an_answer(
         assert not promised(promise, text[start:], ControlBlock())
 
 
-# -- the promise word --------------------------------------------------------------------------------------------
+# -- the promise word ------------------------------------------------------------------------------
 
 WORD = "PLAN_COMPLETE"
 
@@ -400,7 +414,7 @@ def test_any_word_is_taken_literally(word: str) -> None:
     assert not promised(word, "abc\n5\n", ControlBlock())
 
 
-# -- properties --------------------------------------------------------------------------------------------------
+# -- properties ------------------------------------------------------------------------------------
 
 plain = st.text(st.characters(exclude_categories=("Cs",)))
 noise = st.text(
@@ -446,7 +460,9 @@ def test_nothing_but_a_parse_error_ever_comes_out(text: str, prompt: str) -> Non
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -470,7 +486,9 @@ def test_a_block_after_any_noise_is_found_exactly(
 
 
 @given(blocks, st.text(st.characters(exclude_characters="{:", exclude_categories=("Cs",))))
-def test_a_block_before_any_noise_without_blocks_is_found(fields: dict[str, Any], after: str) -> None:
+def test_a_block_before_any_noise_without_blocks_is_found(
+    fields: dict[str, Any], after: str
+) -> None:
     assert parse(json.dumps(fields) + "\n" + after) == expected(fields)
 
 
@@ -491,6 +509,17 @@ words = st.text(st.sampled_from("abc äöü.,;-()"), min_size=1).map(str.strip).
 def test_labelled_blocks_round_trip_in_any_order(
     goal: str, summary: str, reason: str, stop: bool, order: list[str], separator: str
 ) -> None:
-    values = {"NEXT_GOAL": goal, "SUMMARY": summary, "REASON": reason, "STOP": str(stop), "COMPLETED": "no"}
+    values = {
+        "NEXT_GOAL": goal,
+        "SUMMARY": summary,
+        "REASON": reason,
+        "STOP": str(stop),
+        "COMPLETED": "no",
+    }
     block = parse(separator.join(f"{label}: {values[label]}" for label in order))
-    assert (block.next_goal, block.summary, block.reason, block.stop) == (goal, summary, reason, stop)
+    assert (block.next_goal, block.summary, block.reason, block.stop) == (
+        goal,
+        summary,
+        reason,
+        stop,
+    )

@@ -1,8 +1,7 @@
 """Kill the supervisor before every command that it ever carries out, and let the next one go on.
 
-The agent, the disk and the story survive; everything else is lost. The end must be the one of the run that
-nobody killed.
-"""
+The agent, the disk and the story survive; everything else is lost. The end must be the one of the
+run that nobody killed."""
 
 from __future__ import annotations
 
@@ -11,7 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loop_world import (
+
+from codex_self_iter.core import commands as cmd
+from codex_self_iter.core import events as ev
+from codex_self_iter.core.model import FailureClass
+from codex_self_iter.core.policy import Policy
+from tests.support.loop_world import (
     Answer,
     CrashError,
     Script,
@@ -26,11 +30,6 @@ from loop_world import (
     review,
     work,
 )
-
-from codex_self_iter.core import commands as cmd
-from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import FailureClass
-from codex_self_iter.core.policy import Policy
 
 
 @dataclasses.dataclass
@@ -85,31 +84,48 @@ SCENARIOS = {
     ),
     "errors": Scenario(
         lambda: Script(
-            [Answer("no block"), fail(FailureClass.NETWORK), work("b"), Answer("", exit_code=3), claim()]
+            [
+                Answer("no block"),
+                fail(FailureClass.NETWORK),
+                work("b"),
+                Answer("", exit_code=3),
+                claim(),
+            ]
         ),
         policy(),
         ("completed", 0),
         {("backoff", 2): lambda world: world.say("m.md")},
     ),
     "too many errors": Scenario(
-        lambda: Script([work("b"), Answer("no block")]), policy(max_consecutive_errors=3), ("blocked", 4)
+        lambda: Script([work("b"), Answer("no block")]),
+        policy(max_consecutive_errors=3),
+        ("blocked", 4),
     ),
     "limit with a reset": Scenario(
         lambda: Script(
-            [work("b"), fail(FailureClass.LIMIT, "limit", reset_at=1_700_009_000.0), work("c"), claim()]
+            [
+                work("b"),
+                fail(FailureClass.LIMIT, "limit", reset_at=1_700_009_000.0),
+                work("c"),
+                claim(),
+            ]
         ),
         policy(),
         ("completed", 0),
         {("executor", 2): lambda world: world.say("limited.md")},
     ),
     "limit with another agent": Scenario(
-        lambda: Script([fail(FailureClass.LIMIT, "limit", 1_700_000_500.0), work("b"), work("c"), claim()]),
+        lambda: Script(
+            [fail(FailureClass.LIMIT, "limit", 1_700_000_500.0), work("b"), work("c"), claim()]
+        ),
         policy("one", "two"),
         ("completed", 0),
         {("executor", 1): lambda world: world.say("limited.md")},
     ),
     "nothing changes": Scenario(
-        lambda: Script([Answer(block("same"), changed=False)]), policy(max_stagnation=4), ("stagnated", 3)
+        lambda: Script([Answer(block("same"), changed=False)]),
+        policy(max_stagnation=4),
+        ("stagnated", 3),
     ),
     "steer --now": Scenario(
         lambda: Script([work("b"), work("c"), claim()]),
@@ -211,8 +227,13 @@ def compare(scenario: Scenario, world: World, whole: World, way: str) -> None:
         assert told == expected[: len(told)] or expected == told[: len(expected)]
     else:
         told = told[: len(expected)]
-        # A run that did not survive is done again; a goal that was set in it comes one iteration earlier.
-        assert told == expected if way == "adopted" else [t[0] for t in told] == [e[0] for e in expected]
+        # A run that did not survive is done again; a goal that was set in it comes one iteration
+        # earlier.
+        assert (
+            told == expected
+            if way == "adopted"
+            else [t[0] for t in told] == [e[0] for e in expected]
+        )
         assert {goal for _, goal, _ in expected if goal == MINE} <= {goal for _, goal, _ in told}
     for name, readers in world.agents.readers.items():
         assert len(readers) == len(whole.agents.readers.get(name, readers)), name
@@ -263,7 +284,7 @@ def test_many_points_were_tried(capsys: pytest.CaptureFixture[str]) -> None:
         assert sum(COUNTED.values()) > 3_000
 
 
-# -- negative controls -------------------------------------------------------------------------------------------
+# -- negative controls -----------------------------------------------------------------------------
 
 
 def persist_last(commands: tuple[cmd.Command, ...]) -> tuple[cmd.Command, ...]:
@@ -291,7 +312,9 @@ def take_first(commands: tuple[cmd.Command, ...]) -> tuple[cmd.Command, ...]:
 
 
 @pytest.mark.parametrize("fault", [persist_last, journal_last, take_first])
-def test_negative_control_another_order_is_caught(fault: Callable[..., tuple[cmd.Command, ...]]) -> None:
+def test_negative_control_another_order_is_caught(
+    fault: Callable[..., tuple[cmd.Command, ...]],
+) -> None:
     scenario = SCENARIOS["goal mode"]
     whole = play(scenario.world(), "adopted")
     caught = 0

@@ -7,7 +7,23 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from loop_world import (
+
+from codex_self_iter.core import commands as cmd
+from codex_self_iter.core import events as ev
+from codex_self_iter.core import waits
+from codex_self_iter.core.machine import HOLDS, decide
+from codex_self_iter.core.model import (
+    AgentReport,
+    EndCause,
+    FailureClass,
+    Role,
+    RunOutcome,
+    State,
+    Usage,
+)
+from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
+from codex_self_iter.core.state import Ending, LoopState, Message, Spent, Step
+from tests.support.loop_world import (
     GOAL,
     Answer,
     Script,
@@ -25,22 +41,6 @@ from loop_world import (
     round_trips,
     work,
 )
-
-from codex_self_iter.core import commands as cmd
-from codex_self_iter.core import events as ev
-from codex_self_iter.core import waits
-from codex_self_iter.core.machine import HOLDS, decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    FailureClass,
-    Role,
-    RunOutcome,
-    State,
-    Usage,
-)
-from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
-from codex_self_iter.core.state import Ending, LoopState, Message, Spent, Step
 
 AT = ev.Moment(1_700_000_000.0, 1_000.0, "boot-1", 0.0)
 
@@ -73,10 +73,12 @@ def ended(state: LoopState, answer: Answer) -> ev.RunEnded:
     run_id = state.open.run.run_id
     outcome = RunOutcome(run_id, answer.cause, answer.exit_code, None, AT.wall, answer.seconds)
     report = AgentReport(answer.text, True, usage=answer.usage, failure=answer.failure)
-    return ev.RunEnded(run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files)
+    return ev.RunEnded(
+        run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files
+    )
 
 
-# -- situations --------------------------------------------------------------------------------------------------
+# -- situations ------------------------------------------------------------------------------------
 
 GATED = policy(verify_commands=("true",), checkpoints=True)
 ROLES = policy(mode="roles", verify_commands=("true",))
@@ -96,7 +98,9 @@ def verifying() -> LoopState:
 
 
 def parked() -> LoopState:
-    return drive(verifying(), ev.Pause("p", now=True), ev.GatesEnded((), aborted=True), rules=GATED)[0]
+    return drive(
+        verifying(), ev.Pause("p", now=True), ev.GatesEnded((), aborted=True), rules=GATED
+    )[0]
 
 
 def keeping() -> LoopState:
@@ -248,7 +252,9 @@ def test_stop_works_in_every_situation(name: str) -> None:
     opened = start.open
     if opened is not None and opened.run is not None:
         assert kinds(commands) == ["Abort"]
-        state, commands = drive(state, ended(state, Answer("", EndCause.REQUEST, changed=False)), rules=rules)
+        state, commands = drive(
+            state, ended(state, Answer("", EndCause.REQUEST, changed=False)), rules=rules
+        )
     elif name == "verifying":
         assert kinds(commands) == ["Abort"]
         state, commands = drive(state, ev.GatesEnded((), aborted=True), rules=rules)
@@ -307,19 +313,24 @@ def test_a_stop_taken_back_lets_the_loop_go_on() -> None:
 def test_a_stop_that_comes_as_the_gates_end_is_not_lost() -> None:
     state = running_planner()
     state, _ = drive(state, ended(state, plan()), ev.Prepared(), rules=ROLES)
-    state, _ = drive(state, ended(state, claim()), ev.Stop("enough"), ev.GatesEnded(passing()), rules=ROLES)
+    state, _ = drive(
+        state, ended(state, claim()), ev.Stop("enough"), ev.GatesEnded(passing()), rules=ROLES
+    )
     assert state.state is State.STOPPED
     assert state.open is not None  # the answer is kept: the reviewer comes next time
     state, commands = drive(state, ev.Boot(), rules=ROLES)
     assert commands == (cmd.Prepare(Role.REVIEWER),)
 
 
-# -- what holds the loop, in order -------------------------------------------------------------------------------
+# -- what holds the loop, in order -----------------------------------------------------------------
 
 
 def holding(index: int) -> tuple[LoopState, Policy]:
     """A loop between two iterations for which the conditions from `index` on all hold."""
-    wait, limit = waits.make("error", 50.0, "an error", AT), waits.make("limit", 90.0, "a limit", AT)
+    wait, limit = (
+        waits.make("error", 50.0, "an error", AT),
+        waits.make("limit", 90.0, "a limit", AT),
+    )
     state = LoopState("loop", run_iterations=1, spent=Spent(tokens=10, day=int(AT.wall // 86_400)))
     layers: list[dict[str, Any]] = [
         {"after_iteration": Ending("stop", "after", 0)},
@@ -334,7 +345,8 @@ def holding(index: int) -> tuple[LoopState, Policy]:
     for layer in reversed(layers[index:]):
         state = dataclasses.replace(state, **layer)
     rules = policy(
-        budget=BudgetPolicy(max_tokens=10 if index <= 5 else 0), max_iterations=1 if index <= 6 else 0
+        budget=BudgetPolicy(max_tokens=10 if index <= 5 else 0),
+        max_iterations=1 if index <= 6 else 0,
     )
     return state, rules
 
@@ -364,7 +376,7 @@ def test_nothing_holds_a_loop_for_which_nothing_holds() -> None:
     assert state.state is State.RUNNING
 
 
-# -- whole stories -----------------------------------------------------------------------------------------------
+# -- whole stories ---------------------------------------------------------------------------------
 
 
 def play(
@@ -396,7 +408,9 @@ def test_the_promise_word_is_a_claim() -> None:
 
 
 def test_a_word_dropper_is_not_believed() -> None:
-    text = block("PLAN_COMPLETE", reason="I shall write PLAN_COMPLETE later", evidence=["PLAN_COMPLETE"])
+    text = block(
+        "PLAN_COMPLETE", reason="I shall write PLAN_COMPLETE later", evidence=["PLAN_COMPLETE"]
+    )
     world = play(Script([Answer("not yet PLAN_COMPLETE\n" + text)]), policy(max_iterations=2))
     assert world.verdicts == ["continue", "continue"]
 
@@ -437,7 +451,8 @@ def test_an_idler_stagnates_in_exactly_so_many_iterations() -> None:
 def test_the_same_goal_stagnates_although_content_changes() -> None:
     for bound in (3, 6):
         world = play(
-            Script([work("Fix  the tests!"), work("fix the TESTS")] * 9), policy(max_stagnation=bound)
+            Script([work("Fix  the tests!"), work("fix the TESTS")] * 9),
+            policy(max_stagnation=bound),
         )
         assert end(world) == ("stagnated", 3)
         assert len(world.disk.journal) == bound
@@ -449,7 +464,9 @@ def test_ping_pong_stagnates_and_progress_does_not() -> None:
     world = play(Script([work("a"), work("b")] * 9), policy(max_stagnation=6))
     assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 6)
     assert "2 goals in turn" in world.state.reason
-    world = play(Script([work(f"goal {n}") for n in range(40)]), policy(max_stagnation=1, max_iterations=30))
+    world = play(
+        Script([work(f"goal {n}") for n in range(40)]), policy(max_stagnation=1, max_iterations=30)
+    )
     assert end(world) == ("stopped", 0)
     assert not any(line["warned"] for line in world.disk.journal)
 
@@ -472,7 +489,9 @@ def test_an_edit_gives_a_stagnating_loop_a_new_start() -> None:
 
     world = play(Script([work("same")]), policy(max_stagnation=4), {("executor", 3): edit})
     assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 6)
-    assert [event["kind"] for line in world.disk.journal for event in line["events"]] == ["plan.changed"]
+    assert [event["kind"] for line in world.disk.journal for event in line["events"]] == [
+        "plan.changed"
+    ]
 
 
 @pytest.mark.parametrize("confirmations", [0, 1, 3])
@@ -484,7 +503,12 @@ def test_so_many_iterations_must_agree(confirmations: int) -> None:
 def test_one_disagreement_starts_the_confirmations_again() -> None:
     script = Script([claim(), work("more"), claim(), claim()])
     world = play(script, policy(confirmations=1))
-    assert world.verdicts == ["awaiting_confirmation", "continue", "awaiting_confirmation", "completed"]
+    assert world.verdicts == [
+        "awaiting_confirmation",
+        "continue",
+        "awaiting_confirmation",
+        "completed",
+    ]
 
 
 def test_an_agent_that_edits_the_gates_proves_nothing() -> None:
@@ -529,7 +553,9 @@ def test_a_person_may_change_the_gates_between_two_runs() -> None:
     rules = policy(verify_commands=("true",))
     clean, mine = {"test.py": "1"}, {"test.py": "2", "new.py": "1"}
     state, _ = drive(preparing(), ev.Prepared(gate_files=clean), rules=rules)
-    state, _ = drive(state, ended(state, Answer(block("x"), gate_files=clean)), ev.Prepared(gate_files=mine))
+    state, _ = drive(
+        state, ended(state, Answer(block("x"), gate_files=clean)), ev.Prepared(gate_files=mine)
+    )
     state, _ = drive(state, ended(state, Answer(claim().text, gate_files=mine)), rules=rules)
     assert state.open is not None
     assert state.open.gate_flaw == ""
@@ -542,8 +568,12 @@ def test_open_plan_items_void_a_claim_when_asked_for() -> None:
     assert world.verdicts == ["claim_rejected", "completed"]
 
 
-@pytest.mark.parametrize(("gates", "expected"), [(passing(), ("stopped", 0)), (failing(), ("blocked", 4))])
-def test_stop_ends_the_loop_and_unmet_gates_need_a_person(gates: Any, expected: tuple[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("gates", "expected"), [(passing(), ("stopped", 0)), (failing(), ("blocked", 4))]
+)
+def test_stop_ends_the_loop_and_unmet_gates_need_a_person(
+    gates: Any, expected: tuple[str, int]
+) -> None:
     script = Script([Answer(block("", stop=True, reason="a person must choose"))], gates=[gates])
     world = play(script, policy(verify_commands=("true",)))
     assert end(world) == expected
@@ -551,7 +581,7 @@ def test_stop_ends_the_loop_and_unmet_gates_need_a_person(gates: Any, expected: 
     assert "a person must choose" in world.exit.reason
 
 
-# -- failures ----------------------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -570,7 +600,12 @@ def test_stop_ends_the_loop_and_unmet_gates_need_a_person(gates: Any, expected: 
     ],
 )
 def test_each_failure_class_has_its_policy(
-    kind: FailureClass, wait: str | None, agent_errors: int, auth_errors: int, told: bool, carried: bool
+    kind: FailureClass,
+    wait: str | None,
+    agent_errors: int,
+    auth_errors: int,
+    told: bool,
+    carried: bool,
 ) -> None:
     state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
     state, commands = drive(state, ended(state, fail(kind, "the reason")))
@@ -606,7 +641,9 @@ def test_messages_of_a_run_that_never_started_go_into_the_next_prompt() -> None:
 
 def test_messages_that_an_agent_worked_with_are_not_repeated() -> None:
     state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
-    state, _ = drive(state, ev.Steer(now=True), ended(state, Answer("", EndCause.REQUEST)), ev.Prepared())
+    state, _ = drive(
+        state, ev.Steer(now=True), ended(state, Answer("", EndCause.REQUEST)), ev.Prepared()
+    )
     assert state.open is not None
     assert state.open.messages == ()
 
@@ -625,13 +662,17 @@ def test_other_classes_never_use_up_the_errors() -> None:
         FailureClass.MEMORY,
         FailureClass.KILLED,
     ]
-    world = play(Script([fail(kind) for kind in kinds] * 4 + [claim()]), policy(max_consecutive_errors=2))
+    world = play(
+        Script([fail(kind) for kind in kinds] * 4 + [claim()]), policy(max_consecutive_errors=2)
+    )
     assert end(world) == ("completed", 0)
     assert max(world.slept) <= 900 * 1.1
 
 
 def test_faults_of_login_have_a_bound_of_their_own() -> None:
-    world = play(Script([fail(FailureClass.AUTH, "log in first")]), policy(max_consecutive_errors=3))
+    world = play(
+        Script([fail(FailureClass.AUTH, "log in first")]), policy(max_consecutive_errors=3)
+    )
     assert (end(world), len(world.disk.journal)) == (("blocked", 4), 3)
     assert "log in first" in world.state.reason
     assert "blocked" in world.notified
@@ -662,10 +703,20 @@ def test_a_reset_that_has_passed_is_not_believed_again_and_again() -> None:
 
 def test_the_second_agent_takes_over_and_the_first_is_taken_back() -> None:
     script = Script(
-        [fail(FailureClass.LIMIT, "limit", 1_700_000_200.0), *(work(f"g{n}") for n in range(6)), claim()]
+        [
+            fail(FailureClass.LIMIT, "limit", 1_700_000_200.0),
+            *(work(f"g{n}") for n in range(6)),
+            claim(),
+        ]
     )
     world = play(script, policy("one", "two"))
-    assert [line["agent"] for line in world.disk.journal] == ["one", "two", "two", "two", *["one"] * 4]
+    assert [line["agent"] for line in world.disk.journal] == [
+        "one",
+        "two",
+        "two",
+        "two",
+        *["one"] * 4,
+    ]
     assert world.slept == []
 
 
@@ -684,12 +735,18 @@ def test_the_loop_waits_for_the_first_account_when_all_are_limited() -> None:
 
 def test_an_agent_that_cannot_log_in_is_replaced_until_a_person_acts() -> None:
     state, _ = drive(preparing(), ev.Prepared(), rules=policy("one", "two"))
-    state, _ = drive(state, ended(state, fail(FailureClass.AUTH)), ev.Prepared(), rules=policy("one", "two"))
+    state, _ = drive(
+        state, ended(state, fail(FailureClass.AUTH)), ev.Prepared(), rules=policy("one", "two")
+    )
     assert state.open is not None
     assert state.open.run is not None
     assert state.open.run.agent == "two"
     state, _ = drive(
-        state, ev.PolicyChanged(), ended(state, work("x")), ev.Prepared(), rules=policy("one", "two")
+        state,
+        ev.PolicyChanged(),
+        ended(state, work("x")),
+        ev.Prepared(),
+        rules=policy("one", "two"),
     )
     assert state.open is not None
     assert state.open.run is not None
@@ -699,7 +756,9 @@ def test_an_agent_that_cannot_log_in_is_replaced_until_a_person_acts() -> None:
 def test_a_reload_or_steer_now_forgets_logins_but_no_limits() -> None:
     limit = waits.make("limit", 500.0, "limit", AT)
     for event in (ev.PolicyChanged(), ev.Steer(now=True)):
-        state = dataclasses.replace(waiting("auth"), limits={**waiting("auth").limits, "account-two": limit})
+        state = dataclasses.replace(
+            waiting("auth"), limits={**waiting("auth").limits, "account-two": limit}
+        )
         state, _ = drive(state, event)
         assert state.preparing
         assert state.limits == {"account-two": limit}
@@ -737,9 +796,14 @@ def test_a_context_that_is_too_long_gets_a_fresh_session_at_once() -> None:
     assert state.open.run.session_id == ""
 
 
-@pytest.mark.parametrize(("field", "value"), [("max_turns", 1), ("max_tokens", 5), ("max_sec", 10.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_turns", 1), ("max_tokens", 5), ("max_sec", 10.0)]
+)
 def test_a_thread_is_resumed_only_within_its_bounds(field: str, value: float) -> None:
-    for bounds, resumed in ((SessionPolicy(True), "thread-1"), (SessionPolicy(True, **{field: value}), "")):  # type: ignore[arg-type]
+    for bounds, resumed in (
+        (SessionPolicy(True), "thread-1"),
+        (SessionPolicy(True, **{field: value}), ""),
+    ):  # type: ignore[arg-type]
         agents = (AgentPolicy("one", "a", bounds),)
         rules = dataclasses.replace(policy(), agents=dict.fromkeys(Role, agents))
         state = running()
@@ -752,7 +816,7 @@ def test_a_thread_is_resumed_only_within_its_bounds(field: str, value: float) ->
         assert state.open.run.session_id == resumed
 
 
-# -- budget and bounds -------------------------------------------------------------------------------------------
+# -- budget and bounds -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -782,7 +846,7 @@ def test_the_iteration_limit_counts_this_run(bound: int) -> None:
     assert len(world.disk.journal) == 2 * bound
 
 
-# -- waits and pauses --------------------------------------------------------------------------------------------
+# -- waits and pauses ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", waits.STATES)
@@ -892,7 +956,7 @@ def test_parked_gates_run_when_the_pause_ends() -> None:
     assert kinds(commands) == ["RunGates"]
 
 
-# -- steering ----------------------------------------------------------------------------------------------------
+# -- steering --------------------------------------------------------------------------------------
 
 
 def test_steer_now_ends_the_run_and_the_next_has_the_message() -> None:
@@ -916,12 +980,17 @@ def test_messages_come_once_in_order_and_stand_in_the_journal() -> None:
         ["first", "second"],
         [],
     ]
-    assert {name: len(runs) for name, runs in world.agents.readers.items()} == {"a.md": 1, "b.md": 1}
+    assert {name: len(runs) for name, runs in world.agents.readers.items()} == {
+        "a.md": 1,
+        "b.md": 1,
+    }
 
 
 def test_a_goal_of_a_person_wins_over_the_agents() -> None:
     world = play(
-        Script([work("b"), claim()]), policy(), {("executor", 1): lambda world: world.set_goal("mine")}
+        Script([work("b"), claim()]),
+        policy(),
+        {("executor", 1): lambda world: world.set_goal("mine")},
     )
     assert [line["goal_in"] for line in world.disk.journal] == ["", "mine"]
     assert world.disk.inbox == {}
@@ -935,7 +1004,9 @@ def test_edits_between_two_roles_reach_the_journal() -> None:
     def edit(world: World) -> None:
         world.handle(ev.Edited("task", 2, 1))
 
-    world = play(Script([claim()], reviewer=[review(False)]), policy(mode="roles"), {("planner", 1): edit})
+    world = play(
+        Script([claim()], reviewer=[review(False)]), policy(mode="roles"), {("planner", 1): edit}
+    )
     assert [event["kind"] for event in world.disk.journal[0]["events"]] == ["task.changed"]
 
 
@@ -945,14 +1016,20 @@ def test_ticks_of_the_agent_are_no_edit() -> None:
     assert drive(state, ev.Edited("plan", 1, 1, ticks_only=True))[0].goals == ()
 
 
-# -- roles -------------------------------------------------------------------------------------------------------
+# -- roles -----------------------------------------------------------------------------------------
 
 
 def test_an_iteration_of_roles_has_three_runs() -> None:
     rules = policy(mode="roles", verify_commands=("true",))
-    world = play(Script([work("b"), claim()], reviewer=[review(True, "focus"), review(False)]), rules)
+    world = play(
+        Script([work("b"), claim()], reviewer=[review(True, "focus"), review(False)]), rules
+    )
     assert end(world) == ("completed", 0)
-    assert [run["role"] for run in world.disk.journal[0]["runs"]] == ["planner", "executor", "reviewer"]
+    assert [run["role"] for run in world.disk.journal[0]["runs"]] == [
+        "planner",
+        "executor",
+        "reviewer",
+    ]
     assert world.disk.journal[0]["next_goal"] == "focus"
     assert world.log == [
         f"loop-00000{n}-{role}" for n in (1, 2) for role in ("planner", "executor", "reviewer")
@@ -961,14 +1038,17 @@ def test_an_iteration_of_roles_has_three_runs() -> None:
 
 def test_the_reviewer_must_agree_to_a_completion() -> None:
     world = play(
-        Script([claim()], reviewer=[review(True, "the edge cases"), review(False)]), policy(mode="roles")
+        Script([claim()], reviewer=[review(True, "the edge cases"), review(False)]),
+        policy(mode="roles"),
     )
     assert world.verdicts == ["claim_rejected", "completed"]
     assert world.disk.journal[1]["goal_in"] == "the edge cases"
 
 
 def test_the_planner_and_the_reviewer_can_start_cooldowns() -> None:
-    script = Script([work("x"), claim()], planner=[plan(stop=True), plan()], reviewer=[review(False)])
+    script = Script(
+        [work("x"), claim()], planner=[plan(stop=True), plan()], reviewer=[review(False)]
+    )
     world = play(script, policy(mode="roles"))
     assert world.verdicts == ["planner_stop", "continue_false", "completed"]
     assert world.slept == [pytest.approx(600, rel=0.11), pytest.approx(300, rel=0.11)]
@@ -977,7 +1057,8 @@ def test_the_planner_and_the_reviewer_can_start_cooldowns() -> None:
 def test_the_same_focus_again_and_again_stagnates() -> None:
     answers = [work(f"g{n}") for n in range(9)]
     world = play(
-        Script(answers, reviewer=[review(True, "The Tests")]), policy(mode="roles", max_stagnation=3)
+        Script(answers, reviewer=[review(True, "The Tests")]),
+        policy(mode="roles", max_stagnation=3),
     )
     assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 3)
 
@@ -1001,7 +1082,7 @@ def test_a_crash_between_roles_goes_on_at_the_role() -> None:
         assert state.iteration == 1
 
 
-# -- restarts ----------------------------------------------------------------------------------------------------
+# -- restarts --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1029,9 +1110,12 @@ def test_a_restart_goes_on_at_the_step(name: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "forgotten"), [(claim(), True), (Answer("?"), True), (Answer(block("", stop=True)), False)]
+    ("answer", "forgotten"),
+    [(claim(), True), (Answer("?"), True), (Answer(block("", stop=True)), False)],
 )
-def test_an_end_that_a_person_has_seen_starts_the_counters_again(answer: Answer, forgotten: bool) -> None:
+def test_an_end_that_a_person_has_seen_starts_the_counters_again(
+    answer: Answer, forgotten: bool
+) -> None:
     rules = policy(max_consecutive_errors=1)
     state = dataclasses.replace(running(), goals=("a",) * 5)
     state, _ = drive(state, ended(state, answer), rules=rules)
@@ -1044,8 +1128,12 @@ def test_an_end_that_a_person_has_seen_starts_the_counters_again(answer: Answer,
 
 def test_a_start_after_a_blocked_login_tries_at_once() -> None:
     state = running()
-    state, _ = drive(state, ended(state, fail(FailureClass.AUTH)), rules=policy(max_consecutive_errors=1))
-    state = dataclasses.replace(state, limits={"account-one": waits.make("auth", 500.0, "log in", AT)})
+    state, _ = drive(
+        state, ended(state, fail(FailureClass.AUTH)), rules=policy(max_consecutive_errors=1)
+    )
+    state = dataclasses.replace(
+        state, limits={"account-one": waits.make("auth", 500.0, "log in", AT)}
+    )
     assert drive(state, ev.Boot())[0].preparing
 
 

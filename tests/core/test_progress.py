@@ -16,7 +16,11 @@ CUT = Snapshot("", "", {}, complete=False, note="git status: no answer within 60
 
 entries = st.dictionaries(st.sampled_from("abcde"), st.sampled_from(["", "100644 1", "100644 2"]))
 snapshots = st.builds(
-    Snapshot, st.sampled_from(["h1", "h2"]), st.sampled_from(["main", "side", ""]), entries, st.booleans()
+    Snapshot,
+    st.sampled_from(["h1", "h2"]),
+    st.sampled_from(["main", "side", ""]),
+    entries,
+    st.booleans(),
 )
 
 
@@ -44,7 +48,9 @@ def moved(**changes: object) -> Snapshot:
         (Snapshot("", "", {"a": "100644 1"}), True, (), True),
     ],
 )
-def test_table(after: Snapshot, changed: bool | None, files: tuple[str, ...], head_moved: bool) -> None:
+def test_table(
+    after: Snapshot, changed: bool | None, files: tuple[str, ...], head_moved: bool
+) -> None:
     change = compare(BASE, after)
     assert (change.changed, change.files, change.head_moved) == (changed, files, head_moved)
 
@@ -56,14 +62,17 @@ def test_notes_say_what_was_unusual() -> None:
     assert compare(BASE, moved(head="h2", branch="side")).note == "branch main -> side"
     assert compare(BASE, moved(note="merge in progress")).note == "merge in progress"
     assert compare(BASE, Snapshot("", "", {})).note == "the git repository is gone"
-    assert compare(Snapshot("", "", {}), Snapshot("", "main", {})).note == "a git repository appeared"
+    assert (
+        compare(Snapshot("", "", {}), Snapshot("", "main", {})).note == "a git repository appeared"
+    )
 
 
 def test_a_commit_of_what_was_dirty_names_only_what_changed_in_content() -> None:
     after = Snapshot("h2", "main", {"c": "100644 9"})
     committed = {"a": ("100644 0", "100644 1"), "b": ("", "100644 5"), "gone": ("100644 7", "")}
     assert compare(BASE, after, committed).files == ("b", "c", "gone")
-    assert compare(BASE, after).files == ("a", "c")  # without it the commit's own changes are missing
+    # without it the commit's own changes are missing
+    assert compare(BASE, after).files == ("a", "c")
 
 
 def test_names_are_fit_for_utf8() -> None:
@@ -79,7 +88,11 @@ def test_a_snapshot_never_differs_from_itself(one: Snapshot) -> None:
 @given(snapshots, snapshots)
 def test_the_answer_does_not_depend_on_the_direction(one: Snapshot, other: Snapshot) -> None:
     there, back = compare(one, other), compare(other, one)
-    assert (there.changed, there.files, there.head_moved) == (back.changed, back.files, back.head_moved)
+    assert (there.changed, there.files, there.head_moved) == (
+        back.changed,
+        back.files,
+        back.head_moved,
+    )
 
 
 @given(snapshots, snapshots)

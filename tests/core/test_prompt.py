@@ -23,7 +23,9 @@ from codex_self_iter.core.prompt import (
 )
 
 BASE = PromptInputs(Role.EXECUTOR, 12, plan="- [ ] an item of the plan")
-texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(lambda text: text.strip() != "")
+texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(
+    lambda text: text.strip() != ""
+)
 
 
 def prompt(**changes: Any) -> str:
@@ -31,13 +33,17 @@ def prompt(**changes: Any) -> str:
 
 
 @given(texts, texts, texts, texts)
-def test_what_people_write_stands_there_verbatim(plan: str, task: str, goal: str, message: str) -> None:
+def test_what_people_write_stands_there_verbatim(
+    plan: str, task: str, goal: str, message: str
+) -> None:
     text = prompt(plan=plan, task=task, goal=goal, messages=[message])
     for part in (plan, task, goal, message):
         assert part.strip("\n") in text
 
 
-@pytest.mark.parametrize("text", ["{n}", "{workspace}", "{{}}", "%s $HOME `id`", "{0.__class__}", "\\1"])
+@pytest.mark.parametrize(
+    "text", ["{n}", "{workspace}", "{{}}", "%s $HOME `id`", "{0.__class__}", "\\1"]
+)
 def test_nothing_in_it_is_interpreted(text: str) -> None:
     assert prompt(task=text, goal=text).count(text) == 2
 
@@ -79,7 +85,9 @@ def test_each_condition_has_its_words(changes: dict[str, Any], expected: str) ->
 def test_the_words_and_the_schema_name_the_same_fields(role: Role, schema: Any) -> None:
     text = build(dataclasses.replace(BASE, role=role))
     described = [
-        line[2:].split(" ")[0] for line in text.splitlines() if line.startswith("- ") and "):" in line
+        line[2:].split(" ")[0]
+        for line in text.splitlines()
+        if line.startswith("- ") and "):" in line
     ]
     assert sorted(described) == sorted(schema["properties"]) == sorted(schema["required"])
     assert role is not Role.EXECUTOR or set(described) == set(FIELDS)
@@ -101,7 +109,9 @@ def line(number: int, summary: str, **more: Any) -> dict[str, Any]:
 
 def test_the_history_is_in_order_and_names_failing_gates() -> None:
     gates = [{"command": "good", "ok": True}, {"command": "bad", "ok": False}]
-    text = history_text([line(1, "first"), line(2, "", error="timed out"), line(3, "third", gates=gates)])
+    text = history_text(
+        [line(1, "first"), line(2, "", error="timed out"), line(3, "third", gates=gates)]
+    )
     assert text.splitlines() == [
         "- Iteration 1 (continue): first",
         "- Iteration 2 (continue): timed out",
@@ -111,7 +121,9 @@ def test_the_history_is_in_order_and_names_failing_gates() -> None:
 
 @given(st.lists(st.text(max_size=4_000), max_size=40), st.integers(0, 20_000))
 def test_the_history_is_bounded_and_keeps_the_newest(summaries: list[str], limit: int) -> None:
-    text = history_text([line(number, summary) for number, summary in enumerate(summaries, 1)], limit)
+    text = history_text(
+        [line(number, summary) for number, summary in enumerate(summaries, 1)], limit
+    )
     assert len(text.encode("utf-8", "replace")) <= limit + len(summaries)
     if summaries and limit > 2_000:
         assert f"- Iteration {len(summaries)} " in text

@@ -17,7 +17,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from loop_world import (
+
+from codex_self_iter.core import commands as cmd
+from codex_self_iter.core import events as ev
+from codex_self_iter.core import waits
+from codex_self_iter.core.model import FailureClass, Usage
+from codex_self_iter.core.policy import BudgetPolicy, Policy
+from codex_self_iter.core.state import LoopState, Step
+from tests.support.loop_world import (
     GOAL,
     Answer,
     CrashError,
@@ -35,13 +42,6 @@ from loop_world import (
     round_trips,
     work,
 )
-
-from codex_self_iter.core import commands as cmd
-from codex_self_iter.core import events as ev
-from codex_self_iter.core import waits
-from codex_self_iter.core.model import FailureClass, Usage
-from codex_self_iter.core.policy import BudgetPolicy, Policy
-from codex_self_iter.core.state import LoopState, Step
 
 Commands = tuple[cmd.Command, ...]
 ANSWERS = [
@@ -86,7 +86,9 @@ class Anything(RuleBasedStateMachine):
         reviews=st.lists(st.booleans(), min_size=1, max_size=3),
         gates=st.lists(st.booleans(), min_size=1, max_size=3),
     )
-    def begin(self, rules: Policy, answers: list[Answer], plans: Any, reviews: Any, gates: Any) -> None:
+    def begin(
+        self, rules: Policy, answers: list[Answer], plans: Any, reviews: Any, gates: Any
+    ) -> None:
         script = Script(
             answers,
             planner=[plan(stop) for stop in plans],
@@ -96,7 +98,7 @@ class Anything(RuleBasedStateMachine):
         self.world = World(script, rules, swap=self.swap)
         self.world.boot()
 
-    # -- the world goes on ---------------------------------------------------------------------------------------
+    # -- the world goes on -------------------------------------------------------------------------
 
     @rule()
     def next_thing(self) -> None:
@@ -128,7 +130,7 @@ class Anything(RuleBasedStateMachine):
             assert waits.rest(wait, self.world.moment()) == before
         self.handle(ev.Tick())
 
-    # -- a person ------------------------------------------------------------------------------------------------
+    # -- a person ----------------------------------------------------------------------------------
 
     @rule(now=st.booleans())
     def message(self, now: bool) -> None:
@@ -166,9 +168,14 @@ class Anything(RuleBasedStateMachine):
     def unblock(self, name: str) -> None:
         self.handle(ev.Unblock(name))
 
-    @rule(account=st.sampled_from(["account-one", "account-two"]), length=st.sampled_from([0.0, 50.0, 1e6]))
+    @rule(
+        account=st.sampled_from(["account-one", "account-two"]),
+        length=st.sampled_from([0.0, 50.0, 1e6]),
+    )
     def limit_seen(self, account: str, length: float) -> None:
-        self.handle(ev.LimitSeen(account, waits.make("limit", length, "limit", self.world.moment())))
+        self.handle(
+            ev.LimitSeen(account, waits.make("limit", length, "limit", self.world.moment()))
+        )
 
     @rule()
     def reload(self) -> None:
@@ -191,10 +198,12 @@ class Anything(RuleBasedStateMachine):
         self.world.disk.stop = None
         self.boot("same")
 
-    # -- faults --------------------------------------------------------------------------------------------------
+    # -- faults ------------------------------------------------------------------------------------
 
     @rule(
-        survives=st.integers(0, 4), boots=st.sampled_from(["same", "kill", "reboot"]), then=st.integers(0, 9)
+        survives=st.integers(0, 4),
+        boots=st.sampled_from(["same", "kill", "reboot"]),
+        then=st.integers(0, 9),
     )
     def crash(self, survives: int, boots: str, then: int) -> None:
         """The next commands are carried out up to one of them; then another supervisor starts."""
@@ -228,7 +237,7 @@ class Anything(RuleBasedStateMachine):
             assert self.world.state == before
             assert self.world.executed == executed
 
-    # -- what holds ----------------------------------------------------------------------------------------------
+    # -- what holds --------------------------------------------------------------------------------
 
     @invariant()
     def the_state_is_legal(self) -> None:
@@ -257,7 +266,9 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def no_goal_is_lost(self) -> None:
-        """The last goal of a person waits in the inbox, is the goal, or was the goal of an iteration."""
+        """The last goal of a person waits in the inbox, is the goal, or was the goal of an
+        iteration.
+        """
         if not hasattr(self, "world") or not self.pending_goal:
             return
         world = self.world
@@ -278,7 +289,11 @@ class Anything(RuleBasedStateMachine):
 
     @invariant()
     def what_is_on_fits_the_state(self) -> None:
-        if hasattr(self, "world") and self.world.agents.running is not None and self.world.exit is None:
+        if (
+            hasattr(self, "world")
+            and self.world.agents.running is not None
+            and self.world.exit is None
+        ):
             opened = self.world.state.open
             assert opened is not None
             assert opened.run == self.world.agents.running
@@ -296,7 +311,9 @@ def test_negative_control_a_wrong_order_is_found(fault: str) -> None:
     def swap(commands: Commands) -> Commands:
         if fault.startswith("persist") and any(isinstance(c, cmd.StartRun) for c in commands):
             return (*(c for c in commands if not isinstance(c, cmd.Persist)), cmd.Persist())
-        if fault.startswith("no journal") and isinstance(commands[0] if commands else None, cmd.Journal):
+        if fault.startswith("no journal") and isinstance(
+            commands[0] if commands else None, cmd.Journal
+        ):
             return (cmd.Persist(), *commands)
         return commands
 

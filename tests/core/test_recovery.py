@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loop_world import Script, World, claim, policy, work
 
 from codex_self_iter.core.recovery import RecoveryError, reconcile
 from codex_self_iter.core.state import LoopState, to_json
+from tests.support.loop_world import Script, World, claim, policy, work
 
 
 def history() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -95,7 +95,9 @@ def test_a_line_without_a_number_cannot_stand_alone() -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 FIELDS = [field.name for field in dataclasses.fields(LoopState)]

@@ -1,4 +1,6 @@
-"""Every agent's stream is shown by what it means; nothing it says breaks the reader or the terminal."""
+"""Every agent's stream is shown by what it means; nothing it says breaks the reader or the
+terminal.
+"""
 
 import json
 from typing import Any
@@ -8,7 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codex_self_iter.core.render import MAX_TEXT, READERS, Item, Renderer, sniff
-from codex_self_iter.core.text import age, clean, clean_block, cut, money, shorten, size, tokens, took
+from codex_self_iter.core.text import (
+    age,
+    clean,
+    clean_block,
+    cut,
+    money,
+    shorten,
+    size,
+    tokens,
+    took,
+)
 
 
 def render(*events: dict[str, Any], agent: str = "") -> list[tuple[str, str]]:
@@ -25,7 +37,11 @@ def test_codex_commands_are_shown_once_with_their_end() -> None:
     command = {"type": "command_execution", "command": "/bin/bash -lc 'make test'"}
     started = codex_item("item.started", **command)
     ended = codex_item("item.completed", **command, aggregated_output="ok\n", exit_code=0)
-    assert render(started, ended) == [("command", "make test"), ("output", "ok"), ("note", "exit 0")]
+    assert render(started, ended) == [
+        ("command", "make test"),
+        ("output", "ok"),
+        ("note", "exit 0"),
+    ]
     assert render(started, ended, started, ended)[3:] == render(started, ended)
     assert render(ended) == [("command", "make test"), ("output", "ok"), ("note", "exit 0")]
 
@@ -51,7 +67,9 @@ def test_codex_changes_messages_and_errors() -> None:
 
 
 def test_a_control_block_is_shown_by_its_fields() -> None:
-    answer = json.dumps({"summary": "did it", "next_goal": "", "completed": True, "evidence": ["3 passed"]})
+    answer = json.dumps(
+        {"summary": "did it", "next_goal": "", "completed": True, "evidence": ["3 passed"]}
+    )
     (item,) = render(codex_item("item.completed", type="agent_message", text=answer))
     assert item == ("message", 'summary: did it\ncompleted: true\nevidence: ["3 passed"]')
 
@@ -118,7 +136,11 @@ def test_opencode() -> None:
         part("step_start"),
         part("text", text="Hello"),
         part("tool_use", tool="bash", state=state),
-        {"type": "error", "sessionID": "s", "error": {"name": "APIError", "data": {"message": "429"}}},
+        {
+            "type": "error",
+            "sessionID": "s",
+            "error": {"name": "APIError", "data": {"message": "429"}},
+        },
     ) == [
         ("message", "Hello"),
         ("command", "ls"),
@@ -143,7 +165,12 @@ def test_a_stream_behind_a_wrapper_is_recognised() -> None:
 
 
 def test_long_outputs_show_their_end() -> None:
-    fields = {"type": "command_execution", "command": "x", "aggregated_output": "n\n" * 50, "exit_code": 0}
+    fields = {
+        "type": "command_execution",
+        "command": "x",
+        "aggregated_output": "n\n" * 50,
+        "exit_code": 0,
+    }
     assert render(codex_item("item.completed", **fields))[1][1].splitlines()[0] == "[42 lines]"
 
 
@@ -190,7 +217,9 @@ def test_clean_leaves_no_control_character(text: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["\x1b", "[", "]", "0;", "m", "\x07", "a", "\\", "\n", "\r", "\x9b", "31", "P", "c"])
+        st.sampled_from(
+            ["\x1b", "[", "]", "0;", "m", "\x07", "a", "\\", "\n", "\r", "\x9b", "31", "P", "c"]
+        )
     )
 )
 def test_no_composition_of_sequences_survives(parts: list[str]) -> None:

@@ -18,9 +18,19 @@ LINE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make(state: LoopState | None = None, lines: list[dict[str, Any]] | None = None, **more: Any) -> str:
-    state = state or LoopState("x", iteration=3, state=State.COMPLETED, reason="all is done", goal="nothing")
-    given: dict[str, Any] = {"plan": "the plan", "task": "", "times": {}, "diff_stat": "", "now": 0.0} | more
+def make(
+    state: LoopState | None = None, lines: list[dict[str, Any]] | None = None, **more: Any
+) -> str:
+    state = state or LoopState(
+        "x", iteration=3, state=State.COMPLETED, reason="all is done", goal="nothing"
+    )
+    given: dict[str, Any] = {
+        "plan": "the plan",
+        "task": "",
+        "times": {},
+        "diff_stat": "",
+        "now": 0.0,
+    } | more
     return report(state, lines if lines is not None else [LINE], **given)
 
 

@@ -14,7 +14,9 @@ from codex_self_iter.core.state import LoopState, Wait, from_json, to_json
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 objects = st.dictionaries(st.text(max_size=4), anything, max_size=3)
@@ -28,7 +30,8 @@ loop_states = st.builds(
 @given(loop_states)
 def test_every_state_survives_json(state: LoopState) -> None:
     text = json.dumps(to_json(state))
-    assert json.dumps(to_json(from_json(LoopState, json.loads(text)))) == text  # as text: NaN is not itself
+    # as text: NaN is not itself
+    assert json.dumps(to_json(from_json(LoopState, json.loads(text)))) == text
 
 
 def test_missing_fields_default_and_unknown_ones_are_ignored() -> None:

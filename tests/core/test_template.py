@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from codex_self_iter.core.template import parse_template, render_template
 
 paths = st.text(
-    st.characters(exclude_characters="\0", exclude_categories=("Cs",)) | st.sampled_from(" '\"{}$\\\n\t*;é`"),
+    st.characters(exclude_characters="\0", exclude_categories=("Cs",))
+    | st.sampled_from(" '\"{}$\\\n\t*;é`"),
     min_size=1,
 )
 
@@ -69,4 +70,14 @@ def test_a_bad_template_is_refused_with_its_reason(template: str, says: str) -> 
 
 def test_comments_and_shell_syntax_are_plain_words() -> None:
     parts = parse_template("run {prompt_file} # $HOME `id` && x > y")
-    assert render_template(parts, "p", "w") == ("run", "p", "#", "$HOME", "`id`", "&&", "x", ">", "y")
+    assert render_template(parts, "p", "w") == (
+        "run",
+        "p",
+        "#",
+        "$HOME",
+        "`id`",
+        "&&",
+        "x",
+        ">",
+        "y",
+    )

@@ -38,7 +38,9 @@ def test_what_is_left(wall: float, up: float, boot: str, left: float) -> None:
 
 
 @given(st.floats(0, 1e6), st.lists(moments, max_size=6), moments)
-def test_no_chain_of_restarts_makes_a_wait_longer(length: float, boots: list[Moment], now: Moment) -> None:
+def test_no_chain_of_restarts_makes_a_wait_longer(
+    length: float, boots: list[Moment], now: Moment
+) -> None:
     wait = waits.make("error", length, "", AT)
     for moment in boots:
         wait = waits.reanchored(wait, moment)
@@ -55,5 +57,10 @@ def test_a_frozen_wait_keeps_what_was_left(length: float, before: float, pause: 
 
 
 def test_every_kind_of_wait_has_a_state_of_its_own_kind() -> None:
-    assert set(waits.STATES.values()) == {State.BACKOFF, State.LIMITED, State.BLOCKED, State.COOLDOWN}
+    assert set(waits.STATES.values()) == {
+        State.BACKOFF,
+        State.LIMITED,
+        State.BLOCKED,
+        State.COOLDOWN,
+    }
     assert {"no_change", "planner_stop", "continue_false"} == waits.COOLDOWNS

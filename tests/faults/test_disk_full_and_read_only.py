@@ -1,7 +1,8 @@
-"""A full disk, a quota, a read-only directory: the old file stays whole, the message is clear, and it goes on.
+"""A full disk, a quota, a read-only directory: the old file stays whole, the message is clear, and
+it goes on.
 
-Each test runs its script in a mount namespace of its own (root needed), on a tmpfs of some hundred KiB.
-"""
+Each test runs its script in a mount namespace of its own (root needed), on a tmpfs of some hundred
+KiB."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ PRELUDE = """
 import json, os, subprocess, sys
 from codex_self_iter.core.state import LoopState, to_json
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.redact import Redactor
-from codex_self_iter.world.store import StateDirectory
+from codex_self_iter.world.state.redact import Redactor
+from codex_self_iter.world.state.store import StateDirectory
 work = sys.argv[1]
 state = f"{work}/state"
 
@@ -75,14 +76,28 @@ store.save_status({"state": "running"})
 
 
 def in_namespace(tmp_path: Path, script: str, mount: str = "size=256k", wrap: str = "") -> None:
-    """Run PRELUDE and the script on a small tmpfs that nobody else sees and that ends with the process."""
+    """Run PRELUDE and the script on a small tmpfs that nobody else sees and that ends with the
+    process.
+    """
     code = tmp_path / "script.py"
     code.write_text(PRELUDE + textwrap.dedent(script))
     work = tmp_path / "work"
     work.mkdir()
     command = f'mount -t tmpfs -o {mount},mode=0700 none "$1" && exec {wrap} "$2" "$3" "$1"'
     done = subprocess.run(
-        ["unshare", "-m", "--propagation", "private", "sh", "-c", command, "sh", work, sys.executable, code],
+        [
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            command,
+            "sh",
+            work,
+            sys.executable,
+            code,
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -116,7 +131,9 @@ def test_a_full_disk_keeps_what_is_whole_and_goes_on_later(tmp_path: Path) -> No
 
 
 def test_a_short_write_is_noticed(tmp_path: Path) -> None:
-    """A disk that fills up within a write takes a part and reports no error: the count must be checked."""
+    """A disk that fills up within a write takes a part and reports no error: the count must be
+    checked.
+    """
     in_namespace(
         tmp_path,
         """
@@ -198,8 +215,9 @@ def test_a_directory_deleted_while_the_disk_is_full_comes_back_later(tmp_path: P
 
 @pytest.mark.parametrize("what", ["work", "state"])
 def test_read_only_is_said_and_survived(tmp_path: Path, what: str) -> None:
-    """A bind mount of the state directory hides nothing: the descriptors still lead to the writable one. So the
-    whole file system is made read-only, or the directory is opened through the read-only mount."""
+    """A bind mount of the state directory hides nothing: the descriptors still lead to the writable
+    one. So the whole file system is made read-only, or the directory is opened through the
+    read-only mount."""
     in_namespace(
         tmp_path,
         """
@@ -268,7 +286,7 @@ def test_a_log_line_that_finds_no_space_is_counted_not_raised(tmp_path: Path) ->
     in_namespace(
         tmp_path,
         """
-        from codex_self_iter.world.retention import LogFile
+        from codex_self_iter.world.state.retention import LogFile
         log = LogFile(store.root, "logs/supervisor.log")
         log.write("one\\n")
         fill()

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from codex_self_iter.core.model import EndCause, RunLimits, RunOutcome, RunSpec
-from codex_self_iter.world.process import Host
-from hosting import (
+from codex_self_iter.world.process.host import Host
+from tests.support.hosting import (
     ESCAPES,
     escape_script,
     eventually,
@@ -29,13 +29,18 @@ HANG = "while :; do sleep 0.1; done"
 GRACE = RunLimits(kill_grace_sec=0.3)
 
 
-def plan(root: Path, *, deaf: bool, then: str, limits: RunLimits = GRACE) -> dict[str, tuple[str, RunSpec]]:
+def plan(
+    root: Path, *, deaf: bool, then: str, limits: RunLimits = GRACE
+) -> dict[str, tuple[str, RunSpec]]:
     """kind -> (tag, spec) for every way to escape."""
     made = {}
     for kind in ESCAPES:
         tag = new_tag()
         script = escape_script(kind, tag, deaf=deaf, then=then)
-        made[kind] = tag, make_spec(root, "bash", "-c", script, run_id=f"{kind}-{deaf}", limits=limits)
+        made[kind] = (
+            tag,
+            make_spec(root, "bash", "-c", script, run_id=f"{kind}-{deaf}", limits=limits),
+        )
     return made
 
 
@@ -47,7 +52,9 @@ async def until_escaped(runs: dict[str, tuple[str, RunSpec]]) -> None:
     """Every agent has started its escapee: without this the matrix would prove nothing."""
     for kind, (tag, spec) in runs.items():
         escaped = await anyio.to_thread.run_sync(
-            lambda tag=tag, spec=spec: eventually(lambda: "ready" in stdout_of(spec) and tagged(tag))
+            lambda tag=tag, spec=spec: eventually(
+                lambda: "ready" in stdout_of(spec) and tagged(tag)
+            )
         )
         assert escaped, f"{kind}: nothing escaped; {stdout_of(spec)!r}"
 
@@ -80,7 +87,9 @@ async def test_end_leaves_nothing(tmp_path: Path, deaf: bool) -> None:
                 group.start_soon(end, kind)
         assert left_over(runs) == {}
     assert {outcome.cause for outcome in outcomes.values()} == {EndCause.REQUEST}
-    assert {outcome.signal for outcome in outcomes.values()} == {signal.SIGKILL if deaf else signal.SIGTERM}
+    assert {outcome.signal for outcome in outcomes.values()} == {
+        signal.SIGKILL if deaf else signal.SIGTERM
+    }
 
 
 @pytest.mark.parametrize("deaf", [False, True])
@@ -97,14 +106,17 @@ async def test_wall_timeout_leaves_nothing(tmp_path: Path, deaf: bool) -> None:
 
 @pytest.mark.parametrize("deaf", [False, True])
 @pytest.mark.parametrize("how", ["adopt", "sweep", "sweep_without_identity"])
-async def test_killed_supervisor_leaves_nothing_after_recovery(tmp_path: Path, deaf: bool, how: str) -> None:
+async def test_killed_supervisor_leaves_nothing_after_recovery(
+    tmp_path: Path, deaf: bool, how: str
+) -> None:
     runs = plan(tmp_path, deaf=deaf, then=HANG)
     with start_supervisor([spec for _, spec in runs.values()]) as supervisor:
         try:
             await until_escaped(runs)
         finally:
             supervisor.kill()
-    assert left_over(runs).keys() == runs.keys()  # the negative control: without recovery they all live on
+    # the negative control: without recovery they all live on
+    assert left_over(runs).keys() == runs.keys()
     if how == "sweep_without_identity":
         for _, spec in runs.values():
             Path(spec.directory, "identity.json").unlink()
@@ -135,8 +147,12 @@ async def test_without_subreapers_an_escapee_survives(tmp_path: Path) -> None:
 
 async def test_sweeping_one_run_leaves_the_other_runs_children_alone(tmp_path: Path) -> None:
     tag, other_tag = new_tag(), new_tag()
-    one = make_spec(tmp_path, "bash", "-c", escape_script("all_at_once", tag, deaf=False, then="exit 0"))
-    other = make_spec(tmp_path, "bash", "-c", escape_script("all_at_once", other_tag, deaf=False, then=HANG))
+    one = make_spec(
+        tmp_path, "bash", "-c", escape_script("all_at_once", tag, deaf=False, then="exit 0")
+    )
+    other = make_spec(
+        tmp_path, "bash", "-c", escape_script("all_at_once", other_tag, deaf=False, then=HANG)
+    )
     async with Host() as host:
         living = await host.start(other)
         await until_escaped({"other": (other_tag, other)})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import Workspace
+from tests.support.harness import Workspace
 
 
 @pytest.fixture

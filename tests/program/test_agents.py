@@ -1,8 +1,7 @@
 """Which agent takes a run: fallback while the preferred one is limited or broken, and the way back.
 
-The preferred agent here is a stand-in for the codex program that fails as the real one was measured to fail (the
-real one is run in tests/agents); what is tested is the supervisor's choice.
-"""
+The preferred agent here is a stand-in for the codex program that fails as the real one was measured
+to fail (the real one is run in tests/agents); what is tested is the supervisor's choice."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import Workspace, wait_until
+from tests.support.harness import Workspace, wait_until
 
 CODEX = """#!/bin/sh
 # Prints what codex prints; the case is in the file `mode` beside this script.
@@ -58,7 +57,8 @@ def test_the_next_agent_takes_over_and_the_first_comes_back(ws: Workspace, mode:
     ws.wait_runs(2)
     mode.write_text("fine")
     wait_until(lambda: ws.journal()[0]["verdict"] == "limited", "the limit in the journal")
-    # The margin after a limit's end is five seconds and a little; the second run of the fallback lasts longer.
+    # The margin after a limit's end is five seconds and a little; the second run of the fallback
+    # lasts longer.
     assert ws.ended(process) == 0
     journal = ws.journal()
     assert [line["agent"] for line in journal] == ["codex", "command", "command", "codex"]
@@ -68,7 +68,9 @@ def test_the_next_agent_takes_over_and_the_first_comes_back(ws: Workspace, mode:
     assert journal[-1]["cost_usd"] is None
 
 
-def test_a_lone_limited_agent_waits_and_is_not_started_into_the_limit(ws: Workspace, mode: Path) -> None:
+def test_a_lone_limited_agent_waits_and_is_not_started_into_the_limit(
+    ws: Workspace, mode: Path
+) -> None:
     alone(ws)
     mode.write_text("limit")
     process = ws.start()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.control_steps import CLAIM, WORK, long_run, reach, wait_log
-from tests.program.harness import Workspace, wait_until
+from tests.support.control_steps import CLAIM, WORK, long_run, reach, wait_log
+from tests.support.harness import Workspace, wait_until
 
 CHURN = """
 import os, sys, time
@@ -53,7 +53,10 @@ def stopped_after(ws: Workspace, process: subprocess.Popen[bytes], path: Path) -
     """Seconds from the STOP file to the first sign of it in status.json or to the end."""
     began = time.monotonic()
     path.touch()
-    wait_until(lambda: ws.state_is("stopping", "stopped")() or process.poll() is not None, "STOP to be seen")
+    wait_until(
+        lambda: ws.state_is("stopping", "stopped")() or process.poll() is not None,
+        "STOP to be seen",
+    )
     return time.monotonic() - began
 
 
@@ -110,7 +113,8 @@ def test_git_clean_by_the_agent_costs_nothing(ws: Workspace) -> None:
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or subprocess.run([*NO_INOTIFY, "true"], capture_output=True).returncode != 0,
+    sys.platform != "linux"
+    or subprocess.run([*NO_INOTIFY, "true"], capture_output=True).returncode != 0,
     reason="needs user namespaces",
 )
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""Plan and task edits as editors make them: the next prompt has the new text, whole, and never half of it."""
+"""Plan and task edits as editors make them: the next prompt has the new text, whole, and never half
+of it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.control_steps import CLAIM, IDLE, WORK, long_run, reach, wait_log
-from tests.program.harness import Workspace, wait_until
+from tests.support.control_steps import CLAIM, IDLE, WORK, long_run, reach, wait_log
+from tests.support.harness import Workspace, wait_until
 
 NEW = "# Plan\n\n- [ ] first\n- [ ] a new item\n- [ ] another\n"
 
@@ -66,7 +68,9 @@ def test_an_edit_ends_a_cooldown_and_the_next_prompt_has_it(
     assert ws.ended(process) == 0
     assert NEW.strip() in ws.prompt(2)
     events = [event for line in ws.journal() for event in line["events"]]
-    assert [(event["kind"], event["added"], event["removed"]) for event in events] == [("plan.changed", 2, 1)]
+    assert [(event["kind"], event["added"], event["removed"]) for event in events] == [
+        ("plan.changed", 2, 1)
+    ]
 
 
 def test_an_edit_of_the_task_counts_and_the_task_may_come_and_go(ws: Workspace) -> None:
@@ -159,7 +163,8 @@ def test_an_edit_resets_what_counts_towards_stagnation(ws: Workspace) -> None:
     wait_log(ws, "plan.changed")
     (ws.control / "go").touch()
     assert ws.ended(process) == 3
-    # Without the edit it ends after the third (tested elsewhere); the counts began again after the first.
+    # Without the edit it ends after the third (tested elsewhere); the counts began again after the
+    # first.
     assert len(ws.journal()) == 4
 
 

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from tests.program.control_steps import CLAIM, WORK, agents_alive, long_run, reach, wait_log
-from tests.program.harness import Workspace, overlaps, wait_until
+from tests.support.control_steps import CLAIM, WORK, agents_alive, long_run, reach, wait_log
+from tests.support.harness import Workspace, overlaps, wait_until
 
 
 def test_messages_come_once_in_order_and_are_kept(ws: Workspace) -> None:
@@ -26,7 +26,12 @@ def test_messages_come_once_in_order_and_are_kept(ws: Workspace) -> None:
     (ws.control / "go").touch()
     assert ws.ended(process) == 0
     first, second, third = (ws.prompt(number) for number in (1, 2, 3))
-    words = ("first: text", "second: from a file, {braces} and $HOME stay", "third: dropped", "fourth: ")
+    words = (
+        "first: text",
+        "second: from a file, {braces} and $HOME stay",
+        "third: dropped",
+        "fourth: ",
+    )
     places = [second.index(word) for word in words]
     assert places == sorted(places)
     assert all(word not in first and word not in third for word in words)
@@ -100,7 +105,9 @@ def test_an_urgent_message_ends_slow_gates_too(ws: Workspace) -> None:
 
 
 def test_a_goal_replaces_the_current_one_idle_and_running(ws: Workspace) -> None:
-    process = reach(ws, "cooldown", long_run(until="go", block={"next_goal": "the agent's own idea"}), CLAIM)
+    process = reach(
+        ws, "cooldown", long_run(until="go", block={"next_goal": "the agent's own idea"}), CLAIM
+    )
     assert ws.cli("goal", "paint it green").returncode == 0
     ws.wait_runs(2)
     assert "# Current goal\n\npaint it green" in ws.prompt(2)

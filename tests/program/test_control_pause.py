@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.program.control_steps import CLAIM, FAILS, WORK, agents_alive, long_run, reach
-from tests.program.harness import Workspace, wait_until
+from tests.support.control_steps import CLAIM, FAILS, WORK, agents_alive, long_run, reach
+from tests.support.harness import Workspace, wait_until
 
 
 def test_a_running_iteration_ends_normally_then_the_loop_stands_still(ws: Workspace) -> None:
@@ -127,7 +127,8 @@ def test_a_pause_outlives_a_restart(ws: Workspace) -> None:
     assert ws.ended(process) == 0
     again = ws.start()
     wait_until(
-        lambda: ws.status().get("pid") == again.pid and ws.status()["state"] == "paused", "paused again"
+        lambda: ws.status().get("pid") == again.pid and ws.status()["state"] == "paused",
+        "paused again",
     )
     assert ws.started() == 0
     ws.cli("resume")
@@ -148,7 +149,8 @@ def test_what_is_asked_for_in_a_pause_waits_for_its_end_even_across_a_kill(ws: W
     process.wait()
     again = ws.start()
     wait_until(
-        lambda: ws.status().get("pid") == again.pid and ws.status()["state"] == "paused", "paused again"
+        lambda: ws.status().get("pid") == again.pid and ws.status()["state"] == "paused",
+        "paused again",
     )
     assert ws.started() == 0
     ws.cli("resume")
@@ -167,11 +169,24 @@ def test_stop_after_the_iteration_ends_a_loop_that_has_none(ws: Workspace, phase
 
 
 @pytest.mark.parametrize("command", [("pause",), ("stop", "--after-iteration")])
-def test_an_iteration_of_three_roles_ends_as_a_whole(ws: Workspace, command: tuple[str, ...]) -> None:
-    planner = {"objective": "o", "execution_prompt": "do it", "done_if": "d", "stop": False, "rationale": "r"}
+def test_an_iteration_of_three_roles_ends_as_a_whole(
+    ws: Workspace, command: tuple[str, ...]
+) -> None:
+    planner = {
+        "objective": "o",
+        "execution_prompt": "do it",
+        "done_if": "d",
+        "stop": False,
+        "rationale": "r",
+    }
     reviewer = {"continue": True, "confidence": 1, "next_focus": "f", "reason": "r"}
     ws.config(mode="roles")
-    ws.script(long_run(until="go", raw=json.dumps(planner)), WORK, {"raw": json.dumps(reviewer)}, long_run())
+    ws.script(
+        long_run(until="go", raw=json.dumps(planner)),
+        WORK,
+        {"raw": json.dumps(reviewer)},
+        long_run(),
+    )
     process = ws.start()
     ws.wait_runs(1)
     ws.cli(*command)

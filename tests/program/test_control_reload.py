@@ -1,4 +1,6 @@
-"""SIGHUP: valid changes apply at the next iteration, key by key; anything else changes nothing and says why."""
+"""SIGHUP: valid changes apply at the next iteration, key by key; anything else changes nothing and
+says why.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ import time
 
 import pytest
 
-from tests.program.control_steps import CLAIM, WORK, long_run, reach, wait_log
-from tests.program.harness import Workspace
+from tests.support.control_steps import CLAIM, WORK, long_run, reach, wait_log
+from tests.support.harness import Workspace
 
 
 def test_a_change_applies_at_the_next_iteration_and_is_logged_key_by_key(ws: Workspace) -> None:
     ws.script(long_run(until="go"), {**CLAIM, "sleep": 60}, CLAIM)
     process = ws.start()
     ws.wait_runs(1)
-    ws.config('[verify]\ncommands = ["test -e proof || { touch proof; exit 5; }"]', command_timeout_sec=2)
+    ws.config(
+        '[verify]\ncommands = ["test -e proof || { touch proof; exit 5; }"]', command_timeout_sec=2
+    )
     process.send_signal(signal.SIGHUP)
     wait_log(ws, "config.changed")
     log = ws.log()
@@ -35,7 +39,10 @@ def test_a_change_applies_at_the_next_iteration_and_is_logged_key_by_key(ws: Wor
     ("change", "said"),
     [
         (lambda ws: ws.config(command_timeout_sec=-5), "command_timeout_sec"),
-        (lambda ws: ws.config(agent_command_template="no-such-program {prompt_file}"), "no-such-program"),
+        (
+            lambda ws: ws.config(agent_command_template="no-such-program {prompt_file}"),
+            "no-such-program",
+        ),
         (
             lambda ws: (ws.path / "codex-self-iter.toml").write_text("max_iterations = "),
             "codex-self-iter.toml",

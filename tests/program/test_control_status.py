@@ -1,4 +1,6 @@
-"""What people and programs see of a real run: status in every phase, its documented schema, logs, history, show."""
+"""What people and programs see of a real run: status in every phase, its documented schema, logs,
+history, show.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.program.control_steps import CLAIM, WORK, long_run, reach
-from tests.program.harness import Workspace, wait_until
+from tests.support.control_steps import CLAIM, WORK, long_run, reach
+from tests.support.harness import Workspace, wait_until
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "status.md"
 ROW = re.compile(r"\| `([a-z_.\[\]]+)` \| ([a-z ]+) \| .+ \|")
@@ -49,7 +51,9 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_schema(status: dict[str, Any], *, command: bool = False) -> None:
-    """Every field of a status is documented with its type, and none that is documented is missing."""
+    """Every field of a status is documented with its type, and none that is documented is
+    missing.
+    """
     known, found = documented(), flat(status)
     assert found.keys() <= known.keys()
     for path, value in found.items():
@@ -71,11 +75,15 @@ def test_the_type_check_itself_notices_what_is_wrong() -> None:
         check_schema({"schema": 1})
 
 
-@pytest.mark.parametrize("phase", ["running", "verifying", "backoff", "cooldown", "limited", "paused"])
+@pytest.mark.parametrize(
+    "phase", ["running", "verifying", "backoff", "cooldown", "limited", "paused"]
+)
 def test_status_answers_at_a_glance_in_every_phase(ws: Workspace, phase: str) -> None:
     process = reach(ws, phase)
     if phase == "running":
-        wait_until(lambda: (ws.status()["run"] or {}).get("age_sec") is not None, "the first sample")
+        wait_until(
+            lambda: (ws.status()["run"] or {}).get("age_sec") is not None, "the first sample"
+        )
     check_schema(ws.status())
     shown = ws.cli("status")
     assert shown.returncode == 0
@@ -117,7 +125,11 @@ def test_a_killed_supervisor_is_not_called_alive(ws: Workspace) -> None:
 def test_logs_history_and_show_after_a_real_run(ws: Workspace) -> None:
     ws.config('[verify]\ncommands = ["echo the gate speaks; true"]')
     ws.script(
-        {**WORK, "say": "looking around", "block": {"summary": "made a start", "next_goal": "finish"}},
+        {
+            **WORK,
+            "say": "looking around",
+            "block": {"summary": "made a start", "next_goal": "finish"},
+        },
         {**CLAIM, "say": "all of it", "block": {"summary": "finished it", "completed": True}},
     )
     assert ws.run() == 0
@@ -139,7 +151,9 @@ def test_logs_follow_across_iterations(ws: Workspace) -> None:
     import subprocess
     import sys
 
-    ws.script(long_run(until="go", say="first words"), long_run(until="go on", say="second words"), CLAIM)
+    ws.script(
+        long_run(until="go", say="first words"), long_run(until="go on", say="second words"), CLAIM
+    )
     process = ws.start()
     ws.wait_runs(1)
     out = ws.root / "followed"

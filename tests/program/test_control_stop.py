@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.program.control_steps import WORK, long_run, reach
-from tests.program.harness import Workspace, wait_until
+from tests.support.control_steps import WORK, long_run, reach
+from tests.support.harness import Workspace, wait_until
 
 PHASES = ("running", "verifying", "backoff", "cooldown", "limited", "paused")
 
@@ -28,7 +28,8 @@ def test_a_stop_file_ends_the_loop_in_every_phase(ws: Workspace, phase: str) -> 
     assert status["run"] is None
     assert not ws.leftovers()
     started = ws.started()
-    assert ws.run() == 0  # the file is still there: nothing starts, and the message says what to remove
+    # the file is still there: nothing starts, and the message says what to remove
+    assert ws.run() == 0
     assert ws.started() == started
     assert f"{name or 'STOP'}; remove this file" in ws.log()
 
@@ -49,10 +50,12 @@ def test_a_signal_while_starting_is_not_lost(ws: Workspace, delay: float) -> Non
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     code = ws.ended(process, 30)
-    # Before our first line the interpreter itself ends as it can: by the signal, or with 1 in its own start-up.
+    # Before our first line the interpreter itself ends as it can: by the signal, or with 1 in its
+    # own start-up.
     unborn = not ws.state.exists() and "codex_self_iter" not in ws.log()
     assert code in ((130, -signal.SIGINT, 1) if unborn else (130, -signal.SIGINT))
-    assert "codex_self_iter/" not in ws.log()  # no traceback of ours; before us the interpreter may have one
+    # no traceback of ours; before us the interpreter may have one
+    assert "codex_self_iter/" not in ws.log()
 
 
 def test_own_names_for_the_stop_files_survive_a_reload_that_changes_them(ws: Workspace) -> None:

@@ -22,12 +22,12 @@ from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.loop import Ended, Loop
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world.clock import SystemClock
-from codex_self_iter.world.lock import boot_id
 from codex_self_iter.world.pool import Pool
-from codex_self_iter.world.process import Host
+from codex_self_iter.world.process.host import Host
+from codex_self_iter.world.state.lock import boot_id
 from codex_self_iter.world.watch import Watcher
-from tests.program.control_steps import IDLE
-from tests.program.harness import Workspace
+from tests.support.control_steps import IDLE
+from tests.support.harness import Workspace
 
 pytestmark = pytest.mark.anyio
 NEVER_SEC = 3600.0
@@ -48,7 +48,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def seen(ws: Workspace, *, looks: bool, watcher: Watcher | None) -> bool:
-    """Run a loop in this process, put a STOP down while it waits, and say whether it ended for it."""
+    """Run a loop in this process, put a STOP down while it waits, and say whether it ended for
+    it.
+    """
     ws.config(no_change_backoff_sec=600, backoff_max_sec=600)
     ws.script(IDLE)
     settings = load(
@@ -71,7 +73,8 @@ async def seen(ws: Workspace, *, looks: bool, watcher: Watcher | None) -> bool:
                 await until(lambda: loop.state.state is State.COOLDOWN)
             if watcher is not None:
                 tasks.start_soon(watcher.run)
-            await anyio.sleep(1.5)  # until the watcher listens, and the look that a new wait brings is over
+            # until the watcher listens, and the look that a new wait brings is over
+            await anyio.sleep(1.5)
             (ws.state / "STOP").touch()
             with anyio.move_on_after(6):
                 await until(lambda: bool(ended))

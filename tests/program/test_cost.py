@@ -1,4 +1,6 @@
-"""What keeps the supervisor cheap must not make it deaf: the shared poller, heartbeats in place, open files."""
+"""What keeps the supervisor cheap must not make it deaf: the shared poller, heartbeats in place,
+open files.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ import pytest
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world.clock import SystemClock
-from codex_self_iter.world.descriptors import original_soft_limit, raise_limit
-from codex_self_iter.world.process import Host
-from codex_self_iter.world.store import StateDirectory
-from tests.hosting import make_spec, stdout_of
-from tests.program.harness import Workspace
+from codex_self_iter.world.process.descriptors import original_soft_limit, raise_limit
+from codex_self_iter.world.process.host import Host
+from codex_self_iter.world.state.store import StateDirectory
+from tests.support.harness import Workspace
+from tests.support.hosting import make_spec, stdout_of
 
 pytestmark = pytest.mark.anyio
 
@@ -74,11 +76,17 @@ def test_a_heartbeat_is_written_in_place_and_a_change_is_not(tmp_path: Path) -> 
     store = StateDirectory(str(tmp_path / "state"), str(tmp_path))
     path = tmp_path / "state/status.json"
     first, second, third = (f"2026-01-01T00:00:0{n}.000000+00:00" for n in (1, 2, 3))
-    store.save_status({"state": "running", "updated_at": first, "goal": 'say "\n \\"updated_at\\":null"'})
+    store.save_status(
+        {"state": "running", "updated_at": first, "goal": 'say "\n \\"updated_at\\":null"'}
+    )
     file = path.stat().st_ino
     store.beat(second)
     found = json.loads(path.read_text())
-    assert found == {"state": "running", "updated_at": second, "goal": 'say "\n \\"updated_at\\":null"'}
+    assert found == {
+        "state": "running",
+        "updated_at": second,
+        "goal": 'say "\n \\"updated_at\\":null"',
+    }
     assert path.stat().st_ino == file
     assert store.heal() == []
     store.save_status(found | {"state": "paused", "updated_at": third})

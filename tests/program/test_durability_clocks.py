@@ -1,8 +1,9 @@
-"""A wrong clock, on the real program: no year-long sleep, no lost wait, no wrong kill, whatever jumps when.
+"""A wrong clock, on the real program: no year-long sleep, no lost wait, no wrong kill, whatever
+jumps when.
 
-The clocks are faked by libfaketime inside the processes; the test itself lives in true time and measures from
-outside. Once the wall clock alone is faked, once every clock that a C library can fake.
-"""
+The clocks are faked by libfaketime inside the processes; the test itself lives in true time and
+measures from outside. Once the wall clock alone is faked, once every clock that a C library can
+fake."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import Workspace, wait_until
+from tests.support.harness import Workspace, wait_until
 
 LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
-pytestmark = pytest.mark.skipif(not LIBRARY, reason="NOT TESTED HERE: wrong clocks need Debian's faketime")
+pytestmark = pytest.mark.skipif(
+    not LIBRARY, reason="NOT TESTED HERE: wrong clocks need Debian's faketime"
+)
 
 YEAR = "+365d", "-365d"
 OFTEN = pytest.param("+365d", marks=pytest.mark.slow), "-365d"
@@ -38,7 +41,12 @@ def movable(ws: Workspace) -> Mapping[str, str]:
     """Environment of a process whose wall clock `move` can set."""
     move(ws, "+0")
     path = str(ws.control / "clock")
-    return {"LD_PRELOAD": LIBRARY, "FAKETIME_TIMESTAMP_FILE": path, "FAKETIME_NO_CACHE": "1", **WALL_ONLY}
+    return {
+        "LD_PRELOAD": LIBRARY,
+        "FAKETIME_TIMESTAMP_FILE": path,
+        "FAKETIME_NO_CACHE": "1",
+        **WALL_ONLY,
+    }
 
 
 def move(ws: Workspace, offset: str) -> None:
@@ -49,7 +57,9 @@ def move(ws: Workspace, offset: str) -> None:
 
 def test_the_library_does_fake_the_clocks(ws: Workspace) -> None:
     """Negative control: these tests would be worth nothing if the clocks stayed right."""
-    code = "import time; print(time.time(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))"
+    code = (
+        "import time; print(time.time(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME))"
+    )
 
     def read(environment: Mapping[str, str]) -> list[float]:
         done = subprocess.run(

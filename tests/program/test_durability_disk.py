@@ -1,7 +1,7 @@
 """A disk that fills up, becomes read-only or small, under the real program.
 
-Each test has the state directory on a small tmpfs in a mount namespace of its own, which ends with the test.
-"""
+Each test has the state directory on a small tmpfs in a mount namespace of its own, which ends with
+the test."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import PATIENCE, Workspace, wait_until
+from tests.support.harness import PATIENCE, Workspace, wait_until
 
 
 def _can_unshare() -> bool:
     if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
         return False
-    return subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+    )
 
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(not _can_unshare(), reason="NOT TESTED HERE: full disks need root and unshare"),
+    pytest.mark.skipif(
+        not _can_unshare(), reason="NOT TESTED HERE: full disks need root and unshare"
+    ),
 ]
 DONE = {"block": {"completed": True}}
 SHORT = {"sleep": 0.2, "append": {"work.txt": "x\n"}, "number": True}
@@ -40,9 +44,12 @@ class SmallDisk(Workspace):
         super().__init__(root)
         self.real_state = self.state
         self.real_state.mkdir(mode=0o700)
-        mount = f'mount -t tmpfs -o size={size},mode=700 tmpfs "$1" && echo mounted && exec sleep 600'
+        mount = (
+            f'mount -t tmpfs -o size={size},mode=700 tmpfs "$1" && echo mounted && exec sleep 600'
+        )
         self.holder = subprocess.Popen(
-            ["unshare", "-m", "/bin/sh", "-c", mount, "sh", str(self.real_state)], stdout=subprocess.PIPE
+            ["unshare", "-m", "/bin/sh", "-c", mount, "sh", str(self.real_state)],
+            stdout=subprocess.PIPE,
         )
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == b"mounted\n"
@@ -58,7 +65,9 @@ class SmallDisk(Workspace):
         return self.start(*flags, prefix=self.inside)
 
     def remount(self, how: str) -> None:
-        subprocess.run([*self.inside, "mount", "-o", f"remount,{how}", str(self.real_state)], check=True)
+        subprocess.run(
+            [*self.inside, "mount", "-o", f"remount,{how}", str(self.real_state)], check=True
+        )
 
     def fill(self, leave: int = 0) -> None:
         """Take all the room, but for so many bytes."""
@@ -204,7 +213,9 @@ def test_a_start_below_the_floor_waits_for_room(tmp_path: Path) -> None:
         disk.close()
 
 
-@pytest.mark.parametrize("size", ["256m", "24m"], ids=["room for the flood", "a flood that fills the disk"])
+@pytest.mark.parametrize(
+    "size", ["256m", "24m"], ids=["room for the flood", "a flood that fills the disk"]
+)
 def test_an_agent_that_floods_its_output_is_capped(tmp_path: Path, size: str) -> None:
     disk = SmallDisk(tmp_path, size)
     try:
@@ -214,7 +225,8 @@ def test_an_agent_that_floods_its_output_is_capped(tmp_path: Path, size: str) ->
         assert disk.ended(disk.begin(), PATIENCE) == 0, disk.log()[-3000:]
         lines = disk.journal()
         assert [line["iteration"] for line in lines] == [1, 2]
-        # A flood that outruns every look fills a small disk, and its writer fails; the loop goes on all the same.
+        # A flood that outruns every look fills a small disk, and its writer fails; the loop goes on
+        # all the same.
         if size == "256m" or lines[0]["exit_code"] == 0:
             assert lines[0]["summary"] == "after the flood"
         assert lines[1]["verdict"] == "completed"

@@ -1,4 +1,6 @@
-"""What lies on the disk: broken journals and snapshots, privacy of files, secrets, and the kill loop."""
+"""What lies on the disk: broken journals and snapshots, privacy of files, secrets, and the kill
+loop.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import Workspace
+from tests.support.harness import Workspace
 
 DONE = {"block": {"completed": True}}
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +50,8 @@ OFTEN = ("torn tail", "NUL block")
 
 
 @pytest.mark.parametrize(
-    "kind", [*OFTEN, *(pytest.param(kind, marks=pytest.mark.slow) for kind in DAMAGE if kind not in OFTEN)]
+    "kind",
+    [*OFTEN, *(pytest.param(kind, marks=pytest.mark.slow) for kind in DAMAGE if kind not in OFTEN)],
 )
 @pytest.mark.parametrize("without_snapshot", [False, True], ids=["snapshot", "no snapshot"])
 def test_a_damaged_journal_loses_no_goal_and_no_number(
@@ -78,7 +81,9 @@ def test_a_long_journal_slows_neither_start_nor_iteration(ws: Workspace) -> None
     with journal(ws).open("w") as file:
         for number in range(1, 100_001):
             file.write(
-                json.dumps({**line, "iteration": number, "after": {**line["after"], "iteration": number}})
+                json.dumps(
+                    {**line, "iteration": number, "after": {**line["after"], "iteration": number}}
+                )
                 + "\n"
             )
     for name in ("runtime.json", "runtime.json.1"):
@@ -107,12 +112,18 @@ def test_a_truncated_snapshot_is_replaced_by_the_one_before(ws: Workspace) -> No
 def test_with_nothing_readable_it_refuses_and_keeps_everything(ws: Workspace) -> None:
     ws.script({"block": {"next_goal": "two"}}, DONE)
     assert ws.run("--max-iterations", "1") == 0
-    broken = {"runtime.json": b"{ half", "runtime.json.1": b"\0" * 100, "logs/iterations.jsonl": b"\0" * 500}
+    broken = {
+        "runtime.json": b"{ half",
+        "runtime.json.1": b"\0" * 100,
+        "logs/iterations.jsonl": b"\0" * 500,
+    }
     for name, data in broken.items():
         (ws.state / name).write_bytes(data)
     for _ in range(2):  # also the second time, when the broken files lie in quarantine already
         assert ws.run() == 2
-    kept = [path.read_bytes() for path in (ws.state / "quarantine").iterdir()] + [journal(ws).read_bytes()]
+    kept = [path.read_bytes() for path in (ws.state / "quarantine").iterdir()] + [
+        journal(ws).read_bytes()
+    ]
     for data in broken.values():
         assert data in kept
     assert "Traceback" not in ws.log()
@@ -143,7 +154,11 @@ def test_secrets_stay_out_of_everything_that_is_kept(ws: Workspace) -> None:
         {"exit": 4, "raw": f"the key is {PRINTED} and {KEY}\n"},
         {
             "say": f"Authorization: Bearer {PRINTED}",
-            "block": {"summary": f"used {KEY}", "next_goal": f"use {PRINTED} again", "evidence": [KEY]},
+            "block": {
+                "summary": f"used {KEY}",
+                "next_goal": f"use {PRINTED} again",
+                "evidence": [KEY],
+            },
         },
         {"block": {"completed": True, "summary": f"done with {KEY}"}},
     )
@@ -152,7 +167,9 @@ def test_secrets_stay_out_of_everything_that_is_kept(ws: Workspace) -> None:
     found = []
     for path in ws.state.rglob("*"):
         data = path.read_bytes() if path.is_file() else b""
-        found += [str(path.relative_to(ws.state)) for secret in (KEY, PRINTED) if secret.encode() in data]
+        found += [
+            str(path.relative_to(ws.state)) for secret in (KEY, PRINTED) if secret.encode() in data
+        ]
     assert not found
     assert KEY not in ws.log()
     assert PRINTED not in ws.log()
@@ -160,7 +177,9 @@ def test_secrets_stay_out_of_everything_that_is_kept(ws: Workspace) -> None:
 
 
 def test_without_a_telling_name_a_value_is_kept(ws: Workspace) -> None:
-    """Negative control: it is the redaction that takes the key out, and only where it is a secret."""
+    """Negative control: it is the redaction that takes the key out, and only where it is a
+    secret.
+    """
     ws.script({"block": {"completed": True, "summary": f"done with {KEY}"}})
     assert ws.run(environment={"ACME_COLOUR": KEY}) == 0
     assert KEY in journal(ws).read_text()
@@ -169,6 +188,13 @@ def test_without_a_telling_name_a_value_is_kept(ws: Workspace) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["adopt", "kill"])
 def test_nothing_is_lost_when_it_is_killed_again_and_again(policy: str) -> None:
-    script = [sys.executable, str(ROOT / "scripts" / "kill_loop.py"), "--count", "20", "--on-orphan", policy]
+    script = [
+        sys.executable,
+        str(ROOT / "tests" / "faults" / "kill_loop.py"),
+        "--count",
+        "20",
+        "--on-orphan",
+        policy,
+    ]
     done = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}"

@@ -1,4 +1,6 @@
-"""Others in our directory: `git clean`, `rm -rf`, planted links, garbage, a STOP by the agent, killed recorders."""
+"""Others in our directory: `git clean`, `rm -rf`, planted links, garbage, a STOP by the agent,
+killed recorders.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import Workspace, wait_until
+from tests.support.harness import Workspace, wait_until
 
 DONE = {"block": {"completed": True}}
 WAITING = {"sleep": 60, "until": "go"}
@@ -35,7 +37,10 @@ def aside(ws: Workspace) -> list[str]:
     return sorted(os.listdir(ws.state / "quarantine"))
 
 
-CLEANERS = {"git clean": "git clean -qxdff -e codex-self-iter.toml", "rm -rf": "rm -rf .codex-self-iter"}
+CLEANERS = {
+    "git clean": "git clean -qxdff -e codex-self-iter.toml",
+    "rm -rf": "rm -rf .codex-self-iter",
+}
 
 
 @pytest.mark.parametrize("how", ["git clean", pytest.param("rm -rf", marks=pytest.mark.slow)])
@@ -88,11 +93,17 @@ def test_without_its_directory_a_new_supervisor_starts_at_one(ws: Workspace) -> 
 
 def test_an_agent_that_deletes_its_own_output_is_judged_sensibly(ws: Workspace) -> None:
     ws.script(
-        {"run": "rm -rf .codex-self-iter/logs/runs", "sleep": 1.5, "block": {"next_goal": "unseen"}}, DONE
+        {
+            "run": "rm -rf .codex-self-iter/logs/runs",
+            "sleep": 1.5,
+            "block": {"next_goal": "unseen"},
+        },
+        DONE,
     )
     assert ws.run() == 0
     assert numbers(ws) == [1, 2]
-    # Either the answer was still found, or the run is an error that says so; never a crash, never a completion.
+    # Either the answer was still found, or the run is an error that says so; never a crash, never a
+    # completion.
     assert ws.verdicts()[0] in ("continue", "no_change", "error")
     assert ws.verdicts()[1] == "completed"
     assert "Traceback" not in ws.log()
@@ -121,7 +132,9 @@ def test_garbage_in_our_files_is_set_aside_and_our_truth_kept(ws: Workspace) -> 
         'echo \'{"iteration": 800, "next_goal": "a lie"}\' > logs/iterations.jsonl'
     )
     ws.script(
-        {"block": {"next_goal": "true"}}, {"run": write, "sleep": 2.5, "block": {"next_goal": "truer"}}, DONE
+        {"block": {"next_goal": "true"}},
+        {"run": write, "sleep": 2.5, "block": {"next_goal": "truer"}},
+        DONE,
     )
     assert ws.run() == 0
     good = [line for line in ws.journal() if line["iteration"] < 800]
@@ -182,7 +195,8 @@ def test_a_stop_file_by_the_agent_is_obeyed(ws: Workspace) -> None:
 
 
 def test_an_agent_that_kills_its_recorder_is_swept_and_the_loop_goes_on(ws: Workspace) -> None:
-    kill = "kill -9 $(ps -o ppid= -p $PPID)"  # the shell's parent is the agent, the agent's the recorder
+    # the shell's parent is the agent, the agent's the recorder
+    kill = "kill -9 $(ps -o ppid= -p $PPID)"
     ws.script({"spawn": ["setsid", "bare"], "run": kill, "sleep": 300}, DONE)
     ws.config(command_timeout_sec=20)
     assert ws.run() == 0
@@ -192,7 +206,9 @@ def test_an_agent_that_kills_its_recorder_is_swept_and_the_loop_goes_on(ws: Work
 
 
 @pytest.mark.parametrize("policy", ["adopt", pytest.param("kill", marks=pytest.mark.slow)])
-def test_an_agent_that_kills_the_supervisor_is_found_by_the_next(ws: Workspace, policy: str) -> None:
+def test_an_agent_that_kills_the_supervisor_is_found_by_the_next(
+    ws: Workspace, policy: str
+) -> None:
     ws.config(on_orphan=policy)
     kill = "kill -9 $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' .codex-self-iter/loop.lock)"
     ws.script({"run": kill, "sleep": 60, "until": "go", "block": {"next_goal": "survived"}}, DONE)

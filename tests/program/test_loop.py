@@ -1,4 +1,6 @@
-"""The loop from outside: several iterations, a restart in the middle, completion, errors, exit codes."""
+"""The loop from outside: several iterations, a restart in the middle, completion, errors, exit
+codes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.program.harness import Workspace, overlaps, wait_until
+from tests.support.harness import Workspace, overlaps, wait_until
 
 STEP = {"append": {"work.txt": "x\n"}}
 
@@ -110,7 +112,9 @@ def test_the_same_goal_again_and_again_ends_as_stagnated(ws: Workspace) -> None:
 
 def test_no_change_is_noticed_and_backed_off(ws: Workspace) -> None:
     ws.config(max_stagnation=0)
-    ws.script({"block": {"next_goal": "a"}}, {"block": {"next_goal": "b"}}, goal("", completed=True))
+    ws.script(
+        {"block": {"next_goal": "a"}}, {"block": {"next_goal": "b"}}, goal("", completed=True)
+    )
     assert ws.run() == 0
     assert ws.verdicts() == ["no_change", "no_change", "completed"]
     assert ws.journal()[0]["wait"]["kind"] == "no_change"
@@ -146,14 +150,19 @@ def test_sigint_is_a_stop_with_its_own_exit_code(ws: Workspace) -> None:
         (lambda ws: (ws.path / "plan.md").unlink(), "plan.md"),
         (lambda ws: ws.plan(" \n"), "empty"),
         (lambda ws: (ws.path / "plan.md").write_bytes(b"\xff\xfe\xfa"), "UTF-8"),
-        (lambda ws: ws.config(agent_command_template="no-such-program {prompt_file}"), "no-such-program"),
+        (
+            lambda ws: ws.config(agent_command_template="no-such-program {prompt_file}"),
+            "no-such-program",
+        ),
         (lambda ws: ws.config(agent_command_template="agent"), "prompt_file"),
         (lambda ws: ws.config(command_timeout_sec=-1), "command_timeout_sec"),
         (lambda ws: ws.config(max_iteration=3), "max_iterations"),
         (lambda ws: (ws.path / "codex-self-iter.toml").write_text("a = ["), "codex-self-iter.toml"),
     ],
 )
-def test_bad_input_is_one_clear_message_and_exit_2(ws: Workspace, change: object, said: str) -> None:
+def test_bad_input_is_one_clear_message_and_exit_2(
+    ws: Workspace, change: object, said: str
+) -> None:
     change(ws)  # type: ignore[operator]
     assert ws.run() == 2
     assert said in ws.log()
@@ -227,7 +236,9 @@ def test_the_goal_survives_an_aborted_iteration(ws: Workspace) -> None:
 
 
 @pytest.mark.parametrize("on_orphan", ["adopt", "kill"])
-def test_a_run_that_ended_while_nobody_watched_is_not_done_again(ws: Workspace, on_orphan: str) -> None:
+def test_a_run_that_ended_while_nobody_watched_is_not_done_again(
+    ws: Workspace, on_orphan: str
+) -> None:
     ws.config(on_orphan=on_orphan)
     ws.script({"sleep": 60, "until": "go", **goal("", completed=True)}, {"exit": 1})
     process = ws.start()

@@ -1,4 +1,6 @@
-"""One supervisor, many workspaces: each loop as alone, one pool, one bad one never harms the others."""
+"""One supervisor, many workspaces: each loop as alone, one pool, one bad one never harms the
+others.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.program.harness import Workspace, overlaps, wait_until
+from tests.support.harness import Workspace, overlaps, wait_until
 
 
 @pytest.fixture
@@ -76,7 +78,9 @@ def test_all_loops_run_to_their_own_end(three: list[Workspace]) -> None:
 
 def test_the_pool_bounds_all_loops_together(three: list[Workspace]) -> None:
     for ws in three:
-        ws.script({"sleep": 0.4, "append": {"w": "x"}}, {"sleep": 0.4, "block": {"completed": True}})
+        ws.script(
+            {"sleep": 0.4, "append": {"w": "x"}}, {"sleep": 0.4, "block": {"completed": True}}
+        )
     assert three[0].ended(supervise(*three, tables="[pool]\nmax_agents = 1\n")) == 0
     assert overlaps([row for ws in three for row in ws.runs()]) == 1
 
@@ -136,7 +140,9 @@ def test_a_repository_deleted_under_its_loop_harms_only_that_loop(three: list[Wo
 
 def test_a_left_over_of_one_loop_is_swept_and_another_loops_is_not(three: list[Workspace]) -> None:
     a, b, _ = three
-    b.script({"spawn": ["bare"], "sleep": 60, "until": "go", "run": "true", "block": {"completed": True}})
+    b.script(
+        {"spawn": ["bare"], "sleep": 60, "until": "go", "run": "true", "block": {"completed": True}}
+    )
     a.script({"spawn": ["bare", "setsid"], "append": {"w": "1"}}, {"block": {"completed": True}})
     process = supervise(a, b, tables="[pool]\nmax_agents = 2\n")
     b.wait_runs(1)
@@ -154,7 +160,10 @@ def test_a_left_over_of_one_loop_is_swept_and_another_loops_is_not(three: list[W
 def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
     a, b, c = three
     for ws in three:
-        ws.script({"sleep": 60, "until": "go", "block": {"next_goal": "on"}}, {"sleep": 60, "until": "end"})
+        ws.script(
+            {"sleep": 60, "until": "go", "block": {"next_goal": "on"}},
+            {"sleep": 60, "until": "end"},
+        )
     directory = a.root / "conf.d"
     directory.mkdir()
 
@@ -204,7 +213,9 @@ def test_many_loops_with_faults_and_kills_end_as_their_scripts_say(tmp_path: Pat
         ws.config()
         steps: list[dict[str, object]] = []
         for number in range(rng.randint(1, 3)):
-            fault = rng.choice([{}, {"exit": 1}, {"raw": "garbage"}, {"spawn": ["setsid"]}, {"sleep": 0.3}])
+            fault = rng.choice(
+                [{}, {"exit": 1}, {"raw": "garbage"}, {"spawn": ["setsid"]}, {"sleep": 0.3}]
+            )
             steps.append({"append": {"w": "x"}, "block": {"next_goal": f"s{number}"}, **fault})
         steps.append({"block": {"completed": True}})
         ws.script(*steps)
@@ -249,10 +260,14 @@ def test_status_without_a_workspace_shows_all_loops(three: list[Workspace]) -> N
 def test_memory_in_use_holds_further_runs_back(three: list[Workspace]) -> None:
     a, b, _ = three
     a.script({"sleep": 5, "block": {"completed": True}})
-    # The first run of b may slip in before a's first sample; it lasts long enough for that sample to be there.
+    # The first run of b may slip in before a's first sample; it lasts long enough for that sample
+    # to be there.
     b.script({"sleep": 2.5, "append": {"w": "1"}}, {"block": {"completed": True}})
     process = supervise(a, b, tables="[pool]\nmax_agents = 2\nmax_memory_mb = 1\n")
-    wait_until(lambda: "MiB" in b.status().get("reason", ""), "the reason in the status of the waiting loop")
+    wait_until(
+        lambda: "MiB" in b.status().get("reason", ""),
+        "the reason in the status of the waiting loop",
+    )
     assert a.ended(process) == 0
     end = next(at for word, _, at in a.runs() if word == "end")
     assert [at > end for word, _, at in b.runs() if word == "start"][-1]

@@ -1,14 +1,19 @@
-"""Completion with proof: what liars, droppers, echoers and the rest are worth. Each ends as the contract says."""
+"""Completion with proof: what liars, droppers, echoers and the rest are worth. Each ends as the
+contract says.
+"""
 
 from __future__ import annotations
 
-from tests.program.harness import Workspace
+from tests.support.harness import Workspace
 
 GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
 
 
 def claim(**more: object) -> dict[str, object]:
-    return {"append": {"work.txt": "x\n"}, "block": {"completed": True, "next_goal": "finish", **more}}
+    return {
+        "append": {"work.txt": "x\n"},
+        "block": {"completed": True, "next_goal": "finish", **more},
+    }
 
 
 def test_a_liar_never_completes_and_is_given_up(ws: Workspace) -> None:
@@ -33,7 +38,11 @@ def test_the_promise_word_in_passing_means_nothing(ws: Workspace) -> None:
     ws.config(max_stagnation=0)
     words = "I will say PLAN_COMPLETE when I am done; it is not PLAN_COMPLETE yet."
     ws.script(
-        {"append": {"a": "1"}, "say": words, "block": {"next_goal": "b", "reason": "PLAN_COMPLETE soon"}},
+        {
+            "append": {"a": "1"},
+            "say": words,
+            "block": {"next_goal": "b", "reason": "PLAN_COMPLETE soon"},
+        },
         {"append": {"a": "1"}, "say": "PLAN_COMPLETE", "block": {"next_goal": "c"}},
     )
     assert ws.run() == 0
@@ -66,7 +75,9 @@ def test_an_idler_is_given_up(ws: Workspace) -> None:
 
 def test_different_goals_with_progress_are_no_circle(ws: Workspace) -> None:
     ws.config(max_stagnation=2, max_iterations=6)
-    ws.script(*[{"append": {"w": "1"}, "block": {"next_goal": f"step {name}"}} for name in "abcdefgh"])
+    ws.script(
+        *[{"append": {"w": "1"}, "block": {"next_goal": f"step {name}"}} for name in "abcdefgh"]
+    )
     assert ws.run() == 0
     assert ws.verdicts() == ["continue"] * 6
 
@@ -96,22 +107,34 @@ def test_without_gate_files_the_edited_gate_is_believed(ws: Workspace) -> None:
 
 def test_confirmations_must_agree_in_a_row(ws: Workspace) -> None:
     ws.config("[verify]\nconfirmations = 1\n")
-    ws.script(claim(), {"append": {"w": "1"}, "block": {"next_goal": "found more"}}, claim(), claim())
+    ws.script(
+        claim(), {"append": {"w": "1"}, "block": {"next_goal": "found more"}}, claim(), claim()
+    )
     assert ws.run() == 0
-    assert ws.verdicts() == ["awaiting_confirmation", "continue", "awaiting_confirmation", "completed"]
+    assert ws.verdicts() == [
+        "awaiting_confirmation",
+        "continue",
+        "awaiting_confirmation",
+        "completed",
+    ]
     assert "more iteration(s) must agree" in ws.prompt(2)
 
 
 def test_gates_after_every_iteration_report_without_a_claim(ws: Workspace) -> None:
     ws.config(GATE.replace("[verify]", "[verify]\nevery_iteration = true"))
-    ws.script({"append": {"w": "1"}, "block": {"next_goal": "go on"}}, {"write": {"proof": "1"}, **claim()})
+    ws.script(
+        {"append": {"w": "1"}, "block": {"next_goal": "go on"}},
+        {"write": {"proof": "1"}, **claim()},
+    )
     assert ws.run() == 0
     assert ws.verdicts() == ["continue", "completed"]
     assert "Verification failed" in ws.prompt(2)
 
 
 def test_a_gate_that_hangs_is_ended_with_its_children(ws: Workspace) -> None:
-    ws.config('[verify]\ncommands = ["setsid sleep 600 & sleep 600"]\ntimeout_sec = 1\n', max_stagnation=2)
+    ws.config(
+        '[verify]\ncommands = ["setsid sleep 600 & sleep 600"]\ntimeout_sec = 1\n', max_stagnation=2
+    )
     ws.script(claim())
     assert ws.run() == 3
     assert ws.journal()[0]["gates"][0]["timed_out"] is True
@@ -145,7 +168,9 @@ def test_a_spent_budget_needs_a_human_and_stays_spent(ws: Workspace) -> None:
 
 
 def test_each_iteration_is_kept_as_a_checkpoint_outside_the_branch(ws: Workspace) -> None:
-    ws.script({"write": {"a.txt": "1"}, "block": {"next_goal": "b"}}, {"write": {"a.txt": "2"}, **claim()})
+    ws.script(
+        {"write": {"a.txt": "1"}, "block": {"next_goal": "b"}}, {"write": {"a.txt": "2"}, **claim()}
+    )
     index = (ws.path / ".git/index").read_bytes()
     assert ws.run() == 0
     assert (ws.path / ".git/index").read_bytes() == index
@@ -197,7 +222,10 @@ def test_a_planner_stop_is_a_cooldown_that_an_edit_ends(ws: Workspace) -> None:
     ws.config(mode="roles", planner_stop_backoff_sec=600)
     work = {"append": {"w": "1"}, "block": {"completed": True}}
     ws.script(
-        {"raw": PLANNER.replace("false", "true")}, {"raw": PLANNER}, work, {"raw": REVIEW % ("false", "")}
+        {"raw": PLANNER.replace("false", "true")},
+        {"raw": PLANNER},
+        work,
+        {"raw": REVIEW % ("false", "")},
     )
     process = ws.start()
     status = ws.wait_state("cooldown")
@@ -231,5 +259,12 @@ def test_the_report_says_what_was_asked_done_and_why_it_ended(ws: Workspace) -> 
     ws.script(claim(summary="tried"), {"write": {"proof": "1"}, **claim(summary="proved it")})
     assert ws.run() == 0
     report = (ws.state / "report.md").read_text()
-    for part in ("# Report: completed", "tried", "proved it", "claim_rejected", "passed", "Time by state"):
+    for part in (
+        "# Report: completed",
+        "tried",
+        "proved it",
+        "claim_rejected",
+        "passed",
+        "Time by state",
+    ):
         assert part in report

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.program.harness import Workspace, wait_until
+from tests.support.harness import Workspace, wait_until
 
 STEP = {"append": {"work.txt": "x\n"}}
 SLOW = {"sleep": 30, "until": "go"}
@@ -32,7 +32,9 @@ def take_another_state_directory(ws: Workspace) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("meanwhile", [forget_everything, take_another_state_directory])
-def test_no_second_agent_beside_one_of_which_no_record_is_left(ws: Workspace, meanwhile: object) -> None:
+def test_no_second_agent_beside_one_of_which_no_record_is_left(
+    ws: Workspace, meanwhile: object
+) -> None:
     ws.script({**SLOW, "spawn": ["setsid"]}, {**STEP, "block": {"completed": True}})
     ws.start()
     ws.wait_runs(1)
@@ -46,7 +48,9 @@ def test_no_second_agent_beside_one_of_which_no_record_is_left(ws: Workspace, me
     wait_until(lambda: not ws.leftovers(), "the first agent to be gone")
 
 
-@pytest.mark.parametrize("how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | head -n 1"])
+@pytest.mark.parametrize(
+    "how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | head -n 1"]
+)
 def test_the_exit_code_tells_the_end_whatever_became_of_the_output(ws: Workspace, how: str) -> None:
     ws.config(max_stagnation=2)
     ws.script({**STEP, "block": {"next_goal": "the same"}})
@@ -54,7 +58,9 @@ def test_the_exit_code_tells_the_end_whatever_became_of_the_output(ws: Workspace
 
 
 @pytest.mark.parametrize("command", ["status", "history", "show", "logs", "config show"])
-def test_a_reading_command_says_so_when_its_output_cannot_be_written(ws: Workspace, command: str) -> None:
+def test_a_reading_command_says_so_when_its_output_cannot_be_written(
+    ws: Workspace, command: str
+) -> None:
     ws.script({**STEP, "block": {"completed": True}})
     assert ws.run() == 0
     assert shell(ws, command, ">/dev/full 2>said") == 1
@@ -67,7 +73,9 @@ def shell(ws: Workspace, command: str, how: str) -> int:
     """The exit code of a command whose streams a shell has redirected."""
     argv = [sys.executable, "-m", "codex_self_iter", *command.split(), "--workspace", str(ws.path)]
     script = f"{shlex.join(argv)} {how}; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], cwd=ws.root, env=ws.environment, check=False, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ws.root, env=ws.environment, check=False, timeout=60
+    )
     return done.returncode
 
 

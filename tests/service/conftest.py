@@ -4,8 +4,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import lab as laboratory
 import pytest
+
+from tests.support import lab as laboratory
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
-"""The system unit's hardening, from inside: what an agent may not do, and all that it must still be able to do."""
+"""The system unit's hardening, from inside: what an agent may not do, and all that it must still be
+able to do.
+"""
 
-import lab as laboratory
 import pytest
-from lab import UNIT
 
 from codex_self_iter.service import systemd
 from codex_self_iter.service.spec import ServiceSpec
+from tests.support import lab as laboratory
+from tests.support.lab import UNIT
 
 pytestmark = [
     pytest.mark.root,
@@ -37,14 +39,17 @@ def probe(manager: laboratory.Lab, text: str) -> dict[str, str]:
     manager.install(UNIT, text, Type="exec", Restart="no", WatchdogSec="0")
     manager.systemctl("start", UNIT)
     found = ["cat", f"{WORKSPACE}/result"]
-    laboratory.until(lambda: manager.run(*found, check=False).returncode == 0, f"the probe\n{manager.log()}")
+    laboratory.until(
+        lambda: manager.run(*found, check=False).returncode == 0, f"the probe\n{manager.log()}"
+    )
     lines = manager.run(*found).stdout.splitlines()
     manager.systemctl("stop", UNIT)
     return dict(line.split(": ", 1) for line in lines)
 
 
 def spec(manager: laboratory.Lab, *, system: bool) -> ServiceSpec:
-    # The lab's manager runs as root, so it can apply the system unit's directives; only User= is not its business.
+    # The lab's manager runs as root, so it can apply the system unit's directives; only User= is
+    # not its business.
     return ServiceSpec(
         name="my-loop",
         workspace=WORKSPACE,
@@ -56,7 +61,9 @@ def spec(manager: laboratory.Lab, *, system: bool) -> ServiceSpec:
     )
 
 
-def test_the_system_unit_protects_the_machine_and_lets_an_agent_work(manager: laboratory.Lab) -> None:
+def test_the_system_unit_protects_the_machine_and_lets_an_agent_work(
+    manager: laboratory.Lab,
+) -> None:
     assert probe(manager, systemd.render(spec(manager, system=True))) == {
         "write workspace": "yes",
         "write home": "yes",
@@ -88,5 +95,7 @@ def test_without_the_directives_the_probe_finds_otherwise(manager: laboratory.La
 
 def test_what_is_left_out_would_break_an_agents_own_sandbox(manager: laboratory.Lab) -> None:
     """The reason that the unit gives for leaving RestrictNamespaces out."""
-    text = systemd.render(spec(manager, system=True)).replace("PrivateTmp=yes", "RestrictNamespaces=yes")
+    text = systemd.render(spec(manager, system=True)).replace(
+        "PrivateTmp=yes", "RestrictNamespaces=yes"
+    )
     assert probe(manager, text)["nested sandbox"] == "no"

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import deploy
 import pytest
 
 from codex_self_iter.errors import ExitCode
 from codex_self_iter.service import launchd, systemd
 from codex_self_iter.service.spec import ServiceSpec, data, service_name, stop_seconds
 from codex_self_iter.world.sdnotify import Notifier
+from tests.support import deploy
 
 NASTY = '/tmp/a "b" c%d $e \\f é;x'
 
@@ -109,13 +109,21 @@ def test_every_directive_is_explained() -> None:
         ({"kill_grace_sec": float("inf")}, 45),
     ],
 )
-def test_the_unit_waits_longer_than_the_supervisor_may_take(config: dict[str, Any], seconds: int) -> None:
+def test_the_unit_waits_longer_than_the_supervisor_may_take(
+    config: dict[str, Any], seconds: int
+) -> None:
     assert stop_seconds(config) == seconds
 
 
 @pytest.mark.parametrize(
     ("workspace", "name"),
-    [("/a/my repo", "my-repo"), ("/a/b/", "b"), ("/", "loop"), ("/x/日本", "loop"), ("/x/-a.", "a")],
+    [
+        ("/a/my repo", "my-repo"),
+        ("/a/b/", "b"),
+        ("/", "loop"),
+        ("/x/日本", "loop"),
+        ("/x/-a.", "a"),
+    ],
 )
 def test_a_service_is_named_after_its_workspace(workspace: str, name: str) -> None:
     assert service_name(workspace) == name
@@ -146,7 +154,8 @@ def test_launchd_keys_have_their_types_and_meaning() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [("Label", "Labl"), ("<integer>45</integer>", "<string>45</string>"), ("</plist>", "")]
+    "damage",
+    [("Label", "Labl"), ("<integer>45</integer>", "<string>45</string>"), ("</plist>", "")],
 )
 def test_a_broken_property_list_is_found(damage: tuple[str, str]) -> None:
     assert launchd.verify(launchd.render(spec()).replace(*damage)) != ""
@@ -167,7 +176,8 @@ class Wrapper:
 
 
 @pytest.mark.parametrize(
-    ("code", "seen"), [(0, 0), (1, 1), (2, 0), (3, 0), (4, 0), (75, 0), (130, 0), (5, 5), (139, 139)]
+    ("code", "seen"),
+    [(0, 0), (1, 1), (2, 0), (3, 0), (4, 0), (75, 0), (130, 0), (5, 5), (139, 139)],
 )
 def test_the_wrapper_turns_final_exit_codes_into_success(code: int, seen: int) -> None:
     assert Wrapper(f"exit {code}").end()[0] == seen
@@ -197,7 +207,10 @@ def test_the_wrapper_bears_a_signal_at_its_very_start(attempt: int) -> None:
 def test_the_wrapper_reads_the_environment_file(tmp_path: Path) -> None:
     file = tmp_path / "a b.env"
     file.write_text("KEY='from the file'\n", encoding="utf-8")
-    assert Wrapper('echo "$KEY"', CODEX_SELF_ITER_ENV_FILE=str(file)).end() == (0, "from the file\n")
+    assert Wrapper('echo "$KEY"', CODEX_SELF_ITER_ENV_FILE=str(file)).end() == (
+        0,
+        "from the file\n",
+    )
     assert Wrapper("exit 0", CODEX_SELF_ITER_ENV_FILE=str(tmp_path / "none")).end() == (0, "")
 
 
@@ -234,7 +247,9 @@ def test_messages_arrive_as_the_protocol_says(tmp_path: Path, abstract: bool) ->
             assert sock.recv(4096) == expected
 
 
-@pytest.mark.parametrize("address", ["", "/does/not/exist", "@nobody-listens-here", "/" + "x" * 300])
+@pytest.mark.parametrize(
+    "address", ["", "/does/not/exist", "@nobody-listens-here", "/" + "x" * 300]
+)
 def test_nobody_listening_is_no_error(address: str) -> None:
     notifier = Notifier(address)
     assert notifier.ready("x") is False
@@ -276,11 +291,24 @@ def test_the_watchdogs_time_is_only_ours(
 def test_the_image_runs_as_a_person_and_needs_no_init() -> None:
     lines = (deploy.DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8").splitlines()
     words = [line.split()[0] for line in lines if line and not line.startswith((" ", "#"))]
-    known = {"FROM", "RUN", "COPY", "ARG", "USER", "ENV", "WORKDIR", "VOLUME", "STOPSIGNAL", "HEALTHCHECK"}
+    known = {
+        "FROM",
+        "RUN",
+        "COPY",
+        "ARG",
+        "USER",
+        "ENV",
+        "WORKDIR",
+        "VOLUME",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+    }
     assert set(words) <= known | {"ENTRYPOINT", "CMD"}
     assert words.index("USER") < words.index("ENTRYPOINT")
     assert "USER agent" in lines
-    assert not any("tini" in line or "dumb-init" in line for line in lines if not line.startswith("#"))
+    assert not any(
+        "tini" in line or "dumb-init" in line for line in lines if not line.startswith("#")
+    )
 
 
 def test_the_compose_file_is_plain_and_names_files_that_are_there() -> None:

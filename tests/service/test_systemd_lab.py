@@ -1,14 +1,15 @@
 """The rendered unit under a real systemd: what the unit promises, seen from outside.
 
-`daemon.py` takes the supervisor's place; the unit is the rendered one, its times shortened by a drop-in.
-"""
+`daemon.py` takes the supervisor's place; the unit is the rendered one, its times shortened by a
+drop-in."""
 
 import signal
 from pathlib import Path
 
-import lab as laboratory
 import pytest
-from lab import ESCAPEES, UNIT, Service
+
+from tests.support import lab as laboratory
+from tests.support.lab import ESCAPEES, UNIT, Service
 
 pytestmark = [
     pytest.mark.root,
@@ -132,19 +133,25 @@ def test_the_watchdog_catches_a_stopped_supervisor(service: Service) -> None:
 
 
 def test_a_stopped_supervisor_stays_so_without_the_watchdog(service: Service) -> None:
-    """Negative control; the end is a causal one: the watchdog's time has passed three times over."""
+    """Negative control; the end is a causal one: the watchdog's time has passed three times
+    over.
+    """
     service.start(WatchdogSec="0")
     service.manager.kill(UNIT, signal.SIGSTOP)
     service.manager.run("sleep", "3")
     assert service.manager.show(UNIT)["NRestarts"] == "0"
 
 
-def test_an_instance_of_the_template_under_deploy_works_where_its_name_says(service: Service) -> None:
+def test_an_instance_of_the_template_under_deploy_works_where_its_name_says(
+    service: Service,
+) -> None:
     """Installed by hand: the workspace's path is the instance's name, escaped by systemd-escape."""
     template = "codex-self-iter@.service"
     escaped = service.manager.run("systemd-escape", "--path", str(service.workspace)).stdout.strip()
     unit = template.replace("@", f"@{escaped}")
-    text = (laboratory.SOURCE / "deploy" / "systemd" / "user" / template).read_text(encoding="utf-8")
+    text = (laboratory.SOURCE / "deploy" / "systemd" / "user" / template).read_text(
+        encoding="utf-8"
+    )
     command = f"env PYTHONPATH={laboratory.SOURCE}/src {' '.join(service.spec.argv)}"
     service.manager.install(template, text, ExecStart=f"\nExecStart={command}", Restart="no")
     service.manager.systemctl("start", unit)

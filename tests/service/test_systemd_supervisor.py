@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lab as laboratory
 import pytest
-from lab import ESCAPEES, SOURCE, UNIT, Service
 
 from codex_self_iter.service.spec import supervisor_argv
+from tests.support import lab as laboratory
+from tests.support.lab import ESCAPEES, SOURCE, UNIT, Service
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,11 +49,15 @@ class Loop(Service):
         agent.chmod(0o755)
         self.tell("slow")
         self.configure(max_iterations=0)
-        subprocess.run(["git", "init", "-q"], cwd=self.workspace, check=True, env=os.environ | manager.env)
+        subprocess.run(
+            ["git", "init", "-q"], cwd=self.workspace, check=True, env=os.environ | manager.env
+        )
         self.spec = self.spec._replace(argv=supervisor_argv(str(self.workspace)), stop_sec=30)
 
     def configure(self, **keys: Any) -> None:
-        keys = {"agent_command_template": f"'{self.control}/agent.sh' {{prompt_file}} {{workspace}}"} | keys
+        keys = {
+            "agent_command_template": f"'{self.control}/agent.sh' {{prompt_file}} {{workspace}}"
+        } | keys
         keys |= {"kill_grace_sec": 1, "no_change_gate": False}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in keys.items()]
         (self.workspace / "codex-self-iter.toml").write_text("".join(lines), encoding="utf-8")
@@ -61,7 +65,9 @@ class Loop(Service):
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside the lab, as the same person."""
         env = [f"PYTHONPATH={SOURCE / 'src'}", sys.executable, "-m", "codex_self_iter"]
-        return self.manager.run("env", *env, *words, "--workspace", str(self.workspace), check=False)
+        return self.manager.run(
+            "env", *env, *words, "--workspace", str(self.workspace), check=False
+        )
 
     def status(self) -> dict[str, Any]:
         return json.loads(self.cli("status", "--json").stdout)
@@ -185,13 +191,19 @@ def test_stop_with_a_deaf_agent_and_escapees_is_in_order_and_complete(loop: Loop
     laboratory.until(lambda: len(loop.manager.processes(*ESCAPEES)) >= 4, "the escapees run")
     loop.manager.systemctl("stop", UNIT)
     shown = loop.manager.show(UNIT)
-    assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == ("inactive", "success", "0")
+    assert (shown["ActiveState"], shown["Result"], shown["ExecMainStatus"]) == (
+        "inactive",
+        "success",
+        "0",
+    )
     assert loop.manager.processes("agent.sh", "codex_self_iter", *ESCAPEES) == []
     assert loop.status()["exit"]["code"] == 0
 
 
 @pytest.mark.parametrize(("on_stop", "verdict"), [("finish", "continue"), ("end", "aborted")])
-def test_a_restart_lets_the_iteration_end_if_it_is_asked_to(loop: Loop, on_stop: str, verdict: str) -> None:
+def test_a_restart_lets_the_iteration_end_if_it_is_asked_to(
+    loop: Loop, on_stop: str, verdict: str
+) -> None:
     with (loop.workspace / "codex-self-iter.toml").open("a", encoding="utf-8") as file:
         file.write(f'[service]\non_stop = "{on_stop}"\n')
     loop.start()

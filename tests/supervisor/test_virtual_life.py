@@ -1,4 +1,6 @@
-"""Adoption, heartbeat, failing storage, stop bounds, shared limits and the pool, on virtual time."""
+"""Adoption, heartbeat, failing storage, stop bounds, shared limits and the pool, on virtual
+time.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,13 @@ from codex_self_iter.testing import (
     scripted_shared,
 )
 from codex_self_iter.world.pool import Pool
-from supervisor.virtual import DAY, HOUR, WORK, Life, in_turn, machine, settings, starts
+from tests.support.virtual import DAY, HOUR, WORK, Life, in_turn, machine, settings, starts
 
 
 @pytest.mark.parametrize("on_orphan", ["adopt", "kill"])
-def test_a_killed_supervisors_agent_is_adopted_and_its_work_counts(tmp_path: Path, on_orphan: str) -> None:
+def test_a_killed_supervisors_agent_is_adopted_and_its_work_counts(
+    tmp_path: Path, on_orphan: str
+) -> None:
     async def main() -> None:
         made, given = (
             machine(in_turn(Performance(HOUR, answer("two")))),
@@ -55,7 +59,9 @@ def test_gates_of_a_killed_supervisor_never_run_beside_their_next_selves(tmp_pat
         def script(spec: RunSpec) -> Performance:
             gate = "-gate-" in spec.run_id
             return (
-                Performance(900.0) if gate else Performance(60.0, answer("", completed=True, summary="done"))
+                Performance(900.0)
+                if gate
+                else Performance(60.0, answer("", completed=True, summary="done"))
             )
 
         made, given = machine(script), settings(tmp_path, verify={"commands": ["make check"]})
@@ -65,7 +71,11 @@ def test_gates_of_a_killed_supervisor_never_run_beside_their_next_selves(tmp_pat
         async with second.alive():
             await anyio.sleep(HOUR)
         assert made.overlaps == []
-        assert [agent.cause for agent in made.history] == [EndCause.EXIT, EndCause.REQUEST, EndCause.EXIT]
+        assert [agent.cause for agent in made.history] == [
+            EndCause.EXIT,
+            EndCause.REQUEST,
+            EndCause.EXIT,
+        ]
         assert second.ended is not None
         assert second.ended.code == 0
 
@@ -86,7 +96,9 @@ def test_a_hung_agent_is_ended_by_the_idle_time_out(tmp_path: Path) -> None:
 
 def test_the_heart_beats_while_an_agent_works_and_while_nothing_happens(tmp_path: Path) -> None:
     async def main() -> None:
-        made = machine(lambda _spec: Performance(500.0, stderr="usage limit reached\n", exit_code=1))
+        made = machine(
+            lambda _spec: Performance(500.0, stderr="usage limit reached\n", exit_code=1)
+        )
         life = Life(made, settings(tmp_path), poll_sec=0.25)
         async with life.alive():
             for _ in range(100):
@@ -100,7 +112,9 @@ def test_the_heart_beats_while_an_agent_works_and_while_nothing_happens(tmp_path
 
 
 @pytest.mark.parametrize("at", [300.0, 599.0])
-def test_storage_that_fails_for_an_hour_loses_nothing_and_starts_nothing(tmp_path: Path, at: float) -> None:
+def test_storage_that_fails_for_an_hour_loses_nothing_and_starts_nothing(
+    tmp_path: Path, at: float
+) -> None:
     broken = [False]
 
     def open_store(path: str, workspace: str) -> ScriptedStore:
@@ -125,7 +139,9 @@ def test_storage_that_fails_for_an_hour_loses_nothing_and_starts_nothing(tmp_pat
             assert "no space left" in life.status()["reason"]
             broken[0] = False
             await anyio.sleep(HOUR)
-        assert starts(made)[1] == pytest.approx(max(at, 600.0) + HOUR - max(0.0, 600.0 - at), abs=5.0)
+        assert starts(made)[1] == pytest.approx(
+            max(at, 600.0) + HOUR - max(0.0, 600.0 - at), abs=5.0
+        )
         lines = [line["iteration"] for line in life.journal()]
         assert lines == list(range(1, len(lines) + 1))
         assert len(lines) >= 6
@@ -158,7 +174,10 @@ def test_finish_on_sigterm_waits_for_the_iteration_within_its_bound(
             os.kill(os.getpid(), signal.SIGTERM)
         assert codes == [0]
         assert made.clock.awake() == pytest.approx(min(seconds, 600.0 + 2000.0), abs=15.0)
-        assert verdict in (tmp_path / "w" / ".codex-self-iter" / "logs" / "iterations.jsonl").read_text()
+        assert (
+            verdict
+            in (tmp_path / "w" / ".codex-self-iter" / "logs" / "iterations.jsonl").read_text()
+        )
 
     run_virtual(main)
 
@@ -168,7 +187,9 @@ def test_loops_of_a_limited_account_come_back_one_by_one(tmp_path: Path) -> None
         end = 1_750_000_000 + 5 * HOUR
         limited = Performance(30.0, stderr=f"usage limit reached|{round(end)}\n", exit_code=1)
         made = machine(lambda _spec: limited if made.clock.true_wall() < end else WORK)
-        shared = scripted_shared(made, pool=Pool(0), alone=False, poll_sec=100.0, housekeeping_sec=DAY)
+        shared = scripted_shared(
+            made, pool=Pool(0), alone=False, poll_sec=100.0, housekeeping_sec=DAY
+        )
         async with anyio.create_task_group() as tasks:
             for number in range(6):
                 tasks.start_soon(Loop(shared, settings(tmp_path / str(number))).run)
@@ -179,7 +200,8 @@ def test_loops_of_a_limited_account_come_back_one_by_one(tmp_path: Path) -> None
         for agent in made.history:
             if agent.performance is not limited:
                 back.setdefault(agent.spec.cwd, agent.started)
-        # Each had one run under way when the limit was found; none was started into the known limit.
+        # Each had one run under way when the limit was found; none was started into the known
+        # limit.
         assert len(refused) == 6
         assert len({round(at, 1) for at in back.values()}) == 6
         assert all(5 * HOUR <= at <= 5 * HOUR + 100.0 for at in back.values())
@@ -190,8 +212,12 @@ def test_loops_of_a_limited_account_come_back_one_by_one(tmp_path: Path) -> None
 def test_fifty_loops_share_a_pool_fairly(tmp_path: Path) -> None:
     async def main() -> None:
         # The first ten have long runs; they must not keep the others from theirs.
-        made = machine(lambda spec: Performance(3000.0 if int(Path(spec.cwd).name) < 10 else 300.0, answer()))
-        shared = scripted_shared(made, pool=Pool(4), alone=False, poll_sec=HOUR, housekeeping_sec=DAY)
+        made = machine(
+            lambda spec: Performance(3000.0 if int(Path(spec.cwd).name) < 10 else 300.0, answer())
+        )
+        shared = scripted_shared(
+            made, pool=Pool(4), alone=False, poll_sec=HOUR, housekeeping_sec=DAY
+        )
         most = 0
 
         def count() -> None:

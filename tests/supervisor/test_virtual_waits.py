@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from codex_self_iter.testing import Performance, run_virtual
-from supervisor.virtual import (
+from tests.support.virtual import (
     DAY,
     HOUR,
     OVERLOADED,
@@ -29,7 +29,9 @@ LIMITED_MARGIN = 5.0 + 30.0 + POLL_SEC
 
 
 def limited_for(seconds: float) -> Performance:
-    return Performance(10.0, stderr=f"usage limit reached|{round(1_750_000_000 + seconds)}\n", exit_code=1)
+    return Performance(
+        10.0, stderr=f"usage limit reached|{round(1_750_000_000 + seconds)}\n", exit_code=1
+    )
 
 
 def test_a_restart_in_a_wait_of_seven_days_waits_exactly_the_rest(tmp_path: Path) -> None:
@@ -70,7 +72,10 @@ def test_backoff_grows_to_its_cap_and_no_further(tmp_path: Path) -> None:
         async with Life(made, settings(tmp_path)).alive():
             await anyio.sleep(8 * HOUR)
         began = starts(made)
-        gaps = [later - earlier - OVERLOADED.seconds for earlier, later in itertools.pairwise(began[:15])]
+        gaps = [
+            later - earlier - OVERLOADED.seconds
+            for earlier, later in itertools.pairwise(began[:15])
+        ]
         for count, gap in enumerate(gaps):
             plain = min(900.0, 5.0 * 2**count)
             assert plain <= gap <= plain * 1.1 + 1.0
@@ -104,8 +109,12 @@ def test_a_wall_clock_set_during_a_wait_changes_neither_its_end_nor_its_truth(
             await anyio.sleep(HOUR)
             made.clock.step_wall(years * YEAR)
             await anyio.sleep(2 * POLL_SEC)
-            until = datetime.fromisoformat(life.status()["until"].replace("Z", "+00:00")).timestamp()
-            assert until - made.clock.wall() == pytest.approx(DAY - HOUR - 2 * POLL_SEC, abs=LIMITED_MARGIN)
+            until = datetime.fromisoformat(
+                life.status()["until"].replace("Z", "+00:00")
+            ).timestamp()
+            assert until - made.clock.wall() == pytest.approx(
+                DAY - HOUR - 2 * POLL_SEC, abs=LIMITED_MARGIN
+            )
             assert loop.state.state == "limited"
             await anyio.sleep(DAY)
         assert DAY < starts(made)[1] < DAY + LIMITED_MARGIN + 1
@@ -114,7 +123,9 @@ def test_a_wall_clock_set_during_a_wait_changes_neither_its_end_nor_its_truth(
 
 
 @pytest.mark.parametrize("years", [-1, 1])
-def test_a_wall_clock_set_between_two_supervisors_never_prolongs_a_wait(tmp_path: Path, years: int) -> None:
+def test_a_wall_clock_set_between_two_supervisors_never_prolongs_a_wait(
+    tmp_path: Path, years: int
+) -> None:
     async def main() -> None:
         made, given = machine(in_turn(limited_for(DAY))), settings(tmp_path)
         async with Life(made, given).alive():
@@ -149,7 +160,8 @@ def test_a_pause_uses_nothing_of_a_backoff(tmp_path: Path) -> None:
         life = Life(made, settings(tmp_path))
         pause = tmp_path / ".codex-self-iter" / "PAUSE"
         async with life.alive() as loop:
-            await anyio.sleep(1600.0)  # 9 runs of 10 s and 8 waits of 5 s to 640 s, each up to a tenth longer
+            # 9 runs of 10 s and 8 waits of 5 s to 640 s, each up to a tenth longer
+            await anyio.sleep(1600.0)
             assert len(made.history) == 9
             assert made.alive() == []
             pause.touch()
@@ -164,7 +176,9 @@ def test_a_pause_uses_nothing_of_a_backoff(tmp_path: Path) -> None:
     run_virtual(main)
 
 
-def test_an_expired_wait_behind_a_full_disk_costs_no_more_than_any_other_wait(tmp_path: Path) -> None:
+def test_an_expired_wait_behind_a_full_disk_costs_no_more_than_any_other_wait(
+    tmp_path: Path,
+) -> None:
     async def main() -> None:
         free = [100_000]
         made = machine(in_turn(OVERLOADED))

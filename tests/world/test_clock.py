@@ -15,7 +15,9 @@ START = ClockReading(monotonic=100.0, wall=1_700_000_000.0, boottime=150.0)
 
 def after(passed: float, *, suspended: float = 0.0, step: float = 0.0) -> ClockReading:
     return ClockReading(
-        START.monotonic + passed, START.wall + passed + suspended + step, START.boottime + passed + suspended
+        START.monotonic + passed,
+        START.wall + passed + suspended + step,
+        START.boottime + passed + suspended,
     )
 
 
@@ -24,9 +26,13 @@ def test_time_that_passes_is_no_jump() -> None:
     assert not clock_jump(START, after(3600.0, step=0.5))  # slewing
 
 
-@given(st.floats(0, 1e6), st.floats(2, 1e7), st.floats(-1e9, 1e9).filter(lambda step: abs(step) > 2))
+@given(
+    st.floats(0, 1e6), st.floats(2, 1e7), st.floats(-1e9, 1e9).filter(lambda step: abs(step) > 2)
+)
 def test_suspend_and_step_are_told_apart(passed: float, suspended: float, step: float) -> None:
-    assert clock_jump(START, after(passed, suspended=suspended)) == ClockJump(pytest.approx(suspended), 0.0)
+    assert clock_jump(START, after(passed, suspended=suspended)) == ClockJump(
+        pytest.approx(suspended), 0.0
+    )
     assert clock_jump(START, after(passed, step=step)) == ClockJump(0.0, pytest.approx(step))
     both = clock_jump(START, after(passed, suspended=suspended, step=step))
     assert both == ClockJump(pytest.approx(suspended), pytest.approx(step))

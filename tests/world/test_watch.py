@@ -84,7 +84,9 @@ def atomic_save(path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("polling", [True, False], ids=["polling", "events"])
 @pytest.mark.anyio
-async def test_every_way_to_change_a_file_is_noticed(work: Path, tmp_path: Path, polling: bool) -> None:
+async def test_every_way_to_change_a_file_is_noticed(
+    work: Path, tmp_path: Path, polling: bool
+) -> None:
     watcher, heard = Watcher(interval_sec=0.2, force_polling=polling), Heard()
     watcher.subscribe(paths(work), heard)
     plan = work / "plan.md"
@@ -267,7 +269,9 @@ async def test_nothing_is_left_behind(work: Path) -> None:
     async with watching(watcher):
         pass
     assert not any(_is_inotify(one) for one in os.listdir("/proc/self/fd"))
-    assert {one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()} <= threads
+    assert {
+        one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()
+    } <= threads
 
 
 NO_EVENTS = """
@@ -294,7 +298,9 @@ anyio.run(main)
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: taking inotify away needs root and unshare")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="NOT TESTED HERE: taking inotify away needs root and unshare"
+)
 def test_without_inotify_it_says_so_once_and_looks(work: Path) -> None:
     command = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$0" -c "$1" "$2"'
     done = subprocess.run(

@@ -1,8 +1,8 @@
 """What an adapter is: the values it takes and gives, and its Protocol.
 
-An adapter tells how one kind of agent is started (`prepare`) and what its files say afterwards (`read`). It
-starts nothing and decides nothing: the process host runs the invocation, the supervisor draws conclusions.
-"""
+An adapter tells how one kind of agent is started (`prepare`) and what its files say afterwards
+(`read`). It starts nothing and decides nothing: the process host runs the invocation, the
+supervisor draws conclusions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from codex_self_iter.agents.files import RunFiles
     from codex_self_iter.agents.pricing import Price
 
-__all__ = ["Agent", "AgentConfig", "AgentMissingError", "Invocation", "Probe", "Request", "VersionRange"]
-
 
 class AgentMissingError(UsageError):
-    """The agent's program was not found; the message says what was looked for, where, and how to mend it."""
+    """The agent's program was not found; the message says what was looked for, where, and how to
+    mend it.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class Request:
         commit_by_agent: the agent is to commit: let it write the repository's git directory.
         environment: the supervisor's own environment, from which the agent's is made.
         model_hint: overrides the configured model for this run; "" does not.
-        previous_thread_usage: totals of the resumed thread before this run, for CLIs that count by thread.
+        previous_thread_usage: totals of the resumed thread before this run, for CLIs that count by
+            thread.
     """
 
     prompt: str
@@ -110,7 +111,9 @@ class Invocation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VersionRange:
-    """The versions an adapter was measured with, both ends included. Others are used too, with a remark."""
+    """The versions an adapter was measured with, both ends included. Others are used too, with a
+    remark.
+    """
 
     first: str
     last: str
@@ -164,8 +167,8 @@ class Agent(Protocol):
         now: float | None = None,
         tz: datetime.tzinfo | None = None,
     ) -> AgentReport:
-        """Read a finished run. Never raises for what the agent wrote. `now` (Unix seconds) and `tz` are those
-        of the machine unless given."""
+        """Read a finished run. Never raises for what the agent wrote. `now` (Unix seconds) and `tz`
+        are those of the machine unless given."""
 
     def probe(self, environment: Mapping[str, str]) -> Probe:
         """Look at this machine, in bounded time (about 20 s at worst; call it in a thread)."""

@@ -1,8 +1,7 @@
 """Why a run failed. Pure.
 
-Order of belief: how the run ended (what we did to it comes first), then what the CLI itself names (its own
-error code, an HTTP status), then prose, then the exit code. Tables before code.
-"""
+Order of belief: how the run ended (what we did to it comes first), then what the CLI itself names
+(its own error code, an HTTP status), then prose, then the exit code. Tables before code."""
 
 from __future__ import annotations
 
@@ -14,14 +13,13 @@ from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.model import EndCause, Failure, FailureClass, RunOutcome
 
-__all__ = ["by_text", "classify", "last_words", "one_line"]
-
 _MESSAGE_CHARS = 500
 # A crash is the agent's fault; any other signal that we did not send came from outside.
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
 
-# A shell's "cannot be executed" and "not found": of the program itself, or of the `node` that it needs.
+# A shell's "cannot be executed" and "not found": of the program itself, or of the `node` that it
+# needs.
 _NOT_RUN_EXITS = (126, 127)
 
 _HTTP: Mapping[int, FailureClass] = {
@@ -134,11 +132,14 @@ def classify(
         stderr_tail: the end of what it wrote to stderr; believed only when the run failed.
         now, tz: for reset times in prose.
         codes: the CLI's own error codes and what they mean; they go before everything else it says.
-        final_event: this CLI ends every good run with a final event, so that one without is not good.
+        final_event: this CLI ends every good run with a final event, so that one without is not
+            good.
         account: put into the failure.
     """
     ended_by = _from_cause(parsed, outcome)
-    if ended_by is None and not (outcome.cause is EndCause.EXIT and _failed(parsed, outcome, final_event)):
+    if ended_by is None and not (
+        outcome.cause is EndCause.EXIT and _failed(parsed, outcome, final_event)
+    ):
         return None
     if ended_by is not None:
         kind, message = ended_by
@@ -210,7 +211,9 @@ def _from_exit(
     said = error.message or (last_words(stderr_tail) if not parsed.ok else "")
     label = _exit_label(parsed, outcome)
     message = f"{label}: {said}" if said else label
-    signal = outcome.signal if outcome.signal is not None else _SIGNAL_EXITS.get(outcome.exit_code or 0)
+    signal = (
+        outcome.signal if outcome.signal is not None else _SIGNAL_EXITS.get(outcome.exit_code or 0)
+    )
     kind = _by_error(error, codes)
     if kind is None and not parsed.ok:
         kind = by_text(_last_lines(stderr_tail, 20))
@@ -252,7 +255,9 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
 
 
 def last_words(text: str) -> str:
-    """What went wrong, in a program's words: the last line that calls itself an error, else the end."""
+    """What went wrong, in a program's words: the last line that calls itself an error, else the
+    end.
+    """
     lines = _last_lines(text, 20).splitlines()
     errors = [line for line in lines if _ERROR_LINE.match(line)]
     return errors[-1] if errors else "\n".join(lines[-3:])

@@ -1,8 +1,8 @@
 """Claude Code (`@anthropic-ai/claude-code`): `claude -p --output-format stream-json --verbose`.
 
-As measured with 2.1.197: an API error is a `result` of subtype "success" with `is_error`; events may follow
-the result; usage and cost are of the run alone; `--resume` works from the same directory only.
-"""
+As measured with 2.1.197: an API error is a `result` of subtype "success" with `is_error`; events
+may follow the result; usage and cost are of the run alone; `--resume` works from the same directory
+only."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ from codex_self_iter.agents.stream import (
 )
 from codex_self_iter.core.model import FailureClass, Usage
 
-__all__ = ["ClaudeAgent", "parse_line"]
-
-# In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the network are
-# not).
-# Where that cannot be set up (on Linux it needs bubblewrap and socat) only these tools, and edits in the
-# workspace, go without asking; more is the person's to allow:
+# In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the
+# network are not). Where that cannot be set up (on Linux it needs bubblewrap and socat) only these
+# tools, and edits in the workspace, go without asking; more is the person's to allow:
 # [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
-_SANDBOX = {"sandbox": {"enabled": True, "autoAllowBashIfSandboxed": True, "allowUnsandboxedCommands": False}}
+_SANDBOX = {
+    "sandbox": {
+        "enabled": True,
+        "autoAllowBashIfSandboxed": True,
+        "allowUnsandboxedCommands": False,
+    }
+}
 _SAFE_TOOLS = (
     "Read", "Edit", "Write", "NotebookEdit", "Glob", "Grep", "TodoWrite",
     "Bash(git status:*)", "Bash(git diff:*)", "Bash(git log:*)", "Bash(git show:*)",
@@ -77,12 +80,21 @@ class ClaudeAgent(CliAgent):
             yield from ("GOOGLE_*", "CLOUD_ML_*")
 
     def home_environment(self) -> dict[str, str]:
-        return {"CLAUDE_CONFIG_DIR": os.path.expanduser(self.config.home)} if self.config.home else {}
+        return (
+            {"CLAUDE_CONFIG_DIR": os.path.expanduser(self.config.home)} if self.config.home else {}
+        )
 
     def prepare(self, request: Request) -> Invocation:
         """See Agent.prepare."""
         program = self.find(request.environment)
-        argv = [program, "-p", "--output-format", "stream-json", "--verbose", *self._permissions(request)]
+        argv = [
+            program,
+            "-p",
+            "--output-format",
+            "stream-json",
+            "--verbose",
+            *self._permissions(request),
+        ]
         if self.model(request):
             argv += ["--model", self.model(request)]
         if self.config.effort:
@@ -119,7 +131,9 @@ class ClaudeAgent(CliAgent):
         chosen = environment.get("CLAUDE_CONFIG_DIR")
         return os.path.realpath(chosen) if chosen else real_home(environment, ".claude")
 
-    def logged_in(self, program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+    def logged_in(
+        self, program: str, environment: Mapping[str, str]
+    ) -> tuple[bool | None, str, str]:
         mend = "claude auth login, or set ANTHROPIC_API_KEY"
         code, said = ask([program, "auth", "status"], environment)
         status = decode(said)
@@ -158,7 +172,9 @@ def _system(value: dict[str, Any]) -> list[Event]:
     match value.get("subtype"):
         case "init":
             session = Event(
-                EventKind.SESSION, ident=as_text(value.get("session_id")), model=as_text(value.get("model"))
+                EventKind.SESSION,
+                ident=as_text(value.get("session_id")),
+                model=as_text(value.get("model")),
             )
             return [session, Event(EventKind.TURN)]
         case "api_retry":
@@ -193,7 +209,9 @@ def _assistant(value: dict[str, Any]) -> list[Event]:
                 kind = EventKind.THINKING if inner else EventKind.MESSAGE
                 events.append(Event(kind, as_text(block.get("text"))))
             case "tool_use" | "server_tool_use":
-                events.append(Event(EventKind.TOOL_STARTED, _tool_text(block), as_text(block.get("id"))))
+                events.append(
+                    Event(EventKind.TOOL_STARTED, _tool_text(block), as_text(block.get("id")))
+                )
             case _:
                 events.append(Event(EventKind.THINKING))
     return events
@@ -213,7 +231,9 @@ def _user(value: dict[str, Any]) -> list[Event]:
     for block in map(as_dict, as_list(as_dict(value.get("message")).get("content"))):
         if block.get("type") == "tool_result":
             ok = block.get("is_error") is not True
-            events.append(Event(EventKind.TOOL_ENDED, ident=as_text(block.get("tool_use_id")), ok=ok))
+            events.append(
+                Event(EventKind.TOOL_ENDED, ident=as_text(block.get("tool_use_id")), ok=ok)
+            )
             events += sandbox_broken(as_text(block.get("content"))) if not ok else []
     done = as_dict(value.get("tool_use_result"))
     if done.get("type") in ("create", "update") or "structuredPatch" in done:
@@ -250,7 +270,9 @@ def _usage(usage: dict[str, Any]) -> Usage:
     cached = as_int(usage.get("cache_read_input_tokens"))
     written = as_int(usage.get("cache_creation_input_tokens"))
     return Usage(
-        as_int(usage.get("input_tokens")) + cached + written, cached, as_int(usage.get("output_tokens"))
+        as_int(usage.get("input_tokens")) + cached + written,
+        cached,
+        as_int(usage.get("output_tokens")),
     )
 
 
@@ -268,6 +290,9 @@ def _total(value: dict[str, Any]) -> Usage:
         return Usage(whole.input_tokens, whole.cached_input_tokens, whole.output_tokens, money)
     cached = sum(as_int(one.get("cacheReadInputTokens")) for one in models)
     fresh = sum(
-        as_int(one.get("inputTokens")) + as_int(one.get("cacheCreationInputTokens")) for one in models
+        as_int(one.get("inputTokens")) + as_int(one.get("cacheCreationInputTokens"))
+        for one in models
     )
-    return Usage(fresh + cached, cached, sum(as_int(one.get("outputTokens")) for one in models), money)
+    return Usage(
+        fresh + cached, cached, sum(as_int(one.get("outputTokens")) for one in models), money
+    )

@@ -21,17 +21,6 @@ from codex_self_iter.agents.probe import Found, find_program, probe_program, wit
 from codex_self_iter.agents.stream import Event, EventKind, Parsed, decode, fold
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 
-__all__ = [
-    "CliAgent",
-    "Reading",
-    "bounded_answer",
-    "decoded",
-    "fingerprint",
-    "http_status_of",
-    "real_home",
-    "sandbox_broken",
-]
-
 _STDERR_BYTES = 16 * 1024
 _BROKEN = "sandbox: "
 _SANDBOX_BROKEN = re.compile(
@@ -43,7 +32,9 @@ _SANDBOX_BROKEN = re.compile(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
-    """A finished run that is being read: what was asked, how it ended, what it said, when it is read."""
+    """A finished run that is being read: what was asked, how it ended, what it said, when it is
+    read.
+    """
 
     request: Request
     outcome: RunOutcome
@@ -85,7 +76,9 @@ class CliAgent(abc.ABC):
         """The program that the person chose, or ""."""
         return self.config.binary
 
-    def environment(self, ours: Mapping[str, str], program: str, extra: Mapping[str, str]) -> dict[str, str]:
+    def environment(
+        self, ours: Mapping[str, str], program: str, extra: Mapping[str, str]
+    ) -> dict[str, str]:
         """The agent's complete environment."""
         return agent_environment(
             ours,
@@ -169,13 +162,15 @@ class CliAgent(abc.ABC):
         )
 
     def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
-        """What only the adapter can tell about a failure. Here: a sandbox that cannot be set up lets every
-        command fail, and the run ends well all the same."""
+        """What only the adapter can tell about a failure. Here: a sandbox that cannot be set up
+        lets every command fail, and the run ends well all the same."""
         said = run.parsed
         broken = next((text for text in said.refused if text.startswith(_BROKEN)), "")
         if failure is not None or not broken or said.tools_ok or said.changed:
             return failure
-        message = one_line(f"{self.name}'s sandbox does not work here: {broken.removeprefix(_BROKEN)}")
+        message = one_line(
+            f"{self.name}'s sandbox does not work here: {broken.removeprefix(_BROKEN)}"
+        )
         return Failure(FailureClass.SANDBOX, message, None, self.account(run.request.environment))
 
     # --- looking
@@ -199,10 +194,14 @@ class CliAgent(abc.ABC):
         if not probe.version:
             return probe
         logged_in, detail, mend = self.logged_in(program, clean)
-        return dataclasses.replace(probe, logged_in=logged_in, detail=f"{probe.detail}; {detail}", mend=mend)
+        return dataclasses.replace(
+            probe, logged_in=logged_in, detail=f"{probe.detail}; {detail}", mend=mend
+        )
 
     @abc.abstractmethod
-    def logged_in(self, program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+    def logged_in(
+        self, program: str, environment: Mapping[str, str]
+    ) -> tuple[bool | None, str, str]:
         """Whether somebody is logged in, how, and what mends it if not."""
 
 
@@ -213,9 +212,15 @@ def bounded_answer(text: str) -> str:
 
 
 def sandbox_broken(output: str) -> list[Event]:
-    """The event of a command that failed because its sandbox could not be set up, if its output says so."""
+    """The event of a command that failed because its sandbox could not be set up, if its output
+    says so.
+    """
     start = output[:300]
-    return [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")] if _SANDBOX_BROKEN.search(start) else []
+    return (
+        [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")]
+        if _SANDBOX_BROKEN.search(start)
+        else []
+    )
 
 
 def fingerprint(secret: str) -> str:
@@ -231,7 +236,9 @@ def real_home(environment: Mapping[str, str], *parts: str) -> str:
 
 def http_status_of(message: str) -> int:
     """The HTTP status that a message names, or 0."""
-    found = re.search(r"\b(?:status(?: code)?:?|HTTP|API Error:)\s*([45]\d\d)\b", message, re.IGNORECASE)
+    found = re.search(
+        r"\b(?:status(?: code)?:?|HTTP|API Error:)\s*([45]\d\d)\b", message, re.IGNORECASE
+    )
     return int(found.group(1)) if found else 0
 
 

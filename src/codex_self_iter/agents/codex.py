@@ -1,9 +1,9 @@
 """The codex CLI (`@openai/codex`): `codex exec --json`.
 
-What decides the shape of this adapter, as measured with 0.169.0: the default sandbox is read-only, so one is
-always named; `-o` keeps an old file's content, so its path is fresh; usage counts by thread; the event stream
-names no error class, the thread's rollout does; all of `exec`'s flags go before `resume`.
-"""
+What decides the shape of this adapter, as measured with 0.169.0: the default sandbox is read-only,
+so one is always named; `-o` keeps an old file's content, so its path is fresh; usage counts by
+thread; the event stream names no error class, the thread's rollout does; all of `exec`'s flags go
+before `resume`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,16 @@ from codex_self_iter.agents.cli_agent import (
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.rollout import Turn, read_turn, usage_of
-from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, as_dict, as_list, as_text
+from codex_self_iter.agents.stream import (
+    ErrorFacts,
+    Event,
+    EventKind,
+    Parsed,
+    as_dict,
+    as_list,
+    as_text,
+)
 from codex_self_iter.core.model import AgentReport, FailureClass, RunOutcome, Usage
-
-__all__ = ["CodexAgent", "git_directories", "parse_line"]
 
 _TOOL_OUTPUT_SHOWN = 300
 _PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")
@@ -94,7 +100,9 @@ class CodexAgent(CliAgent):
             argv += ["--output-schema", schema_path]
         argv += self.config.args
         argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]
-        files = {} if request.schema is None else {schema_path: json.dumps(request.schema, indent=1)}
+        files = (
+            {} if request.schema is None else {schema_path: json.dumps(request.schema, indent=1)}
+        )
         env = self.environment(request.environment, program, {})
         return Invocation(tuple(argv), env, request.prompt_path, files)
 
@@ -159,7 +167,9 @@ class CodexAgent(CliAgent):
         key = environment.get("CODEX_API_KEY")
         return fingerprint(key) if key else self.home(environment)
 
-    def logged_in(self, program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+    def logged_in(
+        self, program: str, environment: Mapping[str, str]
+    ) -> tuple[bool | None, str, str]:
         if environment.get("CODEX_API_KEY"):
             return True, "key from CODEX_API_KEY", ""
         if self._custom_provider(environment):
@@ -180,14 +190,16 @@ class CodexAgent(CliAgent):
                 provider = as_text(tomllib.load(file).get("model_provider"))
         except (OSError, ValueError):
             provider = ""
-        for value in re.findall(r"^model_provider\s*=\s*[\"']?([\w-]+)", "\n".join(self.config.args), re.M):
+        for value in re.findall(
+            r"^model_provider\s*=\s*[\"']?([\w-]+)", "\n".join(self.config.args), re.M
+        ):
             provider = value
         return provider not in ("", "openai")
 
 
 def git_directories(workspace: str) -> list[str]:
-    """The git directories of the work tree around `workspace`: its own, and the common one of a linked work
-    tree; [] outside of one. Read from the files, so that nothing has to be started."""
+    """The git directories of the work tree around `workspace`: its own, and the common one of a
+    linked work tree; [] outside of one. Read from the files, so that nothing has to be started."""
     directory = os.path.realpath(workspace)
     while True:
         marker = os.path.join(directory, ".git")
@@ -268,7 +280,9 @@ def parse_line(line: str) -> list[Event]:
             return [Event(EventKind.TURN)]
         case "item.started" | "item.updated" | "item.completed":
             return _item(
-                as_dict(value.get("item")), completed=kind == "item.completed", started=kind == "item.started"
+                as_dict(value.get("item")),
+                completed=kind == "item.completed",
+                started=kind == "item.started",
             )
         case "turn.completed":
             total = as_dict(value.get("usage"))
@@ -278,7 +292,10 @@ def parse_line(line: str) -> list[Event]:
             ]
         case "turn.failed":
             return [
-                Event(EventKind.FAILED, error=_error(as_text(as_dict(value.get("error")).get("message"))))
+                Event(
+                    EventKind.FAILED,
+                    error=_error(as_text(as_dict(value.get("error")).get("message"))),
+                )
             ]
         case "error":
             message = as_text(value.get("message"))

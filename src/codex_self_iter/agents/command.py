@@ -1,10 +1,9 @@
 """The `command` adapter: any program, by a command line with `{prompt_file}` and `{workspace}`.
 
-The template is split first and filled in afterwards, never given to a shell: paths with spaces, quotes,
-braces, `$` or any letters arrive whole. The program reads the prompt file itself; its stdin is empty. It gets
-our whole environment, secrets too: a wrapper script calls who knows which agent, and only the person knows
-what that needs.
-"""
+The template is split first and filled in afterwards, never given to a shell: paths with spaces,
+quotes, braces, `$` or any letters arrive whole. The program reads the prompt file itself; its stdin
+is empty. It gets our whole environment, secrets too: a wrapper script calls who knows which agent,
+and only the person knows what that needs."""
 
 from __future__ import annotations
 
@@ -31,8 +30,6 @@ from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOu
 from codex_self_iter.core.template import parse_template, render_template
 from codex_self_iter.errors import UsageError
 
-__all__ = ["CommandAgent", "expand_template", "text_report"]
-
 _SAID_BYTES = 4096
 _REFUSAL_LINES = 10
 """A refusal is a line or two; an agent that did work says more."""
@@ -53,7 +50,9 @@ class CommandAgent:
         words = expand_template(self.config.template, request.prompt_path, request.workspace)
         program = _program(words[0], request.environment, request.workspace)
         extra = {"CODEX_SELF_ITER_AGENT_MODE": self.config.mode}
-        env = agent_environment(request.environment, passed=("*",), extra=extra, configured=self.config.env)
+        env = agent_environment(
+            request.environment, passed=("*",), extra=extra, configured=self.config.env
+        )
         return Invocation((program, *words[1:], *self.config.args), env)
 
     def read(
@@ -95,7 +94,9 @@ def expand_template(template: str, prompt_file: str, workspace: str) -> tuple[st
 
 
 def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
-    """The program: on PATH, or a path relative to where the supervisor was started, else to the workspace."""
+    """The program: on PATH, or a path relative to where the supervisor was started, else to the
+    workspace.
+    """
     path = os.path.expanduser(word)
     if "/" in path:
         for base in (os.getcwd(), workspace):
@@ -107,11 +108,15 @@ def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
     try:
         return str(find_program("command", path, environment, mend=mend))
     except AgentMissingError as error:
-        raise AgentMissingError(f"agent_command_template: {word!r} cannot be started: {error}") from None
+        raise AgentMissingError(
+            f"agent_command_template: {word!r} cannot be started: {error}"
+        ) from None
 
 
 def _refusal(answer: str) -> str:
-    """What a short answer without a control block says of a limit, the service or the login; else ""."""
+    """What a short answer without a control block says of a limit, the service or the login; else
+    "".
+    """
     lines = answer.strip().splitlines()
     if not 0 < len(lines) <= _REFUSAL_LINES or "next_goal" in answer.lower():
         return ""
@@ -120,9 +125,16 @@ def _refusal(answer: str) -> str:
 
 
 def text_report(
-    outcome: RunOutcome, files: RunFiles, now: float | None, tz: datetime.tzinfo | None, *, account: str
+    outcome: RunOutcome,
+    files: RunFiles,
+    now: float | None,
+    tz: datetime.tzinfo | None,
+    *,
+    account: str,
 ) -> AgentReport:
-    """Read an agent that speaks plain text: believed when it exited 0, else its last words tell why."""
+    """Read an agent that speaks plain text: believed when it exited 0, else its last words tell
+    why.
+    """
     failure: Failure | None = None
     if not outcome.ok:
         said = (
@@ -134,12 +146,17 @@ def text_report(
         # A time-out whose last words are of a retry is the network's fault, or the service's.
         waiting = by_text(error.message) in _WAITING
         parsed = Parsed(error=error, retry=error if waiting else None)
-        failure = classify(parsed, outcome, last, time.time() if now is None else now, tz, account=account)
+        failure = classify(
+            parsed, outcome, last, time.time() if now is None else now, tz, account=account
+        )
     answer = "" if failure else files.read_tail("stdout.log", ANSWER_BYTES)
     if failure is None and (refusal := _refusal(answer)):
-        # Wrappers lose exit codes: a few lines that speak of a limit and hold no answer are no success.
+        # Wrappers lose exit codes: a few lines that speak of a limit and hold no answer are no
+        # success.
         parsed = Parsed(error=ErrorFacts(refusal), retry=ErrorFacts(refusal))
         failed = dataclasses.replace(outcome, exit_code=1)
-        failure = classify(parsed, failed, refusal, time.time() if now is None else now, tz, account=account)
+        failure = classify(
+            parsed, failed, refusal, time.time() if now is None else now, tz, account=account
+        )
         answer = ""
     return AgentReport(answer=answer, structured=False, failure=failure)

@@ -1,15 +1,13 @@
 """Which of our variables an agent gets. Pure.
 
-Everything, less what looks secret, plus what this agent needs, `pass_env` and `env`. An agent hands its
-environment on to every tool that it runs, so a key that it does not need is a key that can leak.
-"""
+Everything, less what looks secret, plus what this agent needs, `pass_env` and `env`. An agent hands
+its environment on to every tool that it runs, so a key that it does not need is a key that can
+leak."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-
-__all__ = ["agent_environment", "looks_secret"]
 
 # Whole words of the name, so that MONKEY_HOME or COMPASS stay.
 _SECRET_NAME = re.compile(
@@ -22,8 +20,8 @@ _SECRET_VALUE = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{16}|gh[opsur]_[A-Za-z0-9]{16}|github_pat_|glpat-|xox[abprs]-|AKIA[0-9A-Z]{12}|AIza[0-9A-Za-z_-]{20}|"
     r"npm_[A-Za-z0-9]{20}|pypi-[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{16,}\.)|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"
 )
-# Names that look secret and are not: places and sockets, without which git and ssh do not work. A proxy's
-# address may hold a password, and without it nothing is reached.
+# Names that look secret and are not: places and sockets, without which git and ssh do not work. A
+# proxy's address may hold a password, and without it nothing is reached.
 _HARMLESS = frozenset(
     {
         "ALL_PROXY",
@@ -39,7 +37,8 @@ _HARMLESS = frozenset(
         "NODE_EXTRA_CA_CERTS",
     }
 )
-# Traces of an agent around us (a supervisor started from within one): they would change how ours behaves.
+# Traces of an agent around us (a supervisor started from within one): they would change how ours
+# behaves.
 _FOREIGN = re.compile(
     r"^(CODEX_(THREAD_ID|SESSION_ID|TOOL_CALL_ID|CI|SANDBOX.*)|CLAUDECODE|CLAUDE_CODE_(ENTRYPOINT|SESSION_ID|SSE_PORT))$"
 )
@@ -64,7 +63,8 @@ def agent_environment(
 
     Args:
         ours: the supervisor's environment.
-        needed: names, or beginnings of names that end in `*`, that this agent needs even if they look secret.
+        needed: names, or beginnings of names that end in `*`, that this agent needs even if they
+            look secret.
         passed: the configured `pass_env`, in the same form.
         extra: set by the adapter.
         configured: the configured `env`; wins over everything.

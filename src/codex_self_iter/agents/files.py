@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-__all__ = ["ANSWER_BYTES", "RunFiles"]
-
 ANSWER_BYTES = 256 * 1024
 """The longest answer that a report carries (its end is kept)."""
 _WHOLE_BYTES = 16 * 1024 * 1024
 _HEAD_BYTES = 1024 * 1024
 _TAIL_BYTES = 8 * 1024 * 1024
-# Codex writes a command's whole output (cut at 1 MiB) into one line; with every byte escaped that is 6 MiB.
+# Codex writes a command's whole output (cut at 1 MiB) into one line; with every byte escaped that
+# is 6 MiB.
 _LINE_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 
@@ -36,7 +35,9 @@ class RunFiles:
             return 0
 
     def read_tail(self, name: str, limit: int = ANSWER_BYTES) -> str:
-        """The last `limit` bytes as text, whatever bytes they are; a cut first character is dropped."""
+        """The last `limit` bytes as text, whatever bytes they are; a cut first character is
+        dropped.
+        """
         size = self.size(name)
         data = b"".join(self._chunks(name, [(max(0, size - limit), size)]))
         if size > limit:
@@ -44,20 +45,23 @@ class RunFiles:
         return data.replace(b"\0", b"").decode("utf-8", "replace")
 
     def read_head_tail(self, name: str, head: int, tail: int) -> str:
-        """The first `head` and last `tail` bytes, with a line between them that says what is left out."""
+        """The first `head` and last `tail` bytes, with a line between them that says what is left
+        out.
+        """
         size = self.size(name)
         if size <= head + tail:
             return self.read_tail(name, head + tail)
-        start = b"".join(self._chunks(name, [(0, head)])).replace(b"\0", b"").decode("utf-8", "replace")
+        start = (
+            b"".join(self._chunks(name, [(0, head)])).replace(b"\0", b"").decode("utf-8", "replace")
+        )
         return f"{start}\n[… {size - head - tail} bytes left out …]\n{self.read_tail(name, tail)}"
 
     def iter_lines(self, name: str) -> Iterator[str]:
         """The lines of a file; head and tail only when it is larger than 16 MiB.
 
         A line longer than 8 MiB, a line that a bound cut and what is left of a hole (NUL bytes) are
-        dropped: they cannot be whole events. A last line without its end is given: the reader sees whether
-        it is whole.
-        """
+        dropped: they cannot be whole events. A last line without its end is given: the reader sees
+        whether it is whole."""
         size = self.size(name)
         if size <= _WHOLE_BYTES:
             yield from _lines(self._chunks(name, [(0, size)]), from_start=True)

@@ -1,8 +1,7 @@
 """Gemini CLI (`@google/gemini-cli`): `gemini -o stream-json`, the prompt on stdin.
 
-As measured with 0.61.0: the exit code of an API error is its HTTP status modulo 256; a folder that is not
-trusted ends the run; a run ended by a signal exits 0 without a `result` event.
-"""
+As measured with 0.61.0: the exit code of an API error is its HTTP status modulo 256; a folder that
+is not trusted ends the run; a run ended by a signal exits 0 without a `result` event."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ from codex_self_iter.agents.cli_agent import (
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, as_dict, as_int, as_text
 from codex_self_iter.core.model import Failure, FailureClass, Usage
 
-__all__ = ["GeminiAgent", "parse_line"]
-
 # 400 to 599, modulo 256, as far as they occur.
-_HTTP_EXITS = {status % 256: status for status in (400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 504)}
+_HTTP_EXITS = {
+    status % 256: status for status in (400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 504)
+}
 _EXITS = {
     41: FailureClass.AUTH,
     44: FailureClass.SANDBOX,
@@ -77,7 +76,9 @@ class GeminiAgent(CliAgent):
         kind = _EXITS.get(code)
         status = _HTTP_EXITS.get(code, 0)
         if status:
-            kind = _BY_STATUS.get(status, FailureClass.OVERLOAD if status >= 500 else FailureClass.AGENT)
+            kind = _BY_STATUS.get(
+                status, FailureClass.OVERLOAD if status >= 500 else FailureClass.AGENT
+            )
         if code == _UNKNOWN_SESSION_EXIT and run.request.session_id:
             kind = FailureClass.CONTEXT
         return dataclasses.replace(failure, kind=kind) if kind else failure
@@ -90,9 +91,15 @@ class GeminiAgent(CliAgent):
 
     def _directory(self, environment: Mapping[str, str]) -> str:
         home = environment.get("GEMINI_CLI_HOME")
-        return os.path.realpath(os.path.join(home, ".gemini")) if home else real_home(environment, ".gemini")
+        return (
+            os.path.realpath(os.path.join(home, ".gemini"))
+            if home
+            else real_home(environment, ".gemini")
+        )
 
-    def logged_in(self, _program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+    def logged_in(
+        self, _program: str, environment: Mapping[str, str]
+    ) -> tuple[bool | None, str, str]:
         mend = "run `gemini` once and log in, or set GEMINI_API_KEY"
         for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
             if environment.get(name):
@@ -129,7 +136,9 @@ def parse_line(line: str) -> list[Event]:
     match kind:
         case "init":
             session = Event(
-                EventKind.SESSION, ident=as_text(value.get("session_id")), model=as_text(value.get("model"))
+                EventKind.SESSION,
+                ident=as_text(value.get("session_id")),
+                model=as_text(value.get("model")),
             )
             return [session, Event(EventKind.TURN)]
         case "message" if value.get("role") == "assistant":
@@ -142,7 +151,11 @@ def parse_line(line: str) -> list[Event]:
         case "error":
             message = as_text(value.get("message"))
             return [
-                Event(EventKind.NOTE, message, error=ErrorFacts(message, http_status=http_status_of(message)))
+                Event(
+                    EventKind.NOTE,
+                    message,
+                    error=ErrorFacts(message, http_status=http_status_of(message)),
+                )
             ]
         case "result":
             return _result(value)
@@ -153,7 +166,12 @@ def parse_line(line: str) -> list[Event]:
 def _tool_text(value: dict[str, Any]) -> str:
     given = as_dict(value.get("parameters"))
     detail = next(
-        (as_text(given[key]) for key in ("command", "file_path", "path", "query") if given.get(key)), ""
+        (
+            as_text(given[key])
+            for key in ("command", "file_path", "path", "query")
+            if given.get(key)
+        ),
+        "",
     )
     name = as_text(value.get("tool_name"))
     return f"{name}: {detail[:300]}" if detail else name
@@ -163,7 +181,12 @@ def _tool_result(value: dict[str, Any]) -> list[Event]:
     ok = value.get("status") != "error"
     error = as_dict(value.get("error"))
     events = [
-        Event(EventKind.TOOL_ENDED, as_text(error.get("message")), as_text(value.get("tool_id")), ok=ok)
+        Event(
+            EventKind.TOOL_ENDED,
+            as_text(error.get("message")),
+            as_text(value.get("tool_id")),
+            ok=ok,
+        )
     ]
     message = as_text(error.get("message"))
     if "not found" in message.lower() and "tool" in message.lower():
@@ -176,7 +199,9 @@ def _result(value: dict[str, Any]) -> list[Event]:
     events = []
     if stats:
         usage = Usage(
-            as_int(stats.get("input_tokens")), as_int(stats.get("cached")), as_int(stats.get("output_tokens"))
+            as_int(stats.get("input_tokens")),
+            as_int(stats.get("cached")),
+            as_int(stats.get("output_tokens")),
         )
         events.append(Event(EventKind.TOTAL, usage=usage))
     if value.get("status") == "success":

@@ -1,8 +1,8 @@
 """opencode (`opencode-ai`): `opencode run --format json`, the prompt on stdin.
 
-As measured with 1.18.33: there is no final event, a good run's last step ended with reason "stop"; a refused
-permission ends the run with exit code 0 and reason "tool-calls"; errors carry the API's status and headers.
-"""
+As measured with 1.18.33: there is no final event, a good run's last step ended with reason "stop";
+a refused permission ends the run with exit code 0 and reason "tool-calls"; errors carry the API's
+status and headers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from codex_self_iter.agents.cli_agent import CliAgent, Reading, decoded, fingerp
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, as_dict, as_int, as_text
 from codex_self_iter.core.model import Failure, FailureClass, Usage
 
-__all__ = ["OpencodeAgent", "parse_line"]
-
 _PROVIDERS = (
     "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI", "AZURE",
     "AWS", "TOGETHER", "FIREWORKS", "CEREBRAS", "MOONSHOT", "ZAI", "ZHIPU", "DASHSCOPE", "HF", "OPENCODE",
 )  # fmt: skip
 _REFUSED = re.compile(
-    r"rejected permission|permission (was )?(denied|rejected)|auto-reject|specific rule which prevents", re.I
+    r"rejected permission|permission (was )?(denied|rejected)|auto-reject|specific rule which prevents",
+    re.I,
 )
 
 
@@ -44,8 +43,8 @@ class OpencodeAgent(CliAgent):
     }
 
     def home_environment(self) -> dict[str, str]:
-        """`home` holds its configuration and its data; our other XDG directories stay as they are, for the
-        tools that it runs."""
+        """`home` holds its configuration and its data; our other XDG directories stay as they are,
+        for the tools that it runs."""
         if not self.config.home:
             return {}
         home = os.path.expanduser(self.config.home)
@@ -87,7 +86,11 @@ class OpencodeAgent(CliAgent):
         return failure
 
     def login(self, environment: Mapping[str, str]) -> str:
-        keys = [environment[f"{name}_API_KEY"] for name in _PROVIDERS if environment.get(f"{name}_API_KEY")]
+        keys = [
+            environment[f"{name}_API_KEY"]
+            for name in _PROVIDERS
+            if environment.get(f"{name}_API_KEY")
+        ]
         return fingerprint("\n".join(keys)) if keys else self._data(environment)
 
     def _data(self, environment: Mapping[str, str]) -> str:
@@ -98,7 +101,9 @@ class OpencodeAgent(CliAgent):
             else real_home(environment, ".local/share/opencode")
         )
 
-    def logged_in(self, _program: str, environment: Mapping[str, str]) -> tuple[bool | None, str, str]:
+    def logged_in(
+        self, _program: str, environment: Mapping[str, str]
+    ) -> tuple[bool | None, str, str]:
         names = [f"{name}_API_KEY" for name in _PROVIDERS if environment.get(f"{name}_API_KEY")]
         if names:
             return True, f"key from {', '.join(names)}", ""
@@ -146,11 +151,21 @@ def _tool(part: dict[str, Any]) -> list[Event]:
     given, meta = as_dict(state.get("input")), as_dict(state.get("metadata"))
     name, ident = as_text(part.get("tool")), as_text(part.get("callID"))
     ok = state.get("status") != "error"
-    detail = as_text(given.get("command")) or as_text(given.get("filePath")) or as_text(state.get("title"))
+    detail = (
+        as_text(given.get("command"))
+        or as_text(given.get("filePath"))
+        or as_text(state.get("title"))
+    )
     text = f"{name}: {detail[:300]}" if detail else name
     code = meta.get("exit")
     events = [
-        Event(EventKind.TOOL_ENDED, text, ident, exit_code=code if isinstance(code, int) else None, ok=ok)
+        Event(
+            EventKind.TOOL_ENDED,
+            text,
+            ident,
+            exit_code=code if isinstance(code, int) else None,
+            ok=ok,
+        )
     ]
     if ok and name in ("write", "edit", "patch"):
         events.append(Event(EventKind.CHANGED, as_text(given.get("filePath"))))
@@ -175,7 +190,9 @@ def _step(part: dict[str, Any]) -> list[Event]:
         as_int(tokens.get("output")) + as_int(tokens.get("reasoning")),
         money,
     )
-    ended = Event(EventKind.DONE) if part.get("reason") != "tool-calls" else Event(EventKind.THINKING)
+    ended = (
+        Event(EventKind.DONE) if part.get("reason") != "tool-calls" else Event(EventKind.THINKING)
+    )
     return [Event(EventKind.TOKENS, ident=as_text(part.get("id")), usage=usage), ended]
 
 
@@ -183,7 +200,8 @@ def _error(error: dict[str, Any]) -> Event:
     data = as_dict(error.get("data"))
     message = as_text(data.get("message")) or as_text(error.get("name"))
     headers = {
-        str(name).lower(): as_text(value) for name, value in as_dict(data.get("responseHeaders")).items()
+        str(name).lower(): as_text(value)
+        for name, value in as_dict(data.get("responseHeaders")).items()
     }
     after = headers.get("retry-after", "")
     if after:
@@ -191,4 +209,6 @@ def _error(error: dict[str, Any]) -> Event:
     reset = headers.get("anthropic-ratelimit-unified-reset", "")
     at = float(reset) if reset.isdigit() and len(reset) == 10 else None
     status = as_int(data.get("statusCode"))
-    return Event(EventKind.FAILED, message, error=ErrorFacts(message, as_text(error.get("name")), status, at))
+    return Event(
+        EventKind.FAILED, message, error=ErrorFacts(message, as_text(error.get("name")), status, at)
+    )

@@ -1,7 +1,7 @@
 """The embedded agent: `python -m codex_self_iter.plan_shell`.
 
-It takes the first open item of the plan and runs the shell commands under it. It needs no key and no network,
-and is only ever asked for by name."""
+It takes the first open item of the plan and runs the shell commands under it. It needs no key and
+no network, and is only ever asked for by name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from codex_self_iter.agents.environment import agent_environment
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.core.model import AgentReport, RunOutcome
 
-__all__ = ["PlanShellAgent"]
-
 
 class PlanShellAgent:
     """Runs and reads plan-shell."""
@@ -32,7 +30,14 @@ class PlanShellAgent:
     def prepare(self, request: Request) -> Invocation:
         """See Agent.prepare."""
         module = (sys.executable, "-m", "codex_self_iter.plan_shell")
-        argv = (*module, "--plan", request.plan_path, "--workspace", request.workspace, *self.config.args)
+        argv = (
+            *module,
+            "--plan",
+            request.plan_path,
+            "--workspace",
+            request.workspace,
+            *self.config.args,
+        )
         env = agent_environment(
             request.environment,
             passed=self.config.pass_env,
@@ -64,9 +69,13 @@ class PlanShellAgent:
 
 
 def _importable(ours: Mapping[str, str]) -> dict[str, str]:
-    """Let the child find this package as we found it, installed or not, whatever its working directory is."""
+    """Let the child find this package as we found it, installed or not, whatever its working
+    directory is.
+    """
     root = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
-    if root in (entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry):
+    if root in (
+        entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry
+    ):
         return {}
     known = ours.get("PYTHONPATH", "")
     return {"PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}

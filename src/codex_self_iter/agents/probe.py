@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 
 from codex_self_iter.agents.base import AgentMissingError, Probe, VersionRange
 
-__all__ = ["Found", "ask", "find_program", "probe_program", "with_path"]
-
 _PLACES = (
     "~/.local/bin",
     "~/bin",
@@ -42,9 +40,15 @@ class Found(str):
 
 
 def find_program(
-    name: str, configured: str, environment: Mapping[str, str], *, mend: str, places: Iterable[str] = ()
+    name: str,
+    configured: str,
+    environment: Mapping[str, str],
+    *,
+    mend: str,
+    places: Iterable[str] = (),
 ) -> Found:
-    """Find a program: the configured one, else PATH, else the common places (nvm, Homebrew, ~/.local/bin…).
+    """Find a program: the configured one, else PATH, else the common places (nvm, Homebrew,
+    ~/.local/bin…).
 
     Raises:
         AgentMissingError: it is not there; `mend` is the end of the message.
@@ -70,17 +74,21 @@ def find_program(
 
 
 def with_path(program: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """A PATH on which the program's own directory comes last if it was not there: a service's PATH lacks the
-    `node` that stands beside an nvm-installed CLI."""
+    """A PATH on which the program's own directory comes last if it was not there: a service's PATH
+    lacks the `node` that stands beside an nvm-installed CLI."""
     path = environment.get("PATH") or os.defpath
     directory = os.path.dirname(program)
-    return {"PATH": path if directory in path.split(os.pathsep) else f"{path}{os.pathsep}{directory}"}
+    return {
+        "PATH": path if directory in path.split(os.pathsep) else f"{path}{os.pathsep}{directory}"
+    }
 
 
 def ask(
     argv: Iterable[str], environment: Mapping[str, str], timeout_sec: float = _ASK_SEC
 ) -> tuple[int | None, str]:
-    """Run a harmless command; its exit code (None: not started, or no answer in time) and what it said."""
+    """Run a harmless command; its exit code (None: not started, or no answer in time) and what it
+    said.
+    """
     try:
         process = subprocess.Popen(
             list(argv),
@@ -101,13 +109,17 @@ def ask(
     return process.returncode, output[-_ANSWER_BYTES:].decode("utf-8", "replace").strip()
 
 
-def probe_program(program: str, environment: Mapping[str, str], known: VersionRange | None) -> Probe:
+def probe_program(
+    program: str, environment: Mapping[str, str], known: VersionRange | None
+) -> Probe:
     """Ask a program its version and compare it with the measured ones."""
     code, said = ask([program, "--version"], environment)
     found = re.search(r"\d+(?:\.\d+)+(?:[-+][0-9A-Za-z.]+)?", said)
     if code != 0 or found is None:
         last = said.splitlines()[-1] if said else "no output"
-        return Probe(True, program, detail=f"`{program} --version` failed: {last}", mend="install it again")
+        return Probe(
+            True, program, detail=f"`{program} --version` failed: {last}", mend="install it again"
+        )
     version = found.group()
     return Probe(True, program, version, detail=_version_detail(version, known))
 

@@ -14,8 +14,6 @@ from codex_self_iter.agents.opencode import OpencodeAgent
 from codex_self_iter.agents.plan_shell import PlanShellAgent
 from codex_self_iter.errors import UsageError
 
-__all__ = ["DETECTED", "NAMES", "detect", "get", "installed"]
-
 _CLIS: Mapping[str, type[CodexAgent | ClaudeAgent | GeminiAgent | OpencodeAgent]] = {
     "codex": CodexAgent,
     "claude": ClaudeAgent,
@@ -31,7 +29,9 @@ _MAKERS: Mapping[str, Callable[[AgentConfig], Agent]] = {
 NAMES: tuple[str, ...] = tuple(_MAKERS)
 """Every adapter."""
 DETECTED: tuple[str, ...] = tuple(_CLIS)
-"""The adapters that `detect` looks for, in order; never plan-shell, which runs commands from the plan."""
+"""The adapters that `detect` looks for, in order; never plan-shell, which runs commands from the
+plan.
+"""
 
 
 def get(name: str, config: AgentConfig | None = None) -> Agent:
@@ -44,12 +44,16 @@ def get(name: str, config: AgentConfig | None = None) -> Agent:
     return maker(config or AgentConfig(name))
 
 
-def installed(environment: Mapping[str, str], configs: Mapping[str, AgentConfig] | None = None) -> list[str]:
+def installed(
+    environment: Mapping[str, str], configs: Mapping[str, AgentConfig] | None = None
+) -> list[str]:
     """The agent CLIs that are installed here, in order of preference. Starts nothing."""
     return [name for name in DETECTED if _found(name, (configs or {}).get(name), environment)]
 
 
-def detect(environment: Mapping[str, str], configs: Mapping[str, AgentConfig] | None = None) -> str | None:
+def detect(
+    environment: Mapping[str, str], configs: Mapping[str, AgentConfig] | None = None
+) -> str | None:
     """The first agent CLI that is installed here, or None."""
     return next(iter(installed(environment, configs)), None)
 

@@ -1,4 +1,5 @@
-"""When a limit ends, from what a CLI or an API says in prose. Pure, but for the machine's own time zone.
+"""When a limit ends, from what a CLI or an API says in prose. Pure, but for the machine's own time
+zone.
 
 Understood after a word such as "try again", "reset" or "retry after":
 
@@ -11,9 +12,9 @@ Understood after a word such as "try again", "reset" or "retry after":
 | duration | `in 3 hours 12 minutes`, `in 1.5s`, `retry after 90`, `Retry-After: 120` |
 | clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC` |
 
-A clock time alone is the next such time; one that has passed by less than ten minutes has just been reached.
-Anything long past or more than forty days away is not believed: None, and the caller backs off instead.
-"""
+A clock time alone is the next such time; one that has passed by less than ten minutes has just been
+reached. Anything long past or more than forty days away is not believed: None, and the caller backs
+off instead."""
 
 from __future__ import annotations
 
@@ -21,8 +22,6 @@ import datetime
 import re
 import zoneinfo
 from collections.abc import Callable
-
-__all__ = ["LATEST_SEC", "PAST_SEC", "believable", "parse_reset"]
 
 PAST_SEC = 600.0
 """A time this far in the past still counts as "now": the message may have waited for us."""
@@ -44,18 +43,18 @@ _CLOCK = (
 _ZONE = r"(?:\s*\(?(?P<zone>UTC|GMT|Z\b|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
 _EPOCH = re.compile(r"(?<![\d.])(\d{13}|\d{10})(?:\.\d+)?(?![\d])")
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,]\d+)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?", re.IGNORECASE
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,]\d+)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?",
+    re.IGNORECASE,
 )
 _HTTP = re.compile(
-    rf"(?:[a-z]{{3}},\s+)?(?P<day>\d{{1,2}})\s+{_MONTH}\s+(?P<year>\d{{4}})\s+{_CLOCK}{_ZONE}", re.IGNORECASE
+    rf"(?:[a-z]{{3}},\s+)?(?P<day>\d{{1,2}})\s+{_MONTH}\s+(?P<year>\d{{4}})\s+{_CLOCK}{_ZONE}",
+    re.IGNORECASE,
 )
 _DATE = re.compile(
     rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s*(?P<year>20\d\d)?,?\s*(?:at\s+)?{_CLOCK}{_ZONE}",
     re.IGNORECASE,
 )
-_UNIT = (
-    r"(?P<unit>days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s|ms|milliseconds?)(?![a-z])"
-)
+_UNIT = r"(?P<unit>days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s|ms|milliseconds?)(?![a-z])"
 _PART = re.compile(rf"(?P<number>\d+(?:\.\d+)?)\s*{_UNIT}", re.IGNORECASE)
 _DURATION = re.compile(
     r"^[\s:=\"'~]*(?:(?:after|in|for|delay)[\s:=\"'~]*)?(?:about\s+)?"
@@ -155,7 +154,9 @@ def _duration(said: str, now: float, _tz: datetime.tzinfo | None) -> float | Non
     total = 0.0
     for part in _PART.finditer(found.group(1)):
         unit = part["unit"].lower()
-        total += float(part["number"]) * (0.001 if unit.startswith(("ms", "milli")) else _SECONDS[unit[0]])
+        total += float(part["number"]) * (
+            0.001 if unit.startswith(("ms", "milli")) else _SECONDS[unit[0]]
+        )
     return now + total
 
 
@@ -197,7 +198,9 @@ def _clock_of(found: re.Match[str]) -> datetime.time | None:
     return datetime.time(hour, int(found["minute"] or 0), int(found["second"] or 0))
 
 
-def _zone_of(found: re.Match[str], tz: datetime.tzinfo | None) -> tuple[datetime.tzinfo | None, bool]:
+def _zone_of(
+    found: re.Match[str], tz: datetime.tzinfo | None
+) -> tuple[datetime.tzinfo | None, bool]:
     """The zone named, or the default; False when one is named that this machine does not know."""
     name = found["zone"] or ""
     if not name:
@@ -213,7 +216,12 @@ def _zone_of(found: re.Match[str], tz: datetime.tzinfo | None) -> tuple[datetime
 
 
 def _moment(
-    year: int, month: int, day: int, clock: datetime.time, zone: datetime.tzinfo | None, fold: int = 0
+    year: int,
+    month: int,
+    day: int,
+    clock: datetime.time,
+    zone: datetime.tzinfo | None,
+    fold: int = 0,
 ) -> float | None:
     try:
         date = datetime.date(year, month, day)

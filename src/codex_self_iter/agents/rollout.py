@@ -1,8 +1,8 @@
 """Codex's own record of a thread: what its event stream leaves out.
 
-`$CODEX_HOME/sessions/YYYY/MM/DD/rollout-<time>-<thread id>.jsonl` (the local day on which the thread began)
-tells the error's class, the exact reset time of a limit, the model, and the tokens of a run that was killed.
-"""
+`$CODEX_HOME/sessions/YYYY/MM/DD/rollout-<time>-<thread id>.jsonl` (the local day on which the
+thread began) tells the error's class, the exact reset time of a limit, the model, and the tokens of
+a run that was killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from typing import Any
 from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.agents.stream import as_dict, as_int, as_text, decode
 from codex_self_iter.core.model import Usage
-
-__all__ = ["Turn", "find_rollout", "parse_rollout", "read_turn"]
 
 _DAYS_LOOKED_THROUGH = 400
 _EARLY_SEC = 2.0
@@ -50,8 +48,8 @@ class Turn:
 
 
 def find_rollout(home: str, thread_id: str) -> str | None:
-    """Find a thread's rollout: on the day that the id (UUIDv7) tells, a day to either side for the time zone,
-    else on the newest days. Bounded."""
+    """Find a thread's rollout: on the day that the id (UUIDv7) tells, a day to either side for the
+    time zone, else on the newest days. Bounded."""
     sessions = os.path.join(home, "sessions")
     name = f"rollout-*-{glob.escape(thread_id)}.jsonl"
     for day in [*_days_of(thread_id), *_newest_days(sessions)]:
@@ -62,8 +60,8 @@ def find_rollout(home: str, thread_id: str) -> str | None:
 
 
 def read_turn(home: str, thread_id: str, not_before: float = 0.0) -> Turn | None:
-    """What the thread's last turn says; None without a rollout, or when nothing was written of it after
-    `not_before` (Unix seconds): then it belongs to an earlier run."""
+    """What the thread's last turn says; None without a rollout, or when nothing was written of it
+    after `not_before` (Unix seconds): then it belongs to an earlier run."""
     path = find_rollout(home, thread_id)
     if path is None:
         return None
@@ -131,7 +129,8 @@ def _reset_of(limits: dict[str, Any]) -> float | None:
     ends = [
         float(as_int(window.get("resets_at")))
         for window in windows
-        if as_int(window.get("resets_at")) and _number(window.get("used_percent")) >= _USED_UP_PERCENT
+        if as_int(window.get("resets_at"))
+        and _number(window.get("used_percent")) >= _USED_UP_PERCENT
     ]
     return max(ends, default=None)
 

@@ -1,9 +1,8 @@
 """What agents say, in one vocabulary.
 
-Each adapter turns a line of its CLI's stream into `Event`s; `fold` reduces any number of them to `Parsed`.
-All of it is pure and takes whatever comes: cut, repeated, interleaved or foreign lines never raise, and an
-answer is only ever a text that the stream itself gave as one.
-"""
+Each adapter turns a line of its CLI's stream into `Event`s; `fold` reduces any number of them to
+`Parsed`. All of it is pure and takes whatever comes: cut, repeated, interleaved or foreign lines
+never raise, and an answer is only ever a text that the stream itself gave as one."""
 
 from __future__ import annotations
 
@@ -14,19 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from codex_self_iter.core.model import Usage
-
-__all__ = [
-    "ErrorFacts",
-    "Event",
-    "EventKind",
-    "Parsed",
-    "as_dict",
-    "as_int",
-    "as_list",
-    "as_text",
-    "decode",
-    "fold",
-]
 
 _KEPT = 200
 """Refused tools, changed files and so on that a report carries at most."""
@@ -64,8 +50,8 @@ class EventKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ErrorFacts:
-    """What the CLI says about an error: its own class name (`code`), the HTTP status (0: none), and the wall
-    time at which a limit ends (exact values only; prose is read in `classify`)."""
+    """What the CLI says about an error: its own class name (`code`), the HTTP status (0: none), and
+    the wall time at which a limit ends (exact values only; prose is read in `classify`)."""
 
     message: str = ""
     code: str = ""
@@ -75,7 +61,9 @@ class ErrorFacts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that an agent said. `text` is for people; `ident` names a tool call or model call."""
+    """One thing that an agent said. `text` is for people; `ident` names a tool call or model
+    call.
+    """
 
     kind: EventKind
     text: str = ""
@@ -230,7 +218,13 @@ def _limit(parsed: Parsed, event: Event) -> None:
 
 
 def _done(parsed: Parsed, _event: Event) -> None:
-    parsed.ended, parsed.ok, parsed.turn_open, parsed.retry, parsed.error = True, True, False, None, None
+    parsed.ended, parsed.ok, parsed.turn_open, parsed.retry, parsed.error = (
+        True,
+        True,
+        False,
+        None,
+        None,
+    )
 
 
 def _failed(parsed: Parsed, event: Event) -> None:

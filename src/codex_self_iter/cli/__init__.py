@@ -1,8 +1,7 @@
 """The command line: one thin file for each command, and only the chosen one is imported.
 
-`main` is the border: here, and nowhere else, an error becomes one line on stderr and an exit code of the
-contract.
-"""
+`main` is the border: here, and nowhere else, an error becomes one line on stderr and an exit code
+of the contract."""
 
 from __future__ import annotations
 
@@ -19,8 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn, TextIO
-
-__all__ = ["COMMANDS", "HIDDEN", "build_parser", "main", "split_command"]
 
 PROGRAM = "codex-self-iter"
 COMMANDS: dict[str, str] = {
@@ -55,7 +52,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def _get_formatter(self) -> argparse.HelpFormatter:
-        """With a known width: else argparse imports all of `shutil` for every command, to ask for it."""
+        """With a known width: else argparse imports all of `shutil` for every command, to ask for
+        it.
+        """
         return argparse.HelpFormatter(self.prog, width=_columns() - 2)
 
     def error(self, message: str) -> NoReturn:
@@ -90,7 +89,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Find the command; `run` when there is none. Common options may stand before it. Raises UsageError."""
+    """Find the command; `run` when there is none. Common options may stand before it. Raises
+    UsageError.
+    """
     index = 0
     while index < len(argv) and argv[index].partition("=")[0] in _COMMON_OPTIONS:
         index += 1 if "=" in argv[index] else 2
@@ -105,7 +106,9 @@ def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def build_parser(command: str) -> tuple[Parser, Any]:
-    """The parser of one command and its module. Raises UsageError when this build lacks the command."""
+    """The parser of one command and its module. Raises UsageError when this build lacks the
+    command.
+    """
     name = f"{__name__}.{_MODULES.get(command, command)}"
     try:
         module = importlib.import_module(name)
@@ -114,7 +117,9 @@ def build_parser(command: str) -> tuple[Parser, Any]:
             raise
         raise UsageError(f"the command {command!r} is not part of this installation") from None
     description = (COMMANDS | HIDDEN)[command]
-    parser = Parser(prog=f"{PROGRAM} {command}", description=description[0].upper() + description[1:] + ".")
+    parser = Parser(
+        prog=f"{PROGRAM} {command}", description=description[0].upper() + description[1:] + "."
+    )
     parser.set_defaults(command=command)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     module.add_arguments(parser)
@@ -203,8 +208,8 @@ def _complain(text: str) -> None:
 def _make_output_robust() -> None:
     """Text that the terminal's encoding cannot show, or a closed stream, must not end a command.
 
-    A closed descriptor 0, 1 or 2 becomes /dev/null: the next file that is opened would be taken for it.
-    """
+    A closed descriptor 0, 1 or 2 becomes /dev/null: the next file that is opened would be taken for
+    it."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -223,8 +228,8 @@ def _nowhere() -> TextIO:
 
 
 def _settle(stream: TextIO) -> str:
-    """Flush what can be; else keep the interpreter quiet about it at its end. What was wrong, but for a reader
-    (head, less) that has seen enough."""
+    """Flush what can be; else keep the interpreter quiet about it at its end. What was wrong, but
+    for a reader (head, less) that has seen enough."""
     try:
         stream.flush()
     except BrokenPipeError:

@@ -6,10 +6,8 @@ import argparse
 import os
 
 from codex_self_iter.cli import common
-from codex_self_iter.world.checkpoints import Checkpoints
-from codex_self_iter.world.gitrun import Git, run_blocking
-
-__all__ = ["open_checkpoints"]
+from codex_self_iter.world.git.checkpoints import Checkpoints
+from codex_self_iter.world.git.run import Git, run_blocking
 
 _TIMEOUT_SEC = 600.0
 """A person waits and can interrupt; a big work tree may take minutes."""
@@ -24,7 +22,9 @@ def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
     chosen = settings.get("checkpoint_max_file_mb") if isinstance(settings, dict) else None
     size = float(chosen) if isinstance(chosen, int | float) else _MAX_FILE_MB
     workspace = os.path.realpath(loop.workspace)
-    checkpoints = Checkpoints(Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size)
+    checkpoints = Checkpoints(
+        Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size
+    )
     if isinstance(config.get("global_stop_file_name"), str):
         checkpoints.own = (config["global_stop_file_name"],)
     return checkpoints

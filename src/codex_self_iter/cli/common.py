@@ -1,4 +1,5 @@
-"""What the commands share: which loop is meant, what its files say, and whether its supervisor lives.
+"""What the commands share: which loop is meant, what its files say, and whether its supervisor
+lives.
 
 Only light imports: every reading command starts through here.
 """
@@ -18,20 +19,6 @@ from codex_self_iter.world import registry
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-__all__ = [
-    "Life",
-    "Loop",
-    "add_loop_arguments",
-    "epoch",
-    "find_loop",
-    "iteration_word",
-    "life",
-    "positive_int",
-    "read_config",
-    "read_status",
-    "say",
-]
 
 DEFAULT_STATE_DIR = ".codex-self-iter"
 CONFIG_NAME = "codex-self-iter.toml"
@@ -55,7 +42,8 @@ class Life(namedtuple("Life", "alive stale_sec pid")):
     """Whether a supervisor has this loop.
 
     Attributes:
-        alive: a process holds the loop's lock (or, where that cannot be known, has the recorded pid).
+        alive: a process holds the loop's lock (or, where that cannot be known, has the recorded
+            pid).
         stale_sec: age of the last heartbeat; None when there was never one.
         pid: the process, 0 when unknown.
     """
@@ -74,13 +62,17 @@ class Life(namedtuple("Life", "alive stale_sec pid")):
 def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
     """Add the options that say which loop is meant; with `name`, also as a positional argument."""
     if name:
-        parser.add_argument("loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace")
+        parser.add_argument(
+            "loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace"
+        )
     else:
         parser.add_argument("--loop", metavar="NAME", help="name of a loop, or its workspace")
     parser.add_argument(
         "--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)"
     )
-    parser.add_argument("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help="its state directory, relative to the workspace"
+    )
     parser.add_argument("--config", metavar="FILE", help="its configuration file")
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
 
@@ -93,7 +85,9 @@ def positive_int(text: str) -> int:
 
 
 def iteration_word(args: argparse.Namespace) -> int | None:
-    """The iteration in `args.what`; a loop's name before it is moved to `args.loop`. Raises UsageError."""
+    """The iteration in `args.what`; a loop's name before it is moved to `args.loop`. Raises
+    UsageError.
+    """
     words = list(args.what)
     number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
     if len(words) > 1 or (words and args.loop):
@@ -103,7 +97,9 @@ def iteration_word(args: argparse.Namespace) -> int | None:
 
 
 def find_loop(args: argparse.Namespace) -> Loop:
-    """The loop that the command line means. Raises UsageError when there is no such workspace or name."""
+    """The loop that the command line means. Raises UsageError when there is no such workspace or
+    name.
+    """
     name = getattr(args, "loop", None) or ""
     config = args.config or ""
     if name and args.workspace:
@@ -137,7 +133,9 @@ def _by_name(name: str, state_dir: str | None, config: str) -> Loop:
 def _by_state_dir(state_dir: str, config: str) -> Loop:
     status = read_status(state_dir)
     workspace = str(status.get("workspace") or os.path.dirname(state_dir))
-    return Loop(str(status.get("name") or os.path.basename(workspace)), workspace, state_dir, config)
+    return Loop(
+        str(status.get("name") or os.path.basename(workspace)), workspace, state_dir, config
+    )
 
 
 def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Loop:
@@ -154,9 +152,13 @@ def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Loop:
 
 
 def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
-    """Flag > environment > file > default; else where the last supervisor of this workspace really put it."""
+    """Flag > environment > file > default; else where the last supervisor of this workspace really
+    put it.
+    """
     setting = (
-        given or os.environ.get(ENVIRONMENT + "STATE_DIR") or read_config(workspace, config).get("state_dir")
+        given
+        or os.environ.get(ENVIRONMENT + "STATE_DIR")
+        or read_config(workspace, config).get("state_dir")
     )
     if not isinstance(setting, str) or not setting:
         setting = DEFAULT_STATE_DIR
@@ -171,9 +173,8 @@ def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
 def read_config(workspace: str, config: str = "") -> dict[str, Any]:
     """The plain content of the configuration file, {} when there is none or it cannot be read.
 
-    The commands that come here need a name or two of it and must work whatever its state; `config check`
-    judges it. Raises UsageError only for a file that was named and is not there.
-    """
+    The commands that come here need a name or two of it and must work whatever its state; `config
+    check` judges it. Raises UsageError only for a file that was named and is not there."""
     if config and not os.path.isfile(config):
         raise UsageError(f"configuration file {config} does not exist")
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
@@ -206,16 +207,17 @@ def read_status(state_dir: str) -> dict[str, Any]:
 def life(loop: Loop, status: dict[str, Any], now: float | None = None) -> Life:
     """Whether the supervisor of a loop lives, and how old its last sign is.
 
-    Its lock is the truth: a process id may have been used again, and means nothing across containers.
-    """
-    from codex_self_iter.world.holder import LOCK_FILE, probe
+    Its lock is the truth: a process id may have been used again, and means nothing across
+    containers."""
+    from codex_self_iter.world.state.holder import LOCK_FILE, probe
 
     heard = epoch(status.get("updated_at"))
     stale = None if heard is None else max(0.0, (time.time() if now is None else now) - heard)
     pid = status.get("pid")
     pid = pid if isinstance(pid, int) else 0
     known = os.path.exists(os.path.join(loop.state_dir, LOCK_FILE))
-    # A lock file of another name, or none (deleted this second): then the workspace's own lock answers.
+    # A lock file of another name, or none (deleted this second): then the workspace's own lock
+    # answers.
     holder = probe(loop.state_dir, workspace="" if known else loop.workspace)
     return Life(holder is not None, stale, (holder.pid or pid) if holder else pid)
 
@@ -227,7 +229,8 @@ def epoch(text: object) -> float | None:
     seconds = _plain_epoch(text)
     if seconds is not None:
         return seconds
-    from datetime import UTC, datetime  # for times that we did not write: it costs a tenth of the start
+    # for times that we did not write: it costs a tenth of the start
+    from datetime import UTC, datetime
 
     try:
         moment = datetime.fromisoformat(text)
@@ -237,20 +240,41 @@ def epoch(text: object) -> float | None:
 
 
 def _plain_epoch(text: str) -> float | None:
-    """The same for `2026-01-31T23:59:59[.123456]` followed by `Z` or `+00:00`: the form of our own files."""
+    """The same for `2026-01-31T23:59:59[.123456]` followed by `Z` or `+00:00`: the form of our own
+    files.
+    """
     date, separator, clock = text.removesuffix("Z").removesuffix("+00:00").partition("T")
     digits = f"{date[:4]}{date[5:7]}{date[8:]}{clock[:2]}{clock[3:5]}{clock[6:8]}{clock[9:] or '0'}"
     marks = f"{date[4:5]}{date[7:8]}{separator}{clock[2:3]}{clock[5:6]}{clock[8:9]}"
-    if len(date) != 10 or marks not in ("--T::.", "--T::") or not (digits.isascii() and digits.isdigit()):
+    if (
+        len(date) != 10
+        or marks not in ("--T::.", "--T::")
+        or not (digits.isascii() and digits.isdigit())
+    ):
         return None
     year, month, day = int(date[:4]), int(date[5:7]), int(date[8:])
     hour, minute, second = int(clock[:2]), int(clock[3:5]), float(clock[6:])
-    if not (year and 1 <= month <= 12 and 1 <= day <= 28 + (month != 2) * 2 and hour < 24 and minute < 60):
+    if not (
+        year
+        and 1 <= month <= 12
+        and 1 <= day <= 28 + (month != 2) * 2
+        and hour < 24
+        and minute < 60
+    ):
         return None  # also the few days on which only a calendar can decide
     if second >= 60:
         return None
-    years, months = (year - 1, month + 9) if month < 3 else (year, month - 3)  # years that end with February
-    days = 365 * years + years // 4 - years // 100 + years // 400 + (153 * months + 2) // 5 + day - 719_469
+    # years that end with February
+    years, months = (year - 1, month + 9) if month < 3 else (year, month - 3)
+    days = (
+        365 * years
+        + years // 4
+        - years // 100
+        + years // 400
+        + (153 * months + 2) // 5
+        + day
+        - 719_469
+    )
     return days * 86_400.0 + hour * 3_600 + minute * 60 + second
 
 

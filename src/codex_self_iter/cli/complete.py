@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 
 from codex_self_iter.errors import ExitCode, UsageError
 
-__all__ = ["add_arguments", "candidates", "run"]
-
 SCRIPTS = {
     "bash": """_codex_self_iter() {
   local IFS=$'\\n'
@@ -40,7 +38,9 @@ NAMED = ("status", "stop", "pause", "resume", "logs", "history", "show", "diff",
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--script", metavar="SHELL", help="print the completion script of bash, zsh or fish")
+    parser.add_argument(
+        "--script", metavar="SHELL", help="print the completion script of bash, zsh or fish"
+    )
     parser.add_argument("words", nargs="*", help="the words so far; the last is being completed")
 
 
@@ -72,7 +72,12 @@ def _all(before: Sequence[str], current: str) -> Iterable[str]:
             parser, _ = build_parser(command or "run")
         except UsageError:
             return []
-        return [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
+        return [
+            text
+            for action in parser._actions
+            for text in action.option_strings
+            if text.startswith("--")
+        ]
     if not command:
         return COMMANDS
     return _names() if command in NAMED else []

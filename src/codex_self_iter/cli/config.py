@@ -15,8 +15,6 @@ from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.report import is_secret
 from codex_self_iter.settings.tree import dotted
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -27,11 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="show",
         help="show every value and its source (the default), check, or print the JSON schema",
     )
-    parser.add_argument("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    parser.add_argument(
+        "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
+    )
     parser.add_argument("--config", metavar="FILE", help="the configuration file")
     parser.add_argument("--json", action="store_true", help="show: as JSON")
-    parser.add_argument("--changed", action="store_true", help="show: only what differs from the default")
-    parser.add_argument("--example", action="store_true", help="show: print config.example.toml instead")
+    parser.add_argument(
+        "--changed", action="store_true", help="show: only what differs from the default"
+    )
+    parser.add_argument(
+        "--example", action="store_true", help="show: print config.example.toml instead"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,6 @@
-"""What stop, pause, resume, steer and goal share: they only write or remove files and say who will notice."""
+"""What stop, pause, resume, steer and goal share: they only write or remove files and say who will
+notice.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,6 @@ from typing import Any, NamedTuple
 from codex_self_iter.cli import common
 from codex_self_iter.cli.common import Life, Loop
 from codex_self_iter.errors import UsageError
-
-__all__ = ["Target", "control_file", "read_text", "target", "who_notices"]
 
 MAX_TEXT_BYTES = 256 * 1024
 """A message longer than this belongs into a file of the workspace that the message names."""
@@ -27,18 +27,21 @@ class Target(NamedTuple):
 def target(args: argparse.Namespace) -> Target:
     """The loop that is meant. Raises UsageError where there is no loop to control.
 
-    A control can be left before the first start, but not in any directory that happens to be current.
-    """
+    A control can be left before the first start, but not in any directory that happens to be
+    current."""
     loop = common.find_loop(args)
     marks = [os.path.join(loop.workspace, mark) for mark in ("plan.md", common.CONFIG_NAME)]
     if not loop.config and not any(map(os.path.exists, [loop.state_dir, *marks])):
-        raise UsageError(f"no loop has run in {loop.workspace} (there is no {loop.state_dir} and no plan.md)")
+        raise UsageError(
+            f"no loop has run in {loop.workspace} (there is no {loop.state_dir} and no plan.md)"
+        )
     status = common.read_status(loop.state_dir)
     return Target(loop, status, common.life(loop, status))
 
 
 def control_file(aim: Target, recorded: str, key: str, default: str) -> str:
-    """Path of a sentinel: as the supervisor recorded it in status.json, else as configured, else the default.
+    """Path of a sentinel: as the supervisor recorded it in status.json, else as configured, else
+    the default.
 
     The environment wins over the file, as everywhere.
     """
@@ -90,9 +93,8 @@ def _read_file(path: str, what: str) -> str:
     except OSError as error:
         raise UsageError(f"cannot read the {what} from {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        if (
-            len(data) > MAX_TEXT_BYTES
-        ):  # the cut may have hit the middle of a character; it is too long anyway
+        # the cut may have hit the middle of a character; it is too long anyway
+        if len(data) > MAX_TEXT_BYTES:
             raise UsageError(
                 f"the {what} is longer than {MAX_TEXT_BYTES // 1024} KiB; name the file instead"
             ) from error

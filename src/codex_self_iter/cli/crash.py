@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from codex_self_iter.world import registry
 
-__all__ = ["write"]
-
 MAX_BYTES = 1_000_000
 
 
@@ -37,7 +35,9 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
 
 def _append(path: str, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace") as file:
+    with open(
+        os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace"
+    ) as file:
         if file.tell() > MAX_BYTES:  # nobody empties it: begin anew rather than grow for ever
             file.truncate(0)
         file.write(text)

@@ -1,4 +1,6 @@
-"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to its end, without key or network."""
+"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to its end, without key or
+network.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from codex_self_iter.demo import git, make_workspace
-
-__all__ = ["add_arguments", "run", "workspace_for"]
 
 STATE = ".codex-self-iter"
 """The state directory of the demo; its configuration leaves the default."""
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the workspace, run the loop as `run` does, say what happened. Returns the loop's exit code.
+    """Make the workspace, run the loop as `run` does, say what happened. Returns the loop's exit
+    code.
 
     Raises UsageError when the workspace cannot be made.
     """
@@ -61,7 +62,8 @@ def workspace_for(wanted: Path | None) -> Path:
     name = time.strftime("demo-%Y%m%d-%H%M%S-")
     try:
         cache = (
-            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "codex-self-iter"
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
+            / "codex-self-iter"
         )
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=name, dir=cache))
@@ -85,11 +87,15 @@ def _own_environment() -> None:
 def _run_loop(directory: Path) -> int:
     from codex_self_iter.cli import main
 
-    return main(["run", "--workspace", str(directory), "--config", str(directory / "codex-self-iter.toml")])
+    return main(
+        ["run", "--workspace", str(directory), "--config", str(directory / "codex-self-iter.toml")]
+    )
 
 
 def _report(directory: Path, before: int) -> None:
-    """The end's reason, this run's iterations and the commits, from the files that anybody can read."""
+    """The end's reason, this run's iterations and the commits, from the files that anybody can
+    read.
+    """
     status = directory / STATE / "status.json"
     found = _json(status.read_bytes()) if status.exists() else {}
     print(f"{found.get('state', 'unknown')}: {found.get('reason', '')}\n\nIterations")
@@ -134,4 +140,6 @@ def _program() -> str:
         return f"{shlex.quote(sys.executable)} -m codex_self_iter"
     if shutil.which("codex-self-iter") == str(beside):
         return "codex-self-iter"
-    return shlex.quote(os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside))
+    return shlex.quote(
+        os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+    )

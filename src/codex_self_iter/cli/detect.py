@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from codex_self_iter.agents.base import AgentMissingError
 from codex_self_iter.agents.probe import find_program
 
-__all__ = ["CLI_AGENTS", "Detected", "detect", "find_agent", "gate_commands"]
-
 CLI_AGENTS = ("codex", "claude", "gemini", "opencode")
 """The agents that are programs of their own, in the order in which "auto" looks for them."""
 
@@ -33,11 +31,15 @@ class Detected:
 def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
     """Look at the machine and the workspace. Reads only."""
     agents = {name: find_agent(name, environ) for name in CLI_AGENTS}
-    return Detected({name: path for name, path in agents.items() if path}, gate_commands(workspace, environ))
+    return Detected(
+        {name: path for name, path in agents.items() if path}, gate_commands(workspace, environ)
+    )
 
 
 def find_agent(name: str, environ: Mapping[str, str]) -> str:
-    """Absolute path of an agent's program: PATH, then the places where installers put it; "" for none."""
+    """Absolute path of an agent's program: PATH, then the places where installers put it; "" for
+    none.
+    """
     try:
         return str(find_program(name, "", environ, mend=""))
     except AgentMissingError:
@@ -45,7 +47,9 @@ def find_agent(name: str, environ: Mapping[str, str]) -> str:
 
 
 def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The test commands that the workspace's files speak for; `make test` only when nothing else does."""
+    """The test commands that the workspace's files speak for; `make test` only when nothing else
+    does.
+    """
     found = tuple(_by_language(workspace, environ))
     if found or not _has_make_test(workspace):
         return found
@@ -54,7 +58,11 @@ def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]
 
 def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
     if _uses_pytest(workspace):
-        yield "pytest -q" if shutil.which("pytest", path=environ.get("PATH")) else "python3 -m pytest -q"
+        yield (
+            "pytest -q"
+            if shutil.which("pytest", path=environ.get("PATH"))
+            else "python3 -m pytest -q"
+        )
     if _has_npm_test(workspace):
         yield "npm test"
     if os.path.isfile(os.path.join(workspace, "Cargo.toml")):
@@ -74,7 +82,9 @@ def _uses_pytest(workspace: str) -> bool:
     tool = project.get("tool")
     if isinstance(tool, dict) and "pytest" in tool:
         return True
-    if "[tool:pytest]" in _text(workspace, "setup.cfg") or "[pytest]" in _text(workspace, "tox.ini"):
+    if "[tool:pytest]" in _text(workspace, "setup.cfg") or "[pytest]" in _text(
+        workspace, "tox.ini"
+    ):
         return True
     tests = glob.glob(os.path.join(glob.escape(workspace), "test*", "test_*.py"))
     return bool(tests or glob.glob(os.path.join(glob.escape(workspace), "test_*.py")))
@@ -92,7 +102,9 @@ def _has_npm_test(workspace: str) -> bool:
 
 
 def _has_make_test(workspace: str) -> bool:
-    text = "".join(_text(workspace, name) + "\n" for name in ("GNUmakefile", "makefile", "Makefile"))
+    text = "".join(
+        _text(workspace, name) + "\n" for name in ("GNUmakefile", "makefile", "Makefile")
+    )
     return re.search(r"^test\s*:(?!=)", text, re.MULTILINE) is not None
 
 

@@ -9,8 +9,6 @@ import sys
 from codex_self_iter.cli import common
 from codex_self_iter.errors import ExitCode
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -20,14 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_loop_arguments(parser, name=False)
     parser.add_argument("first", metavar="N", help="iteration, or the name of another checkpoint")
-    parser.add_argument("second", metavar="M", nargs="?", default="", help="iteration to compare N with")
+    parser.add_argument(
+        "second", metavar="M", nargs="?", default="", help="iteration to compare N with"
+    )
     parser.add_argument("--stat", action="store_true", help="names and counts of lines only")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the difference. Raises UsageError for a checkpoint that is not there."""
     from codex_self_iter.cli._checkpoints import open_checkpoints
-    from codex_self_iter.world.gitrun import complete
+    from codex_self_iter.world.git.run import complete
 
     checkpoints = open_checkpoints(args)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -1,4 +1,6 @@
-"""What the checks of `doctor` share: a finding, what they look at, and asking a program a question."""
+"""What the checks of `doctor` share: a finding, what they look at, and asking a program a
+question.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from codex_self_iter.settings import ResolvedPaths, Settings, resolve_paths
-
-__all__ = ["Answer", "Check", "Context", "Finding", "ask", "fail", "good", "warn"]
 
 Status = Literal["ok", "warn", "fail"]
 _ASK_SEC = 15.0
@@ -103,7 +103,12 @@ def ask(
     argv: Sequence[str], context: Context, *, timeout_sec: float = _ASK_SEC, cwd: str | None = None
 ) -> Answer:
     """Run a program that answers soon; stdout and stderr together, bounded in time and size."""
-    environ = {**context.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environ = {
+        **context.environ,
+        "LC_ALL": "C",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
     try:
         process = subprocess.Popen(
             argv,

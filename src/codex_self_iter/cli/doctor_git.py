@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 from codex_self_iter.cli.doctor_base import Answer, Check, Context, Finding, ask, fail, good, warn
 
-__all__ = ["CHECKS"]
-
 _YOUNG_LOCK_SEC = 60.0
 """A git command that still runs may hold the index for about this long."""
 
@@ -31,15 +29,19 @@ def repository(context: Context) -> Iterator[Finding]:
         yield from (*_identity(context), *_index_lock(context), *_unfinished(context))
     elif "dubious ownership" in inside.text:
         mend = f"git config --global --add safe.directory {context.quoted}"
-        yield fail("git.ownership", "git refuses to work here: the repository belongs to another user", mend)
-    elif "not a git repository" in inside.text and not os.path.lexists(f"{context.workspace}/.git"):
-        what = (
-            "the workspace is no git repository: changes are judged by content alone and cannot be taken back"
+        yield fail(
+            "git.ownership",
+            "git refuses to work here: the repository belongs to another user",
+            mend,
         )
+    elif "not a git repository" in inside.text and not os.path.lexists(f"{context.workspace}/.git"):
+        what = "the workspace is no git repository: changes are judged by content alone and cannot be taken back"
         yield warn("git.repository", what, f"git -C {context.quoted} init")
     else:
         yield fail(
-            "git.repository", f"git fails here: {_last(inside.text)}", f"git -C {context.quoted} status"
+            "git.repository",
+            f"git fails here: {_last(inside.text)}",
+            f"git -C {context.quoted} status",
         )
 
 
@@ -48,9 +50,7 @@ def _identity(context: Context) -> Iterator[Finding]:
     if answer.ok:
         yield good("git.identity", answer.text.rpartition(">")[0] + ">")
         return
-    mend = (
-        f"git -C {context.quoted} config user.name NAME && git -C {context.quoted} config user.email ADDRESS"
-    )
+    mend = f"git -C {context.quoted} config user.name NAME && git -C {context.quoted} config user.email ADDRESS"
     what = "git does not know who commits (user.name, user.email)"
     needed = context.settings.git.commit != "none"
     yield fail("git.identity", what, mend) if needed else warn("git.identity", what, mend)
@@ -66,10 +66,14 @@ def _index_lock(context: Context) -> Iterator[Finding]:
     mend = f"make sure that no git command runs here, then: rm {shlex.quote(path)}"
     if age > _YOUNG_LOCK_SEC:
         yield fail(
-            "git.index_lock", f"{path} was left behind {age / 60:.0f} min ago: nothing can be committed", mend
+            "git.index_lock",
+            f"{path} was left behind {age / 60:.0f} min ago: nothing can be committed",
+            mend,
         )
     else:
-        yield warn("git.index_lock", f"{path} is there: a git command is at work, or died just now", mend)
+        yield warn(
+            "git.index_lock", f"{path} is there: a git command is at work, or died just now", mend
+        )
 
 
 def _unfinished(context: Context) -> Iterator[Finding]:

@@ -1,4 +1,6 @@
-"""Checks of one loop: workspace, plan, task, state directory, disk, lock, sentinels, agent, gates."""
+"""Checks of one loop: workspace, plan, task, state directory, disk, lock, sentinels, agent,
+gates.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,41 @@ from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
 
-__all__ = ["CHECKS"]
-
 _MIB = 1024 * 1024
 _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
 _SHELL_WORDS = frozenset(
     (
-        *("!", ".", ":", "[", "[[", "{", "alias", "case", "cd", "command", "eval", "exec", "exit", "export"),
-        *("false", "for", "if", "set", "source", "test", "time", "trap", "true", "umask", "unset", "until"),
+        *(
+            "!",
+            ".",
+            ":",
+            "[",
+            "[[",
+            "{",
+            "alias",
+            "case",
+            "cd",
+            "command",
+            "eval",
+            "exec",
+            "exit",
+            "export",
+        ),
+        *(
+            "false",
+            "for",
+            "if",
+            "set",
+            "source",
+            "test",
+            "time",
+            "trap",
+            "true",
+            "umask",
+            "unset",
+            "until",
+        ),
         *("wait", "while"),
     )
 )
@@ -37,7 +65,9 @@ def workspace(context: Context) -> Iterator[Finding]:
     except UsageError as error:
         for line in str(error).splitlines():
             what, _, mend = line.partition("; ")
-            yield fail("workspace", what, mend or f"codex-self-iter init --workspace {context.quoted}")
+            yield fail(
+                "workspace", what, mend or f"codex-self-iter init --workspace {context.quoted}"
+            )
         return
     yield good("workspace", f"{paths.workspace}, plan {paths.plan.name}")
     if not paths.task.exists():
@@ -59,7 +89,9 @@ def state_directory(context: Context) -> Iterator[Finding]:
         most = context.settings.output.max_state_mb
         text = f"{'' if whole else 'more than '}{size / _MIB:.0f} MiB in {path}"
         if most and size > most * _MIB:
-            yield warn("state.size", f"{text}, more than max_state_mb = {most:g}", "the next run prunes it")
+            yield warn(
+                "state.size", f"{text}, more than max_state_mb = {most:g}", "the next run prunes it"
+            )
         else:
             yield good("state.size", text)
         yield from _future(path, context.now)
@@ -73,14 +105,18 @@ def _privacy(path: str) -> Iterator[Finding]:
         yield warn("state.owner", f"{path} belongs to user {found.st_uid}, not to you", mend)
     if stat.S_IMODE(found.st_mode) & 0o077:
         mend = f"chmod 700 {shlex.quote(path)}"
-        yield warn("state.private", f"{path} can be read by others (mode {found.st_mode & 0o777:o})", mend)
+        yield warn(
+            "state.private", f"{path} can be read by others (mode {found.st_mode & 0o777:o})", mend
+        )
     else:
         yield good("state", f"{path} is private")
 
 
 def _future(path: str, now: float) -> Iterator[Finding]:
     """A state that was written in the future tells of a clock that went back."""
-    newest = max((os.stat(entry).st_mtime for entry in os.scandir(path) if entry.is_file()), default=now)
+    newest = max(
+        (os.stat(entry).st_mtime for entry in os.scandir(path) if entry.is_file()), default=now
+    )
     if newest > now + 60:
         what = f"the state was last written {(newest - now) / 60:.0f} min in the future: the clock went back"
         yield warn("time.state", what, "set the clock: sudo timedatectl set-ntp true")
@@ -93,21 +129,25 @@ def _disk(context: Context) -> Iterator[Finding]:
     text = f"{free:.0f} MiB free at {place}"
     if free < least:
         mend = "make room, or lower min_free_disk_mb"
-        yield fail("disk", f"{text}, less than min_free_disk_mb = {least}: no agent would be started", mend)
+        yield fail(
+            "disk", f"{text}, less than min_free_disk_mb = {least}: no agent would be started", mend
+        )
     elif free < least + context.settings.output.max_run_mb * 2:
         yield warn("disk", f"{text}: one long output may fill it", "make room, or lower max_run_mb")
     else:
         yield good("disk", text)
     space = os.statvfs(place)
     if space.f_files and space.f_favail < 1000:
-        yield fail("disk.inodes", f"only {space.f_favail} inodes are free at {place}", "delete small files")
+        yield fail(
+            "disk.inodes", f"only {space.f_favail} inodes are free at {place}", "delete small files"
+        )
 
 
 def lock(context: Context) -> Iterator[Finding]:
     """Whether another supervisor works here."""
     if not os.path.isdir(context.paths.state_dir):
         return
-    module = importlib.import_module("codex_self_iter.world.lock")
+    module = importlib.import_module("codex_self_iter.world.state.lock")
     holder = module.probe(
         str(context.paths.state_dir), context.settings.lock_file_name, workspace=context.workspace
     )
@@ -124,7 +164,11 @@ def sentinels(context: Context) -> Iterator[Finding]:
     found = False
     for path, name, effect in (
         (paths.state_dir / settings.stop_file_name, "sentinel.stop", "no agent would be started"),
-        (paths.workspace / settings.global_stop_file_name, "sentinel.stop", "no agent would be started"),
+        (
+            paths.workspace / settings.global_stop_file_name,
+            "sentinel.stop",
+            "no agent would be started",
+        ),
         (paths.state_dir / "PAUSE", "sentinel.pause", "the loop would only wait"),
     ):
         if os.path.lexists(path):
@@ -147,10 +191,16 @@ def agent(context: Context) -> Iterator[Finding]:
     in_use = {name for role, names in roles.items() for name in names if _has_role(context, role)}
     found = {name: _agent(context, name, agents[name]) for name in sorted(in_use)}
     for name, finding in found.items():
-        others = [names for role, names in roles.items() if name in names and _has_role(context, role)]
+        others = [
+            names for role, names in roles.items() if name in names and _has_role(context, role)
+        ]
         spare = all(any(found[other].status != "fail" for other in names) for names in others)
         # a broken agent stops nothing while another can take over in each of its roles
-        yield warn(finding.id, finding.what, finding.mend) if finding.status == "fail" and spare else finding
+        yield (
+            warn(finding.id, finding.what, finding.mend)
+            if finding.status == "fail" and spare
+            else finding
+        )
 
 
 def _has_role(context: Context, role: str) -> bool:
@@ -165,13 +215,17 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
         return _template(context, key)
     probe = adapter.probe(context.environ)
     if not probe.installed:
-        return fail(key, probe.detail or f"{name} is not installed", probe.mend or f"install {name}")
+        return fail(
+            key, probe.detail or f"{name} is not installed", probe.mend or f"install {name}"
+        )
     said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
     if probe.logged_in is False:
         return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
     if _refuses_root(context, name):
         what = f'{said} refuses agent_mode = "bypass" as root'
-        return fail(key, what, 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }')
+        return fail(
+            key, what, 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }'
+        )
     if probe.mend:
         return warn(key, f"{said}: {probe.detail}", probe.mend)
     sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
@@ -179,7 +233,9 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
 
 
 def _refuses_root(context: Context, name: str) -> bool:
-    """claude ends at once when it is to skip its permissions as root, unless told that it is in a sandbox."""
+    """claude ends at once when it is to skip its permissions as root, unless told that it is in a
+    sandbox.
+    """
     settings = context.settings
     if name != "claude" or settings.agent_mode != "bypass" or os.geteuid() != 0:
         return False
@@ -211,11 +267,15 @@ def gates(context: Context) -> Iterator[Finding]:
 def _gate(context: Context, key: str, command: str) -> Finding:
     syntax = ask(["/bin/sh", "-n", "-c", command], context)
     if not syntax.ok:
-        return fail(key, f"{command!r} is no shell command ({syntax.text})", "mend [verify] commands")
+        return fail(
+            key, f"{command!r} is no shell command ({syntax.text})", "mend [verify] commands"
+        )
     program = _first_program(command)
     if program and not _program(program, context):
         return fail(
-            key, f"the program {program!r} of the gate {command!r} is not there", f"install {program}"
+            key,
+            f"the program {program!r} of the gate {command!r} is not there",
+            f"install {program}",
         )
     if not context.run_gates:
         return good(key, f"{command!r} (not run; --run-gates runs it)")
@@ -225,7 +285,9 @@ def _gate(context: Context, key: str, command: str) -> Finding:
         return good(key, f"{command!r} succeeds")
     last = (answer.text or "no output").splitlines()[-1]
     how = last if answer.code is None else f"exits {answer.code}: {last}"
-    return warn(key, f"{command!r} fails now ({how})", "it must succeed before a completion is believed")
+    return warn(
+        key, f"{command!r} fails now ({how})", "it must succeed before a completion is believed"
+    )
 
 
 def _first_program(command: str) -> str:
@@ -246,7 +308,9 @@ def _program(name: str, context: Context, *also: str) -> str:
     """
     if "/" in name:
         places = (os.path.join(base, name) for base in (context.workspace, *also))
-        return next((path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), "")
+        return next(
+            (path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), ""
+        )
     return shutil.which(name, path=context.environ.get("PATH") or os.defpath) or ""
 
 

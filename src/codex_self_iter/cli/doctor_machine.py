@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
 
-__all__ = ["CHECKS"]
-
 _OLDEST_CLOCK = 1_704_067_200.0
 """2024-01-01 UTC: a clock before it was never set."""
 _SUSPENDED_SEC = 60.0
@@ -32,7 +30,9 @@ def clock(context: Context) -> Iterator[Finding]:
     """The wall clock, and whether this machine sleeps."""
     if context.now < _OLDEST_CLOCK:
         day = time.strftime("%Y-%m-%d", time.gmtime(context.now))
-        yield fail("time.clock", f"the clock says {day}", "set the clock: sudo timedatectl set-ntp true")
+        yield fail(
+            "time.clock", f"the clock says {day}", "set the clock: sudo timedatectl set-ntp true"
+        )
     else:
         yield good("time.clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(context.now)))
     if hasattr(time, "CLOCK_BOOTTIME"):
@@ -40,14 +40,18 @@ def clock(context: Context) -> Iterator[Finding]:
         if asleep > _SUSPENDED_SEC:
             mend = "keep it awake: systemd-inhibit --what=sleep:idle codex-self-iter run"
             yield warn(
-                "time.suspend", f"this machine has slept for {asleep / 3600:.1f} h since its boot", mend
+                "time.suspend",
+                f"this machine has slept for {asleep / 3600:.1f} h since its boot",
+                mend,
             )
         else:
             yield good("time.suspend", "this machine has not slept since its boot")
 
 
 def inotify(_: Context) -> Iterator[Finding]:
-    """Enough inotify instances for a watcher; without one, changes are seen within a second by polling."""
+    """Enough inotify instances for a watcher; without one, changes are seen within a second by
+    polling.
+    """
     most = _number("/proc/sys/fs/inotify/max_user_instances")
     watches = _number("/proc/sys/fs/inotify/max_user_watches")
     if most is None:
@@ -76,20 +80,29 @@ def sandbox(context: Context) -> Iterator[Finding]:
     ):
         if _number(path) == bad and os.geteuid() != 0:
             what = f"{os.path.basename(path)} = {bad}: an agent's own sandbox may refuse to start"
-            yield warn("sandbox", what, f'sudo sysctl {mend}, or agent_mode = "bypass" in a container')
+            yield warn(
+                "sandbox", what, f'sudo sysctl {mend}, or agent_mode = "bypass" in a container'
+            )
             return
     unshare = shutil.which("unshare", path=context.environ.get("PATH"))
     answer = ask([unshare, "-Ur", "true"], context) if unshare else None
     if answer is not None and not answer.ok:
         mend = 'allow unprivileged user namespaces, or agent_mode = "bypass" in a container'
-        yield warn("sandbox", f"user namespaces do not work here: {answer.text or answer.code}", mend)
+        yield warn(
+            "sandbox", f"user namespaces do not work here: {answer.text or answer.code}", mend
+        )
     else:
-        yield good("sandbox", "user namespaces work" if unshare else "nothing speaks against user namespaces")
+        yield good(
+            "sandbox",
+            "user namespaces work" if unshare else "nothing speaks against user namespaces",
+        )
 
 
 def linger(context: Context) -> Iterator[Finding]:
     """A systemd user service ends with the last login unless lingering is on."""
-    home = context.environ.get("XDG_CONFIG_HOME") or os.path.join(context.environ.get("HOME", "~"), ".config")
+    home = context.environ.get("XDG_CONFIG_HOME") or os.path.join(
+        context.environ.get("HOME", "~"), ".config"
+    )
     units = glob.glob(
         os.path.join(glob.escape(os.path.expanduser(home)), "systemd/user/codex-self-iter*.service")
     )

@@ -1,20 +1,19 @@
 """The static table: every configuration key of a loop and its flag on `run`.
 
-`max_iterations` is `--max-iterations`, `budget.max_tokens` is `--budget-max-tokens`. The values are converted
-here and judged by the settings, which see flag, environment and file alike. The table is written out so that
-the command line need not import the settings.
-"""
+`max_iterations` is `--max-iterations`, `budget.max_tokens` is `--budget-max-tokens`. The values are
+converted here and judged by the settings, which see flag, environment and file alike. The table is
+written out so that the command line need not import the settings."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any, NamedTuple
 
-__all__ = ["FLAGS", "Flag", "add_flags", "collect"]
-
 
 class Flag(NamedTuple):
-    """One key. `kind` is str, int, float, bool, gate (true, false or a number) or list (repeatable)."""
+    """One key. `kind` is str, int, float, bool, gate (true, false or a number) or list
+    (repeatable).
+    """
 
     key: str
     kind: str
@@ -40,11 +39,17 @@ FLAGS: tuple[Flag, ...] = (
     Flag("mode", "str", "goal or roles"),
     Flag("agent", "str", "auto, codex, claude, gemini, opencode, command or plan-shell"),
     Flag("agent_mode", "str", "safe or bypass"),
-    Flag("agent_command_template", "str", "the agent's command line with {prompt_file} and {workspace}"),
+    Flag(
+        "agent_command_template",
+        "str",
+        "the agent's command line with {prompt_file} and {workspace}",
+    ),
     Flag("max_iterations", "int", "end after so many iterations of this start; 0: never"),
     Flag("max_stagnation", "int", "give up after so many iterations in circles; 0: never"),
     Flag("command_timeout_sec", "float", "longest duration of an agent run"),
-    Flag("idle_timeout_sec", "float", "longest time without output, CPU use and file change; 0: off"),
+    Flag(
+        "idle_timeout_sec", "float", "longest time without output, CPU use and file change; 0: off"
+    ),
     Flag("kill_grace_sec", "float", "time between TERM and KILL"),
     Flag("memory_limit_mb", "int", "memory of the whole agent tree; 0: no limit"),
     Flag("min_free_disk_mb", "int", "below this no run starts"),
@@ -57,7 +62,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("reviewer_model_hint", "str", "a model for the reviewer"),
     Flag("history_tail", "int", "journal lines in each prompt"),
     Flag(
-        "no_change_gate", "gate", "wait after this many iterations without a change; true is 1, false never"
+        "no_change_gate",
+        "gate",
+        "wait after this many iterations without a change; true is 1, false never",
     ),
     Flag("backoff_base_sec", "float", "first wait after an error"),
     Flag("backoff_max_sec", "float", "longest wait after an error"),
@@ -65,11 +72,20 @@ FLAGS: tuple[Flag, ...] = (
     Flag("continue_false_backoff_sec", "float", "cooldown after a reviewer's continue=false"),
     Flag("planner_stop_backoff_sec", "float", "cooldown after a planner's stop"),
     Flag("completion_promise", "str", "the word that claims completion"),
-    Flag("verify.commands", "list", "a gate: a command that must succeed; repeatable", "--verify-command"),
+    Flag(
+        "verify.commands",
+        "list",
+        "a gate: a command that must succeed; repeatable",
+        "--verify-command",
+    ),
     Flag("verify.timeout_sec", "float", "longest duration of a gate"),
     Flag("verify.confirmations", "int", "further iterations that must agree with a completion"),
     Flag("verify.every_iteration", "bool", "run the gates after every iteration"),
-    Flag("verify.gate_files", "list", "files that void a completion when the agent changed them; repeatable"),
+    Flag(
+        "verify.gate_files",
+        "list",
+        "files that void a completion when the agent changed them; repeatable",
+    ),
     Flag("verify.require_plan_done", "bool", "no completion while the plan has open items"),
     Flag("budget.max_tokens", "int", "tokens in all; 0: no limit"),
     Flag("budget.max_cost_usd", "float", "US dollars in all"),
@@ -129,7 +145,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag.option, **settings)
         if flag.kind in ("bool", "gate"):
             no = "--no-" + flag.option.removeprefix("--")
-            group.add_argument(no, dest=flag.dest, action="store_const", const=False, help=argparse.SUPPRESS)
+            group.add_argument(
+                no, dest=flag.dest, action="store_const", const=False, help=argparse.SUPPRESS
+            )
     group.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE", type=_assignment,
         help="any key, its value in TOML: --set agents.codex.model='\"gpt-6\"'; repeatable",
@@ -170,7 +188,9 @@ def _gate(text: str) -> bool | int:
     try:
         return _bool(text)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"expected true, false or a number, not {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected true, false or a number, not {text!r}"
+        ) from None
 
 
 def _integer(text: str) -> int:
@@ -188,7 +208,9 @@ def _number(text: str) -> float:
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`; a value that is no TOML is taken as a string, so that `model=gpt-6` needs no quotes."""
+    """`KEY=VALUE`; a value that is no TOML is taken as a string, so that `model=gpt-6` needs no
+    quotes.
+    """
     import tomllib
 
     key, equals, value = text.partition("=")

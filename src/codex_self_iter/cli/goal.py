@@ -8,8 +8,6 @@ from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
 from codex_self_iter.core.text import shorten
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -20,12 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Leave the goal for the supervisor and say when it counts."""
-    from codex_self_iter.world import inbox
+    from codex_self_iter.world.state import inbox
 
     text = controls.read_text(args.text, args.file, "goal")
     aim = controls.target(args)
     inbox.write_goal(aim.loop.state_dir, text)
     before = aim.status.get("goal")
-    where = controls.who_notices(aim, "takes it for the next iteration", "the next start begins with it")
-    say(f"Goal written. {where}" + (f"\nIt replaces: {shorten(str(before), 200)}" if before else ""))
+    where = controls.who_notices(
+        aim, "takes it for the next iteration", "the next start begins with it"
+    )
+    say(
+        f"Goal written. {where}" + (f"\nIt replaces: {shorten(str(before), 200)}" if before else "")
+    )
     return 0

@@ -14,8 +14,6 @@ from codex_self_iter.cli.terminal import Paint, clock, width
 from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
 
-__all__ = ["add_arguments", "run"]
-
 VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
     "continue_false", "error", "timed_out", "limited", "aborted", "interrupted",
@@ -26,11 +24,15 @@ _GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common.add_loop_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="the journal's lines, one JSON object a line")
+    parser.add_argument(
+        "--json", action="store_true", help="the journal's lines, one JSON object a line"
+    )
     parser.add_argument(
         "--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable"
     )
-    parser.add_argument("--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago")
+    parser.add_argument(
+        "--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago"
+    )
     parser.add_argument(
         "--limit", type=common.positive_int, default=30, metavar="N", help="at most N (default: 30)"
     )
@@ -85,7 +87,8 @@ def _since(text: str) -> tuple[int, float]:
     from datetime import datetime
 
     try:
-        return 0, datetime.fromisoformat(text).timestamp()  # a date without a zone is the person's own
+        # a date without a zone is the person's own
+        return 0, datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise UsageError(
             f"--since {text!r}: expected a number, 90m, 12h, 7d or a date like 2030-01-31"
@@ -111,7 +114,11 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
-    lines = [paint("  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True)), "bold")]
+    lines = [
+        paint(
+            "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True)), "bold"
+        )
+    ]
     for row in rows[1:]:
         cells = [f"{cell:<{w}}" for cell, w in zip(row[:7], widths, strict=True)]
         room = max(20, columns - sum(widths) - 14)

@@ -1,4 +1,6 @@
-"""`init`: write TASK.md, plan.md and a configuration into a workspace. Nothing that exists is overwritten."""
+"""`init`: write TASK.md, plan.md and a configuration into a workspace. Nothing that exists is
+overwritten.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,6 @@ from codex_self_iter.cli.detect import Detected, detect
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
-
-__all__ = ["add_arguments", "config_text", "run"]
 
 _TASK = """\
 # Task
@@ -38,7 +38,9 @@ One item a line, small enough for one sitting. The agent ticks what is done and 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    parser.add_argument(
+        "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
+    )
     parser.add_argument(
         "--force",
         action="store_true",
@@ -47,14 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what is missing and say what to do next. Raises UsageError when the workspace is unusable."""
+    """Write what is missing and say what to do next. Raises UsageError when the workspace is
+    unusable.
+    """
     workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     if not os.path.isdir(workspace):
-        what = "is not a directory" if os.path.lexists(workspace) else "does not exist; create it first"
+        what = (
+            "is not a directory"
+            if os.path.lexists(workspace)
+            else "does not exist; create it first"
+        )
         raise UsageError(f"workspace {workspace} {what}")
     found = detect(workspace, os.environ)
     files = {"TASK.md": _TASK, "plan.md": _PLAN, CONFIG_NAME: config_text(found)}
-    lines = [_write(os.path.join(workspace, name), text, args.force) for name, text in files.items()]
+    lines = [
+        _write(os.path.join(workspace, name), text, args.force) for name, text in files.items()
+    ]
     sys.stdout.write("\n".join([*lines, "", *_next_steps(workspace, found)]) + "\n")
     return 0
 
@@ -102,8 +112,12 @@ def _write(path: str, text: str, force: bool) -> str:
     except FileExistsError:
         return f"kept     {path}"
     except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}); mend its permissions") from None
-    return f"wrote    {path}" + (f" (the old one is now {os.path.basename(moved)})" if moved else "")
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}); mend its permissions"
+        ) from None
+    return f"wrote    {path}" + (
+        f" (the old one is now {os.path.basename(moved)})" if moved else ""
+    )
 
 
 def _free_name(path: str) -> str:
@@ -122,9 +136,13 @@ def _next_steps(workspace: str, found: Detected) -> list[str]:
         places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
         steps.append(f"Agents found: {places}.")
     else:
-        steps.append("No known agent was found: install one, set agent_command_template, or use plan-shell.")
+        steps.append(
+            "No known agent was found: install one, set agent_command_template, or use plan-shell."
+        )
     gates = ", ".join(found.gates) or "none recognised; name yours under [verify] in " + CONFIG_NAME
     steps.append(f"A completion must pass: {gates}.")
-    where = "" if os.path.samefile(workspace, os.getcwd()) else f" --workspace {shlex.quote(workspace)}"
+    where = (
+        "" if os.path.samefile(workspace, os.getcwd()) else f" --workspace {shlex.quote(workspace)}"
+    )
     steps += [f"codex-self-iter doctor{where}", f"codex-self-iter run{where}"]
     return ["Next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]

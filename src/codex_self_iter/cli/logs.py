@@ -18,11 +18,15 @@ from codex_self_iter.core.render import Item, Renderer
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import ExitCode, UsageError
 
-__all__ = ["add_arguments", "run", "runs"]
-
 POLL_SEC = 0.2
 _NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
-_STYLE = {"command": ("bold",), "change": ("green",), "error": ("red",), "note": ("dim",), "output": ("dim",)}
+_STYLE = {
+    "command": ("bold",),
+    "change": ("green",),
+    "error": ("red",),
+    "note": ("dim",),
+    "output": ("dim",),
+}
 _MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
 _PLAIN_MARK = _MARK | {"change": "+ "}
 
@@ -49,8 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--last", type=common.positive_int, default=1, metavar="K", help="the last K iterations"
     )
     parser.add_argument("--all", action="store_true", help="every iteration whose output is kept")
-    parser.add_argument("--raw", action="store_true", help="stdout and stderr as they came, unrendered")
-    parser.add_argument("--supervisor", action="store_true", help="the supervisor's own log instead")
+    parser.add_argument(
+        "--raw", action="store_true", help="stdout and stderr as they came, unrendered"
+    )
+    parser.add_argument(
+        "--supervisor", action="store_true", help="the supervisor's own log instead"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,20 +91,25 @@ def runs(directory: str) -> list[Run]:
         match = _NAME.match(entry.name)
         try:
             if match and entry.is_dir(follow_symlinks=False):
-                # Runs of one iteration follow each other, and so do the last changes of their directories.
+                # Runs of one iteration follow each other, and so do the last changes of their
+                # directories.
                 found.append(Run(int(match[1]), entry.stat().st_mtime_ns, entry.name, entry.path))
         except OSError:  # retention has just removed it
             continue
     return sorted(found)
 
 
-def _choose(found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Loop) -> list[Run]:
+def _choose(
+    found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Loop
+) -> list[Run]:
     numbers = sorted({one.iteration for one in found})
     if iteration is not None:
         chosen = [one for one in found if one.iteration == iteration]
         if not chosen and not (args.follow and (not numbers or iteration > numbers[-1])):
             kept = f"kept are {numbers[0]} to {numbers[-1]}" if numbers else "none is kept"
-            raise UsageError(f"there is no output of iteration {iteration} in {loop.state_dir} ({kept})")
+            raise UsageError(
+                f"there is no output of iteration {iteration} in {loop.state_dir} ({kept})"
+            )
         return chosen
     if not numbers and not args.follow:
         raise UsageError(f"there is no agent output in {loop.state_dir} yet")
@@ -135,7 +148,9 @@ class _Stream:
     """stdout and stderr of one run."""
 
     def __init__(self, path: str) -> None:
-        self.files = [GrowingFile(os.path.join(path, name)) for name in ("stdout.log", "stderr.log")]
+        self.files = [
+            GrowingFile(os.path.join(path, name)) for name in ("stdout.log", "stderr.log")
+        ]
         self.renderer = Renderer()
 
     def show(self, printer: _Printer) -> None:
@@ -213,7 +228,9 @@ def _supervisor_log(loop: Loop, args: argparse.Namespace, printer: _Printer) -> 
     """The supervisor's log; rotated parts are in the same directory."""
     path = os.path.join(loop.state_dir, "logs", "supervisor.log")
     if not os.path.exists(path) and not args.follow:
-        raise UsageError(f"there is no {path} yet (under systemd: journalctl --user -u 'codex-self-iter*')")
+        raise UsageError(
+            f"there is no {path} yet (under systemd: journalctl --user -u 'codex-self-iter*')"
+        )
     file, inode = GrowingFile(path), _inode(path)
     while True:
         for data in _chunks(file, raw=printer.raw):

@@ -8,8 +8,6 @@ import os
 from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; `resume` has no --now."""
@@ -29,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pause(aim: controls.Target, path: str, now: bool) -> str:
-    from codex_self_iter.world import inbox
+    from codex_self_iter.world.state import inbox
 
     directory, name = os.path.split(path)
     inbox.write_pause(directory, name, now=now)
@@ -39,7 +37,7 @@ def _pause(aim: controls.Target, path: str, now: bool) -> str:
 
 
 def _resume(aim: controls.Target, path: str) -> str:
-    from codex_self_iter.world import inbox
+    from codex_self_iter.world.state import inbox
 
     directory, name = os.path.split(path)
     if not inbox.remove_pause(directory, name):

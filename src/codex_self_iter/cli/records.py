@@ -10,24 +10,24 @@ from typing import Any
 from codex_self_iter.core.text import money, tokens
 from codex_self_iter.errors import UsageError
 
-__all__ = ["find", "journal_path", "newest", "number", "spent"]
-
 Record = Mapping[str, Any]
 
 
 def journal_path(state_dir: str) -> str:
     """Where the journal of a loop is."""
-    from codex_self_iter.world import journal
+    from codex_self_iter.world.state import journal
 
     return os.path.join(state_dir, *journal.JOURNAL.split("/"))
 
 
-def newest(state_dir: str, limit: int, fits: Callable[[Record], bool] | None = None) -> list[Record]:
+def newest(
+    state_dir: str, limit: int, fits: Callable[[Record], bool] | None = None
+) -> list[Record]:
     """The last `limit` records that fit, oldest first. Raises StorageError.
 
     Looks at the end first, at four times as much each time; only a rare find costs a whole pass.
     """
-    from codex_self_iter.world import journal
+    from codex_self_iter.world.state import journal
 
     path, count = journal_path(state_dir), limit if fits is None else max(256, limit)
     while True:
@@ -40,7 +40,9 @@ def newest(state_dir: str, limit: int, fits: Callable[[Record], bool] | None = N
         count *= 4
     if len(lines) < count and not _longer_than_tail(path, journal.TAIL_SCAN):
         return list(found)
-    kept = collections.deque((line for line in journal.stream(path) if fits is None or fits(line)), limit)
+    kept = collections.deque(
+        (line for line in journal.stream(path) if fits is None or fits(line)), limit
+    )
     return list(kept)
 
 
@@ -53,7 +55,7 @@ def _longer_than_tail(path: str, scan: int) -> bool:
 
 def find(state_dir: str, iteration: int | None) -> Record:
     """The record of an iteration, or with None of the last. Raises UsageError and StorageError."""
-    from codex_self_iter.world import journal
+    from codex_self_iter.world.state import journal
 
     path = journal_path(state_dir)
     last = journal.tail(path, 1)

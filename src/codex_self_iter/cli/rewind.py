@@ -1,5 +1,5 @@
-"""`rewind N`: make the work tree's content that of an iteration's checkpoint, after saying what that
-means."""
+"""`rewind N`: make the work tree's content that of an iteration's checkpoint, after saying what
+that means."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from codex_self_iter.world.rewind import RewindPlan
-
-__all__ = ["add_arguments", "run"]
+    from codex_self_iter.world.git.rewind import RewindPlan
 
 _SHOWN = 200
 """Lines of the plan that are printed; --dry-run prints all."""
@@ -40,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, ask, act. Raises UsageError, WorkspaceBusyError, GitError."""
     from codex_self_iter.cli._checkpoints import open_checkpoints
-    from codex_self_iter.world.gitrun import complete
-    from codex_self_iter.world.rewind import plan_rewind, rewind
+    from codex_self_iter.world.git.rewind import plan_rewind, rewind
+    from codex_self_iter.world.git.run import complete
 
     checkpoints = open_checkpoints(args)
     alone = nullcontext() if args.dry_run else _alone(checkpoints.git.cwd, checkpoints.state_dir)
@@ -62,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
 def _say_where_head_is(then: str, now: str) -> None:
     if then and now != then:
         print(f"HEAD stays at {now[:12]}; it was {then[:12]} when the checkpoint was made.")
-        print(f"To move the branch back as well, keeping this content: git reset --soft {then[:12]}")
+        print(
+            f"To move the branch back as well, keeping this content: git reset --soft {then[:12]}"
+        )
 
 
 def _show(plan: RewindPlan, limit: int) -> None:
@@ -81,7 +81,9 @@ def _show(plan: RewindPlan, limit: int) -> None:
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked here; add --yes to go back, or --dry-run to only look")
+        raise UsageError(
+            "nobody can be asked here; add --yes to go back, or --dry-run to only look"
+        )
     try:
         return input("Go back? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -90,11 +92,12 @@ def _agreed() -> bool:
 
 @contextmanager
 def _alone(workspace: str, state_dir: str) -> Iterator[None]:
-    """Hold the locks that a supervisor takes, and make sure that no agent of a dead one is still at work.
+    """Hold the locks that a supervisor takes, and make sure that no agent of a dead one is still at
+    work.
 
     Raises WorkspaceBusyError.
     """
-    from codex_self_iter.world.holder import probe
+    from codex_self_iter.world.state.holder import probe
 
     held = []
     try:
@@ -119,8 +122,8 @@ def _alone(workspace: str, state_dir: str) -> Iterator[None]:
 
 
 def _lock(path: str) -> int | None:
-    """A descriptor with an exclusive lock, -1 when there is nothing to lock, None when somebody else has
-    it."""
+    """A descriptor with an exclusive lock, -1 when there is nothing to lock, None when somebody
+    else has it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

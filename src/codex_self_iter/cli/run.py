@@ -9,8 +9,6 @@ from codex_self_iter.cli import flags
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.options import RunOptions
 
-__all__ = ["add_arguments", "options", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -26,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config-dir", metavar="DIR", help="a directory of configurations, one for each loop"
     )
     parser.add_argument("--once", action="store_true", help="one iteration: --max-iterations 1")
-    parser.add_argument("--clear-stop", action="store_true", help="remove a STOP file that is there")
+    parser.add_argument(
+        "--clear-stop", action="store_true", help="remove a STOP file that is there"
+    )
     parser.add_argument("--debug", action="store_true", help="show every event, decision and spawn")
     flags.add_flags(parser)
 

@@ -1,4 +1,6 @@
-"""`service`: install, show or uninstall the supervisor under systemd or launchd. Touches only files."""
+"""`service`: install, show or uninstall the supervisor under systemd or launchd. Touches only
+files.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,6 @@ from codex_self_iter.cli.common import say
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.service import launchd, spec, systemd
 
-__all__ = ["add_arguments", "run"]
-
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -30,14 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="its configuration file; may name several workspaces"
     )
-    parser.add_argument("--config-dir", metavar="DIR", help="one service for all loops configured there")
-    parser.add_argument("--name", metavar="NAME", help="of the service (default: the workspace's name)")
-    parser.add_argument("--env-file", metavar="FILE", help="variables of the service, one NAME=value a line")
-    parser.add_argument("--run-as", metavar="USER", help="account of a --system service (default: the owner)")
+    parser.add_argument(
+        "--config-dir", metavar="DIR", help="one service for all loops configured there"
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="of the service (default: the workspace's name)"
+    )
+    parser.add_argument(
+        "--env-file", metavar="FILE", help="variables of the service, one NAME=value a line"
+    )
+    parser.add_argument(
+        "--run-as", metavar="USER", help="account of a --system service (default: the owner)"
+    )
     parser.add_argument(
         "--manager", choices=("auto", "systemd", "launchd"), default="auto", help=argparse.SUPPRESS
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be written or removed")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be written or removed"
+    )
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -53,8 +63,16 @@ class _Plan(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Do it, or say what would be done."""
     service = _service(args)
-    manager = args.manager if args.manager != "auto" else "launchd" if sys.platform == "darwin" else "systemd"
-    plan = _systemd(service, args.action) if manager == "systemd" else _launchd(service, args.action)
+    manager = (
+        args.manager
+        if args.manager != "auto"
+        else "launchd"
+        if sys.platform == "darwin"
+        else "systemd"
+    )
+    plan = (
+        _systemd(service, args.action) if manager == "systemd" else _launchd(service, args.action)
+    )
     if args.action == "uninstall":
         return _uninstall(plan, dry_run=args.dry_run)
     if plan.flaw:
@@ -90,7 +108,9 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
         workspace=directory,
         argv=argv,
         env_file=os.path.abspath(args.env_file or _default_env_file(name, system=args.system)),
-        environment={key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if os.environ.get(key)},
+        environment={
+            key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if os.environ.get(key)
+        },
         stop_sec=spec.stop_seconds({} if gone else common.read_config(directory, config)),
         system=args.system,
         user=_account(args, directory),
@@ -98,11 +118,15 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
 
 
 def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """(working directory, command line): one workspace, the loops of one file, or those of a directory of files."""
+    """(working directory, command line): one workspace, the loops of one file, or those of a
+    directory of files.
+    """
     config = os.path.abspath(args.config) if args.config else ""
     if args.config_dir:
         if args.workspace or config:
-            raise UsageError("--config-dir names its workspaces itself; leave --workspace and --config out")
+            raise UsageError(
+                "--config-dir names its workspaces itself; leave --workspace and --config out"
+            )
         directory = os.path.abspath(os.path.expanduser(args.config_dir))
         return directory, spec.supervisor_argv(config_dir=directory)
     if config and not args.workspace and common.read_config("", config).get("workspaces"):
@@ -144,7 +168,9 @@ def _systemd(service: spec.ServiceSpec, action: str) -> _Plan:
     )
     if action == "install" and not service.system:
         commands.append("loginctl enable-linger   # so that it runs while you are logged out")
-    return _Plan(systemd.unit_path(service.name, system=service.system), text, flaw, tuple(commands))
+    return _Plan(
+        systemd.unit_path(service.name, system=service.system), text, flaw, tuple(commands)
+    )
 
 
 def _launchd(service: spec.ServiceSpec, action: str) -> _Plan:
@@ -172,7 +198,10 @@ def _show(plan: _Plan) -> int:
 def _uninstall(plan: _Plan, *, dry_run: bool) -> int:
     _refuse_foreign(plan.path, "")
     directory, unit = os.path.split(plan.path)
-    links = [os.path.join(directory, f"{target}.target.wants", unit) for target in ("default", "multi-user")]
+    links = [
+        os.path.join(directory, f"{target}.target.wants", unit)
+        for target in ("default", "multi-user")
+    ]
     there = [path for path in (*links, plan.path) if os.path.lexists(path)]
     if not there:
         raise UsageError(f"not installed: there is no {plan.path}")
@@ -185,13 +214,20 @@ def _uninstall(plan: _Plan, *, dry_run: bool) -> int:
 
 
 def _refuse_foreign(path: str, workspace: str) -> None:
-    """Never replace a file of somebody else, or the service of another workspace. Raises UsageError."""
+    """Never replace a file of somebody else, or the service of another workspace. Raises
+    UsageError.
+    """
     text = _read(path)
     if text is None:
         return
     if "codex-self-iter service install" not in text:
-        raise UsageError(f"{path} was not written by this program; move it away or choose another --name")
-    marks = (f"WorkingDirectory={systemd.escape_path(workspace)}\n", f"<string>{escape(workspace)}</string>")
+        raise UsageError(
+            f"{path} was not written by this program; move it away or choose another --name"
+        )
+    marks = (
+        f"WorkingDirectory={systemd.escape_path(workspace)}\n",
+        f"<string>{escape(workspace)}</string>",
+    )
     if workspace and not any(mark in text for mark in marks):
         raise UsageError(f"{path} is the service of another workspace; choose another --name")
 

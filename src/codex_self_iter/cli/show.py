@@ -16,8 +16,6 @@ from codex_self_iter.cli.terminal import Paint
 from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
 
-__all__ = ["add_arguments", "run"]
-
 MAX_TEXT = 4000
 """Characters of prompt, answer and gate output that are shown without --full."""
 MAX_FULL = 4_000_000
@@ -30,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
     )
-    parser.add_argument("--full", action="store_true", help="prompt, answer and gate output without a bound")
-    parser.add_argument("--json", action="store_true", help="the journal's line, with the paths of the files")
+    parser.add_argument(
+        "--full", action="store_true", help="prompt, answer and gate output without a bound"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="the journal's line, with the paths of the files"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +58,8 @@ def _lines(loop: Loop, record: Record, stat: str, bound: int, paint: Paint) -> I
     verdict = clean(str(record.get("verdict") or "?"), 40)
     lasted = took(records.number(record.get("duration_sec")))
     yield paint(
-        f"Iteration {record['iteration']}: {verdict}, {lasted}, {clean(str(record.get('ts') or ''))}", "bold"
+        f"Iteration {record['iteration']}: {verdict}, {lasted}, {clean(str(record.get('ts') or ''))}",
+        "bold",
     )
     for key in (
         "goal_in",
@@ -102,13 +105,19 @@ def _plain(value: object) -> str:
 def _agent(record: Record) -> str:
     parts = [str(record.get(key)) for key in ("agent", "model") if record.get(key)]
     ends = ("exit_code", "signal", "cause", "failure_class")
-    parts += [f"{key.replace('_', ' ')} {record[key]}" for key in ends if record.get(key) not in (None, "")]
+    parts += [
+        f"{key.replace('_', ' ')} {record[key]}"
+        for key in ends
+        if record.get(key) not in (None, "")
+    ]
     return ", ".join(parts)
 
 
 def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     ok = gate.get("ok")
-    result = "ok" if ok else "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
+    result = (
+        "ok" if ok else "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
+    )
     lasted = took(records.number(gate.get("duration_sec")))
     line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {lasted}"
     yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
@@ -126,7 +135,8 @@ def _changes(record: Record, stat: str, paint: Paint) -> Iterator[str]:
 
 
 def _diff_stat(workspace: str, record: Record) -> str:
-    """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git cannot tell.
+    """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git
+    cannot tell.
 
     Asks git itself: what `diff` imports takes longer than everything else that is shown.
     """
@@ -140,9 +150,15 @@ def _diff_stat(workspace: str, record: Record) -> str:
 
 
 def _checkpoint_before(workspace: str, checkpoint: str, iteration: int) -> str:
-    """Commit of the last checkpoint before that of the iteration: `N-before`, or what the one before it left."""
-    listing = _git(workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/codex-self-iter/")
-    refs = [(name, commit) for commit, _, name in (line.partition(" ") for line in listing.splitlines())]
+    """Commit of the last checkpoint before that of the iteration: `N-before`, or what the one
+    before it left.
+    """
+    listing = _git(
+        workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/codex-self-iter/"
+    )
+    refs = [
+        (name, commit) for commit, _, name in (line.partition(" ") for line in listing.splitlines())
+    ]
     place = next((os.path.dirname(name) for name, commit in refs if commit == checkpoint), None)
     earlier: list[tuple[int, bool, str]] = []
     for name, commit in refs:
@@ -202,7 +218,11 @@ def _directories(loop: Loop, record: Record) -> list[str]:
     from codex_self_iter.cli.logs import runs
 
     found = runs(os.path.join(loop.state_dir, "logs", "runs"))
-    return [one.path for one in found if one.iteration == record["iteration"] and "-gate" not in one.name]
+    return [
+        one.path
+        for one in found
+        if one.iteration == record["iteration"] and "-gate" not in one.name
+    ]
 
 
 def _is_dict(value: object) -> bool:

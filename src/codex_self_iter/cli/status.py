@@ -1,4 +1,6 @@
-"""`status`: is it alive, what is it doing, since when, until when, is it stuck, what did it cost."""
+"""`status`: is it alive, what is it doing, since when, until when, is it stuck, what did it
+cost.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common.add_loop_arguments(parser)
     parser.add_argument("--all", action="store_true", help="a table of all loops of this user")
-    parser.add_argument("--json", action="store_true", help='status.json plus "alive" and "stale_sec"')
+    parser.add_argument(
+        "--json", action="store_true", help='status.json plus "alive" and "stale_sec"'
+    )
     parser.add_argument("-w", "--watch", action="store_true", help="redraw until interrupted")
-    parser.add_argument("--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,16 +51,17 @@ def _once(args: argparse.Namespace, paint: Paint) -> None:
 
 
 def _watch(args: argparse.Namespace, paint: Paint) -> None:
-    """Redraw in place on a terminal; elsewhere print a block whenever something but the clock has changed."""
+    """Redraw in place on a terminal; elsewhere print a block whenever something but the clock has
+    changed.
+    """
     redraw = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not args.json
     before: object = None
     while True:
         stamp = None if redraw else _fingerprint(args)
         if redraw:
             body = "\n".join(line + "\x1b[K" for line in _lines(args, paint))
-            sys.stdout.write(
-                f"\x1b[H{body}\n\x1b[J"
-            )  # home, each line cleared to its end, then the rest below
+            # home, each line cleared to its end, then the rest below
+            sys.stdout.write(f"\x1b[H{body}\n\x1b[J")
             sys.stdout.flush()
         elif stamp != before:
             sys.stdout.write("" if before is None or args.json else "\n")
@@ -71,7 +76,11 @@ def _fingerprint(args: argparse.Namespace) -> object:
     seen = []
     for _, _, status, life in _chosen(args):
         seen.append(
-            ({key: value for key, value in status.items() if key not in moving}, life.alive, life.late)
+            (
+                {key: value for key, value in status.items() if key not in moving},
+                life.alive,
+                life.late,
+            )
         )
     return seen
 
@@ -82,11 +91,15 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
     if args.json:
         values = [_as_json(*row) for row in rows]
         return [
-            json.dumps(values if many else values[0], ensure_ascii=False, indent=None if args.watch else 2)
+            json.dumps(
+                values if many else values[0], ensure_ascii=False, indent=None if args.watch else 2
+            )
         ]
     if many:
         return (
-            table(rows, now, paint, width()) if rows else ["No loop of this user is known.", *_how_to_start()]
+            table(rows, now, paint, width())
+            if rows
+            else ["No loop of this user is known.", *_how_to_start()]
         )
     _, loop, status, life = rows[0]
     if not status and not life.alive:
@@ -100,7 +113,8 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Loop, dict[str, Any], L
         known = registry.entries()
         names = registry.display_names(known)
         loops = [
-            (names[entry.state_dir], Loop(entry.name, entry.workspace, entry.state_dir)) for entry in known
+            (names[entry.state_dir], Loop(entry.name, entry.workspace, entry.state_dir))
+            for entry in known
         ]
     else:
         loop = common.find_loop(args)
@@ -125,7 +139,9 @@ def _wants_table(args: argparse.Namespace) -> bool:
     ):
         return False
     marks = ("plan.md", common.CONFIG_NAME, common.DEFAULT_STATE_DIR)
-    return not any(map(os.path.exists, marks)) and not os.path.exists(common.find_loop(args).state_dir)
+    return not any(map(os.path.exists, marks)) and not os.path.exists(
+        common.find_loop(args).state_dir
+    )
 
 
 def _as_json(_name: str, loop: Loop, status: dict[str, Any], life: Life) -> dict[str, Any]:
@@ -147,4 +163,6 @@ def _unreadable(loop: Loop) -> list[str]:
 
 
 def _how_to_start() -> list[str]:
-    return ["Start one: codex-self-iter --workspace DIR   (codex-self-iter init writes a plan to begin with)"]
+    return [
+        "Start one: codex-self-iter --workspace DIR   (codex-self-iter init writes a plan to begin with)"
+    ]

@@ -1,4 +1,6 @@
-"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text. Nothing is read."""
+"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text. Nothing is
+read.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
     Status = Mapping[str, Any]
 
-__all__ = ["render", "table"]
-
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
@@ -25,14 +25,18 @@ QUIET_SEC = 300.0
 """Without output for this long, a run is called quiet."""
 
 
-def render(status: Status, loop: Loop, life: Life, now: float, paint: Paint, width: int) -> list[str]:
+def render(
+    status: Status, loop: Loop, life: Life, now: float, paint: Paint, width: int
+) -> list[str]:
     """All lines of the screen, none longer than `width` (colours apart)."""
     view = _View(status, loop, life, now, paint, width)
     return [view.head(), *view.rows()]
 
 
 class _View:
-    def __init__(self, status: Status, loop: Loop, life: Life, now: float, paint: Paint, width: int) -> None:
+    def __init__(
+        self, status: Status, loop: Loop, life: Life, now: float, paint: Paint, width: int
+    ) -> None:
         self.status, self.loop, self.life = status, loop, life
         self.now, self.paint, self.width = now, paint, width
 
@@ -52,7 +56,13 @@ class _View:
             return self.paint("gone", "red", "bold")
         if self.life.late:
             return self.paint("not responding", "red", "bold")
-        colour = "green" if state in (*GOOD, "running", "verifying") else "red" if state in BAD else "yellow"
+        colour = (
+            "green"
+            if state in (*GOOD, "running", "verifying")
+            else "red"
+            if state in BAD
+            else "yellow"
+        )
         return self.paint(state, colour, "bold")
 
     def rows(self) -> Iterator[str]:
@@ -108,7 +118,9 @@ class _View:
         if until is None or not (wait or state in WAITING):
             return ""
         left = until - self.now
-        text = f"{state} until {clock(until, self.now)} " + (f"(in {age(left)})" if left > 0 else "(over)")
+        text = f"{state} until {clock(until, self.now)} " + (
+            f"(in {age(left)})" if left > 0 else "(over)"
+        )
         return f"{text}: {wait['reason']}" if wait.get("reason") else text
 
     def agent(self) -> list[str]:
@@ -184,9 +196,8 @@ class _View:
             return ""
         words = (("state_mb", "state directory {}"), ("free_mb", "{} free"))
         known = ((text, _number(disk.get(key))) for key, text in words)
-        return ", ".join(
-            text.format(size(number * 1e6)) for text, number in known if number
-        )  # 0: not measured yet
+        # 0: not measured yet
+        return ", ".join(text.format(size(number * 1e6)) for text, number in known if number)
 
     def advice(self) -> list[str]:
         """The commands that help from here."""
@@ -204,7 +215,9 @@ class _View:
         return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
 
 
-def table(rows: Sequence[tuple[str, Loop, Status, Life]], now: float, paint: Paint, width: int) -> list[str]:
+def table(
+    rows: Sequence[tuple[str, Loop, Status, Life]], now: float, paint: Paint, width: int
+) -> list[str]:
     """One line for each loop of this user."""
     cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
     for name, loop, status, life in rows:

@@ -7,13 +7,13 @@ import argparse
 from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common.add_loop_arguments(parser, name=False)
-    parser.add_argument("text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin')
+    parser.add_argument(
+        "text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin'
+    )
     parser.add_argument("-f", "--file", metavar="FILE", help="read the message from a file")
     parser.add_argument(
         "--now", action="store_true", help="end the running agent and start again with the message"
@@ -22,12 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the message into the inbox and say when it will be read."""
-    from codex_self_iter.world import inbox
+    from codex_self_iter.world.state import inbox
 
     text = controls.read_text(args.text, args.file, "message")
     aim = controls.target(args)
     path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
     dead = "the first prompt after the next start will have it"
-    living = "ends the running agent and starts again with it" if args.now else "puts it into the next prompt"
+    living = (
+        "ends the running agent and starts again with it"
+        if args.now
+        else "puts it into the next prompt"
+    )
     say(f"Wrote {path}. {controls.who_notices(aim, living, dead)}")
     return 0

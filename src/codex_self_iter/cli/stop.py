@@ -10,24 +10,30 @@ from codex_self_iter.cli import common, controls
 from codex_self_iter.cli.common import say
 from codex_self_iter.errors import ExitCode, UsageError
 
-__all__ = ["add_arguments", "run"]
-
 POLL_SEC = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     common.add_loop_arguments(parser)
-    parser.add_argument("--after-iteration", action="store_true", help="let the running iteration end first")
-    parser.add_argument("--wait", action="store_true", help="return only when the supervisor has ended")
     parser.add_argument(
-        "--timeout", type=float, default=0.0, metavar="SEC", help="for --wait; 0: for ever (default)"
+        "--after-iteration", action="store_true", help="let the running iteration end first"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="return only when the supervisor has ended"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=0.0,
+        metavar="SEC",
+        help="for --wait; 0: for ever (default)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the STOP file and say what will happen."""
-    from codex_self_iter.world import inbox
+    from codex_self_iter.world.state import inbox
 
     if args.timeout < 0:
         raise UsageError("--timeout must not be negative")
@@ -35,7 +41,11 @@ def run(args: argparse.Namespace) -> int:
     path = controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
     inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
-    living = "lets this iteration end, then stops" if args.after_iteration else "ends the agent and stops now"
+    living = (
+        "lets this iteration end, then stops"
+        if args.after_iteration
+        else "ends the agent and stops now"
+    )
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
     say(f"Wrote {path}. {controls.who_notices(aim, living, dead)}")
     return _wait(aim, args.timeout) if args.wait and aim.life.alive else int(ExitCode.OK)
@@ -48,8 +58,12 @@ def _wait(aim: controls.Target, timeout: float) -> int:
         if not common.life(aim.loop, status).alive:
             break
         if timeout and time.monotonic() - began > timeout:
-            raise UsageError(f"the supervisor (pid {aim.life.pid}) is still there after {timeout:g} s")
+            raise UsageError(
+                f"the supervisor (pid {aim.life.pid}) is still there after {timeout:g} s"
+            )
         time.sleep(POLL_SEC)
     end = status.get("exit") or {}
-    say(f"The supervisor has ended: {end.get('reason') or end.get('state') or 'no reason recorded'}.")
+    say(
+        f"The supervisor has ended: {end.get('reason') or end.get('state') or 'no reason recorded'}."
+    )
     return int(ExitCode.OK)

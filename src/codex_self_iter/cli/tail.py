@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["CUT", "GrowingFile"]
-
 CHUNK = 256 * 1024
 MAX_LINE = 8 * 1024 * 1024
-"""Longer lines are cut. Agents put a command's whole output into one event: more than 1 MiB was seen."""
+"""Longer lines are cut. Agents put a command's whole output into one event: more than 1 MiB was
+seen.
+"""
 CUT = "[…]"
 
 
@@ -37,7 +37,8 @@ class GrowingFile:
         Raises OSError for anything but a missing file.
         """
         data = self.chunk()
-        while data and b"\n" not in data:  # a long line: go on until its end, so that "nothing new" stays []
+        # a long line: go on until its end, so that "nothing new" stays []
+        while data and b"\n" not in data:
             self._hold(data)
             data = self.chunk()
         *whole, rest = data.split(b"\n")
@@ -50,7 +51,9 @@ class GrowingFile:
         return [self._take(b"")] if self._held or self._dropped else []
 
     def chunk(self) -> bytes:
-        """The next bytes as they are, b"" when there are none yet. A hole is left out and marked."""
+        """The next bytes as they are, b"" when there are none yet. A hole is left out and
+        marked.
+        """
         if not self._open():
             return b""
         size = os.fstat(self._fd).st_size
@@ -68,7 +71,9 @@ class GrowingFile:
     def _open(self) -> bool:
         if self._fd < 0:
             try:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                self._fd = os.open(
+                    self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                )
             except FileNotFoundError:
                 return False
         return True

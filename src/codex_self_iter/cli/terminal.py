@@ -10,13 +10,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-__all__ = ["Paint", "clock", "width"]
-
-_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
+_CODES = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "cyan": "36",
+}
 
 
 class Paint:
-    """Colours text, or leaves it alone. `unicode` tells whether the output can show more than ASCII."""
+    """Colours text, or leaves it alone. `unicode` tells whether the output can show more than
+    ASCII.
+    """
 
     def __init__(self, stream: TextIO | None = None, *, colour: bool | None = None) -> None:
         stream = sys.stdout if stream is None else stream
@@ -37,7 +45,9 @@ def width() -> int:
     """Columns of the terminal, at least 60; 100 where there is none."""
     given = os.environ.get("COLUMNS", "")
     try:
-        columns = int(given) if given.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
+        columns = (
+            int(given) if given.isdigit() else os.get_terminal_size(sys.stdout.fileno()).columns
+        )
     except (OSError, ValueError):  # no terminal, or no stdout at all
         columns = 0
     return max(60, columns or 100)

@@ -1,1 +1,3 @@
-"""What decides. Pure: standard library values only; no I/O, clock, await or logging (a test enforces it)."""
+"""What decides. Pure: standard library values only; no I/O, clock, await or logging (a test
+enforces it).
+"""

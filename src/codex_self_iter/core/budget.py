@@ -8,8 +8,6 @@ from codex_self_iter.core.model import Usage
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.state import Spent
 
-__all__ = ["add", "exceeded", "notices"]
-
 DAY_SEC = 86_400
 
 
@@ -19,7 +17,9 @@ def today(spent: Spent, now: float) -> Spent:
     if day == spent.day:
         return spent
     kept = tuple(name for name in spent.noticed if not name.endswith("_per_day"))
-    return dataclasses.replace(spent, day=day, day_tokens=0, day_cost_usd=0.0, day_hours=0.0, noticed=kept)
+    return dataclasses.replace(
+        spent, day=day, day_tokens=0, day_cost_usd=0.0, day_hours=0.0, noticed=kept
+    )
 
 
 def add(spent: Spent, usage: Usage | None, duration_sec: float, now: float) -> Spent:
@@ -61,7 +61,9 @@ def exceeded(spent: Spent, budget: BudgetPolicy, now: float) -> str:
 
 
 def notices(spent: Spent, budget: BudgetPolicy) -> tuple[Spent, tuple[str, ...]]:
-    """Notices that are due (a share of `notice_at` reached for the first time), and the account that remembers them."""
+    """Notices that are due (a share of `notice_at` reached for the first time), and the account
+    that remembers them.
+    """
     texts: list[str] = []
     names: list[str] = []
     for name, used, bound in _shares(spent, budget):

@@ -1,8 +1,7 @@
 """What to do: the outputs of `decide`, executed by the supervisor in order.
 
-`Persist` and `Journal` are durable when they return; what follows them may rely on it. A command that cannot be
-carried out (disk full) blocks those behind it until it can.
-"""
+`Persist` and `Journal` are durable when they return; what follows them may rely on it. A command
+that cannot be carried out (disk full) blocks those behind it until it can."""
 
 from __future__ import annotations
 
@@ -11,22 +10,6 @@ from typing import Any
 
 from codex_self_iter.core.model import Role, State
 from codex_self_iter.core.state import OpenRun, Wait
-
-__all__ = [
-    "Abort",
-    "Command",
-    "Exit",
-    "Journal",
-    "Keep",
-    "Log",
-    "Notify",
-    "Persist",
-    "Prepare",
-    "RunGates",
-    "ShareLimit",
-    "StartRun",
-    "TakeMessages",
-]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ Two formats are understood, wherever the last one ends wins:
     JSON        one object, bare or in a code fence, with the fields of FIELDS
     labels      NEXT_GOAL: … STOP: … SUMMARY: … REASON: … EVIDENCE: … COMPLETED: …   in any order
 
-A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true. Everything else has
-a safe default (nothing is completed, nothing stops). A block that stands in the prompt with the same text before
-it is an echo of the prompt and never an answer.
-"""
+A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true.
+Everything else has a safe default (nothing is completed, nothing stops). A block that stands in the
+prompt with the same text before it is an echo of the prompt and never an answer."""
 
 from __future__ import annotations
 
@@ -18,18 +17,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = [
-    "FIELDS",
-    "SCHEMA",
-    "ControlBlock",
-    "ParseError",
-    "parse",
-    "promised",
-    "read_json_object",
-    "to_bool",
-    "to_text",
-]
-
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
 
 SCHEMA: Mapping[str, Any] = {
@@ -37,9 +24,15 @@ SCHEMA: Mapping[str, Any] = {
     "additionalProperties": False,
     "required": list(FIELDS),
     "properties": {
-        "summary": {"type": "string", "description": "What this iteration did, in one or two sentences."},
+        "summary": {
+            "type": "string",
+            "description": "What this iteration did, in one or two sentences.",
+        },
         "next_goal": {"type": "string", "description": "What the next iteration is to do."},
-        "stop": {"type": "boolean", "description": "True only when a person must act before work can go on."},
+        "stop": {
+            "type": "boolean",
+            "description": "True only when a person must act before work can go on.",
+        },
         "reason": {"type": "string", "description": "Why to stop, or why to go on."},
         "evidence": {
             "type": "array",
@@ -52,7 +45,9 @@ SCHEMA: Mapping[str, Any] = {
         },
     },
 }
-"""JSON schema of the control block; obeys the strict rules of structured outputs (all required, nothing more)."""
+"""JSON schema of the control block; obeys the strict rules of structured outputs (all required,
+nothing more).
+"""
 
 MAX_CANDIDATES = 2_000
 MAX_DEPTH = 8
@@ -111,7 +106,9 @@ def to_bool(value: Any) -> bool | None:
 
 
 def to_text(value: Any, depth: int = 0) -> str:
-    """Coerce what agents write for a text: lists become lines, everything else JSON. Bounded, always valid UTF-8."""
+    """Coerce what agents write for a text: lists become lines, everything else JSON. Bounded,
+    always valid UTF-8.
+    """
     if value is None:
         return ""
     if isinstance(value, list | tuple) and depth < MAX_DEPTH:
@@ -130,17 +127,21 @@ def _to_list(value: Any) -> tuple[str, ...]:
         return tuple(text for text in map(to_text, value) if text)[:200]
     text = to_text(value)
     lines = (re.sub(r"^[-*•]\s+", "", line.strip()) for line in text.splitlines())
-    return tuple(line for line in lines if line and line.casefold() not in {"none", "null", "[]", "n/a"})[
-        :200
-    ]
+    return tuple(
+        line for line in lines if line and line.casefold() not in {"none", "null", "[]", "n/a"}
+    )[:200]
 
 
 def _coerce(fields: Mapping[str, Any]) -> ControlBlock:
-    """Build a block from raw values. Raises ParseError naming the field that is missing or wrong."""
+    """Build a block from raw values. Raises ParseError naming the field that is missing or
+    wrong.
+    """
     stop, completed = to_bool(fields.get("stop")), to_bool(fields.get("completed"))
     for name, value in (("stop", stop), ("completed", completed)):
         if value is None:
-            raise ParseError(f'"{name}" must be true or false, not {to_text(fields.get(name))[:80]!r}')
+            raise ParseError(
+                f'"{name}" must be true or false, not {to_text(fields.get(name))[:80]!r}'
+            )
     next_goal = to_text(fields.get("next_goal"))
     if next_goal.casefold() in {"none", "null", "n/a"}:
         next_goal = ""
@@ -166,7 +167,8 @@ def _is_echo(text: str, start: int, end: int, prompt: str) -> bool:
     block = text[start:end].strip()
     before = " ".join(text[max(0, start - 400) : start].split())[-ECHO_CONTEXT:]
     if not before:
-        return False  # nothing but the block itself: an answer, even if the task spells out what to answer
+        # nothing but the block itself: an answer, even if the task spells out what to answer
+        return False
     at = prompt.find(block)
     while at != -1:
         if " ".join(prompt[max(0, at - 400) : at].split())[-ECHO_CONTEXT:] == before:
@@ -179,9 +181,8 @@ def _json_objects(
     text: str, wanted: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield (start, end, object) of the wanted JSON objects, last one first."""
-    decoder = json.JSONDecoder(
-        strict=False
-    )  # a line break inside a text is what agents write most often wrong
+    # a line break inside a text is what agents write most often wrong
+    decoder = json.JSONDecoder(strict=False)
     starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
     for start in reversed(starts):
         try:
@@ -193,7 +194,9 @@ def _json_objects(
 
 
 class Labelled(NamedTuple):
-    """A labelled block: its rank among blocks, where it starts, its last line ends and it ends, its values."""
+    """A labelled block: its rank among blocks, where it starts, its last line ends and it ends, its
+    values.
+    """
 
     rank: int
     start: int
@@ -205,9 +208,8 @@ class Labelled(NamedTuple):
 def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> Iterator[Labelled]:
     """Yield the labelled blocks of a region. A label that repeats starts a new block.
 
-    The last value of a block has no end of its own, so the rank among other blocks is its last label's place,
-    and its end, for telling an echo, that of the label's line.
-    """
+    The last value of a block has no end of its own, so the rank among other blocks is its last
+    label's place, and its end, for telling an echo, that of the label's line."""
     blocks: list[list[re.Match[str]]] = []
     for match in pattern.finditer(text, region[0], region[1]):
         if not blocks or match["key"] in {earlier["key"] for earlier in blocks[-1]}:
@@ -225,18 +227,26 @@ def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> I
             fields[label["key"].lower()] = value
         line_end = text.find("\n", labels[-1].end(), limit)
         yield Labelled(
-            labels[-1].start(), labels[0].start(), limit if line_end < 0 else line_end, limit, fields
+            labels[-1].start(),
+            labels[0].start(),
+            limit if line_end < 0 else line_end,
+            limit,
+            fields,
         )
 
 
 def _labelled_blocks(text: str) -> list[Labelled]:
-    """Blocks with a label on each line; where a line's label stands alone, blocks that go on within the line."""
+    """Blocks with a label on each line; where a line's label stands alone, blocks that go on within
+    the line.
+    """
     lined = list(_labelled(text, _LINE_LABEL, (0, len(text))))
     found = [block for block in lined if len(block.fields) > 1]
     regions = [(0, lined[0].start if lined else len(text))]
     regions += [(block.start, block.limit) for block in lined if len(block.fields) == 1]
     for region in regions:
-        found += [block for block in _labelled(text, _INLINE_LABEL, region) if len(block.fields) > 1]
+        found += [
+            block for block in _labelled(text, _INLINE_LABEL, region) if len(block.fields) > 1
+        ]
     return found
 
 
@@ -248,7 +258,9 @@ def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
         (end, start, end, fields)
         for start, end, fields in _json_objects(text, lambda v: len(wanted & v.keys()) > 1)
     ]
-    found += [(block.rank, block.start, block.end, block.fields) for block in _labelled_blocks(text)]
+    found += [
+        (block.rank, block.start, block.end, block.fields) for block in _labelled_blocks(text)
+    ]
     return [
         (start, end, fields)
         for _, start, end, fields in sorted(found, key=lambda block: (-block[0], block[1]))
@@ -285,13 +297,16 @@ def parse(text: str, prompt: str = "") -> ControlBlock:
 
 def read_json_object(text: str, required: str) -> dict[str, Any]:
     """Return the last JSON object of `text` that has the key `required`. Raises ParseError."""
-    for _, _, value in sorted(_json_objects(text, lambda v: required in v), key=lambda o: (-o[1], o[0])):
+    for _, _, value in sorted(
+        _json_objects(text, lambda v: required in v), key=lambda o: (-o[1], o[0])
+    ):
         return value
     raise ParseError(f'no JSON object with "{required}" was found at the end of the answer')
 
 
 def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> bool:
-    """True when the promise word stands alone on a line of the answer, or as a word in the block's summary.
+    """True when the promise word stands alone on a line of the answer, or as a word in the block's
+    summary.
 
     A line that the prompt already has after the same words is an echo.
     """

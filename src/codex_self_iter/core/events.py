@@ -1,4 +1,6 @@
-"""What happened: the inputs of `decide`. Plain frozen values; times come separately as a `Moment`."""
+"""What happened: the inputs of `decide`. Plain frozen values; times come separately as a
+`Moment`.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +10,6 @@ from typing import Any
 
 from codex_self_iter.core.model import AgentReport, GateResult, RunOutcome
 from codex_self_iter.core.state import Message, Wait
-
-__all__ = [
-    "Block",
-    "Boot",
-    "Edited",
-    "Event",
-    "GatesEnded",
-    "GoalSet",
-    "Kept",
-    "LimitSeen",
-    "Moment",
-    "Pause",
-    "PolicyChanged",
-    "Prepared",
-    "Resume",
-    "RunEnded",
-    "Steer",
-    "Stop",
-    "Tick",
-    "Unblock",
-    "Unstop",
-]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,9 +31,8 @@ class Moment:
 class Boot:
     """The supervisor has started and looked for what the last one left.
 
-    `trace` tells about the open run, if there is one: "adopted" (its end will be reported), "none" (it never
-    started) or "gone" (it was ended, or vanished without a record).
-    """
+    `trace` tells about the open run, if there is one: "adopted" (its end will be reported), "none"
+    (it never started) or "gone" (it was ended, or vanished without a record)."""
 
     trace: str = "none"
     paused: bool = False
@@ -77,9 +56,10 @@ class Prepared:
 class RunEnded:
     """A run has ended and nothing of it is left.
 
-    `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it never started).
-    `not_started`: its files could not be written, so nothing was run; the same iteration tries again later.
-    """
+    `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it
+    never started).
+    `not_started`: its files could not be written, so nothing was run; the same iteration tries
+    again later."""
 
     run_id: str
     outcome: RunOutcome
@@ -153,7 +133,9 @@ class Steer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GoalSet:
-    """A person replaced the current goal. `names`: the inbox files that said so, to be put aside once it is kept."""
+    """A person replaced the current goal. `names`: the inbox files that said so, to be put aside
+    once it is kept.
+    """
 
     goal: str
     names: tuple[str, ...] = ()
@@ -161,7 +143,9 @@ class GoalSet:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edited:
-    """Plan or task changed. `ticks_only`: nothing but checkboxes; `in_run`: while an agent was working."""
+    """Plan or task changed. `ticks_only`: nothing but checkboxes; `in_run`: while an agent was
+    working.
+    """
 
     what: str
     added: int

@@ -1,6 +1,7 @@
 """Judging one iteration: what its runs said, what it changed, what follows.
 
-`judge_run` looks at one finished run, `close` at the whole iteration. Policies of the failure classes:
+`judge_run` looks at one finished run, `close` at the whole iteration. Policies of the failure
+classes:
 
     class      counts for        then                                   next prompt / session
     agent      max_consecutive   backoff; exit 4 at the bound            says what was wrong
@@ -48,18 +49,6 @@ from codex_self_iter.core.model import (
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Counters, Ended, Iteration, LoopState, Session, Wait, to_json
 
-__all__ = [
-    "Finish",
-    "account_run",
-    "after_restart",
-    "called_off",
-    "close",
-    "forget_circles",
-    "interrupted",
-    "journal_record",
-    "judge_run",
-]
-
 NEEDS_HUMAN = frozenset({FailureClass.AUTH, FailureClass.CONFIG, FailureClass.SANDBOX})
 UNSEEN = frozenset(
     {
@@ -86,7 +75,7 @@ class Finish:
     reason: str
 
 
-# -- one run -----------------------------------------------------------------------------------------------------
+# -- one run ---------------------------------------------------------------------------------------
 
 
 def account_run(
@@ -189,7 +178,9 @@ def judge_run(state: LoopState, event: RunEnded, policy: Policy) -> tuple[LoopSt
         reason = state.ending.reason if state.ending else "ended on request"
         return _failed(state, Failure(FailureClass.KILLED, reason), Verdict.ABORTED), "close"
     failure = event.report.failure
-    if failure is None or (failure.kind is FailureClass.AGENT and event.outcome.cause is not EndCause.EXIT):
+    if failure is None or (
+        failure.kind is FailureClass.AGENT and event.outcome.cause is not EndCause.EXIT
+    ):
         # What the host knows of the end says more than what an adapter can guess from the output.
         failure = _from_outcome(event.outcome) or failure
     if failure is not None:
@@ -207,7 +198,9 @@ def judge_run(state: LoopState, event: RunEnded, policy: Policy) -> tuple[LoopSt
         return _executor(state, event, policy)
     except ParseError as error:
         refused = f"; refused: {', '.join(opened.refused[:5])}" if opened.refused else ""
-        return _failed(state, Failure(FailureClass.AGENT, f"{error}{refused}"), Verdict.ERROR), "close"
+        return _failed(
+            state, Failure(FailureClass.AGENT, f"{error}{refused}"), Verdict.ERROR
+        ), "close"
 
 
 def _failed(state: LoopState, failure: Failure, verdict: Verdict) -> LoopState:
@@ -226,7 +219,9 @@ def _from_outcome(outcome: RunOutcome) -> Failure | None:
         EndCause.LOST: "vanished without a recorded exit status",
     }
     if outcome.cause is EndCause.MEMORY:
-        return Failure(FailureClass.MEMORY, "ended: the agent's processes used more than memory_limit_mb")
+        return Failure(
+            FailureClass.MEMORY, "ended: the agent's processes used more than memory_limit_mb"
+        )
     if outcome.cause is EndCause.SPAWN_FAILED and outcome.argv0_missing:
         return Failure(FailureClass.CONFIG, texts[outcome.cause])
     if outcome.cause in texts:
@@ -255,7 +250,9 @@ def _gate_flaw(state: LoopState) -> str:
     baseline, seen = state.gate_baseline, state.gate_seen
     if baseline is None or seen is None:
         return ""
-    changed = sorted(path for path in baseline.keys() | seen.keys() if baseline.get(path) != seen.get(path))
+    changed = sorted(
+        path for path in baseline.keys() | seen.keys() if baseline.get(path) != seen.get(path)
+    )
     return f"gate files were changed by the agent: {', '.join(changed[:10])}" if changed else ""
 
 
@@ -278,10 +275,14 @@ def _reviewer(state: LoopState, event: RunEnded) -> tuple[LoopState, str]:
         raise ParseError('the reviewer\'s "continue" must be true or false')
     confidence = data.get("confidence")
     review: dict[str, Any] = {key: to_text(data.get(key)) for key in ("next_focus", "reason")}
-    review |= {"confidence": confidence if isinstance(confidence, int | float) else to_text(confidence)}
+    review |= {
+        "confidence": confidence if isinstance(confidence, int | float) else to_text(confidence)
+    }
     review |= {"continue": go_on}
     assert state.open is not None
-    return dataclasses.replace(state, open=dataclasses.replace(state.open, reviewer=review)), "close"
+    return dataclasses.replace(
+        state, open=dataclasses.replace(state.open, reviewer=review)
+    ), "close"
 
 
 def interrupted(state: LoopState) -> LoopState:
@@ -293,7 +294,8 @@ def interrupted(state: LoopState) -> LoopState:
     ended = Ended(run.run_id, run.role, run.agent, run.label, None, None, EndCause.LOST.value, 0.0)
     opened = dataclasses.replace(opened, run=None, ended=(*opened.ended, ended), orphaned=True)
     failure = Failure(FailureClass.KILLED, "the run ended with the supervisor that had started it")
-    # Nobody looked at the gate files when it ended: what differs from now on is taken as the agent's doing.
+    # Nobody looked at the gate files when it ended: what differs from now on is taken as the
+    # agent's doing.
     state = dataclasses.replace(state, open=opened, gate_seen=None)
     return _failed(state, failure, Verdict.INTERRUPTED)
 
@@ -303,13 +305,15 @@ def called_off(state: LoopState, reason: str) -> LoopState:
     return _failed(state, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
 
 
-# -- the whole iteration -----------------------------------------------------------------------------------------
+# -- the whole iteration ---------------------------------------------------------------------------
 
 
 def close(
     state: LoopState, policy: Policy, at: Moment
 ) -> tuple[LoopState, Finish | None, tuple[Command, ...]]:
-    """Give the verdict on the open iteration: the state without it, an end if there is one, and what to tell."""
+    """Give the verdict on the open iteration: the state without it, an end if there is one, and
+    what to tell.
+    """
     opened = state.open
     assert opened is not None
     if opened.failure is not None:
@@ -351,7 +355,9 @@ def _close_failed(
     state = dataclasses.replace(state, counters=counters)
     bound = policy.max_consecutive_errors
     if bound and counters.agent_errors >= bound:
-        text = f"{bound} agent errors in a row (max_consecutive_errors); the last: {failure.message}"
+        text = (
+            f"{bound} agent errors in a row (max_consecutive_errors); the last: {failure.message}"
+        )
         return state, Finish(State.BLOCKED, 4, text), ()
     if bound and counters.auth_errors >= bound:
         text = f"a person must act ({kind}): {failure.message}"
@@ -360,7 +366,9 @@ def _close_failed(
 
 
 def _unseen(opened: Iteration, kind: FailureClass, verdict: Verdict) -> bool:
-    """True when the iteration's messages were for nothing: no run came so far as to work on them."""
+    """True when the iteration's messages were for nothing: no run came so far as to work on
+    them.
+    """
     last = opened.ended[-1]
     called_off = last.cause == EndCause.REQUEST and last.duration_sec == 0.0
     never_ran = called_off or last.cause == EndCause.SPAWN_FAILED
@@ -386,14 +394,20 @@ def _failure_wait(
     notes: list[Command] = []
     kind, account = "error", opened.ended[-1].agent
     account = next(
-        (agent.account for agents in policy.agents.values() for agent in agents if agent.name == account),
+        (
+            agent.account
+            for agents in policy.agents.values()
+            for agent in agents
+            if agent.name == account
+        ),
         account,
     )
     if failure.kind is FailureClass.CONTEXT and count == 1:
         return state, None, tuple(notes)
     if failure.kind is FailureClass.LIMIT:
         kind = "limit"
-        # A reset that has passed already was a wrong one: relying on it again would burn a run every few seconds.
+        # A reset that has passed already was a wrong one: relying on it again would burn a run
+        # every few seconds.
         if failure.reset_at is not None and failure.reset_at > at.wall:
             length = backoff.limit_wait(failure.reset_at, at.wall, at.u)
     elif failure.kind in NEEDS_HUMAN:
@@ -435,7 +449,9 @@ def _close_answered(
     agreed = opened.reviewer is None or not opened.reviewer.get("continue")
     if opened.claim and not unmet and agreed:
         return _close_proven(state, opened, block, policy, at)
-    state = dataclasses.replace(state, counters=dataclasses.replace(state.counters, confirmations=0))
+    state = dataclasses.replace(
+        state, counters=dataclasses.replace(state.counters, confirmations=0)
+    )
     if block.stop:
         return _close_stop(state, opened, block, unmet, at)
     state, verdict, wait = _go_on(state, opened, agreed, policy, at)
@@ -454,7 +470,9 @@ def _count_progress(state: LoopState, opened: Iteration) -> LoopState:
     if opened.changed is None:
         return state
     no_change = 0 if opened.changed else state.counters.no_change + 1
-    return dataclasses.replace(state, counters=dataclasses.replace(state.counters, no_change=no_change))
+    return dataclasses.replace(
+        state, counters=dataclasses.replace(state.counters, no_change=no_change)
+    )
 
 
 def _unmet(opened: Iteration, policy: Policy) -> list[str]:
@@ -480,7 +498,9 @@ def _gate_feedback(state: LoopState, opened: Iteration, unmet: list[str]) -> Loo
     if not unmet:
         counters = dataclasses.replace(state.counters, gate_repeats=0, gate_print="")
         return dataclasses.replace(state, counters=counters)
-    outputs = "\n\n".join(f"$ {gate.command}\n{gate.output}" for gate in opened.gates if not gate.ok)
+    outputs = "\n\n".join(
+        f"$ {gate.command}\n{gate.output}" for gate in opened.gates if not gate.ok
+    )
     text = re.sub(r"\d+(\.\d+)?", "#", "\n".join(unmet) + outputs)
     mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     repeats = state.counters.gate_repeats + 1 if mark == state.counters.gate_print else 1
@@ -492,7 +512,9 @@ def _gate_feedback(state: LoopState, opened: Iteration, unmet: list[str]) -> Loo
             f"\nThis is the same failure for the {repeats}th time in a row. What was tried so far does not work: "
             "find the cause before changing anything, and take another way."
         )
-    return dataclasses.replace(state, counters=counters, feedback=f"{feedback}\n\n{outputs}".strip())
+    return dataclasses.replace(
+        state, counters=counters, feedback=f"{feedback}\n\n{outputs}".strip()
+    )
 
 
 def _close_proven(
@@ -519,7 +541,11 @@ def _close_stop(
     state = dataclasses.replace(state, last=_last(opened, Verdict.STOP, block.summary, at))
     reason = block.reason or block.summary or "the agent asked to stop"
     if unmet:
-        return state, Finish(State.BLOCKED, 4, f"the agent stopped ({reason}), but: {'; '.join(unmet)}"), ()
+        return (
+            state,
+            Finish(State.BLOCKED, 4, f"the agent stopped ({reason}), but: {'; '.join(unmet)}"),
+            (),
+        )
     return state, Finish(State.STOPPED, 0, f"the agent stopped: {reason}"), ()
 
 
@@ -528,8 +554,12 @@ def _close_planner_stop(
 ) -> tuple[LoopState, Finish | None, tuple[Command, ...]]:
     plan = opened.planner or {}
     reason = str(plan.get("rationale") or plan.get("objective") or "the planner sees nothing to do")
-    state, wait = _cooldown(state, "planner_stop", policy.planner_stop_backoff_sec, reason, policy, at)
-    state = dataclasses.replace(state, wait=wait, last=_last(opened, Verdict.PLANNER_STOP, reason, at))
+    state, wait = _cooldown(
+        state, "planner_stop", policy.planner_stop_backoff_sec, reason, policy, at
+    )
+    state = dataclasses.replace(
+        state, wait=wait, last=_last(opened, Verdict.PLANNER_STOP, reason, at)
+    )
     return state, None, ()
 
 
@@ -537,7 +567,9 @@ def _cooldown(
     state: LoopState, kind: str, base: float, reason: str, policy: Policy, at: Moment
 ) -> tuple[LoopState, Wait]:
     count = state.counters.cooldowns + 1
-    state = dataclasses.replace(state, counters=dataclasses.replace(state.counters, cooldowns=count))
+    state = dataclasses.replace(
+        state, counters=dataclasses.replace(state.counters, cooldowns=count)
+    )
     length = backoff.exponential(1, base, max(base, policy.backoff_max_sec), at.u)
     return state, waits.make(kind, length, reason, at)
 
@@ -580,13 +612,17 @@ def _circles(
     return dataclasses.replace(state, warned=warned), None, notes
 
 
-# -- the journal line --------------------------------------------------------------------------------------------
+# -- the journal line ------------------------------------------------------------------------------
 
 
 def iso(wall: float) -> str:
     """UTC time stamp with milliseconds."""
     try:
-        return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return (
+            datetime.fromtimestamp(wall, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z")
+        )
     except (OverflowError, ValueError, OSError):
         return "1970-01-01T00:00:00.000Z"
 
@@ -638,7 +674,9 @@ def journal_record(before: LoopState, after: LoopState, at: Moment) -> Journal:
         "messages": [dataclasses.asdict(message) for message in opened.messages],
         "events": list(opened.events),
         "roles": {
-            key: value for key, value in (("planner", opened.planner), ("reviewer", opened.reviewer)) if value
+            key: value
+            for key, value in (("planner", opened.planner), ("reviewer", opened.reviewer))
+            if value
         },
         "runs": [dataclasses.asdict(ended) for ended in opened.ended],
         "warned": opened.warned,
@@ -649,7 +687,7 @@ def journal_record(before: LoopState, after: LoopState, at: Moment) -> Journal:
     return Journal(record)
 
 
-# -- starting again ----------------------------------------------------------------------------------------------
+# -- starting again --------------------------------------------------------------------------------
 
 
 def forget_circles(state: LoopState) -> LoopState:
@@ -661,11 +699,11 @@ def forget_circles(state: LoopState) -> LoopState:
 
 
 def after_restart(state: LoopState, at: Moment) -> LoopState:
-    """What a new supervisor takes over: all but what belonged to the old process or to an end that was reported.
+    """What a new supervisor takes over: all but what belonged to the old process or to an end that
+    was reported.
 
-    Waits keep what is left of them. After an end that a person has seen (stagnated, blocked, completed) the
-    counters start again; after a stop or a crash they do not.
-    """
+    Waits keep what is left of them. After an end that a person has seen (stagnated, blocked,
+    completed) the counters start again; after a stop or a crash they do not."""
     seen = state.exit_code is not None and state.state is not State.STOPPED
     state = dataclasses.replace(
         state,

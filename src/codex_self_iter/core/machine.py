@@ -9,15 +9,18 @@ A loop is between iterations (`open is None`) or inside one. An iteration goes t
     KEEP     commit and checkpoint
     (end)    the verdict: one journal line, then the next thing
 
-Between two runs the loop asks `_proceed` what comes next. It looks at the conditions in a fixed order (HOLDS
-below); the first that holds decides what the loop waits for or how it ends. Only when none holds are the inputs
-read (`Prepare`), and because reading takes time the conditions are looked at again before the run starts.
+Between two runs the loop asks `_proceed` what comes next. It looks at the conditions in a fixed
+order (HOLDS below); the first that holds decides what the loop waits for or how it ends. Only when
+none holds are the inputs read (`Prepare`), and because reading takes time the conditions are looked
+at again before the run starts.
 
-An end by request (STOP, pause --now, steer --now) first sets `ending`, then ends the run; what happens next is
-decided when the run has really ended. Whatever the run said in the meantime is not believed.
+An end by request (STOP, pause --now, steer --now) first sets `ending`, then ends the run; what
+happens next is decided when the run has really ended. Whatever the run said in the meantime is not
+believed.
 
-Durability: the intent (`open.run`) is persisted before `StartRun`; a verdict is journalled before anything that
-depends on it. Every prefix of a command list leaves a state from which `recovery` goes on.
+Durability: the intent (`open.run`) is persisted before `StartRun`; a verdict is journalled before
+anything that depends on it. Every prefix of a command list leaves a state from which `recovery`
+goes on.
 
 `iteration.py` judges a finished run; this file only moves between the rooms.
 """
@@ -67,8 +70,6 @@ from codex_self_iter.core.model import Role, State
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.state import Ending, Iteration, LoopState, OpenRun, Session, Step, Wait
 
-__all__ = ["HOLDS", "decide", "next_role"]
-
 Decision = tuple[LoopState, tuple[Command, ...]]
 
 EVENTS = 50
@@ -84,18 +85,22 @@ HOLDS: tuple[tuple[str, str], ...] = (
     ("iteration limit reached", "stopped"),
     ("every agent's account is limited", "limited"),
 )
-"""What can hold a loop between two runs, in the order in which it is looked at, with the state it leads to."""
+"""What can hold a loop between two runs, in the order in which it is looked at, with the state it
+leads to.
+"""
 
 
 def decide(state: LoopState, event: Event, policy: Policy, at: Moment) -> Decision:
-    """Return the next state and what to do, in order. Events of a loop that has ended change nothing."""
+    """Return the next state and what to do, in order. Events of a loop that has ended change
+    nothing.
+    """
     if state.finished and not isinstance(event, Boot):
         return state, ()
     handler: Callable[[LoopState, Any, Policy, Moment], Decision] = _HANDLERS[type(event)]
     return handler(state, event, policy, at)
 
 
-# -- small tools -------------------------------------------------------------------------------------------------
+# -- small tools -----------------------------------------------------------------------------------
 
 
 def enter(state: LoopState, kind: State, reason: str, at: Moment) -> LoopState:
@@ -106,19 +111,25 @@ def enter(state: LoopState, kind: State, reason: str, at: Moment) -> LoopState:
 
 def finish(state: LoopState, kind: State, code: int, reason: str, at: Moment) -> Decision:
     """End the loop."""
-    state = dataclasses.replace(enter(state, kind, reason, at), exit_code=code, preparing=False, ending=None)
+    state = dataclasses.replace(
+        enter(state, kind, reason, at), exit_code=code, preparing=False, ending=None
+    )
     return state, (Persist(), Notify(kind.value, reason), Exit(code, kind, reason))
 
 
 def next_role(open_iteration: Iteration, policy: Policy) -> Role:
     """The role whose run comes next in an open iteration."""
-    if policy.mode != "roles" or (open_iteration.planner is not None and open_iteration.block is None):
+    if policy.mode != "roles" or (
+        open_iteration.planner is not None and open_iteration.block is None
+    ):
         return Role.EXECUTOR
     return Role.PLANNER if open_iteration.planner is None else Role.REVIEWER
 
 
 def _chosen(state: LoopState, role: Role, policy: Policy, at: Moment) -> AgentPolicy | Wait:
-    """The first agent of the order whose account may be used now, or the wait for the first to be free."""
+    """The first agent of the order whose account may be used now, or the wait for the first to be
+    free.
+    """
     waiting: list[Wait] = []
     for agent in policy.agents[role]:
         wait = state.limits.get(agent.account)
@@ -128,11 +139,13 @@ def _chosen(state: LoopState, role: Role, policy: Policy, at: Moment) -> AgentPo
     return min(waiting, key=lambda wait: waits.rest(wait, at))
 
 
-# -- what comes next ---------------------------------------------------------------------------------------------
+# -- what comes next -------------------------------------------------------------------------------
 
 
 def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """Look at HOLDS in order; None when a run may start. Who waits to stop does not wait for anything else."""
+    """Look at HOLDS in order; None when a run may start. Who waits to stop does not wait for
+    anything else.
+    """
     ending = state.after_iteration
     held = None if ending is not None and state.open is None else _hold(state, policy, at)
     if ending is not None and (state.open is None or (held is not None and not held[0].finished)):
@@ -141,10 +154,14 @@ def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
 
 
 def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """HOLDS but for the first. A pause lets the other roles' runs of a running iteration come first."""
+    """HOLDS but for the first. A pause lets the other roles' runs of a running iteration come
+    first.
+    """
     in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
     if state.paused and not in_iteration:
-        return enter(state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at), ()
+        return enter(
+            state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at
+        ), ()
     if "plan" in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by["plan"], at), ()
     if state.blocked_by:
@@ -155,11 +172,15 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     if spent:
         return finish(state, State.BLOCKED, 4, spent, at)
     if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
-        return finish(state, State.STOPPED, 0, f"iteration limit reached ({policy.max_iterations})", at)
+        return finish(
+            state, State.STOPPED, 0, f"iteration limit reached ({policy.max_iterations})", at
+        )
     role = next_role(state.open, policy) if state.open else policy.roles[0]
     chosen = _chosen(state, role, policy, at)
     if isinstance(chosen, Wait):
-        state = dataclasses.replace(enter(state, waits.STATES[chosen.kind], chosen.reason, at), wait=chosen)
+        state = dataclasses.replace(
+            enter(state, waits.STATES[chosen.kind], chosen.reason, at), wait=chosen
+        )
         return state, (Persist(),)
     return None
 
@@ -185,7 +206,11 @@ def _idle(state: LoopState) -> bool:
     """True when nothing is on that will report its own end."""
     if state.preparing:
         return False
-    return state.open is None or (state.open.step is Step.RUN and state.open.run is None) or _parked(state)
+    return (
+        state.open is None
+        or (state.open.step is Step.RUN and state.open.run is None)
+        or _parked(state)
+    )
 
 
 def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Command) -> Decision:
@@ -253,7 +278,9 @@ def _baseline(state: LoopState, event: Prepared) -> dict[str, str]:
     return baseline
 
 
-def _run(state: LoopState, opened: Iteration, role: Role, agent: AgentPolicy, at: Moment) -> OpenRun:
+def _run(
+    state: LoopState, opened: Iteration, role: Role, agent: AgentPolicy, at: Moment
+) -> OpenRun:
     attempt = 1 + sum(ended.role is role for ended in opened.ended)
     label = f"{opened.number:06d}-{role}" + (f"-{attempt}" if attempt > 1 else "")
     return OpenRun(
@@ -282,7 +309,7 @@ def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
     return "" if too_long else session.session_id
 
 
-# -- what was on has ended ---------------------------------------------------------------------------------------
+# -- what was on has ended -------------------------------------------------------------------------
 
 
 def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> Decision:
@@ -392,11 +419,13 @@ def _verify(state: LoopState, at: Moment) -> Decision:
     )
 
 
-# -- control -----------------------------------------------------------------------------------------------------
+# -- control ---------------------------------------------------------------------------------------
 
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
-    """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
+    """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop
+    was.
+    """
     state = iteration.after_restart(_unfrozen(state, at), at)
     state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
     opened = state.open
@@ -408,9 +437,13 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
         return _keep(state, policy, at)
     if opened.run is not None and event.trace == "adopted":
         state = enter(
-            state, State.RUNNING, f"adopted the {opened.run.role} run of iteration {opened.number}", at
+            state,
+            State.RUNNING,
+            f"adopted the {opened.run.role} run of iteration {opened.number}",
+            at,
         )
-        # Its messages may still lie in the inbox: we may have died between sending and putting them aside.
+        # Its messages may still lie in the inbox: we may have died between sending and putting them
+        # aside.
         names = tuple(message.name for message in opened.messages)
         return state, (
             TakeMessages(opened.number, names),
@@ -458,7 +491,9 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
 
 
 def _can_be_ended(state: LoopState) -> bool:
-    """True while a run or the gates are on. Reading inputs and keeping are short and end by themselves."""
+    """True while a run or the gates are on. Reading inputs and keeping are short and end by
+    themselves.
+    """
     opened = state.open
     return opened is not None and (opened.run is not None or opened.step is Step.VERIFY)
 
@@ -496,7 +531,9 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
 
 
 def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = False) -> Decision:
-    """Something new to do: a cooldown is over; an error backoff only when a person insists; a limit never."""
+    """Something new to do: a cooldown is over; an error backoff only when a person insists; a limit
+    never.
+    """
     if state.wait is not None and (
         state.wait.kind in waits.COOLDOWNS or (also_backoff and state.wait.kind != "limit")
     ):
@@ -516,7 +553,8 @@ def _forget_auth(state: LoopState) -> LoopState:
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
     state = iteration.forget_circles(state)
     running = state.open is not None
-    if event.goal != (state.goal_set or state.goal):  # the file may be seen again before it is taken
+    # the file may be seen again before it is taken
+    if event.goal != (state.goal_set or state.goal):
         note = {"kind": "goal.set", "at": at.wall, "goal": event.goal[:500]}
         state = dataclasses.replace(
             state,
@@ -529,10 +567,17 @@ def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> D
 
 
 def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Decision:
-    note = {"kind": f"{event.what}.changed", "at": at.wall, "added": event.added, "removed": event.removed}
+    note = {
+        "kind": f"{event.what}.changed",
+        "at": at.wall,
+        "added": event.added,
+        "removed": event.removed,
+    }
     if event.ticks_only and event.in_run:
         return state, ()  # the agent ticking its items is ordinary work
-    state = dataclasses.replace(iteration.forget_circles(state), events=(*state.events, note)[-EVENTS:])
+    state = dataclasses.replace(
+        iteration.forget_circles(state), events=(*state.events, note)[-EVENTS:]
+    )
     state, commands = _wake(state, policy, at)
     log = Log(f"{event.what}.changed", {"added": event.added, "removed": event.removed})
     return state, (Persist(), log, *commands)

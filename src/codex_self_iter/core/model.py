@@ -1,8 +1,8 @@
 """The values that cross borders: what a run is, how it ended, what the agent said, what changed.
 
-Everything here is a frozen dataclass or an enum of plain values. Durations are seconds (float), sizes are
-bytes (int), points in time are Unix seconds of the wall clock (float) unless a name says otherwise.
-"""
+Everything here is a frozen dataclass or an enum of plain values. Durations are seconds (float),
+sizes are bytes (int), points in time are Unix seconds of the wall clock (float) unless a name says
+otherwise."""
 
 from __future__ import annotations
 
@@ -10,24 +10,6 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 from typing import Any
-
-__all__ = [
-    "AgentReport",
-    "EndCause",
-    "Failure",
-    "FailureClass",
-    "GateResult",
-    "Role",
-    "RunIdentity",
-    "RunLimits",
-    "RunOutcome",
-    "RunSample",
-    "RunSpec",
-    "Snapshot",
-    "State",
-    "Usage",
-    "Verdict",
-]
 
 
 class State(enum.StrEnum):
@@ -75,10 +57,14 @@ class Verdict(enum.StrEnum):
 
 
 class FailureClass(enum.StrEnum):
-    """Why a run failed; each class has its own policy. Only AGENT counts towards `max_consecutive_errors`."""
+    """Why a run failed; each class has its own policy. Only AGENT counts towards
+    `max_consecutive_errors`.
+    """
 
     AGENT = "agent"
-    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out while it was working."""
+    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out while it
+    was working.
+    """
     LIMIT = "limit"
     """A usage or rate limit; `Failure.reset_at` is its end where known."""
     OVERLOAD = "overload"
@@ -119,7 +105,8 @@ class RunLimits:
         memory_bytes: resident memory of the whole tree.
         kill_grace_sec: time between TERM and KILL.
         output_bytes: disk that each of stdout and stderr may take; head and tail are kept.
-        processes: number of processes in the tree; more is a fork bomb and ends the run with cause MEMORY.
+        processes: number of processes in the tree; more is a fork bomb and ends the run with cause
+            MEMORY.
     """
 
     wall_sec: float = 0.0
@@ -135,13 +122,14 @@ class RunSpec:
     """Everything the process host needs for one run.
 
     Attributes:
-        run_id: unique for ever (`<loop id>-<iteration>-<role>-<attempt>-<random>`); the marker's value.
+        run_id: unique for ever (`<loop id>-<iteration>-<role>-<attempt>-<random>`); the marker's
+            value.
         argv: program and arguments; never through a shell.
         cwd: absolute path of the working directory.
         env: the complete environment; the host scrubs service variables and adds the marker.
         stdin_path: file that becomes stdin, or None for /dev/null.
-        directory: absolute path of the run's own directory; the host writes `stdout.log`, `stderr.log`,
-            `exit.json` and `identity.json` there.
+        directory: absolute path of the run's own directory; the host writes `stdout.log`,
+            `stderr.log`, `exit.json` and `identity.json` there.
         run_lock_path: the run lock's file, locked by the host and inherited by the run.
         watch_root: directory whose file changes count as activity, or None.
         limits: see RunLimits.
@@ -162,9 +150,8 @@ class RunSpec:
 class RunIdentity:
     """Who a run's processes are, so that a later supervisor recognises them and nothing else.
 
-    Start times are kernel ticks since boot (/proc/PID/stat field 22); with `boot_id` they do not move with the
-    wall clock. `pidfd_inode` is 0 where the kernel has no pidfs (before 6.9).
-    """
+    Start times are kernel ticks since boot (/proc/PID/stat field 22); with `boot_id` they do not
+    move with the wall clock. `pidfd_inode` is 0 where the kernel has no pidfs (before 6.9)."""
 
     run_id: str
     boot_id: str
@@ -192,7 +179,8 @@ class RunSample:
 
     Attributes:
         age_sec: since the true start.
-        cpu_sec: CPU time of the tree so far (processes that ended in between included where they were seen).
+        cpu_sec: CPU time of the tree so far (processes that ended in between included where they
+            were seen).
         cpu_percent: of one core, since the last sample.
         memory_bytes: resident memory of the tree.
         processes: number of processes in the tree.
@@ -221,7 +209,8 @@ class RunOutcome:
         cause: see EndCause.
         swept: number of left-over processes that had to be ended after the agent itself.
         error: one line about a spawn error, else "".
-        argv0_missing: True when the program itself was not found (a configuration fault, not the agent's).
+        argv0_missing: True when the program itself was not found (a configuration fault, not the
+            agent's).
     """
 
     run_id: str
@@ -245,7 +234,9 @@ class RunOutcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money of one run. `input_tokens` includes `cached_input_tokens`. `cost_usd` is None if unknown."""
+    """Tokens and money of one run. `input_tokens` includes `cached_input_tokens`. `cost_usd` is
+    None if unknown.
+    """
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
@@ -285,8 +276,8 @@ class AgentReport:
 
     Attributes:
         answer: the final message, verbatim (bounded to its last 256 KiB); "" if there was none.
-        structured: True when `answer` came from the CLI's own final-message channel, so that no other output can
-            be mistaken for it.
+        structured: True when `answer` came from the CLI's own final-message channel, so that no
+            other output can be mistaken for it.
         usage: of this run alone, or None if unknown.
         thread_usage: cumulative totals of the thread as the CLI reports them (codex), or None.
         session_id: thread to resume, or "".
@@ -336,10 +327,11 @@ class Snapshot:
     Attributes:
         head: commit id, or "" (unborn branch or no git).
         branch: name, or "" when detached or without git.
-        entries: path -> content fingerprint of every tracked file that differs from HEAD and every untracked
-            file that is not ignored ("" fingerprint: deleted).
+        entries: path -> content fingerprint of every tracked file that differs from HEAD and every
+            untracked file that is not ignored ("" fingerprint: deleted).
         complete: False when a bound was hit or git did not answer: equality then proves nothing.
-        note: why it is incomplete, or a state worth knowing ("merge in progress", "index.lock left behind").
+        note: why it is incomplete, or a state worth knowing ("merge in progress", "index.lock left
+            behind").
     """
 
     head: str

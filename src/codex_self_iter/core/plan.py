@@ -1,12 +1,13 @@
 """The plan: a Markdown file with checkboxes, read without a Markdown library.
 
-What counts as an item: a list line (`-`, `*`, `+`, `1.`, `1)`) whose text starts with `[ ]`, `[x]` or
-`[X]`, at any depth, as on a forge's web page. What does not: anything inside a fenced code block or an HTML
-comment, an indented code block outside a list, a link such as `[x](page)`, a checkbox without text.
+What counts as an item: a list line (`-`, `*`, `+`, `1.`, `1)`) whose text starts with `[ ]`, `[x]`
+or `[X]`, at any depth, as on a forge's web page. What does not: anything inside a fenced code block
+or an HTML comment, an indented code block outside a list, a link such as `[x](page)`, a checkbox
+without text.
 
-Blocks of shell commands (fences marked sh, bash, shell or console) belong to the item above them, up to the
-next item, the next heading or ruler, or a plain list line that is no deeper than the item. They may be
-indented or not.
+Blocks of shell commands (fences marked sh, bash, shell or console) belong to the item above them,
+up to the next item, the next heading or ruler, or a plain list line that is no deeper than the
+item. They may be indented or not.
 
 Pure, and light to import (`status` reads it): standard library only, no dataclasses.
 """
@@ -16,8 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
-
-__all__ = ["Block", "Item", "Plan", "content_hash", "find_again", "parse_plan", "plan_progress", "tick"]
 
 SHELLS = {
     "sh": "sh",
@@ -38,10 +37,9 @@ _SECTION = re.compile(r" {0,3}(?:#{1,6}(?:[ \t]|$)|=+[ \t]*$|(?:[-*_][ \t]*){3,}
 class Block(NamedTuple):
     """A fenced block of shell commands.
 
-    `shell` is "sh", "bash" or "console"; `script` is the block's text without the fence's indentation;
-    `line` is the line of the opening fence, counted from 1; `closed` is False when the file ended before
-    the fence did.
-    """
+    `shell` is "sh", "bash" or "console"; `script` is the block's text without the fence's
+    indentation; `line` is the line of the opening fence, counted from 1; `closed` is False when the
+    file ended before the fence did."""
 
     shell: str
     script: str
@@ -50,7 +48,9 @@ class Block(NamedTuple):
 
     @property
     def commands(self) -> str:
-        """What is to be run: the script, or for a console block the lines after its `$ ` prompts."""
+        """What is to be run: the script, or for a console block the lines after its `$ `
+        prompts.
+        """
         return _prompted(self.script) if self.shell == "console" else self.script
 
     @property
@@ -63,10 +63,9 @@ class Block(NamedTuple):
 class Item(NamedTuple):
     """One checkbox.
 
-    `text` is the rest of its line; `line` counts from 1; `ticked` is its state; `depth` is the column of
-    the list marker (tabs to multiples of four); `mark` is the index in the plan's text of the character
-    between the brackets.
-    """
+    `text` is the rest of its line; `line` counts from 1; `ticked` is its state; `depth` is the
+    column of the list marker (tabs to multiples of four); `mark` is the index in the plan's text of
+    the character between the brackets."""
 
     text: str
     line: int
@@ -103,10 +102,12 @@ class Plan(NamedTuple):
         return below[:end]
 
     def next_open(self) -> Item | None:
-        """The item to work on now: the first open one, save that an item which has no commands of its own and
-        open items under it waits for those."""
+        """The item to work on now: the first open one, save that an item which has no commands of
+        its own and open items under it waits for those."""
         for item in self.items:
-            if not item.ticked and (item.runnable or all(child.ticked for child in self.children(item))):
+            if not item.ticked and (
+                item.runnable or all(child.ticked for child in self.children(item))
+            ):
                 return item
         return None
 
@@ -126,8 +127,8 @@ def plan_progress(text: str) -> tuple[int, int, str | None]:
 def tick(text: str, item: Item) -> str:
     """The text with this item ticked: exactly one character differs. A ticked item changes nothing.
 
-    Raises ValueError when the text has no checkbox at the item's place: it was edited since it was parsed.
-    """
+    Raises ValueError when the text has no checkbox at the item's place: it was edited since it was
+    parsed."""
     box = text[item.mark - 1 : item.mark + 2]
     if len(box) != 3 or box[0] != "[" or box[1] not in " \txX" or box[2] != "]":
         raise ValueError(f"the plan changed: no checkbox at line {item.line} ({item.text})")
@@ -139,9 +140,8 @@ def tick(text: str, item: Item) -> str:
 def find_again(old: Plan, item: Item, new: Plan) -> Item | None:
     """An item of the old plan in a newer reading of it: the one with the same text, or None.
 
-    Of several with the same text it is the same one by count; if their number changed, the one nearest to
-    the old line.
-    """
+    Of several with the same text it is the same one by count; if their number changed, the one
+    nearest to the old line."""
     before = [other.line for other in old.items if other.text == item.text]
     now = [other for other in new.items if other.text == item.text]
     if len(before) == len(now) and item.line in before:
@@ -157,8 +157,8 @@ def content_hash(text: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """(index of the line's first character, line without its end). Only a newline ends a line: what editors
-    count."""
+    """(index of the line's first character, line without its end). Only a newline ends a line: what
+    editors count."""
     start = 1 if text.startswith("\ufeff") else 0
     for line in text[start:].split("\n"):
         yield start, line.removesuffix("\r")
@@ -170,8 +170,8 @@ def _column(indent: str) -> int:
 
 
 def _prompted(script: str) -> str:
-    """The commands of a console block: `$ command`, with `> ` lines going on after a backslash; the rest is
-    output."""
+    """The commands of a console block: `$ command`, with `> ` lines going on after a backslash; the
+    rest is output."""
     commands: list[str] = []
     goes_on = False
     for line in script.splitlines():

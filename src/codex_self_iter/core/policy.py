@@ -7,8 +7,6 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.model import Role
 
-__all__ = ["AgentPolicy", "BudgetPolicy", "Policy", "SessionPolicy"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionPolicy:
@@ -27,7 +25,9 @@ class SessionPolicy:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgentPolicy:
-    """One agent that may take a run. Loops whose agents share an `account` wait for its limits together."""
+    """One agent that may take a run. Loops whose agents share an `account` wait for its limits
+    together.
+    """
 
     name: str
     account: str
@@ -36,7 +36,9 @@ class AgentPolicy:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BudgetPolicy:
-    """What the loop may spend; 0 means no bound. Hours are hours of agent runs, days are UTC days."""
+    """What the loop may spend; 0 means no bound. Hours are hours of agent runs, days are UTC
+    days.
+    """
 
     max_tokens: int = 0
     max_cost_usd: float = 0.0

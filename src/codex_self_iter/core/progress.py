@@ -7,9 +7,9 @@
     an ignored file, the state directory                             none (they are in no snapshot)
     a snapshot is incomplete and shows no difference                 unknown
 
-Unknown is no verdict: the caller counts it neither as progress nor as its absence, and tells the person the
-note. A difference that both snapshots did see is a difference even when they are incomplete.
-"""
+Unknown is no verdict: the caller counts it neither as progress nor as its absence, and tells the
+person the note. A difference that both snapshots did see is a difference even when they are
+incomplete."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.model import Snapshot
 
-__all__ = ["Change", "compare", "printable"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:
@@ -27,9 +25,9 @@ class Change:
 
     Attributes:
         changed: True: progress. False: none. None: cannot be told.
-        files: paths whose content differs, sorted, fit for UTF-8 (other bytes as `\\xNN`). Without the
-            commits' own changes (see `compare`) a file edited and committed within the iteration is not among
-            them.
+        files: paths whose content differs, sorted, fit for UTF-8 (other bytes as `\\xNN`). Without
+            the commits' own changes (see `compare`) a file edited and committed within the
+            iteration is not among them.
         head_moved: HEAD names another commit.
         note: one line for people: what was unusual, or "".
     """
@@ -48,8 +46,8 @@ def compare(
     Args:
         before: the earlier snapshot.
         after: the later one.
-        committed: what differs between the two heads: path -> fingerprints in the old and in the new one
-            (worth asking for when `head_moved`). With it `files` is exact across commits.
+        committed: what differs between the two heads: path -> fingerprints in the old and in the
+            new one (worth asking for when `head_moved`). With it `files` is exact across commits.
     """
     sure = before.complete and after.complete
     kind_changed = sure and _has_git(before) != _has_git(after)
@@ -65,7 +63,9 @@ def compare(
 def _differing(
     before: Snapshot, after: Snapshot, committed: Mapping[str, tuple[str, str]], sure: bool
 ) -> list[str]:
-    """Paths whose content differs. A path in neither entries nor `committed` is as in HEAD: None."""
+    """Paths whose content differs. A path in neither entries nor `committed` is as in HEAD:
+    None.
+    """
 
     def content(entries: Mapping[str, str], path: str, side: int) -> str | None:
         fallback = committed[path][side] if path in committed else None
@@ -75,23 +75,35 @@ def _differing(
         paths = before.entries.keys() | after.entries.keys() | committed.keys()
     else:  # what only one incomplete snapshot has may merely not have been looked at in the other
         paths = (before.entries.keys() & after.entries.keys()) | committed.keys()
-    return [path for path in paths if content(before.entries, path, 0) != content(after.entries, path, 1)]
+    return [
+        path
+        for path in paths
+        if content(before.entries, path, 0) != content(after.entries, path, 1)
+    ]
 
 
 def _has_git(snapshot: Snapshot) -> bool:
-    """A repository has a commit, or a branch that waits for its first; a content scan has neither."""
+    """A repository has a commit, or a branch that waits for its first; a content scan has
+    neither.
+    """
     return bool(snapshot.head or snapshot.branch)
 
 
 def _note(before: Snapshot, after: Snapshot, changed: bool | None, kind_changed: bool) -> str:
     notes = []
     if kind_changed:
-        notes.append("a git repository appeared" if _has_git(after) else "the git repository is gone")
+        notes.append(
+            "a git repository appeared" if _has_git(after) else "the git repository is gone"
+        )
     elif before.branch != after.branch and before.complete and after.complete:
         switched = f"branch {before.branch or '(detached)'} -> {after.branch or '(detached)'}"
-        notes.append(switched if changed else f"{switched}, same commit and content: no progress by itself")
+        notes.append(
+            switched if changed else f"{switched}, same commit and content: no progress by itself"
+        )
     if not (before.complete and after.complete):
-        notes.append(f"incomplete snapshot: {(after if not after.complete else before).note or 'no reason'}")
+        notes.append(
+            f"incomplete snapshot: {(after if not after.complete else before).note or 'no reason'}"
+        )
     elif after.note:
         notes.append(after.note)
     return "; ".join(notes)

@@ -1,7 +1,7 @@
 """The text of every prompt. User content goes in verbatim; nothing in it is interpreted.
 
-Nothing in the template itself can be read as an answer: the control block is described, never shown.
-"""
+Nothing in the template itself can be read as an answer: the control block is described, never
+shown."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter.core.model import Role
-
-__all__ = ["PLANNER_SCHEMA", "REVIEWER_SCHEMA", "PromptInputs", "build", "history_text"]
 
 HISTORY_BYTES = 12_000
 """Bound of the history section; with `history_tail` lines at most."""
@@ -50,8 +48,8 @@ class PromptInputs:
     Attributes:
         history: the last journal lines, oldest first.
         commit: who commits: "agent", "supervisor" or "none".
-        planner: the planner's answer (executor and reviewer); block, gates, changed_files: the executor's result
-            (reviewer only).
+        planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
+            executor's result (reviewer only).
     """
 
     role: Role
@@ -92,7 +90,9 @@ def history_text(lines: Sequence[Mapping[str, Any]], limit: int = HISTORY_BYTES)
         row = f"- Iteration {line.get('iteration')} ({line.get('verdict')}): {_cut(summary, 1_500)}"
         gates = line.get("gates") or ()
         failed = [
-            str(gate.get("command")) for gate in gates if isinstance(gate, Mapping) and not gate.get("ok")
+            str(gate.get("command"))
+            for gate in gates
+            if isinstance(gate, Mapping) and not gate.get("ok")
         ]
         if failed:
             row += f" Gates that failed: {', '.join(failed)}."
@@ -129,7 +129,9 @@ def _answer_executor(inputs: PromptInputs) -> str:
     gates = ""
     if inputs.gates:
         listed = "".join(f"\n- `{command}`" for command in inputs.gates)
-        gates = f"\n\nBefore a completion is believed, these commands are run and must succeed:{listed}"
+        gates = (
+            f"\n\nBefore a completion is believed, these commands are run and must succeed:{listed}"
+        )
     promise = ""
     if inputs.promise:
         promise = (
@@ -175,13 +177,17 @@ def _review_material(inputs: PromptInputs) -> str:
             f"Gate `{gate.get('command')}`: {state}\n{_cut(str(gate.get('output') or ''), 4_000)}".strip()
         )
     if inputs.changed_files:
-        parts.append("Changed files:\n" + "\n".join(f"- {path}" for path in inputs.changed_files[:200]))
+        parts.append(
+            "Changed files:\n" + "\n".join(f"- {path}" for path in inputs.changed_files[:200])
+        )
     return "\n\n".join(parts)
 
 
 def _quoted(data: Mapping[str, Any]) -> str:
     """Fields as a list, not as JSON: a repeated prompt must not look like an answer."""
-    return "\n".join(f"- {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items())
+    return "\n".join(
+        f"- {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in data.items()
+    )
 
 
 def build(inputs: PromptInputs) -> str:
@@ -189,9 +195,9 @@ def build(inputs: PromptInputs) -> str:
     role = inputs.role
     planned = inputs.planner or {}
     messages = "\n\n".join(f"{index}. {text}" for index, text in enumerate(inputs.messages, 1))
-    answer = {Role.PLANNER: _ANSWER_PLANNER, Role.REVIEWER: _ANSWER_REVIEWER}.get(role) or _answer_executor(
-        inputs
-    )
+    answer = {Role.PLANNER: _ANSWER_PLANNER, Role.REVIEWER: _ANSWER_REVIEWER}.get(
+        role
+    ) or _answer_executor(inputs)
     goal = inputs.goal or "Start with the first open item of the plan."
     sections = [
         _INTRO[role].format(n=inputs.iteration) + "\n",
@@ -203,10 +209,13 @@ def build(inputs: PromptInputs) -> str:
         _section("Warning: going in circles", inputs.circling),
         _section("History of the last iterations", history_text(inputs.history)),
         _section(
-            "Instructions from the planner", str(planned.get("execution_prompt") or "") if planned else ""
+            "Instructions from the planner",
+            str(planned.get("execution_prompt") or "") if planned else "",
         ),
         _section("The step is done if", str(planned.get("done_if") or "") if planned else ""),
-        _section("What is to be reviewed", _review_material(inputs)) if role is Role.REVIEWER else "",
+        _section("What is to be reviewed", _review_material(inputs))
+        if role is Role.REVIEWER
+        else "",
         _section("Commits", _COMMIT.get(inputs.commit, "")) if role is Role.EXECUTOR else "",
         _section("Hint", inputs.hint),
         _section("How to answer", answer),

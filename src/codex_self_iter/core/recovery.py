@@ -1,7 +1,7 @@
 """Making the snapshot and the journal agree after a crash.
 
-The journal line of an iteration is written before the snapshot that follows from it. So after a crash there are
-exactly these cases:
+The journal line of an iteration is written before the snapshot that follows from it. So after a
+crash there are exactly these cases:
 
     snapshot   journal's last line            truth
     none       none                           a new loop
@@ -20,8 +20,6 @@ from typing import Any
 
 from codex_self_iter.core.state import LoopState, from_json
 
-__all__ = ["RecoveryError", "reconcile"]
-
 
 class RecoveryError(ValueError):
     """What was kept cannot be read as a state of a loop; the message says what and why."""
@@ -35,7 +33,9 @@ def _state(data: Mapping[str, Any], what: str) -> LoopState:
 
 
 def _from_line(line: Mapping[str, Any], loop_id: str) -> LoopState:
-    """The state after a journal line. A line without `after` (foreign or shortened) still gives number and goal."""
+    """The state after a journal line. A line without `after` (foreign or shortened) still gives
+    number and goal.
+    """
     after = line.get("after")
     if isinstance(after, Mapping):
         return dataclasses.replace(_state(after, "the journal's last line"), open=None)

@@ -1,8 +1,9 @@
-"""An agent's output as people read it: event lines -> messages, commands with exit codes, changes, errors.
+"""An agent's output as people read it: event lines -> messages, commands with exit codes, changes,
+errors.
 
-Pure, standard library only, and tolerant: what is not understood is shown as the text that it is. Every text
-that leaves here is bounded and free of control characters. The events themselves tell which agent speaks, so
-that an agent behind a command template or a wrapper script is read as well.
+Pure, standard library only, and tolerant: what is not understood is shown as the text that it is.
+Every text that leaves here is bounded and free of control characters. The events themselves tell
+which agent speaks, so that an agent behind a command template or a wrapper script is read as well.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from codex_self_iter.core.text import clean, clean_block, money, tokens
-
-__all__ = ["READERS", "Item", "Renderer", "sniff"]
 
 MAX_TEXT = 16 * 1024
 MAX_COMMAND = 2000
@@ -27,13 +26,15 @@ Event = Mapping[str, Any]
 
 
 class Item(NamedTuple):
-    """One thing to show. `kind`: message, command, output, change, error, note or text (a plain line)."""
+    """One thing to show. `kind`: message, command, output, change, error, note or text (a plain
+    line).
+    """
 
     kind: str
     text: str
 
 
-# -- small readers of untrusted values -----------------------------------------------------------------------
+# -- small readers of untrusted values -------------------------------------------------------------
 
 
 def _dict(value: object) -> Event:
@@ -45,7 +46,13 @@ def _list(value: object) -> list[Any]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    return (
+        value
+        if isinstance(value, str)
+        else ""
+        if value is None
+        else json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _number(value: object) -> float:
@@ -78,7 +85,9 @@ def _message(text: str) -> Iterator[Item]:
             yield Item("message", clean_block(text.strip(), MAX_TEXT))
         return
     rows = (
-        f"{key}: {clean(_text(value), 2000)}" for key, value in block.items() if value not in (None, "", [])
+        f"{key}: {clean(_text(value), 2000)}"
+        for key, value in block.items()
+        if value not in (None, "", [])
     )
     yield Item("message", "\n".join(rows))
 
@@ -90,7 +99,11 @@ def _output(text: str) -> Iterator[Item]:
 
 def _spent(usage: Event) -> str:
     counts = (usage.get("input_tokens"), usage.get("output_tokens"))
-    return f"{tokens(_number(counts[0]))} tokens in, {tokens(_number(counts[1]))} out" if any(counts) else ""
+    return (
+        f"{tokens(_number(counts[0]))} tokens in, {tokens(_number(counts[1]))} out"
+        if any(counts)
+        else ""
+    )
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -101,7 +114,7 @@ def _parse(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-# -- one reader for each kind of agent -----------------------------------------------------------------------
+# -- one reader for each kind of agent -------------------------------------------------------------
 
 
 def _codex(event: Event) -> Iterator[Item]:
@@ -131,7 +144,9 @@ def _codex_item(item: Event, *, done: bool) -> Iterator[Item]:
         yield from _message(_text(item.get("text")))
     elif kind == "file_change":
         for change in map(_dict, _list(item.get("changes"))):
-            yield Item("change", f"{clean(_text(change.get('kind')))} {clean(_text(change.get('path')))}")
+            yield Item(
+                "change", f"{clean(_text(change.get('kind')))} {clean(_text(change.get('path')))}"
+            )
     elif kind == "web_search":
         yield Item("note", f"searched the web: {clean(_text(item.get('query')))}")
     elif kind == "error":
@@ -154,14 +169,18 @@ def _claude(event: Event) -> Iterator[Item]:
         failed = event.get("is_error") or subtype != "success"
         text = clean(_text(event.get("result")) or _text(event.get("errors") or subtype), 1000)
         spent = ", ".join(
-            filter(None, (money(_number(event.get("total_cost_usd"))), _spent(_dict(event.get("usage")))))
+            filter(
+                None,
+                (money(_number(event.get("total_cost_usd"))), _spent(_dict(event.get("usage")))),
+            )
         )
         yield Item("error", f"failed: {text}") if failed else Item("note", f"done, {spent}")
         for denial in map(_dict, _list(event.get("permission_denials"))):
             yield Item("error", f"not permitted: {clean(_text(denial.get('tool_name')))}")
     elif kind == "system" and subtype == "init":
         yield Item(
-            "note", f"session {clean(_text(event.get('session_id')))}, {clean(_text(event.get('model')))}"
+            "note",
+            f"session {clean(_text(event.get('session_id')))}, {clean(_text(event.get('model')))}",
         )
     elif kind == "system" and subtype == "api_retry":
         count = f"{_text(event.get('attempt'))}/{_text(event.get('max_retries'))}"
@@ -185,7 +204,12 @@ def _claude_result(block: Event) -> Iterator[Item]:
 def _tool(name: str, given: Event) -> Item:
     """A tool call, as a command or a change where it is one."""
     command = given.get("command") or given.get("cmd")
-    path = given.get("file_path") or given.get("filePath") or given.get("absolute_path") or given.get("path")
+    path = (
+        given.get("file_path")
+        or given.get("filePath")
+        or given.get("absolute_path")
+        or given.get("path")
+    )
     if isinstance(command, str):
         return Item("command", _command(command))
     if isinstance(path, str) and name.lower() in (
@@ -223,7 +247,8 @@ def _gemini(event: Event) -> Iterator[Item]:
         )
     elif kind == "init":
         yield Item(
-            "note", f"session {clean(_text(event.get('session_id')))}, {clean(_text(event.get('model')))}"
+            "note",
+            f"session {clean(_text(event.get('session_id')))}, {clean(_text(event.get('model')))}",
         )
 
 
@@ -264,7 +289,9 @@ def sniff(event: Event) -> str:
         return "codex"
     if "sessionID" in event:
         return "opencode"
-    if kind == "init" or (kind in ("message", "tool_use", "tool_result", "result") and "timestamp" in event):
+    if kind == "init" or (
+        kind in ("message", "tool_use", "tool_result", "result") and "timestamp" in event
+    ):
         return "gemini"
     if kind in ("system", "assistant", "user", "result") and "session_id" in event:
         return "claude"
@@ -272,7 +299,9 @@ def sniff(event: Event) -> str:
 
 
 class Renderer:
-    """Reads one stream line by line. Feed whole lines; ask `finish` for what is still held at the end."""
+    """Reads one stream line by line. Feed whole lines; ask `finish` for what is still held at the
+    end.
+    """
 
     def __init__(self, agent: str = "") -> None:
         """`agent` is an adapter's name where it is known; a stream can say otherwise."""

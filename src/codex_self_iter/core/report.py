@@ -1,4 +1,6 @@
-"""The report that is left when a loop ends: what was asked, done, proven and spent, and why it ended."""
+"""The report that is left when a loop ends: what was asked, done, proven and spent, and why it
+ended.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,6 @@ from typing import Any
 
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.state import LoopState
-
-__all__ = ["duration", "report"]
 
 
 def duration(seconds: float) -> str:
@@ -28,10 +28,17 @@ def duration(seconds: float) -> str:
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = ["| # | verdict | duration | tokens | changed files | summary |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| # | verdict | duration | tokens | changed files | summary |",
+        "|---|---|---|---|---|---|",
+    ]
     for line in lines:
         usage = line.get("usage") or {}
-        text = str(line.get("summary") or line.get("error") or "").replace("|", "\\|").replace("\n", " ")
+        text = (
+            str(line.get("summary") or line.get("error") or "")
+            .replace("|", "\\|")
+            .replace("\n", " ")
+        )
         rows.append(
             f"| {line.get('iteration')} | {line.get('verdict')} | {duration(float(line.get('duration_sec') or 0))} "
             f"| {usage.get('total_tokens', '')} | {line.get('changed_count', '')} | {text[:160]} |"
@@ -49,7 +56,9 @@ def report(
     diff_stat: str,
     now: float,
 ) -> str:
-    """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the supervisor started."""
+    """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
+    supervisor started.
+    """
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]

@@ -14,8 +14,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["HISTORY", "Circle", "circle", "normalise"]
-
 HISTORY = 64
 """Goals remembered; more than any sensible `max_stagnation`."""
 
@@ -45,7 +43,9 @@ def _suffix(goals: Sequence[str], period: int) -> int:
 
 
 def circle(goals: Sequence[str], without_progress: int, gate_repeats: int = 0) -> Circle:
-    """Judge normalised goals (oldest first), iterations without progress, and identical gate failures in a row."""
+    """Judge normalised goals (oldest first), iterations without progress, and identical gate
+    failures in a row.
+    """
     same = _suffix(goals, 1)
     # A goal that was asked for once repeats nothing.
     best = Circle(same if same > 1 else 0, "the same goal")

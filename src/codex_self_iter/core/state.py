@@ -1,8 +1,8 @@
 """The state of one loop: frozen values that round-trip through plain JSON (`runtime.json`).
 
-`LoopState` is everything that must survive. Nothing in it is derived from the outside world's present (whether a
-STOP file exists, whether the disk is full): that is told by events after every start.
-"""
+`LoopState` is everything that must survive. Nothing in it is derived from the outside world's
+present (whether a STOP file exists, whether the disk is full): that is told by events after every
+start."""
 
 from __future__ import annotations
 
@@ -15,22 +15,6 @@ from typing import Any, TypeVar
 
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.model import Failure, GateResult, Role, State, Usage
-
-__all__ = [
-    "Counters",
-    "Ended",
-    "Ending",
-    "Iteration",
-    "LoopState",
-    "Message",
-    "OpenRun",
-    "Session",
-    "Spent",
-    "Step",
-    "Wait",
-    "from_json",
-    "to_json",
-]
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
@@ -57,8 +41,8 @@ class Wait:
         kind: error, limit, auth, no_change, planner_stop, continue_false.
         until: wall time of the end, for people and for after a reboot.
         length: seconds from its start; a restart never waits longer than this.
-        up_until: the end on the boot-time clock of `boot_id`: exact while the machine is up, whatever the wall
-            clock does.
+        up_until: the end on the boot-time clock of `boot_id`: exact while the machine is up,
+            whatever the wall clock does.
     """
 
     kind: str
@@ -133,7 +117,9 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Iteration:
-    """The open iteration. What a crash between its steps needs to go on at the step, not at the start."""
+    """The open iteration. What a crash between its steps needs to go on at the step, not at the
+    start.
+    """
 
     number: int
     goal: str
@@ -166,7 +152,9 @@ class Iteration:
     failure: Failure | None = None
     failure_verdict: str = ""
     orphaned: bool = False
-    """The run ended with the supervisor that had started it: nobody's fault, nothing to wait for."""
+    """The run ended with the supervisor that had started it: nobody's fault, nothing to wait
+    for.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -224,7 +212,8 @@ class LoopState:
         paused_up: boot-time clock at which the pause began.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again.
-        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the last run.
+        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
+            last run.
         run_iterations: iterations begun since this supervisor started.
     """
 
@@ -281,12 +270,16 @@ def _plain(value: Any) -> Any:
 
 
 def _build(kind: Any, value: Any) -> Any:
-    """Rebuild a value of the annotated type. Raises TypeError, ValueError or KeyError for anything foreign."""
+    """Rebuild a value of the annotated type. Raises TypeError, ValueError or KeyError for anything
+    foreign.
+    """
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _build(next(arg for arg in typing.get_args(kind) if arg is not types.NoneType), value)
+        return _build(
+            next(arg for arg in typing.get_args(kind) if arg is not types.NoneType), value
+        )
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError(f"expected a list, not {type(value).__name__}")
@@ -311,7 +304,8 @@ _HINTS: dict[type, dict[str, Any]] = {}
 
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
-    """Rebuild a dataclass of this module from its plain JSON value; unknown keys are ignored, missing ones default.
+    """Rebuild a dataclass of this module from its plain JSON value; unknown keys are ignored,
+    missing ones default.
 
     Raises TypeError, ValueError or KeyError when the value cannot be one.
     """

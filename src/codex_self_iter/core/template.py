@@ -1,14 +1,11 @@
 """The agent command template: split first, substitute after, never a shell.
 
-Because the words are fixed before any value is put in, a path with spaces, quotes, braces, `$` or a newline
-is always exactly one word, or exactly the stretch of a word that its field stood for.
-"""
+Because the words are fixed before any value is put in, a path with spaces, quotes, braces, `$` or a
+newline is always exactly one word, or exactly the stretch of a word that its field stood for."""
 
 from __future__ import annotations
 
 import shlex
-
-__all__ = ["FIELDS", "parse_template", "render_template"]
 
 FIELDS = ("prompt_file", "workspace")
 """The fields that a template may have; the first one is required."""
@@ -18,17 +15,21 @@ Piece = tuple[bool, str]
 
 
 def parse_template(text: str) -> tuple[str, ...]:
-    """Split a template into words and check its fields; the words keep their fields and doubled braces.
+    """Split a template into words and check its fields; the words keep their fields and doubled
+    braces.
 
-    Raises ValueError with one clear line: unbalanced quotes, an unknown field, a lone brace, no program, or
-    no `{prompt_file}`.
-    """
+    Raises ValueError with one clear line: unbalanced quotes, an unknown field, a lone brace, no
+    program, or no `{prompt_file}`."""
     if "\0" in text:
         raise ValueError("has a NUL character, which no program argument can hold")
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
-        what = "a quote is never closed" if "quotation" in str(error) else "it ends in a lone backslash"
+        what = (
+            "a quote is never closed"
+            if "quotation" in str(error)
+            else "it ends in a lone backslash"
+        )
         raise ValueError(f"cannot be split into words: {what}") from None
     if not words or not words[0]:
         raise ValueError("names no program")
@@ -42,7 +43,8 @@ def render_template(parts: tuple[str, ...], prompt_file: str, workspace: str) ->
     """Put the values into the words of `parse_template`. Values are inserted verbatim."""
     values = {"prompt_file": prompt_file, "workspace": workspace}
     return tuple(
-        "".join(values[text] if is_field else text for is_field, text in _pieces(word)) for word in parts
+        "".join(values[text] if is_field else text for is_field, text in _pieces(word))
+        for word in parts
     )
 
 

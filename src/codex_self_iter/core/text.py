@@ -1,24 +1,23 @@
 """Text as people may safely see it: bounded, and without control characters. Pure.
 
-What an agent prints reaches a terminal through here. An escape sequence could retitle the terminal, rewrite
-what stands above it or hide what follows, so none gets through.
-"""
+What an agent prints reaches a terminal through here. An escape sequence could retitle the terminal,
+rewrite what stands above it or hide what follows, so none gets through."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["age", "clean", "clean_block", "cut", "money", "shorten", "size", "tokens", "took"]
-
 # A text, not a compiled expression: most processes that import this never meet an escape.
 _SEQUENCE = (
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
-    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC: titles, links, clipboard
+    # OSC, DCS, SOS, PM, APC: titles, links, clipboard
+    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"
     r"|\x1b[ -/]*[0-~]"  # two-character escapes, among them RIS (reset)
 )
 _BAD = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
 _BAD |= {0x7F: "␡"} | dict.fromkeys(range(0x80, 0xA0), "�")
-# Bidirectional overrides make a line read otherwise than it is; lone surrogates cannot be printed at all.
+# Bidirectional overrides make a line read otherwise than it is; lone surrogates cannot be printed
+# at all.
 _BAD |= dict.fromkeys(
     (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029, *range(0xD800, 0xE000)), "�"
 )
@@ -78,7 +77,11 @@ def size(num_bytes: float) -> str:
     """A size in decimal units: `12 kB`, `1.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if num_bytes >= 10 or unit == "B" else f"{num_bytes:.1f} {unit}"
+            return (
+                f"{num_bytes:.0f} {unit}"
+                if num_bytes >= 10 or unit == "B"
+                else f"{num_bytes:.1f} {unit}"
+            )
         num_bytes /= 1000
     return f"{num_bytes:.1f} TB"
 

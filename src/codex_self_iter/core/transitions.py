@@ -1,7 +1,7 @@
 """Which state of `status.json` follows which, and why: the machine seen from outside.
 
-`machine.decide` makes these moves; tests compare every move that it makes with this table, and the diagram in
-`docs/architecture.md` is drawn from it. A new supervisor always begins at `starting`.
+`machine.decide` makes these moves; tests compare every move that it makes with this table, and the
+diagram in `docs/architecture.md` is drawn from it. A new supervisor always begins at `starting`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from codex_self_iter.core.model import State
-
-__all__ = ["GROUPS", "TRANSITIONS", "moves"]
 
 GROUPS: Mapping[str, tuple[State, ...]] = {
     "working": (State.RUNNING, State.VERIFYING),

@@ -10,8 +10,6 @@ from codex_self_iter.core.events import Moment
 from codex_self_iter.core.model import State
 from codex_self_iter.core.state import Wait
 
-__all__ = ["COOLDOWNS", "STATES", "frozen", "make", "reanchored", "rest"]
-
 STATES: Mapping[str, State] = {
     "error": State.BACKOFF,
     "limit": State.LIMITED,
@@ -32,7 +30,9 @@ def make(kind: str, length: float, reason: str, at: Moment) -> Wait:
 
 
 def rest(wait: Wait, at: Moment) -> float:
-    """Seconds left: by the boot-time clock within one boot, else by the wall clock; never more than the length."""
+    """Seconds left: by the boot-time clock within one boot, else by the wall clock; never more than
+    the length.
+    """
     if wait.boot_id == at.boot_id:
         return backoff.remaining(wait.up_until, at.up, wait.length)
     return backoff.remaining(wait.until, at.wall, wait.length)
@@ -41,10 +41,16 @@ def rest(wait: Wait, at: Moment) -> float:
 def reanchored(wait: Wait, at: Moment) -> Wait:
     """The same wait on the present clocks: what is left, with both ends counted from now."""
     left = rest(wait, at)
-    return dataclasses.replace(wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id)
+    return dataclasses.replace(
+        wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id
+    )
 
 
 def frozen(wait: Wait, since_up: float, at: Moment) -> Wait:
-    """The same wait as if no time had passed since `since_up` (boot-time clock of the wait's own boot)."""
+    """The same wait as if no time had passed since `since_up` (boot-time clock of the wait's own
+    boot).
+    """
     left = backoff.remaining(wait.up_until, since_up, wait.length)
-    return dataclasses.replace(wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id)
+    return dataclasses.replace(
+        wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id
+    )

@@ -1,7 +1,8 @@
-"""The sample workspace of `codex-self-iter demo`: a repository with a failing test and a plan that mends it.
+"""The sample workspace of `codex-self-iter demo`: a repository with a failing test and a plan that
+mends it.
 
-Its files are under `sample/`. A `.txt` at the end of a name only keeps linters and test runners away from it.
-"""
+Its files are under `sample/`. A `.txt` at the end of a name only keeps linters and test runners
+away from it."""
 
 from __future__ import annotations
 
@@ -14,8 +15,6 @@ from pathlib import Path
 
 from codex_self_iter.errors import UsageError
 
-__all__ = ["git", "make_workspace", "sample_files"]
-
 MARK = "codex-self-iter.demo"
 """Key in the repository's own git configuration: this is a demo, and may be started again."""
 
@@ -26,15 +25,18 @@ def sample_files() -> Iterator[tuple[str, bytes]]:
 
 
 def make_workspace(directory: Path) -> None:
-    """Write the sample and commit it. An earlier demo there starts again; what was in it is committed first.
+    """Write the sample and commit it. An earlier demo there starts again; what was in it is
+    committed first.
 
-    Raises UsageError when the directory holds anything else, or cannot be written, or there is no git.
-    """
+    Raises UsageError when the directory holds anything else, or cannot be written, or there is no
+    git."""
     try:
         again = _is_demo(directory)
         if not again:
             if directory.is_dir() and any(directory.iterdir()):
-                raise UsageError(f"{directory}: not empty, and no earlier demo. Name a new directory.")
+                raise UsageError(
+                    f"{directory}: not empty, and no earlier demo. Name a new directory."
+                )
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _new_repository(directory)
         else:
@@ -57,7 +59,9 @@ def make_workspace(directory: Path) -> None:
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """Run git in the demo's repository and return its output. Raises UsageError with git's own words."""
+    """Run git in the demo's repository and return its output. Raises UsageError with git's own
+    words.
+    """
     # variables such as GIT_DIR would send the commands to another repository
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
@@ -74,7 +78,9 @@ def git(directory: Path, *arguments: str) -> str:
     except FileNotFoundError as error:
         raise UsageError("the demo needs git, and there is none on PATH. Install git.") from error
     except subprocess.CalledProcessError as error:
-        raise UsageError(f"git {arguments[0]} failed in {directory}: {error.stderr.strip()}") from error
+        raise UsageError(
+            f"git {arguments[0]} failed in {directory}: {error.stderr.strip()}"
+        ) from error
     return done.stdout
 
 

@@ -7,16 +7,13 @@ import json
 
 from codex_self_iter.core.plan import Item, Plan
 
-__all__ = ["Answer", "goal_for"]
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
     """What one run has to say, and its exit code.
 
-    `exit_code` is 0 when the run did what it could do, 1 when a command of the plan failed: the loop then
-    counts an error, backs off and tries the same item again.
-    """
+    `exit_code` is 0 when the run did what it could do, 1 when a command of the plan failed: the
+    loop then counts an error, backs off and tries the same item again."""
 
     summary: str
     reason: str
@@ -37,7 +34,11 @@ class Answer:
             "completed": self.completed,
         }
         # a plan may hold bytes that are no UTF-8; JSON may not
-        text = json.dumps(fields, ensure_ascii=False, indent=2).encode("utf-8", "replace").decode("utf-8")
+        text = (
+            json.dumps(fields, ensure_ascii=False, indent=2)
+            .encode("utf-8", "replace")
+            .decode("utf-8")
+        )
         return f"```json\n{text}\n```"
 
 

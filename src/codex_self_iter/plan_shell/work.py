@@ -14,11 +14,11 @@ from codex_self_iter.core.plan import Block, Item, Plan, find_again, parse_plan,
 from codex_self_iter.errors import UsageError
 from codex_self_iter.plan_shell.answer import Answer, goal_for
 
-__all__ = ["prepare_output", "read_plan", "work", "write_plan"]
-
 
 def read_plan(path: Path) -> str:
-    """The plan's text, bytes that are no UTF-8 kept as they are. Raises UsageError when it cannot be read."""
+    """The plan's text, bytes that are no UTF-8 kept as they are. Raises UsageError when it cannot
+    be read.
+    """
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
@@ -28,7 +28,9 @@ def read_plan(path: Path) -> str:
 
 
 def write_plan(path: Path, text: str) -> None:
-    """Replace the plan atomically: same mode and owner, and a symlink stays one. Raises UsageError."""
+    """Replace the plan atomically: same mode and owner, and a symlink stays one. Raises
+    UsageError.
+    """
     target = Path(os.path.realpath(path))
     # one fixed name: what a crash leaves behind is overwritten by the next run
     temporary = target.with_name(f".{target.name}.tmp")
@@ -42,7 +44,9 @@ def write_plan(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UsageError(f"plan {path}: the item cannot be ticked: {error.strerror or error}.") from error
+        raise UsageError(
+            f"plan {path}: the item cannot be ticked: {error.strerror or error}."
+        ) from error
 
 
 def _private(path: str, flags: int) -> int:
@@ -73,7 +77,9 @@ def work(plan_path: Path, workspace: Path) -> Answer:
     if not item.runnable and not plan.children(item):
         return _cannot(plan, item, "has no shell commands, and plan-shell cannot do prose")
     if unclosed := next((block for block in item.runnable if not block.closed), None):
-        return _cannot(plan, item, f"has commands whose fence (line {unclosed.line}) is never closed")
+        return _cannot(
+            plan, item, f"has commands whose fence (line {unclosed.line}) is never closed"
+        )
     print(f"plan-shell: {goal_for(plan, item)}", flush=True)
     return _run_blocks(plan_path, workspace, plan, item)
 
@@ -106,7 +112,9 @@ def _run(block: Block, workspace: Path) -> int:
             argv, cwd=workspace, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, check=False
         ).returncode
     except (OSError, ValueError) as error:  # too long for one argument, or a NUL in it
-        print(f"plan-shell: the commands at line {block.line} cannot be started: {error}", flush=True)
+        print(
+            f"plan-shell: the commands at line {block.line} cannot be started: {error}", flush=True
+        )
         return 126
 
 
@@ -155,7 +163,9 @@ def _cannot(plan: Plan, item: Item, why: str) -> Answer:
 def _first_line(block: Block) -> str:
     lines = [line.strip() for line in block.commands.splitlines()]
     commands = [line for line in lines if line and not line.startswith("#")]
-    return f"`{commands[0][:120]}`" + (f" and {len(commands) - 1} more lines" if len(commands) > 1 else "")
+    return f"`{commands[0][:120]}`" + (
+        f" and {len(commands) - 1} more lines" if len(commands) > 1 else ""
+    )
 
 
 def _ending(code: int) -> str:

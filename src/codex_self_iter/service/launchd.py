@@ -1,4 +1,6 @@
-"""launchd: render and check a property list. Written by its documentation; not run on macOS by the tests."""
+"""launchd: render and check a property list. Written by its documentation; not run on macOS by the
+tests.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,6 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
-
-__all__ = ["label", "plist", "plist_path", "render", "verify"]
 
 THROTTLE_SEC = 30
 """launchd's own floor between two starts is 10 s."""

@@ -9,17 +9,6 @@ import tempfile
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
 
-__all__ = [
-    "PREFIX",
-    "escape_argument",
-    "escape_path",
-    "render",
-    "render_symbolic",
-    "unit_name",
-    "unit_path",
-    "verify",
-]
-
 PREFIX = "codex-self-iter"
 VERIFY_TIMEOUT_SEC = 30
 
@@ -38,12 +27,16 @@ def unit_path(name: str, *, system: bool) -> str:
 
 
 def escape_path(path: str) -> str:
-    """A path as the value of WorkingDirectory= and the like, which take the rest of the line as it is."""
+    """A path as the value of WorkingDirectory= and the like, which take the rest of the line as it
+    is.
+    """
     return path.replace("%", "%%")
 
 
 def escape_argument(text: str) -> str:
-    """One word of ExecStart= or Environment=: no specifier, no variable, no escape of ours is expanded."""
+    """One word of ExecStart= or Environment=: no specifier, no variable, no escape of ours is
+    expanded.
+    """
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     text = text.replace("\n", "\\n").replace("\t", "\\t")
     return f'"{text}"' if not text or set(text) & set(" '\";\\") else text
@@ -52,7 +45,10 @@ def escape_argument(text: str) -> str:
 def render(spec: ServiceSpec) -> str:
     """The whole unit for one installation."""
     # Environment= knows no variables, so a dollar stays single there.
-    pairs = [escape_argument(f"{key}={value}").replace("$$", "$") for key, value in spec.environment.items()]
+    pairs = [
+        escape_argument(f"{key}={value}").replace("$$", "$")
+        for key, value in spec.environment.items()
+    ]
     return _fill(
         {
             "HEAD": MARK,
@@ -72,10 +68,14 @@ def render(spec: ServiceSpec) -> str:
 
 
 def render_symbolic(*, system: bool) -> str:
-    """The unit of `deploy/systemd`, for installation by hand: an instance is an escaped workspace path."""
+    """The unit of `deploy/systemd`, for installation by hand: an instance is an escaped workspace
+    path.
+    """
     env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
     program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
-    path = "/usr/local/bin:/usr/bin:/bin" if system else "%h/.local/bin:/usr/local/bin:/usr/bin:/bin"
+    path = (
+        "/usr/local/bin:/usr/bin:/bin" if system else "%h/.local/bin:/usr/local/bin:/usr/bin:/bin"
+    )
     user = "# The workspace's owner; set it by 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
     return _fill(
         {
@@ -128,8 +128,11 @@ def verify(text: str, name: str, *, system: bool) -> str:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         scope = "--system" if system else "--user"
-        # The user's manager is looked for in XDG_RUNTIME_DIR, which a shell by sudo or ssh may lack.
-        environment = os.environ | {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory}
+        # The user's manager is looked for in XDG_RUNTIME_DIR, which a shell by sudo or ssh may
+        # lack.
+        environment = os.environ | {
+            "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory
+        }
         try:
             done = subprocess.run(
                 ["systemd-analyze", "--man=no", scope, "verify", path],

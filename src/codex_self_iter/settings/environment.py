@@ -1,4 +1,6 @@
-"""The two layers above the file: environment variables and flags, as nested values with their own names."""
+"""The two layers above the file: environment variables and flags, as nested values with their own
+names.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,15 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from codex_self_iter.settings.model import KeyPath, Settings, merge
 from codex_self_iter.settings.report import Problem
-from codex_self_iter.settings.tree import allowed_at, dotted, field_at, fields_of, kind_at, names_in, table_at
-
-__all__ = ["OWN_VARIABLES", "PREFIX", "Layer", "flag_layer", "variable_layer", "variable_name"]
+from codex_self_iter.settings.tree import (
+    allowed_at,
+    dotted,
+    field_at,
+    fields_of,
+    kind_at,
+    names_in,
+    table_at,
+)
 
 PREFIX = str(Settings.model_config["env_prefix"])
 _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
@@ -34,14 +42,16 @@ OWN_VARIABLES = frozenset(
         "DEBUG",
     )
 )
-"""Variables of ours that are no keys: the configuration file, a service's environment file, the markers of runs
-and tools, switches of the tests."""
+"""Variables of ours that are no keys: the configuration file, a service's environment file, the
+markers of runs and tools, switches of the tests."""
 _TESTS = PREFIX + "TEST_"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layer:
-    """Values of one source, nested as in a file, the source's name for each, and what could not be read."""
+    """Values of one source, nested as in a file, the source's name for each, and what could not be
+    read.
+    """
 
     values: Mapping[str, Any]
     names: Mapping[KeyPath, str]
@@ -61,7 +71,9 @@ def variable_name(path: KeyPath) -> str:
 
 
 def variable_layer(environ: Mapping[str, str]) -> Layer:
-    """What the environment says. Every variable with our prefix must be a key's or one of OWN_VARIABLES."""
+    """What the environment says. Every variable with our prefix must be a key's or one of
+    OWN_VARIABLES.
+    """
     values: dict[str, Any] = {}
     names: dict[KeyPath, str] = {}
     problems: list[Problem] = []
@@ -119,7 +131,9 @@ def _nest(path: KeyPath, value: Any) -> dict[str, Any]:
 
 
 def _path(name: str) -> KeyPath | None:
-    """The key that a variable's name means; the names in a free table (`env`, `prices`) keep their case."""
+    """The key that a variable's name means; the names in a free table (`env`, `prices`) keep their
+    case.
+    """
     path: KeyPath = ()
     for part in name.split(_DELIMITER):
         table = table_at(path)
@@ -150,8 +164,8 @@ def _near_variable(variable: str) -> str:
 def _from_text(path: KeyPath, text: str) -> Any:
     """A value from its text: JSON for lists and tables, else as the key's kind reads it.
 
-    Raises ValueError for JSON that is none; a scalar that cannot be read is left for the schema to refuse.
-    """
+    Raises ValueError for JSON that is none; a scalar that cannot be read is left for the schema to
+    refuse."""
     kind = kind_at(path)
     if kind is None or "\0" in text:
         return text
@@ -174,7 +188,9 @@ def _typed(kind: Any, text: str) -> Any:
 
 
 def _plain_number(path: KeyPath, text: str) -> Any:
-    """A number that is out of bounds is shown as a number in the message, anything else as the text it is."""
+    """A number that is out of bounds is shown as a number in the message, anything else as the text
+    it is.
+    """
     field = field_at(path)
     if field is not None and field.annotation in (int, float):
         for kind in (int, float):

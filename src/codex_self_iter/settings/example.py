@@ -1,4 +1,6 @@
-"""config.example.toml and the JSON schema, both made from the schema so that they cannot differ from it."""
+"""config.example.toml and the JSON schema, both made from the schema so that they cannot differ
+from it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,6 @@ from pydantic import BaseModel
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
 from codex_self_iter.settings.tree import fields_of
-
-__all__ = ["example_toml", "json_schema", "toml_value", "uncommented"]
 
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.
@@ -52,7 +52,12 @@ def example_toml() -> str:
     for name, field in fields_of(Settings).items():
         table = getattr(Settings(), name)
         if isinstance(table, BaseModel):
-            lines += ["", f"# {_sentence(field.description)}", f"[{name}]", *_scalars(type(table), table)]
+            lines += [
+                "",
+                f"# {_sentence(field.description)}",
+                f"[{name}]",
+                *_scalars(type(table), table),
+            ]
             lines += _adapters() if isinstance(table, AgentsSettings) else []
     return "\n".join([*lines, "", _TAIL])
 
@@ -82,7 +87,9 @@ def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(toml_value, value))}]"
     # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is
-    return json.dumps(str(value) if value is not None else "", ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(str(value) if value is not None else "", ensure_ascii=False).replace(
+        "\x7f", "\\u007f"
+    )
 
 
 def _key(name: str) -> str:
@@ -102,7 +109,10 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
 def _adapters() -> Iterator[str]:
     """The first adapter's table in full, then the names of the others: they have the same keys."""
     first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
-    yield from ("", f"# A table for each adapter: {', '.join((first, *others))}. All have the same keys.")
+    yield from (
+        "",
+        f"# A table for each adapter: {', '.join((first, *others))}. All have the same keys.",
+    )
     yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
     for name in others:
         yield f"#[agents.{name}]"

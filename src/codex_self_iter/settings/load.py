@@ -1,4 +1,6 @@
-"""From the surroundings to `Settings`: flag > environment > file > default, and every error at once."""
+"""From the surroundings to `Settings`: flag > environment > file > default, and every error at
+once.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,6 @@ from codex_self_iter.settings.report import ConfigError, Problem, from_validatio
 from codex_self_iter.settings.rules import breaches
 from codex_self_iter.settings.schema import LoopFields
 from codex_self_iter.settings.tomlfile import BadFileError, TomlFile, read_toml
-
-__all__ = ["CONFIG_NAME", "find_config", "load", "load_directory"]
 
 CONFIG_NAME = "codex-self-iter.toml"
 """The configuration file that is looked for in the workspace."""
@@ -69,7 +69,9 @@ class Layers(Origin):
         return None
 
     def place(self, path: KeyPath) -> str:
-        """Where an error about a key is to be mended: its source, or that of the nearest key above it."""
+        """Where an error about a key is to be mended: its source, or that of the nearest key above
+        it.
+        """
         for end in range(len(path), 0, -1):
             found = self.find(path[:end])
             if found is not None:
@@ -88,7 +90,8 @@ def load(
     """Read every source and check it.
 
     Args:
-        flags: nested as in a file; None for a flag that was not given. Texts are read like variables.
+        flags: nested as in a file; None for a flag that was not given. Texts are read like
+            variables.
         config_file: the value of `--config`, or None.
         environ: the environment.
         cwd: directory that relative paths of flags and of `workspace` count from.
@@ -99,7 +102,9 @@ def load(
     """
     upper = Layers(flag_layer(flags, options), variable_layer(environ), None)
     problems = [*upper.flags.problems, *upper.variables.problems]
-    path = find_config(upper.pinned.get("workspace"), config_file=config_file, environ=environ, cwd=cwd)
+    path = find_config(
+        upper.pinned.get("workspace"), config_file=config_file, environ=environ, cwd=cwd
+    )
     file = None
     if path is not None:
         try:
@@ -112,7 +117,8 @@ def load(
 def find_config(
     workspace: Any, *, config_file: str | None, environ: Mapping[str, str], cwd: str
 ) -> Path | None:
-    """The configuration file: `--config`, its variable, the workspace's own, or the user's; None for none.
+    """The configuration file: `--config`, its variable, the workspace's own, or the user's; None
+    for none.
 
     The first two are returned whether they exist or not.
     """
@@ -134,14 +140,17 @@ def load_directory(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[list[Settings], list[UsageError]]:
-    """Load every `*.toml` of a directory, in order of name: the good ones, and an error for each bad one.
+    """Load every `*.toml` of a directory, in order of name: the good ones, and an error for each
+    bad one.
 
-    A file stands for itself: relative paths in it count from the directory. Two files that name the same
-    workspace are an error of the second. Raises UsageError when the directory itself cannot be listed.
-    """
+    A file stands for itself: relative paths in it count from the directory. Two files that name the
+    same workspace are an error of the second. Raises UsageError when the directory itself cannot be
+    listed."""
     directory = os.path.abspath(path)
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml") and name[0] != ".")
+        names = sorted(
+            name for name in os.listdir(directory) if name.endswith(".toml") and name[0] != "."
+        )
     except OSError as error:
         raise UsageError(
             f"{directory}: the directory of configurations cannot be read ({error.strerror})"
@@ -165,12 +174,15 @@ def load_directory(
 
 def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     if settings.origin("workspace") == "default" and not settings.workspaces:
-        raise ConfigError([Problem(file, ("workspace",), "is required in a directory of configurations")])
+        raise ConfigError(
+            [Problem(file, ("workspace",), "is required in a directory of configurations")]
+        )
     paths = [loop.workspace_path for loop in settings.loops()]
     clashes = [path for path in paths if path in taken]
     if clashes:
         raise ConfigError(
-            Problem(file, ("workspace",), f"{path} is already that of {taken[path]}") for path in clashes
+            Problem(file, ("workspace",), f"{path} is already that of {taken[path]}")
+            for path in clashes
         )
     taken.update(dict.fromkeys(paths, file))
 
@@ -200,8 +212,11 @@ def _in_order(problem: Problem) -> tuple[str, int]:
     return (source, int(line)) if line.isdigit() else (problem.where, 0)
 
 
-def _validated(model: type[_Model], values: Mapping[str, Any]) -> tuple[_Model, list[tuple[KeyPath, str]]]:
-    """Settings of what is right, and what is wrong: wrong keys are taken out until the rest is right.
+def _validated(
+    model: type[_Model], values: Mapping[str, Any]
+) -> tuple[_Model, list[tuple[KeyPath, str]]]:
+    """Settings of what is right, and what is wrong: wrong keys are taken out until the rest is
+    right.
 
     Only the first look is reported; what a later one finds is the doing of taking something out.
     """
@@ -253,15 +268,22 @@ def _has(values: Any, path: KeyPath) -> bool:
 def _broken_rules(
     settings: Settings, layers: Layers, bad: set[KeyPath], prefix: KeyPath
 ) -> Iterator[Problem]:
-    """Broken rules whose keys are right by themselves, each reported at the first key that was set."""
+    """Broken rules whose keys are right by themselves, each reported at the first key that was
+    set.
+    """
     for keys, message in breaches(settings):
         paths = [(*prefix, *key) for key in keys]
-        if any(path[: len(wrong)] == wrong or wrong[: len(path)] == path for path in paths for wrong in bad):
+        if any(
+            path[: len(wrong)] == wrong or wrong[: len(path)] == path
+            for path in paths
+            for wrong in bad
+        ):
             continue
         if prefix and not any(layers.find(path) for path in paths):
             continue  # not this entry's doing: reported above
         key, at = next(
-            ((k, p) for k, p in zip(keys, paths, strict=True) if layers.find(p)), (keys[0], paths[0])
+            ((k, p) for k, p in zip(keys, paths, strict=True) if layers.find(p)),
+            (keys[0], paths[0]),
         )
         note = "" if key == keys[0] else f"{'.'.join(map(str, keys[0]))} "
         yield Problem(layers.place(at), at, note + message)
@@ -274,8 +296,12 @@ def _entry_problems(settings: Settings, layers: Layers, bad: set[KeyPath]) -> It
     for index, entry in enumerate(settings.workspaces):
         prefix: KeyPath = ("workspaces", index)
         alien = [key for key in entry.overrides if key in _NOT_A_LOOPS]
-        found: list[tuple[KeyPath, str]] = [((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien]
-        values = {key: value for key, value in settings.loop_values(entry).items() if key not in alien}
+        found: list[tuple[KeyPath, str]] = [
+            ((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien
+        ]
+        values = {
+            key: value for key, value in settings.loop_values(entry).items() if key not in alien
+        }
         fields, wrong = _validated(LoopFields, values)
         found += [(key, message) for key, message in wrong if _has(entry.overrides, key[:1])]
         for key, message in found:

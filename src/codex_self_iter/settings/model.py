@@ -18,8 +18,6 @@ from codex_self_iter.settings.schema import (
     WorkspaceEntry,
 )
 
-__all__ = ["KeyPath", "Origin", "Settings", "merge", "tell_apart"]
-
 KeyPath = tuple[str | int, ...]
 """A key as the tables, names and list positions that lead to it."""
 
@@ -33,7 +31,9 @@ class Origin:
 
 
 class Settings(BaseSettings, LoopFields):
-    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and checks."""
+    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and
+    checks.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -69,7 +69,9 @@ class Settings(BaseSettings, LoopFields):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: `load` merges the layers, because it can say where each value came from."""
+        """Only what is passed in: `load` merges the layers, because it can say where each value
+        came from.
+        """
         return (init_settings,)
 
     def __eq__(self, other: object) -> bool:
@@ -86,7 +88,9 @@ class Settings(BaseSettings, LoopFields):
     @property
     def workspace_path(self) -> Path:
         """The workspace, absolute and without symbolic links; it need not exist."""
-        return Path(os.path.realpath(os.path.join(self._base or os.getcwd(), self.workspace.expanduser())))
+        return Path(
+            os.path.realpath(os.path.join(self._base or os.getcwd(), self.workspace.expanduser()))
+        )
 
     @property
     def name(self) -> str:
@@ -108,20 +112,26 @@ class Settings(BaseSettings, LoopFields):
         return {".".join(map(str, path)): self._origin.of(path) for path, _ in self.leaves()}
 
     def leaves(self) -> Iterator[tuple[KeyPath, Any]]:
-        """Every key that is no table, with its value as plain JSON values, in the order of the schema."""
+        """Every key that is no table, with its value as plain JSON values, in the order of the
+        schema.
+        """
         return _leaves((), self.model_dump(mode="json", by_alias=True))
 
     def loops(self) -> tuple[Settings, ...]:
         """One Settings for each loop: this one alone without [[workspaces]].
 
-        An entry's keys win over the file's own; a flag or an environment variable wins over both. A workspace
-        given by flag or environment picks its entry, or stands alone when it is none of them.
-        """
+        An entry's keys win over the file's own; a flag or an environment variable wins over both. A
+        workspace given by flag or environment picks its entry, or stands alone when it is none of
+        them."""
         if not self.workspaces:
             return (self,)
         if "workspace" in self._pinned:
-            mine = [entry for entry in self.workspaces if self.entry_path(entry) == self.workspace_path]
-            return (self._named(mine[0], set()) if mine else self.model_copy(update={"workspaces": ()}),)
+            mine = [
+                entry for entry in self.workspaces if self.entry_path(entry) == self.workspace_path
+            ]
+            return (
+                self._named(mine[0], set()) if mine else self.model_copy(update={"workspaces": ()}),
+            )
         taken: set[str] = set()
         return tuple(self._named(entry, taken) for entry in self.workspaces)
 
@@ -130,18 +140,23 @@ class Settings(BaseSettings, LoopFields):
         keys = set(entry.overrides)
         below = self.model_dump(mode="json", by_alias=True, include=keys)
         return merge(
-            merge(below, entry.overrides), {key: self._pinned[key] for key in keys & set(self._pinned)}
+            merge(below, entry.overrides),
+            {key: self._pinned[key] for key in keys & set(self._pinned)},
         )
 
     def loop(self, entry: WorkspaceEntry, fields: LoopFields) -> Settings:
-        """One entry's loop from its checked `loop_values`; every other table is shared with these settings."""
+        """One entry's loop from its checked `loop_values`; every other table is shared with these
+        settings.
+        """
         differing = {name: getattr(fields, name) for name in fields.model_fields_set}
         return self.model_copy(
             update={**differing, "workspace": self.entry_path(entry), "workspaces": ()},
         )
 
     def entry_path(self, entry: WorkspaceEntry) -> Path:
-        """An entry's workspace: in a file it counts from the file's directory, else from the current one."""
+        """An entry's workspace: in a file it counts from the file's directory, else from the
+        current one.
+        """
         base = self._base or os.getcwd()
         if self._config_file is not None and "workspaces" not in self._pinned:
             base = str(self._config_file.parent)
@@ -151,14 +166,18 @@ class Settings(BaseSettings, LoopFields):
         """The loop of an entry; two directories of the same name are told apart by a number."""
         loop = self.loop(entry, LoopFields.model_validate(self.loop_values(entry)))
         others = {other.name for other in self.workspaces} | taken
-        name = entry.name or next(n for n in _numbered(loop.workspace_path.name or "root") if n not in others)
+        name = entry.name or next(
+            n for n in _numbered(loop.workspace_path.name or "root") if n not in others
+        )
         taken.add(name)
         loop._name, loop._priority = name, entry.priority
         return loop
 
 
 def tell_apart(loops: Iterable[Settings]) -> list[Settings]:
-    """One Settings for each workspace; where directories have the same name, a number is added to the later ones."""
+    """One Settings for each workspace; where directories have the same name, a number is added to
+    the later ones.
+    """
     found: dict[Path, Settings] = {}
     names: set[str] = set()
     for loop in loops:

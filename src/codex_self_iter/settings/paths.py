@@ -11,8 +11,6 @@ from pathlib import Path
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.model import Settings
 
-__all__ = ["ResolvedPaths", "resolve_paths", "validate_workspace"]
-
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
 _INIT = "`codex-self-iter init` writes one"
@@ -20,8 +18,9 @@ _INIT = "`codex-self-iter init` writes one"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedPaths:
-    """Absolute paths of one loop. `workspace` and `state_dir` have no symbolic links in them; `task` and
-    `plan` keep theirs, so that the replacement of a link is seen. `task` need not exist."""
+    """Absolute paths of one loop. `workspace` and `state_dir` have no symbolic links in them;
+    `task` and `plan` keep theirs, so that the replacement of a link is seen. `task` need not
+    exist."""
 
     workspace: Path
     task: Path
@@ -41,7 +40,9 @@ def resolve_paths(settings: Settings) -> ResolvedPaths:
 
 
 def validate_workspace(settings: Settings) -> ResolvedPaths:
-    """Check workspace, plan, task and state directory. Raises UsageError that lists everything wrong."""
+    """Check workspace, plan, task and state directory. Raises UsageError that lists everything
+    wrong.
+    """
     paths = resolve_paths(settings)
     flaws = list(_workspace_flaws(paths.workspace))
     if not flaws:
@@ -120,7 +121,9 @@ def _read(path: Path) -> tuple[str, str]:
 
 
 def _mode(path: Path) -> int | None:
-    """The file type that a path leads to, or None when there is nothing (or nothing that we may see)."""
+    """The file type that a path leads to, or None when there is nothing (or nothing that we may
+    see).
+    """
     try:
         return os.stat(path).st_mode
     except (OSError, ValueError):

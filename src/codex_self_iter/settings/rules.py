@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from codex_self_iter.settings.model import KeyPath, Settings
 
-__all__ = ["RESERVED_NAMES", "Breach", "breaches"]
-
 Breach = tuple[tuple[KeyPath, ...], str]
 """The keys that do not go together (the first is the one to report) and the message."""
 
@@ -92,9 +90,15 @@ def _entries(settings: Settings) -> Iterator[Breach]:
         key: KeyPath = ("workspaces", index)
         path = str(settings.entry_path(entry))
         if path in paths:
-            yield ((*key, "path"),), f"is the same directory as that of workspaces[{paths[path]}]: {path}"
+            yield (
+                ((*key, "path"),),
+                f"is the same directory as that of workspaces[{paths[path]}]: {path}",
+            )
         if entry.name and entry.name in names:
-            yield ((*key, "name"),), f"is the same as that of workspaces[{names[entry.name]}]: {entry.name!r}"
+            yield (
+                ((*key, "name"),),
+                f"is the same as that of workspaces[{names[entry.name]}]: {entry.name!r}",
+            )
         paths.setdefault(path, index)
         names.setdefault(entry.name, index)
         if entry.name and not _is_loop_name(entry.name):

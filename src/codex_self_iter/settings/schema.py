@@ -41,27 +41,11 @@ from codex_self_iter.settings.types import (
     freeze,
 )
 
-__all__ = [
-    "AgentSettings",
-    "AgentsSettings",
-    "BudgetSettings",
-    "GitSettings",
-    "LogSettings",
-    "LoopFields",
-    "NotifySettings",
-    "OutputSettings",
-    "PoolSettings",
-    "Price",
-    "RolesSettings",
-    "ServiceSettings",
-    "Table",
-    "VerifySettings",
-    "WorkspaceEntry",
-]
-
 
 class Table(BaseModel):
-    """Base of every table: frozen, unknown keys refused, the text under a field is its description."""
+    """Base of every table: frozen, unknown keys refused, the text under a field is its
+    description.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
@@ -254,14 +238,16 @@ class LogSettings(Table):
 
     level: LogLevel = "info"
     """Least severe level that is written."""
-    format: Annotated[Literal["auto", "console", "json"], Allowed('one of "auto", "console", "json"')] = (
-        "auto"
-    )
+    format: Annotated[
+        Literal["auto", "console", "json"], Allowed('one of "auto", "console", "json"')
+    ] = "auto"
     """"auto" is "console" on a terminal and "json" elsewhere."""
 
 
 class WorkspaceEntry(BaseModel):
-    """One loop of many: its path, and any field or table of a loop that differs from the file's own."""
+    """One loop of many: its path, and any field or table of a loop that differs from the file's
+    own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -278,7 +264,9 @@ class WorkspaceEntry(BaseModel):
         return self.__pydantic_extra__ or {}
 
 
-Prices = Annotated[Mapping[str, Price], AfterValidator(freeze), PlainSerializer(lambda value: dict(value))]
+Prices = Annotated[
+    Mapping[str, Price], AfterValidator(freeze), PlainSerializer(lambda value: dict(value))
+]
 
 
 class LoopFields(Table):
@@ -295,7 +283,9 @@ class LoopFields(Table):
     mode: Annotated[Literal["goal", "roles"], Allowed('one of "goal", "roles"')] = "goal"
     """"goal": one agent run an iteration; "roles": planner, executor and reviewer."""
     agent: AgentChoice = "auto"
-    """Adapter; "auto" takes agent_command_template if set, else an installed one (never plan-shell)."""
+    """Adapter; "auto" takes agent_command_template if set, else an installed one (never
+    plan-shell).
+    """
     agent_mode: Annotated[Literal["safe", "bypass"], Allowed('one of "safe", "bypass"')] = "safe"
     """"safe": the agent's own sandbox is on; "bypass": no sandbox, no questions."""
     agent_command_template: Template = ""

@@ -14,8 +14,6 @@ from typing import Any
 
 from codex_self_iter.settings.model import KeyPath
 
-__all__ = ["BadFileError", "TomlFile", "read_toml"]
-
 _LARGEST = 4 * 1024 * 1024
 
 
@@ -49,7 +47,9 @@ class BadFileError(Exception):
 
 
 def read_toml(path: Path) -> TomlFile:
-    """Read one file. Raises BadFileError: missing, no plain file, unreadable, not UTF-8, or not TOML."""
+    """Read one file. Raises BadFileError: missing, no plain file, unreadable, not UTF-8, or not
+    TOML.
+    """
     data = _read(path)
     if data.startswith(b"\xef\xbb\xbf"):
         raise BadFileError(1, "begins with a byte-order mark; save it as UTF-8 without one")
@@ -57,7 +57,9 @@ def read_toml(path: Path) -> TomlFile:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadFileError(line, f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8") from None
+        raise BadFileError(
+            line, f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
+        ) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -98,7 +100,9 @@ def _syntax(text: str, message: str) -> BadFileError:
 
 
 def _lines(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """Every key with its line. The text is known to be TOML, so a statement ends where it first parses."""
+    """Every key with its line. The text is known to be TOML, so a statement ends where it first
+    parses.
+    """
     table: KeyPath = ()
     counts: dict[KeyPath, int] = {}
     statement, first = "", 0

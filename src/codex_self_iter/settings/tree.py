@@ -16,8 +16,6 @@ from codex_self_iter.settings.model import KeyPath, Settings
 from codex_self_iter.settings.schema import LoopFields, WorkspaceEntry
 from codex_self_iter.settings.types import Allowed
 
-__all__ = ["allowed_at", "dotted", "field_at", "fields_of", "kind_at", "names_in", "suggestion", "table_at"]
-
 
 def dotted(path: KeyPath) -> str:
     """The key as people write it: workspaces[0].verify.commands, prices."a.b".as_of."""
@@ -32,7 +30,9 @@ def dotted(path: KeyPath) -> str:
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """A table's fields by the name that a file uses; a [[workspaces]] entry has those of a loop, too."""
+    """A table's fields by the name that a file uses; a [[workspaces]] entry has those of a loop,
+    too.
+    """
     own = {field.alias or name: field for name, field in model.model_fields.items()}
     if model is WorkspaceEntry:
         loop = fields_of(LoopFields)
@@ -42,7 +42,9 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def kind_at(path: KeyPath) -> Any:
-    """The annotation of what is at a key (list items and table values included), or None for no such key."""
+    """The annotation of what is at a key (list items and table values included), or None for no
+    such key.
+    """
     kind: Any = Settings
     for part in path:
         kind = _below(kind, part)

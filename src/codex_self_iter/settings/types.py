@@ -16,38 +16,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 from codex_self_iter.core.model import State
 from codex_self_iter.core.template import parse_template
 
-__all__ = [
-    "AGENT_NAMES",
-    "EVENTS",
-    "AgentChoice",
-    "AgentList",
-    "AgentName",
-    "Allowed",
-    "Amount",
-    "ArgList",
-    "AtLeastOne",
-    "CommitMode",
-    "Count",
-    "Date",
-    "EnvTable",
-    "EventList",
-    "FileName",
-    "Integer",
-    "LogLevel",
-    "Money",
-    "NoChangeGate",
-    "OptionalAgent",
-    "PathText",
-    "PoolTable",
-    "Seconds",
-    "Share",
-    "Switch",
-    "Template",
-    "Text",
-    "TextList",
-    "freeze",
-]
-
 AGENT_NAMES = ("codex", "claude", "gemini", "opencode", "command", "plan-shell")
 """Every adapter's name."""
 
@@ -142,12 +110,18 @@ _thaw = PlainSerializer(dict, return_type=dict)
 Switch = Annotated[bool, Strict(), Allowed("true or false")]
 Text = Annotated[str, Strict(), AfterValidator(_no_nul), Allowed("a text")]
 NonEmptyText = Annotated[Text, AfterValidator(_not_blank), Allowed("a text that is not empty")]
-FileName = Annotated[str, Strict(), AfterValidator(_file_name), Allowed('a plain file name such as "STOP"')]
+FileName = Annotated[
+    str, Strict(), AfterValidator(_file_name), Allowed('a plain file name such as "STOP"')
+]
 PathText = Annotated[
     Path, BeforeValidator(_path, json_schema_input_type=str), Allowed("a path (text, not empty)")
 ]
-Count = Annotated[int, Strict(), Field(ge=0, le=_LARGEST_COUNT), Allowed("a whole number, 0 or more")]
-AtLeastOne = Annotated[int, Strict(), Field(ge=1, le=_LARGEST_COUNT), Allowed("a whole number, 1 or more")]
+Count = Annotated[
+    int, Strict(), Field(ge=0, le=_LARGEST_COUNT), Allowed("a whole number, 0 or more")
+]
+AtLeastOne = Annotated[
+    int, Strict(), Field(ge=1, le=_LARGEST_COUNT), Allowed("a whole number, 1 or more")
+]
 Integer = Annotated[int, Strict(), Allowed("a whole number")]
 Seconds = Annotated[
     float,
@@ -157,7 +131,11 @@ Seconds = Annotated[
     Allowed("a number of seconds from 0 to 1e9"),
 ]
 Money = Annotated[
-    float, Strict(), Field(ge=0, le=1e12), AfterValidator(_finite), Allowed("a finite number, 0 or more")
+    float,
+    Strict(),
+    Field(ge=0, le=1e12),
+    AfterValidator(_finite),
+    Allowed("a finite number, 0 or more"),
 ]
 Amount = Annotated[
     float,
@@ -200,9 +178,13 @@ AgentChoice = Annotated[
 ]
 OptionalAgent = Annotated[
     Literal["", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
-    Allowed("one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES) + '; "" for the same as `agent`'),
+    Allowed(
+        "one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES) + '; "" for the same as `agent`'
+    ),
 ]
-AgentList = Annotated[tuple[AgentName, ...], Allowed("a list of adapter names: " + ", ".join(AGENT_NAMES))]
+AgentList = Annotated[
+    tuple[AgentName, ...], Allowed("a list of adapter names: " + ", ".join(AGENT_NAMES))
+]
 PoolTable = Annotated[
     Mapping[AgentName, AtLeastOne],
     AfterValidator(freeze),
@@ -215,7 +197,9 @@ CommitMode = Annotated[
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
 EVENTS = tuple(sorted({state.value for state in State} | {"budget"}))
-"""What a notification can be about: every state of `status.json`, and a budget that is spent or nearly."""
+"""What a notification can be about: every state of `status.json`, and a budget that is spent or
+nearly.
+"""
 
 
 def _event(value: str) -> str:

@@ -19,22 +19,28 @@ from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.many import SIGNALS, Supervisor
 from codex_self_iter.supervisor.options import RunOptions
 
-__all__ = ["read_settings", "run"]
-
 
 def read_settings(
     flags: Mapping[str, Any], options: RunOptions
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
-    """The settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
+    """The settings of every loop, and what is wrong with those that cannot run. Raises
+    UsageError.
+    """
     environ, cwd = os.environ, os.getcwd()
     if options.config_dir:
-        loaded, problems = configuration.load_directory(options.config_dir, flags=flags, environ=environ)
+        loaded, problems = configuration.load_directory(
+            options.config_dir, flags=flags, environ=environ
+        )
         loops = [loop for one in loaded for loop in one.loops()]
         return loops, list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
         read = configuration.load(
-            given, config_file=options.config or None, environ=environ, cwd=cwd, options=options.flag_names
+            given,
+            config_file=options.config or None,
+            environ=environ,
+            cwd=cwd,
+            options=options.flag_names,
         )
         return list(read.loops()), []
     loops, errors = [], []
@@ -52,12 +58,16 @@ def read_settings(
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:
-    """Run the supervisor to its end and return the exit code of the contract. Raises CodexSelfIterError."""
+    """Run the supervisor to its end and return the exit code of the contract. Raises
+    CodexSelfIterError.
+    """
     loops, problems = read_settings(flags, options)
     if not loops:
         if problems:
             raise problems[0]
-        raise UsageError(f"{options.config_dir}: there is no *.toml file in it, so there is nothing to run")
+        raise UsageError(
+            f"{options.config_dir}: there is no *.toml file in it, so there is nothing to run"
+        )
     first = loops[0]
     foreground = sys.stderr.isatty() and not logs.wants_json(first.log.format, os.environ)
     live = LiveLine(sys.stderr) if foreground and len(loops) == 1 and not options.debug else None

@@ -1,9 +1,9 @@
-"""The person's side of a loop: sentinels, inbox, plan and task edits, and the conditions of the disk.
+"""The person's side of a loop: sentinels, inbox, plan and task edits, and the conditions of the
+disk.
 
-What is true is what `stat` says; `watchfiles` only brings the next look forward. A look costs what it finds: when
-neither directory has a new entry it is over after two calls, once in LOOK_SEC each file is looked at, and a file is
-opened only when it is another one than before.
-"""
+What is true is what `stat` says; `watchfiles` only brings the next look forward. A look costs what
+it finds: when neither directory has a new entry it is over after two calls, once in LOOK_SEC each
+file is looked at, and a file is opened only when it is another one than before."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
 from codex_self_iter.core.model import State
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world import inbox as files
+from codex_self_iter.world.state import inbox as files
 
 if TYPE_CHECKING:
     from codex_self_iter.core.state import Wait
     from codex_self_iter.supervisor.documents import Document
     from codex_self_iter.supervisor.loop import Loop
 
-__all__ = ["Control"]
-
 LOOK_SEC = 1.0
 """Each file is looked at so often, whatever the directories' times say."""
 RESTLESS_SEC = 2.0
-"""For so long after a change everything is read at each look: a file may change twice within one tick of its time."""
+"""For so long after a change everything is read at each look: a file may change twice within one
+tick of its time.
+"""
 DISK_SEC = 5.0
 START_SEC, START_MAX_SEC = 1.0, 30.0
 """Shortest and longest pause before a run whose files could not be written is tried again."""
@@ -74,7 +74,7 @@ class Control:
         self._wait: Wait | None = None
         self._wait_read = self._wait_ends = float("-inf")
 
-    # -- one-off looks -------------------------------------------------------------------------------------------
+    # -- one-off looks -----------------------------------------------------------------------------
 
     def stop_request(self) -> ev.Stop | None:
         """What the STOP files ask for now."""
@@ -86,7 +86,9 @@ class Control:
         if not found:
             return None
         # Two files may ask for different things: the one that is in a hurry counts.
-        path, text = next(((path, text) for path, text in found if text != AFTER_ITERATION), found[0])
+        path, text = next(
+            ((path, text) for path, text in found if text != AFTER_ITERATION), found[0]
+        )
         reason = f"stopped by {path}; remove this file to run again"
         return ev.Stop(reason, after_iteration=text == AFTER_ITERATION)
 
@@ -106,7 +108,7 @@ class Control:
             return None
         return ev.Pause(f"paused by {self.pause_path}", now=text == NOW)
 
-    # -- the task ------------------------------------------------------------------------------------------------
+    # -- the task ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Look for ever (a loop that is alone; many share a `Poller`)."""
@@ -148,9 +150,12 @@ class Control:
         return min(self.loop.shared.poll_sec, max(0.01, self._rest()))
 
     def _rest(self) -> float:
-        """Seconds until the present wait ends, infinite without one. The clocks are asked once in LOOK_SEC."""
+        """Seconds until the present wait ends, infinite without one. The clocks are asked once in
+        LOOK_SEC.
+        """
         loop, wait = self.loop, self.loop.state.wait
-        # While something else holds the loop, the end of a wait changes nothing: looking for it would spin.
+        # While something else holds the loop, the end of a wait changes nothing: looking for it
+        # would spin.
         if wait is None or loop.state.paused or loop.state.blocked_by:
             self._wait = None
             return math.inf
@@ -172,7 +177,10 @@ class Control:
 
     def _look_at_files(self, now: float) -> None:
         found = tuple(
-            map(self._stat, (self.stop_path, self.global_stop_path, self.pause_path, self._inbox_path))
+            map(
+                self._stat,
+                (self.stop_path, self.global_stop_path, self.pause_path, self._inbox_path),
+            )
         )
         if found != self._files:
             self._files, self._restless = found, now + RESTLESS_SEC
@@ -250,14 +258,19 @@ class Control:
         self._names = names
         if fresh:
             loop.log.info("inbox.message", names=sorted(fresh))
-        # One that came while the inputs were being read was too early to end the run that started without it.
+        # One that came while the inputs were being read was too early to end the run that started
+        # without it.
         urgent = tuple(sorted(filter(files.is_now, waiting)))
-        working = opened is not None and (opened.run is not None or loop.state.state is State.VERIFYING)
+        working = opened is not None and (
+            opened.run is not None or loop.state.state is State.VERIFYING
+        )
         if fresh or (urgent and working):
             loop.post(ev.Steer(bool(urgent), urgent))
 
     def _look_goal(self) -> None:
-        """Post a new goal once; its file is put aside when the goal is kept. Raises StorageError."""
+        """Post a new goal once; its file is put aside when the goal is kept. Raises
+        StorageError.
+        """
         there = os.path.lexists(os.path.join(self._inbox_path, files.GOAL))
         goal = self.loop.inbox.goal() if there else None
         if goal is not None and goal != self._goal:
@@ -268,9 +281,8 @@ class Control:
         """Put messages aside that are kept elsewhere by now. Raises StorageError."""
         inbox = self.loop.inbox
         if files.GOAL in names and inbox.goal() != self._goal:
-            names = tuple(
-                name for name in names if name != files.GOAL
-            )  # it was replaced: the next look posts it
+            # it was replaced: the next look posts it
+            names = tuple(name for name in names if name != files.GOAL)
         if names:
             inbox.mark_done(names, iteration)
 
@@ -282,7 +294,9 @@ class Control:
         self.look_problem(loop.plan, loop.task)
 
     def look_document(self, document: Document, now: float, *, in_run: bool) -> None:
-        """Look at plan or task and post its edit. `in_run`: while an agent is working, or has just ended."""
+        """Look at plan or task and post its edit. `in_run`: while an agent is working, or has just
+        ended.
+        """
         edit = document.poll(now)
         if edit is not None:
             self.loop.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
@@ -302,7 +316,9 @@ class Control:
         loop, floor = self.loop, self.loop.settings.min_free_disk_mb
         try:
             loop.free_mb = float(
-                loop.shared.free_disk_mb(self.state_dir if os.path.isdir(self.state_dir) else self.workspace)
+                loop.shared.free_disk_mb(
+                    self.state_dir if os.path.isdir(self.state_dir) else self.workspace
+                )
             )
         except OSError:
             return

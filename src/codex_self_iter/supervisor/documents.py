@@ -1,8 +1,7 @@
 """Plan and task: read when changed, and only when they are whole.
 
-An editor may truncate and write in two steps, rename a new file over the old one, or take the file away for a
-moment. A new content counts when the file has stood still for SETTLE_SEC.
-"""
+An editor may truncate and write in two steps, rename a new file over the old one, or take the file
+away for a moment. A new content counts when the file has stood still for SETTLE_SEC."""
 
 from __future__ import annotations
 
@@ -16,12 +15,12 @@ from collections import Counter
 from codex_self_iter.core.plan import plan_progress
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
 
-__all__ = ["Document", "Edit"]
-
 SETTLE_SEC = 0.3
 """A file that did not change for so long is taken as saved; editors write in far less."""
 CUT_SEC = 2.0
-"""The same for a text that looks like half of one: an editor or a script that writes in steps may take a break."""
+"""The same for a text that looks like half of one: an editor or a script that writes in steps may
+take a break.
+"""
 
 _TICK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+\[)[ xX](\])", re.MULTILINE)
 
@@ -64,7 +63,9 @@ class Document:
         return self._take(signature, math.inf if at_once else now - self._since)
 
     def progress(self) -> tuple[int, int, str | None]:
-        """(ticked, all, last ticked) of the present text's checkboxes; counted once for each text."""
+        """(ticked, all, last ticked) of the present text's checkboxes; counted once for each
+        text.
+        """
         if self._progress[0] is not self.text:
             self._progress = self.text, plan_progress(self.text)
         return self._progress[1]
@@ -114,7 +115,11 @@ class Document:
                     return "", f"{name} is not a regular file: the loop goes on when it is"
                 data = file.read(MAX_DOCUMENT_BYTES + 1)
         except FileNotFoundError:
-            return ("", f"{name} is missing: put it back and the loop goes on") if self.required else ("", "")
+            return (
+                ("", f"{name} is missing: put it back and the loop goes on")
+                if self.required
+                else ("", "")
+            )
         except OSError as error:
             return "", f"{name} cannot be read ({error.strerror}): the loop goes on when it can"
         if len(data) > MAX_DOCUMENT_BYTES:
@@ -125,7 +130,10 @@ class Document:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            return "", f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8 and the loop goes on"
+            return (
+                "",
+                f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8 and the loop goes on",
+            )
         if self.required and not text.strip():
             return "", f"{name} is empty: the loop goes on when it has content"
         return text, ""

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from codex_self_iter.core.report import report
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.tool import run_tool
+from codex_self_iter.world.process.tool import run_tool
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
-
-__all__ = ["write_report"]
 
 LINES = 200
 DIFF_SEC = 20.0
@@ -41,7 +39,8 @@ async def write_report(loop: Loop) -> None:
 def _changed(lines: Sequence[Mapping[str, Any]]) -> bool:
     """True when git has something to sum up: asking it costs more than all the rest of an end."""
     return any(
-        line.get("changed_files") or line.get("head_before") != line.get("head_after") for line in lines
+        line.get("changed_files") or line.get("head_before") != line.get("head_after")
+        for line in lines
     )
 
 

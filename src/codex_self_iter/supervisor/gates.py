@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.model import EndCause, GateResult, RunLimits, RunOutcome, RunSpec
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.output import read_head_tail
+from codex_self_iter.world.process.output import read_head_tail
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.work import Work
-
-__all__ = ["run_all"]
 
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
@@ -21,7 +19,9 @@ TAIL_BYTES = 6_000
 
 
 async def run_all(work: Work, iteration: int) -> None:
-    """Run every gate in order; post GatesEnded. All run, so that the next prompt knows of all that fail."""
+    """Run every gate in order; post GatesEnded. All run, so that the next prompt knows of all that
+    fail.
+    """
     loop = work.loop
     commands = loop.settings.verify.commands
     results: list[GateResult] = []
@@ -37,7 +37,10 @@ async def run_all(work: Work, iteration: int) -> None:
             results.append(result)
             event = "gate.passed" if result.ok else "gate.failed"
             loop.log.info(
-                event, command=command, exit_code=result.exit_code, seconds=round(result.duration_sec, 1)
+                event,
+                command=command,
+                exit_code=result.exit_code,
+                seconds=round(result.duration_sec, 1),
             )
     loop.post(ev.GatesEnded(tuple(results)))
 
@@ -69,7 +72,9 @@ async def _run(work: Work, iteration: int, index: int, command: str) -> GateResu
 
 
 def _fresh(work: Work, iteration: int, index: int) -> str:
-    """The gate's own directory, emptied: the gates of one iteration may run again after a restart."""
+    """The gate's own directory, emptied: the gates of one iteration may run again after a
+    restart.
+    """
     directory = work.loop.store.run_directory(iteration, f"gate-{index}")
     for name in ("stdout.log", "stderr.log", "exit.json", "identity.json"):
         path = os.path.join(directory, name)
@@ -81,7 +86,9 @@ def _fresh(work: Work, iteration: int, index: int) -> str:
 def _result(work: Work, command: str, outcome: RunOutcome, directory: str) -> GateResult:
     try:
         work.loop.store.redact_run(directory)
-        head, tail, dropped = read_head_tail(os.path.join(directory, "stdout.log"), HEAD_BYTES, TAIL_BYTES)
+        head, tail, dropped = read_head_tail(
+            os.path.join(directory, "stdout.log"), HEAD_BYTES, TAIL_BYTES
+        )
     except (OSError, StorageError):
         head, tail, dropped = b"", b"", 0
     cut = f"\n[… {dropped} bytes left out …]\n" if dropped else ""

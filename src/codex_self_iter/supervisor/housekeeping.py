@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.retention import Retention
+from codex_self_iter.world.state.retention import Retention
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
-
-__all__ = ["run"]
 
 FIRST_SEC = 2.0
 """After the start, so that status has a figure soon and a short run is not held up."""
@@ -18,17 +16,22 @@ FIRST_SEC = 2.0
 
 async def run(loop: Loop) -> None:
     """Prune and measure for ever."""
-    retention = Retention(loop.store.root)  # one for all: it remembers the sizes of what no longer changes
+    # one for all: it remembers the sizes of what no longer changes
+    retention = Retention(loop.store.root)
     await loop.shared.clock.sleep(FIRST_SEC)
     while True:
         await _once(loop, retention)
-        await loop.shared.clock.sleep(loop.shared.housekeeping_sec * (1.0 + loop.shared.rng.random()))
+        await loop.shared.clock.sleep(
+            loop.shared.housekeeping_sec * (1.0 + loop.shared.rng.random())
+        )
 
 
 async def _once(loop: Loop, retention: Retention) -> None:
     output = loop.settings.output
     retention.bound(
-        keep_runs=output.keep_runs, keep_days=float(output.keep_days), max_state_mb=float(output.max_state_mb)
+        keep_runs=output.keep_runs,
+        keep_days=float(output.keep_days),
+        max_state_mb=float(output.max_state_mb),
     )
     run = loop.state.open.run if loop.state.open else None
     try:
@@ -38,6 +41,10 @@ async def _once(loop: Loop, retention: Retention) -> None:
         loop.log.debug("retention.failed", error=str(error))
         return
     if pruned.removed:
-        loop.log.info("retention.pruned", runs=len(pruned.removed), mb=round(pruned.freed_bytes / 2**20, 1))
+        loop.log.info(
+            "retention.pruned", runs=len(pruned.removed), mb=round(pruned.freed_bytes / 2**20, 1)
+        )
     warning = f"the state directory is larger than [output] max_state_mb = {output.max_state_mb}"
-    loop.warnings = [text for text in loop.warnings if text != warning] + ([warning] if pruned.over else [])
+    loop.warnings = [text for text in loop.warnings if text != warning] + (
+        [warning] if pruned.over else []
+    )

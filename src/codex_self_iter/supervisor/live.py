@@ -1,4 +1,6 @@
-"""The live line of a foreground run: state, iteration, agent age, last output. Redrawn each second."""
+"""The live line of a foreground run: state, iteration, agent age, last output. Redrawn each
+second.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,6 @@ from codex_self_iter.core.report import duration
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
 
-__all__ = ["LiveLine", "text"]
-
 
 def text(loop: Loop) -> str:
     """The line's content."""
@@ -22,7 +22,9 @@ def text(loop: Loop) -> str:
     if run is not None and sample is not None:
         parts.append(f"{run.agent} for {duration(sample.age_sec)}")
         if sample.last_output_at is not None:
-            parts.append(f"last output {duration(loop.shared.clock.wall() - sample.last_output_at)} ago")
+            parts.append(
+                f"last output {duration(loop.shared.clock.wall() - sample.last_output_at)} ago"
+            )
         parts.append(f"{sample.memory_bytes / 2**20:.0f} MiB")
     elif state.wait is not None:
         parts.append(f"{duration(waits.rest(state.wait, loop.shared.moment()))} left")

@@ -1,4 +1,6 @@
-"""The supervisor's own log: structlog to the terminal (or JSON for a service) and to `logs/supervisor.log`."""
+"""The supervisor's own log: structlog to the terminal (or JSON for a service) and to
+`logs/supervisor.log`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,16 @@ from typing import Any, TextIO
 
 import structlog
 
-from codex_self_iter.world.redact import Redactor
-
-__all__ = ["FILE_KEY", "configure", "wants_json"]
+from codex_self_iter.world.state.redact import Redactor
 
 FILE_KEY = "_file"
 """A bound value of this name is the file object that also gets the line, as JSON."""
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 
 Event = MutableMapping[str, Any]
 
@@ -37,7 +42,9 @@ def configure(
     stream: TextIO | None = None,
     before_line: Callable[[], None] = lambda: None,
 ) -> Any:
-    """Set structlog up and return the unbound logger. `before_line` is called before a line is printed."""
+    """Set structlog up and return the unbound logger. `before_line` is called before a line is
+    printed.
+    """
     out = stream or sys.stderr
     redactor = Redactor.from_environment(environ)
     as_json = wants_json(form, environ)

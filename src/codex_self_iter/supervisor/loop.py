@@ -1,9 +1,9 @@
 """One loop: its event queue, its durable writes, its control files.
 
-The rule of this file: every event goes through `decide`; its commands are carried out in order. A `Persist` or
-`Journal` that cannot be written blocks the commands behind it until it can (nothing that is not on disk is acted
-upon), while events go on being decided, so that a STOP still works with a full disk.
-"""
+The rule of this file: every event goes through `decide`; its commands are carried out in order. A
+`Persist` or `Journal` that cannot be written blocks the commands behind it until it can (nothing
+that is not on disk is acted upon), while events go on being decided, so that a STOP still works
+with a full disk."""
 
 from __future__ import annotations
 
@@ -51,17 +51,19 @@ from codex_self_iter.supervisor.logs import FILE_KEY
 from codex_self_iter.supervisor.policy import make_agents, make_policy
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.work import Work
-from codex_self_iter.world.inbox import Inbox
-from codex_self_iter.world.retention import LogFile
-
-__all__ = ["Ended", "Loop"]
+from codex_self_iter.world.state.inbox import Inbox
+from codex_self_iter.world.state.retention import LogFile
 
 STATUS_SEC = 0.2
-"""Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can see."""
+"""Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can
+see.
+"""
 BEATS = 6
 """At every so many heartbeats the status of a loop without a run is made anew."""
 GIVE_UP_SAVING_SEC = 5.0
-"""A loop that is told to end while its state cannot be written tries for so long, then ends without."""
+"""A loop that is told to end while its state cannot be written tries for so long, then ends
+without.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,10 +116,12 @@ class Loop:
         self._next: Configured | None = None
         self._fault: Exception | None = None
 
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     async def run(self) -> Ended:
-        """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect raises."""
+        """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or whatever a defect
+        raises.
+        """
         with self._send, self._receive:
             return await self._run()
 
@@ -138,14 +142,18 @@ class Loop:
             self.store.close()
 
     def _configure(self, settings: Settings) -> Configured:
-        """Agents and rules of these settings. Raises UsageError, also when no agent of a role can be started."""
+        """Agents and rules of these settings. Raises UsageError, also when no agent of a role can
+        be started.
+        """
         agents = make_agents(settings, self.shared.environ)
         policy = make_policy(settings, agents, self.shared.environ)
         for role in policy.roles:
             missing: list[AgentMissingError] = []
             for agent in policy.agents[role]:
                 try:
-                    agents[agent.name].prepare(runs.probe_request(self.paths, self.shared.environ, role))
+                    agents[agent.name].prepare(
+                        runs.probe_request(self.paths, self.shared.environ, role)
+                    )
                     break
                 except AgentMissingError as error:
                     missing.append(error)
@@ -194,7 +202,9 @@ class Loop:
         return self.ended
 
     def _looked_at(self, tasks: anyio.abc.TaskGroup) -> contextlib.AbstractContextManager[None]:
-        """Have the control files looked at: by the poller of many loops, or by a task of our own."""
+        """Have the control files looked at: by the poller of many loops, or by a task of our
+        own.
+        """
         if self.shared.poller is not None:
             return self.shared.poller.watching(self.control)
         tasks.start_soon(self.control.run)
@@ -227,7 +237,9 @@ class Loop:
         """Leave a last status; among other loops the supervisor starts this one again."""
         at = self.shared.moment()
         reason = f"{type(error).__name__}: {error}"
-        self.state = dataclasses.replace(self.state, state=State.CRASHED, since=at.wall, reason=reason)
+        self.state = dataclasses.replace(
+            self.state, state=State.CRASHED, since=at.wall, reason=reason
+        )
         self.write_status()
 
     def retry(self) -> None:
@@ -243,7 +255,9 @@ class Loop:
     async def _boot(self) -> None:
         """Find what the last supervisor left, then let the core decide how to go on."""
         stop = self.control.stop_request()
-        trace = await self.work.find_orphan(kill=stop is not None or self.policy.on_orphan == "kill")
+        trace = await self.work.find_orphan(
+            kill=stop is not None or self.policy.on_orphan == "kill"
+        )
         await self.work.end_strays()
         self.shared.limits.join(self, self.post)
         paused = self.control.paused_now()
@@ -252,7 +266,8 @@ class Loop:
         await self.handle(ev.Boot(trace, paused=paused))
         self.ready.set()
         if stop is not None:
-            # A STOP that was there before us is obeyed before any run, also one that would let an iteration end.
+            # A STOP that was there before us is obeyed before any run, also one that would let an
+            # iteration end.
             await self.handle(dataclasses.replace(stop, after_iteration=False))
 
     async def _consume(self) -> None:
@@ -263,11 +278,13 @@ class Loop:
             await self.handle(event)
 
     def post(self, event: ev.Event) -> None:
-        """Queue an event; callable from any task of this event loop. A loop that has ended hears nothing."""
+        """Queue an event; callable from any task of this event loop. A loop that has ended hears
+        nothing.
+        """
         with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._send.send_nowait(event)
 
-    # -- event -> decide -> persist -> act -----------------------------------------------------------------------
+    # -- event -> decide -> persist -> act ---------------------------------------------------------
 
     async def handle(self, event: ev.Event) -> None:
         """Decide one event and carry out what can be carried out."""
@@ -285,15 +302,16 @@ class Loop:
         self._count_time(before.state)
         self.state = state
         for command in commands:
-            if isinstance(
-                command, Abort
-            ):  # depends on nothing that is written: it must not wait for the disk
+            # depends on nothing that is written: it must not wait for the disk
+            if isinstance(command, Abort):
                 self._call_off()
                 self.work.abort(command.reason)
             else:
                 self._pending.append((command, state))
         await self.flush()
-        if self.ended is None and (before.state is not state.state or before.reason != state.reason):
+        if self.ended is None and (
+            before.state is not state.state or before.reason != state.reason
+        ):
             self._say_state(state)
         self._apply_when_due()
         if self.ended is None:
@@ -306,7 +324,12 @@ class Loop:
         level = "warning" if state.state is State.BLOCKED else "info"
         wait = state.wait
         fields: dict[str, Any] = {"reason": state.reason}
-        if wait is not None and state.state in (State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED):
+        if wait is not None and state.state in (
+            State.BACKOFF,
+            State.COOLDOWN,
+            State.LIMITED,
+            State.BLOCKED,
+        ):
             fields |= {"seconds": round(wait.length, 1), "until": _clock(wait.until)}
         getattr(self.log, level)(f"loop.{state.state}", **fields)
 
@@ -334,7 +357,9 @@ class Loop:
             self._release()
 
     def _hold(self, reason: str) -> None:
-        """The state directory cannot be written: start nothing, say so, try again at the next look."""
+        """The state directory cannot be written: start nothing, say so, try again at the next
+        look.
+        """
         if "storage" not in self.state.blocked_by:
             self.log.error("state.cannot_write", error=reason)
             self.post(ev.Block("storage", f"cannot write the state directory: {reason}"))
@@ -347,8 +372,8 @@ class Loop:
     def _must_give_up(self) -> bool:
         """True when the loop is to end and has tried long enough to save its state.
 
-        Nothing is lost for good: the next start goes on from the last snapshot, and the run's files say how it ended.
-        """
+        Nothing is lost for good: the next start goes on from the last snapshot, and the run's files
+        say how it ended."""
         ending = self.state.ending
         stopping = ending is not None and ending.kind == "stop"
         if not stopping and not any(isinstance(command, Exit) for command, _ in self._pending):
@@ -392,7 +417,9 @@ class Loop:
 
     def _call_off(self) -> None:
         """A start that waits behind a failed write must not happen after an abort."""
-        waiting = [command for command, _ in self._pending if isinstance(command, StartRun | RunGates)]
+        waiting = [
+            command for command, _ in self._pending if isinstance(command, StartRun | RunGates)
+        ]
         self._pending = deque(item for item in self._pending if item[0] not in waiting)
         for command in waiting:
             if isinstance(command, StartRun):
@@ -425,14 +452,14 @@ class Loop:
         say = self.log.info if code in (ExitCode.OK, ExitCode.SIGINT) else self.log.error
         say("loop.ended", state=str(command.state), reason=command.reason, exit_code=int(code))
 
-    # -- configuration -------------------------------------------------------------------------------------------
+    # -- configuration -----------------------------------------------------------------------------
 
     def reload(self, settings: Settings, tell: Callable[[], None]) -> None:
-        """Use new settings from the next iteration on; `tell` logs them. Raises UsageError: nothing changed.
+        """Use new settings from the next iteration on; `tell` logs them. Raises UsageError: nothing
+        changed.
 
-        What bounds the loop as a whole holds at once, so that a raised limit comes in time for the iteration that
-        would have been the last.
-        """
+        What bounds the loop as a whole holds at once, so that a raised limit comes in time for the
+        iteration that would have been the last."""
         self._next = self._configure(settings)
         tell()
         new = self._next.policy
@@ -452,10 +479,12 @@ class Loop:
         self.log.info("config.applied")
         self.post(ev.PolicyChanged())
 
-    # -- what people see -----------------------------------------------------------------------------------------
+    # -- what people see ---------------------------------------------------------------------------
 
     def save_status(self) -> None:
-        """Have `status.json` written soon; changes that follow each other at once are written together."""
+        """Have `status.json` written soon; changes that follow each other at once are written
+        together.
+        """
         self._status_due.set()
 
     async def _keep_status(self) -> None:
@@ -489,7 +518,8 @@ class Loop:
         try:
             self.store.save_status(status)
         except StorageError as error:
-            self._beats = BEATS  # what was not told must be told at the next heartbeat, not only the time
+            # what was not told must be told at the next heartbeat, not only the time
+            self._beats = BEATS
             self.log.debug("status.not_written", error=str(error))
 
     def heartbeat(self) -> None:
@@ -497,10 +527,10 @@ class Loop:
         if self.shared.clock.monotonic() - self._status_at < self.shared.heartbeat_sec:
             return
         self._beats += 1
-        set_by = abs(
-            self._wall_offset() - self._status_offset
-        )  # its ends of waits are told by the wall clock
-        # Only among many idle loops is the time alone overwritten in place: a whole write for each would add up.
+        # its ends of waits are told by the wall clock
+        set_by = abs(self._wall_offset() - self._status_offset)
+        # Only among many idle loops is the time alone overwritten in place: a whole write for each
+        # would add up.
         if self.shared.alone or self.work.under_way or self._beats >= BEATS or set_by > 0.5:
             self.save_status()
             return
@@ -508,7 +538,8 @@ class Loop:
         try:
             self.store.beat(iso(self.shared.clock.wall()))
         except StorageError as error:
-            self._beats = BEATS  # what was not told must be told at the next heartbeat, not only the time
+            # what was not told must be told at the next heartbeat, not only the time
+            self._beats = BEATS
             self.log.debug("status.not_written", error=str(error))
 
     def status(self) -> dict[str, Any]:
@@ -540,7 +571,9 @@ class Loop:
         return view.status(self.state, facts, self.shared.moment())
 
     def _held_by(self) -> str:
-        """Why what was decided cannot begin: its state could not be written. "" when something is on."""
+        """Why what was decided cannot begin: its state could not be written. "" when something is
+        on.
+        """
         held = bool(self._pending) and not self.work.under_way
         return self.state.blocked_by.get("storage", "") if held else ""
 

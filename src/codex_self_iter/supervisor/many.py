@@ -1,8 +1,8 @@
 """One process, one loop or many: signals, the shared parts, reload, and the exit code.
 
-A loop that raises is a defect of ours or of its surroundings: alone, the supervisor ends with exit 1 (the service
-manager starts it again); among others it is `crashed`, and starts again after a backoff while the others go on.
-"""
+A loop that raises is a defect of ours or of its surroundings: alone, the supervisor ends with exit
+1 (the service manager starts it again); among others it is `crashed`, and starts again after a
+backoff while the others go on."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world import registry
 from codex_self_iter.world.clock import ClockReading, SystemClock, clock_jump, read_clock
-from codex_self_iter.world.descriptors import raise_limit
-from codex_self_iter.world.lock import boot_id
 from codex_self_iter.world.pool import Pool
-from codex_self_iter.world.process import Host
+from codex_self_iter.world.process.descriptors import raise_limit
+from codex_self_iter.world.process.host import Host
 from codex_self_iter.world.sdnotify import Notifier
+from codex_self_iter.world.state.holder import boot_id
 from codex_self_iter.world.watch import Watcher
-
-__all__ = ["Supervisor"]
 
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 WATCHED = 200
-"""Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and wake-ups."""
+"""Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and
+wake-ups.
+"""
 WATCHER_SEC = 30.0
 """The looks of the loops are the truth; the watcher's own only mend the watcher."""
 OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
@@ -117,7 +117,7 @@ class Supervisor:
         """How bad an exit code is; larger is worse."""
         return len(SEVERITY) - (SEVERITY.index(code) if code in SEVERITY else 0)
 
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     async def run(self) -> int:
         """Run everything; returns the exit code. Raises what a lone loop raises on purpose."""
@@ -160,7 +160,8 @@ class Supervisor:
             boot_id=boot_id(),
             log=self._log,
             watcher=Watcher(
-                interval_sec=WATCHER_SEC, warn=lambda text: self._log.warning("watcher.trouble", text=text)
+                interval_sec=WATCHER_SEC,
+                warn=lambda text: self._log.warning("watcher.trouble", text=text),
             )
             if watched
             else None,
@@ -197,7 +198,9 @@ class Supervisor:
             return
         if problem := self._fits():
             self._log.error("loop.refused", loop=name, error=problem)
-            self._members[name] = Member(settings, ended=Ended(int(ExitCode.USAGE), State.CRASHED, problem))
+            self._members[name] = Member(
+                settings, ended=Ended(int(ExitCode.USAGE), State.CRASHED, problem)
+            )
             self._members[name].settled.set()
             return
         member = Member(settings)
@@ -242,11 +245,14 @@ class Supervisor:
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
         if self._stop is not None:
-            loop.post(self._stop)  # nothing is awaited from here until the loop hears signals itself
+            # nothing is awaited from here until the loop hears signals itself
+            loop.post(self._stop)
         return await loop.run()
 
     async def _after_crash(self, member: Member, error: Exception) -> None:
-        delay = backoff.exponential(member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, self.shared.rng.random())
+        delay = backoff.exponential(
+            member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, self.shared.rng.random()
+        )
         name = member.settings.name
         self._log.error(
             "loop.crashed", loop=name, error=f"{type(error).__name__}: {error}", seconds=round(delay, 1),
@@ -269,9 +275,13 @@ class Supervisor:
             return ""
         samples = [loop.work.sample() for loop in self._living()]
         used = sum(sample.memory_bytes for sample in samples if sample is not None) / 2**20
-        return f"runs use {used:.0f} of {self._max_memory_mb} MiB" if used >= self._max_memory_mb else ""
+        return (
+            f"runs use {used:.0f} of {self._max_memory_mb} MiB"
+            if used >= self._max_memory_mb
+            else ""
+        )
 
-    # -- signals -------------------------------------------------------------------------------------------------
+    # -- signals -----------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         try:
@@ -283,7 +293,8 @@ class Supervisor:
                     else:
                         self._end(signal.Signals(number))
         finally:
-            # Every loop has ended: a signal in the last moment must not turn a good end into a bad one.
+            # Every loop has ended: a signal in the last moment must not turn a good end into a bad
+            # one.
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
 
@@ -325,7 +336,7 @@ class Supervisor:
             if m.loop is not None and m.ended is None and m.loop.started
         ]
 
-    # -- configuration -------------------------------------------------------------------------------------------
+    # -- configuration -----------------------------------------------------------------------------
 
     def reload(self) -> None:
         """Read the configuration again; a bad one changes nothing and says why."""
@@ -357,7 +368,9 @@ class Supervisor:
         self._notifier.ready()
 
     def _change(self, member: Member, settings: Settings) -> None:
-        """Give a loop its new settings, or say why they cannot be used; then everything stays as it was."""
+        """Give a loop its new settings, or say why they cannot be used; then everything stays as it
+        was.
+        """
         loop = member.loop
         try:
             if loop is not None and loop.started and member.ended is None:
@@ -394,7 +407,9 @@ class Supervisor:
 
     async def _watch_config_dir(self) -> None:
         """Notice files that come, go or change, for as long as any loop runs."""
-        self._directory_seen = await anyio.to_thread.run_sync(_directory_signature, self._options.config_dir)
+        self._directory_seen = await anyio.to_thread.run_sync(
+            _directory_signature, self._options.config_dir
+        )
         while any(member.ended is None for member in self._members.values()):
             await anyio.sleep(CONFIG_DIR_SEC)
             now = await anyio.to_thread.run_sync(_directory_signature, self._options.config_dir)
@@ -402,7 +417,7 @@ class Supervisor:
                 self._directory_seen = now
                 self.reload()
 
-    # -- the service manager, the clock, the terminal ------------------------------------------------------------
+    # -- the service manager, the clock, the terminal ----------------------------------------------
 
     def _on_round(self) -> None:
         self._rounds += 1
@@ -428,7 +443,8 @@ class Supervisor:
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
             if self._notifier.active:
-                # The tick goes through the queue: only a loop that still decides and persists keeps us alive.
+                # The tick goes through the queue: only a loop that still decides and persists keeps
+                # us alive.
                 if self._rounds != rounds:
                     rounds = self._rounds
                     self._notifier.watchdog()
@@ -469,7 +485,10 @@ def _per_agent(settings: Settings) -> dict[str, int]:
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that a task group wraps: the one that says most to the person."""
-    flat = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in group.exceptions]
+    flat = [
+        _first(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
     return next((error for error in flat if isinstance(error, CodexSelfIterError)), flat[0])
 
 

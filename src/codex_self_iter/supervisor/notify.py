@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from codex_self_iter.world.tool import run_tool
+from codex_self_iter.world.process.tool import run_tool
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
-
-__all__ = ["send"]
 
 TIMEOUT_SEC = 30.0
 
@@ -28,5 +26,8 @@ async def send(loop: Loop, command: tuple[str, ...], payload: dict[str, Any]) ->
         )
     if result.exit_code != 0:
         loop.log.warning(
-            "notify.failed", command=command[0], exit_code=result.exit_code, timed_out=result.timed_out
+            "notify.failed",
+            command=command[0],
+            exit_code=result.exit_code,
+            timed_out=result.timed_out,
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["RunOptions"]
-
 
 class RunOptions(NamedTuple):
     """Options of `run` that are no configuration keys.

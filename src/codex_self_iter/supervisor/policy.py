@@ -12,8 +12,6 @@ from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, Sessi
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 
-__all__ = ["agent_names", "make_agents", "make_policy"]
-
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
 
 
@@ -67,7 +65,9 @@ def make_agents(settings: Settings, environ: Mapping[str, str]) -> dict[str, Age
     return {name: registry.get(name, _config(settings, name)) for name in sorted(used)}
 
 
-def make_policy(settings: Settings, agents: Mapping[str, Agent], environ: Mapping[str, str]) -> Policy:
+def make_policy(
+    settings: Settings, agents: Mapping[str, Agent], environ: Mapping[str, str]
+) -> Policy:
     """The rules for `decide`."""
     accounts = {name: agent.account(environ) for name, agent in agents.items()}
 

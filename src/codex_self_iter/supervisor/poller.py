@@ -1,8 +1,8 @@
 """One task that looks at the control files of all loops in turn.
 
-A timer and a wake-up of the event loop cost more than the look itself, so many loops share them: whoever is due
-at about the same time is looked at in one go. A look that raises ends its own loop and no other.
-"""
+A timer and a wake-up of the event loop cost more than the look itself, so many loops share them:
+whoever is due at about the same time is looked at in one go. A look that raises ends its own loop
+and no other."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ import anyio.lowlevel
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.control import Control
     from codex_self_iter.world.ports import Clock
-
-__all__ = ["Poller"]
 
 TOGETHER_SEC = 0.02
 """Looks that are due within so short a time of each other share one wake-up."""

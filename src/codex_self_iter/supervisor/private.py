@@ -6,13 +6,13 @@ import os
 
 from codex_self_iter.errors import StorageError
 
-__all__ = ["write_private"]
-
 
 def write_private(path: str, text: str) -> None:
     """Write a file that only we may read. Raises StorageError."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

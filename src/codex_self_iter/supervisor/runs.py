@@ -1,4 +1,6 @@
-"""One agent run from inputs to report: read, prompt, spawn, wait, read the answer, look what changed."""
+"""One agent run from inputs to report: read, prompt, spawn, wait, read the answer, look what
+changed.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from codex_self_iter.supervisor.work import Work
     from codex_self_iter.world.ports import RunHandle
 
-__all__ = ["agent_run", "find_orphan", "prepare"]
-
 SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
 SCHEMAS = {
@@ -63,7 +63,9 @@ async def prepare(work: Work, role: Role) -> None:  # noqa: ARG001 - the inputs 
 
 
 async def _settle(work: Work, *, in_run: bool) -> None:
-    """Read plan and task; wait a little for what somebody is saving or dropping into the inbox just now."""
+    """Read plan and task; wait a little for what somebody is saving or dropping into the inbox just
+    now.
+    """
     loop = work.loop
     clock = loop.shared.clock
     give_up = clock.monotonic() + SETTLE_PATIENCE_SEC
@@ -71,7 +73,10 @@ async def _settle(work: Work, *, in_run: bool) -> None:
         for document in (loop.plan, loop.task):
             loop.control.look_document(document, clock.monotonic(), in_run=in_run)
         arriving = not in_run and loop.inbox.arriving(clock.wall())
-        if not (loop.plan.settling or loop.task.settling or arriving) or clock.monotonic() >= give_up:
+        if (
+            not (loop.plan.settling or loop.task.settling or arriving)
+            or clock.monotonic() >= give_up
+        ):
             return
         await clock.sleep(0.05)
 
@@ -114,7 +119,9 @@ async def agent_run(work: Work, run: OpenRun) -> None:
                 output=os.path.join(spec.directory, "stdout.log"),
             )
             if loop.shared.debug:
-                loop.log.debug("run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd)
+                loop.log.debug(
+                    "run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd
+                )
         try:
             outcome = await work.run_process(spec, adopted)
         except StorageError as error:
@@ -171,11 +178,18 @@ async def _request(work: Work, run: OpenRun, adopted: bool) -> Request:
     else:
         text = prompts.build(_inputs(work, run))
         # Verbatim while the agent reads it; redacted when the run has ended.
-        path = loop.store.save_prompt(_iteration(work), run.role.value, text, run.attempt, redact=False)
-        loop.store.clear_way("run.lock", *(f"{directory}/{name}" for name in ("stdout.log", "stderr.log")))
+        path = loop.store.save_prompt(
+            _iteration(work), run.role.value, text, run.attempt, redact=False
+        )
+        loop.store.clear_way(
+            "run.lock", *(f"{directory}/{name}" for name in ("stdout.log", "stderr.log"))
+        )
         work.tree.save_before(directory)
     session = loop.state.sessions.get(run.agent)
-    hints = {Role.PLANNER: loop.settings.planner_model_hint, Role.REVIEWER: loop.settings.reviewer_model_hint}
+    hints = {
+        Role.PLANNER: loop.settings.planner_model_hint,
+        Role.REVIEWER: loop.settings.reviewer_model_hint,
+    }
     return Request(
         prompt=text,
         prompt_path=path,
@@ -266,7 +280,9 @@ def _limits(settings: Settings) -> RunLimits:
 
 def _read(work: Work, agent: Agent, request: Request, outcome: RunOutcome) -> AgentReport:
     """After a run: read what it said, then take secrets out of what is kept."""
-    report = agent.read(request, outcome, RunFiles(request.directory), now=work.loop.shared.clock.wall())
+    report = agent.read(
+        request, outcome, RunFiles(request.directory), now=work.loop.shared.clock.wall()
+    )
     _tidy(work, request)
     return report
 
@@ -312,9 +328,13 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
 
 
 async def _end_gates(work: Work, iteration: int) -> None:
-    """End the gates of a supervisor that is gone: they run again, and never beside their old selves."""
+    """End the gates of a supervisor that is gone: they run again, and never beside their old
+    selves.
+    """
     loop = work.loop
-    for directory in sorted(glob.glob(f"{glob.escape(loop.store.path)}/logs/runs/{iteration:06d}-gate-*")):
+    for directory in sorted(
+        glob.glob(f"{glob.escape(loop.store.path)}/logs/runs/{iteration:06d}-gate-*")
+    ):
         run_id = f"{loop.state.loop_id}-{os.path.basename(directory)}"
         spec = _orphan_spec(work, run_id, directory)
         if swept := await loop.shared.host.sweep(spec, _identity(directory)):

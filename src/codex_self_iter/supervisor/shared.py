@@ -12,19 +12,17 @@ import anyio.to_thread
 
 from codex_self_iter.core.events import LimitSeen, Moment
 from codex_self_iter.core.state import Wait
-from codex_self_iter.world.contentscan import ScanLimits
-from codex_self_iter.world.output import free_disk_mb
+from codex_self_iter.world.git.scan import ScanLimits
+from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.ports import Clock, ProcessHost, WorkTree
-from codex_self_iter.world.store import StateDirectory
-from codex_self_iter.world.tool import run_tool
-from codex_self_iter.world.worktree import GitWorkTree
+from codex_self_iter.world.process.output import free_disk_mb
+from codex_self_iter.world.process.tool import run_tool
+from codex_self_iter.world.state.store import StateDirectory
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.poller import Poller
     from codex_self_iter.world.pool import Pool
     from codex_self_iter.world.watch import Watcher
-
-__all__ = ["InThread", "LimitBoard", "Shared"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -37,7 +35,9 @@ class InThread(Protocol):
         """Call `function(*args)` and return what it returns."""
 
 
-def _git_work_tree(workspace: str, state_dir: str, timeout_sec: float, limits: ScanLimits) -> WorkTree:
+def _git_work_tree(
+    workspace: str, state_dir: str, timeout_sec: float, limits: ScanLimits
+) -> WorkTree:
     return GitWorkTree(workspace, state_dir, run_tool, timeout_sec, limits)
 
 
@@ -60,13 +60,18 @@ class LimitBoard:
         self._listeners.pop(who, None)
 
     def share(self, who: object, account: str, wait: Wait, spread: Callable[[], float]) -> None:
-        """Tell all but `who`. Each gets its own end a little later, so that they do not come back as a herd."""
+        """Tell all but `who`. Each gets its own end a little later, so that they do not come back
+        as a herd.
+        """
         self._known[account] = wait
         for other, listener in self._listeners.items():
             if other is not who:
                 by = spread() * min(30.0, 0.1 * wait.length + 1.0)
                 moved = dataclasses.replace(
-                    wait, until=wait.until + by, up_until=wait.up_until + by, length=wait.length + by
+                    wait,
+                    until=wait.until + by,
+                    up_until=wait.up_until + by,
+                    length=wait.length + by,
                 )
                 listener(LimitSeen(account, moved))
 
@@ -85,7 +90,8 @@ class Shared:
         housekeeping_sec: how often it looks at the size of its state directory.
         in_thread: runs a blocking call beside the event loop.
         open_store: opens a loop's state directory (path, workspace).
-        open_work_tree: what tells the workspace's content (workspace, state directory, seconds for git, bounds).
+        open_work_tree: what tells the workspace's content (workspace, state directory, seconds for
+            git, bounds).
         free_disk_mb: free disk where a path is.
         alone: True when this process supervises one loop only.
     """

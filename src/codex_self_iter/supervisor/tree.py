@@ -1,4 +1,6 @@
-"""The workspace's content around an iteration: what changed, which gate files, the commit, the checkpoint."""
+"""The workspace's content around an iteration: what changed, which gate files, the commit, the
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,14 @@ from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.private import write_private
-from codex_self_iter.world.checkpoints import Checkpoints
-from codex_self_iter.world.contentscan import ScanLimits
-from codex_self_iter.world.git import SupervisorCommits
-from codex_self_iter.world.gitrun import Git, GitError
-from codex_self_iter.world.tool import run_tool
+from codex_self_iter.world.git.checkpoints import Checkpoints
+from codex_self_iter.world.git.commits import SupervisorCommits
+from codex_self_iter.world.git.run import Git, GitError
+from codex_self_iter.world.git.scan import ScanLimits
+from codex_self_iter.world.process.tool import run_tool
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
-
-__all__ = ["Tree"]
 
 FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
@@ -43,7 +43,9 @@ class Tree:
         self.workspace, self.state_dir = str(paths.workspace), str(paths.state_dir)
         timeout = float(settings.git.timeout_sec)
         limits = ScanLimits(own=(settings.global_stop_file_name,))
-        self._work_tree = loop.shared.open_work_tree(self.workspace, self.state_dir, timeout, limits)
+        self._work_tree = loop.shared.open_work_tree(
+            self.workspace, self.state_dir, timeout, limits
+        )
         self._git = Git(run_tool, self.workspace, timeout)
         self._points = Checkpoints(self._git, self.state_dir)
         self._points.own = limits.own
@@ -69,11 +71,15 @@ class Tree:
         return self._before
 
     def look_again(self) -> None:
-        """Somebody else has just edited: the last look is no longer the present, however young it is."""
+        """Somebody else has just edited: the last look is no longer the present, however young it
+        is.
+        """
         self._after_at = float("-inf")
 
     def _note_foreign(self, looked: Snapshot) -> bool:
-        """Say that somebody else edited between two runs. True also when nothing is known of the time before."""
+        """Say that somebody else edited between two runs. True also when nothing is known of the
+        time before.
+        """
         if self._after is None:
             return True
         foreign = compare(self._after, looked).changed is True
@@ -82,7 +88,9 @@ class Tree:
         return foreign
 
     async def _keep_found(self, looked: Snapshot) -> None:
-        """Keep what the coming iteration finds, so that its own work can be told apart and taken back."""
+        """Keep what the coming iteration finds, so that its own work can be told apart and taken
+        back.
+        """
         state, usable = self.loop.state, self._work_tree.repository is not None and looked.complete
         if self.loop.settings.git.checkpoints and usable and state.open is None:
             saved = await self._checkpoints().save_before(state.iteration + 1, looked)
@@ -98,7 +106,9 @@ class Tree:
             self._after, self._after_at = after, self.loop.shared.clock.monotonic()
             return Change(None, note="the content before the run is not known")
         committed = (
-            await self._work_tree.committed(before.head, after.head) if before.head != after.head else None
+            await self._work_tree.committed(before.head, after.head)
+            if before.head != after.head
+            else None
         )
         change = compare(before, after, committed)
         self._first = self._first_of_iteration(before)
@@ -106,13 +116,15 @@ class Tree:
         self._after_at = self.loop.shared.clock.monotonic()
         return change
 
-    # -- an adopted run needs what its first supervisor saw ------------------------------------------------------
+    # -- an adopted run needs what its first supervisor saw ----------------------------------------
 
     _first: Snapshot | None = None
     _first_number = 0
 
     def _first_of_iteration(self, before: Snapshot) -> Snapshot:
-        """The look before the iteration's first run: what the supervisor's commit is measured from."""
+        """The look before the iteration's first run: what the supervisor's commit is measured
+        from.
+        """
         number = self.loop.state.iteration
         if self._first is None or self._first_number != number:
             self._first, self._first_number = before, number
@@ -136,7 +148,7 @@ class Tree:
         except (OSError, ValueError, KeyError, TypeError):
             self._before = None
 
-    # -- gate files ----------------------------------------------------------------------------------------------
+    # -- gate files --------------------------------------------------------------------------------
 
     async def gate_files(self) -> dict[str, str]:
         """Fingerprints of the files that `[verify] gate_files` names."""
@@ -145,7 +157,7 @@ class Tree:
             return {}
         return await self.loop.shared.in_thread(_fingerprints, self.workspace, tuple(patterns))
 
-    # -- commit and checkpoint -----------------------------------------------------------------------------------
+    # -- commit and checkpoint ---------------------------------------------------------------------
 
     async def keep(self, command: Keep) -> None:
         """Commit what the iteration changed, keep a checkpoint; post Kept."""
@@ -191,14 +203,18 @@ class Tree:
         settings = self.loop.settings.git
         try:
             await self._checkpoints().prune(
-                settings.checkpoint_keep, float(settings.checkpoint_keep_days), self.loop.shared.clock.wall()
+                settings.checkpoint_keep,
+                float(settings.checkpoint_keep_days),
+                self.loop.shared.clock.wall(),
             )
         except GitError as error:
             self.loop.log.warning("checkpoints.not_pruned", error=str(error))
 
 
 def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> dict[str, str]:
-    """path -> sha256 of every file below the workspace that a pattern matches; "" when it cannot be read."""
+    """path -> sha256 of every file below the workspace that a pattern matches; "" when it cannot be
+    read.
+    """
     found: dict[str, str] = {}
     for path in _walk(workspace, patterns):
         try:
@@ -222,11 +238,15 @@ def _walk(workspace: str, patterns: tuple[str, ...]) -> Iterator[str]:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Glob over the relative path; a pattern without a slash matches the file's name, `dir/` everything below."""
+    """Glob over the relative path; a pattern without a slash matches the file's name, `dir/`
+    everything below.
+    """
     pattern = pattern.removeprefix("./")
     if pattern.endswith("/"):
         return path.startswith(pattern)
     if "/" not in pattern:
         return fnmatch.fnmatchcase(os.path.basename(path), pattern)
     # fnmatch's * crosses slashes, so ** needs nothing of its own but "zero directories".
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, pattern.replace("**/", ""))
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(
+        path, pattern.replace("**/", "")
+    )

@@ -14,8 +14,6 @@ from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
 from codex_self_iter.core.state import LoopState, Wait
 
-__all__ = ["Facts", "status"]
-
 RECENT = 5
 SAMPLED = (
     "age_sec",
@@ -94,7 +92,12 @@ def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
 def _exit(state: LoopState, at: Moment) -> dict[str, Any] | None:
     if state.exit_code is None:
         return None
-    return {"code": state.exit_code, "state": state.state.value, "reason": state.reason, "at": iso(at.wall)}
+    return {
+        "code": state.exit_code,
+        "state": state.state.value,
+        "reason": state.reason,
+        "at": iso(at.wall),
+    }
 
 
 def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,7 +194,9 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
 
 
 def _until(wait: Wait, at: Moment) -> float:
-    """The end of a wait by the wall clock as it goes now: somebody may have set it since the wait began."""
+    """The end of a wait by the wall clock as it goes now: somebody may have set it since the wait
+    began.
+    """
     now = at.wall + waits.rest(wait, at)
     return wait.until if abs(now - wait.until) < 1.0 else now
 

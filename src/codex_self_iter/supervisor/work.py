@@ -1,4 +1,5 @@
-"""What a loop has under way: reading inputs, one agent run, the gates, or keeping a result. One at a time.
+"""What a loop has under way: reading inputs, one agent run, the gates, or keeping a result. One at
+a time.
 
 Each ends by posting one event. `abort` makes it end early; the event comes all the same.
 """
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop
     from codex_self_iter.world.ports import RunHandle
 
-__all__ = ["Work"]
-
 
 class Work:
     """The one thing that a loop has under way."""
@@ -47,7 +46,7 @@ class Work:
         self._spawning = False
         self._scope: anyio.CancelScope | None = None
 
-    # -- what it is doing ----------------------------------------------------------------------------------------
+    # -- what it is doing --------------------------------------------------------------------------
 
     @property
     def identity(self) -> RunIdentity | None:
@@ -67,7 +66,7 @@ class Work:
         """Why a run that is due has not started: a place in the pool, else ""."""
         return self.loop.shared.pool.waiting_for(self.loop.name) or ""
 
-    # -- commands ------------------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------
 
     def prepare(self, role: Role) -> None:
         """Read the inputs of the next run; posts Prepared (or Block)."""
@@ -80,7 +79,8 @@ class Work:
     def run_gates(self, iteration: int) -> None:
         """Run the verification commands; posts GatesEnded."""
         self._begin(
-            lambda: gates.run_all(self, iteration), lambda: self.loop.post(ev.GatesEnded((), aborted=True))
+            lambda: gates.run_all(self, iteration),
+            lambda: self.loop.post(ev.GatesEnded((), aborted=True)),
         )
 
     def keep(self, command: Keep) -> None:
@@ -93,15 +93,21 @@ class Work:
         self.loop.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
 
     def cannot_start(self, run: OpenRun, reason: str) -> None:
-        """Hold the loop until its files can be written; the iteration stays open and its run is tried again."""
+        """Hold the loop until its files can be written; the iteration stays open and its run is
+        tried again.
+        """
         self.loop.control.hold_start(reason)
         outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, None, run.started_at, 0.0)
         self.loop.post(
-            ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False, not_started=True)
+            ev.RunEnded(
+                run.run_id, outcome, AgentReport("", False), changed=False, not_started=True
+            )
         )
 
     def abort(self, reason: str) -> None:
-        """End what is under way. A spawn is never interrupted: the run is ended as soon as it stands."""
+        """End what is under way. A spawn is never interrupted: the run is ended as soon as it
+        stands.
+        """
         self.aborting = reason
         if self.handle is not None:
             self.loop.tasks.start_soon(self._end, self.handle)
@@ -121,7 +127,7 @@ class Work:
         with anyio.CancelScope(shield=True):
             await handle.end(EndCause.REQUEST, grace_sec=0.0)
 
-    # -- machinery -----------------------------------------------------------------------------------------------
+    # -- machinery ---------------------------------------------------------------------------------
 
     def _begin(
         self, work: Callable[[], Awaitable[None]], called_off: Callable[[], None] | None = None
@@ -142,7 +148,9 @@ class Work:
             called_off()
 
     async def run_process(self, spec: RunSpec, adopted: RunHandle | None = None) -> RunOutcome:
-        """Start (or take over) a process and wait until nothing of it is left. Never leaves it behind."""
+        """Start (or take over) a process and wait until nothing of it is left. Never leaves it
+        behind.
+        """
         self._spawning = True
         try:
             handle = adopted or await self.loop.shared.host.start(spec)
@@ -162,7 +170,9 @@ class Work:
         return await runs.find_orphan(self, kill=kill)
 
     async def end_strays(self) -> None:
-        """End what still works here and is not the adopted run: its record may be gone with the state directory."""
+        """End what still works here and is not the adopted run: its record may be gone with the
+        state directory.
+        """
         keep = self.adopted.identity.run_id if self.adopted else ""
         ended = await self.loop.shared.host.sweep_strays(str(self.loop.paths.workspace), keep)
         if ended:

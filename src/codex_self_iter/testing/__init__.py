@@ -1,9 +1,10 @@
 """A scripted world for tests and simulations: days of the real loop in milliseconds.
 
-`VirtualEventLoop` is asyncio on virtual time: when nothing is ready it jumps to the next timer. `VirtualClock` is a
-machine's clocks on it: suspends, reboots and wall-clock steps are calls. `ScriptedMachine` keeps agents as a machine
-does, whatever happens to supervisors: each `ScriptedHost` is the process host of one supervisor process, and one that
-`die`s leaves its agents behind for the next to adopt. What an agent does is a `Performance`.
+`VirtualEventLoop` is asyncio on virtual time: when nothing is ready it jumps to the next timer.
+`VirtualClock` is a machine's clocks on it: suspends, reboots and wall-clock steps are calls.
+`ScriptedMachine` keeps agents as a machine does, whatever happens to supervisors: each
+`ScriptedHost` is the process host of one supervisor process, and one that `die`s leaves its agents
+behind for the next to adopt. What an agent does is a `Performance`.
 
     async def main() -> None:
         machine = ScriptedMachine(VirtualClock(), lambda spec: Performance(600.0, answer("go on")))

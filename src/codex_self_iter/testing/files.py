@@ -16,10 +16,17 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.testing.clock import run_inline
 from codex_self_iter.testing.machine import ScriptedHost, ScriptedMachine
 from codex_self_iter.world.pool import Pool
-from codex_self_iter.world.redact import Redactor
-from codex_self_iter.world.store import Loaded, StateDirectory
+from codex_self_iter.world.state.redact import Redactor
+from codex_self_iter.world.state.store import Loaded, StateDirectory
 
-__all__ = ["Memory", "MemoryStore", "ScriptedStore", "ScriptedWorkTree", "SilentLog", "scripted_shared"]
+__all__ = [
+    "Memory",
+    "MemoryStore",
+    "ScriptedStore",
+    "ScriptedWorkTree",
+    "SilentLog",
+    "scripted_shared",
+]
 
 
 class ScriptedWorkTree:
@@ -82,7 +89,12 @@ class ScriptedStore(StateDirectory):
 
     def run_directory(self, iteration: int, label: str, attempt: int = 1) -> str:
         """See StateDirectory."""
-        if self.root.look(f"logs/runs/{iteration:06d}-{label}{f'-{attempt}' if attempt > 1 else ''}") is None:
+        if (
+            self.root.look(
+                f"logs/runs/{iteration:06d}-{label}{f'-{attempt}' if attempt > 1 else ''}"
+            )
+            is None
+        ):
             self.before("run directory")
         return super().run_directory(iteration, label, attempt)
 
@@ -103,7 +115,9 @@ class Memory:
 
 
 class MemoryStore(ScriptedStore):
-    """A state directory whose snapshot, journal and status are in memory: for many iterations in little time."""
+    """A state directory whose snapshot, journal and status are in memory: for many iterations in
+    little time.
+    """
 
     def __init__(self, path: str, workspace: str, memory: Memory) -> None:
         """Prompts and runs stay files in `path`."""

@@ -15,7 +15,14 @@ import anyio.lowlevel
 from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.testing.clock import VirtualClock
 
-__all__ = ["Performance", "ScriptedAgent", "ScriptedHost", "ScriptedMachine", "ScriptedRun", "answer"]
+__all__ = [
+    "Performance",
+    "ScriptedAgent",
+    "ScriptedHost",
+    "ScriptedMachine",
+    "ScriptedRun",
+    "answer",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +54,12 @@ class Performance:
 
 def answer(next_goal: str = "go on", **fields: Any) -> str:
     """An agent's final message with a control block; `fields` are its other keys."""
-    block = {"next_goal": next_goal, "summary": "did something", "stop": False, "completed": False} | fields
+    block = {
+        "next_goal": next_goal,
+        "summary": "did something",
+        "stop": False,
+        "completed": False,
+    } | fields
     return f"```json\n{json.dumps(block)}\n```\n"
 
 
@@ -82,9 +94,15 @@ class ScriptedAgent:
         part, limits = self.performance, self.spec.limits
         hang = part.hangs_after
         own = math.inf if hang is not None else self.started + part.seconds
-        idle = self.started + hang + limits.idle_sec if hang is not None and limits.idle_sec else math.inf
+        idle = (
+            self.started + hang + limits.idle_sec
+            if hang is not None and limits.idle_sec
+            else math.inf
+        )
         wall = self.started + limits.wall_sec if limits.wall_sec else math.inf
-        return min((own, EndCause.EXIT), (idle, EndCause.IDLE_TIMEOUT), (wall, EndCause.WALL_TIMEOUT))
+        return min(
+            (own, EndCause.EXIT), (idle, EndCause.IDLE_TIMEOUT), (wall, EndCause.WALL_TIMEOUT)
+        )
 
     def settle(self) -> bool:
         """Let its end come about if it is due; True once it has ended."""
@@ -108,12 +126,16 @@ class ScriptedAgent:
             started_at=self.identity.started_at,
             duration_sec=at - self.started,
         )
-        self.machine.content[self.spec.cwd] = self.machine.content.get(self.spec.cwd, 0) + part.changes
+        self.machine.content[self.spec.cwd] = (
+            self.machine.content.get(self.spec.cwd, 0) + part.changes
+        )
         if by_itself:
             for name, text in (("stdout.log", part.stdout), ("stderr.log", part.stderr)):
                 _write(self.spec.directory, name, text)
         if cause is not EndCause.LOST:
-            _write(self.spec.directory, "exit.json", json.dumps({"exit_code": self.outcome.exit_code}))
+            _write(
+                self.spec.directory, "exit.json", json.dumps({"exit_code": self.outcome.exit_code})
+            )
         self.changed.set()
         self.machine.on_change()
 
@@ -217,7 +239,9 @@ class ScriptedRun:
         assert agent.outcome is not None
         return agent.outcome
 
-    async def end(self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None) -> RunOutcome:
+    async def end(
+        self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
+    ) -> RunOutcome:
         """See ports.RunHandle. Of a dead supervisor's host: nothing happens."""
         if self._host.dead:
             return RunOutcome(self.agent.spec.run_id, EndCause.LOST, None, None, 0.0, 0.0)
@@ -241,7 +265,9 @@ class ScriptedHost:
         self._runs: list[ScriptedRun] = []
 
     def die(self) -> None:
-        """kill -9 of the supervisor: whatever its code still does has no effect, and its agents live on."""
+        """kill -9 of the supervisor: whatever its code still does has no effect, and its agents
+        live on.
+        """
         self.dead = True
 
     async def start(self, spec: RunSpec) -> ScriptedRun:

@@ -1,4 +1,6 @@
-"""Time as an object, and what tells a suspend and a changed wall clock from time that really passed."""
+"""Time as an object, and what tells a suspend and a changed wall clock from time that really
+passed.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,6 @@ import time
 import anyio
 
 from codex_self_iter.world import ports
-
-__all__ = ["ClockJump", "ClockReading", "SystemClock", "clock_jump", "read_clock", "uptime"]
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -28,9 +28,9 @@ def _uptime_file() -> int:
 def uptime() -> float:
     """Seconds since boot, suspend included; to 10 ms where /proc/uptime is read.
 
-    What the kernel writes down, not what a clock function returns: a preloaded library, or whatever else shifts the
-    clocks of a process, does not reach it. So two processes of one boot always agree on it.
-    """
+    What the kernel writes down, not what a clock function returns: a preloaded library, or whatever
+    else shifts the clocks of a process, does not reach it. So two processes of one boot always
+    agree on it."""
     if _uptime_file() >= 0:
         with contextlib.suppress(OSError, ValueError, IndexError):
             return float(os.pread(_uptime_file(), 64, 0).split()[0])
@@ -72,8 +72,8 @@ class ClockJump:
 
     Attributes:
         suspended_sec: how long the machine slept; 0 if it did not.
-        wall_step_sec: by how much the wall clock was set forward (or back, negative) beyond the time that
-        passed.
+        wall_step_sec: by how much the wall clock was set forward (or back, negative) beyond the
+        time that passed.
     """
 
     suspended_sec: float
@@ -88,8 +88,12 @@ def read_clock(clock: ports.Clock) -> ClockReading:
     return ClockReading(clock.monotonic(), clock.wall(), clock.boottime())
 
 
-def clock_jump(before: ClockReading, after: ClockReading, *, tolerance_sec: float = 1.0) -> ClockJump:
-    """Compare two readings. Differences below `tolerance_sec` are slewing and scheduling, not jumps."""
+def clock_jump(
+    before: ClockReading, after: ClockReading, *, tolerance_sec: float = 1.0
+) -> ClockJump:
+    """Compare two readings. Differences below `tolerance_sec` are slewing and scheduling, not
+    jumps.
+    """
     awake = after.monotonic - before.monotonic
     suspended = (after.boottime - before.boottime) - awake
     suspended = suspended if suspended >= tolerance_sec else 0.0

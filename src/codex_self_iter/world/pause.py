@@ -9,15 +9,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["ended_within", "pause"]
-
 
 def pause(seconds: float) -> None:
     """Do nothing for so long.
 
-    Not `time.sleep`: that waits for a point of the monotonic clock, and fails (EINVAL) or returns at once where a
-    preloaded library shifts the clocks of this process. A relative wait of the kernel depends on no clock we read.
-    """
+    Not `time.sleep`: that waits for a point of the monotonic clock, and fails (EINVAL) or returns
+    at once where a preloaded library shifts the clocks of this process. A relative wait of the
+    kernel depends on no clock we read."""
     select.select((), (), (), max(0.0, seconds))
 
 

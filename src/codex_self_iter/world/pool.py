@@ -1,9 +1,8 @@
 """The pool: the bounded set of agent runs that one supervisor may have alive at once.
 
-First come, first served within a priority. A waiter that is passed over by later ones gains a step of
-priority every few times, so nobody starves. A waiter whose agent is at its own limit does not hold up those
-behind it.
-"""
+First come, first served within a priority. A waiter that is passed over by later ones gains a step
+of priority every few times, so nobody starves. A waiter whose agent is at its own limit does not
+hold up those behind it."""
 
 from __future__ import annotations
 
@@ -14,8 +13,6 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
-
-__all__ = ["Pool"]
 
 PASSES_PER_STEP = 4
 """Being passed over this often is worth one step of priority."""
@@ -43,9 +40,9 @@ class Pool:
         per_agent: Mapping[str, int] | None = None,
         hold: Callable[[], str] = lambda: "",
     ) -> None:
-        """`max_agents` runs at most, of agent `name` at most `per_agent[name]`. Values below 1 mean no
-        limit. `hold` says why no further run may start beside those that are on (memory), or ""; one run
-        alone is never held."""
+        """`max_agents` runs at most, of agent `name` at most `per_agent[name]`. Values below 1 mean
+        no limit. `hold` says why no further run may start beside those that are on (memory), or "";
+        one run alone is never held."""
         self._hold = hold
         self._max = max_agents
         self._per_agent = dict(per_agent or {})
@@ -66,8 +63,8 @@ class Pool:
     async def slot(
         self, key: str, priority: int = 0, owner: str = "", *, at_once: bool = False
     ) -> AsyncIterator[None]:
-        """Hold a slot for a run of agent `key`; higher `priority` goes first. `owner` names the loop for
-        status. `at_once`: the run is alive already, room or not."""
+        """Hold a slot for a run of agent `key`; higher `priority` goes first. `owner` names the
+        loop for status. `at_once`: the run is alive already, room or not."""
         ticket = _Ticket(key, priority, owner, anyio.Event())
         if at_once:
             self._held.append(ticket)
@@ -99,7 +96,9 @@ class Pool:
         if ticket is None:
             return ""
         ahead = sum(other.rank > ticket.rank for other in self._waiting)
-        ahead += sum(other.rank == ticket.rank for other in self._waiting[: self._waiting.index(ticket)])
+        ahead += sum(
+            other.rank == ticket.rank for other in self._waiting[: self._waiting.index(ticket)]
+        )
         holders = ", ".join(sorted({held.owner or held.key for held in self._held}))
         if self._has_room(ticket):
             return "a slot of the pool"

@@ -1,4 +1,6 @@
-"""What the supervisor needs of the world: one small Protocol for each part. Fakes are in `codex_self_iter.testing`."""
+"""What the supervisor needs of the world: one small Protocol for each part. Fakes are in
+`codex_self_iter.testing`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from codex_self_iter.core.model import (
     Snapshot,
 )
 
-__all__ = ["Clock", "ProcessHost", "RunHandle", "StateStore", "WorkTree"]
-
 
 class Clock(Protocol):
     """Time as an object, so that tests own it."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump and stand still in suspend; comparable between processes of one boot."""
+        """Seconds that never jump and stand still in suspend; comparable between processes of one
+        boot.
+        """
 
     def wall(self) -> float:
         """Unix seconds; may jump. For records and for ends of waits that must survive a restart."""
@@ -44,38 +46,48 @@ class RunHandle(Protocol):
         """The monitor's latest look."""
 
     async def wait(self) -> RunOutcome:
-        """Wait until the run has ended *and* nothing of it is left (bounded). Cancelling the wait leaves the run."""
+        """Wait until the run has ended *and* nothing of it is left (bounded). Cancelling the wait
+        leaves the run.
+        """
 
-    async def end(self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None) -> RunOutcome:
-        """Run the stop ladder, shielded and bounded: TERM+CONT, grace, KILL, sweep. Idempotent; a second call with
-        a shorter grace shortens the first."""
+    async def end(
+        self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
+    ) -> RunOutcome:
+        """Run the stop ladder, shielded and bounded: TERM+CONT, grace, KILL, sweep. Idempotent; a
+        second call with a shorter grace shortens the first."""
 
 
 class ProcessHost(Protocol):
     """Starts, finds and ends runs. One for each supervisor process."""
 
     async def start(self, spec: RunSpec) -> RunHandle:
-        """Start a run; shielded from cancellation. A program that cannot be started gives a handle whose `wait`
-        returns at once with cause SPAWN_FAILED."""
+        """Start a run; shielded from cancellation. A program that cannot be started gives a handle
+        whose `wait` returns at once with cause SPAWN_FAILED."""
 
     async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> RunHandle | None:
-        """Find what an earlier supervisor left of this run: by run lock, recorded identity and marker. A living run
-        gives a handle (deadline from its true start); a run that ended meanwhile gives one whose `wait` returns
-        its recorded exit; None when there is no trace that it ever started."""
+        """Find what an earlier supervisor left of this run: by run lock, recorded identity and
+        marker. A living run gives a handle (deadline from its true start); a run that ended
+        meanwhile gives one whose `wait` returns its recorded exit; None when there is no trace that
+        it ever started."""
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
-        """End everything an earlier supervisor left of this run; returns how many processes were ended."""
+        """End everything an earlier supervisor left of this run; returns how many processes were
+        ended.
+        """
 
     async def sweep_strays(self, workspace: str, keep: str) -> int:
-        """End what was started in this workspace for any run but `keep` ("" for none), although no record of it
-        may be left; returns how many processes were ended. Only while holding the workspace's lock."""
+        """End what was started in this workspace for any run but `keep` ("" for none), although no
+        record of it may be left; returns how many processes were ended. Only while holding the
+        workspace's lock."""
 
     async def aclose(self) -> None:
         """End everything and leave nothing behind."""
 
 
 class StateStore(Protocol):
-    """The state directory. Methods are synchronous, durable when they return, and raise StorageError."""
+    """The state directory. Methods are synchronous, durable when they return, and raise
+    StorageError.
+    """
 
     def load(self) -> Any:
         """Read snapshot, previous snapshot and the journal's end; see world.store.Loaded."""
@@ -98,7 +110,9 @@ class WorkTree(Protocol):
 
     @property
     def repository(self) -> object | None:
-        """The git repository at the last look; None without one: nothing can be committed or kept."""
+        """The git repository at the last look; None without one: nothing can be committed or
+        kept.
+        """
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """Take one snapshot; `previous` saves hashing files that did not change."""

@@ -1,9 +1,9 @@
-"""The loops of this user: one small file for each, so that `status` without a workspace can list them all.
+"""The loops of this user: one small file for each, so that `status` without a workspace can list
+them all.
 
-`$XDG_STATE_HOME/codex-self-iter/loops/<hash of the state directory>.json` is written by a supervisor when it
-takes a workspace. It only helps people to find loops: nothing depends on it, and each entry can be deleted at
-any time. Standard library only.
-"""
+`$XDG_STATE_HOME/codex-self-iter/loops/<hash of the state directory>.json` is written by a
+supervisor when it takes a workspace. It only helps people to find loops: nothing depends on it, and
+each entry can be deleted at any time. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,23 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-__all__ = [
-    "Entry",
-    "boot_id",
-    "directory",
-    "display_names",
-    "entries",
-    "find",
-    "process_alive",
-    "register",
-    "unregister",
-]
-
 MAX_ENTRY_BYTES = 65536
 
 
 class Entry(namedtuple("Entry", "name workspace state_dir pid boot_id")):
-    """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last supervisor's."""
+    """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last
+    supervisor's.
+    """
 
     name: str
     workspace: str
@@ -60,7 +50,9 @@ def boot_id() -> str:
 
 
 def process_alive(pid: int, its_boot_id: str) -> bool:
-    """Whether the process `pid` of boot `its_boot_id` may still live (a reused number looks alive, too)."""
+    """Whether the process `pid` of boot `its_boot_id` may still live (a reused number looks alive,
+    too).
+    """
     here = boot_id()
     if pid <= 0 or (here and its_boot_id and here != its_boot_id):
         return False
@@ -76,8 +68,12 @@ def process_alive(pid: int, its_boot_id: str) -> bool:
 
 
 def register(name: str, workspace: str, state_dir: str) -> Entry:
-    """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on without."""
-    entry = Entry(name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id())
+    """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on
+    without.
+    """
+    entry = Entry(
+        name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id()
+    )
     path = _path(entry.state_dir)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp"
@@ -94,7 +90,8 @@ def unregister(state_dir: str) -> None:
 
 
 def entries(*, clean: bool = True) -> list[Entry]:
-    """All loops, by name. With `clean`, entries whose state directory is gone are removed on the way.
+    """All loops, by name. With `clean`, entries whose state directory is gone are removed on the
+    way.
 
     A living supervisor restores a state directory that was deleted under it, so its entry stays.
     """
@@ -118,11 +115,15 @@ def entries(*, clean: bool = True) -> list[Entry]:
 def display_names(found: Sequence[Entry]) -> dict[str, str]:
     """State directory -> a name that is unique among `found`.
 
-    Equal names are told apart by as many leading directories as it takes, `work/app` and `home/app`.
-    """
+    Equal names are told apart by as many leading directories as it takes, `work/app` and
+    `home/app`."""
     names: dict[str, str] = {}
     for entry in found:
-        twins = [other for other in found if other.name == entry.name and other.state_dir != entry.state_dir]
+        twins = [
+            other
+            for other in found
+            if other.name == entry.name and other.state_dir != entry.state_dir
+        ]
         names[entry.state_dir] = _unique_name(entry, twins) if twins else entry.name
     return names
 

@@ -1,6 +1,8 @@
-"""sd_notify: tell the service manager how we are. Without one (no NOTIFY_SOCKET) every call does nothing.
+"""sd_notify: tell the service manager how we are. Without one (no NOTIFY_SOCKET) every call does
+nothing.
 
-The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and none
+The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and
+none
 waits: a service manager that does not listen must not stop a loop.
 """
 
@@ -10,8 +12,6 @@ import os
 import socket
 import time
 
-__all__ = ["Notifier"]
-
 MAX_STATUS = 500
 
 
@@ -19,10 +19,14 @@ class Notifier:
     """Speaks to the socket that NOTIFY_SOCKET names at the time of construction."""
 
     def __init__(self, address: str | None = None) -> None:
-        """`address` replaces the variable; "@name" is an abstract socket, "" means nobody listens."""
+        """`address` replaces the variable; "@name" is an abstract socket, "" means nobody
+        listens.
+        """
         self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
         self.watchdog_sec = _watchdog_sec()
-        """Longest time between two `watchdog` calls that the manager tolerates; 0.0: it does not watch."""
+        """Longest time between two `watchdog` calls that the manager tolerates; 0.0: it does not
+        watch.
+        """
 
     @property
     def active(self) -> bool:

@@ -1,12 +1,13 @@
 """Notices changes of the files that steer a loop: sentinels, inbox, plan, task.
 
-The truth is a `stat` of each path every second, in a thread. watchfiles, on the *directories* of these paths and
-not recursively, is only a hint that brings the next look forward: watching a file itself goes blind after the
-first atomic save, and a directory that is deleted and made again is never heard of again. So the hint is set up
-anew whenever a directory is another one than before, and when it fails the looks go on without it.
+The truth is a `stat` of each path every second, in a thread. watchfiles, on the *directories* of
+these paths and not recursively, is only a hint that brings the next look forward: watching a file
+itself goes blind after the first atomic save, and a directory that is deleted and made again is
+never heard of again. So the hint is set up anew whenever a directory is another one than before,
+and when it fails the looks go on without it.
 
-One `Watcher` serves all loops of a supervisor, because inotify instances are few (128 for each user).
-"""
+One `Watcher` serves all loops of a supervisor, because inotify instances are few (128 for each
+user)."""
 
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ import anyio
 import anyio.to_thread
 from watchfiles import awatch
 
-__all__ = ["Signature", "Subscription", "Watcher", "look"]
-
 Signature = tuple[object, ...]
-"""Inode, size, mtime_ns of a file (symlinks followed); the entries' signatures of a directory; () if missing."""
+"""Inode, size, mtime_ns of a file (symlinks followed); the entries' signatures of a directory; ()
+if missing.
+"""
 
 _MAX_ENTRIES = 1000
 _FIRST_RETRY_SEC, _LAST_RETRY_SEC = 5.0, 300.0
@@ -64,7 +65,9 @@ def _entries(path: str) -> Iterable[Signature]:
 class Subscription:
     """What one loop watches. `close` ends it."""
 
-    def __init__(self, watcher: Watcher, paths: Mapping[str, str], on_change: Callable[[str], None]) -> None:
+    def __init__(
+        self, watcher: Watcher, paths: Mapping[str, str], on_change: Callable[[str], None]
+    ) -> None:
         """Made by `Watcher.subscribe`."""
         self._watcher = watcher
         self._paths = dict(paths)
@@ -104,7 +107,9 @@ class Watcher:
         force_polling: bool = False,
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint fails."""
+        """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint
+        fails.
+        """
         self._interval_sec = interval_sec
         self._force_polling = force_polling
         self._warn = warn
@@ -118,7 +123,8 @@ class Watcher:
     def subscribe(self, paths: Mapping[str, str], on_change: Callable[[str], None]) -> Subscription:
         """Watch `paths` (kind → absolute path; files, or directories of messages).
 
-        `on_change(kind)` is called in the event loop after a change; it must be quick and must not raise."""
+        `on_change(kind)` is called in the event loop after a change; it must be quick and must not
+        raise."""
         made = Subscription(self, paths, on_change)
         self._subscriptions.append(made)
         self._set_up_anew()
@@ -148,10 +154,13 @@ class Watcher:
                     ):
                         self._set_up_anew()
             finally:
-                self._set_up_anew()  # awatch's thread hears of a cancellation only through its stop event
+                # awatch's thread hears of a cancellation only through its stop event
+                self._set_up_anew()
 
     async def _refresh(self, subscriptions: Iterable[Subscription]) -> bool:
-        """Look and tell; True when the watched directories are not the ones that should be watched."""
+        """Look and tell; True when the watched directories are not the ones that should be
+        watched.
+        """
         asked = list(subscriptions)
 
         def refresh() -> tuple[list[tuple[Subscription, list[str]]], bool]:
@@ -194,9 +203,8 @@ class Watcher:
                 await self._fail(error)
             finally:
                 self.hint_alive = False
-            with anyio.move_on_after(
-                min(1.0, self._interval_sec)
-            ):  # a directory that comes and goes must not spin us
+            # a directory that comes and goes must not spin us
+            with anyio.move_on_after(min(1.0, self._interval_sec)):
                 await anyio.Event().wait()
 
     async def _fail(self, error: Exception) -> None:
@@ -204,7 +212,9 @@ class Watcher:
             return
         if not self._failed:
             self._failed = True
-            self._warn(f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead")
+            self._warn(
+                f"watching by events failed ({error}); looking every {self._interval_sec:g} s instead"
+            )
         await anyio.sleep(self._retry_sec)
         self._retry_sec = min(self._retry_sec * 2, _LAST_RETRY_SEC)
 
@@ -221,7 +231,8 @@ class Watcher:
             force_polling=False,
             ignore_permission_denied=True,
         ):
-            # Most changes in these directories are our own: a look at other names would cost more than it tells.
+            # Most changes in these directories are our own: a look at other names would cost more
+            # than it tells.
             touched = {path for _, path in changes}
             touched |= {os.path.dirname(path) for path in touched}
             asked = [one for one in self._subscriptions if not touched.isdisjoint(one.paths)]

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Benchmarks: print figures and ratios, judge nothing.
+
+overhead    our loop beside a bare shell loop that runs the same agent and one `git status`
+journal     cost of an iteration with 100,000 journal lines beside an empty journal
+status      start-up of `status`
+stop        from `end` to everything gone, with an agent that obeys
+idle        CPU and memory of a supervisor with one loop: in a cooldown, and with a sleeping agent
+flood       1 GiB of output through the process host beside `agent > file`
+poll        one look at the process table with 1, 100 and 1,000 descendants
+scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
+git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from benchmarks import git as bench_git
+from benchmarks import host as bench_host
+from benchmarks import scale as bench_scale
+
+AGENT = """#!/bin/sh
+echo '{"summary":"s","next_goal":"g","stop":false,"reason":"r","evidence":[],"completed":false}'
+"""
+GIT = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def workspace(root: Path) -> Path:
+    """A small repository with an agent that does nothing."""
+    root.mkdir()
+    (root / "plan.md").write_text("# Plan\n\n- [ ] nothing\n")
+    agent = root / "agent.sh"
+    agent.write_text(AGENT)
+    agent.chmod(0o755)
+    identity = ["-c", "user.name=bench", "-c", "user.email=bench@example.invalid"]
+    for args in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
+        subprocess.run(["git", *args], cwd=root, check=True, env={**os.environ, **GIT})
+    return root
+
+
+def ours(root: Path, iterations: int) -> float:
+    """Milliseconds per iteration of our loop, start-up of the program not counted (read from the
+    journal).
+    """
+    flags = [
+        f"--max-iterations={iterations}", "--max-stagnation=0", "--no-change-gate=0",
+        "--agent-command-template=./agent.sh {prompt_file}", "--log-level=error",
+    ]  # fmt: skip
+    program = [sys.executable, "-m", "codex_self_iter", "--workspace", str(root), *flags]
+    subprocess.run(program, check=True, env={**os.environ, **GIT}, stdin=subprocess.DEVNULL)
+    lines = (root / ".codex-self-iter/logs/iterations.jsonl").read_text().splitlines()[-iterations:]
+    from datetime import datetime
+
+    stamps = [datetime.fromisoformat(json.loads(line)["ts"]).timestamp() for line in lines]
+    return 1000 * (stamps[-1] - stamps[0]) / (len(stamps) - 1)
+
+
+def bare(root: Path, iterations: int) -> float:
+    """Milliseconds per turn of a shell loop: the same agent, one `git status`."""
+    turn = "./agent.sh plan.md >/dev/null; git status --porcelain >/dev/null"
+    script = f"i=0; while [ $i -lt {iterations} ]; do {turn}; i=$((i+1)); done"
+    began = time.perf_counter()
+    subprocess.run(["/bin/sh", "-c", script], cwd=root, check=True, env={**os.environ, **GIT})
+    return 1000 * (time.perf_counter() - began) / iterations
+
+
+def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
+    """Medians of measures taken in turn, so that a busy moment hits all of them."""
+    rows = [[measure() for measure in measures] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
+
+
+def overhead(root: Path) -> None:
+    """Print the cost of one iteration beside a bare loop."""
+    mine, other = workspace(root / "ours"), workspace(root / "bare")
+    us, them = interleaved(5, lambda: ours(mine, 40), lambda: bare(other, 40))
+    print(
+        f"overhead: ours {us:.1f} ms, bare {them:.1f} ms an iteration, ratio {us / them:.2f} (aim: below 2.5)"
+    )
+
+
+def journal(root: Path) -> None:
+    """Print the cost of an iteration with a long journal beside an empty one."""
+    short, long = workspace(root / "short"), workspace(root / "long")
+    ours(short, 2), ours(long, 2)
+    path = long / ".codex-self-iter/logs/iterations.jsonl"
+    last = path.read_text().splitlines()[-1]
+    path.write_text((last + "\n") * 100_000)
+    us, them = interleaved(5, lambda: ours(long, 40), lambda: ours(short, 40))
+    print(
+        f"journal: {us:.1f} ms with 100,000 lines, {them:.1f} ms with few, ratio {us / them:.2f} (aim: below 1.1)"
+    )
+
+
+def status(root: Path) -> None:
+    """Print how long `status` takes from start to end."""
+    mine = workspace(root / "ours")
+    ours(mine, 2)
+
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "codex_self_iter", "status", "--workspace", str(mine)],
+            check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return 1000 * (time.perf_counter() - began)
+
+    def python() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        return 1000 * (time.perf_counter() - began)
+
+    us, them = interleaved(15, once, python)
+    print(f"status: {us:.0f} ms, bare Python {them:.0f} ms (aim: below 100 ms)")
+
+
+def idle(root: Path, seconds: float = 20.0) -> None:
+    """Print CPU and memory of a supervisor that waits."""
+    slow = "#!/bin/sh\nexec sleep 600\n"
+    for name, script, state in (
+        ("in a cooldown", AGENT, "cooldown"),
+        ("agent asleep", slow, "running"),
+    ):
+        mine = workspace(root / state)
+        (mine / "agent.sh").write_text(script)
+        program = [
+            sys.executable, "-m", "codex_self_iter", "--workspace", str(mine), "--no-change-backoff-sec=600",
+            "--agent-command-template=./agent.sh {prompt_file}", "--log-level=error",
+        ]  # fmt: skip
+        with subprocess.Popen(
+            program, env={**os.environ, **GIT}, stdin=subprocess.DEVNULL
+        ) as process:
+            bench_scale.until(lambda w=mine, s=state: bench_scale.state(w) == s, 60.0)
+            time.sleep(35.0 if state == "running" else 5.0)  # until the monitor is in its long run
+            us = psutil.Process(process.pid)
+            before = sum(us.cpu_times()[:2])
+            time.sleep(seconds)
+            used, memory = sum(us.cpu_times()[:2]) - before, us.memory_info().rss / 2**20
+            process.terminate()
+        print(
+            f"idle, {name}: {1000 * used / seconds:.1f} ms CPU/s (aim: below 3), {memory:.0f} MiB (aim: below 60)"
+        )
+
+
+def figures(name: str) -> Callable[[Path], None]:
+    """A measure of the process host alone, printed as it comes."""
+
+    def show(_root: Path) -> None:
+        values = bench_host.BENCHMARKS[name]()
+        print(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in values.items()))
+
+    return show
+
+
+MEASURES: dict[str, Callable[[Path], None]] = {
+    "overhead": overhead,
+    "journal": journal,
+    "status": status,
+    "stop": figures("stop"),
+    "idle": idle,
+    "flood": figures("flood"),
+    "poll": figures("poll"),
+    "scale": lambda _root: bench_scale.scale(),
+    "git": lambda _root: bench_git.run(),
+}
+
+
+def main() -> int:
+    """Run the named measures, all by default."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], default=[])
+    for name in parser.parse_args().measures or MEASURES:
+        root = Path(tempfile.mkdtemp(prefix="bench-"))
+        try:
+            MEASURES[name](root)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The workspace's content: git, commits, checkpoints, and a bounded scan where there is no git."""

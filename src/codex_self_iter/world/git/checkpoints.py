@@ -1,0 +1,358 @@
+"""Every iteration's result, kept as a commit that no branch, tag or stash knows.
+
+`refs/codex-self-iter/<loop>/<iteration, six digits>` names a commit whose tree is the work tree's
+content: tracked and untracked files, staged or not. Ignored files, the state directory and files
+above a size are not in it; the skipped ones are listed in the message, and a rewind leaves them
+alone. What is dirty inside a submodule is not in it.
+
+`<iteration>-before` is the content that an iteration found, kept where that is not what the last
+one left: at the start of a supervisor, and when a person edited in between. So `diff N` shows the
+iteration's own work alone.
+
+The commit's parent is the HEAD of that moment. The checkpoint before it is named in the message
+only: were it a parent, pruning could never free anything.
+
+It is made with a private index and plumbing commands: the person's index, stash, branches, reflogs
+and hooks are not touched, and no user name needs to be configured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import stat
+from collections.abc import Sequence
+
+from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.progress import printable
+from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
+from codex_self_iter.world.git.porcelain import to_text
+from codex_self_iter.world.git.repository import Finder, Repository, loop_name
+from codex_self_iter.world.git.run import Git, GitError, failed
+from codex_self_iter.world.git.scan import STOP_FILE
+
+REFS = "refs/codex-self-iter"
+_IDENTITY = {
+    f"GIT_{role}_{field}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for field, value in (("NAME", "codex-self-iter"), ("EMAIL", "codex-self-iter@localhost"))
+}
+_SKIPPED = "Codex-Self-Iter-Skipped: "
+_NUMBERED = re.compile(r"(\d+)(-before)?", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A stored checkpoint. `label` is "12" for what iteration 12 left, "12-before" for what it
+    found, or a name such as "before-rewind-…"."""
+
+    label: str
+    commit: str
+    created: float
+    subject: str
+
+    @property
+    def iteration(self) -> int | None:
+        """The iteration whose result this is, else None."""
+        return int(self.label) if self.label.isdecimal() else None
+
+    @property
+    def place(self) -> tuple[int, bool]:
+        """Where it stands in time among the numbered ones; (-1, False) for another name."""
+        return _place(self.label)
+
+
+def _place(label: str) -> tuple[int, bool]:
+    numbered = _NUMBERED.fullmatch(label)
+    return (int(numbered[1]), numbered[2] is None) if numbered else (-1, False)
+
+
+def _normal(label: str, digits: int = 0) -> str:
+    """ "012" -> "12"; with `digits` the form in the ref's name."""
+    numbered = _NUMBERED.fullmatch(label)
+    return f"{int(numbered[1]):0{digits}d}{numbered[2] or ''}" if numbered else label
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SaveResult:
+    """What `save` did. `commit` is "" and `error` says why when there is no checkpoint; the loop
+    goes on.
+    """
+
+    label: str
+    commit: str = ""
+    skipped: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tree:
+    """The work tree's content, stored but not yet named. `skipped` paths are relative to the
+    workspace.
+    """
+
+    tree: str
+    head: str
+    skipped: tuple[str, ...]
+
+
+class Checkpoints:
+    """The checkpoints of one loop. Kept for the loop's life, it saves git calls.
+
+    Attributes:
+        max_file_mb: files above this many MiB are skipped; may be changed at any time.
+        own: files of ours at the top of the workspace, which are not the work.
+    """
+
+    def __init__(
+        self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10
+    ) -> None:
+        self.git = git
+        self.state_dir = os.path.realpath(state_dir)
+        self.own: tuple[str, ...] = (STOP_FILE,)
+        self._loop = loop
+        self.max_file_mb = max_file_mb
+        self._finder = Finder(git)
+        self._last: tuple[float, Snapshot, Tree] | None = None
+        self._made: tuple[tuple[int, bool], str] | None = None
+
+    async def repository(self) -> Repository:
+        """The repository, found once. Raises GitError, and UsageError when there is none."""
+        why = await self._finder.find()
+        if self._finder.repository is None:
+            raise UsageError(f"no checkpoints in {self.git.cwd}: {why}")
+        return self._finder.repository
+
+    async def ref(self, label: str) -> str:
+        """Full name of a label's ref."""
+        loop = self._loop or loop_name(await self.repository(), self.state_dir)
+        return f"{REFS}/{loop}/{_normal(label, 6)}"
+
+    async def save(
+        self, label: int | str, *, title: str = "", snapshot: Snapshot | None = None
+    ) -> SaveResult:
+        """Keep the work tree's present content under `label`. Never raises for a fault of git or
+        the disk.
+
+        Args:
+            label: the iteration's number.
+            title: one line of what was done, for people.
+            snapshot: the iteration's last snapshot, if at hand: saves looking for big files, and
+                everything but the commit itself when nothing changed since the last one.
+        """
+        text = str(label)
+        try:
+            tree = await self.tree(snapshot)
+            commit = await self.name(text, tree, title, snapshot.branch if snapshot else "")
+        except (GitError, UsageError, StorageError) as error:
+            return SaveResult(text, error=str(error))
+        return SaveResult(text, commit, tree.skipped)
+
+    async def save_before(self, iteration: int, snapshot: Snapshot | None = None) -> SaveResult:
+        """Keep what an iteration finds, unless that is known already (the iteration goes on after a
+        crash)."""
+        label = f"{iteration}-before"
+        try:
+            known = await self.git.run("rev-parse", "--verify", "--quiet", await self.ref(label))
+        except (GitError, UsageError) as error:
+            return SaveResult(label, error=str(error))
+        if known.exit_code == 0:
+            return SaveResult(label, known.stdout.decode().strip())
+        return await self.save(label, snapshot=snapshot)
+
+    async def tree(self, snapshot: Snapshot | None = None, index_name: str = "checkpoint") -> Tree:
+        """Store the work tree's content. Raises GitError, UsageError, StorageError."""
+        if (
+            self._last
+            and snapshot
+            and snapshot.complete
+            and self._last[:2] == (self.max_file_mb, snapshot)
+        ):
+            return self._last[2]
+        repository = await self.repository()
+        index = PrivateIndex(self.git, self.state_dir, index_name)
+        index.copy_from(repository)
+        dirty = snapshot.entries if snapshot and snapshot.complete else await self._dirty()
+        skipped = tuple(sorted({path for path in dirty if self.too_big(path)}))
+        await self._add(index, skipped)
+        head = snapshot.head if snapshot and snapshot.complete else await self.head()
+        result = Tree(await index.write_tree(), head, skipped)
+        if snapshot and snapshot.complete:
+            self._last = self.max_file_mb, snapshot, result
+        return result
+
+    async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
+        """Make a stored tree a checkpoint; an earlier one of that label is replaced. Raises
+        GitError.
+        """
+        made = self._made
+        previous = made[1] if made and made[0] < _place(label) else await self._before(label)
+        message = _message(label, tree, title, branch, previous)
+        parent = ["-p", tree.head] if tree.head else []
+        out = await self.git.ask(
+            *PLUMBING, "commit-tree", tree.tree, *parent, "-F", "-", stdin=message, env=_IDENTITY
+        )
+        commit = out.decode().strip()
+        await self.git.ask(*PLUMBING, "update-ref", "--no-deref", await self.ref(label), commit)
+        if _NUMBERED.fullmatch(label):
+            self._made = _place(label), commit
+        return commit
+
+    async def listing(self) -> list[Checkpoint]:
+        """All checkpoints of this loop, iterations first, in order. Raises GitError, UsageError."""
+        pattern = (await self.ref("0")).rpartition("/")[0]
+        fields = "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)"
+        found = []
+        for line in (
+            await self.git.ask("for-each-ref", f"--format={fields}", pattern)
+        ).splitlines():
+            ref, commit, created, subject = line.decode("utf-8", "replace").split("\0")
+            label = _normal(ref.rpartition("/")[2])
+            found.append(Checkpoint(label, commit, float(created or 0), subject))
+        return sorted(found, key=lambda one: (one.place[0] < 0, one.place, one.label))
+
+    async def find(self, label: str) -> Checkpoint:
+        """The checkpoint of that label. Raises UsageError, which lists what there is."""
+        known = await self.listing()
+        for one in known:
+            if one.label == _normal(label):
+                return one
+        if not known:
+            raise UsageError(f"there is no checkpoint {label}: none has been made here yet")
+        hint = " (an iteration that changed nothing has none)" if label.isdecimal() else ""
+        raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
+
+    async def skipped(self, commit: str) -> set[str]:
+        """Paths (relative to the workspace) that a checkpoint does not hold because of their
+        size.
+        """
+        message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
+        lines = message.decode("utf-8", "replace").splitlines()
+        return {
+            json.loads(line.removeprefix(_SKIPPED)) for line in lines if line.startswith(_SKIPPED)
+        }
+
+    async def diff(
+        self, first: str, second: str = "", *, summary: bool = False, colour: bool = False
+    ) -> bytes:
+        """What iteration `first` changed (against the checkpoint before it, or the commit it
+        started from); with `second`, what lies between the two. Raises GitError, UsageError."""
+        if second:
+            old, new = (await self.find(first)).commit, (await self.find(second)).commit
+        else:
+            new = (await self.find(first)).commit
+            old = await self._before(first) or await self._parent(new)
+        options = ["--no-ext-diff", "--relative", f"--color={'always' if colour else 'never'}"]
+        return await self.git.ask(
+            "diff", *options, *(["--stat=100"] if summary else []), old, new, "--", "."
+        )
+
+    async def prune(self, keep: int, keep_days: float, now: float) -> int:
+        """Delete what is beyond the newest `keep` iterations or older than `keep_days` (0: no
+        bound). The newest one stays. All others together are bounded likewise. Returns how many
+        went. Raises GitError."""
+        known = await self.listing()
+        doomed: list[Checkpoint] = []
+        for group in (
+            [c for c in known if c.iteration is not None],
+            [c for c in known if c.iteration is None],
+        ):
+            newest = sorted(group, key=lambda one: (one.created, one.iteration or 0), reverse=True)
+            for rank, one in enumerate(newest):
+                old = keep_days > 0 and one.created < now - keep_days * 86400
+                if rank and ((keep and rank >= keep) or old):
+                    doomed.append(one)
+        if doomed:
+            orders = "".join(
+                [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
+            )
+            await self.git.ask(
+                *PLUMBING, "update-ref", "--no-deref", "--stdin", stdin=orders.encode()
+            )
+        return len(doomed)
+
+    async def head(self) -> str:
+        """The commit that HEAD names, "" on an unborn branch."""
+        out = await self.git.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        return out.stdout.decode().strip() if out.exit_code == 0 else ""
+
+    def is_ours(self, path: str) -> bool:
+        """True when a path relative to the workspace is ours: in the state directory, or the STOP
+        file.
+        """
+        state = os.path.relpath(self.state_dir, self.git.cwd)
+        return path == state or path.startswith(state + os.sep) or path in self.own
+
+    async def _dirty(self) -> list[str]:
+        raw = await self.git.ask(
+            "ls-files", "-z", "--others", "--modified", "--exclude-standard", "--", "."
+        )
+        return [to_text(path) for path in raw.split(b"\0") if path]
+
+    def too_big(self, path: str) -> bool:
+        """True when a file (relative to the workspace) is above the size that a checkpoint
+        holds.
+        """
+        try:
+            found = os.lstat(os.path.join(self.git.cwd, path))
+        except OSError:
+            return False
+        return (
+            found.st_size > self.max_file_mb * 1024 * 1024
+            and stat.S_ISREG(found.st_mode)
+            and not self.is_ours(path)
+        )
+
+    async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
+        """Bring the private index to the work tree's content. A file that cannot be read does not
+        hold up the
+        rest: git says so with exit code 1."""
+        excluded = [*skipped, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
+        outside = [path for path in excluded if path == "." or path.startswith(os.pardir)]
+        specs = [".", *(f":(exclude,literal){path}" for path in excluded if path not in outside)]
+        out = await index.run(
+            *("-c", "advice.addEmbeddedRepo=false", "add", "-A", "--ignore-errors"),
+            *("--pathspec-from-file=-", "--pathspec-file-nul"),
+            stdin=b"\0".join(map(os.fsencode, specs)),
+        )
+        if out.exit_code not in (0, 1):
+            raise failed(out, "add", self.git)
+
+    async def _before(self, label: str) -> str:
+        """Commit of the nearest earlier numbered checkpoint, or ""."""
+        earlier = [one for one in await self.listing() if (0, False) <= one.place < _place(label)]
+        return earlier[-1].commit if earlier else ""
+
+    async def _parent(self, commit: str) -> str:
+        out = await self.git.run("rev-parse", "--verify", "--quiet", f"{commit}^1")
+        return (
+            out.stdout.decode().strip()
+            if out.exit_code == 0
+            else (await self.repository()).empty_tree
+        )
+
+
+def _message(label: str, tree: Tree, title: str, branch: str, previous: str) -> bytes:
+    line = re.sub(r"\s+", " ", re.sub(r"[\x00-\x1f\x7f]", " ", title)).strip()[:500]
+    number, result = _place(label)
+    what = f"Checkpoint of iteration {number}" if result else f"Checkpoint {label}"
+    trailers = [f"Codex-Self-Iter-Iteration: {number}"] if number >= 0 else []
+    trailers += [f"Codex-Self-Iter-Branch: {printable(branch)}"] if branch else []
+    trailers += [f"Codex-Self-Iter-Previous: {previous}"] if previous else []
+    trailers += [_SKIPPED + json.dumps(path) for path in tree.skipped]
+    parts = [what, printable(line), "\n".join(trailers)]
+    return ("\n\n".join(part for part in parts if part) + "\n").encode("utf-8", "replace")
+
+
+def _ranges(known: Sequence[Checkpoint]) -> str:
+    """ "1-7, 9, before-rewind-x": iterations as ranges, then the rest."""
+    runs: list[list[int]] = []
+    for number in (one.iteration for one in known if one.iteration is not None):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    texts = [str(low) if low == high else f"{low}-{high}" for low, high in runs]
+    return ", ".join(texts + [one.label for one in known if one.iteration is None])

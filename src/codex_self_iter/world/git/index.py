@@ -1,0 +1,90 @@
+"""An index of our own. The person's index is read once as a start and never written.
+
+The file lives in `<state directory>/git/`, where no other program looks; whoever uses it holds the
+supervisor's lock or knows that no supervisor runs, so a `.lock` beside it was left by a dead
+process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+
+from codex_self_iter.errors import StorageError
+from codex_self_iter.world.git.repository import Repository
+from codex_self_iter.world.git.run import Git, GitOutput, failed
+
+PLUMBING = (
+    "-c",
+    "core.splitIndex=false",
+    "-c",
+    "core.safecrlf=false",
+    "-c",
+    "core.logAllRefUpdates=false",
+)
+"""No shared index files in the person's git directory, no refusal over line ends, no reflog."""
+
+
+class PrivateIndex:
+    """A named private index and the git calls that use it."""
+
+    def __init__(self, git: Git, state_dir: str, name: str) -> None:
+        self.directory = os.path.join(os.path.realpath(state_dir), "git")
+        self.path = os.path.join(self.directory, f"{name}.index")
+        self._git = git
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """What makes git use this index."""
+        return {"GIT_INDEX_FILE": self.path}
+
+    def copy_from(self, repository: Repository) -> None:
+        """Start from the person's index as it is (their stat data saves reading every file) or from
+        nothing.
+
+        Raises StorageError when the state directory cannot be written.
+        """
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            self.discard()
+            source = os.path.join(repository.git_dir, "index")
+            if os.path.exists(source):
+                fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+                with open(source, "rb") as old, open(fd, "wb") as new:
+                    shutil.copyfileobj(old, new)
+                    written = os.fstat(old.fileno())
+                # git re-reads a file whose time is not older than its index: a copy must not look
+                # younger.
+                os.utime(self.path, ns=(written.st_atime_ns, written.st_mtime_ns))
+        except OSError as error:
+            raise StorageError(f"cannot write {self.directory}: {error.strerror}") from error
+
+    def discard(self) -> None:
+        """Remove the index and what a killed git left of it."""
+        for path in (self.path, f"{self.path}.lock"):
+            if os.path.lexists(path):
+                os.unlink(path)
+
+    async def ask(self, *args: str, stdin: bytes | None = None) -> bytes:
+        """A git call on this index that must succeed. Raises GitError."""
+        out = await self.run(*args, stdin=stdin)
+        if out.exit_code != 0:
+            raise failed(out, args[0], self._git)
+        return out.stdout
+
+    async def run(self, *args: str, stdin: bytes | None = None) -> GitOutput:
+        """A git call on this index, whatever its exit code."""
+        out = await self._git.run(*PLUMBING, *args, stdin=stdin, env=self.env)
+        self.make_private()
+        return out
+
+    def make_private(self) -> None:
+        """git writes an index anew, with the permissions that the umask leaves."""
+        try:
+            os.chmod(self.path, 0o600)
+        except FileNotFoundError:
+            return  # no index was written
+
+    async def write_tree(self) -> str:
+        """Store the index as a tree; returns its id. Raises GitError."""
+        return (await self.ask("write-tree")).decode().strip()

@@ -1,0 +1,145 @@
+"""Finding the repository that a workspace belongs to, and what state it was left in."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+
+from codex_self_iter.world.git.run import Git, explain, failed
+
+_OPERATIONS = (
+    ("MERGE_HEAD", "merge in progress"),
+    ("rebase-merge", "rebase in progress"),
+    ("rebase-apply", "rebase in progress"),
+    ("CHERRY_PICK_HEAD", "cherry-pick in progress"),
+    ("REVERT_HEAD", "revert in progress"),
+    ("BISECT_LOG", "bisect in progress"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Repository:
+    """Where a workspace stands in its repository.
+
+    Attributes:
+        git_dir: absolute path of the (work tree's own) git directory.
+        prefix: the workspace's path below the top of the work tree, "" or ending in "/".
+        object_format: "sha1" or "sha256".
+    """
+
+    git_dir: str
+    prefix: str
+    object_format: str
+
+    @property
+    def empty_tree(self) -> str:
+        """Object id of the tree without entries, which git knows without its being stored."""
+        return hashlib.new(self.object_format, b"tree 0\0", usedforsecurity=False).hexdigest()
+
+    def operation(self) -> str:
+        """The operation that is half done ("merge in progress"), or ""."""
+        for name, note in _OPERATIONS:
+            if os.path.lexists(os.path.join(self.git_dir, name)):
+                return note
+        return ""
+
+    def index_locked(self) -> bool:
+        """True while `index.lock` exists: a git command is writing the index, or died doing so."""
+        return os.path.lexists(os.path.join(self.git_dir, "index.lock"))
+
+
+def state_notes(repository: Repository) -> list[str]:
+    """What a person should know about the repository's state."""
+    notes = [repository.operation()] if repository.operation() else []
+    if repository.index_locked():
+        path = os.path.join(repository.git_dir, "index.lock")
+        notes.append(f"index.lock left behind or in use ({path})")
+    return notes
+
+
+def repository_key(workspace: str) -> tuple[str, int, int] | None:
+    """Identity of the nearest `.git` at or above the workspace, without a process; None when there
+    is none.
+
+    A repository found earlier is asked about again only when this changes: made, removed or
+    replaced."""
+    place = os.path.realpath(workspace)
+    while True:
+        candidate = os.path.join(place, ".git")
+        try:
+            found = os.lstat(candidate)
+        except OSError:
+            parent = os.path.dirname(place)
+            if parent == place:
+                return None
+            place = parent
+        else:
+            return candidate, found.st_dev, found.st_ino
+
+
+async def discover(git: Git) -> tuple[Repository | None, str]:
+    """Ask git about the workspace. Returns the repository, or None and the reason. Raises GitError.
+
+    A workspace that its surrounding repository ignores (a project under a home directory kept in
+    git) is not part of that repository: nothing would ever count as a change."""
+    out = await git.run("rev-parse", "--is-inside-work-tree", "--show-object-format")
+    if out.timed_out:
+        raise failed(out, "rev-parse", git)
+    if out.exit_code != 0:
+        return None, explain(out, git.timeout_sec, git.cwd)
+    inside, _, object_format = out.stdout.decode().strip().partition("\n")
+    if inside != "true":
+        return None, "bare repository or inside a .git directory: there is no work tree here"
+    prefix = await git.line("rev-parse", "--show-prefix")
+    git_dir = await git.line("rev-parse", "--absolute-git-dir")
+    if prefix and (await git.run("check-ignore", "-q", "--", ".")).exit_code == 0:
+        return None, "the surrounding repository ignores this directory"
+    return Repository(git_dir, prefix, object_format.strip() or "sha1"), ""
+
+
+class Finder:
+    """Finds the repository once, and again when its `.git` is another one or was not usable.
+
+    Attributes:
+        repository: the last answer.
+        key: the `.git` it was given for, None where there was none.
+    """
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+        self.repository: Repository | None = None
+        self.key: tuple[str, int, int] | None = None
+
+    async def find(self) -> str:
+        """Look; returns "" or why there is no repository. Raises GitError."""
+        key = repository_key(self._git.cwd)
+        if self.repository is not None and key == self.key:
+            return ""
+        self.key, self.repository = key, None
+        if key is None:
+            return "not a git repository"
+        self.repository, why = await discover(self._git)
+        return why
+
+
+def loop_name(repository: Repository, state_dir: str) -> str:
+    """The name under `refs/codex-self-iter/` of the loop with this state directory.
+
+    It is derived, not stored, so that it survives the loss of the state directory and a move of the
+    repository: "main" for the main work tree, the work tree's name for a linked one, then the
+    workspace's path below the top, then the state directory's name unless it is the default one.
+    All work trees share one set of refs."""
+    parent, name = os.path.split(repository.git_dir)
+    parts = [name if os.path.basename(parent) == "worktrees" else "main"]
+    parts += repository.prefix.split("/")
+    base = os.path.basename(os.path.normpath(state_dir))
+    if base != ".codex-self-iter":
+        parts.append(base)
+    text = "-".join(part for part in parts if part)
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
+    if plain == text:
+        return plain
+    digest = hashlib.sha256("/".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{plain}-{digest}".lstrip("-")

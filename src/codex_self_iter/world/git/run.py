@@ -1,0 +1,268 @@
+"""How git is called: a clean environment, no prompts, no pager, no hooks, always bounded in time.
+
+Everything that talks to git goes through `Git`. What starts the process is a `GitRunner`, so that
+the supervisor hands in its contained asynchronous one and the commands hand in `run_blocking`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from codex_self_iter.errors import CodexSelfIterError
+
+T = TypeVar("T")
+
+MAX_OUTPUT = 64 * 1024 * 1024
+"""Bytes of git's output that are taken; some 400,000 status lines. An answer of this size counts as
+cut short."""
+
+_KEPT = frozenset(
+    {
+        "GIT_CONFIG_GLOBAL",
+        "GIT_CONFIG_SYSTEM",
+        "GIT_CONFIG_NOSYSTEM",
+        "GIT_CONFIG_COUNT",
+        "GIT_CEILING_DIRECTORIES",
+        "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+        "GIT_EXEC_PATH",
+        "GIT_AUTHOR_NAME",
+        "GIT_AUTHOR_EMAIL",
+        "GIT_COMMITTER_NAME",
+        "GIT_COMMITTER_EMAIL",
+    }
+)
+"""The person's own settings. Every other GIT_* variable (GIT_DIR, GIT_INDEX_FILE, GIT_TRACE…) would
+point git elsewhere or change what it prints; they are set, for example, when we are started from a
+hook or an alias."""
+_KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
+_SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+
+_COMMON = (
+    "--no-pager",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+)
+"""No daemon and no garbage collection that would outlive the call."""
+_NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
+
+
+class GitOutput(Protocol):
+    """What a finished (or killed) git process left. `exit_code` is None when it was killed or never
+    started."""
+
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def stdout(self) -> bytes: ...
+    @property
+    def stderr(self) -> bytes: ...
+    @property
+    def timed_out(self) -> bool: ...
+
+
+class GitRunner(Protocol):
+    """Runs one program to its end: bounded by `timeout_sec`, then killed with everything it
+    started.
+    """
+
+    async def __call__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str] | None = None,
+        timeout_sec: float = 60,
+        max_output: int = MAX_OUTPUT,
+        stdin: bytes | None = None,
+    ) -> GitOutput: ...
+
+
+class GitError(CodexSelfIterError):
+    """git could not do what was asked; the message says what it said."""
+
+
+class GitTimeoutError(GitError):
+    """git did not answer in time and was ended."""
+
+
+def git_environment(base: Mapping[str, str], *, plain: bool = True) -> dict[str, str]:
+    """The environment of a git call: `base` without what would redirect git or make it ask.
+
+    `plain` also fixes the language, because messages are read; off for calls that run the person's
+    hooks."""
+    env = {
+        name: value
+        for name, value in base.items()
+        if not name.startswith(_SERVICE_PREFIXES)
+        and (not name.startswith("GIT_") or name in _KEPT or name.startswith(_KEPT_PREFIXES))
+    }
+    env |= {
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_PAGER": "cat",
+        "GIT_EDITOR": "true",
+    }
+    return env | ({"LC_ALL": "C", "LANGUAGE": ""} if plain else {})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Git:
+    """git in one directory.
+
+    Attributes:
+        runner: what starts the process.
+        cwd: absolute path; the workspace.
+        timeout_sec: patience with one call.
+    """
+
+    runner: GitRunner
+    cwd: str
+    timeout_sec: float = 60.0
+
+    async def run(
+        self,
+        *args: str,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        hooks: bool = False,
+        timeout_sec: float | None = None,
+    ) -> GitOutput:
+        """Run `git args…`. Raises GitError only when git could not be started at all."""
+        argv = ["git", *_COMMON, *(() if hooks else _NO_HOOKS), *args]
+        full = git_environment(os.environ, plain=not hooks) | dict(env or {})
+        patience = self.timeout_sec if timeout_sec is None else timeout_sec
+        try:
+            out = await self.runner(
+                argv,
+                cwd=self.cwd,
+                env=full,
+                timeout_sec=patience,
+                max_output=MAX_OUTPUT,
+                stdin=stdin,
+            )
+        except OSError as error:
+            raise GitError(self._cannot_start(str(error))) from error
+        if out.exit_code is None and not out.timed_out:
+            if number := getattr(out, "signal", None):
+                raise GitError(f"git {args[0]} was ended by signal {number}")
+            raise GitError(self._cannot_start(getattr(out, "error", "")))
+        return out
+
+    async def ask(
+        self, *args: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Like `run`, and raises GitError unless git exits 0. Returns its output as it came."""
+        out = await self.run(*args, stdin=stdin, env=env)
+        if out.exit_code != 0:
+            raise failed(out, args[0], self)
+        return out.stdout
+
+    async def line(self, *args: str, env: Mapping[str, str] | None = None) -> str:
+        """`ask` for an answer of one line (an object id, a path)."""
+        return os.fsdecode((await self.ask(*args, env=env)).removesuffix(b"\n"))
+
+    def _cannot_start(self, detail: str) -> str:
+        if not os.path.isdir(self.cwd):
+            return f"the directory {self.cwd} is gone"
+        return (
+            f"git cannot be started ({detail or 'no reason given'}): is it installed and on PATH?"
+        )
+
+
+def failed(out: GitOutput, command: str, git: Git) -> GitError:
+    """The error to raise for a call that did not exit 0."""
+    kind = GitTimeoutError if out.timed_out else GitError
+    return kind(f"git {command}: {explain(out, git.timeout_sec, git.cwd)}")
+
+
+def explain(out: GitOutput, timeout_sec: float, cwd: str) -> str:
+    """One line about a failed call: what is wrong and, where known, what to do."""
+    if out.timed_out:
+        return f"no answer within {timeout_sec:g} s (ended)"
+    text = (
+        out.stderr.decode("utf-8", "replace").strip()
+        or out.stdout.decode("utf-8", "replace").strip()
+    )
+    if "dubious ownership" in text:
+        mend = f"git config --global --add safe.directory '{cwd}'"
+        return f"the repository belongs to another user and git refuses it; to allow it: {mend}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    worst = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[:1]
+    return ("; ".join(worst) or f"exit code {out.exit_code}")[:400]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Blocking:
+    """The result of `run_blocking`."""
+
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool
+    signal: int | None = None
+
+
+async def run_blocking(
+    argv: Sequence[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str] | None = None,
+    timeout_sec: float = 60,
+    max_output: int = MAX_OUTPUT,
+    stdin: bytes | None = None,
+) -> Blocking:
+    """A GitRunner for short commands without an event loop: it blocks. Output goes through unnamed
+    files, so a grandchild that holds a descriptor delays nothing; a time-out kills the whole
+    group."""
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        given.write(stdin or b"")
+        given.seek(0)
+        process = subprocess.Popen(  # noqa: ASYNC220  blocking is what this runner is for
+            list(argv),
+            cwd=cwd,
+            env=env,
+            stdin=given,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        code: int | None = None
+        try:
+            code = process.wait(timeout_sec)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        out.seek(0)
+        err.seek(0)
+        ended = code if code is None or code >= 0 else None
+        number = -code if code is not None and code < 0 else None
+        return Blocking(ended, out.read(max_output), err.read(max_output), code is None, number)
+
+
+def complete(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never has to wait (everything in it uses `run_blocking`) without an
+    event loop.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("the coroutine had to wait; run it in an event loop")

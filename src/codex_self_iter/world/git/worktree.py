@@ -1,0 +1,273 @@
+"""The workspace's content in one look: one `git status`, and the fingerprints of what it names.
+
+Read-only: no lock is taken, no index is written, no hook, monitor or pager is started. The
+repository may be in any state (unborn, detached, in the middle of a merge, locked by a dead
+process); what a person should know is in the snapshot's note. When git does not answer, the
+snapshot is incomplete and says why.
+
+A workspace that never had a usable repository is scanned instead (see `contentscan`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+
+import anyio.to_thread
+
+from codex_self_iter.core.model import Snapshot
+from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
+from codex_self_iter.world.git.porcelain import Record, Status, parse_raw, parse_status, to_text
+from codex_self_iter.world.git.repository import Finder, Repository, state_notes
+from codex_self_iter.world.git.run import (
+    MAX_OUTPUT,
+    Git,
+    GitError,
+    GitOutput,
+    GitRunner,
+    GitTimeoutError,
+    failed,
+)
+from codex_self_iter.world.git.scan import ContentScan, ScanLimits
+
+_STATUS = (
+    "--no-optional-locks",
+    "status",
+    "--porcelain=v2",
+    "-z",
+    "--branch",
+    "--untracked-files=all",
+    "--no-renames",
+    "--no-ahead-behind",
+    "--ignore-submodules=none",
+)
+_DEPTH = 4
+"""Repositories within repositories are followed this deep."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Look:
+    """What one snapshot gathers."""
+
+    hasher: Hasher
+    budget: Budget
+    entries: dict[str, str] = dataclasses.field(default_factory=dict)
+    flaws: list[str] = dataclasses.field(default_factory=list)
+    nested: int = 0
+
+
+class GitWorkTree:
+    """A WorkTree over git. Keeps a stat cache between looks, so that only changed files are read
+    again.
+    """
+
+    def __init__(
+        self,
+        workspace: str,
+        state_dir: str,
+        runner: GitRunner,
+        timeout_sec: float = 60.0,
+        limits: ScanLimits | None = None,
+    ) -> None:
+        self.workspace = os.path.realpath(workspace)
+        self._state = os.path.relpath(os.path.realpath(state_dir), self.workspace)
+        self._limits = limits or ScanLimits()
+        self._git = Git(runner, self.workspace, timeout_sec)
+        self._scan = ContentScan(workspace, state_dir, timeout_sec, self._limits)
+        self._finder = Finder(self._git)
+        self._had_git = False
+        self._cache: StatCache = {}
+
+    @property
+    def repository(self) -> Repository | None:
+        """The repository at the last look."""
+        return self._finder.repository
+
+    async def snapshot(self, previous: Snapshot | None) -> Snapshot:
+        """Take one snapshot. Never raises for a fault of git or the files: the note says what is
+        wrong.
+        """
+        try:
+            why = await self._finder.find()
+            if self.repository is not None:
+                taken = await self._look(self.repository)
+                self._had_git = self._had_git or taken.complete
+                return taken
+        except (GitError, ValueError) as error:
+            why = str(error)
+            if self.repository is not None or isinstance(error, GitTimeoutError):
+                return Snapshot("", "", {}, complete=False, note=why)
+        if self._had_git and self._finder.key is not None:
+            return Snapshot("", "", {}, complete=False, note=why)
+        taken = await self._scan.snapshot(previous)
+        note = "; ".join(part for part in (taken.note, f"scanned without git: {why}") if part)
+        return dataclasses.replace(taken, note=note)
+
+    async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:
+        """What two commits differ in, for `compare`. Costs one process; {} when git does not
+        answer.
+        """
+        if self.repository is None or old_head == new_head:
+            return {}
+        sides = [head or self.repository.empty_tree for head in (old_head, new_head)]
+        try:
+            raw = await self._git.ask(
+                "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", *sides, "--", "."
+            )
+            changes = [(self._relative(change.path), change) for change in parse_raw(raw)]
+        except (GitError, ValueError):
+            return {}
+        return {
+            to_text(path): (change.old, change.new) for path, change in changes if path is not None
+        }
+
+    async def _look(self, repository: Repository) -> Snapshot:
+        budget = Budget(time.monotonic() + self._git.timeout_sec)
+        look = _Look(Hasher(self._cache, budget, repository.object_format), budget)
+        try:
+            status = await self._status()
+            if status is None:
+                return Snapshot(
+                    "", "", {}, complete=False, note="git status: too many files to list"
+                )
+            await self._gather(look, status)
+        finally:
+            budget.stop = True
+        self._cache = look.hasher.fresh
+        notes = look.flaws + state_notes(repository)
+        if look.hasher.unreadable:
+            names = ", ".join(
+                repr(os.path.basename(to_text(path))) for path in look.hasher.unreadable[:3]
+            )
+            notes.append(f"unreadable, judged by size and time: {names}")
+        return Snapshot(status.head, status.branch, look.entries, not look.flaws, "; ".join(notes))
+
+    async def _status(self) -> Status | None:
+        pathspec = [".", *([f":(exclude,literal){self._state}"] if self._state_inside else [])]
+        return _parse(await self._git.run(*_STATUS, "--", *pathspec), self._git)
+
+    async def _gather(self, look: _Look, status: Status) -> None:
+        records = []
+        for record in status.records:
+            path = self._relative(record.path)
+            if path is not None:
+                records.append(dataclasses.replace(record, path=path))
+        await self._fingerprints(look, records, b"")
+        for record in records:
+            if record.nested:
+                await self._enter(look, record, record.path, 1)
+
+    async def _fingerprints(self, look: _Look, records: list[Record], below: bytes) -> None:
+        """Fingerprint the plain files of one status, in a worker thread."""
+        plain = [record for record in records if not record.nested]
+        strangers = [record for record in plain if not record.tracked]
+        excess = len(strangers) - self._limits.files
+        if excess > 0:
+            look.flaws.append(
+                f"more than {self._limits.files} untracked files; is a build directory not ignored?"
+            )
+            plain = [record for record in plain if record.tracked] + strangers[: self._limits.files]
+        if not plain:
+            return
+        top = os.path.join(os.fsencode(self.workspace), below)
+        found, whole = await anyio.to_thread.run_sync(
+            _hash_all, look.hasher, top, plain, abandon_on_cancel=True
+        )
+        if not whole:
+            look.flaws.append(
+                f"reading the changed files took longer than {self._git.timeout_sec:g} s"
+            )
+        look.entries |= {to_text(os.path.join(below, path)): value for path, value in found.items()}
+
+    async def _enter(self, look: _Look, record: Record, path: bytes, depth: int) -> None:
+        """A submodule that differs, or a repository that is not tracked: its HEAD, and its own
+        changes.
+        """
+        name = to_text(path)
+        top = os.path.join(self.workspace, name)
+        if not os.path.lexists(os.path.join(top, ".git")):
+            look.entries[name] = "directory" if os.path.isdir(top) else ""
+            return
+        look.nested += 1
+        if depth > _DEPTH or look.nested > self._limits.nested:
+            look.flaws.append(f"more repositories inside this one than are followed ({name})")
+            return
+        # The directory is named outright: were its .git broken, git would climb up and answer for
+        # the outer one.
+        git = dataclasses.replace(self._git, cwd=top)
+        try:
+            out = await git.run(
+                "--git-dir", os.path.join(top, ".git"), "--work-tree", top, *_STATUS
+            )
+            status = _parse(out, git)
+        except (GitError, ValueError) as error:
+            look.flaws.append(f"{name}: {error}")
+            return
+        if status is None:
+            look.flaws.append(f"{name}: too many files to list")
+            return
+        look.entries[name] = (
+            f"160000 {status.head}" if record.tracked else f"repository {status.head}"
+        )
+        await self._fingerprints(look, list(status.records), path)
+        for inner in status.records:
+            if inner.nested:
+                await self._enter(look, inner, os.path.join(path, inner.path), depth + 1)
+
+    @property
+    def _state_inside(self) -> bool:
+        return self._state != "." and not self._state.startswith(os.pardir)
+
+    def _relative(self, path: bytes) -> bytes | None:
+        """A path below the top as one below the workspace; None when it is outside or in the state
+        directory."""
+        assert self.repository is not None
+        prefix = os.fsencode(self.repository.prefix)
+        state = os.fsencode(self._state)
+        inner = path.removeprefix(prefix)
+        if not path.startswith(prefix) or inner == state or inner.startswith(state + b"/"):
+            return None
+        if to_text(inner) in self._limits.own:
+            return None
+        return inner
+
+
+def _parse(out: GitOutput, git: Git) -> Status | None:
+    """Read a status answer; None when it was too long. Raises GitError when git failed."""
+    if out.exit_code != 0:
+        raise failed(out, "status", git)
+    if len(out.stdout) >= MAX_OUTPUT:
+        return None
+    return parse_status(out.stdout)
+
+
+def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[bytes, str], bool]:
+    """Fingerprints by path, without those that equal HEAD (staged and taken back). False: the time
+    was up.
+    """
+    heads = {record.path: record.head for record in records if record.head is not None}
+    links: dict[bytes, bool] = {b"": False}
+    found: dict[bytes, str] = {}
+    whole = True
+    for record in records:
+        if record.path not in found:
+            behind_link = _behind_link(top, os.path.dirname(record.path), links)
+            value = "" if behind_link else hasher.fingerprint(os.path.join(top, record.path))
+            if value is None:
+                whole = False
+                break
+            found[record.path] = value
+    return {path: value for path, value in found.items() if heads.get(path) != value}, whole
+
+
+def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:
+    """True when a directory was replaced by a link: what is found through it is not in the work
+    tree.
+    """
+    if directory not in known:
+        known[directory] = os.path.islink(os.path.join(top, directory)) or _behind_link(
+            top, os.path.dirname(directory), known
+        )
+    return known[directory]

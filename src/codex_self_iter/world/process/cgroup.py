@@ -1,0 +1,81 @@
+"""The third ring: one cgroup v2 for each run, where the service manager has delegated ours to us
+(`Delegate=yes`).
+
+Never needed and never in the way: every failure here only means that the first two rings work
+alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from codex_self_iter.world.pause import pause
+
+
+def own_cgroup(*, proc: str = "/proc/self") -> str | None:
+    """The directory of this process's cgroup v2, or None."""
+    try:
+        with open(f"{proc}/cgroup") as file:
+            path = next(line[3:].strip() for line in file if line.startswith("0::"))
+        with open(f"{proc}/mountinfo") as file:
+            fields = [line.split() for line in file]
+    except (OSError, StopIteration):
+        return None
+    for mount in fields:
+        if mount[mount.index("-") + 1] == "cgroup2" and (
+            mount[3] == "/" or f"{path}/".startswith(f"{mount[3]}/")
+        ):
+            inside = path if mount[3] == "/" else path.removeprefix(mount[3])
+            return os.path.normpath(mount[4] + "/" + inside)
+    return None
+
+
+def delegated() -> str | None:
+    """Our own cgroup if a service manager gave it to us: marked as delegated, and writable."""
+    directory = own_cgroup()
+    if directory is None or not os.access(f"{directory}/cgroup.procs", os.W_OK):
+        return None
+    for name in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError, AttributeError):
+            if os.getxattr(directory, name) == b"1":
+                return directory
+    return None
+
+
+def create(parent: str, name: str) -> str:
+    """Make a run's cgroup; "" if that is impossible."""
+    directory = f"{parent}/{name}"
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError:
+        return ""
+    return directory
+
+
+def _populated(directory: str) -> bool:
+    try:
+        with open(f"{directory}/cgroup.events") as file:
+            return "populated 1" in file.read()
+    except OSError:
+        return False
+
+
+def end(directory: str, *, recorder: int = 0, limit_sec: float = 2.0) -> int:
+    """Kill everything in a run's cgroup and remove it. Blocking, bounded.
+
+    Returns how many processes were in it, not counting the `recorder`, which may just be exiting.
+    """
+    found = 0
+    if _populated(directory):
+        with contextlib.suppress(OSError):
+            with open(f"{directory}/cgroup.procs") as file:
+                found = sum(int(pid) != recorder for pid in file.read().split())
+            with open(f"{directory}/cgroup.kill", "w") as file:
+                file.write("1")
+    give_up = time.monotonic() + limit_sec
+    while _populated(directory) and time.monotonic() < give_up:
+        pause(0.002)
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
+    return found

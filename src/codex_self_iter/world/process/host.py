@@ -1,0 +1,415 @@
+"""The process host: starts, finds and ends agent runs, so that nothing outlives its iteration.
+
+    host = Host()                    one for each supervisor process
+    run = await host.start(spec)     launcher forks a recorder, the recorder starts the agent
+    outcome = await run.wait()       the agent has ended *and* everything that it left is gone
+    await run.end()                  the stop ladder: TERM+CONT, grace, KILL, sweep
+    await host.aclose()              ends everything
+
+Three rings, each for what the one before loses: the recorder (a subreaper for one run,
+world/process/launcher.py), this process (a subreaper for runs whose recorder was killed) and, where
+the service manager delegated it, a cgroup for each run. Blocking work runs in worker threads and in
+the keeper's thread (world/process/keeper.py), never on the loop."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+
+from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.world.pause import pause
+from codex_self_iter.world.process import cgroup, launcher, proctable
+from codex_self_iter.world.process.keeper import Keeper
+from codex_self_iter.world.process.spawner import Spawned, Spawner, SpawnError, recorder_name
+from codex_self_iter.world.process.traces import Strays, Trace, find_trace
+from codex_self_iter.world.process.watched import Latch, Watched, open_streams
+from codex_self_iter.world.state.durable import storage_error
+
+MARKER = proctable.MARKER
+LOCK_PATIENCE_SEC = 2.0
+"""How long `start` waits for the run lock: the last run's recorder may just be exiting."""
+_NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
+
+
+def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
+    """The run's environment: without the service manager's variables and ours, with both
+    markers.
+    """
+    kept = {
+        name: value
+        for name, value in env.items()
+        if name != "NOTIFY_SOCKET"
+        and not name.startswith(("WATCHDOG_", "LISTEN_", "CODEX_SELF_ITER_"))
+    }
+    return kept | {MARKER: run_id, proctable.PLACE_MARKER: workspace}
+
+
+class Run:
+    """A run that was started or adopted (ports.RunHandle)."""
+
+    def __init__(
+        self, spec: RunSpec, identity: RunIdentity, keeper: Keeper, watched: Watched | None
+    ) -> None:
+        self.spec = spec
+        self._identity = identity
+        self._keeper = keeper
+        self._watched = watched
+        self._latch = watched.latch if watched else Latch()
+
+    @classmethod
+    def ended(
+        cls, spec: RunSpec, identity: RunIdentity, keeper: Keeper, outcome: RunOutcome
+    ) -> Run:
+        """A run that is already over."""
+        run = cls(spec, identity, keeper, None)
+        run._latch.set(outcome)
+        return run
+
+    @property
+    def identity(self) -> RunIdentity:
+        """Who its processes are."""
+        return self._identity
+
+    @property
+    def outcome(self) -> RunOutcome | None:
+        """How it ended, None while it lives."""
+        return self._latch.outcome
+
+    def sample(self) -> RunSample:
+        """The monitor's latest look."""
+        return self._watched.tracker.latest if self._watched else _NO_SAMPLE
+
+    async def wait(self) -> RunOutcome:
+        """Wait until the run has ended and nothing of it is left (bounded). Cancelling the wait
+        leaves the run."""
+        return await self._latch.wait()
+
+    async def end(
+        self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
+    ) -> RunOutcome:
+        """Run the stop ladder, shielded and bounded. A second call with a shorter grace shortens
+        the first."""
+        if self._watched is not None and self._latch.outcome is None:
+            grace = self.spec.limits.kill_grace_sec if grace_sec is None else grace_sec
+            self._keeper.stop(self._watched, cause, max(0.0, grace))
+        with anyio.CancelScope(shield=True):
+            await self._latch.wait()
+        assert self._latch.outcome is not None
+        return self._latch.outcome
+
+
+class Host:
+    """Starts, finds and ends runs (ports.ProcessHost). Use as an async context manager, or call
+    `aclose`.
+    """
+
+    def __init__(self, *, subreaper: bool = True) -> None:
+        """`subreaper=False` switches the first two rings off: only for tests that show what they
+        are for.
+        """
+        self._spawner = Spawner()
+        self._keeper = Keeper(lambda: {self._spawner.pid})
+        self._subreaper = subreaper
+        self._was_subreaper = launcher.child_subreaper(True) if subreaper else None
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._strays = Strays()
+        self._boot_id = proctable.boot_id()
+        self._cgroup = cgroup.delegated()
+        self._runs: set[Run] = set()
+        self._runs_lock = threading.Lock()
+        self._starting = 0
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def _threads(self) -> anyio.CapacityLimiter:
+        """A limiter of our own: a start must never queue behind other people's slow files."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(8)
+        return self._limiter
+
+    async def start(self, spec: RunSpec) -> Run:
+        """Start a run; shielded from cancellation.
+
+        A program that cannot be started, and a run lock that somebody still holds, give a run whose
+        `wait` returns at once with cause SPAWN_FAILED. Raises StorageError when the run's
+        directory, output files or lock cannot be made."""
+        if self._closed:
+            raise RuntimeError("the process host is closed")
+        self._starting += 1
+        try:
+            return await anyio.to_thread.run_sync(self._start, spec, limiter=self._threads)
+        finally:
+            self._starting -= 1
+
+    async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
+        """Find what an earlier supervisor left of this run; see ports.ProcessHost."""
+        return await anyio.to_thread.run_sync(self._adopt, spec, identity, limiter=self._threads)
+
+    async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
+        """End everything an earlier supervisor left of this run; returns how many processes were
+        ended.
+        """
+        with anyio.CancelScope(shield=True):
+            trace = await anyio.to_thread.run_sync(
+                find_trace, spec, identity, limiter=self._threads
+            )
+            run = await anyio.to_thread.run_sync(
+                self._take_over, spec, trace, limiter=self._threads
+            )
+            if run is not None:
+                await run.end()
+        return len(trace.leftovers)
+
+    async def sweep_strays(self, workspace: str, keep: str) -> int:
+        """End what runs in this workspace and belongs to no run but `keep`; returns how many
+        processes were ended.
+        """
+        place, asked = os.path.realpath(workspace), time.monotonic()
+        with anyio.CancelScope(shield=True):
+            ended = await anyio.to_thread.run_sync(
+                self._strays.end, place, keep, asked, limiter=self._threads
+            )
+        return ended  # noqa: RET504 - a scope may swallow, so the type checker wants the return outside
+
+    async def aclose(self) -> None:
+        """End every living run, then launcher and keeper. Shielded, bounded, idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            while self._starting:  # noqa: ASYNC110 - a spawn takes milliseconds, and is bounded
+                await anyio.sleep(0.005)
+            async with anyio.create_task_group() as group:
+                for run in self._living():
+                    group.start_soon(run.end)
+            await anyio.to_thread.run_sync(self._close, limiter=self._threads)
+
+    def _close(self) -> None:
+        self._spawner.close()
+        self._keeper.close()
+        if self._was_subreaper is False:
+            launcher.child_subreaper(False)
+
+    def _living(self) -> list[Run]:
+        with self._runs_lock:
+            self._runs = {run for run in self._runs if run.outcome is None}
+            return list(self._runs)
+
+    def _start(self, spec: RunSpec) -> Run:
+        fds: list[int] = []
+        try:
+            spawned, directory = self._spawn(spec, fds)
+        except SpawnError as error:
+            return Run.ended(
+                spec, _nobody(spec, self._boot_id), self._keeper, _not_started(spec, error)
+            )
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return self._watch(
+            Watched(
+                spec,
+                spawned.identity,
+                control=spawned.control,
+                recorder_fd=spawned.recorder_fd,
+                agent_fd=spawned.agent_fd,
+                cgroup_directory=directory,
+            )
+        )
+
+    def _spawn(self, spec: RunSpec, fds: list[int]) -> tuple[Spawned, str]:
+        """Open what the run needs (into `fds`, run lock first) and have it started."""
+        try:
+            os.makedirs(spec.directory, 0o700, exist_ok=True)
+            fds.append(_lock(spec.run_lock_path))
+            fds.append(_open_stdin(spec))
+            for name in ("stdout.log", "stderr.log"):
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                fds.append(os.open(f"{spec.directory}/{name}", flags, 0o600))
+        except OSError as error:
+            raise storage_error(
+                "prepare a run in", error.filename or spec.directory, error
+            ) from error
+        directory = cgroup.create(self._cgroup, recorder_name(spec.run_id)) if self._cgroup else ""
+        request = {
+            "run_id": spec.run_id,
+            "boot_id": self._boot_id,
+            "argv": list(spec.argv),
+            "cwd": spec.cwd,
+            "env": run_environment(spec.env, spec.run_id, os.path.realpath(spec.cwd)),
+            "directory": spec.directory,
+            "grace": spec.limits.kill_grace_sec,
+            "cgroup": directory,
+            "subreaper": self._subreaper,
+        }
+        try:
+            return self._spawner.spawn(request, fds), directory
+        except SpawnError:
+            if directory:
+                cgroup.end(directory)
+            raise
+
+    def _watch(self, watched: Watched) -> Run:
+        run = Run(watched.spec, watched.identity, self._keeper, watched)
+        self._keeper.add(watched)
+        with self._runs_lock:
+            self._runs = {other for other in self._runs if other.outcome is None} | {run}
+        return run
+
+    def _adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
+        return self._take_over(spec, find_trace(spec, identity))
+
+    def _take_over(self, spec: RunSpec, trace: Trace) -> Run | None:
+        identity = trace.identity or _nobody(spec, self._boot_id)
+        if not trace.started:
+            return None
+        if trace.recorder_alive or trace.agent_alive:
+            watched = Watched(
+                spec,
+                identity,
+                recorder_fd=_pin(identity.recorder_pid, identity.recorder_start)
+                if trace.recorder_alive
+                else -1,
+                agent_fd=_pin(identity.agent_pid, identity.agent_start)
+                if trace.agent_alive
+                else -1,
+                cgroup_directory=self._known_cgroup(spec),
+            )
+            return self._watch(watched)
+        swept = self._clear(spec, trace)
+        return Run.ended(spec, identity, self._keeper, _past(spec, identity, trace, swept))
+
+    def _known_cgroup(self, spec: RunSpec) -> str:
+        directory = f"{self._cgroup}/{recorder_name(spec.run_id)}"
+        return directory if self._cgroup and os.path.isdir(directory) else ""
+
+    def _clear(self, spec: RunSpec, trace: Trace) -> int:
+        """Agent and recorder are gone: end what they left, bound the output files."""
+        ended: set[tuple[int, int]] = set()
+        if trace.leftovers:
+            starts = {pid: proctable.start_ticks(pid) for pid in trace.leftovers}
+            found, _ = proctable.exterminate(
+                lambda table: (
+                    {pid for pid, start in starts.items() if proctable.alive(table, pid, start)}
+                    | proctable.marked(table, spec.run_id)
+                    | proctable.lock_heirs(table, spec.run_lock_path)
+                ),
+                keep={self._spawner.pid},
+            )
+            ended = set(found)
+        if directory := self._known_cgroup(spec):
+            cgroup.end(directory)
+        for stream in open_streams(spec):
+            try:
+                stream.finish()
+            except OSError:
+                continue
+        return len(ended)
+
+
+def _lock(path: str) -> int:
+    """Open and take the run lock. Raises OSError, or SpawnError when somebody keeps holding it."""
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    give_up = time.monotonic() + LOCK_PATIENCE_SEC
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < give_up:
+                pause(0.002)
+                continue
+            os.close(fd)
+            holders = sorted(proctable.lock_heirs(proctable.scan(), path))
+            raise SpawnError(f"an earlier run still holds {path} (processes {holders})") from None
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _open_stdin(spec: RunSpec) -> int:
+    return os.open(spec.stdin_path or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _pin(pid: int, start: int) -> int:
+    """A descriptor of exactly this process, -1 if it is gone (or there are no such descriptors)."""
+    if not pid or not hasattr(os, "pidfd_open"):
+        return -1
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    if proctable.start_ticks(pid) == start:
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _nobody(spec: RunSpec, boot_id: str) -> RunIdentity:
+    return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, 0, time.time(), time.monotonic())
+
+
+def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
+    return RunOutcome(
+        spec.run_id,
+        cause=EndCause.SPAWN_FAILED,
+        exit_code=None,
+        signal=None,
+        started_at=time.time(),
+        duration_sec=0.0,
+        error=" ".join(str(error).split()),
+        argv0_missing=error.argv0_missing,
+    )
+
+
+def _past(spec: RunSpec, identity: RunIdentity, trace: Trace, swept: int) -> RunOutcome:
+    """The outcome of a run that ended while no supervisor watched."""
+    size = sum(
+        os.path.getsize(path)
+        for path in (f"{spec.directory}/stdout.log", f"{spec.directory}/stderr.log")
+        if os.path.exists(path)
+    )
+    if trace.report is None:
+        return RunOutcome(
+            spec.run_id,
+            EndCause.LOST,
+            None,
+            None,
+            identity.started_at,
+            0.0,
+            output_bytes=size,
+            swept=swept,
+        )
+    report = trace.report
+    return RunOutcome(
+        spec.run_id,
+        cause=EndCause(report["cause"]),
+        exit_code=report["exit_code"],
+        signal=report["signal"],
+        started_at=report["started_at"],
+        duration_sec=report["duration_sec"],
+        cpu_sec=report["cpu_sec"],
+        max_memory_bytes=report["max_rss_bytes"],
+        output_bytes=size,
+        swept=report["swept"] + swept,
+    )

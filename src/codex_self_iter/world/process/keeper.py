@@ -1,0 +1,297 @@
+"""The keeper: one thread that watches every living run, applies its limits and sees each one to its
+end.
+
+Why a thread and not tasks of the event loop: limits, output caps and stop ladders must go on while
+the loop is cancelled, busy or closing, and a pass over /proc is no work for it. The loop talks to
+the thread through `Keeper.add` and `Keeper.stop`, and hears of an end through the run's `Latch`.
+Between events it sleeps in one `select`; without runs it sleeps for ever.
+
+How a run ends, by who is left to end it:
+
+    recorder alive             it does the ladder and the sweep; the keeper only bounds it
+    recorder silent or killed  hard sweep: recorded tree, descendants, marker, adopted strangers, cgroup
+    adopted, recorder gone     the keeper's own ladder on the agent, then the hard sweep
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from codex_self_iter.core.model import EndCause
+from codex_self_iter.world.pause import pause
+from codex_self_iter.world.process import cgroup, launcher, proctable
+from codex_self_iter.world.process.watched import NEVER, Watched, read_report, run_outcome
+
+RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
+"""How much longer than the grace a recorder may take before the keeper takes over."""
+SMALL_TREES = 64
+"""Up to so many processes in all runs together, walking their trees is cheaper than a pass over the
+machine.
+"""
+
+
+class Keeper:
+    """Watches runs in a thread of its own, from the first `add` to `close`."""
+
+    def __init__(self, keep: Callable[[], set[int]]) -> None:
+        """`keep` names pids that no sweep may touch (the launcher)."""
+        self._keep = keep
+        self._calls: collections.deque[Callable[[], None]] = collections.deque()
+        self._runs: list[Watched] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._thread: threading.Thread | None = None
+        self._gate = threading.Lock()
+        self._closing = self._closed = False
+        self._looked_at = time.monotonic()
+
+    def add(self, run: Watched) -> None:
+        """Watch a run until its end. Thread-safe."""
+        with self._gate:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
+                self._thread.start()
+        self._call(lambda: self._admit(run))
+
+    def stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
+        """Begin the stop ladder, or shorten the grace of one that has begun. Thread-safe."""
+        self._call(lambda: self._stop(run, cause, grace_sec))
+
+    def close(self) -> None:
+        """End the thread. Blocking; living runs are left alone and their descriptors closed."""
+        if self._thread is not None:
+            self._closing = True
+            self._call(lambda: None)
+            self._thread.join()
+            self._thread = None
+        for run in self._runs:
+            run.close()
+        self._selector.close()
+        with self._gate:
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with self._gate:  # no write into a descriptor that `close` has given back meanwhile
+            if not self._closed:
+                self._calls.append(function)
+                os.write(self._wake_write, b"!")
+
+    def _serve(self) -> None:
+        while not self._closing:
+            try:
+                self._round()
+            except Exception:  # a defect must not end the watch over every other run
+                structlog.get_logger().exception("host.keeper_fault")
+                pause(0.2)
+
+    def _round(self) -> None:
+        """Sleep until something is due or has happened, and do it."""
+        for key, _ in self._selector.select(self._timeout()):
+            if key.data is None:
+                os.read(self._wake_read, 4096)
+            else:
+                self._hear(key.data)
+        while self._calls:
+            self._calls.popleft()()
+        now = time.monotonic()
+        for run in list(self._runs):
+            self._advance(run, now)
+        if any(run.next_look <= now for run in self._runs):
+            self._look(now)
+
+    def _timeout(self) -> float | None:
+        due = min(
+            (min(run.next_output, run.next_look, run.hurry_at, run.hard_at) for run in self._runs),
+            default=NEVER,
+        )
+        return None if due == NEVER else max(0.0, due - time.monotonic())
+
+    def _admit(self, run: Watched) -> None:
+        if not self._runs:
+            self._looked_at = time.monotonic()
+        self._runs.append(run)
+        ear = run.control if run.control is not None else self._pin(run)
+        if ear is not None:
+            self._selector.register(ear, selectors.EVENT_READ, run)
+
+    @staticmethod
+    def _pin(run: Watched) -> int | None:
+        """What becomes readable when an adopted run's recorder, or else its agent, ends."""
+        return next((fd for fd in (run.recorder_fd, run.agent_fd) if fd >= 0), None)
+
+    def _hear(self, run: Watched) -> None:
+        """The recorder reported, or it is gone."""
+        if run.control is not None:
+            try:
+                data = run.control.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            *lines, run.buffer = (run.buffer + data).split(b"\n")
+            for line in lines:
+                run.report = json.loads(line)
+            if data:
+                return
+        self._gone(run)
+
+    def _gone(self, run: Watched) -> None:
+        """Nobody is left who would tell more: finish, after a hard sweep unless the recorder says
+        all is gone."""
+        ear = run.control if run.control is not None else self._pin(run)
+        if ear is not None and not run.sweeping:
+            self._selector.unregister(ear)
+        if run.report is None and not run.ours:
+            run.report = read_report(run.spec)
+        if run.sweeping:
+            return
+        run.sweeping = True
+        run.next_look = run.hurry_at = run.hard_at = NEVER
+        if run.report is not None and not run.report["left"]:
+            self._finish(run, 0, None)
+        else:
+            threading.Thread(
+                target=self._hard_sweep, args=(run,), name="csi-sweep", daemon=True
+            ).start()
+
+    def _advance(self, run: Watched, now: float) -> None:
+        """Whatever is due for one run, its sample excepted."""
+        if run.next_output <= now:
+            pauses = [0.25]
+            for stream in run.streams:
+                try:
+                    pauses.append(stream.poll(now))
+                except OSError:
+                    continue  # the disk refuses to punch: the free-disk floor is the next defence
+            early = 0.02 if now - run.identity.started_monotonic < 1.0 else 0.25
+            run.next_output = now + min(early, *pauses)
+        if run.hurry_at <= now:
+            run.hurry_at = NEVER
+            if run.recorder_fd >= 0 or run.control is not None:
+                run.signal_recorder(signal.SIGUSR1)
+        if run.hard_at <= now:
+            self._gone(run)
+
+    def _look(self, now: float) -> None:
+        """One pass over the process table for all runs; over their trees alone while these are
+        small.
+        """
+        if proctable.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
+            pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
+            table = proctable.walk(pid for pair in pids for pid in pair if pid)
+        else:
+            table = proctable.scan()
+        by_parent = proctable.offspring(table)
+        gap = now - self._looked_at
+        self._looked_at = now
+        for run in list(self._runs):
+            if run.sweeping:
+                continue
+            if gap > 10.0:  # nobody looks so seldom: we or the machine stood still
+                run.tracker.skip(gap - 2.0)
+            self._sample(run, now, table, by_parent)
+            run.next_look = now + (1.0 if run.cause else run.tracker.next_look(now))
+        proctable.children.reap_strangers()
+
+    def _sample(
+        self,
+        run: Watched,
+        now: float,
+        table: dict[int, proctable.Proc],
+        by_parent: dict[int, list[int]],
+    ) -> None:
+        identity = run.identity
+        recorder = table.get(identity.recorder_pid)
+        if recorder is not None and recorder.start != identity.recorder_start:
+            recorder = None
+        roots = {identity.agent_pid} if recorder is None else {identity.recorder_pid}
+        pids = proctable.descendants(by_parent, roots)
+        if proctable.alive(table, identity.agent_pid, identity.agent_start):
+            pids.add(identity.agent_pid)
+        elif run.agent_gone_at is None:
+            run.agent_gone_at = now
+        run.seen = {pid: table[pid].start for pid in pids}
+        run.tracker.look(now, table, identity.recorder_pid if recorder else 0, pids, run.output)
+        if recorder is not None and recorder.state in "Tt":
+            run.signal_recorder(signal.SIGCONT)
+        if run.agent_gone_at is not None and now - run.agent_gone_at > RECORDER_SLACK_SEC:
+            self._gone(run)
+        elif run.cause is None and (cause := run.tracker.crossed(now)) is not None:
+            self._stop(run, cause, run.spec.limits.kill_grace_sec)
+
+    def _stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
+        if run.latch.outcome is not None or run.sweeping:
+            return
+        now = time.monotonic()
+        stop_at = now + grace_sec
+        if stop_at >= run.stop_at:
+            return  # it has begun, and this is no shorter
+        run.cause = run.cause or cause
+        if run.control is not None or run.recorder_fd >= 0:
+            run.tell(grace_sec, run.cause)
+            run.hard_at = stop_at + RECORDER_SLACK_SEC
+            run.hurry_at = NEVER if run.control is not None else stop_at
+        else:
+            run.signal_agent(signal.SIGTERM, signal.SIGCONT)
+            run.hard_at = stop_at
+        run.stop_at = stop_at
+
+    def _hard_sweep(self, run: Watched) -> None:
+        """In a thread of its own: end everything that any ring still finds, the recorder last."""
+        identity = run.identity
+        agent, recorder = identity.agent_pid, (identity.recorder_pid, identity.recorder_start)
+
+        def prey(table: Mapping[int, proctable.Proc]) -> set[int]:
+            found = {
+                pid for pid, start in run.seen.items() if pid in table and table[pid].start == start
+            }
+            if proctable.alive(table, *recorder):
+                found |= proctable.descendants(proctable.offspring(table), {recorder[0]})
+            return (found | proctable.marked(table, run.spec.run_id)) - {recorder[0]}
+
+        ended, _ = proctable.exterminate(prey, keep=self._keep() | {recorder[0]}, adopted=run.ours)
+        more, left = proctable.exterminate(
+            lambda table: (
+                prey(table) | ({recorder[0]} if proctable.alive(table, *recorder) else set())
+            ),
+            limit_sec=2.0,
+            keep=self._keep(),
+            adopted=run.ours,
+        )
+        ended |= {
+            key: status for key, status in more.items() if status is not None or key not in ended
+        }
+        count = len(ended.keys() - {(agent, identity.agent_start), recorder}) + left
+        status = ended.get((agent, identity.agent_start))
+        self._call(lambda: self._finish(run, count, status))
+
+    def _finish(self, run: Watched, swept: int, status: int | None) -> None:
+        """Compact the output, say how it ended, forget the run."""
+        run.report = run.report or read_report(run.spec)
+        if run.cgroup_directory:
+            swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
+        for stream in run.streams:
+            try:
+                stream.finish()
+            except OSError:
+                continue  # the disk is full: the file stays as it is
+        outcome = run_outcome(run, swept, status)
+        if run in self._runs:
+            self._runs.remove(run)
+        run.close()
+        if run.ours:
+            proctable.children.reap(run.identity.recorder_pid)
+        run.latch.set(outcome)

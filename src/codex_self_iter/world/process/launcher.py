@@ -1,0 +1,509 @@
+"""The launcher: a tiny process that forks one recorder for each run. A script of its own; standard
+library only.
+
+Theory of operation. The supervisor starts this file as `python -I -S launcher.py FD` and sends it
+one request for each run over the Unix socket FD: a length-prefixed JSON object, and the run's
+descriptors. The launcher forks; the child becomes the run's *recorder*:
+
+    supervisor (subreaper: second ring) -> launcher -> recorder (subreaper: first ring) -> agent ->
+    whatever
+
+The recorder is the nearest subreaper above everything that the agent starts, so every escapee of
+this run (setsid, double fork, emptied environment) becomes the recorder's child and nobody else's:
+attribution is exact, also among many concurrent runs and after the supervisor was killed. It waits
+for the agent, writes `exit.json`, ends whatever is left and is gone. Forking here instead of in the
+supervisor costs about a millisecond whatever the supervisor's size and threads. The launcher ends
+when the supervisor does; recorders stay with their runs.
+
+This file must not import the package: it runs isolated, without site-packages. The package may
+import it."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+MAX_FRAME = 64 * 1024 * 1024
+"""Longest request in bytes; far above what exec can take, so only a broken peer exceeds it."""
+NAME_PREFIX = "csi-"
+"""Process names of launcher and recorders begin with this; a recorder's goes on with a digest of
+its run_id."""
+POLITE_SEC = 0.5
+"""How long left-overs of an ended agent have between TERM and KILL."""
+GIVE_UP_SEC = 5.0
+"""How long a process may take to die of KILL before the recorder gives up on it (uninterruptible
+sleep).
+"""
+
+UNKNOWN = -1
+"""`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
+
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: Any) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    return bool(_libc().prctl(option, argument, 0, 0, 0) == 0)
+
+
+def child_subreaper(on: bool) -> bool | None:
+    """Make this process the adopter of its orphaned descendants (or not); returns what it was, None
+    if unsupported."""
+    before = ctypes.c_int(0)
+    if not _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before)):
+        return None
+    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(on))
+    return bool(before.value)
+
+
+def name_process(name: str) -> None:
+    """Set the name that `ps` and /proc/PID/stat show (15 bytes)."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
+
+
+def start_ticks(pid: int) -> int:
+    """Start time of a process in kernel ticks since boot, 0 if it does not exist (or without
+    /proc).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def children_of(pid: int) -> list[int]:
+    """Direct children of a process, zombies included."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found.extend(map(int, file.read().split()))
+    except FileNotFoundError:
+        return _children_by_scan(pid)
+    except OSError:
+        pass
+    return found
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    """The same for kernels without `children` files."""
+    found: list[int] = []
+    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:
+                if int(file.read().rpartition(b")")[2].split()[1]) == pid:
+                    found.append(int(entry))
+        except (OSError, IndexError, ValueError):
+            continue
+    return found
+
+
+def encode_frame(message: Mapping[str, Any]) -> bytes:
+    """One request: four bytes of length, then JSON (surrogates keep undecodable bytes of names and
+    values)."""
+    body = json.dumps(message).encode("ascii")
+    return struct.pack("!I", len(body)) + body
+
+
+def write_private(path: str, value: Mapping[str, Any]) -> bool:
+    """Replace a JSON file atomically with mode 0600; False if that is impossible now (directory
+    gone, disk full)."""
+    data = json.dumps(value).encode() + b"\n"
+    try:
+        descriptor = os.open(
+            f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            whole = os.write(descriptor, data) == len(data)
+        finally:
+            os.close(descriptor)
+        if whole:
+            os.rename(f"{path}.tmp", path)
+    except OSError:
+        return False
+    return whole
+
+
+def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next request with its descriptors, or None when the supervisor is gone."""
+    head, fds, _, _ = socket.recv_fds(sock, 4, 16)
+    while head and len(head) < 4:
+        head += sock.recv(4 - len(head)) or b"\0\0\0\0"
+    if not head or (size := struct.unpack("!I", head)[0]) > MAX_FRAME:
+        return None
+    body = bytearray()
+    while len(body) < size:
+        chunk = sock.recv(min(size - len(body), 1 << 20))
+        if not chunk:
+            return None
+        body += chunk
+    return json.loads(body), fds
+
+
+class Recorder:
+    """One run, from spawn to nothing left. Single-threaded; everything happens in `record`."""
+
+    def __init__(self) -> None:
+        self.request: dict[str, Any] = {}
+        self.control: socket.socket | None = None
+        self.lock, self.stdio = -1, [-1, -1, -1]
+        self.buffer = b""
+        self.agent = 0
+        self.started = (0.0, 0.0)
+        self.status: int | None = None
+        self.ended = (0.0, 0.0)
+        self.cause = "exit"
+        self.kill_at: float | None = None
+        self.hurry = False
+        self.terms = 0
+        self.cpu_sec, self.max_rss = 0.0, 0
+        self.swept = 0
+        self.wake_read, self.wake_write = os.pipe()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets
+        handlers).
+        """
+        os.setsid()
+        for fd in (self.wake_read, self.wake_write):
+            os.set_blocking(fd, False)
+        for number in (
+            signal.SIGCHLD,
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGTERM,
+            signal.SIGUSR1,
+        ):
+            signal.signal(number, self.on_signal)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def take(self, request: dict[str, Any], fds: list[int]) -> None:
+        """Become the recorder of this run: its name, its cgroup."""
+        self.request = request
+        self.control = socket.socket(fileno=fds[0])
+        self.lock, self.stdio = fds[1], fds[2:5]
+        child_subreaper(bool(request.get("subreaper", True)))
+        name_process(request["name"])
+        if self.request.get("cgroup"):
+            try:
+                with open(self.request["cgroup"] + "/cgroup.procs", "w") as file:
+                    file.write("0")
+            except OSError:
+                pass  # the third ring only; the first two hold without it
+
+    def on_signal(self, number: int, _frame: object) -> None:
+        """TERM is the stop ladder, a second TERM or USR1 skips its grace; the others only wake the
+        loop.
+        """
+        if number == signal.SIGTERM:
+            self.terms += 1
+        self.hurry = self.hurry or number == signal.SIGUSR1 or self.terms > 1
+
+    def record(self) -> None:
+        """Run the agent to its end, write the record, sweep, report."""
+        if not self.spawn():
+            return
+        self.watch()
+        self.ended = time.time(), time.monotonic()
+        path = self.request["directory"] + "/exit.json"
+        # the status must not be lost with a recorder that is killed while it sweeps
+        if self.reap():
+            write_private(path, self.report(0, UNKNOWN))
+        report = self.report(*self.sweep())
+        write_private(path, report)
+        os.close(self.lock)  # before the report: whoever hears it may start the next run at once
+        self.tell({"event": "end"} | report)
+
+    def spawn(self) -> bool:
+        """Start the agent and tell who it is; or tell why it could not be started."""
+        request = self.request
+        pidfds = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
+        # first: the agent may kill or stop this process at once
+        self.tell({"event": "recorder"}, pidfds)
+        self.started = time.time(), time.monotonic()
+        try:
+            process = subprocess.Popen(
+                [os.fsencode(word) for word in request["argv"]],
+                cwd=request["cwd"],
+                env=request["env"],
+                stdin=self.stdio[0],
+                stdout=self.stdio[1],
+                stderr=self.stdio[2],
+                pass_fds=[self.lock],
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            no_cwd = isinstance(error, OSError) and error.filename in (
+                request["cwd"],
+                os.fsencode(request["cwd"]),
+            )
+            missing = (
+                isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError)
+                and not no_cwd
+            )
+            os.close(self.lock)
+            self.tell({"event": "failed", "error": str(error), "argv0_missing": missing})
+            return False
+        process.returncode = 0  # this loop reaps it, not Popen
+        self.agent = process.pid
+        for fd in self.stdio:
+            os.close(fd)
+        if pidfds:
+            pidfds.append(os.pidfd_open(self.agent))
+        identity = self.identity(pidfds)
+        write_private(request["directory"] + "/identity.json", identity)
+        self.tell({"event": "started", "identity": identity}, pidfds[1:])
+        for fd in pidfds:
+            os.close(fd)
+        return True
+
+    def identity(self, pidfds: list[int]) -> dict[str, Any]:
+        """RunIdentity's fields. Inodes of pidfds tell processes apart only on pidfs, where two of
+        them differ."""
+        inodes = [os.fstat(fd).st_ino for fd in pidfds]
+        return {
+            "run_id": self.request["run_id"],
+            "boot_id": self.request["boot_id"],
+            "recorder_pid": os.getpid(),
+            "recorder_start": start_ticks(os.getpid()),
+            "agent_pid": self.agent,
+            "agent_start": start_ticks(self.agent),
+            "pidfd_inode": inodes[1] if len(set(inodes)) == 2 else 0,
+            "started_at": self.started[0],
+            "started_monotonic": self.started[1],
+        }
+
+    def watch(self) -> None:
+        """Wait for the agent's end; run the stop ladder when asked to."""
+        give_up: float | None = None
+        while self.reap() and self.status is None:
+            self.read_control()
+            if self.terms and self.kill_at is None:
+                self.stop(float(self.request["grace"]), "request")
+            now = time.monotonic()
+            if give_up is not None and now >= give_up:
+                return
+            if give_up is None and self.kill_at is not None and (self.hurry or now >= self.kill_at):
+                self.signal_group(signal.SIGKILL)
+                give_up = now + GIVE_UP_SEC
+            until = give_up if give_up is not None else self.kill_at
+            self.pause(None if until is None else until - now)
+
+    def stop(self, grace: float, cause: str) -> None:
+        """First rung of the ladder, or a shorter grace for one that has begun. Too late once the
+        agent has ended."""
+        self.hurry = self.hurry or grace <= 0
+        if self.status is not None:
+            return
+        kill_at = time.monotonic() + grace
+        if self.kill_at is None:
+            self.cause, self.kill_at = cause, kill_at
+            self.signal_group(signal.SIGTERM, signal.SIGCONT)
+        self.kill_at = min(self.kill_at, kill_at)
+
+    def signal_group(self, *numbers: int) -> None:
+        """Signal the agent and its group. Only while it is not reaped: its id cannot belong to
+        anybody else."""
+        for number in numbers:
+            for send in (os.killpg, os.kill):
+                try:
+                    send(self.agent, number)
+                    break
+                except OSError:
+                    continue
+
+    def pause(self, timeout: float | None) -> None:
+        """Sleep until a signal, a control message or the time-out."""
+        poller = select.poll()
+        poller.register(self.wake_read, select.POLLIN)
+        if self.control is not None:
+            poller.register(self.control, select.POLLIN)
+        poller.poll(None if timeout is None else max(0.0, timeout) * 1000 + 1)
+        try:
+            os.read(self.wake_read, 4096)
+        except BlockingIOError:
+            pass
+
+    def read_control(self) -> None:
+        """Take the supervisor's messages. Its end is no event: the run goes on without it."""
+        while self.control is not None:
+            try:
+                data = self.control.recv(4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.control.close()
+                self.control = None
+            *lines, self.buffer = (self.buffer + data).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                self.stop(float(message["grace"]), message["cause"])
+
+    def reap(self) -> bool:
+        """Collect every child that has ended; False when there are no children at all."""
+        while True:
+            try:
+                if not hasattr(os, "waitid"):
+                    ended = 0
+                elif (info := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+                    return True
+                else:
+                    ended = info.si_pid
+                # a zombie still holds its group's id: the last moment to use it safely
+                if ended == self.agent:
+                    self.signal_group(signal.SIGTERM, signal.SIGCONT)
+                pid, status, usage = os.wait4(ended or -1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self.swept += self.status is not None
+            self.cpu_sec += usage.ru_utime + usage.ru_stime
+            self.max_rss = max(self.max_rss, usage.ru_maxrss)
+            if pid == self.agent:
+                self.status = status
+
+    def sweep(self) -> tuple[int, int]:
+        """End everything that was adopted: TERM, a moment, KILL until nothing is left. Returns
+        (ended, left)."""
+        begun = time.monotonic()
+        asked: set[int] = set()
+        while self.reap():
+            now = time.monotonic()
+            polite = now < begun + POLITE_SEC and not self.hurry
+            if now > begun + POLITE_SEC + GIVE_UP_SEC:
+                return self.swept, len(children_of(os.getpid()))
+            # not reaped yet, so none of these ids can be reused
+            for pid in children_of(os.getpid()):
+                if not polite:
+                    _send(pid, (signal.SIGKILL,))
+                elif pid not in asked:
+                    asked.add(pid)
+                    _send(pid, (signal.SIGTERM, signal.SIGCONT))
+            self.read_control()
+            self.pause(min(0.02, begun + POLITE_SEC - now) if polite else 0.005)
+        return self.swept, 0
+
+    def report(self, swept: int, left: int) -> dict[str, Any]:
+        """The content of `exit.json`."""
+        status = self.status
+        return {
+            "run_id": self.request["run_id"],
+            "exit_code": os.WEXITSTATUS(status)
+            if status is not None and os.WIFEXITED(status)
+            else None,
+            "signal": os.WTERMSIG(status)
+            if status is not None and os.WIFSIGNALED(status)
+            else None,
+            "ended_at": self.ended[0],
+            "ended_monotonic": self.ended[1],
+            "duration_sec": self.ended[1] - self.started[1],
+            "started_at": self.started[0],
+            "cause": self.cause,
+            "cpu_sec": self.cpu_sec,
+            "max_rss_bytes": self.max_rss * (1 if sys.platform == "darwin" else 1024),
+            "swept": swept,
+            "left": left,
+        }
+
+    def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one line, with descriptors, to the supervisor, if there is one."""
+        if self.control is not None:
+            try:
+                socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], fds)
+            except OSError:
+                pass
+
+
+def _send(pid: int, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass
+
+
+def _serve_one(server: socket.socket, taken: int) -> NoReturn:
+    """A recorder, forked before its run is asked for: what it can prepare costs the run no time."""
+    try:
+        recorder = Recorder()
+        if (received := _receive(server)) is not None:
+            os.write(taken, b"!")
+            os.close(taken)
+            server.close()
+            recorder.take(*received)
+            recorder.record()
+    finally:
+        os._exit(0)
+
+
+def main() -> None:
+    """Keep one recorder ready until the supervisor is gone."""
+    server = socket.socket(fileno=int(sys.argv[1]))
+    fcntl.fcntl(server, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
+    name_process(NAME_PREFIX + "launcher")
+    _limit_files(int(sys.argv[2]))
+    os.chdir("/")
+    gc.disable()  # collections would only copy pages that recorders share
+    gc.freeze()
+    while True:
+        waiting, taken = os.pipe()
+        if os.fork() == 0:
+            os.close(waiting)
+            _serve_one(server, taken)
+        os.close(taken)
+        served = os.read(waiting, 1)
+        os.close(waiting)
+        if not served and _peer_is_gone(server):
+            return
+
+
+def _limit_files(soft: int) -> None:
+    """Give agents the soft limit of open files that the supervisor was started with; its own is
+    higher.
+    """
+    try:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        )
+    except (OSError, ValueError):
+        pass
+
+
+def _peer_is_gone(server: socket.socket) -> bool:
+    try:
+        return not server.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False  # somebody killed the recorder that was waiting: fork another
+    except OSError:
+        return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""A run's output files: bounded on disk while it writes, bounded in memory when they are read.
+
+An agent writes straight to O_APPEND files, so nothing here can block it. While it writes,
+everything between the head and a tail is punched out of the file (offsets stay valid for whoever
+follows it); after its end the file is compacted to head, one line that says what was dropped, and
+tail."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+HEAD_BYTES = 256 * 1024
+"""How much of the beginning of a capped stream is kept; the rest of the cap is tail."""
+MAX_LINE_BYTES = 1024 * 1024
+"""Default bound of one line in `iter_lines`; longer lines are cut."""
+FLOOD_BYTES_PER_SEC = 50 * 1024 * 1024
+"""A stream that grows faster than this is looked at every few milliseconds."""
+
+_CHUNK = 1 << 20
+_BLOCK = 4096
+_ALIGN_WITHIN = 64 * 1024
+_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+
+
+def free_disk_mb(path: str) -> int:
+    """Free disk in MiB, for unprivileged users, where `path` is or would be. Raises OSError if
+    there is no root."""
+    while not os.path.exists(path):
+        path = os.path.dirname(os.path.abspath(path))
+    return shutil.disk_usage(path).free // (1024 * 1024)
+
+
+def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
+    """Free the disk of [start, end). Where holes are not possible, everything from `start` on is
+    dropped.
+    """
+    if holes:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        if libc.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, start, end - start) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    os.ftruncate(fd, start)  # the writer appends, so it goes on behind the head
+
+
+class Stream:
+    """One output file of one run: its size, when it last grew, its cap. Not thread-safe; one thread
+    owns it.
+
+    Attributes:
+        size: apparent size in bytes, what was punched out included.
+        grown_at: monotonic time of the last look that saw growth, or None.
+    """
+
+    def __init__(
+        self, path: str, limit_bytes: int, *, holes: bool = sys.platform.startswith("linux")
+    ) -> None:
+        """Open an existing file. `limit_bytes` bounds its disk; 0 means no bound. Raises OSError.
+
+        Without `holes` (systems and file systems that have none) only the head outlasts the cap."""
+        self.path, self.limit = path, limit_bytes
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._punched = False
+        self._holes = holes
+        self._looked_at: float | None = None
+        self.size = 0
+        self.grown_at: float | None = None
+
+    @property
+    def head(self) -> int:
+        """Bytes kept from the beginning, a whole number of disk blocks."""
+        return min(HEAD_BYTES, self.limit // 4) // _BLOCK * _BLOCK
+
+    def poll(self, now: float) -> float:
+        """Look at the file, cap it if need be; returns seconds until the next look is due."""
+        status = os.fstat(self._fd)
+        grown, since = status.st_size - self.size, now - (self._looked_at or now)
+        self.size, self._looked_at = status.st_size, now
+        if grown:
+            self.grown_at = now
+        disk = status.st_blocks * 512
+        if self.limit and disk > self.limit * 3 // 4:
+            self._cap(status.st_size)
+        if not grown:
+            return 0.25
+        rate = grown / since if since > 0 else 0.0
+        return 0.005 if self.limit and rate > min(FLOOD_BYTES_PER_SEC, self.limit) else 0.05
+
+    def _cap(self, size: int) -> None:
+        end = (size - self.limit // 2) // _BLOCK * _BLOCK
+        if end > self.head:
+            _punch(self._fd, self.head, end, holes=self._holes)
+            self._punched = True
+
+    def finish(self) -> int:
+        """Compact, put the file back if it was deleted meanwhile, close. The writers are gone.
+        Returns its size.
+
+        Raises OSError when the disk refuses; the descriptor is closed all the same.
+        """
+        try:
+            size = self.size = os.fstat(self._fd).st_size
+            if self.limit and (self._punched or size > self.limit):
+                self._compact(size)
+            self._restore()
+        finally:
+            self.close()
+        return size
+
+    def close(self) -> None:
+        """Close without touching the file. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _compact(self, size: int) -> None:
+        """Move the tail down behind the head, in place and in small steps, so that disk and memory
+        stay flat."""
+        with contextlib.suppress(OSError):  # room first: the flood itself may have filled the disk
+            self._cap(size)
+        source = max(self.head, size - self.limit // 2)
+        source += _to_line_start(self._fd, source, size)
+        note = b"\n[... %d bytes dropped ...]\n" % (source - self.head)
+        if source <= self.head + len(note):
+            return
+        target = self.head + os.pwrite(self._fd, note, self.head)
+        while source < size and (chunk := os.pread(self._fd, min(_CHUNK, size - source), source)):
+            os.pwrite(self._fd, chunk, target)
+            source, target = source + len(chunk), target + len(chunk)
+        os.ftruncate(self._fd, target)
+
+    def _restore(self) -> None:
+        """Write the file anew if its name is gone (`git clean -xdf` by the agent): the answer may
+        be in it."""
+        try:
+            here, there = os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)
+            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+                return
+        except FileNotFoundError:
+            pass
+        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        copy = os.open(self.path, flags, 0o600)
+        try:
+            offset = 0
+            while chunk := os.pread(self._fd, _CHUNK, offset):
+                offset += os.write(copy, chunk)
+        finally:
+            os.close(copy)
+
+
+def _to_line_start(fd: int, offset: int, size: int) -> int:
+    """Bytes from `offset` to the next beginning of a line, 0 if none is near."""
+    window = os.pread(fd, min(_ALIGN_WITHIN, size - offset), offset)
+    return window.find(b"\n") + 1
+
+
+def read_tail(path: str, max_bytes: int) -> bytes:
+    """The last `max_bytes` bytes of a file; b"" if it does not exist."""
+    return read_head_tail(path, 0, max_bytes)[1]
+
+
+def read_head_tail(path: str, head: int, tail: int) -> tuple[bytes, bytes, int]:
+    """(first `head` bytes, last `tail` bytes, number of bytes between them); never overlapping.
+
+    A file that does not exist is empty.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(head)
+            start = max(len(first), size - tail)
+            file.seek(start)
+            return first, file.read(tail), start - len(first)
+    except FileNotFoundError:
+        return b"", b"", 0
+
+
+def _chunks(fd: int, start: int) -> Iterator[bytes]:
+    """A file's content from `start`, holes left out."""
+    offset = start
+    while True:
+        if hasattr(os, "SEEK_DATA"):
+            try:
+                offset = os.lseek(fd, offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole until the end
+                    return
+                os.lseek(fd, offset, os.SEEK_SET)  # no SEEK_DATA on this file system
+        chunk = os.pread(fd, _CHUNK, offset)
+        if not chunk:
+            return
+        offset += len(chunk)
+        yield chunk
+
+
+def iter_lines(path: str, max_line_bytes: int = MAX_LINE_BYTES, *, start: int = 0) -> Iterator[str]:
+    """The lines of a file as text, without their ends, in bounded memory whatever the file holds.
+
+    Lines longer than `max_line_bytes` are cut to it. Invalid UTF-8 becomes U+FFFD, NUL bytes are
+    left out, a CR before the line's end is taken off. An unterminated last line counts. A missing
+    file has no lines."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        parts: list[bytes] = []
+        room = max_line_bytes
+        for chunk in _chunks(fd, start):
+            *ended, rest = chunk.split(b"\n")
+            for piece in ended:
+                parts.append(piece[:room])
+                yield _text(parts)
+                parts, room = [], max_line_bytes
+            if kept := rest[:room]:
+                parts.append(kept)
+                room -= len(kept)
+        if parts:
+            yield _text(parts)
+    finally:
+        os.close(fd)
+
+
+def _text(parts: list[bytes]) -> str:
+    return b"".join(parts).replace(b"\0", b"").removesuffix(b"\r").decode("utf-8", "replace")

@@ -1,0 +1,419 @@
+"""Process trees: who is whose child, who carries a run's marker, and ending all of them.
+
+One pass over /proc/*/stat is the whole machine in one or two milliseconds; psutil is the same where
+there is no /proc. A process is (pid, start): a pid alone may belong to somebody else by the time
+one acts on it, so every kill goes through a descriptor that is checked against the start time
+first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import psutil
+
+from codex_self_iter.world.pause import pause
+from codex_self_iter.world.process import launcher
+
+MARKER = "CODEX_SELF_ITER_RUN_ID"
+"""Environment variable that every process of a run inherits."""
+PLACE_MARKER = "CODEX_SELF_ITER_RUN_IN"
+"""The same for the workspace: it finds a run of which no record is left."""
+
+LINUX = sys.platform.startswith("linux")
+TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Proc(NamedTuple):
+    """One process. `cpu_sec` is its own, `reaped_cpu_sec` that of the children it has collected."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    session: int
+    start: int
+    cpu_sec: float
+    reaped_cpu_sec: float
+    rss_bytes: int
+
+    @property
+    def living(self) -> bool:
+        """False for a zombie: it holds nothing but its exit status."""
+        return self.state not in "ZX"
+
+
+def _parse(stat: bytes) -> Proc:
+    head, _, tail = stat.rpartition(b")")
+    pid, _, name = head.partition(b" (")
+    f = tail.split()
+    return Proc(
+        int(pid),
+        name.decode("utf-8", "replace"),
+        chr(f[0][0]),
+        int(f[1]),
+        int(f[3]),
+        int(f[19]),
+        (int(f[11]) + int(f[12])) * TICK,
+        (int(f[13]) + int(f[14])) * TICK,
+        int(f[21]) * _PAGE,
+    )
+
+
+def _read(pid: int | str) -> Proc | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            return _parse(os.read(fd, 2048))
+        finally:
+            os.close(fd)
+    except (OSError, IndexError, ValueError):
+        return None  # gone meanwhile
+
+
+def _scan_proc() -> dict[int, Proc]:
+    found = (_read(entry) for entry in os.listdir("/proc") if entry[0] <= "9")
+    return {proc.pid: proc for proc in found if proc is not None}
+
+
+def walk(roots: Iterable[int]) -> dict[int, Proc]:
+    """Like `scan`, but only `roots` and their descendants: for small trees on machines with many
+    processes.
+
+    Less exact than one pass: what moves between parents meanwhile may be missed.
+    """
+    found: dict[int, Proc] = {}
+    todo = list(roots)
+    while todo:
+        pid = todo.pop()
+        if pid not in found and (proc := _read(pid)) is not None:
+            found[pid] = proc
+            todo += launcher.children_of(pid)
+    return found
+
+
+def _scan_psutil() -> dict[int, Proc]:
+    found: dict[int, Proc] = {}
+    wanted = ["pid", "name", "status", "ppid", "create_time", "cpu_times", "memory_info"]
+    for process in psutil.process_iter(wanted, ad_value=None):
+        info = process.info
+        times, memory = info["cpu_times"], info["memory_info"]
+        try:
+            session = os.getsid(process.pid)
+        except OSError:
+            session = 0
+        found[process.pid] = Proc(
+            process.pid,
+            info["name"] or "",
+            "Z" if info["status"] == psutil.STATUS_ZOMBIE else "S",
+            info["ppid"] or 0,
+            session,
+            int((info["create_time"] or 0) / TICK),
+            times.user + times.system if times else 0.0,
+            times.children_user + times.children_system if times else 0.0,
+            memory.rss if memory else 0,
+        )
+    return found
+
+
+def scan() -> dict[int, Proc]:
+    """Every process of the machine by pid. One or two milliseconds with /proc; never call it on the
+    event loop."""
+    return _scan_proc() if LINUX else _scan_psutil()
+
+
+def boot_id() -> str:
+    """Names this boot; identities of another boot cannot be alive."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return f"boot-{int(psutil.boot_time())}"
+
+
+def start_ticks(pid: int) -> int:
+    """Start time of a process in ticks since boot, 0 if there is none."""
+    if LINUX:
+        return launcher.start_ticks(pid)
+    try:
+        return int(psutil.Process(pid).create_time() / TICK)
+    except psutil.Error:
+        return 0
+
+
+def alive(table: Mapping[int, Proc], pid: int, start: int) -> bool:
+    """True if exactly this process still runs: a zombie or a namesake that has got its pid does not
+    count.
+    """
+    proc = table.get(pid)
+    return proc is not None and proc.living and proc.start == start
+
+
+def offspring(table: Mapping[int, Proc]) -> dict[int, list[int]]:
+    """Direct children by parent, for `descendants`."""
+    by_parent: dict[int, list[int]] = {}
+    for proc in table.values():
+        by_parent.setdefault(proc.parent, []).append(proc.pid)
+    return by_parent
+
+
+def descendants(by_parent: Mapping[int, list[int]], roots: Collection[int]) -> set[int]:
+    """All transitive children of `roots`, without the roots themselves."""
+    found: set[int] = set()
+    todo = list(roots)
+    while todo:
+        fresh = [pid for pid in by_parent.get(todo.pop(), ()) if pid not in found]
+        found.update(fresh)
+        todo += fresh
+    return found - set(roots)
+
+
+def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
+    """The process itself and everyone above it."""
+    found: set[int] = set()
+    while pid in table and pid not in found:
+        found.add(pid)
+        pid = table[pid].parent
+    return found
+
+
+def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
+    """True if the environment that this process was started with has `variable` set to exactly
+    `value`.
+    """
+    if not LINUX:
+        try:
+            return psutil.Process(pid).environ().get(variable) == value
+        except (psutil.Error, OSError):
+            return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return os.fsencode(f"{variable}={value}") in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def environment_value(pid: int, variable: str) -> str:
+    """The value of `variable` in the environment that this process was started with; "" without
+    one.
+    """
+    if not LINUX:
+        try:
+            return psutil.Process(pid).environ().get(variable, "")
+        except (psutil.Error, OSError):
+            return ""
+    wanted = os.fsencode(f"{variable}=")
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))
+            return os.fsdecode(next(found, wanted)[len(wanted) :])
+    except OSError:
+        return ""
+
+
+def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> set[int]:
+    """Living processes that carry the marker. Misses those that emptied their environment: other
+    rings find them."""
+    return {
+        pid
+        for pid, proc in table.items()
+        if proc.living and has_marker(pid, value, variable=variable)
+    }
+
+
+def lock_heirs(table: Mapping[int, Proc], lock_path: str) -> set[int]:
+    """Living processes, other than this one, that hold the run lock: its inherited open file, not
+    just its path."""
+    try:
+        wanted = os.stat(lock_path)
+    except OSError:
+        return set()
+    key = (wanted.st_dev, wanted.st_ino)
+    return {pid for pid in table if LINUX and pid != os.getpid() and _holds_lock(pid, key)}
+
+
+def _holds_lock(pid: int, key: tuple[int, int]) -> bool:
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            status = os.stat(f"/proc/{pid}/fd/{fd}")
+            if (status.st_dev, status.st_ino) == key:
+                with open(f"/proc/{pid}/fdinfo/{fd}") as file:
+                    if "FLOCK" in file.read():
+                        return True
+    except OSError:
+        pass
+    return False
+
+
+def pss_bytes(pids: Iterable[int]) -> int:
+    """Memory with shared pages counted once between their users; 0 where the kernel does not
+    tell.
+    """
+    total = 0
+    for pid in pids:
+        with (
+            contextlib.suppress(OSError, ValueError, IndexError),
+            open(f"/proc/{pid}/smaps_rollup") as file,
+        ):
+            total += (
+                next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0) * 1024
+            )
+    return total
+
+
+def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
+    """Signal exactly this process: the descriptor pins it, then its start time must match. False if
+    it is gone."""
+    if pid <= 1 or pid == os.getpid():
+        return False
+    try:
+        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    except OSError:
+        return False
+    try:
+        if start_ticks(pid) != start:
+            return False
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, number)
+        else:
+            os.kill(pid, number)
+    except OSError:
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+class Children:
+    """This process's own children, so that orphans which we adopted are told from what we started
+    ourselves.
+
+    Whoever starts a child in a session of its own does it inside `spawning` and registers it there;
+    the reaper holds the same lock, so it can never collect a child between its birth and its
+    registration. Children that share our session are never touched: an orphan of a run cannot be in
+    it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: set[int] = set()
+        self._suspects: set[tuple[int, int]] = set()
+
+    @contextlib.contextmanager
+    def spawning(self) -> Iterator[Callable[[int], None]]:
+        """Hold the reaper off; call the value with the child's pid."""
+        with self._lock:
+            yield self._known.add
+
+    def forget(self, pid: int) -> None:
+        """The child has been collected by its owner."""
+        with self._lock:
+            self._known.discard(pid)
+
+    def strangers(self) -> list[Proc]:
+        """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
+        session = os.getsid(0)
+        with self._lock:
+            found = [
+                _read(pid) for pid in launcher.children_of(os.getpid()) if pid not in self._known
+            ]
+        return [
+            proc
+            for proc in found
+            if proc is not None
+            and proc.session != session
+            and not proc.name.startswith(launcher.NAME_PREFIX)
+        ]
+
+    def reap_strangers(self) -> None:
+        """Collect adopted zombies that were zombies the last time too: an owner would have
+        collected them by now."""
+        zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
+        for pid, _ in zombies & self._suspects:
+            self.reap(pid)
+        self._suspects = zombies
+
+    def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
+        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid,
+        start) -> status.
+
+        Reads only our own list of children, so it is quick enough for what forks a successor every
+        millisecond and ends; and a child that is not collected yet cannot be a namesake. Blocking,
+        until `give_up` (monotonic)."""
+        ended: dict[tuple[int, int], int] = {}
+        quiet = 0
+        while quiet < 4 and time.monotonic() < give_up:
+            found = self.strangers()
+            for proc in found:
+                with contextlib.suppress(OSError):
+                    os.kill(proc.pid, signal.SIGKILL)
+                if (status := self.reap(proc.pid)) is not None:
+                    ended[proc.pid, proc.start] = status
+            quiet = 0 if found else quiet + 1
+            pause(0.0005 if found else 0.002)
+        return ended
+
+    def reap(self, pid: int) -> int | None:
+        """Collect one child if it has ended; its wait status, or None."""
+        with self._lock:
+            if pid in self._known:
+                return None
+            try:
+                found, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                return None
+        return status if found else None
+
+
+children = Children()
+"""Of this process. Children belong to the process, so there is one registry for each process."""
+
+
+def exterminate(
+    find: Callable[[Mapping[int, Proc]], Iterable[int]],
+    *,
+    limit_sec: float = 5.0,
+    keep: Collection[int] = (),
+    adopted: bool = False,
+) -> tuple[dict[tuple[int, int], int | None], int]:
+    """Kill whatever `find` names in a fresh table, again and again until it names nothing; bounded.
+
+    Blocking: run it in a thread. What was found once stays prey together with its descendants,
+    however it moves. `keep` holds pids that are never killed. With `adopted`, the strangers among
+    our children are prey as well.
+
+    Returns: (pid, start) -> wait status (None when it was not our child) of every process ended,
+        and how many are left.
+    """
+    ended: dict[tuple[int, int], int | None] = {}
+    give_up, delay, quiet = time.monotonic() + limit_sec, 0.001, 0
+    while True:
+        fresh = children.end_strangers(give_up) if adopted else {}
+        ended |= fresh
+        table = scan()
+        named = set(find(table)) | {
+            pid for pid, start in ended if pid in table and table[pid].start == start
+        }
+        prey = (named | descendants(offspring(table), named)) - set(keep) - {0, 1, os.getpid()}
+        living = [table[pid] for pid in prey if pid in table and table[pid].living]
+        for proc in living:
+            if kill(proc.pid, proc.start):
+                ended.setdefault((proc.pid, proc.start), None)
+        for pid in prey:
+            if pid in table and table[pid].parent == os.getpid():
+                status = children.reap(pid)
+                if status is not None:
+                    ended[pid, table[pid].start] = status
+        quiet = 0 if living or fresh else quiet + 1
+        # one look may miss what forks a successor and ends
+        if quiet == 2 or time.monotonic() > give_up:
+            return ended, len(living)
+        pause(delay)
+        delay = min(delay * 2, 0.05)

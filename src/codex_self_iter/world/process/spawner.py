@@ -1,0 +1,209 @@
+"""The supervisor's side of the launcher: starts it when first needed, sends requests, starts
+another if it died.
+
+Blocking and thread-safe: the process host calls it in a worker thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from codex_self_iter.core.model import RunIdentity
+from codex_self_iter.world.pause import ended_within
+from codex_self_iter.world.process import launcher, proctable
+from codex_self_iter.world.process.descriptors import original_soft_limit
+
+PATIENCE_SEC = 20.0
+"""How long launcher and recorder may take to start the agent, on a machine at its limits."""
+
+
+class SpawnError(Exception):
+    """The agent could not be started; the message is one line. `argv0_missing`: there is no such
+    program.
+    """
+
+    def __init__(self, message: str, *, argv0_missing: bool = False) -> None:
+        super().__init__(message)
+        self.argv0_missing = argv0_missing
+
+
+class Spawned(NamedTuple):
+    """A started run: its identity, the recorder's control socket, descriptors that pin both
+    processes (or -1)."""
+
+    identity: RunIdentity
+    control: socket.socket
+    recorder_fd: int
+    agent_fd: int
+
+    def close(self) -> None:
+        """Close the descriptors. The run goes on."""
+        self.control.close()
+        for fd in (self.recorder_fd, self.agent_fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+def recorder_name(run_id: str) -> str:
+    """The process name of this run's recorder, by which a later supervisor finds it without any
+    file.
+    """
+    return launcher.NAME_PREFIX + hashlib.sha256(run_id.encode()).hexdigest()[:11]
+
+
+class Spawner:
+    """Owns the launcher process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def pid(self) -> int:
+        """The launcher's pid, 0 if there is none now."""
+        return self._process.pid if self._process else 0
+
+    def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> Spawned:
+        """Start one run; `fds` are run lock, stdin, stdout, stderr. Raises SpawnError."""
+        frame = launcher.encode_frame(dict(request) | {"name": recorder_name(request["run_id"])})
+        reason = ""
+        for _ in range(2):
+            answer = _Answer()
+            try:
+                with answer.theirs:
+                    self._send(frame, [answer.theirs.fileno(), *fds])
+                return answer.read()
+            except (
+                OSError,
+                EOFError,
+            ) as error:  # the launcher died or hangs: nothing that it began may stay
+                reason = str(error) or "it ended"
+                answer.close()
+                self.close()
+                _clear(request["run_id"])
+                if answer.begun:  # the agent may have run: never start it a second time
+                    raise SpawnError(
+                        "the run's recorder was killed while the agent started"
+                    ) from error
+            except BaseException:
+                answer.close()
+                raise
+        raise SpawnError(f"the launcher process failed twice while starting the agent: {reason}")
+
+    def _send(self, frame: bytes, fds: list[int]) -> None:
+        with self._lock:
+            sock = self._socket or self._start()
+            sent = socket.send_fds(sock, [frame], fds)
+            if sent < len(frame):
+                sock.sendall(frame[sent:])
+
+    def _start(self) -> socket.socket:
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(PATIENCE_SEC)
+        python = [sys.executable, "-I", "-S"]
+        with theirs, proctable.children.spawning() as register:
+            self._process = subprocess.Popen(
+                [*python, launcher.__file__, str(theirs.fileno()), str(original_soft_limit())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # recorders outlive us: they must not hold our terminal or pipe open
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            register(self._process.pid)
+        return self._socket
+
+    def close(self) -> None:
+        """End the launcher. Living runs go on. The next `spawn` starts another."""
+        with self._lock:
+            sock, process = self._socket, self._process
+            self._socket = self._process = None
+        if sock is not None:
+            sock.close()
+        if process is not None:
+            if not ended_within(process, 2.0):
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            proctable.children.forget(process.pid)
+
+
+def _clear(run_id: str) -> None:
+    """End whatever a spawn that went wrong has begun."""
+    name = recorder_name(run_id)
+    proctable.exterminate(
+        lambda table: (
+            proctable.marked(table, run_id)
+            | {proc.pid for proc in table.values() if proc.name == name}
+        ),
+        adopted=True,
+    )
+
+
+class _Answer:
+    """What a recorder says first: that it is there, then who the agent is or why it could not be
+    started.
+    """
+
+    def __init__(self) -> None:
+        self.control, self.theirs = socket.socketpair()
+        self.control.settimeout(0.25)
+        self._fds: list[int] = []
+        self._data = b""
+
+    @property
+    def begun(self) -> bool:
+        """True once the recorder has answered at all."""
+        return bool(self._data)
+
+    def read(self) -> Spawned:
+        """Raises EOFError or OSError when the answer never comes, SpawnError when it is a
+        refusal.
+        """
+        give_up = time.monotonic() + PATIENCE_SEC
+        while self._data.count(b"\n") < 2:
+            try:
+                data, fds, _, _ = socket.recv_fds(self.control, 65536, 2)
+            except TimeoutError:
+                if time.monotonic() > give_up:
+                    raise
+                self._wake()
+                continue
+            if not data:
+                raise EOFError
+            self._data += data
+            self._fds += fds
+        message = json.loads(self._data.splitlines()[1])
+        if message["event"] == "failed":
+            raise SpawnError(message["error"], argv0_missing=message.get("argv0_missing", False))
+        self.control.setblocking(False)
+        for fd in self._fds:
+            os.set_inheritable(fd, False)
+        recorder_fd, agent_fd = [*self._fds, -1, -1][:2]
+        return Spawned(
+            RunIdentity.from_json(message["identity"]), self.control, recorder_fd, agent_fd
+        )
+
+    def _wake(self) -> None:
+        """The agent may have stopped its recorder before that could report."""
+        if self._fds:
+            try:
+                signal.pidfd_send_signal(self._fds[0], signal.SIGCONT)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self.control.close()
+        for fd in self._fds:
+            os.close(fd)

@@ -1,0 +1,195 @@
+"""What an earlier supervisor left of a run: found by recorded identity, recorder's name, marker and
+run lock.
+
+Blocking; the process host calls it in a worker thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from codex_self_iter.core.model import RunIdentity, RunSpec
+from codex_self_iter.world.clock import uptime
+from codex_self_iter.world.pause import pause
+from codex_self_iter.world.process import proctable
+from codex_self_iter.world.process.spawner import recorder_name
+from codex_self_iter.world.process.watched import read_report
+
+IN_FLIGHT_SEC = 10.0
+"""How long a held run lock may precede any visible process: a request that its supervisor did not
+survive.
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trace:
+    """What was found.
+
+    Attributes:
+        identity: of the run, None if nothing ever said who it is.
+        recorder_alive, agent_alive: exactly these processes still run.
+        leftovers: living pids of the run, the recorder apart.
+        report: the recorder's `exit.json`, or None.
+        started: False when there is no trace that the run ever began.
+    """
+
+    identity: RunIdentity | None
+    recorder_alive: bool
+    agent_alive: bool
+    leftovers: frozenset[int]
+    report: Mapping[str, Any] | None
+    started: bool
+
+
+def read_identity(spec: RunSpec) -> RunIdentity | None:
+    """The recorder's `identity.json`, if it is whole and about this run."""
+    try:
+        with open(f"{spec.directory}/identity.json", "rb") as file:
+            identity = RunIdentity.from_json(json.loads(file.read(65536)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return identity if identity.run_id == spec.run_id else None
+
+
+def lock_is_held(path: str) -> bool:
+    """True while any heir of the run lock lives."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def find_trace(spec: RunSpec, identity: RunIdentity | None) -> Trace:
+    """Look for the run until the picture is whole; takes time only when a spawn may still be in
+    flight.
+    """
+    give_up = time.monotonic() + IN_FLIGHT_SEC
+    while True:
+        trace = _look(spec, identity)
+        in_flight = not trace.recorder_alive and not trace.agent_alive and not trace.leftovers
+        if not in_flight or not lock_is_held(spec.run_lock_path) or time.monotonic() > give_up:
+            return trace
+        pause(0.05)
+
+
+class Strays:
+    """Ends what works in a workspace although no record of it is left.
+
+    This ring needs no file: the state directory, and with it the run's name, lock and recorded
+    identity, may have been deleted, or the loop may have been given another one. Many loops that
+    start together share their looks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._looked = -math.inf
+        self._places: set[str] = set()
+
+    def end(self, workspace: str, keep: str, asked: float) -> int:
+        """End every process of a run in this workspace but those of the run `keep`; returns how
+        many there were.
+
+        Blocking. Only for the holder of the workspace's lock; `asked` is the monotonic time of the
+        question: an older look does not answer it."""
+        with self._lock:
+            if self._looked < asked:
+                self._looked = time.monotonic()
+                self._places = {
+                    proctable.environment_value(pid, proctable.PLACE_MARKER)
+                    for pid in proctable.scan()
+                }
+        if workspace not in self._places:
+            return 0
+
+        def strays(table: Mapping[int, proctable.Proc]) -> set[int]:
+            found = proctable.marked(table, workspace, variable=proctable.PLACE_MARKER)
+            found -= proctable.marked(table, keep) if keep else set()
+            # an agent may have started this supervisor
+            return found - proctable.ancestors(table, os.getpid())
+
+        ended, _ = proctable.exterminate(strays)
+        return len(ended)
+
+
+def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
+    identity = identity or read_identity(spec)
+    report = read_report(spec)
+    if identity is not None and identity.boot_id != proctable.boot_id():
+        # another boot: nothing can be alive
+        return Trace(identity, False, False, frozenset(), report, True)
+    table = proctable.scan()
+    found = proctable.marked(table, spec.run_id) | proctable.lock_heirs(table, spec.run_lock_path)
+    identity = identity or _guess(spec, table, found)
+    recorder = identity is not None and proctable.alive(
+        table, identity.recorder_pid, identity.recorder_start
+    )
+    agent = identity is not None and proctable.alive(
+        table, identity.agent_pid, identity.agent_start
+    )
+    if identity is not None and agent:
+        identity = _true_start(identity)
+    roots = {identity.recorder_pid} if identity and recorder else set()
+    roots |= {identity.agent_pid} if identity and agent else set()
+    found |= roots
+    found |= proctable.descendants(proctable.offspring(table), found)
+    found = {pid for pid in found if table[pid].living} - (
+        {identity.recorder_pid} if identity else set()
+    )
+    found -= {os.getpid()}
+    started = identity is not None or report is not None or bool(found)
+    return Trace(identity, recorder, agent, frozenset(found), report, started)
+
+
+def _true_start(identity: RunIdentity) -> RunIdentity:
+    """The identity with a start that the kernel confirms.
+
+    A run cannot be older than its process, suspend included. If its own monotonic stamp says so,
+    then that clock is not the one it was stamped with, and a limit counted from it would end a
+    healthy run or never end a hung one."""
+    if not proctable.LINUX or not identity.agent_start:
+        return identity
+    age = uptime() - identity.agent_start * proctable.TICK
+    told = time.monotonic() - identity.started_monotonic
+    if age < 0 or -1.0 <= told <= age + 1.0:
+        return identity
+    return dataclasses.replace(identity, started_monotonic=time.monotonic() - age)
+
+
+def _guess(
+    spec: RunSpec, table: Mapping[int, proctable.Proc], found: set[int]
+) -> RunIdentity | None:
+    """An identity from what lives alone: the recorder by its name, the agent as its oldest marked
+    child.
+    """
+    name = recorder_name(spec.run_id)
+    recorder = next((proc for proc in table.values() if proc.name == name and proc.living), None)
+    kin = [table[pid] for pid in found if recorder is None or table[pid].parent == recorder.pid]
+    agent = min(kin, key=lambda proc: proc.start, default=None)
+    if recorder is None and agent is None:
+        return None
+    age = uptime() - (agent or recorder or next(iter(table.values()))).start * proctable.TICK
+    return RunIdentity(
+        run_id=spec.run_id,
+        boot_id=proctable.boot_id(),
+        recorder_pid=recorder.pid if recorder else 0,
+        recorder_start=recorder.start if recorder else 0,
+        agent_pid=agent.pid if agent else 0,
+        agent_start=agent.start if agent else 0,
+        pidfd_inode=0,
+        started_at=time.time() - age,
+        started_monotonic=time.monotonic() - age,
+    )

@@ -1,0 +1,283 @@
+"""Messages and sentinels: the files with which people (and programs) speak to a running loop.
+
+A message is any file in `inbox/` whose name does not begin with a dot; the next prompt gets it
+once, then it lies in `inbox/done/`. `inbox/goal` replaces the goal. `STOP` and `PAUSE` are
+sentinels: that they exist is what counts. Everything written here is written under a dot-name and
+renamed, so that nobody reads half a message.
+
+Only light imports: `stop`, `pause`, `steer` and `goal` start in a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+
+from codex_self_iter.world.state.durable import stamp, storing, write_all
+from codex_self_iter.world.state.root import StateRoot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STOP_FILE, PAUSE_FILE = "STOP", "PAUSE"
+GOAL = "goal"
+MAX_MESSAGE = 256 * 1024
+"""Bytes of one message that reach a prompt."""
+_MAX_MESSAGES = 1000
+_OWN_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}(\.now)?\.md|" + GOAL)
+_SETTLE_SEC = 0.5
+_AFTER_ITERATION, _NOW = "after-iteration", "now"
+
+
+class Message:
+    """One message: its file name, its text (bounded, bad UTF-8 replaced), and whether it must be
+    heard at once.
+    """
+
+    __slots__ = ("name", "now", "text")
+
+    def __init__(self, name: str, text: str) -> None:
+        """`now` comes from the name: `….now.md`."""
+        self.name = name
+        self.text = text
+        self.now = is_now(name)
+
+    def __repr__(self) -> str:
+        return f"Message({self.name!r}, {self.text[:40]!r})"
+
+
+def is_now(name: str) -> bool:
+    """True for the name of a message that ends the running run."""
+    return name.rpartition(".")[0].endswith(".now") or name.endswith(".now")
+
+
+class Inbox:
+    """The supervisor's side of `inbox/`."""
+
+    def __init__(self, root: StateRoot) -> None:
+        """Nothing is read yet."""
+        self._root = root
+        self.occupied = True
+        """False when the last call of `names` found nothing, not even a file that is not ready
+        yet.
+        """
+
+    def names(self) -> list[str]:
+        """Names of the waiting messages in the order of their arrival. Empty files are not ready
+        yet.
+
+        Raises StorageError."""
+        with (
+            self._root.guard,
+            storing("read", f"{self._root.path}/inbox"),
+            self._root.directory("inbox") as fd,
+        ):
+            arrived = []
+            self.occupied = False
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "done":
+                        continue
+                    self.occupied = True
+                    if entry.name == GOAL:
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        found = entry.stat(follow_symlinks=False)
+                        if stat.S_ISLNK(found.st_mode) or (
+                            stat.S_ISREG(found.st_mode) and found.st_size
+                        ):
+                            arrived.append((found.st_ctime_ns, entry.name))
+        return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
+
+    def arriving(self, wall: float) -> bool:
+        """True while a file that was not written by `steer` may not be whole yet; `wall` is now.
+        Never raises.
+        """
+        try:
+            with os.scandir(f"{self._root.path}/inbox") as entries:
+                return any(
+                    not entry.name.startswith(".")
+                    and not _OWN_NAME.fullmatch(entry.name)
+                    and entry.is_file(follow_symlinks=False)
+                    and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
+                    for entry in entries
+                )
+        except OSError:
+            return False
+
+    def messages(self) -> list[Message]:
+        """The waiting messages in order. Symlinks are set aside; what cannot be read now stays for
+        later.
+        """
+        found = []
+        for name in self.names():
+            text = self._text(f"inbox/{name}")
+            if text is not None:
+                found.append(Message(name, text))
+        return found
+
+    def wants_now(self) -> bool:
+        """True when a waiting message must be heard at once."""
+        return any(is_now(name) for name in self.names())
+
+    def goal(self) -> str | None:
+        """The goal that waits in `inbox/goal`, or None."""
+        text = self._text(f"inbox/{GOAL}")
+        return text.strip() or None if text is not None else None
+
+    def _text(self, name: str) -> str | None:
+        data = self._root.read(name, MAX_MESSAGE)
+        if data is None:
+            return None
+        cut = (
+            "\n[the message was longer; the rest is in its file]" if len(data) > MAX_MESSAGE else ""
+        )
+        return data[:MAX_MESSAGE].decode("utf-8", "replace") + cut
+
+    def mark_done(self, names: Iterable[str], iteration: int) -> None:
+        """Move messages (or GOAL) to `inbox/done/000012-name`; one that is gone already is no
+        error.
+
+        Raises StorageError."""
+        root = self._root
+        with (
+            root.guard,
+            storing("move to inbox/done", f"{root.path}/inbox"),
+            root.directory("inbox") as inbox,
+            root.directory("inbox/done") as done,
+        ):
+            for name in names:
+                target = f"{iteration:06d}-{name}"
+                if len(os.fsencode(target)) > 255 or _exists(target, done):
+                    target = f"{iteration:06d}-{stamp()}-{name[-40:]}"
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(name, target, src_dir_fd=inbox, dst_dir_fd=done)
+
+
+def _exists(name: str, fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# -- the writers of the commands -------------------------------------------------------------------
+
+
+def _write(state_dir: str, name: str, text: str) -> str:
+    root = StateRoot(state_dir)
+    try:
+        parent, _, leaf = name.rpartition("/")
+        with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
+            if root.look(".gitignore") is None:
+                root.replace(".gitignore", b"*\n", durable=False)
+            temporary = f".{leaf}.{os.getpid()}-{os.urandom(4).hex()}"
+            opened = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd
+            )
+            try:
+                os.fchmod(opened, 0o600)
+                write_all(opened, text.encode("utf-8", "surrogateescape"))
+                os.fsync(opened)
+                os.rename(temporary, leaf, src_dir_fd=fd, dst_dir_fd=fd)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=fd)
+                raise
+            finally:
+                os.close(opened)
+        return f"{root.path}/{name}"
+    finally:
+        root.close()
+
+
+def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
+    """Put a message into the inbox; returns its path. Creates the state directory if need be.
+    Raises StorageError.
+    """
+    name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
+    return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
+
+
+def write_goal(state_dir: str, text: str) -> str:
+    """Ask for another goal; a goal that still waits is replaced. Returns the path. Raises
+    StorageError.
+    """
+    return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
+
+
+def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool = False) -> str:
+    """Write the STOP sentinel; returns its path. Raises StorageError."""
+    return _write(state_dir, name, f"{_AFTER_ITERATION}\n" if after_iteration else f"{_NOW}\n")
+
+
+def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
+    """Write the PAUSE sentinel; with `now` the running run is ended. Returns its path. Raises
+    StorageError.
+    """
+    return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
+
+
+def _remove(directory: str, name: str) -> bool:
+    path = os.path.join(directory, name)
+    with storing("remove", path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EPERM):
+                raise
+            os.rmdir(path)  # somebody made a directory of that name
+    return True
+
+
+def remove_stop(directory: str, name: str = STOP_FILE) -> bool:
+    """Remove a STOP sentinel (also the one of a workspace); False when there was none. Raises
+    StorageError.
+    """
+    return _remove(directory, name)
+
+
+def remove_pause(state_dir: str, name: str = PAUSE_FILE) -> bool:
+    """Remove the PAUSE sentinel; False when there was none. Raises StorageError."""
+    return _remove(state_dir, name)
+
+
+def _first_line(directory: str, name: str) -> str | None:
+    path = os.path.join(directory, name)
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None  # missing, or the directory cannot be read now: that is no sentinel
+    if not stat.S_ISREG(found.st_mode):
+        return ""  # whatever it is, somebody meant it
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 256).decode("utf-8", "replace").partition("\n")[0].strip().lower()
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def read_stop(directory: str, name: str = STOP_FILE) -> str | None:
+    """None: no sentinel; "after-iteration" if its first line says so; else "now". Never raises."""
+    line = _first_line(directory, name)
+    return None if line is None else _AFTER_ITERATION if line == _AFTER_ITERATION else _NOW
+
+
+def read_pause(state_dir: str, name: str = PAUSE_FILE) -> str | None:
+    """None: no sentinel; "now" if its first line says so; else "after-run". Never raises."""
+    line = _first_line(state_dir, name)
+    return None if line is None else _NOW if line == _NOW else "after-run"

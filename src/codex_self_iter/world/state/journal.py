@@ -1,0 +1,410 @@
+"""The journal `logs/iterations.jsonl`: one line an iteration, appended and synced, never rewritten.
+
+Which lines count (the rule that recovery relies on): a line is good when it ends in a line feed, is
+at most MAX_LINE bytes of UTF-8, and is a JSON object with a whole number `iteration`. Everything
+else (a torn tail, a block of NULs, a foreign line) is skipped. A torn tail stays torn: before the
+next append it is closed by a mark that no JSON can contain at that place, so that a line which was
+not believed once is never believed later.
+
+Reading starts at the end, in blocks: neither start nor append depends on the journal's length.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+
+from codex_self_iter.world.state.durable import (
+    data_sync,
+    encode_json,
+    full_sync,
+    storage_error,
+    storing,
+    write_all,
+)
+from codex_self_iter.world.state.root import StateRoot, identity
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+JOURNAL = "logs/iterations.jsonl"
+MAX_LINE = 4 * 1024 * 1024
+TAIL_SCAN = 64 * 1024 * 1024
+"""Bytes from the end in which `tail` looks for good lines."""
+_BLOCK = 64 * 1024
+_COPY = 1024 * 1024
+_TORN_MARK = b" #torn\n"
+_RECENT_LINES, _RECENT_BYTES = 64, 256 * 1024
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+def good_line(raw: bytes) -> dict[str, Any] | None:
+    """The record of a line (without its line feed) if it is a good one."""
+    if len(raw) > MAX_LINE or raw.lstrip()[:1] != b"{":
+        return None
+    try:
+        record = json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        return None
+    number = record.get("iteration") if isinstance(record, dict) else None
+    return record if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def encode_line(record: Mapping[str, Any]) -> bytes:
+    """The line of a record, line feed included. Long texts and lists are cut until it is at most
+    MAX_LINE bytes.
+    """
+    line = encode_json(record)
+    longest = 256 * 1024
+    while len(line) >= MAX_LINE and longest >= 16:
+        line = encode_json(_shorter(record, longest))
+        longest //= 8
+    return line + b"\n"
+
+
+def _shorter(value: Any, longest: int) -> Any:
+    if isinstance(value, str) and len(value) > longest:
+        return f"{value[:longest]}… [{len(value) - longest} characters cut]"
+    if isinstance(value, list | tuple):
+        return [_shorter(item, longest) for item in value[:longest]]
+    if isinstance(value, dict):
+        return {key: _shorter(item, longest) for key, item in list(value.items())[:longest]}
+    return value
+
+
+def _backwards(fd: int, end: int, scan: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """(offset, line without line feed) of every complete line before `end`, newest first, in
+    bounded memory.
+
+    Over-long lines and an unterminated last line are left out. `scan` bounds the bytes looked at.
+    """
+    stop = 0 if scan is None else max(0, end - scan)
+    position, held = end, 0
+    pieces: list[bytes] = []
+    dropping = True  # the text after the last line feed is no line
+    while position > stop:
+        start = max(stop, position - _BLOCK)
+        block = os.pread(fd, position - start, start)
+        cursor = len(block)
+        while True:
+            feed = block.rfind(b"\n", 0, cursor)
+            if not dropping:
+                pieces.append(block[feed + 1 : cursor])
+                held += cursor - feed - 1
+                if held > MAX_LINE:
+                    pieces, dropping = [], True
+            if feed < 0:
+                break
+            if not dropping:
+                yield start + feed + 1, b"".join(reversed(pieces))
+            pieces, held, dropping, cursor = [], 0, False, feed
+        position = start
+    if position == 0 and not dropping:
+        yield 0, b"".join(reversed(pieces))
+
+
+def _forwards(fd: int) -> Iterator[bytes]:
+    """Every complete line, oldest first, in bounded memory; over-long lines are left out."""
+    position, rest, dropping = 0, b"", False
+    while block := os.pread(fd, _COPY, position):
+        position += len(block)
+        *lines, last = block.split(b"\n")
+        for line in lines:
+            if not dropping:
+                yield rest + line
+            rest, dropping = b"", False
+        if not dropping:
+            rest += last
+            dropping = len(rest) > MAX_LINE
+            rest = b"" if dropping else rest
+
+
+def _last_good(fd: int, count: int, scan: int | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if count > 0:
+        for _, raw in _backwards(fd, os.fstat(fd).st_size, scan):
+            record = good_line(raw)
+            if record is not None:
+                found.append(record)
+                if len(found) == count:
+                    break
+    return found[::-1]
+
+
+# -- reading, by anybody, without a lock -----------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int | None]:
+    fd = None
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        yield fd if fd is not None and stat.S_ISREG(os.fstat(fd).st_mode) else None
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def tail(path: str, count: int) -> list[dict[str, Any]]:
+    """The last `count` good lines, oldest first; [] when there is no journal. Raises
+    StorageError.
+    """
+    with _opened(path) as fd:
+        return [] if fd is None else _last_good(fd, count, TAIL_SCAN)
+
+
+def stream(path: str) -> Iterator[dict[str, Any]]:
+    """All good lines, oldest first, one at a time. Raises StorageError."""
+    with _opened(path) as fd:
+        for raw in _forwards(fd) if fd is not None else ():
+            record = good_line(raw)
+            if record is not None:
+                yield record
+
+
+def find(path: str, iteration: int, *, scan: int | None = None) -> dict[str, Any] | None:
+    """The last good line of an iteration, looked for from the end (in at most `scan` bytes). Raises
+    StorageError.
+    """
+    wanted = re.compile(rb'"iteration"\s*:\s*%d\b' % iteration)
+    with _opened(path) as fd:
+        if fd is not None:
+            for _, raw in _backwards(fd, os.fstat(fd).st_size, scan):
+                if wanted.search(raw):  # 20 times cheaper than parsing every line
+                    record = good_line(raw)
+                    if record is not None and record["iteration"] == iteration:
+                        return record
+    return None
+
+
+# -- writing, by the one supervisor ----------------------------------------------------------------
+
+
+class Journal:
+    """The open journal of one loop.
+
+    The descriptor stays open, so that a deleted journal can be copied back from it; the last lines
+    stay in memory, so that a truncated one gets at least those back."""
+
+    def __init__(self, root: StateRoot, name: str = JOURNAL) -> None:
+        """Nothing is opened before it is needed."""
+        self._root = root
+        self._name = name
+        self._fd = -1
+        # as far as we know the file; a different size means that somebody else wrote
+        self._size = 0
+        self._recent: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._recent_bytes = 0
+
+    @property
+    def path(self) -> str:
+        """Absolute path."""
+        return f"{self._root.path}/{self._name}"
+
+    @property
+    def is_open(self) -> bool:
+        """True once something was read or appended."""
+        return self._fd >= 0
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def open(self) -> None:
+        """Open or create the journal and keep its last lines in mind. Raises StorageError."""
+        with self._root.guard, storing("open", self.path):
+            if self._fd >= 0:
+                return
+            found = self._root.look(self._name)
+            if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+                # Another name leads to the same file (a backup by hard links, or a trap): go on
+                # with a copy.
+                self._fd = self._root.open_file(self._name, os.O_RDONLY)
+                self._size = os.fstat(self._fd).st_size
+                self._copy_back()
+            else:
+                self._fd = self._root.open_file(self._name, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+                self._size = os.fstat(self._fd).st_size
+            self._remember_end()
+
+    def _remember_end(self) -> None:
+        self._recent.clear()
+        self._recent_bytes = 0
+        newest_first = []
+        for offset, raw in _backwards(self._fd, self._size, 2 * _RECENT_BYTES):
+            newest_first.append((offset, raw + b"\n"))
+            if len(newest_first) == _RECENT_LINES:
+                break
+        for offset, line in reversed(newest_first):
+            self._remember(offset, line)
+
+    def _remember(self, offset: int, line: bytes) -> None:
+        self._recent.append((offset, line))
+        self._recent_bytes += len(line)
+        while len(self._recent) > 1 and (
+            len(self._recent) > _RECENT_LINES or self._recent_bytes > _RECENT_BYTES
+        ):
+            self._recent_bytes -= len(self._recent.popleft()[1])
+
+    def size(self) -> int:
+        """Bytes; 0 when there is none. Raises StorageError."""
+        with self._root.guard, storing("look at", self.path):
+            found = self._root.look(self._name)
+            return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Append one line and sync it. Raises StorageError; then the line does not count and may be
+        tried again.
+        """
+        line = encode_line(record)
+        with self._root.guard:
+            self.open()
+            self.heal()
+            with storing("append to", self.path):
+                self._append(line)
+
+    def _append(self, line: bytes) -> None:
+        start = self._size
+        mark = _TORN_MARK if self._is_torn(start) else b""
+        try:
+            write_all(self._fd, mark + line)
+            data_sync(self._fd)
+        except OSError:
+            self._take_back(start, mark + line)
+            raise
+        self._size = start + len(mark) + len(line)
+        self._remember(start + len(mark), line)
+
+    def _is_torn(self, size: int) -> bool:
+        return size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+
+    def _take_back(self, start: int, data: bytes) -> None:
+        """Cut off our own half line; if that is impossible, the next append closes it as torn."""
+        with contextlib.suppress(OSError):
+            size = os.fstat(self._fd).st_size
+            ours = size - start
+            if 0 < ours <= len(data) and os.pread(self._fd, ours, start) == data[:ours]:
+                os.ftruncate(self._fd, start)
+                size = start
+            self._size = size
+
+    def heal(self) -> list[str]:
+        """Put back what was deleted, replaced or truncated; returns what was done. A few stat calls
+        if nothing was.
+
+        Raises StorageError; then the open descriptor still holds the content and the next call
+        tries again."""
+        if self._fd < 0:
+            return []
+        with self._root.guard, storing("restore", self.path):
+            here = self._root.glance(self._name)
+            ours = os.fstat(self._fd)
+            done = []
+            if ours.st_size < self._size:
+                self._refill(ours.st_size)
+                done.append(f"{self._name} (its last lines: it had been truncated)")
+            elif ours.st_size > self._size:  # somebody else appended: nothing of theirs is touched
+                self._size = ours.st_size
+            if here is None or identity(here) != identity(ours):
+                if here is not None:
+                    self._root.set_aside(
+                        self._name, "it had replaced the journal of a running supervisor"
+                    )
+                self._copy_back()
+                done.append(self._name)
+            return done
+
+    def _refill(self, size: int) -> None:
+        lost = b"".join(line for offset, line in self._recent if offset + len(line) > size)
+        data = (_TORN_MARK if self._is_torn(size) else b"") + lost
+        try:
+            write_all(self._fd, data)
+            data_sync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, size)
+            raise
+        self._size = os.fstat(self._fd).st_size
+        self._remember_end()
+
+    def _copy_back(self) -> None:
+        parent, _, leaf = self._name.rpartition("/")
+        temporary = f"{leaf}.tmp"
+        with self._root.directory(parent) as directory:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            copy = os.open(temporary, flags, 0o600, dir_fd=directory)
+            try:
+                os.fchmod(copy, 0o600)
+                _copy(self._fd, copy, self._size)
+                full_sync(copy)
+                os.rename(temporary, leaf, src_dir_fd=directory, dst_dir_fd=directory)
+            except OSError:
+                os.close(copy)
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=directory)
+                raise
+            old, self._fd = self._fd, copy
+            os.close(old)
+            full_sync(directory)
+
+    def tail(self, count: int) -> list[dict[str, Any]]:
+        """The last `count` good lines, oldest first, from at most the last TAIL_SCAN bytes. Raises
+        StorageError.
+        """
+        return self._read(count, TAIL_SCAN)
+
+    def last(self) -> dict[str, Any] | None:
+        """The last good line, however far from the end it is. Raises StorageError."""
+        found = self._read(1, None)
+        return found[0] if found else None
+
+    def _read(self, count: int, scan: int | None) -> list[dict[str, Any]]:
+        with self._root.guard, storing("read", self.path):
+            if self._fd >= 0:
+                found = self._remembered(count)
+                return _last_good(self._fd, count, scan) if found is None else found
+            try:
+                fd = self._root.open_file(self._name, os.O_RDONLY)
+            except FileNotFoundError:
+                return []
+            try:
+                return _last_good(fd, count, scan)
+            finally:
+                os.close(fd)
+
+    def _remembered(self, count: int) -> list[dict[str, Any]] | None:
+        """The last good lines from memory; None when the file has to be read for them."""
+        if not self._recent or os.fstat(self._fd).st_size != self._size:
+            return None
+        found: list[dict[str, Any]] = []
+        for _, line in reversed(self._recent):
+            record = good_line(line[:-1])
+            found += [record] if record is not None else []
+            if len(found) >= count:
+                return found[:count][::-1]
+        return found[::-1] if self._recent[0][0] == 0 else None
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    position = 0
+    while position < size:
+        block = os.pread(source, min(_COPY, size - position), position)
+        if not block:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        write_all(target, block)
+        position += len(block)

@@ -1,0 +1,253 @@
+"""Secrets out of everything that is kept on disk.
+
+Two kinds are known: the values of environment variables whose names look like keys, wherever they
+appear, and the known formats of keys. Candidates are found by plain text search, which is a hundred
+times faster than one large expression (and logs are megabytes); only at a candidate is the format's
+expression tried. What such an expression scans before it is sure is bounded, so that no text is
+slow. Overlapping finds become one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from codex_self_iter.world.state.durable import storing, write_all
+from codex_self_iter.world.state.root import StateRoot
+
+REDACTED = "[redacted]"
+_MINIMUM = 8
+_CHUNK = 1024 * 1024
+_OVERLAP = 64 * 1024  # no secret and no label is longer
+_NAME = re.compile(
+    r"SECRET|TOKEN(?!IZ|S\b|S_)|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|APIKEY"
+    r"|(?:^|_)(?:AUTH|PASS|PAT|JWT|BEARER|COOKIE)(?:_|$)|KEYS?(?:_|$)"
+)
+_NOT_A_NAME = re.compile(r"_(?:SOCK|SOCKET|PATH|FILE|DIR|HOME|TYPE|METHOD|ID)$")
+_HARMLESS = re.compile(
+    r"\d{1,15}|true|false|disabled|enabled|required|optional|password|keyring|anonymous", re.I
+)
+
+_EDGE = r"(?<![A-Za-z0-9])"
+_WORD = r"[A-Za-z0-9_-]"
+_PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
+_PEM_END = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
+_BEARER = r"(?:[A-Za-z0-9._~+/=-]{20,}|(?=[A-Za-z._~+/=-]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})"
+_FORMATS = (
+    # (text to look for, how far into the format it is, the format; what is in the group `label` is
+    # kept)
+    ("sk-", 0, rf"{_EDGE}sk-(?:ant|proj|svcacct|admin|live|test|or)-{_WORD}{{8,}}"),
+    ("sk-", 0, rf"{_EDGE}sk-(?={_WORD}{{0,64}}[0-9A-Z]){_WORD}{{16,}}"),
+    ("gh", 0, rf"{_EDGE}gh[pousr]_[A-Za-z0-9]{{16,}}"),
+    ("github_pat_", 0, rf"{_EDGE}github_pat_[A-Za-z0-9_]{{16,}}"),
+    ("glpat-", 0, rf"{_EDGE}glpat-{_WORD}{{16,}}"),
+    ("AKIA", 0, rf"{_EDGE}AKIA[A-Z0-9]{{16}}(?![A-Za-z0-9])"),
+    ("ASIA", 0, rf"{_EDGE}ASIA[A-Z0-9]{{16}}(?![A-Za-z0-9])"),
+    ("AIza", 0, rf"{_EDGE}AIza{_WORD}{{30,}}"),
+    ("xox", 0, rf"{_EDGE}xox[abeprs]-[A-Za-z0-9-]{{10,}}"),
+    ("hf_", 0, rf"{_EDGE}hf_[A-Za-z0-9]{{24,}}"),
+    ("eyJ", 0, rf"{_EDGE}eyJ{_WORD}{{8,512}}\.{_WORD}{{8,8192}}\.{_WORD}*"),
+    (
+        "-----BEGIN ",
+        0,
+        rf"{_PEM}(?:(?:[^-]|-(?!----)){{0,16384}}{_PEM_END}|(?:[A-Za-z0-9+/=]{{16,}}|\s|\\[nr])*)",
+    ),
+    ("earer", 1, rf"(?P<label>{_EDGE}[Bb]earer[ \t]+){_BEARER}"),
+    ("EARER", 1, rf"(?P<label>{_EDGE}BEARER[ \t]+){_BEARER}"),
+    ("asic ", 1, r"(?P<label>(?<=uthorization: )[Bb]asic[ \t]+)[A-Za-z0-9+/=]{8,}"),
+    ("://", 0, r"(?P<label>://)[^\s/:@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}(?=@)"),
+)
+_RULES = tuple((needle, offset, re.compile(pattern)) for needle, offset, pattern in _FORMATS)
+
+VERBATIM = frozenset(
+    {
+        "boot_id", "branch", "cwd", "directory", "fingerprint", "head", "head_after", "head_before", "log",
+        "path", "run_id", "schema", "session_id", "state", "state_dir", "thread_id", "ts", "verdict", "workspace",
+    }
+)  # fmt: skip
+"""Fields that recovery needs as they are; they hold names and numbers of ours, never text from
+outside.
+"""
+
+
+def secret_values(environment: Mapping[str, str]) -> list[str]:
+    """Values of the variables whose names look like keys. Left out: short ones, plain words and
+    existing paths.
+    """
+    found = set()
+    for name, value in environment.items():
+        upper = name.upper()
+        value = value.strip()
+        if len(value) < _MINIMUM or not _NAME.search(upper) or _NOT_A_NAME.search(upper):
+            continue
+        if _HARMLESS.fullmatch(value) or (
+            value.startswith(("/", "~", "./")) and os.path.exists(value)
+        ):
+            continue
+        found.add(value)
+    return sorted(found)
+
+
+def _spellings(values: Iterable[str]) -> set[str]:
+    """Each value as it is, and as it looks inside JSON."""
+    plain = {value for value in values if len(value) >= _MINIMUM}
+    return plain | {
+        json.dumps(value, ensure_ascii=ascii_)[1:-1] for value in plain for ascii_ in (False, True)
+    }
+
+
+def _finds(text: str, values: Iterable[str], start: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of every secret from `start` on; unsorted, may overlap."""
+    for value in values:
+        position = text.find(value, start)
+        while position >= 0:
+            yield position, position + len(value)
+            position = text.find(value, position + len(value))
+    for needle, offset, pattern in _RULES:
+        position = text.find(needle, start)
+        while position >= 0:
+            match = pattern.match(text, position - offset) if position >= offset else None
+            if match is not None:
+                yield (
+                    match.end("label") if "label" in pattern.groupindex else match.start(),
+                    match.end(),
+                )
+            position = text.find(
+                needle, match.end() if match is not None else position + len(needle)
+            )
+
+
+def _spans(text: str, values: Iterable[str], start: int = 0) -> list[tuple[int, int]]:
+    """The secrets' places in order, overlapping ones joined."""
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(_finds(text, values, start)):
+        if joined and begin < joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((begin, end))
+    return joined
+
+
+class Redactor:
+    """Replaces secrets by `[redacted]`. Immutable; safe to share between threads."""
+
+    def __init__(self, values: Iterable[str] = (), *, verbatim: frozenset[str] = VERBATIM) -> None:
+        """`values`: secrets to find anywhere (see `secret_values`); `verbatim`: JSON fields left as
+        they are.
+        """
+        self._values = sorted(_spellings(values))
+        # Files are read as bytes that may be no UTF-8: one character a byte.
+        self._byte_values = [
+            value.encode("utf-8", "replace").decode("latin-1") for value in self._values
+        ]
+        self._verbatim = verbatim
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Redactor:
+        """With the values of this process's environment (or the given one)."""
+        return cls(secret_values(os.environ if environment is None else environment))
+
+    def text(self, text: str) -> str:
+        """The text without secrets; the same object if there are none."""
+        spans = _spans(text, self._values)
+        if not spans:
+            return text
+        out, position = [], 0
+        for begin, end in spans:
+            out += [text[position:begin], REDACTED]
+            position = end
+        return "".join([*out, text[position:]])
+
+    def value(self, value: Any) -> Any:
+        """A JSON-like value with every text redacted, except keys and the fields in `verbatim`."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {
+                key: item if key in self._verbatim and isinstance(item, str) else self.value(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        return value
+
+    def chunks(self, source: Iterable[bytes]) -> Iterable[tuple[bytes, int]]:
+        """A stream without secrets: (bytes, number replaced) for each piece. A secret may lie
+        across pieces.
+        """
+        # the first `seen` characters of carry are done: only lookbehind needs them
+        carry, seen = "", 0
+        for block in source:
+            out, carry, seen, count = self._step(carry + block.decode("latin-1"), seen, final=False)
+            yield out, count
+        out, carry, seen, count = self._step(carry, seen, final=True)
+        yield out, count
+
+    def _step(self, text: str, seen: int, *, final: bool) -> tuple[bytes, str, int, int]:
+        cut = len(text) if final else max(seen, len(text) - _OVERLAP)
+        out, position, count = [], seen, 0
+        for begin, end in _spans(text, self._byte_values, seen):
+            if begin >= cut:
+                break
+            out += [text[position:begin], REDACTED]
+            position = end
+            count += 1
+        if position < cut:
+            out.append(text[position:cut])
+            position = cut
+        keep = min(position, 1)
+        return "".join(out).encode("latin-1"), text[position - keep :], keep, count
+
+
+def redact_file(root: StateRoot, name: str, redactor: Redactor) -> int:
+    """Redact a finished file in place (temporary file and rename); returns how many secrets were
+    replaced.
+
+    Memory is bounded. A file without secrets is left untouched; holes stay holes, the time of
+    change is kept. Raises StorageError."""
+    with storing("redact", f"{root.path}/{name}"):
+        try:
+            source = root.open_file(name, os.O_RDONLY)
+        except FileNotFoundError:
+            return 0
+        try:
+            total = sum(count for _, count in redactor.chunks(_blocks(source)))
+            if total:
+                _rewrite(root, name, redactor, source)
+            return total
+        finally:
+            os.close(source)
+
+
+def _blocks(fd: int) -> Iterator[bytes]:
+    position = 0
+    while block := os.pread(fd, _CHUNK, position):
+        yield block
+        position += len(block)
+
+
+def _rewrite(root: StateRoot, name: str, redactor: Redactor, source: int) -> None:
+    temporary = f"{name}.redacting"
+    parent, _, leaf = name.rpartition("/")
+    with root.guard, root.directory(parent) as directory:
+        target = root.open_file(temporary, os.O_WRONLY | os.O_CREAT)
+        try:
+            os.ftruncate(target, 0)
+            for piece, _ in redactor.chunks(_blocks(source)):
+                if piece.count(0) == len(piece):
+                    os.lseek(target, len(piece), os.SEEK_CUR)
+                else:
+                    write_all(target, piece)
+            os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
+            found = os.fstat(source)
+            os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+            os.rename(f"{leaf}.redacting", leaf, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{leaf}.redacting", dir_fd=directory)
+            raise
+        finally:
+            os.close(target)

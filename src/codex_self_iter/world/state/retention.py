@@ -1,0 +1,276 @@
+"""What is kept of old runs and prompts, and how large the state directory is.
+
+Only `logs/runs/*` and `prompts/*` are ever removed, oldest iteration first, never those of the
+newest iterations, never the journal or the snapshots. Sizes of finished runs do not change, so they
+are measured once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from codex_self_iter.errors import CodexSelfIterError
+from codex_self_iter.world.state.durable import storing, write_all
+from codex_self_iter.world.state.root import StateRoot
+
+_MIB = 1024 * 1024
+_DAY = 86400.0
+_PLACES = ("logs/runs", "prompts")
+_NUMBER = re.compile(r"(\d+)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pruned:
+    """What one pass removed: names, bytes on disk, and whether the size bound still cannot be
+    met.
+    """
+
+    removed: tuple[str, ...]
+    freed_bytes: int
+    over: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    iteration: int
+    mtime: float
+    size: int
+
+
+class Retention:
+    """Prunes and measures one state directory. Bounds are in whole units of the configuration; 0
+    means no bound.
+    """
+
+    def __init__(
+        self,
+        root: StateRoot,
+        *,
+        keep_runs: int = 200,
+        keep_days: float = 30,
+        max_state_mb: float = 2048,
+        keep_newest: int = 3,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`keep_newest`: so many newest iterations are kept whatever the other bounds say."""
+        self._root = root
+        self._keep_runs = keep_runs
+        self._keep_days = keep_days
+        self._max_bytes = int(max_state_mb * _MIB)
+        self._keep_newest = keep_newest
+        self._wall = wall
+        self._sizes: dict[str, int] = {}  # of directories that belong to finished iterations
+        self._usage: tuple[float, int] | None = None
+
+    def bound(self, *, keep_runs: int, keep_days: float, max_state_mb: float) -> None:
+        """Other bounds from now on."""
+        self._keep_runs, self._keep_days, self._max_bytes = (
+            keep_runs,
+            keep_days,
+            int(max_state_mb * _MIB),
+        )
+
+    def usage_mb(self, *, max_age_sec: float = 60.0) -> float:
+        """Disk use of the state directory in MiB, at most `max_age_sec` old. Raises
+        StorageError.
+        """
+        now = time.monotonic()
+        if self._usage is None or now - self._usage[0] >= max_age_sec:
+            with storing("measure", self._root.path):
+                self._usage = now, self._measure()
+        return self._usage[1] / _MIB
+
+    def _measure(self) -> int:
+        in_runs = sum(entry.size for entry in self._entries("logs/runs"))
+        with self._root.directory("") as fd:
+            return in_runs + _disk_use(fd, skip=("runs",))
+
+    def prune(self, protect: Collection[str] = (), *, budget_sec: float = 2.0) -> Pruned:
+        """Remove what the bounds say, oldest first, for at most about `budget_sec` seconds; the
+        next call goes on.
+
+        `protect`: names (`000012-executor`) that a living run uses. Raises StorageError.
+        """
+        deadline = time.monotonic() + budget_sec
+        with storing("remove old runs in", self._root.path):
+            kept: list[_Entry] = []
+            doomed: list[_Entry] = []
+            entries = {place: self._entries(place) for place in _PLACES}
+            newest = sorted({entry.iteration for place in entries.values() for entry in place})[
+                -self._keep_newest :
+            ]
+            for place in entries.values():
+                safe = [
+                    entry for entry in place if entry.iteration in newest or _leaf(entry) in protect
+                ]
+                rest = [entry for entry in place if entry not in safe]
+                old = self._old(rest, len(safe))
+                doomed += old
+                kept += [entry for entry in rest if entry not in old]
+            usage = self._measure() if self._max_bytes else 0
+            usage -= sum(entry.size for entry in doomed)
+            for entry in sorted(kept, key=lambda entry: (entry.iteration, entry.name)):
+                if not self._max_bytes or usage <= self._max_bytes:
+                    break
+                doomed.append(entry)
+                usage -= entry.size
+            removed = list(self._remove(doomed, deadline))
+        self._usage = None
+        freed = sum(entry.size for entry in removed)
+        return Pruned(tuple(entry.name for entry in removed), freed, 0 < self._max_bytes < usage)
+
+    def _old(self, entries: list[_Entry], safe: int) -> list[_Entry]:
+        ordered = sorted(entries, key=lambda entry: (entry.iteration, entry.name), reverse=True)
+        beyond = ordered[max(0, self._keep_runs - safe) :] if self._keep_runs else []
+        limit = self._wall() - self._keep_days * _DAY if self._keep_days else float("-inf")
+        return beyond + [entry for entry in ordered if entry.mtime < limit and entry not in beyond]
+
+    def _entries(self, place: str) -> list[_Entry]:
+        found = []
+        with self._root.directory(place) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    about = entry.stat(follow_symlinks=False)
+                    name = f"{place}/{entry.name}"
+                    size = about.st_blocks * 512
+                    if stat.S_ISDIR(about.st_mode):
+                        size += self._directory_size(name, entry.name, fd)
+                    number = _NUMBER.match(entry.name)
+                    found.append(
+                        _Entry(name, int(number[1]) if number else 0, about.st_mtime, size)
+                    )
+        newest = sorted({entry.iteration for entry in found})[-self._keep_newest :]
+        for one in found:
+            if one.iteration in newest:  # may still grow
+                self._sizes.pop(one.name, None)
+        return found
+
+    def _directory_size(self, name: str, leaf: str, fd: int) -> int:
+        if name not in self._sizes:
+            inner = os.open(
+                leaf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
+            )
+            try:
+                self._sizes[name] = _disk_use(inner)
+            finally:
+                os.close(inner)
+        return self._sizes[name]
+
+    def _remove(self, entries: list[_Entry], deadline: float) -> Iterator[_Entry]:
+        for entry in sorted(entries, key=lambda entry: (entry.iteration, entry.name)):
+            if time.monotonic() > deadline:
+                return
+            place = entry.name.rpartition("/")[0]
+            with self._root.directory(place) as fd, contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(os.stat(_leaf(entry), dir_fd=fd, follow_symlinks=False).st_mode):
+                    shutil.rmtree(_leaf(entry), dir_fd=fd)  # never leaves through a symlink
+                else:
+                    os.unlink(_leaf(entry), dir_fd=fd)
+                self._sizes.pop(entry.name, None)
+                yield entry
+
+
+def _leaf(entry: _Entry) -> str:
+    return entry.name.rpartition("/")[2]
+
+
+def _disk_use(fd: int, skip: Collection[str] = ()) -> int:
+    """Bytes on disk of everything below an open directory; symlinks are not followed."""
+    total = 0
+    for _, directories, files, here in os.fwalk(".", dir_fd=fd, follow_symlinks=False):
+        for name in skip:
+            if name in directories:
+                directories.remove(name)
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(name, dir_fd=here, follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def rotate(root: StateRoot, name: str, max_bytes: int, keep: int) -> bool:
+    """Rename `name` to `name.1`, `name.1` to `name.2`… when it has reached `max_bytes`; `keep`
+    files in all.
+
+    Returns True when the caller must open the file again. Raises StorageError."""
+    with root.guard, storing("rotate", f"{root.path}/{name}"):
+        found = root.look(name)
+        if found is None or found.st_size < max_bytes:
+            return False
+        parent, _, leaf = name.rpartition("/")
+        with root.directory(parent) as fd:
+            names = [leaf, *(f"{leaf}.{number}" for number in range(1, keep))]
+            for older, newer in zip(reversed(names), [*reversed(names[:-1]), ""], strict=True):
+                with contextlib.suppress(FileNotFoundError):
+                    if newer:
+                        os.rename(newer, older, src_dir_fd=fd, dst_dir_fd=fd)
+                    elif keep <= 1:
+                        os.unlink(older, dir_fd=fd)
+        return True
+
+
+class LogFile:
+    """`logs/supervisor.log` as a file object for a logger: private, rotated, back when deleted,
+    never in the way.
+
+    A log line that cannot be written is counted, not raised: a full disk must not stop the
+    supervisor."""
+
+    def __init__(
+        self,
+        root: StateRoot,
+        name: str,
+        *,
+        max_mb: float = 10,
+        keep: int = 5,
+        stay_open: bool = True,
+    ) -> None:
+        """Nothing is opened before the first line. Without `stay_open` the file is closed after
+        each.
+        """
+        self._root = root
+        self._name = name
+        self._max_bytes = max(1, int(max_mb * _MIB))
+        self._keep = keep
+        self._stay_open = stay_open
+        self._fd = -1
+        self.lost_lines = 0
+
+    def write(self, text: str) -> int:
+        """Append the text; returns its length."""
+        with self._root.guard:
+            try:
+                self._prepare()
+                write_all(self._fd, text.encode("utf-8", "backslashreplace"))
+            except (OSError, CodexSelfIterError):
+                self.lost_lines += 1
+            if not self._stay_open:
+                self.close()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        with self._root.guard:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _prepare(self) -> None:
+        if self._fd >= 0:
+            here, ours = self._root.look(self._name), os.fstat(self._fd)
+            gone = here is None or (here.st_dev, here.st_ino) != (ours.st_dev, ours.st_ino)
+            if gone or rotate(self._root, self._name, self._max_bytes, self._keep):
+                self.close()
+        elif not self._stay_open:
+            rotate(self._root, self._name, self._max_bytes, self._keep)
+        if self._fd < 0:
+            self._fd = self._root.open_file(self._name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

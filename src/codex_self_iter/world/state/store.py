@@ -1,0 +1,506 @@
+"""The state directory of one loop: what is persisted, how it is read back, and how it is restored.
+
+Recovery reads in this order: `runtime.json` → `runtime.json.1` → the journal's last line → refuse.
+A file that is broken or not ours is moved to `quarantine/` and the next one is used; a file of a
+newer version is left alone and refused. Nothing ever starts from zero while there is a trace that a
+loop has been here.
+
+What was written last stays in memory, and the journal's descriptor stays open, so that `heal` can
+put back what another program deleted. Methods are synchronous and safe to call from several
+threads."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from codex_self_iter.core.state import SCHEMA, LoopState, from_json
+from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.state.durable import encode_json, encode_lines, storing
+from codex_self_iter.world.state.holder import LOCK_FILE
+from codex_self_iter.world.state.journal import JOURNAL, Journal
+from codex_self_iter.world.state.lock import SupervisorLock
+from codex_self_iter.world.state.redact import Redactor, redact_file
+from codex_self_iter.world.state.root import QUARANTINE, Signature, StateRoot, signature
+
+RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
+PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
+_GITIGNORE = b"*\n"
+_MAX_RUNTIME = 64 * 1024 * 1024
+_RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
+
+Runtime = dict[str, Any]
+
+
+def _from_0(runtime: Runtime) -> Runtime:
+    """Before versions were written down the fields were the same; absent ones get their defaults
+    from the core.
+    """
+    return runtime | {"schema": 1}
+
+
+MIGRATIONS: dict[int, Callable[[Runtime], Runtime]] = {0: _from_0}
+"""Version → pure function that makes the next version of it. Never edited, only added to."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the state directory knew at start.
+
+    Attributes:
+        runtime: the persisted loop state (migrated to SCHEMA), or None when there was none.
+        source: where `runtime` came from; "previous" may be one step behind the journal.
+        last_line: the journal's last good line; the core compares it with `runtime`, or rebuilds
+            from it.
+        journal_present: a journal with content exists.
+        warnings: what had to be set aside, one line each, for the log and `status.json`.
+    """
+
+    runtime: Runtime | None
+    source: Literal["snapshot", "previous", "none"]
+    last_line: Mapping[str, Any] | None
+    journal_present: bool
+    warnings: list[str]
+
+
+def migrate(
+    runtime: Runtime,
+    schema: int = SCHEMA,
+    migrations: Mapping[int, Callable[[Runtime], Runtime]] = MIGRATIONS,
+) -> Runtime:
+    """Bring a snapshot to `schema`, step by step. Raises UsageError for a newer one, ValueError if
+    there is no way.
+    """
+    version = runtime.get("schema", 0)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
+        raise ValueError("its schema version is no number")
+    if version > schema:
+        raise UsageError(
+            f"it has schema version {version}, this program knows {schema}: "
+            "it was written by a newer codex-self-iter; install that one, or choose another state_dir"
+        )
+    for step in range(version, schema):
+        if step not in migrations:
+            raise ValueError(f"no migration from schema version {step}")
+        runtime = migrations[step](dict(runtime))
+    return runtime
+
+
+def _accept_state(runtime: Mapping[str, Any]) -> None:
+    from_json(LoopState, runtime)
+    number = runtime.get("iteration")
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError("it has no iteration number")
+
+
+@dataclasses.dataclass(slots=True)
+class _Held:
+    """The content of a file as we wrote it last, and what the file looked like then."""
+
+    data: bytes
+    seen: Signature
+
+
+class StateDirectory:
+    """See the module. Implements `world.ports.StateStore`."""
+
+    def __init__(
+        self,
+        path: str,
+        workspace: str,
+        *,
+        redactor: Redactor | None = None,
+        accept: Callable[[Mapping[str, Any]], None] = _accept_state,
+    ) -> None:
+        """Open the directory, or create it with its parts.
+
+        `accept` raises KeyError, TypeError or ValueError for a snapshot that the core cannot use.
+        Raises UsageError when the path cannot be a state directory, StorageError when it cannot be
+        written now."""
+        self.workspace = os.path.realpath(workspace)
+        _refuse_foreign(os.path.realpath(path), self.workspace)
+        self.root = StateRoot(path)
+        self.journal = Journal(self.root)
+        self.lock: SupervisorLock | None = None
+        self.redactor = redactor if redactor is not None else Redactor.from_environment()
+        self._accept = accept
+        self._held: dict[str, _Held] = {}
+        self._prompts: list[str] = []
+        self._restored: list[str] = []
+        self._status: tuple[Mapping[str, Any], bytes, bytes] = ({}, b"", b"")
+        try:
+            self._create_parts()
+        except BaseException:
+            self.root.close()
+            raise
+
+    @property
+    def path(self) -> str:
+        """Absolute path."""
+        return self.root.path
+
+    def close(self) -> None:
+        """Give the lock back and close everything."""
+        with self.root.guard:
+            if self.lock is not None:
+                self.lock.release()
+            self.journal.close()
+            self.root.close()
+
+    def acquire_lock(self, lock_file_name: str = LOCK_FILE) -> None:
+        """Become the one supervisor of this workspace. Raises WorkspaceBusyError (says who)."""
+        lock = SupervisorLock(self.root, self.workspace, lock_file_name)
+        lock.acquire()
+        self.lock = lock
+        self.root.warnings += lock.warnings
+
+    def take_warnings(self) -> list[str]:
+        """What had to be set aside since the last call, for the log."""
+        return self.root.take_warnings()
+
+    def _create_parts(self) -> list[str]:
+        done = []
+        for part in PARTS:
+            with storing("look at", f"{self.path}/{part}"):
+                found = self.root.glance(part)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                with storing("create", f"{self.path}/{part}"), self.root.directory(part):
+                    done.append(f"{part}/")
+        if self.root.glance(".gitignore") is None:
+            self.root.replace(".gitignore", _GITIGNORE, durable=False)
+            done.append(".gitignore")
+        return done
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def save_runtime(self, runtime: Mapping[str, Any]) -> None:
+        """Replace `runtime.json` atomically and durably; the one before stays as `runtime.json.1`.
+
+        Secrets are redacted. Raises StorageError; then the file on disk is still the old one."""
+        data = encode_lines(self.redactor.value({"schema": SCHEMA} | dict(runtime))) + b"\n"
+        with self.root.guard:
+            if not self.root.is_current():
+                self._restored = self.heal()  # told by the next look
+            self._set_foreign_aside(RUNTIME)
+            before = self._held.get(RUNTIME)
+            self._held[RUNTIME] = _Held(data, self.root.replace(RUNTIME, data, keep=PREVIOUS))
+            kept = self.root.look(PREVIOUS)
+            if before is not None and kept is not None:
+                self._held[PREVIOUS] = _Held(before.data, signature(kept))
+
+    def _set_foreign_aside(self, name: str) -> bool:
+        """Move a file away that somebody else put in the place of ours."""
+        held, here = self._held.get(name), self.root.look(name)
+        if held is None or here is None or signature(here) == held.seen:
+            return False
+        self.root.set_aside(name, "another program had changed it")
+        return True
+
+    def save_status(self, status: Mapping[str, Any]) -> None:
+        """Replace `status.json` atomically; not synced, it describes the present. Raises
+        StorageError.
+        """
+        self._replace_held(STATUS, self._encode_status(status), durable=False)
+
+    def beat(self, updated_at: str) -> None:
+        """Save the last status again with another time. Raises StorageError.
+
+        A time of the same length is written in place: no reader can find anything but a whole file,
+        and it costs a tenth of a new file, which counts where a thousand loops wait."""
+        still, before, after = self._status
+        time_now = encode_json({"": updated_at})[4:-1]
+        data = before + time_now + after
+        with self.root.guard, storing("write", f"{self.path}/{STATUS}"):
+            held = self._held.get(STATUS)
+            # What lies there may be older than what was to be saved last: that write may have
+            # failed.
+            older = held is None or not (held.data.startswith(before) and held.data.endswith(after))
+            if held is None or older or len(held.data) != len(data) or not self.root.is_current():
+                self.save_status({**still, "updated_at": updated_at})
+                return
+            fd = self.root.open_file(STATUS, os.O_WRONLY | os.O_CREAT)
+            try:
+                ours = signature(os.fstat(fd)) == held.seen
+                if ours:
+                    os.pwrite(fd, time_now, len(before))
+                    self._held[STATUS] = _Held(data, signature(os.fstat(fd)))
+            finally:
+                os.close(fd)
+            if not ours:  # somebody has been at it
+                self.save_status({**still, "updated_at": updated_at})
+
+    def _encode_status(self, status: Mapping[str, Any]) -> bytes:
+        """A heartbeat of a loop that waits differs from the last one only in its time."""
+        now = status.get("updated_at")
+        still = {**status, "updated_at": None}
+        if still != self._status[0]:
+            data = encode_lines(self.redactor.value(still)) + b"\n"
+            # At the beginning of a line there are only names: no text can contain the line feed.
+            before, mark, after = data.partition(b'\n "updated_at":null')
+            self._status = still, before + mark[:-4], after
+        _, before, after = self._status
+        return before + encode_json({"": now})[4:-1] + after
+
+    def _replace_held(self, name: str, data: bytes, *, durable: bool = True) -> None:
+        with self.root.guard:
+            if not self.root.is_current():
+                self._restored = self.heal()  # told by the next look
+            self._held[name] = _Held(data, self.root.replace(name, data, durable=durable))
+
+    def append_journal(self, record: Mapping[str, Any]) -> None:
+        """Append one line (secrets redacted) and sync it. Raises StorageError; then the line does
+        not count.
+        """
+        with self.root.guard:
+            if not self.root.is_current():
+                self._restored = self.heal()  # told by the next look
+            self.journal.append(self.redactor.value(record))
+
+    def journal_tail(self, count: int) -> list[dict[str, Any]]:
+        """The last `count` good lines, oldest first, in bounded memory. Raises StorageError."""
+        return self.journal.tail(count)
+
+    def save_prompt(
+        self, iteration: int, role: str, text: str, attempt: int = 1, *, redact: bool = True
+    ) -> str:
+        """Keep a prompt as `prompts/000012-executor.md` and return its path.
+
+        An agent that is handed this file reads what is in it: with `redact` a key that somebody
+        wrote into the plan reaches neither the file nor that agent; without, the file is verbatim
+        and `redact_prompt` follows the run. Raises StorageError."""
+        name = f"prompts/{_label(iteration, role, attempt)}.md"
+        data = (self.redactor.text(text) if redact else text).encode("utf-8", "surrogateescape")
+        with self.root.guard:
+            made = self.root.create(name, data) if self.root.is_current() else None
+            if made is None:
+                self._replace_held(name, data, durable=False)
+            else:
+                self._held[name] = _Held(data, made)
+        self._prompts.append(name)
+        # those of the present iteration come back when they are deleted
+        while len(self._prompts) > 3:
+            self._held.pop(self._prompts.pop(0), None)
+        return f"{self.path}/{name}"
+
+    def redact_prompt(self, path: str) -> int:
+        """Redact a kept prompt after its run; returns how many secrets were replaced. Raises
+        StorageError.
+        """
+        name = os.path.relpath(path, self.path)
+        with self.root.guard:
+            self._held.pop(name, None)
+            return redact_file(self.root, name, self.redactor)
+
+    def run_directory(self, iteration: int, label: str, attempt: int = 1) -> str:
+        """Create `logs/runs/000012-executor` (the second run of the same role: `…-2`) and return
+        its path.
+
+        Raises StorageError."""
+        name = f"logs/runs/{_label(iteration, label, attempt)}"
+        with self.root.guard, storing("create", f"{self.path}/{name}"):
+            if not self.root.is_current():
+                self._restored = self.heal()  # told by the next look
+            with self.root.directory(name):
+                return f"{self.path}/{name}"
+
+    def clear_way(self, *names: str) -> None:
+        """Set aside what lies in the way of files that the process host opens (absolute or below
+        the directory).
+
+        Raises StorageError."""
+        for name in names:
+            name = os.path.relpath(name, self.path) if os.path.isabs(name) else name
+            with self.root.guard:
+                found = self.root.look(name)
+                if found is not None and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
+                    self.root.set_aside(name, "not a regular file of ours")
+
+    def try_room(self, size: int) -> None:
+        """Raise StorageError unless so many bytes can be written now; nothing of them stays."""
+        self.root.replace("room", b"\0" * size, durable=True)
+        with storing("remove", f"{self.path}/room"):
+            os.unlink("room", dir_fd=self.root.fd)
+
+    def redact_run(self, directory: str) -> int:
+        """Redact the files of a finished run; returns how many secrets were replaced. Raises
+        StorageError.
+        """
+        name = os.path.relpath(directory, self.path)
+        return sum(redact_file(self.root, f"{name}/{file}", self.redactor) for file in _RUN_FILES)
+
+    def write_report(self, text: str) -> str:
+        """Write `report.md` (secrets redacted) and return its path. Raises StorageError."""
+        self._replace_held(
+            REPORT, self.redactor.text(text).encode("utf-8", "replace"), durable=False
+        )
+        return f"{self.path}/{REPORT}"
+
+    def quarantine(self, name: str, why: str) -> str:
+        """Move something below the state directory to `quarantine/`; returns its new path. Raises
+        StorageError.
+        """
+        self._held.pop(name, None)
+        return self.root.set_aside(name, why)
+
+    # -- reading back ------------------------------------------------------------------------------
+
+    def load(self) -> Loaded:
+        """Read what the last supervisor left; call it under the lock.
+
+        Raises UsageError when a newer version wrote it, or when there was a loop here of which
+        nothing is readable; StorageError when reading fails now."""
+        with self.root.guard:
+            readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS)]
+            runtime: Runtime | None = None
+            source: Literal["snapshot", "previous", "none"] = "none"
+            for name, found, flaw in readings:
+                if flaw:
+                    self.root.set_aside(name, flaw)
+                elif found is not None and runtime is None:
+                    runtime, source = found, "snapshot" if name == RUNTIME else "previous"
+            present = self.journal.size() > 0
+            last = self.journal.last()  # a journal that is no file is set aside here
+            if runtime is None and last is None:
+                self._refuse_to_forget(present)
+            self._hold_what_is_there()
+            warnings = self.take_warnings()
+            if source == "previous":
+                warnings.append(
+                    f"{RUNTIME} could not be used; going on from {PREVIOUS} and the journal"
+                )
+            elif runtime is None and last is not None:
+                warnings.append("no usable snapshot; going on from the journal's last line")
+            elif runtime is not None and not present and _has_closed_one(runtime):
+                warnings.append(
+                    f"{JOURNAL} is missing; going on from {RUNTIME}, the history is lost"
+                )
+            elif present and last is None:
+                warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
+            return Loaded(runtime, source, last, present, warnings)
+
+    def _read_snapshot(self, name: str) -> tuple[Runtime | None, str]:
+        """(snapshot, "") or (None, what is wrong with the file); (None, "") when there is none."""
+        data = self.root.read(name, _MAX_RUNTIME)
+        if data is None:
+            return None, ""
+        if len(data) > _MAX_RUNTIME:
+            return None, "it is far too large for a snapshot"
+        try:
+            found = json.loads(data.decode())
+            if not isinstance(found, dict):
+                raise ValueError("it is not a JSON object")
+            found = migrate(found)
+            self._accept(found)
+        except UsageError as error:
+            raise UsageError(f"cannot use {self.path}/{name}: {error}") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return None, f"not a snapshot of ours ({error})"
+        return found, ""
+
+    def _refuse_to_forget(self, journal_present: bool) -> None:
+        """Raise UsageError if a loop has been here: beginning at iteration 1 must be a person's
+        decision.
+        """
+        with storing("read", f"{self.path}/{QUARANTINE}"), self.root.directory(QUARANTINE) as fd:
+            aside = sorted(
+                name
+                for name in os.listdir(fd)
+                if name.startswith((RUNTIME, "logs_iterations.jsonl"))
+            )
+        if not journal_present and not aside:
+            return
+        what = (
+            f"{JOURNAL} has no readable line"
+            if journal_present
+            else f"{QUARANTINE}/{aside[-1]} is unreadable"
+        )
+        raise UsageError(
+            f"a loop has been here, but its state cannot be read: in {self.path} there is no usable {RUNTIME} "
+            f"and {what}. Put a backup in place, or, to begin again at iteration 1, move the directory away: "
+            f"mv {self.path} {self.path}.old"
+        )
+
+    def _hold_what_is_there(self) -> None:
+        for name in (RUNTIME, PREVIOUS):
+            data, found = self.root.read(name, _MAX_RUNTIME), self.root.look(name)
+            if data is not None and found is not None:
+                self._held[name] = _Held(data, signature(found))
+        if self.journal.size():
+            self.journal.open()
+
+    # -- healing -----------------------------------------------------------------------------------
+
+    def heal(self) -> list[str]:
+        """Notice what other programs deleted or replaced, and put it back; returns the names, for
+        the log.
+
+        Costs a few stat calls when all is well: call it every second. Raises StorageError when
+        restoring fails now (the next call goes on where this one stopped) and WorkspaceBusyError
+        when another supervisor got in."""
+        with self.root.guard:
+            if not self.root.is_current():
+                self._reopen()
+            with storing("look at", self.path):
+                self._restored += self._create_parts()
+                for name in list(self._held):
+                    self._heal_file(name)
+            if self.lock is not None:
+                self._restored += self.lock.heal()
+            self._restored += self.journal.heal()
+            restored, self._restored = self._restored, []
+            return restored
+
+    def _reopen(self) -> None:
+        if not os.path.isdir(self.workspace):
+            raise StorageError(
+                f"cannot restore {self.path}: the workspace {self.workspace} is gone"
+            )
+        self.root.reopen()
+        self._restored.append(f"{self.path}/")
+
+    def _heal_file(self, name: str) -> None:
+        held, here = self._held[name], self.root.glance(name)
+        if here is not None and signature(here) == held.seen:
+            return
+        if here is not None and name not in (RUNTIME, PREVIOUS):
+            # Somebody edited a prompt, a report or the status: theirs stays until we write it
+            # again.
+            held.seen = signature(here)
+            return
+        if here is not None:
+            self.root.set_aside(name, "another program had changed it")
+        held.seen = self.root.replace(name, held.data)
+        self._restored.append(name)
+
+
+def _label(iteration: int, label: str, attempt: int) -> str:
+    return f"{iteration:06d}-{label}{f'-{attempt}' if attempt > 1 else ''}"
+
+
+def _refuse_foreign(path: str, workspace: str) -> None:
+    """Raise UsageError for a directory that is certainly something else: everything in ours is
+    hidden from git.
+    """
+    if workspace == path or workspace.startswith(path.rstrip("/") + "/"):
+        raise UsageError(
+            f"state_dir {path} contains the workspace {workspace}; it must be a directory of its own"
+        )
+    with storing("read", path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = set(os.listdir(path))
+        if ".git" in names and not names & {RUNTIME, "logs"}:
+            raise UsageError(
+                f"state_dir {path} is a git repository; it must be a directory of its own"
+            )
+
+
+def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
+    """True when the journal must have a line: an iteration before the one that is open, or with
+    none open any.
+    """
+    number = runtime.get("iteration")
+    return isinstance(number, int) and number > (1 if runtime.get("open") else 0)

@@ -1,0 +1,238 @@
+"""The plan parser: what is an item, what belongs to it, and that ticking touches nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from codex_self_iter.core.plan import content_hash, find_again, parse_plan, plan_progress, tick
+
+PIECES = st.sampled_from(
+    [
+        "- [ ] a", "- [x] b", "* [X] c", "+ [\t] d", "12. [ ] e", "3) [x] f", "  - [ ] nested", "\t- [ ] tab",
+        "- [ ]", "- [] g", "- [x](link)", "- plain", "# heading", "---", "text", "", "   ", "```sh", "```",
+        "  ```bash", "~~~", "~~~~ console", "````", "$ echo hi", "<!--", "-->", "> - [ ] quoted",
+        "    - [ ] code", "é\u2028ü\x0b",
+    ]
+)  # fmt: skip
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+PLANS = st.one_of(
+    st.text(),
+    st.lists(st.tuples(PIECES, ENDS)).map(lambda lines: "".join(line + end for line, end in lines)),
+)
+
+
+def titles(text: str) -> list[str]:
+    return [item.text for item in parse_plan(text).items]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "- [ ] a",
+        "* [ ] a",
+        "+ [ ] a",
+        "1. [ ] a",
+        "99) [ ] a",
+        "  - [ ] a",
+        "-   [ ]   a  ",
+        "- [\t] a",
+        "- [ ] a\r",
+    ],
+)
+def test_every_list_marker_makes_an_item(line: str) -> None:
+    (item,) = parse_plan(line).items
+    assert (item.text, item.ticked, item.line) == ("a", False, 1)
+
+
+@pytest.mark.parametrize("line", ["- [x] a", "* [X] a", "7. [x] a"])
+def test_both_letters_are_ticks(line: str) -> None:
+    assert parse_plan(line).items[0].ticked
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[ ] a",
+        "- [ ]a",
+        "- []  a",
+        "- [x](page)",
+        "-[ ] a",
+        "- [ ]",
+        "- [y] a",
+        "> - [ ] a",
+        "text - [ ] a",
+    ],
+)
+def test_what_only_looks_like_an_item_is_none(line: str) -> None:
+    assert titles(line) == []
+
+
+def test_items_in_fences_comments_and_code_are_not_counted() -> None:
+    text = """\
+```md
+- [ ] fenced
+```
+~~~~
+- [ ] longer fence
+~~~
+- [ ] still inside
+~~~~
+<!-- a note
+- [ ] commented out
+-->
+<!-- - [ ] one line -->
+
+    - [ ] an indented code block
+
+- [ ] real
+    - [ ] nested by four
+"""
+    assert titles(text) == ["real", "nested by four"]
+
+
+def test_line_numbers_are_an_editors() -> None:
+    plan = parse_plan("\ufeff- [ ] a\r\n\x0b\u2028\r\n\n- [x] b")
+    assert [(item.text, item.line) for item in plan.items] == [("a", 1), ("b", 4)]
+
+
+def test_progress_counts_and_names_the_last_ticked() -> None:
+    assert plan_progress("- [x] a\n- [ ] b\n- [X] c\n") == (2, 3, "c")
+    assert plan_progress("nothing") == (0, 0, None)
+
+
+def test_blocks_belong_to_the_item_above_indented_or_not() -> None:
+    text = """\
+- [ ] one
+  with prose
+
+  ```sh
+  cat <<END
+    kept
+  END
+  ```
+```bash
+two
+```
+  - plain, nested
+    ```python
+    not shell
+    ```
+- [ ] two
+  ~~~console
+  $ echo a \\
+  > b
+  a b
+  $ echo c
+  ~~~
+
+# heading
+
+```sh
+nobody's
+```
+"""
+    one, two = parse_plan(text).items
+    assert [(b.shell, b.script, b.line) for b in one.blocks] == [
+        ("sh", "cat <<END\n  kept\nEND\n", 4),
+        ("bash", "two\n", 9),
+    ]
+    assert [b.commands for b in two.blocks] == ["echo a \\\nb\necho c\n"]
+
+
+@pytest.mark.parametrize(
+    "end", ["# Next", "Next\n====", "Next\n----", "***", "- plain", "- [ ] other"]
+)
+def test_a_block_after_the_items_end_is_not_its(end: str) -> None:
+    item = parse_plan(f"- [ ] a\n\n{end}\n\n```sh\nrm everything\n```\n").items[0]
+    assert item.blocks == ()
+
+
+def test_an_unclosed_fence_is_marked() -> None:
+    (item,) = parse_plan("- [ ] a\n```sh\nls\n- [ ] swallowed\n").items
+    assert [block.closed for block in item.blocks] == [False]
+
+
+@pytest.mark.parametrize("body", ["", "# only a comment\n", "\n \n"])
+def test_a_block_without_commands_is_nothing_to_run(body: str) -> None:
+    (item,) = parse_plan(f"- [ ] a\n```sh\n{body}```\n").items
+    assert item.blocks
+    assert item.runnable == ()
+
+
+def test_a_console_block_without_prompts_is_output_only() -> None:
+    (item,) = parse_plan("- [ ] a\n```console\nrm everything\n```\n").items
+    assert item.runnable == ()
+
+
+def test_children_come_before_a_parent_without_commands() -> None:
+    text = "- [ ] parent\n  - [x] a\n  - [ ] b\n    - [ ] deep\n- [ ] next\n"
+    plan = parse_plan(text)
+    assert [child.text for child in plan.children(plan.items[0])] == ["a", "b", "deep"]
+    order = []
+    while item := parse_plan(text).next_open():
+        order.append(item.text)
+        text = tick(text, item)
+    assert order == ["deep", "b", "parent", "next"]
+
+
+def test_a_parent_with_commands_comes_first() -> None:
+    plan = parse_plan("- [ ] parent\n  ```sh\n  ls\n  ```\n  - [ ] child\n")
+    item = plan.next_open()
+    assert item is not None
+    assert item.text == "parent"
+
+
+def test_ticking_an_edited_plan_is_refused() -> None:
+    item = parse_plan("- [ ] a\n").items[0]
+    with pytest.raises(ValueError, match="line 1"):
+        tick("completely new\n", item)
+
+
+def test_an_item_is_found_again_after_an_edit() -> None:
+    old = parse_plan("- [x] same\n- [ ] same\n")
+    new = parse_plan("new\n\n\n\n- [x] same\n- [ ] same\n")
+    assert find_again(old, old.items[1], new) == new.items[1]
+    assert find_again(old, old.items[1], parse_plan("- [ ] other\n")) is None
+    assert find_again(old, old.items[1], parse_plan("- [ ] same\n")) is not None
+
+
+def test_the_hash_follows_the_content() -> None:
+    assert content_hash("a") == content_hash("a") != content_hash("a\r")
+    assert len(content_hash("\udcff")) == 16
+
+
+@given(PLANS)
+@example("\ufeff- [ ] a\r\n")
+def test_ticking_changes_exactly_one_byte(text: str) -> None:
+    plan = parse_plan(text)
+    for item in plan.items:
+        before = text.encode("utf-8", "surrogatepass")
+        after = tick(text, item).encode("utf-8", "surrogatepass")
+        changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+        assert len(changed) == (0 if item.ticked else 1)
+        assert all(b == ord("x") for _, b in changed)
+        again = parse_plan(tick(text, item))
+        assert again.done == plan.done + (not item.ticked)
+        assert [other.text for other in again.items] == [other.text for other in plan.items]
+
+
+@given(PLANS)
+def test_working_through_a_plan_ends_with_every_item_ticked(text: str) -> None:
+    total = parse_plan(text).total
+    for _ in range(total):
+        item = parse_plan(text).next_open()
+        if item is None:
+            break
+        text = tick(text, item)
+    assert plan_progress(text)[:2] == (total, total)
+
+
+def test_reading_a_plan_needs_no_heavy_import() -> None:
+    code = "import sys; import codex_self_iter.core.plan; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"dataclasses", "inspect", "asyncio", "hashlib"} & set(done.stdout.split())

@@ -1,0 +1,99 @@
+"""The document and the tables say what the machine does."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codex_self_iter.core import events as ev
+from codex_self_iter.core.machine import decide
+from codex_self_iter.core.model import State
+from codex_self_iter.core.transitions import GROUPS, TRANSITIONS, moves
+from tests.core.test_machine import AT, GATED, ROLES, SITUATIONS, events_for
+from tests.support.loop_world import policy
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "architecture.md"
+SCRIPT = ROOT / "tests" / "project" / "make_diagrams.py"
+
+
+@functools.cache
+def made() -> set[tuple[State, State]]:
+    """Every move that the machine makes in two steps from every situation."""
+    found = set()
+    for rules in (
+        policy("one", "two"),
+        policy(max_consecutive_errors=1),
+        policy(max_iterations=1),
+        GATED,
+        ROLES,
+    ):
+        for build in SITUATIONS.values():
+            start = build()
+            for first in events_for(start).values():
+                state, _ = decide(start, first, rules, AT)
+                source = State.STARTING if isinstance(first, ev.Boot) else start.state
+                found.add((source, state.state))
+                for second in events_for(state).values():
+                    last, _ = decide(state, second, rules, AT)
+                    found.add(
+                        (State.STARTING if isinstance(second, ev.Boot) else state.state, last.state)
+                    )
+    return {(one, two) for one, two in found if one is not two}
+
+
+def test_the_machine_makes_no_move_that_is_not_in_the_table() -> None:
+    assert made() - set(moves()) == set()
+
+
+def test_every_row_of_the_table_happens() -> None:
+    # needs a history: see the tests of whole stories
+    seen = made() | {(State.RUNNING, State.STAGNATED)}
+    for source, why, target in TRANSITIONS:
+        states = GROUPS.get(source) or (State(source),)
+        assert any((state, target) in seen for state in states), f"{source}: {why} -> {target}"
+
+
+def test_every_state_of_the_contract_is_in_the_table_but_crashed() -> None:
+    named = {state for pair in moves() for state in pair}
+    assert named == set(State) - {State.CRASHED}
+
+
+def test_the_document_is_up_to_date() -> None:
+    check = subprocess.run(
+        [sys.executable, SCRIPT, "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize("spoilt", ["STOP", "`limited`", "stateDiagram"])
+def test_negative_control_an_outdated_document_is_noticed(spoilt: str, tmp_path: Path) -> None:
+    for part in ("src/codex_self_iter", "tests/project/make_diagrams.py"):
+        target = tmp_path / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(ROOT / part) if part.startswith("src") else target.write_text(
+            SCRIPT.read_text()
+        )
+    (tmp_path / "docs").mkdir()
+    text = DOCUMENT.read_text()
+    at = text.index(spoilt, text.index("<!-- generated"))
+    (tmp_path / "docs/architecture.md").write_text(text[:at] + "X" + text[at:])
+    script = tmp_path / "tests/project/make_diagrams.py"
+    check = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, timeout=60
+    )
+    assert check.returncode == 1
+
+
+def test_every_room_on_the_map_exists() -> None:
+    rooms = re.findall(
+        r"`((?:core|world|agents|supervisor|settings|cli)/[a-z_/]*(?:\.py)?)`", DOCUMENT.read_text()
+    )
+    assert len(rooms) > 40
+    for room in rooms:
+        assert (ROOT / "src" / "codex_self_iter" / room).exists(), room

@@ -1,0 +1,368 @@
+"""The supervisor's commit: what is in it, whose it is, and what a hook may do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from codex_self_iter.core.model import Snapshot
+from codex_self_iter.world.git.commits import CommitResult, SupervisorCommits, message, whose
+from codex_self_iter.world.git.run import Git
+from codex_self_iter.world.git.worktree import GitWorkTree
+from codex_self_iter.world.process.tool import run_tool
+from tests.support.git_repo import Repo, isolate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    isolate(monkeypatch)
+    return Repo(tmp_path / "r")
+
+
+async def iteration(
+    repo: Repo,
+    act: Callable[[], object],
+    number: int = 1,
+    *,
+    no_verify: bool = False,
+    timeout_sec: float = 30,
+) -> CommitResult:
+    """One iteration as the supervisor runs it: look, let the agent act, look, commit."""
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
+    before = await tree.snapshot(None)
+    act()
+    after = await tree.snapshot(before)
+    commits = SupervisorCommits(
+        Git(run_tool, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
+    )
+    return await commits.commit_iteration(
+        iteration=number, goal="Make it work", summary="Add the parser", before=before, after=after
+    )
+
+
+def hook(repo: Repo, name: str, script: str) -> Path:
+    path = repo.path / ".git/hooks" / name
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(0o755)
+    return path
+
+
+async def test_the_iterations_changes_are_committed_and_status_is_clean(repo: Repo) -> None:
+    old = repo.head()
+
+    def act() -> None:
+        repo.write("a.txt", "agent\n")
+        repo.write("new dir/ä 'x'.txt", "n")
+        (repo.path / ".gitignore").unlink()
+        repo.write("tool.sh", "#!/bin/sh\n").chmod(0o755)
+
+    result = await iteration(repo, act, 7)
+    assert result.error == ""
+    assert result.commit == repo.head()
+    assert repo.git("rev-parse", "HEAD~").strip() == old
+    assert result.files == (".gitignore", "a.txt", "new dir/ä 'x'.txt", "tool.sh")
+    assert repo.status() == ""
+    assert repo.git("diff-files", "--name-only") == ""  # the index's stat data is right, too
+    text = repo.git("log", "-1", "--format=%B")
+    assert text.splitlines()[0] == "Add the parser"
+    assert "Goal: Make it work" in text
+    assert (
+        repo.git(
+            "log", "-1", "--format=%(trailers:key=Codex-Self-Iter-Iteration,valueonly)"
+        ).strip()
+        == "7"
+    )
+    assert repo.git("log", "-1", "--format=%an").strip() == "Person"
+    assert "100755" in repo.git("ls-files", "-s", "tool.sh")
+
+
+async def test_what_the_person_staged_or_left_dirty_is_not_taken(repo: Repo) -> None:
+    repo.write("person.txt", "committed\n")
+    repo.commit("person's file")
+    repo.write("staged.txt", "staged\n")
+    repo.git("add", "staged.txt")
+    repo.write("person.txt", "half done\n")
+    repo.write("draft.txt", "draft\n")
+    before = repo.status()
+
+    result = await iteration(repo, lambda: repo.write("agent.txt", "a"))
+    assert result.files == ("agent.txt",)
+    assert repo.status() == before
+    assert repo.git("diff", "--cached", "--name-only").split() == ["staged.txt"]
+    repo.write("agent.txt", "b")
+    repo.git("add", "agent.txt")
+    repo.git("commit", "-qm", "the negative control: an ordinary commit takes what is staged")
+    assert "staged.txt" in repo.git("show", "--name-only", "--format=")
+
+
+async def test_a_file_with_two_hands_in_it_is_left_and_listed(repo: Repo) -> None:
+    repo.write("a.txt", "person\n")
+    result = await iteration(
+        repo, lambda: (repo.write("a.txt", "person\nagent\n"), repo.write("b", "b"))
+    )
+    assert result.files == ("b",)
+    assert result.left == ("a.txt (was changed and not committed before the iteration)",)
+    assert repo.read("a.txt") == "person\nagent\n"
+    repo.commit("the person commits their part")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent again\n"))
+    assert result.files == ("a.txt",)
+
+
+async def test_a_version_that_exists_only_in_the_index_is_not_lost(repo: Repo) -> None:
+    repo.write("a.txt", "precious\n")
+    repo.git("add", "a.txt")
+    repo.write("a.txt", "one\n")  # as in HEAD: nothing looks dirty by content
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    assert result.commit == ""
+    assert result.left == ("a.txt (staged with other content)",)
+    assert repo.git("show", ":a.txt") == "precious\n"
+
+
+async def test_what_the_agent_staged_itself_is_committed(repo: Repo) -> None:
+    result = await iteration(repo, lambda: (repo.write("n.txt", "n"), repo.git("add", "n.txt")))
+    assert result.files == ("n.txt",)
+    assert repo.status() == ""
+
+
+async def test_an_agent_that_commits_itself_leaves_nothing_to_do(repo: Repo) -> None:
+    result = await iteration(repo, lambda: (repo.write("n.txt", "n"), repo.commit("own")))
+    assert result == CommitResult()
+    assert repo.git("log", "-1", "--format=%s").strip() == "own"
+
+
+async def test_a_refusing_hook_loses_nothing_and_the_next_iteration_commits_all(repo: Repo) -> None:
+    hook(repo, "pre-commit", 'grep -q good a.txt || { echo "lint: a.txt is bad"; exit 1; }\n')
+    repo.write("person.txt", "person's\n")
+    index = repo.index_bytes()
+    result = await iteration(
+        repo, lambda: (repo.write("a.txt", "bad\n"), repo.write("b.txt", "b\n"))
+    )
+    assert result.commit == ""
+    assert "lint: a.txt is bad" in result.error
+    assert repo.read("a.txt") == "bad\n"
+    assert repo.index_bytes() == index
+
+    result = await iteration(repo, lambda: repo.write("a.txt", "good\n"), 2)
+    assert result.error == ""
+    assert result.files == ("a.txt", "b.txt")
+    assert repo.status() == "?? person.txt\n"
+
+
+async def test_a_persons_edit_of_what_was_refused_makes_it_theirs(repo: Repo) -> None:
+    refusal = hook(repo, "pre-commit", "exit 1\n")
+    await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    refusal.unlink()
+    repo.write("a.txt", "agent and person\n")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent, person, agent\n"), 2)
+    assert result.commit == ""
+    assert result.left[0].startswith("a.txt")
+
+
+async def test_hooks_run_with_what_is_to_be_committed_and_may_change_it(repo: Repo) -> None:
+    hook(
+        repo,
+        "pre-commit",
+        "git diff --cached --name-only > seen.log\necho tidy > a.txt\ngit add a.txt\n",
+    )
+    result = await iteration(repo, lambda: repo.write("a.txt", "untidy\n"))
+    assert repo.read("seen.log") == "a.txt\n"
+    assert repo.git("show", "HEAD:a.txt") == "tidy\n"
+    assert result.files == ("a.txt",)
+    assert repo.status() == ""
+
+
+async def test_no_verify_is_used_only_when_told_to(repo: Repo) -> None:
+    hook(repo, "pre-commit", "exit 1\n")
+    assert (await iteration(repo, lambda: repo.write("a.txt", "1\n"))).error
+    assert (await iteration(repo, lambda: repo.write("a.txt", "2\n"), no_verify=True)).files == (
+        "a.txt",
+    )
+
+
+async def test_a_hook_that_hangs_is_bounded(repo: Repo) -> None:
+    hook(repo, "pre-commit", "sleep 600\n")
+    result = await iteration(repo, lambda: repo.write("a.txt", "1\n"), timeout_sec=2)
+    assert "did not end within 2 s" in result.error
+    assert result.commit == ""
+    (repo.path / ".git/hooks/pre-commit").unlink()
+    assert (await iteration(repo, lambda: None, 2)).files == ("a.txt",)
+
+
+async def test_no_user_name_falls_back_and_says_so(repo: Repo) -> None:
+    repo.git("config", "--unset", "user.name")
+    repo.git("config", "--unset", "user.email")
+    repo.git("config", "user.useConfigOnly", "true")
+    result = await iteration(repo, lambda: repo.write("a.txt", "1\n"))
+    assert result.commit
+    assert "user.name" in result.note
+    assert repo.git("log", "-1", "--format=%an").strip() == "codex-self-iter"
+
+
+async def test_an_unborn_branch_gets_its_first_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(monkeypatch)
+    repo = Repo(tmp_path / "u", commit=False)
+    repo.write("plan.md", "the person's\n")
+    repo.write("staged.md", "staged\n")
+    repo.git("add", "staged.md")
+    result = await iteration(repo, lambda: repo.write("src.py", "x\n"))
+    assert result.error == ""
+    assert result.files == ("src.py",)
+    assert repo.git("ls-tree", "--name-only", "HEAD").split() == ["src.py"]
+    assert repo.git("diff", "--cached", "--name-only").split() == ["staged.md"]
+
+
+async def test_a_merge_in_progress_is_left_alone(repo: Repo) -> None:
+    repo.git("switch", "-q", "-c", "side")
+    repo.write("a.txt", "side\n")
+    repo.commit("side")
+    repo.git("switch", "-q", "main")
+    repo.write("a.txt", "main\n")
+    head = repo.commit("main")
+    repo.git("merge", "side", check=False)
+    result = await iteration(repo, lambda: repo.write("n.txt", "n"))
+    assert "merge in progress" in result.error
+    assert repo.head() == head
+    repo.git("merge", "--abort")
+    assert (await iteration(repo, lambda: None, 2)).files == ("n.txt",)
+
+
+async def test_a_left_behind_index_lock_is_named_and_nothing_is_half_done(repo: Repo) -> None:
+    (repo.path / ".git/index.lock").touch()
+    head = repo.head()
+    result = await iteration(repo, lambda: repo.write("n.txt", "n"))
+    assert "index.lock" in result.error
+    assert repo.head() == head
+    (repo.path / ".git/index.lock").unlink()
+    assert (await iteration(repo, lambda: None, 2)).files == ("n.txt",)
+
+
+async def test_files_and_directories_may_change_places(repo: Repo) -> None:
+    repo.write("d/f", "f")
+    repo.write("g", "g")
+    repo.commit("more")
+
+    def act() -> None:
+        (repo.path / "d/f").unlink()
+        (repo.path / "d").rmdir()
+        repo.write("d", "now a file")
+        (repo.path / "g").unlink()
+        repo.write("g/inner", "now a directory")
+
+    result = await iteration(repo, act)
+    assert result.error == ""
+    assert repo.status() == ""
+    assert repo.git("ls-tree", "-r", "--name-only", "HEAD").split() == [
+        ".gitignore",
+        "a.txt",
+        "d",
+        "g/inner",
+    ]
+
+
+async def test_a_directory_replaced_by_a_link_is_committed_as_a_link(
+    repo: Repo, tmp_path: Path
+) -> None:
+    repo.write("d/f", "f")
+    repo.commit("d")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/f").write_text("f")
+
+    def act() -> None:
+        (repo.path / "d/f").unlink()
+        (repo.path / "d").rmdir()
+        (repo.path / "d").symlink_to(tmp_path / "other")
+
+    result = await iteration(repo, act)
+    assert result.error == ""
+    assert repo.status() == ""
+    assert "120000" in repo.git("ls-tree", "HEAD", "d")
+
+
+async def test_odd_names_and_inner_repositories(repo: Repo) -> None:
+    odd = os.fsdecode(os.fsencode(repo.path) + b"/:(top)\xff\n name")
+
+    def act() -> None:
+        Path(odd).write_text("x")
+        Repo(repo.path / "clone")
+
+    result = await iteration(repo, act)
+    assert result.files == (":(top)\\xff\n name",)
+    assert result.left == ("clone (repository: cannot be committed)",)
+
+
+async def test_a_workspace_below_the_top_commits_only_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolate(monkeypatch)
+    repo = Repo(tmp_path / "r")
+    below = tmp_path / "r/pkg"
+    (below / "s").mkdir(parents=True)
+    tree = GitWorkTree(str(below), str(below / "s"), run_tool)
+    before = await tree.snapshot(None)
+    repo.write("pkg/x", "x")
+    repo.write("outside", "x")
+    after = await tree.snapshot(before)
+    commits = SupervisorCommits(Git(run_tool, str(below)), str(below / "s"))
+    result = await commits.commit_iteration(
+        iteration=1, goal="", summary="", before=before, after=after
+    )
+    assert result.files == ("x",)
+    assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == [
+        "Iteration 1",
+        "",
+        "pkg/x",
+    ]
+
+
+async def test_an_incomplete_snapshot_commits_nothing_and_claims_nothing(repo: Repo) -> None:
+    repo.write("person.txt", "p")
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
+    after = await tree.snapshot(None)
+    unknown = Snapshot("", "", {}, complete=False, note="git status: no answer within 1 s (ended)")
+    commits = SupervisorCommits(Git(run_tool, str(repo.path)), str(repo.state))
+    result = await commits.commit_iteration(
+        iteration=1, goal="", summary="", before=unknown, after=after
+    )
+    assert "no answer" in result.error
+    assert (await iteration(repo, lambda: repo.write("n", "n"), 2)).files == ("n",)
+
+
+def test_whose_is_decided_by_content() -> None:
+    before = Snapshot("h", "main", {"mine": "1", "both": "1", "owed": "1", "edited": "2"})
+    after = Snapshot(
+        "h", "main", {"mine": "1", "both": "2", "owed": "3", "edited": "3", "new": "1"}
+    )
+    ours, left = whose(before, after, {"owed": "1", "edited": "1"})
+    assert set(ours) == {"owed", "new"}
+    assert set(left) == {"both", "edited"}
+
+
+@pytest.mark.parametrize(
+    ("goal", "summary", "subject"),
+    [
+        ("g", "Short", "Short"),
+        ("Only a goal\nmore", "", "Only a goal"),
+        ("", " \n ", "Iteration 3"),
+        ("", "word " * 40, ("word " * 14).strip() + "…"),
+        ("", "x" * 200, "x" * 71 + "…"),
+        ("", "a\x00b\x1b[31m\tc", "ab[31m c"),
+    ],
+)
+def test_the_subject_fits_a_line(goal: str, summary: str, subject: str) -> None:
+    text = message(goal, 3, summary)
+    assert text.splitlines()[0] == subject
+    assert len(text.splitlines()[0]) <= 72
+    assert text.endswith("\n\nCodex-Self-Iter-Iteration: 3\n")
+    assert "\x00" not in text

@@ -1,0 +1,204 @@
+"""Output files: bounded on disk while they grow and afterwards, read in bounded memory whatever is
+in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codex_self_iter.world.process.output import (
+    Stream,
+    free_disk_mb,
+    iter_lines,
+    read_head_tail,
+    read_tail,
+)
+
+MIB = 1 << 20
+
+
+def appended(path: Path, blocks: int, stream: Stream | None = None) -> None:
+    """Write `blocks` MiB of numbered lines the way an agent does; let the cap work after each."""
+    with open(path, "ab", buffering=0) as file:
+        for number in range(blocks):
+            file.write((b"line %08d\n" % number * (MIB // 14))[:-1] + b"\n")
+            if stream:
+                stream.poll(time.monotonic())
+
+
+def test_a_growing_file_stays_under_its_cap_and_keeps_head_and_tail(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.write_bytes(b"the beginning\n")
+    stream = Stream(str(path), 8 * MIB)
+    peak = 0
+    for _ in range(10):
+        appended(path, 10, stream)
+        peak = max(peak, path.stat().st_blocks * 512)
+    with open(path, "ab") as file:
+        file.write(b"the answer\n")
+    assert peak <= 8 * MIB
+    assert path.stat().st_size > 90 * MIB  # offsets stay valid for a reader that follows
+    assert stream.finish() > 90 * MIB
+    assert path.stat().st_size <= 8 * MIB
+    text = path.read_bytes()
+    assert text.startswith(b"the beginning\n")
+    assert text.endswith(b"the answer\n")
+    assert text.count(b"bytes dropped ...]\n") == 1
+    assert b"\0" not in text
+
+
+def test_without_the_cap_the_file_grows(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.touch()
+    stream = Stream(str(path), 0)
+    appended(path, 20, stream)
+    stream.finish()
+    assert path.stat().st_size >= 19 * MIB
+
+
+def test_where_holes_are_impossible_the_head_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.write_bytes(b"the beginning\n")
+    stream = Stream(str(path), 4 * MIB, holes=False)
+    appended(path, 30, stream)
+    stream.finish()
+    assert path.stat().st_size <= 4 * MIB
+    assert path.read_bytes().startswith(b"the beginning\n")
+
+
+def test_a_small_file_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.write_bytes(b"a\nb")
+    stream = Stream(str(path), MIB)
+    stream.poll(1.0)
+    assert stream.finish() == 3
+    assert path.read_bytes() == b"a\nb"
+
+
+def test_a_flood_is_looked_at_more_often_than_silence(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.touch()
+    stream = Stream(str(path), 512 * MIB)
+    quiet = stream.poll(0.0)
+    path.write_bytes(b"x")
+    chatty = stream.poll(0.1)
+    appended(path, 20)
+    flood = stream.poll(0.2)
+    stream.close()
+    assert flood < chatty < quiet
+
+
+def test_a_deleted_file_comes_back_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "stdout.log"
+    path.parent.mkdir()
+    path.write_bytes(b"before ")
+    stream = Stream(str(path), MIB)
+    with open(path, "ab", buffering=0) as agent:
+        path.unlink()
+        path.parent.rmdir()
+        agent.write(b"after")
+    stream.finish()
+    assert path.read_bytes() == b"before after"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_readers_are_flat_on_a_line_of_200_mib(tmp_path: Path) -> None:
+    path = tmp_path / "line"
+    with open(path, "wb") as file:
+        file.write(b"first\n")
+        for _ in range(200):
+            file.write(b"x" * MIB)
+        file.write(b"\nlast\n")
+    tracemalloc.start()
+    try:
+        lines = [line[:10] for line in iter_lines(str(path), 64 * 1024)]
+        tail = read_tail(str(path), 6)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines == ["first", "x" * 10, "last"]
+    assert tail == b"\nlast\n"
+    assert peak < 8 * MIB
+
+
+def test_a_hole_is_skipped_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with open(path, "wb") as file:
+        file.write(b"head\n")
+        file.seek(4 << 40)
+        file.write(b"\ntail\n")
+    assert [line for line in iter_lines(str(path)) if line] == ["head", "tail"]
+
+
+def test_hostile_bytes_become_text(tmp_path: Path) -> None:
+    path = tmp_path / "hostile"
+    path.write_bytes(b"a\0b\r\n\xff\xfe\n\x1b[31mred\x1b[0m\n10%\r20%\r\nunended")
+    assert list(iter_lines(str(path))) == [
+        "ab",
+        "\ufffd\ufffd",
+        "\x1b[31mred\x1b[0m",
+        "10%\r20%",
+        "unended",
+    ]
+
+
+def test_missing_files_are_empty(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none")
+    assert list(iter_lines(missing)) == []
+    assert read_tail(missing, 10) == b""
+    assert read_head_tail(missing, 10, 10) == (b"", b"", 0)
+
+
+@given(st.binary(max_size=300), st.integers(0, 100), st.integers(0, 100))
+def test_head_and_tail_never_overlap(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, head: int, tail: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "head-tail"
+    path.write_bytes(data)
+    first, last, dropped = read_head_tail(str(path), head, tail)
+    assert len(first) + dropped + len(last) == len(data)
+    assert data.startswith(first)
+    assert data.endswith(last)
+    assert len(first) <= head
+    assert len(last) <= tail
+
+
+@given(st.binary(max_size=300), st.integers(1, 40))
+def test_lines_are_the_files_lines_cut_to_their_bound(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, bound: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "lines"
+    path.write_bytes(data)
+    pieces = data.split(b"\n")
+    if pieces[-1] == b"":
+        pieces.pop()
+    expected = [
+        piece[:bound].replace(b"\0", b"").removesuffix(b"\r").decode("utf-8", "replace")
+        for piece in pieces
+    ]
+    assert list(iter_lines(str(path), bound)) == expected
+
+
+def test_free_disk_of_a_directory_that_does_not_exist_yet(tmp_path: Path) -> None:
+    assert abs(free_disk_mb(str(tmp_path / "a" / "b")) - free_disk_mb(str(tmp_path))) < 1024
+
+
+def test_a_full_disk_is_an_error_and_no_leak(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.touch()
+    stream = Stream(str(path), MIB)
+    path.unlink()
+    path.mkdir()  # the name is taken: the file cannot come back
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        stream.finish()
+    assert caught.value.errno in {errno.EISDIR, errno.EEXIST, errno.ELOOP}
+    assert len(os.listdir("/proc/self/fd")) == before - 1

@@ -1,0 +1,222 @@
+"""Messages arrive once, in order and whole; sentinels mean what their first line says."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from codex_self_iter.errors import StorageError
+from codex_self_iter.world.state.inbox import (
+    GOAL,
+    MAX_MESSAGE,
+    Inbox,
+    read_pause,
+    read_stop,
+    remove_pause,
+    remove_stop,
+    write_goal,
+    write_message,
+    write_pause,
+    write_stop,
+)
+from codex_self_iter.world.state.root import StateRoot
+
+
+@pytest.fixture
+def root(tmp_path: Path):
+    made = StateRoot(str(tmp_path / "state"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def inbox(root: StateRoot) -> Inbox:
+    return Inbox(root)
+
+
+def texts(inbox: Inbox) -> list[str]:
+    return [message.text for message in inbox.messages()]
+
+
+def test_messages_come_in_the_order_of_their_arrival_and_once(
+    root: StateRoot, inbox: Inbox
+) -> None:
+    for number in range(20):
+        write_message(root.path, f"message {number}")
+    assert texts(inbox) == [f"message {number}\n" for number in range(20)]
+    inbox.mark_done([message.name for message in inbox.messages()[:19]], 12)
+    assert texts(inbox) == ["message 19\n"]
+    done = sorted(os.listdir(f"{root.path}/inbox/done"))
+    assert len(done) == 19
+    assert all(name.startswith("000012-") and name.endswith(".md") for name in done)
+
+
+def test_a_file_dropped_late_under_an_early_name_comes_late(root: StateRoot, inbox: Inbox) -> None:
+    write_message(root.path, "first")
+    time.sleep(0.02)  # more than the clock tick of the file system
+    Path(root.path, "inbox/0-note.txt").write_text("second")
+    assert texts(inbox) == ["first\n", "second"]
+
+
+def test_a_write_is_private_and_leaves_no_temporary(root: StateRoot) -> None:
+    for path in (
+        write_message(root.path, "x"),
+        write_goal(root.path, "y"),
+        write_stop(root.path),
+        write_pause(root.path),
+    ):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert [name for name in os.listdir(f"{root.path}/inbox") if name.startswith(".")] == []
+
+
+def test_the_commands_work_before_the_first_run(tmp_path: Path) -> None:
+    state = str(tmp_path / "work/.state")
+    write_message(state, "hello")
+    assert stat.S_IMODE(os.stat(state).st_mode) == 0o700
+    assert Path(state, ".gitignore").read_text() == "*\n"
+
+
+def test_half_written_and_hidden_files_wait(root: StateRoot, inbox: Inbox) -> None:
+    with root.directory("inbox/done"):
+        pass
+    Path(root.path, "inbox/empty.md").touch()
+    Path(root.path, "inbox/.editor.swp").write_text("x")
+    Path(root.path, "inbox/folder").mkdir()
+    assert inbox.messages() == []
+    Path(root.path, "inbox/empty.md").write_text("now whole")
+    assert texts(inbox) == ["now whole"]
+
+
+def test_a_symlink_in_the_inbox_is_not_read(root: StateRoot, inbox: Inbox, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("do not send this to an agent")
+    write_message(root.path, "fine")
+    os.symlink(tmp_path / "secret", f"{root.path}/inbox/link.md")
+    assert texts(inbox) == ["fine\n"]
+    assert len(os.listdir(f"{root.path}/quarantine")) == 1
+
+
+def test_a_huge_or_binary_message_is_bounded_and_readable(root: StateRoot, inbox: Inbox) -> None:
+    write_message(root.path, "x" * (2 * MAX_MESSAGE))
+    (message,) = inbox.messages()
+    assert len(message.text) < MAX_MESSAGE + 100
+    assert message.text.endswith("the rest is in its file]")
+    inbox.mark_done([message.name], 1)
+    Path(root.path, "inbox/binary").write_bytes(b"a\xff\0b")
+    assert texts(inbox) == ["a\ufffd\0b"]
+
+
+def test_now_is_in_the_name(root: StateRoot, inbox: Inbox) -> None:
+    write_message(root.path, "later")
+    assert not inbox.wants_now()
+    path = write_message(root.path, "now", now=True)
+    assert path.endswith(".now.md")
+    assert inbox.wants_now()
+    assert [message.now for message in inbox.messages()] == [False, True]
+
+
+def test_the_goal_is_apart_and_the_last_one_counts(root: StateRoot, inbox: Inbox) -> None:
+    assert inbox.goal() is None
+    write_goal(root.path, "one")
+    write_goal(root.path, "two\nlines")
+    assert inbox.goal() == "two\nlines"
+    assert inbox.messages() == []
+    inbox.mark_done([GOAL], 3)
+    assert inbox.goal() is None
+    assert os.listdir(f"{root.path}/inbox/done") == ["000003-goal"]
+
+
+def test_done_messages_never_overwrite_each_other(root: StateRoot, inbox: Inbox) -> None:
+    for text in ("one", "two", "three"):
+        Path(root.path, "inbox").mkdir(exist_ok=True)
+        Path(root.path, "inbox/note").write_text(text)
+        inbox.mark_done(["note"], 5)
+    done = Path(root.path, "inbox/done")
+    assert sorted(path.read_text() for path in done.iterdir()) == ["one", "three", "two"]
+    inbox.mark_done(["note"], 5)
+
+
+def test_a_name_as_long_as_can_be_is_moved_too(root: StateRoot, inbox: Inbox) -> None:
+    Path(root.path, "inbox").mkdir()
+    name = "n" * 252 + ".md"
+    Path(root.path, "inbox", name).write_text("x")
+    inbox.mark_done(inbox.names(), 5)
+    assert inbox.messages() == []
+    assert len(os.listdir(f"{root.path}/inbox/done")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "now"),
+        ("now\n", "now"),
+        ("after-iteration\n", "after-iteration"),
+        ("AFTER-ITERATION", "after-iteration"),
+        ("please", "now"),
+    ],
+)
+def test_stop_means_what_its_first_line_says(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / ".codex-stop").write_text(content)
+    assert read_stop(str(tmp_path), ".codex-stop") == expected
+    assert remove_stop(str(tmp_path), ".codex-stop")
+    assert read_stop(str(tmp_path), ".codex-stop") is None
+    assert not remove_stop(str(tmp_path), ".codex-stop")
+
+
+@pytest.mark.parametrize("kind", ["directory", "dangling", "fifo"])
+def test_whatever_is_called_stop_is_one(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "STOP"
+    {
+        "directory": path.mkdir,
+        "dangling": lambda: path.symlink_to("nowhere"),
+        "fifo": lambda: os.mkfifo(path),
+    }[kind]()
+    assert read_stop(str(tmp_path)) == "now"
+    assert remove_stop(str(tmp_path))
+
+
+def test_a_directory_that_cannot_be_read_is_no_stop(tmp_path: Path) -> None:
+    assert read_stop(str(tmp_path / "missing")) is None
+    (tmp_path / "file").touch()
+    assert read_stop(str(tmp_path / "file")) is None
+
+
+def test_written_sentinels_read_back(tmp_path: Path) -> None:
+    state = str(tmp_path / "state")
+    write_stop(state)
+    assert read_stop(state) == "now"
+    write_stop(state, after_iteration=True)
+    assert read_stop(state) == "after-iteration"
+    assert read_pause(state) is None
+    write_pause(state)
+    assert read_pause(state) == "after-run"
+    write_pause(state, now=True)
+    assert read_pause(state) == "now"
+    assert remove_pause(state)
+    assert read_pause(state) is None
+
+
+def test_a_stop_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    (tmp_path / "state/STOP").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot write .*STOP"):
+        write_stop(str(tmp_path / "state"))
+
+
+def test_the_fast_commands_import_nothing_heavy() -> None:
+    script = (
+        "import sys\nimport codex_self_iter.world.state.inbox, codex_self_iter.world.state.lock, codex_self_iter.world.state.journal\n"
+        "heavy = {'anyio', 'asyncio', 'pydantic', 'structlog', 'watchfiles', 'psutil', 'logging', 'inspect',"
+        " 'dataclasses', 'typing', 'pathlib', 'subprocess', 'tempfile'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    # -S: what a site's own .pth files import is not ours
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr

@@ -1,0 +1,239 @@
+"""No secret survives, and text without secrets is not touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from codex_self_iter.world.state import redact as module
+from codex_self_iter.world.state.redact import REDACTED, Redactor, redact_file, secret_values
+from codex_self_iter.world.state.root import StateRoot
+
+PEM = (
+    "-----BEGIN RSA PRIVATE KEY-----\n"
+    + "MIIEowIBAAKCAQEA7\n" * 20
+    + "-----END RSA PRIVATE KEY-----"
+)
+KEYS = {
+    "openai": "sk-" + "aB3" * 16,
+    "openai project": "sk-proj-" + "aB3_-" * 12,
+    "anthropic": "sk-ant-api03-" + "xY9-_" * 18 + "AA",
+    "github": "ghp_" + "a1B2" * 9,
+    "github server": "ghs_" + "a1B2" * 9,
+    "github fine": "github_pat_" + "11ABCDE_" * 8,
+    "gitlab": "glpat-" + "x1Y2z3A4-_" * 2,
+    "aws": "AKIAIOSFODNN7EXAMPLE",
+    "google": "AIza" + "SyA1b2C3d" * 4,
+    "slack": "xoxb-123456789012-abcdefABCDEF",
+    "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+    "pem": PEM,
+    "pem in json": json.dumps(PEM)[1:-1],
+    "cut pem": PEM[:200],
+}
+OWN = "correct horse battery"
+PLAIN = Redactor()
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize(
+    "frame", ["{}", "key={} ", '"{}"', "({}),", "x\n{}\ny", "Authorization: Bearer {}\n"]
+)
+def test_a_key_of_a_known_format_is_found(key: str, frame: str) -> None:
+    clean = PLAIN.text(frame.format(key))
+    assert REDACTED in clean
+    assert key not in clean
+    assert max((len(piece) for piece in clean.split(REDACTED)), default=0) < 30
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ("Authorization: Bearer abc123def456\n", "Authorization: Bearer [redacted]\n"),
+        ("authorization: bearer " + "x" * 30, "authorization: bearer [redacted]"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic [redacted]"),
+        ("postgres://me:hunter2@db/x", "postgres://[redacted]@db/x"),
+    ],
+)
+def test_the_word_before_a_secret_stays(dirty: str, clean: str) -> None:
+    assert PLAIN.text(dirty) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the task-scheduler-with-a-long-name-2024 is a task-runner-of-mine-12345678901234567890",
+        "sk-learn-like-pipelines-are-good",
+        "bearer authentication is described there",
+        "Basic internationalization",
+        "http://localhost:8080/path?mail=a@b.c and http://[::1]:80/",
+        "eyJ is how they begin; a.b.c",
+        "AKIA and AIza are prefixes; ghp_ too; xoxb- as well",
+        "commit 5f2c1a9d8e7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d",
+        "uuid 123e4567-e89b-12d3-a456-426614174000",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        "- [ ] plan item\n- [x] done",
+    ],
+)
+def test_text_without_secrets_is_not_touched(text: str) -> None:
+    assert PLAIN.text(text) is text or PLAIN.text(text) == text
+    assert Redactor([OWN]).text(text) == text
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(alphabet=st.characters(codec="utf-8", categories=("L", "N", "Zs", "Cc")), max_size=200)
+)
+def test_words_and_numbers_alone_are_never_touched(text: str) -> None:
+    assert Redactor([OWN]).text(text.replace("correct", "")) == text.replace("correct", "")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values=st.lists(st.text(min_size=8, max_size=40), min_size=1, max_size=5),
+    pieces=st.lists(st.text(max_size=20), min_size=1, max_size=6),
+)
+@example(values=["aaaaaaaa", "aaaaaaaaaaaa"], pieces=["a", "aaaa"])
+@example(values=['quo"te\\back\n', "redacted"], pieces=["[", "]"])
+def test_no_value_of_the_environment_survives(values: list[str], pieces: list[str]) -> None:
+    redactor = Redactor(values)
+    dirty = "".join(f"{piece}{values[index % len(values)]}" for index, piece in enumerate(pieces))
+    clean = redactor.text(dirty)
+    for value in values:
+        if value not in REDACTED:
+            assert value not in clean.replace(REDACTED, "\0")
+    inside = json.loads(json.dumps(redactor.value({"text": dirty, "list": [dirty]})))
+    assert inside == {"text": clean, "list": [clean]}
+    # as it looks inside a line of JSON that was written by somebody else
+    for ascii_only in (True, False):
+        line = redactor.text(json.dumps({"text": f" {values[0]} "}, ensure_ascii=ascii_only))
+        assert json.dumps(values[0], ensure_ascii=ascii_only)[1:-1] not in line.replace(
+            REDACTED, "\0"
+        )
+
+
+def test_names_that_look_like_keys_are_found_and_others_are_not(tmp_path: Path) -> None:
+    found = secret_values(
+        {
+            "OPENAI_API_KEY": "value-one-1",
+            "GITHUB_TOKEN": "value-two-2",
+            "db_password": "value-three",
+            "MY_SECRET": "value-four-4",
+            "SOME_CREDENTIALS": "value-five-5",
+            "HTTP_AUTH": "value-six-66",
+            "APIKEY": "value-seven",
+            "DBPASSWORD": "value-eight",
+            # not: names of other things, short values, plain words, paths, numbers
+            "GIT_AUTHOR_NAME": "Somebody Real",
+            "SSH_AUTH_SOCK": "/tmp/ssh-xyz/agent.1",
+            "TOKENIZERS_PARALLELISM": "whatever-value",
+            "MAX_TOKENS": "a-lot-of-them",
+            "SHORT_KEY": "abc",
+            "USE_TOKEN": "required",
+            "KEY_DIRECTORY_KEY": str(tmp_path),
+            "CACHE_KEY": "20240101",
+            "KEYBOARD": "us-international",
+            "PWD": "/home/somebody",
+        }
+    )
+    words = ("one-1", "two-2", "three", "four-4", "five-5", "six-66", "seven", "eight")
+    assert found == sorted(f"value-{word}" for word in words)
+
+
+def test_the_longest_value_wins_so_that_no_end_of_it_is_left() -> None:
+    assert Redactor(["12345678", "12345678-long-end"]).text("x12345678-long-endx") == "x[redacted]x"
+
+
+def test_fields_that_recovery_needs_stay_verbatim() -> None:
+    redactor = Redactor(["/srv/work"])
+    value = {
+        "workspace": "/srv/work",
+        "goal": "in /srv/work",
+        "n": 3,
+        "none": None,
+        "list": ("/srv/work", 1.5),
+    }
+    assert redactor.value(value) == {
+        "workspace": "/srv/work", "goal": "in [redacted]", "n": 3, "none": None, "list": ["[redacted]", 1.5],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["plain words of an agent's log, line after line\n" * 22_000, "s" * 10**6, "sk-" * 350_000, "eyJ" * 350_000,
+     "-----BEGIN PRIVATE KEY-----" * 40_000, "://" * 350_000, "Bearer " * 150_000, "a1B2-_./" * 131_072],
+    ids=["log", "s", "sk", "eyJ", "pem", "url", "bearer", "mixed"],
+)  # fmt: skip
+def test_a_megabyte_takes_no_time(text: str) -> None:
+    redactor = Redactor([OWN, *(f"value-number-{number}" for number in range(30))])
+    started = time.process_time()
+    redactor.text(text)
+    assert time.process_time() - started < 3.0
+
+
+@pytest.fixture
+def root(tmp_path: Path):
+    made = StateRoot(str(tmp_path / "state"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("chunk", [70_000, 65_537, 1024 * 1024])
+def test_a_secret_across_pieces_of_a_file_is_found(
+    root: StateRoot, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    path = Path(root.path, "out.log")
+    secret = KEYS["anthropic"]
+    for offset in range(chunk - 60, chunk + 60, 7 if chunk < 100_000 else 40):
+        filler = b"\xfftask-" * (offset // 6) + b" " * (offset % 6)
+        path.write_bytes(filler + secret.encode() + b" end " + OWN.encode() + b"\n" * 100)
+        assert redact_file(root, "out.log", Redactor([OWN])) == 2
+        assert path.read_bytes() == filler + b"[redacted] end [redacted]" + b"\n" * 100
+
+
+def test_a_file_without_secrets_keeps_its_inode_and_others_stay_private(root: StateRoot) -> None:
+    path = Path(root.path, "out.log")
+    path.write_text("nothing here\n" * 1000)
+    before = os.stat(path)
+    assert redact_file(root, "out.log", PLAIN) == 0
+    assert os.stat(path).st_ino == before.st_ino
+    path.write_text(KEYS["aws"])
+    os.utime(path, (1, 1))
+    assert redact_file(root, "out.log", PLAIN) == 1
+    assert path.read_text() == REDACTED
+    assert oct(os.stat(path).st_mode)[-3:] == "600"
+    assert os.stat(path).st_mtime == 1
+    assert os.listdir(root.path) == ["out.log"]
+    assert redact_file(root, "missing.log", PLAIN) == 0
+
+
+def test_non_ascii_values_are_found_in_files(root: StateRoot) -> None:
+    path = Path(root.path, "out.log")
+    path.write_text("x pässwörter-çé y")
+    assert redact_file(root, "out.log", Redactor(["pässwörter-çé"])) == 1
+    assert path.read_text() == "x [redacted] y"
+
+
+def test_holes_stay_holes(root: StateRoot) -> None:
+    path = Path(root.path, "out.log")
+    with open(path, "wb") as file:
+        file.truncate(64 * 1024**2)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n" + KEYS["github"].encode() + b"\n")
+    assert redact_file(root, "out.log", PLAIN) == 1
+    after = os.stat(path)
+    assert after.st_size == 64 * 1024**2 + len(REDACTED) + 2
+    assert after.st_blocks * 512 < 4 * 1024**2
+
+
+def test_a_symlink_is_not_redacted_through(root: StateRoot, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text(KEYS["aws"])
+    os.symlink(tmp_path / "outside", f"{root.path}/out.log")
+    assert redact_file(root, "out.log", PLAIN) == 0
+    assert (tmp_path / "outside").read_text() == KEYS["aws"]
