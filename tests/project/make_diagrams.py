@@ -11,11 +11,11 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 from codex_self_iter.core.machine import HOLDS
 from codex_self_iter.core.transitions import GROUPS, TRANSITIONS
 from codex_self_iter.core.waits import COOLDOWNS, STATES
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "architecture.md"
 ENDS = ("completed", "stopped", "stagnated")
 
