@@ -22,7 +22,8 @@ ARROWS = {
     "world": {"world", "core", "errors"},
     "agents": {"agents", "core", "errors", "world"},
     "settings": {"settings", "core", "errors"},
-    "supervisor": {"supervisor", "agents", "world", "core", "settings", "errors"},
+    "views": {"views", "core"},
+    "supervisor": {"supervisor", "views", "agents", "world", "core", "settings", "errors"},
 }
 """What each package may import of ours."""
 

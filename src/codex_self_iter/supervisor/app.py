@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,18 +15,16 @@ from codex_self_iter import settings as configuration
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
-from codex_self_iter.supervisor import logs
+from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.live import LiveLine
-from codex_self_iter.supervisor.many import SIGNALS, Supervisor
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.supervisor import SIGNALS, Supervisor
 
 
 def read_settings(
     flags: Mapping[str, Any], options: RunOptions
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
-    """The settings of every loop, and what is wrong with those that cannot run. Raises
-    UsageError.
-    """
+    """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
     environ, cwd = os.environ, os.getcwd()
     if options.config_dir:
         loaded, problems = configuration.load_directory(
@@ -58,9 +57,7 @@ def read_settings(
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:
-    """Run the supervisor to its end and return the exit code of the contract. Raises
-    CodexSelfIterError.
-    """
+    """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError."""
     loops, problems = read_settings(flags, options)
     if not loops:
         if problems:
@@ -69,9 +66,9 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
             f"{options.config_dir}: there is no *.toml file in it, so there is nothing to run"
         )
     first = loops[0]
-    foreground = sys.stderr.isatty() and not logs.wants_json(first.log.format, os.environ)
+    foreground = sys.stderr.isatty() and not logger.wants_json(first.log.format, os.environ)
     live = LiveLine(sys.stderr) if foreground and len(loops) == 1 and not options.debug else None
-    log = logs.configure(
+    log = logger.configure(
         level="debug" if options.debug else first.log.level,
         form=first.log.format,
         environ=os.environ,
@@ -80,10 +77,14 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     for problem in problems:
         log.error("config.skipped", error=str(problem))
     os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
-    supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
+
+    async def supervise() -> int:
+        reader = partial(read_settings, flags, options)
+        return await Supervisor(loops, log, reader, options, live).run()
+
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        code = anyio.run(supervisor.run)
+        code = anyio.run(supervise)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -6,23 +6,22 @@ import dataclasses
 import os
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import anyio.to_thread
+from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core.events import LimitSeen, Moment
 from codex_self_iter.core.state import Wait
+from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree
+from codex_self_iter.world.pool import Pool
 from codex_self_iter.world.ports import Clock, ProcessHost, WorkTree
 from codex_self_iter.world.process.output import free_disk_mb
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.store import StateDirectory
-
-if TYPE_CHECKING:
-    from codex_self_iter.supervisor.poller import Poller
-    from codex_self_iter.world.pool import Pool
-    from codex_self_iter.world.watch import Watcher
+from codex_self_iter.world.watch import Watcher
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -100,7 +99,7 @@ class Shared:
     pool: Pool
     clock: Clock
     boot_id: str
-    log: Any
+    log: FilteringBoundLogger
     watcher: Watcher | None = None
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)

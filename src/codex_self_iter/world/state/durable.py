@@ -65,6 +65,21 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[written:]
 
 
+def replace_private(path: str, data: bytes) -> None:
+    """Replace a whole file by rename, so that nobody ever reads half of it. Raises OSError."""
+    temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data)
+        os.rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
 def full_sync(fd: int) -> None:
     """Bring a file or directory to the disk itself."""
     if sys.platform == "darwin":  # fsync stops at the drive's cache there

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter import __version__
-from codex_self_iter.core import waits
+from codex_self_iter.core import asked, waits
 from codex_self_iter.core.events import Moment
 from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.model import RunIdentity, RunSample, State
@@ -132,8 +132,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
 
 def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
-    waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
-    wait = state.wait if state.state in waiting and not state.blocked_by else None
+    wait = None if state.blocked_by else asked.told_wait(state)
     done, total, ticked = facts.plan
     last = dict(state.last) if state.last else None
     if last:

@@ -1,18 +1,71 @@
-"""From configuration to the core's frozen rules, and to the adapters' own configuration."""
+"""From settings to the core's frozen rules, the adapters' own configuration, and bounds of runs."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from codex_self_iter.agents import registry
-from codex_self_iter.agents.base import Agent, AgentConfig
+from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.model import Role
+from codex_self_iter.core.model import Role, RunLimits
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import ResolvedPaths
 
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
+
+
+class Configured(NamedTuple):
+    """Settings and what was made of them."""
+
+    settings: Settings
+    agents: Mapping[str, Agent]
+    policy: Policy
+
+
+def configure(settings: Settings, paths: ResolvedPaths, environ: Mapping[str, str]) -> Configured:
+    """Raises UsageError, also when no agent of a role can be started."""
+    agents = make_agents(settings, environ)
+    policy = make_policy(settings, agents, environ)
+    for role in policy.roles:
+        missing: list[AgentMissingError] = []
+        for agent in policy.agents[role]:
+            try:
+                agents[agent.name].prepare(_probe(paths, environ, role))
+                break
+            except AgentMissingError as error:
+                missing.append(error)
+        else:
+            raise missing[0]
+    return Configured(settings, agents, policy)
+
+
+def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Request:
+    """A request for looking whether an agent can be started; nothing is."""
+    nowhere = os.path.join(str(paths.state_dir), "probe")
+    return Request(
+        prompt="",
+        prompt_path=nowhere,
+        workspace=str(paths.workspace),
+        plan_path=str(paths.plan),
+        directory=nowhere,
+        role=role,
+        environment=environ,
+    )
+
+
+def run_limits(settings: Settings) -> RunLimits:
+    """The bounds of an agent's run."""
+    return RunLimits(
+        wall_sec=float(settings.command_timeout_sec),
+        idle_sec=float(settings.idle_timeout_sec),
+        memory_bytes=settings.memory_limit_mb * 2**20,
+        kill_grace_sec=float(settings.kill_grace_sec),
+        output_bytes=int(settings.output.max_run_mb * 2**20),
+    )
 
 
 def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tuple[str, ...]]:
