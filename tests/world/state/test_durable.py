@@ -48,13 +48,15 @@ def test_names_are_taken_below_an_open_directory(tmp_path: Path) -> None:
 def test_what_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with (
-        pytest.raises(RuntimeError, match="no"),
-        replacing(str(path), f"{path}.tmp") as fd,
-    ):
-        os.write(fd, b"half")
-        assert path.read_bytes() == b"old", "the present one stays until the new one is whole"
-        raise RuntimeError("no")
+
+    def fail() -> None:
+        with replacing(str(path), f"{path}.tmp") as fd:
+            os.write(fd, b"half")
+            assert path.read_bytes() == b"old", "the present one stays until the new one is whole"
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        fail()
     assert (path.read_bytes(), os.listdir(tmp_path)) == (b"old", ["a"])
 
 
