@@ -25,6 +25,14 @@ def deciding_wait(state: LoopState) -> Wait | None:
     return None if state.paused or state.blocked_by else state.wait
 
 
+def spread(wait: Wait, u: float) -> Wait:
+    """A wait that ends a little later, by a random `u`: they must not come back as a herd."""
+    by = u * min(30.0, 0.1 * wait.length + 1.0)
+    return dataclasses.replace(
+        wait, until=wait.until + by, up_until=wait.up_until + by, length=wait.length + by
+    )
+
+
 def leaving(state: LoopState, undone: Iterable[Command]) -> bool:
     """True when the loop is to end, so that it cannot wait for a disk for ever."""
     stopping = state.ending is not None and state.ending.kind == "stop"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 import anyio
 
@@ -88,14 +89,12 @@ class AgentRuns:
                 request = self._request(run, adopted is not None)
                 outcome = await self._outcome(run, request, adopted)
         except UsageError as error:
-            outcome = dataclasses.replace(
-                _not_run(run, EndCause.SPAWN_FAILED),
-                error=str(error),
-                argv0_missing=isinstance(error, AgentMissingError),
-            )
-            ctx.post(ev.RunEnded(run.run_id, outcome, AgentReport("", False), changed=False))
+            missing = isinstance(error, AgentMissingError)
+            self._not_run(run, EndCause.SPAWN_FAILED, error=str(error), argv0_missing=missing)
         except StorageError as error:
-            self._cannot_start(run, str(error))
+            # its iteration stays open until its files can be written
+            self.conditions.hold_start(str(error))
+            self._not_run(run, EndCause.REQUEST, not_started=True)
         else:
             await self._report(run, request, outcome)
 
@@ -173,14 +172,16 @@ class AgentRuns:
 
     def never_started(self, run: OpenRun) -> None:
         """Report a run that was called off before it started."""
-        outcome, report = _not_run(run, EndCause.REQUEST), AgentReport("", False)
-        self.ctx.post(ev.RunEnded(run.run_id, outcome, report, changed=False))
+        self._not_run(run, EndCause.REQUEST)
 
-    def _cannot_start(self, run: OpenRun, reason: str) -> None:
-        """Hold the loop until a run's files can be written; its iteration stays open meanwhile."""
-        self.conditions.hold_start(reason)
-        outcome, report = _not_run(run, EndCause.REQUEST), AgentReport("", False)
-        self.ctx.post(ev.RunEnded(run.run_id, outcome, report, changed=False, not_started=True))
+    def _not_run(
+        self, run: OpenRun, cause: EndCause, *, not_started: bool = False, **why: Any
+    ) -> None:
+        outcome = RunOutcome(run.run_id, cause, None, None, run.started_at, 0.0, **why)
+        report = AgentReport("", False)
+        self.ctx.post(
+            ev.RunEnded(run.run_id, outcome, report, changed=False, not_started=not_started)
+        )
 
     def _request(self, run: OpenRun, adopted: bool) -> Request:
         """Build prompt and request. For an adopted run the prompt is the one that was sent."""
@@ -266,7 +267,3 @@ class AgentRuns:
             watch_root=request.workspace,
             limits=run_limits(self.ctx.settings),
         )
-
-
-def _not_run(run: OpenRun, cause: EndCause) -> RunOutcome:
-    return RunOutcome(run.run_id, cause, None, None, run.started_at, 0.0)

@@ -25,32 +25,23 @@ def read_settings(
     flags: Mapping[str, Any], options: RunOptions
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
     """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
-    environ, cwd = os.environ, os.getcwd()
+    environ, cwd, file = os.environ, os.getcwd(), options.config or None
     if options.config_dir:
-        loaded, problems = configuration.load_directory(
-            options.config_dir, flags=flags, environ=environ
-        )
+        where = options.config_dir
+        loaded, problems = configuration.load_directory(where, flags=flags, environ=environ)
         loops = [loop for one in loaded for loop in one.loops()]
         return loops, list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
-        read = configuration.load(
-            given,
-            config_file=options.config or None,
-            environ=environ,
-            cwd=cwd,
-            options=options.flag_names,
-        )
+        names = options.flag_names
+        read = configuration.load(given, config_file=file, environ=environ, cwd=cwd, options=names)
         return list(read.loops()), []
     loops, errors = [], []
     for workspace in options.workspaces:
         try:
             given = {**flags, "workspace": workspace}
-            loops.extend(
-                configuration.load(
-                    given, config_file=options.config or None, environ=environ, cwd=cwd
-                ).loops()
-            )
+            read = configuration.load(given, config_file=file, environ=environ, cwd=cwd)
+            loops.extend(read.loops())
         except UsageError as error:
             errors.append(error)
     return tell_apart(loops), list(errors)
@@ -62,9 +53,8 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     if not loops:
         if problems:
             raise problems[0]
-        raise UsageError(
-            f"{options.config_dir}: there is no *.toml file in it, so there is nothing to run"
-        )
+        what = "there is no *.toml file in it, so there is nothing to run"
+        raise UsageError(f"{options.config_dir}: {what}")
     first = loops[0]
     foreground = sys.stderr.isatty() and not logger.wants_json(first.log.format, os.environ)
     live = LiveLine(sys.stderr) if foreground and len(loops) == 1 and not options.debug else None

@@ -87,15 +87,9 @@ class Conditions:
         low = bool(floor) and ctx.free_mb < floor
         if low == ("disk" in ctx.state.blocked_by):
             return  # the figure moves all the time; the reason is posted once
-        ctx.post(
-            ev.Block(
-                "disk",
-                f"only {ctx.free_mb:.0f} MiB of disk are free, "
-                f"min_free_disk_mb is {floor}: free some to go on",
-            )
-            if low
-            else ev.Unblock("disk")
-        )
+        free = f"only {ctx.free_mb:.0f} MiB of disk are free"
+        text = f"{free}, min_free_disk_mb is {floor}: free some to go on"
+        ctx.post(ev.Block("disk", text) if low else ev.Unblock("disk"))
 
     def hold_start(self, reason: str) -> None:
         """A run's files cannot be written: start nothing until a trial shows that they can."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -45,16 +44,8 @@ def configure(settings: Settings, paths: ResolvedPaths, environ: Mapping[str, st
 
 def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Request:
     """A request for looking whether an agent can be started; nothing is."""
-    nowhere = os.path.join(str(paths.state_dir), "probe")
-    return Request(
-        prompt="",
-        prompt_path=nowhere,
-        workspace=str(paths.workspace),
-        plan_path=str(paths.plan),
-        directory=nowhere,
-        role=role,
-        environment=environ,
-    )
+    nowhere, workspace = str(paths.state_dir / "probe"), str(paths.workspace)
+    return Request("", nowhere, workspace, str(paths.plan), nowhere, role, environment=environ)
 
 
 def run_limits(settings: Settings) -> RunLimits:
@@ -81,8 +72,8 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
             first = registry.detect(environ, configs) or ""
             if not first:
                 raise UsageError(
-                    "no agent was found: install codex, claude, gemini or opencode, or set agent_command_template "
-                    '(or agent = "plan-shell" for a plan of shell commands)'
+                    "no agent was found: install codex, claude, gemini or opencode, or set "
+                    'agent_command_template (or agent = "plan-shell" for a plan of shell commands)'
                 )
     order = tuple(dict.fromkeys((first, *settings.agents.order)))
     names: dict[Role, tuple[str, ...]] = {}
@@ -134,12 +125,9 @@ def make_policy(
         )
         return AgentPolicy(name, accounts[name], session)
 
-    budget = settings.budget
+    budget, by_role = settings.budget, agent_names(settings, environ)
     return Policy(
-        agents={
-            role: tuple(policy_of(name) for name in names)
-            for role, names in agent_names(settings, environ).items()
-        },
+        agents={role: tuple(map(policy_of, names)) for role, names in by_role.items()},
         mode=settings.mode,
         max_iterations=settings.max_iterations,
         max_stagnation=settings.max_stagnation,

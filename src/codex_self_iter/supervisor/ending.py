@@ -35,19 +35,13 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
 
 def _changed(lines: Sequence[Mapping[str, Any]]) -> bool:
     """True when git has something to sum up: asking it costs more than all the rest of an end."""
-    return any(
-        line.get("changed_files") or line.get("head_before") != line.get("head_after")
-        for line in lines
-    )
+    return any(x.get("changed_files") or x.get("head_before") != x.get("head_after") for x in lines)
 
 
 async def _diff_stat(ctx: Context, first: str) -> str:
     """What the reported iterations changed in all, as git sums it up."""
     if not first:
         return ""
-    result = await run_tool(
-        ("git", "--no-optional-locks", "diff", "--stat=100", "--no-ext-diff", first, "--"),
-        cwd=str(ctx.paths.workspace),
-        timeout_sec=DIFF_SEC,
-    )
+    argv = ("git", "--no-optional-locks", "diff", "--stat=100", "--no-ext-diff", first, "--")
+    result = await run_tool(argv, cwd=str(ctx.paths.workspace), timeout_sec=DIFF_SEC)
     return result.stdout.decode("utf-8", "replace") if result.exit_code == 0 else ""

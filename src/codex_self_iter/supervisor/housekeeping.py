@@ -35,9 +35,8 @@ async def _once(ctx: Context, retention: Retention) -> None:
         ctx.log.debug("retention.failed", error=str(error))
         return
     if pruned.removed:
-        ctx.log.info(
-            "retention.pruned", runs=len(pruned.removed), mb=round(pruned.freed_bytes / 2**20, 1)
-        )
+        freed = round(pruned.freed_bytes / 2**20, 1)
+        ctx.log.info("retention.pruned", runs=len(pruned.removed), mb=freed)
     warning = f"the state directory is larger than [output] max_state_mb = {output.max_state_mb}"
     others = [text for text in ctx.warnings if text != warning]
     ctx.warnings = others + ([warning] if pruned.over else [])

@@ -20,12 +20,6 @@ from codex_self_iter.world.state.redact import Redactor
 
 FILE_KEY = "_file"
 """A bound value of this name is the file object that also gets the line, as JSON."""
-LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 
 
 class Printer:
@@ -78,7 +72,7 @@ def configure(
             _to_file,
             *([_JSON] if as_json else to_people),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level, logging.INFO)),
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=lambda *_args: Printer(out, before_line),
         cache_logger_on_first_use=False,
     )

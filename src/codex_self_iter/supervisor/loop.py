@@ -65,9 +65,7 @@ class Loop:
                 store.close()
 
     def post(self, event: ev.Event) -> None:
-        """Queue an event; callable from any task of this event loop. A loop that has ended hears
-        nothing.
-        """
+        """Queue an event; a loop that has ended hears nothing."""
         with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._send.send_nowait(event)
 

@@ -127,10 +127,8 @@ class Members:
         return await loop.run()
 
     async def _after_crash(self, member: Member, error: Exception) -> None:
-        shared = self._shared
-        delay = backoff.exponential(
-            member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, shared.rng.random()
-        )
+        shared, u = self._shared, self._shared.rng.random()
+        delay = backoff.exponential(member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, u)
         self._log.error(
             "loop.crashed",
             loop=member.settings.name,

@@ -41,9 +41,5 @@ async def _send(ctx: Context, command: tuple[str, ...], payload: dict[str, Any])
             stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
         )
     if result.exit_code != 0:
-        ctx.log.warning(
-            "notify.failed",
-            command=command[0],
-            exit_code=result.exit_code,
-            timed_out=result.timed_out,
-        )
+        how = {"exit_code": result.exit_code, "timed_out": result.timed_out}
+        ctx.log.warning("notify.failed", command=command[0], **how)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
-from typing import Any
 
-from codex_self_iter.core.model import RunIdentity, RunSpec
+from codex_self_iter.core.model import RunSpec
 from codex_self_iter.core.state import Step
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.process.traces import read_identity
 
 
 async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> str:
@@ -34,7 +33,8 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
     if opened is None or run is None:
         return "none"
     directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
-    spec, identity = _spec(ctx, run.run_id, directory), _identity(directory)
+    spec = _spec(ctx, run.run_id, directory)
+    identity = read_identity(spec)
     # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
     finished = os.path.exists(os.path.join(directory, "exit.json"))
     if (kill and not finished) or run.agent not in ctx.agents:
@@ -56,7 +56,7 @@ async def _end_gates(ctx: Context, iteration: int) -> None:
     for directory in sorted(glob.glob(pattern)):
         run_id = f"{ctx.state.loop_id}-{os.path.basename(directory)}"
         spec = _spec(ctx, run_id, directory)
-        if swept := await ctx.shared.host.sweep(spec, _identity(directory)):
+        if swept := await ctx.shared.host.sweep(spec, read_identity(spec)):
             ctx.log.warning("orphan.ended", run_id=run_id, processes=swept)
 
 
@@ -71,13 +71,3 @@ def _spec(ctx: Context, run_id: str, directory: str) -> RunSpec:
         watch_root=str(ctx.paths.workspace),
         limits=run_limits(ctx.settings),
     )
-
-
-def _identity(directory: str) -> RunIdentity | None:
-    """What the recorder wrote at its start; None when it never did."""
-    try:
-        with open(os.path.join(directory, "identity.json"), encoding="utf-8") as file:
-            data: Any = json.load(file)
-        return RunIdentity.from_json(data)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

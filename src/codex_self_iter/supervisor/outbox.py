@@ -7,27 +7,14 @@ works with a full disk."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from codex_self_iter.core import asked
+from codex_self_iter.core import commands as do
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.commands import (
-    Abort,
-    Command,
-    Exit,
-    Journal,
-    Keep,
-    Log,
-    Notify,
-    Persist,
-    Prepare,
-    RunGates,
-    ShareLimit,
-    StartRun,
-    TakeMessages,
-)
+from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.state import LoopState, OpenRun, to_json
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor import gates, notify
@@ -62,7 +49,7 @@ class Outbox:
         """Queue what was decided with this state."""
         for command in commands:
             # depends on nothing that is written: it must not wait for the disk
-            if isinstance(command, Abort):
+            if isinstance(command, do.Abort):
                 self._call_off()
                 self._work.abort()
             else:
@@ -73,9 +60,9 @@ class Outbox:
         kept: deque[tuple[Command, LoopState]] = deque()
         for command, state in self._pending:
             match command:
-                case StartRun(run):
+                case do.StartRun(run):
                     self._runs.never_started(run)
-                case RunGates():
+                case do.RunGates():
                     self._no_gates()
                 case _:
                     kept.append((command, state))
@@ -132,34 +119,34 @@ class Outbox:
     async def _carry_out(self, command: Command, state: LoopState) -> None:
         ctx, begin = self._ctx, self._work.begin
         match command:
-            case Persist():
+            case do.Persist():
                 await ctx.shared.in_thread(ctx.store.save_runtime, to_json(state))
-            case Journal(record):
+            case do.Journal(record):
                 await ctx.shared.in_thread(ctx.store.append_journal, record)
                 self._journalled(record)
-            case TakeMessages(iteration, names):
+            case do.TakeMessages(iteration, names):
                 self._senses.take(names, iteration)
-            case Prepare():
+            case do.Prepare():
                 begin("prepare", self._runs.prepare)
-            case StartRun(run):
+            case do.StartRun(run):
                 self.start_run(run)
-            case RunGates(iteration):
+            case do.RunGates(iteration):
                 begin("gates", partial(gates.run_all, ctx, self._work, iteration), self._no_gates)
-            case Keep():
+            case do.Keep():
                 begin("keep", partial(self._workspace.keep, command))
-            case ShareLimit(account, wait):
+            case do.ShareLimit(account, wait):
                 ctx.shared.limits.share(ctx, account, wait, ctx.shared.rng.random)
-            case Log(event, fields):
+            case do.Log(event, fields):
                 ctx.log.info(event, **fields)
-            case Notify(event, text):
+            case do.Notify(event, text):
                 notify.tell(ctx, event, text, state)
-            case Abort() | Exit():
+            case do.Abort() | do.Exit():
                 raise AssertionError("handled before")
 
     def start_run(self, run: OpenRun) -> None:
         """Start an agent run, or wait for the adopted one; RunEnded is posted."""
-        called_off: Callable[[], None] = partial(self._runs.never_started, run)
-        self._work.begin("agent run", partial(self._runs.run, run), called_off)
+        runs = self._runs
+        self._work.begin("agent run", partial(runs.run, run), partial(runs.never_started, run))
 
     def _journalled(self, record: dict[str, Any]) -> None:
         self._ctx.recent.append(record)

@@ -16,17 +16,10 @@ from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.shared import Shared
 
 CONFIG_DIR_SEC = 1.0
-FIXED = frozenset(
-    {
-        "workspace",
-        "state_dir",
-        "lock_file_name",
-        "stop_file_name",
-        "global_stop_file_name",
-        "plan_file",
-        "task_file",
-    }
-)
+FIXED = {
+    "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
+    "plan_file", "task_file",
+}  # fmt: skip
 """Keys that a reload cannot change: what they name is in use."""
 
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]

@@ -33,9 +33,7 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WATCHED = 200
-"""Beyond so many loops `stat` alone serves: each watched directory costs inotify watches and
-wake-ups.
-"""
+"""Beyond so many loops `stat` alone serves: a watched directory costs watches and wake-ups."""
 WATCHER_SEC = 30.0
 """The looks of the loops are the truth; the watcher's own only mend the watcher."""
 TICKED = 20
@@ -137,8 +135,7 @@ class Supervisor:
                     else:
                         self._end(signal.Signals(number))
         finally:
-            # Every loop has ended: a signal in the last moment must not turn a good end into a bad
-            # one.
+            # Every loop has ended: a signal now must not turn a good end into a bad one.
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
 

@@ -91,11 +91,9 @@ class Workspace:
             # Adopted, and its first look was lost: nothing can be said.
             self._after, self._after_at = after, self._now()
             return Change(None, note="the content before the run is not known")
-        committed = (
-            await self._work_tree.committed(before.head, after.head)
-            if before.head != after.head
-            else None
-        )
+        committed = None
+        if before.head != after.head:
+            committed = await self._work_tree.committed(before.head, after.head)
         change = compare(before, after, committed)
         number = self._ctx.state.iteration
         if self._first is None or self._first[0] != number:
@@ -170,10 +168,7 @@ class Workspace:
             return
         settings = self._ctx.settings.git
         try:
-            await self._checkpoints().prune(
-                settings.checkpoint_keep,
-                float(settings.checkpoint_keep_days),
-                self._ctx.shared.clock.wall(),
-            )
+            days, now = float(settings.checkpoint_keep_days), self._ctx.shared.clock.wall()
+            await self._checkpoints().prune(settings.checkpoint_keep, days, now)
         except GitError as error:
             self._ctx.log.warning("checkpoints.not_pruned", error=str(error))

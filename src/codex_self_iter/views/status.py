@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,15 +17,9 @@ from codex_self_iter.core.state import LoopState, Wait
 
 RECENT = 5
 SAMPLED = (
-    "age_sec",
-    "cpu_percent",
-    "cpu_sec",
-    "memory_mb",
-    "processes",
-    "last_output_at",
-    "idle_sec",
+    "age_sec", "cpu_percent", "cpu_sec", "memory_mb", "processes", "last_output_at", "idle_sec",
     "output_bytes",
-)
+)  # fmt: skip
 """Of a run: null until the monitor has looked for the first time."""
 
 
@@ -193,17 +188,10 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
 
 
 def _until(wait: Wait, at: Moment) -> float:
-    """The end of a wait by the wall clock as it goes now: somebody may have set it since the wait
-    began.
-    """
+    """The end of a wait by the wall clock as it goes now: somebody may have set it since."""
     now = at.wall + waits.rest(wait, at)
     return wait.until if abs(now - wait.until) < 1.0 else now
 
 
 def _same_goal(goals: Sequence[str]) -> int:
-    count = 0
-    for goal in reversed(goals):
-        if goal != goals[-1]:
-            break
-        count += 1
-    return count
+    return sum(1 for _ in itertools.takewhile(lambda goal: goal == goals[-1], reversed(goals)))
