@@ -22,6 +22,7 @@ ARROWS = {
     "world": {"world", "core", "errors"},
     "agents": {"agents", "core", "errors", "world"},
     "settings": {"settings", "core", "errors"},
+    "views": {"views", "core", "agents"},
     "supervisor": {"supervisor", "agents", "world", "core", "settings", "errors"},
 }
 """What each package may import of ours."""

@@ -15,8 +15,8 @@ from codex_self_iter.core.model import AgentReport, Role, RunOutcome, Usage
 from codex_self_iter.errors import UsageError
 
 if TYPE_CHECKING:
-    from codex_self_iter.agents.files import RunFiles
     from codex_self_iter.agents.pricing import Price
+    from codex_self_iter.agents.run_files import RunFiles
 
 
 class AgentMissingError(UsageError):

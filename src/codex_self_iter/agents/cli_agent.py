@@ -9,16 +9,17 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
 from codex_self_iter.agents.classify import classify, one_line
-from codex_self_iter.agents.environment import agent_environment
-from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
-from codex_self_iter.agents.stream import Event, EventKind, Parsed, decode, fold
+from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
+from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 
 _STDERR_BYTES = 16 * 1024
@@ -106,17 +107,25 @@ class CliAgent(abc.ABC):
 
     # --- reading
 
+    @staticmethod
     @abc.abstractmethod
-    def parse_line(self, line: str) -> Iterable[Event]:
+    def speaks(kind: str, value: Mapping[str, Any]) -> bool:
+        """Whether an event looks like this CLI's, for streams whose agent nobody named."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
+        """What one JSON event of this `type` says. Pure; never raises."""
+
+    def parse_line(self, line: str) -> list[Event]:
         """The events of one line. Pure; never raises."""
+        value = decode(line)
+        kind = as_text(value.get("type")) if value else ""
+        return self.events(kind, value) if value and kind else []
 
     def parse_events(self, lines: Iterable[str]) -> Parsed:
         """What a stream says. Pure; never raises."""
-        return fold(self._events(lines))
-
-    def _events(self, lines: Iterable[str]) -> Iterator[Event]:
-        for line in lines:
-            yield from self.parse_line(line)
+        return fold(event for line in lines for event in self.parse_line(line))
 
     def read(
         self,
@@ -212,15 +221,10 @@ def bounded_answer(text: str) -> str:
 
 
 def sandbox_broken(output: str) -> list[Event]:
-    """The event of a command that failed because its sandbox could not be set up, if its output
-    says so.
-    """
+    """The event of a command whose sandbox could not be set up, if its output says so."""
     start = output[:300]
-    return (
-        [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")]
-        if _SANDBOX_BROKEN.search(start)
-        else []
-    )
+    broken = _SANDBOX_BROKEN.search(start)
+    return [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")] if broken else []
 
 
 def fingerprint(secret: str) -> str:
@@ -240,10 +244,3 @@ def http_status_of(message: str) -> int:
         r"\b(?:status(?: code)?:?|HTTP|API Error:)\s*([45]\d\d)\b", message, re.IGNORECASE
     )
     return int(found.group(1)) if found else 0
-
-
-def decoded(line: str) -> tuple[str, dict[str, object]] | None:
-    """The type and object of an event line, or None."""
-    value = decode(line)
-    kind = value.get("type") if value else None
-    return (kind, value) if value is not None and isinstance(kind, str) else None

@@ -22,9 +22,9 @@ from codex_self_iter.agents.base import (
     VersionRange,
 )
 from codex_self_iter.agents.classify import by_text, classify, last_words
-from codex_self_iter.agents.environment import agent_environment
-from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.probe import find_program
+from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 from codex_self_iter.core.template import parse_template, render_template

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import codex_self_iter
 from codex_self_iter.agents.base import AgentConfig, Invocation, Probe, Request, VersionRange
 from codex_self_iter.agents.command import text_report
-from codex_self_iter.agents.environment import agent_environment
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.model import AgentReport, RunOutcome
 
 

@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from codex_self_iter.agents.files import RunFiles
-from codex_self_iter.agents.stream import as_dict, as_int, as_text, decode
+from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.foreign import as_dict, as_int, as_number, as_text, decode
 from codex_self_iter.core.model import Usage
 
 _DAYS_LOOKED_THROUGH = 400
@@ -130,7 +130,7 @@ def _reset_of(limits: dict[str, Any]) -> float | None:
         float(as_int(window.get("resets_at")))
         for window in windows
         if as_int(window.get("resets_at"))
-        and _number(window.get("used_percent")) >= _USED_UP_PERCENT
+        and as_number(window.get("used_percent")) >= _USED_UP_PERCENT
     ]
     return max(ends, default=None)
 
@@ -140,10 +140,6 @@ def _moment(text: str) -> float:
         return datetime.datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         return 0.0
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 def _days_of(thread_id: str) -> Iterator[str]:
