@@ -6,7 +6,8 @@ import pytest
 
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
-from codex_self_iter.agents.passed_env import agent_environment, looks_secret
+from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.core.secrets import SECRETS
 
 SECRET = """
 OPENAI_API_KEY GH_TOKEN GITHUB_TOKEN AWS_SECRET_ACCESS_KEY DB_PASSWORD PGPASSWORD NPM_AUTH_TOKEN STRIPE_KEY
@@ -20,12 +21,12 @@ XAUTHORITY GPG_KEY SSL_CERT_FILE HTTPS_PROXY https_proxy AUTHOR_NAME PATTERN
 
 @pytest.mark.parametrize("name", SECRET.split())
 def test_names_that_look_secret(name):
-    assert looks_secret(name)
+    assert SECRETS.withheld(name)
 
 
 @pytest.mark.parametrize("name", HARMLESS.split())
 def test_names_that_do_not(name):
-    assert not looks_secret(name, "http://user:pw@proxy:1" if "proxy" in name.lower() else "x")
+    assert not SECRETS.withheld(name, "http://user:pw@proxy:1" if "proxy" in name.lower() else "x")
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,8 @@ def test_names_that_do_not(name):
     ],
 )
 def test_values_that_look_secret(value):
-    assert looks_secret("PLAIN", value)
-    assert not looks_secret("PLAIN", "https://example.invalid/x")
+    assert SECRETS.withheld("PLAIN", value)
+    assert not SECRETS.withheld("PLAIN", "https://example.invalid/x")
 
 
 OURS = {
