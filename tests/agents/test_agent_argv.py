@@ -88,15 +88,13 @@ def git(directory):
 
 def test_codex_in_full(request_for, tmp_path):
     git(tmp_path)
-    request = request_for(
-        schema={"type": "object"}, session_id="ID", writable=("/w",), commit_by_agent=True
-    )
+    request = request_for(schema={"type": "object"}, session_id="ID", commit_by_agent=True)
     invocation = prepared("codex", request, model="m", effort="high", args=("-c", "a=1"))
     run = str(tmp_path / "run")
     assert invocation.argv == (
         "/bin/true", "exec", "--json", "-s", "workspace-write",
         "-c", f'sandbox_workspace_write.writable_roots=["{os.path.realpath(tmp_path)}/.git"]',
-        "-C", str(tmp_path), "--color", "never", "--add-dir", "/w", "-c", "features.plugins=false",
+        "-C", str(tmp_path), "--color", "never", "-c", "features.plugins=false",
         "-m", "m", "-c", 'model_reasoning_effort="high"', "-o", f"{run}/answer.txt",
         "--output-schema", f"{run}/schema.json", "-c", "a=1", "resume", "ID", "-",
     )  # fmt: skip

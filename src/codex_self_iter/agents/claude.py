@@ -87,7 +87,6 @@ class ClaudeAgent(CliAgent):
         )
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         argv = [
             program,
@@ -103,8 +102,6 @@ class ClaudeAgent(CliAgent):
             argv += ["--effort", self.config.effort]
         if request.schema is not None:
             argv += ["--json-schema", json.dumps(request.schema, separators=(",", ":"))]
-        if request.writable:
-            argv += ["--add-dir", *request.writable]
         if request.session_id:
             argv += ["--resume", request.session_id]
         argv += self.config.args

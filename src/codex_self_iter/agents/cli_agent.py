@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import datetime
 import hashlib
 import os
 import re
@@ -42,7 +41,6 @@ class Reading:
     files: RunFiles
     parsed: Parsed
     now: float
-    tz: datetime.tzinfo | None
 
 
 class CliAgent(abc.ABC):
@@ -128,18 +126,12 @@ class CliAgent(abc.ABC):
         return fold(event for line in lines for event in self.parse_line(line))
 
     def read(
-        self,
-        request: Request,
-        outcome: RunOutcome,
-        files: RunFiles,
-        *,
-        now: float | None = None,
-        tz: datetime.tzinfo | None = None,
+        self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
     ) -> AgentReport:
         """Read a finished run: see Agent.read."""
         at = time.time() if now is None else now
         parsed = self.parse_events(files.iter_lines("stdout.log"))
-        return self.report(Reading(request, outcome, files, parsed, at, tz))
+        return self.report(Reading(request, outcome, files, parsed, at))
 
     def report(self, run: Reading) -> AgentReport:
         """Turn what was parsed into the report."""
@@ -164,7 +156,6 @@ class CliAgent(abc.ABC):
             run.outcome,
             run.files.read_tail("stderr.log", _STDERR_BYTES),
             run.now,
-            run.tz,
             codes=self.codes,
             final_event=True,
             account=self.account(run.request.environment),
@@ -185,7 +176,6 @@ class CliAgent(abc.ABC):
     # --- looking
 
     def account(self, environment: Mapping[str, str]) -> str:
-        """See Agent.account."""
         return self.config.account or f"{self.name}:{self.login(self.seen(environment))}"
 
     @abc.abstractmethod
@@ -193,7 +183,6 @@ class CliAgent(abc.ABC):
         """Names the login: a key's fingerprint or the directory that holds it."""
 
     def probe(self, environment: Mapping[str, str]) -> Probe:
-        """See Agent.probe."""
         try:
             program = self.find(environment)
         except AgentMissingError as error:

@@ -77,7 +77,6 @@ class CodexAgent(CliAgent):
         return os.path.realpath(chosen) if chosen else real_home(self.seen(environment), ".codex")
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         schema_path = os.path.join(request.directory, "schema.json")
         argv = [
@@ -90,8 +89,6 @@ class CodexAgent(CliAgent):
             "--color",
             "never",
         ]
-        for directory in request.writable:
-            argv += ["--add-dir", directory]
         if not git_directories(request.workspace):
             argv.append("--skip-git-repo-check")
         argv += ["-c", "features.plugins=false", *self._model(request)]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
+from codex_self_iter.agents.classify import by_status
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
     Reading,
@@ -50,14 +51,11 @@ class GeminiAgent(CliAgent):
         return {"GEMINI_CLI_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         approval = "yolo" if self.config.mode == "bypass" else "auto_edit"
         argv = [program, "-o", "stream-json", "--approval-mode", approval]
         if self.model(request):
             argv += ["-m", self.model(request)]
-        if request.writable:
-            argv += ["--include-directories", ",".join(request.writable)]
         if request.session_id:
             argv += ["--resume", request.session_id]
         argv += self.config.args
@@ -83,9 +81,7 @@ class GeminiAgent(CliAgent):
         kind = _EXITS.get(code)
         status = _HTTP_EXITS.get(code, 0)
         if status:
-            kind = _BY_STATUS.get(
-                status, FailureClass.OVERLOAD if status >= 500 else FailureClass.AGENT
-            )
+            kind = by_status(status) or FailureClass.AGENT
         if code == _UNKNOWN_SESSION_EXIT and run.request.session_id:
             kind = FailureClass.CONTEXT
         return dataclasses.replace(failure, kind=kind) if kind else failure
@@ -119,16 +115,6 @@ class GeminiAgent(CliAgent):
         ):
             return None, "its login cannot be told without asking the service", mend
         return False, "not logged in", mend
-
-
-_BY_STATUS = {
-    401: FailureClass.AUTH,
-    403: FailureClass.AUTH,
-    404: FailureClass.CONFIG,
-    408: FailureClass.NETWORK,
-    413: FailureClass.CONTEXT,
-    429: FailureClass.LIMIT,
-}
 
 
 # --- the event stream of `-o stream-json`

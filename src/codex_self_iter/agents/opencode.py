@@ -55,7 +55,6 @@ class OpencodeAgent(CliAgent):
         }
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         argv = [program, "run", "--format", "json", "--dir", request.workspace]
         if self.config.mode == "bypass":
