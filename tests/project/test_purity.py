@@ -22,7 +22,7 @@ ARROWS = {
     "world": {"world", "core", "errors"},
     "agents": {"agents", "core", "errors", "world"},
     "settings": {"settings", "core", "errors"},
-    "views": {"views", "core"},
+    "views": {"views", "core", "agents"},
     "supervisor": {"supervisor", "views", "agents", "world", "core", "settings", "errors"},
 }
 """What each package may import of ours."""

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from codex_self_iter.agents.base import AgentMissingError, Request
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.control_block import SCHEMA

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from codex_self_iter.agents import registry
+from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.pricing import Price
+from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.model import Role, RunLimits
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.errors import UsageError
@@ -68,8 +69,8 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
         elif settings.agent_command_template:
             first = "command"
         else:
-            configs = {name: _config(settings, name) for name in registry.DETECTED}
-            first = registry.detect(environ, configs) or ""
+            configs = {name: _config(settings, name) for name in CLIS}
+            first = catalog.detect(environ, configs) or ""
             if not first:
                 raise UsageError(
                     "no agent was found: install codex, claude, gemini or opencode, or set "
@@ -106,7 +107,7 @@ def _config(settings: Settings, name: str) -> AgentConfig:
 def make_agents(settings: Settings, environ: Mapping[str, str]) -> dict[str, Agent]:
     """The adapters that this loop may use, by name. Raises UsageError."""
     used = {name for names in agent_names(settings, environ).values() for name in names}
-    return {name: registry.get(name, _config(settings, name)) for name in sorted(used)}
+    return {name: catalog.get(name, _config(settings, name)) for name in sorted(used)}
 
 
 def make_policy(

@@ -1,1 +1,1 @@
-"""What people see, made of values: pure, for the supervisor that writes it and the commands that show it."""
+"""Pure functions from state, journal and events to what people read."""
