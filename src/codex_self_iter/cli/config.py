@@ -11,9 +11,9 @@ from typing import Any
 
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
+from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import KeyPath
-from codex_self_iter.settings.report import is_secret
-from codex_self_iter.settings.tree import dotted
+from codex_self_iter.settings.problems import is_secret
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from codex_self_iter.settings.keys import fields_of
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
-from codex_self_iter.settings.tree import fields_of
 
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.

@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from codex_self_iter.settings.model import KeyPath
+from pydantic_settings import InitSettingsSource
+
+from codex_self_iter.settings.model import KeyPath, Settings
+from codex_self_iter.settings.problems import Problem
 
 _LARGEST = 4 * 1024 * 1024
 
@@ -44,6 +47,39 @@ class BadFileError(Exception):
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
         self.line = line
+
+
+class FileSource(InitSettingsSource):
+    """The configuration file as a source; one that cannot be read is a problem and says nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.file: TomlFile | None = None
+        self.problems: tuple[Problem, ...] = ()
+        try:
+            self.file = read_toml(path) if path is not None else None
+        except BadFileError as error:
+            where = f"{path}:{error.line}" if error.line else str(path)
+            hint = "; name an existing file with --config" if "does not exist" in str(error) else ""
+            self.problems = (Problem(where, (), f"the configuration file {error}{hint}"),)
+        self.values = dict(self.file.values) if self.file is not None else {}
+        super().__init__(Settings, self.values)
+
+    def find(self, path: KeyPath) -> str | None:
+        """File and line of a key, or None when it is not there."""
+        if self.file is None or not has(self.values, path):
+            return None
+        return f"file {self.file.path}:{self.file.line(path)}"
+
+
+def has(values: Any, path: KeyPath) -> bool:
+    """Whether nested values have a key."""
+    for part in path:
+        table = isinstance(values, Mapping) and part in values
+        listed = isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
+        if not (table or listed):
+            return False
+        values = values[part]
+    return True
 
 
 def read_toml(path: Path) -> TomlFile:

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from codex_self_iter.errors import UsageError
+from codex_self_iter.settings.keys import allowed_at, dotted, kind_at, suggestion, table_at
 from codex_self_iter.settings.model import KeyPath
-from codex_self_iter.settings.tree import allowed_at, dotted, kind_at, suggestion, table_at
 from codex_self_iter.settings.types import AGENT_NAMES
 
 
