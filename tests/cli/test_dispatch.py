@@ -178,7 +178,7 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         ["logs"],
         ["complete", "--", "st"],
     )
-    for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"], ["run", "--help"]):
+    for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"]):
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
             cwd=command.workspace,
@@ -291,7 +291,7 @@ def test_an_unexpected_error_is_one_line_and_a_private_file(command, tmp_path) -
 
 
 def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
-    """The table is written out, so it is compared with the settings here."""
+    """Seen from the settings, which the flags are made from."""
     from pydantic import BaseModel
 
     from codex_self_iter.settings import Settings

@@ -1,30 +1,47 @@
-"""The static table: every configuration key of a loop and its flag on `run`.
+"""The flags of `run`: one for each configuration key of a loop, made from the schema.
 
 `max_iterations` is `--max-iterations`, `budget.max_tokens` is `--budget-max-tokens`. The values are
-converted here and judged by the settings, which see flag, environment and file alike. The table is
-written out so that the command line need not import the settings."""
+converted here and judged by the settings, which see flag, environment and file alike."""
 
 from __future__ import annotations
 
 import argparse
+import typing
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from pydantic.fields import FieldInfo
+
+from codex_self_iter.settings import Settings
+from codex_self_iter.settings.example import toml_value
+from codex_self_iter.settings.keys import allowed_in, fields_of, table_at
+from codex_self_iter.settings.types import Option
+
+_TABLES = (
+    "verify",
+    "budget",
+    "output",
+    "pool",
+    "git",
+    "roles",
+    "agents",
+    "notify",
+    "service",
+    "log",
+)
+"""In the order of `--help`, after the keys that are in no table."""
+_BY_SET = ("workspace", "workspaces", "prices", "pool.per_agent")
+"""Keys with an option of their own, or none but `--set`, like the adapters' tables."""
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
 class Flag(NamedTuple):
-    """One key. `kind` is str, int, float, bool, gate (true, false or a number) or list
-    (repeatable).
-    """
+    """One key. `kind` is str, int, float, bool, gate (true, false or a number) or list."""
 
     key: str
     kind: str
     help: str
-    name: str = ""
-    """The flag, where it is not the key's own."""
-
-    @property
-    def option(self) -> str:
-        """The long option."""
-        return self.name or "--" + self.key.replace(".", "-").replace("_", "-")
+    option: str
 
     @property
     def dest(self) -> str:
@@ -32,96 +49,42 @@ class Flag(NamedTuple):
         return "key:" + self.key
 
 
-FLAGS: tuple[Flag, ...] = (
-    Flag("task_file", "str", "what is asked, in prose (default: TASK.md)"),
-    Flag("plan_file", "str", "the plan (default: plan.md)"),
-    Flag("state_dir", "str", "where the loop keeps its state (default: .codex-self-iter)"),
-    Flag("mode", "str", "goal or roles"),
-    Flag("agent", "str", "auto, codex, claude, gemini, opencode, command or plan-shell"),
-    Flag("agent_mode", "str", "safe or bypass"),
-    Flag(
-        "agent_command_template",
-        "str",
-        "the agent's command line with {prompt_file} and {workspace}",
-    ),
-    Flag("max_iterations", "int", "end after so many iterations of this start; 0: never"),
-    Flag("max_stagnation", "int", "give up after so many iterations in circles; 0: never"),
-    Flag("command_timeout_sec", "float", "longest duration of an agent run"),
-    Flag(
-        "idle_timeout_sec", "float", "longest time without output, CPU use and file change; 0: off"
-    ),
-    Flag("kill_grace_sec", "float", "time between TERM and KILL"),
-    Flag("memory_limit_mb", "int", "memory of the whole agent tree; 0: no limit"),
-    Flag("min_free_disk_mb", "int", "below this no run starts"),
-    Flag("max_consecutive_errors", "int", "agent faults in a row before a person is asked"),
-    Flag("on_orphan", "str", "adopt or kill an agent that an earlier supervisor left"),
-    Flag("stop_file_name", "str", "the STOP file's name in the state directory"),
-    Flag("global_stop_file_name", "str", "the STOP file's name in the workspace"),
-    Flag("lock_file_name", "str", "the lock's name in the state directory"),
-    Flag("planner_model_hint", "str", "a model for the planner"),
-    Flag("reviewer_model_hint", "str", "a model for the reviewer"),
-    Flag("history_tail", "int", "journal lines in each prompt"),
-    Flag(
-        "no_change_gate",
-        "gate",
-        "wait after this many iterations without a change; true is 1, false never",
-    ),
-    Flag("backoff_base_sec", "float", "first wait after an error"),
-    Flag("backoff_max_sec", "float", "longest wait after an error"),
-    Flag("no_change_backoff_sec", "float", "first wait after an iteration without a change"),
-    Flag("continue_false_backoff_sec", "float", "cooldown after a reviewer's continue=false"),
-    Flag("planner_stop_backoff_sec", "float", "cooldown after a planner's stop"),
-    Flag("completion_promise", "str", "the word that claims completion"),
-    Flag(
-        "verify.commands",
-        "list",
-        "a gate: a command that must succeed; repeatable",
-        "--verify-command",
-    ),
-    Flag("verify.timeout_sec", "float", "longest duration of a gate"),
-    Flag("verify.confirmations", "int", "further iterations that must agree with a completion"),
-    Flag("verify.every_iteration", "bool", "run the gates after every iteration"),
-    Flag(
-        "verify.gate_files",
-        "list",
-        "files that void a completion when the agent changed them; repeatable",
-    ),
-    Flag("verify.require_plan_done", "bool", "no completion while the plan has open items"),
-    Flag("budget.max_tokens", "int", "tokens in all; 0: no limit"),
-    Flag("budget.max_cost_usd", "float", "US dollars in all"),
-    Flag("budget.max_hours", "float", "agent hours in all"),
-    Flag("budget.max_tokens_per_day", "int", "tokens a day"),
-    Flag("budget.max_cost_usd_per_day", "float", "US dollars a day"),
-    Flag("budget.max_hours_per_day", "float", "agent hours a day"),
-    Flag("budget.notice_at", "float", "share of a budget at which a notice is given"),
-    Flag("output.max_run_mb", "float", "output kept of one run"),
-    Flag("output.keep_runs", "int", "runs whose output is kept"),
-    Flag("output.keep_days", "float", "days for which output is kept"),
-    Flag("output.max_state_mb", "float", "size of the state directory"),
-    Flag("output.log_max_mb", "float", "size of the supervisor's log before it is rotated"),
-    Flag("output.log_files", "int", "rotated logs kept"),
-    Flag("pool.max_agents", "int", "agent runs alive at once"),
-    Flag("pool.max_memory_mb", "int", "memory of all agent runs; 0: no limit"),
-    Flag("git.commit", "str", "who commits: none, supervisor or agent"),
-    Flag("git.no_verify", "bool", "commit without hooks"),
-    Flag("git.timeout_sec", "float", "longest duration of a git command"),
-    Flag("git.checkpoints", "bool", "keep each iteration's result as a checkpoint"),
-    Flag("git.checkpoint_keep", "int", "checkpoints kept"),
-    Flag("git.checkpoint_keep_days", "float", "days for which checkpoints are kept"),
-    Flag("git.checkpoint_max_file_mb", "float", "bigger untracked files are left out"),
-    Flag("roles.planner", "str", "the planner's adapter"),
-    Flag("roles.executor", "str", "the executor's adapter"),
-    Flag("roles.reviewer", "str", "the reviewer's adapter"),
-    Flag("agents.order", "list", "an agent to fall back on, in order; repeatable"),
-    Flag("notify.command", "list", "a word of the notification command; repeatable"),
-    Flag("notify.events", "list", "an event to notify of; repeatable"),
-    Flag("service.on_stop", "str", "end or finish the running iteration at SIGTERM"),
-    Flag("service.finish_timeout_sec", "float", "longest time to finish it"),
-    Flag("log.level", "str", "debug, info, warning or error"),
-    Flag("log.format", "str", "auto, console or json"),
-)
+def _flags() -> Iterator[Flag]:
+    yield from (_flag(key, field) for key, field in _fields("", fields_of(Settings)))
+    for name in _TABLES:
+        table = table_at((name,))
+        assert table is not None
+        yield from (_flag(key, field) for key, field in _fields(f"{name}.", fields_of(table)))
 
-_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+
+def _fields(prefix: str, fields: dict[str, FieldInfo]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in fields.items():
+        key = prefix + name
+        if key not in _BY_SET and table_at(tuple(key.split("."))) is None:
+            yield key, field
+
+
+def _flag(key: str, field: FieldInfo) -> Flag:
+    origin = typing.get_origin(field.annotation)
+    plain = {bool: "bool", int: "int", float: "float", tuple: "list", typing.Union: "gate"}
+    kind = plain.get(origin or field.annotation, "str")
+    named = [item.name for item in field.metadata if isinstance(item, Option)]
+    option = named[0] if named else "--" + key.replace(".", "-").replace("_", "-")
+    return Flag(key, kind, _help(kind, field), option)
+
+
+def _help(kind: str, field: FieldInfo) -> str:
+    text = " ".join((field.description or "").split()).removesuffix(".").replace("%", "%%")
+    if kind == "list":
+        return f"{text}; repeatable"
+    words = typing.get_args(field.annotation)
+    if not all(f'"{word}"' in text for word in words if isinstance(word, str)):
+        text += f"; {allowed_in(field)}"
+    default = field.get_default()
+    return f"{text} (default: {toml_value(default)})" if str(default) else text
+
+
+FLAGS: tuple[Flag, ...] = tuple(_flags())
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

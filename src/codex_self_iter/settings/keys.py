@@ -78,8 +78,11 @@ def field_at(path: KeyPath) -> FieldInfo | None:
 def allowed_at(path: KeyPath) -> str:
     """What is allowed at a key, in words, or ""."""
     field = field_at(path)
-    if field is None:
-        return ""
+    return "" if field is None else allowed_in(field)
+
+
+def allowed_in(field: FieldInfo) -> str:
+    """What is allowed in a field, in words, or ""."""
     return next((item.text for item in reversed(field.metadata) if isinstance(item, Allowed)), "")
 
 

@@ -32,6 +32,13 @@ class Allowed:
     text: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """Metadata of a key: its flag on the command line, where that is not the key's own name."""
+
+    name: str
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain a NUL character")
