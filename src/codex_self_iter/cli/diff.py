@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from codex_self_iter.cli import common
+from codex_self_iter.cli import _common
 from codex_self_iter.errors import ExitCode
 
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Show what iteration N changed (against the checkpoint before it); "
         "with M, what lies between checkpoints N and M. Works while a supervisor runs."
     )
-    common.add_loop_arguments(parser, name=False)
+    _common.add_loop_arguments(parser, name=False)
     parser.add_argument("first", metavar="N", help="iteration, or the name of another checkpoint")
     parser.add_argument(
         "second", metavar="M", nargs="?", default="", help="iteration to compare N with"

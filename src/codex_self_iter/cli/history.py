@@ -8,11 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.records import Record, newest, number, spent
-from codex_self_iter.cli.terminal import Paint, clock, width
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._records import Record, newest, number, spent
+from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.views.summary import clock, epoch
 
 VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
@@ -23,7 +24,7 @@ _GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    common.add_loop_arguments(parser)
+    _common.add_loop_arguments(parser)
     parser.add_argument(
         "--json", action="store_true", help="the journal's lines, one JSON object a line"
     )
@@ -34,14 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago"
     )
     parser.add_argument(
-        "--limit", type=common.positive_int, default=30, metavar="N", help="at most N (default: 30)"
+        "--limit",
+        type=_common.positive_int,
+        default=30,
+        metavar="N",
+        help="at most N (default: 30)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the newest iterations that fit."""
     fits = _filter(args)
-    loop = common.find_loop(args)
+    loop = _common.find_loop(args)
     records = newest(loop.state_dir, args.limit, fits)
     if args.json:
         sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -67,7 +72,7 @@ def _filter(args: argparse.Namespace) -> Callable[[Record], bool] | None:
         return None
 
     def fits(record: Record) -> bool:
-        late = not since or (common.epoch(record.get("ts")) or 0.0) >= since
+        late = not since or (epoch(record.get("ts")) or 0.0) >= since
         return (
             late
             and record["iteration"] >= first
@@ -99,7 +104,7 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
     now = time.time()
     rows = [("#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY")]
     for record in records:
-        when = common.epoch(record.get("ts"))
+        when = epoch(record.get("ts"))
         changed = record.get("changed_files")
         text = record.get("summary") or record.get("error") or record.get("reason") or ""
         rows.append(

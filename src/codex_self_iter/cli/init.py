@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 
-from codex_self_iter.cli.detect import Detected, detect
+from codex_self_iter.cli._detect import Detected, detect
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from codex_self_iter.cli import common
+from codex_self_iter.cli import _common
 from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stash stay. The present is kept as a checkpoint first. "
         "Refused while a supervisor or an agent runs here."
     )
-    common.add_loop_arguments(parser, name=False)
+    _common.add_loop_arguments(parser, name=False)
     parser.add_argument("label", metavar="N", help="iteration, or the name of another checkpoint")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from codex_self_iter.cli import flags
+from codex_self_iter.cli import _flags
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.options import RunOptions
 
@@ -28,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clear-stop", action="store_true", help="remove a STOP file that is there"
     )
     parser.add_argument("--debug", action="store_true", help="show every event, decision and spawn")
-    flags.add_flags(parser)
+    _flags.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Start the supervisor and return its exit code."""
     chosen = options(args)
-    values = flags.collect(args)
+    values = _flags.collect(args)
     if args.once:
         if values.get("max_iterations", 1) != 1:
             raise UsageError("give either --once or --max-iterations, not both")
@@ -61,5 +61,5 @@ def options(args: argparse.Namespace) -> RunOptions:
         config_dir=args.config_dir or "",
         clear_stop=args.clear_stop,
         debug=args.debug,
-        flag_names={flag.key: flag.option for flag in flags.FLAGS},
+        flag_names={flag.key: flag.option for flag in _flags.FLAGS},
     )

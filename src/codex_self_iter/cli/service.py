@@ -12,8 +12,8 @@ import sys
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.common import say
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._common import say
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.service import launchd, spec, systemd
 from codex_self_iter.world.state.durable import replace_private
@@ -112,7 +112,7 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
         environment={
             key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if os.environ.get(key)
         },
-        stop_sec=spec.stop_seconds({} if gone else common.read_config(directory, config)),
+        stop_sec=spec.stop_seconds({} if gone else _common.read_config(directory, config)),
         system=args.system,
         user=_account(args, directory),
     )
@@ -130,7 +130,7 @@ def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
             )
         directory = os.path.abspath(os.path.expanduser(args.config_dir))
         return directory, spec.supervisor_argv(config_dir=directory)
-    if config and not args.workspace and common.read_config("", config).get("workspaces"):
+    if config and not args.workspace and _common.read_config("", config).get("workspaces"):
         return os.path.dirname(config), spec.supervisor_argv(config=config)
     workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     return workspace, spec.supervisor_argv(workspace, config)

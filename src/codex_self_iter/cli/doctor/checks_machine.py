@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, ask, fail, good, warn
 
 _OLDEST_CLOCK = 1_704_067_200.0
 """2024-01-01 UTC: a clock before it was never set."""

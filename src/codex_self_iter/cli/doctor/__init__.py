@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from codex_self_iter.cli import doctor_git, doctor_loop, doctor_machine
-from codex_self_iter.cli.doctor_base import Check, Context, Finding, fail, good
+from codex_self_iter.cli.doctor import checks_git, checks_loop, checks_machine
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
 
-LOOP_CHECKS: tuple[Check, ...] = (*doctor_loop.CHECKS, *doctor_git.CHECKS)
+LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}
 
 
@@ -48,7 +48,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     settings, finding = _settings(args)
     yield from finding
     context = Context(settings, os.environ, time.time(), args.run_gates)
-    yield from run_checks(doctor_machine.CHECKS, context)
+    yield from run_checks(checks_machine.CHECKS, context)
     loops = settings.loops()
     for loop in loops:
         name = loop.name if len(loops) > 1 else ""

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, ask, fail, good, warn
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace

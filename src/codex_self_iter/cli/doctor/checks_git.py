@@ -7,7 +7,16 @@ import shlex
 import shutil
 from collections.abc import Iterator
 
-from codex_self_iter.cli.doctor_base import Answer, Check, Context, Finding, ask, fail, good, warn
+from codex_self_iter.cli.doctor.finding import (
+    Answer,
+    Check,
+    Context,
+    Finding,
+    ask,
+    fail,
+    good,
+    warn,
+)
 
 _YOUNG_LOCK_SEC = 60.0
 """A git command that still runs may hold the index for about this long."""
