@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from codex_self_iter.cli import doctor
-from codex_self_iter.cli.doctor.finding import Context, Finding, ask, good
+from codex_self_iter.cli.doctor.ask import ask
+from codex_self_iter.cli.doctor.finding import Context, Finding, good
 from codex_self_iter.settings import CONFIG_NAME, Settings
 
 Findings = dict[str, dict[str, Any]]

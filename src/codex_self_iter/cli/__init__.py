@@ -52,9 +52,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def _get_formatter(self) -> argparse.HelpFormatter:
-        """With a known width: else argparse imports all of `shutil` for every command, to ask for
-        it.
-        """
+        """With a known width: to ask for it, argparse would import all of `shutil`."""
         return argparse.HelpFormatter(self.prog, width=_columns() - 2)
 
     def error(self, message: str) -> NoReturn:
@@ -89,9 +87,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Find the command; `run` when there is none. Common options may stand before it. Raises
-    UsageError.
-    """
+    """The command, `run` when there is none, and the other words. Raises UsageError."""
     index = 0
     while index < len(argv) and argv[index].partition("=")[0] in _COMMON_OPTIONS:
         index += 1 if "=" in argv[index] else 2
@@ -106,9 +102,7 @@ def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def build_parser(command: str) -> tuple[Parser, Any]:
-    """The parser of one command and its module. Raises UsageError when this build lacks the
-    command.
-    """
+    """The parser of one command, and its module. Raises UsageError when it is not there."""
     name = f"{__name__}.{_MODULES.get(command, command)}"
     try:
         module = importlib.import_module(name)

@@ -30,20 +30,15 @@ class Target:
 
 def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
     """Add the options that say which loop is meant; with `name`, also as a positional argument."""
+    add = parser.add_argument
     if name:
-        parser.add_argument(
-            "loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace"
-        )
+        add("loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace")
     else:
-        parser.add_argument("--loop", metavar="NAME", help="name of a loop, or its workspace")
-    parser.add_argument(
-        "--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)"
-    )
-    parser.add_argument(
-        "--state-dir", metavar="DIR", help="its state directory, relative to the workspace"
-    )
-    parser.add_argument("--config", metavar="FILE", help="its configuration file")
-    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+        add("--loop", metavar="NAME", help="name of a loop, or its workspace")
+    add("--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)")
+    add("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
+    add("--config", metavar="FILE", help="its configuration file")
+    add("--debug", action="store_true", help=argparse.SUPPRESS)
 
 
 def positive_int(text: str) -> int:

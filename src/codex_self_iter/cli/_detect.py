@@ -37,9 +37,7 @@ def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
 
 
 def find_agent(name: str, environ: Mapping[str, str]) -> str:
-    """Absolute path of an agent's program: PATH, then the places where installers put it; "" for
-    none.
-    """
+    """Absolute path of an agent's program, on PATH or where installers put it; "" for none."""
     try:
         return str(find_program(name, "", environ, mend=""))
     except AgentMissingError:
@@ -47,9 +45,7 @@ def find_agent(name: str, environ: Mapping[str, str]) -> str:
 
 
 def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The test commands that the workspace's files speak for; `make test` only when nothing else
-    does.
-    """
+    """The test commands that the files speak for; `make test` only when nothing else does."""
     found = tuple(_by_language(workspace, environ))
     if found or not _has_make_test(workspace):
         return found

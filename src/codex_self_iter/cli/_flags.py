@@ -171,9 +171,7 @@ def _number(text: str) -> float:
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`; a value that is no TOML is taken as a string, so that `model=gpt-6` needs no
-    quotes.
-    """
+    """`KEY=VALUE`; a value that is no TOML is a text, so that `model=gpt-6` needs no quotes."""
     import tomllib
 
     key, equals, value = text.partition("=")

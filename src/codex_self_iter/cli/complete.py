@@ -37,7 +37,6 @@ NAMED = ("status", "stop", "pause", "resume", "logs", "history", "show", "diff",
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument(
         "--script", metavar="SHELL", help="print the completion script of bash, zsh or fish"
     )

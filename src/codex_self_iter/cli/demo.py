@@ -1,6 +1,4 @@
-"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to its end, without key or
-network.
-"""
+"""`demo`: the loop over a small real workspace, to its end, without key or network."""
 
 from __future__ import annotations
 
@@ -22,7 +20,6 @@ STATE = ".codex-self-iter"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `demo`."""
     parser.add_argument(
         "directory",
         nargs="?",
@@ -93,9 +90,7 @@ def _run_loop(directory: Path) -> int:
 
 
 def _report(directory: Path, before: int) -> None:
-    """The end's reason, this run's iterations and the commits, from the files that anybody can
-    read.
-    """
+    """The end's reason, this run's iterations and the commits, from files that anybody can read."""
     status = directory / STATE / "status.json"
     found = _json(status.read_bytes()) if status.exists() else {}
     print(f"{found.get('state', 'unknown')}: {found.get('reason', '')}\n\nIterations")

@@ -10,7 +10,6 @@ from codex_self_iter.core.text import shorten
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     _common.add_loop_arguments(parser, name=False)
     parser.add_argument("text", nargs="*", metavar="TEXT", help='the goal; "-" reads it from stdin')
     parser.add_argument("-f", "--file", metavar="FILE", help="read the goal from a file")

@@ -23,18 +23,12 @@ _GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     _common.add_loop_arguments(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="the journal's lines, one JSON object a line"
-    )
-    parser.add_argument(
-        "--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable"
-    )
-    parser.add_argument(
-        "--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago"
-    )
-    parser.add_argument(
+    add("--json", action="store_true", help="the journal's lines, one JSON object a line")
+    add("--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable")
+    add("--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago")
+    add(
         "--limit",
         type=_common.positive_int,
         default=30,

@@ -1,6 +1,4 @@
-"""`init`: write TASK.md, plan.md and a configuration into a workspace. Nothing that exists is
-overwritten.
-"""
+"""`init`: write TASK.md, plan.md and a configuration. Nothing that exists is overwritten."""
 
 from __future__ import annotations
 
@@ -37,7 +35,6 @@ One item a line, small enough for one sitting. The agent ticks what is done and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument(
         "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
     )
@@ -49,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what is missing and say what to do next. Raises UsageError when the workspace is
-    unusable.
-    """
+    """Write what is missing and say what to do next. Raises UsageError."""
     workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     if not os.path.isdir(workspace):
         what = (

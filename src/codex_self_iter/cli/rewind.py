@@ -23,16 +23,16 @@ _SHOWN = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    add = parser.add_argument
     parser.description = (
         "Make the work tree's content that of checkpoint N. Ignored files, HEAD, branches, the index and the "
         "stash stay. The present is kept as a checkpoint first. "
         "Refused while a supervisor or an agent runs here."
     )
     _common.add_loop_arguments(parser, name=False)
-    parser.add_argument("label", metavar="N", help="iteration, or the name of another checkpoint")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    add("label", metavar="N", help="iteration, or the name of another checkpoint")
+    add("--yes", action="store_true", help="do not ask")
+    add("--dry-run", action="store_true", help="only say what would be done")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,23 +11,17 @@ from codex_self_iter.supervisor.options import RunOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     parser.usage = "codex-self-iter [run] [options]"
-    parser.add_argument(
+    add(
         "--workspace", action="append", default=[], metavar="DIR",
         help="where the agent works (default: the current directory); repeat it for several loops",
     )  # fmt: skip
-    parser.add_argument(
-        "--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)"
-    )
-    parser.add_argument(
-        "--config-dir", metavar="DIR", help="a directory of configurations, one for each loop"
-    )
-    parser.add_argument("--once", action="store_true", help="one iteration: --max-iterations 1")
-    parser.add_argument(
-        "--clear-stop", action="store_true", help="remove a STOP file that is there"
-    )
-    parser.add_argument("--debug", action="store_true", help="show every event, decision and spawn")
+    add("--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)")
+    add("--config-dir", metavar="DIR", help="a directory of configurations, one for each loop")
+    add("--once", action="store_true", help="one iteration: --max-iterations 1")
+    add("--clear-stop", action="store_true", help="remove a STOP file that is there")
+    add("--debug", action="store_true", help="show every event, decision and spawn")
     _flags.add_flags(parser)
 
 

@@ -1,6 +1,4 @@
-"""`service`: install, show or uninstall the supervisor under systemd or launchd. Touches only
-files.
-"""
+"""`service`: install, show or uninstall under systemd or launchd. Touches only files."""
 
 from __future__ import annotations
 
@@ -22,34 +20,20 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("action", choices=("install", "uninstall", "show"), help="what to do")
+    add = parser.add_argument
+    add("action", choices=("install", "uninstall", "show"), help="what to do")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--user", action="store_true", help="for this user (default)")
     kind.add_argument("--system", action="store_true", help="for the machine; needs root")
-    parser.add_argument("--workspace", metavar="DIR", help="default: the current directory")
-    parser.add_argument(
-        "--config", metavar="FILE", help="its configuration file; may name several workspaces"
-    )
-    parser.add_argument(
-        "--config-dir", metavar="DIR", help="one service for all loops configured there"
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="of the service (default: the workspace's name)"
-    )
-    parser.add_argument(
-        "--env-file", metavar="FILE", help="variables of the service, one NAME=value a line"
-    )
-    parser.add_argument(
-        "--run-as", metavar="USER", help="account of a --system service (default: the owner)"
-    )
-    parser.add_argument(
-        "--manager", choices=("auto", "systemd", "launchd"), default="auto", help=argparse.SUPPRESS
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be written or removed"
-    )
-    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    add("--workspace", metavar="DIR", help="default: the current directory")
+    add("--config", metavar="FILE", help="its configuration file; may name several workspaces")
+    add("--config-dir", metavar="DIR", help="one service for all loops configured there")
+    add("--name", metavar="NAME", help="of the service (default: the workspace's name)")
+    add("--env-file", metavar="FILE", help="variables of the service, one NAME=value a line")
+    add("--run-as", metavar="USER", help="account of a --system service (default: the owner)")
+    add("--manager", choices=("auto", "systemd", "launchd"), default="auto", help=argparse.SUPPRESS)
+    add("--dry-run", action="store_true", help="print what would be written or removed")
+    add("--debug", action="store_true", help=argparse.SUPPRESS)
 
 
 class _Plan(NamedTuple):
@@ -119,9 +103,7 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
 
 
 def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """(working directory, command line): one workspace, the loops of one file, or those of a
-    directory of files.
-    """
+    """(working directory, command line): of a workspace, a file or a directory of files."""
     config = os.path.abspath(args.config) if args.config else ""
     if args.config_dir:
         if args.workspace or config:
@@ -215,9 +197,7 @@ def _uninstall(plan: _Plan, *, dry_run: bool) -> int:
 
 
 def _refuse_foreign(path: str, workspace: str) -> None:
-    """Never replace a file of somebody else, or the service of another workspace. Raises
-    UsageError.
-    """
+    """Raises UsageError for a file of somebody else, or the service of another workspace."""
     text = _read(path)
     if text is None:
         return

@@ -17,16 +17,12 @@ from codex_self_iter.world import registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     _common.add_loop_arguments(parser)
-    parser.add_argument("--all", action="store_true", help="a table of all loops of this user")
-    parser.add_argument(
-        "--json", action="store_true", help='status.json plus "alive" and "stale_sec"'
-    )
-    parser.add_argument("-w", "--watch", action="store_true", help="redraw until interrupted")
-    parser.add_argument(
-        "--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)"
-    )
+    add("--all", action="store_true", help="a table of all loops of this user")
+    add("--json", action="store_true", help='status.json plus "alive" and "stale_sec"')
+    add("-w", "--watch", action="store_true", help="redraw until interrupted")
+    add("--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,15 +9,11 @@ from codex_self_iter.cli._common import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     _common.add_loop_arguments(parser, name=False)
-    parser.add_argument(
-        "text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin'
-    )
-    parser.add_argument("-f", "--file", metavar="FILE", help="read the message from a file")
-    parser.add_argument(
-        "--now", action="store_true", help="end the running agent and start again with the message"
-    )
+    add("text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin')
+    add("-f", "--file", metavar="FILE", help="read the message from a file")
+    add("--now", action="store_true", help="end the running agent and start again with the message")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,15 +14,11 @@ POLL_SEC = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     _common.add_loop_arguments(parser)
-    parser.add_argument(
-        "--after-iteration", action="store_true", help="let the running iteration end first"
-    )
-    parser.add_argument(
-        "--wait", action="store_true", help="return only when the supervisor has ended"
-    )
-    parser.add_argument(
+    add("--after-iteration", action="store_true", help="let the running iteration end first")
+    add("--wait", action="store_true", help="return only when the supervisor has ended")
+    add(
         "--timeout",
         type=float,
         default=0.0,

@@ -1,6 +1,4 @@
-"""config.example.toml and the JSON schema, both made from the schema so that they cannot differ
-from it.
-"""
+"""config.example.toml and the JSON schema, both made from the schema."""
 
 from __future__ import annotations
 

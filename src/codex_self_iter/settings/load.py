@@ -239,9 +239,7 @@ def _drop(values: Any, key: KeyPath) -> Any:
 def _broken_rules(
     settings: Settings, sources: Sources, bad: set[KeyPath], prefix: KeyPath
 ) -> Iterator[Problem]:
-    """Broken rules whose keys are right by themselves, each reported at the first key that was
-    set.
-    """
+    """Broken rules whose keys are right by themselves, each at the first key that was set."""
     for keys, message in breaches(settings):
         paths = [(*prefix, *key) for key in keys]
         if any(

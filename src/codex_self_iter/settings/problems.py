@@ -1,6 +1,4 @@
-"""What is wrong with a configuration: every error at once, each with place, key and what is
-allowed.
-"""
+"""What is wrong with a configuration: all of it, with place, key and what is allowed."""
 
 from __future__ import annotations
 

@@ -83,9 +83,7 @@ def has(values: Any, path: KeyPath) -> bool:
 
 
 def read_toml(path: Path) -> TomlFile:
-    """Read one file. Raises BadFileError: missing, no plain file, unreadable, not UTF-8, or not
-    TOML.
-    """
+    """Read one file. Raises BadFileError: missing, no plain file, unreadable, no UTF-8, no TOML."""
     data = _read(path)
     if data.startswith(b"\xef\xbb\xbf"):
         raise BadFileError(1, "begins with a byte-order mark; save it as UTF-8 without one")
@@ -136,9 +134,7 @@ def _syntax(text: str, message: str) -> BadFileError:
 
 
 def _lines(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """Every key with its line. The text is known to be TOML, so a statement ends where it first
-    parses.
-    """
+    """Every key with its line. The text is TOML, so a statement ends where it first parses."""
     table: KeyPath = ()
     counts: dict[KeyPath, int] = {}
     statement, first = "", 0

@@ -204,9 +204,7 @@ CommitMode = Annotated[
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
 EVENTS = tuple(sorted({state.value for state in State} | {"budget"}))
-"""What a notification can be about: every state of `status.json`, and a budget that is spent or
-nearly.
-"""
+"""What a notification can be about: each state, and a budget that is spent or nearly."""
 
 
 def _event(value: str) -> str:
