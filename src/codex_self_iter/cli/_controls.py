@@ -71,9 +71,8 @@ def read_text(words: list[str], file: str | None, what: str) -> str:
     if not text.strip():
         raise UsageError(f"the {what} is empty")
     if len(text.encode("utf-8", "surrogateescape")) > MAX_TEXT_BYTES:
-        raise UsageError(
-            f"the {what} is longer than {MAX_TEXT_BYTES // 1024} KiB; put it into a file and name that"
-        )
+        size = MAX_TEXT_BYTES // 1024
+        raise UsageError(f"the {what} is longer than {size} KiB; put it into a file and name that")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UsageError(f"the {what} is not valid UTF-8")
     return text

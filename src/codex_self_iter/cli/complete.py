@@ -71,12 +71,8 @@ def _all(before: Sequence[str], current: str) -> Iterable[str]:
             parser, _ = build_parser(command or "run")
         except UsageError:
             return []
-        return [
-            text
-            for action in parser._actions
-            for text in action.option_strings
-            if text.startswith("--")
-        ]
+        texts = [text for action in parser._actions for text in action.option_strings]
+        return [text for text in texts if text.startswith("--")]
     if not command:
         return COMMANDS
     return _names() if command in NAMED else []

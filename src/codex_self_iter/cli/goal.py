@@ -23,10 +23,7 @@ def run(args: argparse.Namespace) -> int:
     aim = _controls.aim_at(args)
     inbox.write_goal(aim.loop.state_dir, text)
     before = aim.status.get("goal")
-    where = _controls.who_notices(
-        aim, "takes it for the next iteration", "the next start begins with it"
-    )
-    say(
-        f"Goal written. {where}" + (f"\nIt replaces: {shorten(str(before), 200)}" if before else "")
-    )
+    living, dead = "takes it for the next iteration", "the next start begins with it"
+    old = f"\nIt replaces: {shorten(str(before), 200)}" if before else ""
+    say(f"Goal written. {_controls.who_notices(aim, living, dead)}{old}")
     return 0

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._records import Record, newest, number, spent
@@ -67,11 +68,8 @@ def _filter(args: argparse.Namespace) -> Callable[[Record], bool] | None:
 
     def fits(record: Record) -> bool:
         late = not since or (epoch(record.get("ts")) or 0.0) >= since
-        return (
-            late
-            and record["iteration"] >= first
-            and (not args.verdict or record.get("verdict") in args.verdict)
-        )
+        meant = not args.verdict or record.get("verdict") in args.verdict
+        return late and meant and record["iteration"] >= first
 
     return fits
 
@@ -83,15 +81,12 @@ def _since(text: str) -> tuple[int, float]:
         return int(text), 0.0
     if text[-1:] in units and text[:-1].isascii() and text[:-1].isdigit():
         return 0, time.time() - int(text[:-1]) * units[text[-1]]
-    from datetime import datetime
-
     try:
         # a date without a zone is the person's own
         return 0, datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
-        raise UsageError(
-            f"--since {text!r}: expected a number, 90m, 12h, 7d or a date like 2030-01-31"
-        ) from None
+        expected = "expected a number, 90m, 12h, 7d or a date like 2030-01-31"
+        raise UsageError(f"--since {text!r}: {expected}") from None
 
 
 def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
@@ -113,11 +108,8 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
-    lines = [
-        paint(
-            "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True)), "bold"
-        )
-    ]
+    head = "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True))
+    lines = [paint(head, "bold")]
     for row in rows[1:]:
         cells = [f"{cell:<{w}}" for cell, w in zip(row[:7], widths, strict=True)]
         room = max(20, columns - sum(widths) - 14)

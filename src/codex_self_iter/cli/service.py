@@ -48,16 +48,10 @@ class _Plan(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Do it, or say what would be done."""
     service = _service(args)
-    manager = (
-        args.manager
-        if args.manager != "auto"
-        else "launchd"
-        if sys.platform == "darwin"
-        else "systemd"
-    )
-    plan = (
-        _systemd(service, args.action) if manager == "systemd" else _launchd(service, args.action)
-    )
+    auto = "launchd" if sys.platform == "darwin" else "systemd"
+    manager = auto if args.manager == "auto" else args.manager
+    make = _systemd if manager == "systemd" else _launchd
+    plan = make(service, args.action)
     if args.action == "uninstall":
         return _uninstall(plan, dry_run=args.dry_run)
     if plan.flaw:
@@ -88,14 +82,13 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
     if not _NAME.fullmatch(name):
         raise UsageError(f"service name {name!r}: letters, digits, '_', '.' and '-' only")
     config = os.path.abspath(args.config) if args.config else ""
+    passed = ("PATH", "LANG", "LC_ALL")
     return spec.ServiceSpec(
         name=name,
         workspace=directory,
         argv=argv,
         env_file=os.path.abspath(args.env_file or _default_env_file(name, system=args.system)),
-        environment={
-            key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if os.environ.get(key)
-        },
+        environment={key: os.environ[key] for key in passed if os.environ.get(key)},
         stop_sec=spec.stop_seconds({} if gone else _common.read_config(directory, config)),
         system=args.system,
         user=_account(args, directory),
@@ -107,9 +100,8 @@ def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
     config = os.path.abspath(args.config) if args.config else ""
     if args.config_dir:
         if args.workspace or config:
-            raise UsageError(
-                "--config-dir names its workspaces itself; leave --workspace and --config out"
-            )
+            what = "--config-dir names its workspaces itself; leave --workspace and --config out"
+            raise UsageError(what)
         directory = os.path.abspath(os.path.expanduser(args.config_dir))
         return directory, spec.supervisor_argv(config_dir=directory)
     if config and not args.workspace and _common.read_config("", config).get("workspaces"):

@@ -24,10 +24,7 @@ def run(args: argparse.Namespace) -> int:
     aim = _controls.aim_at(args)
     path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
     dead = "the first prompt after the next start will have it"
-    living = (
-        "ends the running agent and starts again with it"
-        if args.now
-        else "puts it into the next prompt"
-    )
+    again = "ends the running agent and starts again with it"
+    living = again if args.now else "puts it into the next prompt"
     say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
     return 0

@@ -37,11 +37,8 @@ def run(args: argparse.Namespace) -> int:
     path = _controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
     inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
-    living = (
-        "lets this iteration end, then stops"
-        if args.after_iteration
-        else "ends the agent and stops now"
-    )
+    gently = "lets this iteration end, then stops"
+    living = gently if args.after_iteration else "ends the agent and stops now"
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
     say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
     return _wait(aim, args.timeout) if args.wait and aim.life.alive else int(ExitCode.OK)
@@ -54,9 +51,8 @@ def _wait(aim: _controls.Aim, timeout: float) -> int:
         if not _common.life(aim.loop, status).alive:
             break
         if timeout and time.monotonic() - began > timeout:
-            raise UsageError(
-                f"the supervisor (pid {aim.life.pid}) is still there after {timeout:g} s"
-            )
+            who = f"the supervisor (pid {aim.life.pid})"
+            raise UsageError(f"{who} is still there after {timeout:g} s")
         time.sleep(POLL_SEC)
     end = status.get("exit")
     end = end if isinstance(end, dict) else {}
