@@ -10,34 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
-from codex_self_iter.settings.keys import (
-    allowed_at,
-    dotted,
-    field_at,
-    fields_of,
-    kind_at,
-    names_in,
-    table_at,
-)
+from codex_self_iter.settings import keys
 from codex_self_iter.settings.model import KeyPath, Settings, merge
 from codex_self_iter.settings.problems import Problem
 
 PREFIX = str(Settings.model_config["env_prefix"])
 _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 
-OWN_VARIABLES = frozenset(
-    PREFIX + name
-    for name in (
-        "CONFIG",
-        "ENV_FILE",
-        "RUN_ID",
-        "RUN_IN",
-        "TOOL_ID",
-        "REAL_AGENTS",
-        "REQUIRE_REAL_AGENTS",
-        "DEBUG",
-    )
-)
+OWN_VARIABLES = frozenset(PREFIX + name for name in (
+    "CONFIG", "ENV_FILE", "RUN_ID", "RUN_IN", "TOOL_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG",
+))  # fmt: skip
 """Variables of ours that are no keys: the configuration file, a service's environment file, the
 markers of runs and tools, switches of the tests."""
 _TESTS = PREFIX + "TEST_"
@@ -85,15 +67,15 @@ class TextSource(EnvSettingsSource):
 
         Raises ValueError for JSON that is none; a scalar that cannot be read is left for the
         schema to refuse, a number that is out of bounds as a number, for the message."""
-        kind = kind_at(path)
+        kind = keys.kind_at(path)
         if kind is None or "\0" in text:
             return text
         field = FieldInfo.from_annotation(kind)
         if self.field_is_complex(field):
             try:
-                return self.decode_complex_value(dotted(path), field, text)
+                return self.decode_complex_value(keys.dotted(path), field, text)
             except (ValueError, RecursionError):
-                what = allowed_at(path) or f"the table [{dotted(path)}]"
+                what = keys.allowed_at(path) or f"the table [{keys.dotted(path)}]"
                 raise ValueError(f"must be {what}, written as JSON") from None
         try:
             value = TypeAdapter(kind).validate_strings(text)
@@ -140,7 +122,7 @@ def variable_name(path: KeyPath) -> str:
 
 def _given(path: KeyPath, flags: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
     for key, value in flags.items():
-        if isinstance(value, Mapping) and value and table_at((*path, key)) is not None:
+        if isinstance(value, Mapping) and value and keys.table_at((*path, key)) is not None:
             yield from _given((*path, key), value)
         elif value is not None:
             yield (*path, key), value
@@ -150,23 +132,23 @@ def _path(name: str) -> KeyPath | None:
     """The key that a variable's name means; names in a free table (`env`) keep their case."""
     path: KeyPath = ()
     for part in name.split(_DELIMITER):
-        table = table_at(path)
-        known = fields_of(table) if table is not None else names_in(path)
+        table = keys.table_at(path)
+        known = keys.fields_of(table) if table is not None else keys.names_in(path)
         key = next((name for name in known if name.replace("-", "_").upper() == part), None)
         if table is None and not known:
             key = part
-        if not key or kind_at((*path, key)) is None:
+        if not key or keys.kind_at((*path, key)) is None:
             return None
         path = (*path, key)
     return path
 
 
 def _near_variable(variable: str) -> str:
-    keys: list[KeyPath] = [(name,) for name in fields_of(Settings)]
-    for name in fields_of(Settings):
-        table = table_at((name,))
-        keys += [(name, below) for below in fields_of(table)] if table is not None else []
-    names = [variable_name(key).removeprefix(PREFIX) for key in keys]
+    paths: list[KeyPath] = [(name,) for name in keys.fields_of(Settings)]
+    for name in keys.fields_of(Settings):
+        table = keys.table_at((name,))
+        paths += [(name, below) for below in keys.fields_of(table)] if table is not None else []
+    names = [variable_name(key).removeprefix(PREFIX) for key in paths]
     near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, 0.75)
     if near:
         return f"; did you mean {PREFIX}{near[0]}?"
@@ -174,7 +156,7 @@ def _near_variable(variable: str) -> str:
 
 
 def _plain_number(path: KeyPath, text: str) -> Any:
-    field = field_at(path)
+    field = keys.field_at(path)
     if field is not None and field.annotation in (int, float):
         for kind in (int, float):
             try:

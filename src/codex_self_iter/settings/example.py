@@ -50,12 +50,8 @@ def example_toml() -> str:
     for name, field in fields_of(Settings).items():
         table = getattr(Settings(), name)
         if isinstance(table, BaseModel):
-            lines += [
-                "",
-                f"# {_sentence(field.description)}",
-                f"[{name}]",
-                *_scalars(type(table), table),
-            ]
+            lines += ["", f"# {_sentence(field.description)}", f"[{name}]"]
+            lines += _scalars(type(table), table)
             lines += _adapters() if isinstance(table, AgentsSettings) else []
     return "\n".join([*lines, "", _TAIL])
 
@@ -85,9 +81,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(toml_value, value))}]"
     # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is
-    return json.dumps(str(value) if value is not None else "", ensure_ascii=False).replace(
-        "\x7f", "\\u007f"
-    )
+    text = json.dumps("" if value is None else str(value), ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")
 
 
 def _key(name: str) -> str:
@@ -107,13 +102,10 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
 def _adapters() -> Iterator[str]:
     """The first adapter's table in full, then the names of the others: they have the same keys."""
     first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
-    yield from (
-        "",
-        f"# A table for each adapter: {', '.join((first, *others))}. All have the same keys.",
-    )
+    names = ", ".join((first, *others))
+    yield from ("", f"# A table for each adapter: {names}. All have the same keys.")
     yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
-    for name in others:
-        yield f"#[agents.{name}]"
+    yield from (f"#[agents.{name}]" for name in others)
 
 
 def _sentence(text: str | None) -> str:

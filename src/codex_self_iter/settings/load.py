@@ -93,8 +93,7 @@ def load(
 def find_config(
     workspace: Any, *, config_file: str | None, environ: Mapping[str, str], cwd: str
 ) -> Path | None:
-    """The configuration file: `--config`, its variable, the workspace's own, or the user's; None
-    for none.
+    """The configuration file: `--config`, its variable, the workspace's own, the user's, or None.
 
     The first two are returned whether they exist or not.
     """
@@ -116,25 +115,23 @@ def load_directory(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[list[Settings], list[UsageError]]:
-    """Load every `*.toml` of a directory, in order of name: the good ones, and an error for each
-    bad one.
+    """Load every `*.toml` of a directory, in order of name: the good, and an error for each bad.
 
     A file stands for itself: relative paths in it count from the directory. Two files that name the
     same workspace are an error of the second. Raises UsageError when the directory itself cannot be
     listed."""
     directory = os.path.abspath(path)
     try:
-        names = sorted(
-            name for name in os.listdir(directory) if name.endswith(".toml") and name[0] != "."
-        )
+        names = sorted(os.listdir(directory))
     except OSError as error:
-        raise UsageError(
-            f"{directory}: the directory of configurations cannot be read ({error.strerror})"
-        ) from None
+        what = f"the directory of configurations cannot be read ({error.strerror})"
+        raise UsageError(f"{directory}: {what}") from None
     loaded: list[Settings] = []
     errors: list[UsageError] = []
     taken: dict[Path, str] = {}
     for name in names:
+        if not name.endswith(".toml") or name[0] == ".":
+            continue
         try:
             file = os.path.join(directory, name)
             settings = load(flags or {}, config_file=file, environ=environ or {}, cwd=directory)
@@ -150,9 +147,8 @@ def load_directory(
 
 def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     if settings.origin("workspace") == "default" and not settings.workspaces:
-        raise ConfigError(
-            [Problem(file, ("workspace",), "is required in a directory of configurations")]
-        )
+        what = "is required in a directory of configurations"
+        raise ConfigError([Problem(file, ("workspace",), what)])
     paths = [loop.workspace_path for loop in settings.loops()]
     clashes = [path for path in paths if path in taken]
     if clashes:

@@ -91,9 +91,8 @@ def read_toml(path: Path) -> TomlFile:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadFileError(
-            line, f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
-        ) from None
+        reason = f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
+        raise BadFileError(line, reason) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -126,9 +125,8 @@ def _read(path: Path) -> bytes:
 def _syntax(text: str, message: str) -> BadFileError:
     found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if found is None:
-        return BadFileError(
-            text.count("\n") + 1, "is not TOML: " + message.removesuffix(" (at end of document)")
-        )
+        reason = message.removesuffix(" (at end of document)")
+        return BadFileError(text.count("\n") + 1, f"is not TOML: {reason}")
     line, column = int(found[1]), int(found[2])
     return BadFileError(line, f"is not TOML: {message[: found.start()]} (column {column})")
 
