@@ -1,5 +1,7 @@
 """The command line: one thin file for each command, and only the chosen one is imported.
 
+A command is `add_arguments(parser)` and `run(args) -> exit code`; what several share begins with _.
+
 `main` is the border: here, and nowhere else, an error becomes one line on stderr and an exit code
 of the contract."""
 
