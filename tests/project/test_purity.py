@@ -126,7 +126,7 @@ def test_arrows_point_one_way(package: str, path: Path) -> None:
         ("world", "from codex_self_iter.supervisor.loop import Loop"),
         ("world", "from codex_self_iter import cli"),
         ("agents", "import codex_self_iter.supervisor"),
-        ("supervisor", "from codex_self_iter.cli._common import x"),
+        ("supervisor", "from codex_self_iter.cli.common import x"),
         ("core", "from codex_self_iter.world import files"),
     ],
 )

@@ -12,13 +12,13 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # importing `typing` would cost a tenth of a start
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, NoReturn, TextIO
 
 PROGRAM = "codex-self-iter"
