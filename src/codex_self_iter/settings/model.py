@@ -62,7 +62,9 @@ _SOURCES: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("sourc
 
 
 class Settings(BaseSettings, LoopFields):
-    """All keys. Constructing it reads nothing from the surroundings: `read_from` does."""
+    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and
+    checks.
+    """
 
     model_config = SettingsConfigDict(
         frozen=True,
