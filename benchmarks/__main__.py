@@ -88,7 +88,8 @@ def overhead(root: Path) -> None:
     mine, other = workspace(root / "ours"), workspace(root / "bare")
     us, them = interleaved(5, lambda: ours(mine, 40), lambda: bare(other, 40))
     print(
-        f"overhead: ours {us:.1f} ms, bare {them:.1f} ms an iteration, ratio {us / them:.2f} (aim: below 2.5)"
+        f"overhead: ours {us:.1f} ms, bare {them:.1f} ms an iteration, ratio {us / them:.2f} "
+        f"(aim: below 2.5)"
     )
 
 
@@ -101,7 +102,8 @@ def journal(root: Path) -> None:
     path.write_text((last + "\n") * 100_000)
     us, them = interleaved(5, lambda: ours(long, 40), lambda: ours(short, 40))
     print(
-        f"journal: {us:.1f} ms with 100,000 lines, {them:.1f} ms with few, ratio {us / them:.2f} (aim: below 1.1)"
+        f"journal: {us:.1f} ms with 100,000 lines, {them:.1f} ms with few, ratio "
+        f"{us / them:.2f} (aim: below 1.1)"
     )
 
 
@@ -137,7 +139,8 @@ def idle(root: Path, seconds: float = 20.0) -> None:
         mine = workspace(root / state)
         (mine / "agent.sh").write_text(script)
         program = [
-            sys.executable, "-m", "codex_self_iter", "--workspace", str(mine), "--no-change-backoff-sec=600",
+            sys.executable, "-m", "codex_self_iter", "--workspace", str(mine),
+            "--no-change-backoff-sec=600",
             "--agent-command-template=./agent.sh {prompt_file}", "--log-level=error",
         ]  # fmt: skip
         with subprocess.Popen(
@@ -151,7 +154,8 @@ def idle(root: Path, seconds: float = 20.0) -> None:
             used, memory = sum(us.cpu_times()[:2]) - before, us.memory_info().rss / 2**20
             process.terminate()
         print(
-            f"idle, {name}: {1000 * used / seconds:.1f} ms CPU/s (aim: below 3), {memory:.0f} MiB (aim: below 60)"
+            f"idle, {name}: {1000 * used / seconds:.1f} ms CPU/s (aim: below 3), {memory:.0f} "
+            f"MiB (aim: below 60)"
         )
 
 

@@ -53,7 +53,8 @@ def prepare(root: Path, loops: int) -> Path:
     agent.chmod(0o755)
     lines = [
         f"agent_command_template = '{agent} {{prompt_file}}'", "no_change_backoff_sec = 3600",
-        "backoff_max_sec = 3600", "max_stagnation = 0", "[pool]", "max_agents = 4", "[log]", 'level = "error"',
+        "backoff_max_sec = 3600", "max_stagnation = 0", "[pool]", "max_agents = 4", "[log]",
+        'level = "error"',
     ]  # fmt: skip
     for number in range(loops):
         workspace = root / f"w{number}"
