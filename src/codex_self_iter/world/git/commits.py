@@ -35,11 +35,12 @@ import anyio
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
-from codex_self_iter.world.git.run import Git, GitError, GitOutput
+from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.state.durable import replace_private
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
@@ -305,7 +306,7 @@ class SupervisorCommits:
         )
         return filled, note
 
-    def _refused(self, out: GitOutput) -> str:
+    def _refused(self, out: ToolResult) -> str:
         said = b"\n".join(part.strip() for part in (out.stdout, out.stderr) if part.strip())
         text = said.decode("utf-8", "replace")[-_HOOK_OUTPUT:]
         if out.timed_out:
