@@ -87,7 +87,6 @@ class Tracker:
         self._looked_at = now
         self._bucket = 0.0
         self._skipped = 0.0
-        self._cpu_base = 0.0
         self.cpu_sec = 0.0
         self.max_memory = 0
         self.latest = RunSample(now - started, 0.0, 0.0, 0, 1, None, 0.0, 0)
