@@ -169,14 +169,14 @@ def _checkpoint_before(workspace: str, checkpoint: str, iteration: int) -> str:
 
 
 def _git(workspace: str, *args: str) -> str:
-    import subprocess  # the only command that asks git
+    from codex_self_iter.world.bounded import run as run_bounded  # the only command that asks git
 
     argv = ["git", "-C", workspace, "--no-optional-locks", *args]
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=GIT_TIMEOUT_SEC, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = run_bounded(argv, timeout_sec=GIT_TIMEOUT_SEC)
+    except OSError:
         return ""
-    return done.stdout.decode("utf-8", "replace").rstrip() if done.returncode == 0 else ""
+    return done.stdout.decode("utf-8", "replace").rstrip() if done.ok else ""
 
 
 def _text(label: str, path: str, bound: int, paint: Paint) -> Iterator[str]:

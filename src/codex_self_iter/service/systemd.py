@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
+from codex_self_iter.world.bounded import run
 
 PREFIX = "codex-self-iter"
 VERIFY_TIMEOUT_SEC = 30
@@ -128,16 +128,11 @@ def verify(text: str, name: str, *, system: bool) -> str:
             "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory
         }
         try:
-            done = subprocess.run(
-                ["systemd-analyze", "--man=no", scope, "verify", path],
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=VERIFY_TIMEOUT_SEC,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
+            argv = ["systemd-analyze", "--man=no", scope, "verify", path]
+            done = run(argv, env=environment, timeout_sec=VERIFY_TIMEOUT_SEC)
+        except OSError:
             return ""
-    ours = [line for line in done.stderr.splitlines() if name in line]
-    return "\n".join(ours) if done.returncode or ours else ""
+    if done.timed_out:
+        return ""
+    ours = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if name in line]
+    return "\n".join(ours) if done.exit_code != 0 or ours else ""

@@ -36,14 +36,16 @@ import anyio.to_thread
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
-from codex_self_iter.world.git.run import Git, GitError, GitOutput
-from codex_self_iter.world.state.durable import replace_private
+from codex_self_iter.world.git.run import Git, GitError
+from codex_self_iter.world.state.durable import read_object, replace_private
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
+_MAX_OWED = 16 * 1024 * 1024
 _HOOK_OUTPUT = 4000
 _RAW = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
 
@@ -306,7 +308,7 @@ class SupervisorCommits:
         )
         return filled, note
 
-    def _refused(self, out: GitOutput) -> str:
+    def _refused(self, out: ToolResult) -> str:
         said = b"\n".join(part.strip() for part in (out.stdout, out.stderr) if part.strip())
         text = said.decode("utf-8", "replace")[-_HOOK_OUTPUT:]
         if out.timed_out:
@@ -314,12 +316,7 @@ class SupervisorCommits:
         return f"git commit failed with exit code {out.exit_code}:\n{text}"
 
     def _owed(self) -> Mapping[str, str]:
-        try:
-            with open(self._owed_path, encoding="utf-8") as file:
-                data = json.load(file)
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
+        return read_object(self._owed_path, _MAX_OWED) or {}
 
     def _remember(self, paths: Iterable[str]) -> None:
         """Keep what these paths contain now (a hook may have edited them): as long as that stays

@@ -214,11 +214,6 @@ class Journal:
         """Absolute path."""
         return f"{self._root.path}/{self._name}"
 
-    @property
-    def is_open(self) -> bool:
-        """True once something was read or appended."""
-        return self._fd >= 0
-
     def close(self) -> None:
         """Close the descriptor."""
         if self._fd >= 0:
