@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -82,6 +83,7 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
     supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    gc.freeze()  # what is loaded stays: no collection, the one at the end neither, walks it again
     try:
         code = anyio.run(supervisor.run)
     finally:
