@@ -49,6 +49,9 @@ GIVE_UP_SEC = 5.0
 sleep).
 """
 
+BREATH_SEC = 0.02
+"""How long the launcher leaves the machine to a run that starts before it forks the next recorder."""
+
 UNKNOWN = -1
 """`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
 
@@ -235,6 +238,8 @@ class Recorder:
         write_private(path, report)
         os.close(self.lock)  # before the report: whoever hears it may start the next run at once
         self.tell({"event": "end"} | report)
+        if self.control is not None:
+            self.control.close()  # now, not after the kernel has taken this process apart
 
     def spawn(self) -> bool:
         """Start the agent and tell who it is; or tell why it could not be started."""
@@ -480,8 +485,10 @@ def main() -> None:
         os.close(taken)
         served = os.read(waiting, 1)
         os.close(waiting)
-        if not served and _peer_is_gone(server):
-            return
+        if served:  # the run that starts now needs the processor more than the next one
+            select.select([server], [], [], BREATH_SEC)
+        elif _peer_is_gone(server):
+            os._exit(0)  # the supervisor waits for this: no tidying up
 
 
 def _limit_files(soft: int) -> None:
