@@ -12,8 +12,8 @@ import codex_self_iter
 
 PACKAGE = Path(codex_self_iter.__file__).parent
 PURE = {
-    "__future__", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib", "itertools", "json",
-    "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
+    "__future__", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
+    "itertools", "json", "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
     "codex_self_iter",
 }  # fmt: skip
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "sleep", "getenv"}
@@ -96,10 +96,13 @@ def test_the_core_and_the_views_are_pure(path: Path) -> None:
 @pytest.mark.parametrize(
     "planted",
     [
-        "import os", "import time", "import anyio", "import logging", "import asyncio", "import subprocess",
+        "import os", "import time", "import anyio", "import logging", "import asyncio",
+        "import subprocess",
         "import socket", "import random", "import psutil", "from pathlib import Path",
-        "import os.path as p", "def f():\n    import threading", "async def f(): pass", "x = open('f')", "print('x')",
-        "import datetime\nx = datetime.datetime.now()", "from datetime import datetime\nx = datetime.utcnow()",
+        "import os.path as p", "def f():\n    import threading", "async def f(): pass",
+        "x = open('f')", "print('x')",
+        "import datetime\nx = datetime.datetime.now()",
+        "from datetime import datetime\nx = datetime.utcnow()",
         "def f():\n    global x\n    x = 1",
     ],
 )  # fmt: skip
@@ -110,7 +113,8 @@ def test_negative_control_a_planted_impurity_is_found(planted: str) -> None:
 def test_what_is_pure_is_let_through() -> None:
     assert (
         impurities(
-            "import hashlib, json, re\nfrom datetime import UTC, datetime\nx = datetime.fromtimestamp(0, UTC)"
+            "import hashlib, json, re\nfrom datetime import UTC, datetime\n"
+            "x = datetime.fromtimestamp(0, UTC)"
         )
         == []
     )
