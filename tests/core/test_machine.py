@@ -16,13 +16,22 @@ from codex_self_iter.core.model import (
     AgentReport,
     EndCause,
     FailureClass,
+    Moment,
     Role,
     RunOutcome,
     State,
     Usage,
 )
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
-from codex_self_iter.core.state import Ending, LoopState, Message, Spent, Step
+from codex_self_iter.core.state import (
+    Ending,
+    EndingKind,
+    LoopState,
+    Message,
+    Spent,
+    Step,
+    WaitKind,
+)
 from tests.support.loop_world import (
     GOAL,
     Answer,
@@ -42,10 +51,10 @@ from tests.support.loop_world import (
     work,
 )
 
-AT = ev.Moment(1_700_000_000.0, 1_000.0, "boot-1", 0.0)
+AT = Moment(1_700_000_000.0, 1_000.0, "boot-1", 0.0)
 
 
-def later(seconds: float) -> ev.Moment:
+def later(seconds: float) -> Moment:
     return dataclasses.replace(AT, wall=AT.wall + seconds, up=AT.up + seconds)
 
 
@@ -150,7 +159,7 @@ def paused() -> LoopState:
 
 
 def blocked(name: str) -> LoopState:
-    return drive(preparing(), ev.Block(name, f"{name} is not right"), ev.Prepared())[0]
+    return drive(preparing(), ev.Block(ev.Hold(name), f"{name} is not right"), ev.Prepared())[0]
 
 
 def finished() -> LoopState:
@@ -180,12 +189,12 @@ SITUATIONS: dict[str, Callable[[], LoopState]] = {
 
 def events_for(state: LoopState) -> dict[str, ev.Event]:
     """Every kind of event, with the variants that matter."""
-    wait = waits.make("limit", 60.0, "limited", AT)
+    wait = waits.make(WaitKind.LIMIT, 60.0, "limited", AT)
     outcome = RunOutcome("other", EndCause.EXIT, 0, None, AT.wall, 1.0)
     found: dict[str, ev.Event] = {
         "boot none": ev.Boot(),
-        "boot adopted": ev.Boot("adopted"),
-        "boot gone": ev.Boot("gone"),
+        "boot adopted": ev.Boot(ev.Trace.ADOPTED),
+        "boot gone": ev.Boot(ev.Trace.GONE),
         "boot paused": ev.Boot(paused=True),
         "tick": ev.Tick(),
         "prepared": ev.Prepared((Message("a.md", "a"),), "head"),
@@ -205,11 +214,11 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "goal": ev.GoalSet("mine", (GOAL,)),
         "edited": ev.Edited("plan", 1, 0),
         "ticked in the run": ev.Edited("plan", 1, 1, ticks_only=True, in_run=True),
-        "block plan": ev.Block("plan", "missing"),
-        "block disk": ev.Block("disk", "full"),
-        "unblock": ev.Unblock("disk"),
+        "block plan": ev.Block(ev.Hold.PLAN, "missing"),
+        "block disk": ev.Block(ev.Hold.DISK, "full"),
+        "unblock": ev.Unblock(ev.Hold.DISK),
         "limit seen": ev.LimitSeen("account-one", wait),
-        "policy": ev.PolicyChanged(("x",)),
+        "policy": ev.PolicyChanged(),
     }
     if state.open is not None and state.open.run is not None:
         for name, answer in (
@@ -293,13 +302,14 @@ def test_stop_after_the_iteration_lets_all_its_roles_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "hold", [ev.Block("disk", "full"), ev.Pause("p", now=True), ev.Block("plan", "gone")]
+    "hold",
+    [ev.Block(ev.Hold.DISK, "full"), ev.Pause("p", now=True), ev.Block(ev.Hold.PLAN, "gone")],
 )
 def test_stop_after_the_iteration_does_not_wait_for_a_hold(hold: ev.Event) -> None:
     state, _ = drive(
         between_roles(), ev.Stop("enough", after_iteration=True), hold, ev.Prepared(), rules=ROLES
     )
-    if isinstance(hold, ev.Block) and hold.name == "plan":
+    if isinstance(hold, ev.Block) and hold.name is ev.Hold.PLAN:
         state, _ = drive(state, ev.Tick(), rules=ROLES)
     assert state.state is State.STOPPED
 
@@ -328,12 +338,12 @@ def test_a_stop_that_comes_as_the_gates_end_is_not_lost() -> None:
 def holding(index: int) -> tuple[LoopState, Policy]:
     """A loop between two iterations for which the conditions from `index` on all hold."""
     wait, limit = (
-        waits.make("error", 50.0, "an error", AT),
-        waits.make("limit", 90.0, "a limit", AT),
+        waits.make(WaitKind.ERROR, 50.0, "an error", AT),
+        waits.make(WaitKind.LIMIT, 90.0, "a limit", AT),
     )
     state = LoopState("loop", run_iterations=1, spent=Spent(tokens=10, day=int(AT.wall // 86_400)))
     layers: list[dict[str, Any]] = [
-        {"after_iteration": Ending("stop", "after", 0)},
+        {"after_iteration": Ending(EndingKind.STOP, "after", 0)},
         {"paused": True, "paused_up": AT.up},
         {"blocked_by": {"plan": "no plan", "disk": "full"}},
         {"blocked_by": {"disk": "full"}},
@@ -536,7 +546,7 @@ def test_a_run_that_nobody_looked_after_does_not_launder_the_gates(between: str)
     assert state.open is not None
     assert state.open.run is not None
     if between == "crashed":
-        state, _ = drive(state, ev.Boot("gone"), rules=rules)
+        state, _ = drive(state, ev.Boot(ev.Trace.GONE), rules=rules)
     else:
         run_id = state.open.run.run_id
         seen = None if between == "never started" else edited
@@ -754,7 +764,7 @@ def test_an_agent_that_cannot_log_in_is_replaced_until_a_person_acts() -> None:
 
 
 def test_a_reload_or_steer_now_forgets_logins_but_no_limits() -> None:
-    limit = waits.make("limit", 500.0, "limit", AT)
+    limit = waits.make(WaitKind.LIMIT, 500.0, "limit", AT)
     for event in (ev.PolicyChanged(), ev.Steer(now=True)):
         state = dataclasses.replace(
             waiting("auth"), limits={**waiting("auth").limits, "account-two": limit}
@@ -767,7 +777,7 @@ def test_a_reload_or_steer_now_forgets_logins_but_no_limits() -> None:
 
 
 def test_no_run_is_started_into_a_limit_that_another_loop_found() -> None:
-    wait = waits.make("limit", 500.0, "limit of another loop", AT)
+    wait = waits.make(WaitKind.LIMIT, 500.0, "limit of another loop", AT)
     state, commands = drive(preparing(), ev.LimitSeen("account-one", wait), ev.Prepared())
     assert state.state is State.LIMITED
     assert "StartRun" not in kinds(commands)
@@ -869,7 +879,7 @@ def test_a_wait_is_over_when_it_is_over_and_not_before(kind: str) -> None:
         (ev.GoalSet("g"), {"no_change", "planner_stop", "continue_false"}),
         (ev.Steer(now=True), {"no_change", "planner_stop", "continue_false", "error", "auth"}),
         (ev.PolicyChanged(), {"auth"}),
-        (ev.Unblock("disk"), set()),
+        (ev.Unblock(ev.Hold.DISK), set()),
         (ev.Resume(), set()),
     ],
 )
@@ -1077,7 +1087,7 @@ def test_a_role_that_does_not_answer_is_an_error(role: str, text: str) -> None:
 
 def test_a_crash_between_roles_goes_on_at_the_role() -> None:
     for trace in ("none", "gone"):
-        state, commands = drive(between_roles(), ev.Boot(trace), rules=ROLES)
+        state, commands = drive(between_roles(), ev.Boot(ev.Trace(trace)), rules=ROLES)
         assert commands == (cmd.Prepare(Role.EXECUTOR),)
         assert state.iteration == 1
 
@@ -1090,14 +1100,14 @@ def test_a_crash_between_roles_goes_on_at_the_role() -> None:
     [("none", ["Prepare"]), ("adopted", ["TakeMessages"]), ("gone", ["Journal", "Prepare"])],
 )
 def test_a_restart_finds_the_open_run(trace: str, expected: list[str]) -> None:
-    state, commands = drive(running(), ev.Boot(trace))
+    state, commands = drive(running(), ev.Boot(ev.Trace(trace)))
     assert kinds(commands) == expected
     if trace == "none":
         state, commands = drive(state, ev.Prepared())
         assert state.iteration == 1
     if trace == "gone":
         assert state.last is not None
-        assert (state.last["verdict"], state.wait) == ("interrupted", None)
+        assert (state.last.verdict, state.wait) == ("interrupted", None)
         assert drive(state, ev.Prepared())[0].iteration == 2
 
 
@@ -1132,7 +1142,7 @@ def test_a_start_after_a_blocked_login_tries_at_once() -> None:
         state, ended(state, fail(FailureClass.AUTH)), rules=policy(max_consecutive_errors=1)
     )
     state = dataclasses.replace(
-        state, limits={"account-one": waits.make("auth", 500.0, "log in", AT)}
+        state, limits={"account-one": waits.make(WaitKind.AUTH, 500.0, "log in", AT)}
     )
     assert drive(state, ev.Boot())[0].preparing
 
@@ -1140,9 +1150,9 @@ def test_a_start_after_a_blocked_login_tries_at_once() -> None:
 def test_negative_control_the_checker_sees_an_illegal_state() -> None:
     for bad in (
         dataclasses.replace(running(), preparing=True),
-        dataclasses.replace(finished(), ending=Ending("stop", "s")),
+        dataclasses.replace(finished(), ending=Ending(EndingKind.STOP, "s")),
         dataclasses.replace(running(), state=State.COMPLETED),
-        dataclasses.replace(preparing(), preparing=False, ending=Ending("stop", "s")),
+        dataclasses.replace(preparing(), preparing=False, ending=Ending(EndingKind.STOP, "s")),
     ):
         with pytest.raises(AssertionError):
             invariants(bad)

@@ -92,7 +92,7 @@ def test_negative_control_an_outdated_document_is_noticed(spoilt: str, tmp_path:
 
 def test_every_room_on_the_map_exists() -> None:
     rooms = re.findall(
-        r"`((?:core|world|agents|supervisor|settings|cli)/[a-z_/]*(?:\.py)?)`", DOCUMENT.read_text()
+        r"`((?:core|world|agents|supervisor|settings|views|cli)/[a-z_/]*(?:\.py)?)`", DOCUMENT.read_text()
     )
     assert len(rooms) > 40
     for room in rooms:

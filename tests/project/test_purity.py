@@ -22,7 +22,8 @@ ARROWS = {
     "world": {"world", "core", "errors"},
     "agents": {"agents", "core", "errors", "world"},
     "settings": {"settings", "core", "errors"},
-    "supervisor": {"supervisor", "agents", "world", "core", "settings", "errors"},
+    "views": {"views", "core"},
+    "supervisor": {"supervisor", "agents", "world", "core", "settings", "errors", "views"},
 }
 """What each package may import of ours."""
 

@@ -309,7 +309,7 @@ class Control:
         if problem == self._plan_problem:
             return
         self._plan_problem = problem
-        self.loop.post(ev.Block("plan", problem) if problem else ev.Unblock("plan"))
+        self.loop.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
 
     def look_disk(self) -> None:
         """Hold the loop while there is less free disk than configured."""
@@ -326,9 +326,9 @@ class Control:
             text = f"only {loop.free_mb:.0f} MiB of disk are free, min_free_disk_mb is {floor}: free some to go on"
             # The figure moves all the time; the reason is posted once.
             if "disk" not in loop.state.blocked_by:
-                loop.post(ev.Block("disk", text))
+                loop.post(ev.Block(ev.Hold.DISK, text))
         elif "disk" in loop.state.blocked_by:
-            loop.post(ev.Unblock("disk"))
+            loop.post(ev.Unblock(ev.Hold.DISK))
 
     def hold_start(self, reason: str) -> None:
         """A run's files cannot be written: start nothing until a trial shows that they can."""
@@ -338,7 +338,7 @@ class Control:
         self._start_failures += 1
         pause = min(START_SEC * 2.0 ** (self._start_failures - 1), START_MAX_SEC)
         self._start_at = self.loop.shared.clock.monotonic() + pause
-        self.loop.post(ev.Block("start", f"cannot start a run: {reason}"))
+        self.loop.post(ev.Block(ev.Hold.START, f"cannot start a run: {reason}"))
 
     def _look_start(self, now: float) -> None:
         loop = self.loop
@@ -354,7 +354,7 @@ class Control:
             loop.log.debug("run.cannot_start_yet", error=str(error))
             self._start_at = now + START_SEC
             return
-        loop.post(ev.Unblock("start"))
+        loop.post(ev.Unblock(ev.Hold.START))
 
     def _look_wait(self) -> None:
         loop = self.loop

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from codex_self_iter.core.report import report
 from codex_self_iter.errors import StorageError
+from codex_self_iter.views.report import report
 from codex_self_iter.world.process.tool import run_tool
 
 if TYPE_CHECKING:

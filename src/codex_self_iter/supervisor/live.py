@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, TextIO
 
 from codex_self_iter.core import waits
-from codex_self_iter.core.report import duration
+from codex_self_iter.views.report import duration
 
 if TYPE_CHECKING:
     from codex_self_iter.supervisor.loop import Loop

@@ -36,12 +36,12 @@ from codex_self_iter.core.commands import (
     StartRun,
     TakeMessages,
 )
-from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.model import State
 from codex_self_iter.core.policy import Policy
-from codex_self_iter.core.recovery import RecoveryError, reconcile
-from codex_self_iter.core.state import LoopState, to_json
+from codex_self_iter.core.recovery import RecoveryError
+from codex_self_iter.core.state import EndingKind, LoopState, to_json
+from codex_self_iter.core.text import iso
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, validate_workspace
@@ -51,6 +51,7 @@ from codex_self_iter.supervisor.logs import FILE_KEY
 from codex_self_iter.supervisor.policy import make_agents, make_policy
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.work import Work
+from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.inbox import Inbox
 from codex_self_iter.world.state.retention import LogFile
 
@@ -215,7 +216,7 @@ class Loop:
         loaded = self.store.load()
         self.say_warnings([*loaded.warnings, *self.store.take_warnings()])
         try:
-            self.state = reconcile(loaded.runtime, loaded.last_line, os.urandom(4).hex())
+            self.state = recover(loaded.runtime, loaded.last_line, os.urandom(4).hex())
         except RecoveryError as error:
             raise UsageError(
                 f"{self.paths.state_dir}: {error}. Move the directory away to start from the beginning, or put a "
@@ -362,12 +363,12 @@ class Loop:
         """
         if "storage" not in self.state.blocked_by:
             self.log.error("state.cannot_write", error=reason)
-            self.post(ev.Block("storage", f"cannot write the state directory: {reason}"))
+            self.post(ev.Block(ev.Hold.STORAGE, f"cannot write the state directory: {reason}"))
 
     def _release(self) -> None:
         if "storage" in self.state.blocked_by:
             self.log.info("state.writable_again")
-            self.post(ev.Unblock("storage"))
+            self.post(ev.Unblock(ev.Hold.STORAGE))
 
     def _must_give_up(self) -> bool:
         """True when the loop is to end and has tried long enough to save its state.
@@ -375,7 +376,7 @@ class Loop:
         Nothing is lost for good: the next start goes on from the last snapshot, and the run's files
         say how it ended."""
         ending = self.state.ending
-        stopping = ending is not None and ending.kind == "stop"
+        stopping = ending is not None and ending.kind is EndingKind.STOP
         if not stopping and not any(isinstance(command, Exit) for command, _ in self._pending):
             return False
         now = self.shared.clock.monotonic()

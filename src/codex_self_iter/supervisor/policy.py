@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from codex_self_iter.agents import registry
 from codex_self_iter.agents.base import Agent, AgentConfig
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.model import Role
+from codex_self_iter.core.model import Mode, Role
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
@@ -87,7 +87,7 @@ def make_policy(
             role: tuple(policy_of(name) for name in names)
             for role, names in agent_names(settings, environ).items()
         },
-        mode=settings.mode,
+        mode=Mode(settings.mode),
         max_iterations=settings.max_iterations,
         max_stagnation=settings.max_stagnation,
         max_consecutive_errors=settings.max_consecutive_errors,

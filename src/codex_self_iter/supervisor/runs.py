@@ -296,15 +296,15 @@ def _tidy(work: Work, request: Request) -> None:
         work.loop.log.warning("redaction.failed", error=str(error))
 
 
-async def find_orphan(work: Work, *, kill: bool) -> str:
-    """Find what the last supervisor left of the open run: "adopted", "gone" or "none"."""
+async def find_orphan(work: Work, *, kill: bool) -> ev.Trace:
+    """Find what the last supervisor left of the open run."""
     loop = work.loop
     opened = loop.state.open
     run = opened.run if opened else None
     if opened is not None and opened.step is Step.VERIFY:
         await _end_gates(work, opened.number)
     if opened is None or run is None:
-        return "none"
+        return ev.Trace.NONE
     directory = loop.store.run_directory(opened.number, run.role.value, run.attempt)
     spec = _orphan_spec(work, run.run_id, directory)
     identity = _identity(directory)
@@ -314,17 +314,17 @@ async def find_orphan(work: Work, *, kill: bool) -> str:
     if (kill and not finished) or run.agent not in loop.agents:
         swept = await host.sweep(spec, identity)
         loop.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
-        return "gone" if swept or identity is not None else "none"
+        return ev.Trace.GONE if swept or identity is not None else ev.Trace.NONE
     handle: RunHandle | None = await host.adopt(spec, identity)
     if handle is None:
-        return "none" if identity is None else "gone"
+        return ev.Trace.NONE if identity is None else ev.Trace.GONE
     loop.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
     work.tree.load_before(directory)
     # From now on a STOP ends it, although nobody waits for it yet.
     work.adopted = work.handle = handle
     work.directory = directory
     loop.tasks.start_soon(_continue, work, run)
-    return "adopted"
+    return ev.Trace.ADOPTED
 
 
 async def _end_gates(work: Work, iteration: int) -> None:

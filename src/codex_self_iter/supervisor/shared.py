@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 import anyio.to_thread
 
-from codex_self_iter.core.events import LimitSeen, Moment
+from codex_self_iter.core.events import LimitSeen
+from codex_self_iter.core.model import Moment
 from codex_self_iter.core.state import Wait
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree

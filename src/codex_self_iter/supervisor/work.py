@@ -165,7 +165,7 @@ class Work:
         finally:
             self.handle = None
 
-    async def find_orphan(self, *, kill: bool) -> str:
+    async def find_orphan(self, *, kill: bool) -> ev.Trace:
         """Look for what the last supervisor left; returns the trace for `Boot`."""
         return await runs.find_orphan(self, kill=kill)
 
