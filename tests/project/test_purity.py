@@ -22,8 +22,8 @@ ARROWS = {
     "world": {"world", "core", "errors"},
     "agents": {"agents", "core", "errors", "world"},
     "settings": {"settings", "core", "errors"},
-    "views": {"views", "core"},
-    "supervisor": {"supervisor", "agents", "world", "core", "settings", "errors", "views"},
+    "views": {"views", "core", "agents"},
+    "supervisor": {"supervisor", "views", "agents", "world", "core", "settings", "errors"},
 }
 """What each package may import of ours."""
 

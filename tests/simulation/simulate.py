@@ -31,7 +31,8 @@ import anyio
 from codex_self_iter.core.model import EndCause, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor.loop import Ended, Loop
+from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.rounds import Ended
 from codex_self_iter.testing import (
     Memory,
     MemoryStore,
@@ -515,10 +516,10 @@ class Simulation:
             self.judge.mark()
             self.happened[kind] += 1
             _ACTS[kind](self, size)
-            if self.loop is not None and hasattr(self.loop, "control"):
-                self.loop.control.hint()
+            if self.loop is not None and self.loop.rounds is not None:
+                self.loop.rounds.hint()
                 if kind in ("step", "set right", "suspend"):
-                    self.loop.save_status()  # the supervisor's tick notices within a second
+                    self.loop.rounds.ctx.tell()  # the supervisor's tick notices within a second
             self.judge.mark()
 
     def _happen_crash(self, size: float) -> None:

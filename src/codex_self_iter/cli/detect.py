@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from codex_self_iter.agents.base import AgentMissingError
 from codex_self_iter.agents.probe import find_program
-
-CLI_AGENTS = ("codex", "claude", "gemini", "opencode")
-"""The agents that are programs of their own, in the order in which "auto" looks for them."""
+from codex_self_iter.core.agent_names import CLIS
 
 _READ_BYTES = 1024 * 1024
 
@@ -30,7 +28,7 @@ class Detected:
 
 def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
     """Look at the machine and the workspace. Reads only."""
-    agents = {name: find_agent(name, environ) for name in CLI_AGENTS}
+    agents = {name: find_agent(name, environ) for name in CLIS}
     return Detected(
         {name: path for name, path in agents.items() if path}, gate_commands(workspace, environ)
     )

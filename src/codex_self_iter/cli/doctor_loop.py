@@ -180,7 +180,7 @@ def sentinels(context: Context) -> Iterator[Finding]:
 
 def agent(context: Context) -> Iterator[Finding]:
     """The agents of every role, those that would take over included. No tokens are spent."""
-    policy = importlib.import_module("codex_self_iter.supervisor.policy")
+    policy = importlib.import_module("codex_self_iter.supervisor.configured")
     try:
         roles = policy.agent_names(context.settings, context.environ)
         agents = policy.make_agents(context.settings, context.environ)

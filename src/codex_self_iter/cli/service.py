@@ -16,6 +16,7 @@ from codex_self_iter.cli import common
 from codex_self_iter.cli.common import say
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.service import launchd, spec, systemd
+from codex_self_iter.world.state.durable import replace_private
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -243,15 +244,9 @@ def _read(path: str) -> str | None:
 
 
 def _write(path: str, text: str, mode: int) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(
-            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
-            os.fchmod(file.fileno(), mode)
-        os.replace(temporary, path)
+        replace_private(path, text.encode(), mode=mode)
     except OSError as error:
         hint = "; --system needs root" if error.errno in (1, 13) else ""
         raise UsageError(f"cannot write {path}: {error.strerror}{hint}") from error

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 
+from codex_self_iter.core import agent_names
 from codex_self_iter.core.model import State
 from codex_self_iter.core.template import parse_template
 
-AGENT_NAMES = ("codex", "claude", "gemini", "opencode", "command", "plan-shell")
-"""Every adapter's name."""
+AGENT_NAMES = agent_names.NAMES
 
 _LARGEST_COUNT = 2**53
 """Beyond this an integer does not survive a JSON reader that knows only doubles."""
@@ -169,15 +169,15 @@ EnvTable = Annotated[
 ]
 
 AgentName = Annotated[
-    Literal["codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    agent_names.AgentName,
     Allowed("one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES)),
 ]
 AgentChoice = Annotated[
-    Literal["auto", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Literal["auto", agent_names.AgentName],
     Allowed("one of " + ", ".join(f'"{name}"' for name in ("auto", *AGENT_NAMES))),
 ]
 OptionalAgent = Annotated[
-    Literal["", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Literal["", agent_names.AgentName],
     Allowed(
         "one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES) + '; "" for the same as `agent`'
     ),

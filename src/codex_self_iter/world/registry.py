@@ -71,16 +71,14 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
     """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on
     without.
     """
+    from codex_self_iter.world.state.durable import replace_private  # readers do not come here
+
     entry = Entry(
         name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id()
     )
     path = _path(entry.state_dir)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump(entry._asdict(), file, ensure_ascii=True)
-    os.replace(temporary, path)
+    replace_private(path, json.dumps(entry._asdict()).encode())
     return entry
 
 

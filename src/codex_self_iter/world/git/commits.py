@@ -40,6 +40,7 @@ from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
 from codex_self_iter.world.git.run import Git, GitError, GitOutput
+from codex_self_iter.world.state.durable import replace_private
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
 _HOOK_OUTPUT = 4000
@@ -328,13 +329,10 @@ class SupervisorCommits:
         hasher = Hasher({}, Budget(time.monotonic() + self._git.timeout_sec), self._format())
         root = os.fsencode(self._git.cwd)
         found = {path: hasher.fingerprint(os.path.join(root, os.fsencode(path))) for path in paths}
-        temporary = f"{self._owed_path}.tmp"
+        known = {path: value for path, value in found.items() if value is not None}
         try:
             os.makedirs(self._index.directory, mode=0o700, exist_ok=True)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                json.dump({path: value for path, value in found.items() if value is not None}, file)
-            os.replace(temporary, self._owed_path)
+            replace_private(self._owed_path, json.dumps(known).encode())
         except OSError:
             return  # the state directory cannot be written: the store says so; nothing is lost
 

@@ -65,6 +65,48 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[written:]
 
 
+@contextlib.contextmanager
+def replacing(
+    path: str, temporary: str, *, dir_fd: int | None = None, mode: int = 0o600, flags: int = 0
+) -> Iterator[int]:
+    """A new file to write to, which takes the place of `path` when the block ends well; else nothing
+    is left of it. Raises OSError.
+
+    O_EXCL, not O_TRUNC: a hard link or FIFO planted under the temporary name is neither emptied nor
+    opened. Readable too, so that its writer can go on with it."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    except FileExistsError:
+        os.unlink(temporary, dir_fd=dir_fd)
+        fd = os.open(temporary, flags, mode, dir_fd=dir_fd)
+    try:
+        os.fchmod(fd, mode)  # a strange umask took rights away
+        yield fd
+        os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+    finally:
+        os.close(fd)
+
+
+def replace_private(
+    path: str, data: bytes, *, dir_fd: int | None = None, mode: int = 0o600, sync: bool = False
+) -> None:
+    """Replace a whole file by rename, so that nobody ever reads half of it. Raises OSError.
+
+    The temporary name begins with a dot and is ours alone, however many processes write this
+    file."""
+    parent, leaf = os.path.split(path)
+    temporary = os.path.join(parent, f".{leaf}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    with replacing(path, temporary, dir_fd=dir_fd, mode=mode) as fd:
+        write_all(fd, data)
+        if sync:
+            full_sync(fd)
+
+
 def full_sync(fd: int) -> None:
     """Bring a file or directory to the disk itself."""
     if sys.platform == "darwin":  # fsync stops at the drive's cache there

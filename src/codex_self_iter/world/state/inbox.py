@@ -16,7 +16,7 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.state.durable import stamp, storing, write_all
+from codex_self_iter.world.state.durable import replace_private, stamp, storing
 from codex_self_iter.world.state.root import StateRoot
 
 TYPE_CHECKING = False
@@ -176,21 +176,7 @@ def _write(state_dir: str, name: str, text: str) -> str:
         with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
             if root.look(".gitignore") is None:
                 root.replace(".gitignore", b"*\n", durable=False)
-            temporary = f".{leaf}.{os.getpid()}-{os.urandom(4).hex()}"
-            opened = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd
-            )
-            try:
-                os.fchmod(opened, 0o600)
-                write_all(opened, text.encode("utf-8", "surrogateescape"))
-                os.fsync(opened)
-                os.rename(temporary, leaf, src_dir_fd=fd, dst_dir_fd=fd)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=fd)
-                raise
-            finally:
-                os.close(opened)
+            replace_private(leaf, text.encode("utf-8", "surrogateescape"), dir_fd=fd, sync=True)
         return f"{root.path}/{name}"
     finally:
         root.close()

@@ -23,6 +23,7 @@ from codex_self_iter.world.state.durable import (
     data_sync,
     encode_json,
     full_sync,
+    replacing,
     storage_error,
     storing,
     write_all,
@@ -342,23 +343,12 @@ class Journal:
 
     def _copy_back(self) -> None:
         parent, _, leaf = self._name.rpartition("/")
-        temporary = f"{leaf}.tmp"
         with self._root.directory(parent) as directory:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=directory)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            copy = os.open(temporary, flags, 0o600, dir_fd=directory)
-            try:
-                os.fchmod(copy, 0o600)
+            with replacing(leaf, f"{leaf}.tmp", dir_fd=directory, flags=os.O_APPEND) as copy:
                 _copy(self._fd, copy, self._size)
                 full_sync(copy)
-                os.rename(temporary, leaf, src_dir_fd=directory, dst_dir_fd=directory)
-            except OSError:
-                os.close(copy)
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=directory)
-                raise
-            old, self._fd = self._fd, copy
+                fresh = os.dup(copy)
+            old, self._fd = self._fd, fresh
             os.close(old)
             full_sync(directory)
 

@@ -19,7 +19,14 @@ import stat
 import threading
 
 from codex_self_iter.errors import UsageError
-from codex_self_iter.world.state.durable import full_sync, stamp, storage_error, storing, write_all
+from codex_self_iter.world.state.durable import (
+    full_sync,
+    replacing,
+    stamp,
+    storage_error,
+    storing,
+    write_all,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ QUARANTINE = "quarantine"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # NONBLOCK: opening a planted FIFO must not hang
 _REGULAR = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _NOT_A_DIRECTORY = (errno.ELOOP, errno.ENOTDIR)
 Signature = tuple[int, int, int, int]
 """Device, inode, size, mtime_ns: differs as soon as somebody else writes or replaces a file."""
@@ -289,12 +297,19 @@ class StateRoot:
         parent, _, leaf = name.rpartition("/")
         with self.guard, storing("write", f"{self.path}/{name}"), self.directory(parent) as fd:
             try:
-                opened = os.open(
-                    leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=fd
-                )
+                opened = os.open(leaf, _NEW, 0o600, dir_fd=fd)
             except FileExistsError:
                 return None
-            return self._fill(opened, fd, leaf, data, durable=False)
+            try:
+                write_all(opened, data)
+                os.fchmod(opened, 0o600)  # a strange umask took rights away from us
+                return signature(os.fstat(opened))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(leaf, dir_fd=fd)
+                raise
+            finally:
+                os.close(opened)
 
     def replace(self, name: str, data: bytes, *, durable: bool = True, keep: str = "") -> Signature:
         """Replace a file atomically; with `durable` it is on the disk when this returns.
@@ -303,66 +318,32 @@ class StateRoot:
         every moment). Raises StorageError; then the old file is untouched and the temporary one is
         gone."""
         parent, _, leaf = name.rpartition("/")
+        temporary = f"{leaf}.tmp"
         with self.guard, storing("write", f"{self.path}/{name}"), self.directory(parent) as fd:
-            fresh = self._write_temporary(fd, f"{leaf}.tmp", f"{name}.tmp", data, durable)
-            try:
+            if stat.S_ISDIR(_mode(fd, temporary)):
+                self._displace(fd, temporary, f"{name}.tmp", "in the way of a temporary file")
+            with replacing(leaf, temporary, dir_fd=fd) as opened:
+                write_all(opened, data)
+                if durable:
+                    full_sync(opened)
+                fresh = signature(os.fstat(opened))
                 if keep:
                     self._keep_previous(fd, leaf, keep, f"{parent}/{keep}" if parent else keep)
-                self._rename_over(fd, leaf, name)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{leaf}.tmp", dir_fd=fd)
-                raise
+                self._clear(fd, leaf, name)
             if durable:
                 full_sync(fd)
         return fresh
 
-    def _write_temporary(
-        self, fd: int, leaf: str, name: str, data: bytes, durable: bool
-    ) -> Signature:
-        # O_EXCL, not O_TRUNC: a hard link or FIFO planted under the temporary name is neither
-        # emptied nor opened.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            opened = os.open(leaf, flags, 0o600, dir_fd=fd)
-        except FileExistsError:
-            try:
-                os.unlink(leaf, dir_fd=fd)
-            except OSError:  # a directory
-                self._displace(fd, leaf, name, "in the way of a temporary file")
-            opened = os.open(leaf, flags, 0o600, dir_fd=fd)
-        return self._fill(opened, fd, leaf, data, durable)
-
-    @staticmethod
-    def _fill(opened: int, fd: int, leaf: str, data: bytes, durable: bool) -> Signature:
-        """Write and close a file that was just created; one that cannot be written is removed."""
-        try:
-            write_all(opened, data)
-            if durable:
-                full_sync(opened)
-            found = os.fstat(opened)
-            if stat.S_IMODE(found.st_mode) != 0o600:  # a strange umask took rights away from us
-                os.fchmod(opened, 0o600)
-            return signature(found)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(leaf, dir_fd=fd)
-            raise
-        finally:
-            os.close(opened)
-
-    def _rename_over(self, fd: int, leaf: str, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.stat(leaf, dir_fd=fd, follow_symlinks=False).st_mode):
-                self._displace(fd, leaf, name, "not a regular file of ours")
-        os.rename(f"{leaf}.tmp", leaf, src_dir_fd=fd, dst_dir_fd=fd)
+    def _clear(self, fd: int, leaf: str, name: str) -> bool:
+        """Set aside what is there unless it is a regular file; True when one is there."""
+        mode = _mode(fd, leaf)
+        if mode and not stat.S_ISREG(mode):
+            self._displace(fd, leaf, name, "not a regular file of ours")
+        return stat.S_ISREG(mode)
 
     def _keep_previous(self, fd: int, leaf: str, keep: str, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG(os.stat(keep, dir_fd=fd, follow_symlinks=False).st_mode):
-                os.unlink(keep, dir_fd=fd)
-            else:
-                self._displace(fd, keep, name, "not a regular file of ours")
+        if self._clear(fd, keep, name):
+            os.unlink(keep, dir_fd=fd)
         try:
             os.link(leaf, keep, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -373,3 +354,11 @@ class StateRoot:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
             os.rename(leaf, keep, src_dir_fd=fd, dst_dir_fd=fd)
+
+
+def _mode(fd: int, leaf: str) -> int:
+    """Kind and rights of what is in an open directory, 0 when there is nothing of that name."""
+    try:
+        return os.stat(leaf, dir_fd=fd, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return 0

@@ -3,28 +3,35 @@ terminal.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codex_self_iter.core.render import MAX_TEXT, READERS, Item, Renderer, sniff
-from codex_self_iter.core.text import (
-    age,
-    clean,
-    clean_block,
-    cut,
-    money,
-    shorten,
-    size,
-    tokens,
-    took,
-)
+from codex_self_iter.agents import catalog
+from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.views.transcript import MAX_TEXT, Item, Reader, Transcript
+from tests.agents.test_recorded import lines_of, recordings
+from tests.support.harmless import assert_harmless
+
+
+def recognise(kind: str, value: Mapping[str, Any]) -> Reader | None:
+    adapter = catalog.speaker(kind, value)
+    return adapter.events if adapter else None
+
+
+def transcript(agent: str = "") -> Transcript:
+    """One that takes every event for this agent's as long as nothing says otherwise."""
+    if not agent:
+        return Transcript(recognise)
+    events = catalog.get(agent).events
+    return Transcript(lambda kind, value: recognise(kind, value) or events)
 
 
 def render(*events: dict[str, Any], agent: str = "") -> list[tuple[str, str]]:
-    renderer = Renderer(agent)
+    renderer = transcript(agent)
     items = [item for event in events for item in renderer.feed(json.dumps(event))]
     return [(item.kind, item.text) for item in [*items, *renderer.finish()]]
 
@@ -154,11 +161,11 @@ def test_opencode() -> None:
     "line", ["plain", "{no", '{"no": "type"}', "[1]", "", '{"type": 5}', '{"type": "x"}']
 )
 def test_what_is_no_event_is_shown_as_text(line: str) -> None:
-    assert Renderer().feed(line) == [Item("text", line)]
+    assert transcript().feed(line) == [Item("text", line)]
 
 
 def test_a_stream_behind_a_wrapper_is_recognised() -> None:
-    renderer = Renderer("command")
+    renderer = transcript()
     assert renderer.feed("wrapper: starting codex")[0].kind == "text"
     assert renderer.feed('{"type":"thread.started","thread_id":"t"}') == [Item("note", "thread t")]
     assert renderer.feed('{"type":"error","message":"m"}') == [Item("error", "m")]
@@ -198,7 +205,7 @@ events = st.tuples(types, st.dictionaries(keys, values, max_size=6))
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(events, max_size=4), st.sampled_from(["", *READERS]))
+@given(st.lists(events, max_size=4), st.sampled_from(["", *CLIS]))
 def test_no_event_breaks_the_renderer(stream: list[tuple[str, dict[str, Any]]], agent: str) -> None:
     for kind, text in render(*(fields | {"type": kind} for kind, fields in stream), agent=agent):
         assert kind in {"message", "command", "output", "change", "error", "note", "text"}
@@ -206,50 +213,19 @@ def test_no_event_breaks_the_renderer(stream: list[tuple[str, dict[str, Any]]], 
         assert len(text) <= 2 * MAX_TEXT + 4096
 
 
-@settings(deadline=None)
-@given(st.text(alphabet=st.characters(), max_size=200))
-def test_clean_leaves_no_control_character(text: str) -> None:
-    assert_harmless(clean_block(text))
-    assert "\n" not in clean(text)
-    assert len(shorten(text, 20)) <= 20
-    assert clean_block(clean_block(text)) == clean_block(text)
-
-
-@given(
-    st.lists(
-        st.sampled_from(
-            ["\x1b", "[", "]", "0;", "m", "\x07", "a", "\\", "\n", "\r", "\x9b", "31", "P", "c"]
-        )
-    )
-)
-def test_no_composition_of_sequences_survives(parts: list[str]) -> None:
-    assert_harmless(clean_block("".join(parts)))
-
-
-def assert_harmless(text: str) -> None:
-    for character in text:
-        assert character in "\n\t" or ord(character) >= 0x20, repr(text)
-        assert not 0x7F <= ord(character) < 0xA0
-        assert character not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
-    text.encode("utf-8")
-
-
-def test_a_redrawn_line_shows_what_stood_last() -> None:
-    assert clean_block("10 %\r50 %\r100 %\r\nnext") == "100 %\nnext"
-
-
-def test_figures_as_people_say_them() -> None:
-    spans = [age(value) for value in (0, 59, 60, 3661, 90_000, -5)]
-    assert spans == ["0 s", "59 s", "1 m 00 s", "1 h 01 m", "1 d 01 h", "0 s"]
-    assert [took(value) for value in (0.44, 9.96, 61, -1)] == ["0.4 s", "10 s", "1 m 01 s", "0.0 s"]
-    assert [cut("a  b", 9), cut("a  bcd", 4), shorten("a \n b", 9)] == ["a  b", "a  …", "a b"]
-    sizes = [size(value) for value in (0, 999, 1500, 15_000, 2.5e9, 3e12)]
-    assert sizes == ["0 B", "999 B", "1.5 kB", "15 kB", "2.5 GB", "3.0 TB"]
-    assert [tokens(value) for value in (5, 12_345, 2_000_000)] == ["5", "12.3k", "2.0M"]
-    assert [money(value) for value in (0, 0.0012, 3.456)] == ["$0.00", "$0.0012", "$3.46"]
-
-
 def test_sniffing_is_careful() -> None:
-    assert sniff({"type": "error", "message": "m"}) == ""
-    assert sniff({"type": None}) == ""
-    assert sniff({"type": "result", "session_id": "s"}) == "claude"
+    assert catalog.speaker("error", {"type": "error", "message": "m"}) is None
+    assert transcript().feed('{"type": null}') == [Item("text", '{"type": null}')]
+    claude = catalog.speaker("result", {"type": "result", "session_id": "s"})
+    assert claude is not None
+    assert claude.name == "claude"
+
+
+@pytest.mark.parametrize(("cli", "what"), recordings())
+def test_whose_event_it_is_is_never_mistaken(cli: str, what: str) -> None:
+    speakers = set()
+    for line in lines_of(cli, what):
+        event = json.loads(line)
+        adapter = catalog.speaker(event["type"], event)
+        speakers.add(adapter.name if adapter else "")
+    assert speakers - {""} == {cli}

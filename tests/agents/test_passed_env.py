@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from codex_self_iter.agents import registry
+from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
-from codex_self_iter.agents.environment import agent_environment, looks_secret
+from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.core.secrets import SECRETS
 
 SECRET = """
 OPENAI_API_KEY GH_TOKEN GITHUB_TOKEN AWS_SECRET_ACCESS_KEY DB_PASSWORD PGPASSWORD NPM_AUTH_TOKEN STRIPE_KEY
@@ -20,12 +21,12 @@ XAUTHORITY GPG_KEY SSL_CERT_FILE HTTPS_PROXY https_proxy AUTHOR_NAME PATTERN
 
 @pytest.mark.parametrize("name", SECRET.split())
 def test_names_that_look_secret(name):
-    assert looks_secret(name)
+    assert SECRETS.withheld(name)
 
 
 @pytest.mark.parametrize("name", HARMLESS.split())
 def test_names_that_do_not(name):
-    assert not looks_secret(name, "http://user:pw@proxy:1" if "proxy" in name.lower() else "x")
+    assert not SECRETS.withheld(name, "http://user:pw@proxy:1" if "proxy" in name.lower() else "x")
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,8 @@ def test_names_that_do_not(name):
     ],
 )
 def test_values_that_look_secret(value):
-    assert looks_secret("PLAIN", value)
-    assert not looks_secret("PLAIN", "https://example.invalid/x")
+    assert SECRETS.withheld("PLAIN", value)
+    assert not SECRETS.withheld("PLAIN", "https://example.invalid/x")
 
 
 OURS = {
@@ -73,7 +74,7 @@ OURS = {
 def test_each_agent_gets_its_own_keys_only(tmp_path, name, keys):
     config = AgentConfig(name, binary="/bin/sh", template="/bin/sh {prompt_file}")
     request = Request("", "/p", str(tmp_path), "", str(tmp_path), environment=OURS)
-    env = registry.get(name, config).prepare(request).env
+    env = catalog.get(name, config).prepare(request).env
     assert {key for key in env if key.endswith(("_KEY", "_TOKEN"))} == keys
     assert env["HOME"] == "/h"
 
@@ -81,7 +82,7 @@ def test_each_agent_gets_its_own_keys_only(tmp_path, name, keys):
 @pytest.mark.parametrize("name", ["codex", "claude", "plan-shell"])
 def test_an_agent_around_us_leaves_no_trace(tmp_path, name):
     request = Request("", "/p", str(tmp_path), "", str(tmp_path), environment=OURS)
-    env = registry.get(name, AgentConfig(name, binary="/bin/sh")).prepare(request).env
+    env = catalog.get(name, AgentConfig(name, binary="/bin/sh")).prepare(request).env
     assert "CODEX_THREAD_ID" not in env
     assert "CLAUDECODE" not in env
 
@@ -91,7 +92,7 @@ def test_pass_env_and_env_win(tmp_path):
         "claude", binary="/bin/sh", pass_env=("GH_TOKEN",), env={"HOME": "/other", "X_KEY": "k"}
     )
     request = Request("", "/p", str(tmp_path), "", str(tmp_path), environment=OURS)
-    env = registry.get("claude", config).prepare(request).env
+    env = catalog.get("claude", config).prepare(request).env
     assert (env["GH_TOKEN"], env["HOME"], env["X_KEY"]) == ("t", "/other", "k")
     assert "CODEX_API_KEY" not in env
 
@@ -111,7 +112,7 @@ def test_codex_keeps_the_keys_of_the_configured_providers(tmp_path):
     args = ("-c", 'model_providers.x.env_key="ARG_KEY"')
     config = AgentConfig("codex", binary="/bin/sh", home=str(home), args=args)
     request = Request("", "/p", str(tmp_path), "", str(tmp_path), environment=ours)
-    env = registry.get("codex", config).prepare(request).env
+    env = catalog.get("codex", config).prepare(request).env
     assert (env["MINE_KEY"], env["HEADER_TOKEN"], env["ARG_KEY"], env["CODEX_HOME"]) == (
         "m",
         "h",
@@ -127,6 +128,6 @@ def test_codex_keeps_the_keys_of_the_configured_providers(tmp_path):
 def test_a_broken_codex_configuration_breaks_nothing_here(tmp_path, text):
     (tmp_path / "config.toml").write_text(text)
     config = AgentConfig("codex", binary="/bin/sh", home=str(tmp_path))
-    registry.get("codex", config).prepare(
+    catalog.get("codex", config).prepare(
         Request("", "/p", str(tmp_path), "", str(tmp_path), environment={})
     )

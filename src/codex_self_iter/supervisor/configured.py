@@ -1,18 +1,63 @@
-"""From configuration to the core's frozen rules, and to the adapters' own configuration."""
+"""From settings to the core's frozen rules, the adapters' own configuration, and bounds of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from codex_self_iter.agents import registry
-from codex_self_iter.agents.base import Agent, AgentConfig
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.model import Mode, Role
+from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.model import Mode, Role, RunLimits
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import ResolvedPaths
 
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
+
+
+class Configured(NamedTuple):
+    """Settings and what was made of them."""
+
+    settings: Settings
+    agents: Mapping[str, Agent]
+    policy: Policy
+
+
+def configure(settings: Settings, paths: ResolvedPaths, environ: Mapping[str, str]) -> Configured:
+    """Raises UsageError, also when no agent of a role can be started."""
+    agents = make_agents(settings, environ)
+    policy = make_policy(settings, agents, environ)
+    for role in policy.roles:
+        missing: list[AgentMissingError] = []
+        for agent in policy.agents[role]:
+            try:
+                agents[agent.name].prepare(_probe(paths, environ, role))
+                break
+            except AgentMissingError as error:
+                missing.append(error)
+        else:
+            raise missing[0]
+    return Configured(settings, agents, policy)
+
+
+def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Request:
+    """A request for looking whether an agent can be started; nothing is."""
+    nowhere, workspace = str(paths.state_dir / "probe"), str(paths.workspace)
+    return Request("", nowhere, workspace, str(paths.plan), nowhere, role, environment=environ)
+
+
+def run_limits(settings: Settings) -> RunLimits:
+    """The bounds of an agent's run."""
+    return RunLimits(
+        wall_sec=float(settings.command_timeout_sec),
+        idle_sec=float(settings.idle_timeout_sec),
+        memory_bytes=settings.memory_limit_mb * 2**20,
+        kill_grace_sec=float(settings.kill_grace_sec),
+        output_bytes=int(settings.output.max_run_mb * 2**20),
+    )
 
 
 def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tuple[str, ...]]:
@@ -24,12 +69,12 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
         elif settings.agent_command_template:
             first = "command"
         else:
-            configs = {name: _config(settings, name) for name in registry.DETECTED}
-            first = registry.detect(environ, configs) or ""
+            configs = {name: _config(settings, name) for name in CLIS}
+            first = catalog.detect(environ, configs) or ""
             if not first:
                 raise UsageError(
-                    "no agent was found: install codex, claude, gemini or opencode, or set agent_command_template "
-                    '(or agent = "plan-shell" for a plan of shell commands)'
+                    "no agent was found: install codex, claude, gemini or opencode, or set "
+                    'agent_command_template (or agent = "plan-shell" for a plan of shell commands)'
                 )
     order = tuple(dict.fromkeys((first, *settings.agents.order)))
     names: dict[Role, tuple[str, ...]] = {}
@@ -62,7 +107,7 @@ def _config(settings: Settings, name: str) -> AgentConfig:
 def make_agents(settings: Settings, environ: Mapping[str, str]) -> dict[str, Agent]:
     """The adapters that this loop may use, by name. Raises UsageError."""
     used = {name for names in agent_names(settings, environ).values() for name in names}
-    return {name: registry.get(name, _config(settings, name)) for name in sorted(used)}
+    return {name: catalog.get(name, _config(settings, name)) for name in sorted(used)}
 
 
 def make_policy(
@@ -81,12 +126,9 @@ def make_policy(
         )
         return AgentPolicy(name, accounts[name], session)
 
-    budget = settings.budget
+    budget, by_role = settings.budget, agent_names(settings, environ)
     return Policy(
-        agents={
-            role: tuple(policy_of(name) for name in names)
-            for role, names in agent_names(settings, environ).items()
-        },
+        agents={role: tuple(map(policy_of, names)) for role, names in by_role.items()},
         mode=Mode(settings.mode),
         max_iterations=settings.max_iterations,
         max_stagnation=settings.max_stagnation,

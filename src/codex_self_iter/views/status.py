@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter import __version__
-from codex_self_iter.core import waits
+from codex_self_iter.core import asked, waits
 from codex_self_iter.core.model import Moment, RunIdentity, RunSample, State
 from codex_self_iter.core.state import LoopState, Wait
 from codex_self_iter.core.text import iso
 
 RECENT = 5
 SAMPLED = (
-    "age_sec",
-    "cpu_percent",
-    "cpu_sec",
-    "memory_mb",
-    "processes",
-    "last_output_at",
-    "idle_sec",
+    "age_sec", "cpu_percent", "cpu_sec", "memory_mb", "processes", "last_output_at", "idle_sec",
     "output_bytes",
-)
+)  # fmt: skip
 """Of a run: null until the monitor has looked for the first time."""
 
 
@@ -131,8 +126,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
 
 def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
-    waiting = {State.BACKOFF, State.COOLDOWN, State.LIMITED, State.BLOCKED}
-    wait = state.wait if state.state in waiting and not state.blocked_by else None
+    wait = None if state.blocked_by else asked.told_wait(state)
     done, total, ticked = facts.plan
     last = None
     if state.last:
@@ -193,17 +187,10 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
 
 
 def _until(wait: Wait, at: Moment) -> float:
-    """The end of a wait by the wall clock as it goes now: somebody may have set it since the wait
-    began.
-    """
+    """The end of a wait by the wall clock as it goes now: somebody may have set it since."""
     now = at.wall + waits.rest(wait, at)
     return wait.until if abs(now - wait.until) < 1.0 else now
 
 
 def _same_goal(goals: Sequence[str]) -> int:
-    count = 0
-    for goal in reversed(goals):
-        if goal != goals[-1]:
-            break
-        count += 1
-    return count
+    return sum(1 for _ in itertools.takewhile(lambda goal: goal == goals[-1], reversed(goals)))
