@@ -240,7 +240,6 @@ def test_messages_arrive_as_the_protocol_says(tmp_path: Path, abstract: bool) ->
         for send, expected in (
             (notifier.stopping, b"STOPPING=1"),
             (notifier.watchdog, b"WATCHDOG=1"),
-            (lambda: notifier.extend_timeout(1.5), b"EXTEND_TIMEOUT_USEC=1500000"),
             (lambda: notifier.status("x" * 9999), b"STATUS=" + b"x" * 500),
         ):
             assert send()
@@ -261,28 +260,6 @@ def test_a_listener_that_does_not_read_cannot_stop_us(tmp_path: Path) -> None:
         notifier = Notifier(str(tmp_path / "s"))
         sent = [notifier.status("x" * 400) for _ in range(20_000)]
         assert not all(sent)
-
-
-@pytest.mark.parametrize(
-    ("env", "seconds"),
-    [
-        ({}, 0.0),
-        ({"WATCHDOG_USEC": "60000000"}, 60.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}, 0.0),
-        ({"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}, 60.0),
-        ({"WATCHDOG_USEC": "soon"}, 0.0),
-    ],
-)
-def test_the_watchdogs_time_is_only_ours(
-    env: dict[str, str], seconds: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for key in ("WATCHDOG_USEC", "WATCHDOG_PID", "NOTIFY_SOCKET"):
-        monkeypatch.delenv(key, raising=False)
-    for key, text in env.items():
-        monkeypatch.setenv(key, text)
-    notifier = Notifier()
-    assert notifier.watchdog_sec == seconds
-    assert not notifier.active
 
 
 # -- containers: not built by the tests, so their files are read ------------------------------

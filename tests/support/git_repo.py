@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from codex_self_iter.world.process.tool import ToolResult, run_tool
+from codex_self_iter.world.bounded import ToolResult
+from codex_self_iter.world.process.tool import run_tool
 
 IDENTITY = {"user.name": "Person", "user.email": "person@example.org"}
 

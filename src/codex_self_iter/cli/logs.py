@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.common import Loop
-from codex_self_iter.cli.tail import GrowingFile
-from codex_self_iter.cli.terminal import Paint
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._common import Target
+from codex_self_iter.cli._tail import GrowingFile
+from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.views.transcript import Item, Reader, Transcript
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    common.add_loop_arguments(parser, name=False)
+    _common.add_loop_arguments(parser, name=False)
     parser.add_argument(
         "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
     )
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--follow", action="store_true", help="go on across iterations until interrupted"
     )
     parser.add_argument(
-        "--last", type=common.positive_int, default=1, metavar="K", help="the last K iterations"
+        "--last", type=_common.positive_int, default=1, metavar="K", help="the last K iterations"
     )
     parser.add_argument("--all", action="store_true", help="every iteration whose output is kept")
     parser.add_argument(
@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
-    iteration = common.iteration_word(args)
-    loop = common.find_loop(args)
+    iteration = _common.iteration_word(args)
+    loop = _common.find_loop(args)
     printer = _RawPrinter() if args.raw else _Printer(Paint())
     if args.supervisor:
         return _supervisor_log(loop, args, printer)
@@ -100,7 +100,7 @@ def runs(directory: str) -> list[Run]:
 
 
 def _choose(
-    found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Loop
+    found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Target
 ) -> list[Run]:
     numbers = sorted({one.iteration for one in found})
     if iteration is not None:
@@ -232,7 +232,7 @@ class _RawPrinter(_Printer):
         stream.buffer.flush()
 
 
-def _supervisor_log(loop: Loop, args: argparse.Namespace, printer: _Printer) -> int:
+def _supervisor_log(loop: Target, args: argparse.Namespace, printer: _Printer) -> int:
     """The supervisor's log; rotated parts are in the same directory."""
     path = os.path.join(loop.state_dir, "logs", "supervisor.log")
     if not os.path.exists(path) and not args.follow:

@@ -209,6 +209,8 @@ class RunSample:
         last_output_at: wall time of the last growth of stdout or stderr; None before the first.
         idle_sec: since the last sign of life (output, CPU, file change).
         output_bytes: apparent size of stdout and stderr together.
+        threads, io_bytes, open_files: of the tree, at most some ten seconds old; bytes are those
+            read from and written to disks, 0 where the system does not tell.
     """
 
     age_sec: float
@@ -219,6 +221,9 @@ class RunSample:
     last_output_at: float | None
     idle_sec: float
     output_bytes: int
+    threads: int = 0
+    io_bytes: int = 0
+    open_files: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ away from it."""
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from codex_self_iter.errors import UsageError
+from codex_self_iter.world.bounded import run
 
 MARK = "codex-self-iter.demo"
 """Key in the repository's own git configuration: this is a demo, and may be started again."""
@@ -59,29 +59,17 @@ def make_workspace(directory: Path) -> None:
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """Run git in the demo's repository and return its output. Raises UsageError with git's own
-    words.
-    """
+    """Output of git in the demo's repository. Raises UsageError with git's own words."""
     # variables such as GIT_DIR would send the commands to another repository
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
-            ["git", "-C", str(directory), *arguments],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=True,
-            timeout=60,
-        )
+        done = run(["git", "-C", str(directory), *arguments], env=env)
     except FileNotFoundError as error:
         raise UsageError("the demo needs git, and there is none on PATH. Install git.") from error
-    except subprocess.CalledProcessError as error:
-        raise UsageError(
-            f"git {arguments[0]} failed in {directory}: {error.stderr.strip()}"
-        ) from error
-    return done.stdout
+    if not done.ok:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise UsageError(f"git {arguments[0]} failed in {directory}: {said}")
+    return done.stdout.decode("utf-8", "replace")
 
 
 def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
+from codex_self_iter.world.bounded import run
 
 PREFIX = "codex-self-iter"
 VERIFY_TIMEOUT_SEC = 30
@@ -27,16 +27,12 @@ def unit_path(name: str, *, system: bool) -> str:
 
 
 def escape_path(path: str) -> str:
-    """A path as the value of WorkingDirectory= and the like, which take the rest of the line as it
-    is.
-    """
+    """A path as the value of WorkingDirectory= and the like, which take the rest of the line."""
     return path.replace("%", "%%")
 
 
 def escape_argument(text: str) -> str:
-    """One word of ExecStart= or Environment=: no specifier, no variable, no escape of ours is
-    expanded.
-    """
+    """One word of ExecStart= or Environment=: no specifier, variable or escape is expanded."""
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     text = text.replace("\n", "\\n").replace("\t", "\\t")
     return f'"{text}"' if not text or set(text) & set(" '\";\\") else text
@@ -68,9 +64,7 @@ def render(spec: ServiceSpec) -> str:
 
 
 def render_symbolic(*, system: bool) -> str:
-    """The unit of `deploy/systemd`, for installation by hand: an instance is an escaped workspace
-    path.
-    """
+    """The unit of `deploy/systemd`, for use by hand: an instance is an escaped workspace path."""
     env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
     program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
     path = (
@@ -134,16 +128,11 @@ def verify(text: str, name: str, *, system: bool) -> str:
             "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory
         }
         try:
-            done = subprocess.run(
-                ["systemd-analyze", "--man=no", scope, "verify", path],
-                env=environment,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=VERIFY_TIMEOUT_SEC,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
+            argv = ["systemd-analyze", "--man=no", scope, "verify", path]
+            done = run(argv, env=environment, timeout_sec=VERIFY_TIMEOUT_SEC)
+        except OSError:
             return ""
-    ours = [line for line in done.stderr.splitlines() if name in line]
-    return "\n".join(ours) if done.returncode or ours else ""
+    if done.timed_out:
+        return ""
+    ours = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if name in line]
+    return "\n".join(ours) if done.exit_code != 0 or ours else ""

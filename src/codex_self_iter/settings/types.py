@@ -32,6 +32,13 @@ class Allowed:
     text: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """Metadata of a key: its flag on the command line, where that is not the key's own name."""
+
+    name: str
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain a NUL character")
@@ -197,9 +204,7 @@ CommitMode = Annotated[
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
 EVENTS = tuple(sorted({state.value for state in State} | {"budget"}))
-"""What a notification can be about: every state of `status.json`, and a budget that is spent or
-nearly.
-"""
+"""What a notification can be about: each state, and a budget that is spent or nearly."""
 
 
 def _event(value: str) -> str:

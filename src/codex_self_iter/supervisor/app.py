@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -73,6 +74,7 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
         return await Supervisor(loops, log, reader, options, live).run()
 
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    gc.freeze()  # what is loaded stays: no collection, the one at the end neither, walks it again
     try:
         code = anyio.run(supervise)
     finally:

@@ -59,13 +59,13 @@ class ScriptedStore(StateDirectory):
     after: Callable[[str], None] = staticmethod(lambda _what: None)
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         self.before("runtime")
         super().save_runtime(runtime)
         self.after("runtime")
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         self.before("status")
         super().save_status(status)
 
@@ -75,7 +75,7 @@ class ScriptedStore(StateDirectory):
         super().beat(updated_at)
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         self.before("journal")
         super().append_journal(record)
         self.after("journal")
@@ -126,13 +126,13 @@ class MemoryStore(ScriptedStore):
         self._said: Mapping[str, Any] = memory.status
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         self.before("runtime")
         self.memory.runtime = json.dumps(runtime)
         self.after("runtime")
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         self._said = status
         self.before("status")
         self.memory.status = status
@@ -142,7 +142,7 @@ class MemoryStore(ScriptedStore):
         self.save_status({**self._said, "updated_at": updated_at})
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         self.before("journal")
         self.memory.lines.append(record)
         del self.memory.lines[: -self.memory.keep]
@@ -150,7 +150,7 @@ class MemoryStore(ScriptedStore):
         self.after("journal")
 
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         return [dict(line) for line in self.memory.lines[-count:]] if count else []
 
     def redact_run(self, directory: str) -> int:  # noqa: ARG002
@@ -162,7 +162,7 @@ class MemoryStore(ScriptedStore):
         return 0
 
     def load(self) -> Loaded:
-        """See ports.StateStore."""
+        """See StateDirectory."""
         last = json.loads(json.dumps(self.memory.lines[-1])) if self.memory.lines else None
         runtime = json.loads(self.memory.runtime) if self.memory.runtime else None
         return Loaded(runtime, "snapshot" if runtime else "none", last, last is not None, [])

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from codex_self_iter.core.model import (
     EndCause,
@@ -84,27 +84,6 @@ class ProcessHost(Protocol):
         """End everything and leave nothing behind."""
 
 
-class StateStore(Protocol):
-    """The state directory. Methods are synchronous, durable when they return, and raise
-    StorageError.
-    """
-
-    def load(self) -> Any:
-        """Read snapshot, previous snapshot and the journal's end; see world.store.Loaded."""
-
-    def save_runtime(self, runtime: Mapping[str, Any]) -> None:
-        """Replace `runtime.json` atomically and durably; the previous one is kept."""
-
-    def save_status(self, status: Mapping[str, Any]) -> None:
-        """Replace `status.json` atomically (not synced: it describes the present)."""
-
-    def append_journal(self, record: Mapping[str, Any]) -> None:
-        """Append one line and sync it."""
-
-    def journal_tail(self, count: int) -> Sequence[Mapping[str, Any]]:
-        """The last `count` good lines, oldest first, in bounded memory."""
-
-
 class WorkTree(Protocol):
     """The workspace's content."""
 
@@ -119,6 +98,3 @@ class WorkTree(Protocol):
 
     async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:
         """What two commits differ in: path -> (old, new) content; {} when it cannot be told."""
-
-
-Emit = Callable[[Any], Awaitable[None]]

@@ -11,6 +11,8 @@ import json
 import os
 from collections import namedtuple
 
+from codex_self_iter.world.state.holder import boot_id
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,15 +40,6 @@ def directory() -> str:
     if not os.path.isabs(base):  # the specification: a relative value is to be ignored
         base = os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(base, "codex-self-iter", "loops")
-
-
-def boot_id() -> str:
-    """What tells this boot from every other; "" where the system has no such thing."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def process_alive(pid: int, its_boot_id: str) -> bool:
@@ -80,11 +73,6 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     replace_private(path, json.dumps(entry._asdict()).encode())
     return entry
-
-
-def unregister(state_dir: str) -> None:
-    """Remove an entry. Normally it is kept, so that the table shows how the loop ended."""
-    _remove(_path(os.path.abspath(state_dir)))
 
 
 def entries(*, clean: bool = True) -> list[Entry]:

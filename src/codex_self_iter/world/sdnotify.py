@@ -23,10 +23,6 @@ class Notifier:
         listens.
         """
         self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
-        self.watchdog_sec = _watchdog_sec()
-        """Longest time between two `watchdog` calls that the manager tolerates; 0.0: it does not
-        watch.
-        """
 
     @property
     def active(self) -> bool:
@@ -54,10 +50,6 @@ class Notifier:
         """A sign of life. Only to be given by a tick that has just finished its work."""
         return self.send(["WATCHDOG=1"])
 
-    def extend_timeout(self, seconds: float) -> bool:
-        """Ask for more time while starting or stopping takes longer than the unit allows."""
-        return self.send([f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"])
-
     def send(self, lines: list[str]) -> bool:
         """Send lines; False when nobody listens or it could not be sent."""
         if not self._address or not lines:
@@ -75,12 +67,3 @@ class Notifier:
 
 def _status(text: str) -> list[str]:
     return ["STATUS=" + " ".join(text.split())[:MAX_STATUS]] if text else []
-
-
-def _watchdog_sec() -> float:
-    """WATCHDOG_USEC in seconds, if it is meant for this process."""
-    try:
-        meant = int(os.environ.get("WATCHDOG_PID") or os.getpid()) == os.getpid()
-        return int(os.environ.get("WATCHDOG_USEC") or 0) / 1_000_000 if meant else 0.0
-    except ValueError:
-        return 0.0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import anyio
@@ -15,7 +17,7 @@ import pytest
 from codex_self_iter.core.model import EndCause, RunLimits, RunOutcome
 from codex_self_iter.world.process import proctable
 from codex_self_iter.world.process.host import Host, Run
-from codex_self_iter.world.process.monitor import FileWatch, Tracker, newest_change
+from codex_self_iter.world.process.monitor import FileWatch, Sampler, Tracker, Usage, newest_change
 from tests.support.hosting import eventually, make_spec, stdout_of
 
 RECORDER, AGENT, CHILD = 10, 11, 12
@@ -27,6 +29,15 @@ def proc(
     return proctable.Proc(pid, "x", "S", parent, 1, 1, cpu, reaped, rss)
 
 
+def of_the_table(
+    now: float, table: Mapping[int, proctable.Proc], recorder: int, pids: Collection[int]
+) -> Usage:
+    """A sampler for processes that do not exist."""
+    members = [table[pid] for pid in pids]
+    cpu = sum(one.cpu_sec + one.reaped_cpu_sec for one in members)
+    return Usage(cpu + table[recorder].reaped_cpu_sec, sum(one.rss_bytes for one in members))
+
+
 class Lab:
     """A tracker on a clock and a process table of the test's own."""
 
@@ -36,7 +47,7 @@ class Lab:
         self.files = files
         self.cpu, self.reaped, self.rss, self.grown_at, self.size = 0.0, 0.0, 1000, None, 0
         self.children = 0
-        self.tracker = Tracker(limits, self.now, self.now, self._age)
+        self.tracker = Tracker(limits, self.now, self.now, self._age, of_the_table)
 
     def _age(self, window: float) -> float | None:
         self.asked += 1
@@ -209,6 +220,51 @@ async def test_memory_of_the_whole_tree_is_bounded(tmp_path: Path) -> None:
     assert outcome.cause is EndCause.MEMORY
     assert outcome.max_memory_bytes > limits.memory_bytes
     assert (await outcome_of(tmp_path, "sleep 1.5", limits)).ok
+
+
+@pytest.mark.anyio
+async def test_negative_control_without_sampling_no_limit_on_use_ends_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sampler, "__call__", lambda *_: Usage())
+    grow = f"{sys.executable} -S -c 'import time; x = b\"x\" * (60 << 20); time.sleep(2)'"
+    limits = RunLimits(memory_bytes=20 << 20, kill_grace_sec=0.3)
+    assert (await outcome_of(tmp_path, grow, limits)).ok
+    works = "timeout 6 sh -c 'while :; do :; done'; exit 0"
+    assert (await outcome_of(tmp_path, works, IDLE)).cause is EndCause.IDLE_TIMEOUT
+
+
+def test_a_sample_counts_threads_bytes_and_open_files(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, threading; threads = [threading.Thread(target=sys.stdin.read) for _ in '12']; "
+        "[one.start() for one in threads]; files = [open('/dev/null') for _ in range(20)]; "
+        "file = open(sys.argv[1], 'wb', 0); file.write(b'x' * (1 << 20)); os.fsync(file.fileno()); "
+        "print('up', flush=True)"
+    )
+    argv = [sys.executable, "-c", script, str(tmp_path / "written")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        table = proctable.scan()
+        usage = Sampler()(time.monotonic(), table, 0, {process.pid})
+        process.kill()
+    assert usage.threads >= 3
+    assert usage.open_files >= 23
+    assert usage.memory_bytes > 1 << 20
+    assert usage.cpu_sec > 0
+
+
+def test_a_sampler_tells_a_namesake_from_who_had_the_number() -> None:
+    sampler, me = Sampler(), os.getpid()
+    table = proctable.scan()
+    sampler(0.0, table, 0, {me})
+    first = sampler._known[me][1]
+    sampler(1.0, table, 0, {me})
+    assert sampler._known[me][1] is first
+    sampler(2.0, {me: table[me]._replace(start=1)}, 0, {me})
+    assert sampler._known[me][1] is not first
+    sampler(3.0, {}, 0, {me})
+    assert sampler._known == {}, "who has gone is forgotten"
 
 
 @pytest.mark.anyio

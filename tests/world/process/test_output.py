@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from codex_self_iter.world.process.output import (
     Stream,
     free_disk_mb,
-    iter_lines,
     read_head_tail,
-    read_tail,
 )
 
 MIB = 1 << 20
@@ -119,41 +117,17 @@ def test_readers_are_flat_on_a_line_of_200_mib(tmp_path: Path) -> None:
         file.write(b"\nlast\n")
     tracemalloc.start()
     try:
-        lines = [line[:10] for line in iter_lines(str(path), 64 * 1024)]
-        tail = read_tail(str(path), 6)
+        head, tail, _ = read_head_tail(str(path), 6, 6)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert lines == ["first", "x" * 10, "last"]
+    assert head == b"first\n"
     assert tail == b"\nlast\n"
     assert peak < 8 * MIB
 
 
-def test_a_hole_is_skipped_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "sparse"
-    with open(path, "wb") as file:
-        file.write(b"head\n")
-        file.seek(4 << 40)
-        file.write(b"\ntail\n")
-    assert [line for line in iter_lines(str(path)) if line] == ["head", "tail"]
-
-
-def test_hostile_bytes_become_text(tmp_path: Path) -> None:
-    path = tmp_path / "hostile"
-    path.write_bytes(b"a\0b\r\n\xff\xfe\n\x1b[31mred\x1b[0m\n10%\r20%\r\nunended")
-    assert list(iter_lines(str(path))) == [
-        "ab",
-        "\ufffd\ufffd",
-        "\x1b[31mred\x1b[0m",
-        "10%\r20%",
-        "unended",
-    ]
-
-
 def test_missing_files_are_empty(tmp_path: Path) -> None:
     missing = str(tmp_path / "none")
-    assert list(iter_lines(missing)) == []
-    assert read_tail(missing, 10) == b""
     assert read_head_tail(missing, 10, 10) == (b"", b"", 0)
 
 
@@ -169,22 +143,6 @@ def test_head_and_tail_never_overlap(
     assert data.endswith(last)
     assert len(first) <= head
     assert len(last) <= tail
-
-
-@given(st.binary(max_size=300), st.integers(1, 40))
-def test_lines_are_the_files_lines_cut_to_their_bound(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, bound: int
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "lines"
-    path.write_bytes(data)
-    pieces = data.split(b"\n")
-    if pieces[-1] == b"":
-        pieces.pop()
-    expected = [
-        piece[:bound].replace(b"\0", b"").removesuffix(b"\r").decode("utf-8", "replace")
-        for piece in pieces
-    ]
-    assert list(iter_lines(str(path), bound)) == expected
 
 
 def test_free_disk_of_a_directory_that_does_not_exist_yet(tmp_path: Path) -> None:

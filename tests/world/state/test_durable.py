@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.world.state.durable import replace_private, replacing
+from codex_self_iter.world.state.durable import (
+    read_guarded,
+    read_object,
+    replace_private,
+    replacing,
+)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
@@ -67,3 +72,38 @@ def test_what_was_planted_under_the_temporary_name_is_not_written_to(tmp_path: P
     with replacing(str(tmp_path / "a"), str(tmp_path / "a.tmp")) as fd:
         os.write(fd, b"ours")
     assert ((tmp_path / "a").read_bytes(), outside.read_bytes()) == (b"ours", b"theirs")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "directory", "socket", "nothing"])
+def test_only_a_regular_file_is_read_and_nothing_waits(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    (tmp_path / "outside").write_text('{"a": 1}')
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "outside")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError):  # noqa: PT011 - which one differs by the kind
+        read_guarded(str(path), 10)
+    assert read_object(str(path)) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", "\0" * 9, "[" * 60_000, '{"a": "' + "x" * 70_000 + '"}']
+)
+def test_what_is_no_object_within_the_bound_is_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a"
+    path.write_text(text)
+    assert read_object(str(path)) is None
+
+
+def test_negative_control_an_object_is_read_within_the_bound(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text('{"a": 1}')
+    assert read_object(str(path)) == {"a": 1}
+    assert read_guarded(str(path), 3) == b'{"a'

@@ -31,18 +31,21 @@ import time
 from collections.abc import Iterable, Mapping
 
 import anyio
+import anyio.to_thread
 
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
-from codex_self_iter.world.git.run import Git, GitError, GitOutput
-from codex_self_iter.world.state.durable import replace_private
+from codex_self_iter.world.git.run import Git, GitError
+from codex_self_iter.world.state.durable import read_object, replace_private
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
+_MAX_OWED = 16 * 1024 * 1024
 _HOOK_OUTPUT = 4000
 _RAW = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
 
@@ -158,11 +161,11 @@ class SupervisorCommits:
             if obstacle or not ours:
                 # else the person's own work would look like ours
                 if before.complete and after.complete:
-                    self._remember(ours)
+                    await anyio.to_thread.run_sync(self._remember, ours)
                 return CommitResult(left=shown, error=obstacle if ours else "")
             result = await self._commit(ours, message(goal, iteration, summary))
         except (GitError, StorageError, ValueError) as error:
-            self._remember(ours)
+            await anyio.to_thread.run_sync(self._remember, ours)
             return CommitResult(left=shown, error=str(error))
         return dataclasses.replace(result, left=(*shown, *result.left))
 
@@ -193,7 +196,7 @@ class SupervisorCommits:
         for path in elsewhere:
             del ours[path]
         left = tuple(f"{printable(path)} (staged with other content)" for path in sorted(elsewhere))
-        self._index.copy_from(self._repository)
+        await anyio.to_thread.run_sync(self._index.copy_from, self._repository)
         if staged:
             await self._index.ask("read-tree", *(["--reset", old] if old else ["--empty"]))
         await self._add(ours)
@@ -212,7 +215,7 @@ class SupervisorCommits:
         )
         self._index.make_private()
         new = await self._head()
-        self._remember(ours)
+        await anyio.to_thread.run_sync(self._remember, ours)
         if new == old:
             return CommitResult(left=left, error=self._refused(out), note=note)
         files = await self._publish(old, new, staged)
@@ -305,7 +308,7 @@ class SupervisorCommits:
         )
         return filled, note
 
-    def _refused(self, out: GitOutput) -> str:
+    def _refused(self, out: ToolResult) -> str:
         said = b"\n".join(part.strip() for part in (out.stdout, out.stderr) if part.strip())
         text = said.decode("utf-8", "replace")[-_HOOK_OUTPUT:]
         if out.timed_out:
@@ -313,12 +316,7 @@ class SupervisorCommits:
         return f"git commit failed with exit code {out.exit_code}:\n{text}"
 
     def _owed(self) -> Mapping[str, str]:
-        try:
-            with open(self._owed_path, encoding="utf-8") as file:
-                data = json.load(file)
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
+        return read_object(self._owed_path, _MAX_OWED) or {}
 
     def _remember(self, paths: Iterable[str]) -> None:
         """Keep what these paths contain now (a hook may have edited them): as long as that stays

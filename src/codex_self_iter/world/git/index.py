@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Mapping
 
 from codex_self_iter.errors import StorageError
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.repository import Repository
-from codex_self_iter.world.git.run import Git, GitOutput, failed
+from codex_self_iter.world.git.run import Git, failed
 
 PLUMBING = (
     "-c",
@@ -72,7 +73,7 @@ class PrivateIndex:
             raise failed(out, args[0], self._git)
         return out.stdout
 
-    async def run(self, *args: str, stdin: bytes | None = None) -> GitOutput:
+    async def run(self, *args: str, stdin: bytes | None = None) -> ToolResult:
         """A git call on this index, whatever its exit code."""
         out = await self._git.run(*PLUMBING, *args, stdin=stdin, env=self.env)
         self.make_private()

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import subprocess
-import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from codex_self_iter.errors import CodexSelfIterError
+from codex_self_iter.world.bounded import ToolResult, run
 
 T = TypeVar("T")
 
@@ -55,20 +53,6 @@ _COMMON = (
 _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
-class GitOutput(Protocol):
-    """What a finished (or killed) git process left. `exit_code` is None when it was killed or never
-    started."""
-
-    @property
-    def exit_code(self) -> int | None: ...
-    @property
-    def stdout(self) -> bytes: ...
-    @property
-    def stderr(self) -> bytes: ...
-    @property
-    def timed_out(self) -> bool: ...
-
-
 class GitRunner(Protocol):
     """Runs one program to its end: bounded by `timeout_sec`, then killed with everything it
     started.
@@ -83,7 +67,7 @@ class GitRunner(Protocol):
         timeout_sec: float = 60,
         max_output: int = MAX_OUTPUT,
         stdin: bytes | None = None,
-    ) -> GitOutput: ...
+    ) -> ToolResult: ...
 
 
 class GitError(CodexSelfIterError):
@@ -135,7 +119,7 @@ class Git:
         env: Mapping[str, str] | None = None,
         hooks: bool = False,
         timeout_sec: float | None = None,
-    ) -> GitOutput:
+    ) -> ToolResult:
         """Run `git args…`. Raises GitError only when git could not be started at all."""
         argv = ["git", *_COMMON, *(() if hooks else _NO_HOOKS), *args]
         full = git_environment(os.environ, plain=not hooks) | dict(env or {})
@@ -152,9 +136,9 @@ class Git:
         except OSError as error:
             raise GitError(self._cannot_start(str(error))) from error
         if out.exit_code is None and not out.timed_out:
-            if number := getattr(out, "signal", None):
-                raise GitError(f"git {args[0]} was ended by signal {number}")
-            raise GitError(self._cannot_start(getattr(out, "error", "")))
+            if out.signal:
+                raise GitError(f"git {args[0]} was ended by signal {out.signal}")
+            raise GitError(self._cannot_start(out.error))
         return out
 
     async def ask(
@@ -178,13 +162,13 @@ class Git:
         )
 
 
-def failed(out: GitOutput, command: str, git: Git) -> GitError:
+def failed(out: ToolResult, command: str, git: Git) -> GitError:
     """The error to raise for a call that did not exit 0."""
     kind = GitTimeoutError if out.timed_out else GitError
     return kind(f"git {command}: {explain(out, git.timeout_sec, git.cwd)}")
 
 
-def explain(out: GitOutput, timeout_sec: float, cwd: str) -> str:
+def explain(out: ToolResult, timeout_sec: float, cwd: str) -> str:
     """One line about a failed call: what is wrong and, where known, what to do."""
     if out.timed_out:
         return f"no answer within {timeout_sec:g} s (ended)"
@@ -200,59 +184,10 @@ def explain(out: GitOutput, timeout_sec: float, cwd: str) -> str:
     return ("; ".join(worst) or f"exit code {out.exit_code}")[:400]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Blocking:
-    """The result of `run_blocking`."""
-
-    exit_code: int | None
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool
-    signal: int | None = None
-
-
-async def run_blocking(
-    argv: Sequence[str],
-    *,
-    cwd: str,
-    env: Mapping[str, str] | None = None,
-    timeout_sec: float = 60,
-    max_output: int = MAX_OUTPUT,
-    stdin: bytes | None = None,
-) -> Blocking:
-    """A GitRunner for short commands without an event loop: it blocks. Output goes through unnamed
-    files, so a grandchild that holds a descriptor delays nothing; a time-out kills the whole
-    group."""
-    with (
-        tempfile.TemporaryFile() as given,
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
-    ):
-        given.write(stdin or b"")
-        given.seek(0)
-        process = subprocess.Popen(  # noqa: ASYNC220  blocking is what this runner is for
-            list(argv),
-            cwd=cwd,
-            env=env,
-            stdin=given,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-        )
-        code: int | None = None
-        try:
-            code = process.wait(timeout_sec)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        out.seek(0)
-        err.seek(0)
-        ended = code if code is None or code >= 0 else None
-        number = -code if code is not None and code < 0 else None
-        return Blocking(ended, out.read(max_output), err.read(max_output), code is None, number)
+async def run_blocking(argv: Sequence[str], **options: Any) -> ToolResult:
+    """A GitRunner for short commands without an event loop: it blocks. Raises OSError when git
+    cannot be started."""
+    return run(argv, **options)
 
 
 def complete(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import anyio.to_thread
 
 from codex_self_iter.core.model import Snapshot
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import Record, Status, parse_raw, parse_status, to_text
 from codex_self_iter.world.git.repository import Finder, Repository, state_notes
@@ -25,7 +26,6 @@ from codex_self_iter.world.git.run import (
     MAX_OUTPUT,
     Git,
     GitError,
-    GitOutput,
     GitRunner,
     GitTimeoutError,
     failed,
@@ -234,7 +234,7 @@ class GitWorkTree:
         return inner
 
 
-def _parse(out: GitOutput, git: Git) -> Status | None:
+def _parse(out: ToolResult, git: Git) -> Status | None:
     """Read a status answer; None when it was too long. Raises GitError when git failed."""
     if out.exit_code != 0:
         raise failed(out, "status", git)

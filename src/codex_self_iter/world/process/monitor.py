@@ -6,10 +6,14 @@ Nothing here waits or kills; the keeper (world/process/keeper.py) looks and acts
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple, Protocol
+
+import psutil
 
 from codex_self_iter.core.model import EndCause, RunLimits, RunSample
 from codex_self_iter.world.process import proctable
@@ -18,6 +22,8 @@ NOISE_CORES = 0.005
 """Timer wake-ups of a waiting agent stay below this share of a core; work does not."""
 BURST_SEC = 0.1
 """CPU time beyond the noise that counts as a sign of life."""
+COUNTS_SEC = 10.0
+"""How old a sample's threads, bytes and open files may be."""
 MAX_ENTRIES = 200_000
 """How many directory entries one look for file changes may visit."""
 
@@ -74,20 +80,107 @@ class FileWatch:
         return 0.0 if changed else None  # the wall clock was set: trust the change, not the times
 
 
+class Usage(NamedTuple):
+    """What the processes of a tree use together."""
+
+    cpu_sec: float = 0.0
+    memory_bytes: int = 0
+    threads: int = 0
+    io_bytes: int = 0
+    open_files: int = 0
+
+
+class Sampling(Protocol):
+    """Measures a tree: `pids` without their `recorder` (0: none), all of them in `table`."""
+
+    def __call__(
+        self, now: float, table: Mapping[int, proctable.Proc], recorder: int, pids: Collection[int]
+    ) -> Usage: ...
+
+
+class Sampler:
+    """Measures a run's tree by psutil, on every platform in the same words.
+
+    CPU and memory, which limits need, at each call; threads, bytes read and written and open files,
+    which cost more than those, every COUNTS_SEC."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, psutil.Process]] = {}
+        self._counted_at = -COUNTS_SEC
+        self._counts = (0, 0, 0)
+
+    def __call__(
+        self, now: float, table: Mapping[int, proctable.Proc], recorder: int, pids: Collection[int]
+    ) -> Usage:
+        """See Sampling. Who has ended meanwhile, or may not be looked at, counts nothing."""
+        self._known = {
+            pid: known
+            for pid in {*pids, recorder} & table.keys()
+            if (known := self._process(pid, table[pid].start)) is not None
+        }
+        counting = now - self._counted_at >= COUNTS_SEC
+        cpu, memory, counts = 0.0, 0, [0, 0, 0]
+        for pid, (_, process) in self._known.items():
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    cpu += times.children_user + times.children_system
+                    if pid == recorder:
+                        continue  # what it has collected was the agent's; it is not
+                    cpu += times.user + times.system
+                    memory += process.memory_info().rss
+                    if counting:
+                        counts = [
+                            old + new for old, new in zip(counts, _counts(process), strict=True)
+                        ]
+            except psutil.Error:
+                continue
+        if counting:
+            self._counted_at, self._counts = now, (counts[0], counts[1], counts[2])
+        return Usage(cpu, memory, *self._counts)
+
+    def _process(self, pid: int, start: int) -> tuple[int, psutil.Process] | None:
+        known = self._known.get(pid)
+        if known is not None and known[0] == start:
+            return known
+        try:
+            return start, psutil.Process(pid)
+        except psutil.Error:
+            return None
+
+
+def _counts(process: psutil.Process) -> tuple[int, int, int]:
+    """Threads, bytes read and written, open files of one process; 0 for what it does not show."""
+    threads, files, moved = process.num_threads(), 0, 0
+    with contextlib.suppress(psutil.Error):
+        files = process.num_fds()
+    if hasattr(process, "io_counters"):  # macOS tells nobody
+        with contextlib.suppress(psutil.Error):
+            io = process.io_counters()
+            moved = io.read_bytes + io.write_bytes
+    return threads, moved, files
+
+
 class Tracker:
     """One run's history as far as its limits need it. Times are monotonic seconds."""
 
     def __init__(
-        self, limits: RunLimits, started: float, now: float, files: Callable[[float], float | None]
+        self,
+        limits: RunLimits,
+        started: float,
+        now: float,
+        files: Callable[[float], float | None],
+        sampler: Sampling | None = None,
     ) -> None:
         self.limits = limits
+        self._sampler = sampler or Sampler()
+        self._sample_cost = 0.0
         self._files = files
         self._started = started
         self._active_at = now
         self._looked_at = now
         self._bucket = 0.0
         self._skipped = 0.0
-        self._cpu_base = 0.0
         self.cpu_sec = 0.0
         self.max_memory = 0
         self.latest = RunSample(now - started, 0.0, 0.0, 0, 1, None, 0.0, 0)
@@ -102,13 +195,13 @@ class Tracker:
     ) -> RunSample:
         """Take one sample. `pids` is the tree without its recorder; `output` is (size, time of last
         growth)."""
-        members = [table[pid] for pid in pids if pid in table]
-        cpu = sum(proc.cpu_sec + proc.reaped_cpu_sec for proc in members)
-        cpu += table[recorder].reaped_cpu_sec if recorder in table else 0.0
+        begun = time.perf_counter()
+        usage = self._sampler(now, table, recorder, pids)
+        self._sample_cost = time.perf_counter() - begun
         elapsed = max(now - self._looked_at, 1e-3)
-        used = max(0.0, cpu - self.cpu_sec)
-        self.cpu_sec = max(self.cpu_sec, cpu)
-        memory = sum(proc.rss_bytes for proc in members)
+        used = max(0.0, usage.cpu_sec - self.cpu_sec)
+        self.cpu_sec = max(self.cpu_sec, usage.cpu_sec)
+        memory = usage.memory_bytes
         if self.limits.memory_bytes and memory > self.limits.memory_bytes:
             # forks share pages: count them once
             memory = min(memory, proctable.pss_bytes(pids) or memory)
@@ -120,10 +213,13 @@ class Tracker:
             cpu_sec=self.cpu_sec,
             cpu_percent=100.0 * used / elapsed,
             memory_bytes=memory,
-            processes=sum(proc.living for proc in members),
+            processes=sum(table[pid].living for pid in pids if pid in table),
             last_output_at=None if output[1] is None else time.time() - (now - output[1]),
             idle_sec=now - self._active_at,
             output_bytes=output[0],
+            threads=usage.threads,
+            io_bytes=usage.io_bytes,
+            open_files=usage.open_files,
         )
         return self.latest
 
@@ -174,4 +270,5 @@ class Tracker:
             pause = min(pause, limits.wall_sec - age)
         if limits.idle_sec:
             pause = min(pause, self._active_at + limits.idle_sec - now, limits.idle_sec / 4)
-        return max(0.02, pause)
+        # a tree of a thousand processes must not cost more than a tenth of a core
+        return max(0.02, pause, 10 * self._sample_cost)

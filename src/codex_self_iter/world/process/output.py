@@ -13,12 +13,9 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""
-MAX_LINE_BYTES = 1024 * 1024
-"""Default bound of one line in `iter_lines`; longer lines are cut."""
 FLOOD_BYTES_PER_SEC = 50 * 1024 * 1024
 """A stream that grows faster than this is looked at every few milliseconds."""
 
@@ -162,11 +159,6 @@ def _to_line_start(fd: int, offset: int, size: int) -> int:
     return window.find(b"\n") + 1
 
 
-def read_tail(path: str, max_bytes: int) -> bytes:
-    """The last `max_bytes` bytes of a file; b"" if it does not exist."""
-    return read_head_tail(path, 0, max_bytes)[1]
-
-
 def read_head_tail(path: str, head: int, tail: int) -> tuple[bytes, bytes, int]:
     """(first `head` bytes, last `tail` bytes, number of bytes between them); never overlapping.
 
@@ -181,53 +173,3 @@ def read_head_tail(path: str, head: int, tail: int) -> tuple[bytes, bytes, int]:
             return first, file.read(tail), start - len(first)
     except FileNotFoundError:
         return b"", b"", 0
-
-
-def _chunks(fd: int, start: int) -> Iterator[bytes]:
-    """A file's content from `start`, holes left out."""
-    offset = start
-    while True:
-        if hasattr(os, "SEEK_DATA"):
-            try:
-                offset = os.lseek(fd, offset, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but a hole until the end
-                    return
-                os.lseek(fd, offset, os.SEEK_SET)  # no SEEK_DATA on this file system
-        chunk = os.pread(fd, _CHUNK, offset)
-        if not chunk:
-            return
-        offset += len(chunk)
-        yield chunk
-
-
-def iter_lines(path: str, max_line_bytes: int = MAX_LINE_BYTES, *, start: int = 0) -> Iterator[str]:
-    """The lines of a file as text, without their ends, in bounded memory whatever the file holds.
-
-    Lines longer than `max_line_bytes` are cut to it. Invalid UTF-8 becomes U+FFFD, NUL bytes are
-    left out, a CR before the line's end is taken off. An unterminated last line counts. A missing
-    file has no lines."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        parts: list[bytes] = []
-        room = max_line_bytes
-        for chunk in _chunks(fd, start):
-            *ended, rest = chunk.split(b"\n")
-            for piece in ended:
-                parts.append(piece[:room])
-                yield _text(parts)
-                parts, room = [], max_line_bytes
-            if kept := rest[:room]:
-                parts.append(kept)
-                room -= len(kept)
-        if parts:
-            yield _text(parts)
-    finally:
-        os.close(fd)
-
-
-def _text(parts: list[bytes]) -> str:
-    return b"".join(parts).replace(b"\0", b"").removesuffix(b"\r").decode("utf-8", "replace")

@@ -20,6 +20,7 @@ import psutil
 
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import launcher
+from codex_self_iter.world.state import holder
 
 MARKER = "CODEX_SELF_ITER_RUN_ID"
 """Environment variable that every process of a run inherits."""
@@ -131,11 +132,7 @@ def scan() -> dict[int, Proc]:
 
 def boot_id() -> str:
     """Names this boot; identities of another boot cannot be alive."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return f"boot-{int(psutil.boot_time())}"
+    return holder.boot_id() or f"boot-{int(psutil.boot_time())}"
 
 
 def start_ticks(pid: int) -> int:

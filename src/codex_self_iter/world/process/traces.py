@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import json
 import math
 import os
 import threading
@@ -22,6 +21,7 @@ from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import proctable
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import read_report
+from codex_self_iter.world.state.durable import read_object
 
 IN_FLIGHT_SEC = 10.0
 """How long a held run lock may precede any visible process: a request that its supervisor did not
@@ -52,9 +52,8 @@ class Trace:
 def read_identity(spec: RunSpec) -> RunIdentity | None:
     """The recorder's `identity.json`, if it is whole and about this run."""
     try:
-        with open(f"{spec.directory}/identity.json", "rb") as file:
-            identity = RunIdentity.from_json(json.loads(file.read(65536)))
-    except (OSError, ValueError, KeyError, TypeError):
+        identity = RunIdentity.from_json(read_object(f"{spec.directory}/identity.json") or {})
+    except (ValueError, KeyError, TypeError):
         return None
     return identity if identity.run_id == spec.run_id else None
 

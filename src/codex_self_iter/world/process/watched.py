@@ -20,6 +20,7 @@ from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSpe
 from codex_self_iter.world.process import proctable
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
+from codex_self_iter.world.state.durable import read_object
 
 NEVER = float("inf")
 """A monotonic time that does not come."""
@@ -165,12 +166,8 @@ def open_streams(spec: RunSpec) -> list[Stream]:
 
 def read_report(spec: RunSpec) -> Mapping[str, Any] | None:
     """The recorder's `exit.json`, if it is whole and about this run."""
-    try:
-        with open(f"{spec.directory}/exit.json", "rb") as file:
-            report = json.loads(file.read(65536))
-    except (OSError, ValueError):
-        return None
-    return report if isinstance(report, dict) and report.get("run_id") == spec.run_id else None
+    report = read_object(f"{spec.directory}/exit.json")
+    return report if report is not None and report.get("run_id") == spec.run_id else None
 
 
 def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.state.durable import replace_private, stamp, storing
+from codex_self_iter.world.state.durable import read_guarded, replace_private, stamp, storing
 from codex_self_iter.world.state.root import StateRoot
 
 TYPE_CHECKING = False
@@ -119,10 +119,6 @@ class Inbox:
             if text is not None:
                 found.append(Message(name, text))
         return found
-
-    def wants_now(self) -> bool:
-        """True when a waiting message must be heard at once."""
-        return any(is_now(name) for name in self.names())
 
     def goal(self) -> str | None:
         """The goal that waits in `inbox/goal`, or None."""
@@ -244,17 +240,11 @@ def _first_line(directory: str, name: str) -> str | None:
     if not stat.S_ISREG(found.st_mode):
         return ""  # whatever it is, somebody meant it
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_guarded(path, 256).decode("utf-8", "replace").partition("\n")[0].strip().lower()
     except FileNotFoundError:
         return None
     except OSError:
         return ""
-    try:
-        return os.read(fd, 256).decode("utf-8", "replace").partition("\n")[0].strip().lower()
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
 
 
 def read_stop(directory: str, name: str = STOP_FILE) -> str | None:

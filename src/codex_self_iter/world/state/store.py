@@ -108,7 +108,7 @@ class _Held:
 
 
 class StateDirectory:
-    """See the module. Implements `world.ports.StateStore`."""
+    """See the module."""
 
     def __init__(
         self,
@@ -340,13 +340,6 @@ class StateDirectory:
             REPORT, self.redactor.text(text).encode("utf-8", "replace"), durable=False
         )
         return f"{self.path}/{REPORT}"
-
-    def quarantine(self, name: str, why: str) -> str:
-        """Move something below the state directory to `quarantine/`; returns its new path. Raises
-        StorageError.
-        """
-        self._held.pop(name, None)
-        return self.root.set_aside(name, why)
 
     # -- reading back ------------------------------------------------------------------------------
 

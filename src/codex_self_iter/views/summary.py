@@ -1,22 +1,21 @@
-"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text. Nothing is
-read.
+"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text.
+
+Only light imports: every reading command starts through here.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 
-from codex_self_iter.cli.common import Life, Loop, epoch
-from codex_self_iter.cli.terminal import Paint, clock
 from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Any
+Status = Mapping[str, object]
+Paint = Callable[..., str]
+"""Takes a text and the names of its styles."""
 
-    Status = Mapping[str, Any]
-
+HEARTBEAT_LATE_SEC = 20.0
+"""Four missed heartbeats: then a living supervisor is called "not responding"."""
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
@@ -25,24 +24,121 @@ QUIET_SEC = 300.0
 """Without output for this long, a run is called quiet."""
 
 
-def render(
-    status: Status, loop: Loop, life: Life, now: float, paint: Paint, width: int
-) -> list[str]:
+class Life:
+    """Whether a supervisor has a loop.
+
+    Attributes:
+        alive: a process holds the loop's lock (or, where that cannot be known, has its pid).
+        stale_sec: age of the last heartbeat; None when there was never one.
+        pid: the process, 0 when unknown.
+    """
+
+    def __init__(self, alive: bool, stale_sec: float | None, pid: int) -> None:
+        self.alive, self.stale_sec, self.pid = alive, stale_sec, pid
+
+    @property
+    def late(self) -> bool:
+        """Alive, but its heartbeat is overdue."""
+        return self.alive and self.stale_sec is not None and self.stale_sec > HEARTBEAT_LATE_SEC
+
+
+class Seen:
+    """One loop at this moment: what it is called, what its file says, whether it lives."""
+
+    def __init__(
+        self, name: str, workspace: str, state_dir: str, status: Status, life: Life
+    ) -> None:
+        self.name, self.workspace, self.state_dir = name, workspace, state_dir
+        self.status, self.life = status, life
+
+    def state(self) -> tuple[str, str]:
+        """The state in a word or two, and its colour."""
+        state = clean(str(self.status.get("state") or "unknown"))
+        if not self.life.alive and state not in GOOD + BAD:
+            return "gone", "red"
+        if self.life.late:
+            return "not responding", "red"
+        if state in (*GOOD, "running", "verifying"):
+            return state, "green"
+        return state, "red" if state in BAD else "yellow"
+
+
+class Surroundings:
+    """What the screen says beside the loop itself.
+
+    Attributes:
+        now: Unix seconds.
+        where: the option that names the loop from here, such as ` --workspace DIR`, or "".
+        stop: whether its STOP file is there.
+        bar: two characters that draw what is done and what is open.
+    """
+
+    def __init__(self, now: float, where: str, stop: bool, bar: str) -> None:
+        self.now, self.where, self.stop, self.bar = now, where, stop, bar
+
+
+def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
     """All lines of the screen, none longer than `width` (colours apart)."""
-    view = _View(status, loop, life, now, paint, width)
-    return [view.head(), *view.rows()]
+    view = _View(seen, around)
+    lines = [view.head(paint)]
+    for label, texts in view.rows():
+        for text in filter(None, texts):
+            line = cut(text, width - LABEL - 2)
+            line = paint(line, "yellow") if label == "warning" else line
+            lines.append(f"  {paint(f'{label:<{LABEL}}', 'dim')}{line}")
+            label = ""
+    return lines
+
+
+def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
+    """One line for each loop of this user."""
+    cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
+    for name, seen in rows:
+        since, plan = epoch(seen.status.get("since")), _dict(seen.status.get("plan"))
+        cells.append(
+            (
+                shorten(name, 30),
+                seen.state()[0],
+                f"{_number(seen.status.get('iteration')):.0f}",
+                "" if since is None else age(now - since),
+                f"{plan.get('done')}/{plan.get('total')}" if plan.get("total") else "",
+                clean(seen.workspace),
+            )
+        )
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = [
+        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()[:width]
+        for row in cells
+    ]
+    return [paint(lines[0], "bold"), *lines[1:]]
+
+
+def epoch(text: object) -> float | None:
+    """Unix seconds of an ISO 8601 time, None for anything else; without a zone it is UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def clock(seconds: float, now: float) -> str:
+    """A local time of day, with the date when it is not within half a day of now."""
+    form = "%H:%M:%S" if abs(seconds - now) < 43200 else "%Y-%m-%d %H:%M"
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
 
 
 class _View:
-    def __init__(
-        self, status: Status, loop: Loop, life: Life, now: float, paint: Paint, width: int
-    ) -> None:
-        self.status, self.loop, self.life = status, loop, life
-        self.now, self.paint, self.width = now, paint, width
+    def __init__(self, seen: Seen, around: Surroundings) -> None:
+        self.seen, self.status, self.life = seen, seen.status, seen.life
+        self.now, self.around = around.now, around
 
-    def head(self) -> str:
-        name = shorten(str(self.status.get("name") or self.loop.name), 40)
-        parts = [self.paint(name, "bold"), self.state_word()]
+    def head(self, paint: Paint) -> str:
+        name = shorten(str(self.status.get("name") or self.seen.name), 40)
+        state, colour = self.seen.state()
+        parts = [paint(name, "bold"), paint(state, colour, "bold")]
         iteration = _number(self.status.get("iteration"))
         parts += [f"iteration {iteration:.0f}"] if iteration else []
         since = epoch(self.status.get("since"))
@@ -50,42 +146,20 @@ class _View:
             parts.append(f"since {clock(since, self.now)} ({age(self.now - since)})")
         return "  ".join(parts)
 
-    def state_word(self) -> str:
-        state = clean(str(self.status.get("state") or "unknown"))
-        if not self.life.alive and state not in GOOD + BAD:
-            return self.paint("gone", "red", "bold")
-        if self.life.late:
-            return self.paint("not responding", "red", "bold")
-        colour = (
-            "green"
-            if state in (*GOOD, "running", "verifying")
-            else "red"
-            if state in BAD
-            else "yellow"
-        )
-        return self.paint(state, colour, "bold")
-
-    def rows(self) -> Iterator[str]:
-        for label, texts in (
-            ("workspace", [self.loop.workspace]),
-            ("supervisor", [self.supervisor()]),
-            ("why", [self.why()]),
-            ("wait", [self.wait()]),
-            ("goal", [str(self.status.get("goal") or "")]),
-            ("agent", self.agent()),
-            ("stuck?", [self.stuck()]),
-            ("plan", [self.plan()]),
-            ("recent", self.recent()),
-            ("usage", [self.usage()]),
-            ("disk", [self.disk()]),
-            ("warning", [str(text) for text in _list(self.status.get("warnings"))]),
-            ("next", self.advice()),
-        ):
-            for text in filter(None, texts):
-                line = cut(text, self.width - LABEL - 2)
-                style = ("yellow",) if label == "warning" else ()
-                yield f"  {self.paint(f'{label:<{LABEL}}', 'dim')}{self.paint(line, *style)}"
-                label = ""
+    def rows(self) -> Iterator[tuple[str, list[str]]]:
+        yield "workspace", [self.seen.workspace]
+        yield "supervisor", [self.supervisor()]
+        yield "why", [self.why()]
+        yield "wait", [self.wait()]
+        yield "goal", [str(self.status.get("goal") or "")]
+        yield "agent", self.agent()
+        yield "stuck?", [self.stuck()]
+        yield "plan", [self.plan()]
+        yield "recent", self.recent()
+        yield "usage", [self.usage()]
+        yield "disk", [self.disk()]
+        yield "warning", [str(text) for text in _list(self.status.get("warnings"))]
+        yield "next", self.advice()
 
     def supervisor(self) -> str:
         stale = self.life.stale_sec
@@ -167,7 +241,7 @@ class _View:
         if total <= 0:
             return ""
         filled = max(0, min(20, 20 * done // total))
-        on, off = ("█", "░") if self.paint.unicode else ("#", ".")
+        on, off = self.around.bar[0], self.around.bar[1]
         last = f", last: {plan['last_ticked']}" if plan.get("last_ticked") else ""
         return f"{on * filled}{off * (20 - filled)} {done} of {total}{last}"
 
@@ -201,59 +275,24 @@ class _View:
 
     def advice(self) -> list[str]:
         """The commands that help from here."""
-        where, state = _where(self.loop), str(self.status.get("state") or "")
+        where, state = self.around.where, str(self.status.get("state") or "")
         if self.life.alive and state == "paused":
             return [f"codex-self-iter resume{where}"]
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
         if state == "completed":
-            return [f"codex-self-iter history{where}", f"{self.loop.state_dir}/report.md"]
+            return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
         if state in BAD:
             return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
-        stop = self.status.get("stop_file")
-        clear = " --clear-stop" if isinstance(stop, str) and os.path.lexists(stop) else ""
+        clear = " --clear-stop" if self.around.stop else ""
         return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
 
 
-def table(
-    rows: Sequence[tuple[str, Loop, Status, Life]], now: float, paint: Paint, width: int
-) -> list[str]:
-    """One line for each loop of this user."""
-    cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
-    for name, loop, status, life in rows:
-        view = _View(status, loop, life, now, Paint(colour=False), width)
-        since, plan = epoch(status.get("since")), _dict(status.get("plan"))
-        cells.append(
-            (
-                shorten(name, 30),
-                view.state_word(),
-                f"{_number(status.get('iteration')):.0f}",
-                "" if since is None else age(now - since),
-                f"{plan.get('done')}/{plan.get('total')}" if plan.get("total") else "",
-                clean(loop.workspace),
-            )
-        )
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = [
-        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()[:width]
-        for row in cells
-    ]
-    return [paint(lines[0], "bold"), *lines[1:]]
-
-
-def _where(loop: Loop) -> str:
-    import shlex
-
-    if os.path.realpath(loop.workspace) == os.path.realpath(os.curdir):
-        return ""
-    return f" --workspace {shlex.quote(loop.workspace)}"
-
-
-def _dict(value: object) -> Mapping[str, Any]:
+def _dict(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 

@@ -35,9 +35,8 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
 
 def _append(path: str, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(
-        os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace"
-    ) as file:
+    descriptor = os.open(path, flags, 0o600)
+    with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
         if file.tell() > MAX_BYTES:  # nobody empties it: begin anew rather than grow for ever
             file.truncate(0)
         file.write(text)

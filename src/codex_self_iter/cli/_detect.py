@@ -35,9 +35,7 @@ def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
 
 
 def find_agent(name: str, environ: Mapping[str, str]) -> str:
-    """Absolute path of an agent's program: PATH, then the places where installers put it; "" for
-    none.
-    """
+    """Absolute path of an agent's program, on PATH or where installers put it; "" for none."""
     try:
         return str(find_program(name, "", environ, mend=""))
     except AgentMissingError:
@@ -45,9 +43,7 @@ def find_agent(name: str, environ: Mapping[str, str]) -> str:
 
 
 def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The test commands that the workspace's files speak for; `make test` only when nothing else
-    does.
-    """
+    """The test commands that the files speak for; `make test` only when nothing else does."""
     found = tuple(_by_language(workspace, environ))
     if found or not _has_make_test(workspace):
         return found
@@ -56,11 +52,8 @@ def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]
 
 def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
     if _uses_pytest(workspace):
-        yield (
-            "pytest -q"
-            if shutil.which("pytest", path=environ.get("PATH"))
-            else "python3 -m pytest -q"
-        )
+        there = shutil.which("pytest", path=environ.get("PATH"))
+        yield "pytest -q" if there else "python3 -m pytest -q"
     if _has_npm_test(workspace):
         yield "npm test"
     if os.path.isfile(os.path.join(workspace, "Cargo.toml")):
@@ -80,12 +73,11 @@ def _uses_pytest(workspace: str) -> bool:
     tool = project.get("tool")
     if isinstance(tool, dict) and "pytest" in tool:
         return True
-    if "[tool:pytest]" in _text(workspace, "setup.cfg") or "[pytest]" in _text(
-        workspace, "tox.ini"
-    ):
-        return True
-    tests = glob.glob(os.path.join(glob.escape(workspace), "test*", "test_*.py"))
-    return bool(tests or glob.glob(os.path.join(glob.escape(workspace), "test_*.py")))
+    for name, section in (("setup.cfg", "[tool:pytest]"), ("tox.ini", "[pytest]")):
+        if section in _text(workspace, name):
+            return True
+    here = glob.escape(workspace)
+    return bool(glob.glob(f"{here}/test*/test_*.py") or glob.glob(f"{here}/test_*.py"))
 
 
 def _has_npm_test(workspace: str) -> bool:
@@ -100,9 +92,8 @@ def _has_npm_test(workspace: str) -> bool:
 
 
 def _has_make_test(workspace: str) -> bool:
-    text = "".join(
-        _text(workspace, name) + "\n" for name in ("GNUmakefile", "makefile", "Makefile")
-    )
+    names = ("GNUmakefile", "makefile", "Makefile")
+    text = "".join(_text(workspace, name) + "\n" for name in names)
     return re.search(r"^test\s*:(?!=)", text, re.MULTILINE) is not None
 
 

@@ -40,10 +40,8 @@ def newest(
         count *= 4
     if len(lines) < count and not _longer_than_tail(path, journal.TAIL_SCAN):
         return list(found)
-    kept = collections.deque(
-        (line for line in journal.stream(path) if fits is None or fits(line)), limit
-    )
-    return list(kept)
+    kept = (line for line in journal.stream(path) if fits is None or fits(line))
+    return list(collections.deque(kept, limit))
 
 
 def _longer_than_tail(path: str, scan: int) -> bool:
@@ -81,8 +79,7 @@ def spent(record: Record) -> tuple[str, str]:
     """(tokens, money) of an iteration as people read them; "" where nothing is known."""
     usage = record.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    total = number(usage.get("total_tokens")) or number(usage.get("input_tokens")) + number(
-        usage.get("output_tokens")
-    )
+    both = number(usage.get("input_tokens")) + number(usage.get("output_tokens"))
+    total = number(usage.get("total_tokens")) or both
     cost = record.get("cost_usd") if record.get("cost_usd") is not None else usage.get("cost_usd")
     return tokens(total) if total else "", money(number(cost)) if cost is not None else ""

@@ -30,9 +30,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """A table's fields by the name that a file uses; a [[workspaces]] entry has those of a loop,
-    too.
-    """
+    """A table's fields by their names in a file; a [[workspaces]] entry has a loop's, too."""
     own = {field.alias or name: field for name, field in model.model_fields.items()}
     if model is WorkspaceEntry:
         loop = fields_of(LoopFields)
@@ -42,9 +40,7 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def kind_at(path: KeyPath) -> Any:
-    """The annotation of what is at a key (list items and table values included), or None for no
-    such key.
-    """
+    """The annotation of what is at a key, list items and table values too; None for no such key."""
     kind: Any = Settings
     for part in path:
         kind = _below(kind, part)
@@ -78,8 +74,11 @@ def field_at(path: KeyPath) -> FieldInfo | None:
 def allowed_at(path: KeyPath) -> str:
     """What is allowed at a key, in words, or ""."""
     field = field_at(path)
-    if field is None:
-        return ""
+    return "" if field is None else allowed_in(field)
+
+
+def allowed_in(field: FieldInfo) -> str:
+    """What is allowed in a field, in words, or ""."""
     return next((item.text for item in reversed(field.metadata) if isinstance(item, Allowed)), "")
 
 

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
+from codex_self_iter.cli.doctor.ask import ask
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 
 _OLDEST_CLOCK = 1_704_067_200.0
 """2024-01-01 UTC: a clock before it was never set."""
@@ -30,28 +31,22 @@ def clock(context: Context) -> Iterator[Finding]:
     """The wall clock, and whether this machine sleeps."""
     if context.now < _OLDEST_CLOCK:
         day = time.strftime("%Y-%m-%d", time.gmtime(context.now))
-        yield fail(
-            "time.clock", f"the clock says {day}", "set the clock: sudo timedatectl set-ntp true"
-        )
+        mend = "set the clock: sudo timedatectl set-ntp true"
+        yield fail("time.clock", f"the clock says {day}", mend)
     else:
         yield good("time.clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(context.now)))
     if hasattr(time, "CLOCK_BOOTTIME"):
         asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
         if asleep > _SUSPENDED_SEC:
             mend = "keep it awake: systemd-inhibit --what=sleep:idle codex-self-iter run"
-            yield warn(
-                "time.suspend",
-                f"this machine has slept for {asleep / 3600:.1f} h since its boot",
-                mend,
-            )
+            what = f"this machine has slept for {asleep / 3600:.1f} h since its boot"
+            yield warn("time.suspend", what, mend)
         else:
             yield good("time.suspend", "this machine has not slept since its boot")
 
 
 def inotify(_: Context) -> Iterator[Finding]:
-    """Enough inotify instances for a watcher; without one, changes are seen within a second by
-    polling.
-    """
+    """Enough inotify instances for a watcher; without one, changes are seen by polling."""
     most = _number("/proc/sys/fs/inotify/max_user_instances")
     watches = _number("/proc/sys/fs/inotify/max_user_watches")
     if most is None:
@@ -69,43 +64,33 @@ def sandbox(context: Context) -> Iterator[Finding]:
     """Whether an agent's own sandbox can work here (unprivileged user namespaces on Linux)."""
     if not sys.platform.startswith("linux") or context.settings.agent_mode != "safe":
         return
-    for path, bad, mend in (
-        ("/proc/sys/kernel/unprivileged_userns_clone", 0, "kernel.unprivileged_userns_clone=1"),
-        ("/proc/sys/user/max_user_namespaces", 0, "user.max_user_namespaces=15000"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            1,
-            "kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
+    for key, bad, right in (
+        ("kernel.unprivileged_userns_clone", 0, 1),
+        ("user.max_user_namespaces", 0, 15000),
+        ("kernel.apparmor_restrict_unprivileged_userns", 1, 0),
     ):
-        if _number(path) == bad and os.geteuid() != 0:
-            what = f"{os.path.basename(path)} = {bad}: an agent's own sandbox may refuse to start"
-            yield warn(
-                "sandbox", what, f'sudo sysctl {mend}, or agent_mode = "bypass" in a container'
-            )
+        if _number(f"/proc/sys/{key.replace('.', '/')}") == bad and os.geteuid() != 0:
+            name = key.rpartition(".")[2]
+            what = f"{name} = {bad}: an agent's own sandbox may refuse to start"
+            mend = f'sudo sysctl {key}={right}, or agent_mode = "bypass" in a container'
+            yield warn("sandbox", what, mend)
             return
     unshare = shutil.which("unshare", path=context.environ.get("PATH"))
     answer = ask([unshare, "-Ur", "true"], context) if unshare else None
     if answer is not None and not answer.ok:
         mend = 'allow unprivileged user namespaces, or agent_mode = "bypass" in a container'
-        yield warn(
-            "sandbox", f"user namespaces do not work here: {answer.text or answer.code}", mend
-        )
+        what = f"user namespaces do not work here: {answer.text or answer.code}"
+        yield warn("sandbox", what, mend)
     else:
-        yield good(
-            "sandbox",
-            "user namespaces work" if unshare else "nothing speaks against user namespaces",
-        )
+        found = "user namespaces work" if unshare else "nothing speaks against user namespaces"
+        yield good("sandbox", found)
 
 
 def linger(context: Context) -> Iterator[Finding]:
     """A systemd user service ends with the last login unless lingering is on."""
-    home = context.environ.get("XDG_CONFIG_HOME") or os.path.join(
-        context.environ.get("HOME", "~"), ".config"
-    )
-    units = glob.glob(
-        os.path.join(glob.escape(os.path.expanduser(home)), "systemd/user/codex-self-iter*.service")
-    )
+    own = os.path.join(context.environ.get("HOME", "~"), ".config")
+    home = os.path.expanduser(context.environ.get("XDG_CONFIG_HOME") or own)
+    units = glob.glob(f"{glob.escape(home)}/systemd/user/codex-self-iter*.service")
     if not units or not os.path.isdir("/run/systemd/system"):
         return
     import pwd

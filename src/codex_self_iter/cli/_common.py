@@ -1,5 +1,4 @@
-"""What the commands share: which loop is meant, what its files say, and whether its supervisor
-lives.
+"""What the commands share: which loop is meant, what its files say, whether its supervisor lives.
 
 Only light imports: every reading command starts through here.
 """
@@ -11,70 +10,35 @@ import json
 import os
 import sys
 import time
-from collections import namedtuple
 
 from codex_self_iter.errors import UsageError
+from codex_self_iter.views.summary import Life, epoch
 from codex_self_iter.world import registry
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 DEFAULT_STATE_DIR = ".codex-self-iter"
 CONFIG_NAME = "codex-self-iter.toml"
 ENVIRONMENT = "CODEX_SELF_ITER_"
-HEARTBEAT_LATE_SEC = 20.0
-"""Four missed heartbeats: then a living supervisor is called "not responding"."""
 MAX_STATUS_BYTES = 4_000_000
 
 
-class Loop(namedtuple("Loop", "name workspace state_dir config", defaults=("",))):
+class Target:
     """One loop, as the person named it. `config` is the file given with --config, else ""."""
 
-    name: str
-    workspace: str
-    state_dir: str
-    config: str
-    __slots__ = ()
-
-
-class Life(namedtuple("Life", "alive stale_sec pid")):
-    """Whether a supervisor has this loop.
-
-    Attributes:
-        alive: a process holds the loop's lock (or, where that cannot be known, has the recorded
-            pid).
-        stale_sec: age of the last heartbeat; None when there was never one.
-        pid: the process, 0 when unknown.
-    """
-
-    alive: bool
-    stale_sec: float | None
-    pid: int
-    __slots__ = ()
-
-    @property
-    def late(self) -> bool:
-        """Alive, but its heartbeat is overdue."""
-        return self.alive and self.stale_sec is not None and self.stale_sec > HEARTBEAT_LATE_SEC
+    def __init__(self, name: str, workspace: str, state_dir: str, config: str = "") -> None:
+        self.name, self.workspace, self.state_dir, self.config = name, workspace, state_dir, config
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
     """Add the options that say which loop is meant; with `name`, also as a positional argument."""
+    add = parser.add_argument
     if name:
-        parser.add_argument(
-            "loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace"
-        )
+        add("loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace")
     else:
-        parser.add_argument("--loop", metavar="NAME", help="name of a loop, or its workspace")
-    parser.add_argument(
-        "--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)"
-    )
-    parser.add_argument(
-        "--state-dir", metavar="DIR", help="its state directory, relative to the workspace"
-    )
-    parser.add_argument("--config", metavar="FILE", help="its configuration file")
-    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+        add("--loop", metavar="NAME", help="name of a loop, or its workspace")
+    add("--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)")
+    add("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
+    add("--config", metavar="FILE", help="its configuration file")
+    add("--debug", action="store_true", help=argparse.SUPPRESS)
 
 
 def positive_int(text: str) -> int:
@@ -85,8 +49,9 @@ def positive_int(text: str) -> int:
 
 
 def iteration_word(args: argparse.Namespace) -> int | None:
-    """The iteration in `args.what`; a loop's name before it is moved to `args.loop`. Raises
-    UsageError.
+    """The iteration in `args.what`; a loop's name before it goes to `args.loop`.
+
+    Raises UsageError.
     """
     words = list(args.what)
     number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
@@ -96,10 +61,8 @@ def iteration_word(args: argparse.Namespace) -> int | None:
     return number
 
 
-def find_loop(args: argparse.Namespace) -> Loop:
-    """The loop that the command line means. Raises UsageError when there is no such workspace or
-    name.
-    """
+def find_loop(args: argparse.Namespace) -> Target:
+    """The loop that the command line means. Raises UsageError when there is none."""
     name = getattr(args, "loop", None) or ""
     config = args.config or ""
     if name and args.workspace:
@@ -112,11 +75,11 @@ def find_loop(args: argparse.Namespace) -> Loop:
     return _by_workspace(workspace or ".", args.state_dir, config)
 
 
-def _by_name(name: str, state_dir: str | None, config: str) -> Loop:
+def _by_name(name: str, state_dir: str | None, config: str) -> Target:
     known = registry.entries()
     found = registry.find(name, known)
     if len(found) == 1:
-        return Loop(found[0].name, found[0].workspace, found[0].state_dir, config)
+        return Target(found[0].name, found[0].workspace, found[0].state_dir, config)
     shown = registry.display_names(known)
     if found:
         rows = "\n".join(f"  {shown[entry.state_dir]}  ({entry.workspace})" for entry in found)
@@ -130,15 +93,14 @@ def _by_name(name: str, state_dir: str | None, config: str) -> Loop:
     raise UsageError(f"no loop is called {name!r}{hint}; 'codex-self-iter status --all' lists them")
 
 
-def _by_state_dir(state_dir: str, config: str) -> Loop:
+def _by_state_dir(state_dir: str, config: str) -> Target:
     status = read_status(state_dir)
     workspace = str(status.get("workspace") or os.path.dirname(state_dir))
-    return Loop(
-        str(status.get("name") or os.path.basename(workspace)), workspace, state_dir, config
-    )
+    name = str(status.get("name") or os.path.basename(workspace))
+    return Target(name, workspace, state_dir, config)
 
 
-def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Loop:
+def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Target:
     try:
         path = os.path.abspath(os.path.expanduser(workspace))
     except FileNotFoundError:
@@ -148,18 +110,13 @@ def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Loop:
         raise UsageError(f"workspace {path} {what}")
     chosen = _state_dir_of(path, state_dir, config)
     status = read_status(chosen)
-    return Loop(str(status.get("name") or os.path.basename(path) or path), path, chosen, config)
+    return Target(str(status.get("name") or os.path.basename(path) or path), path, chosen, config)
 
 
 def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
-    """Flag > environment > file > default; else where the last supervisor of this workspace really
-    put it.
-    """
-    setting = (
-        given
-        or os.environ.get(ENVIRONMENT + "STATE_DIR")
-        or read_config(workspace, config).get("state_dir")
-    )
+    """Flag > environment > file > default; else where the last supervisor here really put it."""
+    setting: object = given or os.environ.get(ENVIRONMENT + "STATE_DIR")
+    setting = setting or read_config(workspace, config).get("state_dir")
     if not isinstance(setting, str) or not setting:
         setting = DEFAULT_STATE_DIR
     configured = os.path.normpath(os.path.join(workspace, os.path.expanduser(setting)))
@@ -170,7 +127,7 @@ def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
     return used[0].state_dir if len(used) == 1 else configured
 
 
-def read_config(workspace: str, config: str = "") -> dict[str, Any]:
+def read_config(workspace: str, config: str = "") -> dict[str, object]:
     """The plain content of the configuration file, {} when there is none or it cannot be read.
 
     The commands that come here need a name or two of it and must work whatever its state; `config
@@ -194,7 +151,7 @@ def read_config(workspace: str, config: str = "") -> dict[str, Any]:
     return {}
 
 
-def read_status(state_dir: str) -> dict[str, Any]:
+def read_status(state_dir: str) -> dict[str, object]:
     """`status.json`, or {} when it is missing, unreadable or not ours."""
     try:
         with open(os.path.join(state_dir, "status.json"), "rb") as file:
@@ -204,7 +161,7 @@ def read_status(state_dir: str) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def life(loop: Loop, status: dict[str, Any], now: float | None = None) -> Life:
+def life(loop: Target, status: dict[str, object], now: float | None = None) -> Life:
     """Whether the supervisor of a loop lives, and how old its last sign is.
 
     Its lock is the truth: a process id may have been used again, and means nothing across
@@ -216,66 +173,9 @@ def life(loop: Loop, status: dict[str, Any], now: float | None = None) -> Life:
     pid = status.get("pid")
     pid = pid if isinstance(pid, int) else 0
     known = os.path.exists(os.path.join(loop.state_dir, LOCK_FILE))
-    # A lock file of another name, or none (deleted this second): then the workspace's own lock
-    # answers.
+    # A lock file of another name, or none (deleted this second): then the workspace's lock answers.
     holder = probe(loop.state_dir, workspace="" if known else loop.workspace)
     return Life(holder is not None, stale, (holder.pid or pid) if holder else pid)
-
-
-def epoch(text: object) -> float | None:
-    """Unix seconds of an ISO 8601 time, None for anything else."""
-    if not isinstance(text, str):
-        return None
-    seconds = _plain_epoch(text)
-    if seconds is not None:
-        return seconds
-    # for times that we did not write: it costs a tenth of the start
-    from datetime import UTC, datetime
-
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _plain_epoch(text: str) -> float | None:
-    """The same for `2026-01-31T23:59:59[.123456]` followed by `Z` or `+00:00`: the form of our own
-    files.
-    """
-    date, separator, clock = text.removesuffix("Z").removesuffix("+00:00").partition("T")
-    digits = f"{date[:4]}{date[5:7]}{date[8:]}{clock[:2]}{clock[3:5]}{clock[6:8]}{clock[9:] or '0'}"
-    marks = f"{date[4:5]}{date[7:8]}{separator}{clock[2:3]}{clock[5:6]}{clock[8:9]}"
-    if (
-        len(date) != 10
-        or marks not in ("--T::.", "--T::")
-        or not (digits.isascii() and digits.isdigit())
-    ):
-        return None
-    year, month, day = int(date[:4]), int(date[5:7]), int(date[8:])
-    hour, minute, second = int(clock[:2]), int(clock[3:5]), float(clock[6:])
-    if not (
-        year
-        and 1 <= month <= 12
-        and 1 <= day <= 28 + (month != 2) * 2
-        and hour < 24
-        and minute < 60
-    ):
-        return None  # also the few days on which only a calendar can decide
-    if second >= 60:
-        return None
-    # years that end with February
-    years, months = (year - 1, month + 9) if month < 3 else (year, month - 3)
-    days = (
-        365 * years
-        + years // 4
-        - years // 100
-        + years // 400
-        + (153 * months + 2) // 5
-        + day
-        - 719_469
-    )
-    return days * 86_400.0 + hour * 3_600 + minute * 60 + second
 
 
 def say(text: str) -> None:

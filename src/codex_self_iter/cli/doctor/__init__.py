@@ -10,25 +10,21 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from codex_self_iter.cli import doctor_git, doctor_loop, doctor_machine
-from codex_self_iter.cli.doctor_base import Check, Context, Finding, fail, good
+from codex_self_iter.cli.doctor import checks_git, checks_loop, checks_machine
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
 
-LOOP_CHECKS: tuple[Check, ...] = (*doctor_loop.CHECKS, *doctor_git.CHECKS)
+LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
-    )
-    parser.add_argument("--config", metavar="FILE", help="the configuration file")
-    parser.add_argument("--json", action="store_true", help="findings as JSON")
-    parser.add_argument(
-        "--run-gates", action="store_true", help="run the gates, not only look for them"
-    )
+    add = parser.add_argument
+    add("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    add("--config", metavar="FILE", help="the configuration file")
+    add("--json", action="store_true", help="findings as JSON")
+    add("--run-gates", action="store_true", help="run the gates, not only look for them")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +44,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     settings, finding = _settings(args)
     yield from finding
     context = Context(settings, os.environ, time.time(), args.run_gates)
-    yield from run_checks(doctor_machine.CHECKS, context)
+    yield from run_checks(checks_machine.CHECKS, context)
     loops = settings.loops()
     for loop in loops:
         name = loop.name if len(loops) > 1 else ""
@@ -57,33 +53,25 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def run_checks(checks: Iterable[Check], context: Context) -> Iterator[Finding]:
-    """The findings of some checks. One that raises is itself a finding: it must not hide the
-    others.
-    """
+    """The findings of some checks. One that raises is a finding and must not hide the others."""
     for check in checks:
         try:
             yield from list(check(context))
         except Exception as error:
             what = f"the check itself failed: {type(error).__name__}: {error}"
-            yield fail(
-                f"check.{check.__name__}",
-                what,
-                "report this line; the other checks are not affected",
-            )
+            mend = "report this line; the other checks are not affected"
+            yield fail(f"check.{check.__name__}", what, mend)
 
 
 def _settings(args: argparse.Namespace) -> tuple[Settings, list[Finding]]:
-    """The configuration; where it has errors, the defaults, so that the other checks still have
-    something.
-    """
+    """The configuration; where it has errors, the defaults, so that the others can be checked."""
     flags = {"workspace": args.workspace}
     try:
         settings = load(flags, config_file=args.config, environ=os.environ, cwd=os.getcwd())
     except UsageError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        found = [
-            fail("config", line, "mend it, then: codex-self-iter config check") for line in lines
-        ]
+        mend = "mend it, then: codex-self-iter config check"
+        found = [fail("config", line, mend) for line in lines]
         return Settings.model_validate({"workspace": os.path.abspath(args.workspace or ".")}), found
     source = ", ".join(map(str, settings.sources)) or "no file, defaults only"
     return settings, [good("config", source)]

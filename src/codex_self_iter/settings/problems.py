@@ -1,6 +1,4 @@
-"""What is wrong with a configuration: every error at once, each with place, key and what is
-allowed.
-"""
+"""What is wrong with a configuration: all of it, with place, key and what is allowed."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from codex_self_iter.errors import UsageError
+from codex_self_iter.settings.keys import allowed_at, dotted, kind_at, suggestion, table_at
 from codex_self_iter.settings.model import KeyPath
-from codex_self_iter.settings.tree import allowed_at, dotted, kind_at, suggestion, table_at
 from codex_self_iter.settings.types import AGENT_NAMES
 
 
@@ -39,11 +37,7 @@ class ConfigError(UsageError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(dict.fromkeys(problems))
         count = len(self.problems)
-        head = (
-            "1 error in the configuration:"
-            if count == 1
-            else f"{count} errors in the configuration:"
-        )
+        head = f"{count} error{'' if count == 1 else 's'} in the configuration:"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
 
 
@@ -61,9 +55,8 @@ def shown(path: KeyPath, value: Any) -> str:
     """A value as it is shown in messages: short, and never one from an agent's `env` table."""
     if is_secret(path):
         return "***"
-    kind = next(
-        (word for types, word in _KINDS if isinstance(value, types)), "another kind of value"
-    )
+    words = (word for types, word in _KINDS if isinstance(value, types))
+    kind = next(words, "another kind of value")
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
@@ -90,9 +83,7 @@ _KINDS = (
 def _real_path(loc: tuple[str | int, ...]) -> KeyPath:
     """The key without the branches of a union and without the mark of a table's key."""
     path: KeyPath = tuple(part for part in loc if part != "[key]")
-    while (
-        len(path) > 1 and kind_at(path) is None and isinstance(path[-1], str) and _is_branch(path)
-    ):
+    while len(path) > 1 and kind_at(path) is None and _is_branch(path):
         path = path[:-1]
     return path
 

@@ -1,6 +1,4 @@
-"""What the checks of `doctor` share: a finding, what they look at, and asking a program a
-question.
-"""
+"""What the checks of `doctor` share: what they look at, and what they find."""
 
 from __future__ import annotations
 
@@ -8,15 +6,12 @@ import dataclasses
 import functools
 import os
 import shlex
-import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from codex_self_iter.settings import ResolvedPaths, Settings, resolve_paths
 
 Status = Literal["ok", "warn", "fail"]
-_ASK_SEC = 15.0
-_ANSWER_BYTES = 16 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,58 +79,3 @@ class Context:
 
 
 Check = Callable[[Context], Iterable[Finding]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
-    """What a program said. `code` is None when it did not start or did not answer in time."""
-
-    code: int | None
-    text: str
-
-    @property
-    def ok(self) -> bool:
-        """True for exit code 0."""
-        return self.code == 0
-
-
-def ask(
-    argv: Sequence[str], context: Context, *, timeout_sec: float = _ASK_SEC, cwd: str | None = None
-) -> Answer:
-    """Run a program that answers soon; stdout and stderr together, bounded in time and size."""
-    environ = {
-        **context.environ,
-        "LC_ALL": "C",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
-    try:
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Answer(None, error.strerror or str(error))
-    try:
-        output, _ = process.communicate(timeout=timeout_sec)
-    except subprocess.TimeoutExpired:
-        return Answer(None, f"no answer within {timeout_sec:g} s")
-    finally:
-        _end(process)
-    return Answer(process.returncode, output[-_ANSWER_BYTES:].decode("utf-8", "replace").strip())
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End whatever the program left in its session, and close our end."""
-    try:
-        os.killpg(process.pid, 9)
-    except (ProcessLookupError, PermissionError):
-        pass
-    if process.stdout is not None:
-        process.stdout.close()
-    process.wait()

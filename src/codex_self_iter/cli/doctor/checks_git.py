@@ -7,7 +7,8 @@ import shlex
 import shutil
 from collections.abc import Iterator
 
-from codex_self_iter.cli.doctor_base import Answer, Check, Context, Finding, ask, fail, good, warn
+from codex_self_iter.cli.doctor.ask import Answer, ask
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 
 _YOUNG_LOCK_SEC = 60.0
 """A git command that still runs may hold the index for about this long."""
@@ -28,21 +29,15 @@ def repository(context: Context) -> Iterator[Finding]:
         yield good("git.repository", f"work tree {inside.text}")
         yield from (*_identity(context), *_index_lock(context), *_unfinished(context))
     elif "dubious ownership" in inside.text:
+        what = "git refuses to work here: the repository belongs to another user"
         mend = f"git config --global --add safe.directory {context.quoted}"
-        yield fail(
-            "git.ownership",
-            "git refuses to work here: the repository belongs to another user",
-            mend,
-        )
+        yield fail("git.ownership", what, mend)
     elif "not a git repository" in inside.text and not os.path.lexists(f"{context.workspace}/.git"):
         what = "the workspace is no git repository: changes are judged by content alone and cannot be taken back"
         yield warn("git.repository", what, f"git -C {context.quoted} init")
     else:
-        yield fail(
-            "git.repository",
-            f"git fails here: {_last(inside.text)}",
-            f"git -C {context.quoted} status",
-        )
+        what = f"git fails here: {_last(inside.text)}"
+        yield fail("git.repository", what, f"git -C {context.quoted} status")
 
 
 def _identity(context: Context) -> Iterator[Finding]:
@@ -65,15 +60,11 @@ def _index_lock(context: Context) -> Iterator[Finding]:
         return
     mend = f"make sure that no git command runs here, then: rm {shlex.quote(path)}"
     if age > _YOUNG_LOCK_SEC:
-        yield fail(
-            "git.index_lock",
-            f"{path} was left behind {age / 60:.0f} min ago: nothing can be committed",
-            mend,
-        )
+        what = f"{path} was left behind {age / 60:.0f} min ago: nothing can be committed"
+        yield fail("git.index_lock", what, mend)
     else:
-        yield warn(
-            "git.index_lock", f"{path} is there: a git command is at work, or died just now", mend
-        )
+        what = f"{path} is there: a git command is at work, or died just now"
+        yield warn("git.index_lock", what, mend)
 
 
 def _unfinished(context: Context) -> Iterator[Finding]:

@@ -1,9 +1,8 @@
-"""Checks of one loop: workspace, plan, task, state directory, disk, lock, sentinels, agent,
-gates.
-"""
+"""Checks of one loop: workspace, documents, state, disk, lock, sentinels, agents, gates."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import shlex
@@ -12,7 +11,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli.doctor_base import Check, Context, Finding, ask, fail, good, warn
+from codex_self_iter.cli.doctor.ask import ask
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
@@ -20,62 +20,28 @@ from codex_self_iter.settings import validate_workspace
 _MIB = 1024 * 1024
 _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
-_SHELL_WORDS = frozenset(
-    (
-        *(
-            "!",
-            ".",
-            ":",
-            "[",
-            "[[",
-            "{",
-            "alias",
-            "case",
-            "cd",
-            "command",
-            "eval",
-            "exec",
-            "exit",
-            "export",
-        ),
-        *(
-            "false",
-            "for",
-            "if",
-            "set",
-            "source",
-            "test",
-            "time",
-            "trap",
-            "true",
-            "umask",
-            "unset",
-            "until",
-        ),
-        *("wait", "while"),
-    )
-)
+_SHELL_WORDS = frozenset((
+    "!", ".", ":", "[", "[[", "{", "alias", "case", "cd", "command", "eval", "exec", "exit",
+    "export", "false", "for", "if", "set", "source", "test", "time", "trap", "true", "umask",
+    "unset", "until", "wait", "while",
+))  # fmt: skip
 """First words of a gate that are the shell's own."""
 
 
 def workspace(context: Context) -> Iterator[Finding]:
     """Workspace, plan and task, as a start would check them."""
+    init = f"codex-self-iter init --workspace {context.quoted}"
     try:
         paths = validate_workspace(context.settings)
     except UsageError as error:
         for line in str(error).splitlines():
             what, _, mend = line.partition("; ")
-            yield fail(
-                "workspace", what, mend or f"codex-self-iter init --workspace {context.quoted}"
-            )
+            yield fail("workspace", what, mend or init)
         return
     yield good("workspace", f"{paths.workspace}, plan {paths.plan.name}")
     if not paths.task.exists():
-        yield warn(
-            "workspace.task",
-            f"{paths.task} does not exist: the agent has only the plan",
-            f"codex-self-iter init --workspace {context.quoted}",
-        )
+        what = f"{paths.task} does not exist: the agent has only the plan"
+        yield warn("workspace.task", what, init)
 
 
 def state_directory(context: Context) -> Iterator[Finding]:
@@ -89,9 +55,8 @@ def state_directory(context: Context) -> Iterator[Finding]:
         most = context.settings.output.max_state_mb
         text = f"{'' if whole else 'more than '}{size / _MIB:.0f} MiB in {path}"
         if most and size > most * _MIB:
-            yield warn(
-                "state.size", f"{text}, more than max_state_mb = {most:g}", "the next run prunes it"
-            )
+            text += f", more than max_state_mb = {most:g}"
+            yield warn("state.size", text, "the next run prunes it")
         else:
             yield good("state.size", text)
         yield from _future(path, context.now)
@@ -105,20 +70,18 @@ def _privacy(path: str) -> Iterator[Finding]:
         yield warn("state.owner", f"{path} belongs to user {found.st_uid}, not to you", mend)
     if stat.S_IMODE(found.st_mode) & 0o077:
         mend = f"chmod 700 {shlex.quote(path)}"
-        yield warn(
-            "state.private", f"{path} can be read by others (mode {found.st_mode & 0o777:o})", mend
-        )
+        what = f"{path} can be read by others (mode {found.st_mode & 0o777:o})"
+        yield warn("state.private", what, mend)
     else:
         yield good("state", f"{path} is private")
 
 
 def _future(path: str, now: float) -> Iterator[Finding]:
     """A state that was written in the future tells of a clock that went back."""
-    newest = max(
-        (os.stat(entry).st_mtime for entry in os.scandir(path) if entry.is_file()), default=now
-    )
-    if newest > now + 60:
-        what = f"the state was last written {(newest - now) / 60:.0f} min in the future: the clock went back"
+    times = (os.stat(entry).st_mtime for entry in os.scandir(path) if entry.is_file())
+    ahead = max(times, default=now) - now
+    if ahead > 60:
+        what = f"the state was last written {ahead / 60:.0f} min in the future: the clock went back"
         yield warn("time.state", what, "set the clock: sudo timedatectl set-ntp true")
 
 
@@ -128,19 +91,16 @@ def _disk(context: Context) -> Iterator[Finding]:
     least = context.settings.min_free_disk_mb
     text = f"{free:.0f} MiB free at {place}"
     if free < least:
-        mend = "make room, or lower min_free_disk_mb"
-        yield fail(
-            "disk", f"{text}, less than min_free_disk_mb = {least}: no agent would be started", mend
-        )
+        text += f", less than min_free_disk_mb = {least}: no agent would be started"
+        yield fail("disk", text, "make room, or lower min_free_disk_mb")
     elif free < least + context.settings.output.max_run_mb * 2:
         yield warn("disk", f"{text}: one long output may fill it", "make room, or lower max_run_mb")
     else:
         yield good("disk", text)
     space = os.statvfs(place)
     if space.f_files and space.f_favail < 1000:
-        yield fail(
-            "disk.inodes", f"only {space.f_favail} inodes are free at {place}", "delete small files"
-        )
+        what = f"only {space.f_favail} inodes are free at {place}"
+        yield fail("disk.inodes", what, "delete small files")
 
 
 def lock(context: Context) -> Iterator[Finding]:
@@ -148,9 +108,8 @@ def lock(context: Context) -> Iterator[Finding]:
     if not os.path.isdir(context.paths.state_dir):
         return
     module = importlib.import_module("codex_self_iter.world.state.lock")
-    holder = module.probe(
-        str(context.paths.state_dir), context.settings.lock_file_name, workspace=context.workspace
-    )
+    name = context.settings.lock_file_name
+    holder = module.probe(str(context.paths.state_dir), name, workspace=context.workspace)
     if holder:
         mend = f"codex-self-iter stop --workspace {context.quoted} (a second run would exit 75)"
         yield warn("lock", f"a supervisor works here: {holder}", mend)
@@ -161,20 +120,17 @@ def lock(context: Context) -> Iterator[Finding]:
 def sentinels(context: Context) -> Iterator[Finding]:
     """STOP and PAUSE files that are there already."""
     settings, paths = context.settings, context.paths
-    found = False
-    for path, name, effect in (
-        (paths.state_dir / settings.stop_file_name, "sentinel.stop", "no agent would be started"),
-        (
-            paths.workspace / settings.global_stop_file_name,
-            "sentinel.stop",
-            "no agent would be started",
-        ),
-        (paths.state_dir / "PAUSE", "sentinel.pause", "the loop would only wait"),
-    ):
-        if os.path.lexists(path):
-            found = True
-            yield fail(name, f"{path} is there: {effect}", f"rm {shlex.quote(str(path))}")
-    if not found:
+    sentinels = {
+        paths.state_dir / settings.stop_file_name: "stop",
+        paths.workspace / settings.global_stop_file_name: "stop",
+        paths.state_dir / "PAUSE": "pause",
+    }
+    effects = {"stop": "no agent would be started", "pause": "the loop would only wait"}
+    there = {path: kind for path, kind in sentinels.items() if os.path.lexists(path)}
+    for path, kind in there.items():
+        mend = f"rm {shlex.quote(str(path))}"
+        yield fail(f"sentinel.{kind}", f"{path} is there: {effects[kind]}", mend)
+    if not there:
         yield good("sentinel", "no STOP and no PAUSE")
 
 
@@ -191,16 +147,15 @@ def agent(context: Context) -> Iterator[Finding]:
     in_use = {name for role, names in roles.items() for name in names if _has_role(context, role)}
     found = {name: _agent(context, name, agents[name]) for name in sorted(in_use)}
     for name, finding in found.items():
-        others = [
-            names for role, names in roles.items() if name in names and _has_role(context, role)
-        ]
-        spare = all(any(found[other].status != "fail" for other in names) for names in others)
+        own = [n for role, n in roles.items() if name in n and _has_role(context, role)]
+        spare = all(any(found[other].status != "fail" for other in names) for names in own)
         # a broken agent stops nothing while another can take over in each of its roles
-        yield (
-            warn(finding.id, finding.what, finding.mend)
-            if finding.status == "fail" and spare
-            else finding
-        )
+        stops = finding.status == "fail" and not spare
+        yield finding if stops else _no_worse_than_warn(finding)
+
+
+def _no_worse_than_warn(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, status="warn") if finding.status == "fail" else finding
 
 
 def _has_role(context: Context, role: str) -> bool:
@@ -215,17 +170,15 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
         return _template(context, key)
     probe = adapter.probe(context.environ)
     if not probe.installed:
-        return fail(
-            key, probe.detail or f"{name} is not installed", probe.mend or f"install {name}"
-        )
+        what = probe.detail or f"{name} is not installed"
+        return fail(key, what, probe.mend or f"install {name}")
     said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
     if probe.logged_in is False:
         return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
     if _refuses_root(context, name):
         what = f'{said} refuses agent_mode = "bypass" as root'
-        return fail(
-            key, what, 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }'
-        )
+        mend = 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }'
+        return fail(key, what, mend)
     if probe.mend:
         return warn(key, f"{said}: {probe.detail}", probe.mend)
     sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
@@ -233,9 +186,7 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
 
 
 def _refuses_root(context: Context, name: str) -> bool:
-    """claude ends at once when it is to skip its permissions as root, unless told that it is in a
-    sandbox.
-    """
+    """claude does not skip its permissions as root, unless told that it is in a sandbox."""
     settings = context.settings
     if name != "claude" or settings.agent_mode != "bypass" or os.geteuid() != 0:
         return False
@@ -267,16 +218,12 @@ def gates(context: Context) -> Iterator[Finding]:
 def _gate(context: Context, key: str, command: str) -> Finding:
     syntax = ask(["/bin/sh", "-n", "-c", command], context)
     if not syntax.ok:
-        return fail(
-            key, f"{command!r} is no shell command ({syntax.text})", "mend [verify] commands"
-        )
+        what = f"{command!r} is no shell command ({syntax.text})"
+        return fail(key, what, "mend [verify] commands")
     program = _first_program(command)
     if program and not _program(program, context):
-        return fail(
-            key,
-            f"the program {program!r} of the gate {command!r} is not there",
-            f"install {program}",
-        )
+        what = f"the program {program!r} of the gate {command!r} is not there"
+        return fail(key, what, f"install {program}")
     if not context.run_gates:
         return good(key, f"{command!r} (not run; --run-gates runs it)")
     limit = context.settings.verify.timeout_sec or 86400.0
@@ -285,9 +232,8 @@ def _gate(context: Context, key: str, command: str) -> Finding:
         return good(key, f"{command!r} succeeds")
     last = (answer.text or "no output").splitlines()[-1]
     how = last if answer.code is None else f"exits {answer.code}: {last}"
-    return warn(
-        key, f"{command!r} fails now ({how})", "it must succeed before a completion is believed"
-    )
+    mend = "it must succeed before a completion is believed"
+    return warn(key, f"{command!r} fails now ({how})", mend)
 
 
 def _first_program(command: str) -> str:
@@ -307,10 +253,9 @@ def _program(name: str, context: Context, *also: str) -> str:
     A relative path is looked for below the workspace, then below the directories `also`.
     """
     if "/" in name:
-        places = (os.path.join(base, name) for base in (context.workspace, *also))
-        return next(
-            (path for path in places if os.path.isfile(path) and os.access(path, os.X_OK)), ""
-        )
+        places = [os.path.join(base, name) for base in (context.workspace, *also)]
+        runs = (path for path in places if os.path.isfile(path) and os.access(path, os.X_OK))
+        return next(runs, "")
     return shutil.which(name, path=context.environ.get("PATH") or os.defpath) or ""
 
 
