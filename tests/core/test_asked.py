@@ -10,9 +10,17 @@ from codex_self_iter.core import asked
 from codex_self_iter.core.commands import Exit, Persist
 from codex_self_iter.core.events import Steer
 from codex_self_iter.core.model import Role, State
-from codex_self_iter.core.state import Ending, Iteration, LoopState, OpenRun, Wait
+from codex_self_iter.core.state import (
+    Ending,
+    EndingKind,
+    Iteration,
+    LoopState,
+    OpenRun,
+    Wait,
+    WaitKind,
+)
 
-WAIT = Wait("error", 100.0, 60.0, "later", 50.0, "boot")
+WAIT = Wait(WaitKind.ERROR, 100.0, 60.0, "later", 50.0, "boot")
 EXIT = Exit(0, State.COMPLETED, "proven")
 RUN = OpenRun("1", Role.EXECUTOR, "codex", "", 1, "1-executor", 0.0)
 IDLE = LoopState("loop")
@@ -32,8 +40,8 @@ def test_a_wait_is_told_while_the_state_is_named_after_it() -> None:
 def test_a_loop_leaves_when_it_is_stopping_or_its_end_is_decided() -> None:
     assert not asked.leaving(IDLE, [Persist()])
     assert asked.leaving(IDLE, [Persist(), EXIT])
-    assert asked.leaving(dataclasses.replace(IDLE, ending=Ending("stop", "")), [])
-    assert not asked.leaving(dataclasses.replace(IDLE, ending=Ending("steer", "")), [])
+    assert asked.leaving(dataclasses.replace(IDLE, ending=Ending(EndingKind.STOP, "")), [])
+    assert not asked.leaving(dataclasses.replace(IDLE, ending=Ending(EndingKind.STEER, "")), [])
 
 
 def test_an_end_that_could_not_be_saved_needs_a_person() -> None:

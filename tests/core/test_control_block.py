@@ -13,18 +13,38 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from codex_self_iter.core import control_block
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.control_block import (
     FIELDS,
     ControlBlock,
-    ParseError,
-    parse,
+    Unreadable,
     promised,
-    read_json_object,
     to_bool,
     to_text,
 )
 from codex_self_iter.core.model import Role
+from codex_self_iter.core.state import PlannerAnswer
+from codex_self_iter.world.state.codec import from_json
+
+
+class ParseError(Exception):
+    """An answer was unreadable; says why."""
+
+
+def parse(text: str, prompt: str = "") -> ControlBlock:
+    block = control_block.parse(text, prompt)
+    if isinstance(block, Unreadable):
+        raise ParseError(block.why)
+    return block
+
+
+def read_json_object(text: str, required: str) -> dict[str, Any]:
+    found = control_block.read_json_object(text, required)
+    if isinstance(found, Unreadable):
+        raise ParseError(found.why)
+    return found
+
 
 GOOD: dict[str, Any] = {
     "summary": "wrote the parser",
@@ -358,7 +378,7 @@ def test_our_own_prompt_can_never_be_read_as_an_answer(
             gates=gates,
             history=[{"iteration": 6, "verdict": "continue", "summary": "did it", "gates": []}],
             feedback="it failed", messages=["be quick"], circling=prompts.circling_text("a goal"),
-            planner={"execution_prompt": "do it", "done_if": "done", "stop": False},
+            planner=PlannerAnswer("", "do it", "done", "", False),
             block=GOOD,
             gate_results=[{"command": "true", "ok": False, "exit_code": 1, "output": "no"}],
             changed_files=["a.py"], commit="agent", hint="a model",
@@ -506,7 +526,7 @@ def test_a_block_before_any_noise_without_blocks_is_found(
 def test_a_block_survives_its_own_json(fields: dict[str, Any]) -> None:
     block = parse(json.dumps(fields))
     assert parse(json.dumps(block.to_json())) == block
-    assert ControlBlock.from_json(block.to_json()) == block
+    assert from_json(ControlBlock, block.to_json()) == block
 
 
 words = st.text(st.sampled_from("abc äöü.,;-()"), min_size=1).map(str.strip).filter(

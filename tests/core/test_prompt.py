@@ -21,6 +21,7 @@ from codex_self_iter.core.prompt import (
     circling_text,
     history_text,
 )
+from codex_self_iter.core.state import PlannerAnswer
 
 BASE = PromptInputs(Role.EXECUTOR, 12, plan="- [ ] an item of the plan")
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(
@@ -69,7 +70,7 @@ def test_the_parts_that_are_empty_are_left_out() -> None:
         ({"feedback": "exit 1"}, "# What failed last time\n\nexit 1"),
         ({"circling": circling_text("the goal")}, "take another way"),
         (
-            {"planner": {"execution_prompt": "do this", "done_if": "it works"}},
+            {"planner": PlannerAnswer("", "do this", "it works", "", False)},
             "# The step is done if\n\nit works",
         ),
     ],

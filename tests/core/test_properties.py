@@ -23,7 +23,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
 from codex_self_iter.core.model import FailureClass, Usage
 from codex_self_iter.core.policy import BudgetPolicy, Policy
-from codex_self_iter.core.state import LoopState, Step
+from codex_self_iter.core.state import LoopState, Step, WaitKind
 from tests.support.loop_world import (
     GOAL,
     Answer,
@@ -162,11 +162,11 @@ class Anything(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["plan", "disk", "storage"]))
     def block(self, name: str) -> None:
-        self.handle(ev.Block(name, f"{name} is not right"))
+        self.handle(ev.Block(ev.Hold(name), f"{name} is not right"))
 
     @rule(name=st.sampled_from(["plan", "disk", "storage"]))
     def unblock(self, name: str) -> None:
-        self.handle(ev.Unblock(name))
+        self.handle(ev.Unblock(ev.Hold(name)))
 
     @rule(
         account=st.sampled_from(["account-one", "account-two"]),
@@ -174,7 +174,7 @@ class Anything(RuleBasedStateMachine):
     )
     def limit_seen(self, account: str, length: float) -> None:
         self.handle(
-            ev.LimitSeen(account, waits.make("limit", length, "limit", self.world.moment()))
+            ev.LimitSeen(account, waits.make(WaitKind.LIMIT, length, "limit", self.world.moment()))
         )
 
     @rule()

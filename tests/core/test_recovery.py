@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.recovery import RecoveryError, reconcile
+from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.state import LoopState, to_json
+from codex_self_iter.world.state.codec import recover
 from tests.support.loop_world import Script, World, claim, policy, work
 
 
@@ -34,12 +35,12 @@ OPEN_1 = next(s for s in SNAPSHOTS if s["open"] and s["open"]["number"] == 1)
 
 
 def test_nothing_is_a_new_loop() -> None:
-    assert reconcile(None, None, "fresh") == LoopState("fresh")
+    assert recover(None, None, "fresh") == LoopState("fresh")
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_line_alone_carries_the_state(number: int) -> None:
-    state = reconcile(None, LINES[number - 1], "fresh")
+    state = recover(None, LINES[number - 1], "fresh")
     assert (state.iteration, state.open, state.loop_id) == (number, None, "loop")
     assert state.goal == LINES[number - 1]["next_goal"]
 
@@ -61,15 +62,15 @@ def test_the_line_alone_carries_the_state(number: int) -> None:
 def test_snapshot_and_line(
     snapshot: dict[str, Any], line: dict[str, Any] | None, iteration: int, is_open: bool
 ) -> None:
-    state = reconcile(snapshot, line, "fresh")
+    state = recover(snapshot, line, "fresh")
     assert (state.iteration, state.open is not None, state.loop_id) == (iteration, is_open, "loop")
 
 
 def test_a_line_without_the_state_still_gives_number_and_goal() -> None:
     line = {key: value for key, value in LINES[1].items() if key != "after"}
-    state = reconcile(None, line, "fresh")
+    state = recover(None, line, "fresh")
     assert (state.iteration, state.goal, state.loop_id) == (2, "c", "fresh")
-    assert reconcile(OPEN_2, line, "fresh").loop_id == "loop"
+    assert recover(OPEN_2, line, "fresh").loop_id == "loop"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +86,14 @@ def test_a_line_without_the_state_still_gives_number_and_goal() -> None:
 )  # fmt: skip
 def test_what_is_no_state_is_refused_clearly(snapshot: dict[str, Any]) -> None:
     with pytest.raises(RecoveryError, match=r"runtime\.json is not the state of a loop"):
-        reconcile(snapshot, None, "fresh")
+        recover(snapshot, None, "fresh")
     with pytest.raises(RecoveryError, match="journal's last line"):
-        reconcile(None, {"iteration": 3, "after": snapshot}, "fresh")
+        recover(None, {"iteration": 3, "after": snapshot}, "fresh")
 
 
 def test_a_line_without_a_number_cannot_stand_alone() -> None:
     with pytest.raises(RecoveryError, match="no iteration number"):
-        reconcile(None, {"summary": "x"}, "fresh")
+        recover(None, {"summary": "x"}, "fresh")
 
 
 values = st.recursive(
@@ -108,7 +109,7 @@ FIELDS = [field.name for field in dataclasses.fields(LoopState)]
 @given(st.sampled_from(FIELDS), values)
 def test_one_damaged_field_gives_a_state_or_a_clear_refusal(name: str, value: Any) -> None:
     try:
-        state = reconcile(OPEN_2 | {name: value}, LINES[0], "fresh")
+        state = recover(OPEN_2 | {name: value}, LINES[0], "fresh")
     except RecoveryError:
         return
     assert isinstance(state, LoopState)
@@ -117,7 +118,7 @@ def test_one_damaged_field_gives_a_state_or_a_clear_refusal(name: str, value: An
 @given(st.sampled_from(sorted(OPEN_2["open"])), values)
 def test_one_damaged_field_of_the_open_iteration_too(name: str, value: Any) -> None:
     try:
-        state = reconcile(OPEN_2 | {"open": OPEN_2["open"] | {name: value}}, LINES[0], "fresh")
+        state = recover(OPEN_2 | {"open": OPEN_2["open"] | {name: value}}, LINES[0], "fresh")
     except RecoveryError:
         return
     assert isinstance(state, LoopState)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core import state as states
-from codex_self_iter.core.state import LoopState, Wait, from_json, to_json
+from codex_self_iter.core.state import LoopState, Wait, to_json
+from codex_self_iter.world.state.codec import from_json
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -19,11 +20,12 @@ anything = st.recursive(
     ),
     max_leaves=4,
 )
-objects = st.dictionaries(st.text(max_size=4), anything, max_size=3)
+notes = st.lists(st.builds(states.GoalNote) | st.builds(states.EditNote), max_size=2).map(tuple)
 loop_states = st.builds(
-    LoopState, events=st.lists(objects, max_size=2).map(tuple), last=st.none() | objects,
-    open=st.none() | st.builds(states.Iteration, events=st.lists(objects, max_size=2).map(tuple),
-                               planner=st.none() | objects, reviewer=st.none() | objects),
+    LoopState, events=notes, last=st.none() | st.builds(states.Last),
+    open=st.none() | st.builds(states.Iteration, events=notes,
+                               planner=st.none() | st.builds(states.PlannerAnswer),
+                               reviewer=st.none() | st.builds(states.Review)),
 )  # fmt: skip
 
 

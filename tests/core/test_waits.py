@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core import waits
-from codex_self_iter.core.events import Moment
-from codex_self_iter.core.model import State
+from codex_self_iter.core.model import Moment, State
+from codex_self_iter.core.state import WaitKind
 
 AT = Moment(1_700_000_000.0, 5_000.0, "boot-1", 0.0)
 moments = st.builds(
@@ -31,7 +31,7 @@ moments = st.builds(
     ],
 )  # fmt: skip
 def test_what_is_left(wall: float, up: float, boot: str, left: float) -> None:
-    wait = waits.make("error", 600.0, "why", AT)
+    wait = waits.make(WaitKind.ERROR, 600.0, "why", AT)
     now = Moment(AT.wall + wall, AT.up + up, boot)
     assert waits.rest(wait, now) == left
     again = waits.reanchored(wait, now)
@@ -43,7 +43,7 @@ def test_what_is_left(wall: float, up: float, boot: str, left: float) -> None:
 def test_no_chain_of_restarts_makes_a_wait_longer(
     length: float, boots: list[Moment], now: Moment
 ) -> None:
-    wait = waits.make("error", length, "", AT)
+    wait = waits.make(WaitKind.ERROR, length, "", AT)
     for moment in boots:
         wait = waits.reanchored(wait, moment)
     assert 0 <= waits.rest(wait, now) <= length
@@ -51,7 +51,7 @@ def test_no_chain_of_restarts_makes_a_wait_longer(
 
 @given(st.floats(1, 1e6), st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_frozen_wait_keeps_what_was_left(length: float, before: float, pause: float) -> None:
-    wait = waits.make("error", length, "", AT)
+    wait = waits.make(WaitKind.ERROR, length, "", AT)
     began = Moment(AT.wall + before, AT.up + before, AT.boot_id)
     now = Moment(AT.wall + before + pause, AT.up + before + pause, AT.boot_id)
     frozen = waits.frozen(wait, began.up, now)

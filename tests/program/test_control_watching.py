@@ -12,9 +12,8 @@ import structlog
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Abort
-from codex_self_iter.core.events import Moment
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import Role, State
+from codex_self_iter.core.model import Moment, Role, State
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.state import LoopState, Message
 from codex_self_iter.settings import load
@@ -132,7 +131,7 @@ async def test_without_both_it_is_not_seen(ws: Workspace) -> None:
 
 async def test_a_run_that_has_an_urgent_message_is_not_ended_for_it() -> None:
     at, policy = Moment(0.0, 0.0, "boot", 0.5), Policy({Role.EXECUTOR: (AgentPolicy("a", "a"),)})
-    state, _ = decide(LoopState("loop"), ev.Boot("none"), policy, at)
+    state, _ = decide(LoopState("loop"), ev.Boot(), policy, at)
     state, _ = decide(state, ev.Prepared((Message("1.now.md", "hurry"),)), policy, at)
     assert state.open is not None
     assert state.open.run is not None

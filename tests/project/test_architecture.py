@@ -13,8 +13,8 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.model import State
 from codex_self_iter.core.transitions import GROUPS, TRANSITIONS, moves
-from tests.core.test_machine import AT, GATED, ROLES, SITUATIONS, events_for
 from tests.support.loop_world import policy
+from tests.support.situations import AT, GATED, ROLES, SITUATIONS, events_for
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "architecture.md"

@@ -23,14 +23,16 @@ from codex_self_iter.core.model import (
     Failure,
     FailureClass,
     GateResult,
+    Mode,
+    Moment,
     Role,
     RunOutcome,
     State,
     Usage,
 )
 from codex_self_iter.core.policy import AgentPolicy, Policy
-from codex_self_iter.core.recovery import reconcile
-from codex_self_iter.core.state import LoopState, Message, OpenRun, Step, from_json, to_json
+from codex_self_iter.core.state import LoopState, Message, OpenRun, Step, to_json
+from codex_self_iter.world.state.codec import from_json, recover
 
 GOAL = "goal"
 ENDS = (State.COMPLETED, State.STOPPED, State.STAGNATED, State.BLOCKED)
@@ -41,6 +43,7 @@ def policy(*agents: str, **changes: Any) -> Policy:
     """A policy whose agents each have an account of their own name."""
     order = tuple(AgentPolicy(name, f"account-{name}") for name in agents or ("one",))
     changes = {"checkpoints": False} | changes
+    changes["mode"] = Mode(changes.get("mode", Mode.GOAL))
     return Policy(agents=dict.fromkeys(Role, order), **changes)
 
 
@@ -204,7 +207,7 @@ class Disk:
         """What the next supervisor reads."""
         runtime = None if self.runtime is None else json.loads(json.dumps(to_json(self.runtime)))
         line = json.loads(json.dumps(self.journal[-1])) if self.journal else None
-        return reconcile(runtime, line, "loop")
+        return recover(runtime, line, "loop")
 
 
 class Agents:
@@ -276,8 +279,8 @@ class World:
 
     # -- life --------------------------------------------------------------------------------------
 
-    def moment(self) -> ev.Moment:
-        return ev.Moment(self.wall, self.up, self.boot_id, 0.5)
+    def moment(self) -> Moment:
+        return Moment(self.wall, self.up, self.boot_id, 0.5)
 
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
@@ -289,21 +292,21 @@ class World:
         self.state = self.disk.load()
         invariants(self.state)
         run = self.state.open.run if self.state.open else None
-        trace = "none"
+        trace = ev.Trace.NONE
         if self.agents.running is not None:
             assert run is not None, "an agent that nobody knows of"
             assert run.run_id == self.agents.running.run_id
-            trace = "adopted"
+            trace = ev.Trace.ADOPTED
             if kill or self.disk.stop is not None:
                 self.agents.gone()
-                trace = "gone"
+                trace = ev.Trace.GONE
             else:
                 self.queue.append(self._run_ends)
         elif run is not None and self.agents.ended is not None and self.agents.ended[0] == run:
-            trace = "adopted"  # it ended by itself; its files say how
+            trace = ev.Trace.ADOPTED  # it ended by itself; its files say how
             self.queue.append(self._run_ends)
         elif run is not None and run.run_id in self.log:
-            trace = "gone"
+            trace = ev.Trace.GONE
         self.handle(ev.Boot(trace, paused=self.disk.paused))
         if self.disk.stop is not None:
             self.handle(dataclasses.replace(self.disk.stop, after_iteration=False))

@@ -9,7 +9,7 @@ from codex_self_iter.core import waits
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.events import Steer
 from codex_self_iter.core.model import State
-from codex_self_iter.core.state import LoopState, Wait
+from codex_self_iter.core.state import EndingKind, LoopState, Wait
 
 NEEDS_HUMAN = 4
 WAITING = frozenset(waits.STATES.values())
@@ -35,7 +35,7 @@ def spread(wait: Wait, u: float) -> Wait:
 
 def leaving(state: LoopState, undone: Iterable[Command]) -> bool:
     """True when the loop is to end, so that it cannot wait for a disk for ever."""
-    stopping = state.ending is not None and state.ending.kind == "stop"
+    stopping = state.ending is not None and state.ending.kind is EndingKind.STOP
     return stopping or any(isinstance(command, Exit) for command in undone)
 
 

@@ -65,8 +65,11 @@ _TRUE = frozenset({"true", "yes", "y", "1", "on", "done"})
 _FALSE = frozenset({"false", "no", "n", "0", "off", "none", "null", ""})
 
 
-class ParseError(ValueError):
-    """There is no valid control block; the message tells the agent what was wrong."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """There is no valid answer; `why` tells the agent what was wrong."""
+
+    why: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,11 +86,6 @@ class ControlBlock:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON value."""
         return dataclasses.asdict(self) | {"evidence": list(self.evidence)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ControlBlock:
-        """Read `to_json`'s value."""
-        return cls(**{**data, "evidence": tuple(data.get("evidence", ()))})
 
 
 def to_bool(value: Any) -> bool | None:
@@ -132,24 +130,21 @@ def _to_list(value: Any) -> tuple[str, ...]:
     )[:200]
 
 
-def _coerce(fields: Mapping[str, Any]) -> ControlBlock:
-    """Build a block from raw values. Raises ParseError naming the field that is missing or
-    wrong.
-    """
+def _coerce(fields: Mapping[str, Any]) -> ControlBlock | Unreadable:
+    """Build a block from raw values, or name the field that is missing or wrong."""
     stop, completed = to_bool(fields.get("stop")), to_bool(fields.get("completed"))
     for name, value in (("stop", stop), ("completed", completed)):
         if value is None:
-            raise ParseError(
-                f'"{name}" must be true or false, not {to_text(fields.get(name))[:80]!r}'
-            )
+            said = to_text(fields.get(name))[:80]
+            return Unreadable(f'"{name}" must be true or false, not {said!r}')
     next_goal = to_text(fields.get("next_goal"))
     if next_goal.casefold() in {"none", "null", "n/a"}:
         next_goal = ""
     if not (stop or completed):
         if "stop" not in fields:
-            raise ParseError('"stop" is missing')
+            return Unreadable('"stop" is missing')
         if not next_goal:
-            raise ParseError(
+            return Unreadable(
                 '"next_goal" is missing or empty although neither "stop" nor "completed" is true'
             )
     return ControlBlock(
@@ -267,41 +262,36 @@ def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     ]
 
 
-def parse(text: str, prompt: str = "") -> ControlBlock:
-    """Return the last valid control block of `text`.
+def parse(text: str, prompt: str = "") -> ControlBlock | Unreadable:
+    """Return the last valid control block of `text`, or what was wrong with the last candidate.
 
     Args:
         text: the agent's final message, or the end of its output.
         prompt: what the agent was sent; blocks echoed from it do not count.
-
-    Raises:
-        ParseError: there is none; says what was wrong with the last candidate.
     """
-    problem = "no control block was found at the end of the answer"
-    echoes = 0
+    flaw, echoes = "", 0
     for start, end, fields in _candidates(text):
         if prompt and _is_echo(text, start, end, prompt):
             echoes += 1
             continue
-        try:
-            return _coerce(fields)
-        except ParseError as error:
-            if not problem.startswith("the last"):
-                problem = f"the last control block is not valid: {error}"
+        block = _coerce(fields)
+        if isinstance(block, ControlBlock):
+            return block
+        flaw = flaw or f"the last control block is not valid: {block.why}"
+    problem = flaw or "no control block was found at the end of the answer"
     if echoes:
         problem += "; the only blocks in it repeat the prompt"
     elif not text.strip():
         problem = "the agent printed nothing"
-    raise ParseError(problem)
+    return Unreadable(problem)
 
 
-def read_json_object(text: str, required: str) -> dict[str, Any]:
-    """Return the last JSON object of `text` that has the key `required`. Raises ParseError."""
-    for _, _, value in sorted(
-        _json_objects(text, lambda v: required in v), key=lambda o: (-o[1], o[0])
-    ):
+def read_json_object(text: str, required: str) -> dict[str, Any] | Unreadable:
+    """Return the last JSON object of `text` that has the key `required`."""
+    objects = _json_objects(text, lambda value: required in value)
+    for _, _, value in sorted(objects, key=lambda found: (-found[1], found[0])):
         return value
-    raise ParseError(f'no JSON object with "{required}" was found at the end of the answer')
+    return Unreadable(f'no JSON object with "{required}" was found at the end of the answer')
 
 
 def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> bool:

@@ -1,40 +1,41 @@
-"""What happened: the inputs of `decide`. Plain frozen values; times come separately as a
-`Moment`.
-"""
+"""What happened: the inputs of `decide`. Plain frozen values; the time comes apart, as a `Moment`."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
-from typing import Any
 
 from codex_self_iter.core.model import AgentReport, GateResult, RunOutcome
 from codex_self_iter.core.state import Message, Wait
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Moment:
-    """When something happened.
+class Trace(enum.StrEnum):
+    """What is left of the open run, if there is one, when a supervisor starts."""
 
-    Attributes:
-        wall: Unix seconds, may jump; up: boot-time clock (seconds since boot, goes on in suspend);
-        boot_id: which boot `up` belongs to; u: a random number in [0, 1) for jitter.
-    """
+    NONE = "none"
+    """It never started."""
+    ADOPTED = "adopted"
+    """It goes on, or has ended by itself: its end will be reported."""
+    GONE = "gone"
+    """It was ended, or vanished without a record."""
 
-    wall: float
-    up: float
-    boot_id: str
-    u: float = 0.0
+
+class Hold(enum.StrEnum):
+    """A condition that forbids new runs."""
+
+    PLAN = "plan"
+    DISK = "disk"
+    STORAGE = "storage"
+    START = "start"
+    """The last run could not be started."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Boot:
-    """The supervisor has started and looked for what the last one left.
+    """The supervisor has started and looked for what the last one left."""
 
-    `trace` tells about the open run, if there is one: "adopted" (its end will be reported), "none"
-    (it never started) or "gone" (it was ended, or vanished without a record)."""
-
-    trace: str = "none"
+    trace: Trace = Trace.NONE
     paused: bool = False
 
 
@@ -133,9 +134,7 @@ class Steer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GoalSet:
-    """A person replaced the current goal. `names`: the inbox files that said so, to be put aside
-    once it is kept.
-    """
+    """A person replaced the current goal. `names`: the inbox files that said so, put aside later."""
 
     goal: str
     names: tuple[str, ...] = ()
@@ -143,9 +142,7 @@ class GoalSet:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edited:
-    """Plan or task changed. `ticks_only`: nothing but checkboxes; `in_run`: while an agent was
-    working.
-    """
+    """Plan or task changed. `ticks_only`: checkboxes alone; `in_run`: while an agent was at work."""
 
     what: str
     added: int
@@ -156,9 +153,9 @@ class Edited:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """A condition forbids new runs (name: plan, disk, storage)."""
+    """A condition forbids new runs."""
 
-    name: str
+    name: Hold
     reason: str
 
 
@@ -166,7 +163,7 @@ class Block:
 class Unblock:
     """The condition is over."""
 
-    name: str
+    name: Hold
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,8 +177,6 @@ class LimitSeen:
 @dataclasses.dataclass(frozen=True, slots=True)
 class PolicyChanged:
     """The configuration was reloaded; the new policy is already in force."""
-
-    changes: tuple[str, ...] = ()
 
 
 Event = (
@@ -203,5 +198,3 @@ Event = (
     | LimitSeen
     | PolicyChanged
 )
-
-JsonObject = dict[str, Any]

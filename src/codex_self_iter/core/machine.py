@@ -22,16 +22,18 @@ Durability: the intent (`open.run`) is persisted before `StartRun`; a verdict is
 anything that depends on it. Every prefix of a command list leaves a state from which `recovery`
 goes on.
 
-`iteration.py` judges a finished run; this file only moves between the rooms.
+`judge` says what a run that has ended means, `verdict` what the whole iteration amounts to; this
+file only moves between the rooms.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from codex_self_iter.core import budget, iteration, waits
+from codex_self_iter.core import account, budget, judge, recovery, verdict, waits
 from codex_self_iter.core.commands import (
     Abort,
     Command,
@@ -52,9 +54,9 @@ from codex_self_iter.core.events import (
     Event,
     GatesEnded,
     GoalSet,
+    Hold,
     Kept,
     LimitSeen,
-    Moment,
     Pause,
     PolicyChanged,
     Prepared,
@@ -63,12 +65,26 @@ from codex_self_iter.core.events import (
     Steer,
     Stop,
     Tick,
+    Trace,
     Unblock,
     Unstop,
 )
-from codex_self_iter.core.model import Role, State
+from codex_self_iter.core.model import Mode, Moment, Role, State, Verdict
 from codex_self_iter.core.policy import AgentPolicy, Policy
-from codex_self_iter.core.state import Ending, Iteration, LoopState, OpenRun, Session, Step, Wait
+from codex_self_iter.core.record import journal_record
+from codex_self_iter.core.state import (
+    EditNote,
+    Ending,
+    EndingKind,
+    GoalNote,
+    Iteration,
+    LoopState,
+    Note,
+    OpenRun,
+    Step,
+    Wait,
+    WaitKind,
+)
 
 Decision = tuple[LoopState, tuple[Command, ...]]
 
@@ -85,19 +101,59 @@ HOLDS: tuple[tuple[str, str], ...] = (
     ("iteration limit reached", "stopped"),
     ("every agent's account is limited", "limited"),
 )
-"""What can hold a loop between two runs, in the order in which it is looked at, with the state it
-leads to.
-"""
+"""What can hold a loop between two runs, in the order in which it is looked at, and where to."""
+
+
+class Phase(enum.Enum):
+    """What is on."""
+
+    IDLE = enum.auto()
+    """Nothing that will report its own end."""
+    PREPARING = enum.auto()
+    """The inputs of the next run are being read."""
+    RUN = enum.auto()
+    VERIFY = enum.auto()
+    PARKED = enum.auto()
+    """The gates were ended by a pause and wait for its end."""
+    KEEP = enum.auto()
+
+
+EXPECTS: Mapping[type, Phase] = {
+    Prepared: Phase.PREPARING,
+    RunEnded: Phase.RUN,
+    GatesEnded: Phase.VERIFY,
+    Kept: Phase.KEEP,
+}
+"""What must be on for a report to count."""
+
+ABORTABLE = (Phase.RUN, Phase.VERIFY)
+"""What can be ended on request. Reading inputs and keeping are short and end by themselves."""
 
 
 def decide(state: LoopState, event: Event, policy: Policy, at: Moment) -> Decision:
-    """Return the next state and what to do, in order. Events of a loop that has ended change
-    nothing.
+    """Return the next state and what to do, in order. Events of a loop that has ended, and reports
+    of what is not on, change nothing.
     """
     if state.finished and not isinstance(event, Boot):
         return state, ()
+    if EXPECTS.get(type(event), phase(state)) is not phase(state):
+        return state, _unknown(event) if isinstance(event, RunEnded) else ()
     handler: Callable[[LoopState, Any, Policy, Moment], Decision] = _HANDLERS[type(event)]
     return handler(state, event, policy, at)
+
+
+def phase(state: LoopState) -> Phase:
+    """Say what is on."""
+    opened = state.open
+    if state.preparing:
+        return Phase.PREPARING
+    if opened is None:
+        return Phase.IDLE
+    if opened.step is Step.KEEP:
+        return Phase.KEEP
+    if opened.step is Step.VERIFY:
+        return Phase.PARKED if state.state is State.PAUSED else Phase.VERIFY
+    return Phase.IDLE if opened.run is None else Phase.RUN
 
 
 # -- small tools -----------------------------------------------------------------------------------
@@ -117,19 +173,32 @@ def finish(state: LoopState, kind: State, code: int, reason: str, at: Moment) ->
     return state, (Persist(), Notify(kind.value, reason), Exit(code, kind, reason))
 
 
-def next_role(open_iteration: Iteration, policy: Policy) -> Role:
-    """The role whose run comes next in an open iteration."""
-    if policy.mode != "roles" or (
-        open_iteration.planner is not None and open_iteration.block is None
-    ):
+def next_role(opened: Iteration | None, policy: Policy) -> Role:
+    """The role whose run comes next, in an open iteration or at the beginning of one."""
+    if policy.mode is Mode.GOAL:
         return Role.EXECUTOR
-    return Role.PLANNER if open_iteration.planner is None else Role.REVIEWER
+    if opened is None or opened.planner is None:
+        return Role.PLANNER
+    return Role.EXECUTOR if opened.block is None else Role.REVIEWER
+
+
+def _opened(state: LoopState) -> Iteration:
+    """The open iteration, where the phase says that there is one."""
+    assert state.open is not None
+    return state.open
+
+
+def _within(state: LoopState, opened: Iteration, **changes: Any) -> LoopState:
+    """The state with a changed open iteration."""
+    return dataclasses.replace(state, open=dataclasses.replace(opened, **changes))
+
+
+def _noted(state: LoopState, note: Note) -> LoopState:
+    return dataclasses.replace(state, events=(*state.events, note)[-EVENTS:])
 
 
 def _chosen(state: LoopState, role: Role, policy: Policy, at: Moment) -> AgentPolicy | Wait:
-    """The first agent of the order whose account may be used now, or the wait for the first to be
-    free.
-    """
+    """The first agent whose account may be used now, or the wait for the first to be free."""
     waiting: list[Wait] = []
     for agent in policy.agents[role]:
         wait = state.limits.get(agent.account)
@@ -162,8 +231,8 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
         return enter(
             state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at
         ), ()
-    if "plan" in state.blocked_by:
-        return enter(state, State.COOLDOWN, state.blocked_by["plan"], at), ()
+    if Hold.PLAN in state.blocked_by:
+        return enter(state, State.COOLDOWN, state.blocked_by[Hold.PLAN], at), ()
     if state.blocked_by:
         return enter(state, State.BLOCKED, "; ".join(state.blocked_by.values()), at), ()
     if state.wait is not None and waits.rest(state.wait, at) > 0:
@@ -175,7 +244,7 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
         return finish(
             state, State.STOPPED, 0, f"iteration limit reached ({policy.max_iterations})", at
         )
-    role = next_role(state.open, policy) if state.open else policy.roles[0]
+    role = next_role(state.open, policy)
     chosen = _chosen(state, role, policy, at)
     if isinstance(chosen, Wait):
         state = dataclasses.replace(
@@ -193,28 +262,13 @@ def proceed(state: LoopState, policy: Policy, at: Moment) -> Decision:
     if held is not None:
         return held
     state = dataclasses.replace(state, wait=None, preparing=True)
-    role = next_role(state.open, policy) if state.open else policy.roles[0]
+    role = next_role(state.open, policy)
     return state, (Prepare(role),)
 
 
-def _parked(state: LoopState) -> bool:
-    """True when the gates were ended by a pause and wait for its end."""
-    return state.open is not None and state.open.step is Step.VERIFY and state.state is State.PAUSED
-
-
-def _idle(state: LoopState) -> bool:
-    """True when nothing is on that will report its own end."""
-    if state.preparing:
-        return False
-    return (
-        state.open is None
-        or (state.open.step is Step.RUN and state.open.run is None)
-        or _parked(state)
-    )
-
-
 def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Command) -> Decision:
-    if not _idle(state) or (_parked(state) and state.paused):
+    on = phase(state)
+    if on is not Phase.IDLE and (on is not Phase.PARKED or state.paused):
         return state, before
     state, commands = proceed(state, policy, at)
     return state, (*before, *commands)
@@ -222,13 +276,11 @@ def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Comm
 
 def _prepared(state: LoopState, event: Prepared, policy: Policy, at: Moment) -> Decision:
     """Inputs were read: look at the conditions again, then open the iteration and start its run."""
-    if not state.preparing:
-        return state, ()
     state = dataclasses.replace(state, preparing=False)
     held = _held(state, policy, at)
     if held is not None:
         return held
-    role = next_role(state.open, policy) if state.open else policy.roles[0]
+    role = next_role(state.open, policy)
     agent = _chosen(state, role, policy, at)
     assert isinstance(agent, AgentPolicy)  # _held has just found one
     opened = state.open or _open(state, event, at)
@@ -297,8 +349,7 @@ def _run(
 
 def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
     """The thread to resume, or "" for a fresh one."""
-    session: Session | None = state.sessions.get(agent.name)
-    rules = agent.session
+    session, rules = state.sessions.get(agent.name), agent.session
     if session is None or not rules.resume:
         return ""
     too_long = (
@@ -312,163 +363,152 @@ def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
 # -- what was on has ended -------------------------------------------------------------------------
 
 
+def _unknown(event: RunEnded) -> tuple[Command, ...]:
+    return (Log("run.unknown", {"run_id": event.run_id}),)
+
+
 def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) -> Decision:
-    if state.open is None or state.open.run is None or state.open.run.run_id != event.run_id:
-        return state, (Log("run.unknown", {"run_id": event.run_id}),)
+    opened = _opened(state)
+    run = opened.run
+    if run is None or run.run_id != event.run_id:
+        return state, _unknown(event)
     if event.not_started:
         # Whatever was asked for meanwhile counts; nothing was run, so there is nothing to judge.
-        state, commands = _after_end(_with_open(state, run=None), policy, at)
+        state, commands = _after_end(_within(state, opened, run=None), policy, at)
         return state, (Persist(), *commands)
-    state, extra = iteration.account_run(state, event, policy, at)
-    state, judged = iteration.judge_run(state, event, policy)
-    opened = state.open
-    assert opened is not None
-    if judged == "next_run":
+    state, notes = account.spend(state, event, policy.budget, at)
+    seen = state.gate_seen if event.gate_files is None else dict(event.gate_files)
+    sessions = account.sessions(state, run, event)
+    state = dataclasses.replace(state, sessions=sessions, gate_seen=seen)
+    opened, then = judge.judge_run(state, account.closed(opened, run, event), event, policy)
+    state = dataclasses.replace(state, open=opened)
+    if then is judge.Next.RUN:
         state, commands = proceed(state, policy, at)
-        return state, (*extra, Persist(), *commands)
-    if judged == "verify":
+        return state, (*notes, Persist(), *commands)
+    if then is judge.Next.VERIFY:
         state = enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at)
-        state = _with_open(state, step=Step.VERIFY)
-        return state, (*extra, Persist(), RunGates(opened.number))
-    return _keep(state, policy, at, *extra)
-
-
-def _with_open(state: LoopState, **changes: Any) -> LoopState:
-    assert state.open is not None
-    return dataclasses.replace(state, open=dataclasses.replace(state.open, **changes))
+        state = _within(state, opened, step=Step.VERIFY)
+        return state, (*notes, Persist(), RunGates(opened.number))
+    state, commands = _keep(state, opened, policy, at)
+    return state, (*notes, *commands)
 
 
 def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment) -> Decision:
-    if state.open is None or state.open.step is not Step.VERIFY or _parked(state):
-        return state, ()
+    opened, ending = _opened(state), state.ending
+    if event.aborted and ending is not None and ending.kind is EndingKind.STEER:
+        return _keep(state, judge.called_off(opened, ending.reason), policy, at)
     if event.aborted:
-        if state.ending is not None and state.ending.kind == "steer":
-            return _keep(iteration.called_off(state, state.ending.reason), policy, at)
         # The answer is kept; the gates run again when the loop goes on.
         return _after_end(state, policy, at)
-    state = _with_open(state, gates=event.results, gates_ran=True)
-    if policy.mode == "roles" and state.open is not None and state.open.reviewer is None:
+    opened = dataclasses.replace(opened, gates=event.results, gates_ran=True)
+    if policy.mode is Mode.ROLES and opened.reviewer is None:
         # Not `proceed`: the gates may have ended just before somebody asked them to.
-        state, commands = _after_end(_with_open(state, step=Step.RUN), policy, at)
+        state, commands = _after_end(_within(state, opened, step=Step.RUN), policy, at)
         return state, (Persist(), *commands)
-    return _keep(state, policy, at)
+    return _keep(state, opened, policy, at)
 
 
-def _keep(state: LoopState, policy: Policy, at: Moment, *extra: Command) -> Decision:
+def _keep(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Commit and checkpoint where there is something to keep, then give the verdict."""
-    opened = state.open
-    assert opened is not None
-    commit = policy.commit and opened.failure_verdict != "aborted"
+    commit = policy.commit and opened.failure_verdict is not Verdict.ABORTED
     if opened.changed is False or not (commit or policy.checkpoints):
-        state, commands = _verdict(state, policy, at)
-        return state, (*extra, *commands)
-    state = _with_open(state, step=Step.KEEP)
-    return state, (*extra, Persist(), Keep(opened.number, commit, policy.checkpoints))
+        return _verdict(state, opened, policy, at)
+    state = _within(state, opened, step=Step.KEEP)
+    return state, (Persist(), Keep(opened.number, commit, policy.checkpoints))
 
 
 def _kept(state: LoopState, event: Kept, policy: Policy, at: Moment) -> Decision:
-    if state.open is None or state.open.step is not Step.KEEP:
-        return state, ()
-    state = _with_open(
-        state,
+    opened = _opened(state)
+    opened = dataclasses.replace(
+        opened,
         commit=event.commit,
         checkpoint=event.checkpoint,
         keep_error=event.error,
-        head_after=event.head or state.open.head_after,
+        head_after=event.head or opened.head_after,
     )
-    return _verdict(state, policy, at)
+    return _verdict(state, opened, policy, at)
 
 
-def _verdict(state: LoopState, policy: Policy, at: Moment) -> Decision:
+def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Close the iteration: journal line first, then what follows from it."""
-    closed, ending, notes = iteration.close(state, policy, at)
-    if ending is not None:
-        after, commands = finish(closed, ending.state, ending.exit_code, ending.reason, at)
+    closed = verdict.close(verdict.Closing(state, opened, policy, at))
+    if closed.finish is not None:
+        end = closed.finish
+        after, commands = finish(closed.state, end.state, end.exit_code, end.reason, at)
     else:
-        after, commands = _after_end(closed, policy, at)
-    record = iteration.journal_record(state, after, at)
+        after, commands = _after_end(closed.state, policy, at)
     durable = () if any(isinstance(c, Persist | Prepare) for c in commands) else (Persist(),)
-    return after, (record, *notes, *durable, *commands)
+    return after, (journal_record(opened, after, at), *closed.notes, *durable, *commands)
 
 
 def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
     """A run, gate or iteration has ended: do what an `ending` asked for, else go on."""
-    ending = state.ending
+    ending, opened = state.ending, state.open
     state = dataclasses.replace(state, ending=None)
-    if ending is not None and ending.kind == "stop":
+    if ending is not None and ending.kind is EndingKind.STOP:
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
-    if ending is not None and ending.kind == "pause" and state.paused and state.open is not None:
+    pausing = ending is not None and ending.kind is EndingKind.PAUSE
+    if ending is not None and pausing and state.paused and opened is not None:
         state = enter(state, State.PAUSED, ending.reason, at)
-    if state.open is not None and state.open.step is Step.VERIFY:
-        state, commands = _verify(state, at)
+    if opened is not None and opened.step is Step.VERIFY:
+        state, commands = _verify(state, opened, at)
         return state, (Persist(), *commands)
     return proceed(state, policy, at)
 
 
-def _verify(state: LoopState, at: Moment) -> Decision:
+def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
     """Run the gates of the open iteration (again), or park them while the loop is paused."""
-    opened = state.open
-    assert opened is not None
-    if state.paused and state.after_iteration is not None:
-        ending = state.after_iteration
+    ending = state.after_iteration
+    if state.paused and ending is not None:
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
     if state.paused:
         return enter(state, State.PAUSED, "paused", at), ()
-    return enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at), (
-        RunGates(opened.number),
-    )
+    state = enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at)
+    return state, (RunGates(opened.number),)
 
 
 # -- control ---------------------------------------------------------------------------------------
 
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
-    """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop
-    was.
-    """
-    state = iteration.after_restart(_unfrozen(state, at), at)
+    """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
+    state = recovery.after_restart(_unfrozen(state, at), at)
     state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
     opened = state.open
     if opened is None:
         return proceed(state, policy, at)
     if opened.step is Step.VERIFY:
-        return _verify(state, at)
+        return _verify(state, opened, at)
     if opened.step is Step.KEEP:
-        return _keep(state, policy, at)
-    if opened.run is not None and event.trace == "adopted":
-        state = enter(
-            state,
-            State.RUNNING,
-            f"adopted the {opened.run.role} run of iteration {opened.number}",
-            at,
-        )
+        return _keep(state, opened, policy, at)
+    run, number = opened.run, opened.number
+    if run is not None and event.trace is Trace.ADOPTED:
+        state = enter(state, State.RUNNING, f"adopted the {run.role} run of iteration {number}", at)
         # Its messages may still lie in the inbox: we may have died between sending and putting them
         # aside.
         names = tuple(message.name for message in opened.messages)
-        return state, (
-            TakeMessages(opened.number, names),
-            Log("run.adopted", {"run_id": opened.run.run_id, "iteration": opened.number}),
-        )
-    if opened.run is not None and event.trace == "gone":
-        state = iteration.interrupted(state)
-        return _keep(state, policy, at)
+        note = Log("run.adopted", {"run_id": run.run_id, "iteration": number})
+        return state, (TakeMessages(number, names), note)
+    if run is not None and event.trace is Trace.GONE:
+        # Nobody looked at the gate files when it ended: what differs from now on is taken as the
+        # agent's doing.
+        state = dataclasses.replace(state, gate_seen=None)
+        return _keep(state, judge.interrupted(account.vanished(opened, run)), policy, at)
     # It never started: the same number, the same messages, once more.
-    state = _with_open(state, run=None)
-    return proceed(state, policy, at)
+    return proceed(_within(state, opened, run=None), policy, at)
 
 
 def _stop(state: LoopState, event: Stop, policy: Policy, at: Moment) -> Decision:
-    ending = Ending("stop", event.reason, event.exit_code)
-    if _idle(state) or (state.preparing and not (event.after_iteration and state.open is not None)):
+    on, ending = phase(state), Ending(EndingKind.STOP, event.reason, event.exit_code)
+    within = event.after_iteration and state.open is not None
+    if on in (Phase.IDLE, Phase.PARKED) or (on is Phase.PREPARING and not within):
         return finish(state, State.STOPPED, event.exit_code, event.reason, at)
     if event.after_iteration:
         note = Log("stop.after_iteration", {"reason": event.reason})
         return dataclasses.replace(state, after_iteration=ending), (Persist(), note)
-    assert state.open is not None
-    step = state.open.step
     state = dataclasses.replace(enter(state, State.STOPPING, event.reason, at), ending=ending)
     # Keeping is short and ends by itself.
-    return state, () if step is Step.KEEP else (Abort(event.reason),)
+    return state, () if on is Phase.KEEP else (Abort(event.reason),)
 
 
 def _unstop(state: LoopState, event: Unstop, policy: Policy, at: Moment) -> Decision:
@@ -476,26 +516,18 @@ def _unstop(state: LoopState, event: Unstop, policy: Policy, at: Moment) -> Deci
 
 
 def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decision:
+    on = phase(state)
     if not state.paused:
         state = dataclasses.replace(state, paused=True, paused_up=at.up)
-    if _idle(state):
+    if on in (Phase.IDLE, Phase.PARKED):
         return enter(state, State.PAUSED, event.reason, at), (Persist(),)
-    if event.now and state.ending is None and _can_be_ended(state):
-        state = dataclasses.replace(state, ending=Ending("pause", event.reason))
-        return state, (Abort(event.reason),)
-    if event.now and state.preparing:
-        return enter(
-            state, State.PAUSED, event.reason, at
-        ), ()  # the run that is being prepared will not start
+    if event.now and state.ending is None and on in ABORTABLE:
+        ending = Ending(EndingKind.PAUSE, event.reason)
+        return dataclasses.replace(state, ending=ending), (Abort(event.reason),)
+    if event.now and on is Phase.PREPARING:
+        # The run that is being prepared will not start.
+        return enter(state, State.PAUSED, event.reason, at), ()
     return state, ()
-
-
-def _can_be_ended(state: LoopState) -> bool:
-    """True while a run or the gates are on. Reading inputs and keeping are short and end by
-    themselves.
-    """
-    opened = state.open
-    return opened is not None and (opened.run is not None or opened.step is Step.VERIFY)
 
 
 def _unfrozen(state: LoopState, at: Moment) -> LoopState:
@@ -504,7 +536,7 @@ def _unfrozen(state: LoopState, at: Moment) -> LoopState:
     A limit's end is a fact of the outside world and stays where it is.
     """
     wait = state.wait
-    if not state.paused or wait is None or wait.kind == "limit":
+    if not state.paused or wait is None or wait.kind is WaitKind.LIMIT:
         return state
     return dataclasses.replace(state, wait=waits.frozen(wait, state.paused_up, at))
 
@@ -512,10 +544,10 @@ def _unfrozen(state: LoopState, at: Moment) -> LoopState:
 def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Decision:
     if not state.paused:
         return state, ()
-    parked = _parked(state)
+    parked = phase(state) is Phase.PARKED
     state = dataclasses.replace(_unfrozen(state, at), paused=False)
     if parked:
-        return _verify(state, at)
+        return _verify(state, _opened(state), at)
     state, commands = _proceed_if_idle(state, policy, at)
     return state, (Persist(), *commands)
 
@@ -524,19 +556,16 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
     given = {message.name for message in state.open.messages} if state.open else set()
     if event.now and event.names and given.issuperset(event.names):
         return state, ()
-    if event.now and state.ending is None and _can_be_ended(state) and not _parked(state):
-        reason = "steer --now: the next iteration starts with the message"
-        return dataclasses.replace(state, ending=Ending("steer", reason)), (Abort(reason),)
+    if event.now and state.ending is None and phase(state) in ABORTABLE:
+        ending = Ending(EndingKind.STEER, "steer --now: the next iteration starts with the message")
+        return dataclasses.replace(state, ending=ending), (Abort(ending.reason),)
     return _wake(state, policy, at, also_backoff=event.now)
 
 
 def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = False) -> Decision:
-    """Something new to do: a cooldown is over; an error backoff only when a person insists; a limit
-    never.
-    """
-    if state.wait is not None and (
-        state.wait.kind in waits.COOLDOWNS or (also_backoff and state.wait.kind != "limit")
-    ):
+    """Something new to do: a cooldown is over; a backoff only when a person insists; a limit never."""
+    kind = state.wait.kind if state.wait else WaitKind.LIMIT
+    if kind in waits.COOLDOWNS or (also_backoff and kind is not WaitKind.LIMIT):
         state = dataclasses.replace(state, wait=None)
     if also_backoff:
         state = _forget_auth(state)
@@ -545,51 +574,43 @@ def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = 
 
 def _forget_auth(state: LoopState) -> LoopState:
     """A person acted: agents that were not logged in or wrongly configured may be tried again."""
-    limits = {account: wait for account, wait in state.limits.items() if wait.kind != "auth"}
-    wait = None if state.wait is not None and state.wait.kind == "auth" else state.wait
+    limits = {name: wait for name, wait in state.limits.items() if wait.kind is not WaitKind.AUTH}
+    wait = None if state.wait is not None and state.wait.kind is WaitKind.AUTH else state.wait
     return dataclasses.replace(state, limits=limits, wait=wait)
 
 
 def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> Decision:
-    state = iteration.forget_circles(state)
-    running = state.open is not None
+    state = recovery.forget_circles(state)
     # the file may be seen again before it is taken
     if event.goal != (state.goal_set or state.goal):
-        note = {"kind": "goal.set", "at": at.wall, "goal": event.goal[:500]}
-        state = dataclasses.replace(
-            state,
-            goal=state.goal if running else event.goal,
-            goal_set=event.goal if running else "",
-            events=(*state.events, note)[-EVENTS:],
-        )
+        state = _noted(state, GoalNote("goal.set", at.wall, event.goal[:500]))
+        if state.open is not None:
+            state = dataclasses.replace(state, goal_set=event.goal)
+        else:
+            state = dataclasses.replace(state, goal=event.goal, goal_set="")
     state, commands = _wake(state, policy, at)
     return state, (Persist(), TakeMessages(state.iteration, event.names), *commands)
 
 
 def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Decision:
-    note = {
-        "kind": f"{event.what}.changed",
-        "at": at.wall,
-        "added": event.added,
-        "removed": event.removed,
-    }
     if event.ticks_only and event.in_run:
         return state, ()  # the agent ticking its items is ordinary work
-    state = dataclasses.replace(
-        iteration.forget_circles(state), events=(*state.events, note)[-EVENTS:]
-    )
-    state, commands = _wake(state, policy, at)
-    log = Log(f"{event.what}.changed", {"added": event.added, "removed": event.removed})
+    kind = f"{event.what}.changed"
+    note = EditNote(kind, at.wall, event.added, event.removed)
+    state, commands = _wake(_noted(recovery.forget_circles(state), note), policy, at)
+    log = Log(kind, {"added": event.added, "removed": event.removed})
     return state, (Persist(), log, *commands)
 
 
 def _block(state: LoopState, event: Block, policy: Policy, at: Moment) -> Decision:
     if state.blocked_by.get(event.name) == event.reason:
         return state, ()
-    state = dataclasses.replace(state, blocked_by={**state.blocked_by, event.name: event.reason})
-    if event.name == "plan":
+    state = dataclasses.replace(
+        state, blocked_by={**state.blocked_by, event.name.value: event.reason}
+    )
+    if event.name is Hold.PLAN:
         state = dataclasses.replace(state, preparing=False)
-    note = Log("loop.held", {"by": event.name, "reason": event.reason})
+    note = Log("loop.held", {"by": event.name.value, "reason": event.reason})
     return _proceed_if_idle(state, policy, at, note)
 
 
@@ -598,11 +619,11 @@ def _unblock(state: LoopState, event: Unblock, policy: Policy, at: Moment) -> De
         return state, ()
     left = {name: reason for name, reason in state.blocked_by.items() if name != event.name}
     state = dataclasses.replace(state, blocked_by=left)
-    return _proceed_if_idle(state, policy, at, Log("loop.released", {"by": event.name}))
+    return _proceed_if_idle(state, policy, at, Log("loop.released", {"by": event.name.value}))
 
 
 def _tick(state: LoopState, event: Tick, policy: Policy, at: Moment) -> Decision:
-    if state.paused or not _idle(state):
+    if state.paused or phase(state) not in (Phase.IDLE, Phase.PARKED):
         return state, ()
     if state.wait is not None and waits.rest(state.wait, at) > 0:
         return state, ()
@@ -618,7 +639,7 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
     state = _forget_auth(state)
-    if state.wait is not None and state.wait.kind == "limit":
+    if state.wait is not None and state.wait.kind is WaitKind.LIMIT:
         # `limits` still knows who is limited; the new configuration may name somebody who is not.
         state = dataclasses.replace(state, wait=None)
     return _proceed_if_idle(state, policy, at)

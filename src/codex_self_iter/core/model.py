@@ -38,9 +38,20 @@ class Role(enum.StrEnum):
     REVIEWER = "reviewer"
 
 
+class Mode(enum.StrEnum):
+    """What one iteration consists of."""
+
+    GOAL = "goal"
+    """One executor's run."""
+    ROLES = "roles"
+    """A planner's, an executor's and a reviewer's run."""
+
+
 class Verdict(enum.StrEnum):
     """What the supervisor decided about an iteration."""
 
+    OPEN = ""
+    """Nothing yet."""
     CONTINUE = "continue"
     NO_CHANGE = "no_change"
     COMPLETED = "completed"
@@ -57,14 +68,10 @@ class Verdict(enum.StrEnum):
 
 
 class FailureClass(enum.StrEnum):
-    """Why a run failed; each class has its own policy. Only AGENT counts towards
-    `max_consecutive_errors`.
-    """
+    """Why a run failed; each class has its own policy (the table is in `verdict`)."""
 
     AGENT = "agent"
-    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out while it
-    was working.
-    """
+    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out at work."""
     LIMIT = "limit"
     """A usage or rate limit; `Failure.reset_at` is its end where known."""
     OVERLOAD = "overload"
@@ -96,6 +103,21 @@ class EndCause(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Moment:
+    """When something happened.
+
+    Attributes:
+        wall: Unix seconds, may jump; up: boot-time clock (seconds since boot, goes on in suspend);
+        boot_id: which boot `up` belongs to; u: a random number in [0, 1) for jitter.
+    """
+
+    wall: float
+    up: float
+    boot_id: str
+    u: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunLimits:
     """The bounds of one run. 0 means no limit.
 
@@ -122,8 +144,8 @@ class RunSpec:
     """Everything the process host needs for one run.
 
     Attributes:
-        run_id: unique for ever (`<loop id>-<iteration>-<role>-<attempt>-<random>`); the marker's
-            value.
+        run_id: unique for ever (`<loop id>-<iteration>-<role>`, and `-<attempt>` from the second
+            on); the marker's value.
         argv: program and arguments; never through a shell.
         cwd: absolute path of the working directory.
         env: the complete environment; the host scrubs service variables and adds the marker.
@@ -239,14 +261,13 @@ class RunOutcome:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens and money of one run. `input_tokens` includes `cached_input_tokens`. `cost_usd` is
-    None if unknown.
-    """
+    """Tokens and money of one run; `input_tokens` includes `cached_input_tokens`."""
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = None
+    """None: unknown."""
 
     @property
     def total_tokens(self) -> int:

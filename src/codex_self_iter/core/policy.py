@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from codex_self_iter.core.model import Role
+from codex_self_iter.core.model import Mode, Role
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Policy:
     """
 
     agents: Mapping[Role, tuple[AgentPolicy, ...]]
-    mode: str = "goal"
+    mode: Mode = Mode.GOAL
     max_iterations: int = 0
     max_stagnation: int = 12
     max_consecutive_errors: int = 10
@@ -85,6 +85,6 @@ class Policy:
     @property
     def roles(self) -> tuple[Role, ...]:
         """The runs of one iteration, in order."""
-        if self.mode == "roles":
+        if self.mode is Mode.ROLES:
             return (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
         return (Role.EXECUTOR,)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter.core.model import Role
+from codex_self_iter.core.state import PlannerAnswer
 
 HISTORY_BYTES = 12_000
 """Bound of the history section; with `history_tail` lines at most."""
@@ -65,7 +66,7 @@ class PromptInputs:
     gates: Sequence[str] = ()
     commit: str = "none"
     hint: str = ""
-    planner: Mapping[str, Any] | None = None
+    planner: PlannerAnswer | None = None
     block: Mapping[str, Any] | None = None
     gate_results: Sequence[Mapping[str, Any]] = ()
     changed_files: Sequence[str] = ()
@@ -193,7 +194,7 @@ def _quoted(data: Mapping[str, Any]) -> str:
 def build(inputs: PromptInputs) -> str:
     """Return the whole prompt of one run."""
     role = inputs.role
-    planned = inputs.planner or {}
+    planned = inputs.planner
     messages = "\n\n".join(f"{index}. {text}" for index, text in enumerate(inputs.messages, 1))
     answer = {Role.PLANNER: _ANSWER_PLANNER, Role.REVIEWER: _ANSWER_REVIEWER}.get(
         role
@@ -208,11 +209,8 @@ def build(inputs: PromptInputs) -> str:
         _section("What failed last time", _cut(inputs.feedback, FEEDBACK_BYTES)),
         _section("Warning: going in circles", inputs.circling),
         _section("History of the last iterations", history_text(inputs.history)),
-        _section(
-            "Instructions from the planner",
-            str(planned.get("execution_prompt") or "") if planned else "",
-        ),
-        _section("The step is done if", str(planned.get("done_if") or "") if planned else ""),
+        _section("Instructions from the planner", planned.execution_prompt if planned else ""),
+        _section("The step is done if", planned.done_if if planned else ""),
         _section("What is to be reviewed", _review_material(inputs))
         if role is Role.REVIEWER
         else "",

@@ -1,4 +1,4 @@
-"""Making the snapshot and the journal agree after a crash.
+"""Going on after a stop or a crash: which record counts, and what a new supervisor takes over.
 
 The journal line of an iteration is written before the snapshot that follows from it. So after a
 crash there are exactly these cases:
@@ -15,45 +15,88 @@ crash there are exactly these cases:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-from codex_self_iter.core.state import LoopState, from_json
+from codex_self_iter.core import waits
+from codex_self_iter.core.model import Moment, State
+from codex_self_iter.core.state import Counters, LoopState, WaitKind
 
 
 class RecoveryError(ValueError):
     """What was kept cannot be read as a state of a loop; the message says what and why."""
 
 
-def _state(data: Mapping[str, Any], what: str) -> LoopState:
-    try:
-        return from_json(LoopState, data)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RecoveryError(f"{what} is not the state of a loop: {error}") from error
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """What a line of the journal tells.
 
-
-def _from_line(line: Mapping[str, Any], loop_id: str) -> LoopState:
-    """The state after a journal line. A line without `after` (foreign or shortened) still gives
-    number and goal.
+    Attributes:
+        number: of the iteration; None: the line is not ours.
+        goal: what was to be done next.
+        after: the state after the iteration; None: the line is foreign or was shortened.
+        flaw: why `after` cannot be read, or "".
     """
-    after = line.get("after")
-    if isinstance(after, Mapping):
-        return dataclasses.replace(_state(after, "the journal's last line"), open=None)
-    number = line.get("iteration")
-    if not isinstance(number, int):
-        raise RecoveryError("the journal's last line has no iteration number")
-    return LoopState(loop_id, iteration=number, goal=str(line.get("next_goal") or ""))
+
+    number: int | None
+    goal: str = ""
+    after: LoopState | None = None
+    flaw: str = ""
 
 
-def reconcile(
-    snapshot: Mapping[str, Any] | None, line: Mapping[str, Any] | None, new_loop_id: str
-) -> LoopState:
+def reconcile(snapshot: LoopState | None, line: Line | None, new_loop_id: str) -> LoopState:
     """Return the state from which the loop goes on. Raises RecoveryError."""
     if snapshot is None:
         return LoopState(new_loop_id) if line is None else _from_line(line, new_loop_id)
-    state = _state(snapshot, "runtime.json")
-    if line is None or not isinstance(line.get("iteration"), int):
-        return state
-    number = line["iteration"]
-    closed = state.open is not None and state.open.number == number
-    return _from_line(line, state.loop_id) if number > state.iteration or closed else state
+    if line is None or line.number is None:
+        return snapshot
+    closed = snapshot.open is not None and snapshot.open.number == line.number
+    newer = line.number > snapshot.iteration
+    return _from_line(line, snapshot.loop_id) if newer or closed else snapshot
+
+
+def _from_line(line: Line, loop_id: str) -> LoopState:
+    """The state after a journal line; without `after` it still gives number and goal."""
+    if line.flaw:
+        raise RecoveryError(line.flaw)
+    if line.after is not None:
+        return dataclasses.replace(line.after, open=None)
+    if line.number is None:
+        raise RecoveryError("the journal's last line has no iteration number")
+    return LoopState(loop_id, iteration=line.number, goal=line.goal)
+
+
+def forget_circles(state: LoopState) -> LoopState:
+    """A person changed what is asked: old goals and counts say nothing about the new."""
+    counters = dataclasses.replace(
+        state.counters, no_change=0, gate_repeats=0, gate_print="", cooldowns=0, confirmations=0
+    )
+    return dataclasses.replace(state, counters=counters, goals=(), warned=False)
+
+
+def after_restart(state: LoopState, at: Moment) -> LoopState:
+    """What a new supervisor takes over: all but what belonged to the old process or to an end that
+    was reported.
+
+    Waits keep what is left of them. After an end that a person has seen (stagnated, blocked,
+    completed) the counters start again; after a stop or a crash they do not."""
+    seen = state.exit_code is not None and state.state is not State.STOPPED
+    state = dataclasses.replace(
+        state,
+        state=State.STARTING,
+        since=at.wall,
+        reason="",
+        preparing=False,
+        after_iteration=None,
+        ending=None,
+        blocked_by={},
+        run_iterations=0,
+        exit_code=None,
+        wait=None if seen or state.wait is None else waits.reanchored(state.wait, at),
+        limits={
+            account: waits.reanchored(wait, at)
+            for account, wait in state.limits.items()
+            if wait.kind is WaitKind.LIMIT or not seen
+        },
+    )
+    if seen:
+        state = dataclasses.replace(forget_circles(state), counters=Counters())
+    return state

@@ -1,25 +1,29 @@
-"""The state of one loop: frozen values that round-trip through plain JSON (`runtime.json`).
+"""The state of one loop: frozen values that become plain JSON (`runtime.json`).
 
 `LoopState` is everything that must survive. Nothing in it is derived from the outside world's
 present (whether a STOP file exists, whether the disk is full): that is told by events after every
-start."""
+start. It is read back at the file border, in `world.state.codec`."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import Failure, GateResult, Role, State, Usage
+from codex_self_iter.core.model import (
+    EndCause,
+    Failure,
+    GateResult,
+    Role,
+    State,
+    Usage,
+    Verdict,
+)
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
-
-T = TypeVar("T")
 
 
 class Step(enum.StrEnum):
@@ -33,19 +37,30 @@ class Step(enum.StrEnum):
     """The result is being committed and kept as a checkpoint."""
 
 
+class WaitKind(enum.StrEnum):
+    """Why a loop, or an account, waits. `waits.STATES` says which state each kind is."""
+
+    ERROR = "error"
+    LIMIT = "limit"
+    AUTH = "auth"
+    """A person must act: log in, or change the configuration."""
+    NO_CHANGE = "no_change"
+    PLANNER_STOP = "planner_stop"
+    CONTINUE_FALSE = "continue_false"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wait:
     """A wait with an end that survives a restart.
 
     Attributes:
-        kind: error, limit, auth, no_change, planner_stop, continue_false.
         until: wall time of the end, for people and for after a reboot.
         length: seconds from its start; a restart never waits longer than this.
         up_until: the end on the boot-time clock of `boot_id`: exact while the machine is up,
             whatever the wall clock does.
     """
 
-    kind: str
+    kind: WaitKind
     until: float
     length: float
     reason: str
@@ -110,16 +125,57 @@ class Ended:
     label: str
     exit_code: int | None
     signal: int | None
-    cause: str
+    cause: EndCause
     duration_sec: float
     model: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PlannerAnswer:
+    """What the planner wants done, or that there is nothing to do (`stop`)."""
+
+    objective: str
+    execution_prompt: str
+    done_if: str
+    rationale: str
+    stop: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Review:
+    """What the reviewer found. `confidence` is whatever it wrote."""
+
+    next_focus: str
+    reason: str
+    confidence: bool | int | float | str | None
+    go_on: bool = dataclasses.field(metadata={"json": "continue"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GoalNote:
+    """A person set a goal; for the next journal line."""
+
+    kind: str
+    at: float
+    goal: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EditNote:
+    """A person edited plan or task; for the next journal line."""
+
+    kind: str
+    at: float
+    added: int
+    removed: int
+
+
+Note = GoalNote | EditNote
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Iteration:
-    """The open iteration. What a crash between its steps needs to go on at the step, not at the
-    start.
-    """
+    """The open iteration: what goes on at its step, not at its start, after a crash."""
 
     number: int
     goal: str
@@ -128,13 +184,13 @@ class Iteration:
     run: OpenRun | None = None
     ended: tuple[Ended, ...] = ()
     messages: tuple[Message, ...] = ()
-    events: tuple[dict[str, Any], ...] = ()
+    events: tuple[Note, ...] = ()
     head_before: str = ""
     warned: bool = False
-    planner: dict[str, Any] | None = None
+    planner: PlannerAnswer | None = None
     block: ControlBlock | None = None
     claim: bool = False
-    reviewer: dict[str, Any] | None = None
+    reviewer: Review | None = None
     gates: tuple[GateResult, ...] = ()
     gates_ran: bool = False
     gate_flaw: str = ""
@@ -150,11 +206,9 @@ class Iteration:
     checkpoint: str = ""
     keep_error: str = ""
     failure: Failure | None = None
-    failure_verdict: str = ""
+    failure_verdict: Verdict = Verdict.OPEN
     orphaned: bool = False
-    """The run ended with the supervisor that had started it: nobody's fault, nothing to wait
-    for.
-    """
+    """The run ended with the supervisor that had started it: nobody's fault, no reason to wait."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -183,13 +237,34 @@ class Spent:
     """Bounds whose notice was already given."""
 
 
+class EndingKind(enum.StrEnum):
+    """Why a person ends what is running."""
+
+    STOP = "stop"
+    STEER = "steer"
+    PAUSE = "pause"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ending:
-    """What is to happen once the running run has been ended: kind is stop, steer, pause or term."""
+    """What is to happen once the running run has been ended."""
 
-    kind: str
+    kind: EndingKind
     reason: str
     exit_code: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Last:
+    """The last iteration that was closed, as `status.json` shows it."""
+
+    iteration: int
+    verdict: Verdict
+    summary: str
+    duration_sec: float
+    ended_at: float
+    tokens: int | None
+    cost_usd: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,12 +279,11 @@ class LoopState:
         preparing: True while the inputs of the next run are being read.
         after_iteration: the request to stop once the open iteration has ended, or None.
         ending: what to do when the run that is being ended has ended.
-        paused, pause_reason: a PAUSE file is there.
+        paused: a PAUSE file is there; paused_up: boot-time clock at which the pause began.
         blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
         carried: messages whose run did no work; they go into the next prompt.
         feedback: what failed last time, for the next prompt.
         goals: normalised goals, oldest first.
-        paused_up: boot-time clock at which the pause began.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
@@ -234,7 +308,7 @@ class LoopState:
     paused_up: float = 0.0
     goal_set: str = ""
     carried: tuple[Message, ...] = ()
-    events: tuple[dict[str, Any], ...] = ()
+    events: tuple[Note, ...] = ()
     feedback: str = ""
     goals: tuple[str, ...] = ()
     warned: bool = False
@@ -244,7 +318,7 @@ class LoopState:
     gate_baseline: dict[str, str] | None = None
     gate_seen: dict[str, str] | None = None
     run_iterations: int = 0
-    last: dict[str, Any] | None = None
+    last: Last | None = None
     exit_code: int | None = None
 
     @property
@@ -255,64 +329,18 @@ class LoopState:
 
 def to_json(state: LoopState) -> dict[str, Any]:
     """The plain JSON value of a state, with its schema version."""
-    return {"schema": SCHEMA, **_plain(state)}
+    return {"schema": SCHEMA, **plain(state)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What `dataclasses.asdict` gives, without its copies of what cannot change."""
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
-
-
-def _build(kind: Any, value: Any) -> Any:
-    """Rebuild a value of the annotated type. Raises TypeError, ValueError or KeyError for anything
-    foreign.
-    """
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _build(
-            next(arg for arg in typing.get_args(kind) if arg is not types.NoneType), value
-        )
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"expected a list, not {type(value).__name__}")
-        return tuple(_build(typing.get_args(kind)[0], item) for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise TypeError(f"expected an object, not {type(value).__name__}")
-        inner = typing.get_args(kind)[1]
-        return {str(key): _build(inner, item) for key, item in value.items()}
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return from_json(kind, value)
-    if isinstance(kind, type) and issubclass(kind, enum.StrEnum):
-        return kind(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind in (int, float, str, bool) and type(value) is not kind:
-        raise TypeError(f"expected {kind.__name__}, not {type(value).__name__}")
-    return value
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
-    """Rebuild a dataclass of this module from its plain JSON value; unknown keys are ignored,
-    missing ones default.
-
-    Raises TypeError, ValueError or KeyError when the value cannot be one.
-    """
-    if not isinstance(data, Mapping):
-        raise TypeError(f"expected an object, not {type(data).__name__}")
-    if kind not in _HINTS:
-        _HINTS[kind] = typing.get_type_hints(kind)
-    hints = _HINTS[kind]
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _build(hints[name], data[name]) for name in names if name in data})
+        return {key: plain(item) for key, item in value.items()}
+    return {
+        field.metadata.get("json", name): plain(getattr(value, name))
+        for name, field in value.__dataclass_fields__.items()
+    }

@@ -22,6 +22,9 @@ _BAD |= dict.fromkeys(
     (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029, *range(0xD800, 0xE000)), "�"
 )
 
+FIRST_SEC, END_SEC = -62_135_596_800.0, 253_402_300_799.0
+"""The years 1 to 9999 as Unix seconds."""
+
 
 def clean_block(text: str, limit: int = 65536) -> str:
     """Neutralise `text`, keep its line breaks, bound it to about `limit` characters."""
@@ -66,6 +69,16 @@ def age(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
     return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def iso(wall: float) -> str:
+    """UTC time stamp with milliseconds; what no calendar has becomes the beginning of 1970."""
+    # Most processes that import this print no date.
+    from datetime import UTC, datetime
+
+    sane = wall if FIRST_SEC <= wall < END_SEC else 0.0
+    text = datetime.fromtimestamp(sane, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def took(seconds: float) -> str:

@@ -6,17 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 
 from codex_self_iter.core import backoff
-from codex_self_iter.core.events import Moment
-from codex_self_iter.core.model import State
-from codex_self_iter.core.state import Wait
+from codex_self_iter.core.model import Moment, State
+from codex_self_iter.core.state import Wait, WaitKind
 
-STATES: Mapping[str, State] = {
-    "error": State.BACKOFF,
-    "limit": State.LIMITED,
-    "auth": State.BLOCKED,
-    "no_change": State.COOLDOWN,
-    "planner_stop": State.COOLDOWN,
-    "continue_false": State.COOLDOWN,
+STATES: Mapping[WaitKind, State] = {
+    WaitKind.ERROR: State.BACKOFF,
+    WaitKind.LIMIT: State.LIMITED,
+    WaitKind.AUTH: State.BLOCKED,
+    WaitKind.NO_CHANGE: State.COOLDOWN,
+    WaitKind.PLANNER_STOP: State.COOLDOWN,
+    WaitKind.CONTINUE_FALSE: State.COOLDOWN,
 }
 """The state of `status.json` that goes with each kind of wait."""
 
@@ -24,14 +23,14 @@ COOLDOWNS = frozenset(kind for kind, state in STATES.items() if state is State.C
 """Waits because there is nothing to do: something new to do ends them."""
 
 
-def make(kind: str, length: float, reason: str, at: Moment) -> Wait:
+def make(kind: WaitKind, length: float, reason: str, at: Moment) -> Wait:
     """A wait of `length` seconds from now."""
     return Wait(kind, at.wall + length, length, reason, at.up + length, at.boot_id)
 
 
 def rest(wait: Wait, at: Moment) -> float:
-    """Seconds left: by the boot-time clock within one boot, else by the wall clock; never more than
-    the length.
+    """Seconds left, never more than the length: by the boot-time clock within one boot, else by
+    the wall clock.
     """
     if wait.boot_id == at.boot_id:
         return backoff.remaining(wait.up_until, at.up, wait.length)
@@ -40,17 +39,15 @@ def rest(wait: Wait, at: Moment) -> float:
 
 def reanchored(wait: Wait, at: Moment) -> Wait:
     """The same wait on the present clocks: what is left, with both ends counted from now."""
-    left = rest(wait, at)
-    return dataclasses.replace(
-        wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id
-    )
+    return _with_rest(wait, rest(wait, at), at)
 
 
 def frozen(wait: Wait, since_up: float, at: Moment) -> Wait:
-    """The same wait as if no time had passed since `since_up` (boot-time clock of the wait's own
-    boot).
-    """
-    left = backoff.remaining(wait.up_until, since_up, wait.length)
+    """The same wait as if no time had passed since `since_up` (boot-time clock of its own boot)."""
+    return _with_rest(wait, backoff.remaining(wait.up_until, since_up, wait.length), at)
+
+
+def _with_rest(wait: Wait, left: float, at: Moment) -> Wait:
     return dataclasses.replace(
         wait, until=at.wall + left, up_until=at.up + left, boot_id=at.boot_id
     )

@@ -85,11 +85,11 @@ class Conditions:
         except OSError:
             return
         low = bool(floor) and ctx.free_mb < floor
-        if low == ("disk" in ctx.state.blocked_by):
+        if low == (ev.Hold.DISK in ctx.state.blocked_by):
             return  # the figure moves all the time; the reason is posted once
         free = f"only {ctx.free_mb:.0f} MiB of disk are free"
         text = f"{free}, min_free_disk_mb is {floor}: free some to go on"
-        ctx.post(ev.Block("disk", text) if low else ev.Unblock("disk"))
+        ctx.post(ev.Block(ev.Hold.DISK, text) if low else ev.Unblock(ev.Hold.DISK))
 
     def hold_start(self, reason: str) -> None:
         """A run's files cannot be written: start nothing until a trial shows that they can."""
@@ -99,7 +99,7 @@ class Conditions:
         self._start_failures += 1
         pause = min(START_SEC * 2.0 ** (self._start_failures - 1), START_MAX_SEC)
         self._start_at = self._now() + pause
-        self._ctx.post(ev.Block("start", f"cannot start a run: {reason}"))
+        self._ctx.post(ev.Block(ev.Hold.START, f"cannot start a run: {reason}"))
 
     def _look_start(self, now: float) -> None:
         ctx = self._ctx
@@ -115,4 +115,4 @@ class Conditions:
             ctx.log.debug("run.cannot_start_yet", error=str(error))
             self._start_at = now + START_SEC
             return
-        ctx.post(ev.Unblock("start"))
+        ctx.post(ev.Unblock(ev.Hold.START))

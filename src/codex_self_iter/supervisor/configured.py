@@ -9,7 +9,7 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.agent_names import CLIS
-from codex_self_iter.core.model import Role, RunLimits
+from codex_self_iter.core.model import Mode, Role, RunLimits
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
@@ -129,7 +129,7 @@ def make_policy(
     budget, by_role = settings.budget, agent_names(settings, environ)
     return Policy(
         agents={role: tuple(map(policy_of, names)) for role, names in by_role.items()},
-        mode=settings.mode,
+        mode=Mode(settings.mode),
         max_iterations=settings.max_iterations,
         max_stagnation=settings.max_stagnation,
         max_consecutive_errors=settings.max_consecutive_errors,

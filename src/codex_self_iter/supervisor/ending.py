@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codex_self_iter.core.report import report
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.views.report import report
 from codex_self_iter.world.process.tool import run_tool
 
 LINES = 200

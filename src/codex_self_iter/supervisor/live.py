@@ -6,9 +6,9 @@ import shutil
 from typing import TextIO
 
 from codex_self_iter.core import waits
-from codex_self_iter.core.report import duration
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
+from codex_self_iter.views.report import duration
 
 
 def text(ctx: Context, work: Work) -> str:

@@ -9,7 +9,7 @@ import os
 import anyio
 
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.recovery import RecoveryError, reconcile
+from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.errors import CodexSelfIterError, UsageError
 from codex_self_iter.settings import Settings
@@ -22,6 +22,7 @@ from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.senses import stop_files
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.views.status import RECENT
+from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.inbox import Inbox, remove_stop
 from codex_self_iter.world.state.retention import LogFile
 from codex_self_iter.world.state.store import StateDirectory
@@ -105,7 +106,7 @@ class Loop:
         loaded = ctx.store.load()
         ctx.warn([*loaded.warnings, *ctx.store.take_warnings()])
         try:
-            ctx.state = reconcile(loaded.runtime, loaded.last_line, os.urandom(4).hex())
+            ctx.state = recover(loaded.runtime, loaded.last_line, os.urandom(4).hex())
         except RecoveryError as error:
             raise UsageError(
                 f"{ctx.paths.state_dir}: {error}. Move the directory away to start from the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 
+from codex_self_iter.core.events import Trace
 from codex_self_iter.core.model import RunSpec
 from codex_self_iter.core.state import Step
 from codex_self_iter.supervisor.configured import run_limits
@@ -14,8 +15,8 @@ from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.process.traces import read_identity
 
 
-async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> str:
-    """Find what is left of the open run: "adopted", "gone" or "none"; and end all else."""
+async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:
+    """Find what is left of the open run, and end all else."""
     trace = await _open_run(ctx, work, workspace, kill=kill)
     # The record of a stray may be gone with the state directory.
     keep = work.adopted.identity.run_id if work.adopted else ""
@@ -25,13 +26,13 @@ async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) ->
     return trace
 
 
-async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> str:
+async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:
     opened, host = ctx.state.open, ctx.shared.host
     run = opened.run if opened else None
     if opened is not None and opened.step is Step.VERIFY:
         await _end_gates(ctx, opened.number)
     if opened is None or run is None:
-        return "none"
+        return Trace.NONE
     directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
     spec = _spec(ctx, run.run_id, directory)
     identity = read_identity(spec)
@@ -40,14 +41,14 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
     if (kill and not finished) or run.agent not in ctx.agents:
         swept = await host.sweep(spec, identity)
         ctx.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
-        return "gone" if swept or identity is not None else "none"
+        return Trace.GONE if swept or identity is not None else Trace.NONE
     handle = await host.adopt(spec, identity)
     if handle is None:
-        return "none" if identity is None else "gone"
+        return Trace.NONE if identity is None else Trace.GONE
     ctx.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
     workspace.load_before(directory)
     work.adopt(handle, directory)
-    return "adopted"
+    return Trace.ADOPTED
 
 
 async def _end_gates(ctx: Context, iteration: int) -> None:

@@ -96,13 +96,13 @@ class Outbox:
         """The state directory cannot be written: start nothing, say so, try again later."""
         if "storage" not in self._ctx.state.blocked_by:
             self._ctx.log.error("state.cannot_write", error=reason)
-            self._ctx.post(ev.Block("storage", f"cannot write the state directory: {reason}"))
+            self._ctx.post(ev.Block(ev.Hold.STORAGE, f"cannot write the state directory: {reason}"))
 
     def _release(self) -> None:
         self._give_up_at = None
         if "storage" in self._ctx.state.blocked_by:
             self._ctx.log.info("state.writable_again")
-            self._ctx.post(ev.Unblock("storage"))
+            self._ctx.post(ev.Unblock(ev.Hold.STORAGE))
 
     def _must_give_up(self) -> bool:
         """True when the loop is to end and has tried long enough to save its state.

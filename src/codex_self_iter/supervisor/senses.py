@@ -213,7 +213,7 @@ class Senses:
         problem = "; ".join(filter(None, (document.problem for document in self._ctx.documents)))
         if problem != self._problem:
             self._problem = problem
-            self._ctx.post(ev.Block("plan", problem) if problem else ev.Unblock("plan"))
+            self._ctx.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
 
 
 def _stat(path: str) -> tuple[int, int, int, int] | None:

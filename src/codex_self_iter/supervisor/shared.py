@@ -12,7 +12,8 @@ import anyio.to_thread
 from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import asked
-from codex_self_iter.core.events import LimitSeen, Moment
+from codex_self_iter.core.events import LimitSeen
+from codex_self_iter.core.model import Moment
 from codex_self_iter.core.state import Wait
 from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world.git.scan import ScanLimits

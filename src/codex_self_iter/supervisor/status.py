@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from codex_self_iter.core.iteration import iso
+from codex_self_iter.core.text import iso
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.outbox import Outbox

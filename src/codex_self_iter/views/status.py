@@ -10,10 +10,9 @@ from typing import Any
 
 from codex_self_iter import __version__
 from codex_self_iter.core import asked, waits
-from codex_self_iter.core.events import Moment
-from codex_self_iter.core.iteration import iso
-from codex_self_iter.core.model import RunIdentity, RunSample, State
+from codex_self_iter.core.model import Moment, RunIdentity, RunSample, State
 from codex_self_iter.core.state import LoopState, Wait
+from codex_self_iter.core.text import iso
 
 RECENT = 5
 SAMPLED = (
@@ -129,9 +128,9 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
     wait = None if state.blocked_by else asked.told_wait(state)
     done, total, ticked = facts.plan
-    last = dict(state.last) if state.last else None
-    if last:
-        last["ended_at"] = iso(float(last["ended_at"]))
+    last = None
+    if state.last:
+        last = dataclasses.asdict(state.last) | {"ended_at": iso(state.last.ended_at)}
     run = state.open.run if state.open else None
     return {
         "schema": 1,

@@ -19,8 +19,9 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from codex_self_iter.core.state import SCHEMA, LoopState, from_json
+from codex_self_iter.core.state import SCHEMA, LoopState
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.state.codec import from_json
 from codex_self_iter.world.state.durable import encode_json, encode_lines, storing
 from codex_self_iter.world.state.holder import LOCK_FILE
 from codex_self_iter.world.state.journal import JOURNAL, Journal

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core.model import State
-from codex_self_iter.core.report import duration, report
 from codex_self_iter.core.state import LoopState, Spent
+from codex_self_iter.views.report import duration, report
 
 LINE: dict[str, Any] = {
     "iteration": 3, "verdict": "completed", "duration_sec": 61.5, "usage": {"total_tokens": 1234}, "changed_count": 2,

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codex_self_iter.core.iteration import iso
 from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.text import iso
 
 
 def duration(seconds: float) -> str:

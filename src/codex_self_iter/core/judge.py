@@ -1,0 +1,175 @@
+"""Judging one run that has ended: what it said, whether it failed, and what is to come next."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from codex_self_iter.core.control_block import (
+    Unreadable,
+    parse,
+    promised,
+    read_json_object,
+    to_bool,
+    to_text,
+)
+from codex_self_iter.core.events import RunEnded
+from codex_self_iter.core.model import (
+    EndCause,
+    Failure,
+    FailureClass,
+    Mode,
+    Role,
+    RunOutcome,
+    Verdict,
+)
+from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.state import Iteration, LoopState, PlannerAnswer, Review
+
+
+class Next(enum.Enum):
+    """What follows a run."""
+
+    RUN = enum.auto()
+    """The next role's."""
+    VERIFY = enum.auto()
+    CLOSE = enum.auto()
+
+
+Judged = tuple[Iteration, Next]
+
+
+def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Policy) -> Judged:
+    """Judge the run that was closed last in `opened`."""
+    if state.ending is not None or event.outcome.cause is EndCause.REQUEST:
+        reason = state.ending.reason if state.ending else "ended on request"
+        return called_off(opened, reason), Next.CLOSE
+    failure = event.report.failure
+    if failure is None or (
+        failure.kind is FailureClass.AGENT and event.outcome.cause is not EndCause.EXIT
+    ):
+        # What the host knows of the end says more than what an adapter can guess from the output.
+        failure = _from_outcome(event.outcome) or failure
+    if failure is not None:
+        return _failed(opened, failure, _verdict(failure, event.outcome.cause)), Next.CLOSE
+    role = opened.ended[-1].role
+    if role is Role.PLANNER:
+        judged = _planner(opened, event)
+    elif role is Role.REVIEWER:
+        judged = _reviewer(opened, event)
+    else:
+        judged = _executor(state, opened, event, policy)
+    if isinstance(judged, Unreadable):
+        refused = f"; refused: {', '.join(opened.refused[:5])}" if opened.refused else ""
+        failure = Failure(FailureClass.AGENT, f"{judged.why}{refused}")
+        return _failed(opened, failure, Verdict.ERROR), Next.CLOSE
+    return judged
+
+
+def called_off(opened: Iteration, reason: str) -> Iteration:
+    """A person ended the iteration: whatever was answered is not judged."""
+    return _failed(opened, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
+
+
+def interrupted(opened: Iteration) -> Iteration:
+    """The last run ended with the supervisor that had started it."""
+    failure = Failure(FailureClass.KILLED, "the run ended with the supervisor that had started it")
+    return _failed(opened, failure, Verdict.INTERRUPTED)
+
+
+def _failed(opened: Iteration, failure: Failure, verdict: Verdict) -> Iteration:
+    return dataclasses.replace(opened, failure=failure, failure_verdict=verdict)
+
+
+def _verdict(failure: Failure, cause: EndCause) -> Verdict:
+    if failure.kind is FailureClass.LIMIT:
+        return Verdict.LIMITED
+    if cause in (EndCause.WALL_TIMEOUT, EndCause.IDLE_TIMEOUT):
+        return Verdict.TIMED_OUT
+    return Verdict.INTERRUPTED if cause is EndCause.LOST else Verdict.ERROR
+
+
+def _from_outcome(outcome: RunOutcome) -> Failure | None:
+    """What an adapter did not classify: time-outs, signals, exit codes."""
+    kind = FailureClass.AGENT
+    if outcome.cause is EndCause.WALL_TIMEOUT:
+        text = f"timed out after {outcome.duration_sec:.0f} s (command_timeout_sec)"
+    elif outcome.cause is EndCause.IDLE_TIMEOUT:
+        text = (
+            f"ended after {outcome.duration_sec:.0f} s: no output, CPU use or file change "
+            "for idle_timeout_sec"
+        )
+    elif outcome.cause is EndCause.MEMORY:
+        kind = FailureClass.MEMORY
+        text = "ended: the agent's processes used more than memory_limit_mb"
+    elif outcome.cause is EndCause.SPAWN_FAILED:
+        kind = FailureClass.CONFIG if outcome.argv0_missing else kind
+        text = f"could not be started: {outcome.error}"
+    elif outcome.cause is EndCause.LOST:
+        text = "vanished without a recorded exit status"
+    elif outcome.signal is not None:
+        text = f"the agent was ended by signal {outcome.signal}"
+    elif outcome.exit_code != 0:
+        text = f"the agent exited with code {outcome.exit_code}"
+    else:
+        return None
+    return Failure(kind, text)
+
+
+def _executor(
+    state: LoopState, opened: Iteration, event: RunEnded, policy: Policy
+) -> Judged | Unreadable:
+    answer = event.report.answer
+    block = parse(answer, event.prompt)
+    if isinstance(block, Unreadable):
+        return block
+    claim = block.completed or promised(policy.completion_promise, answer, block, event.prompt)
+    opened = dataclasses.replace(opened, block=block, claim=claim, gate_flaw=_gate_flaw(state))
+    if policy.verify_commands and (claim or block.stop or policy.verify_every_iteration):
+        return opened, Next.VERIFY
+    return opened, Next.RUN if policy.mode is Mode.ROLES else Next.CLOSE
+
+
+def _gate_flaw(state: LoopState) -> str:
+    """Say which gate files differ from how the person left them."""
+    baseline, seen = state.gate_baseline, state.gate_seen
+    if baseline is None or seen is None:
+        return ""
+    changed = sorted(
+        path for path in baseline.keys() | seen.keys() if baseline.get(path) != seen.get(path)
+    )
+    return f"gate files were changed by the agent: {', '.join(changed[:10])}" if changed else ""
+
+
+def _planner(opened: Iteration, event: RunEnded) -> Judged | Unreadable:
+    data = read_json_object(event.report.answer, "objective")
+    if isinstance(data, Unreadable):
+        return data
+    stop = to_bool(data.get("stop"))
+    if stop is None:
+        return Unreadable('the planner\'s "stop" must be true or false')
+    plan = PlannerAnswer(
+        objective=to_text(data.get("objective")),
+        execution_prompt=to_text(data.get("execution_prompt")),
+        done_if=to_text(data.get("done_if")),
+        rationale=to_text(data.get("rationale")),
+        stop=stop,
+    )
+    return dataclasses.replace(opened, planner=plan), Next.CLOSE if stop else Next.RUN
+
+
+def _reviewer(opened: Iteration, event: RunEnded) -> Judged | Unreadable:
+    data = read_json_object(event.report.answer, "continue")
+    if isinstance(data, Unreadable):
+        return data
+    go_on = to_bool(data.get("continue"))
+    if go_on is None:
+        return Unreadable('the reviewer\'s "continue" must be true or false')
+    confidence = data.get("confidence")
+    review = Review(
+        next_focus=to_text(data.get("next_focus")),
+        reason=to_text(data.get("reason")),
+        confidence=confidence if isinstance(confidence, int | float) else to_text(confidence),
+        go_on=go_on,
+    )
+    return dataclasses.replace(opened, reviewer=review), Next.CLOSE

@@ -1,0 +1,80 @@
+"""The journal line of an iteration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from codex_self_iter.core.commands import Journal
+from codex_self_iter.core.control_block import ControlBlock
+from codex_self_iter.core.model import Moment, Role
+from codex_self_iter.core.state import Iteration, LoopState, plain, to_json
+from codex_self_iter.core.text import iso
+
+
+def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
+    """The line of an iteration that was `opened` and is closed in `after`."""
+    answers = {"planner": opened.planner, "reviewer": opened.reviewer}
+    record: dict[str, Any] = {
+        "ts": iso(at.wall),
+        "iteration": opened.number,
+        "phase": str(opened.ended[-1].role if opened.ended else Role.EXECUTOR),
+        "state": after.state.value,
+        "goal_in": opened.goal,
+        **_answered(opened, after),
+        "started_at": iso(opened.started_at),
+        "duration_sec": round(max(0.0, at.wall - opened.started_at), 3),
+        **_ended(opened),
+        "usage": opened.usage.to_json() if opened.usage else None,
+        "cost_usd": opened.usage.cost_usd if opened.usage else None,
+        "gates": [gate.to_json() for gate in opened.gates],
+        "gate_flaw": opened.gate_flaw,
+        "changed_files": list(opened.changed_files[:200]),
+        "changed_count": len(opened.changed_files),
+        "change_note": opened.change_note,
+        "head_before": opened.head_before,
+        "head_after": opened.head_after,
+        "commit": opened.commit,
+        "checkpoint": opened.checkpoint,
+        "keep_error": opened.keep_error,
+        "refused": list(opened.refused),
+        "messages": plain(opened.messages),
+        "events": plain(opened.events),
+        "roles": {role: plain(answer) for role, answer in answers.items() if answer},
+        "runs": plain(opened.ended),
+        "warned": opened.warned,
+        "counters": plain(after.counters),
+        "wait": plain(after.wait),
+        "after": to_json(dataclasses.replace(after, preparing=False)),
+    }
+    return Journal(record)
+
+
+def _answered(opened: Iteration, after: LoopState) -> dict[str, Any]:
+    """What the agent said, and what it was taken for."""
+    block, failure = opened.block or ControlBlock(), opened.failure
+    return {
+        "summary": block.summary,
+        "reason": block.reason or (failure.message if failure else ""),
+        "evidence": list(block.evidence),
+        "next_goal": after.goal,
+        "has_new_changes": opened.changed,
+        "completed": block.completed,
+        "stop": block.stop,
+        "verdict": after.last.verdict.value if after.last else "",
+        "claimed": opened.claim,
+    }
+
+
+def _ended(opened: Iteration) -> dict[str, Any]:
+    """How the last run ended, and what failed."""
+    run, failure = opened.ended[-1] if opened.ended else None, opened.failure
+    return {
+        "agent": run.agent if run else "",
+        "model": run.model if run else "",
+        "exit_code": run.exit_code if run else None,
+        "signal": run.signal if run else None,
+        "cause": run.cause.value if run else "",
+        "error": failure.message if failure else "",
+        "failure_class": failure.kind.value if failure else "",
+    }

@@ -1,0 +1,280 @@
+"""What each class of failure leads to."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from codex_self_iter.core import events as ev
+from codex_self_iter.core import waits
+from codex_self_iter.core.machine import decide
+from codex_self_iter.core.model import (
+    AgentReport,
+    EndCause,
+    FailureClass,
+    Role,
+    State,
+    Usage,
+)
+from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
+from codex_self_iter.core.state import (
+    Message,
+    WaitKind,
+)
+from tests.support.loop_world import (
+    Answer,
+    Script,
+    block,
+    claim,
+    fail,
+    policy,
+    work,
+)
+from tests.support.situations import (
+    AT,
+    drive,
+    end,
+    ended,
+    events_for,
+    kinds,
+    later,
+    play,
+    preparing,
+    running,
+    waiting,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wait", "agent_errors", "auth_errors", "told", "carried"),
+    [
+        (FailureClass.AGENT, "error", 1, 0, True, False),
+        (FailureClass.LIMIT, "limit", 0, 0, False, True),
+        (FailureClass.OVERLOAD, "error", 0, 0, False, True),
+        (FailureClass.NETWORK, "error", 0, 0, False, True),
+        (FailureClass.AUTH, "auth", 0, 1, False, True),
+        (FailureClass.CONFIG, "auth", 0, 1, False, True),
+        (FailureClass.SANDBOX, "auth", 0, 1, True, False),
+        (FailureClass.CONTEXT, None, 0, 0, False, True),
+        (FailureClass.MEMORY, "error", 0, 0, True, False),
+        (FailureClass.KILLED, "error", 0, 0, False, False),
+    ],
+)
+def test_each_failure_class_has_its_policy(
+    kind: FailureClass,
+    wait: str | None,
+    agent_errors: int,
+    auth_errors: int,
+    told: bool,
+    carried: bool,
+) -> None:
+    state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
+    state, commands = drive(state, ended(state, fail(kind, "the reason")))
+    assert (state.wait.kind if state.wait else None) == wait
+    assert state.counters.agent_errors == agent_errors
+    assert state.counters.auth_errors == auth_errors
+    assert ("the reason" in state.feedback) is told
+    assert bool(state.carried) is carried
+    assert kinds(commands)[0] == "Journal"
+    assert state.preparing is (wait is None)
+    assert ("Notify" in kinds(commands)) is (wait == "auth")
+    if wait is not None:
+        assert state.state is waits.STATES[wait]
+
+
+@pytest.mark.parametrize(
+    ("cause", "verdict"),
+    [(EndCause.WALL_TIMEOUT, "timed_out"), (EndCause.IDLE_TIMEOUT, "timed_out"),
+     (EndCause.MEMORY, "error"),
+     (EndCause.SPAWN_FAILED, "error"), (EndCause.LOST, "interrupted"),
+     (EndCause.REQUEST, "aborted")],
+)  # fmt: skip
+def test_what_the_host_saw_counts_more_than_the_answer(cause: EndCause, verdict: str) -> None:
+    world = play(Script([Answer(claim().text, cause), claim()]), policy())
+    assert world.verdicts == [verdict, "completed"]
+
+
+def test_messages_of_a_run_that_never_started_go_into_the_next_prompt() -> None:
+    state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
+    never = events_for(state)["never started"]
+    state, _ = drive(state, ev.Steer(now=True), never, ev.Prepared((Message("b.md", "b"),)))
+    assert state.open is not None
+    assert [message.name for message in state.open.messages] == ["a.md", "b.md"]
+
+
+def test_messages_that_an_agent_worked_with_are_not_repeated() -> None:
+    state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
+    state, _ = drive(
+        state, ev.Steer(now=True), ended(state, Answer("", EndCause.REQUEST)), ev.Prepared()
+    )
+    assert state.open is not None
+    assert state.open.messages == ()
+
+
+def test_too_many_agent_errors_need_a_person() -> None:
+    world = play(Script([Answer("no block")]), policy(max_consecutive_errors=4))
+    assert (end(world), len(world.disk.journal)) == (("blocked", 4), 4)
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in (5.0, 10.0, 20.0)]
+
+
+def test_other_classes_never_use_up_the_errors() -> None:
+    kinds = [
+        FailureClass.NETWORK,
+        FailureClass.OVERLOAD,
+        FailureClass.LIMIT,
+        FailureClass.MEMORY,
+        FailureClass.KILLED,
+    ]
+    world = play(
+        Script([fail(kind) for kind in kinds] * 4 + [claim()]), policy(max_consecutive_errors=2)
+    )
+    assert end(world) == ("completed", 0)
+    assert max(world.slept) <= 900 * 1.1
+
+
+def test_faults_of_login_have_a_bound_of_their_own() -> None:
+    world = play(
+        Script([fail(FailureClass.AUTH, "log in first")]), policy(max_consecutive_errors=3)
+    )
+    assert (end(world), len(world.disk.journal)) == (("blocked", 4), 3)
+    assert "log in first" in world.state.reason
+    assert "blocked" in world.notified
+
+
+def test_a_success_starts_the_backoff_again() -> None:
+    world = play(Script([Answer("?"), Answer("?"), work("x"), Answer("?"), claim()]), policy())
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in (5.0, 10.0, 5.0)]
+
+
+def test_an_agent_that_others_kill_is_not_started_again_at_once() -> None:
+    world = play(Script([fail(FailureClass.KILLED, "signal 9")] * 4 + [claim()]), policy())
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in (5.0, 10.0, 20.0, 40.0)]
+
+
+def test_a_limit_is_waited_for_and_shared() -> None:
+    reset = 1_700_003_600.0
+    world = play(Script([fail(FailureClass.LIMIT, "limit", reset), claim()]), policy())
+    assert world.slept == [pytest.approx(3_560, abs=60)]
+    assert [share.account for share in world.shared] == ["account-one"]
+    assert reset < world.disk.journal[1]["after"]["last"]["ended_at"]
+
+
+def test_a_reset_that_has_passed_is_not_believed_again_and_again() -> None:
+    world = play(Script([fail(FailureClass.LIMIT, "limit", 1_000.0)] * 4 + [claim()]), policy())
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in (5.0, 10.0, 20.0, 40.0)]
+
+
+def test_the_second_agent_takes_over_and_the_first_is_taken_back() -> None:
+    script = Script(
+        [
+            fail(FailureClass.LIMIT, "limit", 1_700_000_200.0),
+            *(work(f"g{n}") for n in range(6)),
+            claim(),
+        ]
+    )
+    world = play(script, policy("one", "two"))
+    assert [line["agent"] for line in world.disk.journal] == [
+        "one",
+        "two",
+        "two",
+        "two",
+        *["one"] * 4,
+    ]
+    assert world.slept == []
+
+
+def test_the_loop_waits_for_the_first_account_when_all_are_limited() -> None:
+    script = Script(
+        [
+            fail(FailureClass.LIMIT, "a", 1_700_009_000.0),
+            fail(FailureClass.LIMIT, "b", 1_700_005_000.0),
+            claim(),
+        ]
+    )
+    world = play(script, policy("one", "two"))
+    assert [line["agent"] for line in world.disk.journal] == ["one", "two", "two"]
+    assert world.slept == [pytest.approx(5_000, abs=200)]
+
+
+def test_an_agent_that_cannot_log_in_is_replaced_until_a_person_acts() -> None:
+    state, _ = drive(preparing(), ev.Prepared(), rules=policy("one", "two"))
+    state, _ = drive(
+        state, ended(state, fail(FailureClass.AUTH)), ev.Prepared(), rules=policy("one", "two")
+    )
+    assert state.open is not None
+    assert state.open.run is not None
+    assert state.open.run.agent == "two"
+    state, _ = drive(
+        state,
+        ev.PolicyChanged(),
+        ended(state, work("x")),
+        ev.Prepared(),
+        rules=policy("one", "two"),
+    )
+    assert state.open is not None
+    assert state.open.run is not None
+    assert state.open.run.agent == "one"
+
+
+def test_a_reload_or_steer_now_forgets_logins_but_no_limits() -> None:
+    limit = waits.make(WaitKind.LIMIT, 500.0, "limit", AT)
+    for event in (ev.PolicyChanged(), ev.Steer(now=True)):
+        state = dataclasses.replace(
+            waiting("auth"), limits={**waiting("auth").limits, "account-two": limit}
+        )
+        state, _ = drive(state, event)
+        assert state.preparing
+        assert state.limits == {"account-two": limit}
+        state, _ = drive(waiting("limit"), event)
+        assert state.state is State.LIMITED
+
+
+def test_no_run_is_started_into_a_limit_that_another_loop_found() -> None:
+    wait = waits.make(WaitKind.LIMIT, 500.0, "limit of another loop", AT)
+    state, commands = drive(preparing(), ev.LimitSeen("account-one", wait), ev.Prepared())
+    assert state.state is State.LIMITED
+    assert "StartRun" not in kinds(commands)
+    state, _ = drive(running(), ev.LimitSeen("account-one", wait))
+    state, _ = drive(state, ended(state, work("x")))
+    assert (state.state, state.wait) == (State.LIMITED, wait)
+    state, _ = decide(state, ev.Tick(), policy(), later(501.0))
+    assert state.preparing
+
+
+def test_a_context_that_is_too_long_gets_a_fresh_session_at_once() -> None:
+    agents = (AgentPolicy("one", "a", SessionPolicy(resume=True)),)
+    rules = dataclasses.replace(policy(), agents=dict.fromkeys(Role, agents))
+    state, _ = drive(preparing(), ev.Prepared(), rules=rules)
+    report = AgentReport(block("x"), True, session_id="thread-1")
+    assert state.open is not None
+    assert state.open.run is not None
+    event = ended(state, work("x"))
+    state, _ = drive(state, dataclasses.replace(event, report=report), ev.Prepared(), rules=rules)
+    assert state.open is not None
+    assert state.open.run is not None
+    assert state.open.run.session_id == "thread-1"
+    state, _ = drive(state, ended(state, fail(FailureClass.CONTEXT)), ev.Prepared(), rules=rules)
+    assert state.open is not None
+    assert state.open.run is not None
+    assert state.open.run.session_id == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_turns", 1), ("max_tokens", 5), ("max_sec", 10.0)]
+)
+def test_a_thread_is_resumed_only_within_its_bounds(field: str, value: float) -> None:
+    for bounds, resumed in (
+        (SessionPolicy(True), "thread-1"),
+        (SessionPolicy(True, **{field: value}), ""),
+    ):  # type: ignore[arg-type]
+        agents = (AgentPolicy("one", "a", bounds),)
+        rules = dataclasses.replace(policy(), agents=dict.fromkeys(Role, agents))
+        state = running()
+        report = AgentReport(block("x"), True, Usage(4, 0, 4), session_id="thread-1")
+        event = dataclasses.replace(ended(state, work("x")), report=report)
+        state, _ = decide(state, event, rules, later(60))
+        state, _ = decide(state, ev.Prepared(), rules, later(60))
+        assert state.open is not None
+        assert state.open.run is not None
+        assert state.open.run.session_id == resumed
