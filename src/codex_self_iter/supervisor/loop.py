@@ -52,7 +52,7 @@ from codex_self_iter.supervisor.policy import make_agents, make_policy
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.world.state.inbox import Inbox
-from codex_self_iter.world.state.retention import LogFile
+from codex_self_iter.world.state.logfile import LogFile
 
 STATUS_SEC = 0.2
 """Shortest time between two writes of `status.json`: a fast loop does not pay for states nobody can
