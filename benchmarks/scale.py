@@ -53,7 +53,8 @@ def prepare(root: Path, loops: int) -> Path:
     agent.chmod(0o755)
     lines = [
         f"agent_command_template = '{agent} {{prompt_file}}'", "no_change_backoff_sec = 3600",
-        "backoff_max_sec = 3600", "max_stagnation = 0", "[pool]", "max_agents = 4", "[log]", 'level = "error"',
+        "backoff_max_sec = 3600", "max_stagnation = 0", "[pool]", "max_agents = 4", "[log]",
+        'level = "error"',
     ]  # fmt: skip
     for number in range(loops):
         workspace = root / f"w{number}"
@@ -147,9 +148,11 @@ def scale(numbers: tuple[int, ...] = (1, 10, 100, 1000)) -> None:
     if last.loops > first.loops:
         more = last.loops - first.loops
         print(
-            f"each further loop: {(last.memory_mib - first.memory_mib) / more:.3f} MiB (aim: 0.5), "
-            f"{(last.idle_ms_per_sec - first.idle_ms_per_sec) / more:.3f} ms CPU/s (aim: 0.1), "
-            f"{(last.files - first.files) / more:.1f} open files"
+            f"each further loop: {(last.memory_mib - first.memory_mib) / more:.3f} MiB (aim: at most 0.1), "
+            f"{(last.idle_ms_per_sec - first.idle_ms_per_sec) / more:.3f} ms CPU/s (aim: at most 0.1), "
+            f"{(last.files - first.files) / more:.1f} open files; with {last.loops} loops STOP of one "
+            f"{last.stop_one_sec:.2f} s (aim: at most 0.3), SIGTERM of all {last.stop_all_sec:.1f} s "
+            "(aim: at most 5)"
         )
 
 

@@ -5,12 +5,17 @@ The map (arrows point at what a package may import):
     cli -> supervisor -> {world, agents} -> core
 
     core/        decides. Pure: values in, values out; no I/O, clock, await or logging
-    world/       acts. One file for each part of the world: processes, files, git, clock, service manager
-    agents/      one file for each kind of coding agent: how it is called and how its output is read
+    world/       acts, in wings: process/, state/, git/; beside them clock, pool, service manager
+    agents/      one file for each kind of coding agent: how it is called, how its output is read
     supervisor/  the one meeting place: event -> decide -> persist -> act
-    settings.py  the border at which configuration becomes frozen values
-    cli/         a thin file for each command
-    testing.py   public fakes: a scripted process host, a virtual clock
+    views/       pure: what people are shown, from status, journal and logs
+    settings/    the border at which configuration becomes frozen values
+    cli/         a thin file for each command; __main__.py enters here
+    service/     units for systemd and launchd
+    demo/        a sample workspace with an agent that needs no key
+    plan_shell/  a small agent of our own: it carries out the commands of a plan
+    testing/     public fakes: a scripted process host, a virtual clock
+    errors.py    every error class and exit code
 
 Nothing is imported here: `status` must start in well under 100 ms.
 """

@@ -19,7 +19,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from codex_self_iter.agents import registry  # noqa: E402
+from codex_self_iter.agents import catalog  # noqa: E402
 from tests.support.agent_runs import (  # noqa: E402
     DONE,
     SCHEMA,
@@ -91,7 +91,7 @@ def record(name: str, what: str) -> None:
             mode = "bypass" if name == "gemini" and what == "happy" else "safe"
             program = real_program(name)
             assert program, f"{name} is not installed"
-            agent = registry.get(name, CONFIGS[name](program, scene, server.url, mode=mode))
+            agent = catalog.get(name, CONFIGS[name](program, scene, server.url, mode=mode))
             request = scene.request(
                 "Do the next thing.", schema=SCHEMA if what == "happy" else None
             )

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from codex_self_iter.agents import registry
+from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Request, VersionRange
 from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import Price, priced
@@ -46,10 +46,10 @@ def request_for(tmp_path):
 
 
 def prepared(name, request, **config):
-    return registry.get(name, AgentConfig(name, binary="/bin/true", **config)).prepare(request)
+    return catalog.get(name, AgentConfig(name, binary="/bin/true", **config)).prepare(request)
 
 
-@pytest.mark.parametrize("name", registry.DETECTED)
+@pytest.mark.parametrize("name", catalog.CLIS)
 def test_the_prompt_is_on_stdin_and_never_on_the_command_line(request_for, name):
     request = request_for()
     invocation = prepared(name, request, model="m", effort="high", args=("--extra", "x y"))
@@ -61,14 +61,14 @@ def test_the_prompt_is_on_stdin_and_never_on_the_command_line(request_for, name)
     assert "\0m\0" in joined + "\0"
 
 
-@pytest.mark.parametrize("name", registry.DETECTED)
+@pytest.mark.parametrize("name", catalog.CLIS)
 def test_a_hint_overrides_the_model(request_for, name):
     argv = prepared(name, request_for(model_hint="better"), model="m").argv
     assert "better" in argv
     assert "m" not in argv
 
 
-@pytest.mark.parametrize("name", registry.DETECTED)
+@pytest.mark.parametrize("name", catalog.CLIS)
 def test_bypass_is_asked_for_and_never_given_unasked(request_for, name):
     words = {
         "codex": "--dangerously-bypass-approvals-and-sandbox",
@@ -88,15 +88,13 @@ def git(directory):
 
 def test_codex_in_full(request_for, tmp_path):
     git(tmp_path)
-    request = request_for(
-        schema={"type": "object"}, session_id="ID", writable=("/w",), commit_by_agent=True
-    )
+    request = request_for(schema={"type": "object"}, session_id="ID", commit_by_agent=True)
     invocation = prepared("codex", request, model="m", effort="high", args=("-c", "a=1"))
     run = str(tmp_path / "run")
     assert invocation.argv == (
         "/bin/true", "exec", "--json", "-s", "workspace-write",
         "-c", f'sandbox_workspace_write.writable_roots=["{os.path.realpath(tmp_path)}/.git"]',
-        "-C", str(tmp_path), "--color", "never", "--add-dir", "/w", "-c", "features.plugins=false",
+        "-C", str(tmp_path), "--color", "never", "-c", "features.plugins=false",
         "-m", "m", "-c", 'model_reasoning_effort="high"', "-o", f"{run}/answer.txt",
         "--output-schema", f"{run}/schema.json", "-c", "a=1", "resume", "ID", "-",
     )  # fmt: skip
@@ -134,18 +132,18 @@ def test_claude_as_root_may_bypass(request_for):
     assert "IS_SANDBOX" not in prepared("claude", request_for()).env
 
 
-@pytest.mark.parametrize("name", registry.DETECTED)
+@pytest.mark.parametrize("name", catalog.CLIS)
 def test_a_home_of_its_own(request_for, name, tmp_path):
     env = prepared(name, request_for(), home=str(tmp_path / "own")).env
     added = {key for key, value in env.items() if str(tmp_path / "own") in value}
     assert added
     config = AgentConfig(name, home=str(tmp_path / "own"))
-    assert str(tmp_path / "own") in registry.get(name, config).account({})
+    assert str(tmp_path / "own") in catalog.get(name, config).account({})
 
 
-@pytest.mark.parametrize("name", registry.DETECTED)
+@pytest.mark.parametrize("name", catalog.CLIS)
 def test_limits_are_shared_by_login(name):
-    agent = registry.get(name)
+    agent = catalog.get(name)
     assert agent.account({"HOME": "/a"}) == agent.account({"HOME": "/a", "X": "1"})
     assert agent.account({"HOME": "/a"}) != agent.account({"HOME": "/b"})
     key = {"codex": "CODEX_API_KEY", "claude": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -155,16 +153,16 @@ def test_limits_are_shared_by_login(name):
 
 
 class TestFinding:
-    @pytest.mark.parametrize("name", registry.DETECTED)
+    @pytest.mark.parametrize("name", catalog.CLIS)
     def test_nowhere(self, tmp_path, name):
         environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
         with pytest.raises(AgentMissingError) as caught:
-            registry.get(name).prepare(Request("", "/p", "/", "", "/r", environment=environment))
+            catalog.get(name).prepare(Request("", "/p", "/", "", "/r", environment=environment))
         said = str(caught.value)
         assert f"'{name}'" in said
         assert "npm install" in said
         assert f"[agents.{name}] binary" in said
-        probe = registry.get(name).probe(environment)
+        probe = catalog.get(name).probe(environment)
         assert (probe.installed, probe.mend[:11]) == (False, "npm install")
 
     @pytest.mark.parametrize(
@@ -181,7 +179,7 @@ class TestFinding:
         path = program(f"{place}/codex")
         environment = {"PATH": str(tmp_path / "path"), "HOME": str(tmp_path / "home")}
         request = Request("", "/p", "/", "", "/r", environment=environment)
-        invocation = registry.get("codex").prepare(request)
+        invocation = catalog.get("codex").prepare(request)
         assert invocation.argv[0] == path
         assert os.path.dirname(path) in invocation.env["PATH"].split(":")
         assert invocation.env["PATH"].startswith(str(tmp_path / "path"))
@@ -190,37 +188,37 @@ class TestFinding:
         for version in ("v9.9.9", "v22.3.1", "v22.20.0"):
             program(f"home/.nvm/versions/node/{version}/bin/codex")
         environment = {"PATH": str(tmp_path), "HOME": str(tmp_path / "home")}
-        assert "v22.20.0" in registry.get("codex").find(environment)
+        assert "v22.20.0" in catalog.get("codex").find(environment)
 
     def test_the_configured_one_goes_first(self, tmp_path, program):
         program("path/codex")
         mine, variable = program("mine/agent"), program("variable/agent")
         environment = {"PATH": str(tmp_path / "path"), "HOME": str(tmp_path), "CODEX_BIN": variable}
-        assert registry.get("codex").find(environment) == variable
-        assert registry.get("codex", AgentConfig("codex", binary=mine)).find(environment) == mine
+        assert catalog.get("codex").find(environment) == variable
+        assert catalog.get("codex", AgentConfig("codex", binary=mine)).find(environment) == mine
 
     def test_one_that_cannot_be_run(self, tmp_path):
         (tmp_path / "codex").write_text("x")
         config = AgentConfig("codex", binary=str(tmp_path / "codex"))
         with pytest.raises(AgentMissingError, match="cannot be executed"):
-            registry.get("codex", config).find({"PATH": ""})
+            catalog.get("codex", config).find({"PATH": ""})
 
 
 class TestRegistry:
     def test_an_unknown_name_gets_the_nearest(self):
         with pytest.raises(UsageError, match="did you mean 'codex'"):
-            registry.get("codx")
+            catalog.get("codx")
 
     def test_detection_keeps_its_order_and_never_takes_plan_shell(self, tmp_path, program):
         environment = {"PATH": str(tmp_path / "path"), "HOME": str(tmp_path)}
-        configs = {name: AgentConfig(name) for name in registry.NAMES}
-        assert registry.detect(environment, configs) is None
+        configs = {name: AgentConfig(name) for name in catalog.NAMES}
+        assert catalog.detect(environment, configs) is None
         for name in ("opencode", "claude"):
             program(f"path/{name}")
-        assert registry.installed(environment, configs) == ["claude", "opencode"]
-        assert registry.detect(environment, configs) == "claude"
+        assert catalog.installed(environment, configs) == ["claude", "opencode"]
+        assert catalog.detect(environment, configs) == "claude"
         program("path/codex")
-        assert registry.detect(environment, configs) == "codex"
+        assert catalog.detect(environment, configs) == "codex"
 
 
 class TestProbe:

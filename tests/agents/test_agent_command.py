@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError
 from codex_self_iter.agents.command import CommandAgent, expand_template, text_report
-from codex_self_iter.agents.files import RunFiles
 from codex_self_iter.agents.plan_shell import PlanShellAgent
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome
 from codex_self_iter.errors import UsageError
 from tests.support.agent_runs import go, run
@@ -198,7 +198,7 @@ def test_plan_shell_is_started_as_a_module_with_the_prompt_on_stdin(scene):
 def test_a_refusal_is_told_from_success_although_the_exit_code_is_0(tmp_path, said, kind):
     (tmp_path / "stdout.log").write_text(f"{said}\n")
     outcome = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
-    report = text_report(outcome, RunFiles(str(tmp_path)), 1_000.0, None, account="a")
+    report = text_report(outcome, RunFiles(str(tmp_path)), 1_000.0, account="a")
     assert report.failure is not None
     assert report.failure.kind is kind
 
@@ -208,4 +208,4 @@ def test_an_answer_that_speaks_of_limits_is_an_answer(tmp_path):
         '{"summary": "handled the usage limit error", "next_goal": "x", "stop": false}\n'
     )
     outcome = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
-    assert text_report(outcome, RunFiles(str(tmp_path)), 1_000.0, None, account="a").failure is None
+    assert text_report(outcome, RunFiles(str(tmp_path)), 1_000.0, account="a").failure is None

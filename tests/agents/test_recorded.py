@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 
-from codex_self_iter.agents import registry
+from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.agents.stream import EventKind
 from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome, Usage
 from tests.support.agent_runs import DONE
@@ -64,14 +64,14 @@ def read(tmp_path):
             session_id=session_id,
             environment=environment,
         )
-        agent = registry.get(cli, AgentConfig(cli, **config))
+        agent = catalog.get(cli, AgentConfig(cli, **config))
         run = outcome(*ended, cause=cause)
         return agent.read(request, run, RunFiles(str(directory)), now=NOW)
 
     return reader
 
 
-@pytest.mark.parametrize("cli", registry.DETECTED)
+@pytest.mark.parametrize("cli", catalog.CLIS)
 def test_a_good_run_is_read_whole(read, cli):
     report = read(cli, "happy")
     assert report.failure is None
@@ -119,7 +119,7 @@ def test_a_failed_run_has_its_class(read, cli, what, kind):
     assert report.failure.account
 
 
-@pytest.mark.parametrize("cli", registry.DETECTED)
+@pytest.mark.parametrize("cli", catalog.CLIS)
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
@@ -182,7 +182,7 @@ def test_codex_takes_the_model_and_the_tokens_from_the_rollout(read):
 
 @pytest.mark.parametrize(("cli", "what"), recordings())
 def test_every_recorded_line_is_known_or_harmless(cli, what):
-    agent = registry.get(cli)
+    agent = catalog.get(cli)
     for line in lines_of(cli, what):
         for event in agent.parse_line(line):
             assert event.kind in EventKind
@@ -222,7 +222,7 @@ def test_a_sandbox_that_cannot_be_set_up_is_a_failure(tmp_path, cli, tool, end):
     def report(*events):
         (tmp_path / "stdout.log").write_text("".join(json.dumps(event) + "\n" for event in events))
         request = Request("", "", "/", "", str(tmp_path), environment={})
-        return registry.get(cli).read(request, outcome(), RunFiles(str(tmp_path)), now=NOW)
+        return catalog.get(cli).read(request, outcome(), RunFiles(str(tmp_path)), now=NOW)
 
     failure = report(tool, end).failure
     assert failure is not None

@@ -27,7 +27,8 @@ def at(*parts: int, zone: datetime.tzinfo = UTC) -> float:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("You\u2019ve hit your usage limit. Upgrade or try again at 12:18 PM.", at(2026, 11, 22, 12, 18)),
+        ("You\u2019ve hit your usage limit. Upgrade or try again at 12:18 PM.",
+        at(2026, 11, 22, 12, 18)),
         ("try again at 10:18 AM.", at(2026, 11, 23, 10, 18)),
         ("try again at 12:05 AM", at(2026, 11, 23, 0, 5)),
         ("or try again at Nov 25th, 2026 10:31 AM.", at(2026, 11, 25, 10, 31)),

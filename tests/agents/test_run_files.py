@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.run_files import RunFiles
 
 MIB = 1024 * 1024
 
@@ -80,9 +80,9 @@ def test_a_hole_is_no_line(files):
 
 READ = """
 import sys
-from codex_self_iter.agents import registry
+from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Request
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.model import EndCause, RunOutcome
 files = RunFiles(sys.argv[1])
 def peak():
@@ -91,7 +91,7 @@ def peak():
 before = peak()
 run = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
 for name in ("codex", "claude", "plan-shell"):
-    report = registry.get(name).read(Request("", "", "/", "", sys.argv[1], environment={}), run, files)
+    report = catalog.get(name).read(Request("", "", "/", "", sys.argv[1], environment={}), run, files)
     assert name == "claude" or report.answer.rstrip().endswith("done"), report
     files.read_head_tail("stdout.log", 4096, 4096)
 if sys.argv[2:]:

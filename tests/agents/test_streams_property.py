@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codex_self_iter.agents import registry
+from codex_self_iter.agents import catalog
 from codex_self_iter.agents.classify import classify
 from codex_self_iter.agents.rollout import parse_rollout
 from codex_self_iter.agents.stream import EventKind, Parsed
 from codex_self_iter.core.model import EndCause, Failure
 from tests.agents.test_recorded import lines_of, outcome, recordings
 
-CLIS = {name: registry.get(name) for name in registry.DETECTED}
+CLIS = {name: catalog.get(name) for name in catalog.CLIS}
 LINES = {
     name: [line for cli, what in recordings(name) for line in lines_of(cli, what)] for name in CLIS
 }

@@ -67,7 +67,8 @@ def test_show_json_is_the_same_for_programs(call: Call, tmp_path: Path) -> None:
 
 def test_values_of_an_agents_environment_are_never_shown(call: Call, tmp_path: Path) -> None:
     (tmp_path / CONFIG_NAME).write_text(
-        '[agents.codex.env]\nKEY = "sesame"\n[[workspaces]]\npath = "x"\nagents.claude.env.KEY = "sesame"'
+        '[agents.codex.env]\nKEY = "sesame"\n[[workspaces]]\npath = '
+        '"x"\nagents.claude.env.KEY = "sesame"'
     )
     for flag in ([], ["--json"]):
         text = call("show", *flag)

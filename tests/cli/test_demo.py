@@ -102,7 +102,8 @@ def test_the_persons_git_settings_do_not_matter(
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
     (home / ".gitconfig").write_text(
-        f"[core]\n\thooksPath = {home}/hooks\n[commit]\n\tgpgSign = true\n[init]\n\ttemplateDir = {home}\n"
+        f"[core]\n\thooksPath = {home}/hooks\n[commit]\n\tgpgSign = "
+        f"true\n[init]\n\ttemplateDir = {home}\n"
     )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))

@@ -32,7 +32,8 @@ def test_an_unknown_iteration_lists_what_there_is(work: Workspace) -> None:
     done = work.call("diff", "7")
     assert done.returncode == 2
     assert done.stderr == (
-        b"codex-self-iter: there is no checkpoint 7 (an iteration that changed nothing has none); there are: 1\n"
+        b"codex-self-iter: there is no checkpoint 7 (an iteration that changed nothing has "
+        b"none); there are: 1\n"
     )
 
 

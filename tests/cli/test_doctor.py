@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from codex_self_iter.cli import doctor
-from codex_self_iter.cli.doctor_base import Context, Finding, ask, good
+from codex_self_iter.cli.doctor.ask import ask
+from codex_self_iter.cli.doctor.finding import Context, Finding, good
 from codex_self_iter.settings import CONFIG_NAME, Settings
 
 Findings = dict[str, dict[str, Any]]
@@ -297,9 +298,9 @@ def test_a_check_that_raises_is_a_finding_and_hides_nothing() -> None:
 
 
 def test_a_wrong_clock_fails() -> None:
-    from codex_self_iter.cli import doctor_machine
+    from codex_self_iter.cli.doctor import checks_machine
 
-    found = list(doctor_machine.clock(Context(Settings(), os.environ, now=86400.0)))
+    found = list(checks_machine.clock(Context(Settings(), os.environ, now=86400.0)))
     assert (found[0].id, found[0].status) == ("time.clock", "fail")
     assert "1970-01-02" in found[0].what
 

@@ -18,7 +18,8 @@ def record(iteration: int, **changes: Any) -> dict[str, Any]:
         "ts": moment.isoformat(), "iteration": iteration, "phase": "executor", "state": "running",
         "goal_in": f"goal {iteration}", "summary": f"did {iteration}", "reason": "",
         "evidence": ["pytest: 3 passed"],
-        "next_goal": f"goal {iteration + 1}", "verdict": "continue", "duration_sec": 61.0, "agent": "codex",
+        "next_goal": f"goal {iteration + 1}", "verdict": "continue", "duration_sec": 61.0,
+        "agent": "codex",
         "exit_code": 0, "usage": {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200},
         "cost_usd": 0.25, "changed_files": ["a.py", "b.py"],
         "gates": [{"command": "pytest -q", "exit_code": 1, "ok": False, "duration_sec": 2.0,
@@ -45,7 +46,8 @@ def test_the_table(command) -> None:
     assert head.split() == ["#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY"]
     assert first.endswith("no control block")
     assert second.split() == [
-        "2", "2026-03-01", "02:00", "continue", "1", "m", "01", "s", "1.2k", "$0.25", "2", "did", "2",
+        "2", "2026-03-01", "02:00", "continue", "1", "m", "01", "s", "1.2k", "$0.25", "2", "did",
+        "2",
     ]  # fmt: skip
 
 
@@ -114,8 +116,10 @@ def test_show_tells_everything(command) -> None:
     done = command("show", "2")
     assert (done.returncode, done.stderr) == (0, "")
     for expected in (
-        "Iteration 2: continue, 1 m 01 s", "goal       goal 2", "summary    did it", "pytest: 3 passed",
-        "codex, exit code 0", "1.2k, $0.25", "pytest -q: exit 1", "    1 failed", "a.py", "    the answer",
+        "Iteration 2: continue, 1 m 01 s", "goal       goal 2", "summary    did it",
+        "pytest: 3 passed",
+        "codex, exit code 0", "1.2k, $0.25", "pytest -q: exit 1", "    1 failed", "a.py",
+        "    the answer",
     ):  # fmt: skip
         assert expected in done.stdout, expected
     at = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import time
@@ -10,6 +11,9 @@ from typing import IO
 
 import pytest
 
+from codex_self_iter.core.agent_names import CLIS
+
+RECORDED = pathlib.Path(__file__).parents[1] / "agents" / "recorded"
 CODEX = [
     {"type": "thread.started", "thread_id": "t-1"},
     {
@@ -51,6 +55,17 @@ def test_the_last_iteration_is_rendered(command) -> None:
         "I mend it.",
         "! a warning",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cli", CLIS)
+def test_what_real_agents_said_is_shown_byte_for_byte(command, cli: str) -> None:
+    """`shown/` was written while `logs` still had parsers of its own."""
+    for number, stream in enumerate(sorted(RECORDED.glob(f"{cli}/*.jsonl")), start=1):
+        stderr = stream.parent / f"{stream.name.split('.')[0]}.stderr"
+        said = stderr.read_bytes() if stderr.exists() else b""
+        run_directory(command, f"{number:06}-executor", stream.read_bytes(), said)
+    shown = pathlib.Path(__file__).parent / "shown" / f"{cli}.txt"
+    assert command("logs", "--all").stdout == shown.read_text(encoding="utf-8")
 
 
 def test_runs_are_in_the_order_in_which_they_ran(command) -> None:

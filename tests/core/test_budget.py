@@ -40,9 +40,12 @@ def test_unknown_usage_costs_its_time_only() -> None:
 @pytest.mark.parametrize(
     ("bound", "value", "spent_up"),
     [
-        ("max_tokens", 300, True), ("max_tokens", 301, False), ("max_cost_usd", 0.75, True), ("max_hours", 1.5, True),
-        ("max_hours", 1.6, False), ("max_tokens_per_day", 100, True), ("max_tokens_per_day", 101, False),
-        ("max_cost_usd_per_day", 0.25, True), ("max_hours_per_day", 0.5, True), ("max_hours_per_day", 0.6, False),
+        ("max_tokens", 300, True), ("max_tokens", 301, False), ("max_cost_usd", 0.75, True),
+        ("max_hours", 1.5, True),
+        ("max_hours", 1.6, False), ("max_tokens_per_day", 100, True),
+        ("max_tokens_per_day", 101, False),
+        ("max_cost_usd_per_day", 0.25, True), ("max_hours_per_day", 0.5, True),
+        ("max_hours_per_day", 0.6, False),
     ],
 )  # fmt: skip
 def test_each_bound_is_looked_at(bound: str, value: float, spent_up: bool) -> None:

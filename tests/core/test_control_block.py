@@ -155,9 +155,11 @@ def test_an_inline_answer_after_a_block_on_lines_is_found() -> None:
 @pytest.mark.parametrize(
     ("value", "meaning"),
     [
-        (True, True), ("true", True), ("True", True), ("YES", True), ("y", True), (1, True), ("1", True), ("on", True),
+        (True, True), ("true", True), ("True", True), ("YES", True), ("y", True), (1, True),
+        ("1", True), ("on", True),
         ("**true**", True), ("`yes`", True), ("Yes.", True), ("done", True),
-        (False, False), ("false", False), ("No", False), ("n", False), (0, False), ("0", False), (None, False),
+        (False, False), ("false", False), ("No", False), ("n", False), (0, False), ("0", False),
+        (None, False),
         ("null", False), ("none", False), ("", False), ("off", False), (" False\r", False),
         ("perhaps", None), ([], None), ([True], None), ({}, None), ("true, nearly", None),
     ],
@@ -289,12 +291,16 @@ def test_deep_nesting_is_no_way_to_crash(depth: int, kind: str) -> None:
 
 EXAMPLE_JSON = changed(next_goal="as in the example")
 EXAMPLE_LABELS = LABELS.replace("test the parser", "as in the example")
-EXAMPLES = {"json": EXAMPLE_JSON, "fence": f"```json\n{EXAMPLE_JSON}\n```", "labels": EXAMPLE_LABELS,
+EXAMPLES = {"json": EXAMPLE_JSON, "fence": f"```json\n{EXAMPLE_JSON}\n```",
+            "labels": EXAMPLE_LABELS,
     "inline": EXAMPLE_LABELS.replace("\n", " ")}  # fmt: skip
 
 
 def prompt_with(example: str) -> str:
-    task = f"Build a parser. Answer in this form when you have finished, and in no other:\n\n{example}\n\nThank you."
+    task = (
+        f"Build a parser. Answer in this form when you have finished, and in no "
+        f"other:\n\n{example}\n\nThank you."
+    )
     return prompts.build(
         prompts.PromptInputs(
             Role.EXECUTOR, 3, plan="- [ ] all of it", task=task, promise="PLAN_COMPLETE"
@@ -348,11 +354,13 @@ def test_our_own_prompt_can_never_be_read_as_an_answer(
 ) -> None:
     text = prompts.build(
         prompts.PromptInputs(
-            role, 7, plan="- [ ] an item", task="A task.", goal="a goal", promise=promise, gates=gates,
+            role, 7, plan="- [ ] an item", task="A task.", goal="a goal", promise=promise,
+            gates=gates,
             history=[{"iteration": 6, "verdict": "continue", "summary": "did it", "gates": []}],
             feedback="it failed", messages=["be quick"], circling=prompts.circling_text("a goal"),
             planner={"execution_prompt": "do it", "done_if": "done", "stop": False},
-            block=GOOD, gate_results=[{"command": "true", "ok": False, "exit_code": 1, "output": "no"}],
+            block=GOOD,
+            gate_results=[{"command": "true", "ok": False, "exit_code": 1, "output": "no"}],
             changed_files=["a.py"], commit="agent", hint="a model",
         )
     )  # fmt: skip
@@ -373,8 +381,10 @@ WORD = "PLAN_COMPLETE"
 @pytest.mark.parametrize(
     ("text", "claims"),
     [
-        (WORD, True), (f"all done\n{WORD}\n", True), (f"x\r\n{WORD}\r\ny", True), (f"  {WORD}\t\n{{}}", True),
-        (f"not {WORD}", False), (f"{WORD}.", False), (f"`{WORD}`", False), (f"X{WORD}", False), (f"{WORD}D\n", False),
+        (WORD, True), (f"all done\n{WORD}\n", True), (f"x\r\n{WORD}\r\ny", True),
+        (f"  {WORD}\t\n{{}}", True),
+        (f"not {WORD}", False), (f"{WORD}.", False), (f"`{WORD}`", False), (f"X{WORD}", False),
+        (f"{WORD}D\n", False),
         (WORD.lower(), False), ("", False), (f"{WORD} is not reached", False),
     ],
 )  # fmt: skip
@@ -504,7 +514,8 @@ words = st.text(st.sampled_from("abc äöü.,;-()"), min_size=1).map(str.strip).
 )  # fmt: skip
 
 
-@given(words, words, words, st.booleans(), st.permutations(["NEXT_GOAL", "STOP", "SUMMARY", "REASON", "COMPLETED"]),
+@given(words, words, words, st.booleans(),
+       st.permutations(["NEXT_GOAL", "STOP", "SUMMARY", "REASON", "COMPLETED"]),
     st.sampled_from(["\n", "\r\n", " "]))  # fmt: skip
 def test_labelled_blocks_round_trip_in_any_order(
     goal: str, summary: str, reason: str, stop: bool, order: list[str], separator: str

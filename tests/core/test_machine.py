@@ -623,8 +623,10 @@ def test_each_failure_class_has_its_policy(
 
 @pytest.mark.parametrize(
     ("cause", "verdict"),
-    [(EndCause.WALL_TIMEOUT, "timed_out"), (EndCause.IDLE_TIMEOUT, "timed_out"), (EndCause.MEMORY, "error"),
-     (EndCause.SPAWN_FAILED, "error"), (EndCause.LOST, "interrupted"), (EndCause.REQUEST, "aborted")],
+    [(EndCause.WALL_TIMEOUT, "timed_out"), (EndCause.IDLE_TIMEOUT, "timed_out"),
+     (EndCause.MEMORY, "error"),
+     (EndCause.SPAWN_FAILED, "error"), (EndCause.LOST, "interrupted"),
+     (EndCause.REQUEST, "aborted")],
 )  # fmt: skip
 def test_what_the_host_saw_counts_more_than_the_answer(cause: EndCause, verdict: str) -> None:
     world = play(Script([Answer(claim().text, cause), claim()]), policy())

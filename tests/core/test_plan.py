@@ -13,8 +13,10 @@ from codex_self_iter.core.plan import content_hash, find_again, parse_plan, plan
 
 PIECES = st.sampled_from(
     [
-        "- [ ] a", "- [x] b", "* [X] c", "+ [\t] d", "12. [ ] e", "3) [x] f", "  - [ ] nested", "\t- [ ] tab",
-        "- [ ]", "- [] g", "- [x](link)", "- plain", "# heading", "---", "text", "", "   ", "```sh", "```",
+        "- [ ] a", "- [x] b", "* [X] c", "+ [\t] d", "12. [ ] e", "3) [x] f", "  - [ ] nested",
+        "\t- [ ] tab",
+        "- [ ]", "- [] g", "- [x](link)", "- plain", "# heading", "---", "text", "", "   ",
+        "```sh", "```",
         "  ```bash", "~~~", "~~~~ console", "````", "$ echo hi", "<!--", "-->", "> - [ ] quoted",
         "    - [ ] code", "é\u2028ü\x0b",
     ]

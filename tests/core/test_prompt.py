@@ -95,7 +95,8 @@ def test_the_words_and_the_schema_name_the_same_fields(role: Role, schema: Any) 
 
 def test_only_the_reviewer_sees_the_result() -> None:
     more = {"block": {"summary": "my work"}, "changed_files": ["a.py"],
-            "gate_results": [{"command": "true", "ok": False, "exit_code": 2, "output": "boom"}]}  # fmt: skip
+            "gate_results": [{"command": "true", "ok": False, "exit_code": 2,
+            "output": "boom"}]}  # fmt: skip
     assert "my work" not in prompt(**more)
     text = prompt(role=Role.REVIEWER, **more)
     assert '- summary: "my work"' in text

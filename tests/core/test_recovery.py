@@ -75,8 +75,10 @@ def test_a_line_without_the_state_still_gives_number_and_goal() -> None:
 @pytest.mark.parametrize(
     "snapshot",
     [
-        {}, {"loop_id": 3}, {"loop_id": "x", "open": 3}, {"loop_id": "x", "open": []}, {"loop_id": "x", "counters": []},
-        {"loop_id": "x", "state": "dancing"}, {"loop_id": "x", "goals": "abc"}, {"loop_id": "x", "iteration": "3"},
+        {}, {"loop_id": 3}, {"loop_id": "x", "open": 3}, {"loop_id": "x", "open": []},
+        {"loop_id": "x", "counters": []},
+        {"loop_id": "x", "state": "dancing"}, {"loop_id": "x", "goals": "abc"},
+        {"loop_id": "x", "iteration": "3"},
         {"loop_id": "x", "iteration": True}, {"loop_id": "x", "limits": []},
         {"loop_id": "x", "wait": {"kind": "error"}},
     ],

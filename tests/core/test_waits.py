@@ -23,9 +23,11 @@ moments = st.builds(
 @pytest.mark.parametrize(
     ("wall", "up", "boot", "left"),
     [
-        (0, 0, "boot-1", 600), (60, 60, "boot-1", 540), (600, 600, "boot-1", 0), (9_999, 9_999, "boot-1", 0),
+        (0, 0, "boot-1", 600), (60, 60, "boot-1", 540), (600, 600, "boot-1", 0),
+        (9_999, 9_999, "boot-1", 0),
         (-3_600, 60, "boot-1", 540), (86_400, 60, "boot-1", 540),  # the wall clock jumped
-        (60, -4_900, "boot-2", 540), (-3_600, -4_900, "boot-2", 600), (86_400, -4_900, "boot-2", 0),  # after a reboot
+        (60, -4_900, "boot-2", 540), (-3_600, -4_900, "boot-2", 600),
+        (86_400, -4_900, "boot-2", 0),  # after a reboot
     ],
 )  # fmt: skip
 def test_what_is_left(wall: float, up: float, boot: str, left: float) -> None:

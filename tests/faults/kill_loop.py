@@ -304,7 +304,8 @@ def main() -> int:
         if not options.keep:
             subprocess.run(["rm", "-rf", str(root)], check=False)
     print(
-        f"{options.count} kills {dict(killing.kills)} in {time.monotonic() - began:.0f} s: {killing.story}"
+        f"{options.count} kills {dict(killing.kills)} in {time.monotonic() - began:.0f} s: "
+        f"{killing.story}"
     )
     return 0
 

@@ -50,7 +50,10 @@ def plan(workspace: Path, text: str) -> Path:
 def test_it_runs_the_first_open_item_and_ticks_it(tmp_path: Path) -> None:
     path = plan(
         tmp_path,
-        "# Plan\r\n- [x] old\r\n- [ ] make a\r\n  ```sh\r\n  echo hi\r\n  touch a\r\n  ```\r\n- [ ] b\r\n",
+        (
+            "# Plan\r\n- [x] old\r\n- [ ] make a\r\n  ```sh\r\n  echo hi\r\n  touch a\r\n  "
+            "```\r\n- [ ] b\r\n"
+        ),
     )
     before = path.read_bytes()
     ran = shell(tmp_path)

@@ -35,7 +35,10 @@ def mode(ws: Workspace) -> Path:
     binary.write_text(CODEX)
     binary.chmod(0o755)
     ws.config(
-        f'[agents]\norder = ["codex", "command"]\n[agents.codex]\nbinary = {json.dumps(str(binary))}\n',
+        (
+            f'[agents]\norder = ["codex", "command"]\n[agents.codex]\nbinary = '
+            f"{json.dumps(str(binary))}\n"
+        ),
         agent="codex",
     )
     return binary.parent / "mode"

@@ -34,7 +34,8 @@ while True:
         time.sleep(ahead)
 """
 NO_INOTIFY = (
-    "unshare", "-U", "-r", "sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh",
+    "unshare", "-U", "-r", "sh", "-c",
+    'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh",
 )  # fmt: skip
 
 

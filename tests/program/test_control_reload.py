@@ -80,7 +80,8 @@ def test_a_raised_iteration_limit_comes_in_time_for_the_last_iteration(ws: Works
 def test_another_agent_takes_over_from_one_that_is_limited(ws: Workspace) -> None:
     process = reach(ws, "limited", CLAIM)
     (ws.path / "other.py").write_text(
-        "import json\nprint(json.dumps(dict(summary='ok', next_goal='', stop=False, completed=True)))\n"
+        "import json\nprint(json.dumps(dict(summary='ok', next_goal='', stop=False, "
+        "completed=True)))\n"
     )
     ws.config(agent_command_template=f"{sys.executable} other.py {{prompt_file}}")
     process.send_signal(signal.SIGHUP)

@@ -19,7 +19,8 @@ from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.state import LoopState, Message
 from codex_self_iter.settings import load
 from codex_self_iter.supervisor.documents import Document
-from codex_self_iter.supervisor.loop import Ended, Loop
+from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.rounds import Ended
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world.clock import SystemClock
 from codex_self_iter.world.pool import Pool

@@ -9,7 +9,6 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -33,19 +32,20 @@ def anyio_backend() -> str:
 
 
 class Looked:
-    """Stands in for the control files of a loop and counts the looks."""
+    """Stands in for a loop and counts the looks."""
 
     def __init__(self, patience: float, fault: Exception | None = None) -> None:
         self.looks, self.failed = 0, list[Exception]()
-        self.loop = SimpleNamespace(retry=lambda: None, fail=self.failed.append)
-        self.patience = lambda: patience
-        self.fault = fault
-        self.on_hint: Any = None
+        self.patience, self.fault = patience, fault
 
-    def look(self) -> None:
+    def look(self) -> float:
         self.looks += 1
         if self.fault is not None:
             raise self.fault
+        return self.patience
+
+    def fail(self, error: Exception) -> None:
+        self.failed.append(error)
 
 
 async def until(condition: Any) -> None:
@@ -59,14 +59,14 @@ async def test_every_loop_is_looked_at_in_its_own_time_and_a_fault_is_its_own() 
     poller = Poller(SystemClock())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(poller.run)
-        with poller.watching(often), poller.watching(seldom), poller.watching(broken):  # type: ignore[arg-type]
+        with poller.watching(often), poller.watching(seldom) as hint, poller.watching(broken):
             await until(lambda: often.looks > 20)
             assert (seldom.looks, broken.looks) == (1, 1)
             assert [str(error) for error in broken.failed] == ["boom"]
-            seldom.on_hint()
+            hint()
             await until(lambda: seldom.looks == 2)
         looks = often.looks
-        seldom.on_hint()  # a hint that comes too late
+        hint()  # a hint that comes too late
         await anyio.sleep(0.2)
         assert (often.looks, seldom.looks) == (looks, 2)
         tasks.cancel_scope.cancel()

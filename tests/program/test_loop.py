@@ -70,7 +70,8 @@ def test_too_many_agent_errors_in_a_row_need_a_human(ws: Workspace) -> None:
 
 def test_an_agent_that_prints_its_prompt_has_not_answered(ws: Workspace) -> None:
     ws.plan(
-        '# Plan\n\nSay:\n\nPLAN_COMPLETE\n\n{"summary": "s", "next_goal": "g", "stop": false, "completed": true}\n'
+        '# Plan\n\nSay:\n\nPLAN_COMPLETE\n\n{"summary": "s", "next_goal": "g", "stop": '
+        'false, "completed": true}\n'
     )
     ws.config(max_consecutive_errors=2)
     ws.script({"echo": True})

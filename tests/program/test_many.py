@@ -246,13 +246,15 @@ def test_status_without_a_workspace_shows_all_loops(three: list[Workspace]) -> N
     environment = three[0].environment
     done = subprocess.run(
         [sys.executable, "-m", "codex_self_iter", "status"],
-        cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
     )  # fmt: skip
     for ws in three:
         assert ws.path.name in done.stdout
     one = subprocess.run(
         [sys.executable, "-m", "codex_self_iter", "status", three[1].path.name, "--json"],
-        cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
     )  # fmt: skip
     assert json.loads(one.stdout)["workspace"] == str(three[1].path)
 

@@ -42,7 +42,8 @@ def example_keys() -> set[str]:
     return {match[1] for match in found if match}
 
 
-@pytest.mark.parametrize("name", ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml",
+@pytest.mark.parametrize("name",
+["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml",
     "config.example.toml", "constraints.txt", "scripts/run-local.sh", "scripts/test.sh", ".ci/run",
     ".github/workflows/ci.yml", ".codex-plugin/plugin.json", "examples/TASK.md", "examples/plan.md",
     "docs/architecture.md", "docs/plan-shell.md"])  # fmt: skip

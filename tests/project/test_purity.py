@@ -14,21 +14,36 @@ PACKAGE = Path(codex_self_iter.__file__).parent
 PURE = {
     "__future__", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib", "itertools", "json",
     "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
+    "codex_self_iter",
 }  # fmt: skip
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "sleep", "getenv"}
 BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
+LOWER = {"core", "errors"}
 ARROWS = {
+    "errors": set(),
     "core": {"core"},
-    "world": {"world", "core", "errors"},
-    "agents": {"agents", "core", "errors", "world"},
-    "settings": {"settings", "core", "errors"},
-    "supervisor": {"supervisor", "agents", "world", "core", "settings", "errors"},
-}
-"""What each package may import of ours."""
+    "world": {"world", *LOWER},
+    "agents": {"agents", "world", *LOWER},
+    "settings": {"settings", *LOWER},
+    "views": {"views", "agents", *LOWER},
+    "supervisor": {"supervisor", "views", "agents", "world", "settings", *LOWER},
+    "plan_shell": {"plan_shell", *LOWER},
+    "service": {"service", "world", *LOWER},
+    "demo": {"demo", "world", *LOWER},
+    "testing": {"testing", "supervisor", "world", *LOWER},
+    "cli": {
+        "cli", "supervisor", "views", "agents", "world", "settings", "service", "demo", *LOWER,
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+"""What each package, and each module beside them, may import of ours. Nothing names `testing`, and
+nothing but the program's entry names `cli`.
+"""
 
 
 def modules(package: str) -> list[Path]:
-    return sorted((PACKAGE / package).rglob("*.py"))
+    alone = PACKAGE / f"{package}.py"
+    return [alone] if alone.exists() else sorted((PACKAGE / package).rglob("*.py"))
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -45,16 +60,10 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def impurities(source: str) -> list[str]:
-    """Everything in a module of the core that is not a decision."""
+    """Everything in a module that is neither a decision nor a value; arrows are not judged here."""
     tree = ast.parse(source)
-    found = []
-    for name in imported(tree):
-        top = name.split(".")[0]
-        if top == "codex_self_iter":
-            if name != "codex_self_iter" and not name.startswith("codex_self_iter.core"):
-                found.append(f"imports {name}")
-        elif top not in PURE:
-            found.append(f"imports {name}")
+    tops = {name: name.split(".")[0] for name in imported(tree)}
+    found = [f"imports {name}" for name, top in tops.items() if top not in PURE]
     for node in ast.walk(tree):
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
             found.append(f"line {node.lineno}: awaits")
@@ -75,8 +84,12 @@ def impurities(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules("core"), ids=lambda path: path.stem)
-def test_the_core_is_pure(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [path for package in ("core", "views") for path in modules(package)],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_the_core_and_the_views_are_pure(path: Path) -> None:
     assert impurities(path.read_text()) == []
 
 
@@ -84,10 +97,8 @@ def test_the_core_is_pure(path: Path) -> None:
     "planted",
     [
         "import os", "import time", "import anyio", "import logging", "import asyncio", "import subprocess",
-        "import socket", "import random", "import psutil", "from pathlib import Path", "import os.path as p",
-        "def f():\n    import threading", "from codex_self_iter.world import store",
-        "from codex_self_iter import world",
-        "from codex_self_iter.errors import StorageError", "async def f(): pass", "x = open('f')", "print('x')",
+        "import socket", "import random", "import psutil", "from pathlib import Path",
+        "import os.path as p", "def f():\n    import threading", "async def f(): pass", "x = open('f')", "print('x')",
         "import datetime\nx = datetime.datetime.now()", "from datetime import datetime\nx = datetime.utcnow()",
         "def f():\n    global x\n    x = 1",
     ],
@@ -120,15 +131,64 @@ def test_arrows_point_one_way(package: str, path: Path) -> None:
     assert wrong_arrows(package, path.read_text()) == []
 
 
+def test_every_package_and_module_has_its_arrows() -> None:
+    found = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert found - {"__init__", "__pycache__"} <= ARROWS.keys()
+
+
+def test_nothing_but_the_entry_names_the_commands_and_nothing_names_the_fakes() -> None:
+    assert [name for name, may in ARROWS.items() if "cli" in may] == ["cli", "__main__"]
+    assert [name for name, may in ARROWS.items() if "testing" in may] == ["testing"]
+
+
+def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
+    assert {name for name, may in ARROWS.items() if "supervisor" in may} == {
+        "supervisor",
+        "testing",
+        "cli",
+    }
+
+
 @pytest.mark.parametrize(
     ("package", "planted"),
     [
+        ("errors", "from codex_self_iter.core.model import State"),
+        ("core", "from codex_self_iter.world.state import store"),
+        ("core", "from codex_self_iter import world"),
+        ("core", "from codex_self_iter.errors import StorageError"),
+        ("core", "from codex_self_iter.views.report import report"),
         ("world", "from codex_self_iter.supervisor.loop import Loop"),
         ("world", "from codex_self_iter import cli"),
+        ("world", "from codex_self_iter.agents import base"),
+        ("world", "import codex_self_iter.settings.load"),
         ("agents", "import codex_self_iter.supervisor"),
+        ("agents", "from codex_self_iter.settings import Settings"),
+        ("agents", "from codex_self_iter.views import transcript"),
+        ("settings", "from codex_self_iter.agents.base import Adapter"),
+        ("settings", "from codex_self_iter.world import clock"),
+        ("settings", "from codex_self_iter import supervisor"),
+        ("views", "from codex_self_iter.world import clock"),
+        ("views", "from codex_self_iter.settings import Settings"),
+        ("views", "from codex_self_iter.supervisor import shared"),
+        ("views", "from codex_self_iter.cli.common import x"),
         ("supervisor", "from codex_self_iter.cli.common import x"),
-        ("core", "from codex_self_iter.world import files"),
+        ("supervisor", "from codex_self_iter.testing import answer"),
+        ("plan_shell", "from codex_self_iter.world.state import root"),
+        ("plan_shell", "if TYPE_CHECKING:\n    from codex_self_iter.settings import Settings"),
+        ("service", "from codex_self_iter.cli import common"),
+        ("service", "from codex_self_iter.supervisor import app"),
+        ("demo", "def f():\n    from codex_self_iter.cli import run"),
+        ("testing", "from codex_self_iter.cli import common"),
+        ("cli", "from codex_self_iter.testing import answer"),
+        ("cli", "from codex_self_iter.plan_shell import work"),
+        ("__main__", "from codex_self_iter.supervisor import app"),
     ],
 )
 def test_negative_control_a_wrong_arrow_is_found(package: str, planted: str) -> None:
     assert wrong_arrows(package, planted)
+
+
+def test_every_package_has_a_negative_control() -> None:
+    control = test_negative_control_a_wrong_arrow_is_found
+    (mark,) = control.pytestmark  # type: ignore[attr-defined]
+    assert {package for package, _ in mark.args[1]} == ARROWS.keys()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_self_iter.settings import ConfigError, Settings, load
-from codex_self_iter.settings.environment import variable_name
+from codex_self_iter.settings.env_source import variable_name
 from codex_self_iter.settings.example import toml_value
 
 PATHS = [path for path, _ in Settings().leaves()]
@@ -58,7 +58,7 @@ def outcome(text: str, flags: dict[str, Any], environ: dict[str, str]) -> None:
         return
     assert len(loaded.loops()) == max(1, len(loaded.workspaces))
     assert all(loop.name for loop in loaded.loops())
-    assert loaded.provenance
+    assert all(loaded.origin(*path) for path, _ in loaded.leaves())
 
 
 @given(files)

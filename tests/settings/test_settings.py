@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import CONFIG_NAME, ConfigError, Settings, load
-from codex_self_iter.settings.environment import variable_name
+from codex_self_iter.settings.env_source import variable_name
 from codex_self_iter.settings.example import toml_value
 
 
@@ -36,7 +36,7 @@ def test_without_any_source_every_value_is_the_default(tmp_path: Path) -> None:
     loaded = read(tmp_path)
     assert loaded == Settings()
     assert loaded.sources == ()
-    assert set(loaded.provenance.values()) == {"default"}
+    assert {loaded.origin(*path) for path, _ in loaded.leaves()} == {"default"}
 
 
 def test_constructing_settings_reads_nothing_from_the_surroundings(
@@ -202,7 +202,7 @@ def test_any_text_survives_the_way_through_toml(text: str) -> None:
 
 
 def test_every_key_has_a_description_and_a_variable_that_reaches_it(tmp_path: Path) -> None:
-    from codex_self_iter.settings.tree import field_at
+    from codex_self_iter.settings.keys import field_at
 
     plain = Settings()
     for path, value in plain.leaves():

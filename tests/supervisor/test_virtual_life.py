@@ -17,8 +17,8 @@ import pytest
 from codex_self_iter.core.model import EndCause, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.loop import Loop
-from codex_self_iter.supervisor.many import Supervisor
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.testing import (
     Performance,
     ScriptedStore,

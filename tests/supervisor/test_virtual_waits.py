@@ -189,14 +189,14 @@ def test_an_expired_wait_behind_a_full_disk_costs_no_more_than_any_other_wait(
             await anyio.sleep(11.0)
             free[0] = 1
             await anyio.sleep(60.0)
-            look = loop.control.look
+            look = life.rounds.look
 
-            def counted() -> None:
+            def counted() -> float:
                 nonlocal looks
                 looks += 1
-                look()
+                return look()
 
-            loop.control.look = counted  # type: ignore[method-assign]
+            life.rounds.look = counted  # type: ignore[method-assign]
             await anyio.sleep(60.0)
             assert loop.state.state == "blocked"
             assert looks <= 60.0 / life.shared.poll_sec + 1

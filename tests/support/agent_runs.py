@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from codex_self_iter.agents.base import Agent, AgentConfig, Invocation, Request
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.model import AgentReport, EndCause, RunOutcome
 
 MARKER = "CODEX_SELF_ITER_TEST_SCENE"

@@ -169,8 +169,10 @@ class Workspace:
     def cli(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run another command on this workspace."""
         return subprocess.run(
-            [sys.executable, "-m", "codex_self_iter", args[0], "--workspace", str(self.path), *args[1:]],
-            cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=60,
+            [sys.executable, "-m", "codex_self_iter", args[0], "--workspace", str(self.path),
+            *args[1:]],
+            cwd=self.root, env=self.environment, capture_output=True, text=True, check=False,
+            timeout=60,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 

@@ -33,7 +33,8 @@ from typing import Any
 
 Json = dict[str, Any]
 FAULTS = (
-    "status", "usage_limit", "rate_limit", "quota", "server_error", "overloaded", "unauthorized", "no_model",
+    "status", "usage_limit", "rate_limit", "quota", "server_error", "overloaded", "unauthorized",
+    "no_model",
     "context", "stall", "silent", "drop", "reset", "garbage", "drip", "empty",
 )  # fmt: skip
 
@@ -509,12 +510,16 @@ _TOO_LONG = "prompt is too long: 300000 tokens > 200000 maximum"
 _REFUSALS: dict[str, tuple[int, str, str, str, str]] = {
     "usage_limit": (429, "usage_limit_reached", "rate_limit_error", _LIMITED, _USED_UP),
     "rate_limit": (429, "rate_limit_exceeded", "rate_limit_error", _LIMITED, "Too many requests"),
-    "quota": (429, "insufficient_quota", "billing_error", _LIMITED, "You exceeded your current quota"),
+    "quota": (429, "insufficient_quota", "billing_error", _LIMITED,
+    "You exceeded your current quota"),
     "server_error": (500, "server_error", "api_error", "INTERNAL", "Something broke"),
     "overloaded": (503, "server_is_overloaded", "overloaded_error", "UNAVAILABLE", "Overloaded"),
-    "unauthorized": (401, "invalid_api_key", "authentication_error", "UNAUTHENTICATED", "Invalid API key"),
-    "no_model": (404, "model_not_found", "not_found_error", "NOT_FOUND", "The model `x` does not exist"),
-    "context": (400, "context_length_exceeded", "invalid_request_error", "INVALID_ARGUMENT", _TOO_LONG),
+    "unauthorized": (401, "invalid_api_key", "authentication_error", "UNAUTHENTICATED",
+    "Invalid API key"),
+    "no_model": (404, "model_not_found", "not_found_error", "NOT_FOUND",
+    "The model `x` does not exist"),
+    "context": (400, "context_length_exceeded", "invalid_request_error", "INVALID_ARGUMENT",
+    _TOO_LONG),
     "status": (418, "teapot", "api_error", "UNKNOWN", "An unusual status"),
 }  # fmt: skip
 

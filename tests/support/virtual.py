@@ -12,7 +12,8 @@ import anyio
 
 from codex_self_iter.core.model import RunSpec
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor.loop import Ended, Loop
+from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.testing import (
     Performance,
     ScriptedHost,
@@ -72,17 +73,25 @@ class Life:
             self.host.die()
             tasks.cancel_scope.cancel()
 
+    @property
+    def rounds(self) -> Rounds:
+        """The loop that holds its lock."""
+        assert self.loop.rounds is not None
+        return self.loop.rounds
+
     async def _run(self) -> None:
         self.ended = await self.loop.run()
 
     def journal(self) -> list[dict[str, Any]]:
         """The journal as it is on disk."""
-        path = Path(self.loop.store.path) / "logs" / "iterations.jsonl"
+        path = Path(self.rounds.ctx.store.path) / "logs" / "iterations.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def status(self) -> dict[str, Any]:
         """`status.json` as it is on disk."""
-        found: dict[str, Any] = json.loads((Path(self.loop.store.path) / "status.json").read_text())
+        found: dict[str, Any] = json.loads(
+            (Path(self.rounds.ctx.store.path) / "status.json").read_text()
+        )
         return found
 
 

@@ -5,11 +5,13 @@ stream.py       what agents say, in one vocabulary: Event, Parsed, `fold`
 classify.py     why a run failed (pure): tables, then `classify`
 reset_time.py   when a limit ends, from prose (pure)
 pricing.py      tokens to money, from the configured table (pure)
-environment.py  which variables an agent gets (pure)
+passed_env.py   which variables an agent gets (pure)
 cli_agent.py    what the adapters of event-streaming CLIs share
-files.py        bounded reading of a run's directory
+run_files.py    bounded reading of a run's directory
 probe.py        finding a binary; "installed, which version, logged in?"
 codex.py claude.py gemini.py opencode.py command.py plan_shell.py    the adapters
 rollout.py      codex's own record of a thread: error class, reset time, tokens of a killed run
-registry.py     names to adapters; what is installed here
+catalog.py      names to adapters; what is installed here; whose stream an event belongs to
+
+A new agent is one file here and its name in core/agent_names.py.
 """

@@ -7,7 +7,6 @@ supervisor draws conclusions."""
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +14,8 @@ from codex_self_iter.core.model import AgentReport, Role, RunOutcome, Usage
 from codex_self_iter.errors import UsageError
 
 if TYPE_CHECKING:
-    from codex_self_iter.agents.files import RunFiles
     from codex_self_iter.agents.pricing import Price
+    from codex_self_iter.agents.run_files import RunFiles
 
 
 class AgentMissingError(UsageError):
@@ -69,7 +68,6 @@ class Request:
         directory: the run's own fresh directory; adapters put their files there.
         session_id: session to resume; "" starts a fresh one.
         schema: JSON schema of the expected answer, or None.
-        writable: directories besides the workspace that the agent may write to.
         commit_by_agent: the agent is to commit: let it write the repository's git directory.
         environment: the supervisor's own environment, from which the agent's is made.
         model_hint: overrides the configured model for this run; "" does not.
@@ -85,7 +83,6 @@ class Request:
     role: Role = Role.EXECUTOR
     session_id: str = ""
     schema: Mapping[str, Any] | None = None
-    writable: tuple[str, ...] = ()
     commit_by_agent: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model_hint: str = ""
@@ -159,16 +156,10 @@ class Agent(Protocol):
         """
 
     def read(
-        self,
-        request: Request,
-        outcome: RunOutcome,
-        files: RunFiles,
-        *,
-        now: float | None = None,
-        tz: datetime.tzinfo | None = None,
+        self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
     ) -> AgentReport:
-        """Read a finished run. Never raises for what the agent wrote. `now` (Unix seconds) and `tz`
-        are those of the machine unless given."""
+        """Read a finished run. Never raises for what the agent wrote. `now`: Unix seconds, the
+        machine's unless given."""
 
     def probe(self, environment: Mapping[str, str]) -> Probe:
         """Look at this machine, in bounded time (about 20 s at worst; call it in a thread)."""

@@ -160,6 +160,11 @@ def by_text(text: str) -> FailureClass | None:
     return next((kind for kind, pattern in _PROSE.items() if pattern.search(text)), None)
 
 
+def by_status(status: int) -> FailureClass | None:
+    """The class that an HTTP status stands for, or None."""
+    return _HTTP.get(status) or (FailureClass.OVERLOAD if 500 <= status < 600 else None)
+
+
 def one_line(text: str, limit: int = _MESSAGE_CHARS) -> str:
     """The text on one line of at most `limit` characters."""
     line = " ".join(text.split())
@@ -208,18 +213,23 @@ def _from_exit(
     parsed: Parsed, outcome: RunOutcome, stderr_tail: str, codes: Mapping[str, FailureClass]
 ) -> tuple[FailureClass, str, ErrorFacts]:
     error = parsed.error or parsed.retry or ErrorFacts()
+    # A final event that reports success with an exit code that does not: stderr is then what the
+    # tools wrote, and its prose is not about this run.
     said = error.message or (last_words(stderr_tail) if not parsed.ok else "")
     label = _exit_label(parsed, outcome)
     message = f"{label}: {said}" if said else label
-    signal = (
-        outcome.signal if outcome.signal is not None else _SIGNAL_EXITS.get(outcome.exit_code or 0)
-    )
+    signal = outcome.signal
+    if signal is None:
+        signal = _SIGNAL_EXITS.get(outcome.exit_code or 0)
     kind = _by_error(error, codes)
     if kind is None and not parsed.ok:
         kind = by_text(_last_lines(stderr_tail, 20))
     if signal is not None and not parsed.ended and kind is not FailureClass.MEMORY:
-        # Not our signal: an agent that ends like this again and again must not run for ever.
+        # Not our signal, and what it said before is not why it ended: taken for a limit or a lost
+        # network it would be waited for, and an agent that always ends like this would run for
+        # ever. Only memory explains it: the kernel kills when there is none left, node aborts.
         kind = FailureClass.AGENT
+    # 126 and 127 are the agent's own codes as well, unless it said nothing at all.
     if kind is None and outcome.exit_code in _NOT_RUN_EXITS and not parsed.events:
         kind = FailureClass.CONFIG
     return kind or FailureClass.AGENT, message, error
@@ -231,10 +241,7 @@ def _by_error(error: ErrorFacts, codes: Mapping[str, FailureClass]) -> FailureCl
     prose = by_text(error.message) if error.message else None
     if prose is FailureClass.CONTEXT:
         return prose  # a 400 or a 413 whose text says what it really is
-    status = error.http_status
-    if status in _HTTP:
-        return _HTTP[status]
-    return FailureClass.OVERLOAD if 500 <= status < 600 else prose
+    return by_status(error.http_status) or prose
 
 
 def _reset(

@@ -6,6 +6,7 @@ only."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,24 +15,25 @@ from typing import Any, ClassVar
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
-    decoded,
     fingerprint,
     http_status_of,
     real_home,
     sandbox_broken,
 )
 from codex_self_iter.agents.probe import ask
-from codex_self_iter.agents.stream import (
-    ErrorFacts,
-    Event,
-    EventKind,
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
+from codex_self_iter.core.foreign import (
+    as_cost,
     as_dict,
     as_int,
     as_list,
+    as_number,
     as_text,
+    as_words,
     decode,
 )
 from codex_self_iter.core.model import FailureClass, Usage
+from codex_self_iter.core.text import money
 
 # In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the
 # network are not). Where that cannot be set up (on Linux it needs bubblewrap and socat) only these
@@ -85,7 +87,6 @@ class ClaudeAgent(CliAgent):
         )
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         argv = [
             program,
@@ -101,8 +102,6 @@ class ClaudeAgent(CliAgent):
             argv += ["--effort", self.config.effort]
         if request.schema is not None:
             argv += ["--json-schema", json.dumps(request.schema, separators=(",", ":"))]
-        if request.writable:
-            argv += ["--add-dir", *request.writable]
         if request.session_id:
             argv += ["--resume", request.session_id]
         argv += self.config.args
@@ -121,8 +120,13 @@ class ClaudeAgent(CliAgent):
             extra["IS_SANDBOX"] = "1"  # it refuses to bypass as root otherwise
         return self.environment(request.environment, program, extra)
 
-    def parse_line(self, line: str) -> Iterable[Event]:
-        return parse_line(line)
+    @staticmethod
+    def speaks(kind: str, value: Mapping[str, Any]) -> bool:
+        return kind in ("system", "assistant", "user", "result") and "session_id" in value
+
+    @staticmethod
+    def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
+        return _events(kind, value)
 
     def login(self, environment: Mapping[str, str]) -> str:
         for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
@@ -144,15 +148,10 @@ class ClaudeAgent(CliAgent):
         return False, "not logged in", mend
 
 
-# --- the event stream
+# --- the event stream of `--output-format stream-json`
 
 
-def parse_line(line: str) -> list[Event]:
-    """The events of one line of `--output-format stream-json`. Pure; never raises."""
-    found = decoded(line)
-    if found is None:
-        return []
-    kind, value = found
+def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
     match kind:
         case "system":
             return _system(value)
@@ -168,77 +167,78 @@ def parse_line(line: str) -> list[Event]:
             return []
 
 
-def _system(value: dict[str, Any]) -> list[Event]:
+def _system(value: Mapping[str, Any]) -> list[Event]:
     match value.get("subtype"):
         case "init":
-            session = Event(
-                EventKind.SESSION,
-                ident=as_text(value.get("session_id")),
-                model=as_text(value.get("model")),
-            )
+            ident, model = as_text(value.get("session_id")), as_text(value.get("model"))
+            session = Event(EventKind.SESSION, f"session {ident}, {model}", ident, model)
             return [session, Event(EventKind.TURN)]
         case "api_retry":
             status, code = as_int(value.get("error_status")), as_text(value.get("error"))
             tries = f"{as_int(value.get('attempt'))}/{as_int(value.get('max_retries'))}"
-            message = f"retry {tries}: {code or 'error'}" + (f", status {status}" if status else "")
-            return [Event(EventKind.RETRY, message, error=ErrorFacts(message, code, status))]
+            text = f"retry {tries}: {code or 'error'}"
+            message = f"{text}, status {status}" if status else text
+            return [Event(EventKind.RETRY, text, error=ErrorFacts(message, code, status))]
         case _:
             return []
 
 
-def _assistant(value: dict[str, Any]) -> list[Event]:
+def _assistant(value: Mapping[str, Any]) -> list[Event]:
     message = as_dict(value.get("message"))
-    text_of = [as_text(as_dict(block).get("text")) for block in as_list(message.get("content"))]
-    if message.get("model") == "<synthetic>" or value.get("error"):
-        text = "\n".join(filter(None, text_of))
-        return [
-            Event(
-                EventKind.NOTE,
-                text,
-                error=ErrorFacts(text, as_text(value.get("error")), http_status_of(text)),
-            )
-        ]
+    blocks = [as_dict(block) for block in as_list(message.get("content"))]
+    if message.get("model") == "<synthetic>" or value.get("error"):  # the CLI's own words
+        texts = [text for block in blocks if (text := as_text(block.get("text")))]
+        said = "\n".join(texts)
+        error = ErrorFacts(said, as_text(value.get("error")), http_status_of(said))
+        asides = [Event(EventKind.ASIDE, text) for text in texts]
+        return [*asides, Event(EventKind.NOTE, error=error)]
     events: list[Event] = []
     if message.get("usage"):
         usage = _usage(as_dict(message.get("usage")))
         events.append(Event(EventKind.TOKENS, ident=as_text(message.get("id")), usage=usage))
     inner = value.get("parent_tool_use_id") is not None  # a sub-agent's words are not the answer
-    for block in map(as_dict, as_list(message.get("content"))):
+    for block in blocks:
         match block.get("type"):
             case "text":
-                kind = EventKind.THINKING if inner else EventKind.MESSAGE
-                events.append(Event(kind, as_text(block.get("text"))))
-            case "tool_use" | "server_tool_use":
-                events.append(
-                    Event(EventKind.TOOL_STARTED, _tool_text(block), as_text(block.get("id")))
-                )
+                text = as_text(block.get("text"))
+                if inner:
+                    events += [Event(EventKind.THINKING), Event(EventKind.ASIDE, text)]
+                else:
+                    events.append(Event(EventKind.MESSAGE, text))
+            case "tool_use":
+                tool, text = tool_call(as_text(block.get("name")), as_dict(block.get("input")))
+                ident = as_text(block.get("id"))
+                events.append(Event(EventKind.TOOL_STARTED, text, ident, tool=tool))
+            case "server_tool_use":
+                events.append(Event(EventKind.TOOL_STARTED, ident=as_text(block.get("id"))))
             case _:
                 events.append(Event(EventKind.THINKING))
     return events
 
 
-def _tool_text(block: dict[str, Any]) -> str:
-    given = as_dict(block.get("input"))
-    name = as_text(block.get("name"))
-    for key in ("command", "file_path", "notebook_path", "pattern", "query", "url", "description"):
-        if as_text(given.get(key)):
-            return f"{name}: {as_text(given[key])[:_SHOWN]}"
-    return name
-
-
-def _user(value: dict[str, Any]) -> list[Event]:
+def _user(value: Mapping[str, Any]) -> list[Event]:
     events: list[Event] = []
     for block in map(as_dict, as_list(as_dict(value.get("message")).get("content"))):
-        if block.get("type") == "tool_result":
-            ok = block.get("is_error") is not True
-            events.append(
-                Event(EventKind.TOOL_ENDED, ident=as_text(block.get("tool_use_id")), ok=ok)
-            )
-            events += sandbox_broken(as_text(block.get("content"))) if not ok else []
+        if block.get("type") != "tool_result":
+            continue
+        ident, output = as_text(block.get("tool_use_id")), _output(block.get("content"))
+        if block.get("is_error") is True:
+            error = ErrorFacts(output)
+            events.append(Event(EventKind.TOOL_ENDED, ident=ident, ok=False, error=error))
+            events += sandbox_broken(as_text(block.get("content")))
+        else:
+            events.append(Event(EventKind.TOOL_ENDED, ident=ident, output=output))
     done = as_dict(value.get("tool_use_result"))
     if done.get("type") in ("create", "update") or "structuredPatch" in done:
         events.append(Event(EventKind.CHANGED, as_text(done.get("filePath"))))
     return events
+
+
+def _output(content: object) -> str:
+    """A tool's output: a text, or a list of blocks of which some hold text."""
+    if not isinstance(content, list):
+        return as_words(content)
+    return "\n".join(as_words(as_dict(block).get("text")) for block in content)
 
 
 def _limit(info: dict[str, Any]) -> list[Event]:
@@ -248,21 +248,38 @@ def _limit(info: dict[str, Any]) -> list[Event]:
     return [Event(EventKind.LIMIT, error=ErrorFacts(reset_at=float(reset)))]
 
 
-def _result(value: dict[str, Any]) -> list[Event]:
+def _result(value: Mapping[str, Any]) -> list[Event]:
     events = [Event(EventKind.SESSION, ident=as_text(value.get("session_id")))]
     events.append(Event(EventKind.TOTAL, usage=_total(value)))
-    for denial in map(as_dict, as_list(value.get("permission_denials"))):
-        block = {"name": denial.get("tool_name"), "input": denial.get("tool_input")}
-        events.append(Event(EventKind.REFUSED, _tool_text(block)))
     text, subtype = as_text(value.get("result")), as_text(value.get("subtype"))
     if value.get("is_error") is True or subtype != "success":
-        said = text or "; ".join(map(as_text, as_list(value.get("errors")))) or subtype
+        errors = value.get("errors")
+        said = text or "; ".join(map(as_text, as_list(errors))) or subtype
         code = "" if subtype in ("success", "error_during_execution") else subtype
         status = as_int(value.get("api_error_status")) or http_status_of(said)
-        return [*events, Event(EventKind.FAILED, said, error=ErrorFacts(said, code, status))]
-    structured = value.get("structured_output")
-    answer = text if structured is None else json.dumps(structured, ensure_ascii=False)
-    return [*events, Event(EventKind.ANSWER, answer), Event(EventKind.DONE)]
+        shown = text or as_words(errors or subtype)
+        events.append(Event(EventKind.FAILED, shown, error=ErrorFacts(said, code, status)))
+    else:
+        structured = value.get("structured_output")
+        answer = text if structured is None else json.dumps(structured, ensure_ascii=False)
+        cost, used = (
+            money(as_number(value.get("total_cost_usd"))),
+            spent(as_dict(value.get("usage"))),
+        )
+        done = Event(EventKind.DONE, f"done, {cost}, {used}" if used else f"done, {cost}")
+        events += [Event(EventKind.ANSWER, answer), done]
+    for denial in map(as_dict, as_list(value.get("permission_denials"))):
+        name, given = as_text(denial.get("tool_name")), as_dict(denial.get("tool_input"))
+        events.append(Event(EventKind.REFUSED, _refused_text(name, given)))
+        events.append(Event(EventKind.NOTE, f"not permitted: {name}"))
+    return events
+
+
+def _refused_text(name: str, given: dict[str, Any]) -> str:
+    for key in ("command", "file_path", "notebook_path", "pattern", "query", "url", "description"):
+        if as_text(given.get(key)):
+            return f"{name}: {as_text(given[key])[:_SHOWN]}"
+    return name
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
@@ -276,23 +293,16 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _total(value: dict[str, Any]) -> Usage:
+def _total(value: Mapping[str, Any]) -> Usage:
     """The run's tokens (all models, sub-agents too) and its cost."""
-    cost = value.get("total_cost_usd")
-    money = (
-        float(cost)
-        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e6
-        else None
-    )
+    cost = as_cost(value.get("total_cost_usd"))
     models = [as_dict(one) for one in as_dict(value.get("modelUsage")).values()]
     if not models:
-        whole = _usage(as_dict(value.get("usage")))
-        return Usage(whole.input_tokens, whole.cached_input_tokens, whole.output_tokens, money)
-    cached = sum(as_int(one.get("cacheReadInputTokens")) for one in models)
-    fresh = sum(
-        as_int(one.get("inputTokens")) + as_int(one.get("cacheCreationInputTokens"))
-        for one in models
-    )
-    return Usage(
-        fresh + cached, cached, sum(as_int(one.get("outputTokens")) for one in models), money
-    )
+        return dataclasses.replace(_usage(as_dict(value.get("usage"))), cost_usd=cost)
+
+    def total(key: str) -> int:
+        return sum(as_int(one.get(key)) for one in models)
+
+    cached = total("cacheReadInputTokens")
+    fresh = total("inputTokens") + total("cacheCreationInputTokens")
+    return Usage(fresh + cached, cached, total("outputTokens"), cost)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import datetime
 import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
 from codex_self_iter.agents.classify import classify, one_line
-from codex_self_iter.agents.environment import agent_environment
-from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
-from codex_self_iter.agents.stream import Event, EventKind, Parsed, decode, fold
+from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
+from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 
 _STDERR_BYTES = 16 * 1024
@@ -41,7 +41,6 @@ class Reading:
     files: RunFiles
     parsed: Parsed
     now: float
-    tz: datetime.tzinfo | None
 
 
 class CliAgent(abc.ABC):
@@ -106,31 +105,33 @@ class CliAgent(abc.ABC):
 
     # --- reading
 
+    @staticmethod
     @abc.abstractmethod
-    def parse_line(self, line: str) -> Iterable[Event]:
+    def speaks(kind: str, value: Mapping[str, Any]) -> bool:
+        """Whether an event looks like this CLI's, for streams whose agent nobody named."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
+        """What one JSON event of this `type` says. Pure; never raises."""
+
+    def parse_line(self, line: str) -> list[Event]:
         """The events of one line. Pure; never raises."""
+        value = decode(line)
+        kind = as_text(value.get("type")) if value else ""
+        return self.events(kind, value) if value and kind else []
 
     def parse_events(self, lines: Iterable[str]) -> Parsed:
         """What a stream says. Pure; never raises."""
-        return fold(self._events(lines))
-
-    def _events(self, lines: Iterable[str]) -> Iterator[Event]:
-        for line in lines:
-            yield from self.parse_line(line)
+        return fold(event for line in lines for event in self.parse_line(line))
 
     def read(
-        self,
-        request: Request,
-        outcome: RunOutcome,
-        files: RunFiles,
-        *,
-        now: float | None = None,
-        tz: datetime.tzinfo | None = None,
+        self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
     ) -> AgentReport:
         """Read a finished run: see Agent.read."""
         at = time.time() if now is None else now
         parsed = self.parse_events(files.iter_lines("stdout.log"))
-        return self.report(Reading(request, outcome, files, parsed, at, tz))
+        return self.report(Reading(request, outcome, files, parsed, at))
 
     def report(self, run: Reading) -> AgentReport:
         """Turn what was parsed into the report."""
@@ -155,7 +156,6 @@ class CliAgent(abc.ABC):
             run.outcome,
             run.files.read_tail("stderr.log", _STDERR_BYTES),
             run.now,
-            run.tz,
             codes=self.codes,
             final_event=True,
             account=self.account(run.request.environment),
@@ -176,7 +176,6 @@ class CliAgent(abc.ABC):
     # --- looking
 
     def account(self, environment: Mapping[str, str]) -> str:
-        """See Agent.account."""
         return self.config.account or f"{self.name}:{self.login(self.seen(environment))}"
 
     @abc.abstractmethod
@@ -184,7 +183,6 @@ class CliAgent(abc.ABC):
         """Names the login: a key's fingerprint or the directory that holds it."""
 
     def probe(self, environment: Mapping[str, str]) -> Probe:
-        """See Agent.probe."""
         try:
             program = self.find(environment)
         except AgentMissingError as error:
@@ -212,15 +210,10 @@ def bounded_answer(text: str) -> str:
 
 
 def sandbox_broken(output: str) -> list[Event]:
-    """The event of a command that failed because its sandbox could not be set up, if its output
-    says so.
-    """
+    """The event of a command whose sandbox could not be set up, if its output says so."""
     start = output[:300]
-    return (
-        [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")]
-        if _SANDBOX_BROKEN.search(start)
-        else []
-    )
+    broken = _SANDBOX_BROKEN.search(start)
+    return [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")] if broken else []
 
 
 def fingerprint(secret: str) -> str:
@@ -240,10 +233,3 @@ def http_status_of(message: str) -> int:
         r"\b(?:status(?: code)?:?|HTTP|API Error:)\s*([45]\d\d)\b", message, re.IGNORECASE
     )
     return int(found.group(1)) if found else 0
-
-
-def decoded(line: str) -> tuple[str, dict[str, object]] | None:
-    """The type and object of an event line, or None."""
-    value = decode(line)
-    kind = value.get("type") if value else None
-    return (kind, value) if value is not None and isinstance(kind, str) else None

@@ -19,7 +19,6 @@ from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
     Reading,
-    decoded,
     fingerprint,
     http_status_of,
     real_home,
@@ -33,10 +32,11 @@ from codex_self_iter.agents.stream import (
     Event,
     EventKind,
     Parsed,
-    as_dict,
-    as_list,
-    as_text,
+    Tool,
+    edited,
+    spent,
 )
+from codex_self_iter.core.foreign import as_dict, as_list, as_text, as_words
 from codex_self_iter.core.model import AgentReport, FailureClass, RunOutcome, Usage
 
 _TOOL_OUTPUT_SHOWN = 300
@@ -77,7 +77,6 @@ class CodexAgent(CliAgent):
         return os.path.realpath(chosen) if chosen else real_home(self.seen(environment), ".codex")
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         schema_path = os.path.join(request.directory, "schema.json")
         argv = [
@@ -90,8 +89,6 @@ class CodexAgent(CliAgent):
             "--color",
             "never",
         ]
-        for directory in request.writable:
-            argv += ["--add-dir", directory]
         if not git_directories(request.workspace):
             argv.append("--skip-git-repo-check")
         argv += ["-c", "features.plugins=false", *self._model(request)]
@@ -134,8 +131,13 @@ class CodexAgent(CliAgent):
             yield from map(as_text, as_dict(as_dict(provider).get("env_http_headers")).values())
         yield from re.findall(r"env_key\s*=\s*[\"']?(\w+)", "\n".join(self.config.args))
 
-    def parse_line(self, line: str) -> Iterable[Event]:
-        return parse_line(line)
+    @staticmethod
+    def speaks(kind: str, _value: Mapping[str, Any]) -> bool:
+        return kind.startswith(("thread.", "turn.", "item."))
+
+    @staticmethod
+    def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
+        return _events(kind, value)
 
     def report(self, run: Reading) -> AgentReport:
         """Add what only the rollout, `-o`'s file and stderr tell."""
@@ -264,86 +266,83 @@ def _of_this_run(thread: Usage, before: Usage | None) -> Usage:
     return difference
 
 
-# --- the event stream
+# --- the event stream of `codex exec --json`
 
 
-def parse_line(line: str) -> list[Event]:
-    """The events of one line of `codex exec --json`. Pure; never raises."""
-    found = decoded(line)
-    if found is None:
-        return []
-    kind, value = found
+def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
     match kind:
         case "thread.started":
-            return [Event(EventKind.SESSION, ident=as_text(value.get("thread_id")))]
+            thread = as_text(value.get("thread_id"))
+            return [Event(EventKind.SESSION, f"thread {thread}", thread)]
         case "turn.started":
             return [Event(EventKind.TURN)]
         case "item.started" | "item.updated" | "item.completed":
-            return _item(
-                as_dict(value.get("item")),
-                completed=kind == "item.completed",
-                started=kind == "item.started",
-            )
+            return _item(as_dict(value.get("item")), kind.removeprefix("item."))
         case "turn.completed":
             total = as_dict(value.get("usage"))
-            return [
-                *([Event(EventKind.TOTAL, usage=usage_of(total))] if total else []),
-                Event(EventKind.DONE),
-            ]
+            done = Event(EventKind.DONE, f"done, thread total {spent(total)}")
+            return [*([Event(EventKind.TOTAL, usage=usage_of(total))] if total else []), done]
         case "turn.failed":
-            return [
-                Event(
-                    EventKind.FAILED,
-                    error=_error(as_text(as_dict(value.get("error")).get("message"))),
-                )
-            ]
+            return [_error(EventKind.FAILED, as_dict(value.get("error")))]
         case "error":
-            message = as_text(value.get("message"))
-            kind_of = EventKind.RETRY if message.startswith("Reconnecting") else EventKind.NOTE
-            return [Event(kind_of, message, error=_error(message))]
+            retrying = as_text(value.get("message")).startswith("Reconnecting")
+            return [_error(EventKind.RETRY if retrying else EventKind.NOTE, value)]
         case _:
             return []
 
 
-def _error(message: str) -> ErrorFacts:
-    return ErrorFacts(message, http_status=http_status_of(message))
+def _error(kind: EventKind, error: Mapping[str, Any]) -> Event:
+    message = as_text(error.get("message"))
+    return Event(kind, message, error=ErrorFacts(message, http_status=http_status_of(message)))
 
 
-def _item(item: dict[str, Any], *, completed: bool, started: bool) -> list[Event]:
-    kind = as_text(item.get("type"))
+def _item(item: dict[str, Any], stage: str) -> list[Event]:
+    kind, completed = as_text(item.get("type")), stage == "completed"
     if kind == "agent_message":
         return [Event(EventKind.MESSAGE, as_text(item.get("text")))] if completed else []
     if kind == "reasoning":
-        return [Event(EventKind.THINKING, as_text(item.get("text")))]
+        return [Event(EventKind.THINKING)]
     if kind == "error":
-        return [Event(EventKind.NOTE, as_text(item.get("message")))]
+        return [Event(EventKind.NOTE, as_text(item.get("message")))] if completed else []
     if kind in ("todo_list", ""):
         return []
-    text, ident = _tool_text(kind, item), as_text(item.get("id"))
     if completed:
-        return _tool_ended(kind, item, text, ident)
-    return [Event(EventKind.TOOL_STARTED, text, ident)] if started else []
+        return _tool_ended(kind, item)
+    # Of a tool that is no command only the end is told: then it has its files, or its query.
+    command = as_text(item.get("command")) if kind == "command_execution" else ""
+    call = Event(EventKind.TOOL_STARTED, command, as_text(item.get("id")), tool=Tool.COMMAND)
+    return [call] if stage == "started" else []
 
 
-def _tool_text(kind: str, item: dict[str, Any]) -> str:
-    if kind == "file_change":
-        paths = [as_text(as_dict(change).get("path")) for change in as_list(item.get("changes"))]
-        return "edit " + ", ".join(paths)
-    name = as_text(item.get("command")) or as_text(item.get("query")) or as_text(item.get("tool"))
-    return name or kind
-
-
-def _tool_ended(kind: str, item: dict[str, Any], text: str, ident: str) -> list[Event]:
-    status, code = item.get("status"), item.get("exit_code")
+def _tool_ended(kind: str, item: dict[str, Any]) -> list[Event]:
+    ident, status = as_text(item.get("id")), as_text(item.get("status"))
     ok = status not in ("failed", "declined")
-    exit_code = code if isinstance(code, int) and not isinstance(code, bool) else None
-    events = [Event(EventKind.TOOL_ENDED, text, ident, exit_code=exit_code, ok=ok)]
+    changes = [as_dict(change) for change in as_list(item.get("changes"))]
+    paths = [as_text(change.get("path")) for change in changes]
+    output = as_text(item.get("aggregated_output"))
+    tool, text, ended = Tool.OTHER, "", ""
+    if kind == "command_execution":
+        tool, text = Tool.COMMAND, as_text(item.get("command"))
+        ended = as_words(item.get("exit_code")) or status
+    elif kind == "file_change":
+        lines = [edited(as_text(one.get("kind")), as_text(one.get("path"))) for one in changes]
+        tool, text = Tool.EDIT, "\n".join(lines)
+    elif kind == "web_search":
+        text = f"searched the web: {as_text(item.get('query'))}"
+    events = [Event(EventKind.TOOL_ENDED, text, ident, "", tool, output, ended, ok)]
     if kind == "file_change" and ok:
-        changes = [as_dict(change) for change in as_list(item.get("changes"))]
-        events += [Event(EventKind.CHANGED, as_text(change.get("path"))) for change in changes]
-    output = as_text(item.get("aggregated_output"))[:_TOOL_OUTPUT_SHOWN]
-    if not ok and (broken := sandbox_broken(output)):
-        events += broken
-    elif status == "declined" or output.startswith("rejected"):
-        events.append(Event(EventKind.REFUSED, f"{text}: {output.strip() or 'declined'}"))
+        events += [Event(EventKind.CHANGED, path) for path in paths]
+    said = output[:_TOOL_OUTPUT_SHOWN]
+    if not ok and (broken := sandbox_broken(said)):
+        return [*events, *broken]
+    if status == "declined" or said.startswith("rejected"):
+        what = _refused_text(kind, item, paths)
+        events.append(Event(EventKind.REFUSED, f"{what}: {said.strip() or 'declined'}"))
     return events
+
+
+def _refused_text(kind: str, item: dict[str, Any], paths: list[str]) -> str:
+    if kind == "file_change":
+        return "edit " + ", ".join(paths)
+    names = (as_text(item.get(key)) for key in ("command", "query", "tool"))
+    return next(filter(None, names), kind)

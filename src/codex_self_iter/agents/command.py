@@ -8,7 +8,6 @@ and only the person knows what that needs."""
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import time
 from collections.abc import Mapping
@@ -22,9 +21,9 @@ from codex_self_iter.agents.base import (
     VersionRange,
 )
 from codex_self_iter.agents.classify import by_text, classify, last_words
-from codex_self_iter.agents.environment import agent_environment
-from codex_self_iter.agents.files import ANSWER_BYTES, RunFiles
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.probe import find_program
+from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
 from codex_self_iter.core.template import parse_template, render_template
@@ -46,7 +45,6 @@ class CommandAgent:
         self.config = config
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         words = expand_template(self.config.template, request.prompt_path, request.workspace)
         program = _program(words[0], request.environment, request.workspace)
         extra = {"CODEX_SELF_ITER_AGENT_MODE": self.config.mode}
@@ -56,19 +54,13 @@ class CommandAgent:
         return Invocation((program, *words[1:], *self.config.args), env)
 
     def read(
-        self,
-        request: Request,
-        outcome: RunOutcome,
-        files: RunFiles,
-        *,
-        now: float | None = None,
-        tz: datetime.tzinfo | None = None,
+        self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
     ) -> AgentReport:
-        """See Agent.read. The answer is the end of stdout."""
-        return text_report(outcome, files, now, tz, account=self.account(request.environment))
+        """The answer is the end of stdout."""
+        return text_report(outcome, files, now, account=self.account(request.environment))
 
     def probe(self, environment: Mapping[str, str]) -> Probe:
-        """See Agent.probe. The program is looked for; it is not run."""
+        """The program is looked for; it is not run."""
         try:
             words = expand_template(self.config.template, "prompt", "workspace")
             path = _program(words[0], environment, os.getcwd())
@@ -77,7 +69,7 @@ class CommandAgent:
         return Probe(True, path, detail="command template; its login is its own matter")
 
     def account(self, environment: Mapping[str, str]) -> str:  # noqa: ARG002
-        """See Agent.account: the template stands for the account."""
+        """The template stands for the account."""
         return self.config.account or f"command:{self.config.template}"
 
 
@@ -125,16 +117,12 @@ def _refusal(answer: str) -> str:
 
 
 def text_report(
-    outcome: RunOutcome,
-    files: RunFiles,
-    now: float | None,
-    tz: datetime.tzinfo | None,
-    *,
-    account: str,
+    outcome: RunOutcome, files: RunFiles, now: float | None, *, account: str
 ) -> AgentReport:
     """Read an agent that speaks plain text: believed when it exited 0, else its last words tell
-    why.
-    """
+    why."""
+    at = time.time() if now is None else now
+    answer = files.read_tail("stdout.log", ANSWER_BYTES) if outcome.ok else ""
     failure: Failure | None = None
     if not outcome.ok:
         said = (
@@ -146,17 +134,11 @@ def text_report(
         # A time-out whose last words are of a retry is the network's fault, or the service's.
         waiting = by_text(error.message) in _WAITING
         parsed = Parsed(error=error, retry=error if waiting else None)
-        failure = classify(
-            parsed, outcome, last, time.time() if now is None else now, tz, account=account
-        )
-    answer = "" if failure else files.read_tail("stdout.log", ANSWER_BYTES)
-    if failure is None and (refusal := _refusal(answer)):
+        failure = classify(parsed, outcome, last, at, account=account)
+    elif refusal := _refusal(answer):
         # Wrappers lose exit codes: a few lines that speak of a limit and hold no answer are no
         # success.
         parsed = Parsed(error=ErrorFacts(refusal), retry=ErrorFacts(refusal))
         failed = dataclasses.replace(outcome, exit_code=1)
-        failure = classify(
-            parsed, failed, refusal, time.time() if now is None else now, tz, account=account
-        )
-        answer = ""
-    return AgentReport(answer=answer, structured=False, failure=failure)
+        failure = classify(parsed, failed, refusal, at, account=account)
+    return AgentReport(answer="" if failure else answer, structured=False, failure=failure)

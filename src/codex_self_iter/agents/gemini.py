@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
+from codex_self_iter.agents.classify import by_status
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
     Reading,
-    decoded,
     fingerprint,
     http_status_of,
     real_home,
 )
-from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, as_dict, as_int, as_text
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
+from codex_self_iter.core.foreign import as_dict, as_int, as_text, as_words
 from codex_self_iter.core.model import Failure, FailureClass, Usage
 
 # 400 to 599, modulo 256, as far as they occur.
@@ -50,14 +51,11 @@ class GeminiAgent(CliAgent):
         return {"GEMINI_CLI_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         approval = "yolo" if self.config.mode == "bypass" else "auto_edit"
         argv = [program, "-o", "stream-json", "--approval-mode", approval]
         if self.model(request):
             argv += ["-m", self.model(request)]
-        if request.writable:
-            argv += ["--include-directories", ",".join(request.writable)]
         if request.session_id:
             argv += ["--resume", request.session_id]
         argv += self.config.args
@@ -65,8 +63,15 @@ class GeminiAgent(CliAgent):
         env = self.environment(request.environment, program, extra)
         return Invocation(tuple(argv), env, request.prompt_path)
 
-    def parse_line(self, line: str) -> Iterable[Event]:
-        return parse_line(line)
+    @staticmethod
+    def speaks(kind: str, value: Mapping[str, Any]) -> bool:
+        if kind not in ("message", "tool_use", "tool_result", "result"):
+            return kind == "init"
+        return "timestamp" in value and "sessionID" not in value
+
+    @staticmethod
+    def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
+        return _events(kind, value)
 
     def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
         """The exit code tells more than the events, where these told nothing better."""
@@ -76,9 +81,7 @@ class GeminiAgent(CliAgent):
         kind = _EXITS.get(code)
         status = _HTTP_EXITS.get(code, 0)
         if status:
-            kind = _BY_STATUS.get(
-                status, FailureClass.OVERLOAD if status >= 500 else FailureClass.AGENT
-            )
+            kind = by_status(status) or FailureClass.AGENT
         if code == _UNKNOWN_SESSION_EXIT and run.request.session_id:
             kind = FailureClass.CONTEXT
         return dataclasses.replace(failure, kind=kind) if kind else failure
@@ -114,99 +117,55 @@ class GeminiAgent(CliAgent):
         return False, "not logged in", mend
 
 
-_BY_STATUS = {
-    401: FailureClass.AUTH,
-    403: FailureClass.AUTH,
-    404: FailureClass.CONFIG,
-    408: FailureClass.NETWORK,
-    413: FailureClass.CONTEXT,
-    429: FailureClass.LIMIT,
-}
+# --- the event stream of `-o stream-json`
 
 
-# --- the event stream
-
-
-def parse_line(line: str) -> list[Event]:
-    """The events of one line of `-o stream-json`. Pure; never raises."""
-    found = decoded(line)
-    if found is None:
-        return []
-    kind, value = found
+def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
     match kind:
         case "init":
-            session = Event(
-                EventKind.SESSION,
-                ident=as_text(value.get("session_id")),
-                model=as_text(value.get("model")),
-            )
+            ident, model = as_text(value.get("session_id")), as_text(value.get("model"))
+            session = Event(EventKind.SESSION, f"session {ident}, {model}", ident, model)
             return [session, Event(EventKind.TURN)]
         case "message" if value.get("role") == "assistant":
             piece = EventKind.DELTA if value.get("delta") is True else EventKind.MESSAGE
             return [Event(piece, as_text(value.get("content")))]
         case "tool_use":
-            return [Event(EventKind.TOOL_STARTED, _tool_text(value), as_text(value.get("tool_id")))]
+            name, ident = as_text(value.get("tool_name")), as_text(value.get("tool_id"))
+            tool, text = tool_call(name, as_dict(value.get("parameters")))
+            return [Event(EventKind.TOOL_STARTED, text, ident, tool=tool)]
         case "tool_result":
             return _tool_result(value)
-        case "error":
-            message = as_text(value.get("message"))
-            return [
-                Event(
-                    EventKind.NOTE,
-                    message,
-                    error=ErrorFacts(message, http_status=http_status_of(message)),
-                )
-            ]
+        case "error":  # a warning, for the supervisor only
+            return [Event(EventKind.NOTE, error=_error(value))]
         case "result":
             return _result(value)
         case _:
             return []
 
 
-def _tool_text(value: dict[str, Any]) -> str:
-    given = as_dict(value.get("parameters"))
-    detail = next(
-        (
-            as_text(given[key])
-            for key in ("command", "file_path", "path", "query")
-            if given.get(key)
-        ),
-        "",
-    )
-    name = as_text(value.get("tool_name"))
-    return f"{name}: {detail[:300]}" if detail else name
-
-
-def _tool_result(value: dict[str, Any]) -> list[Event]:
-    ok = value.get("status") != "error"
-    error = as_dict(value.get("error"))
-    events = [
-        Event(
-            EventKind.TOOL_ENDED,
-            as_text(error.get("message")),
-            as_text(value.get("tool_id")),
-            ok=ok,
-        )
-    ]
+def _error(error: Mapping[str, Any]) -> ErrorFacts:
     message = as_text(error.get("message"))
+    return ErrorFacts(message, as_text(error.get("type")), http_status_of(message))
+
+
+def _tool_result(value: Mapping[str, Any]) -> list[Event]:
+    ident, output = as_text(value.get("tool_id")), as_words(value.get("output"))
+    message = as_text(as_dict(value.get("error")).get("message"))
+    ok = value.get("status") != "error"
+    error = None if ok and not message else ErrorFacts(message or output)
+    events = [Event(EventKind.TOOL_ENDED, ident=ident, output=output, ok=ok, error=error)]
     if "not found" in message.lower() and "tool" in message.lower():
         events.append(Event(EventKind.REFUSED, message))
     return events
 
 
-def _result(value: dict[str, Any]) -> list[Event]:
+def _result(value: Mapping[str, Any]) -> list[Event]:
     stats = as_dict(value.get("stats"))
     events = []
     if stats:
-        usage = Usage(
-            as_int(stats.get("input_tokens")),
-            as_int(stats.get("cached")),
-            as_int(stats.get("output_tokens")),
-        )
-        events.append(Event(EventKind.TOTAL, usage=usage))
+        counts = (as_int(stats.get(key)) for key in ("input_tokens", "cached", "output_tokens"))
+        events.append(Event(EventKind.TOTAL, usage=Usage(*counts)))
     if value.get("status") == "success":
-        return [*events, Event(EventKind.DONE)]
-    error = as_dict(value.get("error"))
-    message = as_text(error.get("message"))
-    facts = ErrorFacts(message, as_text(error.get("type")), http_status_of(message))
-    return [*events, Event(EventKind.FAILED, message, error=facts)]
+        return [*events, Event(EventKind.DONE, f"done, {spent(stats)}")]
+    error = _error(as_dict(value.get("error")))
+    return [*events, Event(EventKind.FAILED, error.message, error=error)]

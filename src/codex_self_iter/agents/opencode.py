@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
-from codex_self_iter.agents.cli_agent import CliAgent, Reading, decoded, fingerprint, real_home
-from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, as_dict, as_int, as_text
+from codex_self_iter.agents.cli_agent import CliAgent, Reading, fingerprint, real_home
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, tool_call
+from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, as_words
 from codex_self_iter.core.model import Failure, FailureClass, Usage
 
 _PROVIDERS = (
@@ -54,7 +55,6 @@ class OpencodeAgent(CliAgent):
         }
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         program = self.find(request.environment)
         argv = [program, "run", "--format", "json", "--dir", request.workspace]
         if self.config.mode == "bypass":
@@ -70,8 +70,15 @@ class OpencodeAgent(CliAgent):
         env = self.environment(request.environment, program, extra)
         return Invocation(tuple(argv), env, request.prompt_path)
 
-    def parse_line(self, line: str) -> Iterable[Event]:
-        return parse_line(line)
+    @staticmethod
+    def speaks(_kind: str, value: Mapping[str, Any]) -> bool:
+        return "sessionID" in value
+
+    @staticmethod
+    def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
+        session = Event(EventKind.SESSION, ident=as_text(value.get("sessionID")))
+        said = _events(kind, value)
+        return [session, *said] if said else []
 
     def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
         """A run that stopped because something was refused."""
@@ -118,97 +125,81 @@ class OpencodeAgent(CliAgent):
         return None, "no login found; its configuration may hold one", "opencode auth login"
 
 
-# --- the event stream
+# --- the event stream of `--format json`
 
 
-def parse_line(line: str) -> list[Event]:
-    """The events of one line of `--format json`. Pure; never raises."""
-    found = decoded(line)
-    if found is None:
-        return []
-    kind, value = found
+def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
     part = as_dict(value.get("part"))
-    session = Event(EventKind.SESSION, ident=as_text(value.get("sessionID")))
     match kind:
         case "step_start":
-            return [session, Event(EventKind.TURN)]
+            return [Event(EventKind.TURN)]
         case "text":
-            return [session, Event(EventKind.MESSAGE, as_text(part.get("text")))]
+            return [Event(EventKind.MESSAGE, as_text(part.get("text")))]
         case "reasoning":
-            return [session, Event(EventKind.THINKING, as_text(part.get("text")))]
+            return [Event(EventKind.THINKING)]
         case "tool_use":
-            return [session, *_tool(part)]
+            return _tool(part)
         case "step_finish":
-            return [session, *_step(part)]
+            return _step(part)
         case "error":
-            return [session, _error(as_dict(value.get("error")))]
+            return [_error(as_dict(value.get("error")))]
         case _:
             return []
 
 
 def _tool(part: dict[str, Any]) -> list[Event]:
-    state = as_dict(part.get("state"))
-    given, meta = as_dict(state.get("input")), as_dict(state.get("metadata"))
-    name, ident = as_text(part.get("tool")), as_text(part.get("callID"))
-    ok = state.get("status") != "error"
-    detail = (
-        as_text(given.get("command"))
-        or as_text(given.get("filePath"))
-        or as_text(state.get("title"))
+    """A tool call, which is told when it has ended."""
+    state, name = as_dict(part.get("state")), as_text(part.get("tool"))
+    given, ok = as_dict(state.get("input")), state.get("status") != "error"
+    tool, text = tool_call(name, given)
+    error = as_words(state.get("error"))
+    ended = Event(
+        EventKind.TOOL_ENDED,
+        text,
+        as_text(part.get("callID")),
+        tool=tool,
+        output=as_words(state.get("output")),
+        ended=as_words(as_dict(state.get("metadata")).get("exit")),
+        ok=ok,
+        error=None if ok else ErrorFacts(error),
     )
-    text = f"{name}: {detail[:300]}" if detail else name
-    code = meta.get("exit")
-    events = [
-        Event(
-            EventKind.TOOL_ENDED,
-            text,
-            ident,
-            exit_code=code if isinstance(code, int) else None,
-            ok=ok,
-        )
-    ]
-    if ok and name in ("write", "edit", "patch"):
-        events.append(Event(EventKind.CHANGED, as_text(given.get("filePath"))))
-    error = as_text(state.get("error"))
-    if not ok and _REFUSED.search(error):
-        events.append(Event(EventKind.REFUSED, f"{text}: {error}"))
-    return events
+    if ok:
+        changed = [Event(EventKind.CHANGED, as_text(given.get("filePath")))]
+        return [ended, *changed] if name in ("write", "edit", "patch") else [ended]
+    if not _REFUSED.search(error):
+        return [ended]
+    details = (given.get("command"), given.get("filePath"), state.get("title"))
+    detail = next(filter(None, map(as_text, details)), "")
+    what = f"{name}: {detail[:300]}" if detail else name
+    return [ended, Event(EventKind.REFUSED, f"{what}: {error}")]
 
 
 def _step(part: dict[str, Any]) -> list[Event]:
-    tokens, cost = as_dict(part.get("tokens")), part.get("cost")
+    tokens = as_dict(part.get("tokens"))
     cache = as_dict(tokens.get("cache"))
     cached = as_int(cache.get("read"))
-    money = (
-        float(cost)
-        if isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e6
-        else None
-    )
     usage = Usage(
         as_int(tokens.get("input")) + cached + as_int(cache.get("write")),
         cached,
         as_int(tokens.get("output")) + as_int(tokens.get("reasoning")),
-        money,
+        as_cost(part.get("cost")),
     )
-    ended = (
-        Event(EventKind.DONE) if part.get("reason") != "tool-calls" else Event(EventKind.THINKING)
-    )
-    return [Event(EventKind.TOKENS, ident=as_text(part.get("id")), usage=usage), ended]
+    last = part.get("reason") != "tool-calls"
+    return [
+        Event(EventKind.TOKENS, ident=as_text(part.get("id")), usage=usage),
+        Event(EventKind.DONE if last else EventKind.THINKING),
+    ]
 
 
 def _error(error: dict[str, Any]) -> Event:
-    data = as_dict(error.get("data"))
-    message = as_text(data.get("message")) or as_text(error.get("name"))
-    headers = {
-        str(name).lower(): as_text(value)
-        for name, value in as_dict(data.get("responseHeaders")).items()
-    }
+    data, name = as_dict(error.get("data")), as_text(error.get("name"))
+    text = message = as_text(data.get("message")) or name
+    given = as_dict(data.get("responseHeaders"))
+    headers = {str(key).lower(): as_text(value) for key, value in given.items()}
     after = headers.get("retry-after", "")
     if after:
         message += f" (Retry-After: {after})"
     reset = headers.get("anthropic-ratelimit-unified-reset", "")
     at = float(reset) if reset.isdigit() and len(reset) == 10 else None
-    status = as_int(data.get("statusCode"))
-    return Event(
-        EventKind.FAILED, message, error=ErrorFacts(message, as_text(error.get("name")), status, at)
-    )
+    facts = ErrorFacts(message, name, as_int(data.get("statusCode")), at)
+    return Event(EventKind.FAILED, text, error=facts)

@@ -5,7 +5,6 @@ no network, and is only ever asked for by name."""
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 from collections.abc import Mapping
@@ -13,8 +12,8 @@ from collections.abc import Mapping
 import codex_self_iter
 from codex_self_iter.agents.base import AgentConfig, Invocation, Probe, Request, VersionRange
 from codex_self_iter.agents.command import text_report
-from codex_self_iter.agents.environment import agent_environment
-from codex_self_iter.agents.files import RunFiles
+from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.model import AgentReport, RunOutcome
 
 
@@ -28,7 +27,6 @@ class PlanShellAgent:
         self.config = config
 
     def prepare(self, request: Request) -> Invocation:
-        """See Agent.prepare."""
         module = (sys.executable, "-m", "codex_self_iter.plan_shell")
         argv = (
             *module,
@@ -47,24 +45,17 @@ class PlanShellAgent:
         return Invocation(argv, env, request.prompt_path)
 
     def read(
-        self,
-        request: Request,
-        outcome: RunOutcome,
-        files: RunFiles,
-        *,
-        now: float | None = None,
-        tz: datetime.tzinfo | None = None,
+        self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
     ) -> AgentReport:
-        """See Agent.read. The control block is at the end of stdout."""
-        return text_report(outcome, files, now, tz, account=self.account(request.environment))
+        """The control block is at the end of stdout."""
+        return text_report(outcome, files, now, account=self.account(request.environment))
 
     def probe(self, environment: Mapping[str, str]) -> Probe:  # noqa: ARG002
-        """See Agent.probe."""
         detail = "part of this package; runs the shell commands of the plan"
         return Probe(True, sys.executable, codex_self_iter.__version__, True, detail)
 
     def account(self, environment: Mapping[str, str]) -> str:  # noqa: ARG002
-        """See Agent.account: it has no limits to share."""
+        """It has no limits to share."""
         return self.config.account or "plan-shell"
 
 

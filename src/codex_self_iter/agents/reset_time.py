@@ -95,6 +95,8 @@ def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> flo
     bar = re.search(r"\|(\d{10})(?!\d)", text)
     if bar and (at := believable(float(bar.group(1)), now)) is not None:
         return at
+    # A time alone is nothing (a log line begins with one): only one that follows such a word is read,
+    # and the reader that asks for most goes first, or the hour of a date would be taken for a clock.
     for cue in _CUE.finditer(text):
         said = text[cue.end() : cue.end() + _WINDOW]
         for reader in _READERS:
@@ -169,6 +171,8 @@ def _clock(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
     if clock is None or not known:
         return None
     today = _local(now, zone).date()
+    # The first such time from ten minutes ago on. Yesterday, because five past midnight is still
+    # near a "resets at 11:58 PM"; the day after tomorrow, because a spring night may lack the hour.
     for days in (-1, 0, 1, 2):
         day = today + datetime.timedelta(days=days)
         for fold in (0, 1):  # the hour that an autumn night has twice

@@ -13,13 +13,15 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from codex_self_iter.agents.files import RunFiles
-from codex_self_iter.agents.stream import as_dict, as_int, as_text, decode
+from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.foreign import as_dict, as_int, as_number, as_text, decode
 from codex_self_iter.core.model import Usage
 
 _DAYS_LOOKED_THROUGH = 400
 _EARLY_SEC = 2.0
+"""A turn may seem to begin before its run did: whole seconds are written."""
 _USED_UP_PERCENT = 99.5
+"""Not 100: a rounding must not hide a window that is used up."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,7 +76,8 @@ def parse_rollout(lines: Iterable[str]) -> Turn:
     """Reduce a rollout to its last turn. Pure; never raises."""
     turn = Turn()
     for line in lines:
-        # Most lines are whole messages; only a few kinds matter.
+        # Most lines are whole messages, some of megabytes; only a few kinds matter, and a look
+        # for their names is much cheaper than decoding.
         if (
             "task_started" in line
             or "turn_context" in line
@@ -92,6 +95,7 @@ def _step(turn: Turn, kind: str, payload: dict[str, Any]) -> Turn:
     if kind == "turn_context":
         turn.model = as_text(payload.get("model")) or turn.model
     elif payload.get("type") == "task_started" and kind == "event_msg":
+        # The counts are the thread's: what it had used until here belongs to the turns before.
         started_at = float(as_int(payload.get("started_at")))
         return Turn(started_at, turn.seen_at, turn.model, turn.after, turn.after)
     elif payload.get("type") == "token_count" and kind == "event_msg":
@@ -124,13 +128,14 @@ def _note_error(turn: Turn, error: dict[str, Any]) -> None:
 
 
 def _reset_of(limits: dict[str, Any]) -> float | None:
-    """The end of the last window that is used up; with none used up, nothing is told."""
+    """The end of the last window that is used up; with none used up, nothing is told: the windows
+    are reported with every turn, and both must be open again for the next one."""
     windows = [as_dict(limits.get(name)) for name in ("primary", "secondary")]
     ends = [
         float(as_int(window.get("resets_at")))
         for window in windows
         if as_int(window.get("resets_at"))
-        and _number(window.get("used_percent")) >= _USED_UP_PERCENT
+        and as_number(window.get("used_percent")) >= _USED_UP_PERCENT
     ]
     return max(ends, default=None)
 
@@ -140,10 +145,6 @@ def _moment(text: str) -> float:
         return datetime.datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         return 0.0
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
 def _days_of(thread_id: str) -> Iterator[str]:

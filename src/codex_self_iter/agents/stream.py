@@ -1,18 +1,20 @@
 """What agents say, in one vocabulary.
 
-Each adapter turns a line of its CLI's stream into `Event`s; `fold` reduces any number of them to
-`Parsed`. All of it is pure and takes whatever comes: cut, repeated, interleaved or foreign lines
-never raise, and an answer is only ever a text that the stream itself gave as one."""
+Each adapter turns a line of its CLI's stream into `Event`s. `fold` reduces any number of them to
+`Parsed`, what the supervisor believes; `views.transcript` shows the same ones to people. All of it
+is pure and takes whatever comes: cut, repeated, interleaved or foreign lines never raise, and an
+answer is only ever a text that the stream itself gave as one."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from codex_self_iter.core.foreign import as_number, as_words
 from codex_self_iter.core.model import Usage
+from codex_self_iter.core.text import tokens
 
 _KEPT = 200
 """Refused tools, changed files and so on that a report carries at most."""
@@ -28,6 +30,8 @@ class EventKind(enum.StrEnum):
     """Text for people; the last one is the answer where the CLI has no better channel."""
     DELTA = "delta"
     """A piece of a message."""
+    ASIDE = "aside"
+    """Text for people that is no part of the answer: a sub-agent's, or the CLI's own."""
     THINKING = "thinking"
     ANSWER = "answer"
     """The CLI's own final-answer channel."""
@@ -59,17 +63,34 @@ class ErrorFacts:
     reset_at: float | None = None
 
 
+class Tool(enum.StrEnum):
+    """What a tool call does, as far as people are told."""
+
+    COMMAND = "command"
+    EDIT = "edit"
+    OTHER = "other"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that an agent said. `text` is for people; `ident` names a tool call or model
-    call.
+    """One thing that an agent said.
+
+    Attributes:
+        text: for people, "" where they need not see it; of CHANGED the path, of REFUSED what was.
+        ident: names a session, a tool call or a model call.
+        tool: of a tool call; an EDIT's text has one line for each file.
+        output: what a tool call printed.
+        ended: how a tool call ended, in the CLI's words: its exit code, or a status.
+        error: of a tool call, what it gave instead of its output.
     """
 
     kind: EventKind
     text: str = ""
     ident: str = ""
     model: str = ""
-    exit_code: int | None = None
+    tool: Tool = Tool.OTHER
+    output: str = ""
+    ended: str = ""
     ok: bool = True
     usage: Usage | None = None
     error: ErrorFacts | None = None
@@ -90,7 +111,7 @@ class Parsed:
         error: of the final event, or the last error seen.
         retry: the last retry after which nothing moved.
         open_tools: tool calls that had started and not ended.
-        tools_ok, tools_failed: how tool calls ended.
+        tools_ok: how many tool calls ended well.
         moved: the model did something (a message or a tool call).
         turn_open: the model was asked and the run had not ended.
         limit_at: when a limit ends, as told by the CLI.
@@ -109,7 +130,6 @@ class Parsed:
     retry: ErrorFacts | None = None
     open_tools: set[str] = dataclasses.field(default_factory=set)
     tools_ok: int = 0
-    tools_failed: int = 0
     moved: bool = False
     turn_open: bool = False
     limit_at: float | None = None
@@ -164,6 +184,10 @@ def _delta(parsed: Parsed, event: Event) -> None:
     _moved(parsed)
 
 
+def _aside(_parsed: Parsed, _event: Event) -> None:
+    pass
+
+
 def _thinking(parsed: Parsed, _event: Event) -> None:
     _moved(parsed)
 
@@ -180,7 +204,6 @@ def _tool_started(parsed: Parsed, event: Event) -> None:
 def _tool_ended(parsed: Parsed, event: Event) -> None:
     parsed.open_tools.discard(event.ident)
     parsed.tools_ok += event.ok
-    parsed.tools_failed += not event.ok
     _moved(parsed)
 
 
@@ -218,13 +241,8 @@ def _limit(parsed: Parsed, event: Event) -> None:
 
 
 def _done(parsed: Parsed, _event: Event) -> None:
-    parsed.ended, parsed.ok, parsed.turn_open, parsed.retry, parsed.error = (
-        True,
-        True,
-        False,
-        None,
-        None,
-    )
+    parsed.ended, parsed.ok, parsed.turn_open = True, True, False
+    parsed.retry = parsed.error = None
 
 
 def _failed(parsed: Parsed, event: Event) -> None:
@@ -248,6 +266,7 @@ _STEPS: Mapping[EventKind, Callable[[Parsed, Event], None]] = {
     EventKind.TURN: _turn,
     EventKind.MESSAGE: _message,
     EventKind.DELTA: _delta,
+    EventKind.ASIDE: _aside,
     EventKind.THINKING: _thinking,
     EventKind.ANSWER: _answer,
     EventKind.TOOL_STARTED: _tool_started,
@@ -264,35 +283,28 @@ _STEPS: Mapping[EventKind, Callable[[Parsed, Event], None]] = {
 }
 
 
-def decode(line: str) -> dict[str, Any] | None:
-    """The line's JSON object, or None. Cut, foreign and absurdly nested lines are None."""
-    text = line.strip()
-    if not text.startswith("{"):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+_PATHS = ("file_path", "filePath", "absolute_path", "path")
+_EDITORS = ("write", "edit", "multiedit", "notebookedit", "replace", "write_file")
 
 
-def as_dict(value: object) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
+def tool_call(name: str, given: Mapping[str, Any]) -> tuple[Tool, str]:
+    """What a call of a tool with these parameters is to people: its kind and its words."""
+    command = given.get("command") or given.get("cmd")
+    if isinstance(command, str):
+        return Tool.COMMAND, command
+    path = next((given[key] for key in _PATHS if given.get(key)), None)
+    if isinstance(path, str) and name.lower() in _EDITORS:
+        return Tool.EDIT, edited(name.lower(), path)
+    return Tool.OTHER, f"{name} {as_words(path or dict(given))}"
 
 
-def as_list(value: object) -> list[Any]:
-    """The value if it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
+def edited(how: str, path: str) -> str:
+    """An edited file, on one line."""
+    return f"{how} {path}".replace("\n", " ")
 
 
-def as_text(value: object) -> str:
-    """The value if it is text, else ""."""
-    return value if isinstance(value, str) else ""
-
-
-def as_int(value: object) -> int:
-    """The value if it is a whole number in a sensible range, else 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    return int(value) if 0 <= value < 1e15 else 0
+def spent(usage: Mapping[str, Any]) -> str:
+    """The CLI's own token counts, for people; "" without any."""
+    counts = usage.get("input_tokens"), usage.get("output_tokens")
+    given, made = map(as_number, counts)
+    return f"{tokens(given)} tokens in, {tokens(made)} out" if any(counts) else ""

@@ -1,5 +1,7 @@
 """The command line: one thin file for each command, and only the chosen one is imported.
 
+A command is `add_arguments(parser)` and `run(args) -> exit code`; what several share begins with _.
+
 `main` is the border: here, and nowhere else, an error becomes one line on stderr and an exit code
 of the contract."""
 
@@ -10,13 +12,13 @@ import errno
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # importing `typing` would cost a tenth of a start
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, NoReturn, TextIO
 
 PROGRAM = "codex-self-iter"
@@ -52,9 +54,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def _get_formatter(self) -> argparse.HelpFormatter:
-        """With a known width: else argparse imports all of `shutil` for every command, to ask for
-        it.
-        """
+        """With a known width: to ask for it, argparse would import all of `shutil`."""
         return argparse.HelpFormatter(self.prog, width=_columns() - 2)
 
     def error(self, message: str) -> NoReturn:
@@ -89,9 +89,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Find the command; `run` when there is none. Common options may stand before it. Raises
-    UsageError.
-    """
+    """The command, `run` when there is none, and the other words. Raises UsageError."""
     index = 0
     while index < len(argv) and argv[index].partition("=")[0] in _COMMON_OPTIONS:
         index += 1 if "=" in argv[index] else 2
@@ -106,9 +104,7 @@ def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def build_parser(command: str) -> tuple[Parser, Any]:
-    """The parser of one command and its module. Raises UsageError when this build lacks the
-    command.
-    """
+    """The parser of one command, and its module. Raises UsageError when it is not there."""
     name = f"{__name__}.{_MODULES.get(command, command)}"
     try:
         module = importlib.import_module(name)
@@ -188,9 +184,9 @@ def _cannot_write(problem: str) -> int:
 
 
 def _report_defect(error: Exception, argv: list[str]) -> int:
-    from codex_self_iter.cli import crash
+    from codex_self_iter.cli import _crash
 
-    where = crash.write(error, argv)
+    where = _crash.write(error, argv)
     _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error}".splitlines()[0])
     _complain(f"The traceback is in {where}; please report it." if where else "")
     return int(ExitCode.INTERNAL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from codex_self_iter.cli import common
+from codex_self_iter.cli import _common
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.run import Git, run_blocking
 
@@ -16,8 +16,8 @@ _MAX_FILE_MB = 10.0
 
 def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
     """The checkpoints, to be used without an event loop. Raises UsageError."""
-    loop = common.find_loop(args)
-    config = common.read_config(loop.workspace, loop.config)
+    loop = _common.find_loop(args)
+    config = _common.read_config(loop.workspace, loop.config)
     settings = config.get("git")
     chosen = settings.get("checkpoint_max_file_mb") if isinstance(settings, dict) else None
     size = float(chosen) if isinstance(chosen, int | float) else _MAX_FILE_MB
@@ -25,6 +25,6 @@ def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
     checkpoints = Checkpoints(
         Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size
     )
-    if isinstance(config.get("global_stop_file_name"), str):
-        checkpoints.own = (config["global_stop_file_name"],)
+    if isinstance(stop := config.get("global_stop_file_name"), str):
+        checkpoints.own = (stop,)
     return checkpoints

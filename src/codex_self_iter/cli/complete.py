@@ -37,7 +37,6 @@ NAMED = ("status", "stop", "pause", "resume", "logs", "history", "show", "diff",
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument(
         "--script", metavar="SHELL", help="print the completion script of bash, zsh or fish"
     )
@@ -72,12 +71,8 @@ def _all(before: Sequence[str], current: str) -> Iterable[str]:
             parser, _ = build_parser(command or "run")
         except UsageError:
             return []
-        return [
-            text
-            for action in parser._actions
-            for text in action.option_strings
-            if text.startswith("--")
-        ]
+        texts = [text for action in parser._actions for text in action.option_strings]
+        return [text for text in texts if text.startswith("--")]
     if not command:
         return COMMANDS
     return _names() if command in NAMED else []

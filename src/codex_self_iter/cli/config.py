@@ -11,31 +11,25 @@ from typing import Any
 
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
+from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import KeyPath
-from codex_self_iter.settings.report import is_secret
-from codex_self_iter.settings.tree import dotted
+from codex_self_iter.settings.problems import is_secret
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "action",
         choices=("show", "check", "schema"),
         nargs="?",
         default="show",
         help="show every value and its source (the default), check, or print the JSON schema",
     )
-    parser.add_argument(
-        "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
-    )
-    parser.add_argument("--config", metavar="FILE", help="the configuration file")
-    parser.add_argument("--json", action="store_true", help="show: as JSON")
-    parser.add_argument(
-        "--changed", action="store_true", help="show: only what differs from the default"
-    )
-    parser.add_argument(
-        "--example", action="store_true", help="show: print config.example.toml instead"
-    )
+    add("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    add("--config", metavar="FILE", help="the configuration file")
+    add("--json", action="store_true", help="show: as JSON")
+    add("--changed", action="store_true", help="show: only what differs from the default")
+    add("--example", action="store_true", help="show: print config.example.toml instead")
 
 
 def run(args: argparse.Namespace) -> int:

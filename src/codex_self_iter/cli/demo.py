@@ -1,6 +1,4 @@
-"""`codex-self-iter demo [DIR]`: the loop over a small real workspace, to its end, without key or
-network.
-"""
+"""`demo`: the loop over a small real workspace, to its end, without key or network."""
 
 from __future__ import annotations
 
@@ -22,7 +20,6 @@ STATE = ".codex-self-iter"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `demo`."""
     parser.add_argument(
         "directory",
         nargs="?",
@@ -61,10 +58,8 @@ def workspace_for(wanted: Path | None) -> Path:
         return Path(os.path.abspath(wanted.expanduser()))
     name = time.strftime("demo-%Y%m%d-%H%M%S-")
     try:
-        cache = (
-            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
-            / "codex-self-iter"
-        )
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = caches.absolute() / "codex-self-iter"
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=name, dir=cache))
     except (OSError, RuntimeError):  # no home directory, or a read-only one
@@ -79,30 +74,25 @@ def _own_environment() -> None:
     if (here / "python3").exists():
         os.environ["PATH"] = os.pathsep.join([str(here), os.environ.get("PATH", os.defpath)])
     if paths := os.environ.get("PYTHONPATH"):  # the agent runs in another directory
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            os.path.abspath(path) for path in paths.split(os.pathsep) if path
-        )
+        found = [os.path.abspath(path) for path in paths.split(os.pathsep) if path]
+        os.environ["PYTHONPATH"] = os.pathsep.join(found)
 
 
 def _run_loop(directory: Path) -> int:
     from codex_self_iter.cli import main
 
-    return main(
-        ["run", "--workspace", str(directory), "--config", str(directory / "codex-self-iter.toml")]
-    )
+    config = directory / "codex-self-iter.toml"
+    return main(["run", "--workspace", str(directory), "--config", str(config)])
 
 
 def _report(directory: Path, before: int) -> None:
-    """The end's reason, this run's iterations and the commits, from the files that anybody can
-    read.
-    """
+    """The end's reason, this run's iterations and the commits, from files that anybody can read."""
     status = directory / STATE / "status.json"
     found = _json(status.read_bytes()) if status.exists() else {}
     print(f"{found.get('state', 'unknown')}: {found.get('reason', '')}\n\nIterations")
     for record in _journal(directory)[before:]:
-        print(
-            f"  {record.get('iteration', '?'):>3}  {record.get('verdict', '?')}: {record.get('summary', '')}"
-        )
+        number, verdict = record.get("iteration", "?"), record.get("verdict", "?")
+        print(f"  {number:>3}  {verdict}: {record.get('summary', '')}")
         for gate in record.get("gates") or ():
             print(f"       gate `{gate.get('command')}`: exit code {gate.get('exit_code')}")
     print("\nCommits")
@@ -140,6 +130,5 @@ def _program() -> str:
         return f"{shlex.quote(sys.executable)} -m codex_self_iter"
     if shutil.which("codex-self-iter") == str(beside):
         return "codex-self-iter"
-    return shlex.quote(
-        os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
-    )
+    near = beside.is_relative_to(Path.cwd())
+    return shlex.quote(os.path.relpath(beside) if near else str(beside))

@@ -6,22 +6,20 @@ import argparse
 import os
 import sys
 
-from codex_self_iter.cli import common
+from codex_self_iter.cli import _common
 from codex_self_iter.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     parser.description = (
         "Show what iteration N changed (against the checkpoint before it); "
         "with M, what lies between checkpoints N and M. Works while a supervisor runs."
     )
-    common.add_loop_arguments(parser, name=False)
-    parser.add_argument("first", metavar="N", help="iteration, or the name of another checkpoint")
-    parser.add_argument(
-        "second", metavar="M", nargs="?", default="", help="iteration to compare N with"
-    )
-    parser.add_argument("--stat", action="store_true", help="names and counts of lines only")
+    _common.add_loop_arguments(parser, name=False)
+    add("first", metavar="N", help="iteration, or the name of another checkpoint")
+    add("second", metavar="M", nargs="?", default="", help="iteration to compare N with")
+    add("--stat", action="store_true", help="names and counts of lines only")
 
 
 def run(args: argparse.Namespace) -> int:

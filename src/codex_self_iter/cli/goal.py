@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from codex_self_iter.cli import common, controls
-from codex_self_iter.cli.common import say
+from codex_self_iter.cli import _common, _controls
+from codex_self_iter.cli._common import say
 from codex_self_iter.core.text import shorten
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    common.add_loop_arguments(parser, name=False)
+    _common.add_loop_arguments(parser, name=False)
     parser.add_argument("text", nargs="*", metavar="TEXT", help='the goal; "-" reads it from stdin')
     parser.add_argument("-f", "--file", metavar="FILE", help="read the goal from a file")
 
@@ -20,14 +19,11 @@ def run(args: argparse.Namespace) -> int:
     """Leave the goal for the supervisor and say when it counts."""
     from codex_self_iter.world.state import inbox
 
-    text = controls.read_text(args.text, args.file, "goal")
-    aim = controls.target(args)
+    text = _controls.read_text(args.text, args.file, "goal")
+    aim = _controls.aim_at(args)
     inbox.write_goal(aim.loop.state_dir, text)
     before = aim.status.get("goal")
-    where = controls.who_notices(
-        aim, "takes it for the next iteration", "the next start begins with it"
-    )
-    say(
-        f"Goal written. {where}" + (f"\nIt replaces: {shorten(str(before), 200)}" if before else "")
-    )
+    living, dead = "takes it for the next iteration", "the next start begins with it"
+    old = f"\nIt replaces: {shorten(str(before), 200)}" if before else ""
+    say(f"Goal written. {_controls.who_notices(aim, living, dead)}{old}")
     return 0

@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.records import Record, newest, number, spent
-from codex_self_iter.cli.terminal import Paint, clock, width
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._records import Record, newest, number, spent
+from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.views.summary import clock, epoch
 
 VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
@@ -22,26 +24,24 @@ _GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    common.add_loop_arguments(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="the journal's lines, one JSON object a line"
-    )
-    parser.add_argument(
-        "--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable"
-    )
-    parser.add_argument(
-        "--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago"
-    )
-    parser.add_argument(
-        "--limit", type=common.positive_int, default=30, metavar="N", help="at most N (default: 30)"
+    add = parser.add_argument
+    _common.add_loop_arguments(parser)
+    add("--json", action="store_true", help="the journal's lines, one JSON object a line")
+    add("--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable")
+    add("--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago")
+    add(
+        "--limit",
+        type=_common.positive_int,
+        default=30,
+        metavar="N",
+        help="at most N (default: 30)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the newest iterations that fit."""
     fits = _filter(args)
-    loop = common.find_loop(args)
+    loop = _common.find_loop(args)
     records = newest(loop.state_dir, args.limit, fits)
     if args.json:
         sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -67,12 +67,9 @@ def _filter(args: argparse.Namespace) -> Callable[[Record], bool] | None:
         return None
 
     def fits(record: Record) -> bool:
-        late = not since or (common.epoch(record.get("ts")) or 0.0) >= since
-        return (
-            late
-            and record["iteration"] >= first
-            and (not args.verdict or record.get("verdict") in args.verdict)
-        )
+        late = not since or (epoch(record.get("ts")) or 0.0) >= since
+        meant = not args.verdict or record.get("verdict") in args.verdict
+        return late and meant and record["iteration"] >= first
 
     return fits
 
@@ -84,22 +81,19 @@ def _since(text: str) -> tuple[int, float]:
         return int(text), 0.0
     if text[-1:] in units and text[:-1].isascii() and text[:-1].isdigit():
         return 0, time.time() - int(text[:-1]) * units[text[-1]]
-    from datetime import datetime
-
     try:
         # a date without a zone is the person's own
         return 0, datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
-        raise UsageError(
-            f"--since {text!r}: expected a number, 90m, 12h, 7d or a date like 2030-01-31"
-        ) from None
+        expected = "expected a number, 90m, 12h, 7d or a date like 2030-01-31"
+        raise UsageError(f"--since {text!r}: {expected}") from None
 
 
 def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
     now = time.time()
     rows = [("#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY")]
     for record in records:
-        when = common.epoch(record.get("ts"))
+        when = epoch(record.get("ts"))
         changed = record.get("changed_files")
         text = record.get("summary") or record.get("error") or record.get("reason") or ""
         rows.append(
@@ -114,11 +108,8 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
-    lines = [
-        paint(
-            "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True)), "bold"
-        )
-    ]
+    head = "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True))
+    lines = [paint(head, "bold")]
     for row in rows[1:]:
         cells = [f"{cell:<{w}}" for cell, w in zip(row[:7], widths, strict=True)]
         room = max(20, columns - sum(widths) - 14)

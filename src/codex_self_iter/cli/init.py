@@ -1,6 +1,4 @@
-"""`init`: write TASK.md, plan.md and a configuration into a workspace. Nothing that exists is
-overwritten.
-"""
+"""`init`: write TASK.md, plan.md and a configuration. Nothing that exists is overwritten."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import os
 import shlex
 import sys
 
-from codex_self_iter.cli.detect import Detected, detect
+from codex_self_iter.cli._detect import Detected, detect
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
@@ -37,7 +35,6 @@ One item a line, small enough for one sitting. The agent ticks what is done and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument(
         "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
     )
@@ -49,22 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write what is missing and say what to do next. Raises UsageError when the workspace is
-    unusable.
-    """
+    """Write what is missing and say what to do next. Raises UsageError."""
     workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     if not os.path.isdir(workspace):
-        what = (
-            "is not a directory"
-            if os.path.lexists(workspace)
-            else "does not exist; create it first"
-        )
+        there = os.path.lexists(workspace)
+        what = "is not a directory" if there else "does not exist; create it first"
         raise UsageError(f"workspace {workspace} {what}")
     found = detect(workspace, os.environ)
     files = {"TASK.md": _TASK, "plan.md": _PLAN, CONFIG_NAME: config_text(found)}
-    lines = [
-        _write(os.path.join(workspace, name), text, args.force) for name, text in files.items()
-    ]
+    places = {os.path.join(workspace, name): text for name, text in files.items()}
+    lines = [_write(path, text, args.force) for path, text in places.items()]
     sys.stdout.write("\n".join([*lines, "", *_next_steps(workspace, found)]) + "\n")
     return 0
 
@@ -112,12 +103,10 @@ def _write(path: str, text: str, force: bool) -> str:
     except FileExistsError:
         return f"kept     {path}"
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}); mend its permissions"
-        ) from None
-    return f"wrote    {path}" + (
-        f" (the old one is now {os.path.basename(moved)})" if moved else ""
-    )
+        what = f"{path} cannot be written ({error.strerror}); mend its permissions"
+        raise UsageError(what) from None
+    old = f" (the old one is now {os.path.basename(moved)})" if moved else ""
+    return f"wrote    {path}{old}"
 
 
 def _free_name(path: str) -> str:
@@ -136,13 +125,11 @@ def _next_steps(workspace: str, found: Detected) -> list[str]:
         places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
         steps.append(f"Agents found: {places}.")
     else:
-        steps.append(
-            "No known agent was found: install one, set agent_command_template, or use plan-shell."
-        )
+        what = "install one, set agent_command_template, or use plan-shell."
+        steps.append(f"No known agent was found: {what}")
     gates = ", ".join(found.gates) or "none recognised; name yours under [verify] in " + CONFIG_NAME
     steps.append(f"A completion must pass: {gates}.")
-    where = (
-        "" if os.path.samefile(workspace, os.getcwd()) else f" --workspace {shlex.quote(workspace)}"
-    )
+    here = os.path.samefile(workspace, os.getcwd())
+    where = "" if here else f" --workspace {shlex.quote(workspace)}"
     steps += [f"codex-self-iter doctor{where}", f"codex-self-iter run{where}"]
     return ["Next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]

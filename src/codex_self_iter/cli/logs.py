@@ -7,16 +7,16 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.common import Loop
-from codex_self_iter.cli.tail import GrowingFile
-from codex_self_iter.cli.terminal import Paint
-from codex_self_iter.core.render import Item, Renderer
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._common import Target
+from codex_self_iter.cli._tail import GrowingFile
+from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.views.transcript import Item, Reader, Transcript
 
 POLL_SEC = 0.2
 _NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    common.add_loop_arguments(parser, name=False)
+    _common.add_loop_arguments(parser, name=False)
     parser.add_argument(
         "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
     )
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--follow", action="store_true", help="go on across iterations until interrupted"
     )
     parser.add_argument(
-        "--last", type=common.positive_int, default=1, metavar="K", help="the last K iterations"
+        "--last", type=_common.positive_int, default=1, metavar="K", help="the last K iterations"
     )
     parser.add_argument("--all", action="store_true", help="every iteration whose output is kept")
     parser.add_argument(
@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
-    iteration = common.iteration_word(args)
-    loop = common.find_loop(args)
+    iteration = _common.iteration_word(args)
+    loop = _common.find_loop(args)
     printer = _RawPrinter() if args.raw else _Printer(Paint())
     if args.supervisor:
         return _supervisor_log(loop, args, printer)
@@ -100,7 +100,7 @@ def runs(directory: str) -> list[Run]:
 
 
 def _choose(
-    found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Loop
+    found: list[Run], iteration: int | None, args: argparse.Namespace, loop: Target
 ) -> list[Run]:
     numbers = sorted({one.iteration for one in found})
     if iteration is not None:
@@ -144,6 +144,14 @@ def _end(current: _Stream | None, printer: _Printer) -> None:
         current.close(printer)
 
 
+def _reader(kind: str, value: Mapping[str, Any]) -> Reader | None:
+    # Imported at the first event: plain output is shown without any adapter.
+    from codex_self_iter.agents import catalog
+
+    adapter = catalog.speaker(kind, value)
+    return adapter.events if adapter else None
+
+
 class _Stream:
     """stdout and stderr of one run."""
 
@@ -151,21 +159,21 @@ class _Stream:
         self.files = [
             GrowingFile(os.path.join(path, name)) for name in ("stdout.log", "stderr.log")
         ]
-        self.renderer = Renderer()
+        self.transcript = Transcript(_reader)
 
     def show(self, printer: _Printer) -> None:
         for file, is_error in zip(self.files, (False, True), strict=True):
             for data in _chunks(file, raw=printer.raw):
-                printer.feed(data, self.renderer, is_error=is_error)
+                printer.feed(data, self.transcript, is_error=is_error)
 
     def close(self, printer: _Printer) -> None:
         """Print unfinished lines and held messages."""
         for file, is_error in zip(self.files, (False, True), strict=True):
             if not printer.raw:
                 for line in file.rest():
-                    printer.feed(line, self.renderer, is_error=is_error)
+                    printer.feed(line, self.transcript, is_error=is_error)
             file.close()
-        printer.items(self.renderer.finish())
+        printer.items(self.transcript.finish())
 
 
 def _chunks(file: GrowingFile, *, raw: bool) -> Iterator[str | bytes]:
@@ -188,12 +196,12 @@ class _Printer:
         bar = "──" if self.paint.unicode else "--"
         self._write(self.paint(f"{bar} {name} {bar}", "cyan") + "\n")
 
-    def feed(self, line: str | bytes, _renderer: Renderer, *, is_error: bool) -> None:
+    def feed(self, line: str | bytes, transcript: Transcript, *, is_error: bool) -> None:
         assert isinstance(line, str)
         if is_error:
             self.items([Item("error", clean_block(line, 16384))] if line.strip() else [])
         else:
-            self.items(_renderer.feed(line))
+            self.items(transcript.feed(line))
 
     def items(self, items: list[Item]) -> None:
         for item in items:
@@ -217,14 +225,14 @@ class _RawPrinter(_Printer):
     def heading(self, name: str) -> None:
         pass
 
-    def feed(self, line: str | bytes, _renderer: Renderer, *, is_error: bool) -> None:
+    def feed(self, line: str | bytes, _transcript: Transcript, *, is_error: bool) -> None:
         assert isinstance(line, bytes)
         stream = sys.stderr if is_error else sys.stdout
         stream.buffer.write(line)
         stream.buffer.flush()
 
 
-def _supervisor_log(loop: Loop, args: argparse.Namespace, printer: _Printer) -> int:
+def _supervisor_log(loop: Target, args: argparse.Namespace, printer: _Printer) -> int:
     """The supervisor's log; rotated parts are in the same directory."""
     path = os.path.join(loop.state_dir, "logs", "supervisor.log")
     if not os.path.exists(path) and not args.follow:
@@ -235,7 +243,7 @@ def _supervisor_log(loop: Loop, args: argparse.Namespace, printer: _Printer) -> 
     while True:
         for data in _chunks(file, raw=printer.raw):
             if isinstance(data, bytes):
-                printer.feed(data, Renderer(), is_error=False)
+                printer.feed(data, Transcript(_reader), is_error=False)
             else:
                 printer.items([Item("text", clean_block(data))])
         if not args.follow:

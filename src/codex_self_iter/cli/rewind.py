@@ -10,11 +10,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
-from codex_self_iter.cli import common
+from codex_self_iter.cli import _common
 from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from codex_self_iter.world.git.rewind import RewindPlan
 
@@ -23,16 +23,16 @@ _SHOWN = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
+    add = parser.add_argument
     parser.description = (
         "Make the work tree's content that of checkpoint N. Ignored files, HEAD, branches, the index and the "
         "stash stay. The present is kept as a checkpoint first. "
         "Refused while a supervisor or an agent runs here."
     )
-    common.add_loop_arguments(parser, name=False)
-    parser.add_argument("label", metavar="N", help="iteration, or the name of another checkpoint")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    _common.add_loop_arguments(parser, name=False)
+    add("label", metavar="N", help="iteration, or the name of another checkpoint")
+    add("--yes", action="store_true", help="do not ask")
+    add("--dry-run", action="store_true", help="only say what would be done")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,9 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def _say_where_head_is(then: str, now: str) -> None:
     if then and now != then:
         print(f"HEAD stays at {now[:12]}; it was {then[:12]} when the checkpoint was made.")
-        print(
-            f"To move the branch back as well, keeping this content: git reset --soft {then[:12]}"
-        )
+        mend = f"git reset --soft {then[:12]}"
+        print(f"To move the branch back as well, keeping this content: {mend}")
 
 
 def _show(plan: RewindPlan, limit: int) -> None:
@@ -81,9 +80,8 @@ def _show(plan: RewindPlan, limit: int) -> None:
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(
-            "nobody can be asked here; add --yes to go back, or --dry-run to only look"
-        )
+        mend = "add --yes to go back, or --dry-run to only look"
+        raise UsageError(f"nobody can be asked here; {mend}")
     try:
         return input("Go back? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -92,8 +90,7 @@ def _agreed() -> bool:
 
 @contextmanager
 def _alone(workspace: str, state_dir: str) -> Iterator[None]:
-    """Hold the locks that a supervisor takes, and make sure that no agent of a dead one is still at
-    work.
+    """Hold the locks of a supervisor, and make sure that no agent of a dead one is at work.
 
     Raises WorkspaceBusyError.
     """
@@ -122,8 +119,7 @@ def _alone(workspace: str, state_dir: str) -> Iterator[None]:
 
 
 def _lock(path: str) -> int | None:
-    """A descriptor with an exclusive lock, -1 when there is nothing to lock, None when somebody
-    else has it."""
+    """A descriptor with an exclusive lock, -1 when nothing can be locked, None when it is taken."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -5,36 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 
-from codex_self_iter.cli import flags
+from codex_self_iter.cli import _flags
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.options import RunOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    add = parser.add_argument
     parser.usage = "codex-self-iter [run] [options]"
-    parser.add_argument(
+    add(
         "--workspace", action="append", default=[], metavar="DIR",
         help="where the agent works (default: the current directory); repeat it for several loops",
     )  # fmt: skip
-    parser.add_argument(
-        "--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)"
-    )
-    parser.add_argument(
-        "--config-dir", metavar="DIR", help="a directory of configurations, one for each loop"
-    )
-    parser.add_argument("--once", action="store_true", help="one iteration: --max-iterations 1")
-    parser.add_argument(
-        "--clear-stop", action="store_true", help="remove a STOP file that is there"
-    )
-    parser.add_argument("--debug", action="store_true", help="show every event, decision and spawn")
-    flags.add_flags(parser)
+    add("--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)")
+    add("--config-dir", metavar="DIR", help="a directory of configurations, one for each loop")
+    add("--once", action="store_true", help="one iteration: --max-iterations 1")
+    add("--clear-stop", action="store_true", help="remove a STOP file that is there")
+    add("--debug", action="store_true", help="show every event, decision and spawn")
+    _flags.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Start the supervisor and return its exit code."""
     chosen = options(args)
-    values = flags.collect(args)
+    values = _flags.collect(args)
     if args.once:
         if values.get("max_iterations", 1) != 1:
             raise UsageError("give either --once or --max-iterations, not both")
@@ -61,5 +55,5 @@ def options(args: argparse.Namespace) -> RunOptions:
         config_dir=args.config_dir or "",
         clear_stop=args.clear_stop,
         debug=args.debug,
-        flag_names={flag.key: flag.option for flag in flags.FLAGS},
+        flag_names={flag.key: flag.option for flag in _flags.FLAGS},
     )

@@ -1,6 +1,4 @@
-"""`service`: install, show or uninstall the supervisor under systemd or launchd. Touches only
-files.
-"""
+"""`service`: install, show or uninstall under systemd or launchd. Touches only files."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ import sys
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.common import say
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._common import say
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.service import launchd, spec, systemd
 from codex_self_iter.world.state.durable import replace_private
@@ -22,34 +20,20 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("action", choices=("install", "uninstall", "show"), help="what to do")
+    add = parser.add_argument
+    add("action", choices=("install", "uninstall", "show"), help="what to do")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--user", action="store_true", help="for this user (default)")
     kind.add_argument("--system", action="store_true", help="for the machine; needs root")
-    parser.add_argument("--workspace", metavar="DIR", help="default: the current directory")
-    parser.add_argument(
-        "--config", metavar="FILE", help="its configuration file; may name several workspaces"
-    )
-    parser.add_argument(
-        "--config-dir", metavar="DIR", help="one service for all loops configured there"
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="of the service (default: the workspace's name)"
-    )
-    parser.add_argument(
-        "--env-file", metavar="FILE", help="variables of the service, one NAME=value a line"
-    )
-    parser.add_argument(
-        "--run-as", metavar="USER", help="account of a --system service (default: the owner)"
-    )
-    parser.add_argument(
-        "--manager", choices=("auto", "systemd", "launchd"), default="auto", help=argparse.SUPPRESS
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be written or removed"
-    )
-    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    add("--workspace", metavar="DIR", help="default: the current directory")
+    add("--config", metavar="FILE", help="its configuration file; may name several workspaces")
+    add("--config-dir", metavar="DIR", help="one service for all loops configured there")
+    add("--name", metavar="NAME", help="of the service (default: the workspace's name)")
+    add("--env-file", metavar="FILE", help="variables of the service, one NAME=value a line")
+    add("--run-as", metavar="USER", help="account of a --system service (default: the owner)")
+    add("--manager", choices=("auto", "systemd", "launchd"), default="auto", help=argparse.SUPPRESS)
+    add("--dry-run", action="store_true", help="print what would be written or removed")
+    add("--debug", action="store_true", help=argparse.SUPPRESS)
 
 
 class _Plan(NamedTuple):
@@ -64,16 +48,10 @@ class _Plan(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Do it, or say what would be done."""
     service = _service(args)
-    manager = (
-        args.manager
-        if args.manager != "auto"
-        else "launchd"
-        if sys.platform == "darwin"
-        else "systemd"
-    )
-    plan = (
-        _systemd(service, args.action) if manager == "systemd" else _launchd(service, args.action)
-    )
+    auto = "launchd" if sys.platform == "darwin" else "systemd"
+    manager = auto if args.manager == "auto" else args.manager
+    make = _systemd if manager == "systemd" else _launchd
+    plan = make(service, args.action)
     if args.action == "uninstall":
         return _uninstall(plan, dry_run=args.dry_run)
     if plan.flaw:
@@ -104,33 +82,29 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
     if not _NAME.fullmatch(name):
         raise UsageError(f"service name {name!r}: letters, digits, '_', '.' and '-' only")
     config = os.path.abspath(args.config) if args.config else ""
+    passed = ("PATH", "LANG", "LC_ALL")
     return spec.ServiceSpec(
         name=name,
         workspace=directory,
         argv=argv,
         env_file=os.path.abspath(args.env_file or _default_env_file(name, system=args.system)),
-        environment={
-            key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL") if os.environ.get(key)
-        },
-        stop_sec=spec.stop_seconds({} if gone else common.read_config(directory, config)),
+        environment={key: os.environ[key] for key in passed if os.environ.get(key)},
+        stop_sec=spec.stop_seconds({} if gone else _common.read_config(directory, config)),
         system=args.system,
         user=_account(args, directory),
     )
 
 
 def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
-    """(working directory, command line): one workspace, the loops of one file, or those of a
-    directory of files.
-    """
+    """(working directory, command line): of a workspace, a file or a directory of files."""
     config = os.path.abspath(args.config) if args.config else ""
     if args.config_dir:
         if args.workspace or config:
-            raise UsageError(
-                "--config-dir names its workspaces itself; leave --workspace and --config out"
-            )
+            what = "--config-dir names its workspaces itself; leave --workspace and --config out"
+            raise UsageError(what)
         directory = os.path.abspath(os.path.expanduser(args.config_dir))
         return directory, spec.supervisor_argv(config_dir=directory)
-    if config and not args.workspace and common.read_config("", config).get("workspaces"):
+    if config and not args.workspace and _common.read_config("", config).get("workspaces"):
         return os.path.dirname(config), spec.supervisor_argv(config=config)
     workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     return workspace, spec.supervisor_argv(workspace, config)
@@ -215,9 +189,7 @@ def _uninstall(plan: _Plan, *, dry_run: bool) -> int:
 
 
 def _refuse_foreign(path: str, workspace: str) -> None:
-    """Never replace a file of somebody else, or the service of another workspace. Raises
-    UsageError.
-    """
+    """Raises UsageError for a file of somebody else, or the service of another workspace."""
     text = _read(path)
     if text is None:
         return

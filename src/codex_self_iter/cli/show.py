@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli import common, records
-from codex_self_iter.cli.common import Loop
-from codex_self_iter.cli.records import Record
-from codex_self_iter.cli.terminal import Paint
+from codex_self_iter.cli import _common, _records
+from codex_self_iter.cli._common import Target
+from codex_self_iter.cli._records import Record
+from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
 
@@ -24,7 +24,7 @@ GIT_TIMEOUT_SEC = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    common.add_loop_arguments(parser, name=False)
+    _common.add_loop_arguments(parser, name=False)
     parser.add_argument(
         "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
     )
@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the iteration. Raises UsageError for one that is not recorded."""
-    iteration = common.iteration_word(args)
-    loop = common.find_loop(args)
-    record = records.find(loop.state_dir, iteration)
+    iteration = _common.iteration_word(args)
+    loop = _common.find_loop(args)
+    record = _records.find(loop.state_dir, iteration)
     if args.json:
         value = dict(record) | {
             "prompt_files": _prompts(loop, record),
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
     return int(ExitCode.OK)
 
 
-def _lines(loop: Loop, record: Record, stat: str, bound: int, paint: Paint) -> Iterator[str]:
+def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) -> Iterator[str]:
     verdict = clean(str(record.get("verdict") or "?"), 40)
-    lasted = took(records.number(record.get("duration_sec")))
+    lasted = took(_records.number(record.get("duration_sec")))
     yield paint(
         f"Iteration {record['iteration']}: {verdict}, {lasted}, {clean(str(record.get('ts') or ''))}",
         "bold",
@@ -74,7 +74,7 @@ def _lines(loop: Loop, record: Record, stat: str, bound: int, paint: Paint) -> I
     ):
         yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
     yield from _field("agent", _agent(record), paint)
-    yield from _field("usage", ", ".join(filter(None, records.spent(record))), paint)
+    yield from _field("usage", ", ".join(filter(None, _records.spent(record))), paint)
     for gate in filter(_is_dict, _list(record.get("gates"))):
         yield from _gate(gate, bound, paint)
     yield from _changes(record, stat, paint)
@@ -118,7 +118,7 @@ def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     result = (
         "ok" if ok else "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
     )
-    lasted = took(records.number(gate.get("duration_sec")))
+    lasted = took(_records.number(gate.get("duration_sec")))
     line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {lasted}"
     yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
     if not ok and gate.get("output"):
@@ -197,7 +197,7 @@ def _indented(text: str) -> Iterator[str]:
     yield from (f"    {line}".rstrip() for line in text.rstrip().split("\n"))
 
 
-def _prompts(loop: Loop, record: Record) -> list[str]:
+def _prompts(loop: Target, record: Record) -> list[str]:
     """The prompt files of an iteration, in the order of the runs."""
     directory, prefix = os.path.join(loop.state_dir, "prompts"), f"{record['iteration']:06d}-"
     try:
@@ -213,7 +213,7 @@ def _prompts(loop: Loop, record: Record) -> list[str]:
     return [os.path.join(directory, name) for name in sorted(names, key=order)]
 
 
-def _directories(loop: Loop, record: Record) -> list[str]:
+def _directories(loop: Target, record: Record) -> list[str]:
     """The directories of an iteration's agent runs that are still kept, in their order."""
     from codex_self_iter.cli.logs import runs
 

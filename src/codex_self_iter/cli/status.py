@@ -1,6 +1,4 @@
-"""`status`: is it alive, what is it doing, since when, until when, is it stuck, what did it
-cost.
-"""
+"""`status`: is it alive, what is it doing, since when, until when, is it stuck, what did it cost."""
 
 from __future__ import annotations
 
@@ -10,38 +8,29 @@ import os
 import sys
 import time
 
-from codex_self_iter.cli import common
-from codex_self_iter.cli.common import Life, Loop
-from codex_self_iter.cli.status_view import render, table
-from codex_self_iter.cli.terminal import Paint, width
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._common import Target
+from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.errors import UsageError
+from codex_self_iter.views.summary import Seen, Surroundings, render, table
 from codex_self_iter.world import registry
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    common.add_loop_arguments(parser)
-    parser.add_argument("--all", action="store_true", help="a table of all loops of this user")
-    parser.add_argument(
-        "--json", action="store_true", help='status.json plus "alive" and "stale_sec"'
-    )
-    parser.add_argument("-w", "--watch", action="store_true", help="redraw until interrupted")
-    parser.add_argument(
-        "--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)"
-    )
+    add = parser.add_argument
+    _common.add_loop_arguments(parser)
+    add("--all", action="store_true", help="a table of all loops of this user")
+    add("--json", action="store_true", help='status.json plus "alive" and "stale_sec"')
+    add("-w", "--watch", action="store_true", help="redraw until interrupted")
+    add("--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the screen, the table or the JSON; with --watch again and again."""
     if args.interval <= 0:
         raise UsageError("--interval must be above 0")
-    paint = Paint()
     show = _watch if args.watch else _once
-    show(args, paint)
+    show(args, Paint())
     return 0
 
 
@@ -51,9 +40,7 @@ def _once(args: argparse.Namespace, paint: Paint) -> None:
 
 
 def _watch(args: argparse.Namespace, paint: Paint) -> None:
-    """Redraw in place on a terminal; elsewhere print a block whenever something but the clock has
-    changed.
-    """
+    """Redraw in place on a terminal; elsewhere print a block when more than the clock changed."""
     redraw = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not args.json
     before: object = None
     while True:
@@ -73,91 +60,93 @@ def _watch(args: argparse.Namespace, paint: Paint) -> None:
 def _fingerprint(args: argparse.Namespace) -> object:
     """What must differ for another block: not the heartbeat, not an age."""
     moving = ("updated_at", "run", "disk", "usage")
-    seen = []
-    for _, _, status, life in _chosen(args):
-        seen.append(
-            (
-                {key: value for key, value in status.items() if key not in moving},
-                life.alive,
-                life.late,
-            )
-        )
-    return seen
+    return [
+        ({key: value for key, value in one.status.items() if key not in moving}, *_signs(one))
+        for _, one in _chosen(args)
+    ]
+
+
+def _signs(seen: Seen) -> tuple[bool, bool]:
+    return seen.life.alive, seen.life.late
 
 
 def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
     rows, now = _chosen(args), time.time()
     many = _wants_table(args)
     if args.json:
-        values = [_as_json(*row) for row in rows]
-        return [
-            json.dumps(
-                values if many else values[0], ensure_ascii=False, indent=None if args.watch else 2
-            )
-        ]
+        values = [_as_json(seen) for _, seen in rows]
+        indent = None if args.watch else 2
+        return [json.dumps(values if many else values[0], ensure_ascii=False, indent=indent)]
     if many:
-        return (
-            table(rows, now, paint, width())
-            if rows
-            else ["No loop of this user is known.", *_how_to_start()]
-        )
-    _, loop, status, life = rows[0]
-    if not status and not life.alive:
-        return [f"No loop has run in {loop.workspace} yet.", *_unreadable(loop), *_how_to_start()]
-    return [*render(status, loop, life, now, paint, width()), *_unreadable(loop)]
+        nothing = ["No loop of this user is known.", *_how_to_start()]
+        return table(rows, now, paint, width()) if rows else nothing
+    seen = rows[0][1]
+    if not seen.status and not seen.life.alive:
+        return [f"No loop has run in {seen.workspace} yet.", *_unreadable(seen), *_how_to_start()]
+    around = Surroundings(now, _where(seen), _stopped(seen), "█░" if paint.unicode else "#.")
+    return [*render(seen, around, paint, width()), *_unreadable(seen)]
 
 
-def _chosen(args: argparse.Namespace) -> list[tuple[str, Loop, dict[str, Any], Life]]:
-    """(display name, loop, status, life) of every loop that is to be shown."""
-    if _wants_table(args):
-        known = registry.entries()
-        names = registry.display_names(known)
-        loops = [
-            (names[entry.state_dir], Loop(entry.name, entry.workspace, entry.state_dir))
-            for entry in known
-        ]
-    else:
-        loop = common.find_loop(args)
-        loops = [(loop.name, loop)]
-    rows = []
-    for name, loop in loops:
-        status = common.read_status(loop.state_dir)
-        rows.append((name, loop, status, common.life(loop, status)))
-    return rows
+def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
+    """(display name, loop) of every loop that is to be shown."""
+    if not _wants_table(args):
+        target = _common.find_loop(args)
+        return [(target.name, _look(target))]
+    known = registry.entries()
+    names = registry.display_names(known)
+    return [
+        (names[entry.state_dir], _look(Target(entry.name, entry.workspace, entry.state_dir)))
+        for entry in known
+    ]
+
+
+def _look(target: Target) -> Seen:
+    status = _common.read_status(target.state_dir)
+    life = _common.life(target, status)
+    return Seen(target.name, target.workspace, target.state_dir, status, life)
+
+
+def _where(seen: Seen) -> str:
+    if os.path.realpath(seen.workspace) == os.path.realpath(os.curdir):
+        return ""
+    import shlex  # only where a path is to be quoted
+
+    return f" --workspace {shlex.quote(seen.workspace)}"
+
+
+def _stopped(seen: Seen) -> bool:
+    stop = seen.status.get("stop_file")
+    return isinstance(stop, str) and os.path.lexists(stop)
 
 
 def _wants_table(args: argparse.Namespace) -> bool:
     """Asked for, or nothing was named and the current directory is no workspace of ours."""
     if args.all:
         return True
-    if (
-        args.loop
-        or args.workspace
-        or args.state_dir
-        or args.config
-        or os.environ.get("CODEX_SELF_ITER_WORKSPACE")
-    ):
+    named = args.loop or args.workspace or args.state_dir or args.config
+    if named or os.environ.get("CODEX_SELF_ITER_WORKSPACE"):
         return False
-    marks = ("plan.md", common.CONFIG_NAME, common.DEFAULT_STATE_DIR)
-    return not any(map(os.path.exists, marks)) and not os.path.exists(
-        common.find_loop(args).state_dir
-    )
+    marks = ("plan.md", _common.CONFIG_NAME, _common.DEFAULT_STATE_DIR)
+    if any(map(os.path.exists, marks)):
+        return False
+    return not os.path.exists(_common.find_loop(args).state_dir)
 
 
-def _as_json(_name: str, loop: Loop, status: dict[str, Any], life: Life) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "name": loop.name,
-        "workspace": loop.workspace,
-        "state_dir": loop.state_dir,
+def _as_json(seen: Seen) -> dict[str, object]:
+    base: dict[str, object] = {
+        "name": seen.name,
+        "workspace": seen.workspace,
+        "state_dir": seen.state_dir,
         "state": None,
     }
+    life = seen.life
     stale = None if life.stale_sec is None else round(life.stale_sec, 3)
-    return base | status | {"alive": life.alive, "stale_sec": stale}
+    return base | dict(seen.status) | {"alive": life.alive, "stale_sec": stale}
 
 
-def _unreadable(loop: Loop) -> list[str]:
-    path = os.path.join(loop.state_dir, "status.json")
-    if not os.path.lexists(path) or common.read_status(loop.state_dir):
+def _unreadable(seen: Seen) -> list[str]:
+    path = os.path.join(seen.state_dir, "status.json")
+    if not os.path.lexists(path) or _common.read_status(seen.state_dir):
         return []
     return [f"{path} cannot be read as JSON; 'codex-self-iter history' reads the journal instead."]
 

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from codex_self_iter.cli import common, controls
-from codex_self_iter.cli.common import say
+from codex_self_iter.cli import _common, _controls
+from codex_self_iter.cli._common import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    common.add_loop_arguments(parser, name=False)
-    parser.add_argument(
-        "text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin'
-    )
-    parser.add_argument("-f", "--file", metavar="FILE", help="read the message from a file")
-    parser.add_argument(
-        "--now", action="store_true", help="end the running agent and start again with the message"
-    )
+    add = parser.add_argument
+    _common.add_loop_arguments(parser, name=False)
+    add("text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin')
+    add("-f", "--file", metavar="FILE", help="read the message from a file")
+    add("--now", action="store_true", help="end the running agent and start again with the message")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the message into the inbox and say when it will be read."""
     from codex_self_iter.world.state import inbox
 
-    text = controls.read_text(args.text, args.file, "message")
-    aim = controls.target(args)
+    text = _controls.read_text(args.text, args.file, "message")
+    aim = _controls.aim_at(args)
     path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
     dead = "the first prompt after the next start will have it"
-    living = (
-        "ends the running agent and starts again with it"
-        if args.now
-        else "puts it into the next prompt"
-    )
-    say(f"Wrote {path}. {controls.who_notices(aim, living, dead)}")
+    again = "ends the running agent and starts again with it"
+    living = again if args.now else "puts it into the next prompt"
+    say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
     return 0

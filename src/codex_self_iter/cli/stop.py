@@ -6,23 +6,19 @@ import argparse
 import os
 import time
 
-from codex_self_iter.cli import common, controls
-from codex_self_iter.cli.common import say
+from codex_self_iter.cli import _common, _controls
+from codex_self_iter.cli._common import say
 from codex_self_iter.errors import ExitCode, UsageError
 
 POLL_SEC = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    common.add_loop_arguments(parser)
-    parser.add_argument(
-        "--after-iteration", action="store_true", help="let the running iteration end first"
-    )
-    parser.add_argument(
-        "--wait", action="store_true", help="return only when the supervisor has ended"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    _common.add_loop_arguments(parser)
+    add("--after-iteration", action="store_true", help="let the running iteration end first")
+    add("--wait", action="store_true", help="return only when the supervisor has ended")
+    add(
         "--timeout",
         type=float,
         default=0.0,
@@ -37,33 +33,29 @@ def run(args: argparse.Namespace) -> int:
 
     if args.timeout < 0:
         raise UsageError("--timeout must not be negative")
-    aim = controls.target(args)
-    path = controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
+    aim = _controls.aim_at(args)
+    path = _controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
     inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
-    living = (
-        "lets this iteration end, then stops"
-        if args.after_iteration
-        else "ends the agent and stops now"
-    )
+    gently = "lets this iteration end, then stops"
+    living = gently if args.after_iteration else "ends the agent and stops now"
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
-    say(f"Wrote {path}. {controls.who_notices(aim, living, dead)}")
+    say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
     return _wait(aim, args.timeout) if args.wait and aim.life.alive else int(ExitCode.OK)
 
 
-def _wait(aim: controls.Target, timeout: float) -> int:
+def _wait(aim: _controls.Aim, timeout: float) -> int:
     began = time.monotonic()
     while True:
-        status = common.read_status(aim.loop.state_dir)
-        if not common.life(aim.loop, status).alive:
+        status = _common.read_status(aim.loop.state_dir)
+        if not _common.life(aim.loop, status).alive:
             break
         if timeout and time.monotonic() - began > timeout:
-            raise UsageError(
-                f"the supervisor (pid {aim.life.pid}) is still there after {timeout:g} s"
-            )
+            who = f"the supervisor (pid {aim.life.pid})"
+            raise UsageError(f"{who} is still there after {timeout:g} s")
         time.sleep(POLL_SEC)
-    end = status.get("exit") or {}
-    say(
-        f"The supervisor has ended: {end.get('reason') or end.get('state') or 'no reason recorded'}."
-    )
+    end = status.get("exit")
+    end = end if isinstance(end, dict) else {}
+    why = end.get("reason") or end.get("state") or "no reason recorded"
+    say(f"The supervisor has ended: {why}.")
     return int(ExitCode.OK)

@@ -59,9 +59,7 @@ def make_workspace(directory: Path) -> None:
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """Run git in the demo's repository and return its output. Raises UsageError with git's own
-    words.
-    """
+    """Output of git in the demo's repository. Raises UsageError with git's own words."""
     # variables such as GIT_DIR would send the commands to another repository
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

@@ -16,9 +16,7 @@ from codex_self_iter.plan_shell.answer import Answer, goal_for
 
 
 def read_plan(path: Path) -> str:
-    """The plan's text, bytes that are no UTF-8 kept as they are. Raises UsageError when it cannot
-    be read.
-    """
+    """The plan's text, bytes that are no UTF-8 kept. Raises UsageError when it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
@@ -28,9 +26,7 @@ def read_plan(path: Path) -> str:
 
 
 def write_plan(path: Path, text: str) -> None:
-    """Replace the plan atomically: same mode and owner, and a symlink stays one. Raises
-    UsageError.
-    """
+    """Replace the plan atomically: mode, owner and a symlink stay. Raises UsageError."""
     target = Path(os.path.realpath(path))
     # one fixed name: what a crash leaves behind is overwritten by the next run
     temporary = target.with_name(f".{target.name}.tmp")

@@ -1,6 +1,4 @@
-"""launchd: render and check a property list. Written by its documentation; not run on macOS by the
-tests.
-"""
+"""launchd: render and check a property list. By its documentation; no test runs on macOS."""
 
 from __future__ import annotations
 

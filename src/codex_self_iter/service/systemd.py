@@ -27,16 +27,12 @@ def unit_path(name: str, *, system: bool) -> str:
 
 
 def escape_path(path: str) -> str:
-    """A path as the value of WorkingDirectory= and the like, which take the rest of the line as it
-    is.
-    """
+    """A path as the value of WorkingDirectory= and the like, which take the rest of the line."""
     return path.replace("%", "%%")
 
 
 def escape_argument(text: str) -> str:
-    """One word of ExecStart= or Environment=: no specifier, no variable, no escape of ours is
-    expanded.
-    """
+    """One word of ExecStart= or Environment=: no specifier, variable or escape is expanded."""
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     text = text.replace("\n", "\\n").replace("\t", "\\t")
     return f'"{text}"' if not text or set(text) & set(" '\";\\") else text
@@ -68,9 +64,7 @@ def render(spec: ServiceSpec) -> str:
 
 
 def render_symbolic(*, system: bool) -> str:
-    """The unit of `deploy/systemd`, for installation by hand: an instance is an escaped workspace
-    path.
-    """
+    """The unit of `deploy/systemd`, for use by hand: an instance is an escaped workspace path."""
     env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
     program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
     path = (

@@ -3,12 +3,12 @@
 types      the kinds of value, each with the words that say what is allowed
 schema     every key: kind, default, meaning
 model      Settings: all keys, and where each value came from
-tree       walking the schema by key
-tomlfile   a file's values and lines
-environment  variables and flags as layers
+keys       walking the schema by key
+env_source variables and flags as sources
+tomlfile   the file as a source, with the line of each key
 rules      what keys mean for each other
-report     errors in words
-load       layers -> Settings
+problems   errors in words
+load       sources -> Settings
 paths      Settings -> the files and directories of a loop
 example    config.example.toml and the JSON schema
 """
@@ -16,7 +16,7 @@ example    config.example.toml and the JSON schema
 from codex_self_iter.settings.load import CONFIG_NAME, find_config, load, load_directory
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
-from codex_self_iter.settings.report import ConfigError, Problem
+from codex_self_iter.settings.problems import ConfigError, Problem
 from codex_self_iter.settings.schema import (
     AgentSettings,
     AgentsSettings,

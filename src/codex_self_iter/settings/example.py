@@ -1,6 +1,4 @@
-"""config.example.toml and the JSON schema, both made from the schema so that they cannot differ
-from it.
-"""
+"""config.example.toml and the JSON schema, both made from the schema."""
 
 from __future__ import annotations
 
@@ -11,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from codex_self_iter.settings.keys import fields_of
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
-from codex_self_iter.settings.tree import fields_of
 
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.
@@ -52,12 +50,8 @@ def example_toml() -> str:
     for name, field in fields_of(Settings).items():
         table = getattr(Settings(), name)
         if isinstance(table, BaseModel):
-            lines += [
-                "",
-                f"# {_sentence(field.description)}",
-                f"[{name}]",
-                *_scalars(type(table), table),
-            ]
+            lines += ["", f"# {_sentence(field.description)}", f"[{name}]"]
+            lines += _scalars(type(table), table)
             lines += _adapters() if isinstance(table, AgentsSettings) else []
     return "\n".join([*lines, "", _TAIL])
 
@@ -87,9 +81,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(toml_value, value))}]"
     # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is
-    return json.dumps(str(value) if value is not None else "", ensure_ascii=False).replace(
-        "\x7f", "\\u007f"
-    )
+    text = json.dumps("" if value is None else str(value), ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")
 
 
 def _key(name: str) -> str:
@@ -109,13 +102,10 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
 def _adapters() -> Iterator[str]:
     """The first adapter's table in full, then the names of the others: they have the same keys."""
     first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
-    yield from (
-        "",
-        f"# A table for each adapter: {', '.join((first, *others))}. All have the same keys.",
-    )
+    names = ", ".join((first, *others))
+    yield from ("", f"# A table for each adapter: {names}. All have the same keys.")
     yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
-    for name in others:
-        yield f"#[agents.{name}]"
+    yield from (f"#[agents.{name}]" for name in others)
 
 
 def _sentence(text: str | None) -> str:

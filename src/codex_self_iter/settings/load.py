@@ -1,10 +1,7 @@
-"""From the surroundings to `Settings`: flag > environment > file > default, and every error at
-once.
-"""
+"""From the surroundings to `Settings`: flag > environment > file > default, all errors at once."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,12 +10,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from codex_self_iter.errors import UsageError
-from codex_self_iter.settings.environment import PREFIX, Layer, flag_layer, variable_layer
+from codex_self_iter.settings.env_source import PREFIX, FlagSource, VariableSource
 from codex_self_iter.settings.model import KeyPath, Origin, Settings, merge
-from codex_self_iter.settings.report import ConfigError, Problem, from_validation
+from codex_self_iter.settings.problems import ConfigError, Problem, from_validation
 from codex_self_iter.settings.rules import breaches
 from codex_self_iter.settings.schema import LoopFields
-from codex_self_iter.settings.tomlfile import BadFileError, TomlFile, read_toml
+from codex_self_iter.settings.tomlfile import FileSource, has
 
 CONFIG_NAME = "codex-self-iter.toml"
 """The configuration file that is looked for in the workspace."""
@@ -34,25 +31,19 @@ _NOT_A_LOOPS = {
 """Keys that a [[workspaces]] entry cannot have, and why."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
+Wrong = tuple[KeyPath, str]
+"""A key and what is wrong with it."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Layers(Origin):
-    """The sources in order of precedence."""
+class Sources(Origin):
+    """The sources in order of precedence; `values` are those of all, merged."""
 
-    flags: Layer
-    variables: Layer
-    file: TomlFile | None
-
-    @property
-    def pinned(self) -> dict[str, Any]:
-        """What no [[workspaces]] entry may change."""
-        return merge(self.variables.values, self.flags.values)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """All sources merged."""
-        return merge(self.file.values if self.file is not None else {}, self.pinned)
+    def __init__(self, flags: FlagSource, variables: VariableSource, file: FileSource) -> None:
+        self.inputs = flags, variables, file
+        self.pinned = merge(variables.values, flags.values)
+        self.values = merge(file.values, self.pinned)
+        self.path = file.file.path if file.file is not None else None
+        self.problems = [*flags.problems, *variables.problems, *file.problems]
 
     def of(self, path: KeyPath) -> str:
         """See Origin."""
@@ -60,23 +51,16 @@ class Layers(Origin):
 
     def find(self, path: KeyPath) -> str | None:
         """The highest source that has this key, or None."""
-        for layer in (self.flags, self.variables):
-            name = layer.name(path)
-            if name is not None:
-                return name
-        if self.file is not None and _has(self.file.values, path):
-            return f"file {self.file.path}:{self.file.line(path)}"
-        return None
+        names = (source.find(path) for source in self.inputs)
+        return next((name for name in names if name is not None), None)
 
     def place(self, path: KeyPath) -> str:
-        """Where an error about a key is to be mended: its source, or that of the nearest key above
-        it.
-        """
+        """Where an error about a key is to be mended: the source of it, or of a key above it."""
         for end in range(len(path), 0, -1):
             found = self.find(path[:end])
             if found is not None:
                 return found.removeprefix("file ")
-        return str(self.file.path) if self.file is not None else "default"
+        return str(self.path or "default")
 
 
 def load(
@@ -100,25 +84,16 @@ def load(
     Raises:
         UsageError: its message lists every error with file and line, variable or flag.
     """
-    upper = Layers(flag_layer(flags, options), variable_layer(environ), None)
-    problems = [*upper.flags.problems, *upper.variables.problems]
-    path = find_config(
-        upper.pinned.get("workspace"), config_file=config_file, environ=environ, cwd=cwd
-    )
-    file = None
-    if path is not None:
-        try:
-            file = read_toml(path)
-        except BadFileError as error:
-            problems.append(_bad_file(path, error))
-    return _checked(dataclasses.replace(upper, file=file), problems, cwd)
+    given, variables = FlagSource(flags, options or {}), VariableSource(environ)
+    workspace = merge(variables.values, given.values).get("workspace")
+    path = find_config(workspace, config_file=config_file, environ=environ, cwd=cwd)
+    return _checked(Sources(given, variables, FileSource(path)), cwd)
 
 
 def find_config(
     workspace: Any, *, config_file: str | None, environ: Mapping[str, str], cwd: str
 ) -> Path | None:
-    """The configuration file: `--config`, its variable, the workspace's own, or the user's; None
-    for none.
+    """The configuration file: `--config`, its variable, the workspace's own, the user's, or None.
 
     The first two are returned whether they exist or not.
     """
@@ -140,25 +115,23 @@ def load_directory(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[list[Settings], list[UsageError]]:
-    """Load every `*.toml` of a directory, in order of name: the good ones, and an error for each
-    bad one.
+    """Load every `*.toml` of a directory, in order of name: the good, and an error for each bad.
 
     A file stands for itself: relative paths in it count from the directory. Two files that name the
     same workspace are an error of the second. Raises UsageError when the directory itself cannot be
     listed."""
     directory = os.path.abspath(path)
     try:
-        names = sorted(
-            name for name in os.listdir(directory) if name.endswith(".toml") and name[0] != "."
-        )
+        names = sorted(os.listdir(directory))
     except OSError as error:
-        raise UsageError(
-            f"{directory}: the directory of configurations cannot be read ({error.strerror})"
-        ) from None
+        what = f"the directory of configurations cannot be read ({error.strerror})"
+        raise UsageError(f"{directory}: {what}") from None
     loaded: list[Settings] = []
     errors: list[UsageError] = []
     taken: dict[Path, str] = {}
     for name in names:
+        if not name.endswith(".toml") or name[0] == ".":
+            continue
         try:
             file = os.path.join(directory, name)
             settings = load(flags or {}, config_file=file, environ=environ or {}, cwd=directory)
@@ -167,16 +140,15 @@ def load_directory(
             errors.append(error)
         else:
             if not settings.workspaces:
-                settings._name = name.removesuffix(".toml")
+                settings = settings.loaded_as(name=name.removesuffix(".toml"))
             loaded.append(settings)
     return loaded, errors
 
 
 def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     if settings.origin("workspace") == "default" and not settings.workspaces:
-        raise ConfigError(
-            [Problem(file, ("workspace",), "is required in a directory of configurations")]
-        )
+        what = "is required in a directory of configurations"
+        raise ConfigError([Problem(file, ("workspace",), what)])
     paths = [loop.workspace_path for loop in settings.loops()]
     clashes = [path for path in paths if path in taken]
     if clashes:
@@ -187,20 +159,14 @@ def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     taken.update(dict.fromkeys(paths, file))
 
 
-def _bad_file(path: Path, error: BadFileError) -> Problem:
-    where = f"{path}:{error.line}" if error.line else str(path)
-    hint = "; name an existing file with --config" if "does not exist" in str(error) else ""
-    return Problem(where, (), f"the configuration file {error}{hint}")
-
-
-def _checked(layers: Layers, problems: list[Problem], cwd: str) -> Settings:
-    settings, found = _validated(Settings, layers.values)
-    settings._origin, settings._base, settings._pinned = layers, cwd, layers.pinned
-    settings._config_file = layers.file.path if layers.file is not None else None
+def _checked(sources: Sources, cwd: str) -> Settings:
+    problems = sources.problems
+    settings, found = _read(sources)
+    settings = settings.loaded_as(origin=sources, base=cwd)
     bad = {key for key, _ in found}
-    problems += [Problem(layers.place(key), key, message) for key, message in found]
-    problems += _broken_rules(settings, layers, bad, ())
-    problems += _entry_problems(settings, layers, bad)
+    problems += [Problem(sources.place(key), key, message) for key, message in found]
+    problems += _broken_rules(settings, sources, bad, ())
+    problems += _entry_problems(settings, sources, bad)
     if problems:
         raise ConfigError(sorted(problems, key=_in_order))
     return settings
@@ -212,35 +178,47 @@ def _in_order(problem: Problem) -> tuple[str, int]:
     return (source, int(line)) if line.isdigit() else (problem.where, 0)
 
 
-def _validated(
-    model: type[_Model], values: Mapping[str, Any]
-) -> tuple[_Model, list[tuple[KeyPath, str]]]:
-    """Settings of what is right, and what is wrong: wrong keys are taken out until the rest is
-    right.
+def _read(sources: Sources) -> tuple[Settings, list[Wrong]]:
+    try:
+        return Settings.read_from(*sources.inputs), []
+    except ValidationError as error:
+        return _mended(Settings, sources.values, error)
+
+
+def _validated(model: type[_Model], values: Mapping[str, Any]) -> tuple[_Model, list[Wrong]]:
+    try:
+        return model.model_validate(values), []
+    except ValidationError as error:
+        return _mended(model, values, error)
+
+
+def _mended(
+    model: type[_Model], values: Mapping[str, Any], error: ValidationError
+) -> tuple[_Model, list[Wrong]]:
+    """Settings of what is right, and what is wrong: wrong keys are taken out until all is right.
 
     Only the first look is reported; what a later one finds is the doing of taking something out.
     """
-    found: list[tuple[KeyPath, str]] = []
+    found = wrong = list(from_validation(error))
     while True:
+        keys = [key for key, _ in wrong]
+        fewer = _without(values, keys)
+        values = fewer if fewer != values else _without(values, [key[:1] for key in keys])
         try:
             return model.model_validate(values), found
-        except ValidationError as error:
-            wrong = list(from_validation(error))
-            found = found or wrong
-            keys = [key for key, _ in wrong]
-            fewer = _without(values, keys)
-            values = fewer if fewer != values else _without(values, [key[:1] for key in keys])
+        except ValidationError as again:
+            wrong = list(from_validation(again))
 
 
 def _without(values: Any, keys: Iterable[KeyPath]) -> Any:
     """The values without some keys; a key that is missing takes the table with it that lacks it."""
     for key in reversed(list(keys)):  # the last first, so that positions in lists stay right
-        values = _drop(values, key if _has(values, key) else key[:-1])
+        values = _drop(values, key if has(values, key) else key[:-1])
     return values
 
 
 def _drop(values: Any, key: KeyPath) -> Any:
-    if not key or not _has(values, key[:1]):
+    if not key or not has(values, key[:1]):
         return values
     head, rest = key[0], key[1:]
     if isinstance(values, Mapping):
@@ -254,23 +232,10 @@ def _drop(values: Any, key: KeyPath) -> Any:
     return items
 
 
-def _has(values: Any, path: KeyPath) -> bool:
-    for part in path:
-        table = isinstance(values, Mapping) and part in values
-        if not table and not (
-            isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
-        ):
-            return False
-        values = values[part]
-    return True
-
-
 def _broken_rules(
-    settings: Settings, layers: Layers, bad: set[KeyPath], prefix: KeyPath
+    settings: Settings, sources: Sources, bad: set[KeyPath], prefix: KeyPath
 ) -> Iterator[Problem]:
-    """Broken rules whose keys are right by themselves, each reported at the first key that was
-    set.
-    """
+    """Broken rules whose keys are right by themselves, each at the first key that was set."""
     for keys, message in breaches(settings):
         paths = [(*prefix, *key) for key in keys]
         if any(
@@ -279,17 +244,17 @@ def _broken_rules(
             for wrong in bad
         ):
             continue
-        if prefix and not any(layers.find(path) for path in paths):
+        if prefix and not any(sources.find(path) for path in paths):
             continue  # not this entry's doing: reported above
         key, at = next(
-            ((k, p) for k, p in zip(keys, paths, strict=True) if layers.find(p)),
+            ((k, p) for k, p in zip(keys, paths, strict=True) if sources.find(p)),
             (keys[0], paths[0]),
         )
         note = "" if key == keys[0] else f"{'.'.join(map(str, keys[0]))} "
-        yield Problem(layers.place(at), at, note + message)
+        yield Problem(sources.place(at), at, note + message)
 
 
-def _entry_problems(settings: Settings, layers: Layers, bad: set[KeyPath]) -> Iterator[Problem]:
+def _entry_problems(settings: Settings, sources: Sources, bad: set[KeyPath]) -> Iterator[Problem]:
     """What is wrong in the overrides of each [[workspaces]] entry."""
     if any(key[:1] == ("workspaces",) for key in bad):
         return
@@ -303,9 +268,9 @@ def _entry_problems(settings: Settings, layers: Layers, bad: set[KeyPath]) -> It
             key: value for key, value in settings.loop_values(entry).items() if key not in alien
         }
         fields, wrong = _validated(LoopFields, values)
-        found += [(key, message) for key, message in wrong if _has(entry.overrides, key[:1])]
+        found += [(key, message) for key, message in wrong if has(entry.overrides, key[:1])]
         for key, message in found:
-            yield Problem(layers.place((*prefix, *key)), (*prefix, *key), message)
+            yield Problem(sources.place((*prefix, *key)), (*prefix, *key), message)
         if entry.overrides:
             seen = bad | {(*prefix, *key) for key, _ in wrong}
-            yield from _broken_rules(settings.loop(entry, fields), layers, seen, prefix)
+            yield from _broken_rules(settings.loop(entry, fields), sources, seen, prefix)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,37 @@ KeyPath = tuple[str | int, ...]
 class Origin:
     """Where values came from. Subclassed by `load`; a bare one knows only defaults."""
 
+    pinned: Mapping[str, Any] = {}
+    """What no [[workspaces]] entry may change."""
+    path: Path | None = None
+    """The configuration file."""
+
     def of(self, path: KeyPath) -> str:  # noqa: ARG002 - the plain one has no sources
         """In words: "default", "flag --x", "environment X" or "file F:12"."""
         return "default"
+
+
+_DEFAULTS = Origin()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is known of settings beside their values.
+
+    Attributes:
+        origin: where each value came from.
+        base: directory that a relative workspace counts from; "" = the current one.
+        name: the loop's name, where it was chosen.
+        priority: a loop with a higher number gets a free place in the pool first.
+    """
+
+    origin: Origin = _DEFAULTS
+    base: str = ""
+    name: str = ""
+    priority: int = 0
+
+
+_SOURCES: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("sources", default=())
 
 
 class Settings(BaseSettings, LoopFields):
@@ -53,12 +84,16 @@ class Settings(BaseSettings, LoopFields):
     workspaces: tuple[WorkspaceEntry, ...] = ()
     """Several loops in one supervisor: a path each, and what differs from the keys above."""
 
-    _origin: Origin = PrivateAttr(default_factory=Origin)
-    _config_file: Path | None = PrivateAttr(default=None)
-    _base: str = PrivateAttr(default="")
-    _pinned: Mapping[str, Any] = PrivateAttr(default_factory=dict)
-    _name: str = PrivateAttr(default="")
-    _priority: int = PrivateAttr(default=0)
+    _loaded: Loaded = PrivateAttr(default=Loaded())
+
+    @classmethod
+    def read_from(cls, *sources: PydanticBaseSettingsSource) -> Settings:
+        """Settings of these sources, the first of which wins. Raises ValidationError."""
+        token = _SOURCES.set(sources)
+        try:
+            return cls()
+        finally:
+            _SOURCES.reset(token)
 
     @classmethod
     def settings_customise_sources(
@@ -69,10 +104,11 @@ class Settings(BaseSettings, LoopFields):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: `load` merges the layers, because it can say where each value
-        came from.
+        """What is passed in, then the sources of `read_from`, which know flag, variable and line.
+
+        The library's own would read this process's environment and know none of them.
         """
-        return (init_settings,)
+        return (init_settings, *_SOURCES.get())
 
     def __eq__(self, other: object) -> bool:
         """Equal when every value is; where the values came from does not matter."""
@@ -83,38 +119,36 @@ class Settings(BaseSettings, LoopFields):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The configuration files that were read."""
-        return () if self._config_file is None else (self._config_file,)
+        path = self._loaded.origin.path
+        return () if path is None else (path,)
 
     @property
     def workspace_path(self) -> Path:
         """The workspace, absolute and without symbolic links; it need not exist."""
-        return Path(
-            os.path.realpath(os.path.join(self._base or os.getcwd(), self.workspace.expanduser()))
-        )
+        return self._resolved(self._loaded.base, self.workspace)
 
     @property
     def name(self) -> str:
         """The loop's name: as configured, else its directory's."""
-        return self._name or self.workspace_path.name or "root"
+        return self._loaded.name or self.workspace_path.name or "root"
 
     @property
     def priority(self) -> int:
         """A loop with a higher number gets a free place in the pool first."""
-        return self._priority
+        return self._loaded.priority
 
     def origin(self, *path: str | int) -> str:
         """Where a key's value came from: "default", "flag --x", "environment X" or "file F:12"."""
-        return self._origin.of(path)
+        return self._loaded.origin.of(path)
 
-    @property
-    def provenance(self) -> Mapping[str, str]:
-        """`origin` of every leaf key, by its dotted name."""
-        return {".".join(map(str, path)): self._origin.of(path) for path, _ in self.leaves()}
+    def loaded_as(self, **changes: Any) -> Settings:
+        """The same values with some fields of `Loaded` replaced."""
+        copy = self.model_copy()
+        copy._loaded = dataclasses.replace(self._loaded, **changes)
+        return copy
 
     def leaves(self) -> Iterator[tuple[KeyPath, Any]]:
-        """Every key that is no table, with its value as plain JSON values, in the order of the
-        schema.
-        """
+        """Every key that is no table, its value as plain JSON, in the order of the schema."""
         return _leaves((), self.model_dump(mode="json", by_alias=True))
 
     def loops(self) -> tuple[Settings, ...]:
@@ -125,13 +159,11 @@ class Settings(BaseSettings, LoopFields):
         them."""
         if not self.workspaces:
             return (self,)
-        if "workspace" in self._pinned:
-            mine = [
-                entry for entry in self.workspaces if self.entry_path(entry) == self.workspace_path
-            ]
-            return (
-                self._named(mine[0], set()) if mine else self.model_copy(update={"workspaces": ()}),
-            )
+        if "workspace" in self._loaded.origin.pinned:
+            here = self.workspace_path
+            mine = [entry for entry in self.workspaces if self.entry_path(entry) == here]
+            alone = self.model_copy(update={"workspaces": ()})
+            return (self._named(mine[0], set()) if mine else alone,)
         taken: set[str] = set()
         return tuple(self._named(entry, taken) for entry in self.workspaces)
 
@@ -139,52 +171,44 @@ class Settings(BaseSettings, LoopFields):
         """The keys of one entry's loop that may differ from these settings, not yet checked."""
         keys = set(entry.overrides)
         below = self.model_dump(mode="json", by_alias=True, include=keys)
-        return merge(
-            merge(below, entry.overrides),
-            {key: self._pinned[key] for key in keys & set(self._pinned)},
-        )
+        pinned = {k: v for k, v in self._loaded.origin.pinned.items() if k in keys}
+        return merge(merge(below, entry.overrides), pinned)
 
     def loop(self, entry: WorkspaceEntry, fields: LoopFields) -> Settings:
-        """One entry's loop from its checked `loop_values`; every other table is shared with these
-        settings.
-        """
+        """One entry's loop from its checked `loop_values`; the rest is shared with these settings."""
         differing = {name: getattr(fields, name) for name in fields.model_fields_set}
-        return self.model_copy(
-            update={**differing, "workspace": self.entry_path(entry), "workspaces": ()},
-        )
+        own = {"workspace": self.entry_path(entry), "workspaces": ()}
+        return self.model_copy(update={**differing, **own})
 
     def entry_path(self, entry: WorkspaceEntry) -> Path:
-        """An entry's workspace: in a file it counts from the file's directory, else from the
-        current one.
-        """
-        base = self._base or os.getcwd()
-        if self._config_file is not None and "workspaces" not in self._pinned:
-            base = str(self._config_file.parent)
-        return Path(os.path.realpath(os.path.join(base, entry.path.expanduser())))
+        """An entry's workspace; in a file it counts from the file's directory."""
+        base, origin = self._loaded.base, self._loaded.origin
+        if origin.path is not None and "workspaces" not in origin.pinned:
+            base = str(origin.path.parent)
+        return self._resolved(base, entry.path)
+
+    @staticmethod
+    def _resolved(base: str, path: Path) -> Path:
+        return Path(os.path.realpath(os.path.join(base or os.getcwd(), path.expanduser())))
 
     def _named(self, entry: WorkspaceEntry, taken: set[str]) -> Settings:
         """The loop of an entry; two directories of the same name are told apart by a number."""
         loop = self.loop(entry, LoopFields.model_validate(self.loop_values(entry)))
         others = {other.name for other in self.workspaces} | taken
-        name = entry.name or next(
-            n for n in _numbered(loop.workspace_path.name or "root") if n not in others
-        )
+        name = entry.name or _free(loop.workspace_path.name or "root", others)
         taken.add(name)
-        loop._name, loop._priority = name, entry.priority
-        return loop
+        return loop.loaded_as(name=name, priority=entry.priority)
 
 
 def tell_apart(loops: Iterable[Settings]) -> list[Settings]:
-    """One Settings for each workspace; where directories have the same name, a number is added to
-    the later ones.
-    """
+    """One Settings for each workspace; a number is added to a name that comes again."""
     found: dict[Path, Settings] = {}
     names: set[str] = set()
     for loop in loops:
         if loop.workspace_path not in found:
-            found[loop.workspace_path] = loop
-            loop._name = next(name for name in _numbered(loop.name) if name not in names)
-            names.add(loop._name)
+            name = _free(loop.name, names)
+            found[loop.workspace_path] = loop.loaded_as(name=name)
+            names.add(name)
     return list(found.values())
 
 
@@ -198,12 +222,11 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}-{number}"
-        number += 1
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, with a number where it is taken."""
+    if name not in taken:
+        return name
+    return next(n for n in (f"{name}-{number}" for number in itertools.count(2)) if n not in taken)
 
 
 def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:

@@ -40,9 +40,7 @@ def resolve_paths(settings: Settings) -> ResolvedPaths:
 
 
 def validate_workspace(settings: Settings) -> ResolvedPaths:
-    """Check workspace, plan, task and state directory. Raises UsageError that lists everything
-    wrong.
-    """
+    """Check what a start needs. Raises UsageError that lists everything wrong."""
     paths = resolve_paths(settings)
     flaws = list(_workspace_flaws(paths.workspace))
     if not flaws:
@@ -121,9 +119,7 @@ def _read(path: Path) -> tuple[str, str]:
 
 
 def _mode(path: Path) -> int | None:
-    """The file type that a path leads to, or None when there is nothing (or nothing that we may
-    see).
-    """
+    """The mode of what a path leads to; None for nothing, or nothing that we may see."""
     try:
         return os.stat(path).st_mode
     except (OSError, ValueError):

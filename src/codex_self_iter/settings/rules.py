@@ -10,22 +10,10 @@ from codex_self_iter.settings.model import KeyPath, Settings
 Breach = tuple[tuple[KeyPath, ...], str]
 """The keys that do not go together (the first is the one to report) and the message."""
 
-RESERVED_NAMES = frozenset(
-    {
-        ".gitignore",
-        "PAUSE",
-        "inbox",
-        "logs",
-        "prompts",
-        "quarantine",
-        "report.md",
-        "run.lock",
-        "runtime.json",
-        "runtime.json.1",
-        "runtime.json.tmp",
-        "status.json",
-    }
-)
+RESERVED_NAMES = frozenset((
+    ".gitignore", "PAUSE", "inbox", "logs", "prompts", "quarantine", "report.md", "run.lock",
+    "runtime.json", "runtime.json.1", "runtime.json.tmp", "status.json",
+))  # fmt: skip
 """Files of the state directory that have their own meaning."""
 
 
@@ -51,33 +39,25 @@ def _names(settings: Settings) -> Iterator[Breach]:
             yield ((other,), (one,)), f"must differ from {one}: both are {getattr(settings, one)!r}"
     for name in ("stop_file_name", "lock_file_name"):
         if getattr(settings, name) in RESERVED_NAMES:
-            yield (
-                ((name,),),
-                f"{getattr(settings, name)!r} is a file of the state directory with its own meaning",
-            )
+            text = f"{getattr(settings, name)!r} is a file of the state directory"
+            yield ((name,),), f"{text} with its own meaning"
     if settings.plan_file == settings.task_file:
-        yield (
-            (("plan_file",), ("task_file",)),
-            f"must differ from task_file: both are {str(settings.plan_file)!r}",
-        )
+        text = f"must differ from task_file: both are {str(settings.plan_file)!r}"
+        yield (("plan_file",), ("task_file",)), text
 
 
 def _agents(settings: Settings) -> Iterator[Breach]:
     if settings.agent_command_template or "command" not in settings.agent_names():
         return
-    keys: list[KeyPath] = [
-        ("agent",),
-        ("agents", "order"),
-        *(("roles", r) for r in ("planner", "executor", "reviewer")),
-    ]
-    values = [
-        settings.agent,
-        settings.agents.order,
-        settings.roles.planner,
-        settings.roles.executor,
-        settings.roles.reviewer,
-    ]
-    for key, value in zip(keys, values, strict=True):
+    roles = settings.roles
+    named: dict[KeyPath, object] = {
+        ("agent",): settings.agent,
+        ("agents", "order"): settings.agents.order,
+        ("roles", "planner"): roles.planner,
+        ("roles", "executor"): roles.executor,
+        ("roles", "reviewer"): roles.reviewer,
+    }
+    for key, value in named.items():
         if value == "command" or (isinstance(value, tuple) and "command" in value):
             text = 'names the adapter "command", which needs agent_command_template'
             yield (key, ("agent_command_template",)), text
@@ -90,15 +70,11 @@ def _entries(settings: Settings) -> Iterator[Breach]:
         key: KeyPath = ("workspaces", index)
         path = str(settings.entry_path(entry))
         if path in paths:
-            yield (
-                ((*key, "path"),),
-                f"is the same directory as that of workspaces[{paths[path]}]: {path}",
-            )
+            text = f"is the same directory as that of workspaces[{paths[path]}]: {path}"
+            yield ((*key, "path"),), text
         if entry.name and entry.name in names:
-            yield (
-                ((*key, "name"),),
-                f"is the same as that of workspaces[{names[entry.name]}]: {entry.name!r}",
-            )
+            text = f"is the same as that of workspaces[{names[entry.name]}]: {entry.name!r}"
+            yield ((*key, "name"),), text
         paths.setdefault(path, index)
         names.setdefault(entry.name, index)
         if entry.name and not _is_loop_name(entry.name):

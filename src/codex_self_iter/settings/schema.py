@@ -29,6 +29,7 @@ from codex_self_iter.settings.types import (
     LogLevel,
     Money,
     NoChangeGate,
+    Option,
     OptionalAgent,
     PathText,
     PoolTable,
@@ -55,7 +56,7 @@ class Table(BaseModel):
 class VerifySettings(Table):
     """Gates: what must succeed before "completed" is believed."""
 
-    commands: TextList = ()
+    commands: Annotated[TextList, Option("--verify-command")] = ()
     """Commands that must all exit 0 before a completion is believed."""
     timeout_sec: Seconds = 1800
     """Longest time for one gate; 0 = no limit."""

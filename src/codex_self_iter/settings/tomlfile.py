@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from codex_self_iter.settings.model import KeyPath
+from pydantic_settings import InitSettingsSource
+
+from codex_self_iter.settings.model import KeyPath, Settings
+from codex_self_iter.settings.problems import Problem
 
 _LARGEST = 4 * 1024 * 1024
 
@@ -46,10 +49,41 @@ class BadFileError(Exception):
         self.line = line
 
 
+class FileSource(InitSettingsSource):
+    """The configuration file as a source; one that cannot be read is a problem and says nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.file: TomlFile | None = None
+        self.problems: tuple[Problem, ...] = ()
+        try:
+            self.file = read_toml(path) if path is not None else None
+        except BadFileError as error:
+            where = f"{path}:{error.line}" if error.line else str(path)
+            hint = "; name an existing file with --config" if "does not exist" in str(error) else ""
+            self.problems = (Problem(where, (), f"the configuration file {error}{hint}"),)
+        self.values = dict(self.file.values) if self.file is not None else {}
+        super().__init__(Settings, self.values)
+
+    def find(self, path: KeyPath) -> str | None:
+        """File and line of a key, or None when it is not there."""
+        if self.file is None or not has(self.values, path):
+            return None
+        return f"file {self.file.path}:{self.file.line(path)}"
+
+
+def has(values: Any, path: KeyPath) -> bool:
+    """Whether nested values have a key."""
+    for part in path:
+        table = isinstance(values, Mapping) and part in values
+        listed = isinstance(values, (list, tuple)) and isinstance(part, int) and part < len(values)
+        if not (table or listed):
+            return False
+        values = values[part]
+    return True
+
+
 def read_toml(path: Path) -> TomlFile:
-    """Read one file. Raises BadFileError: missing, no plain file, unreadable, not UTF-8, or not
-    TOML.
-    """
+    """Read one file. Raises BadFileError: missing, no plain file, unreadable, no UTF-8, no TOML."""
     data = _read(path)
     if data.startswith(b"\xef\xbb\xbf"):
         raise BadFileError(1, "begins with a byte-order mark; save it as UTF-8 without one")
@@ -57,9 +91,8 @@ def read_toml(path: Path) -> TomlFile:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadFileError(
-            line, f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
-        ) from None
+        reason = f"is not UTF-8 (byte 0x{data[error.start]:02x}); save it as UTF-8"
+        raise BadFileError(line, reason) from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -92,17 +125,14 @@ def _read(path: Path) -> bytes:
 def _syntax(text: str, message: str) -> BadFileError:
     found = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     if found is None:
-        return BadFileError(
-            text.count("\n") + 1, "is not TOML: " + message.removesuffix(" (at end of document)")
-        )
+        reason = message.removesuffix(" (at end of document)")
+        return BadFileError(text.count("\n") + 1, f"is not TOML: {reason}")
     line, column = int(found[1]), int(found[2])
     return BadFileError(line, f"is not TOML: {message[: found.start()]} (column {column})")
 
 
 def _lines(text: str) -> Iterator[tuple[KeyPath, int]]:
-    """Every key with its line. The text is known to be TOML, so a statement ends where it first
-    parses.
-    """
+    """Every key with its line. The text is TOML, so a statement ends where it first parses."""
     table: KeyPath = ()
     counts: dict[KeyPath, int] = {}
     statement, first = "", 0

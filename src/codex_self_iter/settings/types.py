@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 
+from codex_self_iter.core import agent_names
 from codex_self_iter.core.model import State
 from codex_self_iter.core.template import parse_template
 
-AGENT_NAMES = ("codex", "claude", "gemini", "opencode", "command", "plan-shell")
-"""Every adapter's name."""
+AGENT_NAMES = agent_names.NAMES
 
 _LARGEST_COUNT = 2**53
 """Beyond this an integer does not survive a JSON reader that knows only doubles."""
@@ -30,6 +30,13 @@ class Allowed:
     """Metadata of a kind: what is allowed, for error messages and for the documentation."""
 
     text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """Metadata of a key: its flag on the command line, where that is not the key's own name."""
+
+    name: str
 
 
 def _no_nul(value: str) -> str:
@@ -169,15 +176,15 @@ EnvTable = Annotated[
 ]
 
 AgentName = Annotated[
-    Literal["codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    agent_names.AgentName,
     Allowed("one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES)),
 ]
 AgentChoice = Annotated[
-    Literal["auto", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Literal["auto", agent_names.AgentName],
     Allowed("one of " + ", ".join(f'"{name}"' for name in ("auto", *AGENT_NAMES))),
 ]
 OptionalAgent = Annotated[
-    Literal["", "codex", "claude", "gemini", "opencode", "command", "plan-shell"],
+    Literal["", agent_names.AgentName],
     Allowed(
         "one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES) + '; "" for the same as `agent`'
     ),
@@ -197,9 +204,7 @@ CommitMode = Annotated[
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
 EVENTS = tuple(sorted({state.value for state in State} | {"budget"}))
-"""What a notification can be about: every state of `status.json`, and a budget that is spent or
-nearly.
-"""
+"""What a notification can be about: each state, and a budget that is spent or nearly."""
 
 
 def _event(value: str) -> str:

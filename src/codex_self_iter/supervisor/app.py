@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,64 +16,50 @@ from codex_self_iter import settings as configuration
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
-from codex_self_iter.supervisor import logs
+from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.live import LiveLine
-from codex_self_iter.supervisor.many import SIGNALS, Supervisor
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.supervisor import SIGNALS, Supervisor
 
 
 def read_settings(
     flags: Mapping[str, Any], options: RunOptions
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
-    """The settings of every loop, and what is wrong with those that cannot run. Raises
-    UsageError.
-    """
-    environ, cwd = os.environ, os.getcwd()
+    """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
+    environ, cwd, file = os.environ, os.getcwd(), options.config or None
     if options.config_dir:
-        loaded, problems = configuration.load_directory(
-            options.config_dir, flags=flags, environ=environ
-        )
+        where = options.config_dir
+        loaded, problems = configuration.load_directory(where, flags=flags, environ=environ)
         loops = [loop for one in loaded for loop in one.loops()]
         return loops, list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
-        read = configuration.load(
-            given,
-            config_file=options.config or None,
-            environ=environ,
-            cwd=cwd,
-            options=options.flag_names,
-        )
+        names = options.flag_names
+        read = configuration.load(given, config_file=file, environ=environ, cwd=cwd, options=names)
         return list(read.loops()), []
     loops, errors = [], []
     for workspace in options.workspaces:
         try:
             given = {**flags, "workspace": workspace}
-            loops.extend(
-                configuration.load(
-                    given, config_file=options.config or None, environ=environ, cwd=cwd
-                ).loops()
-            )
+            read = configuration.load(given, config_file=file, environ=environ, cwd=cwd)
+            loops.extend(read.loops())
         except UsageError as error:
             errors.append(error)
     return tell_apart(loops), list(errors)
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:
-    """Run the supervisor to its end and return the exit code of the contract. Raises
-    CodexSelfIterError.
-    """
+    """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError."""
     loops, problems = read_settings(flags, options)
     if not loops:
         if problems:
             raise problems[0]
-        raise UsageError(
-            f"{options.config_dir}: there is no *.toml file in it, so there is nothing to run"
-        )
+        what = "there is no *.toml file in it, so there is nothing to run"
+        raise UsageError(f"{options.config_dir}: {what}")
     first = loops[0]
-    foreground = sys.stderr.isatty() and not logs.wants_json(first.log.format, os.environ)
+    foreground = sys.stderr.isatty() and not logger.wants_json(first.log.format, os.environ)
     live = LiveLine(sys.stderr) if foreground and len(loops) == 1 and not options.debug else None
-    log = logs.configure(
+    log = logger.configure(
         level="debug" if options.debug else first.log.level,
         form=first.log.format,
         environ=os.environ,
@@ -80,10 +68,15 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     for problem in problems:
         log.error("config.skipped", error=str(problem))
     os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
-    supervisor = Supervisor(loops, log, lambda: read_settings(flags, options), options, live)
+
+    async def supervise() -> int:
+        reader = partial(read_settings, flags, options)
+        return await Supervisor(loops, log, reader, options, live).run()
+
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    gc.freeze()  # what is loaded stays: no collection, the one at the end neither, walks it again
     try:
-        code = anyio.run(supervisor.run)
+        code = anyio.run(supervise)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

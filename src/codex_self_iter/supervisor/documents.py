@@ -18,9 +18,7 @@ from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
 SETTLE_SEC = 0.3
 """A file that did not change for so long is taken as saved; editors write in far less."""
 CUT_SEC = 2.0
-"""The same for a text that looks like half of one: an editor or a script that writes in steps may
-take a break.
-"""
+"""The same for a text that looks like half of one: who writes in steps may take a break."""
 
 _TICK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+\[)[ xX](\])", re.MULTILINE)
 
@@ -63,9 +61,7 @@ class Document:
         return self._take(signature, math.inf if at_once else now - self._since)
 
     def progress(self) -> tuple[int, int, str | None]:
-        """(ticked, all, last ticked) of the present text's checkboxes; counted once for each
-        text.
-        """
+        """(ticked, all, last ticked) of the checkboxes; counted once for each text."""
         if self._progress[0] is not self.text:
             self._progress = self.text, plan_progress(self.text)
         return self._progress[1]
@@ -115,25 +111,18 @@ class Document:
                     return "", f"{name} is not a regular file: the loop goes on when it is"
                 data = file.read(MAX_DOCUMENT_BYTES + 1)
         except FileNotFoundError:
-            return (
-                ("", f"{name} is missing: put it back and the loop goes on")
-                if self.required
-                else ("", "")
-            )
+            missing = f"{name} is missing: put it back and the loop goes on"
+            return "", missing if self.required else ""
         except OSError as error:
             return "", f"{name} cannot be read ({error.strerror}): the loop goes on when it can"
         if len(data) > MAX_DOCUMENT_BYTES:
-            return (
-                "",
-                f"{name} is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB: shorten it and the loop goes on",
-            )
+            size = f"larger than {MAX_DOCUMENT_BYTES // 2**20} MiB"
+            return "", f"{name} is {size}: shorten it and the loop goes on"
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            return (
-                "",
-                f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8 and the loop goes on",
-            )
+            where = f"not UTF-8 (byte {error.start})"
+            return "", f"{name} is {where}: save it as UTF-8 and the loop goes on"
         if self.required and not text.strip():
             return "", f"{name} is empty: the loop goes on when it has content"
         return text, ""

@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codex_self_iter.core.report import report
 from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.process.tool import run_tool
-
-if TYPE_CHECKING:
-    from codex_self_iter.supervisor.loop import Loop
 
 LINES = 200
 DIFF_SEC = 20.0
 
 
-async def write_report(loop: Loop) -> None:
+async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
     """Write `report.md`; one that cannot be written is only logged."""
     try:
-        lines = loop.store.journal_tail(LINES)
+        lines = ctx.store.journal_tail(LINES)
+        first = str(lines[0].get("head_before") or "") if _changed(lines) else ""
         text = report(
-            loop.state,
+            ctx.state,
             lines,
-            plan=loop.plan.text,
-            task=loop.task.text,
-            times=loop.times,
-            diff_stat=await _diff_stat(
-                loop, str(lines[0].get("head_before") or "") if _changed(lines) else ""
-            ),
-            now=loop.shared.clock.wall(),
+            plan=ctx.plan.text,
+            task=ctx.task.text,
+            times=times,
+            diff_stat=await _diff_stat(ctx, first),
+            now=ctx.shared.clock.wall(),
         )
-        await loop.shared.in_thread(loop.store.write_report, text)
+        await ctx.shared.in_thread(ctx.store.write_report, text)
     except StorageError as error:
-        loop.log.warning("report.not_written", error=str(error))
+        ctx.log.warning("report.not_written", error=str(error))
 
 
 def _changed(lines: Sequence[Mapping[str, Any]]) -> bool:
     """True when git has something to sum up: asking it costs more than all the rest of an end."""
-    return any(
-        line.get("changed_files") or line.get("head_before") != line.get("head_after")
-        for line in lines
-    )
+    return any(x.get("changed_files") or x.get("head_before") != x.get("head_after") for x in lines)
 
 
-async def _diff_stat(loop: Loop, first: str) -> str:
+async def _diff_stat(ctx: Context, first: str) -> str:
     """What the reported iterations changed in all, as git sums it up."""
     if not first:
         return ""
-    result = await run_tool(
-        ("git", "--no-optional-locks", "diff", "--stat=100", "--no-ext-diff", first, "--"),
-        cwd=str(loop.paths.workspace),
-        timeout_sec=DIFF_SEC,
-    )
+    argv = ("git", "--no-optional-locks", "diff", "--stat=100", "--no-ext-diff", first, "--")
+    result = await run_tool(argv, cwd=str(ctx.paths.workspace), timeout_sec=DIFF_SEC)
     return result.stdout.decode("utf-8", "replace") if result.exit_code == 0 else ""

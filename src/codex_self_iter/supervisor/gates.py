@@ -1,81 +1,75 @@
-"""The gates: verification commands, run by the supervisor with the same containment as agents."""
+"""The gates: verification commands, run with the same containment as agents; and their files."""
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
+import hashlib
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import EndCause, GateResult, RunLimits, RunOutcome, RunSpec
+from codex_self_iter.core.model import EndCause, GateResult, RunOutcome, RunSpec
 from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor.configured import run_limits
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.work import Work
 from codex_self_iter.world.process.output import read_head_tail
-
-if TYPE_CHECKING:
-    from codex_self_iter.supervisor.work import Work
 
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
 """Of a gate's output that reaches a prompt: the first and the last words matter most."""
+MAX_GATE_FILES = 2_000
 
 
-async def run_all(work: Work, iteration: int) -> None:
-    """Run every gate in order; post GatesEnded. All run, so that the next prompt knows of all that
-    fail.
-    """
-    loop = work.loop
-    commands = loop.settings.verify.commands
+async def run_all(ctx: Context, work: Work, iteration: int) -> None:
+    """Run every gate in order, so that the next prompt knows of all that fail; post GatesEnded."""
     results: list[GateResult] = []
-    async with loop.shared.pool.slot(key="gate", priority=loop.settings.priority, owner=loop.name):
-        for index, command in enumerate(commands, 1):
+    async with ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name):
+        for index, command in enumerate(ctx.settings.verify.commands, 1):
             try:
-                result = await _run(work, iteration, index, command)
+                result = await _run(ctx, work, iteration, index, command)
             except StorageError as error:
                 result = GateResult(command, None, 0.0, "", flaw=str(error))
             if result is None:
-                loop.post(ev.GatesEnded((), aborted=True))
+                ctx.post(ev.GatesEnded((), aborted=True))
                 return
             results.append(result)
-            event = "gate.passed" if result.ok else "gate.failed"
-            loop.log.info(
-                event,
+            ctx.log.info(
+                "gate.passed" if result.ok else "gate.failed",
                 command=command,
                 exit_code=result.exit_code,
                 seconds=round(result.duration_sec, 1),
             )
-    loop.post(ev.GatesEnded(tuple(results)))
+    ctx.post(ev.GatesEnded(tuple(results)))
 
 
-async def _run(work: Work, iteration: int, index: int, command: str) -> GateResult | None:
+async def _run(
+    ctx: Context, work: Work, iteration: int, index: int, command: str
+) -> GateResult | None:
     """Run one gate; None when it was ended on request."""
-    loop, settings = work.loop, work.loop.settings
-    directory = _fresh(work, iteration, index)
-    workspace = str(loop.paths.workspace)
+    limits = run_limits(ctx.settings)
     spec = RunSpec(
-        run_id=f"{loop.state.loop_id}-{iteration:06d}-gate-{index}",
+        run_id=f"{ctx.state.loop_id}-{iteration:06d}-gate-{index}",
         # One stream in the order it was written: that is how people read a failing test.
         argv=("/bin/sh", "-c", f"exec 2>&1\n{command}"),
-        cwd=workspace,
-        env=dict(loop.shared.environ),
-        directory=directory,
-        run_lock_path=work.run_lock_path(),
-        limits=RunLimits(
-            wall_sec=float(settings.verify.timeout_sec),
-            memory_bytes=settings.memory_limit_mb * 2**20,
-            kill_grace_sec=float(settings.kill_grace_sec),
-            output_bytes=int(settings.output.max_run_mb * 2**20),
+        cwd=str(ctx.paths.workspace),
+        env=dict(ctx.shared.environ),
+        directory=_fresh(ctx, iteration, index),
+        run_lock_path=ctx.run_lock_path,
+        limits=dataclasses.replace(
+            limits, wall_sec=float(ctx.settings.verify.timeout_sec), idle_sec=0.0
         ),
     )
     outcome = await work.run_process(spec)
     if outcome.cause is EndCause.REQUEST:
         return None
-    return await loop.shared.in_thread(_result, work, command, outcome, directory)
+    return await ctx.shared.in_thread(_result, ctx, command, outcome, spec.directory)
 
 
-def _fresh(work: Work, iteration: int, index: int) -> str:
-    """The gate's own directory, emptied: the gates of one iteration may run again after a
-    restart.
-    """
-    directory = work.loop.store.run_directory(iteration, f"gate-{index}")
+def _fresh(ctx: Context, iteration: int, index: int) -> str:
+    """The gate's directory, emptied: an iteration's gates may run again after a restart."""
+    directory = ctx.store.run_directory(iteration, f"gate-{index}")
     for name in ("stdout.log", "stderr.log", "exit.json", "identity.json"):
         path = os.path.join(directory, name)
         if os.path.lexists(path):
@@ -83,12 +77,11 @@ def _fresh(work: Work, iteration: int, index: int) -> str:
     return directory
 
 
-def _result(work: Work, command: str, outcome: RunOutcome, directory: str) -> GateResult:
+def _result(ctx: Context, command: str, outcome: RunOutcome, directory: str) -> GateResult:
     try:
-        work.loop.store.redact_run(directory)
-        head, tail, dropped = read_head_tail(
-            os.path.join(directory, "stdout.log"), HEAD_BYTES, TAIL_BYTES
-        )
+        ctx.store.redact_run(directory)
+        path = os.path.join(directory, "stdout.log")
+        head, tail, dropped = read_head_tail(path, HEAD_BYTES, TAIL_BYTES)
     except (OSError, StorageError):
         head, tail, dropped = b"", b"", 0
     cut = f"\n[… {dropped} bytes left out …]\n" if dropped else ""
@@ -104,4 +97,52 @@ def _result(work: Work, command: str, outcome: RunOutcome, directory: str) -> Ga
         output=head.decode("utf-8", "replace") + cut + tail.decode("utf-8", "replace"),
         timed_out=outcome.cause is EndCause.WALL_TIMEOUT,
         flaw=flaws.get(outcome.cause, ""),
+    )
+
+
+# -- gate files ------------------------------------------------------------------------------------
+
+
+async def gate_files(ctx: Context) -> dict[str, str]:
+    """Fingerprints of the files that `[verify] gate_files` names."""
+    patterns = tuple(ctx.settings.verify.gate_files)
+    if not patterns:
+        return {}
+    return await ctx.shared.in_thread(_fingerprints, str(ctx.paths.workspace), patterns)
+
+
+def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> dict[str, str]:
+    """path -> sha256 of every file that a pattern matches; "" when it cannot be read."""
+    found: dict[str, str] = {}
+    for path in _walk(workspace, patterns):
+        try:
+            with open(os.path.join(workspace, path), "rb") as file:
+                found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            found[path] = ""
+        if len(found) >= MAX_GATE_FILES:
+            break
+    return found
+
+
+def _walk(workspace: str, patterns: tuple[str, ...]) -> Iterator[str]:
+    skip = {".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter"}
+    for directory, names, files in os.walk(workspace):
+        names[:] = [name for name in names if name not in skip]
+        for name in files:
+            path = os.path.relpath(os.path.join(directory, name), workspace)
+            if any(_matches(path, pattern) for pattern in patterns):
+                yield path
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Glob over the relative path; without a slash over the name; `dir/` is all below."""
+    pattern = pattern.removeprefix("./")
+    if pattern.endswith("/"):
+        return path.startswith(pattern)
+    if "/" not in pattern:
+        return fnmatch.fnmatchcase(os.path.basename(path), pattern)
+    # fnmatch's * crosses slashes, so ** needs nothing of its own but "zero directories".
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(
+        path, pattern.replace("**/", "")
     )

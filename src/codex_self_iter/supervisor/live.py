@@ -1,36 +1,32 @@
-"""The live line of a foreground run: state, iteration, agent age, last output. Redrawn each
-second.
-"""
+"""The live line of a foreground run: state, iteration, agent age, last output; each second."""
 
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from codex_self_iter.core import waits
 from codex_self_iter.core.report import duration
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.work import Work
 
-if TYPE_CHECKING:
-    from codex_self_iter.supervisor.loop import Loop
 
-
-def text(loop: Loop) -> str:
+def text(ctx: Context, work: Work) -> str:
     """The line's content."""
-    state, sample = loop.state, loop.work.sample()
+    state, sample, shared = ctx.state, work.sample(), ctx.shared
     parts = [state.state.value, f"iteration {state.iteration}"]
     run = state.open.run if state.open else None
     if run is not None and sample is not None:
         parts.append(f"{run.agent} for {duration(sample.age_sec)}")
         if sample.last_output_at is not None:
-            parts.append(
-                f"last output {duration(loop.shared.clock.wall() - sample.last_output_at)} ago"
-            )
+            silent = duration(shared.clock.wall() - sample.last_output_at)
+            parts.append(f"last output {silent} ago")
         parts.append(f"{sample.memory_bytes / 2**20:.0f} MiB")
     elif state.wait is not None:
-        parts.append(f"{duration(waits.rest(state.wait, loop.shared.moment()))} left")
+        parts.append(f"{duration(waits.rest(state.wait, shared.moment()))} left")
         parts.append(state.wait.reason)
-    elif loop.work.waiting_for() or state.reason:
-        parts.append(loop.work.waiting_for() or state.reason)
+    elif reason := work.waiting_for() or state.reason:
+        parts.append(reason)
     return " · ".join(parts)
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
 
-if TYPE_CHECKING:
-    from codex_self_iter.supervisor.control import Control
-    from codex_self_iter.world.ports import Clock
+from codex_self_iter.world.ports import Clock
 
 TOGETHER_SEC = 0.02
 """Looks that are due within so short a time of each other share one wake-up."""
@@ -25,40 +23,53 @@ BREATH = 20
 """After so many looks the event loop gets its turn."""
 
 
+class Looker(Protocol):
+    """Who is to look now and then."""
+
+    def look(self) -> float:
+        """Look; returns the seconds until the next look."""
+
+    def fail(self, error: Exception) -> None:
+        """The look has raised; there will be no other."""
+
+
 class Poller:
     """See the module. `run` it in one task; loops come and go through `watching`."""
 
     def __init__(self, clock: Clock) -> None:
-        """Nobody is looked at yet."""
         self._clock = clock
-        self._due: dict[Control, float] = {}
-        self._queue: list[tuple[float, int, Control]] = []
+        self._due: dict[Looker, float] = {}
+        self._queue: list[tuple[float, int, Looker]] = []
         self._count = itertools.count()
         self._wake = anyio.Event()
 
     @contextlib.contextmanager
-    def watching(self, control: Control) -> Iterator[None]:
-        """Look at these files for as long as the block lasts."""
-        control.on_hint = lambda: self._at(control, self._clock.monotonic())
-        control.on_hint()
-        try:
-            yield
-        finally:
-            del self._due[control]
-            control.on_hint = lambda: None
+    def watching(self, looker: Looker) -> Iterator[Callable[[], None]]:
+        """Have it look for as long as the block lasts; gives what makes it look at once."""
 
-    def _at(self, control: Control, when: float) -> None:
+        def hint() -> None:
+            if looker in self._due:
+                self._at(looker, self._clock.monotonic())
+
+        self._due[looker] = 0.0
+        hint()
+        try:
+            yield hint
+        finally:
+            del self._due[looker]
+
+    def _at(self, looker: Looker, when: float) -> None:
         """Look at this time; an earlier appointment of the same loop is void."""
-        self._due[control] = when
-        heapq.heappush(self._queue, (when, next(self._count), control))
-        if self._queue[0][2] is control:
+        self._due[looker] = when
+        heapq.heappush(self._queue, (when, next(self._count), looker))
+        if self._queue[0][2] is looker:
             self._wake.set()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            for number, control in enumerate(self._take(), 1):
-                self._look(control)
+            for number, looker in enumerate(self._take(), 1):
+                self._look(looker)
                 if number % BREATH == 0:
                     await anyio.lowlevel.checkpoint()
             self._wake = anyio.Event()
@@ -71,23 +82,21 @@ class Poller:
             else:
                 await anyio.lowlevel.checkpoint()
 
-    def _take(self) -> list[Control]:
+    def _take(self) -> list[Looker]:
         """Those that are due, or will be in a moment."""
         until, found = self._clock.monotonic() + TOGETHER_SEC, []
         while self._queue and self._queue[0][0] <= until:
-            when, _, control = heapq.heappop(self._queue)
-            if self._due.get(control) == when:
-                found.append(control)
+            when, _, looker = heapq.heappop(self._queue)
+            if self._due.get(looker) == when:
+                found.append(looker)
         return found
 
-    def _look(self, control: Control) -> None:
-        if control not in self._due:
+    def _look(self, looker: Looker) -> None:
+        if looker not in self._due:
             return  # it ended while others were looked at
-        loop = control.loop
         try:
-            control.look()
+            pause = looker.look()
         except Exception as error:
-            loop.fail(error)
+            looker.fail(error)
             return
-        loop.retry()
-        self._at(control, self._clock.monotonic() + control.patience())
+        self._at(looker, self._clock.monotonic() + pause)

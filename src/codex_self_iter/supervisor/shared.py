@@ -6,23 +6,23 @@ import dataclasses
 import os
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import anyio.to_thread
+from structlog.typing import FilteringBoundLogger
 
+from codex_self_iter.core import asked
 from codex_self_iter.core.events import LimitSeen, Moment
 from codex_self_iter.core.state import Wait
+from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree
+from codex_self_iter.world.pool import Pool
 from codex_self_iter.world.ports import Clock, ProcessHost, WorkTree
 from codex_self_iter.world.process.output import free_disk_mb
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.store import StateDirectory
-
-if TYPE_CHECKING:
-    from codex_self_iter.supervisor.poller import Poller
-    from codex_self_iter.world.pool import Pool
-    from codex_self_iter.world.watch import Watcher
+from codex_self_iter.world.watch import Watcher
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -45,7 +45,6 @@ class LimitBoard:
     """Known limits of accounts: what one loop finds out, the others are told."""
 
     def __init__(self) -> None:
-        """Nobody listens yet."""
         self._listeners: dict[object, Callable[[LimitSeen], None]] = {}
         self._known: dict[str, Wait] = {}
 
@@ -60,20 +59,11 @@ class LimitBoard:
         self._listeners.pop(who, None)
 
     def share(self, who: object, account: str, wait: Wait, spread: Callable[[], float]) -> None:
-        """Tell all but `who`. Each gets its own end a little later, so that they do not come back
-        as a herd.
-        """
+        """Tell all but `who`; each its own end a little later, so that they come back one by one."""
         self._known[account] = wait
         for other, listener in self._listeners.items():
             if other is not who:
-                by = spread() * min(30.0, 0.1 * wait.length + 1.0)
-                moved = dataclasses.replace(
-                    wait,
-                    until=wait.until + by,
-                    up_until=wait.up_until + by,
-                    length=wait.length + by,
-                )
-                listener(LimitSeen(account, moved))
+                listener(LimitSeen(account, asked.spread(wait, spread())))
 
 
 @dataclasses.dataclass(slots=True)
@@ -100,7 +90,7 @@ class Shared:
     pool: Pool
     clock: Clock
     boot_id: str
-    log: Any
+    log: FilteringBoundLogger
     watcher: Watcher | None = None
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)

@@ -27,7 +27,8 @@ if missing.
 
 _MAX_ENTRIES = 1000
 _FIRST_RETRY_SEC, _LAST_RETRY_SEC = 5.0, 300.0
-_STEP_MS, _DEBOUNCE_MS = 100, 150
+_STEP_MS, _DEBOUNCE_MS = 40, 40
+"""A change is told one to two steps after it; each step is a wake-up of some 0.03 ms of CPU."""
 
 
 def look(path: str) -> Signature:

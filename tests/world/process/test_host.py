@@ -309,7 +309,10 @@ async def test_a_recorder_that_is_stopped_again_and_again_cannot_hold_the_host(
     tmp_path: Path,
 ) -> None:
     tag = new_tag()
-    script = f"P=$PPID; (trap '' TERM; while kill -STOP $P; do sleep 0.01; done; exec sleep {tag}) & echo up; {HANG}"
+    script = (
+        f"P=$PPID; (trap '' TERM; while kill -STOP $P; do sleep 0.01; done; exec sleep {tag}) & "
+        f"echo up; {HANG}"
+    )
     async with Host() as host:
         run, _ = await start_shell(host, tmp_path, script)
         with anyio.fail_after(40):

@@ -21,7 +21,10 @@ OWN_GROUP: Any = {"stdout": subprocess.PIPE, "start_new_session": True}
 
 def test_the_fast_pass_agrees_with_psutil() -> None:
     name = "a (b) c) d"
-    script = f"import ctypes, time; ctypes.CDLL(None).prctl(15, b'{name}'); print(flush=True); time.sleep(60)"
+    script = (
+        f"import ctypes, time; ctypes.CDLL(None).prctl(15, b'{name}'); print(flush=True); "
+        f"time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
         try:
             assert child.stdout is not None

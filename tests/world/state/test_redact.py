@@ -159,14 +159,17 @@ def test_fields_that_recovery_needs_stay_verbatim() -> None:
         "list": ("/srv/work", 1.5),
     }
     assert redactor.value(value) == {
-        "workspace": "/srv/work", "goal": "in [redacted]", "n": 3, "none": None, "list": ["[redacted]", 1.5],
+        "workspace": "/srv/work", "goal": "in [redacted]", "n": 3, "none": None,
+        "list": ["[redacted]", 1.5],
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "text",
-    ["plain words of an agent's log, line after line\n" * 22_000, "s" * 10**6, "sk-" * 350_000, "eyJ" * 350_000,
-     "-----BEGIN PRIVATE KEY-----" * 40_000, "://" * 350_000, "Bearer " * 150_000, "a1B2-_./" * 131_072],
+    ["plain words of an agent's log, line after line\n" * 22_000, "s" * 10**6, "sk-" * 350_000,
+    "eyJ" * 350_000,
+     "-----BEGIN PRIVATE KEY-----" * 40_000, "://" * 350_000, "Bearer " * 150_000,
+     "a1B2-_./" * 131_072],
     ids=["log", "s", "sk", "eyJ", "pem", "url", "bearer", "mixed"],
 )  # fmt: skip
 def test_a_megabyte_takes_no_time(text: str) -> None:

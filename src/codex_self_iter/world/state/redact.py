@@ -1,10 +1,7 @@
 """Secrets out of everything that is kept on disk.
 
-Two kinds are known: the values of environment variables whose names look like keys, wherever they
-appear, and the known formats of keys. Candidates are found by plain text search, which is a hundred
-times faster than one large expression (and logs are megabytes); only at a candidate is the format's
-expression tried. What such an expression scans before it is sure is bounded, so that no text is
-slow. Overlapping finds become one."""
+Two kinds are known (see `core.secrets`): the values of environment variables whose names look like
+keys, wherever they appear, and the known formats of keys. Overlapping finds become one."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from codex_self_iter.core.secrets import SECRETS
 from codex_self_iter.world.state.durable import storing, write_all
 from codex_self_iter.world.state.root import StateRoot
 
@@ -22,45 +20,9 @@ REDACTED = "[redacted]"
 _MINIMUM = 8
 _CHUNK = 1024 * 1024
 _OVERLAP = 64 * 1024  # no secret and no label is longer
-_NAME = re.compile(
-    r"SECRET|TOKEN(?!IZ|S\b|S_)|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|APIKEY"
-    r"|(?:^|_)(?:AUTH|PASS|PAT|JWT|BEARER|COOKIE)(?:_|$)|KEYS?(?:_|$)"
-)
-_NOT_A_NAME = re.compile(r"_(?:SOCK|SOCKET|PATH|FILE|DIR|HOME|TYPE|METHOD|ID)$")
 _HARMLESS = re.compile(
     r"\d{1,15}|true|false|disabled|enabled|required|optional|password|keyring|anonymous", re.I
 )
-
-_EDGE = r"(?<![A-Za-z0-9])"
-_WORD = r"[A-Za-z0-9_-]"
-_PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
-_PEM_END = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
-_BEARER = r"(?:[A-Za-z0-9._~+/=-]{20,}|(?=[A-Za-z._~+/=-]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})"
-_FORMATS = (
-    # (text to look for, how far into the format it is, the format; what is in the group `label` is
-    # kept)
-    ("sk-", 0, rf"{_EDGE}sk-(?:ant|proj|svcacct|admin|live|test|or)-{_WORD}{{8,}}"),
-    ("sk-", 0, rf"{_EDGE}sk-(?={_WORD}{{0,64}}[0-9A-Z]){_WORD}{{16,}}"),
-    ("gh", 0, rf"{_EDGE}gh[pousr]_[A-Za-z0-9]{{16,}}"),
-    ("github_pat_", 0, rf"{_EDGE}github_pat_[A-Za-z0-9_]{{16,}}"),
-    ("glpat-", 0, rf"{_EDGE}glpat-{_WORD}{{16,}}"),
-    ("AKIA", 0, rf"{_EDGE}AKIA[A-Z0-9]{{16}}(?![A-Za-z0-9])"),
-    ("ASIA", 0, rf"{_EDGE}ASIA[A-Z0-9]{{16}}(?![A-Za-z0-9])"),
-    ("AIza", 0, rf"{_EDGE}AIza{_WORD}{{30,}}"),
-    ("xox", 0, rf"{_EDGE}xox[abeprs]-[A-Za-z0-9-]{{10,}}"),
-    ("hf_", 0, rf"{_EDGE}hf_[A-Za-z0-9]{{24,}}"),
-    ("eyJ", 0, rf"{_EDGE}eyJ{_WORD}{{8,512}}\.{_WORD}{{8,8192}}\.{_WORD}*"),
-    (
-        "-----BEGIN ",
-        0,
-        rf"{_PEM}(?:(?:[^-]|-(?!----)){{0,16384}}{_PEM_END}|(?:[A-Za-z0-9+/=]{{16,}}|\s|\\[nr])*)",
-    ),
-    ("earer", 1, rf"(?P<label>{_EDGE}[Bb]earer[ \t]+){_BEARER}"),
-    ("EARER", 1, rf"(?P<label>{_EDGE}BEARER[ \t]+){_BEARER}"),
-    ("asic ", 1, r"(?P<label>(?<=uthorization: )[Bb]asic[ \t]+)[A-Za-z0-9+/=]{8,}"),
-    ("://", 0, r"(?P<label>://)[^\s/:@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}(?=@)"),
-)
-_RULES = tuple((needle, offset, re.compile(pattern)) for needle, offset, pattern in _FORMATS)
 
 VERBATIM = frozenset(
     {
@@ -79,9 +41,8 @@ def secret_values(environment: Mapping[str, str]) -> list[str]:
     """
     found = set()
     for name, value in environment.items():
-        upper = name.upper()
         value = value.strip()
-        if len(value) < _MINIMUM or not _NAME.search(upper) or _NOT_A_NAME.search(upper):
+        if len(value) < _MINIMUM or not SECRETS.names_value(name):
             continue
         if _HARMLESS.fullmatch(value) or (
             value.startswith(("/", "~", "./")) and os.path.exists(value)
@@ -106,18 +67,7 @@ def _finds(text: str, values: Iterable[str], start: int) -> Iterator[tuple[int, 
         while position >= 0:
             yield position, position + len(value)
             position = text.find(value, position + len(value))
-    for needle, offset, pattern in _RULES:
-        position = text.find(needle, start)
-        while position >= 0:
-            match = pattern.match(text, position - offset) if position >= offset else None
-            if match is not None:
-                yield (
-                    match.end("label") if "label" in pattern.groupindex else match.start(),
-                    match.end(),
-                )
-            position = text.find(
-                needle, match.end() if match is not None else position + len(needle)
-            )
+    yield from SECRETS.spans(text, start)
 
 
 def _spans(text: str, values: Iterable[str], start: int = 0) -> list[tuple[int, int]]:
@@ -162,16 +112,36 @@ class Redactor:
         return "".join([*out, text[position:]])
 
     def value(self, value: Any) -> Any:
-        """A JSON-like value with every text redacted, except keys and the fields in `verbatim`."""
+        """A JSON-like value with every text redacted, except keys and the fields in `verbatim`.
+
+        The same object when there is nothing to redact: all texts are looked through as one."""
+        texts: list[str] = []
+        self._gather(value, texts)
+        return self._redacted(value) if _spans("\0".join(texts), self._values) else value
+
+    def _gather(self, value: Any, texts: list[str]) -> None:
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if not (isinstance(item, str) and key in self._verbatim):
+                    self._gather(item, texts)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self._gather(item, texts)
+
+    def _redacted(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
             return {
-                key: item if key in self._verbatim and isinstance(item, str) else self.value(item)
+                key: item
+                if key in self._verbatim and isinstance(item, str)
+                else self._redacted(item)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
+            return [self._redacted(item) for item in value]
         return value
 
     def chunks(self, source: Iterable[bytes]) -> Iterable[tuple[bytes, int]]:

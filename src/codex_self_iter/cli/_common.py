@@ -1,0 +1,184 @@
+"""What the commands share: which loop is meant, what its files say, whether its supervisor lives.
+
+Only light imports: every reading command starts through here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+
+from codex_self_iter.errors import UsageError
+from codex_self_iter.views.summary import Life, epoch
+from codex_self_iter.world import registry
+
+DEFAULT_STATE_DIR = ".codex-self-iter"
+CONFIG_NAME = "codex-self-iter.toml"
+ENVIRONMENT = "CODEX_SELF_ITER_"
+MAX_STATUS_BYTES = 4_000_000
+
+
+class Target:
+    """One loop, as the person named it. `config` is the file given with --config, else ""."""
+
+    def __init__(self, name: str, workspace: str, state_dir: str, config: str = "") -> None:
+        self.name, self.workspace, self.state_dir, self.config = name, workspace, state_dir, config
+
+
+def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
+    """Add the options that say which loop is meant; with `name`, also as a positional argument."""
+    add = parser.add_argument
+    if name:
+        add("loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace")
+    else:
+        add("--loop", metavar="NAME", help="name of a loop, or its workspace")
+    add("--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)")
+    add("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
+    add("--config", metavar="FILE", help="its configuration file")
+    add("--debug", action="store_true", help=argparse.SUPPRESS)
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, not {text!r}")
+    return int(text)
+
+
+def iteration_word(args: argparse.Namespace) -> int | None:
+    """The iteration in `args.what`; a loop's name before it goes to `args.loop`.
+
+    Raises UsageError.
+    """
+    words = list(args.what)
+    number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
+    if len(words) > 1 or (words and args.loop):
+        raise UsageError(f"expected an iteration's number, not {' '.join(words)!r}")
+    args.loop = words[0] if words else args.loop
+    return number
+
+
+def find_loop(args: argparse.Namespace) -> Target:
+    """The loop that the command line means. Raises UsageError when there is none."""
+    name = getattr(args, "loop", None) or ""
+    config = args.config or ""
+    if name and args.workspace:
+        raise UsageError(f"give either the name {name!r} or --workspace, not both")
+    if name:
+        return _by_name(name, args.state_dir, config)
+    workspace = args.workspace or os.environ.get(ENVIRONMENT + "WORKSPACE", "")
+    if not workspace and args.state_dir and os.path.isdir(args.state_dir):
+        return _by_state_dir(os.path.abspath(args.state_dir), config)
+    return _by_workspace(workspace or ".", args.state_dir, config)
+
+
+def _by_name(name: str, state_dir: str | None, config: str) -> Target:
+    known = registry.entries()
+    found = registry.find(name, known)
+    if len(found) == 1:
+        return Target(found[0].name, found[0].workspace, found[0].state_dir, config)
+    shown = registry.display_names(known)
+    if found:
+        rows = "\n".join(f"  {shown[entry.state_dir]}  ({entry.workspace})" for entry in found)
+        raise UsageError(f"{len(found)} loops are called {name!r}; say which:\n{rows}")
+    if os.path.isdir(name):
+        return _by_workspace(name, state_dir, config)
+    from codex_self_iter.cli import nearest
+
+    near = nearest(name, list(shown.values()))
+    hint = f" (did you mean {near!r}?)" if near else ""
+    raise UsageError(f"no loop is called {name!r}{hint}; 'codex-self-iter status --all' lists them")
+
+
+def _by_state_dir(state_dir: str, config: str) -> Target:
+    status = read_status(state_dir)
+    workspace = str(status.get("workspace") or os.path.dirname(state_dir))
+    name = str(status.get("name") or os.path.basename(workspace))
+    return Target(name, workspace, state_dir, config)
+
+
+def _by_workspace(workspace: str, state_dir: str | None, config: str) -> Target:
+    try:
+        path = os.path.abspath(os.path.expanduser(workspace))
+    except FileNotFoundError:
+        raise UsageError("the current directory no longer exists; give --workspace") from None
+    if not os.path.isdir(path):
+        what = "is not a directory" if os.path.exists(path) else "does not exist"
+        raise UsageError(f"workspace {path} {what}")
+    chosen = _state_dir_of(path, state_dir, config)
+    status = read_status(chosen)
+    return Target(str(status.get("name") or os.path.basename(path) or path), path, chosen, config)
+
+
+def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
+    """Flag > environment > file > default; else where the last supervisor here really put it."""
+    setting: object = given or os.environ.get(ENVIRONMENT + "STATE_DIR")
+    setting = setting or read_config(workspace, config).get("state_dir")
+    if not isinstance(setting, str) or not setting:
+        setting = DEFAULT_STATE_DIR
+    configured = os.path.normpath(os.path.join(workspace, os.path.expanduser(setting)))
+    if given or os.path.exists(os.path.join(configured, "status.json")):
+        return configured
+    real = os.path.realpath(workspace)
+    used = [entry for entry in registry.entries() if os.path.realpath(entry.workspace) == real]
+    return used[0].state_dir if len(used) == 1 else configured
+
+
+def read_config(workspace: str, config: str = "") -> dict[str, object]:
+    """The plain content of the configuration file, {} when there is none or it cannot be read.
+
+    The commands that come here need a name or two of it and must work whatever its state; `config
+    check` judges it. Raises UsageError only for a file that was named and is not there."""
+    if config and not os.path.isfile(config):
+        raise UsageError(f"configuration file {config} does not exist")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    for path in (
+        config,
+        os.path.join(workspace, CONFIG_NAME),
+        os.path.join(home, "codex-self-iter", "config.toml"),
+    ):
+        if path and os.path.isfile(path):
+            import tomllib  # only where there is something to read: it costs a tenth of the start
+
+            try:
+                with open(path, "rb") as file:
+                    return tomllib.load(file)
+            except (OSError, ValueError):
+                return {}
+    return {}
+
+
+def read_status(state_dir: str) -> dict[str, object]:
+    """`status.json`, or {} when it is missing, unreadable or not ours."""
+    try:
+        with open(os.path.join(state_dir, "status.json"), "rb") as file:
+            status = json.loads(file.read(MAX_STATUS_BYTES))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def life(loop: Target, status: dict[str, object], now: float | None = None) -> Life:
+    """Whether the supervisor of a loop lives, and how old its last sign is.
+
+    Its lock is the truth: a process id may have been used again, and means nothing across
+    containers."""
+    from codex_self_iter.world.state.holder import LOCK_FILE, probe
+
+    heard = epoch(status.get("updated_at"))
+    stale = None if heard is None else max(0.0, (time.time() if now is None else now) - heard)
+    pid = status.get("pid")
+    pid = pid if isinstance(pid, int) else 0
+    known = os.path.exists(os.path.join(loop.state_dir, LOCK_FILE))
+    # A lock file of another name, or none (deleted this second): then the workspace's lock answers.
+    holder = probe(loop.state_dir, workspace="" if known else loop.workspace)
+    return Life(holder is not None, stale, (holder.pid or pid) if holder else pid)
+
+
+def say(text: str) -> None:
+    """One message on stdout, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,42 @@
+"""Where the traceback of an unexpected error goes: a person sees one line, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from codex_self_iter.world import registry
+
+MAX_BYTES = 1_000_000
+
+
+def write(error: BaseException, argv: Sequence[str]) -> str:
+    """Append the traceback to a private file and return its path.
+
+    With `--debug`, or when no file can be written, it goes to stderr and "" is returned.
+    """
+    text = "".join(traceback.format_exception(error))
+    if "--debug" in argv:
+        sys.stderr.write(text)
+        return ""
+    path = os.path.join(os.path.dirname(registry.directory()), "crash.log")
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _append(path, f"{stamp} {list(argv)[:1]}\n{text}\n")
+    except OSError:
+        sys.stderr.write(text)
+        return ""
+    return path
+
+
+def _append(path: str, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
+        if file.tell() > MAX_BYTES:  # nobody empties it: begin anew rather than grow for ever
+            file.truncate(0)
+        file.write(text)

@@ -1,0 +1,109 @@
+"""What is there: the installed agents, and the commands that test this repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping
+
+from codex_self_iter.agents.base import AgentMissingError
+from codex_self_iter.agents.probe import find_program
+from codex_self_iter.core.agent_names import CLIS
+
+_READ_BYTES = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Detected:
+    """Agents by name with the path of each, and gate commands."""
+
+    agents: Mapping[str, str]
+    gates: tuple[str, ...]
+
+
+def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
+    """Look at the machine and the workspace. Reads only."""
+    agents = {name: find_agent(name, environ) for name in CLIS}
+    return Detected(
+        {name: path for name, path in agents.items() if path}, gate_commands(workspace, environ)
+    )
+
+
+def find_agent(name: str, environ: Mapping[str, str]) -> str:
+    """Absolute path of an agent's program, on PATH or where installers put it; "" for none."""
+    try:
+        return str(find_program(name, "", environ, mend=""))
+    except AgentMissingError:
+        return ""
+
+
+def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The test commands that the files speak for; `make test` only when nothing else does."""
+    found = tuple(_by_language(workspace, environ))
+    if found or not _has_make_test(workspace):
+        return found
+    return ("make test",)
+
+
+def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
+    if _uses_pytest(workspace):
+        there = shutil.which("pytest", path=environ.get("PATH"))
+        yield "pytest -q" if there else "python3 -m pytest -q"
+    if _has_npm_test(workspace):
+        yield "npm test"
+    if os.path.isfile(os.path.join(workspace, "Cargo.toml")):
+        yield "cargo test"
+    if os.path.isfile(os.path.join(workspace, "go.mod")):
+        yield "go test ./..."
+
+
+def _uses_pytest(workspace: str) -> bool:
+    names = ("pytest.ini", "conftest.py", "tests/conftest.py")
+    if any(os.path.isfile(os.path.join(workspace, name)) for name in names):
+        return True
+    try:
+        project = tomllib.loads(_text(workspace, "pyproject.toml"))
+    except tomllib.TOMLDecodeError:
+        project = {}
+    tool = project.get("tool")
+    if isinstance(tool, dict) and "pytest" in tool:
+        return True
+    for name, section in (("setup.cfg", "[tool:pytest]"), ("tox.ini", "[pytest]")):
+        if section in _text(workspace, name):
+            return True
+    here = glob.escape(workspace)
+    return bool(glob.glob(f"{here}/test*/test_*.py") or glob.glob(f"{here}/test_*.py"))
+
+
+def _has_npm_test(workspace: str) -> bool:
+    """A test script that is not the placeholder which `npm init` writes."""
+    try:
+        package = json.loads(_text(workspace, "package.json") or "{}")
+    except (ValueError, RecursionError):
+        return False
+    scripts = package.get("scripts") if isinstance(package, dict) else None
+    script = scripts.get("test") if isinstance(scripts, dict) else None
+    return isinstance(script, str) and bool(script.strip()) and "no test specified" not in script
+
+
+def _has_make_test(workspace: str) -> bool:
+    names = ("GNUmakefile", "makefile", "Makefile")
+    text = "".join(_text(workspace, name) + "\n" for name in names)
+    return re.search(r"^test\s*:(?!=)", text, re.MULTILINE) is not None
+
+
+def _text(workspace: str, name: str) -> str:
+    """A file's text, "" when there is none that can be read."""
+    path = os.path.join(workspace, name)
+    if not os.path.isfile(path):
+        return ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_READ_BYTES)
+    except OSError:
+        return ""

@@ -1,0 +1,281 @@
+"""Checks of one loop: workspace, documents, state, disk, lock, sentinels, agents, gates."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from codex_self_iter.cli.doctor.ask import ask
+from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
+from codex_self_iter.core.template import parse_template
+from codex_self_iter.errors import UsageError
+from codex_self_iter.settings import validate_workspace
+
+_MIB = 1024 * 1024
+_MOST_ENTRIES = 200_000
+"""Files of the state directory that are added up; beyond it the size is "more than"."""
+_SHELL_WORDS = frozenset((
+    "!", ".", ":", "[", "[[", "{", "alias", "case", "cd", "command", "eval", "exec", "exit",
+    "export", "false", "for", "if", "set", "source", "test", "time", "trap", "true", "umask",
+    "unset", "until", "wait", "while",
+))  # fmt: skip
+"""First words of a gate that are the shell's own."""
+
+
+def workspace(context: Context) -> Iterator[Finding]:
+    """Workspace, plan and task, as a start would check them."""
+    init = f"codex-self-iter init --workspace {context.quoted}"
+    try:
+        paths = validate_workspace(context.settings)
+    except UsageError as error:
+        for line in str(error).splitlines():
+            what, _, mend = line.partition("; ")
+            yield fail("workspace", what, mend or init)
+        return
+    yield good("workspace", f"{paths.workspace}, plan {paths.plan.name}")
+    if not paths.task.exists():
+        what = f"{paths.task} does not exist: the agent has only the plan"
+        yield warn("workspace.task", what, init)
+
+
+def state_directory(context: Context) -> Iterator[Finding]:
+    """Writable, private, not too big, and enough room beside it."""
+    path = str(context.paths.state_dir)
+    if not os.path.isdir(path):
+        yield good("state", f"{path} will be made")
+    else:
+        yield from _privacy(path)
+        size, whole = _size(path)
+        most = context.settings.output.max_state_mb
+        text = f"{'' if whole else 'more than '}{size / _MIB:.0f} MiB in {path}"
+        if most and size > most * _MIB:
+            text += f", more than max_state_mb = {most:g}"
+            yield warn("state.size", text, "the next run prunes it")
+        else:
+            yield good("state.size", text)
+        yield from _future(path, context.now)
+    yield from _disk(context)
+
+
+def _privacy(path: str) -> Iterator[Finding]:
+    found = os.stat(path)
+    if found.st_uid != os.geteuid():
+        mend = f"sudo chown -R $(id -un) {shlex.quote(path)}"
+        yield warn("state.owner", f"{path} belongs to user {found.st_uid}, not to you", mend)
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        mend = f"chmod 700 {shlex.quote(path)}"
+        what = f"{path} can be read by others (mode {found.st_mode & 0o777:o})"
+        yield warn("state.private", what, mend)
+    else:
+        yield good("state", f"{path} is private")
+
+
+def _future(path: str, now: float) -> Iterator[Finding]:
+    """A state that was written in the future tells of a clock that went back."""
+    times = (os.stat(entry).st_mtime for entry in os.scandir(path) if entry.is_file())
+    ahead = max(times, default=now) - now
+    if ahead > 60:
+        what = f"the state was last written {ahead / 60:.0f} min in the future: the clock went back"
+        yield warn("time.state", what, "set the clock: sudo timedatectl set-ntp true")
+
+
+def _disk(context: Context) -> Iterator[Finding]:
+    place = _existing(str(context.paths.state_dir))
+    free = shutil.disk_usage(place).free / _MIB
+    least = context.settings.min_free_disk_mb
+    text = f"{free:.0f} MiB free at {place}"
+    if free < least:
+        text += f", less than min_free_disk_mb = {least}: no agent would be started"
+        yield fail("disk", text, "make room, or lower min_free_disk_mb")
+    elif free < least + context.settings.output.max_run_mb * 2:
+        yield warn("disk", f"{text}: one long output may fill it", "make room, or lower max_run_mb")
+    else:
+        yield good("disk", text)
+    space = os.statvfs(place)
+    if space.f_files and space.f_favail < 1000:
+        what = f"only {space.f_favail} inodes are free at {place}"
+        yield fail("disk.inodes", what, "delete small files")
+
+
+def lock(context: Context) -> Iterator[Finding]:
+    """Whether another supervisor works here."""
+    if not os.path.isdir(context.paths.state_dir):
+        return
+    module = importlib.import_module("codex_self_iter.world.state.lock")
+    name = context.settings.lock_file_name
+    holder = module.probe(str(context.paths.state_dir), name, workspace=context.workspace)
+    if holder:
+        mend = f"codex-self-iter stop --workspace {context.quoted} (a second run would exit 75)"
+        yield warn("lock", f"a supervisor works here: {holder}", mend)
+    else:
+        yield good("lock", "no supervisor works here now")
+
+
+def sentinels(context: Context) -> Iterator[Finding]:
+    """STOP and PAUSE files that are there already."""
+    settings, paths = context.settings, context.paths
+    sentinels = {
+        paths.state_dir / settings.stop_file_name: "stop",
+        paths.workspace / settings.global_stop_file_name: "stop",
+        paths.state_dir / "PAUSE": "pause",
+    }
+    effects = {"stop": "no agent would be started", "pause": "the loop would only wait"}
+    there = {path: kind for path, kind in sentinels.items() if os.path.lexists(path)}
+    for path, kind in there.items():
+        mend = f"rm {shlex.quote(str(path))}"
+        yield fail(f"sentinel.{kind}", f"{path} is there: {effects[kind]}", mend)
+    if not there:
+        yield good("sentinel", "no STOP and no PAUSE")
+
+
+def agent(context: Context) -> Iterator[Finding]:
+    """The agents of every role, those that would take over included. No tokens are spent."""
+    policy = importlib.import_module("codex_self_iter.supervisor.configured")
+    try:
+        roles = policy.agent_names(context.settings, context.environ)
+        agents = policy.make_agents(context.settings, context.environ)
+    except UsageError as error:
+        mend = "npm install -g @openai/codex, or set agent_command_template, or --agent plan-shell"
+        yield fail("agent", str(error), mend)
+        return
+    in_use = {name for role, names in roles.items() for name in names if _has_role(context, role)}
+    found = {name: _agent(context, name, agents[name]) for name in sorted(in_use)}
+    for name, finding in found.items():
+        own = [n for role, n in roles.items() if name in n and _has_role(context, role)]
+        spare = all(any(found[other].status != "fail" for other in names) for names in own)
+        # a broken agent stops nothing while another can take over in each of its roles
+        stops = finding.status == "fail" and not spare
+        yield finding if stops else _no_worse_than_warn(finding)
+
+
+def _no_worse_than_warn(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, status="warn") if finding.status == "fail" else finding
+
+
+def _has_role(context: Context, role: str) -> bool:
+    return context.settings.mode == "roles" or role == "executor"
+
+
+def _agent(context: Context, name: str, adapter: Any) -> Finding:
+    key = f"agent.{name}"
+    if name == "plan-shell":
+        return good(key, "plan-shell is part of this program")
+    if name == "command":
+        return _template(context, key)
+    probe = adapter.probe(context.environ)
+    if not probe.installed:
+        what = probe.detail or f"{name} is not installed"
+        return fail(key, what, probe.mend or f"install {name}")
+    said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
+    if probe.logged_in is False:
+        return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
+    if _refuses_root(context, name):
+        what = f'{said} refuses agent_mode = "bypass" as root'
+        mend = 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }'
+        return fail(key, what, mend)
+    if probe.mend:
+        return warn(key, f"{said}: {probe.detail}", probe.mend)
+    sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
+    return good(key, f"{said}, {sure}")
+
+
+def _refuses_root(context: Context, name: str) -> bool:
+    """claude does not skip its permissions as root, unless told that it is in a sandbox."""
+    settings = context.settings
+    if name != "claude" or settings.agent_mode != "bypass" or os.geteuid() != 0:
+        return False
+    return not (settings.agents.claude.env.get("IS_SANDBOX") or context.environ.get("IS_SANDBOX"))
+
+
+def _template(context: Context, key: str) -> Finding:
+    program = parse_template(context.settings.agent_command_template)[0]
+    if "{" in program:
+        return good(key, f"the program {program} is known only when it runs")
+    path = _program(os.path.expanduser(program), context, os.getcwd())
+    if path:
+        return good(key, f"agent_command_template runs {path}")
+    mend = "mend agent_command_template, or make the program executable (chmod +x)"
+    return fail(key, f"the program {program!r} of agent_command_template is not there", mend)
+
+
+def gates(context: Context) -> Iterator[Finding]:
+    """Whether the programs of the gates are there; with --run-gates, whether they succeed now."""
+    commands = context.settings.verify.commands
+    if not commands:
+        mend = 'name your tests: [verify] commands = ["…"]'
+        yield warn("gates", "no gate is configured: a completion is believed without proof", mend)
+    if context.has_workspace:
+        for number, command in enumerate(commands, 1):
+            yield _gate(context, f"gate.{number}", command)
+
+
+def _gate(context: Context, key: str, command: str) -> Finding:
+    syntax = ask(["/bin/sh", "-n", "-c", command], context)
+    if not syntax.ok:
+        what = f"{command!r} is no shell command ({syntax.text})"
+        return fail(key, what, "mend [verify] commands")
+    program = _first_program(command)
+    if program and not _program(program, context):
+        what = f"the program {program!r} of the gate {command!r} is not there"
+        return fail(key, what, f"install {program}")
+    if not context.run_gates:
+        return good(key, f"{command!r} (not run; --run-gates runs it)")
+    limit = context.settings.verify.timeout_sec or 86400.0
+    answer = ask(["/bin/sh", "-c", command], context, timeout_sec=limit, cwd=context.workspace)
+    if answer.ok:
+        return good(key, f"{command!r} succeeds")
+    last = (answer.text or "no output").splitlines()[-1]
+    how = last if answer.code is None else f"exits {answer.code}: {last}"
+    mend = "it must succeed before a completion is believed"
+    return warn(key, f"{command!r} fails now ({how})", mend)
+
+
+def _first_program(command: str) -> str:
+    """The program that a shell command starts with; "" when only a shell can tell."""
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return ""
+    name = next((word for word in words if "=" not in word.split("/")[0]), "")
+    plain = name not in _SHELL_WORDS and not any(char in name for char in "$`(){};&|<>*?~")
+    return name if plain else ""
+
+
+def _program(name: str, context: Context, *also: str) -> str:
+    """Absolute path of a program, found as a run in the workspace finds it; "" for none.
+
+    A relative path is looked for below the workspace, then below the directories `also`.
+    """
+    if "/" in name:
+        places = [os.path.join(base, name) for base in (context.workspace, *also)]
+        runs = (path for path in places if os.path.isfile(path) and os.access(path, os.X_OK))
+        return next(runs, "")
+    return shutil.which(name, path=context.environ.get("PATH") or os.defpath) or ""
+
+
+def _existing(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _size(path: str) -> tuple[int, bool]:
+    """Disk use of a tree in bytes, and whether all of it was seen."""
+    total, left, stack = 0, _MOST_ENTRIES, [path]
+    while stack and left > 0:
+        with os.scandir(stack.pop()) as entries:
+            for entry in entries:
+                left -= 1
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(entry.path)
+    return total, not stack
+
+
+CHECKS: tuple[Check, ...] = (workspace, state_directory, lock, sentinels, agent, gates)

@@ -1,0 +1,55 @@
+"""Questions that the shell asks about a state, so that it need not decide anything itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from codex_self_iter.core import waits
+from codex_self_iter.core.commands import Command, Exit
+from codex_self_iter.core.events import Steer
+from codex_self_iter.core.model import State
+from codex_self_iter.core.state import LoopState, Wait
+
+NEEDS_HUMAN = 4
+WAITING = frozenset(waits.STATES.values())
+
+
+def told_wait(state: LoopState) -> Wait | None:
+    """The wait that the state's name speaks of."""
+    return state.wait if state.state in WAITING else None
+
+
+def deciding_wait(state: LoopState) -> Wait | None:
+    """The wait whose end lets the loop go on; None while something else holds it as well."""
+    return None if state.paused or state.blocked_by else state.wait
+
+
+def spread(wait: Wait, u: float) -> Wait:
+    """A wait that ends a little later, by a random `u`: they must not come back as a herd."""
+    by = u * min(30.0, 0.1 * wait.length + 1.0)
+    return dataclasses.replace(
+        wait, until=wait.until + by, up_until=wait.up_until + by, length=wait.length + by
+    )
+
+
+def leaving(state: LoopState, undone: Iterable[Command]) -> bool:
+    """True when the loop is to end, so that it cannot wait for a disk for ever."""
+    stopping = state.ending is not None and state.ending.kind == "stop"
+    return stopping or any(isinstance(command, Exit) for command in undone)
+
+
+def admitted(end: Exit, *, lost: bool) -> Exit:
+    """An end of which something could not be saved needs a person."""
+    return dataclasses.replace(end, code=NEEDS_HUMAN) if lost else end
+
+
+def steered(state: LoopState, *, fresh: bool, urgent: tuple[str, ...]) -> Steer | None:
+    """What waiting messages mean: `fresh` ones are there, `urgent` names want to be heard at once.
+
+    One that came while the inputs were being read was too early to end the run that started
+    without it, so the urgent are told again for as long as something works."""
+    working = state.open is not None and (
+        state.open.run is not None or state.state is State.VERIFYING
+    )
+    return Steer(bool(urgent), urgent) if fresh or (urgent and working) else None

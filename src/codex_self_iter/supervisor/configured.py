@@ -1,0 +1,160 @@
+"""From settings to the core's frozen rules, the adapters' own configuration, and bounds of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
+from codex_self_iter.agents.pricing import Price
+from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.model import Role, RunLimits
+from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
+from codex_self_iter.errors import UsageError
+from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import ResolvedPaths
+
+MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
+
+
+class Configured(NamedTuple):
+    """Settings and what was made of them."""
+
+    settings: Settings
+    agents: Mapping[str, Agent]
+    policy: Policy
+
+
+def configure(settings: Settings, paths: ResolvedPaths, environ: Mapping[str, str]) -> Configured:
+    """Raises UsageError, also when no agent of a role can be started."""
+    agents = make_agents(settings, environ)
+    policy = make_policy(settings, agents, environ)
+    for role in policy.roles:
+        missing: list[AgentMissingError] = []
+        for agent in policy.agents[role]:
+            try:
+                agents[agent.name].prepare(_probe(paths, environ, role))
+                break
+            except AgentMissingError as error:
+                missing.append(error)
+        else:
+            raise missing[0]
+    return Configured(settings, agents, policy)
+
+
+def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Request:
+    """A request for looking whether an agent can be started; nothing is."""
+    nowhere, workspace = str(paths.state_dir / "probe"), str(paths.workspace)
+    return Request("", nowhere, workspace, str(paths.plan), nowhere, role, environment=environ)
+
+
+def run_limits(settings: Settings) -> RunLimits:
+    """The bounds of an agent's run."""
+    return RunLimits(
+        wall_sec=float(settings.command_timeout_sec),
+        idle_sec=float(settings.idle_timeout_sec),
+        memory_bytes=settings.memory_limit_mb * 2**20,
+        kill_grace_sec=float(settings.kill_grace_sec),
+        output_bytes=int(settings.output.max_run_mb * 2**20),
+    )
+
+
+def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tuple[str, ...]]:
+    """The agents of each role, preferred first. Raises UsageError when "auto" finds none."""
+    first: str = settings.agent
+    if first == "auto":
+        if settings.agents.order:
+            first = settings.agents.order[0]
+        elif settings.agent_command_template:
+            first = "command"
+        else:
+            configs = {name: _config(settings, name) for name in CLIS}
+            first = catalog.detect(environ, configs) or ""
+            if not first:
+                raise UsageError(
+                    "no agent was found: install codex, claude, gemini or opencode, or set "
+                    'agent_command_template (or agent = "plan-shell" for a plan of shell commands)'
+                )
+    order = tuple(dict.fromkeys((first, *settings.agents.order)))
+    names: dict[Role, tuple[str, ...]] = {}
+    for role in MAIN:
+        own = getattr(settings.roles, role.value)
+        names[role] = tuple(dict.fromkeys((own, *order))) if own else order
+    return names
+
+
+def _config(settings: Settings, name: str) -> AgentConfig:
+    table = settings.agents.get(name)
+    prices = {model: Price(**price.model_dump()) for model, price in settings.prices.items()}
+    return AgentConfig(
+        name=name,
+        binary=table.binary,
+        model=table.model,
+        effort=table.effort,
+        home=table.home,
+        args=tuple(table.args),
+        env=dict(table.env),
+        pass_env=tuple(table.pass_env),
+        mode=settings.agent_mode,
+        resume=table.resume,
+        template=settings.agent_command_template,
+        account=table.account,
+        prices=prices,
+    )
+
+
+def make_agents(settings: Settings, environ: Mapping[str, str]) -> dict[str, Agent]:
+    """The adapters that this loop may use, by name. Raises UsageError."""
+    used = {name for names in agent_names(settings, environ).values() for name in names}
+    return {name: catalog.get(name, _config(settings, name)) for name in sorted(used)}
+
+
+def make_policy(
+    settings: Settings, agents: Mapping[str, Agent], environ: Mapping[str, str]
+) -> Policy:
+    """The rules for `decide`."""
+    accounts = {name: agent.account(environ) for name, agent in agents.items()}
+
+    def policy_of(name: str) -> AgentPolicy:
+        table = settings.agents.get(name)
+        session = SessionPolicy(
+            resume=table.resume,
+            max_turns=table.resume_max_turns,
+            max_tokens=table.resume_max_tokens,
+            max_sec=table.resume_max_hours * 3600.0,
+        )
+        return AgentPolicy(name, accounts[name], session)
+
+    budget, by_role = settings.budget, agent_names(settings, environ)
+    return Policy(
+        agents={role: tuple(map(policy_of, names)) for role, names in by_role.items()},
+        mode=settings.mode,
+        max_iterations=settings.max_iterations,
+        max_stagnation=settings.max_stagnation,
+        max_consecutive_errors=settings.max_consecutive_errors,
+        no_change_gate=int(settings.no_change_gate),
+        backoff_base_sec=float(settings.backoff_base_sec),
+        backoff_max_sec=float(settings.backoff_max_sec),
+        no_change_backoff_sec=float(settings.no_change_backoff_sec),
+        continue_false_backoff_sec=float(settings.continue_false_backoff_sec),
+        planner_stop_backoff_sec=float(settings.planner_stop_backoff_sec),
+        completion_promise=settings.completion_promise,
+        verify_commands=tuple(settings.verify.commands),
+        verify_every_iteration=settings.verify.every_iteration,
+        confirmations=settings.verify.confirmations,
+        require_plan_done=settings.verify.require_plan_done,
+        budget=BudgetPolicy(
+            max_tokens=budget.max_tokens,
+            max_cost_usd=float(budget.max_cost_usd),
+            max_hours=float(budget.max_hours),
+            max_tokens_per_day=budget.max_tokens_per_day,
+            max_cost_usd_per_day=float(budget.max_cost_usd_per_day),
+            max_hours_per_day=float(budget.max_hours_per_day),
+            notice_at=float(budget.notice_at),
+        ),
+        commit=settings.git.commit == "supervisor",
+        checkpoints=settings.git.checkpoints,
+        on_orphan=settings.on_orphan,
+        finish_on_term=settings.service.on_stop == "finish",
+    )

@@ -1,0 +1,102 @@
+"""What the parts of one loop share. Every part takes it; none of them knows the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from structlog.typing import FilteringBoundLogger
+
+from codex_self_iter.agents.base import Agent
+from codex_self_iter.core.events import Event
+from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.state import LoopState
+from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import ResolvedPaths
+from codex_self_iter.supervisor.configured import Configured
+from codex_self_iter.supervisor.documents import Document
+from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.views.status import RECENT
+from codex_self_iter.world.state.inbox import Inbox
+from codex_self_iter.world.state.store import StateDirectory
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Context:
+    """One loop, as its parts see it.
+
+    Attributes:
+        name, log: the loop's name, and a logger that says it.
+        plan, task: the texts as they were last taken.
+        tasks: what is started in it ends with the loop.
+        post: queues an event; callable from any task of this event loop.
+        config: replaced as a whole by a reload.
+        state: written by the loop only.
+        warnings: of the state directory, for `status.json`; recent: the journal's last lines.
+        changed: set when `status.json` is to be written soon.
+    """
+
+    shared: Shared
+    name: str
+    log: FilteringBoundLogger
+    paths: ResolvedPaths
+    store: StateDirectory
+    inbox: Inbox
+    plan: Document
+    task: Document
+    tasks: TaskGroup
+    post: Callable[[Event], None]
+    config: Configured
+    state: LoopState
+    recent: deque[Mapping[str, Any]] = dataclasses.field(
+        default_factory=lambda: deque(maxlen=RECENT)
+    )
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    free_mb: float = 0.0
+    state_mb: float = 0.0
+    changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+
+    @property
+    def settings(self) -> Settings:
+        """The present settings."""
+        return self.config.settings
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """The adapters by name."""
+        return self.config.agents
+
+    @property
+    def policy(self) -> Policy:
+        """The present rules."""
+        return self.config.policy
+
+    @property
+    def documents(self) -> tuple[Document, Document]:
+        """Plan and task."""
+        return self.plan, self.task
+
+    @property
+    def run_lock_path(self) -> str:
+        """The file that every run inherits locked."""
+        return str(self.paths.state_dir / "run.lock")
+
+    def start(
+        self, what: str, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any
+    ) -> None:
+        """Start a task of the loop."""
+        self.tasks.start_soon(function, *args, name=f"{self.name}: {what}")
+
+    def tell(self) -> None:
+        """Have `status.json` written soon."""
+        self.changed.set()
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Log what the state directory has to say, and show it in the status."""
+        for text in texts:
+            self.log.warning("state.warning", text=text)
+            self.warnings.append(text)

@@ -1,0 +1,175 @@
+"""The loops of one supervisor: each in its place, started again after a crash.
+
+A loop that raises is a defect of ours or of its surroundings: alone, the supervisor ends with exit
+1 (the service manager starts it again); among others it is `crashed`, and starts again after a
+backoff while the others go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import traceback
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from codex_self_iter.core import backoff
+from codex_self_iter.core import events as ev
+from codex_self_iter.core.model import State
+from codex_self_iter.errors import CodexSelfIterError, ExitCode
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.rounds import Ended, Rounds
+from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.world import registry
+
+CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
+OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
+"""Open files of the process itself, of each loop, and of each living agent run."""
+
+
+@dataclasses.dataclass(slots=True)
+class Member:
+    """One loop and its place in the supervisor."""
+
+    settings: Settings
+    loop: Loop | None = None
+    ended: Ended | None = None
+    leaving: bool = False
+    crashes: int = 0
+    settled: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    """Set once the loop has recovered and holds its lock, or has ended."""
+
+
+class Members:
+    """Loops by name. `tasks` ends when all of them have ended."""
+
+    def __init__(self, shared: Shared, options: RunOptions, files: int, first: Settings) -> None:
+        """`files`: how many this process may have open; `first`: settings that are for all."""
+        self.by_name: dict[str, Member] = {}
+        self.tasks: TaskGroup = anyio.create_task_group()
+        self.stop: ev.Stop | None = None
+        """What every loop has been told, and those that are still to start are."""
+        self._shared, self._options, self._log = shared, options, shared.log
+        self._files = files
+        self._room = (files - OWN_FILES - FILES_A_RUN * first.pool.max_agents) // FILES_A_LOOP
+        self._max_memory_mb = first.pool.max_memory_mb
+
+    def living(self) -> list[Rounds]:
+        """The loops that hold their lock and have not ended."""
+        return [
+            member.loop.rounds
+            for member in self.by_name.values()
+            if member.ended is None and member.loop is not None and member.loop.rounds is not None
+        ]
+
+    def add(self, settings: Settings) -> None:
+        """Start a loop, or say why it cannot be."""
+        name = settings.name
+        if name in self.by_name and self.by_name[name].ended is None:
+            self._log.error("loop.duplicate", name=name, workspace=str(settings.workspace_path))
+            return
+        member = self.by_name[name] = Member(settings)
+        if problem := self._does_not_fit(name):
+            self._refuse(member, ExitCode.USAGE, problem)
+            member.settled.set()
+            return
+        self.tasks.start_soon(self._keep_running, member, name=name)
+
+    def _does_not_fit(self, name: str) -> str:
+        """Why one more loop cannot be run, or ""."""
+        others = (member for other, member in self.by_name.items() if other != name)
+        room = max(1, self._room)
+        if sum(member.ended is None for member in others) < room:
+            return ""
+        return (
+            f"only {room} loops fit into the {self._files} files that this process may have open; "
+            "raise the hard limit (LimitNOFILE= in the unit, ulimit -Hn in a shell)"
+        )
+
+    def _refuse(self, member: Member, code: ExitCode, problem: str) -> None:
+        self._log.error("loop.refused", loop=member.settings.name, error=problem)
+        member.ended = Ended(int(code), State.CRASHED, problem)
+
+    async def _keep_running(self, member: Member) -> None:
+        """Run one loop; among others, start it again after a crash."""
+        try:
+            while member.ended is None:
+                try:
+                    member.ended = await self._run_once(member)
+                except CodexSelfIterError as error:
+                    if self._shared.alone:
+                        raise
+                    self._refuse(member, error.exit_code, str(error))
+                except Exception as error:
+                    if self._shared.alone:
+                        raise
+                    member.crashes += 1
+                    await self._after_crash(member, error)
+        finally:
+            member.settled.set()
+
+    async def _run_once(self, member: Member) -> Ended:
+        settings = member.settings
+        loop = member.loop = Loop(self._shared, settings, clear_stop=self._options.clear_stop)
+        loop.ready = member.settled
+        workspace = str(settings.workspace_path)
+        state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
+        try:
+            await anyio.to_thread.run_sync(registry.register, settings.name, workspace, state_dir)
+        except OSError as error:
+            self._log.warning("registry.not_written", error=str(error))
+        if self.stop is not None:
+            # nothing is awaited from here until the loop hears signals itself
+            loop.post(self.stop)
+        return await loop.run()
+
+    async def _after_crash(self, member: Member, error: Exception) -> None:
+        shared, u = self._shared, self._shared.rng.random()
+        delay = backoff.exponential(member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, u)
+        self._log.error(
+            "loop.crashed",
+            loop=member.settings.name,
+            error=f"{type(error).__name__}: {error}",
+            seconds=round(delay, 1),
+            traceback="".join(traceback.format_exception(error))[-4_000:],
+        )
+        deadline = shared.clock.monotonic() + delay
+        while shared.clock.monotonic() < deadline:
+            if self.stop is not None or member.leaving:
+                member.ended = Ended(int(ExitCode.INTERNAL), State.CRASHED, str(error))
+                return
+            await anyio.sleep(0.2)
+
+    def remove(self, member: Member) -> None:
+        """Its file is gone: the loop ends after its iteration."""
+        if member.leaving or member.ended is not None:
+            return
+        member.leaving = True
+        self._log.info("loop.removed", loop=member.settings.name)
+        if member.loop is not None:
+            member.loop.post(ev.Stop("its configuration file was removed", after_iteration=True))
+
+    # -- the pool of all ---------------------------------------------------------------------------
+
+    def bound(self, settings: Settings) -> None:
+        """Bound the agents of all loops as these settings say."""
+        self._max_memory_mb = settings.pool.max_memory_mb
+        self._shared.pool.resize(settings.pool.max_agents, per_agent(settings))
+
+    def memory_hold(self) -> str:
+        """Why no further run may start now: those that are on use all the memory they may."""
+        if not self._max_memory_mb:
+            return ""
+        samples = filter(None, (loop.work.sample() for loop in self.living()))
+        used = sum(sample.memory_bytes for sample in samples) / 2**20
+        if used < self._max_memory_mb:
+            return ""
+        return f"runs use {used:.0f} of {self._max_memory_mb} MiB"
+
+
+def per_agent(settings: Settings) -> dict[str, int]:
+    """Places of each kind of agent."""
+    return {str(name): count for name, count in settings.pool.per_agent.items()}

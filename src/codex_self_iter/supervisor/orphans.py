@@ -1,0 +1,73 @@
+"""What the last supervisor left: the run that it had under way, its gates, and strays."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+from codex_self_iter.core.model import RunSpec
+from codex_self_iter.core.state import Step
+from codex_self_iter.supervisor.configured import run_limits
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.work import Work
+from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.process.traces import read_identity
+
+
+async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> str:
+    """Find what is left of the open run: "adopted", "gone" or "none"; and end all else."""
+    trace = await _open_run(ctx, work, workspace, kill=kill)
+    # The record of a stray may be gone with the state directory.
+    keep = work.adopted.identity.run_id if work.adopted else ""
+    ended = await ctx.shared.host.sweep_strays(str(ctx.paths.workspace), keep)
+    if ended:
+        ctx.log.warning("strays.ended", processes=ended)
+    return trace
+
+
+async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> str:
+    opened, host = ctx.state.open, ctx.shared.host
+    run = opened.run if opened else None
+    if opened is not None and opened.step is Step.VERIFY:
+        await _end_gates(ctx, opened.number)
+    if opened is None or run is None:
+        return "none"
+    directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
+    spec = _spec(ctx, run.run_id, directory)
+    identity = read_identity(spec)
+    # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
+    finished = os.path.exists(os.path.join(directory, "exit.json"))
+    if (kill and not finished) or run.agent not in ctx.agents:
+        swept = await host.sweep(spec, identity)
+        ctx.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
+        return "gone" if swept or identity is not None else "none"
+    handle = await host.adopt(spec, identity)
+    if handle is None:
+        return "none" if identity is None else "gone"
+    ctx.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
+    workspace.load_before(directory)
+    work.adopt(handle, directory)
+    return "adopted"
+
+
+async def _end_gates(ctx: Context, iteration: int) -> None:
+    """End the gates: they run again, and never beside their old selves."""
+    pattern = f"{glob.escape(ctx.store.path)}/logs/runs/{iteration:06d}-gate-*"
+    for directory in sorted(glob.glob(pattern)):
+        run_id = f"{ctx.state.loop_id}-{os.path.basename(directory)}"
+        spec = _spec(ctx, run_id, directory)
+        if swept := await ctx.shared.host.sweep(spec, read_identity(spec)):
+            ctx.log.warning("orphan.ended", run_id=run_id, processes=swept)
+
+
+def _spec(ctx: Context, run_id: str, directory: str) -> RunSpec:
+    return RunSpec(
+        run_id=run_id,
+        argv=("",),
+        cwd=str(ctx.paths.workspace),
+        env={},
+        directory=directory,
+        run_lock_path=ctx.run_lock_path,
+        watch_root=str(ctx.paths.workspace),
+        limits=run_limits(ctx.settings),
+    )

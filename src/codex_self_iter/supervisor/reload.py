@@ -1,0 +1,116 @@
+"""The configuration read again: a bad one changes nothing and says why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from codex_self_iter.errors import CodexSelfIterError, UsageError
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor.members import Member, Members
+from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.shared import Shared
+
+CONFIG_DIR_SEC = 1.0
+FIXED = {
+    "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
+    "plan_file", "task_file",
+}  # fmt: skip
+"""Keys that a reload cannot change: what they name is in use."""
+
+Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
+
+
+class Reload:
+    """Gives loops their new settings, starts those that came, ends those whose file went."""
+
+    def __init__(
+        self, members: Members, reader: Reader, options: RunOptions, shared: Shared
+    ) -> None:
+        self._members, self._reader, self._directory = members, reader, options.config_dir
+        self._log, self._alone = shared.log, shared.alone
+
+    def run(self) -> None:
+        """Read the configuration again."""
+        try:
+            wanted, problems = self._reader()
+        except UsageError as error:
+            self._log.error("config.not_reloaded", error=str(error))
+            return
+        for problem in problems:
+            self._log.error("config.skipped", error=str(problem))
+        by_name = {settings.name: settings for settings in wanted}
+        if self._alone and len(wanted) == 1:
+            # Whatever the file calls it now, it is the one loop that we run.
+            by_name = dict.fromkeys(self._members.by_name, wanted[0])
+        for name, settings in by_name.items():
+            self._take(name, settings)
+        if self._directory and not problems:
+            for name in self._members.by_name.keys() - by_name.keys():
+                self._members.remove(self._members.by_name[name])
+
+    def _take(self, name: str, settings: Settings) -> None:
+        member = self._members.by_name.get(name)
+        if member is not None and member.settings == settings:
+            return
+        if member is None or (member.ended is not None and self._directory):
+            self._log.info("loop.added", loop=name)
+            self._members.add(settings)
+        else:
+            self._change(member, settings)
+
+    def _change(self, member: Member, settings: Settings) -> None:
+        """Use new settings, or say why they cannot be used; then everything stays as it was."""
+        rounds = member.loop.rounds if member.loop is not None else None
+        try:
+            if rounds is not None and member.ended is None:
+                rounds.reload(settings, lambda: self._say_changes(member.settings, settings))
+            else:
+                self._say_changes(member.settings, settings)
+        except UsageError as error:
+            self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+            return
+        member.settings = settings
+        self._members.bound(settings)
+
+    def _say_changes(self, before: Settings, after: Settings) -> None:
+        """Log key by key what is different."""
+        old, new = _leaves(before), _leaves(after)
+        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        for key in changed:
+            hidden = ".env." in f".{key}."
+            shown = ("[hidden]", "[hidden]") if hidden else (old.get(key), new.get(key))
+            self._log.info("config.changed", loop=after.name, key=key, old=shown[0], new=shown[1])
+        fixed = [key for key in changed if key in FIXED]
+        if fixed:
+            self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
+
+    async def watch_directory(self, reload: Callable[[], None]) -> None:
+        """Notice files that come, go or change, for as long as any loop runs."""
+        seen = await anyio.to_thread.run_sync(_directory_signature, self._directory)
+        while any(member.ended is None for member in self._members.by_name.values()):
+            await anyio.sleep(CONFIG_DIR_SEC)
+            now = await anyio.to_thread.run_sync(_directory_signature, self._directory)
+            if now != seen and self._members.stop is None:
+                seen = now
+                reload()
+
+
+def _leaves(settings: Settings) -> dict[str, Any]:
+    return {".".join(map(str, path)): value for path, value in settings.leaves()}
+
+
+def _directory_signature(path: str) -> tuple[tuple[str, int, int, int], ...]:
+    found = []
+    try:
+        for entry in os.scandir(path):
+            if entry.name.endswith(".toml") and not entry.name.startswith("."):
+                stat = entry.stat()
+                found.append((entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except OSError:
+        return ()
+    return tuple(sorted(found))

@@ -1,0 +1,243 @@
+"""The rounds of one loop: event -> decide -> persist -> act, until it has ended.
+
+Every event goes through `decide`; its commands are carried out in order by the outbox."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+from anyio.abc import ObjectReceiveStream
+
+from codex_self_iter.core import asked
+from codex_self_iter.core import events as ev
+from codex_self_iter.core.commands import Exit
+from codex_self_iter.core.machine import decide
+from codex_self_iter.core.model import State
+from codex_self_iter.core.state import LoopState
+from codex_self_iter.errors import ExitCode
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor import ending, housekeeping, orphans
+from codex_self_iter.supervisor.agent_run import AgentRuns
+from codex_self_iter.supervisor.conditions import Conditions
+from codex_self_iter.supervisor.configured import Configured, configure
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.outbox import Outbox
+from codex_self_iter.supervisor.senses import Senses
+from codex_self_iter.supervisor.status import Status
+from codex_self_iter.supervisor.work import Work
+from codex_self_iter.supervisor.workspace import Workspace
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """How a loop ended."""
+
+    code: int
+    state: State
+    reason: str
+
+
+class Rounds:
+    """A loop that holds its lock and knows its state. A poller.Looker."""
+
+    def __init__(self, ctx: Context, events: ObjectReceiveStream[ev.Event]) -> None:
+        self.ctx = ctx
+        self.workspace = Workspace(ctx)
+        self.work = Work(ctx)
+        self.senses = Senses(ctx, self.workspace)
+        self.conditions = Conditions(ctx, self.work)
+        runs = AgentRuns(ctx, self.work, self.workspace, self.senses, self.conditions)
+        self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
+        self.status = Status(ctx, self.work, self.outbox, self.senses)
+        self.ended: Ended | None = None
+        self._events = events
+        self._saving = anyio.Lock()
+        self._times: dict[str, float] = {}
+        self._state_at = ctx.shared.clock.monotonic()
+        self._next: Configured | None = None
+        self._fault: Exception | None = None
+        self._wake = anyio.Event()
+        self._look_soon: Callable[[], None] = lambda: self._wake.set()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def run(self, ready: anyio.Event) -> Ended:
+        """Go on until the end; `ready` is set once the past has been dealt with."""
+        ctx = self.ctx
+        try:
+            async with ctx.tasks as tasks:
+                await self._boot(ready)
+                ctx.start("status", self.status.keep)
+                ctx.start("housekeeping", housekeeping.run, ctx)
+                with self.senses.listening(self.hint), self._looking():
+                    await self._consume()
+                tasks.cancel_scope.cancel()
+        finally:
+            ctx.shared.limits.leave(ctx)
+            with anyio.CancelScope(shield=True):
+                await self.work.end_everything()
+        assert self.ended is not None
+        return self.ended
+
+    async def _boot(self, ready: anyio.Event) -> None:
+        """Find what the last supervisor left, then let the core decide how to go on."""
+        ctx, stop = self.ctx, self.senses.stop_request()
+        run = ctx.state.open.run if ctx.state.open else None
+        kill = stop is not None or ctx.policy.on_orphan == "kill"
+        trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
+        ctx.shared.limits.join(ctx, ctx.post)
+        paused = self.senses.paused_now()
+        if ctx.plan.problem:
+            ctx.state = dataclasses.replace(ctx.state, blocked_by={})
+        await self.handle(ev.Boot(trace, paused=paused))
+        ready.set()
+        if stop is not None:
+            # A STOP that was there before us is obeyed before any run, also one that would let an
+            # iteration end.
+            await self.handle(dataclasses.replace(stop, after_iteration=False))
+        if self.work.adopted is not None and run is not None:
+            self.outbox.start_run(run)
+
+    async def _consume(self) -> None:
+        while self.ended is None:
+            event = await self._events.receive()
+            if self._fault is not None:
+                raise self._fault
+            await self.handle(event)
+
+    async def handle(self, event: ev.Event) -> None:
+        """Decide one event and carry out what can be carried out."""
+        ctx, before = self.ctx, self.ctx.state
+        state, commands = decide(before, event, ctx.policy, ctx.shared.moment())
+        if ctx.shared.debug:
+            ctx.log.debug(
+                "loop.decided",
+                event_type=type(event).__name__,
+                inputs=repr(event)[:300],
+                state=f"{before.state} -> {state.state}",
+                commands=[type(command).__name__ for command in commands],
+            )
+        self._count_time(before.state)
+        ctx.state = state
+        self.outbox.add(commands, state)
+        await self._flush()
+        if self.ended is None and (before.state, before.reason) != (state.state, state.reason):
+            self._say_state(state)
+        self._apply_when_due()
+        if self.ended is None:
+            ctx.tell()
+            if ctx.state.wait is not before.wait:
+                self.hint()  # it sleeps until the next look; the new wait may end sooner
+        ctx.shared.on_round()
+
+    def _count_time(self, state: State) -> None:
+        now = self.ctx.shared.clock.monotonic()
+        self._times[state.value] = self._times.get(state.value, 0.0) + now - self._state_at
+        self._state_at = now
+
+    def _say_state(self, state: LoopState) -> None:
+        fields: dict[str, Any] = {"reason": state.reason}
+        if wait := asked.told_wait(state):
+            fields |= {"seconds": round(wait.length, 1), "until": _clock(wait.until)}
+        say = self.ctx.log.warning if state.state is State.BLOCKED else self.ctx.log.info
+        say(f"loop.{state.state}", **fields)
+
+    async def _flush(self) -> None:
+        async with self._saving:
+            if self.ended is None and (end := await self.outbox.flush()):
+                await self._end(end)
+
+    async def _end(self, end: Exit) -> None:
+        ctx = self.ctx
+        with anyio.CancelScope(shield=True):
+            await self.work.end_everything()
+            await ending.write_report(ctx, self._times)
+            await self.status.write_last()
+            self.ended = Ended(end.code, end.state, end.reason)
+        # An end that needs a person is said even when only errors are.
+        say = ctx.log.info if end.code in (ExitCode.OK, ExitCode.SIGINT) else ctx.log.error
+        say("loop.ended", state=str(end.state), reason=end.reason, exit_code=end.code)
+
+    def say_crashed(self, error: Exception) -> None:
+        """Leave a last status; among other loops the supervisor starts this one again."""
+        ctx, reason = self.ctx, f"{type(error).__name__}: {error}"
+        now = ctx.shared.clock.wall()
+        ctx.state = dataclasses.replace(ctx.state, state=State.CRASHED, since=now, reason=reason)
+        self.status.write()
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def look(self) -> float:
+        """One look at everything; returns the seconds until the next."""
+        self.senses.look()
+        self.conditions.look()
+        self.status.heartbeat()
+        if self.outbox.held and not self._saving.locked():
+            self.ctx.start("retry", self._flush)
+        return self.conditions.patience()
+
+    def fail(self, error: Exception) -> None:
+        """End the loop with this error, as if it had been raised in it."""
+        self._fault = error
+        self.ctx.post(ev.Tick())
+
+    def hint(self) -> None:
+        """Look soon, and at everything."""
+        self.senses.alert()
+        self._look_soon()
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Look now and then: when the poller of many loops says so, or in a task of our own."""
+        if self.ctx.shared.poller is None:
+            self.ctx.start("look", self._keep_looking)
+            yield
+            return
+        with self.ctx.shared.poller.watching(self) as self._look_soon:
+            yield
+
+    async def _keep_looking(self) -> None:
+        while True:
+            with anyio.move_on_after(self.look()):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+
+    # -- configuration -----------------------------------------------------------------------------
+
+    def reload(self, settings: Settings, tell: Callable[[], None]) -> None:
+        """Use new settings from the next iteration on; `tell` logs them. Raises UsageError: nothing
+        changed.
+
+        What bounds the loop as a whole holds at once, so that a raised limit comes in time for the
+        iteration that would have been the last."""
+        ctx = self.ctx
+        self._next = configure(settings, ctx.paths, ctx.shared.environ)
+        tell()
+        new = self._next.policy
+        policy = dataclasses.replace(
+            ctx.policy,
+            max_iterations=new.max_iterations,
+            budget=new.budget,
+            finish_on_term=new.finish_on_term,
+        )
+        ctx.config = ctx.config._replace(policy=policy)
+        self._apply_when_due()
+
+    def _apply_when_due(self) -> None:
+        if self._next is None or self.ctx.state.open is not None:
+            return
+        self.ctx.config, self._next = self._next, None
+        self.ctx.log.info("config.applied")
+        self.ctx.post(ev.PolicyChanged())
+
+
+def _clock(wall: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+    except (OverflowError, ValueError, OSError):
+        return "?"

@@ -1,0 +1,225 @@
+"""The person's side of a loop: sentinels, inbox, goal, plan and task edits.
+
+What is true is what `stat` says; `watchfiles` only brings the next look forward. A look costs what
+it finds: when neither directory has a new entry it is over after two calls, once in LOOK_SEC each
+file is looked at, and a file is opened only when it is another one than before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+from codex_self_iter.core import asked
+from codex_self_iter.core import events as ev
+from codex_self_iter.errors import StorageError
+from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import ResolvedPaths
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.documents import Document
+from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.state import inbox as files
+
+LOOK_SEC = 1.0
+"""Each file is looked at so often, whatever the directories' times say."""
+RESTLESS_SEC = 2.0
+"""So long after a change everything is read: a file may change twice within one tick of its time.
+"""
+AFTER_ITERATION = "after-iteration"
+NOW = "now"
+
+
+def stop_files(settings: Settings, paths: ResolvedPaths) -> tuple[tuple[str, str], tuple[str, str]]:
+    """(directory, name) of the loop's own STOP and of the workspace's."""
+    return (
+        (str(paths.state_dir), settings.stop_file_name),
+        (str(paths.workspace), settings.global_stop_file_name),
+    )
+
+
+class Senses:
+    """Looks at the control files of one loop and posts what changed."""
+
+    def __init__(self, ctx: Context, workspace: Workspace) -> None:
+        self._ctx, self._workspace = ctx, workspace
+        # The names of the start stay: `stop` and every script follow what status.json says.
+        self._stops = stop_files(ctx.settings, ctx.paths)
+        self.stop_path, self.global_stop_path = (os.path.join(*stop) for stop in self._stops)
+        self._state_dir, self._place = str(ctx.paths.state_dir), str(ctx.paths.workspace)
+        self.pause_path = os.path.join(self._state_dir, files.PAUSE_FILE)
+        self._inbox_path = os.path.join(self._state_dir, "inbox")
+        self._places: object = None
+        self._files: object = None
+        self._looked = self._restless = float("-inf")
+        self._stop: ev.Stop | None = None
+        self._pause: ev.Pause | None = None
+        self._names: set[str] = set()
+        self._goal: str | None = None
+        self._problem = ""
+
+    # -- when to look ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def listening(self, hint: Callable[[], None]) -> Iterator[None]:
+        """Let the watcher call `hint`, so that the next look comes sooner."""
+        ctx, watcher = self._ctx, self._ctx.shared.watcher
+        if watcher is None:
+            yield
+            return
+        watched = {
+            "stop": self.stop_path,
+            "global_stop": self.global_stop_path,
+            "pause": self.pause_path,
+            "inbox": self._inbox_path,
+            "plan": ctx.plan.path,
+            "task": ctx.task.path,
+        }
+        subscription = watcher.subscribe(watched, lambda _kind: hint())
+        try:
+            yield
+        finally:
+            subscription.close()
+
+    def alert(self) -> None:
+        """Look at everything the next time."""
+        self._looked = float("-inf")
+
+    def look(self) -> None:
+        """One look at everything."""
+        now = self._ctx.shared.clock.monotonic()
+        places = _stat(self._state_dir), _stat(self._place)
+        if places != self._places or now - self._looked >= LOOK_SEC or now < self._restless:
+            self._places, self._looked = places, now
+            self._look_at_files(now)
+
+    def _look_at_files(self, now: float) -> None:
+        paths = (self.stop_path, self.global_stop_path, self.pause_path, self._inbox_path)
+        found = tuple(map(_stat, paths))
+        if found != self._files:
+            self._files, self._restless = found, now + RESTLESS_SEC
+        restless = now < self._restless
+        if restless:
+            self._look_stop()
+            self._look_pause()
+        if restless or self._ctx.inbox.occupied:
+            self._look_inbox()
+        self._look_documents(now)
+        if any(document.settling for document in self._ctx.documents):
+            self._restless = max(self._restless, now + RESTLESS_SEC)
+
+    def look_requests(self) -> None:
+        """What was asked for before a run starts is decided before it does."""
+        self._look_stop()
+        self._look_pause()
+        with contextlib.suppress(StorageError):
+            self._look_goal()
+
+    # -- sentinels ---------------------------------------------------------------------------------
+
+    def stop_request(self) -> ev.Stop | None:
+        """What the STOP files ask for now."""
+        found = [
+            (os.path.join(directory, name), text)
+            for directory, name in self._stops
+            if (text := files.read_stop(directory, name)) is not None
+        ]
+        if not found:
+            return None
+        # Two files may ask for different things: the one that is in a hurry counts.
+        hurried = (request for request in found if request[1] != AFTER_ITERATION)
+        path, text = next(hurried, found[0])
+        reason = f"stopped by {path}; remove this file to run again"
+        return ev.Stop(reason, after_iteration=text == AFTER_ITERATION)
+
+    def _look_stop(self) -> None:
+        request = self.stop_request()
+        if request != self._stop:
+            self._stop = request
+            self._ctx.post(request or ev.Unstop())
+
+    def paused_now(self) -> bool:
+        """True when a PAUSE file is there; remembers it."""
+        self._pause = self._pause_request()
+        return self._pause is not None
+
+    def _pause_request(self) -> ev.Pause | None:
+        text = files.read_pause(self._state_dir)
+        return None if text is None else ev.Pause(f"paused by {self.pause_path}", now=text == NOW)
+
+    def _look_pause(self) -> None:
+        request = self._pause_request()
+        if request != self._pause:
+            self._pause = request
+            self._ctx.post(request or ev.Resume())
+
+    # -- inbox -------------------------------------------------------------------------------------
+
+    def _look_inbox(self) -> None:
+        ctx = self._ctx
+        try:
+            names = set(ctx.inbox.names())
+            self._look_goal()
+        except StorageError as error:
+            ctx.log.debug("inbox.not_read", error=str(error))
+            self._files = None  # and again
+            return
+        opened = ctx.state.open
+        waiting = names - ({message.name for message in opened.messages} if opened else set())
+        fresh = waiting - self._names
+        self._names = names
+        if fresh:
+            ctx.log.info("inbox.message", names=sorted(fresh))
+        urgent = tuple(sorted(filter(files.is_now, waiting)))
+        if event := asked.steered(ctx.state, fresh=bool(fresh), urgent=urgent):
+            ctx.post(event)
+
+    def _look_goal(self) -> None:
+        """Post a new goal once; its file is put aside when the goal is kept. Raises StorageError."""
+        there = os.path.lexists(os.path.join(self._inbox_path, files.GOAL))
+        goal = self._ctx.inbox.goal() if there else None
+        if goal is not None and goal != self._goal:
+            self._ctx.post(ev.GoalSet(goal, (files.GOAL,)))
+        self._goal = goal
+
+    def take(self, names: tuple[str, ...], iteration: int) -> None:
+        """Put messages aside that are kept elsewhere by now. Raises StorageError."""
+        inbox = self._ctx.inbox
+        if files.GOAL in names and inbox.goal() != self._goal:
+            # it was replaced: the next look posts it
+            names = tuple(name for name in names if name != files.GOAL)
+        if names:
+            inbox.mark_done(names, iteration)
+
+    # -- plan and task -----------------------------------------------------------------------------
+
+    def _look_documents(self, now: float) -> None:
+        opened = self._ctx.state.open
+        in_run = opened is not None and opened.run is not None
+        for document in self._ctx.documents:
+            self.look_document(document, now, in_run=in_run)
+        self.look_problem()
+
+    def look_document(self, document: Document, now: float, *, in_run: bool) -> None:
+        """Post an edit. `in_run`: while an agent is working, or has just ended."""
+        edit = document.poll(now)
+        if edit is None:
+            return
+        self._ctx.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
+        if not in_run:
+            self._workspace.look_again()
+
+    def look_problem(self) -> None:
+        """Hold the loop while a document cannot be used."""
+        problem = "; ".join(filter(None, (document.problem for document in self._ctx.documents)))
+        if problem != self._problem:
+            self._problem = problem
+            self._ctx.post(ev.Block("plan", problem) if problem else ev.Unblock("plan"))
+
+
+def _stat(path: str) -> tuple[int, int, int, int] | None:
+    """What is another one after each change; None for what cannot be looked at."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

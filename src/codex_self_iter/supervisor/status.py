@@ -1,0 +1,128 @@
+"""When `status.json` is written, and from what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from codex_self_iter.core.iteration import iso
+from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.outbox import Outbox
+from codex_self_iter.supervisor.senses import Senses
+from codex_self_iter.supervisor.work import Work
+from codex_self_iter.views import status as view
+
+STATUS_SEC = 0.2
+"""Shortest time between two writes: a fast loop does not pay for states nobody can see."""
+BEATS = 6
+"""At every so many heartbeats the status of a loop without a run is made anew."""
+
+
+class Status:
+    """Writes `status.json` of one loop; one that cannot be written is no reason for anything."""
+
+    def __init__(self, ctx: Context, work: Work, outbox: Outbox, senses: Senses) -> None:
+        self._ctx, self._work, self._outbox, self._senses = ctx, work, outbox, senses
+        self._started_at = ctx.shared.clock.wall()
+        self._at = 0.0
+        self._beats = BEATS
+        self._offset = 0.0
+        self._last = False
+        self._lock = anyio.Lock()
+
+    async def keep(self) -> None:
+        """Write what changed, for ever; changes that follow each other at once go together."""
+        while True:
+            await self._ctx.changed.wait()
+            self._ctx.changed = anyio.Event()
+            async with self._lock:
+                if not self._last:
+                    self._stamp()
+                    await self._ctx.shared.in_thread(self._save, self._content())
+            await self._ctx.shared.clock.sleep(STATUS_SEC)
+
+    async def write_last(self) -> None:
+        """Write the last one: it must not be overtaken by an earlier one."""
+        async with self._lock:
+            self._last = True
+            await self._ctx.shared.in_thread(self._save, self._content())
+
+    def write(self) -> None:
+        """Write it now."""
+        self._stamp()
+        self._save(self._content())
+
+    def heartbeat(self) -> None:
+        """Write it again when it is due; without a run mostly with another time only."""
+        shared = self._ctx.shared
+        if shared.clock.monotonic() - self._at < shared.heartbeat_sec:
+            return
+        self._beats += 1
+        # its ends of waits are told by the wall clock
+        set_by = abs(self._wall_offset() - self._offset)
+        # Only among many idle loops is the time alone overwritten in place: a whole write for each
+        # would add up.
+        if shared.alone or self._work.under_way or self._beats >= BEATS or set_by > 0.5:
+            self._ctx.tell()
+            return
+        self._at = shared.clock.monotonic()
+        try:
+            self._ctx.store.beat(iso(shared.clock.wall()))
+        except StorageError as error:
+            self._not_written(error)
+
+    def _stamp(self) -> None:
+        self._at, self._beats = self._ctx.shared.clock.monotonic(), 0
+        self._offset = self._wall_offset()
+
+    def _wall_offset(self) -> float:
+        """Changes when somebody sets the wall clock, and only then."""
+        return self._ctx.shared.clock.wall() - self._ctx.shared.clock.boottime()
+
+    def _save(self, status: Mapping[str, Any]) -> None:
+        try:
+            self._ctx.store.save_status(status)
+        except StorageError as error:
+            self._not_written(error)
+
+    def _not_written(self, error: StorageError) -> None:
+        # what was not told must be told at the next heartbeat, not only the time
+        self._beats = BEATS
+        self._ctx.log.debug("status.not_written", error=str(error))
+
+    def _content(self) -> dict[str, Any]:
+        ctx, work, senses = self._ctx, self._work, self._senses
+        facts = view.Facts(
+            pid=os.getpid(),
+            workspace=str(ctx.paths.workspace),
+            state_dir=str(ctx.paths.state_dir),
+            name=ctx.name,
+            mode=ctx.settings.mode,
+            agent=ctx.policy.agents[ctx.policy.roles[0]][0].name,
+            started_at=self._started_at,
+            log=os.path.join(str(ctx.paths.state_dir), "logs", "supervisor.log"),
+            plan=ctx.plan.progress(),
+            identity=work.identity,
+            sample=work.sample(),
+            run_directory=work.directory,
+            wall_limit_sec=float(ctx.settings.command_timeout_sec),
+            waiting_for=work.waiting_for(),
+            held_by=self._held_by(),
+            recent=list(ctx.recent),
+            state_mb=ctx.state_mb,
+            free_mb=ctx.free_mb,
+            warnings=ctx.warnings[-20:],
+            stop_file=senses.stop_path,
+            global_stop_file=senses.global_stop_path,
+            pause_file=senses.pause_path,
+        )
+        return view.status(ctx.state, facts, ctx.shared.moment())
+
+    def _held_by(self) -> str:
+        """Why what was decided cannot begin: its state could not be written; else ""."""
+        held = self._outbox.held and not self._work.under_way
+        return self._ctx.state.blocked_by.get("storage", "") if held else ""

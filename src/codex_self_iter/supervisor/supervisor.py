@@ -1,0 +1,243 @@
+"""One process, one loop or many: signals, the shared parts, the service manager, the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections import Counter
+
+import anyio
+from anyio.abc import TaskStatus
+from structlog.typing import FilteringBoundLogger
+
+from codex_self_iter.core import events as ev
+from codex_self_iter.errors import CodexSelfIterError, ExitCode
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor import live as live_line
+from codex_self_iter.supervisor.live import LiveLine
+from codex_self_iter.supervisor.members import Members, per_agent
+from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.poller import Poller
+from codex_self_iter.supervisor.reload import Reader, Reload
+from codex_self_iter.supervisor.rounds import Rounds
+from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.world.clock import SystemClock, clock_jump, read_clock
+from codex_self_iter.world.pool import Pool
+from codex_self_iter.world.process.descriptors import raise_limit
+from codex_self_iter.world.process.host import Host
+from codex_self_iter.world.sdnotify import Notifier
+from codex_self_iter.world.state.holder import boot_id
+from codex_self_iter.world.watch import Watcher
+
+SEVERITY = (1, 2, 4, 3, 75, 130, 0)
+"""Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WATCHED = 200
+"""Beyond so many loops `stat` alone serves: a watched directory costs watches and wake-ups."""
+WATCHER_SEC = 30.0
+"""The looks of the loops are the truth; the watcher's own only mend the watcher."""
+TICKED = 20
+"""So many loops are asked for a round each second; with more, they take turns."""
+
+
+class Supervisor:
+    """Runs loops until all have ended."""
+
+    def __init__(
+        self,
+        loops: list[Settings],
+        log: FilteringBoundLogger,
+        reader: Reader,
+        options: RunOptions,
+        live: LiveLine | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`).
+
+        `shared` replaces the real process host, clock and so on: for tests and simulations.
+        """
+        files = raise_limit()
+        self._loops, self._log, self._options, self._live = loops, log, options, live
+        self._real = shared is None
+        self._shared = shared or self._share()
+        self._shared.on_round = self._on_round
+        self._members = Members(self._shared, options, files, loops[0])
+        self._reload = Reload(self._members, reader, options, self._shared)
+        self._tasks = anyio.create_task_group()
+        self._notifier = Notifier()
+        self._rounds = 0
+        self._signals = 0
+
+    @staticmethod
+    def severity(code: int) -> int:
+        """How bad an exit code is; larger is worse."""
+        return len(SEVERITY) - (SEVERITY.index(code) if code in SEVERITY else 0)
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Run everything; returns the exit code. Raises what a lone loop raises on purpose."""
+        shared, members = self._shared, self._members
+        try:
+            async with self._tasks as tasks:
+                await tasks.start(self._listen, name="signals")
+                if shared.watcher is not None:
+                    tasks.start_soon(shared.watcher.run, name="watcher")
+                if shared.poller is not None:
+                    tasks.start_soon(shared.poller.run, name="poller")
+                tasks.start_soon(self._tick, name="tick")
+                async with members.tasks as loops:
+                    for settings in self._loops:
+                        members.add(settings)
+                    loops.start_soon(self._announce, name="announce")
+                    if self._options.config_dir:
+                        watch = self._reload.watch_directory
+                        loops.start_soon(watch, self.reload, name="configuration")
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            self._notifier.stopping()
+            with anyio.CancelScope(shield=True):
+                await shared.host.aclose()
+        ends = (member.ended for member in members.by_name.values())
+        return max((end.code for end in ends if end is not None), key=self.severity, default=0)
+
+    def _share(self) -> Shared:
+        """What the loops share, on the real machine."""
+        clock, first = SystemClock(), self._loops[0]
+        alone = len(self._loops) == 1 and not self._options.config_dir
+        watcher = Watcher(
+            interval_sec=WATCHER_SEC,
+            warn=lambda text: self._log.warning("watcher.trouble", text=text),
+        )
+        return Shared(
+            host=Host(),
+            pool=Pool(first.pool.max_agents, per_agent(first), lambda: self._members.memory_hold()),
+            clock=clock,
+            boot_id=boot_id(),
+            log=self._log,
+            watcher=watcher if len(self._loops) <= WATCHED else None,
+            poller=None if alone else Poller(clock),
+            alone=alone,
+            debug=self._options.debug,
+        )
+
+    # -- signals -----------------------------------------------------------------------------------
+
+    async def _listen(self, *, task_status: TaskStatus[None]) -> None:
+        try:
+            with anyio.open_signal_receiver(*SIGNALS) as received:
+                task_status.started()
+                async for number in received:
+                    if number == signal.SIGHUP:
+                        self.reload()
+                    else:
+                        self._end(signal.Signals(number))
+        finally:
+            # Every loop has ended: a signal now must not turn a good end into a bad one.
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    def reload(self) -> None:
+        """Read the configuration again; a bad one changes nothing and says why."""
+        self._notifier.reloading()
+        self._reload.run()
+        self._notifier.ready()
+
+    def _end(self, number: signal.Signals) -> None:
+        """SIGTERM and SIGINT are a STOP; the second one skips the grace."""
+        code = int(ExitCode.SIGINT) if number == signal.SIGINT else 0
+        stop = ev.Stop(f"stopped by {number.name}", exit_code=code)
+        self._signals += 1
+        if self._signals > 1:
+            self._log.warning("stop.at_once", signal=number.name)
+            for loop in self._members.living():
+                loop.ctx.post(stop)
+                loop.work.skip_grace()
+            return
+        self._log.info("stop.signal", signal=number.name)
+        self._notifier.stopping()
+        self._members.stop = stop
+        for loop in self._members.living():
+            if number == signal.SIGTERM and loop.ctx.policy.finish_on_term:
+                loop.ctx.post(dataclasses.replace(stop, after_iteration=True))
+                self._tasks.start_soon(self._stop_later, loop, stop, name="stop later")
+            else:
+                loop.ctx.post(stop)
+
+    async def _stop_later(self, loop: Rounds, stop: ev.Stop) -> None:
+        await anyio.sleep(float(loop.ctx.settings.service.finish_timeout_sec))
+        loop.ctx.post(stop)
+
+    # -- the service manager, the clock, the terminal ----------------------------------------------
+
+    def _on_round(self) -> None:
+        self._rounds += 1
+
+    async def _announce(self) -> None:
+        """READY once every loop has recovered and holds its lock (or has ended)."""
+        for member in list(self._members.by_name.values()):
+            await member.settled.wait()
+        self._notifier.ready()
+        self._notifier.status(self._summary())
+
+    async def _tick(self) -> None:
+        """Each second: the watchdog, the status line, clock jumps, the live line."""
+        reading = read_clock(self._shared.clock)
+        rounds = -1
+        while True:
+            await anyio.sleep(1.0)
+            now = read_clock(self._shared.clock)
+            self._shared.pool.look()
+            jump = clock_jump(reading, now)
+            reading = now
+            self._pace()
+            if jump:
+                self._log.warning("clock.jumped", **dataclasses.asdict(jump))
+            if self._notifier.active:
+                # The tick goes through the queue: only a loop that still decides and persists keeps
+                # us alive.
+                if self._rounds != rounds:
+                    rounds = self._rounds
+                    self._notifier.watchdog()
+                for loop in self._turn(self._members.living()):
+                    loop.ctx.post(ev.Tick())
+                self._notifier.status(self._summary())
+            if self._live is not None:
+                for loop in self._members.living():
+                    self._live.draw(live_line.text(loop.ctx, loop.work))
+
+    def _pace(self) -> None:
+        """Many loops each do more seldom what is done for nothing most of the time."""
+        if self._real:
+            count = len(self._members.living())
+            self._shared.poll_sec = min(0.5, 0.25 + count / 400)
+            self._shared.heal_sec = min(5.0, 1.0 + count / 50)
+            self._shared.heartbeat_sec = min(4.5, 3.0 + count / 100)
+            self._shared.housekeeping_sec = min(600.0, 60.0 + count)
+
+    def _turn(self, living: list[Rounds]) -> list[Rounds]:
+        """Some of the loops, other ones each time."""
+        if len(living) <= TICKED:
+            return living
+        first = self._rounds % len(living)
+        return (living + living)[first : first + TICKED]
+
+    def _summary(self) -> str:
+        """One line for `systemctl status`."""
+        living = self._members.living()
+        if len(living) == 1:
+            return live_line.text(living[0].ctx, living[0].work)
+        states = Counter(loop.ctx.state.state.value for loop in living)
+        said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        return f"{len(living)} loops: {said}"
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a task group wraps: the one that says most to the person."""
+    flat = [
+        _first(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
+    return next((error for error in flat if isinstance(error, CodexSelfIterError)), flat[0])

@@ -1,0 +1,1 @@
+"""Pure functions from state, journal and events to what people read."""

@@ -1,0 +1,197 @@
+"""What people see: the content of `status.json`, built from the state and the monitor. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codex_self_iter import __version__
+from codex_self_iter.core import asked, waits
+from codex_self_iter.core.events import Moment
+from codex_self_iter.core.iteration import iso
+from codex_self_iter.core.model import RunIdentity, RunSample, State
+from codex_self_iter.core.state import LoopState, Wait
+
+RECENT = 5
+SAMPLED = (
+    "age_sec", "cpu_percent", "cpu_sec", "memory_mb", "processes", "last_output_at", "idle_sec",
+    "output_bytes",
+)  # fmt: skip
+"""Of a run: null until the monitor has looked for the first time."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """What the status needs beside the state: facts of this process and of the present."""
+
+    pid: int
+    workspace: str
+    state_dir: str
+    name: str
+    mode: str
+    agent: str
+    started_at: float
+    log: str
+    plan: tuple[int, int, str | None] = (0, 0, None)
+    identity: RunIdentity | None = None
+    sample: RunSample | None = None
+    run_directory: str = ""
+    wall_limit_sec: float = 0.0
+    waiting_for: str = ""
+    held_by: str = ""
+    recent: Sequence[Mapping[str, Any]] = ()
+    state_mb: float = 0.0
+    free_mb: float = 0.0
+    warnings: Sequence[str] = ()
+    stop_file: str = ""
+    global_stop_file: str = ""
+    pause_file: str = ""
+
+
+def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
+    run = state.open.run if state.open else None
+    if run is None:
+        return None
+    identity, sample = facts.identity, facts.sample
+    started = identity.started_at if identity else run.started_at
+    seen: dict[str, Any] = {
+        "run_id": run.run_id,
+        "role": run.role.value,
+        "agent": run.agent,
+        "pid": identity.agent_pid if identity else None,
+        "recorder_pid": identity.recorder_pid if identity else None,
+        "started_at": iso(started),
+        "deadline_at": None,
+        "directory": facts.run_directory,
+        "waiting_for": facts.waiting_for or None,
+    }
+    if sample is None:
+        return seen | dict.fromkeys(SAMPLED)
+    if facts.wall_limit_sec:
+        seen["deadline_at"] = iso(at.wall - sample.age_sec + facts.wall_limit_sec)
+    return seen | {
+        "age_sec": round(sample.age_sec, 1),
+        "cpu_percent": round(sample.cpu_percent, 1),
+        "cpu_sec": round(sample.cpu_sec, 2),
+        "memory_mb": round(sample.memory_bytes / 2**20, 1),
+        "processes": sample.processes,
+        "last_output_at": iso(sample.last_output_at) if sample.last_output_at else None,
+        "idle_sec": round(sample.idle_sec, 1),
+        "output_bytes": sample.output_bytes,
+    }
+
+
+def _exit(state: LoopState, at: Moment) -> dict[str, Any] | None:
+    if state.exit_code is None:
+        return None
+    return {
+        "code": state.exit_code,
+        "state": state.state.value,
+        "reason": state.reason,
+        "at": iso(at.wall),
+    }
+
+
+def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
+    usage = line.get("usage") or {}
+    return {
+        "iteration": line.get("iteration"),
+        "verdict": line.get("verdict"),
+        "summary": str(line.get("summary") or line.get("error") or "")[:300],
+        "duration_sec": line.get("duration_sec"),
+        "tokens": usage.get("total_tokens"),
+        "cost_usd": line.get("cost_usd"),
+    }
+
+
+def _coarse(value: float) -> float:
+    """Three digits: the last ones of a disk change all the time and say nothing."""
+    return float(f"{value:.3g}")
+
+
+def _reason(state: LoopState, facts: Facts) -> str:
+    """Why it is in this state, and what a person has asked for that is still to come."""
+    reason = facts.waiting_for or state.reason
+    if state.state is State.PAUSED and facts.pause_file:
+        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
+    if state.state in (State.RUNNING, State.VERIFYING):
+        if state.after_iteration is not None:
+            reason += "; stops after this iteration"
+        elif state.paused:
+            reason += "; pauses after it"
+    return reason
+
+
+def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
+    """The content of `status.json`."""
+    wait = None if state.blocked_by else asked.told_wait(state)
+    done, total, ticked = facts.plan
+    last = dict(state.last) if state.last else None
+    if last:
+        last["ended_at"] = iso(float(last["ended_at"]))
+    run = state.open.run if state.open else None
+    return {
+        "schema": 1,
+        "version": __version__,
+        "pid": facts.pid,
+        "boot_id": at.boot_id,
+        "name": facts.name,
+        "workspace": facts.workspace,
+        "state_dir": facts.state_dir,
+        "state": State.BLOCKED.value if facts.held_by else state.state.value,
+        "since": iso(state.since),
+        "until": iso(_until(wait, at)) if wait else None,
+        "reason": facts.held_by or _reason(state, facts),
+        "updated_at": iso(at.wall),
+        "started_at": iso(facts.started_at),
+        "iteration": state.iteration,
+        "goal": state.open.goal if state.open else state.goal,
+        "mode": facts.mode,
+        "agent": run.agent if run else facts.agent,
+        "run": _run(state, facts, at),
+        "wait": {
+            "kind": wait.kind,
+            "until": iso(_until(wait, at)),
+            "length_sec": round(wait.length, 3),
+            "reason": wait.reason,
+        }
+        if wait
+        else None,
+        "last": last,
+        "recent": [_recent(line) for line in facts.recent[-RECENT:]],
+        "counters": {
+            "consecutive_errors": state.counters.agent_errors,
+            "failures": state.counters.failures,
+            "no_change": state.counters.no_change,
+            "same_goal": _same_goal(state.goals),
+            "confirmations": state.counters.confirmations,
+            "gate_failures": state.counters.gate_repeats,
+            "iterations_this_run": state.run_iterations,
+        },
+        "usage": {
+            "tokens": state.spent.tokens,
+            "cost_usd": round(state.spent.cost_usd, 4),
+            "hours": round(state.spent.hours, 3),
+        },
+        "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
+        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": _coarse(facts.free_mb)},
+        "warnings": list(facts.warnings),
+        "log": facts.log,
+        "stop_file": facts.stop_file,
+        "global_stop_file": facts.global_stop_file,
+        "pause_file": facts.pause_file,
+        "exit": _exit(state, at),
+    }
+
+
+def _until(wait: Wait, at: Moment) -> float:
+    """The end of a wait by the wall clock as it goes now: somebody may have set it since."""
+    now = at.wall + waits.rest(wait, at)
+    return wait.until if abs(now - wait.until) < 1.0 else now
+
+
+def _same_goal(goals: Sequence[str]) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda goal: goal == goals[-1], reversed(goals)))

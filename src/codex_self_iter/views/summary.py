@@ -1,0 +1,300 @@
+"""The one screen of `status`: `status.json` and the supervisor's life -> lines of text.
+
+Only light imports: every reading command starts through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
+
+Status = Mapping[str, object]
+Paint = Callable[..., str]
+"""Takes a text and the names of its styles."""
+
+HEARTBEAT_LATE_SEC = 20.0
+"""Four missed heartbeats: then a living supervisor is called "not responding"."""
+WAITING = ("backoff", "cooldown", "limited", "paused")
+GOOD = ("completed", "stopped")
+BAD = ("stagnated", "blocked", "crashed")
+LABEL = 11
+QUIET_SEC = 300.0
+"""Without output for this long, a run is called quiet."""
+
+
+class Life:
+    """Whether a supervisor has a loop.
+
+    Attributes:
+        alive: a process holds the loop's lock (or, where that cannot be known, has its pid).
+        stale_sec: age of the last heartbeat; None when there was never one.
+        pid: the process, 0 when unknown.
+    """
+
+    def __init__(self, alive: bool, stale_sec: float | None, pid: int) -> None:
+        self.alive, self.stale_sec, self.pid = alive, stale_sec, pid
+
+    @property
+    def late(self) -> bool:
+        """Alive, but its heartbeat is overdue."""
+        return self.alive and self.stale_sec is not None and self.stale_sec > HEARTBEAT_LATE_SEC
+
+
+class Seen:
+    """One loop at this moment: what it is called, what its file says, whether it lives."""
+
+    def __init__(
+        self, name: str, workspace: str, state_dir: str, status: Status, life: Life
+    ) -> None:
+        self.name, self.workspace, self.state_dir = name, workspace, state_dir
+        self.status, self.life = status, life
+
+    def state(self) -> tuple[str, str]:
+        """The state in a word or two, and its colour."""
+        state = clean(str(self.status.get("state") or "unknown"))
+        if not self.life.alive and state not in GOOD + BAD:
+            return "gone", "red"
+        if self.life.late:
+            return "not responding", "red"
+        if state in (*GOOD, "running", "verifying"):
+            return state, "green"
+        return state, "red" if state in BAD else "yellow"
+
+
+class Surroundings:
+    """What the screen says beside the loop itself.
+
+    Attributes:
+        now: Unix seconds.
+        where: the option that names the loop from here, such as ` --workspace DIR`, or "".
+        stop: whether its STOP file is there.
+        bar: two characters that draw what is done and what is open.
+    """
+
+    def __init__(self, now: float, where: str, stop: bool, bar: str) -> None:
+        self.now, self.where, self.stop, self.bar = now, where, stop, bar
+
+
+def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
+    """All lines of the screen, none longer than `width` (colours apart)."""
+    view = _View(seen, around)
+    lines = [view.head(paint)]
+    for label, texts in view.rows():
+        for text in filter(None, texts):
+            line = cut(text, width - LABEL - 2)
+            line = paint(line, "yellow") if label == "warning" else line
+            lines.append(f"  {paint(f'{label:<{LABEL}}', 'dim')}{line}")
+            label = ""
+    return lines
+
+
+def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
+    """One line for each loop of this user."""
+    cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
+    for name, seen in rows:
+        since, plan = epoch(seen.status.get("since")), _dict(seen.status.get("plan"))
+        cells.append(
+            (
+                shorten(name, 30),
+                seen.state()[0],
+                f"{_number(seen.status.get('iteration')):.0f}",
+                "" if since is None else age(now - since),
+                f"{plan.get('done')}/{plan.get('total')}" if plan.get("total") else "",
+                clean(seen.workspace),
+            )
+        )
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = [
+        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()[:width]
+        for row in cells
+    ]
+    return [paint(lines[0], "bold"), *lines[1:]]
+
+
+def epoch(text: object) -> float | None:
+    """Unix seconds of an ISO 8601 time, None for anything else; without a zone it is UTC."""
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def clock(seconds: float, now: float) -> str:
+    """A local time of day, with the date when it is not within half a day of now."""
+    form = "%H:%M:%S" if abs(seconds - now) < 43200 else "%Y-%m-%d %H:%M"
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
+
+
+class _View:
+    def __init__(self, seen: Seen, around: Surroundings) -> None:
+        self.seen, self.status, self.life = seen, seen.status, seen.life
+        self.now, self.around = around.now, around
+
+    def head(self, paint: Paint) -> str:
+        name = shorten(str(self.status.get("name") or self.seen.name), 40)
+        state, colour = self.seen.state()
+        parts = [paint(name, "bold"), paint(state, colour, "bold")]
+        iteration = _number(self.status.get("iteration"))
+        parts += [f"iteration {iteration:.0f}"] if iteration else []
+        since = epoch(self.status.get("since"))
+        if since is not None:
+            parts.append(f"since {clock(since, self.now)} ({age(self.now - since)})")
+        return "  ".join(parts)
+
+    def rows(self) -> Iterator[tuple[str, list[str]]]:
+        yield "workspace", [self.seen.workspace]
+        yield "supervisor", [self.supervisor()]
+        yield "why", [self.why()]
+        yield "wait", [self.wait()]
+        yield "goal", [str(self.status.get("goal") or "")]
+        yield "agent", self.agent()
+        yield "stuck?", [self.stuck()]
+        yield "plan", [self.plan()]
+        yield "recent", self.recent()
+        yield "usage", [self.usage()]
+        yield "disk", [self.disk()]
+        yield "warning", [str(text) for text in _list(self.status.get("warnings"))]
+        yield "next", self.advice()
+
+    def supervisor(self) -> str:
+        stale = self.life.stale_sec
+        heard = "no heartbeat yet" if stale is None else f"heartbeat {age(stale)} ago"
+        if self.life.alive:
+            started = epoch(self.status.get("started_at"))
+            up = "" if started is None else f", up {age(self.now - started)}"
+            if self.life.late:
+                return f"pid {self.life.pid} is not responding for {age(stale or 0)}"
+            return f"alive, pid {self.life.pid}{up}, {heard}"
+        ended = _dict(self.status.get("exit"))
+        if ended:
+            at = epoch(ended.get("at"))
+            when = "" if at is None else f" at {clock(at, self.now)}, {age(self.now - at)} ago"
+            return f"ended{when}: exit {ended.get('code')}, {ended.get('reason') or ended.get('state')}"
+        if stale is None:
+            return "none has run here yet"
+        return f"gone since about {clock(self.now - stale, self.now)} ({age(stale)}) without saying why"
+
+    def why(self) -> str:
+        """The state's reason, where no other line says it."""
+        reason = str(self.status.get("reason") or "")
+        said = (_dict(self.status.get(key)).get("reason") for key in ("wait", "exit"))
+        return "" if reason in said else reason
+
+    def wait(self) -> str:
+        wait = _dict(self.status.get("wait"))
+        until = epoch(wait.get("until") or self.status.get("until"))
+        state = str(wait.get("kind") or self.status.get("state") or "")
+        if until is None or not (wait or state in WAITING):
+            return ""
+        left = until - self.now
+        text = f"{state} until {clock(until, self.now)} " + (
+            f"(in {age(left)})" if left > 0 else "(over)"
+        )
+        return f"{text}: {wait['reason']}" if wait.get("reason") else text
+
+    def agent(self) -> list[str]:
+        run = _dict(self.status.get("run"))
+        if not run or not self.life.alive:
+            return []
+        first = (
+            f"{run.get('agent')} ({run.get('role')}), pid {run.get('pid')}"
+            f", age {age(_number(run.get('age_sec')) + (self.life.stale_sec or 0.0))}"
+            f", cpu {_number(run.get('cpu_percent')):.0f} %, memory {_number(run.get('memory_mb')):.0f} MB"
+            f", {_number(run.get('processes')):.0f} process{'' if run.get('processes') == 1 else 'es'}"
+        )
+        heard = epoch(run.get("last_output_at"))
+        second = "no output yet" if heard is None else f"last output {age(self.now - heard)} ago"
+        second += f", {size(_number(run.get('output_bytes')))} written"
+        deadline = epoch(run.get("deadline_at"))
+        if deadline is not None:
+            second += f", must end by {clock(deadline, self.now)} (in {age(deadline - self.now)})"
+        return [first, second]
+
+    def stuck(self) -> str:
+        """Signs of trouble, worst first; "" while no agent works and nothing repeats."""
+        if self.status.get("state") in GOOD:
+            return ""
+        counters, signs = _dict(self.status.get("counters")), []
+        for key, least, text in (
+            ("consecutive_errors", 1, "errors in a row"),
+            ("no_change", 1, "iterations in a row changed nothing"),
+            ("same_goal", 2, "times the same goal"),
+            ("gate_failures", 1, "gate failures in a row"),
+        ):
+            count = _number(counters.get(key))
+            signs += [f"{count:.0f} {text}"] if count >= least else []
+        run = _dict(self.status.get("run"))
+        idle = _number(run.get("idle_sec")) if self.life.alive else 0.0
+        signs += [f"no sign of life from the agent for {age(idle)}"] if idle >= QUIET_SEC else []
+        if signs:
+            return "perhaps: " + ", ".join(signs)
+        return "no" if run and self.life.alive and not self.life.late else ""
+
+    def plan(self) -> str:
+        plan = _dict(self.status.get("plan"))
+        total, done = int(_number(plan.get("total"))), int(_number(plan.get("done")))
+        if total <= 0:
+            return ""
+        filled = max(0, min(20, 20 * done // total))
+        on, off = self.around.bar[0], self.around.bar[1]
+        last = f", last: {plan['last_ticked']}" if plan.get("last_ticked") else ""
+        return f"{on * filled}{off * (20 - filled)} {done} of {total}{last}"
+
+    def recent(self) -> list[str]:
+        rows = []
+        for item in map(_dict, _list(self.status.get("recent"))):
+            usage = [tokens(_number(item["tokens"]))] if item.get("tokens") else []
+            usage += [money(_number(item["cost_usd"]))] if item.get("cost_usd") else []
+            head = f"#{item.get('iteration')} {item.get('verdict')}"
+            lasted = took(_number(item.get("duration_sec")))
+            summary = " ".join(str(item.get("summary") or "").split())
+            rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
+        return rows
+
+    def usage(self) -> str:
+        usage = _dict(self.status.get("usage"))
+        parts = [f"{tokens(_number(usage['tokens']))} tokens"] if usage.get("tokens") else []
+        parts += [money(_number(usage["cost_usd"]))] if usage.get("cost_usd") else []
+        hours = _number(usage.get("hours"))
+        parts += [f"agents worked {age(hours * 3600)}"] if hours else []
+        return ", ".join(parts)
+
+    def disk(self) -> str:
+        disk = _dict(self.status.get("disk"))
+        if not disk:
+            return ""
+        words = (("state_mb", "state directory {}"), ("free_mb", "{} free"))
+        known = ((text, _number(disk.get(key))) for key, text in words)
+        # 0: not measured yet
+        return ", ".join(text.format(size(number * 1e6)) for text, number in known if number)
+
+    def advice(self) -> list[str]:
+        """The commands that help from here."""
+        where, state = self.around.where, str(self.status.get("state") or "")
+        if self.life.alive and state == "paused":
+            return [f"codex-self-iter resume{where}"]
+        if self.life.alive:
+            return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
+        if state == "completed":
+            return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
+        if state in BAD:
+            return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
+        clear = " --clear-stop" if self.around.stop else ""
+        return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
+
+
+def _dict(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0

@@ -1,0 +1,25 @@
+"""What holds for every test of this process; programs that tests start are on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.blocking import nothing_blocks
+
+SLOW_SEC = 600
+"""A test that is marked slow may take so long; what has a time-out of its own keeps it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SEC))
+
+
+@pytest.fixture(autouse=True)
+def _the_event_loop_is_never_blocked() -> Iterator[None]:
+    with nothing_blocks() as found:
+        yield
+    assert found == []
