@@ -286,7 +286,7 @@ def test_a_log_line_that_finds_no_space_is_counted_not_raised(tmp_path: Path) ->
     in_namespace(
         tmp_path,
         """
-        from codex_self_iter.world.state.retention import LogFile
+        from codex_self_iter.world.state.logfile import LogFile
         log = LogFile(store.root, "logs/supervisor.log")
         log.write("one\\n")
         fill()

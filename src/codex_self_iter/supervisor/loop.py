@@ -24,7 +24,7 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.views.status import RECENT
 from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.inbox import Inbox, remove_stop
-from codex_self_iter.world.state.retention import LogFile
+from codex_self_iter.world.state.logfile import LogFile
 from codex_self_iter.world.state.store import StateDirectory
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from codex_self_iter.world.process import launcher, proctable
+from codex_self_iter.world.process import kill, launcher, proctable
 from tests.support.hosting import eventually
 
 OWN_GROUP: Any = {"stdout": subprocess.PIPE, "start_new_session": True}
@@ -83,13 +83,13 @@ def test_the_marker_must_match_exactly() -> None:
 def test_a_kill_needs_the_right_start_time() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         start = proctable.start_ticks(child.pid)
-        assert not proctable.kill(child.pid, start + 1)
+        assert not kill.kill(child.pid, start + 1)
         assert child.poll() is None
-        assert proctable.kill(child.pid, start)
+        assert kill.kill(child.pid, start)
         assert child.wait(10) == -signal.SIGKILL
-        assert not proctable.kill(child.pid, start)
-    assert not proctable.kill(1, proctable.start_ticks(1))
-    assert not proctable.kill(os.getpid(), proctable.start_ticks(os.getpid()))
+        assert not kill.kill(child.pid, start)
+    assert not kill.kill(1, proctable.start_ticks(1))
+    assert not kill.kill(os.getpid(), proctable.start_ticks(os.getpid()))
 
 
 def test_a_zombie_is_not_alive() -> None:
@@ -137,7 +137,7 @@ while time.monotonic() < until:
         with subprocess.Popen([sys.executable, "-S", "-c", script], start_new_session=True):
             pass
         assert eventually(lambda: trail.exists() and trail.stat().st_size > 10)
-        ended, left = proctable.exterminate(lambda table: (), adopted=True)
+        ended, left = kill.exterminate(lambda table: (), adopted=True)
         assert left == 0
         assert ended
         size = trail.stat().st_size
@@ -151,7 +151,7 @@ def test_only_adopted_orphans_are_strangers_and_only_they_are_reaped() -> None:
     before = launcher.child_subreaper(True)
     own = subprocess.Popen(["true"])  # shares our session
     try:
-        with proctable.children.spawning() as register:
+        with kill.children.spawning() as register:
             registered = subprocess.Popen(["true"], start_new_session=True)
             register(registered.pid)
         maker = subprocess.run(
@@ -161,13 +161,13 @@ def test_only_adopted_orphans_are_strangers_and_only_they_are_reaped() -> None:
         )
         orphan = int(maker.stdout)
         assert eventually(lambda: all(is_zombie(pid) for pid in (own.pid, registered.pid, orphan)))
-        assert [proc.pid for proc in proctable.children.strangers()] == [orphan]
-        proctable.children.reap_strangers()
+        assert [proc.pid for proc in kill.children.strangers()] == [orphan]
+        kill.children.reap_strangers()
         assert is_zombie(orphan)  # an owner would have had the time until the second look
-        proctable.children.reap_strangers()
+        kill.children.reap_strangers()
         assert not Path(f"/proc/{orphan}").exists()
         assert (own.wait(), registered.wait()) == (0, 0)
-        proctable.children.forget(registered.pid)
+        kill.children.forget(registered.pid)
     finally:
         launcher.child_subreaper(bool(before))
 

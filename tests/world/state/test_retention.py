@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.world.state.retention import LogFile, Retention, rotate
+from codex_self_iter.world.state.logfile import LogFile, rotate
+from codex_self_iter.world.state.retention import Retention
 from codex_self_iter.world.state.root import StateRoot
 
 DAY = 86400

@@ -65,6 +65,10 @@ async def plan_rewind(checkpoints: Checkpoints, label: str) -> RewindPlan:
             kept.append(f"{printable(path)} ({reason})")
         else:
             changes.append(change)
+    # What git ignores is in no tree, so the comparison above does not see it; but a file of the
+    # checkpoint may have to go where such a thing stands now. Then the present is taken once more
+    # with it, so that it is kept under the label too, and the comparison is made anew, because a
+    # directory in the way is many files. Only those that are in the way may differ from before.
     obstacles = await _obstacles(checkpoints, [change for change in changes if not change.old])
     if obstacles:
         present = await _with_obstacles(

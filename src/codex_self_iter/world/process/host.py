@@ -26,7 +26,7 @@ import anyio.to_thread
 
 from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process import cgroup, launcher, proctable
+from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.keeper import Keeper
 from codex_self_iter.world.process.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.process.traces import Strays, Trace, find_trace
@@ -307,7 +307,7 @@ class Host:
         ended: set[tuple[int, int]] = set()
         if trace.leftovers:
             starts = {pid: proctable.start_ticks(pid) for pid in trace.leftovers}
-            found, _ = proctable.exterminate(
+            found, _ = kill.exterminate(
                 lambda table: (
                     {pid for pid, start in starts.items() if proctable.alive(table, pid, start)}
                     | proctable.marked(table, spec.run_id)

@@ -28,7 +28,7 @@ import structlog
 
 from codex_self_iter.core.model import EndCause
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process import cgroup, launcher, proctable
+from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.watched import NEVER, Watched, read_report, run_outcome
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
@@ -218,7 +218,7 @@ class Keeper:
                 run.tracker.skip(gap - 2.0)
             self._sample(run, now, table, by_parent)
             run.next_look = now + (1.0 if run.cause else run.tracker.next_look(now))
-        proctable.children.reap_strangers()
+        kill.children.reap_strangers()
 
     def _sample(
         self,
@@ -276,8 +276,8 @@ class Keeper:
                 found |= proctable.descendants(proctable.offspring(table), {recorder[0]})
             return (found | proctable.marked(table, run.spec.run_id)) - {recorder[0]}
 
-        ended, _ = proctable.exterminate(prey, keep=self._keep() | {recorder[0]}, adopted=run.ours)
-        more, left = proctable.exterminate(
+        ended, _ = kill.exterminate(prey, keep=self._keep() | {recorder[0]}, adopted=run.ours)
+        more, left = kill.exterminate(
             lambda table: (
                 prey(table) | ({recorder[0]} if proctable.alive(table, *recorder) else set())
             ),
@@ -307,5 +307,5 @@ class Keeper:
             self._runs.remove(run)
         run.close()
         if run.ours:
-            proctable.children.reap(run.identity.recorder_pid)
+            kill.children.reap(run.identity.recorder_pid)
         run.latch.set(outcome)

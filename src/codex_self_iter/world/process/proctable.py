@@ -1,24 +1,19 @@
-"""Process trees: who is whose child, who carries a run's marker, and ending all of them.
+"""Process trees: who is whose child, and who carries a run's marker.
 
 One pass over /proc/*/stat is the whole machine in one or two milliseconds; psutil is the same where
 there is no /proc. A process is (pid, start): a pid alone may belong to somebody else by the time
-one acts on it, so every kill goes through a descriptor that is checked against the start time
-first."""
+one acts on it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import psutil
 
-from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import launcher
 from codex_self_iter.world.state import holder
 
@@ -68,7 +63,7 @@ def _parse(stat: bytes) -> Proc:
     )
 
 
-def _read(pid: int | str) -> Proc | None:
+def read(pid: int | str) -> Proc | None:
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
         try:
@@ -80,7 +75,7 @@ def _read(pid: int | str) -> Proc | None:
 
 
 def _scan_proc() -> dict[int, Proc]:
-    found = (_read(entry) for entry in os.listdir("/proc") if entry[0] <= "9")
+    found = (read(entry) for entry in os.listdir("/proc") if entry[0] <= "9")
     return {proc.pid: proc for proc in found if proc is not None}
 
 
@@ -94,7 +89,7 @@ def walk(roots: Iterable[int]) -> dict[int, Proc]:
     todo = list(roots)
     while todo:
         pid = todo.pop()
-        if pid not in found and (proc := _read(pid)) is not None:
+        if pid not in found and (proc := read(pid)) is not None:
             found[pid] = proc
             todo += launcher.children_of(pid)
     return found
@@ -263,154 +258,3 @@ def pss_bytes(pids: Iterable[int]) -> int:
                 next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0) * 1024
             )
     return total
-
-
-def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
-    """Signal exactly this process: the descriptor pins it, then its start time must match. False if
-    it is gone."""
-    if pid <= 1 or pid == os.getpid():
-        return False
-    try:
-        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
-    except OSError:
-        return False
-    try:
-        if start_ticks(pid) != start:
-            return False
-        if fd >= 0:
-            signal.pidfd_send_signal(fd, number)
-        else:
-            os.kill(pid, number)
-    except OSError:
-        return False
-    finally:
-        if fd >= 0:
-            os.close(fd)
-    return True
-
-
-class Children:
-    """This process's own children, so that orphans which we adopted are told from what we started
-    ourselves.
-
-    Whoever starts a child in a session of its own does it inside `spawning` and registers it there;
-    the reaper holds the same lock, so it can never collect a child between its birth and its
-    registration. Children that share our session are never touched: an orphan of a run cannot be in
-    it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: set[int] = set()
-        self._suspects: set[tuple[int, int]] = set()
-
-    @contextlib.contextmanager
-    def spawning(self) -> Iterator[Callable[[int], None]]:
-        """Hold the reaper off; call the value with the child's pid."""
-        with self._lock:
-            yield self._known.add
-
-    def forget(self, pid: int) -> None:
-        """The child has been collected by its owner."""
-        with self._lock:
-            self._known.discard(pid)
-
-    def strangers(self) -> list[Proc]:
-        """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
-        session = os.getsid(0)
-        with self._lock:
-            found = [
-                _read(pid) for pid in launcher.children_of(os.getpid()) if pid not in self._known
-            ]
-        return [
-            proc
-            for proc in found
-            if proc is not None
-            and proc.session != session
-            and not proc.name.startswith(launcher.NAME_PREFIX)
-        ]
-
-    def reap_strangers(self) -> None:
-        """Collect adopted zombies that were zombies the last time too: an owner would have
-        collected them by now."""
-        zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
-        for pid, _ in zombies & self._suspects:
-            self.reap(pid)
-        self._suspects = zombies
-
-    def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
-        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid,
-        start) -> status.
-
-        Reads only our own list of children, so it is quick enough for what forks a successor every
-        millisecond and ends; and a child that is not collected yet cannot be a namesake. Blocking,
-        until `give_up` (monotonic)."""
-        ended: dict[tuple[int, int], int] = {}
-        quiet = 0
-        while quiet < 4 and time.monotonic() < give_up:
-            found = self.strangers()
-            for proc in found:
-                with contextlib.suppress(OSError):
-                    os.kill(proc.pid, signal.SIGKILL)
-                if (status := self.reap(proc.pid)) is not None:
-                    ended[proc.pid, proc.start] = status
-            quiet = 0 if found else quiet + 1
-            pause(0.0005 if found else 0.002)
-        return ended
-
-    def reap(self, pid: int) -> int | None:
-        """Collect one child if it has ended; its wait status, or None."""
-        with self._lock:
-            if pid in self._known:
-                return None
-            try:
-                found, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                return None
-        return status if found else None
-
-
-children = Children()
-"""Of this process. Children belong to the process, so there is one registry for each process."""
-
-
-def exterminate(
-    find: Callable[[Mapping[int, Proc]], Iterable[int]],
-    *,
-    limit_sec: float = 5.0,
-    keep: Collection[int] = (),
-    adopted: bool = False,
-) -> tuple[dict[tuple[int, int], int | None], int]:
-    """Kill whatever `find` names in a fresh table, again and again until it names nothing; bounded.
-
-    Blocking: run it in a thread. What was found once stays prey together with its descendants,
-    however it moves. `keep` holds pids that are never killed. With `adopted`, the strangers among
-    our children are prey as well.
-
-    Returns: (pid, start) -> wait status (None when it was not our child) of every process ended,
-        and how many are left.
-    """
-    ended: dict[tuple[int, int], int | None] = {}
-    give_up, delay, quiet = time.monotonic() + limit_sec, 0.001, 0
-    while True:
-        fresh = children.end_strangers(give_up) if adopted else {}
-        ended |= fresh
-        table = scan()
-        named = set(find(table)) | {
-            pid for pid, start in ended if pid in table and table[pid].start == start
-        }
-        prey = (named | descendants(offspring(table), named)) - set(keep) - {0, 1, os.getpid()}
-        living = [table[pid] for pid in prey if pid in table and table[pid].living]
-        for proc in living:
-            if kill(proc.pid, proc.start):
-                ended.setdefault((proc.pid, proc.start), None)
-        for pid in prey:
-            if pid in table and table[pid].parent == os.getpid():
-                status = children.reap(pid)
-                if status is not None:
-                    ended[pid, table[pid].start] = status
-        quiet = 0 if living or fresh else quiet + 1
-        # one look may miss what forks a successor and ends
-        if quiet == 2 or time.monotonic() > give_up:
-            return ended, len(living)
-        pause(delay)
-        delay = min(delay * 2, 0.05)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.model import RunIdentity
 from codex_self_iter.world.pause import ended_within
-from codex_self_iter.world.process import launcher, proctable
+from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.descriptors import original_soft_limit
 
 PATIENCE_SEC = 20.0
@@ -112,7 +112,7 @@ class Spawner:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(PATIENCE_SEC)
         python = [sys.executable, "-I", "-S"]
-        with theirs, proctable.children.spawning() as register:
+        with theirs, kill.children.spawning() as register:
             self._process = subprocess.Popen(
                 [*python, launcher.__file__, str(theirs.fileno()), str(original_soft_limit())],
                 pass_fds=[theirs.fileno()],
@@ -136,13 +136,13 @@ class Spawner:
             if not ended_within(process, 2.0):
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-            proctable.children.forget(process.pid)
+            kill.children.forget(process.pid)
 
 
 def _clear(run_id: str) -> None:
     """End whatever a spawn that went wrong has begun."""
     name = recorder_name(run_id)
-    proctable.exterminate(
+    kill.exterminate(
         lambda table: (
             proctable.marked(table, run_id)
             | {proc.pid for proc in table.values() if proc.name == name}

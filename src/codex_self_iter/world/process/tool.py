@@ -15,7 +15,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from codex_self_iter.world.bounded import MAX_OUTPUT, ShortCommand, ToolResult
-from codex_self_iter.world.process import launcher, proctable
+from codex_self_iter.world.process import kill, launcher, proctable
 
 _MARKER = "CODEX_SELF_ITER_TOOL_ID"
 _counter = itertools.count(1)
@@ -61,7 +61,7 @@ class _Tool(ShortCommand):
             return ToolResult(None, error=f"cannot start {self.argv[0]!r}: {error}")
 
     def start(self) -> subprocess.Popen[bytes]:
-        with proctable.children.spawning() as register:
+        with kill.children.spawning() as register:
             process = super().start()
             register(process.pid)
         return process
@@ -70,11 +70,9 @@ class _Tool(ShortCommand):
         """Daemons that the command left became our children, if we are a subreaper: end those with
         its marker, too."""
         super().collect(process)
-        proctable.children.forget(process.pid)
+        kill.children.forget(process.pid)
         if any(
             proctable.has_marker(pid, self.tool_id, variable=_MARKER)
             for pid in launcher.children_of(os.getpid())
         ):
-            proctable.exterminate(
-                lambda table: proctable.marked(table, self.tool_id, variable=_MARKER)
-            )
+            kill.exterminate(lambda table: proctable.marked(table, self.tool_id, variable=_MARKER))

@@ -18,7 +18,7 @@ from typing import Any
 from codex_self_iter.core.model import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process import proctable
+from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import read_report
 from codex_self_iter.world.state.durable import read_object
@@ -120,7 +120,7 @@ class Strays:
             # an agent may have started this supervisor
             return found - proctable.ancestors(table, os.getpid())
 
-        ended, _ = proctable.exterminate(strays)
+        ended, _ = kill.exterminate(strays)
         return len(ended)
 
 
@@ -130,6 +130,9 @@ def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
     if identity is not None and identity.boot_id != proctable.boot_id():
         # another boot: nothing can be alive
         return Trace(identity, False, False, frozenset(), report, True)
+    # Marker and lock find what has a trace of this run in itself, whoever its parent is now; the
+    # recorded identity finds those that emptied their environment and closed the lock, as long as
+    # one of the two is alive to be their ancestor. One of them alone would miss an escape.
     table = proctable.scan()
     found = proctable.marked(table, spec.run_id) | proctable.lock_heirs(table, spec.run_lock_path)
     identity = identity or _guess(spec, table, found)

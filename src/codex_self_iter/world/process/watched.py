@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSpec
-from codex_self_iter.world.process import proctable
+from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
 from codex_self_iter.world.state.durable import read_object
@@ -130,7 +130,7 @@ class Watched:
             except OSError:
                 pass
         elif self.identity.recorder_pid:
-            proctable.kill(self.identity.recorder_pid, self.identity.recorder_start, number)
+            kill.kill(self.identity.recorder_pid, self.identity.recorder_start, number)
 
     def signal_agent(self, *numbers: int) -> None:
         """Signal the agent and its group: only for an agent without a recorder."""
@@ -139,7 +139,7 @@ class Watched:
                 try:
                     os.killpg(self.identity.agent_pid, number)
                 except OSError:
-                    proctable.kill(self.identity.agent_pid, self.identity.agent_start, number)
+                    kill.kill(self.identity.agent_pid, self.identity.agent_start, number)
 
     def close(self) -> None:
         """Close every descriptor. Idempotent."""

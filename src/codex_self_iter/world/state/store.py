@@ -349,6 +349,9 @@ class StateDirectory:
         Raises UsageError when a newer version wrote it, or when there was a loop here of which
         nothing is readable; StorageError when reading fails now."""
         with self.root.guard:
+            # Both are read before either is moved: one of a newer version ends here with everything
+            # left as it was. The journal is asked even if there is a snapshot, because the two are
+            # not written together: the core finds out which of them is a step ahead.
             readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS)]
             runtime: Runtime | None = None
             source: Literal["snapshot", "previous", "none"] = "none"

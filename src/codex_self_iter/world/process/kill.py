@@ -1,0 +1,178 @@
+"""Ending processes for certain: exactly this one, our adopted ones, everything that a search names.
+
+Every kill goes through a descriptor that is checked against the start time first, so that nobody
+who has got a dead process's number is hit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+from codex_self_iter.world.pause import pause
+from codex_self_iter.world.process import launcher, proctable
+
+
+def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
+    """Signal exactly this process: the descriptor pins it, then its start time must match. False if
+    it is gone."""
+    if pid <= 1 or pid == os.getpid():
+        return False
+    try:
+        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    except OSError:
+        return False
+    try:
+        if proctable.start_ticks(pid) != start:
+            return False
+        if fd >= 0:
+            signal.pidfd_send_signal(fd, number)
+        else:
+            os.kill(pid, number)
+    except OSError:
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+class Children:
+    """This process's own children, so that orphans which we adopted are told from what we started
+    ourselves.
+
+    Whoever starts a child in a session of its own does it inside `spawning` and registers it there;
+    the reaper holds the same lock, so it can never collect a child between its birth and its
+    registration. Children that share our session are never touched: an orphan of a run cannot be in
+    it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: set[int] = set()
+        self._suspects: set[tuple[int, int]] = set()
+
+    @contextlib.contextmanager
+    def spawning(self) -> Iterator[Callable[[int], None]]:
+        """Hold the reaper off; call the value with the child's pid."""
+        with self._lock:
+            yield self._known.add
+
+    def forget(self, pid: int) -> None:
+        """The child has been collected by its owner."""
+        with self._lock:
+            self._known.discard(pid)
+
+    def strangers(self) -> list[proctable.Proc]:
+        """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
+        session = os.getsid(0)
+        with self._lock:
+            found = [
+                proctable.read(pid)
+                for pid in launcher.children_of(os.getpid())
+                if pid not in self._known
+            ]
+        return [
+            proc
+            for proc in found
+            if proc is not None
+            and proc.session != session
+            and not proc.name.startswith(launcher.NAME_PREFIX)
+        ]
+
+    def reap_strangers(self) -> None:
+        """Collect adopted zombies that were zombies the last time too: an owner would have
+        collected them by now."""
+        zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
+        for pid, _ in zombies & self._suspects:
+            self.reap(pid)
+        self._suspects = zombies
+
+    def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
+        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid,
+        start) -> status.
+
+        Reads only our own list of children, so it is quick enough for what forks a successor every
+        millisecond and ends; and a child that is not collected yet cannot be a namesake. Blocking,
+        until `give_up` (monotonic)."""
+        ended: dict[tuple[int, int], int] = {}
+        quiet = 0
+        while quiet < 4 and time.monotonic() < give_up:
+            found = self.strangers()
+            for proc in found:
+                with contextlib.suppress(OSError):
+                    os.kill(proc.pid, signal.SIGKILL)
+                if (status := self.reap(proc.pid)) is not None:
+                    ended[proc.pid, proc.start] = status
+            quiet = 0 if found else quiet + 1
+            pause(0.0005 if found else 0.002)
+        return ended
+
+    def reap(self, pid: int) -> int | None:
+        """Collect one child if it has ended; its wait status, or None."""
+        with self._lock:
+            if pid in self._known:
+                return None
+            try:
+                found, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                return None
+        return status if found else None
+
+
+children = Children()
+"""Of this process. Children belong to the process, so there is one registry for each process."""
+
+
+def exterminate(
+    find: Callable[[Mapping[int, proctable.Proc]], Iterable[int]],
+    *,
+    limit_sec: float = 5.0,
+    keep: Collection[int] = (),
+    adopted: bool = False,
+) -> tuple[dict[tuple[int, int], int | None], int]:
+    """Kill whatever `find` names in a fresh table, again and again until it names nothing; bounded.
+
+    Blocking: run it in a thread. What was found once stays prey together with its descendants,
+    however it moves. `keep` holds pids that are never killed. With `adopted`, the strangers among
+    our children are prey as well.
+
+    Returns: (pid, start) -> wait status (None when it was not our child) of every process ended,
+        and how many are left.
+    """
+    # One table is a photograph: while it is taken and acted on, prey forks, moves to another parent
+    # and dies. So nothing is believed from one look. Whatever was hit once is named again by its
+    # (pid, start) as long as it is there, because its children are found only through it: they may
+    # have dropped the marker, and once it is collected they hang on a subreaper like anybody's.
+    ended: dict[tuple[int, int], int | None] = {}
+    give_up, delay, quiet = time.monotonic() + limit_sec, 0.001, 0
+    while True:
+        fresh = children.end_strangers(give_up) if adopted else {}
+        ended |= fresh
+        table = proctable.scan()
+        named = set(find(table)) | {
+            pid for pid, start in ended if pid in table and table[pid].start == start
+        }
+        prey = (
+            (named | proctable.descendants(proctable.offspring(table), named))
+            - set(keep)
+            - {0, 1, os.getpid()}
+        )
+        living = [table[pid] for pid in prey if pid in table and table[pid].living]
+        for proc in living:
+            if kill(proc.pid, proc.start):
+                ended.setdefault((proc.pid, proc.start), None)
+        for pid in prey:
+            if pid in table and table[pid].parent == os.getpid():
+                # a zombie of ours keeps its number, and with it its place in the table, until then
+                status = children.reap(pid)
+                if status is not None:
+                    ended[pid, table[pid].start] = status
+        quiet = 0 if living or fresh else quiet + 1
+        # one look may miss what forks a successor and ends
+        if quiet == 2 or time.monotonic() > give_up:
+            return ended, len(living)
+        pause(delay)
+        delay = min(delay * 2, 0.05)
