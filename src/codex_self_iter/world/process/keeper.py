@@ -33,6 +33,8 @@ from codex_self_iter.world.process.watched import NEVER, Watched, read_report, r
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
+CALM_SEC, CALM_PAUSE_SEC = 30.0, 1.0
+"""After so long without output it is looked at as seldom as this."""
 SMALL_TREES = 64
 """Up to so many processes in all runs together, walking their trees is cheaper than a pass over the
 machine.
@@ -176,14 +178,26 @@ class Keeper:
                     pauses.append(stream.poll(now))
                 except OSError:
                     continue  # the disk refuses to punch: the free-disk floor is the next defence
-            early = 0.02 if now - run.identity.started_monotonic < 1.0 else 0.25
-            run.next_output = now + min(early, *pauses)
+            run.next_output = now + self._output_pause(run, now, min(pauses))
         if run.hurry_at <= now:
             run.hurry_at = NEVER
             if run.recorder_fd >= 0 or run.control is not None:
                 run.signal_recorder(signal.SIGUSR1)
         if run.hard_at <= now:
             self._gone(run)
+
+    @staticmethod
+    def _output_pause(run: Watched, now: float, pause: float) -> float:
+        """Seconds until the output is looked at again, if its streams ask for `pause`."""
+        if now - run.identity.started_monotonic < 1.0:
+            return min(0.02, pause)
+        if (
+            pause < 0.25
+            or now - max(run.identity.started_monotonic, run.output[1] or 0.0) < CALM_SEC
+        ):
+            return pause
+        rest = run.next_look - now
+        return rest if abs(rest - CALM_PAUSE_SEC) < 0.2 else CALM_PAUSE_SEC  # one wake-up for both
 
     def _look(self, now: float) -> None:
         """One pass over the process table for all runs; over their trees alone while these are
