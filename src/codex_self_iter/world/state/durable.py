@@ -162,6 +162,12 @@ def encode_lines(value: Mapping[str, Any]) -> bytes:
     return b"{\n " + b",\n ".join(fields) + b"\n}"
 
 
+_ENCODERS = [
+    json.JSONEncoder(ensure_ascii=only, allow_nan=False, separators=(",", ":"), default=str)
+    for only in (False, True)
+]
+
+
 def encode_json(value: Mapping[str, Any]) -> bytes:
     """UTF-8 JSON that every reader accepts, in one line without a line end.
 
@@ -169,14 +175,7 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
     text."""
     for ascii_only in (False, True):
         try:
-            text = json.dumps(
-                value,
-                ensure_ascii=ascii_only,
-                allow_nan=False,
-                separators=(",", ":"),
-                default=str,
-            )
-            return text.encode()
+            return _ENCODERS[ascii_only].encode(value).encode()
         except UnicodeEncodeError:
             continue
         except ValueError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
@@ -58,6 +59,12 @@ def good_line(raw: bytes) -> dict[str, Any] | None:
         return None
     number = record.get("iteration") if isinstance(record, dict) else None
     return record if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+@functools.lru_cache(_RECENT_LINES)
+def _known_line(line: bytes) -> dict[str, Any] | None:
+    """The same for a line that is asked for again and again. Whoever gets it must not change it."""
+    return good_line(line[:-1])
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
@@ -383,8 +390,8 @@ class Journal:
             return None
         found: list[dict[str, Any]] = []
         for _, line in reversed(self._recent):
-            record = good_line(line[:-1])
-            found += [record] if record is not None else []
+            record = _known_line(line) if len(line) <= _BLOCK // 4 else good_line(line[:-1])
+            found += [dict(record)] if record is not None else []
             if len(found) >= count:
                 return found[:count][::-1]
         return found[::-1] if self._recent[0][0] == 0 else None

@@ -162,16 +162,36 @@ class Redactor:
         return "".join([*out, text[position:]])
 
     def value(self, value: Any) -> Any:
-        """A JSON-like value with every text redacted, except keys and the fields in `verbatim`."""
+        """A JSON-like value with every text redacted, except keys and the fields in `verbatim`.
+
+        The same object when there is nothing to redact: all texts are looked through as one."""
+        texts: list[str] = []
+        self._gather(value, texts)
+        return self._redacted(value) if _spans("\0".join(texts), self._values) else value
+
+    def _gather(self, value: Any, texts: list[str]) -> None:
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if not (isinstance(item, str) and key in self._verbatim):
+                    self._gather(item, texts)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self._gather(item, texts)
+
+    def _redacted(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
             return {
-                key: item if key in self._verbatim and isinstance(item, str) else self.value(item)
+                key: item
+                if key in self._verbatim and isinstance(item, str)
+                else self._redacted(item)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
+            return [self._redacted(item) for item in value]
         return value
 
     def chunks(self, source: Iterable[bytes]) -> Iterable[tuple[bytes, int]]:
