@@ -147,9 +147,11 @@ def scale(numbers: tuple[int, ...] = (1, 10, 100, 1000)) -> None:
     if last.loops > first.loops:
         more = last.loops - first.loops
         print(
-            f"each further loop: {(last.memory_mib - first.memory_mib) / more:.3f} MiB (aim: 0.5), "
-            f"{(last.idle_ms_per_sec - first.idle_ms_per_sec) / more:.3f} ms CPU/s (aim: 0.1), "
-            f"{(last.files - first.files) / more:.1f} open files"
+            f"each further loop: {(last.memory_mib - first.memory_mib) / more:.3f} MiB (aim: at most 0.1), "
+            f"{(last.idle_ms_per_sec - first.idle_ms_per_sec) / more:.3f} ms CPU/s (aim: at most 0.1), "
+            f"{(last.files - first.files) / more:.1f} open files; with {last.loops} loops STOP of one "
+            f"{last.stop_one_sec:.2f} s (aim: at most 0.3), SIGTERM of all {last.stop_all_sec:.1f} s "
+            "(aim: at most 5)"
         )
 
 
