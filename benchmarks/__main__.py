@@ -10,8 +10,7 @@ idle        CPU and memory of a supervisor with one loop: in a cooldown, and wit
 flood       1 GiB of output through the process host beside `agent > file`
 poll        one look at the process table with 1, 100 and 1,000 descendants
 scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
-git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
-"""
+git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`"""
 
 from __future__ import annotations
 
@@ -55,8 +54,7 @@ def workspace(root: Path) -> Path:
 
 def ours(root: Path, iterations: int) -> float:
     """Milliseconds per iteration of our loop, start-up of the program not counted (read from the
-    journal).
-    """
+    journal)."""
     flags = [
         f"--max-iterations={iterations}", "--max-stagnation=0", "--no-change-gate=0",
         "--agent-command-template=./agent.sh {prompt_file}", "--log-level=error",
@@ -133,8 +131,7 @@ def status(root: Path) -> None:
 
 def stop_file(root: Path, rounds: int = 15) -> None:
     """Print how long the program takes from its STOP file to its end; the runs' ages differ, so that
-    the file falls into every part of the supervisor's rhythms.
-    """
+    the file falls into every part of the supervisor's rhythms."""
     took = []
     for number in range(rounds):
         mine = workspace(root / str(number))

@@ -3,8 +3,7 @@ medians.
 
     python -m benchmarks.git [--files 50000] [--dirty 20] [--rounds 15]
 
-Aim: snapshot below 1.2 x `git status`.
-"""
+Aim: snapshot below 1.2 x `git status`."""
 
 from __future__ import annotations
 

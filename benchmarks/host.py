@@ -3,8 +3,7 @@
 
     python -m benchmarks.host [stop|idle|flood|overhead|poll ...]
 
-Each function returns figures by name; times are seconds unless the name says otherwise.
-"""
+Each function returns figures by name; times are seconds unless the name says otherwise."""
 
 from __future__ import annotations
 

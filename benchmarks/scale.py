@@ -29,8 +29,7 @@ echo '{"summary":"s","next_goal":"g","stop":false,"reason":"r","evidence":[],"co
 IDLE_SEC = 10.0
 SETTLE_SEC = 8.0
 """After the last iteration: until every loop looks at its files as seldom as one that waits
-does.
-"""
+does."""
 
 
 class Figures(NamedTuple):

@@ -17,7 +17,6 @@ The map (arrows point at what a package may import):
     testing/     public fakes: a scripted process host, a virtual clock
     errors.py    every error class and exit code
 
-Nothing is imported here: `status` must start in well under 100 ms.
-"""
+Nothing is imported here: `status` must start in well under 100 ms."""
 
 __version__ = "0.1.0"

@@ -5,8 +5,7 @@
     ├── WorkspaceBusyError      exit 75: another supervisor has this workspace
     └── StorageError            the state directory cannot be read or written *now*; callers wait and retry
 
-An exception's message is one clear line (or a short list): what is wrong, where, and what to do.
-"""
+An exception's message is one clear line (or a short list): what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -52,5 +51,4 @@ class WorkspaceBusyError(CodexSelfIterError):
 
 class StorageError(CodexSelfIterError):
     """The state directory cannot be read or written now (disk full, permission lost); retry
-    later.
-    """
+    later."""

@@ -145,8 +145,7 @@ def test_a_retrying_run_that_times_out_is_not_the_agents_fault(scene, serve):
 
 def test_an_answer_after_the_signal_is_not_believed(scene, serve):
     """Claude may go on after a SIGTERM in a tool and end well: that run was aborted all the
-    same.
-    """
+    same."""
     _, claude = serve(shell("touch started; sleep 60"), say("I finished everything"), mode="bypass")
     report, _ = go(claude, scene.request(), end_when=(scene.workspace / "started").exists)
     assert report.failure is not None

@@ -1,6 +1,5 @@
 """stop, pause, resume, steer, goal: the files they leave and what they say, with and without a
-supervisor.
-"""
+supervisor."""
 
 import stat
 import subprocess

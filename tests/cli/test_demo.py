@@ -1,6 +1,5 @@
 """The demo: a real workspace with a failing test, mended by the loop through the ordinary command
-line.
-"""
+line."""
 
 from __future__ import annotations
 

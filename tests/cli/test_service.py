@@ -1,6 +1,5 @@
 """service install, show, uninstall: the files, what they refuse, what to do next. Nothing is
-started.
-"""
+started."""
 
 import os
 import plistlib

@@ -246,8 +246,7 @@ def test_a_terminal_without_unicode(command) -> None:
 
 def test_start_is_quick(command) -> None:
     """The budget is 100 ms; asserted generously, because the machine that runs the tests may be
-    busy.
-    """
+    busy."""
     command.write_status()
     times = []
     for _ in range(5):

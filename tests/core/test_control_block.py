@@ -1,6 +1,5 @@
 """The agent's answer is found, whatever stands around it, and nothing else is ever taken for
-one.
-"""
+one."""
 
 from __future__ import annotations
 

@@ -267,8 +267,7 @@ class Anything(RuleBasedStateMachine):
     @invariant()
     def no_goal_is_lost(self) -> None:
         """The last goal of a person waits in the inbox, is the goal, or was the goal of an
-        iteration.
-        """
+        iteration."""
         if not hasattr(self, "world") or not self.pending_goal:
             return
         world = self.world

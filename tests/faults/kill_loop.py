@@ -134,8 +134,7 @@ class Killing:
 
     def await_moment(self, process: subprocess.Popen[bytes], aim: str) -> None:
         """Let a random time pass, or wait until a file changes for the n-th time and a little
-        longer.
-        """
+        longer."""
         give_up = time.monotonic() + (
             self.rng.random() * LONGEST_SEC if not aim else 2 * LONGEST_SEC
         )
@@ -222,8 +221,7 @@ class Killing:
 
     def finish(self) -> None:
         """Run undisturbed until every message is through, stop in good order, check what is
-        left.
-        """
+        left."""
         process = self.ws.start(start_new_session=True)
         target = len(self.lines()) + 3
         inbox = self.ws.state / "inbox"

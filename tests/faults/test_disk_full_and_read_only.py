@@ -77,8 +77,7 @@ store.save_status({"state": "running"})
 
 def in_namespace(tmp_path: Path, script: str, mount: str = "size=256k", wrap: str = "") -> None:
     """Run PRELUDE and the script on a small tmpfs that nobody else sees and that ends with the
-    process.
-    """
+    process."""
     code = tmp_path / "script.py"
     code.write_text(PRELUDE + textwrap.dedent(script))
     work = tmp_path / "work"
@@ -132,8 +131,7 @@ def test_a_full_disk_keeps_what_is_whole_and_goes_on_later(tmp_path: Path) -> No
 
 def test_a_short_write_is_noticed(tmp_path: Path) -> None:
     """A disk that fills up within a write takes a part and reports no error: the count must be
-    checked.
-    """
+    checked."""
     in_namespace(
         tmp_path,
         """

@@ -1,6 +1,5 @@
 """kill -9 of the supervisor at random moments: the next one finds the run, or knows that it never
-began.
-"""
+began."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Plan and task edits as editors make them: the next prompt has the new text, whole, and never half
-of it.
-"""
+of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """SIGHUP: valid changes apply at the next iteration, key by key; anything else changes nothing and
-says why.
-"""
+says why."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """What people and programs see of a real run: status in every phase, its documented schema, logs,
-history, show.
-"""
+history, show."""
 
 from __future__ import annotations
 
@@ -52,8 +51,7 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def check_schema(status: dict[str, Any], *, command: bool = False) -> None:
     """Every field of a status is documented with its type, and none that is documented is
-    missing.
-    """
+    missing."""
     known, found = documented(), flat(status)
     assert found.keys() <= known.keys()
     for path, value in found.items():

@@ -49,8 +49,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def seen(ws: Workspace, *, looks: bool, watcher: Watcher | None) -> bool:
     """Run a loop in this process, put a STOP down while it waits, and say whether it ended for
-    it.
-    """
+    it."""
     ws.config(no_change_backoff_sec=600, backoff_max_sec=600)
     ws.script(IDLE)
     settings = load(

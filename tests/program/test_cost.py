@@ -1,6 +1,5 @@
 """What keeps the supervisor cheap must not make it deaf: the shared poller, heartbeats in place,
-open files.
-"""
+open files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """What lies on the disk: broken journals and snapshots, privacy of files, secrets, and the kill
-loop.
-"""
+loop."""
 
 from __future__ import annotations
 
@@ -178,8 +177,7 @@ def test_secrets_stay_out_of_everything_that_is_kept(ws: Workspace) -> None:
 
 def test_without_a_telling_name_a_value_is_kept(ws: Workspace) -> None:
     """Negative control: it is the redaction that takes the key out, and only where it is a
-    secret.
-    """
+    secret."""
     ws.script({"block": {"completed": True, "summary": f"done with {KEY}"}})
     assert ws.run(environment={"ACME_COLOUR": KEY}) == 0
     assert KEY in journal(ws).read_text()

@@ -1,6 +1,5 @@
 """Others in our directory: `git clean`, `rm -rf`, planted links, garbage, a STOP by the agent,
-killed recorders.
-"""
+killed recorders."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """The loop from outside: several iterations, a restart in the middle, completion, errors, exit
-codes.
-"""
+codes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """One supervisor, many workspaces: each loop as alone, one pool, one bad one never harms the
-others.
-"""
+others."""
 
 from __future__ import annotations
 

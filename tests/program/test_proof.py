@@ -1,6 +1,5 @@
 """Completion with proof: what liars, droppers, echoers and the rest are worth. Each ends as the
-contract says.
-"""
+contract says."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 that decides.
 
 python -m tests.project.make_diagrams            rewrite the document
-python -m tests.project.make_diagrams --check    exit 1 if it is out of date
-"""
+python -m tests.project.make_diagrams --check    exit 1 if it is out of date"""
 
 from __future__ import annotations
 

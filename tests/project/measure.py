@@ -5,8 +5,7 @@
 Beside each figure stands the one of 82ce659, before the house was put in order. Lines are lines of
 files; code lines have something in them that is neither comment nor docstring; a function's length
 is without its docstring; a public name is a module, class, function or method without a leading
-underscore.
-"""
+underscore."""
 
 from __future__ import annotations
 
@@ -135,8 +134,7 @@ def part(numbers: list[int], share: float) -> int:
 
 def twice(package: Path, modules: list[Module]) -> list[str]:
     """Names of modules that stand in more than one folder. Commands do not count: `cli/status.py`
-    is the command `status`, whatever else is about the status.
-    """
+    is the command `status`, whatever else is about the status."""
     names = Counter(
         module.path.stem
         for module in modules

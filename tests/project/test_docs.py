@@ -1,6 +1,5 @@
 """What the documents say is so: links resolve, commands and flags exist, tables agree with the
-code.
-"""
+code."""
 
 from __future__ import annotations
 

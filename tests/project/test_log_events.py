@@ -1,6 +1,5 @@
 """The catalogue of log events in the docs is what the code writes: no more, no less, with the same
-levels.
-"""
+levels."""
 
 from __future__ import annotations
 

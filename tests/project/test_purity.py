@@ -37,8 +37,7 @@ ARROWS = {
     "__main__": {"cli"},
 }  # fmt: skip
 """What each package, and each module beside them, may import of ours. Nothing names `testing`, and
-nothing but the program's entry names `cli`.
-"""
+nothing but the program's entry names `cli`."""
 
 
 def modules(package: str) -> list[Path]:

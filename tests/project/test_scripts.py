@@ -1,6 +1,5 @@
 """The scripts of the README, as a newcomer calls them: from anywhere, through links, with strange
-paths.
-"""
+paths."""
 
 from __future__ import annotations
 
@@ -120,8 +119,7 @@ def test_debians_missing_venv_package_is_named(clone: Path, bare_path: Path) -> 
 
 def uv(bin_directory: Path, *, works: bool = True) -> Path:
     """A stand-in for uv that makes an environment without any index: it borrows this one's
-    packages.
-    """
+    packages."""
     site = next(path for path in sys.path if path.endswith("site-packages"))
     text = f"""#!/bin/sh
 echo "$*" >>"$HOME/uv-calls"

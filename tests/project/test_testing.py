@@ -1,6 +1,5 @@
 """The scripted world itself: time that jumps, agents that outlive hosts, threads that hold time
-still.
-"""
+still."""
 
 from __future__ import annotations
 

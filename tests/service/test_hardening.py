@@ -1,6 +1,5 @@
 """The system unit's hardening, from inside: what an agent may not do, and all that it must still be
-able to do.
-"""
+able to do."""
 
 import pytest
 

@@ -134,8 +134,7 @@ def test_the_watchdog_catches_a_stopped_supervisor(service: Service) -> None:
 
 def test_a_stopped_supervisor_stays_so_without_the_watchdog(service: Service) -> None:
     """Negative control; the end is a causal one: the watchdog's time has passed three times
-    over.
-    """
+    over."""
     service.start(WatchdogSec="0")
     service.manager.kill(UNIT, signal.SIGSTOP)
     service.manager.run("sleep", "3")

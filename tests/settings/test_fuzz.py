@@ -1,6 +1,5 @@
 """Whatever stands in the file, the environment or the flags: settings, or one report; never
-anything else.
-"""
+anything else."""
 
 from __future__ import annotations
 

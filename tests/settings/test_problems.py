@@ -1,6 +1,5 @@
 """Errors of a configuration file: all at once, each with line, key, what is allowed and the nearest
-key.
-"""
+key."""
 
 from __future__ import annotations
 

@@ -38,8 +38,7 @@ class Judge:
     Attributes:
         unexplained: (seconds, awake time, what the status said) of each stretch without a good
             reason.
-        idle: seconds by what the status said.
-    """
+        idle: seconds by what the status said."""
 
     def __init__(self, simulation: Judged) -> None:
         """Begins now."""

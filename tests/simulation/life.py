@@ -37,8 +37,7 @@ PERSON_SEC = 3_600.0
 """Somebody comes and starts a loop again that ended with a call for help."""
 POLL_SEC = 900.0
 """The loop's own polling, 3,600 times slower than in earnest. What happens in between wakes it, as
-the watcher does.
-"""
+the watcher does."""
 
 
 class _Store(MemoryStore):

@@ -15,8 +15,7 @@ MINUTE = 60.0
 @dataclasses.dataclass(frozen=True)
 class Mix:
     """How much goes wrong. `x_day`: events a day; shares are of agent runs; pairs are ranges in
-    minutes.
-    """
+    minutes."""
 
     run_minutes: float = 24.0
     run_sigma: float = 0.7

@@ -1,6 +1,5 @@
 """Adoption, heartbeat, failing storage, stop bounds, shared limits and the pool, on virtual
-time.
-"""
+time."""
 
 from __future__ import annotations
 

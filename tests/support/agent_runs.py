@@ -1,6 +1,5 @@
 """Runs of agents for tests: a scratch scene, the real CLIs where installed, a plain process
-runner.
-"""
+runner."""
 
 from __future__ import annotations
 
@@ -146,8 +145,7 @@ def run(
     """Run an invocation as the process host does: files for output, a session of its own, TERM then
     KILL.
 
-    `end_when` ends it with `cause` as soon as it is true.
-    """
+    `end_when` ends it with `cause` as soon as it is true."""
     for path, text in invocation.files.items():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

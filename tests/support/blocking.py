@@ -2,8 +2,7 @@
 
 blockbuster wraps what blocks (sleeping, files, pipes, locks) and sees whether an event loop runs in
 the thread. Its error is raised where the call stands; as a handler may swallow it, it is kept too,
-and the test fails at its end. What a test itself does in its coroutine is its own business.
-"""
+and the test fails at its end. What a test itself does in its coroutine is its own business."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 LOOKS = ("os.stat", "os.access", "os.readlink", "os.getcwd", "os.path.")
 """Not watched: to look at a local inode takes a microsecond or two, to hand it to a thread a
-hundred, and a loop looks at its files four times a second.
-"""
+hundred, and a loop looks at its files four times a second."""
 FOREVER = ("time.sleep", "os.fsync", "os.fdatasync", "os.waitpid", "fcntl.flock", "threading.Lock",
            "subprocess.Popen", "socket.", "ssl.", "sqlite3.", "builtins.input")  # fmt: skip
 """Never short, whoever asks: these have no place in the list below."""
@@ -49,8 +47,7 @@ SHORT = {
     "supervisor/:_listen": "signals' numbers from a pipe that has some",
 }
 """What may do short things with files, and why. A folder, module or `module:function`; a function
-after a folder may be in any of its modules.
-"""
+after a folder may be in any of its modules."""
 
 
 def allowed(module: str, function: str) -> bool:

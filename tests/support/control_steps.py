@@ -24,8 +24,7 @@ def long_run(until: str = "never", **step: Any) -> dict[str, Any]:
 
 def reach(ws: Workspace, phase: str, *then: dict[str, Any]) -> subprocess.Popen[bytes]:
     """Start a supervisor and bring its loop into `phase`, where it stays; later runs do `then`, or
-    work on.
-    """
+    work on."""
     first = {
         "running": long_run(),
         "verifying": CLAIM,

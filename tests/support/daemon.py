@@ -23,8 +23,7 @@ state = {"stop": False, "reload": False}
 
 def escape() -> None:
     """What agents leave behind: a plain child, one deaf to SIGTERM, a daemon without
-    environment.
-    """
+    environment."""
     subprocess.Popen(["sleep", "54321"])
     subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 54322"])
     subprocess.run(

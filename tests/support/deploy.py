@@ -1,6 +1,5 @@
 """Write the files of `deploy/` that come from the package's templates: `python
-tests/service/deploy.py`.
-"""
+tests/service/deploy.py`."""
 
 import os
 from pathlib import Path

@@ -112,8 +112,7 @@ class Workspace:
 
     def config(self, tables: str = "", **keys: Any) -> None:
         """Write codex-self-iter.toml: fast waits, no noise in git; `tables` is appended as it
-        is.
-        """
+        is."""
         program = (
             f"{sys.executable} -S -E {shlex.quote(str(AGENT))} {shlex.quote(str(self.control))}"
         )

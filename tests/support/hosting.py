@@ -53,8 +53,7 @@ def new_tag() -> str:
 
 def escape_script(kind: str, tag: str, *, deaf: bool, then: str) -> str:
     """Shell text of an agent that leaves something behind, shows that it is there, and goes on with
-    `then`.
-    """
+    `then`."""
     deafness = "trap '' TERM;" if deaf else ""  # an ignored signal stays ignored across exec
     return f"{deafness} {ESCAPES[kind].replace('TAG', tag)}\nsleep 0.2\necho ready\n{then}"
 
@@ -118,8 +117,7 @@ def eventually(condition: Callable[[], object], limit_sec: float = 20.0) -> bool
 
 def start_supervisor(specs: Sequence[RunSpec]) -> subprocess.Popen[bytes]:
     """A supervisor in a process of its own that has started these runs; to be killed. A context
-    manager.
-    """
+    manager."""
     supervisor = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "supervisor_to_kill.py")],
         stdin=subprocess.PIPE,

@@ -214,8 +214,7 @@ class Lab:
 
     def install(self, unit: str, text: str, **overrides: str) -> None:
         """Place a unit as it is; `overrides` go into a drop-in, as a person would shorten its
-        times.
-        """
+        times."""
         (self.units / unit).write_text(text, encoding="utf-8")
         directory = self.units / f"{unit}.d"
         directory.mkdir(exist_ok=True)

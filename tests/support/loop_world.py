@@ -177,8 +177,7 @@ def failing(output: str = "1 failed", command: str = "true") -> tuple[GateResult
 @dataclasses.dataclass
 class Script:
     """What each role's runs answer, in order, the last one for ever; for each executor's run the
-    gates.
-    """
+    gates."""
 
     executor: Sequence[Answer]
     planner: Sequence[Answer] = (plan(),)

@@ -13,8 +13,7 @@ As a program, for tests of whole processes:
     python tests/model_server.py --script FILE [--port N] [--port-file FILE]
 
 FILE holds a JSON list of steps: {"say": TEXT}, {"answer": OBJECT}, {"shell": COMMAND},
-{"write": {"path": P, "text": T}}, {"fault": NAME, …}. Standard library only.
-"""
+{"write": {"path": P, "text": T}}, {"fault": NAME, …}. Standard library only."""
 
 from __future__ import annotations
 

@@ -78,8 +78,7 @@ def note(control: str, word: str) -> None:
 
 def stand_alone(control: str) -> int:
     """Hold the lock that only one living agent can hold; unlike runs.log it also tells the truth of
-    killed ones.
-    """
+    killed ones."""
     fd = os.open(os.path.join(control, "alone.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

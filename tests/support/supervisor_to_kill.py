@@ -1,6 +1,5 @@
 """A supervisor made to be killed: starts the runs described by JSON on stdin, says so, and
-sleeps.
-"""
+sleeps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Every agent's stream is shown by what it means; nothing it says breaks the reader or the
-terminal.
-"""
+terminal."""
 
 import json
 from collections.abc import Mapping

@@ -13,5 +13,4 @@ codex.py claude.py gemini.py opencode.py command.py plan_shell.py    the adapter
 rollout.py      codex's own record of a thread: error class, reset time, tokens of a killed run
 catalog.py      names to adapters; what is installed here; whose stream an event belongs to
 
-A new agent is one file here and its name in core/agent_names.py.
-"""
+A new agent is one file here and its name in core/agent_names.py."""

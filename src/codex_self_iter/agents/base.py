@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 class AgentMissingError(UsageError):
     """The agent's program was not found; the message says what was looked for, where, and how to
-    mend it.
-    """
+    mend it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,8 +40,7 @@ class AgentConfig:
         resume: the supervisor's session policy; adapters look at `Request.session_id` only.
         template: command line of the `command` adapter.
         account: overrides the account under which limits are shared.
-        prices: model name to price, for CLIs that report tokens but no money.
-    """
+        prices: model name to price, for CLIs that report tokens but no money."""
 
     name: str
     binary: str = ""
@@ -72,8 +70,7 @@ class Request:
         environment: the supervisor's own environment, from which the agent's is made.
         model_hint: overrides the configured model for this run; "" does not.
         previous_thread_usage: totals of the resumed thread before this run, for CLIs that count by
-            thread.
-    """
+            thread."""
 
     prompt: str
     prompt_path: str
@@ -97,8 +94,7 @@ class Invocation:
         argv: program (absolute where it was found) and arguments; never through a shell.
         env: the complete environment.
         stdin_path: file that becomes stdin, or None for /dev/null.
-        files: absolute path to text, written with mode 0600 before the start.
-    """
+        files: absolute path to text, written with mode 0600 before the start."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -109,8 +105,7 @@ class Invocation:
 @dataclasses.dataclass(frozen=True, slots=True)
 class VersionRange:
     """The versions an adapter was measured with, both ends included. Others are used too, with a
-    remark.
-    """
+    remark."""
 
     first: str
     last: str
@@ -125,8 +120,7 @@ class Probe:
         version: as the CLI says it, or "".
         logged_in: None when it cannot be told (a custom provider, a keychain).
         detail: one line for people.
-        mend: the command or setting that mends what is wrong; "" when nothing is.
-    """
+        mend: the command or setting that mends what is wrong; "" when nothing is."""
 
     installed: bool
     path: str = ""
@@ -152,8 +146,7 @@ class Agent(Protocol):
 
         Raises:
             AgentMissingError: the program was not found.
-            UsageError: the configuration cannot be used.
-        """
+            UsageError: the configuration cannot be used."""
 
     def read(
         self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None

@@ -134,8 +134,7 @@ def classify(
         codes: the CLI's own error codes and what they mean; they go before everything else it says.
         final_event: this CLI ends every good run with a final event, so that one without is not
             good.
-        account: put into the failure.
-    """
+        account: put into the failure."""
     ended_by = _from_cause(parsed, outcome)
     if ended_by is None and not (
         outcome.cause is EndCause.EXIT and _failed(parsed, outcome, final_event)
@@ -263,8 +262,7 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
 
 def last_words(text: str) -> str:
     """What went wrong, in a program's words: the last line that calls itself an error, else the
-    end.
-    """
+    end."""
     lines = _last_lines(text, 20).splitlines()
     errors = [line for line in lines if _ERROR_LINE.match(line)]
     return errors[-1] if errors else "\n".join(lines[-3:])

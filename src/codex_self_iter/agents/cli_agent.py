@@ -33,8 +33,7 @@ _SANDBOX_BROKEN = re.compile(
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
     """A finished run that is being read: what was asked, how it ended, what it said, when it is
-    read.
-    """
+    read."""
 
     request: Request
     outcome: RunOutcome

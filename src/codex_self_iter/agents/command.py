@@ -77,8 +77,7 @@ def expand_template(template: str, prompt_file: str, workspace: str) -> tuple[st
     """Split a command template, then fill in its fields. `{{` and `}}` stand for braces.
 
     Raises:
-        UsageError: it is empty, cannot be split, lacks `{prompt_file}` or has another field.
-    """
+        UsageError: it is empty, cannot be split, lacks `{prompt_file}` or has another field."""
     try:
         return render_template(parse_template(template), prompt_file, workspace)
     except ValueError as error:
@@ -87,8 +86,7 @@ def expand_template(template: str, prompt_file: str, workspace: str) -> tuple[st
 
 def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
     """The program: on PATH, or a path relative to where the supervisor was started, else to the
-    workspace.
-    """
+    workspace."""
     path = os.path.expanduser(word)
     if "/" in path:
         for base in (os.getcwd(), workspace):
@@ -107,8 +105,7 @@ def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
 
 def _refusal(answer: str) -> str:
     """What a short answer without a control block says of a limit, the service or the login; else
-    "".
-    """
+    ""."""
     lines = answer.strip().splitlines()
     if not 0 < len(lines) <= _REFUSAL_LINES or "next_goal" in answer.lower():
         return ""

@@ -34,8 +34,7 @@ def agent_environment(
             look secret.
         passed: the configured `pass_env`, in the same form.
         extra: set by the adapter.
-        configured: the configured `env`; wins over everything.
-    """
+        configured: the configured `env`; wins over everything."""
     exact, prefixes = _patterns((*needed, *passed))
     asked = _patterns(tuple(passed))
     env: dict[str, str] = {}

@@ -61,8 +61,7 @@ class PlanShellAgent:
 
 def _importable(ours: Mapping[str, str]) -> dict[str, str]:
     """Let the child find this package as we found it, installed or not, whatever its working
-    directory is.
-    """
+    directory is."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
     if root in (
         entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry

@@ -1,6 +1,5 @@
 """Tokens to money, from the configured table. Pure. An unknown model has no price; none is ever
-made up.
-"""
+made up."""
 
 from __future__ import annotations
 

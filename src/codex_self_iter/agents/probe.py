@@ -51,8 +51,7 @@ def find_program(
     ~/.local/bin…).
 
     Raises:
-        AgentMissingError: it is not there; `mend` is the end of the message.
-    """
+        AgentMissingError: it is not there; `mend` is the end of the message."""
     wanted = configured or name
     if "/" in wanted:
         path = os.path.abspath(_expand(wanted, environment))
@@ -87,8 +86,7 @@ def ask(
     argv: Iterable[str], environment: Mapping[str, str], timeout_sec: float = _ASK_SEC
 ) -> tuple[int | None, str]:
     """Run a harmless command; its exit code (None: not started, or no answer in time) and what it
-    said.
-    """
+    said."""
     try:
         process = subprocess.Popen(
             list(argv),

@@ -89,8 +89,7 @@ def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> flo
         tz: zone of times that name none; None means the machine's.
 
     Returns:
-        Unix seconds, or None when nothing believable is said.
-    """
+        Unix seconds, or None when nothing believable is said."""
     text = text[:4000].replace("\u00a0", " ").replace("\u202f", " ")
     bar = re.search(r"\|(\d{10})(?!\d)", text)
     if bar and (at := believable(float(bar.group(1)), now)) is not None:

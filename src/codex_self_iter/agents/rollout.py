@@ -34,8 +34,7 @@ class Turn:
         before, after: the thread's totals when the turn began and now; None if unknown.
         code, http_status, message: of the error that ended it.
         reset_at: when the limit that is used up ends.
-        ended: the turn's end was written.
-    """
+        ended: the turn's end was written."""
 
     started_at: float = 0.0
     seen_at: float = 0.0

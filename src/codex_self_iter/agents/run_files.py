@@ -36,8 +36,7 @@ class RunFiles:
 
     def read_tail(self, name: str, limit: int = ANSWER_BYTES) -> str:
         """The last `limit` bytes as text, whatever bytes they are; a cut first character is
-        dropped.
-        """
+        dropped."""
         size = self.size(name)
         data = b"".join(self._chunks(name, [(max(0, size - limit), size)]))
         if size > limit:
@@ -46,8 +45,7 @@ class RunFiles:
 
     def read_head_tail(self, name: str, head: int, tail: int) -> str:
         """The first `head` and last `tail` bytes, with a line between them that says what is left
-        out.
-        """
+        out."""
         size = self.size(name)
         if size <= head + tail:
             return self.read_tail(name, head + tail)

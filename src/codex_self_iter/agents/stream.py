@@ -81,8 +81,7 @@ class Event:
         tool: of a tool call; an EDIT's text has one line for each file.
         output: what a tool call printed.
         ended: how a tool call ended, in the CLI's words: its exit code, or a status.
-        error: of a tool call, what it gave instead of its output.
-    """
+        error: of a tool call, what it gave instead of its output."""
 
     kind: EventKind
     text: str = ""
@@ -114,8 +113,7 @@ class Parsed:
         tools_ok: how many tool calls ended well.
         moved: the model did something (a message or a tool call).
         turn_open: the model was asked and the run had not ended.
-        limit_at: when a limit ends, as told by the CLI.
-    """
+        limit_at: when a limit ends, as told by the CLI."""
 
     events: int = 0
     session_id: str = ""

@@ -1,7 +1,6 @@
 """What the commands share: which loop is meant, what its files say, whether its supervisor lives.
 
-Only light imports: every reading command starts through here.
-"""
+Only light imports: every reading command starts through here."""
 
 from __future__ import annotations
 
@@ -51,8 +50,7 @@ def positive_int(text: str) -> int:
 def iteration_word(args: argparse.Namespace) -> int | None:
     """The iteration in `args.what`; a loop's name before it goes to `args.loop`.
 
-    Raises UsageError.
-    """
+    Raises UsageError."""
     words = list(args.what)
     number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
     if len(words) > 1 or (words and args.loop):

@@ -42,8 +42,7 @@ def aim_at(args: argparse.Namespace) -> Aim:
 def control_file(aim: Aim, recorded: str, key: str, default: str) -> str:
     """Path of a sentinel: as status.json recorded it, else as configured, else the default.
 
-    The environment wins over the file, as everywhere.
-    """
+    The environment wins over the file, as everywhere."""
     path = aim.status.get(recorded)
     if isinstance(path, str) and os.path.isabs(path):
         return path

@@ -16,8 +16,7 @@ MAX_BYTES = 1_000_000
 def write(error: BaseException, argv: Sequence[str]) -> str:
     """Append the traceback to a private file and return its path.
 
-    With `--debug`, or when no file can be written, it goes to stderr and "" is returned.
-    """
+    With `--debug`, or when no file can be written, it goes to stderr and "" is returned."""
     text = "".join(traceback.format_exception(error))
     if "--debug" in argv:
         sys.stderr.write(text)

@@ -25,8 +25,7 @@ def newest(
 ) -> list[Record]:
     """The last `limit` records that fit, oldest first. Raises StorageError.
 
-    Looks at the end first, at four times as much each time; only a rare find costs a whole pass.
-    """
+    Looks at the end first, at four times as much each time; only a rare find costs a whole pass."""
     from codex_self_iter.world.state import journal
 
     path, count = journal_path(state_dir), limit if fits is None else max(256, limit)

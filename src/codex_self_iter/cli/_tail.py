@@ -8,8 +8,7 @@ import os
 CHUNK = 256 * 1024
 MAX_LINE = 8 * 1024 * 1024
 """Longer lines are cut. Agents put a command's whole output into one event: more than 1 MiB was
-seen.
-"""
+seen."""
 CUT = "[…]"
 
 
@@ -34,8 +33,7 @@ class GrowingFile:
     def lines(self) -> list[str]:
         """The next whole lines, at most about CHUNK bytes of them; [] when there is nothing new.
 
-        Raises OSError for anything but a missing file.
-        """
+        Raises OSError for anything but a missing file."""
         data = self.chunk()
         # a long line: go on until its end, so that "nothing new" stays []
         while data and b"\n" not in data:
@@ -52,8 +50,7 @@ class GrowingFile:
 
     def chunk(self) -> bytes:
         """The next bytes as they are, b"" when there are none yet. A hole is left out and
-        marked.
-        """
+        marked."""
         if not self._open():
             return b""
         size = os.fstat(self._fd).st_size

@@ -1,7 +1,6 @@
 """Shell completion: commands, options, names of loops. Hidden from `--help`.
 
-`complete --script SHELL` prints what a shell is to source.
-"""
+`complete --script SHELL` prints what a shell is to source."""
 
 from __future__ import annotations
 

@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Make the workspace, run the loop as `run` does, say what happened. Returns the loop's exit
     code.
 
-    Raises UsageError when the workspace cannot be made.
-    """
+    Raises UsageError when the workspace cannot be made."""
     directory = workspace_for(args.directory)
     make_workspace(directory)
     print(f"Sample workspace: {directory}")

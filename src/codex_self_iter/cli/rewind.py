@@ -92,8 +92,7 @@ def _agreed() -> bool:
 def _alone(workspace: str, state_dir: str) -> Iterator[None]:
     """Hold the locks of a supervisor, and make sure that no agent of a dead one is at work.
 
-    Raises WorkspaceBusyError.
-    """
+    Raises WorkspaceBusyError."""
     from codex_self_iter.world.state.holder import probe
 
     held = []

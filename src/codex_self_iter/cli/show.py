@@ -138,8 +138,7 @@ def _diff_stat(workspace: str, record: Record) -> str:
     """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git
     cannot tell.
 
-    Asks git itself: what `diff` imports takes longer than everything else that is shown.
-    """
+    Asks git itself: what `diff` imports takes longer than everything else that is shown."""
     after = record.get("checkpoint") or record.get("head_after")
     before = record.get("head_before")
     if record.get("checkpoint"):
@@ -151,8 +150,7 @@ def _diff_stat(workspace: str, record: Record) -> str:
 
 def _checkpoint_before(workspace: str, checkpoint: str, iteration: int) -> str:
     """Commit of the last checkpoint before that of the iteration: `N-before`, or what the one
-    before it left.
-    """
+    before it left."""
     listing = _git(
         workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/codex-self-iter/"
     )

@@ -1,3 +1,2 @@
 """What decides. Pure: standard library values only; no I/O, clock, await or logging (a test
-enforces it).
-"""
+enforces it)."""

@@ -46,8 +46,7 @@ SCHEMA: Mapping[str, Any] = {
     },
 }
 """JSON schema of the control block; obeys the strict rules of structured outputs (all required,
-nothing more).
-"""
+nothing more)."""
 
 MAX_CANDIDATES = 2_000
 MAX_DEPTH = 8
@@ -105,8 +104,7 @@ def to_bool(value: Any) -> bool | None:
 
 def to_text(value: Any, depth: int = 0) -> str:
     """Coerce what agents write for a text: lists become lines, everything else JSON. Bounded,
-    always valid UTF-8.
-    """
+    always valid UTF-8."""
     if value is None:
         return ""
     if isinstance(value, list | tuple) and depth < MAX_DEPTH:
@@ -190,8 +188,7 @@ def _json_objects(
 
 class Labelled(NamedTuple):
     """A labelled block: its rank among blocks, where it starts, its last line ends and it ends, its
-    values.
-    """
+    values."""
 
     rank: int
     start: int
@@ -232,8 +229,7 @@ def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> I
 
 def _labelled_blocks(text: str) -> list[Labelled]:
     """Blocks with a label on each line; where a line's label stands alone, blocks that go on within
-    the line.
-    """
+    the line."""
     lined = list(_labelled(text, _LINE_LABEL, (0, len(text))))
     found = [block for block in lined if len(block.fields) > 1]
     regions = [(0, lined[0].start if lined else len(text))]
@@ -267,8 +263,7 @@ def parse(text: str, prompt: str = "") -> ControlBlock | Unreadable:
 
     Args:
         text: the agent's final message, or the end of its output.
-        prompt: what the agent was sent; blocks echoed from it do not count.
-    """
+        prompt: what the agent was sent; blocks echoed from it do not count."""
     flaw, echoes = "", 0
     for start, end, fields in _candidates(text):
         if prompt and _is_echo(text, start, end, prompt):
@@ -298,8 +293,7 @@ def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> boo
     """True when the promise word stands alone on a line of the answer, or as a word in the block's
     summary.
 
-    A line that the prompt already has after the same words is an echo.
-    """
+    A line that the prompt already has after the same words is an echo."""
     if not word:
         return False
     if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", block.summary):

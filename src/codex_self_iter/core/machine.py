@@ -23,8 +23,7 @@ anything that depends on it. Every prefix of a command list leaves a state from 
 goes on.
 
 `judge` says what a run that has ended means, `verdict` what the whole iteration amounts to; this
-file only moves between the rooms.
-"""
+file only moves between the rooms."""
 
 from __future__ import annotations
 
@@ -132,8 +131,7 @@ ABORTABLE = (Phase.RUN, Phase.VERIFY)
 
 def decide(state: LoopState, event: Event, policy: Policy, at: Moment) -> Decision:
     """Return the next state and what to do, in order. Events of a loop that has ended, and reports
-    of what is not on, change nothing.
-    """
+    of what is not on, change nothing."""
     if state.finished and not isinstance(event, Boot):
         return state, ()
     if EXPECTS.get(type(event), phase(state)) is not phase(state):
@@ -213,8 +211,7 @@ def _chosen(state: LoopState, role: Role, policy: Policy, at: Moment) -> AgentPo
 
 def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     """Look at HOLDS in order; None when a run may start. Who waits to stop does not wait for
-    anything else.
-    """
+    anything else."""
     ending = state.after_iteration
     held = None if ending is not None and state.open is None else _hold(state, policy, at)
     if ending is not None and (state.open is None or (held is not None and not held[0].finished)):
@@ -224,8 +221,7 @@ def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
 
 def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     """HOLDS but for the first. A pause lets the other roles' runs of a running iteration come
-    first.
-    """
+    first."""
     in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
     if state.paused and not in_iteration:
         return enter(
@@ -533,8 +529,7 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
 def _unfrozen(state: LoopState, at: Moment) -> LoopState:
     """A pause used nothing of the wait: what was left when it began is left now.
 
-    A limit's end is a fact of the outside world and stays where it is.
-    """
+    A limit's end is a fact of the outside world and stays where it is."""
     wait = state.wait
     if not state.paused or wait is None or wait.kind is WaitKind.LIMIT:
         return state

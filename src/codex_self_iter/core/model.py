@@ -108,8 +108,7 @@ class Moment:
 
     Attributes:
         wall: Unix seconds, may jump; up: boot-time clock (seconds since boot, goes on in suspend);
-        boot_id: which boot `up` belongs to; u: a random number in [0, 1) for jitter.
-    """
+        boot_id: which boot `up` belongs to; u: a random number in [0, 1) for jitter."""
 
     wall: float
     up: float
@@ -128,8 +127,7 @@ class RunLimits:
         kill_grace_sec: time between TERM and KILL.
         output_bytes: disk that each of stdout and stderr may take; head and tail are kept.
         processes: number of processes in the tree; more is a fork bomb and ends the run with cause
-            MEMORY.
-    """
+            MEMORY."""
 
     wall_sec: float = 0.0
     idle_sec: float = 0.0
@@ -154,8 +152,7 @@ class RunSpec:
             `stderr.log`, `exit.json` and `identity.json` there.
         run_lock_path: the run lock's file, locked by the host and inherited by the run.
         watch_root: directory whose file changes count as activity, or None.
-        limits: see RunLimits.
-    """
+        limits: see RunLimits."""
 
     run_id: str
     argv: tuple[str, ...]
@@ -210,8 +207,7 @@ class RunSample:
         idle_sec: since the last sign of life (output, CPU, file change).
         output_bytes: apparent size of stdout and stderr together.
         threads, io_bytes, open_files: of the tree, at most some ten seconds old; bytes are those
-            read from and written to disks, 0 where the system does not tell.
-    """
+            read from and written to disks, 0 where the system does not tell."""
 
     age_sec: float
     cpu_sec: float
@@ -237,8 +233,7 @@ class RunOutcome:
         swept: number of left-over processes that had to be ended after the agent itself.
         error: one line about a spawn error, else "".
         argv0_missing: True when the program itself was not found (a configuration fault, not the
-            agent's).
-    """
+            agent's)."""
 
     run_id: str
     cause: EndCause
@@ -287,8 +282,7 @@ class Failure:
         kind: the class that chooses the policy.
         message: one line for people and for the next prompt; at most 500 characters.
         reset_at: wall time at which a limit ends, if the agent said so.
-        account: names the account a limit belongs to; loops with the same account wait together.
-    """
+        account: names the account a limit belongs to; loops with the same account wait together."""
 
     kind: FailureClass
     message: str
@@ -310,8 +304,7 @@ class AgentReport:
         failure: None when the run did what it should.
         model: as reported, or "".
         refused: tools or commands that the agent was not allowed to use.
-        changed_files: paths that the agent itself says it changed.
-    """
+        changed_files: paths that the agent itself says it changed."""
 
     answer: str
     structured: bool
@@ -357,8 +350,7 @@ class Snapshot:
             untracked file that is not ignored ("" fingerprint: deleted).
         complete: False when a bound was hit or git did not answer: equality then proves nothing.
         note: why it is incomplete, or a state worth knowing ("merge in progress", "index.lock left
-            behind").
-    """
+            behind")."""
 
     head: str
     branch: str

@@ -9,8 +9,7 @@ Blocks of shell commands (fences marked sh, bash, shell or console) belong to th
 up to the next item, the next heading or ruler, or a plain list line that is no deeper than the
 item. They may be indented or not.
 
-Pure, and light to import (`status` reads it): standard library only, no dataclasses.
-"""
+Pure, and light to import (`status` reads it): standard library only, no dataclasses."""
 
 from __future__ import annotations
 
@@ -49,8 +48,7 @@ class Block(NamedTuple):
     @property
     def commands(self) -> str:
         """What is to be run: the script, or for a console block the lines after its `$ `
-        prompts.
-        """
+        prompts."""
         return _prompted(self.script) if self.shell == "console" else self.script
 
     @property

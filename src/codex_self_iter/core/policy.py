@@ -14,8 +14,7 @@ class SessionPolicy:
 
     Attributes:
         resume: False gives every run a fresh session.
-        max_turns: runs in one thread; max_tokens: its tokens; max_sec: its age.
-    """
+        max_turns: runs in one thread; max_tokens: its tokens; max_sec: its age."""
 
     resume: bool = False
     max_turns: int = 20
@@ -26,8 +25,7 @@ class SessionPolicy:
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgentPolicy:
     """One agent that may take a run. Loops whose agents share an `account` wait for its limits
-    together.
-    """
+    together."""
 
     name: str
     account: str
@@ -37,8 +35,7 @@ class AgentPolicy:
 @dataclasses.dataclass(frozen=True, slots=True)
 class BudgetPolicy:
     """What the loop may spend; 0 means no bound. Hours are hours of agent runs, days are UTC
-    days.
-    """
+    days."""
 
     max_tokens: int = 0
     max_cost_usd: float = 0.0
@@ -57,8 +54,7 @@ class Policy:
         agents: for each role the agents that may take it, preferred first.
         no_change_gate: iterations in a row without a change before the loop waits; 0 = never.
         commit: True when the supervisor commits what an iteration changed.
-        finish_on_term: SIGTERM lets the running iteration end first.
-    """
+        finish_on_term: SIGTERM lets the running iteration end first."""
 
     agents: Mapping[Role, tuple[AgentPolicy, ...]]
     mode: Mode = Mode.GOAL

@@ -29,8 +29,7 @@ class Change:
             the commits' own changes (see `compare`) a file edited and committed within the
             iteration is not among them.
         head_moved: HEAD names another commit.
-        note: one line for people: what was unusual, or "".
-    """
+        note: one line for people: what was unusual, or ""."""
 
     changed: bool | None
     files: tuple[str, ...] = ()
@@ -64,8 +63,7 @@ def _differing(
     before: Snapshot, after: Snapshot, committed: Mapping[str, tuple[str, str]], sure: bool
 ) -> list[str]:
     """Paths whose content differs. A path in neither entries nor `committed` is as in HEAD:
-    None.
-    """
+    None."""
 
     def content(entries: Mapping[str, str], path: str, side: int) -> str | None:
         fallback = committed[path][side] if path in committed else None
@@ -84,8 +82,7 @@ def _differing(
 
 def _has_git(snapshot: Snapshot) -> bool:
     """A repository has a commit, or a branch that waits for its first; a content scan has
-    neither.
-    """
+    neither."""
     return bool(snapshot.head or snapshot.branch)
 
 

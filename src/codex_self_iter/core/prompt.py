@@ -50,8 +50,7 @@ class PromptInputs:
         history: the last journal lines, oldest first.
         commit: who commits: "agent", "supervisor" or "none".
         planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
-            executor's result (reviewer only).
-    """
+            executor's result (reviewer only)."""
 
     role: Role
     iteration: int

@@ -9,8 +9,7 @@ crash there are exactly these cases:
     open = N   line N                         the state that line N carries: the snapshot was about to be replaced
     at N       line N or older, N not open    the snapshot
     at N       line M > N                     the state that line M carries: an older copy of the snapshot was read
-    open = N   line older than N              the snapshot: iteration N goes on
-"""
+    open = N   line older than N              the snapshot: iteration N goes on"""
 
 from __future__ import annotations
 
@@ -33,8 +32,7 @@ class Line:
         number: of the iteration; None: the line is not ours.
         goal: what was to be done next.
         after: the state after the iteration; None: the line is foreign or was shortened.
-        flaw: why `after` cannot be read, or "".
-    """
+        flaw: why `after` cannot be read, or ""."""
 
     number: int | None
     goal: str = ""

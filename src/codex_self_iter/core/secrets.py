@@ -58,8 +58,7 @@ class Format(NamedTuple):
         offset: how far into the format the needle is.
         pattern: the format; what is in its group `label` is no secret. What it scans before it is
             sure is bounded, so that no text is slow.
-        hint: less than that, which is enough to withhold a variable.
-    """
+        hint: less than that, which is enough to withhold a variable."""
 
     needle: str
     offset: int

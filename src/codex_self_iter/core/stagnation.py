@@ -4,8 +4,7 @@ Two measures, each compared with `max_stagnation`:
 
     goals      how long the loop has been asking for the same thing: the longest suffix of the goal history
                that repeats with period 1 (A A A), 2 (A B A B) or 3 (A B C A B C)
-    progress   iterations in a row without a change of content
-"""
+    progress   iterations in a row without a change of content"""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ def _suffix(goals: Sequence[str], period: int) -> int:
 
 def circle(goals: Sequence[str], without_progress: int, gate_repeats: int = 0) -> Circle:
     """Judge normalised goals (oldest first), iterations without progress, and identical gate
-    failures in a row.
-    """
+    failures in a row."""
     same = _suffix(goals, 1)
     # A goal that was asked for once repeats nothing.
     best = Circle(same if same > 1 else 0, "the same goal")

@@ -57,8 +57,7 @@ class Wait:
         until: wall time of the end, for people and for after a reboot.
         length: seconds from its start; a restart never waits longer than this.
         up_until: the end on the boot-time clock of `boot_id`: exact while the machine is up,
-            whatever the wall clock does.
-    """
+            whatever the wall clock does."""
 
     kind: WaitKind
     until: float
@@ -79,8 +78,7 @@ class Counters:
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
-        cooldowns: planner stops or `continue=false` in a row.
-    """
+        cooldowns: planner stops or `continue=false` in a row."""
 
     failures: int = 0
     agent_errors: int = 0
@@ -288,8 +286,7 @@ class LoopState:
         limits: account -> the wait until it may be used again.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
             last run.
-        run_iterations: iterations begun since this supervisor started.
-    """
+        run_iterations: iterations begun since this supervisor started."""
 
     loop_id: str
     iteration: int = 0

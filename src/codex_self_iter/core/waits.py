@@ -30,8 +30,7 @@ def make(kind: WaitKind, length: float, reason: str, at: Moment) -> Wait:
 
 def rest(wait: Wait, at: Moment) -> float:
     """Seconds left, never more than the length: by the boot-time clock within one boot, else by
-    the wall clock.
-    """
+    the wall clock."""
     if wait.boot_id == at.boot_id:
         return backoff.remaining(wait.up_until, at.up, wait.length)
     return backoff.remaining(wait.until, at.wall, wait.length)

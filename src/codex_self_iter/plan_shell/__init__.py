@@ -7,5 +7,4 @@ is asked for by name.
 
     work.py      the plan's file and the commands: read, run, tick
     answer.py    the control block: what is said about it
-    __main__.py  the command line
-"""
+    __main__.py  the command line"""

@@ -26,8 +26,7 @@ class ServiceSpec(NamedTuple):
         environment: variables that are set in the unit itself.
         stop_sec: how long the supervisor may take to end.
         system: for the whole machine rather than for one user.
-        user: account of a system service, "" for root.
-    """
+        user: account of a system service, "" for root."""
 
     name: str
     workspace: str

@@ -10,8 +10,7 @@ rules      what keys mean for each other
 problems   errors in words
 load       sources -> Settings
 paths      Settings -> the files and directories of a loop
-example    config.example.toml and the JSON schema
-"""
+example    config.example.toml and the JSON schema"""
 
 from codex_self_iter.settings.load import CONFIG_NAME, find_config, load, load_directory
 from codex_self_iter.settings.model import Settings

@@ -30,8 +30,7 @@ class TextSource(EnvSettingsSource):
 
     Attributes:
         values: what could be read; names: what each key is called here.
-        problems: what could not be read.
-    """
+        problems: what could not be read."""
 
     def __init__(self) -> None:
         super().__init__(Settings)
@@ -104,8 +103,7 @@ class VariableSource(TextSource):
 class FlagSource(TextSource):
     """The command line: nested values, None for a flag that was not given.
 
-    `options` names the flag of a dotted key where it is not simply the key's own name.
-    """
+    `options` names the flag of a dotted key where it is not simply the key's own name."""
 
     def __init__(self, flags: Mapping[str, Any], options: Mapping[str, str]) -> None:
         super().__init__()

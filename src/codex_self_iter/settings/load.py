@@ -82,8 +82,7 @@ def load(
         options: dotted key -> flag, for flags that are not named like their key; for messages only.
 
     Raises:
-        UsageError: its message lists every error with file and line, variable or flag.
-    """
+        UsageError: its message lists every error with file and line, variable or flag."""
     given, variables = FlagSource(flags, options or {}), VariableSource(environ)
     workspace = merge(variables.values, given.values).get("workspace")
     path = find_config(workspace, config_file=config_file, environ=environ, cwd=cwd)
@@ -95,8 +94,7 @@ def find_config(
 ) -> Path | None:
     """The configuration file: `--config`, its variable, the workspace's own, the user's, or None.
 
-    The first two are returned whether they exist or not.
-    """
+    The first two are returned whether they exist or not."""
     asked = config_file if config_file is not None else environ.get(PREFIX + "CONFIG") or None
     if asked is not None:
         return Path(os.path.abspath(os.path.join(cwd, os.path.expanduser(asked))))
@@ -197,8 +195,7 @@ def _mended(
 ) -> tuple[_Model, list[Wrong]]:
     """Settings of what is right, and what is wrong: wrong keys are taken out until all is right.
 
-    Only the first look is reported; what a later one finds is the doing of taking something out.
-    """
+    Only the first look is reported; what a later one finds is the doing of taking something out."""
     found = wrong = list(from_validation(error))
     while True:
         keys = [key for key, _ in wrong]

@@ -49,8 +49,7 @@ class Loaded:
         origin: where each value came from.
         base: directory that a relative workspace counts from; "" = the current one.
         name: the loop's name, where it was chosen.
-        priority: a loop with a higher number gets a free place in the pool first.
-    """
+        priority: a loop with a higher number gets a free place in the pool first."""
 
     origin: Origin = _DEFAULTS
     base: str = ""
@@ -63,8 +62,7 @@ _SOURCES: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("sourc
 
 class Settings(BaseSettings, LoopFields):
     """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and
-    checks.
-    """
+    checks."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -106,8 +104,7 @@ class Settings(BaseSettings, LoopFields):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What is passed in, then the sources of `read_from`, which know flag, variable and line.
 
-        The library's own would read this process's environment and know none of them.
-        """
+        The library's own would read this process's environment and know none of them."""
         return (init_settings, *_SOURCES.get())
 
     def __eq__(self, other: object) -> bool:

@@ -1,8 +1,7 @@
 """Every configuration key: its kind, its default and, in the text under it, what it means.
 
 The texts are part of the program: `config schema`, config.example.toml and the reference show them.
-Constructing one of these models reads nothing from the surroundings; `load` does that.
-"""
+Constructing one of these models reads nothing from the surroundings; `load` does that."""
 
 from __future__ import annotations
 
@@ -45,8 +44,7 @@ from codex_self_iter.settings.types import (
 
 class Table(BaseModel):
     """Base of every table: frozen, unknown keys refused, the text under a field is its
-    description.
-    """
+    description."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
@@ -247,8 +245,7 @@ class LogSettings(Table):
 
 class WorkspaceEntry(BaseModel):
     """One loop of many: its path, and any field or table of a loop that differs from the file's
-    own.
-    """
+    own."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -285,8 +282,7 @@ class LoopFields(Table):
     """"goal": one agent run an iteration; "roles": planner, executor and reviewer."""
     agent: AgentChoice = "auto"
     """Adapter; "auto" takes agent_command_template if set, else an installed one (never
-    plan-shell).
-    """
+    plan-shell)."""
     agent_mode: Annotated[Literal["safe", "bypass"], Allowed('one of "safe", "bypass"')] = "safe"
     """"safe": the agent's own sandbox is on; "bypass": no sandbox, no questions."""
     agent_command_template: Template = ""

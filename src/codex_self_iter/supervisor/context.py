@@ -37,8 +37,7 @@ class Context:
         config: replaced as a whole by a reload.
         state: written by the loop only.
         warnings: of the state directory, for `status.json`; recent: the journal's last lines.
-        changed: set when `status.json` is to be written soon.
-    """
+        changed: set when `status.json` is to be written soon."""
 
     shared: Shared
     name: str

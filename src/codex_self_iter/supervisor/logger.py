@@ -1,6 +1,5 @@
 """The supervisor's own log: structlog to the terminal (or JSON for a service), and to
-`logs/supervisor.log`.
-"""
+`logs/supervisor.log`."""
 
 from __future__ import annotations
 

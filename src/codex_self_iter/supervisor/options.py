@@ -15,8 +15,7 @@ class RunOptions(NamedTuple):
         config_dir: directory of configuration files given with --config-dir, or "".
         clear_stop: remove a STOP file before the start.
         flag_names: dotted key -> flag, for messages about values that came from flags.
-        debug: show every event, decision and spawn.
-    """
+        debug: show every event, decision and spawn."""
 
     workspaces: tuple[str, ...] = ()
     config: str = ""

@@ -84,8 +84,7 @@ class Shared:
         open_work_tree: what tells the workspace's content (workspace, state directory, seconds for
             git, bounds).
         free_disk_mb: free disk where a path is.
-        alone: True when this process supervises one loop only.
-    """
+        alone: True when this process supervises one loop only."""
 
     host: ProcessHost
     pool: Pool

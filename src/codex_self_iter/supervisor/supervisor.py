@@ -54,8 +54,7 @@ class Supervisor:
     ) -> None:
         """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`).
 
-        `shared` replaces the real process host, clock and so on: for tests and simulations.
-        """
+        `shared` replaces the real process host, clock and so on: for tests and simulations."""
         files = raise_limit()
         self._loops, self._log, self._options, self._live = loops, log, options, live
         self._real = shared is None

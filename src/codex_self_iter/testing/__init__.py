@@ -10,8 +10,7 @@ behind for the next to adopt. What an agent does is a `Performance`.
         machine = ScriptedMachine(VirtualClock(), lambda spec: Performance(600.0, answer("go on")))
         await Loop(scripted_shared(machine), settings).run()
 
-    run_virtual(main)
-"""
+    run_virtual(main)"""
 
 from codex_self_iter.testing.clock import VirtualClock, VirtualEventLoop, run_inline, run_virtual
 from codex_self_iter.testing.files import (

@@ -22,8 +22,7 @@ STUCK_SEC = 10.0
 
 class VirtualEventLoop(asyncio.SelectorEventLoop):
     """asyncio on virtual time. It stands still while a worker thread of a watched limiter is
-    busy.
-    """
+    busy."""
 
     def __init__(self) -> None:
         """Time begins at 0."""
@@ -94,8 +93,7 @@ class VirtualClock:
 
     def suspend(self, seconds: float) -> None:
         """The machine has just slept: boot time and wall clock went on, the monotonic clock did
-        not.
-        """
+        not."""
         self._slept += seconds
         self._wall += seconds
 

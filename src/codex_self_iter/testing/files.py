@@ -52,8 +52,7 @@ class ScriptedWorkTree:
 class ScriptedStore(StateDirectory):
     """A real state directory that asks before every write: `before(what)` may raise StorageError.
 
-    `after(what)` is called when snapshot or journal line is durable.
-    """
+    `after(what)` is called when snapshot or journal line is durable."""
 
     before: Callable[[str], None] = staticmethod(lambda _what: None)
     after: Callable[[str], None] = staticmethod(lambda _what: None)
@@ -104,8 +103,7 @@ class Memory:
     """What `MemoryStore` keeps; outlives the supervisors that write it.
 
     Attributes:
-        lines: the journal's last lines, `keep` of them at most; on_line is told of every one.
-    """
+        lines: the journal's last lines, `keep` of them at most; on_line is told of every one."""
 
     runtime: str = ""
     status: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -116,8 +114,7 @@ class Memory:
 
 class MemoryStore(ScriptedStore):
     """A state directory whose snapshot, journal and status are in memory: for many iterations in
-    little time.
-    """
+    little time."""
 
     def __init__(self, path: str, workspace: str, memory: Memory) -> None:
         """Prompts and runs stay files in `path`."""

@@ -37,8 +37,7 @@ class Performance:
         hangs_after: seconds after which it shows no sign of life any more and never ends by itself.
         deaf: it ends only when the grace is over.
         spawn_error: it cannot even be started.
-        note: for the script's own book-keeping.
-    """
+        note: for the script's own book-keeping."""
 
     seconds: float = 60.0
     stdout: str = ""
@@ -158,8 +157,7 @@ class ScriptedMachine:
         history: every agent that was ever started, in order.
         overlaps: pairs of run ids that were alive in one workspace at the same time.
         content: workspace -> a number that moves with every change.
-        on_change: called when an agent has started or ended.
-    """
+        on_change: called when an agent has started or ended."""
 
     def __init__(self, clock: VirtualClock, script: Script) -> None:
         """`script` says what each run does; it is asked when the run starts."""
@@ -266,8 +264,7 @@ class ScriptedHost:
 
     def die(self) -> None:
         """kill -9 of the supervisor: whatever its code still does has no effect, and its agents
-        live on.
-        """
+        live on."""
         self.dead = True
 
     async def start(self, spec: RunSpec) -> ScriptedRun:

@@ -1,6 +1,5 @@
 """The report that is left when a loop ends: what was asked, done, proven and spent, and why it
-ended.
-"""
+ended."""
 
 from __future__ import annotations
 
@@ -57,8 +56,7 @@ def report(
     now: float,
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
-    supervisor started.
-    """
+    supervisor started."""
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]

@@ -1,7 +1,6 @@
 """The one screen of `status`: `status.json` and the supervisor's life -> lines of text.
 
-Only light imports: every reading command starts through here.
-"""
+Only light imports: every reading command starts through here."""
 
 from __future__ import annotations
 
@@ -30,8 +29,7 @@ class Life:
     Attributes:
         alive: a process holds the loop's lock (or, where that cannot be known, has its pid).
         stale_sec: age of the last heartbeat; None when there was never one.
-        pid: the process, 0 when unknown.
-    """
+        pid: the process, 0 when unknown."""
 
     def __init__(self, alive: bool, stale_sec: float | None, pid: int) -> None:
         self.alive, self.stale_sec, self.pid = alive, stale_sec, pid
@@ -70,8 +68,7 @@ class Surroundings:
         now: Unix seconds.
         where: the option that names the loop from here, such as ` --workspace DIR`, or "".
         stop: whether its STOP file is there.
-        bar: two characters that draw what is done and what is open.
-    """
+        bar: two characters that draw what is done and what is open."""
 
     def __init__(self, now: float, where: str, stop: bool, bar: str) -> None:
         self.now, self.where, self.stop, self.bar = now, where, stop, bar

@@ -36,8 +36,7 @@ class ToolResult(NamedTuple):
         stdout, stderr: the first `max_output` bytes of each.
         truncated: True when there was more output than that.
         timed_out: True when it was ended for taking too long, or cancelled.
-        error: one line when it could not be started, else "".
-    """
+        error: one line when it could not be started, else ""."""
 
     exit_code: int | None
     signal: int | None = None

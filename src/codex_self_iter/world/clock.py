@@ -1,6 +1,5 @@
 """Time as an object, and what tells a suspend and a changed wall clock from time that really
-passed.
-"""
+passed."""
 
 from __future__ import annotations
 
@@ -73,8 +72,7 @@ class ClockJump:
     Attributes:
         suspended_sec: how long the machine slept; 0 if it did not.
         wall_step_sec: by how much the wall clock was set forward (or back, negative) beyond the
-        time that passed.
-    """
+        time that passed."""
 
     suspended_sec: float
     wall_step_sec: float
@@ -92,8 +90,7 @@ def clock_jump(
     before: ClockReading, after: ClockReading, *, tolerance_sec: float = 1.0
 ) -> ClockJump:
     """Compare two readings. Differences below `tolerance_sec` are slewing and scheduling, not
-    jumps.
-    """
+    jumps."""
     awake = after.monotonic - before.monotonic
     suspended = (after.boottime - before.boottime) - awake
     suspended = suspended if suspended >= tolerance_sec else 0.0

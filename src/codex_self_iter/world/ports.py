@@ -1,6 +1,5 @@
 """What the supervisor needs of the world: one small Protocol for each part. Fakes are in
-`codex_self_iter.testing`.
-"""
+`codex_self_iter.testing`."""
 
 from __future__ import annotations
 
@@ -22,8 +21,7 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never jump and stand still in suspend; comparable between processes of one
-        boot.
-        """
+        boot."""
 
     def wall(self) -> float:
         """Unix seconds; may jump. For records and for ends of waits that must survive a restart."""
@@ -47,8 +45,7 @@ class RunHandle(Protocol):
 
     async def wait(self) -> RunOutcome:
         """Wait until the run has ended *and* nothing of it is left (bounded). Cancelling the wait
-        leaves the run.
-        """
+        leaves the run."""
 
     async def end(
         self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
@@ -72,8 +69,7 @@ class ProcessHost(Protocol):
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
         """End everything an earlier supervisor left of this run; returns how many processes were
-        ended.
-        """
+        ended."""
 
     async def sweep_strays(self, workspace: str, keep: str) -> int:
         """End what was started in this workspace for any run but `keep` ("" for none), although no
@@ -90,8 +86,7 @@ class WorkTree(Protocol):
     @property
     def repository(self) -> object | None:
         """The git repository at the last look; None without one: nothing can be committed or
-        kept.
-        """
+        kept."""
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """Take one snapshot; `previous` saves hashing files that did not change."""

@@ -23,8 +23,7 @@ MAX_ENTRY_BYTES = 65536
 
 class Entry(namedtuple("Entry", "name workspace state_dir pid boot_id")):
     """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last
-    supervisor's.
-    """
+    supervisor's."""
 
     name: str
     workspace: str
@@ -44,8 +43,7 @@ def directory() -> str:
 
 def process_alive(pid: int, its_boot_id: str) -> bool:
     """Whether the process `pid` of boot `its_boot_id` may still live (a reused number looks alive,
-    too).
-    """
+    too)."""
     here = boot_id()
     if pid <= 0 or (here and its_boot_id and here != its_boot_id):
         return False
@@ -62,8 +60,7 @@ def process_alive(pid: int, its_boot_id: str) -> bool:
 
 def register(name: str, workspace: str, state_dir: str) -> Entry:
     """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on
-    without.
-    """
+    without."""
     from codex_self_iter.world.state.durable import replace_private  # readers do not come here
 
     entry = Entry(
@@ -79,8 +76,7 @@ def entries(*, clean: bool = True) -> list[Entry]:
     """All loops, by name. With `clean`, entries whose state directory is gone are removed on the
     way.
 
-    A living supervisor restores a state directory that was deleted under it, so its entry stays.
-    """
+    A living supervisor restores a state directory that was deleted under it, so its entry stays."""
     found: list[Entry] = []
     try:
         names = sorted(os.listdir(directory()))

@@ -3,8 +3,7 @@ nothing.
 
 The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and
 none
-waits: a service manager that does not listen must not stop a loop.
-"""
+waits: a service manager that does not listen must not stop a loop."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ class Notifier:
 
     def __init__(self, address: str | None = None) -> None:
         """`address` replaces the variable; "@name" is an abstract socket, "" means nobody
-        listens.
-        """
+        listens."""
         self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
 
     @property

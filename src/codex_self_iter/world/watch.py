@@ -22,8 +22,7 @@ from watchfiles import awatch
 
 Signature = tuple[object, ...]
 """Inode, size, mtime_ns of a file (symlinks followed); the entries' signatures of a directory; ()
-if missing.
-"""
+if missing."""
 
 _MAX_ENTRIES = 1000
 _FIRST_RETRY_SEC, _LAST_RETRY_SEC = 5.0, 300.0
@@ -109,8 +108,7 @@ class Watcher:
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`force_polling`: without watchfiles. `warn` gets one line for the log when the hint
-        fails.
-        """
+        fails."""
         self._interval_sec = interval_sec
         self._force_polling = force_polling
         self._warn = warn
@@ -160,8 +158,7 @@ class Watcher:
 
     async def _refresh(self, subscriptions: Iterable[Subscription]) -> bool:
         """Look and tell; True when the watched directories are not the ones that should be
-        watched.
-        """
+        watched."""
         asked = list(subscriptions)
 
         def refresh() -> tuple[list[tuple[Subscription, list[str]]], bool]:

@@ -1,6 +1,5 @@
 """Random histories of a work tree, judged by a plain oracle: the bytes of all files that are not
-ignored.
-"""
+ignored."""
 
 from __future__ import annotations
 
@@ -152,8 +151,7 @@ async def test_every_checkpoint_can_be_gone_back_to_and_nothing_of_the_persons_m
 
 def files(repo: Repo) -> set[tuple[str, str]]:
     """Like `content`, ignored files included: what is ignored depends on the index, which a rewind
-    leaves.
-    """
+    leaves."""
     found = set()
     for directory, names, entries in os.walk(repo.path):
         names[:] = [name for name in names if name not in (".git", ".codex-self-iter")]

@@ -41,8 +41,7 @@ def tree_of(repo: Repo, **options: object) -> GitWorkTree:
 
 async def change_by(repo: Repo, act: Callable[[Repo], object]) -> Change:
     """The change that `act` makes, as one object sees it, and as a fresh one (without a stat cache)
-    does.
-    """
+    does."""
     tree = tree_of(repo)
     before = await tree.snapshot(None)
     act(repo)
@@ -64,8 +63,7 @@ def run_git(*args: str) -> None:
 
 async def ended(pid: int) -> None:
     """Wait until the process is gone or a zombie: a KILL takes effect a moment after it was
-    sent.
-    """
+    sent."""
     with anyio.fail_after(20):
         while psutil.pid_exists(pid):
             try:

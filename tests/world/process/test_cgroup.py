@@ -1,6 +1,5 @@
 """The third ring: a cgroup for each run where ours was delegated to us; never in the way where it
-was not.
-"""
+was not."""
 
 from __future__ import annotations
 

@@ -337,8 +337,7 @@ async def test_a_flood_stays_under_its_cap_while_it_runs_and_afterwards(tmp_path
 @pytest.mark.anyio
 async def test_a_supervisor_that_stood_still_does_not_end_a_healthy_run(tmp_path: Path) -> None:
     """The keeper's look after a long gap takes the gap off the run's age (here by its own clock's
-    arithmetic).
-    """
+    arithmetic)."""
     async with Host() as host:
         run = await host.start(
             make_spec(tmp_path, "sleep", "60", limits=RunLimits(wall_sec=50, idle_sec=50))

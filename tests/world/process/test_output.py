@@ -1,6 +1,5 @@
 """Output files: bounded on disk while they grow and afterwards, read in bounded memory whatever is
-in them.
-"""
+in them."""
 
 from __future__ import annotations
 

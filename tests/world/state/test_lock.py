@@ -1,6 +1,5 @@
 """One supervisor for a workspace, whatever is deleted, linked or configured; and a dead one never
-blocks.
-"""
+blocks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Nothing that an agent plants in the state directory leads a write out of it, and everything is
-private.
-"""
+private."""
 
 from __future__ import annotations
 

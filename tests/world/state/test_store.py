@@ -1,6 +1,5 @@
 """The state directory comes back as it was: broken files, deleted files, older and newer versions,
-kill -9.
-"""
+kill -9."""
 
 from __future__ import annotations
 

@@ -250,8 +250,7 @@ def _first_program(command: str) -> str:
 def _program(name: str, context: Context, *also: str) -> str:
     """Absolute path of a program, found as a run in the workspace finds it; "" for none.
 
-    A relative path is looked for below the workspace, then below the directories `also`.
-    """
+    A relative path is looked for below the workspace, then below the directories `also`."""
     if "/" in name:
         places = [os.path.join(base, name) for base in (context.workspace, *also)]
         runs = (path for path in places if os.path.isfile(path) and os.access(path, os.X_OK))

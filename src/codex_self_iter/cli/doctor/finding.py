@@ -23,8 +23,7 @@ class Finding:
         status: "fail" would stop or spoil a run; "warn" may; "ok" does not.
         what: one line for people.
         mend: the command or the edit that mends it; "" for "ok".
-        loop: name of the loop, where there are several.
-    """
+        loop: name of the loop, where there are several."""
 
     id: str
     status: Status

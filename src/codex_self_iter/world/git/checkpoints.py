@@ -80,8 +80,7 @@ def _normal(label: str, digits: int = 0) -> str:
 @dataclasses.dataclass(frozen=True, slots=True)
 class SaveResult:
     """What `save` did. `commit` is "" and `error` says why when there is no checkpoint; the loop
-    goes on.
-    """
+    goes on."""
 
     label: str
     commit: str = ""
@@ -92,8 +91,7 @@ class SaveResult:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
     """The work tree's content, stored but not yet named. `skipped` paths are relative to the
-    workspace.
-    """
+    workspace."""
 
     tree: str
     head: str
@@ -105,8 +103,7 @@ class Checkpoints:
 
     Attributes:
         max_file_mb: files above this many MiB are skipped; may be changed at any time.
-        own: files of ours at the top of the workspace, which are not the work.
-    """
+        own: files of ours at the top of the workspace, which are not the work."""
 
     def __init__(
         self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10
@@ -142,8 +139,7 @@ class Checkpoints:
             label: the iteration's number.
             title: one line of what was done, for people.
             snapshot: the iteration's last snapshot, if at hand: saves looking for big files, and
-                everything but the commit itself when nothing changed since the last one.
-        """
+                everything but the commit itself when nothing changed since the last one."""
         text = str(label)
         try:
             tree = await self.tree(snapshot)
@@ -187,8 +183,7 @@ class Checkpoints:
 
     async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
         """Make a stored tree a checkpoint; an earlier one of that label is replaced. Raises
-        GitError.
-        """
+        GitError."""
         made = self._made
         previous = made[1] if made and made[0] < _place(label) else await self._before(label)
         message = _message(label, tree, title, branch, previous)
@@ -228,8 +223,7 @@ class Checkpoints:
 
     async def skipped(self, commit: str) -> set[str]:
         """Paths (relative to the workspace) that a checkpoint does not hold because of their
-        size.
-        """
+        size."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {
@@ -282,8 +276,7 @@ class Checkpoints:
 
     def is_ours(self, path: str) -> bool:
         """True when a path relative to the workspace is ours: in the state directory, or the STOP
-        file.
-        """
+        file."""
         state = os.path.relpath(self.state_dir, self.git.cwd)
         return path == state or path.startswith(state + os.sep) or path in self.own
 
@@ -295,8 +288,7 @@ class Checkpoints:
 
     def too_big(self, path: str) -> bool:
         """True when a file (relative to the workspace) is above the size that a checkpoint
-        holds.
-        """
+        holds."""
         try:
             found = os.lstat(os.path.join(self.git.cwd, path))
         except OSError:

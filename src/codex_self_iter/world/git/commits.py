@@ -61,8 +61,7 @@ class CommitResult:
         left: changed paths that were left alone, with the reason.
         error: why there is no commit although there was something to commit; a hook's output is in
             it, ready for the next prompt.
-        note: something a person should know, or "".
-    """
+        note: something a person should know, or ""."""
 
     commit: str = ""
     files: tuple[str, ...] = ()
@@ -152,8 +151,7 @@ class SupervisorCommits:
         self, *, iteration: int, goal: str, summary: str, before: Snapshot, after: Snapshot
     ) -> CommitResult:
         """Commit what the iteration changed. Never raises for a fault of git, a hook or the
-        disk.
-        """
+        disk."""
         ours, left = whose(before, after, self._owed())
         shown = tuple(f"{printable(path)} ({reason})" for path, reason in sorted(left.items()))
         try:
@@ -236,8 +234,7 @@ class SupervisorCommits:
         self, old: str, new: str, staged: Mapping[bytes, str]
     ) -> tuple[tuple[str, ...], str]:
         """Bring the committed paths up to date in the person's index, except what they staged
-        differently.
-        """
+        differently."""
         changes = await self._differences("diff-tree", old, new)
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
@@ -322,8 +319,7 @@ class SupervisorCommits:
         """Keep what these paths contain now (a hook may have edited them): as long as that stays
         so, they are ours.
 
-        A path that was committed meanwhile does no harm: it is clean before the next iteration.
-        """
+        A path that was committed meanwhile does no harm: it is clean before the next iteration."""
         hasher = Hasher({}, Budget(time.monotonic() + self._git.timeout_sec), self._format())
         root = os.fsencode(self._git.cwd)
         found = {path: hasher.fingerprint(os.path.join(root, os.fsencode(path))) for path in paths}

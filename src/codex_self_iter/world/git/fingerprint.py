@@ -31,8 +31,7 @@ StatCache = dict[bytes, tuple[_Key, str]]
 @dataclasses.dataclass(slots=True)
 class Budget:
     """How long one look may last. `stop` is set from outside when nobody waits for the answer any
-    more.
-    """
+    more."""
 
     deadline: float
     stop: bool = False
@@ -49,8 +48,7 @@ class Hasher:
     Attributes:
         fresh: the cache after this look: only paths seen in it.
         files_read: how many files were read, for measurements and tests.
-        unreadable: paths that could not be opened, at most ten.
-    """
+        unreadable: paths that could not be opened, at most ten."""
 
     def __init__(self, cache: StatCache, budget: Budget, object_format: str = "sha1") -> None:
         self._cache = cache
@@ -63,8 +61,7 @@ class Hasher:
 
     def fingerprint(self, path: bytes) -> str | None:
         """The fingerprint of an absolute path; "" when nothing is there; None when the budget is
-        spent.
-        """
+        spent."""
         try:
             found = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):

@@ -43,8 +43,7 @@ class PrivateIndex:
         """Start from the person's index as it is (their stat data saves reading every file) or from
         nothing.
 
-        Raises StorageError when the state directory cannot be written.
-        """
+        Raises StorageError when the state directory cannot be written."""
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             self.discard()

@@ -16,8 +16,7 @@ class Record:
         tracked: False for a `?` line.
         nested: True for a submodule, or a whole repository that is not tracked.
         head: fingerprint of the path in HEAD (`<mode> <object id>`), "" when HEAD does not have it,
-            None when the line does not say.
-    """
+            None when the line does not say."""
 
     path: bytes
     tracked: bool

@@ -26,8 +26,7 @@ class Repository:
     Attributes:
         git_dir: absolute path of the (work tree's own) git directory.
         prefix: the workspace's path below the top of the work tree, "" or ending in "/".
-        object_format: "sha1" or "sha256".
-    """
+        object_format: "sha1" or "sha256"."""
 
     git_dir: str
     prefix: str
@@ -104,8 +103,7 @@ class Finder:
 
     Attributes:
         repository: the last answer.
-        key: the `.git` it was given for, None where there was none.
-    """
+        key: the `.git` it was given for, None where there was none."""
 
     def __init__(self, git: Git) -> None:
         self._git = git

@@ -55,8 +55,7 @@ _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 class GitRunner(Protocol):
     """Runs one program to its end: bounded by `timeout_sec`, then killed with everything it
-    started.
-    """
+    started."""
 
     async def __call__(
         self,
@@ -105,8 +104,7 @@ class Git:
     Attributes:
         runner: what starts the process.
         cwd: absolute path; the workspace.
-        timeout_sec: patience with one call.
-    """
+        timeout_sec: patience with one call."""
 
     runner: GitRunner
     cwd: str
@@ -192,8 +190,7 @@ async def run_blocking(argv: Sequence[str], **options: Any) -> ToolResult:
 
 def complete(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never has to wait (everything in it uses `run_blocking`) without an
-    event loop.
-    """
+    event loop."""
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -41,8 +41,7 @@ class ScanLimits:
         bytes: sum of the sizes of all files.
         own: files of ours at the top of the workspace, which are not the work.
         nested: number of repositories inside the repository (submodules included) that are looked
-            into.
-    """
+            into."""
 
     files: int = 20_000
     bytes: int = 8 * 1024**3
@@ -82,8 +81,7 @@ def scan(
 
 def _list(directory: bytes, private: bytes) -> tuple[list[tuple[bytes, int]], list[bytes], str]:
     """Files with sizes, and directories to visit, in a fixed order: the same bound cuts the same
-    files.
-    """
+    files."""
     files: list[tuple[bytes, int]] = []
     directories: list[bytes] = []
     try:
@@ -126,8 +124,7 @@ class ContentScan:
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:  # noqa: ARG002
         """Take one snapshot, in a worker thread. `previous` is not needed: the stat cache saves as
-        much.
-        """
+        much."""
         budget = Budget(time.monotonic() + self._timeout)
         hasher = Hasher(self._cache, budget)
         try:

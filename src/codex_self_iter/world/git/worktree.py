@@ -5,8 +5,7 @@ repository may be in any state (unborn, detached, in the middle of a merge, lock
 process); what a person should know is in the snapshot's note. When git does not answer, the
 snapshot is incomplete and says why.
 
-A workspace that never had a usable repository is scanned instead (see `contentscan`).
-"""
+A workspace that never had a usable repository is scanned instead (see `contentscan`)."""
 
 from __future__ import annotations
 
@@ -60,8 +59,7 @@ class _Look:
 
 class GitWorkTree:
     """A WorkTree over git. Keeps a stat cache between looks, so that only changed files are read
-    again.
-    """
+    again."""
 
     def __init__(
         self,
@@ -87,8 +85,7 @@ class GitWorkTree:
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """Take one snapshot. Never raises for a fault of git or the files: the note says what is
-        wrong.
-        """
+        wrong."""
         try:
             why = await self._finder.find()
             if self.repository is not None:
@@ -107,8 +104,7 @@ class GitWorkTree:
 
     async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:
         """What two commits differ in, for `compare`. Costs one process; {} when git does not
-        answer.
-        """
+        answer."""
         if self.repository is None or old_head == new_head:
             return {}
         sides = [head or self.repository.empty_tree for head in (old_head, new_head)]
@@ -183,8 +179,7 @@ class GitWorkTree:
 
     async def _enter(self, look: _Look, record: Record, path: bytes, depth: int) -> None:
         """A submodule that differs, or a repository that is not tracked: its HEAD, and its own
-        changes.
-        """
+        changes."""
         name = to_text(path)
         top = os.path.join(self.workspace, name)
         if not os.path.lexists(os.path.join(top, ".git")):
@@ -245,8 +240,7 @@ def _parse(out: ToolResult, git: Git) -> Status | None:
 
 def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[bytes, str], bool]:
     """Fingerprints by path, without those that equal HEAD (staged and taken back). False: the time
-    was up.
-    """
+    was up."""
     heads = {record.path: record.head for record in records if record.head is not None}
     links: dict[bytes, bool] = {b"": False}
     found: dict[bytes, str] = {}
@@ -264,8 +258,7 @@ def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[b
 
 def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:
     """True when a directory was replaced by a link: what is found through it is not in the work
-    tree.
-    """
+    tree."""
     if directory not in known:
         known[directory] = os.path.islink(os.path.join(top, directory)) or _behind_link(
             top, os.path.dirname(directory), known

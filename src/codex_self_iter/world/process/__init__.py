@@ -6,5 +6,4 @@ iteration.
                    looks at and what it makes of it
     traces.py      what an earlier supervisor left
     proctable.py   the machine's processes; kill.py: ending them for certain; cgroup.py: one more ring
-    tool.py        short commands such as git
-"""
+    tool.py        short commands such as git"""

@@ -1,6 +1,5 @@
 """Open files: as many as the system lets us have for ourselves, the usual number for what we
-start.
-"""
+start."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ _original: int | None = None
 
 def raise_limit() -> int:
     """Raise this process's soft limit to the hard one; returns how many files it may have open.
-    Never raises.
-    """
+    Never raises."""
     global _original
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _original is None:
@@ -26,6 +24,5 @@ def raise_limit() -> int:
 
 def original_soft_limit() -> int:
     """The soft limit that this process was started with; a high one breaks programs that use
-    `select`.
-    """
+    `select`."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if _original is None else _original

@@ -41,8 +41,7 @@ _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 
 def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
     """The run's environment: without the service manager's variables and ours, with both
-    markers.
-    """
+    markers."""
     kept = {
         name: value
         for name, value in env.items()
@@ -108,13 +107,11 @@ class Run:
 
 class Host:
     """Starts, finds and ends runs (ports.ProcessHost). Use as an async context manager, or call
-    `aclose`.
-    """
+    `aclose`."""
 
     def __init__(self, *, subreaper: bool = True) -> None:
         """`subreaper=False` switches the first two rings off: only for tests that show what they
-        are for.
-        """
+        are for."""
         self._spawner = Spawner()
         self._keeper = Keeper(lambda: {self._spawner.pid})
         self._subreaper = subreaper
@@ -166,8 +163,7 @@ class Host:
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
         """End everything an earlier supervisor left of this run; returns how many processes were
-        ended.
-        """
+        ended."""
         with anyio.CancelScope(shield=True):
             trace = await anyio.to_thread.run_sync(
                 find_trace, spec, identity, limiter=self._threads
@@ -181,8 +177,7 @@ class Host:
 
     async def sweep_strays(self, workspace: str, keep: str) -> int:
         """End what runs in this workspace and belongs to no run but `keep`; returns how many
-        processes were ended.
-        """
+        processes were ended."""
         place, asked = os.path.realpath(workspace), time.monotonic()
         with anyio.CancelScope(shield=True):
             ended = await anyio.to_thread.run_sync(

@@ -10,8 +10,7 @@ How a run ends, by who is left to end it:
 
     recorder alive             it does the ladder and the sweep; the keeper only bounds it
     recorder silent or killed  hard sweep: recorded tree, descendants, marker, adopted strangers, cgroup
-    adopted, recorder gone     the keeper's own ladder on the agent, then the hard sweep
-"""
+    adopted, recorder gone     the keeper's own ladder on the agent, then the hard sweep"""
 
 from __future__ import annotations
 
@@ -37,8 +36,7 @@ CALM_SEC, CALM_PAUSE_SEC = 30.0, 1.0
 """After so long without output it is looked at as seldom as this."""
 SMALL_TREES = 64
 """Up to so many processes in all runs together, walking their trees is cheaper than a pass over the
-machine.
-"""
+machine."""
 
 
 class Keeper:
@@ -201,8 +199,7 @@ class Keeper:
 
     def _look(self, now: float) -> None:
         """One pass over the process table for all runs; over their trees alone while these are
-        small.
-        """
+        small."""
         if proctable.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
             pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
             table = proctable.walk(pid for pair in pids for pid in pair if pid)

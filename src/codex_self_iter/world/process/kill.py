@@ -140,8 +140,7 @@ def exterminate(
     our children are prey as well.
 
     Returns: (pid, start) -> wait status (None when it was not our child) of every process ended,
-        and how many are left.
-    """
+        and how many are left."""
     # One table is a photograph: while it is taken and acted on, prey forks, moves to another parent
     # and dies. So nothing is believed from one look. Whatever was hit once is named again by its
     # (pid, start) as long as it is there, because its children are found only through it: they may

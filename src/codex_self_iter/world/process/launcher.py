@@ -46,8 +46,7 @@ POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
 """How long a process may take to die of KILL before the recorder gives up on it (uninterruptible
-sleep).
-"""
+sleep)."""
 
 BREATH_SEC = 0.01
 """How long the launcher leaves the machine to a run that starts before it forks the next recorder."""
@@ -86,8 +85,7 @@ def name_process(name: str) -> None:
 
 def start_ticks(pid: int) -> int:
     """Start time of a process in kernel ticks since boot, 0 if it does not exist (or without
-    /proc).
-    """
+    /proc)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
@@ -187,8 +185,7 @@ class Recorder:
 
     def prepare(self) -> None:
         """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets
-        handlers).
-        """
+        handlers)."""
         os.setsid()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
@@ -238,8 +235,7 @@ class Recorder:
 
     def on_signal(self, number: int, _frame: object) -> None:
         """TERM is the stop ladder, a second TERM or USR1 skips its grace; the others only wake the
-        loop.
-        """
+        loop."""
         if number == signal.SIGTERM:
             self.terms += 1
         self.hurry = self.hurry or number == signal.SIGUSR1 or self.terms > 1
@@ -514,8 +510,7 @@ def main() -> None:
 
 def _limit_files(soft: int) -> None:
     """Give agents the soft limit of open files that the supervisor was started with; its own is
-    higher.
-    """
+    higher."""
     try:
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

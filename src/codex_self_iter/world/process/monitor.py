@@ -60,8 +60,7 @@ def _ctime(path: str) -> float:
 
 class FileWatch:
     """Asked only when a run would otherwise be idle: seconds since the last file change in its
-    workspace.
-    """
+    workspace."""
 
     def __init__(self, root: str | None, skip: Collection[str]) -> None:
         self._root, self._skip = root, frozenset(skip)
@@ -258,8 +257,7 @@ class Tracker:
 
     def next_look(self, now: float) -> float:
         """Seconds until the next look is worth its cost: often at first and near a limit, then
-        seldom.
-        """
+        seldom."""
         limits, age = self.limits, now - self._started - self._skipped
         pause = 0.25 if age < 3 else 1.0 if age < 30 else 2.0
         if limits.memory_bytes and self.latest.memory_bytes > limits.memory_bytes // 2:

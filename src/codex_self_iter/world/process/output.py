@@ -35,8 +35,7 @@ def free_disk_mb(path: str) -> int:
 
 def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
     """Free the disk of [start, end). Where holes are not possible, everything from `start` on is
-    dropped.
-    """
+    dropped."""
     if holes:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -53,8 +52,7 @@ class Stream:
 
     Attributes:
         size: apparent size in bytes, what was punched out included.
-        grown_at: monotonic time of the last look that saw growth, or None.
-    """
+        grown_at: monotonic time of the last look that saw growth, or None."""
 
     def __init__(
         self, path: str, limit_bytes: int, *, holes: bool = sys.platform.startswith("linux")
@@ -100,8 +98,7 @@ class Stream:
         """Compact, put the file back if it was deleted meanwhile, close. The writers are gone.
         Returns its size.
 
-        Raises OSError when the disk refuses; the descriptor is closed all the same.
-        """
+        Raises OSError when the disk refuses; the descriptor is closed all the same."""
         try:
             size = self.size = os.fstat(self._fd).st_size
             if self.limit and (self._punched or size > self.limit):
@@ -162,8 +159,7 @@ def _to_line_start(fd: int, offset: int, size: int) -> int:
 def read_head_tail(path: str, head: int, tail: int) -> tuple[bytes, bytes, int]:
     """(first `head` bytes, last `tail` bytes, number of bytes between them); never overlapping.
 
-    A file that does not exist is empty.
-    """
+    A file that does not exist is empty."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -83,8 +83,7 @@ def walk(roots: Iterable[int]) -> dict[int, Proc]:
     """Like `scan`, but only `roots` and their descendants: for small trees on machines with many
     processes.
 
-    Less exact than one pass: what moves between parents meanwhile may be missed.
-    """
+    Less exact than one pass: what moves between parents meanwhile may be missed."""
     found: dict[int, Proc] = {}
     todo = list(roots)
     while todo:
@@ -142,8 +141,7 @@ def start_ticks(pid: int) -> int:
 
 def alive(table: Mapping[int, Proc], pid: int, start: int) -> bool:
     """True if exactly this process still runs: a zombie or a namesake that has got its pid does not
-    count.
-    """
+    count."""
     proc = table.get(pid)
     return proc is not None and proc.living and proc.start == start
 
@@ -178,8 +176,7 @@ def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
 
 def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
     """True if the environment that this process was started with has `variable` set to exactly
-    `value`.
-    """
+    `value`."""
     if not LINUX:
         try:
             return psutil.Process(pid).environ().get(variable) == value
@@ -194,8 +191,7 @@ def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
 
 def environment_value(pid: int, variable: str) -> str:
     """The value of `variable` in the environment that this process was started with; "" without
-    one.
-    """
+    one."""
     if not LINUX:
         try:
             return psutil.Process(pid).environ().get(variable, "")
@@ -246,8 +242,7 @@ def _holds_lock(pid: int, key: tuple[int, int]) -> bool:
 
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory with shared pages counted once between their users; 0 where the kernel does not
-    tell.
-    """
+    tell."""
     total = 0
     for pid in pids:
         with (

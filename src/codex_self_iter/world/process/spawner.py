@@ -1,8 +1,7 @@
 """The supervisor's side of the launcher: starts it when first needed, sends requests, starts
 another if it died.
 
-Blocking and thread-safe: the process host calls it in a worker thread.
-"""
+Blocking and thread-safe: the process host calls it in a worker thread."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ PATIENCE_SEC = 20.0
 
 class SpawnError(Exception):
     """The agent could not be started; the message is one line. `argv0_missing`: there is no such
-    program.
-    """
+    program."""
 
     def __init__(self, message: str, *, argv0_missing: bool = False) -> None:
         super().__init__(message)
@@ -56,8 +54,7 @@ class Spawned(NamedTuple):
 
 def recorder_name(run_id: str) -> str:
     """The process name of this run's recorder, by which a later supervisor finds it without any
-    file.
-    """
+    file."""
     return launcher.NAME_PREFIX + hashlib.sha256(run_id.encode()).hexdigest()[:11]
 
 
@@ -153,8 +150,7 @@ def _clear(run_id: str) -> None:
 
 class _Answer:
     """What a recorder says first: that it is there, then who the agent is or why it could not be
-    started.
-    """
+    started."""
 
     def __init__(self) -> None:
         self.control, self.theirs = socket.socketpair()
@@ -169,8 +165,7 @@ class _Answer:
 
     def read(self) -> Spawned:
         """Raises EOFError or OSError when the answer never comes, SpawnError when it is a
-        refusal.
-        """
+        refusal."""
         give_up = time.monotonic() + PATIENCE_SEC
         while self._data.count(b"\n") < 2:
             try:

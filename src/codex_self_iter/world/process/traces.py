@@ -1,8 +1,7 @@
 """What an earlier supervisor left of a run: found by recorded identity, recorder's name, marker and
 run lock.
 
-Blocking; the process host calls it in a worker thread.
-"""
+Blocking; the process host calls it in a worker thread."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ from codex_self_iter.world.state.durable import read_object
 
 IN_FLIGHT_SEC = 10.0
 """How long a held run lock may precede any visible process: a request that its supervisor did not
-survive.
-"""
+survive."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +36,7 @@ class Trace:
         recorder_alive, agent_alive: exactly these processes still run.
         leftovers: living pids of the run, the recorder apart.
         report: the recorder's `exit.json`, or None.
-        started: False when there is no trace that the run ever began.
-    """
+        started: False when there is no trace that the run ever began."""
 
     identity: RunIdentity | None
     recorder_alive: bool
@@ -75,8 +72,7 @@ def lock_is_held(path: str) -> bool:
 
 def find_trace(spec: RunSpec, identity: RunIdentity | None) -> Trace:
     """Look for the run until the picture is whole; takes time only when a spawn may still be in
-    flight.
-    """
+    flight."""
     give_up = time.monotonic() + IN_FLIGHT_SEC
     while True:
         trace = _look(spec, identity)
@@ -175,8 +171,7 @@ def _guess(
     spec: RunSpec, table: Mapping[int, proctable.Proc], found: set[int]
 ) -> RunIdentity | None:
     """An identity from what lives alone: the recorder by its name, the agent as its oldest marked
-    child.
-    """
+    child."""
     name = recorder_name(spec.run_id)
     recorder = next((proc for proc in table.values() if proc.name == name and proc.living), None)
     kin = [table[pid] for pid in found if recorder is None or table[pid].parent == recorder.pid]

@@ -1,6 +1,5 @@
 """One run as the keeper's thread sees it, and the latch through which the event loop hears of its
-end.
-"""
+end."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ NEVER = float("inf")
 
 class Latch:
     """A run's outcome, set once by the keeper's thread, awaited by any number of tasks on any event
-    loop.
-    """
+    loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -67,8 +65,7 @@ class Latch:
 
 class Watched:
     """One living run as the keeper sees it. After `Keeper.add` only the keeper's thread touches
-    it.
-    """
+    it."""
 
     def __init__(
         self,
@@ -172,8 +169,7 @@ def read_report(spec: RunSpec) -> Mapping[str, Any] | None:
 
 def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
     """How it ended, by the recorder's report; without one, by what the kernel told us if the agent
-    became ours.
-    """
+    became ours."""
     report, tracker = run.report, run.tracker
     if report is not None:
         own_end = report["cause"] == EndCause.EXIT.value

@@ -1,6 +1,5 @@
 """Bytes to the disk: whole writes, syncs, clear errors, JSON that every reader accepts. Only light
-imports.
-"""
+imports."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ _REASONS = {
 
 def storage_error(action: str, path: str, error: OSError) -> StorageError:
     """The error for a failed `action` ("write", "read"…) on `path`, with its reason in words and
-    its errno name.
-    """
+    its errno name."""
     number = error.errno or 0
     reason = _REASONS.get(number, os.strerror(number) if number else str(error))
     name = errno.errorcode.get(number, "OSError")
@@ -55,8 +53,7 @@ def storing(action: str, path: str) -> Iterator[None]:
 
 def write_all(fd: int, data: bytes) -> None:
     """Write everything, however short the single writes are (a full disk shows first as a short
-    write).
-    """
+    write)."""
     view = memoryview(data)
     while view:
         written = os.write(fd, view)
@@ -156,8 +153,7 @@ def full_sync(fd: int) -> None:
 
 def data_sync(fd: int) -> None:
     """Bring a file's content (and size) to the disk; cheaper than `full_sync` where the system
-    knows how.
-    """
+    knows how."""
     if sys.platform == "darwin":
         full_sync(fd)
     else:
@@ -184,8 +180,7 @@ def _finite(value: Any) -> Any:
 
 def encode_lines(value: Mapping[str, Any]) -> bytes:
     """The same, one field a line: people can read it, and it costs a fifth of what an indent
-    does.
-    """
+    does."""
     fields = (encode_json({key: item})[1:-1] for key, item in value.items())
     return b"{\n " + b",\n ".join(fields) + b"\n}"
 

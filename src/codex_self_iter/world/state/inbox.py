@@ -5,8 +5,7 @@ once, then it lies in `inbox/done/`. `inbox/goal` replaces the goal. `STOP` and 
 sentinels: that they exist is what counts. Everything written here is written under a dot-name and
 renamed, so that nobody reads half a message.
 
-Only light imports: `stop`, `pause`, `steer` and `goal` start in a moment.
-"""
+Only light imports: `stop`, `pause`, `steer` and `goal` start in a moment."""
 
 from __future__ import annotations
 
@@ -35,8 +34,7 @@ _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 class Message:
     """One message: its file name, its text (bounded, bad UTF-8 replaced), and whether it must be
-    heard at once.
-    """
+    heard at once."""
 
     __slots__ = ("name", "now", "text")
 
@@ -63,8 +61,7 @@ class Inbox:
         self._root = root
         self.occupied = True
         """False when the last call of `names` found nothing, not even a file that is not ready
-        yet.
-        """
+        yet."""
 
     def names(self) -> list[str]:
         """Names of the waiting messages in the order of their arrival. Empty files are not ready
@@ -95,8 +92,7 @@ class Inbox:
 
     def arriving(self, wall: float) -> bool:
         """True while a file that was not written by `steer` may not be whole yet; `wall` is now.
-        Never raises.
-        """
+        Never raises."""
         try:
             with os.scandir(f"{self._root.path}/inbox") as entries:
                 return any(
@@ -111,8 +107,7 @@ class Inbox:
 
     def messages(self) -> list[Message]:
         """The waiting messages in order. Symlinks are set aside; what cannot be read now stays for
-        later.
-        """
+        later."""
         found = []
         for name in self.names():
             text = self._text(f"inbox/{name}")
@@ -180,16 +175,14 @@ def _write(state_dir: str, name: str, text: str) -> str:
 
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
     """Put a message into the inbox; returns its path. Creates the state directory if need be.
-    Raises StorageError.
-    """
+    Raises StorageError."""
     name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
     return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
 
 
 def write_goal(state_dir: str, text: str) -> str:
     """Ask for another goal; a goal that still waits is replaced. Returns the path. Raises
-    StorageError.
-    """
+    StorageError."""
     return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
@@ -200,8 +193,7 @@ def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool =
 
 def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
     """Write the PAUSE sentinel; with `now` the running run is ended. Returns its path. Raises
-    StorageError.
-    """
+    StorageError."""
     return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
 
 
@@ -221,8 +213,7 @@ def _remove(directory: str, name: str) -> bool:
 
 def remove_stop(directory: str, name: str = STOP_FILE) -> bool:
     """Remove a STOP sentinel (also the one of a workspace); False when there was none. Raises
-    StorageError.
-    """
+    StorageError."""
     return _remove(directory, name)
 
 

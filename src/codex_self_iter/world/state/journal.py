@@ -6,8 +6,7 @@ else (a torn tail, a block of NULs, a foreign line) is skipped. A torn tail stay
 next append it is closed by a mark that no JSON can contain at that place, so that a line which was
 not believed once is never believed later.
 
-Reading starts at the end, in blocks: neither start nor append depends on the journal's length.
-"""
+Reading starts at the end, in blocks: neither start nor append depends on the journal's length."""
 
 from __future__ import annotations
 
@@ -69,8 +68,7 @@ def _known_line(line: bytes) -> dict[str, Any] | None:
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
     """The line of a record, line feed included. Long texts and lists are cut until it is at most
-    MAX_LINE bytes.
-    """
+    MAX_LINE bytes."""
     line = encode_json(record)
     longest = 256 * 1024
     while len(line) >= MAX_LINE and longest >= 16:
@@ -167,8 +165,7 @@ def _opened(path: str) -> Iterator[int | None]:
 
 def tail(path: str, count: int) -> list[dict[str, Any]]:
     """The last `count` good lines, oldest first; [] when there is no journal. Raises
-    StorageError.
-    """
+    StorageError."""
     with _opened(path) as fd:
         return [] if fd is None else _last_good(fd, count, TAIL_SCAN)
 
@@ -184,8 +181,7 @@ def stream(path: str) -> Iterator[dict[str, Any]]:
 
 def find(path: str, iteration: int, *, scan: int | None = None) -> dict[str, Any] | None:
     """The last good line of an iteration, looked for from the end (in at most `scan` bytes). Raises
-    StorageError.
-    """
+    StorageError."""
     wanted = re.compile(rb'"iteration"\s*:\s*%d\b' % iteration)
     with _opened(path) as fd:
         if fd is not None:
@@ -271,8 +267,7 @@ class Journal:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append one line and sync it. Raises StorageError; then the line does not count and may be
-        tried again.
-        """
+        tried again."""
         line = encode_line(record)
         with self._root.guard:
             self.open()
@@ -356,8 +351,7 @@ class Journal:
 
     def tail(self, count: int) -> list[dict[str, Any]]:
         """The last `count` good lines, oldest first, from at most the last TAIL_SCAN bytes. Raises
-        StorageError.
-        """
+        StorageError."""
         return self._read(count, TAIL_SCAN)
 
     def last(self) -> dict[str, Any] | None:

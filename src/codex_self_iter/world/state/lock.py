@@ -6,8 +6,7 @@ Two flocks, both close-on-exec so that no agent inherits them: one on the worksp
 directory (says who, and is what `status` looks at). A file without a living holder never blocks:
 the kernel drops a flock with its process.
 
-Who only asks (`status`) imports world/state/holder.py.
-"""
+Who only asks (`status`) imports world/state/holder.py."""
 
 from __future__ import annotations
 
@@ -35,8 +34,7 @@ from codex_self_iter.world.state.root import StateRoot, identity
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 _PATIENCE_SEC = 0.5
 """`probe` holds a shared lock for some microseconds; that must not turn a starting supervisor
-away.
-"""
+away."""
 
 
 def _lock_patiently(fd: int) -> bool:
@@ -68,8 +66,7 @@ class SupervisorLock:
 
     def acquire(self) -> None:
         """Take both locks, or raise WorkspaceBusyError (says who), UsageError or StorageError and
-        hold nothing.
-        """
+        hold nothing."""
         self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
             self._directory = self._lock_workspace()
@@ -177,8 +174,7 @@ class SupervisorLock:
 
     def _take(self, fd: int) -> bool:
         """Lock the open file and write who we are; False when it is not (or no longer) the file to
-        lock.
-        """
+        lock."""
         try:
             if not _lock_patiently(fd):
                 raise self._busy(holder_of(fd))

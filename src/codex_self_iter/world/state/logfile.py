@@ -50,8 +50,7 @@ class LogFile:
         stay_open: bool = True,
     ) -> None:
         """Nothing is opened before the first line. Without `stay_open` the file is closed after
-        each.
-        """
+        each."""
         self._root = root
         self._name = name
         self._max_bytes = max(1, int(max_mb * _MIB))

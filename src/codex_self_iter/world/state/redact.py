@@ -31,14 +31,12 @@ VERBATIM = frozenset(
     }
 )  # fmt: skip
 """Fields that recovery needs as they are; they hold names and numbers of ours, never text from
-outside.
-"""
+outside."""
 
 
 def secret_values(environment: Mapping[str, str]) -> list[str]:
     """Values of the variables whose names look like keys. Left out: short ones, plain words and
-    existing paths.
-    """
+    existing paths."""
     found = set()
     for name, value in environment.items():
         value = value.strip()
@@ -86,8 +84,7 @@ class Redactor:
 
     def __init__(self, values: Iterable[str] = (), *, verbatim: frozenset[str] = VERBATIM) -> None:
         """`values`: secrets to find anywhere (see `secret_values`); `verbatim`: JSON fields left as
-        they are.
-        """
+        they are."""
         self._values = sorted(_spellings(values))
         # Files are read as bytes that may be no UTF-8: one character a byte.
         self._byte_values = [
@@ -146,8 +143,7 @@ class Redactor:
 
     def chunks(self, source: Iterable[bytes]) -> Iterable[tuple[bytes, int]]:
         """A stream without secrets: (bytes, number replaced) for each piece. A secret may lie
-        across pieces.
-        """
+        across pieces."""
         # the first `seen` characters of carry are done: only lookbehind needs them
         carry, seen = "", 0
         for block in source:

@@ -27,8 +27,7 @@ _NUMBER = re.compile(r"(\d+)")
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pruned:
     """What one pass removed: names, bytes on disk, and whether the size bound still cannot be
-    met.
-    """
+    met."""
 
     removed: tuple[str, ...]
     freed_bytes: int
@@ -45,8 +44,7 @@ class _Entry:
 
 class Retention:
     """Prunes and measures one state directory. Bounds are in whole units of the configuration; 0
-    means no bound.
-    """
+    means no bound."""
 
     def __init__(
         self,
@@ -78,8 +76,7 @@ class Retention:
 
     def usage_mb(self, *, max_age_sec: float = 60.0) -> float:
         """Disk use of the state directory in MiB, at most `max_age_sec` old. Raises
-        StorageError.
-        """
+        StorageError."""
         now = time.monotonic()
         if self._usage is None or now - self._usage[0] >= max_age_sec:
             with storing("measure", self._root.path):
@@ -95,8 +92,7 @@ class Retention:
         """Remove what the bounds say, oldest first, for at most about `budget_sec` seconds; the
         next call goes on.
 
-        `protect`: names (`000012-executor`) that a living run uses. Raises StorageError.
-        """
+        `protect`: names (`000012-executor`) that a living run uses. Raises StorageError."""
         deadline = time.monotonic() + budget_sec
         with storing("remove old runs in", self._root.path):
             kept: list[_Entry] = []

@@ -62,13 +62,11 @@ class StateRoot:
         path: absolute, symlinks *above* and *of* the directory itself resolved once, when it is
             opened.
         fd: descriptor of the directory.
-        warnings: what had to be set aside; whoever logs takes them with `take_warnings`.
-    """
+        warnings: what had to be set aside; whoever logs takes them with `take_warnings`."""
 
     def __init__(self, path: str, *, create: bool = True) -> None:
         """Open the directory, or create it (0700). Raises UsageError if it is no directory, else
-        StorageError.
-        """
+        StorageError."""
         self.path = os.path.realpath(path)
         self.guard = threading.RLock()
         self.warnings: list[str] = []
@@ -126,8 +124,7 @@ class StateRoot:
 
     def reopen(self) -> None:
         """Open what is now at the path, or create it; whatever is no directory there goes to its
-        quarantine.
-        """
+        quarantine."""
         with self.guard:
             foreign = self._step_aside()
             self._open(create=True)
@@ -154,8 +151,7 @@ class StateRoot:
     @contextlib.contextmanager
     def directory(self, name: str, *, create: bool = True) -> Iterator[int]:
         """Descriptor of a directory below ("" is the root), made private if created. Raises
-        OSError.
-        """
+        OSError."""
         if not name:
             yield self.fd
             return
@@ -226,8 +222,7 @@ class StateRoot:
 
     def look(self, name: str) -> os.stat_result | None:
         """lstat of a name, or None when it is missing (or a directory on the way is). Raises
-        StorageError.
-        """
+        StorageError."""
         try:
             if "/" not in name:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -241,8 +236,7 @@ class StateRoot:
 
     def glance(self, name: str) -> os.stat_result | None:
         """The same in one call, for a name whose directory has just been looked at. Raises
-        OSError.
-        """
+        OSError."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):

@@ -40,8 +40,7 @@ Runtime = dict[str, Any]
 
 def _from_0(runtime: Runtime) -> Runtime:
     """Before versions were written down the fields were the same; absent ones get their defaults
-    from the core.
-    """
+    from the core."""
     return runtime | {"schema": 1}
 
 
@@ -59,8 +58,7 @@ class Loaded:
         last_line: the journal's last good line; the core compares it with `runtime`, or rebuilds
             from it.
         journal_present: a journal with content exists.
-        warnings: what had to be set aside, one line each, for the log and `status.json`.
-    """
+        warnings: what had to be set aside, one line each, for the log and `status.json`."""
 
     runtime: Runtime | None
     source: Literal["snapshot", "previous", "none"]
@@ -75,8 +73,7 @@ def migrate(
     migrations: Mapping[int, Callable[[Runtime], Runtime]] = MIGRATIONS,
 ) -> Runtime:
     """Bring a snapshot to `schema`, step by step. Raises UsageError for a newer one, ValueError if
-    there is no way.
-    """
+    there is no way."""
     version = runtime.get("schema", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ValueError("its schema version is no number")
@@ -204,8 +201,7 @@ class StateDirectory:
 
     def save_status(self, status: Mapping[str, Any]) -> None:
         """Replace `status.json` atomically; not synced, it describes the present. Raises
-        StorageError.
-        """
+        StorageError."""
         self._replace_held(STATUS, self._encode_status(status), durable=False)
 
     def beat(self, updated_at: str) -> None:
@@ -255,8 +251,7 @@ class StateDirectory:
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """Append one line (secrets redacted) and sync it. Raises StorageError; then the line does
-        not count.
-        """
+        not count."""
         with self.root.guard:
             if not self.root.is_current():
                 self._restored = self.heal()  # told by the next look
@@ -290,8 +285,7 @@ class StateDirectory:
 
     def redact_prompt(self, path: str) -> int:
         """Redact a kept prompt after its run; returns how many secrets were replaced. Raises
-        StorageError.
-        """
+        StorageError."""
         name = os.path.relpath(path, self.path)
         with self.root.guard:
             self._held.pop(name, None)
@@ -329,8 +323,7 @@ class StateDirectory:
 
     def redact_run(self, directory: str) -> int:
         """Redact the files of a finished run; returns how many secrets were replaced. Raises
-        StorageError.
-        """
+        StorageError."""
         name = os.path.relpath(directory, self.path)
         return sum(redact_file(self.root, f"{name}/{file}", self.redactor) for file in _RUN_FILES)
 
@@ -401,8 +394,7 @@ class StateDirectory:
 
     def _refuse_to_forget(self, journal_present: bool) -> None:
         """Raise UsageError if a loop has been here: beginning at iteration 1 must be a person's
-        decision.
-        """
+        decision."""
         with storing("read", f"{self.path}/{QUARANTINE}"), self.root.directory(QUARANTINE) as fd:
             aside = sorted(
                 name
@@ -481,8 +473,7 @@ def _label(iteration: int, label: str, attempt: int) -> str:
 
 def _refuse_foreign(path: str, workspace: str) -> None:
     """Raise UsageError for a directory that is certainly something else: everything in ours is
-    hidden from git.
-    """
+    hidden from git."""
     if workspace == path or workspace.startswith(path.rstrip("/") + "/"):
         raise UsageError(
             f"state_dir {path} contains the workspace {workspace}; it must be a directory of its own"
@@ -497,7 +488,6 @@ def _refuse_foreign(path: str, workspace: str) -> None:
 
 def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
     """True when the journal must have a line: an iteration before the one that is open, or with
-    none open any.
-    """
+    none open any."""
     number = runtime.get("iteration")
     return isinstance(number, int) and number > (1 if runtime.get("open") else 0)
