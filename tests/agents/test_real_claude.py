@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from codex_self_iter.agents.claude import ClaudeAgent
-from codex_self_iter.core.model import EndCause, FailureClass
+from codex_self_iter.core.agent_report import FailureClass
+from codex_self_iter.core.runs import EndCause
 from tests.support.agent_runs import DONE, SCHEMA, claude_config, go, place_outside
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 

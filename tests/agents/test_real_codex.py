@@ -10,7 +10,8 @@ import pytest
 
 from codex_self_iter.agents.codex import CodexAgent
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.model import EndCause, FailureClass, Usage
+from codex_self_iter.core.agent_report import FailureClass, Usage
+from codex_self_iter.core.runs import EndCause
 from tests.support.agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 

@@ -12,7 +12,8 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.agents.stream import EventKind
-from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome, Usage
+from codex_self_iter.core.agent_report import FailureClass, Usage
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from tests.support.agent_runs import DONE
 
 RECORDED = pathlib.Path(__file__).parent / "recorded"

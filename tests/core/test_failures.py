@@ -8,20 +8,15 @@ import pytest
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import AgentReport, FailureClass, Usage
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    FailureClass,
-    Role,
-    State,
-    Usage,
-)
 from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import (
     Message,
     WaitKind,
 )
+from codex_self_iter.core.terms import Role, State
 from tests.support.loop_world import (
     Answer,
     Script,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import Change, compare, printable
 
 BASE = Snapshot("h1", "main", {"a": "100644 1"})

@@ -10,14 +10,10 @@ import pytest
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.machine import HOLDS, decide
-from codex_self_iter.core.model import (
-    EndCause,
-    FailureClass,
-    Role,
-    State,
-)
 from codex_self_iter.core.policy import BudgetPolicy, Policy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import (
     Ending,
     EndingKind,
@@ -27,6 +23,7 @@ from codex_self_iter.core.state import (
     Step,
     WaitKind,
 )
+from codex_self_iter.core.terms import Role, State
 from tests.support.loop_world import (
     Answer,
     block,

@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    RunOutcome,
-    Usage,
-)
+from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.policy import BudgetPolicy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from tests.support.loop_world import (
     Answer,
     Script,

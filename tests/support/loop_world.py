@@ -16,22 +16,13 @@ from typing import Any
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    Failure,
-    FailureClass,
-    GateResult,
-    Mode,
-    Moment,
-    Role,
-    RunOutcome,
-    State,
-    Usage,
-)
 from codex_self_iter.core.policy import AgentPolicy, Policy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import LoopState, Message, OpenRun, Step, to_json
+from codex_self_iter.core.terms import Mode, Moment, Role, State
 from codex_self_iter.world.state.codec import from_json, recover
 
 GOAL = "goal"

@@ -8,20 +8,16 @@ from collections.abc import Callable, Iterable
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    FailureClass,
-    Moment,
-    RunOutcome,
-)
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import (
     LoopState,
     Message,
     WaitKind,
 )
+from codex_self_iter.core.terms import Moment
 from tests.support.loop_world import (
     GOAL,
     Answer,

@@ -18,8 +18,9 @@ from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.foreign import as_text, decode
-from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
+from codex_self_iter.core.runs import RunOutcome
 
 _STDERR_BYTES = 16 * 1024
 _BROKEN = "sandbox: "

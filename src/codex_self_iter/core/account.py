@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from codex_self_iter.core import budget
+from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.commands import Command, Notify
 from codex_self_iter.core.events import RunEnded
-from codex_self_iter.core.model import EndCause, FailureClass, Moment, Usage
 from codex_self_iter.core.policy import BudgetPolicy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import Ended, Iteration, LoopState, OpenRun, Session
+from codex_self_iter.core.terms import Moment
 
 
 def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from codex_self_iter.core import waits
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.events import Steer
-from codex_self_iter.core.model import State
 from codex_self_iter.core.state import EndingKind, LoopState, Wait
+from codex_self_iter.core.terms import State
 
 NEEDS_HUMAN = 4
 WAITING = frozenset(waits.STATES.values())

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from codex_self_iter.core.model import Role, State
 from codex_self_iter.core.state import OpenRun, Wait
+from codex_self_iter.core.terms import Role, State
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

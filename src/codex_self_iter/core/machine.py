@@ -68,7 +68,6 @@ from codex_self_iter.core.events import (
     Unblock,
     Unstop,
 )
-from codex_self_iter.core.model import Mode, Moment, Role, State, Verdict
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.record import journal_record
 from codex_self_iter.core.state import (
@@ -84,6 +83,7 @@ from codex_self_iter.core.state import (
     Wait,
     WaitKind,
 )
+from codex_self_iter.core.terms import Mode, Moment, Role, State, Verdict
 
 Decision = tuple[LoopState, tuple[Command, ...]]
 

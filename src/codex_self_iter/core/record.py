@@ -7,8 +7,8 @@ from typing import Any
 
 from codex_self_iter.core.commands import Journal
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import Moment, Role
 from codex_self_iter.core.state import Iteration, LoopState, plain, to_json
+from codex_self_iter.core.terms import Moment, Role
 from codex_self_iter.core.text import iso
 
 

@@ -11,16 +11,11 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from codex_self_iter.core.agent_report import Failure, Usage
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import (
-    EndCause,
-    Failure,
-    GateResult,
-    Role,
-    State,
-    Usage,
-    Verdict,
-)
+from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.runs import EndCause
+from codex_self_iter.core.terms import Role, State, Verdict
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""

@@ -23,19 +23,14 @@ import re
 from typing import Any
 
 from codex_self_iter.core import backoff, stagnation, waits
+from codex_self_iter.core.agent_report import Failure, FailureClass
 from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import (
-    EndCause,
-    Failure,
-    FailureClass,
-    GateResult,
-    Moment,
-    State,
-    Verdict,
-)
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import Counters, Iteration, Last, LoopState, WaitKind
+from codex_self_iter.core.terms import Moment, State, Verdict
 
 NEEDS_HUMAN = frozenset({FailureClass.AUTH, FailureClass.CONFIG, FailureClass.SANDBOX})
 UNSEEN = frozenset(

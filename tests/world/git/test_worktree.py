@@ -14,7 +14,7 @@ import anyio
 import psutil
 import pytest
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree

@@ -24,7 +24,7 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
-from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.keeper import Keeper

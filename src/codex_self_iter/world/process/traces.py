@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from codex_self_iter.core.model import RunIdentity, RunSpec
+from codex_self_iter.core.runs import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable

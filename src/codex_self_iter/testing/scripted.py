@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.testing.clock import VirtualClock
 
 __all__ = [
