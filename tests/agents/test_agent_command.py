@@ -104,7 +104,6 @@ def test_a_program_of_the_persons_own_runs(scene):
     report, _ = go(agent, scene.request("The “prompt” {x} $y"))
     assert report.failure is None
     assert report.answer == f"The “prompt” {{x}} $yin {scene.workspace} mode bypass key k\n"
-    assert not report.structured
 
 
 def test_without_success_nothing_is_believed(scene):

@@ -40,9 +40,7 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     assert outcome.ok
     assert report.failure is None
     assert json.loads(report.answer) == DONE
-    assert report.structured
     assert scene.read("b.txt") == "hello"
-    assert report.changed_files == (new,)
     assert report.session_id
     assert report.usage is not None
     assert (

@@ -403,7 +403,7 @@ class World:
         outcome = RunOutcome(
             run.run_id, answer.cause, answer.exit_code, None, run.started_at, answer.seconds
         )
-        report = AgentReport(answer.text, True, usage=answer.usage, failure=answer.failure)
+        report = AgentReport(answer.text, usage=answer.usage, failure=answer.failure)
         return ev.RunEnded(
             run.run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files,
             plan_open=answer.plan_open,
@@ -420,9 +420,7 @@ class World:
         if run is not None:
             self.agents.gone()
             outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, 15, run.started_at, 5.0)
-            event: ev.Event = ev.RunEnded(
-                run.run_id, outcome, AgentReport("", False), changed=False
-            )
+            event: ev.Event = ev.RunEnded(run.run_id, outcome, AgentReport(""), changed=False)
         elif self.state.open is not None and self.state.open.step is Step.VERIFY:
             event = ev.GatesEnded((), aborted=True)
         else:

@@ -141,13 +141,11 @@ class CliAgent(abc.ABC):
         said = parsed.message if parsed.answer is None else parsed.answer
         return AgentReport(
             answer="" if failure else bounded_answer(said),
-            structured=True,
             usage=priced(parsed.usage, model, self.config.prices),
             session_id=parsed.session_id,
             failure=failure,
             model=model,
             refused=tuple(parsed.refused),
-            changed_files=tuple(parsed.changed),
         )
 
     def _classified(self, run: Reading) -> Failure | None:

@@ -139,4 +139,4 @@ def text_report(
         parsed = Parsed(error=ErrorFacts(refusal), retry=ErrorFacts(refusal))
         failed = dataclasses.replace(outcome, exit_code=1)
         failure = classify(parsed, failed, refusal, at, account=account)
-    return AgentReport(answer="" if failure else answer, structured=False, failure=failure)
+    return AgentReport(answer="" if failure else answer, failure=failure)

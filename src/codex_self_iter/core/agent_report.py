@@ -69,22 +69,17 @@ class AgentReport:
 
     Attributes:
         answer: the final message, verbatim (bounded to its last 256 KiB); "" if there was none.
-        structured: True when `answer` came from the CLI's own final-message channel, so that no
-            other output can be mistaken for it.
         usage: of this run alone, or None if unknown.
         thread_usage: cumulative totals of the thread as the CLI reports them (codex), or None.
         session_id: thread to resume, or "".
         failure: None when the run did what it should.
         model: as reported, or "".
-        refused: tools or commands that the agent was not allowed to use.
-        changed_files: paths that the agent itself says it changed."""
+        refused: tools or commands that the agent was not allowed to use."""
 
     answer: str
-    structured: bool
     usage: Usage | None = None
     thread_usage: Usage | None = None
     session_id: str = ""
     failure: Failure | None = None
     model: str = ""
     refused: tuple[str, ...] = ()
-    changed_files: tuple[str, ...] = ()

@@ -257,9 +257,7 @@ def proceed(state: LoopState, policy: Policy, at: Moment) -> Decision:
     held = _held(state, policy, at)
     if held is not None:
         return held
-    state = dataclasses.replace(state, wait=None, preparing=True)
-    role = next_role(state.open, policy)
-    return state, (Prepare(role),)
+    return dataclasses.replace(state, wait=None, preparing=True), (Prepare(),)
 
 
 def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Command) -> Decision:

@@ -79,7 +79,7 @@ class RunIdentity:
     """Who a run's processes are, so that a later supervisor recognises them and nothing else.
 
     Start times are kernel ticks since boot (/proc/PID/stat field 22); with `boot_id` they do not
-    move with the wall clock. `pidfd_inode` is 0 where the kernel has no pidfs (before 6.9)."""
+    move with the wall clock."""
 
     run_id: str
     boot_id: str
@@ -87,7 +87,6 @@ class RunIdentity:
     recorder_start: int
     agent_pid: int
     agent_start: int
-    pidfd_inode: int
     started_at: float
     started_monotonic: float
 

@@ -180,7 +180,7 @@ class AgentRuns:
         self, run: OpenRun, cause: EndCause, *, not_started: bool = False, **why: Any
     ) -> None:
         outcome = RunOutcome(run.run_id, cause, None, None, run.started_at, 0.0, **why)
-        report = AgentReport("", False)
+        report = AgentReport("")
         self.ctx.post(
             ev.RunEnded(run.run_id, outcome, report, changed=False, not_started=not_started)
         )

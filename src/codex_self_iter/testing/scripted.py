@@ -83,7 +83,6 @@ class ScriptedAgent:
             number,
             number + 1,
             number + 1,
-            0,
             clock.wall(),
             clock.monotonic(),
         )

@@ -361,7 +361,7 @@ def _pin(pid: int, start: int) -> int:
 
 
 def _nobody(spec: RunSpec, boot_id: str) -> RunIdentity:
-    return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, 0, time.time(), time.monotonic())
+    return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, time.time(), time.monotonic())
 
 
 def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:

@@ -186,7 +186,6 @@ def _guess(
         recorder_start=recorder.start if recorder else 0,
         agent_pid=agent.pid if agent else 0,
         agent_start=agent.start if agent else 0,
-        pidfd_inode=0,
         started_at=time.time() - age,
         started_monotonic=time.monotonic() - age,
     )
