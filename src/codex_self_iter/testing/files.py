@@ -11,10 +11,10 @@ from typing import Any
 
 import anyio.lowlevel
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.testing.clock import run_inline
-from codex_self_iter.testing.machine import ScriptedHost, ScriptedMachine
+from codex_self_iter.testing.scripted import ScriptedHost, ScriptedMachine
 from codex_self_iter.world.pool import Pool
 from codex_self_iter.world.state.redact import Redactor
 from codex_self_iter.world.state.store import Loaded, StateDirectory

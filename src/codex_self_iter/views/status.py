@@ -10,8 +10,9 @@ from typing import Any
 
 from codex_self_iter import __version__
 from codex_self_iter.core import asked, waits
-from codex_self_iter.core.model import Moment, RunIdentity, RunSample, State
+from codex_self_iter.core.runs import RunIdentity, RunSample
 from codex_self_iter.core.state import LoopState, Wait
+from codex_self_iter.core.terms import Moment, State
 from codex_self_iter.core.text import iso
 
 RECENT = 5

@@ -6,14 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from codex_self_iter.core.model import (
-    EndCause,
-    RunIdentity,
-    RunOutcome,
-    RunSample,
-    RunSpec,
-    Snapshot,
-)
+from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 
 
 class Clock(Protocol):

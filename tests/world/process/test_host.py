@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from codex_self_iter.core.model import EndCause, RunLimits, RunSpec
+from codex_self_iter.core.runs import EndCause, RunLimits, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.process import proctable, traces
 from codex_self_iter.world.process.host import MARKER, Host, Run

@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from codex_self_iter.core.model import EndCause, RunLimits, RunOutcome
+from codex_self_iter.core.runs import EndCause, RunLimits, RunOutcome
 from codex_self_iter.world.process import proctable
 from codex_self_iter.world.process.host import Host, Run
 from codex_self_iter.world.process.monitor import FileWatch, Sampler, Tracker, Usage, newest_change

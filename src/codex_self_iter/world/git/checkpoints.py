@@ -24,7 +24,7 @@ import re
 import stat
 from collections.abc import Sequence
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex

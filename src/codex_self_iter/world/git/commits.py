@@ -32,7 +32,7 @@ from collections.abc import Iterable, Mapping
 
 import anyio
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult

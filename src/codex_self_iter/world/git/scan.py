@@ -9,7 +9,7 @@ import time
 
 import anyio.to_thread
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import to_text
 

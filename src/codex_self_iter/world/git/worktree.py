@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import anyio.to_thread
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import Record, Status, parse_raw, parse_status, to_text

@@ -24,7 +24,7 @@ from typing import Self
 import anyio
 import anyio.to_thread
 
-from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.keeper import Keeper
@@ -361,7 +361,7 @@ def _pin(pid: int, start: int) -> int:
 
 
 def _nobody(spec: RunSpec, boot_id: str) -> RunIdentity:
-    return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, 0, time.time(), time.monotonic())
+    return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, time.time(), time.monotonic())
 
 
 def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:

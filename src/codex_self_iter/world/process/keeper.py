@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from codex_self_iter.core.model import EndCause
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.watched import NEVER, Watched, read_report, run_outcome

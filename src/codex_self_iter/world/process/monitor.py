@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
-from codex_self_iter.core.model import EndCause, RunLimits, RunSample
+from codex_self_iter.core.runs import EndCause, RunLimits, RunSample
 from codex_self_iter.world.process import proctable
 
 NOISE_CORES = 0.005

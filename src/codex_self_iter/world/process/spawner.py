@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from codex_self_iter.core.model import RunIdentity
+from codex_self_iter.core.runs import RunIdentity
 from codex_self_iter.world.pause import ended_within
 from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.descriptors import original_soft_limit

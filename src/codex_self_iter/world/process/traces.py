@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from codex_self_iter.core.model import RunIdentity, RunSpec
+from codex_self_iter.core.runs import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
@@ -186,7 +186,6 @@ def _guess(
         recorder_start=recorder.start if recorder else 0,
         agent_pid=agent.pid if agent else 0,
         agent_start=agent.start if agent else 0,
-        pidfd_inode=0,
         started_at=time.time() - age,
         started_monotonic=time.monotonic() - age,
     )

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSpec
+from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
 from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.testing.clock import VirtualClock
 
 __all__ = [
@@ -83,7 +83,6 @@ class ScriptedAgent:
             number,
             number + 1,
             number + 1,
-            0,
             clock.wall(),
             clock.monotonic(),
         )
