@@ -21,8 +21,7 @@ STUCK_SEC = 10.0
 
 
 class VirtualEventLoop(asyncio.SelectorEventLoop):
-    """asyncio on virtual time. It stands still while a worker thread of a watched limiter is
-    busy."""
+    """asyncio on virtual time, which stands still while a watched limiter's thread is busy."""
 
     def __init__(self) -> None:
         """Time begins at 0."""
@@ -92,8 +91,7 @@ class VirtualClock:
         return f"boot-{self._boots}"
 
     def suspend(self, seconds: float) -> None:
-        """The machine has just slept: boot time and wall clock went on, the monotonic clock did
-        not."""
+        """The machine has slept: boot time and wall clock went on, the monotonic clock did not."""
         self._slept += seconds
         self._wall += seconds
 

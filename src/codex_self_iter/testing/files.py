@@ -113,8 +113,7 @@ class Memory:
 
 
 class MemoryStore(ScriptedStore):
-    """A state directory whose snapshot, journal and status are in memory: for many iterations in
-    little time."""
+    """Snapshot, journal and status in memory: for many iterations in little time."""
 
     def __init__(self, path: str, workspace: str, memory: Memory) -> None:
         """Prompts and runs stay files in `path`."""

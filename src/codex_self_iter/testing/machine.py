@@ -263,8 +263,7 @@ class ScriptedHost:
         self._runs: list[ScriptedRun] = []
 
     def die(self) -> None:
-        """kill -9 of the supervisor: whatever its code still does has no effect, and its agents
-        live on."""
+        """kill -9 of the supervisor: what its code still does has no effect, its agents live on."""
         self.dead = True
 
     async def start(self, spec: RunSpec) -> ScriptedRun:

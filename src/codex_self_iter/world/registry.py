@@ -1,5 +1,4 @@
-"""The loops of this user: one small file for each, so that `status` without a workspace can list
-them all.
+"""The loops of this user, a small file for each: `status` without a workspace lists them all.
 
 `$XDG_STATE_HOME/codex-self-iter/loops/<hash of the state directory>.json` is written by a
 supervisor when it takes a workspace. It only helps people to find loops: nothing depends on it, and
@@ -22,8 +21,7 @@ MAX_ENTRY_BYTES = 65536
 
 
 class Entry(namedtuple("Entry", "name workspace state_dir pid boot_id")):
-    """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last
-    supervisor's."""
+    """A loop of this user; `pid` and `boot_id` are its last supervisor's."""
 
     name: str
     workspace: str
@@ -42,8 +40,7 @@ def directory() -> str:
 
 
 def process_alive(pid: int, its_boot_id: str) -> bool:
-    """Whether the process `pid` of boot `its_boot_id` may still live (a reused number looks alive,
-    too)."""
+    """Whether process `pid` of that boot may still live (a reused number looks alive, too)."""
     here = boot_id()
     if pid <= 0 or (here and its_boot_id and here != its_boot_id):
         return False
@@ -59,8 +56,7 @@ def process_alive(pid: int, its_boot_id: str) -> bool:
 
 
 def register(name: str, workspace: str, state_dir: str) -> Entry:
-    """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on
-    without."""
+    """Write or renew this process's entry. Raises OSError; a supervisor goes on without."""
     from codex_self_iter.world.state.durable import replace_private  # readers do not come here
 
     entry = Entry(
@@ -73,8 +69,7 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
 
 
 def entries(*, clean: bool = True) -> list[Entry]:
-    """All loops, by name. With `clean`, entries whose state directory is gone are removed on the
-    way.
+    """All loops, by name. `clean` removes entries whose state directory is gone.
 
     A living supervisor restores a state directory that was deleted under it, so its entry stays."""
     found: list[Entry] = []

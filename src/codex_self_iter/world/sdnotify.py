@@ -1,5 +1,4 @@
-"""sd_notify: tell the service manager how we are. Without one (no NOTIFY_SOCKET) every call does
-nothing.
+"""sd_notify: tell the service manager how we are; without NOTIFY_SOCKET calls do nothing.
 
 The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and
 none
@@ -18,8 +17,7 @@ class Notifier:
     """Speaks to the socket that NOTIFY_SOCKET names at the time of construction."""
 
     def __init__(self, address: str | None = None) -> None:
-        """`address` replaces the variable; "@name" is an abstract socket, "" means nobody
-        listens."""
+        """`address` replaces the variable; "@name" is an abstract socket, "" is nobody."""
         self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
 
     @property

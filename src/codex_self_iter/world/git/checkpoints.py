@@ -79,8 +79,7 @@ def _normal(label: str, digits: int = 0) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SaveResult:
-    """What `save` did. `commit` is "" and `error` says why when there is no checkpoint; the loop
-    goes on."""
+    """What `save` did. No checkpoint: `commit` is "", `error` says why, and the loop goes on."""
 
     label: str
     commit: str = ""
@@ -90,8 +89,7 @@ class SaveResult:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
-    """The work tree's content, stored but not yet named. `skipped` paths are relative to the
-    workspace."""
+    """The work tree's content, stored, not yet named. `skipped`: paths below the workspace."""
 
     tree: str
     head: str
@@ -132,8 +130,7 @@ class Checkpoints:
     async def save(
         self, label: int | str, *, title: str = "", snapshot: Snapshot | None = None
     ) -> SaveResult:
-        """Keep the work tree's present content under `label`. Never raises for a fault of git or
-        the disk.
+        """Keep the work tree's content under `label`. Never raises for a fault of git or the disk.
 
         Args:
             label: the iteration's number.
@@ -149,8 +146,7 @@ class Checkpoints:
         return SaveResult(text, commit, tree.skipped)
 
     async def save_before(self, iteration: int, snapshot: Snapshot | None = None) -> SaveResult:
-        """Keep what an iteration finds, unless that is known already (the iteration goes on after a
-        crash)."""
+        """Keep what an iteration finds, unless that is known already (it goes on after a crash)."""
         label = f"{iteration}-before"
         try:
             known = await self.git.run("rev-parse", "--verify", "--quiet", await self.ref(label))
@@ -182,8 +178,7 @@ class Checkpoints:
         return result
 
     async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
-        """Make a stored tree a checkpoint; an earlier one of that label is replaced. Raises
-        GitError."""
+        """Make a stored tree a checkpoint, in the place of an earlier one. Raises GitError."""
         made = self._made
         previous = made[1] if made and made[0] < _place(label) else await self._before(label)
         message = _message(label, tree, title, branch, previous)
@@ -222,8 +217,7 @@ class Checkpoints:
         raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
-        """Paths (relative to the workspace) that a checkpoint does not hold because of their
-        size."""
+        """Paths, relative to the workspace, that are too big to be in a checkpoint."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {
@@ -247,8 +241,7 @@ class Checkpoints:
 
     async def prune(self, keep: int, keep_days: float, now: float) -> int:
         """Delete what is beyond the newest `keep` iterations or older than `keep_days` (0: no
-        bound). The newest one stays. All others together are bounded likewise. Returns how many
-        went. Raises GitError."""
+        bound), never the newest; all others together likewise. How many. Raises GitError."""
         known = await self.listing()
         doomed: list[Checkpoint] = []
         for group in (
@@ -275,8 +268,7 @@ class Checkpoints:
         return out.stdout.decode().strip() if out.exit_code == 0 else ""
 
     def is_ours(self, path: str) -> bool:
-        """True when a path relative to the workspace is ours: in the state directory, or the STOP
-        file."""
+        """True when a path below the workspace is in the state directory or a file of ours."""
         state = os.path.relpath(self.state_dir, self.git.cwd)
         return path == state or path.startswith(state + os.sep) or path in self.own
 
@@ -287,8 +279,7 @@ class Checkpoints:
         return [to_text(path) for path in raw.split(b"\0") if path]
 
     def too_big(self, path: str) -> bool:
-        """True when a file (relative to the workspace) is above the size that a checkpoint
-        holds."""
+        """True when a file (relative to the workspace) is too big for a checkpoint."""
         try:
             found = os.lstat(os.path.join(self.git.cwd, path))
         except OSError:
@@ -300,9 +291,7 @@ class Checkpoints:
         )
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
-        """Bring the private index to the work tree's content. A file that cannot be read does not
-        hold up the
-        rest: git says so with exit code 1."""
+        """Bring the private index to the work tree's content, as far as that can be read."""
         excluded = [*skipped, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
         outside = [path for path in excluded if path == "." or path.startswith(os.pardir)]
         specs = [".", *(f":(exclude,literal){path}" for path in excluded if path not in outside)]

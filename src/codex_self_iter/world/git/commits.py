@@ -1,5 +1,4 @@
-"""The supervisor's commit: what an iteration changed, for agents that cannot write `.git`
-themselves.
+"""The supervisor's commit: what an iteration changed, for agents that cannot write `.git`.
 
 Whose change is it? Judged by content, path by path, between the snapshots before and after the
 iteration:
@@ -52,8 +51,7 @@ _RAW = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What became of an iteration's changes. Nothing is ever lost: what is not committed is still
-    in the work tree.
+    """What became of an iteration's changes. What is not committed is still in the work tree.
 
     Attributes:
         commit: id of the new commit, or "".
@@ -73,9 +71,9 @@ class CommitResult:
 def whose(
     before: Snapshot, after: Snapshot, owed: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Divide the paths that differ from HEAD after an iteration: (ours: path -> fingerprint, left:
-    path -> reason). Pure. `owed` is what earlier iterations left uncommitted: path ->
-    fingerprint."""
+    """Divide the paths that differ from HEAD: (ours: path -> fingerprint, left: path -> reason).
+
+    Pure. `owed` is what earlier iterations left uncommitted: path -> fingerprint."""
     ours: dict[str, str] = {}
     left: dict[str, str] = {}
     nested = tuple(
@@ -133,8 +131,7 @@ def _line(text: str) -> str:
 
 
 class SupervisorCommits:
-    """Makes the commits of one loop. `no_verify` (skip the hooks that may refuse) may be changed at
-    any time."""
+    """Makes the commits of one loop. `no_verify` (skip hooks that may refuse) may be changed."""
 
     def __init__(self, git: Git, state_dir: str, *, no_verify: bool = False) -> None:
         self._git = git
@@ -150,8 +147,7 @@ class SupervisorCommits:
     async def commit_iteration(
         self, *, iteration: int, goal: str, summary: str, before: Snapshot, after: Snapshot
     ) -> CommitResult:
-        """Commit what the iteration changed. Never raises for a fault of git, a hook or the
-        disk."""
+        """Commit what the iteration changed. Never raises for a fault of git, hook or disk."""
         ours, left = whose(before, after, self._owed())
         shown = tuple(f"{printable(path)} ({reason})" for path, reason in sorted(left.items()))
         try:
@@ -233,8 +229,7 @@ class SupervisorCommits:
     async def _publish(
         self, old: str, new: str, staged: Mapping[bytes, str]
     ) -> tuple[tuple[str, ...], str]:
-        """Bring the committed paths up to date in the person's index, except what they staged
-        differently."""
+        """Bring the person's index up to date, but for paths that they staged differently."""
         changes = await self._differences("diff-tree", old, new)
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
@@ -279,8 +274,7 @@ class SupervisorCommits:
         return os.fsencode(self._repository.prefix + path)
 
     def _inner(self, path: bytes) -> str:
-        """A path below the top as one below the workspace; one outside keeps its full name, which
-        is no matter."""
+        """A path below the top as one below the workspace; one outside keeps its full name."""
         return to_text(path.removeprefix(self._full("")))
 
     async def _identity(self) -> tuple[dict[str, str], str]:
@@ -316,8 +310,7 @@ class SupervisorCommits:
         return read_object(self._owed_path, _MAX_OWED) or {}
 
     def _remember(self, paths: Iterable[str]) -> None:
-        """Keep what these paths contain now (a hook may have edited them): as long as that stays
-        so, they are ours.
+        """Keep what these paths contain now (a hook may have edited them): until it changes, ours.
 
         A path that was committed meanwhile does no harm: it is clean before the next iteration."""
         hasher = Hasher({}, Budget(time.monotonic() + self._git.timeout_sec), self._format())

@@ -1,5 +1,4 @@
-"""What a file contains, in one short string: `<mode> <hash>`, the hash being git's own object id of
-the content.
+"""What a file contains, in a short string: `<mode> <hash>`, the hash being git's id of the content.
 
 Using git's form means that a file whose content equals what HEAD has compares equal to it, however
 the index came to look. A file is read again only when its inode, size or times changed since the
@@ -30,8 +29,7 @@ StatCache = dict[bytes, tuple[_Key, str]]
 
 @dataclasses.dataclass(slots=True)
 class Budget:
-    """How long one look may last. `stop` is set from outside when nobody waits for the answer any
-    more."""
+    """How long one look may last. `stop` is set from outside when nobody waits any more."""
 
     deadline: float
     stop: bool = False
@@ -60,8 +58,7 @@ class Hasher:
         self.unreadable: list[bytes] = []
 
     def fingerprint(self, path: bytes) -> str | None:
-        """The fingerprint of an absolute path; "" when nothing is there; None when the budget is
-        spent."""
+        """The fingerprint of an absolute path; "": nothing is there; None: the budget is spent."""
         try:
             found = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):

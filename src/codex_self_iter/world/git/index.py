@@ -40,8 +40,7 @@ class PrivateIndex:
         return {"GIT_INDEX_FILE": self.path}
 
     def copy_from(self, repository: Repository) -> None:
-        """Start from the person's index as it is (their stat data saves reading every file) or from
-        nothing.
+        """Start from the person's index (its stat data saves reading every file) or from nothing.
 
         Raises StorageError when the state directory cannot be written."""
         try:

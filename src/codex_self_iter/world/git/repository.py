@@ -59,8 +59,7 @@ def state_notes(repository: Repository) -> list[str]:
 
 
 def repository_key(workspace: str) -> tuple[str, int, int] | None:
-    """Identity of the nearest `.git` at or above the workspace, without a process; None when there
-    is none.
+    """Identity of the nearest `.git` at or above the workspace, without a process; None: none.
 
     A repository found earlier is asked about again only when this changes: made, removed or
     replaced."""

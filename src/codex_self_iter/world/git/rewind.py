@@ -119,8 +119,7 @@ async def _raw(checkpoints: Checkpoints, old: str, new: str) -> list[RawChange]:
 
 
 async def _obstacles(checkpoints: Checkpoints, new: list[RawChange]) -> set[bytes]:
-    """Ignored files and directories that stand where the checkpoint has a file, or one of its
-    directories."""
+    """Ignored things that stand where the checkpoint has a file, or one of its directories."""
     prefix = os.fsencode((await checkpoints.repository()).prefix)
     found = set()
     for change in new:

@@ -54,8 +54,7 @@ _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
 class GitRunner(Protocol):
-    """Runs one program to its end: bounded by `timeout_sec`, then killed with everything it
-    started."""
+    """Runs one program to its end; after `timeout_sec` it is killed with all that it started."""
 
     async def __call__(
         self,
@@ -183,14 +182,12 @@ def explain(out: ToolResult, timeout_sec: float, cwd: str) -> str:
 
 
 async def run_blocking(argv: Sequence[str], **options: Any) -> ToolResult:
-    """A GitRunner for short commands without an event loop: it blocks. Raises OSError when git
-    cannot be started."""
+    """A GitRunner for short commands: it blocks. Raises OSError when git cannot be started."""
     return run(argv, **options)
 
 
 def complete(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never has to wait (everything in it uses `run_blocking`) without an
-    event loop."""
+    """Run, without an event loop, a coroutine that never waits (it uses `run_blocking` alone)."""
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -1,5 +1,4 @@
-"""The content of a workspace without git: a bounded walk that reads every file once and again when
-it changed."""
+"""A workspace's content without git: a bounded walk that reads a file again when it changed."""
 
 from __future__ import annotations
 
@@ -52,8 +51,7 @@ class ScanLimits:
 def scan(
     root: str, state_dir: str, hasher: Hasher, limits: ScanLimits
 ) -> tuple[dict[str, str], str]:
-    """Walk `root` and fingerprint every file. Returns the entries and why they are incomplete (""
-    when complete)."""
+    """Fingerprint every file below `root`: the entries, and why they are incomplete ("")."""
     top = os.fsencode(root)
     private = os.fsencode(os.path.abspath(state_dir))
     entries: dict[str, str] = {}
@@ -80,8 +78,7 @@ def scan(
 
 
 def _list(directory: bytes, private: bytes) -> tuple[list[tuple[bytes, int]], list[bytes], str]:
-    """Files with sizes, and directories to visit, in a fixed order: the same bound cuts the same
-    files."""
+    """Files with sizes, directories to visit, in a fixed order: a bound always cuts the same."""
     files: list[tuple[bytes, int]] = []
     directories: list[bytes] = []
     try:
@@ -123,8 +120,7 @@ class ContentScan:
         self._cache: StatCache = {}
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:  # noqa: ARG002
-        """Take one snapshot, in a worker thread. `previous` is not needed: the stat cache saves as
-        much."""
+        """Take one snapshot, in a worker thread. The stat cache saves what `previous` would."""
         budget = Budget(time.monotonic() + self._timeout)
         hasher = Hasher(self._cache, budget)
         try:

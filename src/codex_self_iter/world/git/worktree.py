@@ -58,8 +58,7 @@ class _Look:
 
 
 class GitWorkTree:
-    """A WorkTree over git. Keeps a stat cache between looks, so that only changed files are read
-    again."""
+    """A WorkTree over git. Its stat cache saves reading a file again that did not change."""
 
     def __init__(
         self,
@@ -84,8 +83,7 @@ class GitWorkTree:
         return self._finder.repository
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
-        """Take one snapshot. Never raises for a fault of git or the files: the note says what is
-        wrong."""
+        """Take one snapshot. Never raises for git or the files: the note says what is wrong."""
         try:
             why = await self._finder.find()
             if self.repository is not None:
@@ -103,8 +101,7 @@ class GitWorkTree:
         return dataclasses.replace(taken, note=note)
 
     async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:
-        """What two commits differ in, for `compare`. Costs one process; {} when git does not
-        answer."""
+        """What two commits differ in, for `compare`; {} when git does not answer. One process."""
         if self.repository is None or old_head == new_head:
             return {}
         sides = [head or self.repository.empty_tree for head in (old_head, new_head)]
@@ -178,8 +175,7 @@ class GitWorkTree:
         look.entries |= {to_text(os.path.join(below, path)): value for path, value in found.items()}
 
     async def _enter(self, look: _Look, record: Record, path: bytes, depth: int) -> None:
-        """A submodule that differs, or a repository that is not tracked: its HEAD, and its own
-        changes."""
+        """A submodule that differs, or an untracked repository: its HEAD, and its own changes."""
         name = to_text(path)
         top = os.path.join(self.workspace, name)
         if not os.path.lexists(os.path.join(top, ".git")):
@@ -216,8 +212,7 @@ class GitWorkTree:
         return self._state != "." and not self._state.startswith(os.pardir)
 
     def _relative(self, path: bytes) -> bytes | None:
-        """A path below the top as one below the workspace; None when it is outside or in the state
-        directory."""
+        """The path below the workspace; None when it is outside or of the state directory."""
         assert self.repository is not None
         prefix = os.fsencode(self.repository.prefix)
         state = os.fsencode(self._state)
@@ -239,8 +234,7 @@ def _parse(out: ToolResult, git: Git) -> Status | None:
 
 
 def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[bytes, str], bool]:
-    """Fingerprints by path, without those that equal HEAD (staged and taken back). False: the time
-    was up."""
+    """Fingerprints by path, without what equals HEAD (staged, taken back). False: time was up."""
     heads = {record.path: record.head for record in records if record.head is not None}
     links: dict[bytes, bool] = {b"": False}
     found: dict[bytes, str] = {}
@@ -257,8 +251,7 @@ def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[b
 
 
 def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:
-    """True when a directory was replaced by a link: what is found through it is not in the work
-    tree."""
+    """True when a directory was replaced by a link: what is behind it is not in the work tree."""
     if directory not in known:
         known[directory] = os.path.islink(os.path.join(top, directory)) or _behind_link(
             top, os.path.dirname(directory), known

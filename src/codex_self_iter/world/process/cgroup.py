@@ -1,5 +1,4 @@
-"""The third ring: one cgroup v2 for each run, where the service manager has delegated ours to us
-(`Delegate=yes`).
+"""The third ring: a cgroup v2 for each run, where one was delegated to us (`Delegate=yes`).
 
 Never needed and never in the way: every failure here only means that the first two rings work
 alone."""

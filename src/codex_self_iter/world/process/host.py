@@ -40,8 +40,7 @@ _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 
 
 def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
-    """The run's environment: without the service manager's variables and ours, with both
-    markers."""
+    """The run's environment: none of the service manager's variables and ours, both markers."""
     kept = {
         name: value
         for name, value in env.items()
@@ -87,15 +86,13 @@ class Run:
         return self._watched.tracker.latest if self._watched else _NO_SAMPLE
 
     async def wait(self) -> RunOutcome:
-        """Wait until the run has ended and nothing of it is left (bounded). Cancelling the wait
-        leaves the run."""
+        """Wait until it has ended *and* nothing is left (bounded). Cancelling leaves the run."""
         return await self._latch.wait()
 
     async def end(
         self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
     ) -> RunOutcome:
-        """Run the stop ladder, shielded and bounded. A second call with a shorter grace shortens
-        the first."""
+        """Run the stop ladder, shielded and bounded. A second call may shorten the grace."""
         if self._watched is not None and self._latch.outcome is None:
             grace = self.spec.limits.kill_grace_sec if grace_sec is None else grace_sec
             self._keeper.stop(self._watched, cause, max(0.0, grace))
@@ -106,12 +103,10 @@ class Run:
 
 
 class Host:
-    """Starts, finds and ends runs (ports.ProcessHost). Use as an async context manager, or call
-    `aclose`."""
+    """Starts, finds and ends runs (ports.ProcessHost). An async context manager, or `aclose` it."""
 
     def __init__(self, *, subreaper: bool = True) -> None:
-        """`subreaper=False` switches the first two rings off: only for tests that show what they
-        are for."""
+        """`subreaper=False` switches the first two rings off, for tests of what they are for."""
         self._spawner = Spawner()
         self._keeper = Keeper(lambda: {self._spawner.pid})
         self._subreaper = subreaper
@@ -162,8 +157,7 @@ class Host:
         return await anyio.to_thread.run_sync(self._adopt, spec, identity, limiter=self._threads)
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
-        """End everything an earlier supervisor left of this run; returns how many processes were
-        ended."""
+        """End all that an earlier supervisor left of this run; returns how many processes."""
         with anyio.CancelScope(shield=True):
             trace = await anyio.to_thread.run_sync(
                 find_trace, spec, identity, limiter=self._threads
@@ -176,8 +170,7 @@ class Host:
         return len(trace.leftovers)
 
     async def sweep_strays(self, workspace: str, keep: str) -> int:
-        """End what runs in this workspace and belongs to no run but `keep`; returns how many
-        processes were ended."""
+        """End what runs in this workspace and is not of the run `keep`; returns how many."""
         place, asked = os.path.realpath(workspace), time.monotonic()
         with anyio.CancelScope(shield=True):
             ended = await anyio.to_thread.run_sync(

@@ -1,5 +1,4 @@
-"""The keeper: one thread that watches every living run, applies its limits and sees each one to its
-end.
+"""The keeper: one thread that watches living runs, applies their limits and sees each to its end.
 
 Why a thread and not tasks of the event loop: limits, output caps and stop ladders must go on while
 the loop is cancelled, busy or closing, and a pass over /proc is no work for it. The loop talks to
@@ -149,8 +148,7 @@ class Keeper:
         self._gone(run)
 
     def _gone(self, run: Watched) -> None:
-        """Nobody is left who would tell more: finish, after a hard sweep unless the recorder says
-        all is gone."""
+        """Nobody will tell more: finish, after a hard sweep unless the report says all is gone."""
         ear = run.control if run.control is not None else self._pin(run)
         if ear is not None and not run.sweeping:
             self._selector.unregister(ear)
@@ -198,8 +196,7 @@ class Keeper:
         return rest if abs(rest - CALM_PAUSE_SEC) < 0.2 else CALM_PAUSE_SEC  # one wake-up for both
 
     def _look(self, now: float) -> None:
-        """One pass over the process table for all runs; over their trees alone while these are
-        small."""
+        """One look at all runs, in the process table or, while they are small, their trees."""
         if proctable.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
             pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
             table = proctable.walk(pid for pair in pids for pid in pair if pid)

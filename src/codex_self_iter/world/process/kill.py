@@ -17,8 +17,7 @@ from codex_self_iter.world.process import launcher, proctable
 
 
 def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
-    """Signal exactly this process: the descriptor pins it, then its start time must match. False if
-    it is gone."""
+    """Signal exactly this process, pinned by a descriptor and its start. False: it is gone."""
     if pid <= 1 or pid == os.getpid():
         return False
     try:
@@ -41,8 +40,7 @@ def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
 
 
 class Children:
-    """This process's own children, so that orphans which we adopted are told from what we started
-    ourselves.
+    """This process's own children, told from the orphans that we adopted.
 
     Whoever starts a child in a session of its own does it inside `spawning` and registers it there;
     the reaper holds the same lock, so it can never collect a child between its birth and its
@@ -83,16 +81,14 @@ class Children:
         ]
 
     def reap_strangers(self) -> None:
-        """Collect adopted zombies that were zombies the last time too: an owner would have
-        collected them by now."""
+        """Collect adopted zombies seen twice: an owner would have collected them by now."""
         zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
         for pid, _ in zombies & self._suspects:
             self.reap(pid)
         self._suspects = zombies
 
     def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
-        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid,
-        start) -> status.
+        """Kill and collect what we adopted until some looks find nothing; (pid, start) -> status.
 
         Reads only our own list of children, so it is quick enough for what forks a successor every
         millisecond and ends; and a child that is not collected yet cannot be a namesake. Blocking,

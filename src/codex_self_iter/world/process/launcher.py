@@ -1,5 +1,4 @@
-"""The launcher: a tiny process that forks one recorder for each run. A script of its own; standard
-library only.
+"""The launcher: forks one recorder for each run. A script of its own; standard library only.
 
 Theory of operation. The supervisor starts this file as `python -I -S launcher.py FD` and sends it
 one request for each run over the Unix socket FD: a length-prefixed JSON object, and the run's
@@ -69,8 +68,7 @@ def _prctl(option: int, argument: Any) -> bool:
 
 
 def child_subreaper(on: bool) -> bool | None:
-    """Make this process the adopter of its orphaned descendants (or not); returns what it was, None
-    if unsupported."""
+    """Make this process the adopter of orphaned descendants; returns what it was, None: cannot."""
     before = ctypes.c_int(0)
     if not _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before)):
         return None
@@ -84,8 +82,7 @@ def name_process(name: str) -> None:
 
 
 def start_ticks(pid: int) -> int:
-    """Start time of a process in kernel ticks since boot, 0 if it does not exist (or without
-    /proc)."""
+    """Start time of a process in kernel ticks since boot, 0 if there is none (or no /proc)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[19])
@@ -121,15 +118,13 @@ def _children_by_scan(pid: int) -> list[int]:
 
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
-    """One request: four bytes of length, then JSON (surrogates keep undecodable bytes of names and
-    values)."""
+    """One request: four bytes of length, then JSON (surrogates keep undecodable bytes)."""
     body = json.dumps(message).encode("ascii")
     return struct.pack("!I", len(body)) + body
 
 
 def write_private(path: str, value: Mapping[str, Any]) -> bool:
-    """Replace a JSON file atomically with mode 0600; False if that is impossible now (directory
-    gone, disk full)."""
+    """Replace a private JSON file atomically; False if that is impossible now (gone, disk full)."""
     data = json.dumps(value).encode() + b"\n"
     try:
         descriptor = os.open(
@@ -184,8 +179,7 @@ class Recorder:
         self.prepare()
 
     def prepare(self) -> None:
-        """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets
-        handlers)."""
+        """Own session; handlers for signals, never SIG_IGN: exec resets handlers alone."""
         os.setsid()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
@@ -234,8 +228,7 @@ class Recorder:
                 pass  # the third ring only; the first two hold without it
 
     def on_signal(self, number: int, _frame: object) -> None:
-        """TERM is the stop ladder, a second TERM or USR1 skips its grace; the others only wake the
-        loop."""
+        """TERM is the stop ladder, a second one or USR1 skips its grace; others only wake us."""
         if number == signal.SIGTERM:
             self.terms += 1
         self.hurry = self.hurry or number == signal.SIGUSR1 or self.terms > 1
@@ -301,8 +294,7 @@ class Recorder:
         return True
 
     def identity(self, pidfds: list[int]) -> dict[str, Any]:
-        """RunIdentity's fields. Inodes of pidfds tell processes apart only on pidfs, where two of
-        them differ."""
+        """RunIdentity's fields. Inodes tell processes apart on pidfs, where two pidfds differ."""
         inodes = [os.fstat(fd).st_ino for fd in pidfds]
         return {
             "run_id": self.request["run_id"],
@@ -333,8 +325,7 @@ class Recorder:
             self.pause(None if until is None else until - now)
 
     def stop(self, grace: float, cause: str) -> None:
-        """First rung of the ladder, or a shorter grace for one that has begun. Too late once the
-        agent has ended."""
+        """First rung of the ladder, or a shorter grace. Too late once the agent has ended."""
         self.hurry = self.hurry or grace <= 0
         if self.status is not None:
             return
@@ -345,8 +336,7 @@ class Recorder:
         self.kill_at = min(self.kill_at, kill_at)
 
     def signal_group(self, *numbers: int) -> None:
-        """Signal the agent and its group. Only while it is not reaped: its id cannot belong to
-        anybody else."""
+        """Signal the agent and its group; not once it is reaped: the id may be anybody's then."""
         for number in numbers:
             for send in (os.killpg, os.kill):
                 try:
@@ -409,8 +399,7 @@ class Recorder:
                 self.status = status
 
     def sweep(self) -> tuple[int, int]:
-        """End everything that was adopted: TERM, a moment, KILL until nothing is left. Returns
-        (ended, left)."""
+        """End all that was adopted: TERM, a moment, KILL until all are gone. (ended, left)."""
         begun = time.monotonic()
         asked: set[int] = set()
         while self.reap():
@@ -509,8 +498,7 @@ def main() -> None:
 
 
 def _limit_files(soft: int) -> None:
-    """Give agents the soft limit of open files that the supervisor was started with; its own is
-    higher."""
+    """Give agents the soft limit of open files that we were started with; ours is higher."""
     try:
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

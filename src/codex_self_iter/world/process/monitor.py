@@ -1,5 +1,4 @@
-"""What the monitor makes of a look at a run's tree: a sample, its idle time, and the limit it has
-crossed.
+"""What the monitor makes of a look at a run's tree: a sample, its idle time, a limit crossed.
 
 Nothing here waits or kills; the keeper (world/process/keeper.py) looks and acts, in its own thread.
 """
@@ -29,8 +28,7 @@ MAX_ENTRIES = 200_000
 
 
 def newest_change(root: str, skip: Collection[str], *, max_entries: int = MAX_ENTRIES) -> float:
-    """Wall time of the newest change below `root` (content, metadata or names), 0.0 if there is
-    none.
+    """Wall time of the newest change below `root` (content, metadata or names), or 0.0.
 
     Leaves out `.git`, the paths in `skip`, and symbolic links' targets. Bounded: stops after
     `max_entries`."""
@@ -59,16 +57,14 @@ def _ctime(path: str) -> float:
 
 
 class FileWatch:
-    """Asked only when a run would otherwise be idle: seconds since the last file change in its
-    workspace."""
+    """Seconds since a workspace's last file change; asked only when a run would be idle else."""
 
     def __init__(self, root: str | None, skip: Collection[str]) -> None:
         self._root, self._skip = root, frozenset(skip)
         self._newest = 0.0
 
     def age(self, window_sec: float) -> float | None:
-        """Seconds since a change within `window_sec`, None if there was none. May take a while: not
-        on the loop."""
+        """Seconds since a change within `window_sec`, or None. May be slow: not on the loop."""
         if self._root is None:
             return None
         newest = newest_change(self._root, self._skip)
@@ -192,8 +188,7 @@ class Tracker:
         pids: Collection[int],
         output: tuple[int, float | None],
     ) -> RunSample:
-        """Take one sample. `pids` is the tree without its recorder; `output` is (size, time of last
-        growth)."""
+        """Take one sample. `pids`: the tree without its recorder; `output`: (size, last growth)."""
         begun = time.perf_counter()
         usage = self._sampler(now, table, recorder, pids)
         self._sample_cost = time.perf_counter() - begun
@@ -234,8 +229,7 @@ class Tracker:
             self._active_at = max(self._active_at, grown_at)
 
     def skip(self, seconds: float) -> None:
-        """Nobody looked for so long (the machine or the supervisor stood still): that is neither
-        age nor idleness."""
+        """Nobody looked for so long (all stood still): that is neither age nor idleness."""
         self._skipped += seconds
         self._active_at += seconds
 
@@ -256,8 +250,7 @@ class Tracker:
         return None
 
     def next_look(self, now: float) -> float:
-        """Seconds until the next look is worth its cost: often at first and near a limit, then
-        seldom."""
+        """Seconds until the next look: often at first and near a limit, then seldom."""
         limits, age = self.limits, now - self._started - self._skipped
         pause = 0.25 if age < 3 else 1.0 if age < 30 else 2.0
         if limits.memory_bytes and self.latest.memory_bytes > limits.memory_bytes // 2:

@@ -26,16 +26,14 @@ _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 
 
 def free_disk_mb(path: str) -> int:
-    """Free disk in MiB, for unprivileged users, where `path` is or would be. Raises OSError if
-    there is no root."""
+    """Free disk in MiB, for unprivileged users, where `path` is or would be. Raises OSError."""
     while not os.path.exists(path):
         path = os.path.dirname(os.path.abspath(path))
     return shutil.disk_usage(path).free // (1024 * 1024)
 
 
 def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
-    """Free the disk of [start, end). Where holes are not possible, everything from `start` on is
-    dropped."""
+    """Free the disk of [start, end); where there are no holes, drop everything from `start` on."""
     if holes:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -47,8 +45,7 @@ def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
 
 
 class Stream:
-    """One output file of one run: its size, when it last grew, its cap. Not thread-safe; one thread
-    owns it.
+    """One output file: its size, when it last grew, its cap. Not thread-safe; one thread owns it.
 
     Attributes:
         size: apparent size in bytes, what was punched out included.
@@ -95,8 +92,7 @@ class Stream:
             self._punched = True
 
     def finish(self) -> int:
-        """Compact, put the file back if it was deleted meanwhile, close. The writers are gone.
-        Returns its size.
+        """Compact, put back what was deleted, close; the writers are gone. Returns the size.
 
         Raises OSError when the disk refuses; the descriptor is closed all the same."""
         try:
@@ -115,8 +111,7 @@ class Stream:
             self._fd = -1
 
     def _compact(self, size: int) -> None:
-        """Move the tail down behind the head, in place and in small steps, so that disk and memory
-        stay flat."""
+        """Move the tail down behind the head, in place, in steps: disk and memory stay flat."""
         with contextlib.suppress(OSError):  # room first: the flood itself may have filled the disk
             self._cap(size)
         source = max(self.head, size - self.limit // 2)
@@ -131,8 +126,7 @@ class Stream:
         os.ftruncate(self._fd, target)
 
     def _restore(self) -> None:
-        """Write the file anew if its name is gone (`git clean -xdf` by the agent): the answer may
-        be in it."""
+        """Write the file anew if its name is gone (`git clean -xdf`): the answer may be in it."""
         try:
             here, there = os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)
             if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):

@@ -80,8 +80,7 @@ def _scan_proc() -> dict[int, Proc]:
 
 
 def walk(roots: Iterable[int]) -> dict[int, Proc]:
-    """Like `scan`, but only `roots` and their descendants: for small trees on machines with many
-    processes.
+    """Like `scan`, but only `roots` and their descendants: for small trees among many processes.
 
     Less exact than one pass: what moves between parents meanwhile may be missed."""
     found: dict[int, Proc] = {}
@@ -119,8 +118,7 @@ def _scan_psutil() -> dict[int, Proc]:
 
 
 def scan() -> dict[int, Proc]:
-    """Every process of the machine by pid. One or two milliseconds with /proc; never call it on the
-    event loop."""
+    """Every process of the machine by pid: a millisecond or two with /proc; not on the loop."""
     return _scan_proc() if LINUX else _scan_psutil()
 
 
@@ -140,8 +138,7 @@ def start_ticks(pid: int) -> int:
 
 
 def alive(table: Mapping[int, Proc], pid: int, start: int) -> bool:
-    """True if exactly this process still runs: a zombie or a namesake that has got its pid does not
-    count."""
+    """True if exactly this process runs; a zombie or one that has got its pid does not count."""
     proc = table.get(pid)
     return proc is not None and proc.living and proc.start == start
 
@@ -175,8 +172,7 @@ def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
 
 
 def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
-    """True if the environment that this process was started with has `variable` set to exactly
-    `value`."""
+    """True if the process was started with `variable` set to exactly `value`."""
     if not LINUX:
         try:
             return psutil.Process(pid).environ().get(variable) == value
@@ -190,8 +186,7 @@ def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
 
 
 def environment_value(pid: int, variable: str) -> str:
-    """The value of `variable` in the environment that this process was started with; "" without
-    one."""
+    """The value of `variable` that the process was started with, or ""."""
     if not LINUX:
         try:
             return psutil.Process(pid).environ().get(variable, "")
@@ -207,8 +202,7 @@ def environment_value(pid: int, variable: str) -> str:
 
 
 def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> set[int]:
-    """Living processes that carry the marker. Misses those that emptied their environment: other
-    rings find them."""
+    """Living processes with the marker. Those that emptied their environment, other rings find."""
     return {
         pid
         for pid, proc in table.items()
@@ -217,8 +211,7 @@ def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> 
 
 
 def lock_heirs(table: Mapping[int, Proc], lock_path: str) -> set[int]:
-    """Living processes, other than this one, that hold the run lock: its inherited open file, not
-    just its path."""
+    """Living processes but us that hold the run lock: its inherited file, not just its path."""
     try:
         wanted = os.stat(lock_path)
     except OSError:
@@ -241,8 +234,7 @@ def _holds_lock(pid: int, key: tuple[int, int]) -> bool:
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
-    """Memory with shared pages counted once between their users; 0 where the kernel does not
-    tell."""
+    """Memory with pages shared among them counted once; 0 where the kernel does not tell."""
     total = 0
     for pid in pids:
         with (

@@ -1,5 +1,4 @@
-"""The supervisor's side of the launcher: starts it when first needed, sends requests, starts
-another if it died.
+"""The supervisor's side of the launcher: starts it when needed, again if it died; asks for runs.
 
 Blocking and thread-safe: the process host calls it in a worker thread."""
 
@@ -27,8 +26,7 @@ PATIENCE_SEC = 20.0
 
 
 class SpawnError(Exception):
-    """The agent could not be started; the message is one line. `argv0_missing`: there is no such
-    program."""
+    """The agent could not be started: one line. `argv0_missing`: there is no such program."""
 
     def __init__(self, message: str, *, argv0_missing: bool = False) -> None:
         super().__init__(message)
@@ -36,8 +34,7 @@ class SpawnError(Exception):
 
 
 class Spawned(NamedTuple):
-    """A started run: its identity, the recorder's control socket, descriptors that pin both
-    processes (or -1)."""
+    """A started run: its identity, control socket, descriptors that pin both processes (or -1)."""
 
     identity: RunIdentity
     control: socket.socket
@@ -53,8 +50,7 @@ class Spawned(NamedTuple):
 
 
 def recorder_name(run_id: str) -> str:
-    """The process name of this run's recorder, by which a later supervisor finds it without any
-    file."""
+    """The name of this run's recorder, by which a later supervisor finds it without any file."""
     return launcher.NAME_PREFIX + hashlib.sha256(run_id.encode()).hexdigest()[:11]
 
 
@@ -149,8 +145,7 @@ def _clear(run_id: str) -> None:
 
 
 class _Answer:
-    """What a recorder says first: that it is there, then who the agent is or why it could not be
-    started."""
+    """A recorder's first words: it is there, then who the agent is or why it did not start."""
 
     def __init__(self) -> None:
         self.control, self.theirs = socket.socketpair()
@@ -164,8 +159,7 @@ class _Answer:
         return bool(self._data)
 
     def read(self) -> Spawned:
-        """Raises EOFError or OSError when the answer never comes, SpawnError when it is a
-        refusal."""
+        """Raises EOFError or OSError when no answer comes, SpawnError when it is a refusal."""
         give_up = time.monotonic() + PATIENCE_SEC
         while self._data.count(b"\n") < 2:
             try:

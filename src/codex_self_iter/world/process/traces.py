@@ -1,5 +1,4 @@
-"""What an earlier supervisor left of a run: found by recorded identity, recorder's name, marker and
-run lock.
+"""What an earlier supervisor left of a run, by recorded identity, recorder's name, marker and lock.
 
 Blocking; the process host calls it in a worker thread."""
 
@@ -71,8 +70,7 @@ def lock_is_held(path: str) -> bool:
 
 
 def find_trace(spec: RunSpec, identity: RunIdentity | None) -> Trace:
-    """Look for the run until the picture is whole; takes time only when a spawn may still be in
-    flight."""
+    """Look for the run until the picture is whole; waits only while a spawn may be in flight."""
     give_up = time.monotonic() + IN_FLIGHT_SEC
     while True:
         trace = _look(spec, identity)
@@ -95,8 +93,7 @@ class Strays:
         self._places: set[str] = set()
 
     def end(self, workspace: str, keep: str, asked: float) -> int:
-        """End every process of a run in this workspace but those of the run `keep`; returns how
-        many there were.
+        """End the processes of all runs in this workspace but those of the run `keep`; how many.
 
         Blocking. Only for the holder of the workspace's lock; `asked` is the monotonic time of the
         question: an older look does not answer it."""
@@ -170,8 +167,7 @@ def _true_start(identity: RunIdentity) -> RunIdentity:
 def _guess(
     spec: RunSpec, table: Mapping[int, proctable.Proc], found: set[int]
 ) -> RunIdentity | None:
-    """An identity from what lives alone: the recorder by its name, the agent as its oldest marked
-    child."""
+    """An identity from what lives: recorder by its name, agent as its oldest marked child."""
     name = recorder_name(spec.run_id)
     recorder = next((proc for proc in table.values() if proc.name == name and proc.living), None)
     kin = [table[pid] for pid in found if recorder is None or table[pid].parent == recorder.pid]

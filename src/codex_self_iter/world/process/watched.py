@@ -1,5 +1,4 @@
-"""One run as the keeper's thread sees it, and the latch through which the event loop hears of its
-end."""
+"""One run as the keeper's thread sees it, and the latch by which the loop hears of its end."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ NEVER = float("inf")
 
 
 class Latch:
-    """A run's outcome, set once by the keeper's thread, awaited by any number of tasks on any event
-    loop."""
+    """A run's outcome, set once by the keeper's thread, awaited by tasks of any event loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,8 +62,7 @@ class Latch:
 
 
 class Watched:
-    """One living run as the keeper sees it. After `Keeper.add` only the keeper's thread touches
-    it."""
+    """One living run. After `Keeper.add` only the keeper's thread touches it."""
 
     def __init__(
         self,
@@ -77,8 +74,7 @@ class Watched:
         agent_fd: int = -1,
         cgroup_directory: str = "",
     ) -> None:
-        """`control` for a run started here; for an adopted one the descriptor of its recorder, or
-        of its agent."""
+        """`control`: of a run started here; else a descriptor of the recorder or the agent."""
         self.spec, self.identity = spec, identity
         self.control, self.recorder_fd, self.agent_fd = control, recorder_fd, agent_fd
         self.cgroup_directory = cgroup_directory
@@ -168,8 +164,7 @@ def read_report(spec: RunSpec) -> Mapping[str, Any] | None:
 
 
 def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
-    """How it ended, by the recorder's report; without one, by what the kernel told us if the agent
-    became ours."""
+    """How it ended: by the report, else by what the kernel told if the agent became ours."""
     report, tracker = run.report, run.tracker
     if report is not None:
         own_end = report["cause"] == EndCause.EXIT.value

@@ -33,8 +33,7 @@ _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 
 class Message:
-    """One message: its file name, its text (bounded, bad UTF-8 replaced), and whether it must be
-    heard at once."""
+    """A message: file name, text (bounded, bad UTF-8 replaced), and if it must be heard at once."""
 
     __slots__ = ("name", "now", "text")
 
@@ -64,8 +63,7 @@ class Inbox:
         yet."""
 
     def names(self) -> list[str]:
-        """Names of the waiting messages in the order of their arrival. Empty files are not ready
-        yet.
+        """Names of the waiting messages as they arrived. Empty files are not ready yet.
 
         Raises StorageError."""
         with (
@@ -91,8 +89,7 @@ class Inbox:
         return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
 
     def arriving(self, wall: float) -> bool:
-        """True while a file that was not written by `steer` may not be whole yet; `wall` is now.
-        Never raises."""
+        """True while a file not written by `steer` may not be whole yet; `wall` is now."""
         try:
             with os.scandir(f"{self._root.path}/inbox") as entries:
                 return any(
@@ -106,8 +103,7 @@ class Inbox:
             return False
 
     def messages(self) -> list[Message]:
-        """The waiting messages in order. Symlinks are set aside; what cannot be read now stays for
-        later."""
+        """The waiting messages in order. Links are set aside; what cannot be read waits."""
         found = []
         for name in self.names():
             text = self._text(f"inbox/{name}")
@@ -130,8 +126,7 @@ class Inbox:
         return data[:MAX_MESSAGE].decode("utf-8", "replace") + cut
 
     def mark_done(self, names: Iterable[str], iteration: int) -> None:
-        """Move messages (or GOAL) to `inbox/done/000012-name`; one that is gone already is no
-        error.
+        """Move messages (or GOAL) to `inbox/done/000012-name`; one may be gone already.
 
         Raises StorageError."""
         root = self._root
@@ -174,15 +169,13 @@ def _write(state_dir: str, name: str, text: str) -> str:
 
 
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
-    """Put a message into the inbox; returns its path. Creates the state directory if need be.
-    Raises StorageError."""
+    """Put a message into the inbox, made if need be; returns its path. Raises StorageError."""
     name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
     return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
 
 
 def write_goal(state_dir: str, text: str) -> str:
-    """Ask for another goal; a goal that still waits is replaced. Returns the path. Raises
-    StorageError."""
+    """Ask for another goal, in the place of one that waits. The path. Raises StorageError."""
     return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
@@ -192,8 +185,7 @@ def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool =
 
 
 def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
-    """Write the PAUSE sentinel; with `now` the running run is ended. Returns its path. Raises
-    StorageError."""
+    """Write the PAUSE sentinel (`now` ends the running run). The path. Raises StorageError."""
     return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
 
 
@@ -212,8 +204,7 @@ def _remove(directory: str, name: str) -> bool:
 
 
 def remove_stop(directory: str, name: str = STOP_FILE) -> bool:
-    """Remove a STOP sentinel (also the one of a workspace); False when there was none. Raises
-    StorageError."""
+    """Remove a STOP sentinel, also a workspace's; False: there was none. Raises StorageError."""
     return _remove(directory, name)
 
 

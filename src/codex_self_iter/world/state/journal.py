@@ -67,8 +67,7 @@ def _known_line(line: bytes) -> dict[str, Any] | None:
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
-    """The line of a record, line feed included. Long texts and lists are cut until it is at most
-    MAX_LINE bytes."""
+    """A record's line with its line feed. Long texts and lists are cut until it fits MAX_LINE."""
     line = encode_json(record)
     longest = 256 * 1024
     while len(line) >= MAX_LINE and longest >= 16:
@@ -88,8 +87,7 @@ def _shorter(value: Any, longest: int) -> Any:
 
 
 def _backwards(fd: int, end: int, scan: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """(offset, line without line feed) of every complete line before `end`, newest first, in
-    bounded memory.
+    """(offset, line without line feed) of complete lines before `end`, newest first.
 
     Over-long lines and an unterminated last line are left out. `scan` bounds the bytes looked at.
     """
@@ -164,8 +162,7 @@ def _opened(path: str) -> Iterator[int | None]:
 
 
 def tail(path: str, count: int) -> list[dict[str, Any]]:
-    """The last `count` good lines, oldest first; [] when there is no journal. Raises
-    StorageError."""
+    """The last `count` good lines, oldest first, of what journal there is. Raises StorageError."""
     with _opened(path) as fd:
         return [] if fd is None else _last_good(fd, count, TAIL_SCAN)
 
@@ -180,8 +177,7 @@ def stream(path: str) -> Iterator[dict[str, Any]]:
 
 
 def find(path: str, iteration: int, *, scan: int | None = None) -> dict[str, Any] | None:
-    """The last good line of an iteration, looked for from the end (in at most `scan` bytes). Raises
-    StorageError."""
+    """An iteration's last good line, sought in `scan` bytes from the end. Raises StorageError."""
     wanted = re.compile(rb'"iteration"\s*:\s*%d\b' % iteration)
     with _opened(path) as fd:
         if fd is not None:
@@ -266,8 +262,7 @@ class Journal:
             return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one line and sync it. Raises StorageError; then the line does not count and may be
-        tried again."""
+        """Append one line and sync it. Raises StorageError; then it does not count."""
         line = encode_line(record)
         with self._root.guard:
             self.open()
@@ -301,8 +296,7 @@ class Journal:
             self._size = size
 
     def heal(self) -> list[str]:
-        """Put back what was deleted, replaced or truncated; returns what was done. A few stat calls
-        if nothing was.
+        """Put back what was deleted, replaced or truncated; returns what was done.
 
         Raises StorageError; then the open descriptor still holds the content and the next call
         tries again."""
@@ -350,8 +344,7 @@ class Journal:
             full_sync(directory)
 
     def tail(self, count: int) -> list[dict[str, Any]]:
-        """The last `count` good lines, oldest first, from at most the last TAIL_SCAN bytes. Raises
-        StorageError."""
+        """The last `count` good lines of TAIL_SCAN bytes, in order. Raises StorageError."""
         return self._read(count, TAIL_SCAN)
 
     def last(self) -> dict[str, Any] | None:

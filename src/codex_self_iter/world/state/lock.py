@@ -1,5 +1,4 @@
-"""The supervisor's lock: one supervisor for each workspace, whatever path, symlink or state
-directory is used.
+"""The supervisor's lock: one for each workspace, whatever path, symlink or state directory is used.
 
 Two flocks, both close-on-exec so that no agent inherits them: one on the workspace directory itself
 (deleting a file or choosing another state directory opens no door), one on `loop.lock` in the state
@@ -65,8 +64,7 @@ class SupervisorLock:
         return self._file >= 0
 
     def acquire(self) -> None:
-        """Take both locks, or raise WorkspaceBusyError (says who), UsageError or StorageError and
-        hold nothing."""
+        """Take both, or raise WorkspaceBusyError, UsageError, StorageError and hold nothing."""
         self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
             self._directory = self._lock_workspace()
@@ -173,8 +171,7 @@ class SupervisorLock:
         raise StorageError(f"cannot lock {path}: it is replaced again and again by another program")
 
     def _take(self, fd: int) -> bool:
-        """Lock the open file and write who we are; False when it is not (or no longer) the file to
-        lock."""
+        """Lock the open file and write who we are; False when it is not the file to lock."""
         try:
             if not _lock_patiently(fd):
                 raise self._busy(holder_of(fd))

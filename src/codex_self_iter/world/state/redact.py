@@ -35,8 +35,7 @@ outside."""
 
 
 def secret_values(environment: Mapping[str, str]) -> list[str]:
-    """Values of the variables whose names look like keys. Left out: short ones, plain words and
-    existing paths."""
+    """Values of variables named like keys, but for short ones, plain words and existing paths."""
     found = set()
     for name, value in environment.items():
         value = value.strip()
@@ -83,8 +82,7 @@ class Redactor:
     """Replaces secrets by `[redacted]`. Immutable; safe to share between threads."""
 
     def __init__(self, values: Iterable[str] = (), *, verbatim: frozenset[str] = VERBATIM) -> None:
-        """`values`: secrets to find anywhere (see `secret_values`); `verbatim`: JSON fields left as
-        they are."""
+        """`values`: secrets to find anywhere; `verbatim`: JSON fields left as they are."""
         self._values = sorted(_spellings(values))
         # Files are read as bytes that may be no UTF-8: one character a byte.
         self._byte_values = [
@@ -142,8 +140,7 @@ class Redactor:
         return value
 
     def chunks(self, source: Iterable[bytes]) -> Iterable[tuple[bytes, int]]:
-        """A stream without secrets: (bytes, number replaced) for each piece. A secret may lie
-        across pieces."""
+        """A stream without secrets, even across pieces: (bytes, number replaced) for each."""
         # the first `seen` characters of carry are done: only lookbehind needs them
         carry, seen = "", 0
         for block in source:
@@ -169,8 +166,7 @@ class Redactor:
 
 
 def redact_file(root: StateRoot, name: str, redactor: Redactor) -> int:
-    """Redact a finished file in place (temporary file and rename); returns how many secrets were
-    replaced.
+    """Redact a finished file by a new one; returns how many secrets were replaced.
 
     Memory is bounded. A file without secrets is left untouched; holes stay holes, the time of
     change is kept. Raises StorageError."""

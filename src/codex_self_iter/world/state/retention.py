@@ -26,8 +26,7 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pruned:
-    """What one pass removed: names, bytes on disk, and whether the size bound still cannot be
-    met."""
+    """What one pass removed: names, bytes on disk; `over`: the size bound cannot be met."""
 
     removed: tuple[str, ...]
     freed_bytes: int
@@ -43,8 +42,7 @@ class _Entry:
 
 
 class Retention:
-    """Prunes and measures one state directory. Bounds are in whole units of the configuration; 0
-    means no bound."""
+    """Prunes and measures one state directory. Bounds as in the configuration; 0: no bound."""
 
     def __init__(
         self,
@@ -75,8 +73,7 @@ class Retention:
         )
 
     def usage_mb(self, *, max_age_sec: float = 60.0) -> float:
-        """Disk use of the state directory in MiB, at most `max_age_sec` old. Raises
-        StorageError."""
+        """Disk use in MiB, at most `max_age_sec` old. Raises StorageError."""
         now = time.monotonic()
         if self._usage is None or now - self._usage[0] >= max_age_sec:
             with storing("measure", self._root.path):
@@ -89,8 +86,7 @@ class Retention:
             return in_runs + _disk_use(fd, skip=("runs",))
 
     def prune(self, protect: Collection[str] = (), *, budget_sec: float = 2.0) -> Pruned:
-        """Remove what the bounds say, oldest first, for at most about `budget_sec` seconds; the
-        next call goes on.
+        """Remove what the bounds say, oldest first; the next call goes on after `budget_sec`.
 
         `protect`: names (`000012-executor`) that a living run uses. Raises StorageError."""
         deadline = time.monotonic() + budget_sec

@@ -65,8 +65,7 @@ class StateRoot:
         warnings: what had to be set aside; whoever logs takes them with `take_warnings`."""
 
     def __init__(self, path: str, *, create: bool = True) -> None:
-        """Open the directory, or create it (0700). Raises UsageError if it is no directory, else
-        StorageError."""
+        """Open or create it (0700). Raises UsageError if it is no directory, else StorageError."""
         self.path = os.path.realpath(path)
         self.guard = threading.RLock()
         self.warnings: list[str] = []
@@ -123,8 +122,7 @@ class StateRoot:
             return False
 
     def reopen(self) -> None:
-        """Open what is now at the path, or create it; whatever is no directory there goes to its
-        quarantine."""
+        """Open or create what the path leads to; what is no directory goes to its quarantine."""
         with self.guard:
             foreign = self._step_aside()
             self._open(create=True)
@@ -150,8 +148,7 @@ class StateRoot:
 
     @contextlib.contextmanager
     def directory(self, name: str, *, create: bool = True) -> Iterator[int]:
-        """Descriptor of a directory below ("" is the root), made private if created. Raises
-        OSError."""
+        """Descriptor of a directory below ("": the root), private if made. Raises OSError."""
         if not name:
             yield self.fd
             return
@@ -194,8 +191,7 @@ class StateRoot:
     # -- quarantine --------------------------------------------------------------------------------
 
     def set_aside(self, name: str, why: str) -> str:
-        """Move a file, symlink or directory to `quarantine/`, under a name that nothing has;
-        returns its path.
+        """Move what is there to `quarantine/`, under a name that nothing has; returns its path.
 
         The warning is kept for `take_warnings`. Raises StorageError; "" when there was nothing to
         move."""
@@ -221,8 +217,7 @@ class StateRoot:
     # -- files -------------------------------------------------------------------------------------
 
     def look(self, name: str) -> os.stat_result | None:
-        """lstat of a name, or None when it is missing (or a directory on the way is). Raises
-        StorageError."""
+        """lstat of a name, or None when it or a directory is missing. Raises StorageError."""
         try:
             if "/" not in name:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -235,8 +230,7 @@ class StateRoot:
             raise storage_error("look at", f"{self.path}/{name}", error) from error
 
     def glance(self, name: str) -> os.stat_result | None:
-        """The same in one call, for a name whose directory has just been looked at. Raises
-        OSError."""
+        """The same in one call, where the directory has just been seen. Raises OSError."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -270,8 +264,7 @@ class StateRoot:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """Content, at most `limit` + 1 bytes (more than `limit`: too long). None when missing or
-        set aside.
+        """At most `limit` + 1 bytes (more than `limit`: too long). None: missing or set aside.
 
         Raises StorageError."""
         with storing("read", f"{self.path}/{name}"):
@@ -283,8 +276,7 @@ class StateRoot:
                 return file.read(limit + 1)
 
     def create(self, name: str, data: bytes) -> Signature | None:
-        """Write a new file, unsynced; None when there is something of that name already. Raises
-        StorageError.
+        """Write a new file, unsynced; None when the name is taken. Raises StorageError.
 
         Cheaper than `replace`; a crash may leave half of it, so only for what nobody reads before
         it is complete."""

@@ -39,8 +39,7 @@ Runtime = dict[str, Any]
 
 
 def _from_0(runtime: Runtime) -> Runtime:
-    """Before versions were written down the fields were the same; absent ones get their defaults
-    from the core."""
+    """Before versions were written down the fields were the same."""
     return runtime | {"schema": 1}
 
 
@@ -72,8 +71,7 @@ def migrate(
     schema: int = SCHEMA,
     migrations: Mapping[int, Callable[[Runtime], Runtime]] = MIGRATIONS,
 ) -> Runtime:
-    """Bring a snapshot to `schema`, step by step. Raises UsageError for a newer one, ValueError if
-    there is no way."""
+    """Bring a snapshot to `schema`. Raises UsageError if it is newer, ValueError without a way."""
     version = runtime.get("schema", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ValueError("its schema version is no number")
@@ -200,8 +198,7 @@ class StateDirectory:
         return True
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """Replace `status.json` atomically; not synced, it describes the present. Raises
-        StorageError."""
+        """Replace `status.json` atomically, unsynced: it is the present. Raises StorageError."""
         self._replace_held(STATUS, self._encode_status(status), durable=False)
 
     def beat(self, updated_at: str) -> None:
@@ -250,8 +247,7 @@ class StateDirectory:
             self._held[name] = _Held(data, self.root.replace(name, data, durable=durable))
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """Append one line (secrets redacted) and sync it. Raises StorageError; then the line does
-        not count."""
+        """Append one line, redacted and synced. Raises StorageError; then it does not count."""
         with self.root.guard:
             if not self.root.is_current():
                 self._restored = self.heal()  # told by the next look
@@ -284,8 +280,7 @@ class StateDirectory:
         return f"{self.path}/{name}"
 
     def redact_prompt(self, path: str) -> int:
-        """Redact a kept prompt after its run; returns how many secrets were replaced. Raises
-        StorageError."""
+        """Redact a kept prompt after its run; returns how many secrets. Raises StorageError."""
         name = os.path.relpath(path, self.path)
         with self.root.guard:
             self._held.pop(name, None)
@@ -322,8 +317,7 @@ class StateDirectory:
             os.unlink("room", dir_fd=self.root.fd)
 
     def redact_run(self, directory: str) -> int:
-        """Redact the files of a finished run; returns how many secrets were replaced. Raises
-        StorageError."""
+        """Redact a finished run's files; returns how many secrets. Raises StorageError."""
         name = os.path.relpath(directory, self.path)
         return sum(redact_file(self.root, f"{name}/{file}", self.redactor) for file in _RUN_FILES)
 
@@ -393,8 +387,7 @@ class StateDirectory:
         return found, ""
 
     def _refuse_to_forget(self, journal_present: bool) -> None:
-        """Raise UsageError if a loop has been here: beginning at iteration 1 must be a person's
-        decision."""
+        """Raise UsageError if a loop has been here: to begin again is a person's decision."""
         with storing("read", f"{self.path}/{QUARANTINE}"), self.root.directory(QUARANTINE) as fd:
             aside = sorted(
                 name
@@ -425,8 +418,7 @@ class StateDirectory:
     # -- healing -----------------------------------------------------------------------------------
 
     def heal(self) -> list[str]:
-        """Notice what other programs deleted or replaced, and put it back; returns the names, for
-        the log.
+        """Put back what other programs deleted or replaced; returns the names, for the log.
 
         Costs a few stat calls when all is well: call it every second. Raises StorageError when
         restoring fails now (the next call goes on where this one stopped) and WorkspaceBusyError
@@ -472,8 +464,7 @@ def _label(iteration: int, label: str, attempt: int) -> str:
 
 
 def _refuse_foreign(path: str, workspace: str) -> None:
-    """Raise UsageError for a directory that is certainly something else: everything in ours is
-    hidden from git."""
+    """Raise UsageError for what is certainly something else: ours is hidden from git whole."""
     if workspace == path or workspace.startswith(path.rstrip("/") + "/"):
         raise UsageError(
             f"state_dir {path} contains the workspace {workspace}; it must be a directory of its own"
@@ -487,7 +478,6 @@ def _refuse_foreign(path: str, workspace: str) -> None:
 
 
 def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
-    """True when the journal must have a line: an iteration before the one that is open, or with
-    none open any."""
+    """True when the journal must have a line: an iteration before the one open, if one is."""
     number = runtime.get("iteration")
     return isinstance(number, int) and number > (1 if runtime.get("open") else 0)
