@@ -32,8 +32,9 @@ from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import to_text
 from codex_self_iter.world.git.repository import Finder, Repository, loop_name
-from codex_self_iter.world.git.run import Git, GitError, failed
+from codex_self_iter.world.git.run import HEAD, Git, GitError, failed
 from codex_self_iter.world.git.scan import STOP_FILE
+from codex_self_iter.world.state.durable import stat_or_none
 
 REFS = "refs/codex-self-iter"
 _IDENTITY = {
@@ -149,31 +150,25 @@ class Checkpoints:
         """Keep what an iteration finds, unless that is known already (it goes on after a crash)."""
         label = f"{iteration}-before"
         try:
-            known = await self.git.run("rev-parse", "--verify", "--quiet", await self.ref(label))
+            known = await self.git.resolve(await self.ref(label))
         except (GitError, UsageError) as error:
             return SaveResult(label, error=str(error))
-        if known.exit_code == 0:
-            return SaveResult(label, known.stdout.decode().strip())
-        return await self.save(label, snapshot=snapshot)
+        return SaveResult(label, known) if known else await self.save(label, snapshot=snapshot)
 
     async def tree(self, snapshot: Snapshot | None = None, index_name: str = "checkpoint") -> Tree:
         """Store the work tree's content. Raises GitError, UsageError, StorageError."""
-        if (
-            self._last
-            and snapshot
-            and snapshot.complete
-            and self._last[:2] == (self.max_file_mb, snapshot)
-        ):
+        snapshot = snapshot if snapshot and snapshot.complete else None
+        if self._last and self._last[:2] == (self.max_file_mb, snapshot):
             return self._last[2]
         repository = await self.repository()
         index = PrivateIndex(self.git, self.state_dir, index_name)
         await anyio.to_thread.run_sync(index.copy_from, repository)
-        dirty = snapshot.entries if snapshot and snapshot.complete else await self._dirty()
+        dirty = snapshot.entries if snapshot else await self._dirty()
         skipped = tuple(sorted({path for path in dirty if self.too_big(path)}))
         await self._add(index, skipped)
-        head = snapshot.head if snapshot and snapshot.complete else await self.head()
+        head = snapshot.head if snapshot else await self.git.resolve(HEAD)
         result = Tree(await index.write_tree(), head, skipped)
-        if snapshot and snapshot.complete:
+        if snapshot:
             self._last = self.max_file_mb, snapshot, result
         return result
 
@@ -197,9 +192,8 @@ class Checkpoints:
         pattern = (await self.ref("0")).rpartition("/")[0]
         fields = "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)"
         found = []
-        for line in (
-            await self.git.ask("for-each-ref", f"--format={fields}", pattern)
-        ).splitlines():
+        known = await self.git.ask("for-each-ref", f"--format={fields}", pattern)
+        for line in known.splitlines():
             ref, commit, created, subject = line.decode("utf-8", "replace").split("\0")
             label = _normal(ref.rpartition("/")[2])
             found.append(Checkpoint(label, commit, float(created or 0), subject))
@@ -233,7 +227,8 @@ class Checkpoints:
             old, new = (await self.find(first)).commit, (await self.find(second)).commit
         else:
             new = (await self.find(first)).commit
-            old = await self._before(first) or await self._parent(new)
+            old = await self._before(first) or await self.git.resolve(f"{new}^1")
+            old = old or (await self.repository()).empty_tree
         options = ["--no-ext-diff", "--relative", f"--color={'always' if colour else 'never'}"]
         return await self.git.ask(
             "diff", *options, *(["--stat=100"] if summary else []), old, new, "--", "."
@@ -244,28 +239,18 @@ class Checkpoints:
         bound), never the newest; all others together likewise. How many. Raises GitError."""
         known = await self.listing()
         doomed: list[Checkpoint] = []
-        for group in (
-            [c for c in known if c.iteration is not None],
-            [c for c in known if c.iteration is None],
-        ):
+        for numbered in (True, False):
+            group = [one for one in known if (one.iteration is not None) is numbered]
             newest = sorted(group, key=lambda one: (one.created, one.iteration or 0), reverse=True)
             for rank, one in enumerate(newest):
                 old = keep_days > 0 and one.created < now - keep_days * 86400
                 if rank and ((keep and rank >= keep) or old):
                     doomed.append(one)
         if doomed:
-            orders = "".join(
-                [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
-            )
-            await self.git.ask(
-                *PLUMBING, "update-ref", "--no-deref", "--stdin", stdin=orders.encode()
-            )
+            orders = [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
+            update = (*PLUMBING, "update-ref", "--no-deref", "--stdin")
+            await self.git.ask(*update, stdin="".join(orders).encode())
         return len(doomed)
-
-    async def head(self) -> str:
-        """The commit that HEAD names, "" on an unborn branch."""
-        out = await self.git.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        return out.stdout.decode().strip() if out.exit_code == 0 else ""
 
     def is_ours(self, path: str) -> bool:
         """True when a path below the workspace is in the state directory or a file of ours."""
@@ -280,12 +265,10 @@ class Checkpoints:
 
     def too_big(self, path: str) -> bool:
         """True when a file (relative to the workspace) is too big for a checkpoint."""
-        try:
-            found = os.lstat(os.path.join(self.git.cwd, path))
-        except OSError:
-            return False
+        found = stat_or_none(os.path.join(self.git.cwd, path), follow=False)
         return (
-            found.st_size > self.max_file_mb * 1024 * 1024
+            found is not None
+            and found.st_size > self.max_file_mb * 1024 * 1024
             and stat.S_ISREG(found.st_mode)
             and not self.is_ours(path)
         )
@@ -307,14 +290,6 @@ class Checkpoints:
         """Commit of the nearest earlier numbered checkpoint, or ""."""
         earlier = [one for one in await self.listing() if (0, False) <= one.place < _place(label)]
         return earlier[-1].commit if earlier else ""
-
-    async def _parent(self, commit: str) -> str:
-        out = await self.git.run("rev-parse", "--verify", "--quiet", f"{commit}^1")
-        return (
-            out.stdout.decode().strip()
-            if out.exit_code == 0
-            else (await self.repository()).empty_tree
-        )
 
 
 def _message(label: str, tree: Tree, title: str, branch: str, previous: str) -> bytes:

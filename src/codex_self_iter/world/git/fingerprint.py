@@ -65,14 +65,8 @@ class Hasher:
             return ""
         except OSError:
             return self._unreadable(path, "unknown")
-        key = (
-            found.st_dev,
-            found.st_ino,
-            found.st_size,
-            found.st_mtime_ns,
-            found.st_ctime_ns,
-            found.st_mode,
-        )
+        place = found.st_dev, found.st_ino
+        key = (*place, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
         cached = self._cache.get(path)
         if cached is not None and cached[0] == key:
             self.fresh[path] = cached
@@ -80,10 +74,8 @@ class Hasher:
         if self._budget.spent:
             return None
         result = self._read(path, found)
-        if (
-            result is not None
-            and max(found.st_mtime_ns, found.st_ctime_ns) < self._looked_ns - _RACY_NS
-        ):
+        newest = max(found.st_mtime_ns, found.st_ctime_ns)
+        if result is not None and newest < self._looked_ns - _RACY_NS:
             self.fresh[path] = (key, result)
         return result
 
@@ -102,20 +94,15 @@ class Hasher:
         mode = "100755" if found.st_mode & stat.S_IXUSR else "100644"
         try:  # a pipe put there meanwhile must not block, a link put there must not be followed
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                read = self._sampled if found.st_size > _WHOLE else self._whole
+                digest = read(fd, found.st_size)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return ""
         except OSError:
             return self._unreadable(path, f"{found.st_size} {found.st_mtime_ns}")
-        try:
-            digest = (
-                self._sampled(fd, found.st_size)
-                if found.st_size > _WHOLE
-                else self._whole(fd, found)
-            )
-        except OSError:
-            return self._unreadable(path, f"{found.st_size} {found.st_mtime_ns}")
-        finally:
-            os.close(fd)
         return None if digest is None else f"{mode} {digest}"
 
     def _start(self, size: int, data: bytes = b"") -> hashlib._Hash:
@@ -123,8 +110,8 @@ class Hasher:
         digest.update(data)
         return digest
 
-    def _whole(self, fd: int, found: os.stat_result) -> str | None:
-        digest = self._start(found.st_size)
+    def _whole(self, fd: int, size: int) -> str | None:
+        digest = self._start(size)
         while chunk := os.read(fd, _CHUNK):
             if self._budget.spent:
                 return None

@@ -6,6 +6,7 @@ process."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,14 +17,11 @@ from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import Git, failed
 
 PLUMBING = (
-    "-c",
-    "core.splitIndex=false",
-    "-c",
-    "core.safecrlf=false",
-    "-c",
-    "core.logAllRefUpdates=false",
+    *("-c", "core.splitIndex=false", "-c", "core.safecrlf=false"),
+    *("-c", "core.logAllRefUpdates=false"),
 )
 """No shared index files in the person's git directory, no refusal over line ends, no reflog."""
+INDEX_INFO = ("update-index", "--add", "--replace", "-z", "--index-info")
 
 
 class PrivateIndex:
@@ -79,10 +77,8 @@ class PrivateIndex:
 
     def make_private(self) -> None:
         """git writes an index anew, with the permissions that the umask leaves."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.chmod(self.path, 0o600)
-        except FileNotFoundError:
-            return  # no index was written
 
     async def write_tree(self) -> str:
         """Store the index as a tree; returns its id. Raises GitError."""

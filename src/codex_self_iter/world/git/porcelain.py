@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+RAW = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
+"""What makes `diff-tree` and `diff-index` answer as `parse_raw` reads."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -12,18 +13,8 @@ from codex_self_iter.core.model import Snapshot
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import to_text
 
-SKIPPED_DIRECTORIES = frozenset(
-    {
-        b".git",
-        b"node_modules",
-        b".venv",
-        b"venv",
-        b"__pycache__",
-        b".mypy_cache",
-        b".pytest_cache",
-        b".ruff_cache",
-    }
-)
+_TOOLS = b".git node_modules .venv venv __pycache__ .mypy_cache .pytest_cache .ruff_cache"
+SKIPPED_DIRECTORIES = frozenset(_TOOLS.split())
 """Directories of tools, which an ignore file would name; they are not the work."""
 
 
@@ -93,10 +84,8 @@ def _list(directory: bytes, private: bytes) -> tuple[list[tuple[bytes, int]], li
             if entry.name not in SKIPPED_DIRECTORIES and entry.path != private:
                 directories.append(entry.path)
         else:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 files.append((entry.path, entry.stat(follow_symlinks=False).st_size))
-            except FileNotFoundError:
-                continue
     return files, directories[::-1], ""
 
 

@@ -19,7 +19,14 @@ import anyio.to_thread
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
-from codex_self_iter.world.git.porcelain import Record, Status, parse_raw, parse_status, to_text
+from codex_self_iter.world.git.porcelain import (
+    RAW,
+    Record,
+    Status,
+    parse_raw,
+    parse_status,
+    to_text,
+)
 from codex_self_iter.world.git.repository import Finder, Repository, state_notes
 from codex_self_iter.world.git.run import (
     MAX_OUTPUT,
@@ -32,15 +39,8 @@ from codex_self_iter.world.git.run import (
 from codex_self_iter.world.git.scan import ContentScan, ScanLimits
 
 _STATUS = (
-    "--no-optional-locks",
-    "status",
-    "--porcelain=v2",
-    "-z",
-    "--branch",
-    "--untracked-files=all",
-    "--no-renames",
-    "--no-ahead-behind",
-    "--ignore-submodules=none",
+    *("--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch", "--no-renames"),
+    *("--untracked-files=all", "--no-ahead-behind", "--ignore-submodules=none"),
 )
 _DEPTH = 4
 """Repositories within repositories are followed this deep."""
@@ -106,9 +106,7 @@ class GitWorkTree:
             return {}
         sides = [head or self.repository.empty_tree for head in (old_head, new_head)]
         try:
-            raw = await self._git.ask(
-                "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", *sides, "--", "."
-            )
+            raw = await self._git.ask("diff-tree", *RAW, *sides, "--", ".")
             changes = [(self._relative(change.path), change) for change in parse_raw(raw)]
         except (GitError, ValueError):
             return {}
@@ -122,19 +120,16 @@ class GitWorkTree:
         try:
             status = await self._status()
             if status is None:
-                return Snapshot(
-                    "", "", {}, complete=False, note="git status: too many files to list"
-                )
+                long = "git status: too many files to list"
+                return Snapshot("", "", {}, complete=False, note=long)
             await self._gather(look, status)
         finally:
             budget.stop = True
         self._cache = look.hasher.fresh
         notes = look.flaws + state_notes(repository)
         if look.hasher.unreadable:
-            names = ", ".join(
-                repr(os.path.basename(to_text(path))) for path in look.hasher.unreadable[:3]
-            )
-            notes.append(f"unreadable, judged by size and time: {names}")
+            some = (os.path.basename(to_text(path)) for path in look.hasher.unreadable[:3])
+            notes.append(f"unreadable, judged by size and time: {', '.join(map(repr, some))}")
         return Snapshot(status.head, status.branch, look.entries, not look.flaws, "; ".join(notes))
 
     async def _status(self) -> Status | None:
@@ -169,9 +164,8 @@ class GitWorkTree:
             _hash_all, look.hasher, top, plain, abandon_on_cancel=True
         )
         if not whole:
-            look.flaws.append(
-                f"reading the changed files took longer than {self._git.timeout_sec:g} s"
-            )
+            patience = f"{self._git.timeout_sec:g} s"
+            look.flaws.append(f"reading the changed files took longer than {patience}")
         look.entries |= {to_text(os.path.join(below, path)): value for path, value in found.items()}
 
     async def _enter(self, look: _Look, record: Record, path: bytes, depth: int) -> None:
@@ -189,19 +183,15 @@ class GitWorkTree:
         # the outer one.
         git = dataclasses.replace(self._git, cwd=top)
         try:
-            out = await git.run(
-                "--git-dir", os.path.join(top, ".git"), "--work-tree", top, *_STATUS
-            )
-            status = _parse(out, git)
+            where = ("--git-dir", os.path.join(top, ".git"), "--work-tree", top)
+            status = _parse(await git.run(*where, *_STATUS), git)
         except (GitError, ValueError) as error:
             look.flaws.append(f"{name}: {error}")
             return
         if status is None:
             look.flaws.append(f"{name}: too many files to list")
             return
-        look.entries[name] = (
-            f"160000 {status.head}" if record.tracked else f"repository {status.head}"
-        )
+        look.entries[name] = f"{'160000' if record.tracked else 'repository'} {status.head}"
         await self._fingerprints(look, list(status.records), path)
         for inner in status.records:
             if inner.nested:
