@@ -6,16 +6,17 @@ each entry can be deleted at any time. Standard library only."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import namedtuple
 
+from codex_self_iter.world.state.durable import read_object, replace_private
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
 MAX_ENTRY_BYTES = 65536
 
@@ -46,19 +47,15 @@ def process_alive(pid: int, its_boot_id: str) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
     except PermissionError:
         return True
-    except OverflowError:
+    except (ProcessLookupError, OverflowError):
         return False
     return True
 
 
 def register(name: str, workspace: str, state_dir: str) -> Entry:
     """Write or renew this process's entry. Raises OSError; a supervisor goes on without."""
-    from codex_self_iter.world.state.durable import replace_private  # readers do not come here
-
     entry = Entry(
         name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id()
     )
@@ -85,7 +82,8 @@ def entries(*, clean: bool = True) -> list[Entry]:
         if os.path.isdir(entry.state_dir) or process_alive(entry.pid, entry.boot_id):
             found.append(entry)
         elif clean:
-            _remove(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
     return sorted(found, key=lambda entry: (entry.name, entry.workspace, entry.state_dir))
 
 
@@ -137,21 +135,10 @@ def _path(state_dir: str) -> str:
     return os.path.join(directory(), _key(state_dir) + ".json")
 
 
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
 def _read(path: str) -> Entry | None:
     """An entry, or None for anything else that may lie there."""
-    try:
-        with open(path, "rb") as file:
-            data: Any = json.loads(file.read(MAX_ENTRY_BYTES))
-        texts = [data["name"], data["workspace"], data["state_dir"], data["boot_id"]]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(data["pid"], int):
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
+    data = read_object(path, MAX_ENTRY_BYTES) or {}
+    texts = [data.get(name) for name in ("name", "workspace", "state_dir", "boot_id")]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(data.get("pid"), int):
         return None
     return Entry(data["name"], data["workspace"], data["state_dir"], data["pid"], data["boot_id"])

@@ -16,6 +16,7 @@ import psutil
 
 from codex_self_iter.core.model import EndCause, RunLimits, RunSample
 from codex_self_iter.world.process import proctable
+from codex_self_iter.world.state.durable import stat_or_none
 
 NOISE_CORES = 0.005
 """Timer wake-ups of a waiting agent stay below this share of a core; work does not."""
@@ -32,28 +33,20 @@ def newest_change(root: str, skip: Collection[str], *, max_entries: int = MAX_EN
 
     Leaves out `.git`, the paths in `skip`, and symbolic links' targets. Bounded: stops after
     `max_entries`."""
-    newest, visited, todo = _ctime(root), 0, [root]
+    top = stat_or_none(root)
+    newest, visited, todo = top.st_ctime if top else 0.0, 0, [root]
     while todo and visited < max_entries:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    visited += 1
-                    if entry.name == ".git" or entry.path in skip:
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    newest = max(newest, status.st_ctime)
-                    if stat.S_ISDIR(status.st_mode):
-                        todo.append(entry.path)
-        except OSError:
-            continue  # gone or forbidden: no sign of life
+        # gone or forbidden: no sign of life
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                visited += 1
+                if entry.name == ".git" or entry.path in skip:
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                newest = max(newest, status.st_ctime)
+                if stat.S_ISDIR(status.st_mode):
+                    todo.append(entry.path)
     return newest
-
-
-def _ctime(path: str) -> float:
-    try:
-        return os.stat(path).st_ctime
-    except OSError:
-        return 0.0
 
 
 class FileWatch:
@@ -116,20 +109,15 @@ class Sampler:
         counting = now - self._counted_at >= COUNTS_SEC
         cpu, memory, counts = 0.0, 0, [0, 0, 0]
         for pid, (_, process) in self._known.items():
-            try:
-                with process.oneshot():
-                    times = process.cpu_times()
-                    cpu += times.children_user + times.children_system
-                    if pid == recorder:
-                        continue  # what it has collected was the agent's; it is not
-                    cpu += times.user + times.system
-                    memory += process.memory_info().rss
-                    if counting:
-                        counts = [
-                            old + new for old, new in zip(counts, _counts(process), strict=True)
-                        ]
-            except psutil.Error:
-                continue
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                cpu += times.children_user + times.children_system
+                if pid == recorder:
+                    continue  # what it has collected was the agent's; it is not
+                cpu += times.user + times.system
+                memory += process.memory_info().rss
+                if counting:
+                    counts = [sum(pair) for pair in zip(counts, _counts(process), strict=True)]
         if counting:
             self._counted_at, self._counts = now, (counts[0], counts[1], counts[2])
         return Usage(cpu, memory, *self._counts)
@@ -138,10 +126,9 @@ class Sampler:
         known = self._known.get(pid)
         if known is not None and known[0] == start:
             return known
-        try:
+        with contextlib.suppress(psutil.Error):
             return start, psutil.Process(pid)
-        except psutil.Error:
-            return None
+        return None
 
 
 def _counts(process: psutil.Process) -> tuple[int, int, int]:

@@ -14,6 +14,8 @@ import os
 import shutil
 import sys
 
+from codex_self_iter.world.state.durable import open_guarded, stat_or_none
+
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""
 FLOOD_BYTES_PER_SEC = 50 * 1024 * 1024
@@ -95,13 +97,11 @@ class Stream:
         """Compact, put back what was deleted, close; the writers are gone. Returns the size.
 
         Raises OSError when the disk refuses; the descriptor is closed all the same."""
-        try:
+        with contextlib.closing(self):
             size = self.size = os.fstat(self._fd).st_size
             if self.limit and (self._punched or size > self.limit):
                 self._compact(size)
             self._restore()
-        finally:
-            self.close()
         return size
 
     def close(self) -> None:
@@ -127,21 +127,15 @@ class Stream:
 
     def _restore(self) -> None:
         """Write the file anew if its name is gone (`git clean -xdf`): the answer may be in it."""
-        try:
-            here, there = os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                return
-        except FileNotFoundError:
-            pass
+        here, there = os.fstat(self._fd), stat_or_none(self.path, follow=False)
+        if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            return
         os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        copy = os.open(self.path, flags, 0o600)
-        try:
+        with open(os.open(self.path, flags, 0o600), "wb", buffering=0) as copy:
             offset = 0
             while chunk := os.pread(self._fd, _CHUNK, offset):
-                offset += os.write(copy, chunk)
-        finally:
-            os.close(copy)
+                offset += copy.write(chunk) or 0
 
 
 def _to_line_start(fd: int, offset: int, size: int) -> int:
@@ -155,7 +149,7 @@ def read_head_tail(path: str, head: int, tail: int) -> tuple[bytes, bytes, int]:
 
     A file that does not exist is empty."""
     try:
-        with open(path, "rb") as file:
+        with open(open_guarded(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(head)
             start = max(len(first), size - tail)

@@ -4,6 +4,7 @@ Blocking and thread-safe: the process host calls it in a worker thread."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,13 +42,6 @@ class Spawned(NamedTuple):
     recorder_fd: int
     agent_fd: int
 
-    def close(self) -> None:
-        """Close the descriptors. The run goes on."""
-        self.control.close()
-        for fd in (self.recorder_fd, self.agent_fd):
-            if fd >= 0:
-                os.close(fd)
-
 
 def recorder_name(run_id: str) -> str:
     """The name of this run's recorder, by which a later supervisor finds it without any file."""
@@ -77,18 +71,15 @@ class Spawner:
                 with answer.theirs:
                     self._send(frame, [answer.theirs.fileno(), *fds])
                 return answer.read()
-            except (
-                OSError,
-                EOFError,
-            ) as error:  # the launcher died or hangs: nothing that it began may stay
+            except (OSError, EOFError) as error:
+                # the launcher died or hangs: nothing that it began may stay
                 reason = str(error) or "it ended"
                 answer.close()
                 self.close()
                 _clear(request["run_id"])
                 if answer.begun:  # the agent may have run: never start it a second time
-                    raise SpawnError(
-                        "the run's recorder was killed while the agent started"
-                    ) from error
+                    killed = "the run's recorder was killed while the agent started"
+                    raise SpawnError(killed) from error
             except BaseException:
                 answer.close()
                 raise
@@ -179,18 +170,14 @@ class _Answer:
         self.control.setblocking(False)
         for fd in self._fds:
             os.set_inheritable(fd, False)
-        recorder_fd, agent_fd = [*self._fds, -1, -1][:2]
-        return Spawned(
-            RunIdentity.from_json(message["identity"]), self.control, recorder_fd, agent_fd
-        )
+        identity = RunIdentity.from_json(message["identity"])
+        return Spawned(identity, self.control, *[*self._fds, -1, -1][:2])
 
     def _wake(self) -> None:
         """The agent may have stopped its recorder before that could report."""
         if self._fds:
-            try:
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._fds[0], signal.SIGCONT)
-            except OSError:
-                pass
 
     def close(self) -> None:
         self.control.close()
