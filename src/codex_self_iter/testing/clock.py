@@ -24,7 +24,6 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
     """asyncio on virtual time, which stands still while a watched limiter's thread is busy."""
 
     def __init__(self) -> None:
-        """Time begins at 0."""
         self._now = 0.0
         self._limiters: set[anyio.CapacityLimiter] = set()
         super().__init__(_Selector(self))
@@ -112,19 +111,15 @@ class VirtualClock:
         return self._loop.time() + self._wall
 
     def monotonic(self) -> float:
-        """See ports.Clock."""
         return self._loop.time() - self._up_since
 
     def wall(self) -> float:
-        """See ports.Clock."""
         return self.true_wall() + self._step
 
     def boottime(self) -> float:
-        """See ports.Clock."""
         return self.monotonic() + self._slept
 
     async def sleep(self, seconds: float) -> None:
-        """See ports.Clock."""
         await anyio.sleep(max(0.0, seconds))
 
 

@@ -96,10 +96,9 @@ class Pool:
         ticket = next((ticket for ticket in self._waiting if ticket.owner == owner), None)
         if ticket is None:
             return ""
+        before = self._waiting[: self._waiting.index(ticket)]
         ahead = sum(other.rank > ticket.rank for other in self._waiting)
-        ahead += sum(
-            other.rank == ticket.rank for other in self._waiting[: self._waiting.index(ticket)]
-        )
+        ahead += sum(other.rank == ticket.rank for other in before)
         holders = ", ".join(sorted({held.owner or held.key for held in self._held}))
         if self._has_room(ticket):
             return "a slot of the pool"
@@ -110,7 +109,8 @@ class Pool:
             what = f"a slot of the pool ({len(self._held)} of {self._max} taken by {holders}"
         else:
             taken = sum(held.key == ticket.key for held in self._held)
-            what = f"a slot for {ticket.key} ({taken} of {self._per_agent[ticket.key]} taken by {holders}"
+            limit = self._per_agent[ticket.key]
+            what = f"a slot for {ticket.key} ({taken} of {limit} taken by {holders}"
         return f"{what}; {ahead} ahead)"
 
     def _has_room(self, ticket: _Ticket) -> bool:

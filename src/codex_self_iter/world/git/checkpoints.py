@@ -29,6 +29,7 @@ import anyio.to_thread
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.git import labels
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import to_text
 from codex_self_iter.world.git.repository import Finder, Repository, loop_name
@@ -36,14 +37,12 @@ from codex_self_iter.world.git.run import HEAD, Git, GitError, failed
 from codex_self_iter.world.git.scan import STOP_FILE
 from codex_self_iter.world.state.durable import stat_or_none
 
-REFS = "refs/codex-self-iter"
 _IDENTITY = {
     f"GIT_{role}_{field}": value
     for role in ("AUTHOR", "COMMITTER")
     for field, value in (("NAME", "codex-self-iter"), ("EMAIL", "codex-self-iter@localhost"))
 }
 _SKIPPED = "Codex-Self-Iter-Skipped: "
-_NUMBERED = re.compile(r"(\d+)(-before)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,18 +63,7 @@ class Checkpoint:
     @property
     def place(self) -> tuple[int, bool]:
         """Where it stands in time among the numbered ones; (-1, False) for another name."""
-        return _place(self.label)
-
-
-def _place(label: str) -> tuple[int, bool]:
-    numbered = _NUMBERED.fullmatch(label)
-    return (int(numbered[1]), numbered[2] is None) if numbered else (-1, False)
-
-
-def _normal(label: str, digits: int = 0) -> str:
-    """ "012" -> "12"; with `digits` the form in the ref's name."""
-    numbered = _NUMBERED.fullmatch(label)
-    return f"{int(numbered[1]):0{digits}d}{numbered[2] or ''}" if numbered else label
+        return labels.place(self.label)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +114,7 @@ class Checkpoints:
     async def ref(self, label: str) -> str:
         """Full name of a label's ref."""
         loop = self._loop or loop_name(await self.repository(), self.state_dir)
-        return f"{REFS}/{loop}/{_normal(label, 6)}"
+        return f"{labels.REFS}/{loop}/{labels.normal(label, 6)}"
 
     async def save(
         self, label: int | str, *, title: str = "", snapshot: Snapshot | None = None
@@ -175,7 +163,7 @@ class Checkpoints:
     async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
         """Make a stored tree a checkpoint, in the place of an earlier one. Raises GitError."""
         made = self._made
-        previous = made[1] if made and made[0] < _place(label) else await self._before(label)
+        previous = made[1] if made and made[0] < labels.place(label) else await self._before(label)
         message = _message(label, tree, title, branch, previous)
         parent = ["-p", tree.head] if tree.head else []
         out = await self.git.ask(
@@ -183,8 +171,8 @@ class Checkpoints:
         )
         commit = out.decode().strip()
         await self.git.ask(*PLUMBING, "update-ref", "--no-deref", await self.ref(label), commit)
-        if _NUMBERED.fullmatch(label):
-            self._made = _place(label), commit
+        if labels.place(label)[0] >= 0:
+            self._made = labels.place(label), commit
         return commit
 
     async def listing(self) -> list[Checkpoint]:
@@ -195,7 +183,7 @@ class Checkpoints:
         known = await self.git.ask("for-each-ref", f"--format={fields}", pattern)
         for line in known.splitlines():
             ref, commit, created, subject = line.decode("utf-8", "replace").split("\0")
-            label = _normal(ref.rpartition("/")[2])
+            label = labels.normal(ref.rpartition("/")[2])
             found.append(Checkpoint(label, commit, float(created or 0), subject))
         return sorted(found, key=lambda one: (one.place[0] < 0, one.place, one.label))
 
@@ -203,7 +191,7 @@ class Checkpoints:
         """The checkpoint of that label. Raises UsageError, which lists what there is."""
         known = await self.listing()
         for one in known:
-            if one.label == _normal(label):
+            if one.label == labels.normal(label):
                 return one
         if not known:
             raise UsageError(f"there is no checkpoint {label}: none has been made here yet")
@@ -288,13 +276,12 @@ class Checkpoints:
 
     async def _before(self, label: str) -> str:
         """Commit of the nearest earlier numbered checkpoint, or ""."""
-        earlier = [one for one in await self.listing() if (0, False) <= one.place < _place(label)]
-        return earlier[-1].commit if earlier else ""
+        return labels.before([(one.label, one.commit) for one in await self.listing()], label)
 
 
 def _message(label: str, tree: Tree, title: str, branch: str, previous: str) -> bytes:
     line = re.sub(r"\s+", " ", re.sub(r"[\x00-\x1f\x7f]", " ", title)).strip()[:500]
-    number, result = _place(label)
+    number, result = labels.place(label)
     what = f"Checkpoint of iteration {number}" if result else f"Checkpoint {label}"
     trailers = [f"Codex-Self-Iter-Iteration: {number}"] if number >= 0 else []
     trailers += [f"Codex-Self-Iter-Branch: {printable(branch)}"] if branch else []

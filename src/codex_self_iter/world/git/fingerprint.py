@@ -15,8 +15,7 @@ import time
 
 _CHUNK = 1024 * 1024
 _WHOLE = 64 * 1024 * 1024
-"""Files up to this size are read whole; larger ones by 64 samples of 64 KiB spread over the file,
-and the size."""
+"""Files up to this size are read whole; of larger ones the size and 64 samples of 64 KiB."""
 _SAMPLES = 64
 _SAMPLE = 64 * 1024
 _RACY_NS = 2_000_000_000

@@ -50,8 +50,7 @@ class PrivateIndex:
                 with open(source, "rb") as old, open(fd, "wb") as new:
                     shutil.copyfileobj(old, new)
                     written = os.fstat(old.fileno())
-                # git re-reads a file whose time is not older than its index: a copy must not look
-                # younger.
+                # git reads a file again that is not older than its index: no younger copy
                 os.utime(self.path, ns=(written.st_atime_ns, written.st_mtime_ns))
         except OSError as error:
             raise StorageError(f"cannot write {self.directory}: {error.strerror}") from error

@@ -18,8 +18,7 @@ T = TypeVar("T")
 HEAD = "HEAD^{commit}"
 """The commit that is checked out; nothing on an unborn branch."""
 MAX_OUTPUT = 64 * 1024 * 1024
-"""Bytes of git's output that are taken; some 400,000 status lines. An answer of this size counts as
-cut short."""
+"""Bytes of git's output, some 400,000 status lines; an answer of this size counts as cut short."""
 
 _KEPT_NAMES = """GIT_CONFIG_GLOBAL GIT_CONFIG_SYSTEM GIT_CONFIG_NOSYSTEM GIT_CONFIG_COUNT
     GIT_CEILING_DIRECTORIES GIT_DISCOVERY_ACROSS_FILESYSTEM GIT_EXEC_PATH

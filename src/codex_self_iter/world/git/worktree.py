@@ -179,8 +179,7 @@ class GitWorkTree:
         if depth > _DEPTH or look.nested > self._limits.nested:
             look.flaws.append(f"more repositories inside this one than are followed ({name})")
             return
-        # The directory is named outright: were its .git broken, git would climb up and answer for
-        # the outer one.
+        # Named outright: were its .git broken, git would climb up and answer for the outer one.
         git = dataclasses.replace(self._git, cwd=top)
         try:
             where = ("--git-dir", os.path.join(top, ".git"), "--work-tree", top)

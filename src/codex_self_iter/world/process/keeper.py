@@ -33,8 +33,7 @@ from codex_self_iter.world.state.durable import parse_object
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
 SMALL_TREES = 64
-"""Up to so many processes in all runs together, walking their trees is cheaper than a pass over the
-machine."""
+"""Up to so many processes in all runs, walking their trees is cheaper than a look at all."""
 
 
 class Keeper:
@@ -172,8 +171,7 @@ class Keeper:
                 # if the disk refuses to punch, the free-disk floor is the next defence
                 with contextlib.suppress(OSError):
                     pauses.append(stream.poll(now))
-            # Never seldom, however long it was silent: what a flood writes until it is seen is on
-            # the disk beyond every cap.
+            # however long it was silent: what a flood writes unseen is beyond every cap
             early = 0.02 if now - run.identity.started_monotonic < 1.0 else 0.25
             run.next_output = now + min(early, *pauses)
         if run.hurry_at <= now:

@@ -40,13 +40,11 @@ from typing import Any, NoReturn
 MAX_FRAME = 64 * 1024 * 1024
 """Longest request in bytes; far above what exec can take, so only a broken peer exceeds it."""
 NAME_PREFIX = "csi-"
-"""Process names of launcher and recorders begin with this; a recorder's goes on with a digest of
-its run_id."""
+"""Names of launcher and recorders begin with this; then comes a digest of the run_id."""
 POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
-"""How long a process may take to die of KILL before the recorder gives up on it (uninterruptible
-sleep)."""
+"""How long a process may take to die of KILL before the recorder gives up (a hung disk)."""
 
 BREATH_SEC = 0.01
 """How long a run that starts has the machine before the next recorder is forked."""

@@ -22,8 +22,7 @@ from codex_self_iter.world.state.durable import read_object
 from codex_self_iter.world.state.holder import try_lock
 
 IN_FLIGHT_SEC = 10.0
-"""How long a held run lock may precede any visible process: a request that its supervisor did not
-survive."""
+"""How long a held lock may precede any visible process: its supervisor died while asking."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -155,8 +155,7 @@ def full_sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        # Some network and FUSE file systems cannot sync a directory; there is nothing better to do
-        # there.
+        # Some network and FUSE file systems cannot sync a directory, and have nothing better.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not stat.S_ISDIR(
             os.fstat(fd).st_mode
         ):

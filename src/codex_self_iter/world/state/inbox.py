@@ -15,8 +15,14 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.state.durable import read_guarded, replace_private, stamp, storing
-from codex_self_iter.world.state.root import StateRoot
+from codex_self_iter.world.state.durable import (
+    read_guarded,
+    replace_private,
+    stamp,
+    stat_or_none,
+    storing,
+)
+from codex_self_iter.world.state.root import StateRoot, mode_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +62,6 @@ class Inbox:
     """The supervisor's side of `inbox/`."""
 
     def __init__(self, root: StateRoot) -> None:
-        """Nothing is read yet."""
         self._root = root
         self.occupied = True
         """False when the last call of `names` found nothing, not even a file that is not ready
@@ -82,34 +87,27 @@ class Inbox:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)
-                        if stat.S_ISLNK(found.st_mode) or (
-                            stat.S_ISREG(found.st_mode) and found.st_size
-                        ):
+                        whole = stat.S_ISREG(found.st_mode) and found.st_size
+                        if whole or stat.S_ISLNK(found.st_mode):
                             arrived.append((found.st_ctime_ns, entry.name))
         return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
 
     def arriving(self, wall: float) -> bool:
         """True while a file not written by `steer` may not be whole yet; `wall` is now."""
-        try:
-            with os.scandir(f"{self._root.path}/inbox") as entries:
-                return any(
-                    not entry.name.startswith(".")
-                    and not _OWN_NAME.fullmatch(entry.name)
-                    and entry.is_file(follow_symlinks=False)
-                    and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
-                    for entry in entries
-                )
-        except OSError:
-            return False
+        with contextlib.suppress(OSError), os.scandir(f"{self._root.path}/inbox") as entries:
+            return any(
+                not entry.name.startswith(".")
+                and not _OWN_NAME.fullmatch(entry.name)
+                and entry.is_file(follow_symlinks=False)
+                and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
+                for entry in entries
+            )
+        return False
 
     def messages(self) -> list[Message]:
         """The waiting messages in order. Links are set aside; what cannot be read waits."""
-        found = []
-        for name in self.names():
-            text = self._text(f"inbox/{name}")
-            if text is not None:
-                found.append(Message(name, text))
-        return found
+        found = ((name, self._text(f"inbox/{name}")) for name in self.names())
+        return [Message(name, text) for name, text in found if text is not None]
 
     def goal(self) -> str | None:
         """The goal that waits in `inbox/goal`, or None."""
@@ -120,10 +118,9 @@ class Inbox:
         data = self._root.read(name, MAX_MESSAGE)
         if data is None:
             return None
-        cut = (
-            "\n[the message was longer; the rest is in its file]" if len(data) > MAX_MESSAGE else ""
-        )
-        return data[:MAX_MESSAGE].decode("utf-8", "replace") + cut
+        text = data[:MAX_MESSAGE].decode("utf-8", "replace")
+        long = len(data) > MAX_MESSAGE
+        return text + ("\n[the message was longer; the rest is in its file]" if long else "")
 
     def mark_done(self, names: Iterable[str], iteration: int) -> None:
         """Move messages (or GOAL) to `inbox/done/000012-name`; one may be gone already.
@@ -138,34 +135,23 @@ class Inbox:
         ):
             for name in names:
                 target = f"{iteration:06d}-{name}"
-                if len(os.fsencode(target)) > 255 or _exists(target, done):
+                if len(os.fsencode(target)) > 255 or mode_in(done, target):
                     target = f"{iteration:06d}-{stamp()}-{name[-40:]}"
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(name, target, src_dir_fd=inbox, dst_dir_fd=done)
-
-
-def _exists(name: str, fd: int) -> bool:
-    try:
-        os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 # -- the writers of the commands -------------------------------------------------------------------
 
 
 def _write(state_dir: str, name: str, text: str) -> str:
-    root = StateRoot(state_dir)
-    try:
+    with contextlib.closing(StateRoot(state_dir)) as root:
         parent, _, leaf = name.rpartition("/")
         with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
             if root.look(".gitignore") is None:
                 root.replace(".gitignore", b"*\n", durable=False)
             replace_private(leaf, text.encode("utf-8", "surrogateescape"), dir_fd=fd, sync=True)
         return f"{root.path}/{name}"
-    finally:
-        root.close()
 
 
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
@@ -215,9 +201,8 @@ def remove_pause(state_dir: str, name: str = PAUSE_FILE) -> bool:
 
 def _first_line(directory: str, name: str) -> str | None:
     path = os.path.join(directory, name)
-    try:
-        found = os.lstat(path)
-    except OSError:
+    found = stat_or_none(path, follow=False)
+    if found is None:
         return None  # missing, or the directory cannot be read now: that is no sentinel
     if not stat.S_ISREG(found.st_mode):
         return ""  # whatever it is, somebody meant it

@@ -23,7 +23,6 @@ from codex_self_iter.world.state.durable import (
     data_sync,
     encode_json,
     full_sync,
-    replacing,
     storage_error,
     storing,
     write_all,
@@ -199,7 +198,6 @@ class Journal:
     stay in memory, so that a truncated one gets at least those back."""
 
     def __init__(self, root: StateRoot, name: str = JOURNAL) -> None:
-        """Nothing is opened before it is needed."""
         self._root = root
         self._name = name
         self._fd = -1
@@ -210,11 +208,9 @@ class Journal:
 
     @property
     def path(self) -> str:
-        """Absolute path."""
         return f"{self._root.path}/{self._name}"
 
     def close(self) -> None:
-        """Close the descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -226,8 +222,7 @@ class Journal:
                 return
             found = self._root.look(self._name)
             if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                # Another name leads to the same file (a backup by hard links, or a trap): go on
-                # with a copy.
+                # another name leads there (a backup by hard links, a trap): go on with a copy
                 self._fd = self._root.open_file(self._name, os.O_RDONLY)
                 self._size = os.fstat(self._fd).st_size
                 self._copy_back()
@@ -333,14 +328,13 @@ class Journal:
         self._remember_end()
 
     def _copy_back(self) -> None:
-        parent, _, leaf = self._name.rpartition("/")
-        with self._root.directory(parent) as directory:
-            with replacing(leaf, f"{leaf}.tmp", dir_fd=directory, flags=os.O_APPEND) as copy:
-                _copy(self._fd, copy, self._size)
-                full_sync(copy)
-                fresh = os.dup(copy)
-            old, self._fd = self._fd, fresh
-            os.close(old)
+        with self._root.replacing(self._name, flags=os.O_APPEND) as copy:
+            _copy(self._fd, copy, self._size)
+            full_sync(copy)
+            fresh = os.dup(copy)
+        old, self._fd = self._fd, fresh
+        os.close(old)
+        with self._root.directory(os.path.dirname(self._name)) as directory:
             full_sync(directory)
 
     def tail(self, count: int) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ keys, wherever they appear, and the known formats of keys. Overlapping finds bec
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -24,14 +23,10 @@ _HARMLESS = re.compile(
     r"\d{1,15}|true|false|disabled|enabled|required|optional|password|keyring|anonymous", re.I
 )
 
-VERBATIM = frozenset(
-    {
-        "boot_id", "branch", "cwd", "directory", "fingerprint", "head", "head_after", "head_before", "log",
-        "path", "run_id", "schema", "session_id", "state", "state_dir", "thread_id", "ts", "verdict", "workspace",
-    }
-)  # fmt: skip
-"""Fields that recovery needs as they are; they hold names and numbers of ours, never text from
-outside."""
+_OURS = """boot_id branch cwd directory fingerprint head head_after head_before log path run_id
+    schema session_id state state_dir thread_id ts verdict workspace"""
+VERBATIM = frozenset(_OURS.split())
+"""Fields that recovery needs as they are: names and numbers of ours, never text from outside."""
 
 
 def secret_values(environment: Mapping[str, str]) -> list[str]:
@@ -41,11 +36,9 @@ def secret_values(environment: Mapping[str, str]) -> list[str]:
         value = value.strip()
         if len(value) < _MINIMUM or not SECRETS.names_value(name):
             continue
-        if _HARMLESS.fullmatch(value) or (
-            value.startswith(("/", "~", "./")) and os.path.exists(value)
-        ):
-            continue
-        found.add(value)
+        is_path = value.startswith(("/", "~", "./")) and os.path.exists(value)
+        if not (is_path or _HARMLESS.fullmatch(value)):
+            found.add(value)
     return sorted(found)
 
 
@@ -192,24 +185,12 @@ def _blocks(fd: int) -> Iterator[bytes]:
 
 
 def _rewrite(root: StateRoot, name: str, redactor: Redactor, source: int) -> None:
-    temporary = f"{name}.redacting"
-    parent, _, leaf = name.rpartition("/")
-    with root.guard, root.directory(parent) as directory:
-        target = root.open_file(temporary, os.O_WRONLY | os.O_CREAT)
-        try:
-            os.ftruncate(target, 0)
-            for piece, _ in redactor.chunks(_blocks(source)):
-                if piece.count(0) == len(piece):
-                    os.lseek(target, len(piece), os.SEEK_CUR)
-                else:
-                    write_all(target, piece)
-            os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
-            found = os.fstat(source)
-            os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-            os.rename(f"{leaf}.redacting", leaf, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{leaf}.redacting", dir_fd=directory)
-            raise
-        finally:
-            os.close(target)
+    with root.replacing(name, ".redacting") as target:
+        for piece, _ in redactor.chunks(_blocks(source)):
+            if piece.count(0) == len(piece):
+                os.lseek(target, len(piece), os.SEEK_CUR)
+            else:
+                write_all(target, piece)
+        os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
+        found = os.fstat(source)
+        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -23,6 +23,7 @@ from codex_self_iter.world.state.durable import (
     full_sync,
     replacing,
     stamp,
+    stat_or_none,
     storage_error,
     storing,
     write_all,
@@ -78,9 +79,8 @@ class StateRoot:
                 os.makedirs(self.path, 0o700, exist_ok=True)
             fd = os.open(self.path, _DIRECTORY)
         except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                f"the state directory {self.path} is not a directory; move it away"
-            ) from error
+            why = f"the state directory {self.path} is not a directory; move it away"
+            raise UsageError(why) from error
         except OSError as error:
             raise storage_error("open the state directory", self.path, error) from error
         old, self.fd = self.fd, fd
@@ -95,9 +95,8 @@ class StateRoot:
             try:
                 os.fchmod(self.fd, found.st_mode & 0o700)
             except OSError as error:
-                self.warnings.append(
-                    f"{self.path} is open to other users and cannot be made private: {error}"
-                )
+                flaw = "is open to other users and cannot be made private"
+                self.warnings.append(f"{self.path} {flaw}: {error}")
 
     def close(self) -> None:
         """Close the descriptor; the object is of no use afterwards."""
@@ -116,10 +115,8 @@ class StateRoot:
 
     def is_current(self) -> bool:
         """True while the path still leads to the directory that is open."""
-        try:
-            return identity(os.lstat(self.path)) == self.identity
-        except OSError:
-            return False
+        here = stat_or_none(self.path, follow=False)
+        return here is not None and identity(here) == self.identity
 
     def reopen(self) -> None:
         """Open or create what the path leads to; what is no directory goes to its quarantine."""
@@ -129,16 +126,13 @@ class StateRoot:
             if foreign:
                 with storing("set aside", foreign), self.directory(QUARANTINE) as aside:
                     os.rename(foreign, os.path.basename(foreign), dst_dir_fd=aside)
-                self.warnings.append(
-                    f"{self.path} was no directory any more: moved to its {QUARANTINE}/"
-                )
+                moved = f"moved to its {QUARANTINE}/"
+                self.warnings.append(f"{self.path} was no directory any more: {moved}")
 
     def _step_aside(self) -> str:
         with storing("look at", self.path):
-            try:
-                if stat.S_ISDIR(os.lstat(self.path).st_mode):
-                    return ""
-            except FileNotFoundError:
+            mode = mode_in(None, self.path)
+            if not mode or stat.S_ISDIR(mode):
                 return ""
             foreign = f"{self.path}.{stamp()}"
             os.rename(self.path, foreign)
@@ -248,8 +242,7 @@ class StateRoot:
                 try:
                     opened = os.open(leaf, flags | _REGULAR, 0o600, dir_fd=fd)
                 except OSError as error:
-                    # ELOOP: a symlink; EISDIR: a directory; ENXIO: a FIFO or socket opened for
-                    # writing
+                    # a symlink, a directory, or a FIFO or socket opened for writing
                     if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                         raise
                 else:
@@ -297,6 +290,16 @@ class StateRoot:
             finally:
                 os.close(opened)
 
+    @contextlib.contextmanager
+    def replacing(self, name: str, suffix: str = ".tmp", *, flags: int = 0) -> Iterator[int]:
+        """A new file that takes the place of `name` when the block ends well. Raises OSError."""
+        parent, _, leaf = name.rpartition("/")
+        with self.guard, self.directory(parent) as fd:
+            if stat.S_ISDIR(mode_in(fd, leaf + suffix)):
+                self._displace(fd, leaf + suffix, name + suffix, "in the way of a temporary file")
+            with replacing(leaf, leaf + suffix, dir_fd=fd, flags=flags) as opened:
+                yield opened
+
     def replace(self, name: str, data: bytes, *, durable: bool = True, keep: str = "") -> Signature:
         """Replace a file atomically; with `durable` it is on the disk when this returns.
 
@@ -304,11 +307,8 @@ class StateRoot:
         every moment). Raises StorageError; then the old file is untouched and the temporary one is
         gone."""
         parent, _, leaf = name.rpartition("/")
-        temporary = f"{leaf}.tmp"
         with self.guard, storing("write", f"{self.path}/{name}"), self.directory(parent) as fd:
-            if stat.S_ISDIR(_mode(fd, temporary)):
-                self._displace(fd, temporary, f"{name}.tmp", "in the way of a temporary file")
-            with replacing(leaf, temporary, dir_fd=fd) as opened:
+            with self.replacing(name) as opened:
                 write_all(opened, data)
                 if durable:
                     full_sync(opened)
@@ -322,7 +322,7 @@ class StateRoot:
 
     def _clear(self, fd: int, leaf: str, name: str) -> bool:
         """Set aside what is there unless it is a regular file; True when one is there."""
-        mode = _mode(fd, leaf)
+        mode = mode_in(fd, leaf)
         if mode and not stat.S_ISREG(mode):
             self._displace(fd, leaf, name, "not a regular file of ours")
         return stat.S_ISREG(mode)
@@ -335,14 +335,13 @@ class StateRoot:
         except FileNotFoundError:
             pass  # the first one
         except OSError as error:
-            # No hard links on this file system: for a moment there is only the previous one, which
-            # recovery reads.
+            # No hard links here: for a moment there is only the previous one, which recovery reads.
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
             os.rename(leaf, keep, src_dir_fd=fd, dst_dir_fd=fd)
 
 
-def _mode(fd: int, leaf: str) -> int:
+def mode_in(fd: int | None, leaf: str) -> int:
     """Kind and rights of what is in an open directory, 0 when there is nothing of that name."""
     try:
         return os.stat(leaf, dir_fd=fd, follow_symlinks=False).st_mode
