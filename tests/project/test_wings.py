@@ -13,11 +13,13 @@ WINGS = {"process", "state", "git"}
 CROSSINGS = {
     ("bounded", "process.proctable"),
     ("git.commits", "state.durable"),
+    ("git.commits", "state.guarded"),
     ("process.host", "state.durable"),
     ("process.proctable", "state.holder"),
-    ("process.traces", "state.durable"),
-    ("process.watched", "state.durable"),
+    ("process.traces", "state.guarded"),
+    ("process.watched", "state.guarded"),
     ("registry", "state.durable"),
+    ("registry", "state.guarded"),
     ("registry", "state.holder"),
 }
 """(module, what it imports of another wing): whole writes and guarded reads, the boot's name."""

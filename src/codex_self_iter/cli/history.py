@@ -10,8 +10,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._records import Record, newest, number, spent
+from codex_self_iter.cli._records import Record, newest, spent
 from codex_self_iter.cli._terminal import Paint, width
+from codex_self_iter.core.foreign import as_list, as_number
 from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.views.summary import clock, epoch
@@ -94,16 +95,16 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
     rows = [("#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY")]
     for record in records:
         when = epoch(record.get("ts"))
-        changed = record.get("changed_files")
+        changed = len(as_list(record.get("changed_files")))
         text = record.get("summary") or record.get("error") or record.get("reason") or ""
         rows.append(
             (
                 str(record["iteration"]),
                 "" if when is None else clock(when, now),
                 clean(str(record.get("verdict") or ""), 30),
-                took(number(record.get("duration_sec"))),
+                took(as_number(record.get("duration_sec"))),
                 *spent(record),
-                str(len(changed)) if isinstance(changed, list) and changed else "",
+                str(changed or ""),
                 str(text),
             )
         )

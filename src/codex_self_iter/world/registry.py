@@ -11,12 +11,12 @@ import json
 import os
 from collections import namedtuple
 
+from codex_self_iter.world.state.guarded import read_object
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
 MAX_ENTRY_BYTES = 65536
 
@@ -151,12 +151,8 @@ def _remove(path: str) -> None:
 
 def _read(path: str) -> Entry | None:
     """An entry, or None for anything else that may lie there."""
-    try:
-        with open(path, "rb") as file:
-            data: Any = json.loads(file.read(MAX_ENTRY_BYTES))
-        texts = [data["name"], data["workspace"], data["state_dir"], data["boot_id"]]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(data["pid"], int):
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
+    data = read_object(path, MAX_ENTRY_BYTES) or {}
+    *texts, pid = (data.get(key) for key in ("name", "workspace", "state_dir", "boot_id", "pid"))
+    if not all(isinstance(text, str) for text in texts) or not isinstance(pid, int):
         return None
-    return Entry(data["name"], data["workspace"], data["state_dir"], data["pid"], data["boot_id"])
+    return Entry(data["name"], data["workspace"], data["state_dir"], pid, data["boot_id"])

@@ -20,7 +20,7 @@ from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import read_report
-from codex_self_iter.world.state.durable import read_object
+from codex_self_iter.world.state.guarded import read_object
 
 IN_FLIGHT_SEC = 10.0
 """How long a held run lock may precede any visible process: a request that its supervisor did not

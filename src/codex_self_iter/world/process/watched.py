@@ -19,7 +19,7 @@ from codex_self_iter.core.model import EndCause, RunIdentity, RunOutcome, RunSpe
 from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
-from codex_self_iter.world.state.durable import read_object
+from codex_self_iter.world.state.guarded import read_object
 
 NEVER = float("inf")
 """A monotonic time that does not come."""

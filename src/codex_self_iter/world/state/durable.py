@@ -104,34 +104,6 @@ def replace_private(
             full_sync(fd)
 
 
-def open_guarded(path: str, *, dir_fd: int | None = None) -> int:
-    """Open for reading what somebody else may have planted. Raises OSError.
-
-    A link in its place is refused, a FIFO does not hang the reader, and only a regular file is
-    opened at all."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(path, flags, dir_fd=dir_fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return fd
-
-
-def read_guarded(path: str, limit: int, *, dir_fd: int | None = None) -> bytes:
-    """The first `limit` bytes of such a file. Raises OSError."""
-    with open(open_guarded(path, dir_fd=dir_fd), "rb") as file:
-        return file.read(limit)
-
-
-def read_object(path: str, limit: int = 65536) -> dict[str, Any] | None:
-    """The JSON object in such a file; None for anything else. Its fields are still anybody's."""
-    try:
-        value = json.loads(read_guarded(path, limit))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def full_sync(fd: int) -> None:
     """Bring a file or directory to the disk itself."""
     if sys.platform == "darwin":  # fsync stops at the drive's cache there

@@ -15,7 +15,8 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.state.durable import read_guarded, replace_private, stamp, storing
+from codex_self_iter.world.state.durable import replace_private, stamp, storing
+from codex_self_iter.world.state.guarded import read_guarded
 from codex_self_iter.world.state.root import StateRoot
 
 TYPE_CHECKING = False
