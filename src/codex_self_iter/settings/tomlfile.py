@@ -110,13 +110,10 @@ def _read(path: Path) -> bytes:
             if not stat.S_ISREG(mode):
                 raise BadFileError(0, "is not a plain file")
             data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        raise BadFileError(0, "does not exist") from None
-    except IsADirectoryError:
-        raise BadFileError(0, "is a directory") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise BadFileError(0, f"cannot be read ({reason})") from None
+        plain = {FileNotFoundError: "does not exist", IsADirectoryError: "is a directory"}
+        raise BadFileError(0, plain.get(type(error), f"cannot be read ({reason})")) from None
     if len(data) > _LARGEST:
         raise BadFileError(0, "is larger than 4 MiB, so it is hardly a configuration file")
     return data
