@@ -24,8 +24,6 @@ import re
 import stat
 from collections.abc import Sequence
 
-import anyio.to_thread
-
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
@@ -171,7 +169,7 @@ class Checkpoints:
             return self._last[2]
         repository = await self.repository()
         index = PrivateIndex(self.git, self.state_dir, index_name)
-        await anyio.to_thread.run_sync(index.copy_from, repository)
+        await self.git.beside(index.copy_from, repository)
         dirty = snapshot.entries if snapshot and snapshot.complete else await self._dirty()
         skipped = tuple(sorted({path for path in dirty if self.too_big(path)}))
         await self._add(index, skipped)

@@ -31,7 +31,6 @@ import time
 from collections.abc import Iterable, Mapping
 
 import anyio
-import anyio.to_thread
 
 from codex_self_iter.core.model import Snapshot
 from codex_self_iter.core.progress import printable
@@ -160,11 +159,11 @@ class SupervisorCommits:
             if obstacle or not ours:
                 # else the person's own work would look like ours
                 if before.complete and after.complete:
-                    await anyio.to_thread.run_sync(self._remember, ours)
+                    await self._git.beside(self._remember, ours)
                 return CommitResult(left=shown, error=obstacle if ours else "")
             result = await self._commit(ours, message(goal, iteration, summary))
         except (GitError, StorageError, ValueError) as error:
-            await anyio.to_thread.run_sync(self._remember, ours)
+            await self._git.beside(self._remember, ours)
             return CommitResult(left=shown, error=str(error))
         return dataclasses.replace(result, left=(*shown, *result.left))
 
@@ -195,7 +194,7 @@ class SupervisorCommits:
         for path in elsewhere:
             del ours[path]
         left = tuple(f"{printable(path)} (staged with other content)" for path in sorted(elsewhere))
-        await anyio.to_thread.run_sync(self._index.copy_from, self._repository)
+        await self._git.beside(self._index.copy_from, self._repository)
         if staged:
             await self._index.ask("read-tree", *(["--reset", old] if old else ["--empty"]))
         await self._add(ours)
@@ -214,7 +213,7 @@ class SupervisorCommits:
         )
         self._index.make_private()
         new = await self._head()
-        await anyio.to_thread.run_sync(self._remember, ours)
+        await self._git.beside(self._remember, ours)
         if new == old:
             return CommitResult(left=left, error=self._refused(out), note=note)
         files = await self._publish(old, new, staged)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.world.bounded import ToolResult, run
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_OUTPUT = 64 * 1024 * 1024
 """Bytes of git's output that are taken; some 400,000 status lines. An answer of this size counts as
@@ -109,6 +110,14 @@ class Git:
     runner: GitRunner
     cwd: str
     timeout_sec: float = 60.0
+
+    async def beside(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Do blocking work in a thread; where there is no event loop, here."""
+        if self.runner is run_blocking:
+            return work(*args)
+        import anyio.to_thread  # the commands, which have no loop, are spared it
+
+        return await anyio.to_thread.run_sync(work, *args)
 
     async def run(
         self,
