@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import os
 import re
@@ -112,8 +113,9 @@ def _read(path: Path) -> bytes:
             data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        plain = {FileNotFoundError: "does not exist", IsADirectoryError: "is a directory"}
-        raise BadFileError(0, plain.get(type(error), f"cannot be read ({reason})")) from None
+        known = {errno.ENOENT: "does not exist", errno.EISDIR: "is a directory"}
+        number = getattr(error, "errno", None) or 0
+        raise BadFileError(0, known.get(number, f"cannot be read ({reason})")) from None
     if len(data) > _LARGEST:
         raise BadFileError(0, "is larger than 4 MiB, so it is hardly a configuration file")
     return data
