@@ -15,8 +15,6 @@ CROSSINGS = {
     ("git.commits", "state.durable"),
     ("process.host", "state.durable"),
     ("process.proctable", "state.holder"),
-    ("process.traces", "state.durable"),
-    ("process.watched", "state.durable"),
     ("registry", "state.durable"),
     ("registry", "state.holder"),
 }

@@ -11,7 +11,8 @@ import json
 import os
 from collections import namedtuple
 
-from codex_self_iter.world.state.durable import read_object, replace_private
+from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.state.durable import replace_private
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
@@ -138,7 +139,7 @@ def _path(state_dir: str) -> str:
 def _read(path: str) -> Entry | None:
     """An entry, or None for anything else that may lie there."""
     data = read_object(path, MAX_ENTRY_BYTES) or {}
-    texts = [data.get(name) for name in ("name", "workspace", "state_dir", "boot_id")]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(data.get("pid"), int):
+    *texts, pid = (data.get(key) for key in ("name", "workspace", "state_dir", "boot_id", "pid"))
+    if not all(isinstance(text, str) for text in texts) or not isinstance(pid, int):
         return None
-    return Entry(data["name"], data["workspace"], data["state_dir"], data["pid"], data["boot_id"])
+    return Entry(data["name"], data["workspace"], data["state_dir"], pid, data["boot_id"])

@@ -33,7 +33,7 @@ from codex_self_iter.world.git.porcelain import to_text
 from codex_self_iter.world.git.repository import Finder, Repository, loop_name
 from codex_self_iter.world.git.run import HEAD, Git, GitError, failed
 from codex_self_iter.world.git.scan import STOP_FILE
-from codex_self_iter.world.state.durable import stat_or_none
+from codex_self_iter.world.guarded import stat_or_none
 
 _IDENTITY = {
     f"GIT_{role}_{field}": value

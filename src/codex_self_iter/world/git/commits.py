@@ -41,7 +41,8 @@ from codex_self_iter.world.git.index import INDEX_INFO, PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
 from codex_self_iter.world.git.run import HEAD, Git, GitError
-from codex_self_iter.world.state.durable import read_object, replace_private
+from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.state.durable import replace_private
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
 _MAX_OWED = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ import os
 import re
 
 from codex_self_iter.world.git.run import Git, explain, failed
-from codex_self_iter.world.state.durable import stat_or_none
+from codex_self_iter.world.guarded import stat_or_none
 
 _OPERATIONS = (
     ("MERGE_HEAD", "merge in progress"),

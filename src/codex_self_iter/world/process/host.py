@@ -25,13 +25,14 @@ import anyio
 import anyio.to_thread
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.keeper import Keeper
 from codex_self_iter.world.process.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.process.traces import Strays, Trace, find_trace
 from codex_self_iter.world.process.watched import OUTPUT_FILES, Latch, Watched, open_streams
-from codex_self_iter.world.state.durable import stat_or_none, storage_error
+from codex_self_iter.world.state.durable import storage_error
 from codex_self_iter.world.state.holder import try_lock
 
 MARKER = proctable.MARKER

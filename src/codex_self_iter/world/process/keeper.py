@@ -25,10 +25,10 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from codex_self_iter.core.runs import EndCause
+from codex_self_iter.world.guarded import parse_object
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.watched import NEVER, Report, Watched, read_report, run_outcome
-from codex_self_iter.world.state.durable import parse_object
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""

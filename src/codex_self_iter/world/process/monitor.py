@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import psutil
 
 from codex_self_iter.core.runs import EndCause, RunLimits, RunSample
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.process import proctable
-from codex_self_iter.world.state.durable import stat_or_none
 
 NOISE_CORES = 0.005
 """Timer wake-ups of a waiting agent stay below this share of a core; work does not."""

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 
-from codex_self_iter.world.state.durable import open_guarded, stat_or_none
+from codex_self_iter.world.guarded import open_guarded, stat_or_none
 
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import psutil
 
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.process import launcher
 from codex_self_iter.world.state import holder
-from codex_self_iter.world.state.durable import stat_or_none
 
 MARKER = "CODEX_SELF_ITER_RUN_ID"
 """Environment variable that every process of a run inherits."""

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.runs import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import Report, read_report
-from codex_self_iter.world.state.durable import read_object
 from codex_self_iter.world.state.holder import try_lock
 
 IN_FLIGHT_SEC = 10.0

@@ -18,10 +18,10 @@ import anyio
 import anyio.lowlevel
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
-from codex_self_iter.world.state.durable import read_object
 
 OUTPUT_FILES = ("stdout.log", "stderr.log")
 NEVER = float("inf")

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 
-from codex_self_iter.world.state.durable import parse_object
+from codex_self_iter.world.guarded import parse_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,13 +15,8 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.state.durable import (
-    read_guarded,
-    replace_private,
-    stamp,
-    stat_or_none,
-    storing,
-)
+from codex_self_iter.world.guarded import read_guarded, stat_or_none
+from codex_self_iter.world.state.durable import replace_private, stamp, storing
 from codex_self_iter.world.state.root import StateRoot, mode_in
 
 TYPE_CHECKING = False

@@ -16,14 +16,9 @@ import time
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.state.durable import (
-    encode_json,
-    stat_or_none,
-    storage_error,
-    storing,
-    write_all,
-)
+from codex_self_iter.world.state.durable import encode_json, storage_error, storing, write_all
 from codex_self_iter.world.state.holder import (
     LOCK_FILE,
     Holder,

@@ -19,11 +19,11 @@ import stat
 import threading
 
 from codex_self_iter.errors import UsageError
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.state.durable import (
     full_sync,
     replacing,
     stamp,
-    stat_or_none,
     storage_error,
     storing,
     write_all,
