@@ -68,11 +68,6 @@ class ScriptedStore(StateDirectory):
         self.before("status")
         super().save_status(status)
 
-    def beat(self, updated_at: str) -> None:
-        """See StateDirectory."""
-        self.before("status")
-        super().beat(updated_at)
-
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """See StateDirectory."""
         self.before("journal")
@@ -120,7 +115,6 @@ class MemoryStore(ScriptedStore):
         """Prompts and runs stay files in `path`."""
         super().__init__(path, workspace, redactor=_Nothing())
         self.memory = memory
-        self._said: Mapping[str, Any] = memory.status
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
         """See StateDirectory."""
@@ -130,13 +124,8 @@ class MemoryStore(ScriptedStore):
 
     def save_status(self, status: Mapping[str, Any]) -> None:
         """See StateDirectory."""
-        self._said = status
         self.before("status")
         self.memory.status = status
-
-    def beat(self, updated_at: str) -> None:
-        """See StateDirectory."""
-        self.save_status({**self._said, "updated_at": updated_at})
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
         """See StateDirectory."""
