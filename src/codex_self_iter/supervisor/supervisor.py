@@ -121,7 +121,11 @@ class Supervisor:
             log=self._log,
             watcher=watcher if len(self._loops) <= WATCHED else None,
             poller=None if alone else Poller(clock),
+            # Many loops do more seldom what is mostly done for nothing; a heart beats within 5 s.
             poll_sec=0.25 if alone else 0.5,
+            heal_sec=1.0 if alone else 5.0,
+            heartbeat_sec=3.0 if alone else 3.5,
+            housekeeping_sec=60.0 if alone else 300.0,
             alone=alone,
             debug=self._options.debug,
         )
