@@ -14,7 +14,9 @@ CROSSINGS = {
     ("bounded", "process.proctable"),
     ("git.commits", "state.durable"),
     ("process.host", "state.durable"),
+    ("process.host", "state.holder"),
     ("process.proctable", "state.holder"),
+    ("process.traces", "state.holder"),
     ("registry", "state.durable"),
     ("registry", "state.holder"),
 }

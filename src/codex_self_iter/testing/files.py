@@ -63,10 +63,6 @@ class ScriptedStore(StateDirectory):
         self.before("status")
         super().save_status(status)
 
-    def beat(self, updated_at: str) -> None:
-        self.before("status")
-        super().beat(updated_at)
-
     def append_journal(self, record: Mapping[str, Any]) -> None:
         self.before("journal")
         super().append_journal(record)
@@ -110,7 +106,6 @@ class MemoryStore(ScriptedStore):
         """Prompts and runs stay files in `path`."""
         super().__init__(path, workspace, redactor=_Nothing())
         self.memory = memory
-        self._said: Mapping[str, Any] = memory.status
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
         self.before("runtime")
@@ -118,12 +113,8 @@ class MemoryStore(ScriptedStore):
         self.after("runtime")
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        self._said = status
         self.before("status")
         self.memory.status = status
-
-    def beat(self, updated_at: str) -> None:
-        self.save_status({**self._said, "updated_at": updated_at})
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
         self.before("journal")

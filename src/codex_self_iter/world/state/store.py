@@ -203,47 +203,45 @@ class StateDirectory:
         return True
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """Replace `status.json` atomically, unsynced: it is the present. Raises StorageError."""
-        self._replace_held(STATUS, self._encode_status(status), durable=False)
+        """Replace `status.json` atomically; not synced, it describes the present. Raises
+        StorageError.
 
-    def beat(self, updated_at: str) -> None:
-        """Save the last status again with another time. Raises StorageError.
+        When only its time has moved since the last one, the time alone is written, in place: no
+        reader can find anything but a whole file, and it costs a fifth of a new file, which counts
+        where a thousand loops wait."""
+        before, after = self._around_time(status)
+        time = encode_json({"": status.get("updated_at")})[4:-1]
+        with self.root.guard:
+            if not self._overwrite_time(before, time, after):
+                self._replace_held(STATUS, before + time + after, durable=False)
 
-        A time of the same length is written in place: no reader can find anything but a whole file,
-        and it costs a tenth of a new file, which counts where a thousand loops wait."""
-        still, before, after = self._status
-        time_now = encode_json({"": updated_at})[4:-1]
-        data = before + time_now + after
-        with self.root.guard, storing("write", f"{self.path}/{STATUS}"):
-            held = self._held.get(STATUS)
-            # What lies there may be older than what was to be saved last: that write may have
-            # failed.
-            older = held is None or not (held.data.startswith(before) and held.data.endswith(after))
-            if held is None or older or len(held.data) != len(data) or not self.root.is_current():
-                self.save_status({**still, "updated_at": updated_at})
-                return
-            fd = self.root.open_file(STATUS, os.O_WRONLY | os.O_CREAT)
-            try:
-                ours = signature(os.fstat(fd)) == held.seen
-                if ours:
-                    os.pwrite(fd, time_now, len(before))
-                    self._held[STATUS] = _Held(data, signature(os.fstat(fd)))
-            finally:
-                os.close(fd)
-            if not ours:  # somebody has been at it
-                self.save_status({**still, "updated_at": updated_at})
+    def _overwrite_time(self, before: bytes, time: bytes, after: bytes) -> bool:
+        """True when there was no more to do; False also when somebody has been at the file."""
+        held = self._held.get(STATUS)
+        if held is None or not self.root.is_current():
+            return False
+        if held.data != before + held.data[len(before) : len(before) + len(time)] + after:
+            return False
+        with (
+            storing("write", f"{self.path}/{STATUS}"),
+            open(self.root.open_file(STATUS, os.O_WRONLY | os.O_CREAT), "wb") as file,
+        ):
+            fd = file.fileno()
+            if signature(os.fstat(fd)) != held.seen:
+                return False
+            os.pwrite(fd, time, len(before))
+            self._held[STATUS] = _Held(before + time + after, signature(os.fstat(fd)))
+        return True
 
-    def _encode_status(self, status: Mapping[str, Any]) -> bytes:
-        """A heartbeat of a loop that waits differs from the last one only in its time."""
-        now = status.get("updated_at")
+    def _around_time(self, status: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The encoded status before and after its time; of the same status it is made once."""
         still = {**status, "updated_at": None}
         if still != self._status[0]:
             data = encode_lines(self.redactor.value(still)) + b"\n"
             # At the beginning of a line there are only names: no text can contain the line feed.
             before, mark, after = data.partition(b'\n "updated_at":null')
             self._status = still, before + mark[:-4], after
-        _, before, after = self._status
-        return before + encode_json({"": now})[4:-1] + after
+        return self._status[1:]
 
     def _replace_held(self, name: str, data: bytes, *, durable: bool = True) -> None:
         with self.root.guard:
