@@ -13,13 +13,11 @@ WINGS = {"process", "state", "git"}
 CROSSINGS = {
     ("bounded", "process.proctable"),
     ("git.commits", "state.durable"),
-    ("git.commits", "state.guarded"),
     ("process.host", "state.durable"),
+    ("process.host", "state.holder"),
     ("process.proctable", "state.holder"),
-    ("process.traces", "state.guarded"),
-    ("process.watched", "state.guarded"),
+    ("process.traces", "state.holder"),
     ("registry", "state.durable"),
-    ("registry", "state.guarded"),
     ("registry", "state.holder"),
 }
 """(module, what it imports of another wing): whole writes and guarded reads, the boot's name."""

@@ -12,7 +12,7 @@ import time
 from codex_self_iter.errors import UsageError
 from codex_self_iter.views.summary import Life, epoch
 from codex_self_iter.world import registry
-from codex_self_iter.world.state.guarded import read_object
+from codex_self_iter.world.guarded import read_object
 
 DEFAULT_STATE_DIR = ".codex-self-iter"
 CONFIG_NAME = "codex-self-iter.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from codex_self_iter.world.state.guarded import open_guarded
+from codex_self_iter.world.guarded import open_guarded
 
 CHUNK = 256 * 1024
 MAX_LINE = 8 * 1024 * 1024

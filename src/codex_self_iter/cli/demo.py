@@ -14,7 +14,7 @@ from typing import Any
 
 from codex_self_iter.core.foreign import as_list, decode
 from codex_self_iter.demo import git, make_workspace
-from codex_self_iter.world.state.guarded import read_object
+from codex_self_iter.world.guarded import read_object
 
 STATE = ".codex-self-iter"
 """The state directory of the demo; its configuration leaves the default."""

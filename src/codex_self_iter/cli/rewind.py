@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, ask, act. Raises UsageError, WorkspaceBusyError, GitError."""
     from codex_self_iter.cli._checkpoints import open_checkpoints
     from codex_self_iter.world.git.rewind import plan_rewind, rewind
-    from codex_self_iter.world.git.run import complete
+    from codex_self_iter.world.git.run import HEAD, complete
 
     checkpoints = open_checkpoints(args)
     alone = nullcontext() if args.dry_run else _alone(checkpoints.git.cwd, checkpoints.state_dir)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             return int(ExitCode.OK)
         label = complete(rewind(checkpoints, plan))
     print(f"Done. The state before is kept; to take this back: codex-self-iter rewind {label}")
-    _say_where_head_is(plan.head_then, complete(checkpoints.head()))
+    _say_where_head_is(plan.head_then, complete(checkpoints.git.resolve(HEAD)))
     return int(ExitCode.OK)
 
 

@@ -17,7 +17,8 @@ from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.foreign import as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
-from codex_self_iter.world.state.guarded import read_guarded
+from codex_self_iter.world.git import labels
+from codex_self_iter.world.guarded import read_guarded
 
 MAX_TEXT = 4000
 """Characters of prompt, answer and gate output that are shown without --full."""
@@ -122,17 +123,12 @@ def _diff_stat(workspace: str, record: Record) -> str:
 
 
 def _checkpoint_before(workspace: str, checkpoint: str, iteration: int) -> str:
-    """Commit of the last checkpoint before it: `N-before`, or what an earlier iteration left."""
-    form = "--format=%(objectname) %(refname)"
-    listing = _git(workspace, "for-each-ref", form, "refs/codex-self-iter/")
-    refs = [line.split(" ", 1) for line in listing.splitlines()]
-    place = next((os.path.dirname(name) for commit, name in refs if commit == checkpoint), None)
-    earlier: list[tuple[int, bool, str]] = []
-    for commit, name in refs:
-        number, _, word = os.path.basename(name).partition("-")
-        if os.path.dirname(name) == place and number.isdecimal() and word in ("", "before"):
-            earlier.append((int(number), word == "", commit))
-    return max((one for one in earlier if one[:2] < (iteration, True)), default=(0, False, ""))[2]
+    """Commit of the last checkpoint before it: `N-before`, or what the one before it left."""
+    listing = _git(workspace, "for-each-ref", "--format=%(objectname) %(refname)", labels.REFS)
+    refs = [line.partition(" ")[::2] for line in listing.splitlines()]
+    ours = next((os.path.dirname(name) for commit, name in refs if commit == checkpoint), None)
+    known = [(os.path.basename(n), commit) for commit, n in refs if os.path.dirname(n) == ours]
+    return labels.before(known, str(iteration))
 
 
 def _git(workspace: str, *args: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from codex_self_iter.errors import ExitCode, UsageError
-from codex_self_iter.plan_shell.work import prepare_output, work
+from codex_self_iter.plan_shell.step import prepare_output, work
 
 
 def _parser() -> argparse.ArgumentParser:

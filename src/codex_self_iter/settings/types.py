@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 
 from codex_self_iter.core import agent_names
-from codex_self_iter.core.model import State
 from codex_self_iter.core.template import parse_template
+from codex_self_iter.core.terms import State
 
 AGENT_NAMES = agent_names.NAMES
 

@@ -34,7 +34,23 @@ def read_guarded(path: str, limit: int, *, dir_fd: int | None = None) -> bytes:
 def read_object(path: str, limit: int = 65536) -> dict[str, Any] | None:
     """The JSON object in such a file; None for anything else. Its fields are still anybody's."""
     try:
-        value = json.loads(read_guarded(path, limit))
-    except (OSError, ValueError, RecursionError):
+        return parse_object(read_guarded(path, limit))
+    except OSError:
+        return None
+
+
+def parse_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object that these bytes are, or None."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def stat_or_none(path: str, *, follow: bool = True) -> os.stat_result | None:
+    """What is there, or None for whatever cannot be looked at."""
+    try:
+        return os.stat(path, follow_symlinks=follow)
+    except OSError:
+        return None
