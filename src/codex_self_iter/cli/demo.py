@@ -32,10 +32,8 @@ def run(args: argparse.Namespace) -> int:
     directory = workspace_for(args.directory)
     make_workspace(directory)
     print(f"Sample workspace: {directory}")
-    print(
-        "One of its tests fails. The loop works through plan.md until `python3 -m unittest -q` passes.\n",
-        flush=True,
-    )
+    what = "The loop works through plan.md until `python3 -m unittest -q` passes."
+    print(f"One of its tests fails. {what}\n", flush=True)
     program, before = _program(), len(_journal(directory))
     _own_environment()
     started = time.monotonic()

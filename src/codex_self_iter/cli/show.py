@@ -42,10 +42,8 @@ def run(args: argparse.Namespace) -> int:
     loop = _common.find_loop(args)
     record = _records.find(loop.state_dir, iteration)
     if args.json:
-        value = dict(record) | {
-            "prompt_files": _prompts(loop, record),
-            "run_directories": _directories(loop, record),
-        }
+        prompts, directories = _prompts(loop, record), _directories(loop, record)
+        value = {**record, "prompt_files": prompts, "run_directories": directories}
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
     else:
         stat = _diff_stat(loop.workspace, record)

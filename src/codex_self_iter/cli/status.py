@@ -92,10 +92,8 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
         return [(target.name, _look(target))]
     known = registry.entries()
     names = registry.display_names(known)
-    return [
-        (names[entry.state_dir], _look(Target(entry.name, entry.workspace, entry.state_dir)))
-        for entry in known
-    ]
+    loops = (Target(entry.name, entry.workspace, entry.state_dir) for entry in known)
+    return [(names[loop.state_dir], _look(loop)) for loop in loops]
 
 
 def _look(target: Target) -> Seen:

@@ -1,11 +1,11 @@
 """Reading JSON that others wrote: whatever it holds, the reader gets the shape that it asked for.
 
 The only place in the core where something may be raised and is not let out: the library has no
-decoder that says None, and how deep a value may be nested, only the attempt tells."""
+decoder that says None, and how deep a value may be nested, only the attempt tells. Only light
+imports: `status` comes through here."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 TYPE_CHECKING = False
@@ -18,16 +18,18 @@ _STRICT, _TOLERANT = json.JSONDecoder(), json.JSONDecoder(strict=False)
 def decode_at(text: str, start: int, *, strict: bool = True) -> tuple[Any, int] | None:
     """The JSON value that begins at `start` and where it ends, or None. Not `strict`: a text may
     hold line breaks."""
-    with contextlib.suppress(ValueError, RecursionError):
+    try:
         return (_STRICT if strict else _TOLERANT).raw_decode(text, start)
-    return None
+    except (ValueError, RecursionError):
+        return None
 
 
 def encode(value: object) -> str | None:
     """The value as JSON; None when it is nested too deeply."""
-    with contextlib.suppress(RecursionError):
+    try:
         return json.dumps(value, ensure_ascii=False)
-    return None
+    except RecursionError:
+        return None
 
 
 def decode(text: str) -> dict[str, Any] | None:

@@ -28,14 +28,14 @@ def make_workspace(directory: Path) -> None:
     Raises UsageError: the directory holds anything else or cannot be written; there is no git."""
     try:
         again = _is_demo(directory)
-        if not again:
-            if directory.is_dir() and any(directory.iterdir()):
-                what = "not empty, and no earlier demo. Name a new directory."
-                raise UsageError(f"{directory}: {what}")
+        if again:
+            _set_aside(directory)
+        elif directory.is_dir() and any(directory.iterdir()):
+            what = "not empty, and no earlier demo. Name a new directory."
+            raise UsageError(f"{directory}: {what}")
+        else:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _new_repository(directory)
-        else:
-            _set_aside(directory)
         for name, content in sample_files():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)

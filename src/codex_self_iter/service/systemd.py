@@ -66,9 +66,7 @@ def render_symbolic(*, system: bool) -> str:
     """The unit of `deploy/systemd`, for use by hand: an instance is an escaped workspace path."""
     env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
     program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
-    path = (
-        "/usr/local/bin:/usr/bin:/bin" if system else "%h/.local/bin:/usr/local/bin:/usr/bin:/bin"
-    )
+    path = "" if system else "%h/.local/bin:"
     user = "# The workspace's owner; set it by 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
     return _fill(
         {
@@ -78,7 +76,7 @@ def render_symbolic(*, system: bool) -> str:
             "KILL": "/bin/kill",
             "WORKSPACE": "%f",
             "USER": user if system else "",
-            "ENVIRONMENT": f"Environment=PATH={path}\n",
+            "ENVIRONMENT": f"Environment=PATH={path}/usr/local/bin:/usr/bin:/bin\n",
             "ENV_FILE": env_file,
             "STOP_SEC": "45",
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.model import Settings
+from codex_self_iter.settings.tomlfile import BadFileError, read_plain
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
@@ -99,19 +100,16 @@ def _state_flaws(paths: ResolvedPaths) -> Iterator[str]:
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """The text, or why it cannot be read and what to do. Never waits on a pipe."""
+    """The text, or why it cannot be read and what to do."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return "", "is not a plain file; replace it by a text file"
-            data = file.read()
+        data = read_plain(path)
+        return data.decode("utf-8-sig"), ""
+    except BadFileError as error:
+        return "", f"{error}; replace it by a text file"
     except IsADirectoryError:
         return "", "is a directory; replace it by a text file"
     except OSError as error:
         return "", f"cannot be read ({error.strerror}); mend its permissions (chmod, chown)"
-    try:
-        return data.decode("utf-8-sig"), ""
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return "", f"is not UTF-8 (line {line}, byte 0x{data[error.start]:02x}); save it as UTF-8"

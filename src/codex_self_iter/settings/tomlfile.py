@@ -103,14 +103,18 @@ def read_toml(path: Path) -> TomlFile:
     return TomlFile(path, values, text)
 
 
+def read_plain(path: Path, most: int = -1) -> bytes:
+    """A plain file's bytes; never waits on a pipe. Raises OSError, BadFileError for no such file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise BadFileError(0, "is not a plain file")
+        return file.read(most)
+
+
 def _read(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise BadFileError(0, "is not a plain file")
-            data = file.read(_LARGEST + 1)
+        data = read_plain(path, _LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         known = {errno.ENOENT: "does not exist", errno.EISDIR: "is a directory"}

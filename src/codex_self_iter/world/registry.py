@@ -6,13 +6,11 @@ each entry can be deleted at any time. Standard library only."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections import namedtuple
 
 from codex_self_iter.world.guarded import read_object
-from codex_self_iter.world.state.durable import replace_private
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
@@ -57,6 +55,8 @@ def process_alive(pid: int, its_boot_id: str) -> bool:
 
 def register(name: str, workspace: str, state_dir: str) -> Entry:
     """Write or renew this process's entry. Raises OSError; a supervisor goes on without."""
+    from codex_self_iter.world.state.durable import replace_private  # readers do not come here
+
     entry = Entry(
         name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id()
     )
@@ -83,8 +83,10 @@ def entries(*, clean: bool = True) -> list[Entry]:
         if os.path.isdir(entry.state_dir) or process_alive(entry.pid, entry.boot_id):
             found.append(entry)
         elif clean:
-            with contextlib.suppress(OSError):
+            try:
                 os.unlink(path)
+            except OSError:
+                pass
     return sorted(found, key=lambda entry: (entry.name, entry.workspace, entry.state_dir))
 
 

@@ -91,8 +91,5 @@ def _summary(findings: list[Finding]) -> str:
 
 
 def _as_json(findings: list[Finding]) -> dict[str, object]:
-    return {
-        "schema": 1,
-        "ok": all(finding.status != "fail" for finding in findings),
-        "findings": [dataclasses.asdict(finding) for finding in findings],
-    }
+    ok = all(finding.status != "fail" for finding in findings)
+    return {"schema": 1, "ok": ok, "findings": [dataclasses.asdict(one) for one in findings]}

@@ -5,7 +5,6 @@ itself is in world/state/lock.py."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -43,12 +42,11 @@ class Holder:
 
 def boot_id() -> str:
     """The kernel's name for this boot; "" where there is none."""
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file,
-    ):
-        return file.read().strip()
-    return ""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
@@ -64,9 +62,10 @@ def try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
 
 def read_info(fd: int) -> dict[str, Any]:
     """What the lock file says; {} when it says nothing that we wrote."""
-    with contextlib.suppress(OSError):
+    try:
         return parse_object(os.pread(fd, _READ_LIMIT, 0)) or {}
-    return {}
+    except OSError:
+        return {}
 
 
 def kernel_holder(fd: int) -> int:
@@ -74,19 +73,20 @@ def kernel_holder(fd: int) -> int:
     found = os.fstat(fd)
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
     same_inode = 0
-    with (
-        contextlib.suppress(OSError, ValueError),
-        open("/proc/locks", encoding="ascii", errors="replace") as file,
-    ):
-        for line in file:
-            words = line.split()
-            if len(words) < 6 or words[1] != "FLOCK":
-                continue
-            place, _, inode = words[5].rpartition(":")
-            if inode == str(found.st_ino):
-                same_inode = int(words[4])  # on some file systems with another device number
-                if place == device:
-                    break
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        words = line.split()
+        if len(words) < 6 or words[1] != "FLOCK":
+            continue
+        place, _, inode = words[5].rpartition(":")
+        if inode == str(found.st_ino) and words[4].lstrip("-").isdecimal():
+            same_inode = int(words[4])  # on some file systems with another device number
+            if place == device:
+                break
     return same_inode
 
 
@@ -103,11 +103,15 @@ def probe(state_dir: str, lock_file_name: str = LOCK_FILE, workspace: str = "") 
     is missing."""
     places = [(f"{state_dir}/{lock_file_name}", os.O_NOFOLLOW), (workspace, os.O_DIRECTORY)]
     for path, flag in places:
-        with contextlib.suppress(OSError):
+        try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flag)
-            try:
-                if not try_lock(fd, fcntl.LOCK_SH):
-                    return holder_of(fd) if flag == os.O_NOFOLLOW else Holder({}, kernel_holder(fd))
-            finally:
-                os.close(fd)  # and with it the shared lock
+        except OSError:
+            continue
+        try:
+            if not try_lock(fd, fcntl.LOCK_SH):
+                return holder_of(fd) if flag == os.O_NOFOLLOW else Holder({}, kernel_holder(fd))
+        except OSError:
+            continue
+        finally:
+            os.close(fd)  # and with it the shared lock
     return None
