@@ -19,7 +19,7 @@ from pathlib import Path
 import anyio
 import psutil
 
-from codex_self_iter.core.model import RunLimits, RunSpec
+from codex_self_iter.core.runs import RunLimits, RunSpec
 from codex_self_iter.world.process import proctable
 from codex_self_iter.world.process.host import Host
 from codex_self_iter.world.process.tool import run_tool

@@ -13,7 +13,7 @@ from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Request,
 from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import Price, priced
 from codex_self_iter.agents.probe import ask, probe_program
-from codex_self_iter.core.model import Usage
+from codex_self_iter.core.agent_report import Usage
 from codex_self_iter.errors import UsageError
 
 PROMPT = "secret\nprompt"

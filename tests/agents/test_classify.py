@@ -8,7 +8,8 @@ import pytest
 
 from codex_self_iter.agents.classify import by_text, classify
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.model import EndCause, FailureClass, RunOutcome
+from codex_self_iter.core.agent_report import FailureClass
+from codex_self_iter.core.runs import EndCause, RunOutcome
 
 NOW = 1_795_345_200.0
 

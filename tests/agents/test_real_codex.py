@@ -10,7 +10,8 @@ import pytest
 
 from codex_self_iter.agents.codex import CodexAgent
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.model import EndCause, FailureClass, Usage
+from codex_self_iter.core.agent_report import FailureClass, Usage
+from codex_self_iter.core.runs import EndCause
 from tests.support.agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
@@ -40,10 +41,8 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     assert outcome.ok
     assert report.failure is None
     assert json.loads(report.answer) == DONE
-    assert report.structured
     assert scene.read("a.txt") == "hi\n"
     assert scene.read("b.txt") == "hello\n"
-    assert report.changed_files == (new,)
     assert report.usage == report.thread_usage == Usage(300, 120, 60)
     assert report.model == "gpt-5.5"
     asked = server.main_asks[0]

@@ -8,7 +8,7 @@ import pytest
 
 from codex_self_iter.agents.gemini import GeminiAgent
 from codex_self_iter.agents.opencode import OpencodeAgent
-from codex_self_iter.core.model import FailureClass, Usage
+from codex_self_iter.core.agent_report import FailureClass, Usage
 from tests.support.agent_runs import DONE, gemini_config, go, opencode_config
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 

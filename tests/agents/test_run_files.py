@@ -83,7 +83,7 @@ import sys
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
-from codex_self_iter.core.model import EndCause, RunOutcome
+from codex_self_iter.core.runs import EndCause, RunOutcome
 files = RunFiles(sys.argv[1])
 def peak():
     with open("/proc/self/status") as status:

@@ -9,7 +9,6 @@ import pytest
 from codex_self_iter.core import asked
 from codex_self_iter.core.commands import Exit, Persist
 from codex_self_iter.core.events import Steer
-from codex_self_iter.core.model import Role, State
 from codex_self_iter.core.state import (
     Ending,
     EndingKind,
@@ -19,6 +18,7 @@ from codex_self_iter.core.state import (
     Wait,
     WaitKind,
 )
+from codex_self_iter.core.terms import Role, State
 
 WAIT = Wait(WaitKind.ERROR, 100.0, 60.0, "later", 50.0, "boot")
 EXIT = Exit(0, State.COMPLETED, "proven")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core import budget
-from codex_self_iter.core.model import Usage
+from codex_self_iter.core.agent_report import Usage
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.state import Spent
 

@@ -22,8 +22,8 @@ from codex_self_iter.core.control_block import (
     to_bool,
     to_text,
 )
-from codex_self_iter.core.model import Role
 from codex_self_iter.core.state import PlannerAnswer
+from codex_self_iter.core.terms import Role
 from codex_self_iter.world.state.codec import from_json
 
 

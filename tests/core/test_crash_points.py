@@ -13,7 +13,7 @@ import pytest
 
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import FailureClass
+from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.policy import Policy
 from tests.support.loop_world import (
     Answer,

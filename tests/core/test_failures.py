@@ -8,20 +8,15 @@ import pytest
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import AgentReport, FailureClass, Usage
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    FailureClass,
-    Role,
-    State,
-    Usage,
-)
 from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import (
     Message,
     WaitKind,
 )
+from codex_self_iter.core.terms import Role, State
 from tests.support.loop_world import (
     Answer,
     Script,
@@ -246,7 +241,7 @@ def test_a_context_that_is_too_long_gets_a_fresh_session_at_once() -> None:
     agents = (AgentPolicy("one", "a", SessionPolicy(resume=True)),)
     rules = dataclasses.replace(policy(), agents=dict.fromkeys(Role, agents))
     state, _ = drive(preparing(), ev.Prepared(), rules=rules)
-    report = AgentReport(block("x"), True, session_id="thread-1")
+    report = AgentReport(block("x"), session_id="thread-1")
     assert state.open is not None
     assert state.open.run is not None
     event = ended(state, work("x"))
@@ -271,7 +266,7 @@ def test_a_thread_is_resumed_only_within_its_bounds(field: str, value: float) ->
         agents = (AgentPolicy("one", "a", bounds),)
         rules = dataclasses.replace(policy(), agents=dict.fromkeys(Role, agents))
         state = running()
-        report = AgentReport(block("x"), True, Usage(4, 0, 4), session_id="thread-1")
+        report = AgentReport(block("x"), Usage(4, 0, 4), session_id="thread-1")
         event = dataclasses.replace(ended(state, work("x")), report=report)
         state, _ = decide(state, event, rules, later(60))
         state, _ = decide(state, ev.Prepared(), rules, later(60))

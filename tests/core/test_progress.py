@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import Change, compare, printable
 
 BASE = Snapshot("h1", "main", {"a": "100644 1"})
@@ -29,30 +29,28 @@ def moved(**changes: object) -> Snapshot:
 
 
 @pytest.mark.parametrize(
-    ("after", "changed", "files", "head_moved"),
+    ("after", "changed", "files"),
     [
-        (BASE, False, (), False),
-        (moved(branch="side"), False, (), False),
-        (moved(head="h2"), True, (), True),
-        (moved(entries={"a": "100644 2"}), True, ("a",), False),
-        (moved(entries={"a": ""}), True, ("a",), False),
-        (moved(entries={"a": "100755 1"}), True, ("a",), False),
-        (moved(entries={}), True, ("a",), False),
-        (moved(entries={**BASE.entries, "b": "100644 1"}), True, ("b",), False),
-        (CUT, None, (), False),
-        (moved(complete=False), None, (), False),
-        (moved(complete=False, entries={}), None, (), False),
-        (moved(complete=False, entries={"b": "1"}), None, (), False),
-        (moved(complete=False, entries={"a": "100644 2"}), True, ("a",), False),
-        (moved(complete=False, head="h2"), True, (), True),
-        (Snapshot("", "", {"a": "100644 1"}), True, (), True),
+        (BASE, False, ()),
+        (moved(branch="side"), False, ()),
+        (moved(head="h2"), True, ()),
+        (moved(entries={"a": "100644 2"}), True, ("a",)),
+        (moved(entries={"a": ""}), True, ("a",)),
+        (moved(entries={"a": "100755 1"}), True, ("a",)),
+        (moved(entries={}), True, ("a",)),
+        (moved(entries={**BASE.entries, "b": "100644 1"}), True, ("b",)),
+        (CUT, None, ()),
+        (moved(complete=False), None, ()),
+        (moved(complete=False, entries={}), None, ()),
+        (moved(complete=False, entries={"b": "1"}), None, ()),
+        (moved(complete=False, entries={"a": "100644 2"}), True, ("a",)),
+        (moved(complete=False, head="h2"), True, ()),
+        (Snapshot("", "", {"a": "100644 1"}), True, ()),
     ],
 )
-def test_table(
-    after: Snapshot, changed: bool | None, files: tuple[str, ...], head_moved: bool
-) -> None:
+def test_table(after: Snapshot, changed: bool | None, files: tuple[str, ...]) -> None:
     change = compare(BASE, after)
-    assert (change.changed, change.files, change.head_moved) == (changed, files, head_moved)
+    assert (change.changed, change.files) == (changed, files)
 
 
 def test_notes_say_what_was_unusual() -> None:
@@ -88,11 +86,7 @@ def test_a_snapshot_never_differs_from_itself(one: Snapshot) -> None:
 @given(snapshots, snapshots)
 def test_the_answer_does_not_depend_on_the_direction(one: Snapshot, other: Snapshot) -> None:
     there, back = compare(one, other), compare(other, one)
-    assert (there.changed, there.files, there.head_moved) == (
-        back.changed,
-        back.files,
-        back.head_moved,
-    )
+    assert (there.changed, there.files) == (back.changed, back.files)
 
 
 @given(snapshots, snapshots)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core.control_block import FIELDS, SCHEMA
-from codex_self_iter.core.model import Role
 from codex_self_iter.core.prompt import (
     FEEDBACK_BYTES,
     HISTORY_BYTES,
@@ -22,6 +21,7 @@ from codex_self_iter.core.prompt import (
     history_text,
 )
 from codex_self_iter.core.state import PlannerAnswer
+from codex_self_iter.core.terms import Role
 
 BASE = PromptInputs(Role.EXECUTOR, 12, plan="- [ ] an item of the plan")
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
-from codex_self_iter.core.model import FailureClass, Usage
+from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.policy import BudgetPolicy, Policy
 from codex_self_iter.core.state import LoopState, Step, WaitKind
 from tests.support.loop_world import (

@@ -10,14 +10,10 @@ import pytest
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
-from codex_self_iter.core.machine import HOLDS, decide
-from codex_self_iter.core.model import (
-    EndCause,
-    FailureClass,
-    Role,
-    State,
-)
+from codex_self_iter.core.agent_report import FailureClass
+from codex_self_iter.core.machine import HOLDS, decide, next_role
 from codex_self_iter.core.policy import BudgetPolicy, Policy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import (
     Ending,
     EndingKind,
@@ -27,6 +23,7 @@ from codex_self_iter.core.state import (
     Step,
     WaitKind,
 )
+from codex_self_iter.core.terms import Role, State
 from tests.support.loop_world import (
     Answer,
     block,
@@ -151,7 +148,8 @@ def test_a_stop_that_comes_as_the_gates_end_is_not_lost() -> None:
     assert state.state is State.STOPPED
     assert state.open is not None  # the answer is kept: the reviewer comes next time
     state, commands = drive(state, ev.Boot(), rules=ROLES)
-    assert commands == (cmd.Prepare(Role.REVIEWER),)
+    assert commands == (cmd.Prepare(),)
+    assert next_role(state.open, ROLES) is Role.REVIEWER
 
 
 def test_negative_control_the_checker_sees_an_illegal_state() -> None:
@@ -216,7 +214,7 @@ def test_the_first_condition_that_holds_decides(index: int) -> None:
 
 def test_nothing_holds_a_loop_for_which_nothing_holds() -> None:
     state, commands = drive(LoopState("loop"), ev.Boot())
-    assert commands == (cmd.Prepare(Role.EXECUTOR),)
+    assert commands == (cmd.Prepare(),)
     state, commands = drive(state, ev.Prepared((Message("a.md", "a"),), "head"))
     assert kinds(commands) == ["Persist", "TakeMessages", "StartRun"]
     assert state.state is State.RUNNING

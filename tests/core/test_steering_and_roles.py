@@ -8,9 +8,8 @@ import pytest
 
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import (
-    Role,
-)
+from codex_self_iter.core.machine import next_role
+from codex_self_iter.core.terms import Role
 from tests.support.loop_world import (
     GOAL,
     Answer,
@@ -155,5 +154,6 @@ def test_a_role_that_does_not_answer_is_an_error(role: str, text: str) -> None:
 def test_a_crash_between_roles_goes_on_at_the_role() -> None:
     for trace in ("none", "gone"):
         state, commands = drive(between_roles(), ev.Boot(ev.Trace(trace)), rules=ROLES)
-        assert commands == (cmd.Prepare(Role.EXECUTOR),)
+        assert commands == (cmd.Prepare(),)
+        assert next_role(state.open, ROLES) is Role.EXECUTOR
         assert state.iteration == 1

@@ -7,13 +7,9 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    RunOutcome,
-    Usage,
-)
+from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.policy import BudgetPolicy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from tests.support.loop_world import (
     Answer,
     Script,
@@ -183,7 +179,7 @@ def test_a_run_that_nobody_looked_after_does_not_launder_the_gates(between: str)
         run_id = state.open.run.run_id
         seen = None if between == "never started" else edited
         outcome = RunOutcome(run_id, EndCause.REQUEST, None, None, AT.wall, 0.0)
-        event = ev.RunEnded(run_id, outcome, AgentReport("", False), changed=False, gate_files=seen)
+        event = ev.RunEnded(run_id, outcome, AgentReport(""), changed=False, gate_files=seen)
         state, _ = drive(state, event, rules=rules)
     state, _ = drive(state, ev.Prepared(gate_files=edited), rules=rules)
     state, _ = drive(state, ended(state, Answer(claim().text, gate_files=edited)), rules=rules)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core import waits
-from codex_self_iter.core.model import Moment, State
 from codex_self_iter.core.state import WaitKind
+from codex_self_iter.core.terms import Moment, State
 
 AT = Moment(1_700_000_000.0, 5_000.0, "boot-1", 0.0)
 moments = st.builds(

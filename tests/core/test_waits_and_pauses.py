@@ -7,10 +7,8 @@ import pytest
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    EndCause,
-    State,
-)
+from codex_self_iter.core.runs import EndCause
+from codex_self_iter.core.terms import State
 from tests.support.loop_world import (
     Answer,
     claim,

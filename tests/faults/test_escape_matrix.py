@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from codex_self_iter.core.model import EndCause, RunLimits, RunOutcome, RunSpec
+from codex_self_iter.core.runs import EndCause, RunLimits, RunOutcome, RunSpec
 from codex_self_iter.world.process.host import Host
 from tests.support.hosting import (
     ESCAPES,

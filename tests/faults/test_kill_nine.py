@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.core.model import EndCause
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.world.process import proctable, traces
 from codex_self_iter.world.process.host import Host
 from tests.support.hosting import escape_script, kill_tagged, make_spec, new_tag, tagged

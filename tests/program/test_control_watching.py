@@ -13,9 +13,9 @@ import structlog
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Abort
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import Moment, Role, State
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.state import LoopState, Message
+from codex_self_iter.core.terms import Moment, Role, State
 from codex_self_iter.settings import load
 from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.loop import Loop

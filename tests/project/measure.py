@@ -134,11 +134,13 @@ def part(numbers: list[int], share: float) -> int:
 
 def twice(package: Path, modules: list[Module]) -> list[str]:
     """Names of modules that stand in more than one folder. Commands do not count: `cli/status.py`
-    is the command `status`, whatever else is about the status."""
+    is the command `status`, whatever else is about the status. Nor do the fakes of `testing/`: they
+    bear the name of what they stand for, as `clock`."""
     names = Counter(
         module.path.stem
         for module in modules
-        if package / "cli" not in module.path.parents and not module.path.stem.startswith("__")
+        if not {package / "cli", package / "testing"}.intersection(module.path.parents)
+        and not module.path.stem.startswith("__")
     )
     return sorted(name for name, count in names.items() if count > 1)
 

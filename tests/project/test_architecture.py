@@ -11,7 +11,7 @@ import pytest
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import State
+from codex_self_iter.core.terms import State
 from codex_self_iter.core.transitions import GROUPS, TRANSITIONS, moves
 from tests.support.loop_world import policy
 from tests.support.situations import AT, GATED, ROLES, SITUATIONS, events_for

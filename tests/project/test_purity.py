@@ -12,7 +12,7 @@ import codex_self_iter
 
 PACKAGE = Path(codex_self_iter.__file__).parent
 PURE = {
-    "__future__", "collections", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
     "itertools", "json", "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
     "codex_self_iter",
 }  # fmt: skip
@@ -155,7 +155,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
 @pytest.mark.parametrize(
     ("package", "planted"),
     [
-        ("errors", "from codex_self_iter.core.model import State"),
+        ("errors", "from codex_self_iter.core.terms import State"),
         ("core", "from codex_self_iter.world.state import store"),
         ("core", "from codex_self_iter import world"),
         ("core", "from codex_self_iter.errors import StorageError"),
@@ -183,7 +183,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("demo", "def f():\n    from codex_self_iter.cli import run"),
         ("testing", "from codex_self_iter.cli import common"),
         ("cli", "from codex_self_iter.testing import answer"),
-        ("cli", "from codex_self_iter.plan_shell import work"),
+        ("cli", "from codex_self_iter.plan_shell import step"),
         ("__main__", "from codex_self_iter.supervisor import app"),
     ],
 )

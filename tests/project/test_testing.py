@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from codex_self_iter.core.model import EndCause, RunLimits, RunSpec
+from codex_self_iter.core.runs import EndCause, RunLimits, RunSpec
 from codex_self_iter.testing import (
     Performance,
     ScriptedHost,

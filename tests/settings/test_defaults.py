@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from codex_self_iter.core.model import Role
 from codex_self_iter.core.policy import AgentPolicy, Policy
+from codex_self_iter.core.terms import Role
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.configured import make_agents, make_policy
 

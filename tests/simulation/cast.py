@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 
-from codex_self_iter.core.model import RunSpec
+from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.testing import Performance, VirtualClock, answer
 from tests.simulation.world import MINUTE, Window, World
 

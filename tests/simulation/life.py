@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from codex_self_iter.core.model import EndCause
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.loop import Loop

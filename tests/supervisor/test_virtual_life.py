@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from codex_self_iter.core.model import EndCause, RunSpec
+from codex_self_iter.core.runs import EndCause, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions

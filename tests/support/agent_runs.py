@@ -18,7 +18,8 @@ import psutil
 
 from codex_self_iter.agents.base import Agent, AgentConfig, Invocation, Request
 from codex_self_iter.agents.run_files import RunFiles
-from codex_self_iter.core.model import AgentReport, EndCause, RunOutcome
+from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.core.runs import EndCause, RunOutcome
 
 MARKER = "CODEX_SELF_ITER_TEST_SCENE"
 SCHEMA: dict[str, Any] = {

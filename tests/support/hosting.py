@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from codex_self_iter.core.model import RunLimits, RunSpec
+from codex_self_iter.core.runs import RunLimits, RunSpec
 
 CLOSE_FDS = 'for f in /proc/$$/fd/*; do n=${f##*/}; eval "exec $n>&-"; done 2>/dev/null;'
 

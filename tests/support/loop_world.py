@@ -16,22 +16,13 @@ from typing import Any
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    Failure,
-    FailureClass,
-    GateResult,
-    Mode,
-    Moment,
-    Role,
-    RunOutcome,
-    State,
-    Usage,
-)
 from codex_self_iter.core.policy import AgentPolicy, Policy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import LoopState, Message, OpenRun, Step, to_json
+from codex_self_iter.core.terms import Mode, Moment, Role, State
 from codex_self_iter.world.state.codec import from_json, recover
 
 GOAL = "goal"
@@ -412,7 +403,7 @@ class World:
         outcome = RunOutcome(
             run.run_id, answer.cause, answer.exit_code, None, run.started_at, answer.seconds
         )
-        report = AgentReport(answer.text, True, usage=answer.usage, failure=answer.failure)
+        report = AgentReport(answer.text, usage=answer.usage, failure=answer.failure)
         return ev.RunEnded(
             run.run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files,
             plan_open=answer.plan_open,
@@ -429,9 +420,7 @@ class World:
         if run is not None:
             self.agents.gone()
             outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, 15, run.started_at, 5.0)
-            event: ev.Event = ev.RunEnded(
-                run.run_id, outcome, AgentReport("", False), changed=False
-            )
+            event: ev.Event = ev.RunEnded(run.run_id, outcome, AgentReport(""), changed=False)
         elif self.state.open is not None and self.state.open.step is Step.VERIFY:
             event = ev.GatesEnded((), aborted=True)
         else:

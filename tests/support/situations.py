@@ -8,20 +8,16 @@ from collections.abc import Callable, Iterable
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
+from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import (
-    AgentReport,
-    EndCause,
-    FailureClass,
-    Moment,
-    RunOutcome,
-)
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import (
     LoopState,
     Message,
     WaitKind,
 )
+from codex_self_iter.core.terms import Moment
 from tests.support.loop_world import (
     GOAL,
     Answer,
@@ -70,7 +66,7 @@ def ended(state: LoopState, answer: Answer) -> ev.RunEnded:
     assert state.open.run is not None
     run_id = state.open.run.run_id
     outcome = RunOutcome(run_id, answer.cause, answer.exit_code, None, AT.wall, answer.seconds)
-    report = AgentReport(answer.text, True, usage=answer.usage, failure=answer.failure)
+    report = AgentReport(answer.text, usage=answer.usage, failure=answer.failure)
     return ev.RunEnded(
         run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files
     )
@@ -187,7 +183,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "boot paused": ev.Boot(paused=True),
         "tick": ev.Tick(),
         "prepared": ev.Prepared((Message("a.md", "a"),), "head"),
-        "foreign run ended": ev.RunEnded("other", outcome, AgentReport("", False)),
+        "foreign run ended": ev.RunEnded("other", outcome, AgentReport("")),
         "gates passed": ev.GatesEnded(passing()),
         "gates failed": ev.GatesEnded(failing()),
         "gates aborted": ev.GatesEnded((), aborted=True),
@@ -220,7 +216,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         found["never started"] = ev.RunEnded(
             state.open.run.run_id,
             RunOutcome(state.open.run.run_id, EndCause.REQUEST, None, None, AT.wall, 0.0),
-            AgentReport("", False),
+            AgentReport(""),
             changed=False,
         )
     return found

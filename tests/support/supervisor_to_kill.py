@@ -8,7 +8,7 @@ import sys
 
 import anyio
 
-from codex_self_iter.core.model import RunLimits, RunSpec
+from codex_self_iter.core.runs import RunLimits, RunSpec
 from codex_self_iter.world.process.host import Host
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from codex_self_iter.core.model import RunSpec
+from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.rounds import Ended, Rounds

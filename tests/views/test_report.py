@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.model import State
 from codex_self_iter.core.state import LoopState, Spent
+from codex_self_iter.core.terms import State
 from codex_self_iter.views.report import duration, report
 
 LINE: dict[str, Any] = {

@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from codex_self_iter.core.model import AgentReport, Role, RunOutcome, Usage
+from codex_self_iter.core.agent_report import AgentReport, Usage
+from codex_self_iter.core.runs import RunOutcome
+from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import UsageError
 
 if TYPE_CHECKING:

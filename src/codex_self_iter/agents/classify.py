@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.model import EndCause, Failure, FailureClass, RunOutcome
+from codex_self_iter.core.agent_report import Failure, FailureClass
+from codex_self_iter.core.runs import EndCause, RunOutcome
 
 _MESSAGE_CHARS = 500
 # A crash is the agent's fault; any other signal that we did not send came from outside.

@@ -22,6 +22,7 @@ from codex_self_iter.agents.cli_agent import (
 )
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
+from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.foreign import (
     as_cost,
     as_dict,
@@ -32,7 +33,6 @@ from codex_self_iter.core.foreign import (
     as_words,
     decode,
 )
-from codex_self_iter.core.model import FailureClass, Usage
 from codex_self_iter.core.text import money
 
 # In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the

@@ -18,8 +18,9 @@ from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.foreign import as_text, decode
-from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
+from codex_self_iter.core.runs import RunOutcome
 
 _STDERR_BYTES = 16 * 1024
 _BROKEN = "sandbox: "
@@ -140,13 +141,11 @@ class CliAgent(abc.ABC):
         said = parsed.message if parsed.answer is None else parsed.answer
         return AgentReport(
             answer="" if failure else bounded_answer(said),
-            structured=True,
             usage=priced(parsed.usage, model, self.config.prices),
             session_id=parsed.session_id,
             failure=failure,
             model=model,
             refused=tuple(parsed.refused),
-            changed_files=tuple(parsed.changed),
         )
 
     def _classified(self, run: Reading) -> Failure | None:

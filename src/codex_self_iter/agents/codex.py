@@ -36,8 +36,9 @@ from codex_self_iter.agents.stream import (
     edited,
     spent,
 )
+from codex_self_iter.core.agent_report import AgentReport, FailureClass, Usage
 from codex_self_iter.core.foreign import as_dict, as_list, as_text, as_words
-from codex_self_iter.core.model import AgentReport, FailureClass, RunOutcome, Usage
+from codex_self_iter.core.runs import RunOutcome
 
 _TOOL_OUTPUT_SHOWN = 300
 _PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")

@@ -25,7 +25,8 @@ from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.model import AgentReport, Failure, FailureClass, RunOutcome
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
+from codex_self_iter.core.runs import RunOutcome
 from codex_self_iter.core.template import parse_template, render_template
 from codex_self_iter.errors import UsageError
 
@@ -138,4 +139,4 @@ def text_report(
         parsed = Parsed(error=ErrorFacts(refusal), retry=ErrorFacts(refusal))
         failed = dataclasses.replace(outcome, exit_code=1)
         failure = classify(parsed, failed, refusal, at, account=account)
-    return AgentReport(answer="" if failure else answer, structured=False, failure=failure)
+    return AgentReport(answer="" if failure else answer, failure=failure)

@@ -20,8 +20,8 @@ from codex_self_iter.agents.cli_agent import (
     real_home,
 )
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
+from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_dict, as_int, as_text, as_words
-from codex_self_iter.core.model import Failure, FailureClass, Usage
 
 # 400 to 599, modulo 256, as far as they occur.
 _HTTP_EXITS = {

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import CliAgent, Reading, fingerprint, real_home
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, tool_call
+from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, as_words
-from codex_self_iter.core.model import Failure, FailureClass, Usage
 
 _PROVIDERS = (
     "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI", "AZURE",

@@ -14,7 +14,8 @@ from codex_self_iter.agents.base import AgentConfig, Invocation, Probe, Request,
 from codex_self_iter.agents.command import text_report
 from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.run_files import RunFiles
-from codex_self_iter.core.model import AgentReport, RunOutcome
+from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.core.runs import RunOutcome
 
 
 class PlanShellAgent:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from codex_self_iter.core.model import Usage
+from codex_self_iter.core.agent_report import Usage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

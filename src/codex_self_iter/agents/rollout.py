@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.agent_report import Usage
 from codex_self_iter.core.foreign import as_dict, as_int, as_number, as_text, decode
-from codex_self_iter.core.model import Usage
 
 _DAYS_LOOKED_THROUGH = 400
 _EARLY_SEC = 2.0

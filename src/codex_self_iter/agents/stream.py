@@ -12,8 +12,8 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from codex_self_iter.core.agent_report import Usage
 from codex_self_iter.core.foreign import as_number, as_words
-from codex_self_iter.core.model import Usage
 from codex_self_iter.core.text import tokens
 
 _KEPT = 200

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from codex_self_iter.core import budget
+from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.commands import Command, Notify
 from codex_self_iter.core.events import RunEnded
-from codex_self_iter.core.model import EndCause, FailureClass, Moment, Usage
 from codex_self_iter.core.policy import BudgetPolicy
-from codex_self_iter.core.state import Ended, Iteration, LoopState, OpenRun, Session
+from codex_self_iter.core.runs import EndCause
+from codex_self_iter.core.state import Ended, Iteration, LoopState, OpenRun, Session, Spent
+from codex_self_iter.core.terms import Moment
 
 
 def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
@@ -49,11 +51,11 @@ def vanished(opened: Iteration, run: OpenRun) -> Iteration:
 
 def spend(
     state: LoopState, event: RunEnded, bounds: BudgetPolicy, at: Moment
-) -> tuple[LoopState, tuple[Command, ...]]:
-    """Add the usage of a run; say which bounds are near."""
+) -> tuple[Spent, tuple[Command, ...]]:
+    """What is spent with this run, and which bounds are near."""
     spent = budget.add(state.spent, event.report.usage, event.outcome.duration_sec, at.wall)
     spent, texts = budget.notices(spent, bounds)
-    return dataclasses.replace(state, spent=spent), tuple(Notify("budget", text) for text in texts)
+    return spent, tuple(Notify("budget", text) for text in texts)
 
 
 def sessions(state: LoopState, run: OpenRun, event: RunEnded) -> dict[str, Session]:

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from codex_self_iter.core import waits
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.events import Steer
-from codex_self_iter.core.model import State
 from codex_self_iter.core.state import EndingKind, LoopState, Wait
+from codex_self_iter.core.terms import State
 
-NEEDS_HUMAN = 4
+INCOMPLETE_CODE = 4
 WAITING = frozenset(waits.STATES.values())
 
 
@@ -41,7 +41,7 @@ def leaving(state: LoopState, undone: Iterable[Command]) -> bool:
 
 def admitted(end: Exit, *, lost: bool) -> Exit:
     """An end of which something could not be saved needs a person."""
-    return dataclasses.replace(end, code=NEEDS_HUMAN) if lost else end
+    return dataclasses.replace(end, code=INCOMPLETE_CODE) if lost else end
 
 
 def steered(state: LoopState, *, fresh: bool, urgent: tuple[str, ...]) -> Steer | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from codex_self_iter.core.model import Usage
+from codex_self_iter.core.agent_report import Usage
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.state import Spent
 

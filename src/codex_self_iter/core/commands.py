@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from codex_self_iter.core.model import Role, State
 from codex_self_iter.core.state import OpenRun, Wait
+from codex_self_iter.core.terms import State
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,8 +27,6 @@ class Journal:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepare:
     """Read the inputs of the next run (plan, task, inbox, work tree); answer with `Prepared`."""
-
-    role: Role
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

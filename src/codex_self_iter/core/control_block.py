@@ -12,10 +12,11 @@ prompt with the same text before it is an echo of the prompt and never an answer
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from codex_self_iter.core.foreign import decode_at, encode
 
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
 
@@ -110,10 +111,7 @@ def to_text(value: Any, depth: int = 0) -> str:
     if isinstance(value, list | tuple) and depth < MAX_DEPTH:
         return "\n".join(filter(None, (to_text(item, depth + 1) for item in value)))[:MAX_TEXT]
     if not isinstance(value, str):
-        try:
-            value = json.dumps(value, ensure_ascii=False)
-        except RecursionError:
-            return "(nested too deeply)"
+        value = encode(value) or "(nested too deeply)"
     # A lone surrogate can be in no file and in no prompt.
     return str(value).strip()[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
 
@@ -174,16 +172,12 @@ def _json_objects(
     text: str, wanted: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield (start, end, object) of the wanted JSON objects, last one first."""
-    # a line break inside a text is what agents write most often wrong
-    decoder = json.JSONDecoder(strict=False)
     starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
     for start in reversed(starts):
-        try:
-            value, end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and wanted(value):
-            yield start, end, value
+        # a line break inside a text is what agents write most often wrong
+        found = decode_at(text, start, strict=False)
+        if found and isinstance(found[0], dict) and wanted(found[0]):
+            yield start, found[1], found[0]
 
 
 class Labelled(NamedTuple):

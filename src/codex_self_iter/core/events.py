@@ -6,7 +6,9 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
-from codex_self_iter.core.model import AgentReport, GateResult, RunOutcome
+from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.runs import RunOutcome
 from codex_self_iter.core.state import Message, Wait
 
 

@@ -1,24 +1,40 @@
-"""Reading JSON that others wrote: whatever it holds, the reader gets the shape that it asked for."""
+"""Reading JSON that others wrote: whatever it holds, the reader gets the shape that it asked for.
+
+The only place in the core where something may be raised and is not let out: the library has no
+decoder that says None, and how deep a value may be nested, only the attempt tells."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_STRICT, _TOLERANT = json.JSONDecoder(), json.JSONDecoder(strict=False)
+
+
+def decode_at(text: str, start: int, *, strict: bool = True) -> tuple[Any, int] | None:
+    """The JSON value that begins at `start` and where it ends, or None. Not `strict`: a text may
+    hold line breaks."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return (_STRICT if strict else _TOLERANT).raw_decode(text, start)
+    return None
+
+
+def encode(value: object) -> str | None:
+    """The value as JSON; None when it is nested too deeply."""
+    with contextlib.suppress(RecursionError):
+        return json.dumps(value, ensure_ascii=False)
+    return None
+
 
 def decode(text: str) -> dict[str, Any] | None:
     """The JSON object that a text is, or None. Cut, foreign and absurdly nested texts are None."""
     text = text.strip()
-    if not text.startswith("{"):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    found = decode_at(text, 0) if text.startswith("{") else None
+    return found[0] if found and found[1] == len(text) else None
 
 
 def as_dict(value: object) -> dict[str, Any]:
@@ -40,10 +56,7 @@ def as_words(value: object) -> str:
     """The value as people can read it: text as it is, nothing as "", anything else as JSON."""
     if value is None or isinstance(value, str):
         return value or ""
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "…"
+    return encode(value) or "…"
 
 
 def as_number(value: object) -> float:

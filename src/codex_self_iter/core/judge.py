@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from codex_self_iter.core.agent_report import Failure, FailureClass
 from codex_self_iter.core.control_block import (
     Unreadable,
     parse,
@@ -14,17 +15,10 @@ from codex_self_iter.core.control_block import (
     to_text,
 )
 from codex_self_iter.core.events import RunEnded
-from codex_self_iter.core.model import (
-    EndCause,
-    Failure,
-    FailureClass,
-    Mode,
-    Role,
-    RunOutcome,
-    Verdict,
-)
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import Iteration, LoopState, PlannerAnswer, Review
+from codex_self_iter.core.terms import Mode, Role, Verdict
 
 
 class Next(enum.Enum):

@@ -68,7 +68,6 @@ from codex_self_iter.core.events import (
     Unblock,
     Unstop,
 )
-from codex_self_iter.core.model import Mode, Moment, Role, State, Verdict
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.record import journal_record
 from codex_self_iter.core.state import (
@@ -84,6 +83,7 @@ from codex_self_iter.core.state import (
     Wait,
     WaitKind,
 )
+from codex_self_iter.core.terms import Mode, Moment, Role, State, Verdict
 
 Decision = tuple[LoopState, tuple[Command, ...]]
 
@@ -257,9 +257,7 @@ def proceed(state: LoopState, policy: Policy, at: Moment) -> Decision:
     held = _held(state, policy, at)
     if held is not None:
         return held
-    state = dataclasses.replace(state, wait=None, preparing=True)
-    role = next_role(state.open, policy)
-    return state, (Prepare(role),)
+    return dataclasses.replace(state, wait=None, preparing=True), (Prepare(),)
 
 
 def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Command) -> Decision:
@@ -372,14 +370,16 @@ def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) ->
         # Whatever was asked for meanwhile counts; nothing was run, so there is nothing to judge.
         state, commands = _after_end(_within(state, opened, run=None), policy, at)
         return state, (Persist(), *commands)
-    state, notes = account.spend(state, event, policy.budget, at)
-    seen = state.gate_seen if event.gate_files is None else dict(event.gate_files)
-    sessions = account.sessions(state, run, event)
-    state = dataclasses.replace(state, sessions=sessions, gate_seen=seen)
+    spent, notes = account.spend(state, event, policy.budget, at)
+    state = dataclasses.replace(
+        state,
+        spent=spent,
+        sessions=account.sessions(state, run, event),
+        gate_seen=state.gate_seen if event.gate_files is None else dict(event.gate_files),
+    )
     opened, then = judge.judge_run(state, account.closed(opened, run, event), event, policy)
-    state = dataclasses.replace(state, open=opened)
     if then is judge.Next.RUN:
-        state, commands = proceed(state, policy, at)
+        state, commands = proceed(dataclasses.replace(state, open=opened), policy, at)
         return state, (*notes, Persist(), *commands)
     if then is judge.Next.VERIFY:
         state = enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at)
@@ -427,7 +427,7 @@ def _kept(state: LoopState, event: Kept, policy: Policy, at: Moment) -> Decision
 
 def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Close the iteration: journal line first, then what follows from it."""
-    closed = verdict.close(verdict.Closing(state, opened, policy, at))
+    closed = verdict.close(state, opened, policy, at)
     if closed.finish is not None:
         end = closed.finish
         after, commands = finish(closed.state, end.state, end.exit_code, end.reason, at)
@@ -440,7 +440,8 @@ def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) ->
 def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
     """A run, gate or iteration has ended: do what an `ending` asked for, else go on."""
     ending, opened = state.ending, state.open
-    state = dataclasses.replace(state, ending=None)
+    if ending is not None:
+        state = dataclasses.replace(state, ending=None)
     if ending is not None and ending.kind is EndingKind.STOP:
         return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
     pausing = ending is not None and ending.kind is EndingKind.PAUSE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from codex_self_iter.core.model import Mode, Role
+from codex_self_iter.core.terms import Mode, Role
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

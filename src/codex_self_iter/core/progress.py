@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,12 +28,10 @@ class Change:
         files: paths whose content differs, sorted, fit for UTF-8 (other bytes as `\\xNN`). Without
             the commits' own changes (see `compare`) a file edited and committed within the
             iteration is not among them.
-        head_moved: HEAD names another commit.
         note: one line for people: what was unusual, or ""."""
 
     changed: bool | None
     files: tuple[str, ...] = ()
-    head_moved: bool = False
     note: str = ""
 
 
@@ -46,7 +44,7 @@ def compare(
         before: the earlier snapshot.
         after: the later one.
         committed: what differs between the two heads: path -> fingerprints in the old and in the
-            new one (worth asking for when `head_moved`). With it `files` is exact across commits.
+            new one (worth asking for when HEAD moved). With it `files` is exact across commits.
     """
     sure = before.complete and after.complete
     kind_changed = sure and _has_git(before) != _has_git(after)
@@ -56,7 +54,7 @@ def compare(
     if not changed and not sure:
         changed = None
     files = () if kind_changed else tuple(sorted(map(printable, differing)))
-    return Change(changed, files, head_moved, _note(before, after, changed, kind_changed))
+    return Change(changed, files, _note(before, after, changed, kind_changed))
 
 
 def _differing(

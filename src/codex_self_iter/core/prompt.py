@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codex_self_iter.core.model import Role
 from codex_self_iter.core.state import PlannerAnswer
+from codex_self_iter.core.terms import Role
 
 HISTORY_BYTES = 12_000
 """Bound of the history section; with `history_tail` lines at most."""

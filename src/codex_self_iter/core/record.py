@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from codex_self_iter.core.commands import Journal
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import Moment, Role
 from codex_self_iter.core.state import Iteration, LoopState, plain, to_json
+from codex_self_iter.core.terms import Moment, Role
 from codex_self_iter.core.text import iso
 
 
 def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
     """The line of an iteration that was `opened` and is closed in `after`."""
     answers = {"planner": opened.planner, "reviewer": opened.reviewer}
+    kept = to_json(after) | {"preparing": False}
     record: dict[str, Any] = {
         "ts": iso(at.wall),
         "iteration": opened.number,
@@ -43,9 +43,9 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         "roles": {role: plain(answer) for role, answer in answers.items() if answer},
         "runs": plain(opened.ended),
         "warned": opened.warned,
-        "counters": plain(after.counters),
-        "wait": plain(after.wait),
-        "after": to_json(dataclasses.replace(after, preparing=False)),
+        "counters": kept["counters"],
+        "wait": kept["wait"],
+        "after": kept,
     }
     return Journal(record)
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import dataclasses
 
 from codex_self_iter.core import waits
-from codex_self_iter.core.model import Moment, State
 from codex_self_iter.core.state import Counters, LoopState, WaitKind
+from codex_self_iter.core.terms import Moment, State
 
 
 class RecoveryError(ValueError):

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+from codex_self_iter.core.agent_report import Failure, Usage
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import (
-    EndCause,
-    Failure,
-    GateResult,
-    Role,
-    State,
-    Usage,
-    Verdict,
-)
+from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.runs import EndCause
+from codex_self_iter.core.terms import Role, State, Verdict
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
@@ -331,13 +327,20 @@ def to_json(state: LoopState) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """What `dataclasses.asdict` gives, without its copies of what cannot change."""
-    if isinstance(value, str | int | float | None):
+    if isinstance(value, _AS_IT_IS):
         return value
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    return {
-        field.metadata.get("json", name): plain(getattr(value, name))
-        for name, field in value.__dataclass_fields__.items()
-    }
+    return {key: plain(getattr(value, name)) for name, key in _keys(value.__class__)}
+
+
+_AS_IT_IS = (str, int, float, type(None))
+
+
+@functools.cache
+def _keys(kind: Any) -> tuple[tuple[str, str], ...]:
+    """Name and key in JSON of every field."""
+    fields = dataclasses.fields(kind)
+    return tuple((field.name, field.metadata.get("json", field.name)) for field in fields)

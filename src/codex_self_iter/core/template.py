@@ -5,10 +5,15 @@ newline is always exactly one word, or exactly the stretch of a word that its fi
 
 from __future__ import annotations
 
+import re
 import shlex
 
 FIELDS = ("prompt_file", "workspace")
 """The fields that a template may have; the first one is required."""
+
+_WHOLE = re.compile(r"""(?:[^'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")*""", re.DOTALL)
+_LONE = re.compile(r"""(?:"(?:[^"\\]|\\.)*)?\\""", re.DOTALL)
+"""What `shlex` can split, and how a rest that it cannot split ends when it is not for a quote."""
 
 Piece = tuple[bool, str]
 """(is a field, its name) or (False, literal text)."""
@@ -22,15 +27,11 @@ def parse_template(text: str) -> tuple[str, ...]:
     program, or no `{prompt_file}`."""
     if "\0" in text:
         raise ValueError("has a NUL character, which no program argument can hold")
-    try:
-        words = tuple(shlex.split(text))
-    except ValueError as error:
-        what = (
-            "a quote is never closed"
-            if "quotation" in str(error)
-            else "it ends in a lone backslash"
-        )
-        raise ValueError(f"cannot be split into words: {what}") from None
+    rest = _WHOLE.sub("", text, count=1)
+    if rest:
+        what = "it ends in a lone backslash" if _LONE.fullmatch(rest) else "a quote is never closed"
+        raise ValueError(f"cannot be split into words: {what}")
+    words = tuple(shlex.split(text))
     if not words or not words[0]:
         raise ValueError("names no program")
     fields = {value for word in words for is_field, value in _pieces(word) if is_field}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from codex_self_iter.core.model import State
+from codex_self_iter.core.terms import State
 
 GROUPS: Mapping[str, tuple[State, ...]] = {
     "working": (State.RUNNING, State.VERIFYING),

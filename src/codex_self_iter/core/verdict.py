@@ -23,31 +23,17 @@ import re
 from typing import Any
 
 from codex_self_iter.core import backoff, stagnation, waits
+from codex_self_iter.core.agent_report import Failure, FailureClass
 from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.model import (
-    EndCause,
-    Failure,
-    FailureClass,
-    GateResult,
-    Moment,
-    State,
-    Verdict,
-)
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import Counters, Iteration, Last, LoopState, WaitKind
+from codex_self_iter.core.terms import Moment, State, Verdict
 
-NEEDS_HUMAN = frozenset({FailureClass.AUTH, FailureClass.CONFIG, FailureClass.SANDBOX})
-UNSEEN = frozenset(
-    {
-        FailureClass.LIMIT,
-        FailureClass.OVERLOAD,
-        FailureClass.NETWORK,
-        FailureClass.AUTH,
-        FailureClass.CONFIG,
-        FailureClass.CONTEXT,
-    }
-)
+PERSON_MUST_ACT = frozenset({FailureClass.AUTH, FailureClass.CONFIG, FailureClass.SANDBOX})
+UNSEEN = frozenset(map(FailureClass, ("limit", "overload", "network", "auth", "config", "context")))
 """Classes in which the agent did no work, so that its messages go into the next prompt again."""
 
 IDENTICAL_FAILURES = 3
@@ -72,27 +58,30 @@ class Closed:
     notes: tuple[Command, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Closing:
-    """An iteration that is being closed; `state` becomes what it leaves behind."""
+    """An iteration that is being closed, for as long as `close` works on it.
 
-    state: LoopState
-    opened: Iteration
-    policy: Policy
-    at: Moment
+    What it leaves behind is collected in `changes` and `counters` and becomes the next state once,
+    at the end: a state is large, and a copy of it for every step was most of what a verdict cost."""
 
-    def having(self, **changes: Any) -> Closing:
-        """The same with a changed state."""
-        return dataclasses.replace(self, state=dataclasses.replace(self.state, **changes))
+    def __init__(self, state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> None:
+        self.state, self.opened, self.policy, self.at = state, opened, policy, at
+        self.counters = state.counters
+        self.changes: dict[str, Any] = {}
+        self.notes: tuple[Command, ...] = ()
 
-    def counting(self, **changes: Any) -> Closing:
-        """The same with changed counters."""
-        return self.having(counters=dataclasses.replace(self.state.counters, **changes))
+    def leave(self, **changes: Any) -> None:
+        """Leave these fields of the state behind."""
+        self.changes.update(changes)
 
-    def judged(self, verdict: Verdict, summary: str) -> Closing:
-        """The same with this verdict."""
+    def count(self, **changes: Any) -> None:
+        """Leave these counters behind."""
+        self.counters = dataclasses.replace(self.counters, **changes)
+
+    def judge(self, verdict: Verdict, summary: str) -> None:
+        """Leave this verdict behind."""
         opened, at, usage = self.opened, self.at, self.opened.usage
-        last = Last(
+        self.changes["last"] = Last(
             iteration=opened.number,
             verdict=verdict,
             summary=summary,
@@ -101,51 +90,47 @@ class Closing:
             tokens=usage.total_tokens if usage else None,
             cost_usd=usage.cost_usd if usage else None,
         )
-        return self.having(last=last)
 
-    def cooldown(self, kind: WaitKind, base: float, reason: str) -> Closing:
-        """The same with a wait because a role sees nothing to do."""
+    def cool_down(self, kind: WaitKind, base: float, reason: str) -> None:
+        """Wait because a role sees nothing to do."""
         ceiling = max(base, self.policy.backoff_max_sec)
         length = backoff.exponential(1, base, ceiling, self.at.u)
-        waiting = self.having(wait=waits.make(kind, length, reason, self.at))
-        return waiting.counting(cooldowns=self.state.counters.cooldowns + 1)
+        self.leave(wait=waits.make(kind, length, reason, self.at))
+        self.count(cooldowns=self.counters.cooldowns + 1)
 
 
-def close(closing: Closing) -> Closed:
+def close(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Closed:
     """Give the verdict on an iteration; the state that follows has none open."""
-    failure = closing.opened.failure
-    closed = _answered(closing) if failure is None else _failed(closing, failure)
-    goal = closed.state.goal_set or closed.state.goal
-    state = dataclasses.replace(closed.state, open=None, goal=goal, goal_set="")
-    return dataclasses.replace(closed, state=state)
+    closing = Closing(state, opened, policy, at)
+    failure = opened.failure
+    finish = _answered(closing) if failure is None else _failed(closing, failure)
+    goal = state.goal_set or closing.changes.get("goal", state.goal)
+    left = closing.changes | {"open": None, "goal": goal, "goal_set": ""}
+    after = dataclasses.replace(state, counters=closing.counters, **left)
+    return Closed(after, finish, closing.notes)
 
 
 # -- it failed -------------------------------------------------------------------------------------
 
 
-def _failed(closing: Closing, failure: Failure) -> Closed:
+def _failed(closing: Closing, failure: Failure) -> Finish | None:
     opened, kind, verdict = closing.opened, failure.kind, closing.opened.failure_verdict
-    closing = closing.judged(verdict, failure.message)
-    closing = closing.having(carried=opened.messages if _unseen(opened, kind, verdict) else ())
+    closing.judge(verdict, failure.message)
+    closing.leave(carried=opened.messages if _unseen(opened, kind, verdict) else ())
     if kind not in UNSEEN and kind is not FailureClass.KILLED:
-        feedback = f"The last iteration failed ({kind}): {failure.message}"
-        closing = closing.having(feedback=feedback)
+        closing.leave(feedback=f"The last iteration failed ({kind}): {failure.message}")
     if kind is FailureClass.KILLED and (verdict is Verdict.ABORTED or opened.orphaned):
-        return Closed(closing.state)
-    counters = _count_failure(closing.state.counters, kind)
-    closing = closing.having(counters=counters)
+        return None
+    counters = closing.counters = _count_failure(closing.counters, kind)
     bound = closing.policy.max_consecutive_errors
     if bound and counters.agent_errors >= bound:
-        text = (
-            f"{bound} agent errors in a row (max_consecutive_errors); the last: {failure.message}"
-        )
-        return Closed(closing.state, Finish(State.BLOCKED, 4, text))
+        text = f"{bound} agent errors in a row (max_consecutive_errors); the last: "
+        return Finish(State.BLOCKED, 4, text + failure.message)
     if bound and counters.auth_errors >= bound:
-        text = f"a person must act ({kind}): {failure.message}"
-        return Closed(closing.state, Finish(State.BLOCKED, 4, text))
-    if kind is FailureClass.CONTEXT and counters.failures == 1:
-        return Closed(closing.state)
-    return _failure_wait(closing, failure)
+        return Finish(State.BLOCKED, 4, f"a person must act ({kind}): {failure.message}")
+    if kind is not FailureClass.CONTEXT or counters.failures > 1:
+        _wait_for(closing, failure)
+    return None
 
 
 def _unseen(opened: Iteration, kind: FailureClass, verdict: Verdict) -> bool:
@@ -161,37 +146,36 @@ def _count_failure(counters: Counters, kind: FailureClass) -> Counters:
         counters,
         failures=counters.failures + 1,
         agent_errors=counters.agent_errors + (kind is FailureClass.AGENT),
-        auth_errors=counters.auth_errors + 1 if kind in NEEDS_HUMAN else 0,
+        auth_errors=counters.auth_errors + 1 if kind in PERSON_MUST_ACT else 0,
         confirmations=0,
     )
 
 
-def _failure_wait(closing: Closing, failure: Failure) -> Closed:
+def _wait_for(closing: Closing, failure: Failure) -> None:
     """How long to wait after a failure, and whom to tell."""
-    policy, at, count = closing.policy, closing.at, closing.state.counters.failures
-    length = backoff.exponential(count, policy.backoff_base_sec, policy.backoff_max_sec, at.u)
+    policy, at, text = closing.policy, closing.at, failure.message
+    base, ceiling = policy.backoff_base_sec, policy.backoff_max_sec
+    length = backoff.exponential(closing.counters.failures, base, ceiling, at.u)
+    note: Command
+    account = _account(closing)
     if failure.kind is FailureClass.LIMIT:
         # A reset that has passed already was a wrong one: relying on it again would burn a run
         # every few seconds.
         if failure.reset_at is not None and failure.reset_at > at.wall:
             length = backoff.limit_wait(failure.reset_at, at.wall, at.u)
-        wait = waits.make(WaitKind.LIMIT, length, failure.message, at)
-    elif failure.kind in NEEDS_HUMAN:
-        wait = waits.make(WaitKind.AUTH, length, failure.message, at)
+        wait = waits.make(WaitKind.LIMIT, length, text, at)
+        note = ShareLimit(account, wait)
+    elif failure.kind in PERSON_MUST_ACT:
+        wait = waits.make(WaitKind.AUTH, length, text, at)
+        note = Notify("blocked", f"{failure.kind}: {text}")
     else:
-        wait = waits.make(WaitKind.ERROR, length, failure.message, at)
-        return Closed(closing.having(wait=wait).state)
+        closing.leave(wait=waits.make(WaitKind.ERROR, length, text, at))
+        return
     # The account is out of use until then; another agent of the order may take over meanwhile.
-    account = _account(closing)
-    closing = closing.having(limits={**closing.state.limits, account: wait})
-    note: Command = (
-        ShareLimit(account, wait)
-        if wait.kind is WaitKind.LIMIT
-        else Notify("blocked", f"{failure.kind}: {failure.message}")
-    )
+    closing.leave(limits={**closing.state.limits, account: wait})
+    closing.notes = (note,)
     if not _others(closing, account):
-        closing = closing.having(wait=wait)
-    return Closed(closing.state, notes=(note,))
+        closing.leave(wait=wait)
 
 
 def _account(closing: Closing) -> str:
@@ -203,7 +187,7 @@ def _account(closing: Closing) -> str:
 
 def _others(closing: Closing, account: str) -> bool:
     """True when another agent may take the role now."""
-    limits = closing.state.limits
+    limits = closing.changes["limits"]
     return any(
         agent.account != account
         and (agent.account not in limits or waits.rest(limits[agent.account], closing.at) <= 0)
@@ -214,37 +198,37 @@ def _others(closing: Closing, account: str) -> bool:
 # -- it was answered -------------------------------------------------------------------------------
 
 
-def _answered(closing: Closing) -> Closed:
-    closing = closing.counting(failures=0, agent_errors=0, auth_errors=0)
-    closing = closing.having(feedback="", carried=())
+def _answered(closing: Closing) -> Finish | None:
     opened = closing.opened
+    closing.count(failures=0, agent_errors=0, auth_errors=0)
+    closing.leave(feedback="", carried=())
     if opened.planner is not None and opened.planner.stop:
         plan = opened.planner
         reason = plan.rationale or plan.objective or "the planner sees nothing to do"
-        base = closing.policy.planner_stop_backoff_sec
-        closing = closing.cooldown(WaitKind.PLANNER_STOP, base, reason)
-        return Closed(closing.judged(Verdict.PLANNER_STOP, reason).state)
+        closing.cool_down(WaitKind.PLANNER_STOP, closing.policy.planner_stop_backoff_sec, reason)
+        closing.judge(Verdict.PLANNER_STOP, reason)
+        return None
     block = opened.block or ControlBlock()
-    closing = _next_goal(closing, block)
+    _next_goal(closing, block)
     if opened.changed is not None:
-        no_change = 0 if opened.changed else closing.state.counters.no_change + 1
-        closing = closing.counting(no_change=no_change)
+        closing.count(no_change=0 if opened.changed else closing.counters.no_change + 1)
     unmet = _unmet(opened, closing.policy)
-    closing = _gate_feedback(closing, unmet)
+    _gate_feedback(closing, unmet)
     agreed = opened.reviewer is None or not opened.reviewer.go_on
     if opened.claim and not unmet and agreed:
         return _proven(closing, block)
-    closing = closing.counting(confirmations=0)
+    closing.count(confirmations=0)
     if block.stop:
         return _stopped(closing, block, unmet)
-    return _circles(_go_on(closing, block))
+    _go_on(closing, block)
+    return _circles(closing)
 
 
-def _next_goal(closing: Closing, block: ControlBlock) -> Closing:
+def _next_goal(closing: Closing, block: ControlBlock) -> None:
     state, review = closing.state, closing.opened.reviewer
     goal = (review.next_focus.strip() if review else "") or block.next_goal or state.goal
     goals = (*state.goals, stagnation.normalise(goal))[-stagnation.HISTORY :]
-    return closing.having(goal=goal, goals=goals)
+    closing.leave(goal=goal, goals=goals)
 
 
 def _unmet(opened: Iteration, policy: Policy) -> list[str]:
@@ -265,14 +249,14 @@ def _gate_end(gate: GateResult) -> str:
     return "timed out" if gate.timed_out else f"exited with code {gate.exit_code}"
 
 
-def _gate_feedback(closing: Closing, unmet: list[str]) -> Closing:
+def _gate_feedback(closing: Closing, unmet: list[str]) -> None:
     """Put what failed into the next prompt; count identical failures."""
     if not unmet:
-        return closing.counting(gate_repeats=0, gate_print="")
-    opened, counters = closing.opened, closing.state.counters
-    outputs = "\n\n".join(
-        f"$ {gate.command}\n{gate.output}" for gate in opened.gates if not gate.ok
-    )
+        closing.count(gate_repeats=0, gate_print="")
+        return
+    opened, counters = closing.opened, closing.counters
+    failed = (gate for gate in opened.gates if not gate.ok)
+    outputs = "\n\n".join(f"$ {gate.command}\n{gate.output}" for gate in failed)
     text = re.sub(r"\d+(\.\d+)?", "#", "\n".join(unmet) + outputs)
     mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     repeats = counters.gate_repeats + 1 if mark == counters.gate_print else 1
@@ -280,67 +264,70 @@ def _gate_feedback(closing: Closing, unmet: list[str]) -> Closing:
     feedback = f"{head}: {'; '.join(unmet)}."
     if repeats >= IDENTICAL_FAILURES:
         feedback += (
-            f"\nThis is the same failure for the {repeats}th time in a row. What was tried so far does not work: "
-            "find the cause before changing anything, and take another way."
+            f"\nThis is the same failure for the {repeats}th time in a row. What was tried so far "
+            "does not work: find the cause before changing anything, and take another way."
         )
-    closing = closing.counting(gate_repeats=repeats, gate_print=mark)
-    return closing.having(feedback=f"{feedback}\n\n{outputs}".strip())
+    closing.count(gate_repeats=repeats, gate_print=mark)
+    closing.leave(feedback=f"{feedback}\n\n{outputs}".strip())
 
 
-def _proven(closing: Closing, block: ControlBlock) -> Closed:
-    confirmations = closing.state.counters.confirmations + 1
-    closing = closing.counting(confirmations=confirmations)
+def _proven(closing: Closing, block: ControlBlock) -> Finish | None:
+    confirmations = closing.counters.confirmations + 1
+    closing.count(confirmations=confirmations)
     left = closing.policy.confirmations - confirmations + 1
     if left <= 0:
-        closing = closing.judged(Verdict.COMPLETED, block.summary)
-        reason = block.reason or block.summary or "completed"
-        return Closed(closing.state, Finish(State.COMPLETED, 0, reason))
-    feedback = (
-        "Completion was claimed and every gate passed. Check everything again with fresh eyes: "
-        f"{left} more iteration(s) must agree. Claim completion only if nothing is missing."
+        closing.judge(Verdict.COMPLETED, block.summary)
+        return Finish(State.COMPLETED, 0, block.reason or block.summary or "completed")
+    closing.judge(Verdict.AWAITING_CONFIRMATION, block.summary)
+    closing.leave(
+        feedback="Completion was claimed and every gate passed. Check everything again with fresh "
+        f"eyes: {left} more iteration(s) must agree. Claim completion only if nothing is missing."
     )
-    closing = closing.judged(Verdict.AWAITING_CONFIRMATION, block.summary)
-    return Closed(closing.having(feedback=feedback).state)
+    return None
 
 
-def _stopped(closing: Closing, block: ControlBlock, unmet: list[str]) -> Closed:
+def _stopped(closing: Closing, block: ControlBlock, unmet: list[str]) -> Finish:
+    closing.judge(Verdict.STOP, block.summary)
     reason = block.reason or block.summary or "the agent asked to stop"
-    finish = Finish(State.STOPPED, 0, f"the agent stopped: {reason}")
     if unmet:
         text = f"the agent stopped ({reason}), but: {'; '.join(unmet)}"
-        finish = Finish(State.BLOCKED, 4, text)
-    return Closed(closing.judged(Verdict.STOP, block.summary).state, finish)
+        return Finish(State.BLOCKED, 4, text)
+    return Finish(State.STOPPED, 0, f"the agent stopped: {reason}")
 
 
-def _go_on(closing: Closing, block: ControlBlock) -> Closing:
+def _go_on(closing: Closing, block: ControlBlock) -> None:
     """The verdict and the wait of an iteration that ends nothing."""
     opened, policy, review = closing.opened, closing.policy, closing.opened.reviewer
     if not opened.claim and review is not None and not review.go_on:
         reason = review.reason or "the reviewer sees nothing more to do"
-        base = policy.continue_false_backoff_sec
-        closing = closing.judged(Verdict.CONTINUE_FALSE, block.summary)
-        return closing.cooldown(WaitKind.CONTINUE_FALSE, base, reason)
+        closing.judge(Verdict.CONTINUE_FALSE, block.summary)
+        closing.cool_down(WaitKind.CONTINUE_FALSE, policy.continue_false_backoff_sec, reason)
+        return
     verdict = Verdict.NO_CHANGE if opened.changed is False else Verdict.CONTINUE
-    closing = closing.judged(Verdict.CLAIM_REJECTED if opened.claim else verdict, block.summary)
-    closing = closing.counting(cooldowns=0)
-    over = closing.state.counters.no_change - policy.no_change_gate + 1
-    if opened.changed is not False or policy.no_change_gate < 1 or over < 1:
-        return closing.having(wait=None)
-    at = closing.at
-    length = backoff.exponential(over, policy.no_change_backoff_sec, policy.backoff_max_sec, at.u)
-    reason = "the last iteration changed nothing"
-    return closing.having(wait=waits.make(WaitKind.NO_CHANGE, length, reason, at))
+    closing.judge(Verdict.CLAIM_REJECTED if opened.claim else verdict, block.summary)
+    closing.count(cooldowns=0)
+    over, at, wait = closing.counters.no_change - policy.no_change_gate + 1, closing.at, None
+    if opened.changed is False and policy.no_change_gate >= 1 and over >= 1:
+        base, ceiling = policy.no_change_backoff_sec, policy.backoff_max_sec
+        length = backoff.exponential(over, base, ceiling, at.u)
+        wait = waits.make(WaitKind.NO_CHANGE, length, "the last iteration changed nothing", at)
+    closing.leave(wait=wait)
 
 
-def _circles(closing: Closing) -> Closed:
+def _circles(closing: Closing) -> Finish | None:
     """Warn a loop that goes in circles once, then give up."""
-    state, bound = closing.state, closing.policy.max_stagnation
+    counters, bound = closing.counters, closing.policy.max_stagnation
     if bound < 1:
-        return Closed(closing.having(warned=False).state)
-    found = stagnation.circle(state.goals, state.counters.no_change, state.counters.gate_repeats)
+        closing.leave(warned=False)
+        return None
+    goals: tuple[str, ...] = closing.changes["goals"]
+    found = stagnation.circle(goals, counters.no_change, counters.gate_repeats)
     if found.length >= bound and closing.opened.warned:
-        text = f"going in circles: {found.what} for {found.length} iterations (max_stagnation = {bound})"
-        return Closed(state, Finish(State.STAGNATED, 3, f"{text}; the goal: {state.goal[:200]}"))
+        what = f"{found.what} for {found.length} iterations (max_stagnation = {bound})"
+        text = f"going in circles: {what}; the goal: {closing.changes['goal'][:200]}"
+        return Finish(State.STAGNATED, 3, text)
     warned = found.length >= max(1, bound - 1)
-    notes = (Log("loop.circling", {"what": found.what, "length": found.length}),) if warned else ()
-    return Closed(closing.having(warned=warned).state, notes=notes)
+    closing.leave(warned=warned)
+    if warned:
+        closing.notes = (Log("loop.circling", {"what": found.what, "length": found.length}),)
+    return None

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from codex_self_iter.core import backoff
-from codex_self_iter.core.model import Moment, State
 from codex_self_iter.core.state import Wait, WaitKind
+from codex_self_iter.core.terms import Moment, State
 
 STATES: Mapping[WaitKind, State] = {
     WaitKind.ERROR: State.BACKOFF,

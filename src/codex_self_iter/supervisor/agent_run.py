@@ -12,9 +12,11 @@ from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
+from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.control_block import SCHEMA
-from codex_self_iter.core.model import AgentReport, EndCause, Role, RunOutcome, RunSpec
+from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
+from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
@@ -178,7 +180,7 @@ class AgentRuns:
         self, run: OpenRun, cause: EndCause, *, not_started: bool = False, **why: Any
     ) -> None:
         outcome = RunOutcome(run.run_id, cause, None, None, run.started_at, 0.0, **why)
-        report = AgentReport("", False)
+        report = AgentReport("")
         self.ctx.post(
             ev.RunEnded(run.run_id, outcome, report, changed=False, not_started=not_started)
         )

@@ -9,8 +9,9 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.agent_names import CLIS
-from codex_self_iter.core.model import Mode, Role, RunLimits
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
+from codex_self_iter.core.runs import RunLimits
+from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths

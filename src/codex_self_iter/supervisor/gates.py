@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import EndCause, GateResult, RunOutcome, RunSpec
+from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from codex_self_iter.core import backoff
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.model import State
+from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.loop import Loop

@@ -6,7 +6,7 @@ import glob
 import os
 
 from codex_self_iter.core.events import Trace
-from codex_self_iter.core.model import RunSpec
+from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.core.state import Step
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context

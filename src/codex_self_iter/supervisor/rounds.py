@@ -17,8 +17,8 @@ from codex_self_iter.core import asked
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Exit
 from codex_self_iter.core.machine import decide
-from codex_self_iter.core.model import State
 from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.terms import State
 from codex_self_iter.errors import ExitCode
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import ending, housekeeping, orphans
@@ -28,7 +28,7 @@ from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.outbox import Outbox
 from codex_self_iter.supervisor.senses import Senses
-from codex_self_iter.supervisor.status import Status
+from codex_self_iter.supervisor.status_file import Status
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
 

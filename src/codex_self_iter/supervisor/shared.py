@@ -13,8 +13,8 @@ from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import asked
 from codex_self_iter.core.events import LimitSeen
-from codex_self_iter.core.model import Moment
 from codex_self_iter.core.state import Wait
+from codex_self_iter.core.terms import Moment
 from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree

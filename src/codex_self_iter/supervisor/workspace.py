@@ -7,7 +7,7 @@ import os
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context

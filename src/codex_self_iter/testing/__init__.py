@@ -21,7 +21,7 @@ from codex_self_iter.testing.files import (
     SilentLog,
     scripted_shared,
 )
-from codex_self_iter.testing.machine import (
+from codex_self_iter.testing.scripted import (
     Performance,
     ScriptedAgent,
     ScriptedHost,

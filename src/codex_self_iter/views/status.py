@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter import __version__
 from codex_self_iter.core import asked, waits
-from codex_self_iter.core.model import Moment, RunIdentity, RunSample, State
+from codex_self_iter.core.runs import RunIdentity, RunSample
 from codex_self_iter.core.state import LoopState, Wait
+from codex_self_iter.core.terms import Moment, State
 from codex_self_iter.core.text import iso
 
 RECENT = 5
@@ -115,7 +115,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
-        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
+        reason = f"{facts.pause_file.rpartition('/')[2]} is there; 'codex-self-iter resume' goes on"
     if state.state in (State.RUNNING, State.VERIFYING):
         if state.after_iteration is not None:
             reason += "; stops after this iteration"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.core.model import Snapshot
+from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.world.git.commits import CommitResult, SupervisorCommits, message, whose
 from codex_self_iter.world.git.run import Git
 from codex_self_iter.world.git.worktree import GitWorkTree

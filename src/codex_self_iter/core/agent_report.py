@@ -1,0 +1,85 @@
+"""What an adapter read from a finished run: its answer, what it cost, why it failed."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+
+class FailureClass(enum.StrEnum):
+    """Why a run failed; each class has its own policy (the table is in `verdict`)."""
+
+    AGENT = "agent"
+    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out at work."""
+    LIMIT = "limit"
+    """A usage or rate limit; `Failure.reset_at` is its end where known."""
+    OVERLOAD = "overload"
+    NETWORK = "network"
+    AUTH = "auth"
+    CONFIG = "config"
+    """Not installed, unknown model, bad flag, not a git repository…: a person must act."""
+    SANDBOX = "sandbox"
+    CONTEXT = "context"
+    """The conversation no longer fits the model: the next run starts a fresh session."""
+    KILLED = "killed"
+    """Ended by us or by a person, not by the agent."""
+    MEMORY = "memory"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and money of one run; `input_tokens` includes `cached_input_tokens`."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+    """None: unknown."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON value."""
+        return dataclasses.asdict(self) | {"total_tokens": self.total_tokens}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed, as the adapter read it.
+
+    Attributes:
+        kind: the class that chooses the policy.
+        message: one line for people and for the next prompt; at most 500 characters.
+        reset_at: wall time at which a limit ends, if the agent said so.
+        account: names the account a limit belongs to; loops with the same account wait together."""
+
+    kind: FailureClass
+    message: str
+    reset_at: float | None = None
+    account: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AgentReport:
+    """What an adapter read from a finished run's files.
+
+    Attributes:
+        answer: the final message, verbatim (bounded to its last 256 KiB); "" if there was none.
+        usage: of this run alone, or None if unknown.
+        thread_usage: cumulative totals of the thread as the CLI reports them (codex), or None.
+        session_id: thread to resume, or "".
+        failure: None when the run did what it should.
+        model: as reported, or "".
+        refused: tools or commands that the agent was not allowed to use."""
+
+    answer: str
+    usage: Usage | None = None
+    thread_usage: Usage | None = None
+    session_id: str = ""
+    failure: Failure | None = None
+    model: str = ""
+    refused: tuple[str, ...] = ()

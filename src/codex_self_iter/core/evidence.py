@@ -1,0 +1,58 @@
+"""What the supervisor finds out for itself: the content of a work tree, the gates' results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GateResult:
+    """One verification command's end. `output` is head and tail, bounded, ready for a prompt."""
+
+    command: str
+    exit_code: int | None
+    duration_sec: float
+    output: str
+    timed_out: bool = False
+    flaw: str = ""
+    """Why it could not run at all ("command not found"), else ""."""
+
+    @property
+    def ok(self) -> bool:
+        """True when the command exited 0 in time."""
+        return self.exit_code == 0 and not self.timed_out and not self.flaw
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON value."""
+        return dataclasses.asdict(self) | {"ok": self.ok}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The content of a work tree, reduced to what tells progress.
+
+    Attributes:
+        head: commit id, or "" (unborn branch or no git).
+        branch: name, or "" when detached or without git.
+        entries: path -> content fingerprint of every tracked file that differs from HEAD and every
+            untracked file that is not ignored ("" fingerprint: deleted).
+        complete: False when a bound was hit or git did not answer: equality then proves nothing.
+        note: why it is incomplete, or a state worth knowing ("merge in progress", "index.lock left
+            behind")."""
+
+    head: str
+    branch: str
+    entries: Mapping[str, str]
+    complete: bool = True
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON value."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
+        """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
+        return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
