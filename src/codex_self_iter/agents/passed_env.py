@@ -6,6 +6,7 @@ leak."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -16,6 +17,8 @@ from codex_self_iter.core.secrets import SECRETS
 _FOREIGN = re.compile(
     r"^(CODEX_(THREAD_ID|SESSION_ID|TOOL_CALL_ID|CI|SANDBOX.*)|CLAUDECODE|CLAUDE_CODE_(ENTRYPOINT|SESSION_ID|SSE_PORT))$"
 )
+
+_withheld = functools.lru_cache(1024)(SECRETS.withheld)  # each run asks of the same variables
 
 
 def agent_environment(
@@ -41,7 +44,7 @@ def agent_environment(
     for name, value in ours.items():
         if _FOREIGN.match(name) and not _matches(name, *asked):
             continue
-        if not SECRETS.withheld(name, value) or _matches(name, exact, prefixes):
+        if not _withheld(name, value) or _matches(name, exact, prefixes):
             env[name] = value
     return env | dict(extra or {}) | dict(configured or {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -14,7 +15,6 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
 import anyio.lowlevel
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
@@ -33,36 +33,31 @@ class Latch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bells: list[int] = []
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self.outcome: RunOutcome | None = None
 
     def set(self, outcome: RunOutcome) -> None:
         """Tell everybody; the first outcome stays."""
         with self._lock:
             self.outcome = self.outcome or outcome
-            for bell in self._bells:
-                os.write(bell, b"!")
+            for loop, heard in self._waiting:
+                loop.call_soon_threadsafe(heard.set)
 
     async def wait(self) -> RunOutcome:
         """The outcome, as soon as there is one. Cancelling leaves nothing behind."""
-        while (outcome := self.outcome) is None:
-            await self._hear()
-        await anyio.lowlevel.checkpoint()
-        return outcome
-
-    async def _hear(self) -> None:
-        ear, bell = os.pipe()
+        waiter = asyncio.get_running_loop(), asyncio.Event()
+        with self._lock:
+            self._waiting.append(waiter)
+            if self.outcome is not None:
+                waiter[1].set()
         try:
-            with self._lock:
-                self._bells.append(bell)
-                if self.outcome is not None:
-                    os.write(bell, b"!")
-            await anyio.wait_readable(ear)
+            await waiter[1].wait()
         finally:
             with self._lock:
-                self._bells.remove(bell)
-            os.close(ear)
-            os.close(bell)
+                self._waiting.remove(waiter)
+        await anyio.lowlevel.checkpoint()
+        assert self.outcome is not None
+        return self.outcome
 
 
 class Watched:

@@ -306,7 +306,9 @@ class StateDirectory:
         Raises StorageError."""
         for name in names:
             name = os.path.relpath(name, self.path) if os.path.isabs(name) else name
-            with self.root.guard:
+            with self.root.guard, storing("look at", f"{self.path}/{name}"):
+                if self.root.glance(name) is None:
+                    continue
                 found = self.root.look(name)
                 if found is not None and (not stat.S_ISREG(found.st_mode) or found.st_nlink > 1):
                     self.root.set_aside(name, "not a regular file of ours")
