@@ -37,6 +37,17 @@ class Usage:
     cost_usd: float | None = None
     """None: unknown."""
 
+    @classmethod
+    def of(cls, *parts: Usage) -> Usage:
+        """The sum; its cost is that of the parts whose cost is known."""
+        costs = [part.cost_usd for part in parts if part.cost_usd is not None]
+        return cls(
+            sum(part.input_tokens for part in parts),
+            sum(part.cached_input_tokens for part in parts),
+            sum(part.output_tokens for part in parts),
+            sum(costs) if costs else None,
+        )
+
     @property
     def total_tokens(self) -> int:
         """Input and output together."""

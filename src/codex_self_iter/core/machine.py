@@ -224,9 +224,8 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     first."""
     in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
     if state.paused and not in_iteration:
-        return enter(
-            state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at
-        ), ()
+        reason = state.reason if state.state is State.PAUSED else "paused"
+        return enter(state, State.PAUSED, reason, at), ()
     if Hold.PLAN in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by[Hold.PLAN], at), ()
     if state.blocked_by:
@@ -237,16 +236,13 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     if spent:
         return finish(state, State.BLOCKED, 4, spent, at)
     if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
-        return finish(
-            state, State.STOPPED, 0, f"iteration limit reached ({policy.max_iterations})", at
-        )
+        reason = f"iteration limit reached ({policy.max_iterations})"
+        return finish(state, State.STOPPED, 0, reason, at)
     role = next_role(state.open, policy)
     chosen = _chosen(state, role, policy, at)
     if isinstance(chosen, Wait):
-        state = dataclasses.replace(
-            enter(state, waits.STATES[chosen.kind], chosen.reason, at), wait=chosen
-        )
-        return state, (Persist(),)
+        state = enter(state, waits.STATES[chosen.kind], chosen.reason, at)
+        return dataclasses.replace(state, wait=chosen), (Persist(),)
     return None
 
 
@@ -601,9 +597,8 @@ def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Deci
 def _block(state: LoopState, event: Block, policy: Policy, at: Moment) -> Decision:
     if state.blocked_by.get(event.name) == event.reason:
         return state, ()
-    state = dataclasses.replace(
-        state, blocked_by={**state.blocked_by, event.name.value: event.reason}
-    )
+    held = {**state.blocked_by, event.name.value: event.reason}
+    state = dataclasses.replace(state, blocked_by=held)
     if event.name is Hold.PLAN:
         state = dataclasses.replace(state, preparing=False)
     note = Log("loop.held", {"by": event.name.value, "reason": event.reason})
