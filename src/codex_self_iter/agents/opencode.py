@@ -19,11 +19,13 @@ from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, as_words
 
 _PROVIDERS = (
-    "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI", "AZURE",
-    "AWS", "TOGETHER", "FIREWORKS", "CEREBRAS", "MOONSHOT", "ZAI", "ZHIPU", "DASHSCOPE", "HF", "OPENCODE",
+    "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI",
+    "AZURE", "AWS", "TOGETHER", "FIREWORKS", "CEREBRAS", "MOONSHOT", "ZAI", "ZHIPU", "DASHSCOPE",
+    "HF", "OPENCODE",
 )  # fmt: skip
 _REFUSED = re.compile(
-    r"rejected permission|permission (was )?(denied|rejected)|auto-reject|specific rule which prevents",
+    r"rejected permission|permission (was )?(denied|rejected)|auto-reject"
+    r"|specific rule which prevents",
     re.I,
 )
 

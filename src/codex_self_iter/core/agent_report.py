@@ -11,7 +11,7 @@ class FailureClass(enum.StrEnum):
     """Why a run failed; each class has its own policy (the table is in `verdict`)."""
 
     AGENT = "agent"
-    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out at work."""
+    """The agent's own fault: crash, non-zero exit, no valid control block, time-out at work."""
     LIMIT = "limit"
     """A usage or rate limit; `Failure.reset_at` is its end where known."""
     OVERLOAD = "overload"

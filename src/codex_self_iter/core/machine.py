@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A loop is between iterations (`open is None`) or inside one. An iteration goes through steps:
 
-    RUN      one agent run for each role (goal mode: executor; roles mode: planner, executor, reviewer)
+    RUN      one agent run for each role (goal mode: executor; roles mode: planner, executor,
+             reviewer)
     VERIFY   the gates, when there is something to verify
     KEEP     commit and checkpoint
     (end)    the verdict: one journal line, then the next thing
@@ -464,7 +465,7 @@ def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
 
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
-    """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
+    """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     state = recovery.after_restart(_unfrozen(state, at), at)
     state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
     opened = state.open
@@ -555,7 +556,7 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
 
 
 def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = False) -> Decision:
-    """Something new to do: a cooldown is over; a backoff only when a person insists; a limit never."""
+    """Something new to do ends a cooldown; a backoff only when a person insists; a limit never."""
     kind = state.wait.kind if state.wait else WaitKind.LIMIT
     if kind in waits.COOLDOWNS or (also_backoff and kind is not WaitKind.LIMIT):
         state = dataclasses.replace(state, wait=None)
