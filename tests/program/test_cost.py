@@ -75,11 +75,10 @@ def test_a_heartbeat_is_written_in_place_and_a_change_is_not(tmp_path: Path) -> 
     store = StateDirectory(str(tmp_path / "state"), str(tmp_path))
     path = tmp_path / "state/status.json"
     first, second, third = (f"2026-01-01T00:00:0{n}.000000+00:00" for n in (1, 2, 3))
-    store.save_status(
-        {"state": "running", "updated_at": first, "goal": 'say "\n \\"updated_at\\":null"'}
-    )
+    status = {"state": "running", "updated_at": first, "goal": 'say "\n \\"updated_at\\":null"'}
+    store.save_status(status)
     file = path.stat().st_ino
-    store.beat(second)
+    store.save_status(status | {"updated_at": second})
     found = json.loads(path.read_text())
     assert found == {
         "state": "running",
@@ -107,7 +106,7 @@ def test_a_heartbeat_tells_of_a_change_that_could_not_be_written(tmp_path: Path)
     with pytest.raises(StorageError):
         store.save_status(status | {"n": 2, "updated_at": "2026-01-01T00:00:02.000000+00:00"})
     store.root.replace = in_the_way  # type: ignore[method-assign]
-    store.beat("2026-01-01T00:00:03.000000+00:00")
+    store.save_status(status | {"n": 2, "updated_at": "2026-01-01T00:00:03.000000+00:00"})
     assert json.loads((tmp_path / "state/status.json").read_text())["n"] == 2
     store.close()
 
@@ -124,7 +123,7 @@ def test_a_heartbeat_never_writes_into_what_is_not_ours(tmp_path: Path, meddle: 
     if meddle == "link":
         other.write_text("y" * 500)
         path.symlink_to(other)
-    store.beat("2026-01-01T00:00:02.000000+00:00")
+    store.save_status({"state": "running", "updated_at": "2026-01-01T00:00:02.000000+00:00"})
     assert json.loads(path.read_text())["updated_at"].endswith("02.000000+00:00")
     assert not path.is_symlink()
     if meddle == "link":

@@ -70,7 +70,7 @@ def test_nothing_goes_in_a_circle() -> None:
 def test_the_graph_is_the_projects() -> None:
     arrows = graph(sources())
     assert len(arrows) > 150
-    assert "codex_self_iter.core.machine" in arrows["codex_self_iter.supervisor.loop"]
+    assert "codex_self_iter.core.machine" in arrows["codex_self_iter.supervisor.rounds"]
     assert sum(map(len, arrows.values())) > 500
 
 

@@ -14,9 +14,9 @@ CROSSINGS = {
     ("bounded", "process.proctable"),
     ("git.commits", "state.durable"),
     ("process.host", "state.durable"),
+    ("process.host", "state.holder"),
     ("process.proctable", "state.holder"),
-    ("process.traces", "state.durable"),
-    ("process.watched", "state.durable"),
+    ("process.traces", "state.holder"),
     ("registry", "state.durable"),
     ("registry", "state.holder"),
 }

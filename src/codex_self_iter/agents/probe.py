@@ -6,11 +6,10 @@ import glob
 import os
 import re
 import shutil
-import signal
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from codex_self_iter.agents.base import AgentMissingError, Probe, VersionRange
+from codex_self_iter.world.bounded import run
 
 _PLACES = (
     "~/.local/bin",
@@ -31,6 +30,8 @@ _PLACES = (
 _VERSIONED = ("~/.nvm/versions/node/*/bin", "~/.local/share/fnm/node-versions/*/installation/bin")
 _ASK_SEC = 10.0
 _ANSWER_BYTES = 64 * 1024
+_MOST = 64 * 1024 * 1024
+"""Of an answer whose end counts: a gate may say a lot before it."""
 
 
 class Found(str):
@@ -84,28 +85,23 @@ def with_path(program: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def ask(
-    argv: Iterable[str], environment: Mapping[str, str], timeout_sec: float = _ASK_SEC
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    timeout_sec: float = _ASK_SEC,
+    cwd: str | None = None,
 ) -> tuple[int | None, str]:
-    """Run a harmless command; its exit code (None: not started, or no answer in time) and what it
-    said."""
+    """Run a harmless command: its exit code (negative for a signal; None: it did not start, or did
+    not answer in time) and the end of what it said."""
     try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
+        done = run(
+            argv, env=environment, cwd=cwd, timeout_sec=timeout_sec, max_output=_MOST, merge=True
         )
     except OSError as error:
         return None, str(error)
-    try:
-        output, _ = process.communicate(timeout=timeout_sec)
-    except subprocess.TimeoutExpired:
+    if done.timed_out:
         return None, f"no answer within {timeout_sec:g} s"
-    finally:
-        _end(process)
-    return process.returncode, output[-_ANSWER_BYTES:].decode("utf-8", "replace").strip()
+    said = done.stdout[-_ANSWER_BYTES:].decode("utf-8", "replace").strip()
+    return -done.signal if done.signal else done.exit_code, said
 
 
 def probe_program(
@@ -133,17 +129,6 @@ def _version_detail(version: str, known: VersionRange | None) -> str:
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End whatever the command left, and close our end."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    if process.stdout is not None:
-        process.stdout.close()
-    process.wait()
 
 
 def _versioned(environment: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from codex_self_iter.cli import _common
+from codex_self_iter.core.foreign import as_dict
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.run import Git, run_blocking
 
@@ -18,13 +19,11 @@ def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
     """The checkpoints, to be used without an event loop. Raises UsageError."""
     loop = _common.find_loop(args)
     config = _common.read_config(loop.workspace, loop.config)
-    settings = config.get("git")
-    chosen = settings.get("checkpoint_max_file_mb") if isinstance(settings, dict) else None
+    chosen = as_dict(config.get("git")).get("checkpoint_max_file_mb")
     size = float(chosen) if isinstance(chosen, int | float) else _MAX_FILE_MB
     workspace = os.path.realpath(loop.workspace)
-    checkpoints = Checkpoints(
-        Git(run_blocking, workspace, _TIMEOUT_SEC), loop.state_dir, max_file_mb=size
-    )
+    git = Git(run_blocking, workspace, _TIMEOUT_SEC)
+    checkpoints = Checkpoints(git, loop.state_dir, max_file_mb=size)
     if isinstance(stop := config.get("global_stop_file_name"), str):
         checkpoints.own = (stop,)
     return checkpoints

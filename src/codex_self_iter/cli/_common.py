@@ -5,7 +5,6 @@ Only light imports: every reading command starts through here."""
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,6 +12,7 @@ import time
 from codex_self_iter.errors import UsageError
 from codex_self_iter.views.summary import Life, epoch
 from codex_self_iter.world import registry
+from codex_self_iter.world.guarded import read_object
 
 DEFAULT_STATE_DIR = ".codex-self-iter"
 CONFIG_NAME = "codex-self-iter.toml"
@@ -38,6 +38,13 @@ def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) ->
     add("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
     add("--config", metavar="FILE", help="its configuration file")
     add("--debug", action="store_true", help=argparse.SUPPRESS)
+
+
+def add_iteration_arguments(parser: argparse.ArgumentParser) -> None:
+    """The same, and which iteration: `iteration_word` reads it."""
+    add_loop_arguments(parser, name=False)
+    what = "a loop; an iteration (default: the last)"
+    parser.add_argument("what", nargs="*", metavar="[NAME] [N]", help=what)
 
 
 def positive_int(text: str) -> int:
@@ -151,12 +158,7 @@ def read_config(workspace: str, config: str = "") -> dict[str, object]:
 
 def read_status(state_dir: str) -> dict[str, object]:
     """`status.json`, or {} when it is missing, unreadable or not ours."""
-    try:
-        with open(os.path.join(state_dir, "status.json"), "rb") as file:
-            status = json.loads(file.read(MAX_STATUS_BYTES))
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
+    return read_object(os.path.join(state_dir, "status.json"), MAX_STATUS_BYTES) or {}
 
 
 def life(loop: Target, status: dict[str, object], now: float | None = None) -> Life:

@@ -25,17 +25,13 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        _append(path, f"{stamp} {list(argv)[:1]}\n{text}\n")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
+            if file.tell() > MAX_BYTES:  # nobody empties it: begin anew rather than grow for ever
+                file.truncate(0)
+            file.write(f"{stamp} {list(argv)[:1]}\n{text}\n")
     except OSError:
         sys.stderr.write(text)
         return ""
     return path
-
-
-def _append(path: str, text: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
-        if file.tell() > MAX_BYTES:  # nobody empties it: begin anew rather than grow for ever
-            file.truncate(0)
-        file.write(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from codex_self_iter.agents.base import AgentMissingError
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.foreign import as_dict, as_text, decode
 
 _READ_BYTES = 1024 * 1024
 
@@ -70,25 +70,20 @@ def _uses_pytest(workspace: str) -> bool:
         project = tomllib.loads(_text(workspace, "pyproject.toml"))
     except tomllib.TOMLDecodeError:
         project = {}
-    tool = project.get("tool")
-    if isinstance(tool, dict) and "pytest" in tool:
+    if "pytest" in as_dict(project.get("tool")):
         return True
-    for name, section in (("setup.cfg", "[tool:pytest]"), ("tox.ini", "[pytest]")):
-        if section in _text(workspace, name):
-            return True
+    sections = {"setup.cfg": "[tool:pytest]", "tox.ini": "[pytest]"}
+    if any(section in _text(workspace, name) for name, section in sections.items()):
+        return True
     here = glob.escape(workspace)
     return bool(glob.glob(f"{here}/test*/test_*.py") or glob.glob(f"{here}/test_*.py"))
 
 
 def _has_npm_test(workspace: str) -> bool:
     """A test script that is not the placeholder which `npm init` writes."""
-    try:
-        package = json.loads(_text(workspace, "package.json") or "{}")
-    except (ValueError, RecursionError):
-        return False
-    scripts = package.get("scripts") if isinstance(package, dict) else None
-    script = scripts.get("test") if isinstance(scripts, dict) else None
-    return isinstance(script, str) and bool(script.strip()) and "no test specified" not in script
+    package = decode(_text(workspace, "package.json")) or {}
+    script = as_text(as_dict(package.get("scripts")).get("test"))
+    return bool(script.strip()) and "no test specified" not in script
 
 
 def _has_make_test(workspace: str) -> bool:

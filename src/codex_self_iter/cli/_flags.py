@@ -18,17 +18,8 @@ from codex_self_iter.settings.keys import allowed_in, fields_of, table_at
 from codex_self_iter.settings.types import Option
 
 _TABLES = (
-    "verify",
-    "budget",
-    "output",
-    "pool",
-    "git",
-    "roles",
-    "agents",
-    "notify",
-    "service",
-    "log",
-)
+    "verify", "budget", "output", "pool", "git", "roles", "agents", "notify", "service", "log",
+)  # fmt: skip
 """In the order of `--help`, after the keys that are in no table."""
 _BY_SET = ("workspace", "workspaces", "prices", "pool.per_agent")
 """Keys with an option of their own, or none but `--set`, like the adapters' tables."""
@@ -89,28 +80,18 @@ FLAGS: tuple[Flag, ...] = tuple(_flags())
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the whole table, and `--set` for the tables of agents and prices."""
-    group = parser.add_argument_group(
-        "settings", "Each also stands in the configuration file and environment."
-    )
+    what = "Each also stands in the configuration file and environment."
+    group = parser.add_argument_group("settings", what)
     for flag in FLAGS:
-        settings: dict[str, Any] = {
-            "dest": flag.dest,
-            "default": None,
-            "help": flag.help,
-            "metavar": flag.kind.upper(),
-        }
+        settings: dict[str, Any] = {"metavar": flag.kind.upper(), "type": _TYPES.get(flag.kind)}
         if flag.kind == "list":
-            settings |= {"action": "append", "metavar": "TEXT"}
+            settings = {"metavar": "TEXT", "action": "append"}
         elif flag.kind in ("bool", "gate"):
-            settings |= {"nargs": "?", "const": True, "type": _TYPES[flag.kind]}
-        else:
-            settings |= {"type": _TYPES[flag.kind]}
-        group.add_argument(flag.option, **settings)
+            settings |= {"nargs": "?", "const": True}
+        group.add_argument(flag.option, dest=flag.dest, help=flag.help, **settings)
         if flag.kind in ("bool", "gate"):
-            no = "--no-" + flag.option.removeprefix("--")
-            group.add_argument(
-                no, dest=flag.dest, action="store_const", const=False, help=argparse.SUPPRESS
-            )
+            no, hidden = "--no-" + flag.option.removeprefix("--"), argparse.SUPPRESS
+            group.add_argument(no, dest=flag.dest, action="store_const", const=False, help=hidden)
     group.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE", type=_assignment,
         help="any key, its value in TOML: --set agents.codex.model='\"gpt-6\"'; repeatable",
@@ -145,15 +126,10 @@ def _bool(text: str) -> bool:
 
 def _gate(text: str) -> bool | int:
     try:
-        return int(text)
+        return _bool(text) if text.strip().lower() in _TRUE + _FALSE else int(text)
     except ValueError:
-        pass
-    try:
-        return _bool(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"expected true, false or a number, not {text!r}"
-        ) from None
+        what = f"expected true, false or a number, not {text!r}"
+        raise argparse.ArgumentTypeError(what) from None
 
 
 def _integer(text: str) -> int:

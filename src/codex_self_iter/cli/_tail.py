@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
+from codex_self_iter.world.guarded import open_guarded
+
 CHUNK = 256 * 1024
 MAX_LINE = 8 * 1024 * 1024
-"""Longer lines are cut. Agents put a command's whole output into one event: more than 1 MiB was
-seen."""
+"""Longer lines are cut. Agents put a command's output into one event: over 1 MiB was seen."""
 CUT = "[…]"
 
 
@@ -49,10 +50,12 @@ class GrowingFile:
         return [self._take(b"")] if self._held or self._dropped else []
 
     def chunk(self) -> bytes:
-        """The next bytes as they are, b"" when there are none yet. A hole is left out and
-        marked."""
-        if not self._open():
-            return b""
+        """The next bytes as they are, b"" when there are none yet; a hole is left out and marked."""
+        if self._fd < 0:
+            try:
+                self._fd = open_guarded(self.path)
+            except FileNotFoundError:
+                return b""
         size = os.fstat(self._fd).st_size
         if size < self._offset:
             self._offset = 0
@@ -64,16 +67,6 @@ class GrowingFile:
         data = os.pread(self._fd, CHUNK, self._offset)
         self._offset += len(data)
         return data
-
-    def _open(self) -> bool:
-        if self._fd < 0:
-            try:
-                self._fd = os.open(
-                    self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-                )
-            except FileNotFoundError:
-                return False
-        return True
 
     def _hole(self, size: int) -> int:
         """Length of the hole at the offset, 0 when there is data (or no way to know)."""

@@ -18,13 +18,8 @@ from codex_self_iter.settings.problems import is_secret
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "action",
-        choices=("show", "check", "schema"),
-        nargs="?",
-        default="show",
-        help="show every value and its source (the default), check, or print the JSON schema",
-    )
+    what = "show every value and its source (the default), check, or print the JSON schema"
+    add("action", choices=("show", "check", "schema"), nargs="?", default="show", help=what)
     add("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
     add("--config", metavar="FILE", help="the configuration file")
     add("--json", action="store_true", help="show: as JSON")
@@ -68,22 +63,16 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, Any, str]]:
 
 def _rows(settings: Settings, changed: bool) -> Iterator[str]:
     yield f"# configuration file: {', '.join(map(str, settings.sources)) or 'none'}"
-    rows = [
-        (f"{dotted(path)} = {toml_value(value)}", origin)
-        for path, value, origin in _values(settings)
-        if not changed or origin != "default"
-    ]
+    values = (row for row in _values(settings) if not changed or row[2] != "default")
+    rows = [(f"{dotted(path)} = {toml_value(value)}", origin) for path, value, origin in values]
     width = min(56, max((len(text) for text, _ in rows), default=0))
     for text, origin in rows:
         yield f"{text:<{width}}  # {origin}"
 
 
 def _as_json(settings: Settings) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "files": [str(path) for path in settings.sources],
-        "keys": [
-            {"key": dotted(path), "value": value, "origin": origin}
-            for path, value, origin in _values(settings)
-        ],
-    }
+    keys = [
+        {"key": dotted(path), "value": value, "origin": origin}
+        for path, value, origin in _values(settings)
+    ]
+    return {"schema": 1, "files": [str(path) for path in settings.sources], "keys": keys}

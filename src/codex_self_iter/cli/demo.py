@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import shutil
@@ -13,25 +12,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from codex_self_iter.core.foreign import as_list, decode
 from codex_self_iter.demo import git, make_workspace
+from codex_self_iter.world.guarded import read_object
 
 STATE = ".codex-self-iter"
 """The state directory of the demo; its configuration leaves the default."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        metavar="DIR",
-        help="workspace to make: new, empty or an earlier demo (default: a new one in the cache directory)",
-    )
+    what = "workspace to make: new, empty or an earlier demo (default: a new one in the cache directory)"
+    parser.add_argument("directory", nargs="?", type=Path, metavar="DIR", help=what)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the workspace, run the loop as `run` does, say what happened. Returns the loop's exit
-    code.
+    """Make the workspace, run the loop as `run` does, say what happened; the loop's exit code.
 
     Raises UsageError when the workspace cannot be made."""
     directory = workspace_for(args.directory)
@@ -86,13 +81,12 @@ def _run_loop(directory: Path) -> int:
 
 def _report(directory: Path, before: int) -> None:
     """The end's reason, this run's iterations and the commits, from files that anybody can read."""
-    status = directory / STATE / "status.json"
-    found = _json(status.read_bytes()) if status.exists() else {}
+    found = read_object(str(directory / STATE / "status.json"), 4_000_000) or {}
     print(f"{found.get('state', 'unknown')}: {found.get('reason', '')}\n\nIterations")
     for record in _journal(directory)[before:]:
         number, verdict = record.get("iteration", "?"), record.get("verdict", "?")
         print(f"  {number:>3}  {verdict}: {record.get('summary', '')}")
-        for gate in record.get("gates") or ():
+        for gate in as_list(record.get("gates")):
             print(f"       gate `{gate.get('command')}`: exit code {gate.get('exit_code')}")
     print("\nCommits")
     for line in git(directory, "log", "--oneline", "-n", "12").splitlines():
@@ -108,18 +102,10 @@ def _where_to_look(directory: Path, program: str) -> None:
     print(f"  ls {where}/{STATE}", flush=True)
 
 
-def _json(text: str | bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _journal(directory: Path) -> list[dict[str, Any]]:
     path = directory / STATE / "logs" / "iterations.jsonl"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return [record for line in lines if (record := _json(line))]
+    return [record for line in lines if (record := decode(line))]
 
 
 def _program() -> str:

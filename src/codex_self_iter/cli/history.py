@@ -10,8 +10,9 @@ from collections.abc import Callable
 from datetime import datetime
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._records import Record, newest, number, spent
+from codex_self_iter.cli._records import Record, newest, spent
 from codex_self_iter.cli._terminal import Paint, width
+from codex_self_iter.core.foreign import as_list, as_number
 from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.views.summary import clock, epoch
@@ -29,13 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="the journal's lines, one JSON object a line")
     add("--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable")
     add("--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago")
-    add(
-        "--limit",
-        type=_common.positive_int,
-        default=30,
-        metavar="N",
-        help="at most N (default: 30)",
-    )
+    number = _common.positive_int
+    add("--limit", type=number, default=30, metavar="N", help="at most N (default: 30)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,19 +90,12 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
     rows = [("#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY")]
     for record in records:
         when = epoch(record.get("ts"))
-        changed = record.get("changed_files")
-        text = record.get("summary") or record.get("error") or record.get("reason") or ""
-        rows.append(
-            (
-                str(record["iteration"]),
-                "" if when is None else clock(when, now),
-                clean(str(record.get("verdict") or ""), 30),
-                took(number(record.get("duration_sec"))),
-                *spent(record),
-                str(len(changed)) if isinstance(changed, list) and changed else "",
-                str(text),
-            )
-        )
+        shown = "" if when is None else clock(when, now)
+        verdict = clean(str(record.get("verdict") or ""), 30)
+        lasted = took(as_number(record.get("duration_sec")))
+        files = str(len(as_list(record.get("changed_files"))) or "")
+        text = str(record.get("summary") or record.get("error") or record.get("reason") or "")
+        rows.append((str(record["iteration"]), shown, verdict, lasted, *spent(record), files, text))
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
     head = "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True))
     lines = [paint(head, "bold")]

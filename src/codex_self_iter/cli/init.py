@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
@@ -35,14 +36,10 @@ One item a line, small enough for one sitting. The agent ticks what is done and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workspace", metavar="DIR", help="the workspace (default: the current directory)"
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="write new files although they exist; the old ones are kept beside them as NAME.bak",
-    )
+    add = parser.add_argument
+    add("--workspace", metavar="DIR", help="the workspace (default: the current directory)")
+    what = "write new files although they exist; the old ones are kept beside them as NAME.bak"
+    add("--force", action="store_true", help=what)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,10 +74,8 @@ def config_text(found: Detected) -> str:
 
 def _agent_lines(found: Detected) -> list[str]:
     if found.agents:
-        return [
-            f"# Installed here: {', '.join(found.agents)}.",
-            f"agent = {toml_value(next(iter(found.agents)))}",
-        ]
+        first = toml_value(next(iter(found.agents)))
+        return [f"# Installed here: {', '.join(found.agents)}.", f"agent = {first}"]
     return [
         "# No known agent was found on this machine. With one installed, or with agent_command_template set,",
         '# "auto" takes it; "plan-shell" works through the shell commands of plan.md by itself.',
@@ -110,11 +105,8 @@ def _write(path: str, text: str, force: bool) -> str:
 
 
 def _free_name(path: str) -> str:
-    number, name = 1, f"{path}.bak"
-    while os.path.lexists(name):
-        number += 1
-        name = f"{path}.bak{number}"
-    return name
+    names = itertools.chain([f"{path}.bak"], (f"{path}.bak{n}" for n in itertools.count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def _next_steps(workspace: str, found: Detected) -> list[str]:

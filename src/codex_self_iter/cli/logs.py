@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from codex_self_iter.cli import _common
@@ -20,13 +21,7 @@ from codex_self_iter.views.transcript import Item, Reader, Transcript
 
 POLL_SEC = 0.2
 _NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
-_STYLE = {
-    "command": ("bold",),
-    "change": ("green",),
-    "error": ("red",),
-    "note": ("dim",),
-    "output": ("dim",),
-}
+_STYLE = {"command": "bold", "change": "green", "error": "red", "note": "dim", "output": "dim"}
 _MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
 _PLAIN_MARK = _MARK | {"change": "+ "}
 
@@ -41,24 +36,13 @@ class Run(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    _common.add_loop_arguments(parser, name=False)
-    parser.add_argument(
-        "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
-    )
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on across iterations until interrupted"
-    )
-    parser.add_argument(
-        "--last", type=_common.positive_int, default=1, metavar="K", help="the last K iterations"
-    )
-    parser.add_argument("--all", action="store_true", help="every iteration whose output is kept")
-    parser.add_argument(
-        "--raw", action="store_true", help="stdout and stderr as they came, unrendered"
-    )
-    parser.add_argument(
-        "--supervisor", action="store_true", help="the supervisor's own log instead"
-    )
+    add, number = parser.add_argument, _common.positive_int
+    _common.add_iteration_arguments(parser)
+    add("-f", "--follow", action="store_true", help="go on across iterations until interrupted")
+    add("--last", type=number, default=1, metavar="K", help="the last K iterations")
+    add("--all", action="store_true", help="every iteration whose output is kept")
+    add("--raw", action="store_true", help="stdout and stderr as they came, unrendered")
+    add("--supervisor", action="store_true", help="the supervisor's own log instead")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,34 +52,28 @@ def run(args: argparse.Namespace) -> int:
     printer = _RawPrinter() if args.raw else _Printer(Paint())
     if args.supervisor:
         return _supervisor_log(loop, args, printer)
-    directory = os.path.join(loop.state_dir, "logs", "runs")
-    found = runs(directory)
+    found = runs(loop.state_dir)
     chosen = _choose(found, iteration, args, loop)
     last = None
     for one in chosen:
         last = _next(last, one, printer)
     if args.follow:
-        _follow(directory, {one.name for one in found}, last, printer)
+        _follow(loop.state_dir, {one.name for one in found}, last, printer)
     _end(last, printer)
     return int(ExitCode.OK)
 
 
-def runs(directory: str) -> list[Run]:
+def runs(state_dir: str) -> list[Run]:
     """The run directories, in the order of the runs. Foreign names are passed over."""
-    found = []
-    try:
-        entries = list(os.scandir(directory))
-    except OSError:
-        return []
+    found, entries = [], []
+    with suppress(OSError):
+        entries = list(os.scandir(os.path.join(state_dir, "logs", "runs")))
     for entry in entries:
         match = _NAME.match(entry.name)
-        try:
+        with suppress(OSError):  # retention has just removed it
             if match and entry.is_dir(follow_symlinks=False):
-                # Runs of one iteration follow each other, and so do the last changes of their
-                # directories.
+                # runs of one iteration follow each other, and so do their directories' last changes
                 found.append(Run(int(match[1]), entry.stat().st_mtime_ns, entry.name, entry.path))
-        except OSError:  # retention has just removed it
-            continue
     return sorted(found)
 
 
@@ -107,9 +85,8 @@ def _choose(
         chosen = [one for one in found if one.iteration == iteration]
         if not chosen and not (args.follow and (not numbers or iteration > numbers[-1])):
             kept = f"kept are {numbers[0]} to {numbers[-1]}" if numbers else "none is kept"
-            raise UsageError(
-                f"there is no output of iteration {iteration} in {loop.state_dir} ({kept})"
-            )
+            what = f"there is no output of iteration {iteration}"
+            raise UsageError(f"{what} in {loop.state_dir} ({kept})")
         return chosen
     if not numbers and not args.follow:
         raise UsageError(f"there is no agent output in {loop.state_dir} yet")
@@ -117,10 +94,10 @@ def _choose(
     return [one for one in found if one.iteration in wanted]
 
 
-def _follow(directory: str, seen: set[str], current: _Stream | None, printer: _Printer) -> None:
+def _follow(state_dir: str, seen: set[str], current: _Stream | None, printer: _Printer) -> None:
     """Print what the newest run still writes, and every run that begins."""
     while True:
-        fresh = [one for one in runs(directory) if one.name not in seen]
+        fresh = [one for one in runs(state_dir) if one.name not in seen]
         if current:
             current.show(printer)
         for one in fresh:
@@ -156,19 +133,20 @@ class _Stream:
     """stdout and stderr of one run."""
 
     def __init__(self, path: str) -> None:
+        names = {"stdout.log": False, "stderr.log": True}
         self.files = [
-            GrowingFile(os.path.join(path, name)) for name in ("stdout.log", "stderr.log")
+            (GrowingFile(os.path.join(path, name)), is_error) for name, is_error in names.items()
         ]
         self.transcript = Transcript(_reader)
 
     def show(self, printer: _Printer) -> None:
-        for file, is_error in zip(self.files, (False, True), strict=True):
+        for file, is_error in self.files:
             for data in _chunks(file, raw=printer.raw):
                 printer.feed(data, self.transcript, is_error=is_error)
 
     def close(self, printer: _Printer) -> None:
         """Print unfinished lines and held messages."""
-        for file, is_error in zip(self.files, (False, True), strict=True):
+        for file, is_error in self.files:
             if not printer.raw:
                 for line in file.rest():
                     printer.feed(line, self.transcript, is_error=is_error)
@@ -205,9 +183,9 @@ class _Printer:
 
     def items(self, items: list[Item]) -> None:
         for item in items:
-            mark = self.marks.get(item.kind, "")
+            mark, style = self.marks.get(item.kind, ""), _STYLE.get(item.kind)
             for line in item.text.split("\n"):
-                self._write(self.paint(mark + line, *_STYLE.get(item.kind, ())) + "\n")
+                self._write(self.paint(mark + line, *filter(None, [style])) + "\n")
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -236,9 +214,8 @@ def _supervisor_log(loop: Target, args: argparse.Namespace, printer: _Printer) -
     """The supervisor's log; rotated parts are in the same directory."""
     path = os.path.join(loop.state_dir, "logs", "supervisor.log")
     if not os.path.exists(path) and not args.follow:
-        raise UsageError(
-            f"there is no {path} yet (under systemd: journalctl --user -u 'codex-self-iter*')"
-        )
+        elsewhere = "under systemd: journalctl --user -u 'codex-self-iter*'"
+        raise UsageError(f"there is no {path} yet ({elsewhere})")
     file, inode = GrowingFile(path), _inode(path)
     while True:
         for data in _chunks(file, raw=printer.raw):
@@ -256,7 +233,6 @@ def _supervisor_log(loop: Target, args: argparse.Namespace, printer: _Printer) -
 
 
 def _inode(path: str) -> int | None:
-    try:
+    with suppress(OSError):
         return os.stat(path).st_ino
-    except OSError:
-        return None
+    return None

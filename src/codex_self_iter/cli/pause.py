@@ -10,40 +10,30 @@ from codex_self_iter.cli._common import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; `resume` has no --now."""
     _common.add_loop_arguments(parser)
     if parser.get_default("command") == "pause":
-        parser.add_argument(
-            "--now", action="store_true", help="end the running agent instead of waiting for it"
-        )
+        what = "end the running agent instead of waiting for it"
+        parser.add_argument("--now", action="store_true", help=what)
 
 
 def run(args: argparse.Namespace) -> int:
     """Pause or resume, and say what will happen."""
+    from codex_self_iter.world.state import inbox
+
     aim = _controls.aim_at(args)
     path = _controls.control_file(aim, "pause_file", "pause_file_name", "PAUSE")
-    say(_pause(aim, path, args.now) if args.command == "pause" else _resume(aim, path))
+    place = os.path.split(path)
+    if args.command == "pause":
+        inbox.write_pause(*place, now=args.now)
+        living = "ends the agent and pauses now" if args.now else "pauses when this iteration ends"
+        dead = "the next start will pause at once, until 'codex-self-iter resume'"
+        say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
+    elif inbox.remove_pause(*place):
+        where = _controls.who_notices(aim, "goes on", "start it with 'codex-self-iter run'")
+        say(f"Removed {path}. {where} {_still_stopped(aim)}".rstrip())
+    else:
+        say(f"Nothing to resume: there is no {path}. {_still_stopped(aim)}".rstrip())
     return 0
-
-
-def _pause(aim: _controls.Aim, path: str, now: bool) -> str:
-    from codex_self_iter.world.state import inbox
-
-    directory, name = os.path.split(path)
-    inbox.write_pause(directory, name, now=now)
-    living = "ends the agent and pauses now" if now else "pauses when this iteration ends"
-    dead = "the next start will pause at once, until 'codex-self-iter resume'"
-    return f"Wrote {path}. {_controls.who_notices(aim, living, dead)}"
-
-
-def _resume(aim: _controls.Aim, path: str) -> str:
-    from codex_self_iter.world.state import inbox
-
-    directory, name = os.path.split(path)
-    if not inbox.remove_pause(directory, name):
-        return f"Nothing to resume: there is no {path}. {_still_stopped(aim)}".rstrip()
-    where = _controls.who_notices(aim, "goes on", "start it with 'codex-self-iter run'")
-    return f"Removed {path}. {where} {_still_stopped(aim)}".rstrip()
 
 
 def _still_stopped(aim: _controls.Aim) -> str:

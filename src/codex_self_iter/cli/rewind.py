@@ -1,19 +1,18 @@
-"""`rewind N`: make the work tree's content that of an iteration's checkpoint, after saying what
-that means."""
+"""`rewind N`: make the work tree's content that of a checkpoint, after saying what that means."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from codex_self_iter.cli import _common
 from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
+from codex_self_iter.world.state.holder import probe, try_lock
 
 if TYPE_CHECKING:
     from codex_self_iter.world.git.rewind import RewindPlan
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Plan, ask, act. Raises UsageError, WorkspaceBusyError, GitError."""
     from codex_self_iter.cli._checkpoints import open_checkpoints
     from codex_self_iter.world.git.rewind import plan_rewind, rewind
-    from codex_self_iter.world.git.run import complete
+    from codex_self_iter.world.git.run import HEAD, complete
 
     checkpoints = open_checkpoints(args)
     alone = nullcontext() if args.dry_run else _alone(checkpoints.git.cwd, checkpoints.state_dir)
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             return int(ExitCode.OK)
         label = complete(rewind(checkpoints, plan))
     print(f"Done. The state before is kept; to take this back: codex-self-iter rewind {label}")
-    _say_where_head_is(plan.head_then, complete(checkpoints.head()))
+    _say_where_head_is(plan.head_then, complete(checkpoints.git.resolve(HEAD)))
     return int(ExitCode.OK)
 
 
@@ -93,42 +92,25 @@ def _alone(workspace: str, state_dir: str) -> Iterator[None]:
     """Hold the locks of a supervisor, and make sure that no agent of a dead one is at work.
 
     Raises WorkspaceBusyError."""
-    from codex_self_iter.world.state.holder import probe
-
-    held = []
-    try:
+    with ExitStack() as held:
         for path, who in (
             (workspace, "a supervisor has"),
             (os.path.join(state_dir, "loop.lock"), "a supervisor has"),
             (os.path.join(state_dir, "run.lock"), "an agent is still at work in"),
         ):
-            fd = _lock(path)
-            if fd is None:
+            if not _lock(path, held):
                 holder = probe(state_dir, workspace=workspace)
                 raise WorkspaceBusyError(
                     f"{who} {workspace}{f' ({holder})' if holder else ''}; nothing was done. "
                     f"Stop it first: codex-self-iter stop --workspace {shlex.quote(workspace)}"
                 )
-            held.append(fd)
         yield
-    finally:
-        for fd in held:
-            if fd >= 0:
-                os.close(fd)
 
 
-def _lock(path: str) -> int | None:
-    """A descriptor with an exclusive lock, -1 when nothing can be locked, None when it is taken."""
-    try:
+def _lock(path: str, held: ExitStack) -> bool:
+    """Lock what can be locked for as long as `held` is; False when somebody else has it."""
+    with suppress(OSError):  # not there, or a file system without locks
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:  # a file system without locks
-        os.close(fd)
-        return -1
-    return fd
+        held.callback(os.close, fd)
+        return try_lock(fd)
+    return True

@@ -135,17 +135,14 @@ def _systemd(service: spec.ServiceSpec, action: str) -> _Plan:
     unit, scope = systemd.unit_name(service.name), "" if service.system else "--user "
     text = systemd.render(service) if action != "uninstall" else ""
     flaw = systemd.verify(text, unit, system=service.system) if text else ""
-    control = f"systemctl {scope}"
-    commands = (
-        [f"{control}daemon-reload", f"{control}enable --now {unit}", f"{control}status {unit}"]
-        if action != "uninstall"
-        else [f"{control}stop {unit}", f"{control}daemon-reload"]
-    )
+    words = ["daemon-reload", f"enable --now {unit}", f"status {unit}"]
+    if action == "uninstall":
+        words = [f"stop {unit}", "daemon-reload"]
+    commands = [f"systemctl {scope}{word}" for word in words]
     if action == "install" and not service.system:
         commands.append("loginctl enable-linger   # so that it runs while you are logged out")
-    return _Plan(
-        systemd.unit_path(service.name, system=service.system), text, flaw, tuple(commands)
-    )
+    path = systemd.unit_path(service.name, system=service.system)
+    return _Plan(path, text, flaw, tuple(commands))
 
 
 def _launchd(service: spec.ServiceSpec, action: str) -> _Plan:
@@ -173,10 +170,8 @@ def _show(plan: _Plan) -> int:
 def _uninstall(plan: _Plan, *, dry_run: bool) -> int:
     _refuse_foreign(plan.path, "")
     directory, unit = os.path.split(plan.path)
-    links = [
-        os.path.join(directory, f"{target}.target.wants", unit)
-        for target in ("default", "multi-user")
-    ]
+    wants = [f"{target}.target.wants" for target in ("default", "multi-user")]
+    links = [os.path.join(directory, place, unit) for place in wants]
     there = [path for path in (*links, plan.path) if os.path.lexists(path)]
     if not there:
         raise UsageError(f"not installed: there is no {plan.path}")
@@ -194,9 +189,8 @@ def _refuse_foreign(path: str, workspace: str) -> None:
     if text is None:
         return
     if "codex-self-iter service install" not in text:
-        raise UsageError(
-            f"{path} was not written by this program; move it away or choose another --name"
-        )
+        mend = "move it away or choose another --name"
+        raise UsageError(f"{path} was not written by this program; {mend}")
     marks = (
         f"WorkingDirectory={systemd.escape_path(workspace)}\n",
         f"<string>{escape(workspace)}</string>",

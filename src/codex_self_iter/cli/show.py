@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 import sys
@@ -13,27 +14,26 @@ from codex_self_iter.cli import _common, _records
 from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
+from codex_self_iter.core.foreign import as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
+from codex_self_iter.world.git import labels
+from codex_self_iter.world.guarded import read_guarded
 
 MAX_TEXT = 4000
 """Characters of prompt, answer and gate output that are shown without --full."""
 MAX_FULL = 4_000_000
+FIELDS = (
+    "goal_in", "summary", "reason", "error", "next_goal", "evidence", "messages", "events", "wait",
+)  # fmt: skip
 GIT_TIMEOUT_SEC = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    _common.add_loop_arguments(parser, name=False)
-    parser.add_argument(
-        "what", nargs="*", metavar="[NAME] [N]", help="a loop; an iteration (default: the last)"
-    )
-    parser.add_argument(
-        "--full", action="store_true", help="prompt, answer and gate output without a bound"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="the journal's line, with the paths of the files"
-    )
+    add = parser.add_argument
+    _common.add_iteration_arguments(parser)
+    add("--full", action="store_true", help="prompt, answer and gate output without a bound")
+    add("--json", action="store_true", help="the journal's line, with the paths of the files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,28 +56,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) -> Iterator[str]:
     verdict = clean(str(record.get("verdict") or "?"), 40)
-    lasted = took(_records.number(record.get("duration_sec")))
-    yield paint(
-        f"Iteration {record['iteration']}: {verdict}, {lasted}, {clean(str(record.get('ts') or ''))}",
-        "bold",
-    )
-    for key in (
-        "goal_in",
-        "summary",
-        "reason",
-        "error",
-        "next_goal",
-        "evidence",
-        "messages",
-        "events",
-        "wait",
-    ):
+    lasted = took(as_number(record.get("duration_sec")))
+    when = clean(str(record.get("ts") or ""))
+    yield paint(f"Iteration {record['iteration']}: {verdict}, {lasted}, {when}", "bold")
+    for key in FIELDS:
         yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
     yield from _field("agent", _agent(record), paint)
     yield from _field("usage", ", ".join(filter(None, _records.spent(record))), paint)
-    for gate in filter(_is_dict, _list(record.get("gates"))):
-        yield from _gate(gate, bound, paint)
-    yield from _changes(record, stat, paint)
+    for gate in as_list(record.get("gates")):
+        if isinstance(gate, dict):
+            yield from _gate(gate, bound, paint)
+    if stat:  # git's own summary where the checkpoints are known, else the journal's list
+        yield f"  {paint('changes', 'dim')}"
+        yield from _indented(clean_block(stat))
+    else:
+        yield from _field("changed", record.get("changed_files"), paint)
     for path in _prompts(loop, record):
         yield from _text("prompt", path, bound, paint)
     for directory in _directories(loop, record):
@@ -88,55 +81,38 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
 def _field(label: str, value: object, paint: Paint) -> Iterator[str]:
     values = value if isinstance(value, list) else [value]
     for one in values:
-        if one in (None, "", [], {}):
-            continue
-        text = _plain(one)
-        yield f"  {paint(f'{label:<11}', 'dim')}{clean(text, 2000)}"
-        label = ""
+        if one not in (None, "", [], {}):
+            yield f"  {paint(f'{label:<11}', 'dim')}{clean(_plain(one), 2000)}"
+            label = ""
 
 
 def _plain(value: object) -> str:
     """A message by its text, every other table as JSON."""
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         return " ".join(value["text"].split())
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return as_words(value)
 
 
 def _agent(record: Record) -> str:
     parts = [str(record.get(key)) for key in ("agent", "model") if record.get(key)]
     ends = ("exit_code", "signal", "cause", "failure_class")
-    parts += [
-        f"{key.replace('_', ' ')} {record[key]}"
-        for key in ends
-        if record.get(key) not in (None, "")
-    ]
-    return ", ".join(parts)
+    told = {key: record[key] for key in ends if record.get(key) not in (None, "")}
+    return ", ".join([*parts, *(f"{key.replace('_', ' ')} {text}" for key, text in told.items())])
 
 
 def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     ok = gate.get("ok")
-    result = (
-        "ok" if ok else "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
-    )
-    lasted = took(_records.number(gate.get("duration_sec")))
+    failed = "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
+    result = "ok" if ok else failed
+    lasted = took(as_number(gate.get("duration_sec")))
     line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {lasted}"
     yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
     if not ok and gate.get("output"):
         yield from _indented(clean_block(str(gate["output"]), bound))
 
 
-def _changes(record: Record, stat: str, paint: Paint) -> Iterator[str]:
-    """git's own summary where the checkpoints are known, else the journal's list of files."""
-    if stat:
-        yield f"  {paint('changes', 'dim')}"
-        yield from _indented(clean_block(stat))
-    else:
-        yield from _field("changed", record.get("changed_files"), paint)
-
-
 def _diff_stat(workspace: str, record: Record) -> str:
-    """What `diff N --stat` says; without a checkpoint, the commits between the ends; "" where git
-    cannot tell.
+    """What `diff N --stat` says; without a checkpoint, the commits between the ends; else "".
 
     Asks git itself: what `diff` imports takes longer than everything else that is shown."""
     after = record.get("checkpoint") or record.get("head_after")
@@ -149,21 +125,12 @@ def _diff_stat(workspace: str, record: Record) -> str:
 
 
 def _checkpoint_before(workspace: str, checkpoint: str, iteration: int) -> str:
-    """Commit of the last checkpoint before that of the iteration: `N-before`, or what the one
-    before it left."""
-    listing = _git(
-        workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/codex-self-iter/"
-    )
-    refs = [
-        (name, commit) for commit, _, name in (line.partition(" ") for line in listing.splitlines())
-    ]
-    place = next((os.path.dirname(name) for name, commit in refs if commit == checkpoint), None)
-    earlier: list[tuple[int, bool, str]] = []
-    for name, commit in refs:
-        number, _, word = os.path.basename(name).partition("-")
-        if os.path.dirname(name) == place and number.isdecimal() and word in ("", "before"):
-            earlier.append((int(number), word == "", commit))
-    return max((one for one in earlier if one[:2] < (iteration, True)), default=(0, False, ""))[2]
+    """Commit of the last checkpoint before it: `N-before`, or what the one before it left."""
+    listing = _git(workspace, "for-each-ref", "--format=%(objectname) %(refname)", labels.REFS)
+    refs = [line.partition(" ")[::2] for line in listing.splitlines()]
+    ours = next((os.path.dirname(name) for commit, name in refs if commit == checkpoint), None)
+    known = [(os.path.basename(n), commit) for commit, n in refs if os.path.dirname(n) == ours]
+    return labels.before(known, str(iteration))
 
 
 def _git(workspace: str, *args: str) -> str:
@@ -179,15 +146,13 @@ def _git(workspace: str, *args: str) -> str:
 
 def _text(label: str, path: str, bound: int, paint: Paint) -> Iterator[str]:
     try:
-        with open(path, "rb") as file:
-            data = file.read(4 * bound)
-            whole = file.read(1) == b""
+        data = read_guarded(path, 4 * bound + 1)
     except OSError:
         return
-    text = clean_block(data.decode("utf-8", "replace"), bound)
+    text = data[: 4 * bound].decode("utf-8", "replace")
     yield f"  {paint(label, 'dim')} {clean(path)}"
-    yield from _indented(text)
-    if not whole or len(data.decode("utf-8", "replace")) > bound:
+    yield from _indented(clean_block(text, bound))
+    if len(data) > 4 * bound or len(text) > bound:
         yield paint("    (cut; --full shows more)", "dim")
 
 
@@ -198,34 +163,18 @@ def _indented(text: str) -> Iterator[str]:
 def _prompts(loop: Target, record: Record) -> list[str]:
     """The prompt files of an iteration, in the order of the runs."""
     directory, prefix = os.path.join(loop.state_dir, "prompts"), f"{record['iteration']:06d}-"
-    try:
-        names = [name for name in os.listdir(directory) if name.startswith(prefix)]
-    except OSError:
-        return []
     roles = ("planner", "executor", "reviewer")
 
-    def order(name: str) -> tuple[int, str]:
-        role = name[len(prefix) :].partition(".")[0].partition("-")[0]
-        return (roles.index(role) if role in roles else len(roles), name)
+    def order(path: str) -> tuple[int, str]:
+        role = os.path.basename(path)[len(prefix) :].partition(".")[0].partition("-")[0]
+        return (roles.index(role) if role in roles else len(roles), path)
 
-    return [os.path.join(directory, name) for name in sorted(names, key=order)]
+    return sorted(glob.glob(f"{glob.escape(directory)}/{prefix}*"), key=order)
 
 
 def _directories(loop: Target, record: Record) -> list[str]:
     """The directories of an iteration's agent runs that are still kept, in their order."""
     from codex_self_iter.cli.logs import runs
 
-    found = runs(os.path.join(loop.state_dir, "logs", "runs"))
-    return [
-        one.path
-        for one in found
-        if one.iteration == record["iteration"] and "-gate" not in one.name
-    ]
-
-
-def _is_dict(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+    of_it = (one for one in runs(loop.state_dir) if one.iteration == record["iteration"])
+    return [one.path for one in of_it if "-gate" not in one.name]

@@ -15,6 +15,8 @@ from codex_self_iter.errors import UsageError
 from codex_self_iter.views.summary import Seen, Surroundings, render, table
 from codex_self_iter.world import registry
 
+HOW_TO_START = "Start one: codex-self-iter --workspace DIR   (codex-self-iter init writes a plan to begin with)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -61,13 +63,9 @@ def _fingerprint(args: argparse.Namespace) -> object:
     """What must differ for another block: not the heartbeat, not an age."""
     moving = ("updated_at", "run", "disk", "usage")
     return [
-        ({key: value for key, value in one.status.items() if key not in moving}, *_signs(one))
+        ({k: v for k, v in one.status.items() if k not in moving}, one.life.alive, one.life.late)
         for _, one in _chosen(args)
     ]
-
-
-def _signs(seen: Seen) -> tuple[bool, bool]:
-    return seen.life.alive, seen.life.late
 
 
 def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
@@ -78,11 +76,11 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
         indent = None if args.watch else 2
         return [json.dumps(values if many else values[0], ensure_ascii=False, indent=indent)]
     if many:
-        nothing = ["No loop of this user is known.", *_how_to_start()]
+        nothing = ["No loop of this user is known.", HOW_TO_START]
         return table(rows, now, paint, width()) if rows else nothing
     seen = rows[0][1]
     if not seen.status and not seen.life.alive:
-        return [f"No loop has run in {seen.workspace} yet.", *_unreadable(seen), *_how_to_start()]
+        return [f"No loop has run in {seen.workspace} yet.", *_unreadable(seen), HOW_TO_START]
     around = Surroundings(now, _where(seen), _stopped(seen), "█░" if paint.unicode else "#.")
     return [*render(seen, around, paint, width()), *_unreadable(seen)]
 
@@ -133,15 +131,10 @@ def _wants_table(args: argparse.Namespace) -> bool:
 
 
 def _as_json(seen: Seen) -> dict[str, object]:
-    base: dict[str, object] = {
-        "name": seen.name,
-        "workspace": seen.workspace,
-        "state_dir": seen.state_dir,
-        "state": None,
-    }
-    life = seen.life
-    stale = None if life.stale_sec is None else round(life.stale_sec, 3)
-    return base | dict(seen.status) | {"alive": life.alive, "stale_sec": stale}
+    stale = None if seen.life.stale_sec is None else round(seen.life.stale_sec, 3)
+    base = {"name": seen.name, "workspace": seen.workspace, "state_dir": seen.state_dir}
+    life = {"alive": seen.life.alive, "stale_sec": stale}
+    return {**base, "state": None, **seen.status, **life}
 
 
 def _unreadable(seen: Seen) -> list[str]:
@@ -149,9 +142,3 @@ def _unreadable(seen: Seen) -> list[str]:
     if not os.path.lexists(path) or _common.read_status(seen.state_dir):
         return []
     return [f"{path} cannot be read as JSON; 'codex-self-iter history' reads the journal instead."]
-
-
-def _how_to_start() -> list[str]:
-    return [
-        "Start one: codex-self-iter --workspace DIR   (codex-self-iter init writes a plan to begin with)"
-    ]

@@ -8,6 +8,7 @@ import time
 
 from codex_self_iter.cli import _common, _controls
 from codex_self_iter.cli._common import say
+from codex_self_iter.core.foreign import as_dict
 from codex_self_iter.errors import ExitCode, UsageError
 
 POLL_SEC = 0.1
@@ -18,13 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_loop_arguments(parser)
     add("--after-iteration", action="store_true", help="let the running iteration end first")
     add("--wait", action="store_true", help="return only when the supervisor has ended")
-    add(
-        "--timeout",
-        type=float,
-        default=0.0,
-        metavar="SEC",
-        help="for --wait; 0: for ever (default)",
-    )
+    help_ = "for --wait; 0: for ever (default)"
+    add("--timeout", type=float, default=0.0, metavar="SEC", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,8 +50,7 @@ def _wait(aim: _controls.Aim, timeout: float) -> int:
             who = f"the supervisor (pid {aim.life.pid})"
             raise UsageError(f"{who} is still there after {timeout:g} s")
         time.sleep(POLL_SEC)
-    end = status.get("exit")
-    end = end if isinstance(end, dict) else {}
+    end = as_dict(status.get("exit"))
     why = end.get("reason") or end.get("state") or "no reason recorded"
     say(f"The supervisor has ended: {why}.")
     return int(ExitCode.OK)

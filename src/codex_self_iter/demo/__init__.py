@@ -1,8 +1,6 @@
-"""The sample workspace of `codex-self-iter demo`: a repository with a failing test and a plan that
-mends it.
+"""The sample workspace of `demo`: a repository with a failing test and a plan that mends it.
 
-Its files are under `sample/`. A `.txt` at the end of a name only keeps linters and test runners
-away from it."""
+Its files are under `sample/`; a `.txt` at the end of a name only keeps linters and tests away."""
 
 from __future__ import annotations
 
@@ -25,18 +23,15 @@ def sample_files() -> Iterator[tuple[str, bytes]]:
 
 
 def make_workspace(directory: Path) -> None:
-    """Write the sample and commit it. An earlier demo there starts again; what was in it is
-    committed first.
+    """Write the sample and commit it; an earlier demo there is committed first and starts again.
 
-    Raises UsageError when the directory holds anything else, or cannot be written, or there is no
-    git."""
+    Raises UsageError: the directory holds anything else or cannot be written; there is no git."""
     try:
         again = _is_demo(directory)
         if not again:
             if directory.is_dir() and any(directory.iterdir()):
-                raise UsageError(
-                    f"{directory}: not empty, and no earlier demo. Name a new directory."
-                )
+                what = "not empty, and no earlier demo. Name a new directory."
+                raise UsageError(f"{directory}: {what}")
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _new_repository(directory)
         else:
@@ -48,14 +43,8 @@ def make_workspace(directory: Path) -> None:
     except OSError as error:
         raise UsageError(f"{error.filename or directory}: {error.strerror or error}.") from error
     git(directory, "add", "-A")
-    git(
-        directory,
-        "commit",
-        "-q",
-        "--allow-empty",
-        "-m",
-        "Start again" if again else "A basket with a failing test",
-    )
+    subject = "Start again" if again else "A basket with a failing test"
+    git(directory, "commit", "-q", "--allow-empty", "-m", subject)
 
 
 def git(directory: Path, *arguments: str) -> str:

@@ -16,20 +16,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Do the next open item of a plan: run the shell commands under it and tick it.",
         epilog="Exit codes: 0 done, or nothing it can do; 1 a command failed; 2 bad usage or plan.",
     )
-    parser.add_argument(
-        "--workspace", type=Path, default=Path("."), help="where the commands run (default: here)"
-    )
-    parser.add_argument(
-        "--plan",
-        type=Path,
-        default=Path("plan.md"),
-        help="plan file, relative to the workspace (default: plan.md)",
-    )
-    parser.add_argument(
-        "prompt_file",
-        nargs="?",
-        help="accepted for use in a command template; never read: the plan says it all",
-    )
+    here = "where the commands run (default: here)"
+    parser.add_argument("--workspace", type=Path, default=Path("."), help=here)
+    plan = "plan file, relative to the workspace (default: plan.md)"
+    parser.add_argument("--plan", type=Path, default=Path("plan.md"), help=plan)
+    prompt = "accepted for use in a command template; never read: the plan says it all"
+    parser.add_argument("prompt_file", nargs="?", help=prompt)
     return parser
 
 

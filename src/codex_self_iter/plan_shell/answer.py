@@ -34,12 +34,8 @@ class Answer:
             "completed": self.completed,
         }
         # a plan may hold bytes that are no UTF-8; JSON may not
-        text = (
-            json.dumps(fields, ensure_ascii=False, indent=2)
-            .encode("utf-8", "replace")
-            .decode("utf-8")
-        )
-        return f"```json\n{text}\n```"
+        data = json.dumps(fields, ensure_ascii=False, indent=2).encode("utf-8", "replace")
+        return f"```json\n{data.decode()}\n```"
 
 
 def goal_for(plan: Plan, item: Item) -> str:

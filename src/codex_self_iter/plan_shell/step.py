@@ -20,9 +20,8 @@ def read_plan(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
-        raise UsageError(
-            f"plan {path}: {error.strerror or error}. Write one, or name it with --plan."
-        ) from error
+        what = f"{error.strerror or error}. Write one, or name it with --plan."
+        raise UsageError(f"plan {path}: {what}") from error
 
 
 def write_plan(path: Path, text: str) -> None:
@@ -40,9 +39,8 @@ def write_plan(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UsageError(
-            f"plan {path}: the item cannot be ticked: {error.strerror or error}."
-        ) from error
+        what = f"the item cannot be ticked: {error.strerror or error}."
+        raise UsageError(f"plan {path}: {what}") from error
 
 
 def _private(path: str, flags: int) -> int:
@@ -73,9 +71,8 @@ def work(plan_path: Path, workspace: Path) -> Answer:
     if not item.runnable and not plan.children(item):
         return _cannot(plan, item, "has no shell commands, and plan-shell cannot do prose")
     if unclosed := next((block for block in item.runnable if not block.closed), None):
-        return _cannot(
-            plan, item, f"has commands whose fence (line {unclosed.line}) is never closed"
-        )
+        why = f"has commands whose fence (line {unclosed.line}) is never closed"
+        return _cannot(plan, item, why)
     print(f"plan-shell: {goal_for(plan, item)}", flush=True)
     return _run_blocks(plan_path, workspace, plan, item)
 
@@ -108,9 +105,8 @@ def _run(block: Block, workspace: Path) -> int:
             argv, cwd=workspace, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, check=False
         ).returncode
     except (OSError, ValueError) as error:  # too long for one argument, or a NUL in it
-        print(
-            f"plan-shell: the commands at line {block.line} cannot be started: {error}", flush=True
-        )
+        what = f"the commands at line {block.line} cannot be started: {error}"
+        print(f"plan-shell: {what}", flush=True)
         return 126
 
 
@@ -159,9 +155,8 @@ def _cannot(plan: Plan, item: Item, why: str) -> Answer:
 def _first_line(block: Block) -> str:
     lines = [line.strip() for line in block.commands.splitlines()]
     commands = [line for line in lines if line and not line.startswith("#")]
-    return f"`{commands[0][:120]}`" + (
-        f" and {len(commands) - 1} more lines" if len(commands) > 1 else ""
-    )
+    more = f" and {len(commands) - 1} more lines" if len(commands) > 1 else ""
+    return f"`{commands[0][:120]}`{more}"
 
 
 def _ending(code: int) -> str:

@@ -11,22 +11,12 @@ from codex_self_iter.service.spec import MARK, ServiceSpec, data
 
 THROTTLE_SEC = 30
 """launchd's own floor between two starts is 10 s."""
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "Label": str,
-    "ProgramArguments": list,
-    "WorkingDirectory": str,
-    "EnvironmentVariables": dict,
-    "RunAtLoad": bool,
-    "KeepAlive": dict,
-    "ThrottleInterval": int,
-    "ExitTimeOut": int,
-    "StandardOutPath": str,
-    "StandardErrorPath": str,
-    "ProcessType": str,
-    "AbandonProcessGroup": bool,
-    "SoftResourceLimits": dict,
-    "UserName": str,
-}
+_TYPES: dict[str, type] = {
+    "Label": str, "ProgramArguments": list, "WorkingDirectory": str, "EnvironmentVariables": dict,
+    "RunAtLoad": bool, "KeepAlive": dict, "ThrottleInterval": int, "ExitTimeOut": int,
+    "StandardOutPath": str, "StandardErrorPath": str, "ProcessType": str,
+    "AbandonProcessGroup": bool, "SoftResourceLimits": dict, "UserName": str,
+}  # fmt: skip
 
 
 def label(name: str) -> str:
@@ -36,12 +26,8 @@ def label(name: str) -> str:
 
 def plist_path(name: str, *, system: bool) -> str:
     """Where the property list belongs."""
-    base = (
-        "/Library/LaunchDaemons"
-        if system
-        else os.path.join(os.path.expanduser("~"), "Library", "LaunchAgents")
-    )
-    return os.path.join(base, label(name) + ".plist")
+    own = os.path.join(os.path.expanduser("~"), "Library", "LaunchAgents")
+    return os.path.join("/Library/LaunchDaemons" if system else own, label(name) + ".plist")
 
 
 def plist(spec: ServiceSpec, logs: str = "") -> dict[str, Any]:

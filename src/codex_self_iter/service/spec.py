@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from codex_self_iter.core.foreign import as_dict
+
 MARK = "Written by 'codex-self-iter service install'; install again rather than edit (or use a drop-in)."
 """Stands in every file that we write; only files with it are replaced or removed."""
 STOP_MARGIN_SEC = 35
@@ -45,10 +47,8 @@ def data(name: str) -> str:
 
 def service_name(workspace: str) -> str:
     """A name made of the workspace's own: letters, digits, `_`, `.` and `-`."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", os.path.basename(os.path.normpath(workspace))).strip(
-        "-."
-    )
-    return name or "loop"
+    leaf = os.path.basename(os.path.normpath(workspace))
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", leaf).strip("-.") or "loop"
 
 
 def supervisor_argv(workspace: str = "", config: str = "", config_dir: str = "") -> tuple[str, ...]:
@@ -60,13 +60,9 @@ def supervisor_argv(workspace: str = "", config: str = "", config_dir: str = "")
 
 def stop_seconds(config: Mapping[str, Any]) -> int:
     """The time a supervisor needs to end, by its configuration: its own bounds and a margin."""
-    service = config.get("service")
-    service = service if isinstance(service, dict) else {}
-    finish = (
-        _seconds(service.get("finish_timeout_sec"), 3600)
-        if service.get("on_stop") == "finish"
-        else 0
-    )
+    service = as_dict(config.get("service"))
+    waits = service.get("on_stop") == "finish"
+    finish = _seconds(service.get("finish_timeout_sec"), 3600) if waits else 0
     return finish + _seconds(config.get("kill_grace_sec"), 10) + STOP_MARGIN_SEC
 
 

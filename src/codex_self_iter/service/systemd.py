@@ -38,13 +38,14 @@ def escape_argument(text: str) -> str:
     return f'"{text}"' if not text or set(text) & set(" '\";\\") else text
 
 
+def _variable(text: str) -> str:
+    """One word of a setting that knows no variables: a dollar stays single there."""
+    return escape_argument(text).replace("$$", "$")
+
+
 def render(spec: ServiceSpec) -> str:
     """The whole unit for one installation."""
-    # Environment= knows no variables, so a dollar stays single there.
-    pairs = [
-        escape_argument(f"{key}={value}").replace("$$", "$")
-        for key, value in spec.environment.items()
-    ]
+    pairs = [_variable(f"{key}={value}") for key, value in spec.environment.items()]
     return _fill(
         {
             "HEAD": MARK,
@@ -57,9 +58,7 @@ def render(spec: ServiceSpec) -> str:
             "ENV_FILE": escape_path(spec.env_file),
             "STOP_SEC": str(spec.stop_sec),
         }
-        | _system_values(
-            escape_argument(spec.workspace).replace("$$", "$"), spec.workspace, system=spec.system
-        )
+        | _system_values(_variable(spec.workspace), spec.workspace, system=spec.system)
     )
 
 
@@ -122,11 +121,9 @@ def verify(text: str, name: str, *, system: bool) -> str:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         scope = "--system" if system else "--user"
-        # The user's manager is looked for in XDG_RUNTIME_DIR, which a shell by sudo or ssh may
-        # lack.
-        environment = os.environ | {
-            "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or directory
-        }
+        # the user's manager is looked for there, and a shell by sudo or ssh may lack it
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or directory
+        environment = os.environ | {"XDG_RUNTIME_DIR": runtime}
         try:
             argv = ["systemd-analyze", "--man=no", scope, "verify", path]
             done = run(argv, env=environment, timeout_sec=VERIFY_TIMEOUT_SEC)

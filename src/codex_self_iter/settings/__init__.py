@@ -12,51 +12,13 @@ load       sources -> Settings
 paths      Settings -> the files and directories of a loop
 example    config.example.toml and the JSON schema"""
 
-from codex_self_iter.settings.load import CONFIG_NAME, find_config, load, load_directory
+from codex_self_iter.settings.load import CONFIG_NAME, load, load_directory
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
-from codex_self_iter.settings.problems import ConfigError, Problem
-from codex_self_iter.settings.schema import (
-    AgentSettings,
-    AgentsSettings,
-    BudgetSettings,
-    GitSettings,
-    LogSettings,
-    NotifySettings,
-    OutputSettings,
-    PoolSettings,
-    Price,
-    RolesSettings,
-    ServiceSettings,
-    VerifySettings,
-    WorkspaceEntry,
-)
-from codex_self_iter.settings.types import AGENT_NAMES, EVENTS
+from codex_self_iter.settings.problems import ConfigError
+from codex_self_iter.settings.types import AGENT_NAMES
 
 __all__ = [
-    "AGENT_NAMES",
-    "CONFIG_NAME",
-    "EVENTS",
-    "AgentSettings",
-    "AgentsSettings",
-    "BudgetSettings",
-    "ConfigError",
-    "GitSettings",
-    "LogSettings",
-    "NotifySettings",
-    "OutputSettings",
-    "PoolSettings",
-    "Price",
-    "Problem",
-    "ResolvedPaths",
-    "RolesSettings",
-    "ServiceSettings",
-    "Settings",
-    "VerifySettings",
-    "WorkspaceEntry",
-    "find_config",
-    "load",
-    "load_directory",
-    "resolve_paths",
-    "validate_workspace",
-]
+    "AGENT_NAMES", "CONFIG_NAME", "ConfigError", "ResolvedPaths", "Settings", "load",
+    "load_directory", "resolve_paths", "validate_workspace",
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,8 +21,7 @@ _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 OWN_VARIABLES = frozenset(PREFIX + name for name in (
     "CONFIG", "ENV_FILE", "RUN_ID", "RUN_IN", "TOOL_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG",
 ))  # fmt: skip
-"""Variables of ours that are no keys: the configuration file, a service's environment file, the
-markers of runs and tools, switches of the tests."""
+"""Ours, but no keys: a service's environment file, the marks of runs and tools, tests' switches."""
 _TESTS = PREFIX + "TEST_"
 
 
@@ -143,9 +143,7 @@ def _path(name: str) -> KeyPath | None:
 
 def _near_variable(variable: str) -> str:
     paths: list[KeyPath] = [(name,) for name in keys.fields_of(Settings)]
-    for name in keys.fields_of(Settings):
-        table = keys.table_at((name,))
-        paths += [(name, below) for below in keys.fields_of(table)] if table is not None else []
+    paths += [(*p, below) for p in paths if (t := keys.table_at(p)) for below in keys.fields_of(t)]
     names = [variable_name(key).removeprefix(PREFIX) for key in paths]
     near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1, 0.75)
     if near:
@@ -157,8 +155,6 @@ def _plain_number(path: KeyPath, text: str) -> Any:
     field = keys.field_at(path)
     if field is not None and field.annotation in (int, float):
         for kind in (int, float):
-            try:
+            with contextlib.suppress(ValueError):
                 return kind(text)
-            except ValueError:
-                continue
     return text

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,6 @@ class Sources(Origin):
         self.problems = [*flags.problems, *variables.problems, *file.problems]
 
     def of(self, path: KeyPath) -> str:
-        """See Origin."""
         return self.find(path) or "default"
 
     def find(self, path: KeyPath) -> str | None:
@@ -130,16 +130,15 @@ def load_directory(
     for name in names:
         if not name.endswith(".toml") or name[0] == ".":
             continue
+        file = os.path.join(directory, name)
         try:
-            file = os.path.join(directory, name)
             settings = load(flags or {}, config_file=file, environ=environ or {}, cwd=directory)
             _claim(settings, file, taken)
         except UsageError as error:
             errors.append(error)
-        else:
-            if not settings.workspaces:
-                settings = settings.loaded_as(name=name.removesuffix(".toml"))
-            loaded.append(settings)
+            continue
+        own = {} if settings.workspaces else {"name": name.removesuffix(".toml")}
+        loaded.append(settings.loaded_as(**own))
     return loaded, errors
 
 
@@ -150,16 +149,15 @@ def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     paths = [loop.workspace_path for loop in settings.loops()]
     clashes = [path for path in paths if path in taken]
     if clashes:
-        raise ConfigError(
-            Problem(file, ("workspace",), f"{path} is already that of {taken[path]}")
-            for path in clashes
-        )
+        words = [f"{path} is already that of {taken[path]}" for path in clashes]
+        raise ConfigError(Problem(file, ("workspace",), text) for text in words)
     taken.update(dict.fromkeys(paths, file))
 
 
 def _checked(sources: Sources, cwd: str) -> Settings:
     problems = sources.problems
-    settings, found = _read(sources)
+    read = functools.partial(Settings.read_from, *sources.inputs)
+    settings, found = _validated(read, Settings, sources.values)
     settings = settings.loaded_as(origin=sources, base=cwd)
     bad = {key for key, _ in found}
     problems += [Problem(sources.place(key), key, message) for key, message in found]
@@ -176,35 +174,23 @@ def _in_order(problem: Problem) -> tuple[str, int]:
     return (source, int(line)) if line.isdigit() else (problem.where, 0)
 
 
-def _read(sources: Sources) -> tuple[Settings, list[Wrong]]:
-    try:
-        return Settings.read_from(*sources.inputs), []
-    except ValidationError as error:
-        return _mended(Settings, sources.values, error)
-
-
-def _validated(model: type[_Model], values: Mapping[str, Any]) -> tuple[_Model, list[Wrong]]:
-    try:
-        return model.model_validate(values), []
-    except ValidationError as error:
-        return _mended(model, values, error)
-
-
-def _mended(
-    model: type[_Model], values: Mapping[str, Any], error: ValidationError
+def _validated(
+    make: Callable[[], _Model], model: type[_Model], values: Mapping[str, Any]
 ) -> tuple[_Model, list[Wrong]]:
-    """Settings of what is right, and what is wrong: wrong keys are taken out until all is right.
+    """What can be made, and what is wrong: wrong keys are taken out until all is right.
 
     Only the first look is reported; what a later one finds is the doing of taking something out."""
-    found = wrong = list(from_validation(error))
+    found: list[Wrong] = []
     while True:
+        try:
+            return make(), found
+        except ValidationError as error:
+            wrong = list(from_validation(error))
+        found = found or wrong
         keys = [key for key, _ in wrong]
         fewer = _without(values, keys)
         values = fewer if fewer != values else _without(values, [key[:1] for key in keys])
-        try:
-            return model.model_validate(values), found
-        except ValidationError as again:
-            wrong = list(from_validation(again))
+        make = functools.partial(model.model_validate, values)
 
 
 def _without(values: Any, keys: Iterable[KeyPath]) -> Any:
@@ -218,15 +204,12 @@ def _drop(values: Any, key: KeyPath) -> Any:
     if not key or not has(values, key[:1]):
         return values
     head, rest = key[0], key[1:]
-    if isinstance(values, Mapping):
-        kept = {name: value for name, value in values.items() if name != head}
-        return {**values, head: _drop(values[head], rest)} if rest else kept
-    items = list(values)
-    if isinstance(head, int) and not rest:
-        return items[:head] + items[head + 1 :]
-    if isinstance(head, int):
-        items[head] = _drop(items[head], rest)
-    return items
+    kept: Any = dict(values) if isinstance(values, Mapping) else list(values)
+    if rest:
+        kept[head] = _drop(kept[head], rest)
+    else:
+        del kept[head]
+    return kept
 
 
 def _broken_rules(
@@ -235,19 +218,13 @@ def _broken_rules(
     """Broken rules whose keys are right by themselves, each at the first key that was set."""
     for keys, message in breaches(settings):
         paths = [(*prefix, *key) for key in keys]
-        if any(
-            path[: len(wrong)] == wrong or wrong[: len(path)] == path
-            for path in paths
-            for wrong in bad
-        ):
+        if any(path[: len(wrong)] == wrong[: len(path)] for path in paths for wrong in bad):
             continue
-        if prefix and not any(sources.find(path) for path in paths):
+        given = [path for path in paths if sources.find(path)]
+        if prefix and not given:
             continue  # not this entry's doing: reported above
-        key, at = next(
-            ((k, p) for k, p in zip(keys, paths, strict=True) if sources.find(p)),
-            (keys[0], paths[0]),
-        )
-        note = "" if key == keys[0] else f"{'.'.join(map(str, keys[0]))} "
+        at = given[0] if given else paths[0]
+        note = "" if at == paths[0] else f"{'.'.join(map(str, keys[0]))} "
         yield Problem(sources.place(at), at, note + message)
 
 
@@ -258,13 +235,10 @@ def _entry_problems(settings: Settings, sources: Sources, bad: set[KeyPath]) -> 
     for index, entry in enumerate(settings.workspaces):
         prefix: KeyPath = ("workspaces", index)
         alien = [key for key in entry.overrides if key in _NOT_A_LOOPS]
-        found: list[tuple[KeyPath, str]] = [
-            ((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien
-        ]
-        values = {
-            key: value for key, value in settings.loop_values(entry).items() if key not in alien
-        }
-        fields, wrong = _validated(LoopFields, values)
+        found: list[Wrong] = [((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien]
+        values = {k: v for k, v in settings.loop_values(entry).items() if k not in alien}
+        check = functools.partial(LoopFields.model_validate, values)
+        fields, wrong = _validated(check, LoopFields, values)
         found += [(key, message) for key, message in wrong if has(entry.overrides, key[:1])]
         for key, message in found:
             yield Problem(sources.place((*prefix, *key)), (*prefix, *key), message)

@@ -61,17 +61,9 @@ _SOURCES: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("sourc
 
 
 class Settings(BaseSettings, LoopFields):
-    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and
-    checks."""
+    """All keys. Constructing it reads nothing from the surroundings: `load` reads, this holds and checks."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        validate_default=True,
-        env_prefix="CODEX_SELF_ITER_",
-        env_nested_delimiter="__",
-    )
+    model_config = SettingsConfigDict(env_prefix="CODEX_SELF_ITER_", env_nested_delimiter="__")
 
     pool: PoolSettings = Field(default_factory=PoolSettings)
     """How many agent runs one supervisor may have alive at once."""
@@ -200,12 +192,10 @@ class Settings(BaseSettings, LoopFields):
 def tell_apart(loops: Iterable[Settings]) -> list[Settings]:
     """One Settings for each workspace; a number is added to a name that comes again."""
     found: dict[Path, Settings] = {}
-    names: set[str] = set()
     for loop in loops:
         if loop.workspace_path not in found:
-            name = _free(loop.name, names)
+            name = _free(loop.name, [other.name for other in found.values()])
             found[loop.workspace_path] = loop.loaded_as(name=name)
-            names.add(name)
     return list(found.values())
 
 
@@ -221,9 +211,8 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 def _free(name: str, taken: Container[str]) -> str:
     """The name, with a number where it is taken."""
-    if name not in taken:
-        return name
-    return next(n for n in (f"{name}-{number}" for number in itertools.count(2)) if n not in taken)
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(one for one in names if one not in taken)
 
 
 def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:

@@ -18,9 +18,8 @@ _INIT = "`codex-self-iter init` writes one"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedPaths:
-    """Absolute paths of one loop. `workspace` and `state_dir` have no symbolic links in them;
-    `task` and `plan` keep theirs, so that the replacement of a link is seen. `task` need not
-    exist."""
+    """Absolute paths of one loop; `task` need not exist. `workspace` and `state_dir` have no links
+    in them; `task` and `plan` keep theirs, so that the replacement of a link is seen."""
 
     workspace: Path
     task: Path

@@ -18,8 +18,7 @@ from codex_self_iter.settings.types import AGENT_NAMES
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Problem:
-    """One error. `where` is "FILE:LINE", "environment NAME", "flag --x" or a path; `key` may be
-    empty."""
+    """One error. `where`: "FILE:LINE", "environment NAME", "flag --x" or a path; `key` may be ()."""
 
     where: str
     key: KeyPath

@@ -43,8 +43,7 @@ from codex_self_iter.settings.types import (
 
 
 class Table(BaseModel):
-    """Base of every table: frozen, unknown keys refused, the text under a field is its
-    description."""
+    """Base of every table: frozen, no unknown keys, the text under a field describes it."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
@@ -244,8 +243,7 @@ class LogSettings(Table):
 
 
 class WorkspaceEntry(BaseModel):
-    """One loop of many: its path, and any field or table of a loop that differs from the file's
-    own."""
+    """One loop of many: its path, and any field or table of a loop that differs from the file's own."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -281,8 +279,7 @@ class LoopFields(Table):
     mode: Annotated[Literal["goal", "roles"], Allowed('one of "goal", "roles"')] = "goal"
     """"goal": one agent run an iteration; "roles": planner, executor and reviewer."""
     agent: AgentChoice = "auto"
-    """Adapter; "auto" takes agent_command_template if set, else an installed one (never
-    plan-shell)."""
+    """Adapter; "auto" takes agent_command_template if set, else an installed one (never plan-shell)."""
     agent_mode: Annotated[Literal["safe", "bypass"], Allowed('one of "safe", "bypass"')] = "safe"
     """"safe": the agent's own sandbox is on; "bypass": no sandbox, no questions."""
     agent_command_template: Template = ""
@@ -355,11 +352,6 @@ class LoopFields(Table):
 
     def agent_names(self) -> frozenset[str]:
         """Every adapter that this loop names."""
-        named: set[str] = {
-            self.agent,
-            self.roles.planner,
-            self.roles.executor,
-            self.roles.reviewer,
-            *self.agents.order,
-        }
-        return frozenset(name for name in named if name not in ("", "auto"))
+        roles = self.roles
+        named = {self.agent, roles.planner, roles.executor, roles.reviewer, *self.agents.order}
+        return frozenset(named - {"", "auto"})

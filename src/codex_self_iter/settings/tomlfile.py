@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import os
 import re
@@ -110,13 +111,11 @@ def _read(path: Path) -> bytes:
             if not stat.S_ISREG(mode):
                 raise BadFileError(0, "is not a plain file")
             data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        raise BadFileError(0, "does not exist") from None
-    except IsADirectoryError:
-        raise BadFileError(0, "is a directory") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise BadFileError(0, f"cannot be read ({reason})") from None
+        known = {errno.ENOENT: "does not exist", errno.EISDIR: "is a directory"}
+        number = getattr(error, "errno", None) or 0
+        raise BadFileError(0, known.get(number, f"cannot be read ({reason})")) from None
     if len(data) > _LARGEST:
         raise BadFileError(0, "is larger than 4 MiB, so it is hardly a configuration file")
     return data

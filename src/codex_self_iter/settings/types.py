@@ -19,6 +19,7 @@ from codex_self_iter.core.terms import State
 
 AGENT_NAMES = agent_names.NAMES
 
+_ONE_OF = "one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES)
 _LARGEST_COUNT = 2**53
 """Beyond this an integer does not survive a JSON reader that knows only doubles."""
 _LONGEST_SEC = 1e9
@@ -130,30 +131,21 @@ AtLeastOne = Annotated[
     int, Strict(), Field(ge=1, le=_LARGEST_COUNT), Allowed("a whole number, 1 or more")
 ]
 Integer = Annotated[int, Strict(), Allowed("a whole number")]
+_CHECK = AfterValidator(_finite)
 Seconds = Annotated[
     float,
     Strict(),
     Field(ge=0, le=_LONGEST_SEC),
-    AfterValidator(_finite),
+    _CHECK,
     Allowed("a number of seconds from 0 to 1e9"),
 ]
 Money = Annotated[
-    float,
-    Strict(),
-    Field(ge=0, le=1e12),
-    AfterValidator(_finite),
-    Allowed("a finite number, 0 or more"),
+    float, Strict(), Field(ge=0, le=1e12), _CHECK, Allowed("a finite number, 0 or more")
 ]
 Amount = Annotated[
-    float,
-    Strict(),
-    Field(ge=0, le=_LARGEST_COUNT),
-    AfterValidator(_finite),
-    Allowed("a number, 0 or more"),
+    float, Strict(), Field(ge=0, le=_LARGEST_COUNT), _CHECK, Allowed("a number, 0 or more")
 ]
-Share = Annotated[
-    float, Strict(), Field(ge=0, le=1), AfterValidator(_finite), Allowed("a number from 0 to 1")
-]
+Share = Annotated[float, Strict(), Field(ge=0, le=1), _CHECK, Allowed("a number from 0 to 1")]
 Template = Annotated[
     Text,
     AfterValidator(_template),
@@ -175,19 +167,13 @@ EnvTable = Annotated[
     Allowed('a table of texts such as { NAME = "value" }'),
 ]
 
-AgentName = Annotated[
-    agent_names.AgentName,
-    Allowed("one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES)),
-]
+AgentName = Annotated[agent_names.AgentName, Allowed(_ONE_OF)]
 AgentChoice = Annotated[
     Literal["auto", agent_names.AgentName],
-    Allowed("one of " + ", ".join(f'"{name}"' for name in ("auto", *AGENT_NAMES))),
+    Allowed(_ONE_OF.replace("one of ", 'one of "auto", ')),
 ]
 OptionalAgent = Annotated[
-    Literal["", agent_names.AgentName],
-    Allowed(
-        "one of " + ", ".join(f'"{name}"' for name in AGENT_NAMES) + '; "" for the same as `agent`'
-    ),
+    Literal["", agent_names.AgentName], Allowed(_ONE_OF + '; "" for the same as `agent`')
 ]
 AgentList = Annotated[
     tuple[AgentName, ...], Allowed("a list of adapter names: " + ", ".join(AGENT_NAMES))

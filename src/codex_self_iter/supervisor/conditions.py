@@ -47,9 +47,9 @@ class Conditions:
     def _now(self) -> float:
         return self._ctx.shared.clock.monotonic()
 
-    def patience(self) -> float:
-        """Seconds until the next look: at most `poll_sec`, less when a wait ends sooner."""
-        return min(self._ctx.shared.poll_sec, max(0.01, self._rest()))
+    def patience(self, longest: float) -> float:
+        """Seconds until the next look: at most `longest`, less when a wait ends sooner."""
+        return min(longest, max(0.01, self._rest()))
 
     def _rest(self) -> float:
         """Seconds until the wait ends that holds the loop, infinite without one."""

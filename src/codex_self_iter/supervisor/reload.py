@@ -15,7 +15,10 @@ from codex_self_iter.supervisor.members import Member, Members
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.shared import Shared
 
-CONFIG_DIR_SEC = 1.0
+CONFIG_DIR_SEC, CONFIG_DIR_HEARD_SEC = 1.0, 5.0
+"""Between two looks at the configuration directory: by themselves, and while the watcher tells."""
+SETTLE_SEC = 0.2
+"""A file that is just being written is not read before it has had time to become whole."""
 FIXED = {
     "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
     "plan_file", "task_file",
@@ -32,7 +35,7 @@ class Reload:
         self, members: Members, reader: Reader, options: RunOptions, shared: Shared
     ) -> None:
         self._members, self._reader, self._directory = members, reader, options.config_dir
-        self._log, self._alone = shared.log, shared.alone
+        self._log, self._alone, self._watcher = shared.log, shared.alone, shared.watcher
 
     def run(self) -> None:
         """Read the configuration again."""
@@ -90,10 +93,17 @@ class Reload:
             self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
 
     async def watch_directory(self, reload: Callable[[], None]) -> None:
-        """Notice files that come, go or change, for as long as any loop runs."""
+        """Notice files that come, go or change, for ever."""
+        changed, watcher = anyio.Event(), self._watcher
+        if watcher is not None:
+            watcher.subscribe({"configuration": self._directory}, lambda _kind: changed.set())
         seen = await anyio.to_thread.run_sync(_directory_signature, self._directory)
-        while any(member.ended is None for member in self._members.by_name.values()):
-            await anyio.sleep(CONFIG_DIR_SEC)
+        while True:
+            heard = watcher is not None and watcher.hint_alive
+            with anyio.move_on_after(CONFIG_DIR_HEARD_SEC if heard else CONFIG_DIR_SEC):
+                await changed.wait()
+                await anyio.sleep(SETTLE_SEC)
+            changed = anyio.Event()
             now = await anyio.to_thread.run_sync(_directory_signature, self._directory)
             if now != seen and self._members.stop is None:
                 seen = now

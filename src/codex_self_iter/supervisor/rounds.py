@@ -74,10 +74,12 @@ class Rounds:
                 await self._boot(ready)
                 ctx.start("status", self.status.keep)
                 ctx.start("housekeeping", housekeeping.run, ctx)
-                with self.senses.listening(self.hint), self._looking():
+                with self._looking():
+                    self.senses.listen(self.hint)
                     await self._consume()
                 tasks.cancel_scope.cancel()
         finally:
+            self.senses.stop_listening()
             ctx.shared.limits.leave(ctx)
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything()
@@ -154,6 +156,7 @@ class Rounds:
 
     async def _end(self, end: Exit) -> None:
         ctx = self.ctx
+        self.senses.stop_listening()
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
             await ending.write_report(ctx, self._times)
@@ -179,7 +182,7 @@ class Rounds:
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)
-        return self.conditions.patience()
+        return self.conditions.patience(self.senses.pause())
 
     def fail(self, error: Exception) -> None:
         """End the loop with this error, as if it had been raised in it."""
@@ -187,8 +190,7 @@ class Rounds:
         self.ctx.post(ev.Tick())
 
     def hint(self) -> None:
-        """Look soon, and at everything."""
-        self.senses.alert()
+        """Look soon."""
         self._look_soon()
 
     @contextlib.contextmanager

@@ -1,14 +1,13 @@
 """The person's side of a loop: sentinels, inbox, goal, plan and task edits.
 
-What is true is what `stat` says; `watchfiles` only brings the next look forward. A look costs what
-it finds: when neither directory has a new entry it is over after two calls, once in LOOK_SEC each
-file is looked at, and a file is opened only when it is another one than before."""
+What is true is what `stat` says. `watchfiles` calls for a look after each change, so that the looks
+of our own are few while it is heard; a file is opened only when it is another one than before."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from codex_self_iter.core import asked
 from codex_self_iter.core import events as ev
@@ -19,12 +18,12 @@ from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.state import inbox as files
+from codex_self_iter.world.watch import Subscription
 
-LOOK_SEC = 1.0
-"""Each file is looked at so often, whatever the directories' times say."""
+HEARD_SEC = 1.0
+"""Between two looks while the watcher tells of changes: it may be blind on this file system."""
 RESTLESS_SEC = 2.0
-"""So long after a change everything is read: a file may change twice within one tick of its time.
-"""
+"""So long after a change everything is read: a file may change twice within a tick of its time."""
 AFTER_ITERATION = "after-iteration"
 NOW = "now"
 
@@ -45,12 +44,12 @@ class Senses:
         # The names of the start stay: `stop` and every script follow what status.json says.
         self._stops = stop_files(ctx.settings, ctx.paths)
         self.stop_path, self.global_stop_path = (os.path.join(*stop) for stop in self._stops)
-        self._state_dir, self._place = str(ctx.paths.state_dir), str(ctx.paths.workspace)
+        self._state_dir = str(ctx.paths.state_dir)
         self.pause_path = os.path.join(self._state_dir, files.PAUSE_FILE)
         self._inbox_path = os.path.join(self._state_dir, "inbox")
-        self._places: object = None
         self._files: object = None
-        self._looked = self._restless = float("-inf")
+        self._restless = float("-inf")
+        self._subscription: Subscription | None = None
         self._stop: ev.Stop | None = None
         self._pause: ev.Pause | None = None
         self._names: set[str] = set()
@@ -59,12 +58,10 @@ class Senses:
 
     # -- when to look ------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def listening(self, hint: Callable[[], None]) -> Iterator[None]:
-        """Let the watcher call `hint`, so that the next look comes sooner."""
+    def listen(self, hint: Callable[[], None]) -> None:
+        """Let the watcher call `hint` after each change, until `stop_listening`."""
         ctx, watcher = self._ctx, self._ctx.shared.watcher
         if watcher is None:
-            yield
             return
         watched = {
             "stop": self.stop_path,
@@ -74,25 +71,23 @@ class Senses:
             "plan": ctx.plan.path,
             "task": ctx.task.path,
         }
-        subscription = watcher.subscribe(watched, lambda _kind: hint())
-        try:
-            yield
-        finally:
-            subscription.close()
+        self._subscription = watcher.subscribe(watched, lambda _kind: hint())
 
-    def alert(self) -> None:
-        """Look at everything the next time."""
-        self._looked = float("-inf")
+    def stop_listening(self) -> None:
+        """The loop ends: the watcher of the last one needs a moment to end, too."""
+        if self._subscription is not None:
+            self._subscription.close()
+
+    def pause(self) -> float:
+        """Seconds to the next look: few, unless changes are heard of and there was none lately."""
+        shared = self._ctx.shared
+        heard = shared.watcher is not None and shared.watcher.hint_alive
+        calm = heard and shared.clock.monotonic() >= self._restless
+        return max(HEARD_SEC, shared.poll_sec) if calm else shared.poll_sec
 
     def look(self) -> None:
         """One look at everything."""
         now = self._ctx.shared.clock.monotonic()
-        places = _stat(self._state_dir), _stat(self._place)
-        if places != self._places or now - self._looked >= LOOK_SEC or now < self._restless:
-            self._places, self._looked = places, now
-            self._look_at_files(now)
-
-    def _look_at_files(self, now: float) -> None:
         paths = (self.stop_path, self.global_stop_path, self.pause_path, self._inbox_path)
         found = tuple(map(_stat, paths))
         if found != self._files:

@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 
-from codex_self_iter.core.text import iso
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.outbox import Outbox
@@ -18,8 +17,6 @@ from codex_self_iter.views import status as view
 
 STATUS_SEC = 0.2
 """Shortest time between two writes: a fast loop does not pay for states nobody can see."""
-BEATS = 6
-"""At every so many heartbeats the status of a loop without a run is made anew."""
 
 
 class Status:
@@ -29,8 +26,6 @@ class Status:
         self._ctx, self._work, self._outbox, self._senses = ctx, work, outbox, senses
         self._started_at = ctx.shared.clock.wall()
         self._at = 0.0
-        self._beats = BEATS
-        self._offset = 0.0
         self._last = False
         self._lock = anyio.Lock()
 
@@ -57,42 +52,24 @@ class Status:
         self._save(self._content())
 
     def heartbeat(self) -> None:
-        """Write it again when it is due; without a run mostly with another time only."""
+        """Write it again when it is due; of an idle loop that is its time, and costs less than a
+        thread would."""
         shared = self._ctx.shared
         if shared.clock.monotonic() - self._at < shared.heartbeat_sec:
             return
-        self._beats += 1
-        # its ends of waits are told by the wall clock
-        set_by = abs(self._wall_offset() - self._offset)
-        # Only among many idle loops is the time alone overwritten in place: a whole write for each
-        # would add up.
-        if shared.alone or self._work.under_way or self._beats >= BEATS or set_by > 0.5:
+        if self._work.under_way or self._lock.locked():
             self._ctx.tell()
-            return
-        self._at = shared.clock.monotonic()
-        try:
-            self._ctx.store.beat(iso(shared.clock.wall()))
-        except StorageError as error:
-            self._not_written(error)
+        elif not self._last:
+            self.write()
 
     def _stamp(self) -> None:
-        self._at, self._beats = self._ctx.shared.clock.monotonic(), 0
-        self._offset = self._wall_offset()
-
-    def _wall_offset(self) -> float:
-        """Changes when somebody sets the wall clock, and only then."""
-        return self._ctx.shared.clock.wall() - self._ctx.shared.clock.boottime()
+        self._at = self._ctx.shared.clock.monotonic()
 
     def _save(self, status: Mapping[str, Any]) -> None:
         try:
             self._ctx.store.save_status(status)
         except StorageError as error:
-            self._not_written(error)
-
-    def _not_written(self, error: StorageError) -> None:
-        # what was not told must be told at the next heartbeat, not only the time
-        self._beats = BEATS
-        self._ctx.log.debug("status.not_written", error=str(error))
+            self._ctx.log.debug("status.not_written", error=str(error))
 
     def _content(self) -> dict[str, Any]:
         ctx, work, senses = self._ctx, self._work, self._senses

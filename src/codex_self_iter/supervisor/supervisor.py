@@ -32,8 +32,8 @@ from codex_self_iter.world.watch import Watcher
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-WATCHED = 200
-"""Beyond so many loops `stat` alone serves: a watched directory costs watches and wake-ups."""
+WATCHED = 2000
+"""Beyond so many loops `stat` alone serves: each watched directory costs an inotify watch."""
 WATCHER_SEC = 30.0
 """The looks of the loops are the truth; the watcher's own only mend the watcher."""
 TICKED = 20
@@ -57,7 +57,6 @@ class Supervisor:
         `shared` replaces the real process host, clock and so on: for tests and simulations."""
         files = raise_limit()
         self._loops, self._log, self._options, self._live = loops, log, options, live
-        self._real = shared is None
         self._shared = shared or self._share()
         self._shared.on_round = self._on_round
         self._members = Members(self._shared, options, files, loops[0])
@@ -85,22 +84,26 @@ class Supervisor:
                 if shared.poller is not None:
                     tasks.start_soon(shared.poller.run, name="poller")
                 tasks.start_soon(self._tick, name="tick")
+                if self._options.config_dir:
+                    watch = self._reload.watch_directory
+                    tasks.start_soon(watch, self.reload, name="configuration")
                 async with members.tasks as loops:
                     for settings in self._loops:
                         members.add(settings)
                     loops.start_soon(self._announce, name="announce")
-                    if self._options.config_dir:
-                        watch = self._reload.watch_directory
-                        loops.start_soon(watch, self.reload, name="configuration")
                 tasks.cancel_scope.cancel()
+                await self._close()  # while the watcher's thread ends
         except BaseExceptionGroup as group:
             raise _first(group) from None
         finally:
             self._notifier.stopping()
-            with anyio.CancelScope(shield=True):
-                await shared.host.aclose()
+            await self._close()
         ends = (member.ended for member in members.by_name.values())
         return max((end.code for end in ends if end is not None), key=self.severity, default=0)
+
+    async def _close(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._shared.host.aclose()
 
     def _share(self) -> Shared:
         """What the loops share, on the real machine."""
@@ -118,6 +121,11 @@ class Supervisor:
             log=self._log,
             watcher=watcher if len(self._loops) <= WATCHED else None,
             poller=None if alone else Poller(clock),
+            # Many loops do more seldom what is mostly done for nothing; a heart beats within 5 s.
+            poll_sec=0.25 if alone else 0.5,
+            heal_sec=1.0 if alone else 5.0,
+            heartbeat_sec=3.0 if alone else 3.5,
+            housekeeping_sec=60.0 if alone else 300.0,
             alone=alone,
             debug=self._options.debug,
         )
@@ -191,7 +199,6 @@ class Supervisor:
             self._shared.pool.look()
             jump = clock_jump(reading, now)
             reading = now
-            self._pace()
             if jump:
                 self._log.warning("clock.jumped", **dataclasses.asdict(jump))
             if self._notifier.active:
@@ -206,15 +213,6 @@ class Supervisor:
             if self._live is not None:
                 for loop in self._members.living():
                     self._live.draw(live_line.text(loop.ctx, loop.work))
-
-    def _pace(self) -> None:
-        """Many loops each do more seldom what is done for nothing most of the time."""
-        if self._real:
-            count = len(self._members.living())
-            self._shared.poll_sec = min(0.5, 0.25 + count / 400)
-            self._shared.heal_sec = min(5.0, 1.0 + count / 50)
-            self._shared.heartbeat_sec = min(4.5, 3.0 + count / 100)
-            self._shared.housekeeping_sec = min(600.0, 60.0 + count)
 
     def _turn(self, living: list[Rounds]) -> list[Rounds]:
         """Some of the loops, other ones each time."""

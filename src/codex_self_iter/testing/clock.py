@@ -21,11 +21,9 @@ STUCK_SEC = 10.0
 
 
 class VirtualEventLoop(asyncio.SelectorEventLoop):
-    """asyncio on virtual time. It stands still while a worker thread of a watched limiter is
-    busy."""
+    """asyncio on virtual time, which stands still while a watched limiter's thread is busy."""
 
     def __init__(self) -> None:
-        """Time begins at 0."""
         self._now = 0.0
         self._limiters: set[anyio.CapacityLimiter] = set()
         super().__init__(_Selector(self))
@@ -92,8 +90,7 @@ class VirtualClock:
         return f"boot-{self._boots}"
 
     def suspend(self, seconds: float) -> None:
-        """The machine has just slept: boot time and wall clock went on, the monotonic clock did
-        not."""
+        """The machine has slept: boot time and wall clock went on, the monotonic clock did not."""
         self._slept += seconds
         self._wall += seconds
 
@@ -114,19 +111,15 @@ class VirtualClock:
         return self._loop.time() + self._wall
 
     def monotonic(self) -> float:
-        """See ports.Clock."""
         return self._loop.time() - self._up_since
 
     def wall(self) -> float:
-        """See ports.Clock."""
         return self.true_wall() + self._step
 
     def boottime(self) -> float:
-        """See ports.Clock."""
         return self.monotonic() + self._slept
 
     async def sleep(self, seconds: float) -> None:
-        """See ports.Clock."""
         await anyio.sleep(max(0.0, seconds))
 
 

@@ -35,17 +35,14 @@ class ScriptedWorkTree:
     repository: object | None = None
 
     def __init__(self, machine: ScriptedMachine, workspace: str) -> None:
-        """See Shared.open_work_tree."""
         self._machine, self._workspace = machine, workspace
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:  # noqa: ARG002
-        """See ports.WorkTree."""
         await anyio.lowlevel.checkpoint()
         self._machine.alive(self._workspace)
         return Snapshot("", "", {"work": str(self._machine.content.get(self._workspace, 0))})
 
     async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:  # noqa: ARG002
-        """See ports.WorkTree."""
         return {}
 
 
@@ -58,23 +55,15 @@ class ScriptedStore(StateDirectory):
     after: Callable[[str], None] = staticmethod(lambda _what: None)
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
-        """See StateDirectory."""
         self.before("runtime")
         super().save_runtime(runtime)
         self.after("runtime")
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """See StateDirectory."""
         self.before("status")
         super().save_status(status)
 
-    def beat(self, updated_at: str) -> None:
-        """See StateDirectory."""
-        self.before("status")
-        super().beat(updated_at)
-
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """See StateDirectory."""
         self.before("journal")
         super().append_journal(record)
         self.after("journal")
@@ -82,12 +71,10 @@ class ScriptedStore(StateDirectory):
     def save_prompt(
         self, iteration: int, role: str, text: str, attempt: int = 1, *, redact: bool = True
     ) -> str:
-        """See StateDirectory."""
         self.before("prompt")
         return super().save_prompt(iteration, role, text, attempt, redact=redact)
 
     def run_directory(self, iteration: int, label: str, attempt: int = 1) -> str:
-        """See StateDirectory."""
         if (
             self.root.look(
                 f"logs/runs/{iteration:06d}-{label}{f'-{attempt}' if attempt > 1 else ''}"
@@ -113,33 +100,23 @@ class Memory:
 
 
 class MemoryStore(ScriptedStore):
-    """A state directory whose snapshot, journal and status are in memory: for many iterations in
-    little time."""
+    """Snapshot, journal and status in memory: for many iterations in little time."""
 
     def __init__(self, path: str, workspace: str, memory: Memory) -> None:
         """Prompts and runs stay files in `path`."""
         super().__init__(path, workspace, redactor=_Nothing())
         self.memory = memory
-        self._said: Mapping[str, Any] = memory.status
 
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
-        """See StateDirectory."""
         self.before("runtime")
         self.memory.runtime = json.dumps(runtime)
         self.after("runtime")
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """See StateDirectory."""
-        self._said = status
         self.before("status")
         self.memory.status = status
 
-    def beat(self, updated_at: str) -> None:
-        """See StateDirectory."""
-        self.save_status({**self._said, "updated_at": updated_at})
-
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """See StateDirectory."""
         self.before("journal")
         self.memory.lines.append(record)
         del self.memory.lines[: -self.memory.keep]
@@ -147,19 +124,15 @@ class MemoryStore(ScriptedStore):
         self.after("journal")
 
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
-        """See StateDirectory."""
         return [dict(line) for line in self.memory.lines[-count:]] if count else []
 
     def redact_run(self, directory: str) -> int:  # noqa: ARG002
-        """See StateDirectory."""
         return 0
 
     def redact_prompt(self, path: str) -> int:  # noqa: ARG002
-        """See StateDirectory."""
         return 0
 
     def load(self) -> Loaded:
-        """See StateDirectory."""
         last = json.loads(json.dumps(self.memory.lines[-1])) if self.memory.lines else None
         runtime = json.loads(self.memory.runtime) if self.memory.runtime else None
         return Loaded(runtime, "snapshot" if runtime else "none", last, last is not None, [])
@@ -172,11 +145,9 @@ class _Nothing(Redactor):
         super().__init__()
 
     def text(self, text: str) -> str:
-        """The text."""
         return text
 
     def value(self, value: Any) -> Any:
-        """The value."""
         return value
 
 

@@ -68,7 +68,6 @@ class ScriptedAgent:
     def __init__(
         self, machine: ScriptedMachine, spec: RunSpec, performance: Performance, number: int
     ) -> None:
-        """It starts now."""
         clock = machine.clock
         self.machine, self.spec, self.performance = machine, spec, performance
         self.started = clock.awake()
@@ -212,23 +211,19 @@ class ScriptedRun:
     """ports.RunHandle of a scripted agent."""
 
     def __init__(self, host: ScriptedHost, agent: ScriptedAgent) -> None:
-        """Made by the host."""
         self._host, self.agent = host, agent
 
     @property
     def identity(self) -> RunIdentity:
-        """See ports.RunHandle."""
         return self.agent.identity
 
     def sample(self) -> RunSample:
-        """See ports.RunHandle."""
         agent, now = self.agent, self.agent.machine.clock.awake()
         hang = agent.performance.hangs_after
         idle = max(0.0, now - agent.started - hang) if hang is not None else 0.0
         return RunSample(now - agent.started, 0.0, 0.0, 2**20, 1, None, idle, 0)
 
     async def wait(self) -> RunOutcome:
-        """See ports.RunHandle."""
         agent = self.agent
         while not agent.settle():
             with anyio.move_on_after(agent.due - agent.machine.clock.awake()):
@@ -255,19 +250,16 @@ class ScriptedHost:
     """ports.ProcessHost of one supervisor process on a scripted machine."""
 
     def __init__(self, machine: ScriptedMachine) -> None:
-        """It has started nothing yet."""
         self.machine = machine
         machine.alive()  # what ended while no supervisor was there has left its files
         self.dead = False
         self._runs: list[ScriptedRun] = []
 
     def die(self) -> None:
-        """kill -9 of the supervisor: whatever its code still does has no effect, and its agents
-        live on."""
+        """kill -9 of the supervisor: what its code still does has no effect, its agents live on."""
         self.dead = True
 
     async def start(self, spec: RunSpec) -> ScriptedRun:
-        """See ports.ProcessHost."""
         if self.dead:
             await anyio.sleep_forever()
         run = ScriptedRun(self, self.machine.start(spec))
@@ -276,13 +268,11 @@ class ScriptedHost:
         return run
 
     async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> ScriptedRun | None:  # noqa: ARG002
-        """See ports.ProcessHost."""
         await anyio.lowlevel.checkpoint()
         agent = self.machine.find(spec.run_id)
         return ScriptedRun(self, agent) if agent is not None else None
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:  # noqa: ARG002
-        """See ports.ProcessHost."""
         await anyio.lowlevel.checkpoint()
         agent = self.machine.find(spec.run_id)
         if self.dead or agent is None or agent.settle():
@@ -296,6 +286,5 @@ class ScriptedHost:
         return 0
 
     async def aclose(self) -> None:
-        """See ports.ProcessHost."""
         for run in self._runs:
             await run.end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,7 +115,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
-        reason = f"{os.path.basename(facts.pause_file)} is there; 'codex-self-iter resume' goes on"
+        reason = f"{facts.pause_file.rpartition("/")[2]} is there; 'codex-self-iter resume' goes on"
     if state.state in (State.RUNNING, State.VERIFYING):
         if state.after_iteration is not None:
             reason += "; stops after this iteration"

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from codex_self_iter.core.foreign import as_dict, as_list, as_number
 from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
 
 Status = Mapping[str, object]
@@ -91,12 +92,12 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
     """One line for each loop of this user."""
     cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
     for name, seen in rows:
-        since, plan = epoch(seen.status.get("since")), _dict(seen.status.get("plan"))
+        since, plan = epoch(seen.status.get("since")), as_dict(seen.status.get("plan"))
         cells.append(
             (
                 shorten(name, 30),
                 seen.state()[0],
-                f"{_number(seen.status.get('iteration')):.0f}",
+                f"{as_number(seen.status.get('iteration')):.0f}",
                 "" if since is None else age(now - since),
                 f"{plan.get('done')}/{plan.get('total')}" if plan.get("total") else "",
                 clean(seen.workspace),
@@ -136,7 +137,7 @@ class _View:
         name = shorten(str(self.status.get("name") or self.seen.name), 40)
         state, colour = self.seen.state()
         parts = [paint(name, "bold"), paint(state, colour, "bold")]
-        iteration = _number(self.status.get("iteration"))
+        iteration = as_number(self.status.get("iteration"))
         parts += [f"iteration {iteration:.0f}"] if iteration else []
         since = epoch(self.status.get("since"))
         if since is not None:
@@ -155,7 +156,7 @@ class _View:
         yield "recent", self.recent()
         yield "usage", [self.usage()]
         yield "disk", [self.disk()]
-        yield "warning", [str(text) for text in _list(self.status.get("warnings"))]
+        yield "warning", [str(text) for text in as_list(self.status.get("warnings"))]
         yield "next", self.advice()
 
     def supervisor(self) -> str:
@@ -167,7 +168,7 @@ class _View:
             if self.life.late:
                 return f"pid {self.life.pid} is not responding for {age(stale or 0)}"
             return f"alive, pid {self.life.pid}{up}, {heard}"
-        ended = _dict(self.status.get("exit"))
+        ended = as_dict(self.status.get("exit"))
         if ended:
             at = epoch(ended.get("at"))
             when = "" if at is None else f" at {clock(at, self.now)}, {age(self.now - at)} ago"
@@ -181,11 +182,11 @@ class _View:
     def why(self) -> str:
         """The state's reason, where no other line says it."""
         reason = str(self.status.get("reason") or "")
-        said = (_dict(self.status.get(key)).get("reason") for key in ("wait", "exit"))
+        said = (as_dict(self.status.get(key)).get("reason") for key in ("wait", "exit"))
         return "" if reason in said else reason
 
     def wait(self) -> str:
-        wait = _dict(self.status.get("wait"))
+        wait = as_dict(self.status.get("wait"))
         until = epoch(wait.get("until") or self.status.get("until"))
         state = str(wait.get("kind") or self.status.get("state") or "")
         if until is None or not (wait or state in WAITING):
@@ -197,20 +198,20 @@ class _View:
         return f"{text}: {wait['reason']}" if wait.get("reason") else text
 
     def agent(self) -> list[str]:
-        run = _dict(self.status.get("run"))
+        run = as_dict(self.status.get("run"))
         if not run or not self.life.alive:
             return []
         first = (
             f"{run.get('agent')} ({run.get('role')}), pid {run.get('pid')}"
-            f", age {age(_number(run.get('age_sec')) + (self.life.stale_sec or 0.0))}"
-            f", cpu {_number(run.get('cpu_percent')):.0f} %"
-            f", memory {_number(run.get('memory_mb')):.0f} MB"
-            f", {_number(run.get('processes')):.0f} process"
+            f", age {age(as_number(run.get('age_sec')) + (self.life.stale_sec or 0.0))}"
+            f", cpu {as_number(run.get('cpu_percent')):.0f} %"
+            f", memory {as_number(run.get('memory_mb')):.0f} MB"
+            f", {as_number(run.get('processes')):.0f} process"
             f"{'' if run.get('processes') == 1 else 'es'}"
         )
         heard = epoch(run.get("last_output_at"))
         second = "no output yet" if heard is None else f"last output {age(self.now - heard)} ago"
-        second += f", {size(_number(run.get('output_bytes')))} written"
+        second += f", {size(as_number(run.get('output_bytes')))} written"
         deadline = epoch(run.get("deadline_at"))
         if deadline is not None:
             second += f", must end by {clock(deadline, self.now)} (in {age(deadline - self.now)})"
@@ -220,25 +221,25 @@ class _View:
         """Signs of trouble, worst first; "" while no agent works and nothing repeats."""
         if self.status.get("state") in GOOD:
             return ""
-        counters, signs = _dict(self.status.get("counters")), []
+        counters, signs = as_dict(self.status.get("counters")), []
         for key, least, text in (
             ("consecutive_errors", 1, "errors in a row"),
             ("no_change", 1, "iterations in a row changed nothing"),
             ("same_goal", 2, "times the same goal"),
             ("gate_failures", 1, "gate failures in a row"),
         ):
-            count = _number(counters.get(key))
+            count = as_number(counters.get(key))
             signs += [f"{count:.0f} {text}"] if count >= least else []
-        run = _dict(self.status.get("run"))
-        idle = _number(run.get("idle_sec")) if self.life.alive else 0.0
+        run = as_dict(self.status.get("run"))
+        idle = as_number(run.get("idle_sec")) if self.life.alive else 0.0
         signs += [f"no sign of life from the agent for {age(idle)}"] if idle >= QUIET_SEC else []
         if signs:
             return "perhaps: " + ", ".join(signs)
         return "no" if run and self.life.alive and not self.life.late else ""
 
     def plan(self) -> str:
-        plan = _dict(self.status.get("plan"))
-        total, done = int(_number(plan.get("total"))), int(_number(plan.get("done")))
+        plan = as_dict(self.status.get("plan"))
+        total, done = int(as_number(plan.get("total"))), int(as_number(plan.get("done")))
         if total <= 0:
             return ""
         filled = max(0, min(20, 20 * done // total))
@@ -248,29 +249,29 @@ class _View:
 
     def recent(self) -> list[str]:
         rows = []
-        for item in map(_dict, _list(self.status.get("recent"))):
-            usage = [tokens(_number(item["tokens"]))] if item.get("tokens") else []
-            usage += [money(_number(item["cost_usd"]))] if item.get("cost_usd") else []
+        for item in map(as_dict, as_list(self.status.get("recent"))):
+            usage = [tokens(as_number(item["tokens"]))] if item.get("tokens") else []
+            usage += [money(as_number(item["cost_usd"]))] if item.get("cost_usd") else []
             head = f"#{item.get('iteration')} {item.get('verdict')}"
-            lasted = took(_number(item.get("duration_sec")))
+            lasted = took(as_number(item.get("duration_sec")))
             summary = " ".join(str(item.get("summary") or "").split())
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
 
     def usage(self) -> str:
-        usage = _dict(self.status.get("usage"))
-        parts = [f"{tokens(_number(usage['tokens']))} tokens"] if usage.get("tokens") else []
-        parts += [money(_number(usage["cost_usd"]))] if usage.get("cost_usd") else []
-        hours = _number(usage.get("hours"))
+        usage = as_dict(self.status.get("usage"))
+        parts = [f"{tokens(as_number(usage['tokens']))} tokens"] if usage.get("tokens") else []
+        parts += [money(as_number(usage["cost_usd"]))] if usage.get("cost_usd") else []
+        hours = as_number(usage.get("hours"))
         parts += [f"agents worked {age(hours * 3600)}"] if hours else []
         return ", ".join(parts)
 
     def disk(self) -> str:
-        disk = _dict(self.status.get("disk"))
+        disk = as_dict(self.status.get("disk"))
         if not disk:
             return ""
         words = (("state_mb", "state directory {}"), ("free_mb", "{} free"))
-        known = ((text, _number(disk.get(key))) for key, text in words)
+        known = ((text, as_number(disk.get(key))) for key, text in words)
         # 0: not measured yet
         return ", ".join(text.format(size(number * 1e6)) for text, number in known if number)
 
@@ -287,15 +288,3 @@ class _View:
             return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
         clear = " --clear-stop" if self.around.stop else ""
         return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
-
-
-def _dict(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0

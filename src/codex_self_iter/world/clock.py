@@ -1,5 +1,4 @@
-"""Time as an object, and what tells a suspend and a changed wall clock from time that really
-passed."""
+"""Time as an object, and what tells a suspend and a set wall clock from time that really passed."""
 
 from __future__ import annotations
 
@@ -89,8 +88,7 @@ def read_clock(clock: ports.Clock) -> ClockReading:
 def clock_jump(
     before: ClockReading, after: ClockReading, *, tolerance_sec: float = 1.0
 ) -> ClockJump:
-    """Compare two readings. Differences below `tolerance_sec` are slewing and scheduling, not
-    jumps."""
+    """Compare two readings. Differences below `tolerance_sec` are slewing or scheduling."""
     awake = after.monotonic - before.monotonic
     suspended = (after.boottime - before.boottime) - awake
     suspended = suspended if suspended >= tolerance_sec else 0.0

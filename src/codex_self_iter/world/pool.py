@@ -40,9 +40,9 @@ class Pool:
         per_agent: Mapping[str, int] | None = None,
         hold: Callable[[], str] = lambda: "",
     ) -> None:
-        """`max_agents` runs at most, of agent `name` at most `per_agent[name]`. Values below 1 mean
-        no limit. `hold` says why no further run may start beside those that are on (memory), or "";
-        one run alone is never held."""
+        """At most `max_agents` runs, at most `per_agent[name]` of an agent; below 1: no limit.
+
+        `hold` says why no run may start beside others (memory), or ""; one alone is never held."""
         self._hold = hold
         self._max = max_agents
         self._per_agent = dict(per_agent or {})
@@ -63,8 +63,9 @@ class Pool:
     async def slot(
         self, key: str, priority: int = 0, owner: str = "", *, at_once: bool = False
     ) -> AsyncIterator[None]:
-        """Hold a slot for a run of agent `key`; higher `priority` goes first. `owner` names the
-        loop for status. `at_once`: the run is alive already, room or not."""
+        """Hold a slot for a run of agent `key`; higher `priority` first; `owner` is for status.
+
+        `at_once`: the run is alive already, room or not."""
         ticket = _Ticket(key, priority, owner, anyio.Event())
         if at_once:
             self._held.append(ticket)
@@ -95,10 +96,9 @@ class Pool:
         ticket = next((ticket for ticket in self._waiting if ticket.owner == owner), None)
         if ticket is None:
             return ""
+        before = self._waiting[: self._waiting.index(ticket)]
         ahead = sum(other.rank > ticket.rank for other in self._waiting)
-        ahead += sum(
-            other.rank == ticket.rank for other in self._waiting[: self._waiting.index(ticket)]
-        )
+        ahead += sum(other.rank == ticket.rank for other in before)
         holders = ", ".join(sorted({held.owner or held.key for held in self._held}))
         if self._has_room(ticket):
             return "a slot of the pool"
@@ -109,7 +109,8 @@ class Pool:
             what = f"a slot of the pool ({len(self._held)} of {self._max} taken by {holders}"
         else:
             taken = sum(held.key == ticket.key for held in self._held)
-            what = f"a slot for {ticket.key} ({taken} of {self._per_agent[ticket.key]} taken by {holders}"
+            limit = self._per_agent[ticket.key]
+            what = f"a slot for {ticket.key} ({taken} of {limit} taken by {holders}"
         return f"{what}; {ahead} ahead)"
 
     def _has_room(self, ticket: _Ticket) -> bool:

@@ -1,5 +1,4 @@
-"""What the supervisor needs of the world: one small Protocol for each part. Fakes are in
-`codex_self_iter.testing`."""
+"""What the supervisor needs of the world: a small Protocol for each part. Fakes: `testing`."""
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ class Clock(Protocol):
     """Time as an object, so that tests own it."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump and stand still in suspend; comparable between processes of one
-        boot."""
+        """Seconds that never jump and stand still in suspend; the same for all of one boot."""
 
     def wall(self) -> float:
         """Unix seconds; may jump. For records and for ends of waits that must survive a restart."""
@@ -38,8 +36,7 @@ class RunHandle(Protocol):
         """The monitor's latest look."""
 
     async def wait(self) -> RunOutcome:
-        """Wait until the run has ended *and* nothing of it is left (bounded). Cancelling the wait
-        leaves the run."""
+        """Wait until it has ended *and* nothing is left (bounded). Cancelling leaves the run."""
 
     async def end(
         self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
@@ -62,8 +59,7 @@ class ProcessHost(Protocol):
         it ever started."""
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
-        """End everything an earlier supervisor left of this run; returns how many processes were
-        ended."""
+        """End all that an earlier supervisor left of this run; returns how many processes."""
 
     async def sweep_strays(self, workspace: str, keep: str) -> int:
         """End what was started in this workspace for any run but `keep` ("" for none), although no
@@ -79,8 +75,7 @@ class WorkTree(Protocol):
 
     @property
     def repository(self) -> object | None:
-        """The git repository at the last look; None without one: nothing can be committed or
-        kept."""
+        """The git repository at the last look; None: nothing can be committed or kept."""
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
         """Take one snapshot; `previous` saves hashing files that did not change."""

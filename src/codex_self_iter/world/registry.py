@@ -1,5 +1,4 @@
-"""The loops of this user: one small file for each, so that `status` without a workspace can list
-them all.
+"""The loops of this user, a small file for each: `status` without a workspace lists them all.
 
 `$XDG_STATE_HOME/codex-self-iter/loops/<hash of the state directory>.json` is written by a
 supervisor when it takes a workspace. It only helps people to find loops: nothing depends on it, and
@@ -7,23 +6,24 @@ each entry can be deleted at any time. Standard library only."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import namedtuple
 
+from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.state.durable import replace_private
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
 
 MAX_ENTRY_BYTES = 65536
 
 
 class Entry(namedtuple("Entry", "name workspace state_dir pid boot_id")):
-    """One loop that a supervisor of this user has had; `pid` and `boot_id` are the last
-    supervisor's."""
+    """A loop of this user; `pid` and `boot_id` are its last supervisor's."""
 
     name: str
     workspace: str
@@ -42,27 +42,21 @@ def directory() -> str:
 
 
 def process_alive(pid: int, its_boot_id: str) -> bool:
-    """Whether the process `pid` of boot `its_boot_id` may still live (a reused number looks alive,
-    too)."""
+    """Whether process `pid` of that boot may still live (a reused number looks alive, too)."""
     here = boot_id()
     if pid <= 0 or (here and its_boot_id and here != its_boot_id):
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
     except PermissionError:
         return True
-    except OverflowError:
+    except (ProcessLookupError, OverflowError):
         return False
     return True
 
 
 def register(name: str, workspace: str, state_dir: str) -> Entry:
-    """Write or renew this process's entry. Raises OSError; a supervisor logs that and goes on
-    without."""
-    from codex_self_iter.world.state.durable import replace_private  # readers do not come here
-
+    """Write or renew this process's entry. Raises OSError; a supervisor goes on without."""
     entry = Entry(
         name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id()
     )
@@ -73,8 +67,7 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
 
 
 def entries(*, clean: bool = True) -> list[Entry]:
-    """All loops, by name. With `clean`, entries whose state directory is gone are removed on the
-    way.
+    """All loops, by name. `clean` removes entries whose state directory is gone.
 
     A living supervisor restores a state directory that was deleted under it, so its entry stays."""
     found: list[Entry] = []
@@ -90,7 +83,8 @@ def entries(*, clean: bool = True) -> list[Entry]:
         if os.path.isdir(entry.state_dir) or process_alive(entry.pid, entry.boot_id):
             found.append(entry)
         elif clean:
-            _remove(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
     return sorted(found, key=lambda entry: (entry.name, entry.workspace, entry.state_dir))
 
 
@@ -142,21 +136,10 @@ def _path(state_dir: str) -> str:
     return os.path.join(directory(), _key(state_dir) + ".json")
 
 
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
 def _read(path: str) -> Entry | None:
     """An entry, or None for anything else that may lie there."""
-    try:
-        with open(path, "rb") as file:
-            data: Any = json.loads(file.read(MAX_ENTRY_BYTES))
-        texts = [data["name"], data["workspace"], data["state_dir"], data["boot_id"]]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(data["pid"], int):
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
+    data = read_object(path, MAX_ENTRY_BYTES) or {}
+    *texts, pid = (data.get(key) for key in ("name", "workspace", "state_dir", "boot_id", "pid"))
+    if not all(isinstance(text, str) for text in texts) or not isinstance(pid, int):
         return None
-    return Entry(data["name"], data["workspace"], data["state_dir"], data["pid"], data["boot_id"])
+    return Entry(data["name"], data["workspace"], data["state_dir"], pid, data["boot_id"])

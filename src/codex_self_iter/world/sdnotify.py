@@ -1,12 +1,11 @@
-"""sd_notify: tell the service manager how we are. Without one (no NOTIFY_SOCKET) every call does
-nothing.
+"""sd_notify: tell the service manager how we are; without NOTIFY_SOCKET calls do nothing.
 
 The protocol is a datagram of `KEY=VALUE` lines to a UNIX socket (man sd_notify). No call raises and
-none
-waits: a service manager that does not listen must not stop a loop."""
+none waits: a service manager that does not listen must not stop a loop."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -18,8 +17,7 @@ class Notifier:
     """Speaks to the socket that NOTIFY_SOCKET names at the time of construction."""
 
     def __init__(self, address: str | None = None) -> None:
-        """`address` replaces the variable; "@name" is an abstract socket, "" means nobody
-        listens."""
+        """`address` replaces the variable; "@name" is an abstract socket, "" is nobody."""
         self._address = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
 
     @property
@@ -53,14 +51,15 @@ class Notifier:
         if not self._address or not lines:
             return False
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-                out.setblocking(False)
-                out.connect(address)
-                out.send("\n".join(lines).encode("utf-8", "replace"))
-        except OSError:
-            return False
-        return True
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out,
+        ):
+            out.setblocking(False)
+            out.connect(address)
+            out.send("\n".join(lines).encode("utf-8", "replace"))
+            return True
+        return False
 
 
 def _status(text: str) -> list[str]:

@@ -130,10 +130,12 @@ class Watcher:
         return made
 
     def drop(self, subscription: Subscription) -> None:
-        """End a subscription; unknown ones are ignored."""
+        """End a subscription; unknown ones are ignored. What nobody asks for any more is watched
+        until the next look of our own, but the last one ends the hint at once."""
         with contextlib.suppress(ValueError):
             self._subscriptions.remove(subscription)
-            self._set_up_anew()
+            if not self._subscriptions:
+                self._set_up_anew()
 
     def _set_up_anew(self) -> None:
         if self._again is not None:
@@ -226,6 +228,7 @@ class Watcher:
             debounce=_DEBOUNCE_MS,
             recursive=False,
             stop_event=self._again,
+            rust_timeout=0,
             force_polling=False,
             ignore_permission_denied=True,
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -17,7 +18,7 @@ import pytest
 
 from codex_self_iter.core.runs import EndCause, RunLimits, RunSpec
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.process import proctable, traces
+from codex_self_iter.world.process import proctable, traces, watched
 from codex_self_iter.world.process.host import MARKER, Host, Run
 from tests.support.hosting import (
     escape_script,
@@ -295,6 +296,47 @@ async def test_an_agent_that_kills_its_recorder_is_swept_by_the_second_ring(
         assert outcome.signal == signal.SIGKILL
         assert tagged(tag) == set()
         assert not Path(f"/proc/{run.identity.agent_pid}").exists()  # collected, too
+
+
+@pytest.mark.parametrize("field", ["cause", "swept", "left", "duration_sec"])
+@pytest.mark.parametrize("value", ["drop", '"x"', "null", "true", "NaN", "1e999", "[]"])
+def test_a_report_with_a_field_that_is_none_is_no_report(
+    tmp_path: Path, field: str, value: str
+) -> None:
+    spec = make_spec(tmp_path, "true")
+    whole = {
+        "run_id": spec.run_id, "cause": "exit", "exit_code": 0, "signal": None, "started_at": 1.5,
+        "duration_sec": 2, "cpu_sec": 0.5, "max_rss_bytes": 4096, "swept": 0, "left": 0,
+    }  # fmt: skip
+    path = Path(spec.directory, "exit.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole))
+    report = watched.read_report(spec)
+    assert report is not None
+    assert (report.exit_code, report.duration_sec) == (0, 2)
+    fields = {name: json.dumps(known) for name, known in whole.items()}
+    if value == "drop":
+        del fields[field]
+    else:
+        fields[field] = value
+    path.write_text("{" + ", ".join(f'"{name}": {text}' for name, text in fields.items()) + "}")
+    assert watched.read_report(spec) is None
+
+
+async def test_a_report_that_the_agent_planted_does_not_hide_its_end(tmp_path: Path) -> None:
+    script = (
+        f"""echo '{{"run_id": "'"${MARKER}"'", "left": 0}}' > "$PLANTED"; """
+        f"sleep 0.5; kill -9 $PPID; {HANG}"
+    )
+    spec = make_spec(tmp_path, "bash", "-c", script)
+    planted = f"{spec.directory}/exit.json"
+    spec = dataclasses.replace(spec, env=dict(spec.env) | {"PLANTED": planted})
+    async with Host() as host:
+        run = await host.start(spec)
+        with anyio.fail_after(30):
+            outcome = await run.wait()
+    assert (outcome.cause, outcome.signal) == (EndCause.LOST, signal.SIGKILL)
+    assert json.loads(Path(planted).read_text())["left"] == 0
 
 
 async def test_an_agent_that_stops_its_recorder_changes_nothing(tmp_path: Path) -> None:

@@ -23,19 +23,8 @@ from tests.support.hosting import eventually, make_spec, stdout_of
 RECORDER, AGENT, CHILD = 10, 11, 12
 
 
-def proc(
-    pid: int, parent: int, *, cpu: float = 0.0, reaped: float = 0.0, rss: int = 1000
-) -> proctable.Proc:
-    return proctable.Proc(pid, "x", "S", parent, 1, 1, cpu, reaped, rss)
-
-
-def of_the_table(
-    now: float, table: Mapping[int, proctable.Proc], recorder: int, pids: Collection[int]
-) -> Usage:
-    """A sampler for processes that do not exist."""
-    members = [table[pid] for pid in pids]
-    cpu = sum(one.cpu_sec + one.reaped_cpu_sec for one in members)
-    return Usage(cpu + table[recorder].reaped_cpu_sec, sum(one.rss_bytes for one in members))
+def proc(pid: int, parent: int) -> proctable.Proc:
+    return proctable.Proc(pid, "x", "S", parent, 1, 1)
 
 
 class Lab:
@@ -47,7 +36,17 @@ class Lab:
         self.files = files
         self.cpu, self.reaped, self.rss, self.grown_at, self.size = 0.0, 0.0, 1000, None, 0
         self.children = 0
-        self.tracker = Tracker(limits, self.now, self.now, self._age, of_the_table)
+        self.tracker = Tracker(limits, self.now, self.now, self._age, self._sample)
+
+    def _sample(
+        self,
+        now: float,
+        table: Mapping[int, proctable.Proc],
+        recorder: int,
+        pids: Collection[int],
+    ) -> Usage:
+        """A sampler for processes that do not exist: the children use nothing but memory."""
+        return Usage(self.cpu + self.reaped, self.rss + 1000 * (len(pids) - 1))
 
     def _age(self, window: float) -> float | None:
         self.asked += 1
@@ -60,10 +59,9 @@ class Lab:
             self.now += step
             self.cpu += cores * step
             table = {
-                RECORDER: proc(RECORDER, 1, reaped=self.reaped),
-                AGENT: proc(AGENT, RECORDER, cpu=self.cpu),
+                RECORDER: proc(RECORDER, 1),
+                AGENT: proc(AGENT, RECORDER),
             }
-            table[AGENT] = table[AGENT]._replace(rss_bytes=self.rss)
             table |= {pid: proc(pid, AGENT) for pid in range(100, 100 + self.children)}
             self.tracker.look(
                 self.now, table, RECORDER, set(table) - {RECORDER}, (self.size, self.grown_at)

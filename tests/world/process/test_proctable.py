@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from codex_self_iter.world.process import kill, launcher, proctable
 from tests.support.hosting import eventually
@@ -39,8 +38,6 @@ def test_the_fast_pass_agrees_with_psutil() -> None:
         fast.session,
         True,
     )
-    assert fast.rss_bytes == pytest.approx(slow.rss_bytes, rel=0.2)
-    assert fast.cpu_sec == pytest.approx(slow.cpu_sec, abs=0.05)
 
 
 def test_a_walk_finds_the_tree_and_nothing_else() -> None:
@@ -60,7 +57,7 @@ def test_a_walk_finds_the_tree_and_nothing_else() -> None:
 
 def test_descendants_are_transitive_and_exclude_their_roots() -> None:
     def proc(pid: int, parent: int) -> proctable.Proc:
-        return proctable.Proc(pid, "x", "S", parent, 1, 1, 0.0, 0.0, 0)
+        return proctable.Proc(pid, "x", "S", parent, 1, 1)
 
     table = {pid: proc(pid, parent) for pid, parent in [(2, 1), (3, 2), (4, 3), (5, 1), (6, 5)]}
     by_parent = proctable.offspring(table)
@@ -194,7 +191,8 @@ time.sleep(60)
             child.stdout.readline()
             table = proctable.scan()
             pids = {child.pid} | proctable.descendants(proctable.offspring(table), {child.pid})
-            rss, pss = sum(table[pid].rss_bytes for pid in pids), proctable.pss_bytes(pids)
+            rss = sum(psutil.Process(pid).memory_info().rss for pid in pids)
+            pss = proctable.pss_bytes(pids)
         finally:
             os.killpg(child.pid, signal.SIGKILL)
     assert len(pids) == 4

@@ -8,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.world.state.durable import (
-    read_guarded,
-    read_object,
-    replace_private,
-    replacing,
-)
+from codex_self_iter.world.guarded import read_guarded, read_object
+from codex_self_iter.world.state.durable import replace_private, replacing
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 import shlex
 import shutil
@@ -16,6 +15,7 @@ from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, go
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
+from codex_self_iter.world.state.holder import probe
 
 _MIB = 1024 * 1024
 _MOST_ENTRIES = 200_000
@@ -107,9 +107,8 @@ def lock(context: Context) -> Iterator[Finding]:
     """Whether another supervisor works here."""
     if not os.path.isdir(context.paths.state_dir):
         return
-    module = importlib.import_module("codex_self_iter.world.state.lock")
     name = context.settings.lock_file_name
-    holder = module.probe(str(context.paths.state_dir), name, workspace=context.workspace)
+    holder = probe(str(context.paths.state_dir), name, workspace=context.workspace)
     if holder:
         mend = f"codex-self-iter stop --workspace {context.quoted} (a second run would exit 75)"
         yield warn("lock", f"a supervisor works here: {holder}", mend)
@@ -136,30 +135,25 @@ def sentinels(context: Context) -> Iterator[Finding]:
 
 def agent(context: Context) -> Iterator[Finding]:
     """The agents of every role, those that would take over included. No tokens are spent."""
-    policy = importlib.import_module("codex_self_iter.supervisor.configured")
+    from codex_self_iter.supervisor import configured  # imports much
+
     try:
-        roles = policy.agent_names(context.settings, context.environ)
-        agents = policy.make_agents(context.settings, context.environ)
+        roles = configured.agent_names(context.settings, context.environ)
+        agents = configured.make_agents(context.settings, context.environ)
     except UsageError as error:
         mend = "npm install -g @openai/codex, or set agent_command_template, or --agent plan-shell"
         yield fail("agent", str(error), mend)
         return
-    in_use = {name for role, names in roles.items() for name in names if _has_role(context, role)}
+    alone = context.settings.mode != "roles"
+    used = [names for role, names in roles.items() if role == "executor" or not alone]
+    in_use = {name for names in used for name in names}
     found = {name: _agent(context, name, agents[name]) for name in sorted(in_use)}
     for name, finding in found.items():
-        own = [n for role, n in roles.items() if name in n and _has_role(context, role)]
+        own = [names for names in used if name in names]
         spare = all(any(found[other].status != "fail" for other in names) for names in own)
         # a broken agent stops nothing while another can take over in each of its roles
-        stops = finding.status == "fail" and not spare
-        yield finding if stops else _no_worse_than_warn(finding)
-
-
-def _no_worse_than_warn(finding: Finding) -> Finding:
-    return dataclasses.replace(finding, status="warn") if finding.status == "fail" else finding
-
-
-def _has_role(context: Context, role: str) -> bool:
-    return context.settings.mode == "roles" or role == "executor"
+        harmless = finding.status == "fail" and spare
+        yield dataclasses.replace(finding, status="warn") if harmless else finding
 
 
 def _agent(context: Context, name: str, adapter: Any) -> Finding:

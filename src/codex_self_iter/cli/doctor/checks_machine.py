@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
@@ -105,32 +106,25 @@ def linger(context: Context) -> Iterator[Finding]:
 
 def _number(path: str) -> int | None:
     """The number in a kernel file, or None."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
+    with suppress(OSError, ValueError), open(path, encoding="ascii") as file:
+        return int(file.read())
+    return None
 
 
 def _inotify_instances() -> int:
     """How many inotify instances this user's processes hold, as far as we may see."""
     count = 0
     for directory in glob.glob("/proc/[0-9]*/fd"):
-        try:
-            if os.stat(os.path.dirname(directory)).st_uid != os.geteuid():
-                continue
-            names = os.listdir(directory)
-        except OSError:
-            continue
-        count += sum(_is_inotify(f"{directory}/{name}") for name in names)
+        with suppress(OSError):
+            if os.stat(os.path.dirname(directory)).st_uid == os.geteuid():
+                count += sum(map(_is_inotify, glob.glob(f"{directory}/*")))
     return count
 
 
 def _is_inotify(path: str) -> bool:
-    try:
+    with suppress(OSError):
         return os.readlink(path) == "anon_inode:inotify"
-    except OSError:
-        return False
+    return False
 
 
 CHECKS: tuple[Check, ...] = (python, clock, inotify, sandbox, linger)

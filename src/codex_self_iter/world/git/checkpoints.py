@@ -24,25 +24,23 @@ import re
 import stat
 from collections.abc import Sequence
 
-import anyio.to_thread
-
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.git import labels
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import to_text
 from codex_self_iter.world.git.repository import Finder, Repository, loop_name
-from codex_self_iter.world.git.run import Git, GitError, failed
+from codex_self_iter.world.git.run import HEAD, Git, GitError, failed
 from codex_self_iter.world.git.scan import STOP_FILE
+from codex_self_iter.world.guarded import stat_or_none
 
-REFS = "refs/codex-self-iter"
 _IDENTITY = {
     f"GIT_{role}_{field}": value
     for role in ("AUTHOR", "COMMITTER")
     for field, value in (("NAME", "codex-self-iter"), ("EMAIL", "codex-self-iter@localhost"))
 }
 _SKIPPED = "Codex-Self-Iter-Skipped: "
-_NUMBERED = re.compile(r"(\d+)(-before)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,24 +61,12 @@ class Checkpoint:
     @property
     def place(self) -> tuple[int, bool]:
         """Where it stands in time among the numbered ones; (-1, False) for another name."""
-        return _place(self.label)
-
-
-def _place(label: str) -> tuple[int, bool]:
-    numbered = _NUMBERED.fullmatch(label)
-    return (int(numbered[1]), numbered[2] is None) if numbered else (-1, False)
-
-
-def _normal(label: str, digits: int = 0) -> str:
-    """ "012" -> "12"; with `digits` the form in the ref's name."""
-    numbered = _NUMBERED.fullmatch(label)
-    return f"{int(numbered[1]):0{digits}d}{numbered[2] or ''}" if numbered else label
+        return labels.place(self.label)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SaveResult:
-    """What `save` did. `commit` is "" and `error` says why when there is no checkpoint; the loop
-    goes on."""
+    """What `save` did. No checkpoint: `commit` is "", `error` says why, and the loop goes on."""
 
     label: str
     commit: str = ""
@@ -90,8 +76,7 @@ class SaveResult:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
-    """The work tree's content, stored but not yet named. `skipped` paths are relative to the
-    workspace."""
+    """The work tree's content, stored, not yet named. `skipped`: paths below the workspace."""
 
     tree: str
     head: str
@@ -127,13 +112,12 @@ class Checkpoints:
     async def ref(self, label: str) -> str:
         """Full name of a label's ref."""
         loop = self._loop or loop_name(await self.repository(), self.state_dir)
-        return f"{REFS}/{loop}/{_normal(label, 6)}"
+        return f"{labels.REFS}/{loop}/{labels.normal(label, 6)}"
 
     async def save(
         self, label: int | str, *, title: str = "", snapshot: Snapshot | None = None
     ) -> SaveResult:
-        """Keep the work tree's present content under `label`. Never raises for a fault of git or
-        the disk.
+        """Keep the work tree's content under `label`. Never raises for a fault of git or the disk.
 
         Args:
             label: the iteration's number.
@@ -149,43 +133,35 @@ class Checkpoints:
         return SaveResult(text, commit, tree.skipped)
 
     async def save_before(self, iteration: int, snapshot: Snapshot | None = None) -> SaveResult:
-        """Keep what an iteration finds, unless that is known already (the iteration goes on after a
-        crash)."""
+        """Keep what an iteration finds, unless that is known already (it goes on after a crash)."""
         label = f"{iteration}-before"
         try:
-            known = await self.git.run("rev-parse", "--verify", "--quiet", await self.ref(label))
+            known = await self.git.resolve(await self.ref(label))
         except (GitError, UsageError) as error:
             return SaveResult(label, error=str(error))
-        if known.exit_code == 0:
-            return SaveResult(label, known.stdout.decode().strip())
-        return await self.save(label, snapshot=snapshot)
+        return SaveResult(label, known) if known else await self.save(label, snapshot=snapshot)
 
     async def tree(self, snapshot: Snapshot | None = None, index_name: str = "checkpoint") -> Tree:
         """Store the work tree's content. Raises GitError, UsageError, StorageError."""
-        if (
-            self._last
-            and snapshot
-            and snapshot.complete
-            and self._last[:2] == (self.max_file_mb, snapshot)
-        ):
+        snapshot = snapshot if snapshot and snapshot.complete else None
+        if self._last and self._last[:2] == (self.max_file_mb, snapshot):
             return self._last[2]
         repository = await self.repository()
         index = PrivateIndex(self.git, self.state_dir, index_name)
-        await anyio.to_thread.run_sync(index.copy_from, repository)
-        dirty = snapshot.entries if snapshot and snapshot.complete else await self._dirty()
+        await self.git.beside(index.copy_from, repository)
+        dirty = snapshot.entries if snapshot else await self._dirty()
         skipped = tuple(sorted({path for path in dirty if self.too_big(path)}))
         await self._add(index, skipped)
-        head = snapshot.head if snapshot and snapshot.complete else await self.head()
+        head = snapshot.head if snapshot else await self.git.resolve(HEAD)
         result = Tree(await index.write_tree(), head, skipped)
-        if snapshot and snapshot.complete:
+        if snapshot:
             self._last = self.max_file_mb, snapshot, result
         return result
 
     async def name(self, label: str, tree: Tree, title: str, branch: str = "") -> str:
-        """Make a stored tree a checkpoint; an earlier one of that label is replaced. Raises
-        GitError."""
+        """Make a stored tree a checkpoint, in the place of an earlier one. Raises GitError."""
         made = self._made
-        previous = made[1] if made and made[0] < _place(label) else await self._before(label)
+        previous = made[1] if made and made[0] < labels.place(label) else await self._before(label)
         message = _message(label, tree, title, branch, previous)
         parent = ["-p", tree.head] if tree.head else []
         out = await self.git.ask(
@@ -193,8 +169,8 @@ class Checkpoints:
         )
         commit = out.decode().strip()
         await self.git.ask(*PLUMBING, "update-ref", "--no-deref", await self.ref(label), commit)
-        if _NUMBERED.fullmatch(label):
-            self._made = _place(label), commit
+        if labels.place(label)[0] >= 0:
+            self._made = labels.place(label), commit
         return commit
 
     async def listing(self) -> list[Checkpoint]:
@@ -202,11 +178,10 @@ class Checkpoints:
         pattern = (await self.ref("0")).rpartition("/")[0]
         fields = "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)"
         found = []
-        for line in (
-            await self.git.ask("for-each-ref", f"--format={fields}", pattern)
-        ).splitlines():
+        known = await self.git.ask("for-each-ref", f"--format={fields}", pattern)
+        for line in known.splitlines():
             ref, commit, created, subject = line.decode("utf-8", "replace").split("\0")
-            label = _normal(ref.rpartition("/")[2])
+            label = labels.normal(ref.rpartition("/")[2])
             found.append(Checkpoint(label, commit, float(created or 0), subject))
         return sorted(found, key=lambda one: (one.place[0] < 0, one.place, one.label))
 
@@ -214,7 +189,7 @@ class Checkpoints:
         """The checkpoint of that label. Raises UsageError, which lists what there is."""
         known = await self.listing()
         for one in known:
-            if one.label == _normal(label):
+            if one.label == labels.normal(label):
                 return one
         if not known:
             raise UsageError(f"there is no checkpoint {label}: none has been made here yet")
@@ -222,8 +197,7 @@ class Checkpoints:
         raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
-        """Paths (relative to the workspace) that a checkpoint does not hold because of their
-        size."""
+        """Paths, relative to the workspace, that are too big to be in a checkpoint."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {
@@ -239,7 +213,8 @@ class Checkpoints:
             old, new = (await self.find(first)).commit, (await self.find(second)).commit
         else:
             new = (await self.find(first)).commit
-            old = await self._before(first) or await self._parent(new)
+            old = await self._before(first) or await self.git.resolve(f"{new}^1")
+            old = old or (await self.repository()).empty_tree
         options = ["--no-ext-diff", "--relative", f"--color={'always' if colour else 'never'}"]
         return await self.git.ask(
             "diff", *options, *(["--stat=100"] if summary else []), old, new, "--", "."
@@ -247,36 +222,24 @@ class Checkpoints:
 
     async def prune(self, keep: int, keep_days: float, now: float) -> int:
         """Delete what is beyond the newest `keep` iterations or older than `keep_days` (0: no
-        bound). The newest one stays. All others together are bounded likewise. Returns how many
-        went. Raises GitError."""
+        bound), never the newest; all others together likewise. How many. Raises GitError."""
         known = await self.listing()
         doomed: list[Checkpoint] = []
-        for group in (
-            [c for c in known if c.iteration is not None],
-            [c for c in known if c.iteration is None],
-        ):
+        for numbered in (True, False):
+            group = [one for one in known if (one.iteration is not None) is numbered]
             newest = sorted(group, key=lambda one: (one.created, one.iteration or 0), reverse=True)
             for rank, one in enumerate(newest):
                 old = keep_days > 0 and one.created < now - keep_days * 86400
                 if rank and ((keep and rank >= keep) or old):
                     doomed.append(one)
         if doomed:
-            orders = "".join(
-                [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
-            )
-            await self.git.ask(
-                *PLUMBING, "update-ref", "--no-deref", "--stdin", stdin=orders.encode()
-            )
+            orders = [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
+            update = (*PLUMBING, "update-ref", "--no-deref", "--stdin")
+            await self.git.ask(*update, stdin="".join(orders).encode())
         return len(doomed)
 
-    async def head(self) -> str:
-        """The commit that HEAD names, "" on an unborn branch."""
-        out = await self.git.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        return out.stdout.decode().strip() if out.exit_code == 0 else ""
-
     def is_ours(self, path: str) -> bool:
-        """True when a path relative to the workspace is ours: in the state directory, or the STOP
-        file."""
+        """True when a path below the workspace is in the state directory or a file of ours."""
         state = os.path.relpath(self.state_dir, self.git.cwd)
         return path == state or path.startswith(state + os.sep) or path in self.own
 
@@ -287,22 +250,17 @@ class Checkpoints:
         return [to_text(path) for path in raw.split(b"\0") if path]
 
     def too_big(self, path: str) -> bool:
-        """True when a file (relative to the workspace) is above the size that a checkpoint
-        holds."""
-        try:
-            found = os.lstat(os.path.join(self.git.cwd, path))
-        except OSError:
-            return False
+        """True when a file (relative to the workspace) is too big for a checkpoint."""
+        found = stat_or_none(os.path.join(self.git.cwd, path), follow=False)
         return (
-            found.st_size > self.max_file_mb * 1024 * 1024
+            found is not None
+            and found.st_size > self.max_file_mb * 1024 * 1024
             and stat.S_ISREG(found.st_mode)
             and not self.is_ours(path)
         )
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
-        """Bring the private index to the work tree's content. A file that cannot be read does not
-        hold up the
-        rest: git says so with exit code 1."""
+        """Bring the private index to the work tree's content, as far as that can be read."""
         excluded = [*skipped, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
         outside = [path for path in excluded if path == "." or path.startswith(os.pardir)]
         specs = [".", *(f":(exclude,literal){path}" for path in excluded if path not in outside)]
@@ -316,21 +274,12 @@ class Checkpoints:
 
     async def _before(self, label: str) -> str:
         """Commit of the nearest earlier numbered checkpoint, or ""."""
-        earlier = [one for one in await self.listing() if (0, False) <= one.place < _place(label)]
-        return earlier[-1].commit if earlier else ""
-
-    async def _parent(self, commit: str) -> str:
-        out = await self.git.run("rev-parse", "--verify", "--quiet", f"{commit}^1")
-        return (
-            out.stdout.decode().strip()
-            if out.exit_code == 0
-            else (await self.repository()).empty_tree
-        )
+        return labels.before([(one.label, one.commit) for one in await self.listing()], label)
 
 
 def _message(label: str, tree: Tree, title: str, branch: str, previous: str) -> bytes:
     line = re.sub(r"\s+", " ", re.sub(r"[\x00-\x1f\x7f]", " ", title)).strip()[:500]
-    number, result = _place(label)
+    number, result = labels.place(label)
     what = f"Checkpoint of iteration {number}" if result else f"Checkpoint {label}"
     trailers = [f"Codex-Self-Iter-Iteration: {number}"] if number >= 0 else []
     trailers += [f"Codex-Self-Iter-Branch: {printable(branch)}"] if branch else []

@@ -1,5 +1,4 @@
-"""The supervisor's commit: what an iteration changed, for agents that cannot write `.git`
-themselves.
+"""The supervisor's commit: what an iteration changed, for agents that cannot write `.git`.
 
 Whose change is it? Judged by content, path by path, between the snapshots before and after the
 iteration:
@@ -23,6 +22,7 @@ index, so that `git status` is clean."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,29 +31,27 @@ import time
 from collections.abc import Iterable, Mapping
 
 import anyio
-import anyio.to_thread
 
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher
-from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
-from codex_self_iter.world.git.porcelain import RawChange, parse_raw, to_text
+from codex_self_iter.world.git.index import INDEX_INFO, PLUMBING, PrivateIndex
+from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
-from codex_self_iter.world.git.run import Git, GitError
-from codex_self_iter.world.state.durable import read_object, replace_private
+from codex_self_iter.world.git.run import HEAD, Git, GitError
+from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.state.durable import replace_private
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
 _MAX_OWED = 16 * 1024 * 1024
 _HOOK_OUTPUT = 4000
-_RAW = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What became of an iteration's changes. Nothing is ever lost: what is not committed is still
-    in the work tree.
+    """What became of an iteration's changes. What is not committed is still in the work tree.
 
     Attributes:
         commit: id of the new commit, or "".
@@ -73,9 +71,9 @@ class CommitResult:
 def whose(
     before: Snapshot, after: Snapshot, owed: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Divide the paths that differ from HEAD after an iteration: (ours: path -> fingerprint, left:
-    path -> reason). Pure. `owed` is what earlier iterations left uncommitted: path ->
-    fingerprint."""
+    """Divide the paths that differ from HEAD: (ours: path -> fingerprint, left: path -> reason).
+
+    Pure. `owed` is what earlier iterations left uncommitted: path -> fingerprint."""
     ours: dict[str, str] = {}
     left: dict[str, str] = {}
     nested = tuple(
@@ -133,8 +131,7 @@ def _line(text: str) -> str:
 
 
 class SupervisorCommits:
-    """Makes the commits of one loop. `no_verify` (skip the hooks that may refuse) may be changed at
-    any time."""
+    """Makes the commits of one loop. `no_verify` (skip hooks that may refuse) may be changed."""
 
     def __init__(self, git: Git, state_dir: str, *, no_verify: bool = False) -> None:
         self._git = git
@@ -150,8 +147,7 @@ class SupervisorCommits:
     async def commit_iteration(
         self, *, iteration: int, goal: str, summary: str, before: Snapshot, after: Snapshot
     ) -> CommitResult:
-        """Commit what the iteration changed. Never raises for a fault of git, a hook or the
-        disk."""
+        """Commit what the iteration changed. Never raises for a fault of git, hook or disk."""
         ours, left = whose(before, after, self._owed())
         shown = tuple(f"{printable(path)} ({reason})" for path, reason in sorted(left.items()))
         try:
@@ -159,17 +155,18 @@ class SupervisorCommits:
             if obstacle or not ours:
                 # else the person's own work would look like ours
                 if before.complete and after.complete:
-                    await anyio.to_thread.run_sync(self._remember, ours)
+                    await self._git.beside(self._remember, ours)
                 return CommitResult(left=shown, error=obstacle if ours else "")
             result = await self._commit(ours, message(goal, iteration, summary))
         except (GitError, StorageError, ValueError) as error:
-            await anyio.to_thread.run_sync(self._remember, ours)
+            await self._git.beside(self._remember, ours)
             return CommitResult(left=shown, error=str(error))
         return dataclasses.replace(result, left=(*shown, *result.left))
 
     async def _obstacle(self, before: Snapshot, after: Snapshot) -> str:
         if not (before.complete and after.complete):
-            return f"not committed: {(before if not before.complete else after).note or 'incomplete snapshot'}"
+            half = after if before.complete else before
+            return f"not committed: {half.note or 'incomplete snapshot'}"
         why = await self._finder.find()
         if self._repository is None:
             return f"not committed: {why}"
@@ -184,23 +181,18 @@ class SupervisorCommits:
 
     async def _commit(self, ours: dict[str, str], text: str) -> CommitResult:
         assert self._repository is not None
-        old = await self._head()
+        old = await self._git.resolve(HEAD)
         staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
-        elsewhere = {
-            path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]
-        }
-        foreign = [self._inner(path) for path in staged if self._inner(path) not in ours]
-        elsewhere |= set(_colliding(ours, [*foreign, *elsewhere]))
+        elsewhere = self._staged_elsewhere(ours, staged)
         for path in elsewhere:
-            del ours[path]
+            del ours[path]  # for the caller, too: what fails from here on owes nothing of these
         left = tuple(f"{printable(path)} (staged with other content)" for path in sorted(elsewhere))
-        await anyio.to_thread.run_sync(self._index.copy_from, self._repository)
+        await self._git.beside(self._index.copy_from, self._repository)
         if staged:
             await self._index.ask("read-tree", *(["--reset", old] if old else ["--empty"]))
         await self._add(ours)
-        if (
-            await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))
-        ).exit_code == 0:
+        same = await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))
+        if same.exit_code == 0:
             return CommitResult(left=left)
         identity, note = await self._identity()
         flags = ["--no-verify"] if self.no_verify else []
@@ -212,29 +204,34 @@ class SupervisorCommits:
             hooks=True,
         )
         self._index.make_private()
-        new = await self._head()
-        await anyio.to_thread.run_sync(self._remember, ours)
+        new = await self._git.resolve(HEAD)
+        await self._git.beside(self._remember, ours)
         if new == old:
             return CommitResult(left=left, error=self._refused(out), note=note)
-        files = await self._publish(old, new, staged)
-        trouble = [note, self._refused(out) if out.exit_code != 0 else "", files[1]]
-        return CommitResult(new, files[0], left, note="; ".join(part for part in trouble if part))
+        files, late = await self._publish(old, new, staged)
+        trouble = [note, self._refused(out) if out.exit_code != 0 else "", late]
+        return CommitResult(new, files, left, note="; ".join(part for part in trouble if part))
+
+    def _staged_elsewhere(self, ours: Mapping[str, str], staged: Mapping[bytes, str]) -> set[str]:
+        """Paths of ours that the person staged with other content, or that collide with theirs."""
+        found = {path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]}
+        foreign = [path for path in map(self._inner, staged) if path not in ours]
+        return found | set(_colliding(ours, [*foreign, *found]))
 
     async def _add(self, ours: dict[str, str]) -> None:
-        gone = [path for path, value in ours.items() if not value]
-        there = [path for path, value in ours.items() if value]
-        for paths, flags in (
-            (gone, ["--force-remove"]),
-            (there, ["--add", "--remove", "--replace"]),
+        for there, flags in (
+            (False, ["--force-remove"]),
+            (True, ["--add", "--remove", "--replace"]),
         ):
+            paths = [os.fsencode(path) + b"\0" for path in ours if bool(ours[path]) is there]
             if paths:
-                await self._index.ask("update-index", *flags, "-z", "--stdin", stdin=_joined(paths))
+                update = ("update-index", *flags, "-z", "--stdin")
+                await self._index.ask(*update, stdin=b"".join(paths))
 
     async def _publish(
         self, old: str, new: str, staged: Mapping[bytes, str]
     ) -> tuple[tuple[str, ...], str]:
-        """Bring the committed paths up to date in the person's index, except what they staged
-        differently."""
+        """Bring the person's index up to date, but for paths that they staged differently."""
         changes = await self._differences("diff-tree", old, new)
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
@@ -242,33 +239,19 @@ class SupervisorCommits:
         files = tuple(sorted(printable(self._inner(c.path)) for c in changes))
         trouble = ""
         for _ in range(5):  # an editor's `git status` holds the lock for some milliseconds
-            out = await self._git.run(
-                *PLUMBING[2:],
-                "update-index",
-                "--add",
-                "--replace",
-                "-z",
-                "--index-info",
-                stdin=orders,
-            )
+            out = await self._git.run(*PLUMBING[2:], *INDEX_INFO, stdin=orders)
             if out.exit_code == 0:
                 await self._git.run("update-index", "-q", "--refresh")
                 return files, ""
             trouble = out.stderr.decode("utf-8", "replace").strip()[:300]
             await anyio.sleep(0.2)
-        return (
-            files,
-            f"committed, but the index could not be brought up to date ({trouble}): run git reset -q",
-        )
+        late = f"committed, but the index could not be brought up to date ({trouble})"
+        return files, f"{late}: run git reset -q"
 
     async def _differences(self, command: str, *sides: str) -> list[RawChange]:
         flags = [side for side in sides if side.startswith("-")]
         trees = [self._tree(side) for side in sides if not side.startswith("-")]
-        return parse_raw(await self._git.ask(command, *_RAW, *flags, *trees))
-
-    async def _head(self) -> str:
-        out = await self._git.run("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        return out.stdout.decode().strip() if out.exit_code == 0 else ""
+        return parse_raw(await self._git.ask(command, *RAW, *flags, *trees))
 
     def _tree(self, commit: str) -> str:
         assert self._repository is not None
@@ -279,18 +262,15 @@ class SupervisorCommits:
         return os.fsencode(self._repository.prefix + path)
 
     def _inner(self, path: bytes) -> str:
-        """A path below the top as one below the workspace; one outside keeps its full name, which
-        is no matter."""
+        """A path below the top as one below the workspace; one outside keeps its full name."""
         return to_text(path.removeprefix(self._full("")))
 
     async def _identity(self) -> tuple[dict[str, str], str]:
         """The person's identity is git's own business; only what nobody configured is filled in."""
-        out = await self._git.run(
-            "config", "--get-regexp", r"^(user|author|committer)\.(name|email)$"
-        )
-        known = {
-            line.partition(" ")[0] for line in out.stdout.decode("utf-8", "replace").splitlines()
-        }
+        wanted = r"^(user|author|committer)\.(name|email)$"
+        out = await self._git.run("config", "--get-regexp", wanted)
+        lines = out.stdout.decode("utf-8", "replace").splitlines()
+        known = {line.partition(" ")[0] for line in lines}
         filled = {}
         for role in ("AUTHOR", "COMMITTER"):
             for field, value in _FALLBACK.items():
@@ -298,41 +278,32 @@ class SupervisorCommits:
                 by_mail = field == "EMAIL" and os.environ.get("EMAIL")
                 if not (names & known or by_mail or os.environ.get(f"GIT_{role}_{field}")):
                     filled[f"GIT_{role}_{field}"] = value
-        note = (
-            "git has no user.name or user.email here: committed as codex-self-iter"
-            if filled
-            else ""
-        )
-        return filled, note
+        note = "git has no user.name or user.email here: committed as codex-self-iter"
+        return filled, note if filled else ""
 
     def _refused(self, out: ToolResult) -> str:
         said = b"\n".join(part.strip() for part in (out.stdout, out.stderr) if part.strip())
         text = said.decode("utf-8", "replace")[-_HOOK_OUTPUT:]
         if out.timed_out:
-            return f"git commit did not end within {self._git.timeout_sec:g} s (a hook?) and was ended.\n{text}"
+            late = f"git commit did not end within {self._git.timeout_sec:g} s"
+            return f"{late} (a hook?) and was ended.\n{text}"
         return f"git commit failed with exit code {out.exit_code}:\n{text}"
 
     def _owed(self) -> Mapping[str, str]:
         return read_object(self._owed_path, _MAX_OWED) or {}
 
     def _remember(self, paths: Iterable[str]) -> None:
-        """Keep what these paths contain now (a hook may have edited them): as long as that stays
-        so, they are ours.
+        """Keep what these paths contain now (a hook may have edited them): until it changes, ours.
 
         A path that was committed meanwhile does no harm: it is clean before the next iteration."""
         hasher = Hasher({}, Budget(time.monotonic() + self._git.timeout_sec), self._format())
         root = os.fsencode(self._git.cwd)
         found = {path: hasher.fingerprint(os.path.join(root, os.fsencode(path))) for path in paths}
         known = {path: value for path, value in found.items() if value is not None}
-        try:
+        # the state directory cannot be written: the store says so; nothing is lost
+        with contextlib.suppress(OSError):
             os.makedirs(self._index.directory, mode=0o700, exist_ok=True)
             replace_private(self._owed_path, json.dumps(known).encode())
-        except OSError:
-            return  # the state directory cannot be written: the store says so; nothing is lost
 
     def _format(self) -> str:
         return self._repository.object_format if self._repository else "sha1"
-
-
-def _joined(paths: Iterable[str]) -> bytes:
-    return b"".join(os.fsencode(path) + b"\0" for path in paths)

@@ -1,5 +1,4 @@
-"""What a file contains, in one short string: `<mode> <hash>`, the hash being git's own object id of
-the content.
+"""What a file contains, in a short string: `<mode> <hash>`, the hash being git's id of the content.
 
 Using git's form means that a file whose content equals what HEAD has compares equal to it, however
 the index came to look. A file is read again only when its inode, size or times changed since the
@@ -16,8 +15,7 @@ import time
 
 _CHUNK = 1024 * 1024
 _WHOLE = 64 * 1024 * 1024
-"""Files up to this size are read whole; larger ones by 64 samples of 64 KiB spread over the file,
-and the size."""
+"""Files up to this size are read whole; of larger ones the size and 64 samples of 64 KiB."""
 _SAMPLES = 64
 _SAMPLE = 64 * 1024
 _RACY_NS = 2_000_000_000
@@ -30,8 +28,7 @@ StatCache = dict[bytes, tuple[_Key, str]]
 
 @dataclasses.dataclass(slots=True)
 class Budget:
-    """How long one look may last. `stop` is set from outside when nobody waits for the answer any
-    more."""
+    """How long one look may last. `stop` is set from outside when nobody waits any more."""
 
     deadline: float
     stop: bool = False
@@ -60,22 +57,15 @@ class Hasher:
         self.unreadable: list[bytes] = []
 
     def fingerprint(self, path: bytes) -> str | None:
-        """The fingerprint of an absolute path; "" when nothing is there; None when the budget is
-        spent."""
+        """The fingerprint of an absolute path; "": nothing is there; None: the budget is spent."""
         try:
             found = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError:
             return self._unreadable(path, "unknown")
-        key = (
-            found.st_dev,
-            found.st_ino,
-            found.st_size,
-            found.st_mtime_ns,
-            found.st_ctime_ns,
-            found.st_mode,
-        )
+        place = found.st_dev, found.st_ino
+        key = (*place, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
         cached = self._cache.get(path)
         if cached is not None and cached[0] == key:
             self.fresh[path] = cached
@@ -83,10 +73,8 @@ class Hasher:
         if self._budget.spent:
             return None
         result = self._read(path, found)
-        if (
-            result is not None
-            and max(found.st_mtime_ns, found.st_ctime_ns) < self._looked_ns - _RACY_NS
-        ):
+        newest = max(found.st_mtime_ns, found.st_ctime_ns)
+        if result is not None and newest < self._looked_ns - _RACY_NS:
             self.fresh[path] = (key, result)
         return result
 
@@ -105,20 +93,15 @@ class Hasher:
         mode = "100755" if found.st_mode & stat.S_IXUSR else "100644"
         try:  # a pipe put there meanwhile must not block, a link put there must not be followed
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                read = self._sampled if found.st_size > _WHOLE else self._whole
+                digest = read(fd, found.st_size)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return ""
         except OSError:
             return self._unreadable(path, f"{found.st_size} {found.st_mtime_ns}")
-        try:
-            digest = (
-                self._sampled(fd, found.st_size)
-                if found.st_size > _WHOLE
-                else self._whole(fd, found)
-            )
-        except OSError:
-            return self._unreadable(path, f"{found.st_size} {found.st_mtime_ns}")
-        finally:
-            os.close(fd)
         return None if digest is None else f"{mode} {digest}"
 
     def _start(self, size: int, data: bytes = b"") -> hashlib._Hash:
@@ -126,8 +109,8 @@ class Hasher:
         digest.update(data)
         return digest
 
-    def _whole(self, fd: int, found: os.stat_result) -> str | None:
-        digest = self._start(found.st_size)
+    def _whole(self, fd: int, size: int) -> str | None:
+        digest = self._start(size)
         while chunk := os.read(fd, _CHUNK):
             if self._budget.spent:
                 return None

@@ -6,6 +6,7 @@ process."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,14 +17,11 @@ from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import Git, failed
 
 PLUMBING = (
-    "-c",
-    "core.splitIndex=false",
-    "-c",
-    "core.safecrlf=false",
-    "-c",
-    "core.logAllRefUpdates=false",
+    *("-c", "core.splitIndex=false", "-c", "core.safecrlf=false"),
+    *("-c", "core.logAllRefUpdates=false"),
 )
 """No shared index files in the person's git directory, no refusal over line ends, no reflog."""
+INDEX_INFO = ("update-index", "--add", "--replace", "-z", "--index-info")
 
 
 class PrivateIndex:
@@ -40,8 +38,7 @@ class PrivateIndex:
         return {"GIT_INDEX_FILE": self.path}
 
     def copy_from(self, repository: Repository) -> None:
-        """Start from the person's index as it is (their stat data saves reading every file) or from
-        nothing.
+        """Start from the person's index (its stat data saves reading every file) or from nothing.
 
         Raises StorageError when the state directory cannot be written."""
         try:
@@ -53,8 +50,7 @@ class PrivateIndex:
                 with open(source, "rb") as old, open(fd, "wb") as new:
                     shutil.copyfileobj(old, new)
                     written = os.fstat(old.fileno())
-                # git re-reads a file whose time is not older than its index: a copy must not look
-                # younger.
+                # git reads a file again that is not older than its index: no younger copy
                 os.utime(self.path, ns=(written.st_atime_ns, written.st_mtime_ns))
         except OSError as error:
             raise StorageError(f"cannot write {self.directory}: {error.strerror}") from error
@@ -80,10 +76,8 @@ class PrivateIndex:
 
     def make_private(self) -> None:
         """git writes an index anew, with the permissions that the umask leaves."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.chmod(self.path, 0o600)
-        except FileNotFoundError:
-            return  # no index was written
 
     async def write_tree(self) -> str:
         """Store the index as a tree; returns its id. Raises GitError."""

@@ -1,10 +1,12 @@
-"""Reading git's machine output: `status --porcelain=v2 -z` and `diff --raw -z`. Pure: bytes in,
-values out."""
+"""Reading git's machine output: `status --porcelain=v2 -z` and `diff --raw -z`. Pure."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+
+RAW = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
+"""What makes `diff-tree` and `diff-index` answer as `parse_raw` reads."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,8 +45,7 @@ class RawChange:
 
 
 def parse_status(data: bytes) -> Status:
-    """Read `git status --porcelain=v2 -z --branch`. Raises ValueError for anything else (an answer
-    cut short)."""
+    """Read `git status --porcelain=v2 -z --branch`. Raises ValueError if it is cut short or odd."""
     if data and not data.endswith(b"\0"):
         raise ValueError("git status: the answer is cut short")
     head = branch = ""
@@ -92,6 +93,5 @@ def _fingerprint(mode: bytes, oid: bytes) -> str:
 
 
 def to_text(path: bytes) -> str:
-    """A path as text: UTF-8, other bytes as lone surrogates, so that `os.fsencode` gives the same
-    bytes back and `json.dumps` (which escapes them) keeps them."""
+    """A path as text; other bytes than UTF-8 become lone surrogates, for `os.fsencode` and JSON."""
     return path.decode("utf-8", "surrogateescape")

@@ -8,6 +8,7 @@ import os
 import re
 
 from codex_self_iter.world.git.run import Git, explain, failed
+from codex_self_iter.world.guarded import stat_or_none
 
 _OPERATIONS = (
     ("MERGE_HEAD", "merge in progress"),
@@ -59,23 +60,18 @@ def state_notes(repository: Repository) -> list[str]:
 
 
 def repository_key(workspace: str) -> tuple[str, int, int] | None:
-    """Identity of the nearest `.git` at or above the workspace, without a process; None when there
-    is none.
+    """Identity of the nearest `.git` at or above the workspace, without a process; None: none.
 
     A repository found earlier is asked about again only when this changes: made, removed or
     replaced."""
     place = os.path.realpath(workspace)
     while True:
         candidate = os.path.join(place, ".git")
-        try:
-            found = os.lstat(candidate)
-        except OSError:
-            parent = os.path.dirname(place)
-            if parent == place:
-                return None
-            place = parent
-        else:
+        if (found := stat_or_none(candidate, follow=False)) is not None:
             return candidate, found.st_dev, found.st_ino
+        place, below = os.path.dirname(place), place
+        if place == below:
+            return None
 
 
 async def discover(git: Git) -> tuple[Repository | None, str]:

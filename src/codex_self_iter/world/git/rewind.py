@@ -19,8 +19,8 @@ import time
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import UsageError
 from codex_self_iter.world.git.checkpoints import Checkpoint, Checkpoints, Tree
-from codex_self_iter.world.git.index import PrivateIndex
-from codex_self_iter.world.git.porcelain import RawChange, parse_raw, to_text
+from codex_self_iter.world.git.index import INDEX_INFO, PrivateIndex
+from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,15 +71,13 @@ async def plan_rewind(checkpoints: Checkpoints, label: str) -> RewindPlan:
     # directory in the way is many files. Only those that are in the way may differ from before.
     obstacles = await _obstacles(checkpoints, [change for change in changes if not change.old])
     if obstacles:
-        present = await _with_obstacles(
-            index, present, [path.removeprefix(prefix) for path in obstacles]
-        )
+        inner = [path.removeprefix(prefix) for path in obstacles]
+        present = await _with_obstacles(index, present, inner)
         wanted = {change.path for change in changes} | obstacles
         below = tuple(path + b"/" for path in obstacles)
         again = await _raw(checkpoints, present.tree, target.commit)
         changes = [c for c in again if c.path in wanted or c.path.startswith(below)]
-    head = await git.run("rev-parse", "--verify", "--quiet", f"{target.commit}^1")
-    head_then = head.stdout.decode().strip() if head.exit_code == 0 else ""
+    head_then = await git.resolve(f"{target.commit}^1")
     return RewindPlan(target, present, tuple(changes), tuple(kept), head_then)
 
 
@@ -114,13 +112,11 @@ def _reason(change: RawChange, big: bool) -> str:
 
 
 async def _raw(checkpoints: Checkpoints, old: str, new: str) -> list[RawChange]:
-    options = ("-r", "-z", "--raw", "--no-renames", "--no-abbrev")
-    return parse_raw(await checkpoints.git.ask("diff-tree", *options, old, new, "--", "."))
+    return parse_raw(await checkpoints.git.ask("diff-tree", *RAW, old, new, "--", "."))
 
 
 async def _obstacles(checkpoints: Checkpoints, new: list[RawChange]) -> set[bytes]:
-    """Ignored files and directories that stand where the checkpoint has a file, or one of its
-    directories."""
+    """Ignored things that stand where the checkpoint has a file, or one of its directories."""
     prefix = os.fsencode((await checkpoints.repository()).prefix)
     found = set()
     for change in new:
@@ -154,9 +150,7 @@ async def _wanted_tree(checkpoints: Checkpoints, plan: RewindPlan) -> str:
     written = [c.new.encode() + b"\t" + c.path for c in plan.changes if c.new]
     orders = b"\0".join([*removed, *written])
     if orders:
-        await build.ask(
-            "update-index", "--add", "--replace", "-z", "--index-info", stdin=orders + b"\0"
-        )
+        await build.ask(*INDEX_INFO, stdin=orders + b"\0")
     tree = await build.write_tree()
     build.discard()
     return tree
@@ -164,7 +158,5 @@ async def _wanted_tree(checkpoints: Checkpoints, plan: RewindPlan) -> str:
 
 async def _free_label(checkpoints: Checkpoints, label: str) -> str:
     taken = {one.label for one in await checkpoints.listing()}
-    numbered = (
-        label if number == 1 else f"{label}-{number}" for number in range(1, len(taken) + 2)
-    )
-    return next(name for name in numbered if name not in taken)
+    numbered = (f"{label}-{number}" for number in range(2, len(taken) + 3))
+    return next(name for name in (label, *numbered) if name not in taken)

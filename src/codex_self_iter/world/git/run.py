@@ -7,33 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.world.bounded import ToolResult, run
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
+HEAD = "HEAD^{commit}"
+"""The commit that is checked out; nothing on an unborn branch."""
 MAX_OUTPUT = 64 * 1024 * 1024
-"""Bytes of git's output that are taken; some 400,000 status lines. An answer of this size counts as
-cut short."""
+"""Bytes of git's output, some 400,000 status lines; an answer of this size counts as cut short."""
 
-_KEPT = frozenset(
-    {
-        "GIT_CONFIG_GLOBAL",
-        "GIT_CONFIG_SYSTEM",
-        "GIT_CONFIG_NOSYSTEM",
-        "GIT_CONFIG_COUNT",
-        "GIT_CEILING_DIRECTORIES",
-        "GIT_DISCOVERY_ACROSS_FILESYSTEM",
-        "GIT_EXEC_PATH",
-        "GIT_AUTHOR_NAME",
-        "GIT_AUTHOR_EMAIL",
-        "GIT_COMMITTER_NAME",
-        "GIT_COMMITTER_EMAIL",
-    }
-)
+_KEPT_NAMES = """GIT_CONFIG_GLOBAL GIT_CONFIG_SYSTEM GIT_CONFIG_NOSYSTEM GIT_CONFIG_COUNT
+    GIT_CEILING_DIRECTORIES GIT_DISCOVERY_ACROSS_FILESYSTEM GIT_EXEC_PATH
+    GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL"""
+_KEPT = frozenset(_KEPT_NAMES.split())
 """The person's own settings. Every other GIT_* variable (GIT_DIR, GIT_INDEX_FILE, GIT_TRACE…) would
 point git elsewhere or change what it prints; they are set, for example, when we are started from a
 hook or an alias."""
@@ -41,21 +32,15 @@ _KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
 _SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
 _COMMON = (
-    "--no-pager",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "gc.auto=0",
-    "-c",
-    "maintenance.auto=false",
+    *("--no-pager", "-c", "core.fsmonitor=false"),
+    *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
 )
 """No daemon and no garbage collection that would outlive the call."""
 _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
 class GitRunner(Protocol):
-    """Runs one program to its end: bounded by `timeout_sec`, then killed with everything it
-    started."""
+    """Runs one program to its end; after `timeout_sec` it is killed with all that it started."""
 
     async def __call__(
         self,
@@ -88,12 +73,8 @@ def git_environment(base: Mapping[str, str], *, plain: bool = True) -> dict[str,
         if not name.startswith(_SERVICE_PREFIXES)
         and (not name.startswith("GIT_") or name in _KEPT or name.startswith(_KEPT_PREFIXES))
     }
-    env |= {
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_PAGER": "cat",
-        "GIT_EDITOR": "true",
-    }
+    env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    env |= {"GIT_PAGER": "cat", "GIT_EDITOR": "true"}
     return env | ({"LC_ALL": "C", "LANGUAGE": ""} if plain else {})
 
 
@@ -109,6 +90,14 @@ class Git:
     runner: GitRunner
     cwd: str
     timeout_sec: float = 60.0
+
+    async def beside(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Do blocking work in a thread; where there is no event loop, here."""
+        if self.runner is run_blocking:
+            return work(*args)
+        import anyio.to_thread  # the commands, which have no loop, are spared it
+
+        return await anyio.to_thread.run_sync(work, *args)
 
     async def run(
         self,
@@ -148,6 +137,11 @@ class Git:
             raise failed(out, args[0], self)
         return out.stdout
 
+    async def resolve(self, revision: str) -> str:
+        """The object id that a revision names, "" if it names nothing. Raises GitError."""
+        out = await self.run("rev-parse", "--verify", "--quiet", revision)
+        return out.stdout.decode().strip() if out.exit_code == 0 else ""
+
     async def line(self, *args: str, env: Mapping[str, str] | None = None) -> str:
         """`ask` for an answer of one line (an object id, a path)."""
         return os.fsdecode((await self.ask(*args, env=env)).removesuffix(b"\n"))
@@ -170,10 +164,7 @@ def explain(out: ToolResult, timeout_sec: float, cwd: str) -> str:
     """One line about a failed call: what is wrong and, where known, what to do."""
     if out.timed_out:
         return f"no answer within {timeout_sec:g} s (ended)"
-    text = (
-        out.stderr.decode("utf-8", "replace").strip()
-        or out.stdout.decode("utf-8", "replace").strip()
-    )
+    text = (out.stderr.strip() or out.stdout.strip()).decode("utf-8", "replace")
     if "dubious ownership" in text:
         mend = f"git config --global --add safe.directory '{cwd}'"
         return f"the repository belongs to another user and git refuses it; to allow it: {mend}"
@@ -183,14 +174,12 @@ def explain(out: ToolResult, timeout_sec: float, cwd: str) -> str:
 
 
 async def run_blocking(argv: Sequence[str], **options: Any) -> ToolResult:
-    """A GitRunner for short commands without an event loop: it blocks. Raises OSError when git
-    cannot be started."""
+    """A GitRunner for short commands: it blocks. Raises OSError when git cannot be started."""
     return run(argv, **options)
 
 
 def complete(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never has to wait (everything in it uses `run_blocking`) without an
-    event loop."""
+    """Run, without an event loop, a coroutine that never waits (it uses `run_blocking` alone)."""
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -1,8 +1,8 @@
-"""The content of a workspace without git: a bounded walk that reads every file once and again when
-it changed."""
+"""A workspace's content without git: a bounded walk that reads a file again when it changed."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -13,18 +13,8 @@ from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import to_text
 
-SKIPPED_DIRECTORIES = frozenset(
-    {
-        b".git",
-        b"node_modules",
-        b".venv",
-        b"venv",
-        b"__pycache__",
-        b".mypy_cache",
-        b".pytest_cache",
-        b".ruff_cache",
-    }
-)
+_TOOLS = b".git node_modules .venv venv __pycache__ .mypy_cache .pytest_cache .ruff_cache"
+SKIPPED_DIRECTORIES = frozenset(_TOOLS.split())
 """Directories of tools, which an ignore file would name; they are not the work."""
 
 
@@ -52,8 +42,7 @@ class ScanLimits:
 def scan(
     root: str, state_dir: str, hasher: Hasher, limits: ScanLimits
 ) -> tuple[dict[str, str], str]:
-    """Walk `root` and fingerprint every file. Returns the entries and why they are incomplete (""
-    when complete)."""
+    """Fingerprint every file below `root`: the entries, and why they are incomplete ("")."""
     top = os.fsencode(root)
     private = os.fsencode(os.path.abspath(state_dir))
     entries: dict[str, str] = {}
@@ -80,8 +69,7 @@ def scan(
 
 
 def _list(directory: bytes, private: bytes) -> tuple[list[tuple[bytes, int]], list[bytes], str]:
-    """Files with sizes, and directories to visit, in a fixed order: the same bound cuts the same
-    files."""
+    """Files with sizes, directories to visit, in a fixed order: a bound always cuts the same."""
     files: list[tuple[bytes, int]] = []
     directories: list[bytes] = []
     try:
@@ -96,10 +84,8 @@ def _list(directory: bytes, private: bytes) -> tuple[list[tuple[bytes, int]], li
             if entry.name not in SKIPPED_DIRECTORIES and entry.path != private:
                 directories.append(entry.path)
         else:
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 files.append((entry.path, entry.stat(follow_symlinks=False).st_size))
-            except FileNotFoundError:
-                continue
     return files, directories[::-1], ""
 
 
@@ -123,8 +109,7 @@ class ContentScan:
         self._cache: StatCache = {}
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:  # noqa: ARG002
-        """Take one snapshot, in a worker thread. `previous` is not needed: the stat cache saves as
-        much."""
+        """Take one snapshot, in a worker thread. The stat cache saves what `previous` would."""
         budget = Budget(time.monotonic() + self._timeout)
         hasher = Hasher(self._cache, budget)
         try:

@@ -19,7 +19,14 @@ import anyio.to_thread
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
-from codex_self_iter.world.git.porcelain import Record, Status, parse_raw, parse_status, to_text
+from codex_self_iter.world.git.porcelain import (
+    RAW,
+    Record,
+    Status,
+    parse_raw,
+    parse_status,
+    to_text,
+)
 from codex_self_iter.world.git.repository import Finder, Repository, state_notes
 from codex_self_iter.world.git.run import (
     MAX_OUTPUT,
@@ -32,15 +39,8 @@ from codex_self_iter.world.git.run import (
 from codex_self_iter.world.git.scan import ContentScan, ScanLimits
 
 _STATUS = (
-    "--no-optional-locks",
-    "status",
-    "--porcelain=v2",
-    "-z",
-    "--branch",
-    "--untracked-files=all",
-    "--no-renames",
-    "--no-ahead-behind",
-    "--ignore-submodules=none",
+    *("--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch", "--no-renames"),
+    *("--untracked-files=all", "--no-ahead-behind", "--ignore-submodules=none"),
 )
 _DEPTH = 4
 """Repositories within repositories are followed this deep."""
@@ -58,8 +58,7 @@ class _Look:
 
 
 class GitWorkTree:
-    """A WorkTree over git. Keeps a stat cache between looks, so that only changed files are read
-    again."""
+    """A WorkTree over git. Its stat cache saves reading a file again that did not change."""
 
     def __init__(
         self,
@@ -84,8 +83,7 @@ class GitWorkTree:
         return self._finder.repository
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:
-        """Take one snapshot. Never raises for a fault of git or the files: the note says what is
-        wrong."""
+        """Take one snapshot. Never raises for git or the files: the note says what is wrong."""
         try:
             why = await self._finder.find()
             if self.repository is not None:
@@ -103,15 +101,12 @@ class GitWorkTree:
         return dataclasses.replace(taken, note=note)
 
     async def committed(self, old_head: str, new_head: str) -> Mapping[str, tuple[str, str]]:
-        """What two commits differ in, for `compare`. Costs one process; {} when git does not
-        answer."""
+        """What two commits differ in, for `compare`; {} when git does not answer. One process."""
         if self.repository is None or old_head == new_head:
             return {}
         sides = [head or self.repository.empty_tree for head in (old_head, new_head)]
         try:
-            raw = await self._git.ask(
-                "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", *sides, "--", "."
-            )
+            raw = await self._git.ask("diff-tree", *RAW, *sides, "--", ".")
             changes = [(self._relative(change.path), change) for change in parse_raw(raw)]
         except (GitError, ValueError):
             return {}
@@ -125,19 +120,16 @@ class GitWorkTree:
         try:
             status = await self._status()
             if status is None:
-                return Snapshot(
-                    "", "", {}, complete=False, note="git status: too many files to list"
-                )
+                long = "git status: too many files to list"
+                return Snapshot("", "", {}, complete=False, note=long)
             await self._gather(look, status)
         finally:
             budget.stop = True
         self._cache = look.hasher.fresh
         notes = look.flaws + state_notes(repository)
         if look.hasher.unreadable:
-            names = ", ".join(
-                repr(os.path.basename(to_text(path))) for path in look.hasher.unreadable[:3]
-            )
-            notes.append(f"unreadable, judged by size and time: {names}")
+            some = (os.path.basename(to_text(path)) for path in look.hasher.unreadable[:3])
+            notes.append(f"unreadable, judged by size and time: {', '.join(map(repr, some))}")
         return Snapshot(status.head, status.branch, look.entries, not look.flaws, "; ".join(notes))
 
     async def _status(self) -> Status | None:
@@ -172,14 +164,12 @@ class GitWorkTree:
             _hash_all, look.hasher, top, plain, abandon_on_cancel=True
         )
         if not whole:
-            look.flaws.append(
-                f"reading the changed files took longer than {self._git.timeout_sec:g} s"
-            )
+            patience = f"{self._git.timeout_sec:g} s"
+            look.flaws.append(f"reading the changed files took longer than {patience}")
         look.entries |= {to_text(os.path.join(below, path)): value for path, value in found.items()}
 
     async def _enter(self, look: _Look, record: Record, path: bytes, depth: int) -> None:
-        """A submodule that differs, or a repository that is not tracked: its HEAD, and its own
-        changes."""
+        """A submodule that differs, or an untracked repository: its HEAD, and its own changes."""
         name = to_text(path)
         top = os.path.join(self.workspace, name)
         if not os.path.lexists(os.path.join(top, ".git")):
@@ -189,23 +179,18 @@ class GitWorkTree:
         if depth > _DEPTH or look.nested > self._limits.nested:
             look.flaws.append(f"more repositories inside this one than are followed ({name})")
             return
-        # The directory is named outright: were its .git broken, git would climb up and answer for
-        # the outer one.
+        # Named outright: were its .git broken, git would climb up and answer for the outer one.
         git = dataclasses.replace(self._git, cwd=top)
         try:
-            out = await git.run(
-                "--git-dir", os.path.join(top, ".git"), "--work-tree", top, *_STATUS
-            )
-            status = _parse(out, git)
+            where = ("--git-dir", os.path.join(top, ".git"), "--work-tree", top)
+            status = _parse(await git.run(*where, *_STATUS), git)
         except (GitError, ValueError) as error:
             look.flaws.append(f"{name}: {error}")
             return
         if status is None:
             look.flaws.append(f"{name}: too many files to list")
             return
-        look.entries[name] = (
-            f"160000 {status.head}" if record.tracked else f"repository {status.head}"
-        )
+        look.entries[name] = f"{'160000' if record.tracked else 'repository'} {status.head}"
         await self._fingerprints(look, list(status.records), path)
         for inner in status.records:
             if inner.nested:
@@ -216,8 +201,7 @@ class GitWorkTree:
         return self._state != "." and not self._state.startswith(os.pardir)
 
     def _relative(self, path: bytes) -> bytes | None:
-        """A path below the top as one below the workspace; None when it is outside or in the state
-        directory."""
+        """The path below the workspace; None when it is outside or of the state directory."""
         assert self.repository is not None
         prefix = os.fsencode(self.repository.prefix)
         state = os.fsencode(self._state)
@@ -239,8 +223,7 @@ def _parse(out: ToolResult, git: Git) -> Status | None:
 
 
 def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[bytes, str], bool]:
-    """Fingerprints by path, without those that equal HEAD (staged and taken back). False: the time
-    was up."""
+    """Fingerprints by path, without what equals HEAD (staged, taken back). False: time was up."""
     heads = {record.path: record.head for record in records if record.head is not None}
     links: dict[bytes, bool] = {b"": False}
     found: dict[bytes, str] = {}
@@ -257,8 +240,7 @@ def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[b
 
 
 def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:
-    """True when a directory was replaced by a link: what is found through it is not in the work
-    tree."""
+    """True when a directory was replaced by a link: what is behind it is not in the work tree."""
     if directory not in known:
         known[directory] = os.path.islink(os.path.join(top, directory)) or _behind_link(
             top, os.path.dirname(directory), known

@@ -1,5 +1,4 @@
-"""The third ring: one cgroup v2 for each run, where the service manager has delegated ours to us
-(`Delegate=yes`).
+"""The third ring: a cgroup v2 for each run, where one was delegated to us (`Delegate=yes`).
 
 Never needed and never in the way: every failure here only means that the first two rings work
 alone."""
@@ -11,24 +10,27 @@ import os
 import time
 
 from codex_self_iter.world.pause import pause
+from codex_self_iter.world.process.launcher import contents
 
 
 def own_cgroup(*, proc: str = "/proc/self") -> str | None:
     """The directory of this process's cgroup v2, or None."""
-    try:
-        with open(f"{proc}/cgroup") as file:
-            path = next(line[3:].strip() for line in file if line.startswith("0::"))
-        with open(f"{proc}/mountinfo") as file:
-            fields = [line.split() for line in file]
-    except (OSError, StopIteration):
+    named = [line for line in _lines(f"{proc}/cgroup") if line.startswith("0::")]
+    if not named:
         return None
-    for mount in fields:
+    path = named[0][3:].strip()
+    for line in _lines(f"{proc}/mountinfo"):
+        mount = line.split()
         if mount[mount.index("-") + 1] == "cgroup2" and (
             mount[3] == "/" or f"{path}/".startswith(f"{mount[3]}/")
         ):
             inside = path if mount[3] == "/" else path.removeprefix(mount[3])
             return os.path.normpath(mount[4] + "/" + inside)
     return None
+
+
+def _lines(path: str) -> list[str]:
+    return os.fsdecode(contents(path)).split("\n")[:-1]
 
 
 def delegated() -> str | None:
@@ -54,11 +56,7 @@ def create(parent: str, name: str) -> str:
 
 
 def _populated(directory: str) -> bool:
-    try:
-        with open(f"{directory}/cgroup.events") as file:
-            return "populated 1" in file.read()
-    except OSError:
-        return False
+    return b"populated 1" in contents(f"{directory}/cgroup.events")
 
 
 def end(directory: str, *, recorder: int = 0, limit_sec: float = 2.0) -> int:
@@ -68,11 +66,10 @@ def end(directory: str, *, recorder: int = 0, limit_sec: float = 2.0) -> int:
     """
     found = 0
     if _populated(directory):
-        with contextlib.suppress(OSError):
-            with open(f"{directory}/cgroup.procs") as file:
-                found = sum(int(pid) != recorder for pid in file.read().split())
-            with open(f"{directory}/cgroup.kill", "w") as file:
-                file.write("1")
+        pids = contents(f"{directory}/cgroup.procs").split()
+        found = sum(int(pid) != recorder for pid in pids)
+        with contextlib.suppress(OSError), open(f"{directory}/cgroup.kill", "w") as file:
+            file.write("1")
     give_up = time.monotonic() + limit_sec
     while _populated(directory) and time.monotonic() < give_up:
         pause(0.002)

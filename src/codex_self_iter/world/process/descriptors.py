@@ -1,5 +1,4 @@
-"""Open files: as many as the system lets us have for ourselves, the usual number for what we
-start."""
+"""Open files: as many as we may have for ourselves, the usual number for what we start."""
 
 from __future__ import annotations
 
@@ -10,8 +9,7 @@ _original: int | None = None
 
 
 def raise_limit() -> int:
-    """Raise this process's soft limit to the hard one; returns how many files it may have open.
-    Never raises."""
+    """Raise this process's soft limit to the hard one; returns how many files that is."""
     global _original
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _original is None:
@@ -23,6 +21,5 @@ def raise_limit() -> int:
 
 
 def original_soft_limit() -> int:
-    """The soft limit that this process was started with; a high one breaks programs that use
-    `select`."""
+    """The soft limit at our start; a high one breaks programs that use `select`."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if _original is None else _original

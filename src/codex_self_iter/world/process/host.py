@@ -13,7 +13,7 @@ the keeper's thread (world/process/keeper.py), never on the loop."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import threading
 import time
@@ -25,13 +25,15 @@ import anyio
 import anyio.to_thread
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.keeper import Keeper
 from codex_self_iter.world.process.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.process.traces import Strays, Trace, find_trace
-from codex_self_iter.world.process.watched import Latch, Watched, open_streams
+from codex_self_iter.world.process.watched import OUTPUT_FILES, Latch, Watched, open_streams
 from codex_self_iter.world.state.durable import storage_error
+from codex_self_iter.world.state.holder import try_lock
 
 MARKER = proctable.MARKER
 LOCK_PATIENCE_SEC = 2.0
@@ -40,8 +42,7 @@ _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 
 
 def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
-    """The run's environment: without the service manager's variables and ours, with both
-    markers."""
+    """The run's environment: none of the service manager's variables and ours, both markers."""
     kept = {
         name: value
         for name, value in env.items()
@@ -87,15 +88,13 @@ class Run:
         return self._watched.tracker.latest if self._watched else _NO_SAMPLE
 
     async def wait(self) -> RunOutcome:
-        """Wait until the run has ended and nothing of it is left (bounded). Cancelling the wait
-        leaves the run."""
+        """Wait until it has ended *and* nothing is left (bounded). Cancelling leaves the run."""
         return await self._latch.wait()
 
     async def end(
         self, cause: EndCause = EndCause.REQUEST, *, grace_sec: float | None = None
     ) -> RunOutcome:
-        """Run the stop ladder, shielded and bounded. A second call with a shorter grace shortens
-        the first."""
+        """Run the stop ladder, shielded and bounded. A second call may shorten the grace."""
         if self._watched is not None and self._latch.outcome is None:
             grace = self.spec.limits.kill_grace_sec if grace_sec is None else grace_sec
             self._keeper.stop(self._watched, cause, max(0.0, grace))
@@ -106,12 +105,10 @@ class Run:
 
 
 class Host:
-    """Starts, finds and ends runs (ports.ProcessHost). Use as an async context manager, or call
-    `aclose`."""
+    """Starts, finds and ends runs (ports.ProcessHost). An async context manager, or `aclose` it."""
 
     def __init__(self, *, subreaper: bool = True) -> None:
-        """`subreaper=False` switches the first two rings off: only for tests that show what they
-        are for."""
+        """`subreaper=False` switches the first two rings off, for tests of what they are for."""
         self._spawner = Spawner()
         self._keeper = Keeper(lambda: {self._spawner.pid})
         self._subreaper = subreaper
@@ -159,25 +156,21 @@ class Host:
 
     async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
         """Find what an earlier supervisor left of this run; see ports.ProcessHost."""
-        return await anyio.to_thread.run_sync(self._adopt, spec, identity, limiter=self._threads)
+        _, run = await anyio.to_thread.run_sync(self._adopt, spec, identity, limiter=self._threads)
+        return run
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
-        """End everything an earlier supervisor left of this run; returns how many processes were
-        ended."""
+        """End all that an earlier supervisor left of this run; returns how many processes."""
         with anyio.CancelScope(shield=True):
-            trace = await anyio.to_thread.run_sync(
-                find_trace, spec, identity, limiter=self._threads
-            )
-            run = await anyio.to_thread.run_sync(
-                self._take_over, spec, trace, limiter=self._threads
+            trace, run = await anyio.to_thread.run_sync(
+                self._adopt, spec, identity, limiter=self._threads
             )
             if run is not None:
                 await run.end()
         return len(trace.leftovers)
 
     async def sweep_strays(self, workspace: str, keep: str) -> int:
-        """End what runs in this workspace and belongs to no run but `keep`; returns how many
-        processes were ended."""
+        """End what runs in this workspace and is not of the run `keep`; returns how many."""
         place, asked = os.path.realpath(workspace), time.monotonic()
         with anyio.CancelScope(shield=True):
             ended = await anyio.to_thread.run_sync(
@@ -214,9 +207,8 @@ class Host:
         try:
             spawned, directory = self._spawn(spec, fds)
         except SpawnError as error:
-            return Run.ended(
-                spec, _nobody(spec, self._boot_id), self._keeper, _not_started(spec, error)
-            )
+            nobody = _nobody(spec, self._boot_id)
+            return Run.ended(spec, nobody, self._keeper, _not_started(spec, error))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -236,14 +228,13 @@ class Host:
         try:
             os.makedirs(spec.directory, 0o700, exist_ok=True)
             fds.append(_lock(spec.run_lock_path))
-            fds.append(_open_stdin(spec))
-            for name in ("stdout.log", "stderr.log"):
+            fds.append(os.open(spec.stdin_path or os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            for name in OUTPUT_FILES:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 fds.append(os.open(f"{spec.directory}/{name}", flags, 0o600))
         except OSError as error:
-            raise storage_error(
-                "prepare a run in", error.filename or spec.directory, error
-            ) from error
+            place = error.filename or spec.directory
+            raise storage_error("prepare a run in", place, error) from error
         directory = cgroup.create(self._cgroup, recorder_name(spec.run_id)) if self._cgroup else ""
         request = {
             "run_id": spec.run_id,
@@ -270,28 +261,24 @@ class Host:
             self._runs = {other for other in self._runs if other.outcome is None} | {run}
         return run
 
-    def _adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
-        return self._take_over(spec, find_trace(spec, identity))
-
-    def _take_over(self, spec: RunSpec, trace: Trace) -> Run | None:
+    def _adopt(self, spec: RunSpec, known: RunIdentity | None) -> tuple[Trace, Run | None]:
+        trace = find_trace(spec, known)
         identity = trace.identity or _nobody(spec, self._boot_id)
         if not trace.started:
-            return None
+            return trace, None
         if trace.recorder_alive or trace.agent_alive:
+            recorder = identity.recorder_pid, identity.recorder_start
+            agent = identity.agent_pid, identity.agent_start
             watched = Watched(
                 spec,
                 identity,
-                recorder_fd=_pin(identity.recorder_pid, identity.recorder_start)
-                if trace.recorder_alive
-                else -1,
-                agent_fd=_pin(identity.agent_pid, identity.agent_start)
-                if trace.agent_alive
-                else -1,
+                recorder_fd=kill.pin(*recorder) if trace.recorder_alive else -1,
+                agent_fd=kill.pin(*agent) if trace.agent_alive else -1,
                 cgroup_directory=self._known_cgroup(spec),
             )
-            return self._watch(watched)
-        swept = self._clear(spec, trace)
-        return Run.ended(spec, identity, self._keeper, _past(spec, identity, trace, swept))
+            return trace, self._watch(watched)
+        past = _past(spec, identity, trace, self._clear(spec, trace))
+        return trace, Run.ended(spec, identity, self._keeper, past)
 
     def _known_cgroup(self, spec: RunSpec) -> str:
         directory = f"{self._cgroup}/{recorder_name(spec.run_id)}"
@@ -314,10 +301,8 @@ class Host:
         if directory := self._known_cgroup(spec):
             cgroup.end(directory)
         for stream in open_streams(spec):
-            try:
+            with contextlib.suppress(OSError):
                 stream.finish()
-            except OSError:
-                continue
         return len(ended)
 
 
@@ -326,38 +311,16 @@ def _lock(path: str) -> int:
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     give_up = time.monotonic() + LOCK_PATIENCE_SEC
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < give_up:
-                pause(0.002)
-                continue
-            os.close(fd)
-            holders = sorted(proctable.lock_heirs(proctable.scan(), path))
-            raise SpawnError(f"an earlier run still holds {path} (processes {holders})") from None
-        except OSError:
-            os.close(fd)
-            raise
-        return fd
-
-
-def _open_stdin(spec: RunSpec) -> int:
-    return os.open(spec.stdin_path or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _pin(pid: int, start: int) -> int:
-    """A descriptor of exactly this process, -1 if it is gone (or there are no such descriptors)."""
-    if not pid or not hasattr(os, "pidfd_open"):
-        return -1
     try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        return -1
-    if proctable.start_ticks(pid) == start:
-        return fd
-    os.close(fd)
-    return -1
+        while not try_lock(fd):
+            if time.monotonic() >= give_up:
+                holders = sorted(proctable.lock_heirs(proctable.scan(), path))
+                raise SpawnError(f"an earlier run still holds {path} (processes {holders})")
+            pause(0.002)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _nobody(spec: RunSpec, boot_id: str) -> RunIdentity:
@@ -379,32 +342,12 @@ def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
 
 def _past(spec: RunSpec, identity: RunIdentity, trace: Trace, swept: int) -> RunOutcome:
     """The outcome of a run that ended while no supervisor watched."""
-    size = sum(
-        os.path.getsize(path)
-        for path in (f"{spec.directory}/stdout.log", f"{spec.directory}/stderr.log")
-        if os.path.exists(path)
-    )
-    if trace.report is None:
-        return RunOutcome(
-            spec.run_id,
-            EndCause.LOST,
-            None,
-            None,
-            identity.started_at,
-            0.0,
-            output_bytes=size,
-            swept=swept,
-        )
-    report = trace.report
+    files = (f"{spec.directory}/{name}" for name in OUTPUT_FILES)
+    found = (stat_or_none(path, follow=False) for path in files)
+    size = sum(one.st_size for one in found if one is not None)
+    if trace.report is not None:
+        return trace.report.outcome(spec.run_id, size, swept)
+    begun = identity.started_at
     return RunOutcome(
-        spec.run_id,
-        cause=EndCause(report["cause"]),
-        exit_code=report["exit_code"],
-        signal=report["signal"],
-        started_at=report["started_at"],
-        duration_sec=report["duration_sec"],
-        cpu_sec=report["cpu_sec"],
-        max_memory_bytes=report["max_rss_bytes"],
-        output_bytes=size,
-        swept=report["swept"] + swept,
+        spec.run_id, EndCause.LOST, None, None, begun, 0.0, output_bytes=size, swept=swept
     )

@@ -1,5 +1,4 @@
-"""The keeper: one thread that watches every living run, applies its limits and sees each one to its
-end.
+"""The keeper: one thread that watches living runs, applies their limits and sees each to its end.
 
 Why a thread and not tasks of the event loop: limits, output caps and stop ladders must go on while
 the loop is cancelled, busy or closing, and a pass over /proc is no work for it. The loop talks to
@@ -15,7 +14,7 @@ How a run ends, by who is left to end it:
 from __future__ import annotations
 
 import collections
-import json
+import contextlib
 import os
 import selectors
 import signal
@@ -26,17 +25,15 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from codex_self_iter.core.runs import EndCause
+from codex_self_iter.world.guarded import parse_object
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
-from codex_self_iter.world.process.watched import NEVER, Watched, read_report, run_outcome
+from codex_self_iter.world.process.watched import NEVER, Report, Watched, read_report, run_outcome
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
-CALM_SEC, CALM_PAUSE_SEC = 30.0, 1.0
-"""After so long without output it is looked at as seldom as this."""
 SMALL_TREES = 64
-"""Up to so many processes in all runs together, walking their trees is cheaper than a pass over the
-machine."""
+"""Up to so many processes in all runs, walking their trees is cheaper than a look at all."""
 
 
 class Keeper:
@@ -143,14 +140,13 @@ class Keeper:
                 data = b""
             *lines, run.buffer = (run.buffer + data).split(b"\n")
             for line in lines:
-                run.report = json.loads(line)
+                run.report = Report.of(parse_object(line), run.spec.run_id)
             if data:
                 return
         self._gone(run)
 
     def _gone(self, run: Watched) -> None:
-        """Nobody is left who would tell more: finish, after a hard sweep unless the recorder says
-        all is gone."""
+        """Nobody will tell more: finish, after a hard sweep unless the report says all is gone."""
         ear = run.control if run.control is not None else self._pin(run)
         if ear is not None and not run.sweeping:
             self._selector.unregister(ear)
@@ -160,7 +156,7 @@ class Keeper:
             return
         run.sweeping = True
         run.next_look = run.hurry_at = run.hard_at = NEVER
-        if run.report is not None and not run.report["left"]:
+        if run.report is not None and not run.report.left:
             self._finish(run, 0, None)
         else:
             threading.Thread(
@@ -172,11 +168,12 @@ class Keeper:
         if run.next_output <= now:
             pauses = [0.25]
             for stream in run.streams:
-                try:
+                # if the disk refuses to punch, the free-disk floor is the next defence
+                with contextlib.suppress(OSError):
                     pauses.append(stream.poll(now))
-                except OSError:
-                    continue  # the disk refuses to punch: the free-disk floor is the next defence
-            run.next_output = now + self._output_pause(run, now, min(pauses))
+            # however long it was silent: what a flood writes unseen is beyond every cap
+            early = 0.02 if now - run.identity.started_monotonic < 1.0 else 0.25
+            run.next_output = now + min(early, *pauses)
         if run.hurry_at <= now:
             run.hurry_at = NEVER
             if run.recorder_fd >= 0 or run.control is not None:
@@ -184,22 +181,8 @@ class Keeper:
         if run.hard_at <= now:
             self._gone(run)
 
-    @staticmethod
-    def _output_pause(run: Watched, now: float, pause: float) -> float:
-        """Seconds until the output is looked at again, if its streams ask for `pause`."""
-        if now - run.identity.started_monotonic < 1.0:
-            return min(0.02, pause)
-        if (
-            pause < 0.25
-            or now - max(run.identity.started_monotonic, run.output[1] or 0.0) < CALM_SEC
-        ):
-            return pause
-        rest = run.next_look - now
-        return rest if abs(rest - CALM_PAUSE_SEC) < 0.2 else CALM_PAUSE_SEC  # one wake-up for both
-
     def _look(self, now: float) -> None:
-        """One pass over the process table for all runs; over their trees alone while these are
-        small."""
+        """One look at all runs, in the process table or, while they are small, their trees."""
         if proctable.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
             pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
             table = proctable.walk(pid for pair in pids for pid in pair if pid)
@@ -266,25 +249,20 @@ class Keeper:
         agent, recorder = identity.agent_pid, (identity.recorder_pid, identity.recorder_start)
 
         def prey(table: Mapping[int, proctable.Proc]) -> set[int]:
-            found = {
-                pid for pid, start in run.seen.items() if pid in table and table[pid].start == start
-            }
+            seen = run.seen.items()
+            found = {pid for pid, start in seen if pid in table and table[pid].start == start}
             if proctable.alive(table, *recorder):
                 found |= proctable.descendants(proctable.offspring(table), {recorder[0]})
             return (found | proctable.marked(table, run.spec.run_id)) - {recorder[0]}
 
-        ended, _ = kill.exterminate(prey, keep=self._keep() | {recorder[0]}, adopted=run.ours)
-        more, left = kill.exterminate(
-            lambda table: (
-                prey(table) | ({recorder[0]} if proctable.alive(table, *recorder) else set())
-            ),
-            limit_sec=2.0,
-            keep=self._keep(),
-            adopted=run.ours,
-        )
-        ended |= {
-            key: status for key, status in more.items() if status is not None or key not in ended
-        }
+        def last(table: Mapping[int, proctable.Proc]) -> set[int]:
+            alive = proctable.alive(table, *recorder)
+            return prey(table) | ({recorder[0]} if alive else set())
+
+        keep, ours = self._keep(), run.ours
+        ended, _ = kill.exterminate(prey, keep=keep | {recorder[0]}, adopted=ours)
+        more, left = kill.exterminate(last, limit_sec=2.0, keep=keep, adopted=ours)
+        ended = more | {key: status for key, status in ended.items() if more.get(key) is None}
         count = len(ended.keys() - {(agent, identity.agent_start), recorder}) + left
         status = ended.get((agent, identity.agent_start))
         self._call(lambda: self._finish(run, count, status))
@@ -295,10 +273,8 @@ class Keeper:
         if run.cgroup_directory:
             swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
         for stream in run.streams:
-            try:
+            with contextlib.suppress(OSError):  # the disk is full: the file stays as it is
                 stream.finish()
-            except OSError:
-                continue  # the disk is full: the file stays as it is
         outcome = run_outcome(run, swept, status)
         if run in self._runs:
             self._runs.remove(run)

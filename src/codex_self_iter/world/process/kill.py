@@ -15,21 +15,30 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import launcher, proctable
 
+PIDFD = hasattr(os, "pidfd_open")
+
+
+def pin(pid: int, start: int) -> int:
+    """A descriptor of exactly this process, -1 if it is gone (or there are no such descriptors)."""
+    if pid > 0 and PIDFD:
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(pid)
+            if proctable.start_ticks(pid) == start:
+                return fd
+            os.close(fd)
+    return -1
+
 
 def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
-    """Signal exactly this process: the descriptor pins it, then its start time must match. False if
-    it is gone."""
+    """Signal exactly this process, pinned by a descriptor and its start. False: it is gone."""
     if pid <= 1 or pid == os.getpid():
         return False
+    fd = pin(pid, start)
     try:
-        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
-    except OSError:
-        return False
-    try:
-        if proctable.start_ticks(pid) != start:
-            return False
         if fd >= 0:
             signal.pidfd_send_signal(fd, number)
+        elif PIDFD or proctable.start_ticks(pid) != start:
+            return False
         else:
             os.kill(pid, number)
     except OSError:
@@ -41,8 +50,7 @@ def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
 
 
 class Children:
-    """This process's own children, so that orphans which we adopted are told from what we started
-    ourselves.
+    """This process's own children, told from the orphans that we adopted.
 
     Whoever starts a child in a session of its own does it inside `spawning` and registers it there;
     the reaper holds the same lock, so it can never collect a child between its birth and its
@@ -83,16 +91,14 @@ class Children:
         ]
 
     def reap_strangers(self) -> None:
-        """Collect adopted zombies that were zombies the last time too: an owner would have
-        collected them by now."""
+        """Collect adopted zombies seen twice: an owner would have collected them by now."""
         zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
         for pid, _ in zombies & self._suspects:
             self.reap(pid)
         self._suspects = zombies
 
     def end_strangers(self, give_up: float) -> dict[tuple[int, int], int]:
-        """Kill and collect what we adopted until, for some looks in a row, there is nothing; (pid,
-        start) -> status.
+        """Kill and collect what we adopted until some looks find nothing; (pid, start) -> status.
 
         Reads only our own list of children, so it is quick enough for what forks a successor every
         millisecond and ends; and a child that is not collected yet cannot be a namesake. Blocking,
@@ -115,11 +121,10 @@ class Children:
         with self._lock:
             if pid in self._known:
                 return None
-            try:
+            with contextlib.suppress(ChildProcessError):
                 found, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                return None
-        return status if found else None
+                return status if found else None
+        return None
 
 
 children = Children()
@@ -151,24 +156,18 @@ def exterminate(
         fresh = children.end_strangers(give_up) if adopted else {}
         ended |= fresh
         table = proctable.scan()
-        named = set(find(table)) | {
-            pid for pid, start in ended if pid in table and table[pid].start == start
-        }
-        prey = (
-            (named | proctable.descendants(proctable.offspring(table), named))
-            - set(keep)
-            - {0, 1, os.getpid()}
-        )
-        living = [table[pid] for pid in prey if pid in table and table[pid].living]
+        named = set(find(table))
+        named |= {pid for pid, start in ended if pid in table and table[pid].start == start}
+        found = named | proctable.descendants(proctable.offspring(table), named)
+        prey = [table[pid] for pid in found - {*keep, 0, 1, os.getpid()} if pid in table]
+        living = [proc for proc in prey if proc.living]
         for proc in living:
             if kill(proc.pid, proc.start):
                 ended.setdefault((proc.pid, proc.start), None)
-        for pid in prey:
-            if pid in table and table[pid].parent == os.getpid():
-                # a zombie of ours keeps its number, and with it its place in the table, until then
-                status = children.reap(pid)
-                if status is not None:
-                    ended[pid, table[pid].start] = status
+        for proc in prey:
+            # a zombie of ours keeps its number, and with it its place in the table, until then
+            if proc.parent == os.getpid() and (status := children.reap(proc.pid)) is not None:
+                ended[proc.pid, proc.start] = status
         quiet = 0 if living or fresh else quiet + 1
         # one look may miss what forks a successor and ends
         if quiet == 2 or time.monotonic() > give_up:

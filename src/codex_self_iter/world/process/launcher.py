@@ -1,5 +1,4 @@
-"""The launcher: a tiny process that forks one recorder for each run. A script of its own; standard
-library only.
+"""The launcher: forks one recorder for each run. A script of its own; standard library only.
 
 Theory of operation. The supervisor starts this file as `python -I -S launcher.py FD` and sends it
 one request for each run over the Unix socket FD: a length-prefixed JSON object, and the run's
@@ -20,6 +19,7 @@ import it."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import functools
@@ -34,22 +34,20 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 MAX_FRAME = 64 * 1024 * 1024
 """Longest request in bytes; far above what exec can take, so only a broken peer exceeds it."""
 NAME_PREFIX = "csi-"
-"""Process names of launcher and recorders begin with this; a recorder's goes on with a digest of
-its run_id."""
+"""Names of launcher and recorders begin with this; then comes a digest of the run_id."""
 POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
-"""How long a process may take to die of KILL before the recorder gives up on it (uninterruptible
-sleep)."""
+"""How long a process may take to die of KILL before the recorder gives up (a hung disk)."""
 
 BREATH_SEC = 0.01
-"""How long the launcher leaves the machine to a run that starts before it forks the next recorder."""
+"""How long a run that starts has the machine before the next recorder is forked."""
 
 UNKNOWN = -1
 """`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
@@ -69,8 +67,7 @@ def _prctl(option: int, argument: Any) -> bool:
 
 
 def child_subreaper(on: bool) -> bool | None:
-    """Make this process the adopter of its orphaned descendants (or not); returns what it was, None
-    if unsupported."""
+    """Make this process the adopter of orphaned descendants; returns what it was, None: cannot."""
     before = ctypes.c_int(0)
     if not _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before)):
         return None
@@ -83,14 +80,24 @@ def name_process(name: str) -> None:
     _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
 
 
-def start_ticks(pid: int) -> int:
-    """Start time of a process in kernel ticks since boot, 0 if it does not exist (or without
-    /proc)."""
+def contents(path: str) -> bytes:
+    """What a small file of the kernel says; b"" where it, or its process, is gone or forbidden."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _fields(pid: int | str) -> list[bytes]:
+    """/proc/PID/stat behind the name, from the state on; [] if there is no such process."""
+    return contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def start_ticks(pid: int) -> int:
+    """Start time of a process in kernel ticks since boot, 0 if there is none (or no /proc)."""
+    fields = _fields(pid)
+    return int(fields[19]) if fields else 0
 
 
 def children_of(pid: int) -> list[int]:
@@ -109,36 +116,24 @@ def children_of(pid: int) -> list[int]:
 
 def _children_by_scan(pid: int) -> list[int]:
     """The same for kernels without `children` files."""
-    found: list[int] = []
-    for entry in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
-        try:
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                if int(file.read().rpartition(b")")[2].split()[1]) == pid:
-                    found.append(int(entry))
-        except (OSError, IndexError, ValueError):
-            continue
-    return found
+    entries = os.listdir("/proc") if os.path.isdir("/proc/self") else []
+    pids = [int(entry) for entry in entries if entry.isdecimal()]
+    return [one for one in pids if _fields(one)[1:2] == [b"%d" % pid]]
 
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
-    """One request: four bytes of length, then JSON (surrogates keep undecodable bytes of names and
-    values)."""
+    """One request: four bytes of length, then JSON (surrogates keep undecodable bytes)."""
     body = json.dumps(message).encode("ascii")
     return struct.pack("!I", len(body)) + body
 
 
 def write_private(path: str, value: Mapping[str, Any]) -> bool:
-    """Replace a JSON file atomically with mode 0600; False if that is impossible now (directory
-    gone, disk full)."""
+    """Replace a private JSON file atomically; False if that is impossible now (gone, disk full)."""
     data = json.dumps(value).encode() + b"\n"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(
-            f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            whole = os.write(descriptor, data) == len(data)
-        finally:
-            os.close(descriptor)
+        with open(os.open(f"{path}.tmp", flags, 0o600), "wb", buffering=0) as file:
+            whole = file.write(data) == len(data)
         if whole:
             os.rename(f"{path}.tmp", path)
     except OSError:
@@ -184,19 +179,12 @@ class Recorder:
         self.prepare()
 
     def prepare(self) -> None:
-        """Own session, subreaper, default signals (handlers, never SIG_IGN: exec resets
-        handlers)."""
+        """Own session; handlers for signals, never SIG_IGN: exec resets handlers alone."""
         os.setsid()
         for fd in (self.wake_read, self.wake_write):
             os.set_blocking(fd, False)
-        for number in (
-            signal.SIGCHLD,
-            signal.SIGINT,
-            signal.SIGHUP,
-            signal.SIGTERM,
-            signal.SIGUSR1,
-        ):
-            signal.signal(number, self.on_signal)
+        for name in ("SIGCHLD", "SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1"):
+            signal.signal(signal.Signals[name], self.on_signal)
         signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
 
     def rehearse(self) -> None:
@@ -206,7 +194,8 @@ class Recorder:
         waits, than in the run's start."""
         name_process(NAME_PREFIX + "launcher")
         child_subreaper(True)
-        try:
+        # a NUL in a name is found out as late as can be without a fork
+        with contextlib.suppress(OSError, ValueError):
             json.loads(json.dumps({"argv": ["sh"], "env": dict(os.environ), "grace": 1.5}))
             start_ticks(os.getpid())
             write_private("", {})
@@ -216,8 +205,6 @@ class Recorder:
                 for fd in socket.recv_fds(other, 4, 16)[1]:
                     os.close(fd)
             subprocess.Popen(["\0"], cwd="/", env={}, pass_fds=[0], start_new_session=True)
-        except (OSError, ValueError):
-            pass  # a NUL in a name is found out as late as can be without a fork
 
     def take(self, request: dict[str, Any], fds: list[int]) -> None:
         """Become the recorder of this run: its name, its cgroup."""
@@ -227,15 +214,15 @@ class Recorder:
         child_subreaper(bool(request.get("subreaper", True)))
         name_process(request["name"])
         if self.request.get("cgroup"):
-            try:
-                with open(self.request["cgroup"] + "/cgroup.procs", "w") as file:
-                    file.write("0")
-            except OSError:
-                pass  # the third ring only; the first two hold without it
+            # the third ring only; the first two hold without it
+            with (
+                contextlib.suppress(OSError),
+                open(self.request["cgroup"] + "/cgroup.procs", "w") as file,
+            ):
+                file.write("0")
 
     def on_signal(self, number: int, _frame: object) -> None:
-        """TERM is the stop ladder, a second TERM or USR1 skips its grace; the others only wake the
-        loop."""
+        """TERM is the stop ladder, a second one or USR1 skips its grace; others only wake us."""
         if number == signal.SIGTERM:
             self.terms += 1
         self.hurry = self.hurry or number == signal.SIGUSR1 or self.terms > 1
@@ -276,13 +263,12 @@ class Recorder:
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            no_cwd = isinstance(error, OSError) and error.filename in (
-                request["cwd"],
-                os.fsencode(request["cwd"]),
-            )
+            cwd = request["cwd"]
+            named = getattr(error, "filename", None)
             missing = (
                 isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError)
-                and not no_cwd
+                and named != cwd
+                and named != os.fsencode(cwd)
             )
             os.close(self.lock)
             self.tell({"event": "failed", "error": str(error), "argv0_missing": missing})
@@ -301,8 +287,7 @@ class Recorder:
         return True
 
     def identity(self, pidfds: list[int]) -> dict[str, Any]:
-        """RunIdentity's fields. Inodes of pidfds tell processes apart only on pidfs, where two of
-        them differ."""
+        """RunIdentity's fields. Inodes tell processes apart on pidfs, where two pidfds differ."""
         inodes = [os.fstat(fd).st_ino for fd in pidfds]
         return {
             "run_id": self.request["run_id"],
@@ -333,8 +318,7 @@ class Recorder:
             self.pause(None if until is None else until - now)
 
     def stop(self, grace: float, cause: str) -> None:
-        """First rung of the ladder, or a shorter grace for one that has begun. Too late once the
-        agent has ended."""
+        """First rung of the ladder, or a shorter grace. Too late once the agent has ended."""
         self.hurry = self.hurry or grace <= 0
         if self.status is not None:
             return
@@ -345,15 +329,12 @@ class Recorder:
         self.kill_at = min(self.kill_at, kill_at)
 
     def signal_group(self, *numbers: int) -> None:
-        """Signal the agent and its group. Only while it is not reaped: its id cannot belong to
-        anybody else."""
+        """Signal the agent and its group; not once it is reaped: the id may be anybody's then."""
         for number in numbers:
-            for send in (os.killpg, os.kill):
-                try:
-                    send(self.agent, number)
-                    break
-                except OSError:
-                    continue
+            try:
+                os.killpg(self.agent, number)
+            except OSError:
+                _send(self.agent, number)
 
     def pause(self, timeout: float | None) -> None:
         """Sleep until a signal, a control message or the time-out."""
@@ -362,10 +343,8 @@ class Recorder:
         if self.control is not None:
             poller.register(self.control, select.POLLIN)
         poller.poll(None if timeout is None else max(0.0, timeout) * 1000 + 1)
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 4096)
-        except BlockingIOError:
-            pass
 
     def read_control(self) -> None:
         """Take the supervisor's messages. Its end is no event: the run goes on without it."""
@@ -409,8 +388,7 @@ class Recorder:
                 self.status = status
 
     def sweep(self) -> tuple[int, int]:
-        """End everything that was adopted: TERM, a moment, KILL until nothing is left. Returns
-        (ended, left)."""
+        """End all that was adopted: TERM, a moment, KILL until all are gone. (ended, left)."""
         begun = time.monotonic()
         asked: set[int] = set()
         while self.reap():
@@ -421,25 +399,20 @@ class Recorder:
             # not reaped yet, so none of these ids can be reused
             for pid in children_of(os.getpid()):
                 if not polite:
-                    _send(pid, (signal.SIGKILL,))
+                    _send(pid, signal.SIGKILL)
                 elif pid not in asked:
                     asked.add(pid)
-                    _send(pid, (signal.SIGTERM, signal.SIGCONT))
+                    _send(pid, signal.SIGTERM, signal.SIGCONT)
             self.read_control()
             self.pause(min(0.02, begun + POLITE_SEC - now) if polite else 0.005)
         return self.swept, 0
 
     def report(self, swept: int, left: int) -> dict[str, Any]:
         """The content of `exit.json`."""
-        status = self.status
         return {
             "run_id": self.request["run_id"],
-            "exit_code": os.WEXITSTATUS(status)
-            if status is not None and os.WIFEXITED(status)
-            else None,
-            "signal": os.WTERMSIG(status)
-            if status is not None and os.WIFSIGNALED(status)
-            else None,
+            "exit_code": exit_code(self.status),
+            "signal": end_signal(self.status),
             "ended_at": self.ended[0],
             "ended_monotonic": self.ended[1],
             "duration_sec": self.ended[1] - self.started[1],
@@ -454,18 +427,24 @@ class Recorder:
     def tell(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send one line, with descriptors, to the supervisor, if there is one."""
         if self.control is not None:
-            try:
+            with contextlib.suppress(OSError):
                 socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], fds)
-            except OSError:
-                pass
 
 
-def _send(pid: int, numbers: Iterable[int]) -> None:
+def exit_code(status: int | None) -> int | None:
+    """Of a wait status; None if a signal ended the process, or nobody knows."""
+    return os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+
+
+def end_signal(status: int | None) -> int | None:
+    """Of a wait status: the signal that ended the process, or None."""
+    return os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+
+
+def _send(pid: int, *numbers: int) -> None:
     for number in numbers:
-        try:
+        with contextlib.suppress(OSError):
             os.kill(pid, number)
-        except OSError:
-            pass
 
 
 def _serve_one(server: socket.socket, taken: int) -> NoReturn:
@@ -509,14 +488,10 @@ def main() -> None:
 
 
 def _limit_files(soft: int) -> None:
-    """Give agents the soft limit of open files that the supervisor was started with; its own is
-    higher."""
-    try:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        )
-    except (OSError, ValueError):
-        pass
+    """Give agents the soft limit of open files that we were started with; ours is higher."""
+    with contextlib.suppress(OSError, ValueError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _peer_is_gone(server: socket.socket) -> bool:

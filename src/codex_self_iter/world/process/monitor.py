@@ -1,5 +1,4 @@
-"""What the monitor makes of a look at a run's tree: a sample, its idle time, and the limit it has
-crossed.
+"""What the monitor makes of a look at a run's tree: a sample, its idle time, a limit crossed.
 
 Nothing here waits or kills; the keeper (world/process/keeper.py) looks and acts, in its own thread.
 """
@@ -16,6 +15,7 @@ from typing import NamedTuple, Protocol
 import psutil
 
 from codex_self_iter.core.runs import EndCause, RunLimits, RunSample
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.process import proctable
 
 NOISE_CORES = 0.005
@@ -29,46 +29,35 @@ MAX_ENTRIES = 200_000
 
 
 def newest_change(root: str, skip: Collection[str], *, max_entries: int = MAX_ENTRIES) -> float:
-    """Wall time of the newest change below `root` (content, metadata or names), 0.0 if there is
-    none.
+    """Wall time of the newest change below `root` (content, metadata or names), or 0.0.
 
     Leaves out `.git`, the paths in `skip`, and symbolic links' targets. Bounded: stops after
     `max_entries`."""
-    newest, visited, todo = _ctime(root), 0, [root]
+    top = stat_or_none(root)
+    newest, visited, todo = top.st_ctime if top else 0.0, 0, [root]
     while todo and visited < max_entries:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    visited += 1
-                    if entry.name == ".git" or entry.path in skip:
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    newest = max(newest, status.st_ctime)
-                    if stat.S_ISDIR(status.st_mode):
-                        todo.append(entry.path)
-        except OSError:
-            continue  # gone or forbidden: no sign of life
+        # gone or forbidden: no sign of life
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                visited += 1
+                if entry.name == ".git" or entry.path in skip:
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                newest = max(newest, status.st_ctime)
+                if stat.S_ISDIR(status.st_mode):
+                    todo.append(entry.path)
     return newest
 
 
-def _ctime(path: str) -> float:
-    try:
-        return os.stat(path).st_ctime
-    except OSError:
-        return 0.0
-
-
 class FileWatch:
-    """Asked only when a run would otherwise be idle: seconds since the last file change in its
-    workspace."""
+    """Seconds since a workspace's last file change; asked only when a run would be idle else."""
 
     def __init__(self, root: str | None, skip: Collection[str]) -> None:
         self._root, self._skip = root, frozenset(skip)
         self._newest = 0.0
 
     def age(self, window_sec: float) -> float | None:
-        """Seconds since a change within `window_sec`, None if there was none. May take a while: not
-        on the loop."""
+        """Seconds since a change within `window_sec`, or None. May be slow: not on the loop."""
         if self._root is None:
             return None
         newest = newest_change(self._root, self._skip)
@@ -120,20 +109,15 @@ class Sampler:
         counting = now - self._counted_at >= COUNTS_SEC
         cpu, memory, counts = 0.0, 0, [0, 0, 0]
         for pid, (_, process) in self._known.items():
-            try:
-                with process.oneshot():
-                    times = process.cpu_times()
-                    cpu += times.children_user + times.children_system
-                    if pid == recorder:
-                        continue  # what it has collected was the agent's; it is not
-                    cpu += times.user + times.system
-                    memory += process.memory_info().rss
-                    if counting:
-                        counts = [
-                            old + new for old, new in zip(counts, _counts(process), strict=True)
-                        ]
-            except psutil.Error:
-                continue
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                times = process.cpu_times()
+                cpu += times.children_user + times.children_system
+                if pid == recorder:
+                    continue  # what it has collected was the agent's; it is not
+                cpu += times.user + times.system
+                memory += process.memory_info().rss
+                if counting:
+                    counts = [sum(pair) for pair in zip(counts, _counts(process), strict=True)]
         if counting:
             self._counted_at, self._counts = now, (counts[0], counts[1], counts[2])
         return Usage(cpu, memory, *self._counts)
@@ -142,10 +126,9 @@ class Sampler:
         known = self._known.get(pid)
         if known is not None and known[0] == start:
             return known
-        try:
+        with contextlib.suppress(psutil.Error):
             return start, psutil.Process(pid)
-        except psutil.Error:
-            return None
+        return None
 
 
 def _counts(process: psutil.Process) -> tuple[int, int, int]:
@@ -192,8 +175,7 @@ class Tracker:
         pids: Collection[int],
         output: tuple[int, float | None],
     ) -> RunSample:
-        """Take one sample. `pids` is the tree without its recorder; `output` is (size, time of last
-        growth)."""
+        """Take one sample. `pids`: the tree without its recorder; `output`: (size, last growth)."""
         begun = time.perf_counter()
         usage = self._sampler(now, table, recorder, pids)
         self._sample_cost = time.perf_counter() - begun
@@ -234,8 +216,7 @@ class Tracker:
             self._active_at = max(self._active_at, grown_at)
 
     def skip(self, seconds: float) -> None:
-        """Nobody looked for so long (the machine or the supervisor stood still): that is neither
-        age nor idleness."""
+        """Nobody looked for so long (all stood still): that is neither age nor idleness."""
         self._skipped += seconds
         self._active_at += seconds
 
@@ -256,8 +237,7 @@ class Tracker:
         return None
 
     def next_look(self, now: float) -> float:
-        """Seconds until the next look is worth its cost: often at first and near a limit, then
-        seldom."""
+        """Seconds until the next look: often at first and near a limit, then seldom."""
         limits, age = self.limits, now - self._started - self._skipped
         pause = 0.25 if age < 3 else 1.0 if age < 30 else 2.0
         if limits.memory_bytes and self.latest.memory_bytes > limits.memory_bytes // 2:

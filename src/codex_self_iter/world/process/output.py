@@ -14,6 +14,8 @@ import os
 import shutil
 import sys
 
+from codex_self_iter.world.guarded import open_guarded, stat_or_none
+
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""
 FLOOD_BYTES_PER_SEC = 50 * 1024 * 1024
@@ -26,16 +28,14 @@ _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 
 
 def free_disk_mb(path: str) -> int:
-    """Free disk in MiB, for unprivileged users, where `path` is or would be. Raises OSError if
-    there is no root."""
+    """Free disk in MiB, for unprivileged users, where `path` is or would be. Raises OSError."""
     while not os.path.exists(path):
         path = os.path.dirname(os.path.abspath(path))
     return shutil.disk_usage(path).free // (1024 * 1024)
 
 
 def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
-    """Free the disk of [start, end). Where holes are not possible, everything from `start` on is
-    dropped."""
+    """Free the disk of [start, end); where there are no holes, drop everything from `start` on."""
     if holes:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -47,8 +47,7 @@ def _punch(fd: int, start: int, end: int, *, holes: bool) -> None:
 
 
 class Stream:
-    """One output file of one run: its size, when it last grew, its cap. Not thread-safe; one thread
-    owns it.
+    """One output file: its size, when it last grew, its cap. Not thread-safe; one thread owns it.
 
     Attributes:
         size: apparent size in bytes, what was punched out included.
@@ -95,17 +94,14 @@ class Stream:
             self._punched = True
 
     def finish(self) -> int:
-        """Compact, put the file back if it was deleted meanwhile, close. The writers are gone.
-        Returns its size.
+        """Compact, put back what was deleted, close; the writers are gone. Returns the size.
 
         Raises OSError when the disk refuses; the descriptor is closed all the same."""
-        try:
+        with contextlib.closing(self):
             size = self.size = os.fstat(self._fd).st_size
             if self.limit and (self._punched or size > self.limit):
                 self._compact(size)
             self._restore()
-        finally:
-            self.close()
         return size
 
     def close(self) -> None:
@@ -115,8 +111,7 @@ class Stream:
             self._fd = -1
 
     def _compact(self, size: int) -> None:
-        """Move the tail down behind the head, in place and in small steps, so that disk and memory
-        stay flat."""
+        """Move the tail down behind the head, in place, in steps: disk and memory stay flat."""
         with contextlib.suppress(OSError):  # room first: the flood itself may have filled the disk
             self._cap(size)
         source = max(self.head, size - self.limit // 2)
@@ -131,23 +126,16 @@ class Stream:
         os.ftruncate(self._fd, target)
 
     def _restore(self) -> None:
-        """Write the file anew if its name is gone (`git clean -xdf` by the agent): the answer may
-        be in it."""
-        try:
-            here, there = os.fstat(self._fd), os.stat(self.path, follow_symlinks=False)
-            if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                return
-        except FileNotFoundError:
-            pass
+        """Write the file anew if its name is gone (`git clean -xdf`): the answer may be in it."""
+        here, there = os.fstat(self._fd), stat_or_none(self.path, follow=False)
+        if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+            return
         os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        copy = os.open(self.path, flags, 0o600)
-        try:
+        with open(os.open(self.path, flags, 0o600), "wb", buffering=0) as copy:
             offset = 0
             while chunk := os.pread(self._fd, _CHUNK, offset):
-                offset += os.write(copy, chunk)
-        finally:
-            os.close(copy)
+                offset += copy.write(chunk) or 0
 
 
 def _to_line_start(fd: int, offset: int, size: int) -> int:
@@ -161,7 +149,7 @@ def read_head_tail(path: str, head: int, tail: int) -> tuple[bytes, bytes, int]:
 
     A file that does not exist is empty."""
     try:
-        with open(path, "rb") as file:
+        with open(open_guarded(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             first = file.read(head)
             start = max(len(first), size - tail)

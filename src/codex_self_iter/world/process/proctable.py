@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import psutil
 
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.process import launcher
 from codex_self_iter.world.state import holder
 
@@ -23,12 +25,12 @@ PLACE_MARKER = "CODEX_SELF_ITER_RUN_IN"
 """The same for the workspace: it finds a run of which no record is left."""
 
 LINUX = sys.platform.startswith("linux")
+_PSS = re.compile(rb"^Pss:\s+(\d+)", re.MULTILINE)
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Proc(NamedTuple):
-    """One process. `cpu_sec` is its own, `reaped_cpu_sec` that of the children it has collected."""
+    """One process; `start` in ticks since boot."""
 
     pid: int
     name: str
@@ -36,9 +38,6 @@ class Proc(NamedTuple):
     parent: int
     session: int
     start: int
-    cpu_sec: float
-    reaped_cpu_sec: float
-    rss_bytes: int
 
     @property
     def living(self) -> bool:
@@ -50,28 +49,14 @@ def _parse(stat: bytes) -> Proc:
     head, _, tail = stat.rpartition(b")")
     pid, _, name = head.partition(b" (")
     f = tail.split()
-    return Proc(
-        int(pid),
-        name.decode("utf-8", "replace"),
-        chr(f[0][0]),
-        int(f[1]),
-        int(f[3]),
-        int(f[19]),
-        (int(f[11]) + int(f[12])) * TICK,
-        (int(f[13]) + int(f[14])) * TICK,
-        int(f[21]) * _PAGE,
-    )
+    shown = name.decode("utf-8", "replace")
+    return Proc(int(pid), shown, chr(f[0][0]), int(f[1]), int(f[3]), int(f[19]))
 
 
 def read(pid: int | str) -> Proc | None:
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
-        try:
-            return _parse(os.read(fd, 2048))
-        finally:
-            os.close(fd)
-    except (OSError, IndexError, ValueError):
-        return None  # gone meanwhile
+    """One process; None if it is gone."""
+    stat = launcher.contents(f"/proc/{pid}/stat")
+    return _parse(stat) if stat else None
 
 
 def _scan_proc() -> dict[int, Proc]:
@@ -80,8 +65,7 @@ def _scan_proc() -> dict[int, Proc]:
 
 
 def walk(roots: Iterable[int]) -> dict[int, Proc]:
-    """Like `scan`, but only `roots` and their descendants: for small trees on machines with many
-    processes.
+    """Like `scan`, but only `roots` and their descendants: for small trees among many processes.
 
     Less exact than one pass: what moves between parents meanwhile may be missed."""
     found: dict[int, Proc] = {}
@@ -96,14 +80,10 @@ def walk(roots: Iterable[int]) -> dict[int, Proc]:
 
 def _scan_psutil() -> dict[int, Proc]:
     found: dict[int, Proc] = {}
-    wanted = ["pid", "name", "status", "ppid", "create_time", "cpu_times", "memory_info"]
-    for process in psutil.process_iter(wanted, ad_value=None):
-        info = process.info
-        times, memory = info["cpu_times"], info["memory_info"]
-        try:
+    for process in psutil.process_iter(["pid", "name", "status", "ppid", "create_time"], None):
+        info, session = process.info, 0
+        with contextlib.suppress(OSError):
             session = os.getsid(process.pid)
-        except OSError:
-            session = 0
         found[process.pid] = Proc(
             process.pid,
             info["name"] or "",
@@ -111,16 +91,12 @@ def _scan_psutil() -> dict[int, Proc]:
             info["ppid"] or 0,
             session,
             int((info["create_time"] or 0) / TICK),
-            times.user + times.system if times else 0.0,
-            times.children_user + times.children_system if times else 0.0,
-            memory.rss if memory else 0,
         )
     return found
 
 
 def scan() -> dict[int, Proc]:
-    """Every process of the machine by pid. One or two milliseconds with /proc; never call it on the
-    event loop."""
+    """Every process of the machine by pid: a millisecond or two with /proc; not on the loop."""
     return _scan_proc() if LINUX else _scan_psutil()
 
 
@@ -140,8 +116,7 @@ def start_ticks(pid: int) -> int:
 
 
 def alive(table: Mapping[int, Proc], pid: int, start: int) -> bool:
-    """True if exactly this process still runs: a zombie or a namesake that has got its pid does not
-    count."""
+    """True if exactly this process runs; a zombie or one that has got its pid does not count."""
     proc = table.get(pid)
     return proc is not None and proc.living and proc.start == start
 
@@ -174,41 +149,31 @@ def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
     return found
 
 
-def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
-    """True if the environment that this process was started with has `variable` set to exactly
-    `value`."""
-    if not LINUX:
-        try:
-            return psutil.Process(pid).environ().get(variable) == value
-        except (psutil.Error, OSError):
-            return False
+def _environment(pid: int) -> list[bytes]:
+    """`NAME=value` as the process was started with; [] where that may not be seen."""
+    if LINUX:
+        return launcher.contents(f"/proc/{pid}/environ").split(b"\0")
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return os.fsencode(f"{variable}={value}") in file.read().split(b"\0")
-    except OSError:
-        return False
+        known = psutil.Process(pid).environ()
+    except (psutil.Error, OSError):
+        return []
+    return [os.fsencode(f"{name}={value}") for name, value in known.items()]
+
+
+def has_marker(pid: int, value: str, *, variable: str = MARKER) -> bool:
+    """True if the process was started with `variable` set to exactly `value`."""
+    return os.fsencode(f"{variable}={value}") in _environment(pid)
 
 
 def environment_value(pid: int, variable: str) -> str:
-    """The value of `variable` in the environment that this process was started with; "" without
-    one."""
-    if not LINUX:
-        try:
-            return psutil.Process(pid).environ().get(variable, "")
-        except (psutil.Error, OSError):
-            return ""
-    wanted = os.fsencode(f"{variable}=")
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            found = (entry for entry in file.read().split(b"\0") if entry.startswith(wanted))
-            return os.fsdecode(next(found, wanted)[len(wanted) :])
-    except OSError:
-        return ""
+    """The value of `variable` that the process was started with, or ""."""
+    name = os.fsencode(f"{variable}=")
+    found = (entry for entry in _environment(pid) if entry.startswith(name))
+    return os.fsdecode(next(found, name).removeprefix(name))
 
 
 def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> set[int]:
-    """Living processes that carry the marker. Misses those that emptied their environment: other
-    rings find them."""
+    """Living processes with the marker. Those that emptied their environment, other rings find."""
     return {
         pid
         for pid, proc in table.items()
@@ -217,39 +182,25 @@ def marked(table: Mapping[int, Proc], value: str, *, variable: str = MARKER) -> 
 
 
 def lock_heirs(table: Mapping[int, Proc], lock_path: str) -> set[int]:
-    """Living processes, other than this one, that hold the run lock: its inherited open file, not
-    just its path."""
-    try:
-        wanted = os.stat(lock_path)
-    except OSError:
+    """Living processes but us that hold the run lock: its inherited file, not just its path."""
+    wanted = stat_or_none(lock_path)
+    if wanted is None:
         return set()
     key = (wanted.st_dev, wanted.st_ino)
     return {pid for pid in table if LINUX and pid != os.getpid() and _holds_lock(pid, key)}
 
 
 def _holds_lock(pid: int, key: tuple[int, int]) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             status = os.stat(f"/proc/{pid}/fd/{fd}")
-            if (status.st_dev, status.st_ino) == key:
-                with open(f"/proc/{pid}/fdinfo/{fd}") as file:
-                    if "FLOCK" in file.read():
-                        return True
-    except OSError:
-        pass
+            ours = (status.st_dev, status.st_ino) == key
+            if ours and b"FLOCK" in launcher.contents(f"/proc/{pid}/fdinfo/{fd}"):
+                return True
     return False
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
-    """Memory with shared pages counted once between their users; 0 where the kernel does not
-    tell."""
-    total = 0
-    for pid in pids:
-        with (
-            contextlib.suppress(OSError, ValueError, IndexError),
-            open(f"/proc/{pid}/smaps_rollup") as file,
-        ):
-            total += (
-                next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0) * 1024
-            )
-    return total
+    """Memory with pages shared among them counted once; 0 where the kernel does not tell."""
+    texts = (launcher.contents(f"/proc/{pid}/smaps_rollup") for pid in pids)
+    return sum(1024 * int(found[1]) for text in texts if (found := _PSS.search(text)))

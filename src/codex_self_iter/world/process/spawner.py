@@ -1,10 +1,10 @@
-"""The supervisor's side of the launcher: starts it when first needed, sends requests, starts
-another if it died.
+"""The supervisor's side of the launcher: starts it when needed, again if it died; asks for runs.
 
 Blocking and thread-safe: the process host calls it in a worker thread."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -27,8 +27,7 @@ PATIENCE_SEC = 20.0
 
 
 class SpawnError(Exception):
-    """The agent could not be started; the message is one line. `argv0_missing`: there is no such
-    program."""
+    """The agent could not be started: one line. `argv0_missing`: there is no such program."""
 
     def __init__(self, message: str, *, argv0_missing: bool = False) -> None:
         super().__init__(message)
@@ -36,25 +35,16 @@ class SpawnError(Exception):
 
 
 class Spawned(NamedTuple):
-    """A started run: its identity, the recorder's control socket, descriptors that pin both
-    processes (or -1)."""
+    """A started run: its identity, control socket, descriptors that pin both processes (or -1)."""
 
     identity: RunIdentity
     control: socket.socket
     recorder_fd: int
     agent_fd: int
 
-    def close(self) -> None:
-        """Close the descriptors. The run goes on."""
-        self.control.close()
-        for fd in (self.recorder_fd, self.agent_fd):
-            if fd >= 0:
-                os.close(fd)
-
 
 def recorder_name(run_id: str) -> str:
-    """The process name of this run's recorder, by which a later supervisor finds it without any
-    file."""
+    """The name of this run's recorder, by which a later supervisor finds it without any file."""
     return launcher.NAME_PREFIX + hashlib.sha256(run_id.encode()).hexdigest()[:11]
 
 
@@ -81,18 +71,15 @@ class Spawner:
                 with answer.theirs:
                     self._send(frame, [answer.theirs.fileno(), *fds])
                 return answer.read()
-            except (
-                OSError,
-                EOFError,
-            ) as error:  # the launcher died or hangs: nothing that it began may stay
+            except (OSError, EOFError) as error:
+                # the launcher died or hangs: nothing that it began may stay
                 reason = str(error) or "it ended"
                 answer.close()
                 self.close()
                 _clear(request["run_id"])
                 if answer.begun:  # the agent may have run: never start it a second time
-                    raise SpawnError(
-                        "the run's recorder was killed while the agent started"
-                    ) from error
+                    killed = "the run's recorder was killed while the agent started"
+                    raise SpawnError(killed) from error
             except BaseException:
                 answer.close()
                 raise
@@ -149,8 +136,7 @@ def _clear(run_id: str) -> None:
 
 
 class _Answer:
-    """What a recorder says first: that it is there, then who the agent is or why it could not be
-    started."""
+    """A recorder's first words: it is there, then who the agent is or why it did not start."""
 
     def __init__(self) -> None:
         self.control, self.theirs = socket.socketpair()
@@ -164,8 +150,7 @@ class _Answer:
         return bool(self._data)
 
     def read(self) -> Spawned:
-        """Raises EOFError or OSError when the answer never comes, SpawnError when it is a
-        refusal."""
+        """Raises EOFError or OSError when no answer comes, SpawnError when it is a refusal."""
         give_up = time.monotonic() + PATIENCE_SEC
         while self._data.count(b"\n") < 2:
             try:
@@ -185,18 +170,14 @@ class _Answer:
         self.control.setblocking(False)
         for fd in self._fds:
             os.set_inheritable(fd, False)
-        recorder_fd, agent_fd = [*self._fds, -1, -1][:2]
-        return Spawned(
-            RunIdentity.from_json(message["identity"]), self.control, recorder_fd, agent_fd
-        )
+        identity = RunIdentity.from_json(message["identity"])
+        return Spawned(identity, self.control, *[*self._fds, -1, -1][:2])
 
     def _wake(self) -> None:
         """The agent may have stopped its recorder before that could report."""
         if self._fds:
-            try:
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._fds[0], signal.SIGCONT)
-            except OSError:
-                pass
 
     def close(self) -> None:
         self.control.close()

@@ -1,30 +1,28 @@
-"""What an earlier supervisor left of a run: found by recorded identity, recorder's name, marker and
-run lock.
+"""What an earlier supervisor left of a run, by recorded identity, recorder's name, marker and lock.
 
 Blocking; the process host calls it in a worker thread."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
 import math
 import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from codex_self_iter.core.runs import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.spawner import recorder_name
-from codex_self_iter.world.process.watched import read_report
-from codex_self_iter.world.state.durable import read_object
+from codex_self_iter.world.process.watched import Report, read_report
+from codex_self_iter.world.state.holder import try_lock
 
 IN_FLIGHT_SEC = 10.0
-"""How long a held run lock may precede any visible process: a request that its supervisor did not
-survive."""
+"""How long a held lock may precede any visible process: its supervisor died while asking."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Trace:
     recorder_alive: bool
     agent_alive: bool
     leftovers: frozenset[int]
-    report: Mapping[str, Any] | None
+    report: Report | None
     started: bool
 
 
@@ -57,22 +55,13 @@ def read_identity(spec: RunSpec) -> RunIdentity | None:
 
 def lock_is_held(path: str) -> bool:
     """True while any heir of the run lock lives."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
+    with contextlib.suppress(OSError), open(path, "r+b", buffering=0) as file:
+        return not try_lock(file.fileno())
     return False
 
 
 def find_trace(spec: RunSpec, identity: RunIdentity | None) -> Trace:
-    """Look for the run until the picture is whole; takes time only when a spawn may still be in
-    flight."""
+    """Look for the run until the picture is whole; waits only while a spawn may be in flight."""
     give_up = time.monotonic() + IN_FLIGHT_SEC
     while True:
         trace = _look(spec, identity)
@@ -95,8 +84,7 @@ class Strays:
         self._places: set[str] = set()
 
     def end(self, workspace: str, keep: str, asked: float) -> int:
-        """End every process of a run in this workspace but those of the run `keep`; returns how
-        many there were.
+        """End the processes of all runs in this workspace but those of the run `keep`; how many.
 
         Blocking. Only for the holder of the workspace's lock; `asked` is the monotonic time of the
         question: an older look does not answer it."""
@@ -132,22 +120,16 @@ def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
     table = proctable.scan()
     found = proctable.marked(table, spec.run_id) | proctable.lock_heirs(table, spec.run_lock_path)
     identity = identity or _guess(spec, table, found)
-    recorder = identity is not None and proctable.alive(
-        table, identity.recorder_pid, identity.recorder_start
-    )
-    agent = identity is not None and proctable.alive(
-        table, identity.agent_pid, identity.agent_start
-    )
-    if identity is not None and agent:
-        identity = _true_start(identity)
-    roots = {identity.recorder_pid} if identity and recorder else set()
-    roots |= {identity.agent_pid} if identity and agent else set()
-    found |= roots
+    recorder = agent = False
+    if identity is not None:
+        recorder = proctable.alive(table, identity.recorder_pid, identity.recorder_start)
+        agent = proctable.alive(table, identity.agent_pid, identity.agent_start)
+        identity = _true_start(identity) if agent else identity
+        found |= {identity.recorder_pid} if recorder else set()
+        found |= {identity.agent_pid} if agent else set()
     found |= proctable.descendants(proctable.offspring(table), found)
-    found = {pid for pid in found if table[pid].living} - (
-        {identity.recorder_pid} if identity else set()
-    )
-    found -= {os.getpid()}
+    found -= {os.getpid(), identity.recorder_pid if identity else 0}
+    found = {pid for pid in found if table[pid].living}
     started = identity is not None or report is not None or bool(found)
     return Trace(identity, recorder, agent, frozenset(found), report, started)
 
@@ -170,8 +152,7 @@ def _true_start(identity: RunIdentity) -> RunIdentity:
 def _guess(
     spec: RunSpec, table: Mapping[int, proctable.Proc], found: set[int]
 ) -> RunIdentity | None:
-    """An identity from what lives alone: the recorder by its name, the agent as its oldest marked
-    child."""
+    """An identity from what lives: recorder by its name, agent as its oldest marked child."""
     name = recorder_name(spec.run_id)
     recorder = next((proc for proc in table.values() if proc.name == name and proc.living), None)
     kin = [table[pid] for pid in found if recorder is None or table[pid].parent == recorder.pid]

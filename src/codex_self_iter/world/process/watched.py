@@ -1,14 +1,16 @@
-"""One run as the keeper's thread sees it, and the latch through which the event loop hears of its
-end."""
+"""One run as the keeper's thread sees it, and the latch by which the loop hears of its end."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
 import socket
 import threading
 import time
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,18 +18,18 @@ import anyio
 import anyio.lowlevel
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
-from codex_self_iter.world.process import kill, proctable
+from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
-from codex_self_iter.world.state.durable import read_object
 
+OUTPUT_FILES = ("stdout.log", "stderr.log")
 NEVER = float("inf")
 """A monotonic time that does not come."""
 
 
 class Latch:
-    """A run's outcome, set once by the keeper's thread, awaited by any number of tasks on any event
-    loop."""
+    """A run's outcome, set once by the keeper's thread, awaited by tasks of any event loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,8 +66,7 @@ class Latch:
 
 
 class Watched:
-    """One living run as the keeper sees it. After `Keeper.add` only the keeper's thread touches
-    it."""
+    """One living run. After `Keeper.add` only the keeper's thread touches it."""
 
     def __init__(
         self,
@@ -77,8 +78,7 @@ class Watched:
         agent_fd: int = -1,
         cgroup_directory: str = "",
     ) -> None:
-        """`control` for a run started here; for an adopted one the descriptor of its recorder, or
-        of its agent."""
+        """`control`: of a run started here; else a descriptor of the recorder or the agent."""
         self.spec, self.identity = spec, identity
         self.control, self.recorder_fd, self.agent_fd = control, recorder_fd, agent_fd
         self.cgroup_directory = cgroup_directory
@@ -90,7 +90,7 @@ class Watched:
         self.tracker = Tracker(spec.limits, identity.started_monotonic, now, files.age)
         self.streams = open_streams(spec)
         self.buffer = b""
-        self.report: Mapping[str, Any] | None = None
+        self.report: Report | None = None
         self.seen: dict[int, int] = {identity.agent_pid: identity.agent_start}
         self.agent_gone_at: float | None = None
         self.cause: EndCause | None = None
@@ -111,10 +111,8 @@ class Watched:
         """Ask the recorder for the stop ladder."""
         if self.control is not None:
             line = json.dumps({"grace": grace_sec, "cause": cause.value}).encode() + b"\n"
-            try:
+            with contextlib.suppress(OSError):  # it has ended, or the hard sweep will come
                 self.control.send(line)
-            except OSError:
-                pass  # it has ended, or the hard sweep will come
         else:
             self.signal_recorder(signal.SIGTERM if self.stop_at == NEVER else signal.SIGUSR1)
         self.signal_recorder(signal.SIGCONT)
@@ -122,10 +120,8 @@ class Watched:
     def signal_recorder(self, number: int) -> None:
         """Signal the recorder if it is known and alive."""
         if self.recorder_fd >= 0:
-            try:
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self.recorder_fd, number)
-            except OSError:
-                pass
         elif self.identity.recorder_pid:
             kill.kill(self.identity.recorder_pid, self.identity.recorder_start, number)
 
@@ -153,47 +149,97 @@ class Watched:
 def open_streams(spec: RunSpec) -> list[Stream]:
     """The run's output files, those that exist."""
     found = []
-    for name in ("stdout.log", "stderr.log"):
-        try:
+    for name in OUTPUT_FILES:
+        with contextlib.suppress(OSError):
             found.append(Stream(f"{spec.directory}/{name}", spec.limits.output_bytes))
-        except OSError:
-            continue
     return found
 
 
-def read_report(spec: RunSpec) -> Mapping[str, Any] | None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report:
+    """What a recorder says of its run's end, in `exit.json` and as its last line."""
+
+    cause: EndCause
+    exit_code: int | None
+    signal: int | None
+    started_at: float
+    duration_sec: float
+    cpu_sec: float
+    max_rss_bytes: int
+    swept: int
+    left: int
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any] | None, run_id: str) -> Report | None:
+        """From JSON; None unless it is whole and about this run: an agent can write there, too."""
+        if value is None or value.get("run_id") != run_id:
+            return None
+        given: dict[str, Any] = {name: value.get(name) for name in _REPORT}
+        fit = all(_fits(given[name], kinds) for name, kinds in _REPORT.items())
+        if not fit or value.get("cause") not in list(EndCause):
+            return None
+        return cls(EndCause(value["cause"]), **given)
+
+    def outcome(self, run_id: str, output_bytes: int, swept: int) -> RunOutcome:
+        """Of a run; `swept`: how many processes were ended after the report."""
+        return RunOutcome(
+            run_id,
+            cause=self.cause,
+            exit_code=self.exit_code,
+            signal=self.signal,
+            started_at=self.started_at,
+            duration_sec=self.duration_sec,
+            cpu_sec=self.cpu_sec,
+            max_memory_bytes=self.max_rss_bytes,
+            output_bytes=output_bytes,
+            swept=self.swept + swept,
+        )
+
+
+_WHOLE, _REAL = (int,), (int, float)
+_REPORT: dict[str, tuple[type, ...]] = {
+    "exit_code": (int, types.NoneType),
+    "signal": (int, types.NoneType),
+    "started_at": _REAL,
+    "duration_sec": _REAL,
+    "cpu_sec": _REAL,
+    "max_rss_bytes": _WHOLE,
+    "swept": _WHOLE,
+    "left": _WHOLE,
+}
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    """True for a value of these types that a number of ours may have; NaN is none."""
+    return type(value) in kinds and (value is None or abs(value) < 1e18)
+
+
+def read_report(spec: RunSpec) -> Report | None:
     """The recorder's `exit.json`, if it is whole and about this run."""
-    report = read_object(f"{spec.directory}/exit.json")
-    return report if report is not None and report.get("run_id") == spec.run_id else None
+    return Report.of(read_object(f"{spec.directory}/exit.json"), spec.run_id)
 
 
 def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
-    """How it ended, by the recorder's report; without one, by what the kernel told us if the agent
-    became ours."""
-    report, tracker = run.report, run.tracker
-    if report is not None:
-        own_end = report["cause"] == EndCause.EXIT.value
+    """How it ended: by the report, else by what the kernel told if the agent became ours."""
+    tracker, started_at = run.tracker, run.identity.started_at
+    if run.report is None:
         return RunOutcome(
             run.spec.run_id,
-            cause=EndCause.EXIT if own_end else run.cause or EndCause(report["cause"]),
-            exit_code=report["exit_code"],
-            signal=report["signal"],
-            started_at=run.identity.started_at,
-            duration_sec=report["duration_sec"],
-            cpu_sec=max(report["cpu_sec"], tracker.cpu_sec),
-            max_memory_bytes=max(report["max_rss_bytes"], tracker.max_memory),
+            cause=run.cause or EndCause.LOST,
+            exit_code=launcher.exit_code(status),
+            signal=launcher.end_signal(status),
+            started_at=started_at,
+            duration_sec=max(0.0, time.monotonic() - run.identity.started_monotonic),
+            cpu_sec=tracker.cpu_sec,
+            max_memory_bytes=tracker.max_memory,
             output_bytes=run.output[0],
-            swept=report["swept"] + swept,
+            swept=swept,
         )
-    return RunOutcome(
-        run.spec.run_id,
-        cause=run.cause or EndCause.LOST,
-        exit_code=os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
-        signal=os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
-        started_at=run.identity.started_at,
-        duration_sec=max(0.0, time.monotonic() - run.identity.started_monotonic),
-        cpu_sec=tracker.cpu_sec,
-        max_memory_bytes=tracker.max_memory,
-        output_bytes=run.output[0],
-        swept=swept,
+    told = run.report.outcome(run.spec.run_id, run.output[0], swept)
+    return dataclasses.replace(
+        told,
+        cause=told.cause if told.cause is EndCause.EXIT else run.cause or told.cause,
+        started_at=started_at,
+        cpu_sec=max(told.cpu_sec, tracker.cpu_sec),
+        max_memory_bytes=max(told.max_memory_bytes, tracker.max_memory),
     )

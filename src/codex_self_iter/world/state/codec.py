@@ -49,8 +49,7 @@ def _state(data: Mapping[str, Any], what: str) -> tuple[LoopState | None, str]:
 
 
 def from_json(kind: type[T], data: Mapping[str, Any]) -> T:
-    """Rebuild a dataclass of `core.state` from its plain JSON value; unknown keys are ignored,
-    missing ones default.
+    """Rebuild a dataclass of `core.state` from plain JSON: unknown keys ignored, missing default.
 
     Raises TypeError, ValueError or KeyError when the value cannot be one."""
     if not isinstance(data, Mapping):

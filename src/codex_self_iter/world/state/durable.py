@@ -1,5 +1,4 @@
-"""Bytes to the disk: whole writes, syncs, clear errors, JSON that every reader accepts. Only light
-imports."""
+"""Bytes to the disk: whole writes, syncs, clear errors, JSON for everybody. Light imports only."""
 
 from __future__ import annotations
 
@@ -34,8 +33,7 @@ _REASONS = {
 
 
 def storage_error(action: str, path: str, error: OSError) -> StorageError:
-    """The error for a failed `action` ("write", "read"…) on `path`, with its reason in words and
-    its errno name."""
+    """The error for a failed `action` ("write", "read"…): its reason in words and errno's name."""
     number = error.errno or 0
     reason = _REASONS.get(number, os.strerror(number) if number else str(error))
     name = errno.errorcode.get(number, "OSError")
@@ -52,8 +50,7 @@ def storing(action: str, path: str) -> Iterator[None]:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write everything, however short the single writes are (a full disk shows first as a short
-    write)."""
+    """Write everything, however short single writes are (a full disk shows first in those)."""
     view = memoryview(data)
     while view:
         written = os.write(fd, view)
@@ -66,8 +63,7 @@ def write_all(fd: int, data: bytes) -> None:
 def replacing(
     path: str, temporary: str, *, dir_fd: int | None = None, mode: int = 0o600, flags: int = 0
 ) -> Iterator[int]:
-    """A new file to write to, which takes the place of `path` when the block ends well; else nothing
-    is left of it. Raises OSError.
+    """A new file that takes the place of `path` when the block ends well; else nothing is left.
 
     O_EXCL, not O_TRUNC: a hard link or FIFO planted under the temporary name is neither emptied nor
     opened. Readable too, so that its writer can go on with it."""
@@ -104,34 +100,6 @@ def replace_private(
             full_sync(fd)
 
 
-def open_guarded(path: str, *, dir_fd: int | None = None) -> int:
-    """Open for reading what somebody else may have planted. Raises OSError.
-
-    A link in its place is refused, a FIFO does not hang the reader, and only a regular file is
-    opened at all."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(path, flags, dir_fd=dir_fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return fd
-
-
-def read_guarded(path: str, limit: int, *, dir_fd: int | None = None) -> bytes:
-    """The first `limit` bytes of such a file. Raises OSError."""
-    with open(open_guarded(path, dir_fd=dir_fd), "rb") as file:
-        return file.read(limit)
-
-
-def read_object(path: str, limit: int = 65536) -> dict[str, Any] | None:
-    """The JSON object in such a file; None for anything else. Its fields are still anybody's."""
-    try:
-        value = json.loads(read_guarded(path, limit))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def full_sync(fd: int) -> None:
     """Bring a file or directory to the disk itself."""
     if sys.platform == "darwin":  # fsync stops at the drive's cache there
@@ -143,8 +111,7 @@ def full_sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        # Some network and FUSE file systems cannot sync a directory; there is nothing better to do
-        # there.
+        # Some network and FUSE file systems cannot sync a directory, and have nothing better.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not stat.S_ISDIR(
             os.fstat(fd).st_mode
         ):
@@ -152,8 +119,7 @@ def full_sync(fd: int) -> None:
 
 
 def data_sync(fd: int) -> None:
-    """Bring a file's content (and size) to the disk; cheaper than `full_sync` where the system
-    knows how."""
+    """Bring a file's content and size to the disk; cheaper than `full_sync` where possible."""
     if sys.platform == "darwin":
         full_sync(fd)
     else:
@@ -179,8 +145,7 @@ def _finite(value: Any) -> Any:
 
 
 def encode_lines(value: Mapping[str, Any]) -> bytes:
-    """The same, one field a line: people can read it, and it costs a fifth of what an indent
-    does."""
+    """The same, one field a line: readable, and a fifth of the cost of an indent."""
     fields = (encode_json({key: item})[1:-1] for key, item in value.items())
     return b"{\n " + b",\n ".join(fields) + b"\n}"
 

@@ -5,10 +5,12 @@ itself is in world/state/lock.py."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import json
 import os
+
+from codex_self_iter.world.guarded import parse_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +43,12 @@ class Holder:
 
 def boot_id() -> str:
     """The kernel's name for this boot; "" where there is none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file,
+    ):
+        return file.read().strip()
+    return ""
 
 
 def try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
@@ -61,11 +64,9 @@ def try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
 
 def read_info(fd: int) -> dict[str, Any]:
     """What the lock file says; {} when it says nothing that we wrote."""
-    try:
-        info = json.loads(os.pread(fd, _READ_LIMIT, 0))
-    except (OSError, ValueError):
-        return {}
-    return info if isinstance(info, dict) else {}
+    with contextlib.suppress(OSError):
+        return parse_object(os.pread(fd, _READ_LIMIT, 0)) or {}
+    return {}
 
 
 def kernel_holder(fd: int) -> int:
@@ -73,21 +74,19 @@ def kernel_holder(fd: int) -> int:
     found = os.fstat(fd)
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
     same_inode = 0
-    try:
-        with open("/proc/locks", encoding="ascii", errors="replace") as file:
-            for line in file:
-                words = line.split()
-                if (
-                    len(words) < 6
-                    or words[1] != "FLOCK"
-                    or words[5].rpartition(":")[2] != str(found.st_ino)
-                ):
-                    continue
-                if words[5].rpartition(":")[0] == device:
-                    return int(words[4])
-                same_inode = int(words[4])  # some file systems show another device number there
-    except (OSError, ValueError):
-        pass
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open("/proc/locks", encoding="ascii", errors="replace") as file,
+    ):
+        for line in file:
+            words = line.split()
+            if len(words) < 6 or words[1] != "FLOCK":
+                continue
+            place, _, inode = words[5].rpartition(":")
+            if inode == str(found.st_ino):
+                same_inode = int(words[4])  # on some file systems with another device number
+                if place == device:
+                    break
     return same_inode
 
 
@@ -104,16 +103,11 @@ def probe(state_dir: str, lock_file_name: str = LOCK_FILE, workspace: str = "") 
     is missing."""
     places = [(f"{state_dir}/{lock_file_name}", os.O_NOFOLLOW), (workspace, os.O_DIRECTORY)]
     for path, flag in places:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flag) if path else -1
-        except OSError:
-            continue
-        if fd >= 0:
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flag)
             try:
                 if not try_lock(fd, fcntl.LOCK_SH):
                     return holder_of(fd) if flag == os.O_NOFOLLOW else Holder({}, kernel_holder(fd))
-            except OSError:
-                continue
             finally:
                 os.close(fd)  # and with it the shared lock
     return None

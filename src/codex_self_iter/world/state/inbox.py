@@ -15,8 +15,9 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.state.durable import read_guarded, replace_private, stamp, storing
-from codex_self_iter.world.state.root import StateRoot
+from codex_self_iter.world.guarded import read_guarded, stat_or_none
+from codex_self_iter.world.state.durable import replace_private, stamp, storing
+from codex_self_iter.world.state.root import StateRoot, mode_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 
 class Message:
-    """One message: its file name, its text (bounded, bad UTF-8 replaced), and whether it must be
-    heard at once."""
+    """A message: file name, text (bounded, bad UTF-8 replaced), and if it must be heard at once."""
 
     __slots__ = ("name", "now", "text")
 
@@ -57,15 +57,13 @@ class Inbox:
     """The supervisor's side of `inbox/`."""
 
     def __init__(self, root: StateRoot) -> None:
-        """Nothing is read yet."""
         self._root = root
         self.occupied = True
         """False when the last call of `names` found nothing, not even a file that is not ready
         yet."""
 
     def names(self) -> list[str]:
-        """Names of the waiting messages in the order of their arrival. Empty files are not ready
-        yet.
+        """Names of the waiting messages as they arrived. Empty files are not ready yet.
 
         Raises StorageError."""
         with (
@@ -84,36 +82,27 @@ class Inbox:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)
-                        if stat.S_ISLNK(found.st_mode) or (
-                            stat.S_ISREG(found.st_mode) and found.st_size
-                        ):
+                        whole = stat.S_ISREG(found.st_mode) and found.st_size
+                        if whole or stat.S_ISLNK(found.st_mode):
                             arrived.append((found.st_ctime_ns, entry.name))
         return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
 
     def arriving(self, wall: float) -> bool:
-        """True while a file that was not written by `steer` may not be whole yet; `wall` is now.
-        Never raises."""
-        try:
-            with os.scandir(f"{self._root.path}/inbox") as entries:
-                return any(
-                    not entry.name.startswith(".")
-                    and not _OWN_NAME.fullmatch(entry.name)
-                    and entry.is_file(follow_symlinks=False)
-                    and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
-                    for entry in entries
-                )
-        except OSError:
-            return False
+        """True while a file not written by `steer` may not be whole yet; `wall` is now."""
+        with contextlib.suppress(OSError), os.scandir(f"{self._root.path}/inbox") as entries:
+            return any(
+                not entry.name.startswith(".")
+                and not _OWN_NAME.fullmatch(entry.name)
+                and entry.is_file(follow_symlinks=False)
+                and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
+                for entry in entries
+            )
+        return False
 
     def messages(self) -> list[Message]:
-        """The waiting messages in order. Symlinks are set aside; what cannot be read now stays for
-        later."""
-        found = []
-        for name in self.names():
-            text = self._text(f"inbox/{name}")
-            if text is not None:
-                found.append(Message(name, text))
-        return found
+        """The waiting messages in order. Links are set aside; what cannot be read waits."""
+        found = ((name, self._text(f"inbox/{name}")) for name in self.names())
+        return [Message(name, text) for name, text in found if text is not None]
 
     def goal(self) -> str | None:
         """The goal that waits in `inbox/goal`, or None."""
@@ -124,14 +113,12 @@ class Inbox:
         data = self._root.read(name, MAX_MESSAGE)
         if data is None:
             return None
-        cut = (
-            "\n[the message was longer; the rest is in its file]" if len(data) > MAX_MESSAGE else ""
-        )
-        return data[:MAX_MESSAGE].decode("utf-8", "replace") + cut
+        text = data[:MAX_MESSAGE].decode("utf-8", "replace")
+        long = len(data) > MAX_MESSAGE
+        return text + ("\n[the message was longer; the rest is in its file]" if long else "")
 
     def mark_done(self, names: Iterable[str], iteration: int) -> None:
-        """Move messages (or GOAL) to `inbox/done/000012-name`; one that is gone already is no
-        error.
+        """Move messages (or GOAL) to `inbox/done/000012-name`; one may be gone already.
 
         Raises StorageError."""
         root = self._root
@@ -143,46 +130,33 @@ class Inbox:
         ):
             for name in names:
                 target = f"{iteration:06d}-{name}"
-                if len(os.fsencode(target)) > 255 or _exists(target, done):
+                if len(os.fsencode(target)) > 255 or mode_in(done, target):
                     target = f"{iteration:06d}-{stamp()}-{name[-40:]}"
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(name, target, src_dir_fd=inbox, dst_dir_fd=done)
-
-
-def _exists(name: str, fd: int) -> bool:
-    try:
-        os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 # -- the writers of the commands -------------------------------------------------------------------
 
 
 def _write(state_dir: str, name: str, text: str) -> str:
-    root = StateRoot(state_dir)
-    try:
+    with contextlib.closing(StateRoot(state_dir)) as root:
         parent, _, leaf = name.rpartition("/")
         with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
             if root.look(".gitignore") is None:
                 root.replace(".gitignore", b"*\n", durable=False)
             replace_private(leaf, text.encode("utf-8", "surrogateescape"), dir_fd=fd, sync=True)
         return f"{root.path}/{name}"
-    finally:
-        root.close()
 
 
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
-    """Put a message into the inbox; returns its path. Creates the state directory if need be.
-    Raises StorageError."""
+    """Put a message into the inbox, made if need be; returns its path. Raises StorageError."""
     name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
     return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
 
 
 def write_goal(state_dir: str, text: str) -> str:
-    """Ask for another goal; a goal that still waits is replaced. Returns the path. Raises
-    StorageError."""
+    """Ask for another goal, in the place of one that waits. The path. Raises StorageError."""
     return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
@@ -192,8 +166,7 @@ def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool =
 
 
 def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
-    """Write the PAUSE sentinel; with `now` the running run is ended. Returns its path. Raises
-    StorageError."""
+    """Write the PAUSE sentinel (`now` ends the running run). The path. Raises StorageError."""
     return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
 
 
@@ -212,8 +185,7 @@ def _remove(directory: str, name: str) -> bool:
 
 
 def remove_stop(directory: str, name: str = STOP_FILE) -> bool:
-    """Remove a STOP sentinel (also the one of a workspace); False when there was none. Raises
-    StorageError."""
+    """Remove a STOP sentinel, also a workspace's; False: there was none. Raises StorageError."""
     return _remove(directory, name)
 
 
@@ -224,9 +196,8 @@ def remove_pause(state_dir: str, name: str = PAUSE_FILE) -> bool:
 
 def _first_line(directory: str, name: str) -> str | None:
     path = os.path.join(directory, name)
-    try:
-        found = os.lstat(path)
-    except OSError:
+    found = stat_or_none(path, follow=False)
+    if found is None:
         return None  # missing, or the directory cannot be read now: that is no sentinel
     if not stat.S_ISREG(found.st_mode):
         return ""  # whatever it is, somebody meant it

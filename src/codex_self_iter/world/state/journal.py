@@ -23,7 +23,6 @@ from codex_self_iter.world.state.durable import (
     data_sync,
     encode_json,
     full_sync,
-    replacing,
     storage_error,
     storing,
     write_all,
@@ -67,8 +66,7 @@ def _known_line(line: bytes) -> dict[str, Any] | None:
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
-    """The line of a record, line feed included. Long texts and lists are cut until it is at most
-    MAX_LINE bytes."""
+    """A record's line with its line feed. Long texts and lists are cut until it fits MAX_LINE."""
     line = encode_json(record)
     longest = 256 * 1024
     while len(line) >= MAX_LINE and longest >= 16:
@@ -88,8 +86,7 @@ def _shorter(value: Any, longest: int) -> Any:
 
 
 def _backwards(fd: int, end: int, scan: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """(offset, line without line feed) of every complete line before `end`, newest first, in
-    bounded memory.
+    """(offset, line without line feed) of complete lines before `end`, newest first.
 
     Over-long lines and an unterminated last line are left out. `scan` bounds the bytes looked at.
     """
@@ -164,8 +161,7 @@ def _opened(path: str) -> Iterator[int | None]:
 
 
 def tail(path: str, count: int) -> list[dict[str, Any]]:
-    """The last `count` good lines, oldest first; [] when there is no journal. Raises
-    StorageError."""
+    """The last `count` good lines, oldest first, of what journal there is. Raises StorageError."""
     with _opened(path) as fd:
         return [] if fd is None else _last_good(fd, count, TAIL_SCAN)
 
@@ -180,8 +176,7 @@ def stream(path: str) -> Iterator[dict[str, Any]]:
 
 
 def find(path: str, iteration: int, *, scan: int | None = None) -> dict[str, Any] | None:
-    """The last good line of an iteration, looked for from the end (in at most `scan` bytes). Raises
-    StorageError."""
+    """An iteration's last good line, sought in `scan` bytes from the end. Raises StorageError."""
     wanted = re.compile(rb'"iteration"\s*:\s*%d\b' % iteration)
     with _opened(path) as fd:
         if fd is not None:
@@ -203,7 +198,6 @@ class Journal:
     stay in memory, so that a truncated one gets at least those back."""
 
     def __init__(self, root: StateRoot, name: str = JOURNAL) -> None:
-        """Nothing is opened before it is needed."""
         self._root = root
         self._name = name
         self._fd = -1
@@ -214,11 +208,9 @@ class Journal:
 
     @property
     def path(self) -> str:
-        """Absolute path."""
         return f"{self._root.path}/{self._name}"
 
     def close(self) -> None:
-        """Close the descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -230,8 +222,7 @@ class Journal:
                 return
             found = self._root.look(self._name)
             if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-                # Another name leads to the same file (a backup by hard links, or a trap): go on
-                # with a copy.
+                # another name leads there (a backup by hard links, a trap): go on with a copy
                 self._fd = self._root.open_file(self._name, os.O_RDONLY)
                 self._size = os.fstat(self._fd).st_size
                 self._copy_back()
@@ -266,8 +257,7 @@ class Journal:
             return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one line and sync it. Raises StorageError; then the line does not count and may be
-        tried again."""
+        """Append one line and sync it. Raises StorageError; then it does not count."""
         line = encode_line(record)
         with self._root.guard:
             self.open()
@@ -301,8 +291,7 @@ class Journal:
             self._size = size
 
     def heal(self) -> list[str]:
-        """Put back what was deleted, replaced or truncated; returns what was done. A few stat calls
-        if nothing was.
+        """Put back what was deleted, replaced or truncated; returns what was done.
 
         Raises StorageError; then the open descriptor still holds the content and the next call
         tries again."""
@@ -339,19 +328,17 @@ class Journal:
         self._remember_end()
 
     def _copy_back(self) -> None:
-        parent, _, leaf = self._name.rpartition("/")
-        with self._root.directory(parent) as directory:
-            with replacing(leaf, f"{leaf}.tmp", dir_fd=directory, flags=os.O_APPEND) as copy:
-                _copy(self._fd, copy, self._size)
-                full_sync(copy)
-                fresh = os.dup(copy)
-            old, self._fd = self._fd, fresh
-            os.close(old)
+        with self._root.replacing(self._name, flags=os.O_APPEND) as copy:
+            _copy(self._fd, copy, self._size)
+            full_sync(copy)
+            fresh = os.dup(copy)
+        old, self._fd = self._fd, fresh
+        os.close(old)
+        with self._root.directory(os.path.dirname(self._name)) as directory:
             full_sync(directory)
 
     def tail(self, count: int) -> list[dict[str, Any]]:
-        """The last `count` good lines, oldest first, from at most the last TAIL_SCAN bytes. Raises
-        StorageError."""
+        """The last `count` good lines of TAIL_SCAN bytes, in order. Raises StorageError."""
         return self._read(count, TAIL_SCAN)
 
     def last(self) -> dict[str, Any] | None:

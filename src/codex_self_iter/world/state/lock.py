@@ -1,5 +1,4 @@
-"""The supervisor's lock: one supervisor for each workspace, whatever path, symlink or state
-directory is used.
+"""The supervisor's lock: one for each workspace, whatever path, symlink or state directory is used.
 
 Two flocks, both close-on-exec so that no agent inherits them: one on the workspace directory itself
 (deleting a file or choosing another state directory opens no door), one on `loop.lock` in the state
@@ -17,6 +16,7 @@ import time
 
 from codex_self_iter import __version__
 from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.state.durable import encode_json, storage_error, storing, write_all
 from codex_self_iter.world.state.holder import (
@@ -33,8 +33,7 @@ from codex_self_iter.world.state.root import StateRoot, identity
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 _PATIENCE_SEC = 0.5
-"""`probe` holds a shared lock for some microseconds; that must not turn a starting supervisor
-away."""
+"""`probe` holds a shared lock for some microseconds: no reason to turn a supervisor away."""
 
 
 def _lock_patiently(fd: int) -> bool:
@@ -50,7 +49,6 @@ class SupervisorLock:
     """The exclusive right to supervise a workspace."""
 
     def __init__(self, root: StateRoot, workspace: str, lock_file_name: str = LOCK_FILE) -> None:
-        """Nothing is locked yet."""
         self._root = root
         self._workspace = os.path.realpath(workspace)
         self._name = lock_file_name
@@ -65,8 +63,7 @@ class SupervisorLock:
         return self._file >= 0
 
     def acquire(self) -> None:
-        """Take both locks, or raise WorkspaceBusyError (says who), UsageError or StorageError and
-        hold nothing."""
+        """Take both, or raise WorkspaceBusyError, UsageError, StorageError and hold nothing."""
         self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
             self._directory = self._lock_workspace()
@@ -99,10 +96,8 @@ class SupervisorLock:
     def _workspace_is_ours(self) -> bool:
         if self._directory < 0:
             return True  # locks on directories are not supported here
-        try:
-            return identity(os.stat(self._workspace)) == identity(os.fstat(self._directory))
-        except OSError:
-            return True  # gone: whoever uses the workspace says so
+        here = stat_or_none(self._workspace)  # gone: whoever uses the workspace says so
+        return here is None or identity(here) == identity(os.fstat(self._directory))
 
     def heal(self) -> list[str]:
         """Lock again what was deleted or replaced; returns what was done.
@@ -145,9 +140,8 @@ class SupervisorLock:
             os.close(fd)
             if error.errno not in _UNSUPPORTED:
                 raise storage_error("lock", self._workspace, error) from error
-            self.warnings.append(
-                f"the file system of {self._workspace} cannot lock directories; only {self._name} is locked"
-            )
+            flaw = f"the file system of {self._workspace} cannot lock directories"
+            self.warnings.append(f"{flaw}; only {self._name} is locked")
             return -1
         os.close(fd)
         raise busy
@@ -173,16 +167,14 @@ class SupervisorLock:
         raise StorageError(f"cannot lock {path}: it is replaced again and again by another program")
 
     def _take(self, fd: int) -> bool:
-        """Lock the open file and write who we are; False when it is not (or no longer) the file to
-        lock."""
+        """Lock the open file and write who we are; False when it is not the file to lock."""
         try:
             if not _lock_patiently(fd):
                 raise self._busy(holder_of(fd))
         except OSError as error:
             if error.errno in _UNSUPPORTED:
-                raise UsageError(
-                    f"the file system of {self._root.path} supports no locks; choose a state_dir on a local disk"
-                ) from error
+                flaw = f"the file system of {self._root.path} supports no locks"
+                raise UsageError(f"{flaw}; choose a state_dir on a local disk") from error
             raise
         here = self._root.look(self._name)
         if here is None or identity(here) != identity(os.fstat(fd)):

@@ -13,8 +13,7 @@ _MIB = 1024 * 1024
 
 
 def rotate(root: StateRoot, name: str, max_bytes: int, keep: int) -> bool:
-    """Rename `name` to `name.1`, `name.1` to `name.2`… when it has reached `max_bytes`; `keep`
-    files in all.
+    """When `name` has reached `max_bytes`, make it `name.1`, that `name.2`…; `keep` files in all.
 
     Returns True when the caller must open the file again. Raises StorageError."""
     with root.guard, storing("rotate", f"{root.path}/{name}"):
@@ -34,8 +33,7 @@ def rotate(root: StateRoot, name: str, max_bytes: int, keep: int) -> bool:
 
 
 class LogFile:
-    """`logs/supervisor.log` as a file object for a logger: private, rotated, back when deleted,
-    never in the way.
+    """A log for a logger to write: private, rotated, back when deleted, never in the way.
 
     A log line that cannot be written is counted, not raised: a full disk must not stop the
     supervisor."""
@@ -49,8 +47,7 @@ class LogFile:
         keep: int = 5,
         stay_open: bool = True,
     ) -> None:
-        """Nothing is opened before the first line. Without `stay_open` the file is closed after
-        each."""
+        """Opened at the first line. Without `stay_open` the file is closed after each."""
         self._root = root
         self._name = name
         self._max_bytes = max(1, int(max_mb * _MIB))

@@ -5,7 +5,6 @@ keys, wherever they appear, and the known formats of keys. Overlapping finds bec
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -24,29 +23,22 @@ _HARMLESS = re.compile(
     r"\d{1,15}|true|false|disabled|enabled|required|optional|password|keyring|anonymous", re.I
 )
 
-VERBATIM = frozenset(
-    {
-        "boot_id", "branch", "cwd", "directory", "fingerprint", "head", "head_after", "head_before", "log",
-        "path", "run_id", "schema", "session_id", "state", "state_dir", "thread_id", "ts", "verdict", "workspace",
-    }
-)  # fmt: skip
-"""Fields that recovery needs as they are; they hold names and numbers of ours, never text from
-outside."""
+_OURS = """boot_id branch cwd directory fingerprint head head_after head_before log path run_id
+    schema session_id state state_dir thread_id ts verdict workspace"""
+VERBATIM = frozenset(_OURS.split())
+"""Fields that recovery needs as they are: names and numbers of ours, never text from outside."""
 
 
 def secret_values(environment: Mapping[str, str]) -> list[str]:
-    """Values of the variables whose names look like keys. Left out: short ones, plain words and
-    existing paths."""
+    """Values of variables named like keys, but for short ones, plain words and existing paths."""
     found = set()
     for name, value in environment.items():
         value = value.strip()
         if len(value) < _MINIMUM or not SECRETS.names_value(name):
             continue
-        if _HARMLESS.fullmatch(value) or (
-            value.startswith(("/", "~", "./")) and os.path.exists(value)
-        ):
-            continue
-        found.add(value)
+        is_path = value.startswith(("/", "~", "./")) and os.path.exists(value)
+        if not (is_path or _HARMLESS.fullmatch(value)):
+            found.add(value)
     return sorted(found)
 
 
@@ -83,8 +75,7 @@ class Redactor:
     """Replaces secrets by `[redacted]`. Immutable; safe to share between threads."""
 
     def __init__(self, values: Iterable[str] = (), *, verbatim: frozenset[str] = VERBATIM) -> None:
-        """`values`: secrets to find anywhere (see `secret_values`); `verbatim`: JSON fields left as
-        they are."""
+        """`values`: secrets to find anywhere; `verbatim`: JSON fields left as they are."""
         self._values = sorted(_spellings(values))
         # Files are read as bytes that may be no UTF-8: one character a byte.
         self._byte_values = [
@@ -142,8 +133,7 @@ class Redactor:
         return value
 
     def chunks(self, source: Iterable[bytes]) -> Iterable[tuple[bytes, int]]:
-        """A stream without secrets: (bytes, number replaced) for each piece. A secret may lie
-        across pieces."""
+        """A stream without secrets, even across pieces: (bytes, number replaced) for each."""
         # the first `seen` characters of carry are done: only lookbehind needs them
         carry, seen = "", 0
         for block in source:
@@ -169,8 +159,7 @@ class Redactor:
 
 
 def redact_file(root: StateRoot, name: str, redactor: Redactor) -> int:
-    """Redact a finished file in place (temporary file and rename); returns how many secrets were
-    replaced.
+    """Redact a finished file by a new one; returns how many secrets were replaced.
 
     Memory is bounded. A file without secrets is left untouched; holes stay holes, the time of
     change is kept. Raises StorageError."""
@@ -196,24 +185,12 @@ def _blocks(fd: int) -> Iterator[bytes]:
 
 
 def _rewrite(root: StateRoot, name: str, redactor: Redactor, source: int) -> None:
-    temporary = f"{name}.redacting"
-    parent, _, leaf = name.rpartition("/")
-    with root.guard, root.directory(parent) as directory:
-        target = root.open_file(temporary, os.O_WRONLY | os.O_CREAT)
-        try:
-            os.ftruncate(target, 0)
-            for piece, _ in redactor.chunks(_blocks(source)):
-                if piece.count(0) == len(piece):
-                    os.lseek(target, len(piece), os.SEEK_CUR)
-                else:
-                    write_all(target, piece)
-            os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
-            found = os.fstat(source)
-            os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-            os.rename(f"{leaf}.redacting", leaf, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{leaf}.redacting", dir_fd=directory)
-            raise
-        finally:
-            os.close(target)
+    with root.replacing(name, ".redacting") as target:
+        for piece, _ in redactor.chunks(_blocks(source)):
+            if piece.count(0) == len(piece):
+                os.lseek(target, len(piece), os.SEEK_CUR)
+            else:
+                write_all(target, piece)
+        os.ftruncate(target, os.lseek(target, 0, os.SEEK_CUR))
+        found = os.fstat(source)
+        os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))

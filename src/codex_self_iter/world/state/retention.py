@@ -26,8 +26,7 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pruned:
-    """What one pass removed: names, bytes on disk, and whether the size bound still cannot be
-    met."""
+    """What one pass removed: names, bytes on disk; `over`: the size bound cannot be met."""
 
     removed: tuple[str, ...]
     freed_bytes: int
@@ -43,8 +42,7 @@ class _Entry:
 
 
 class Retention:
-    """Prunes and measures one state directory. Bounds are in whole units of the configuration; 0
-    means no bound."""
+    """Prunes and measures one state directory. Bounds as in the configuration; 0: no bound."""
 
     def __init__(
         self,
@@ -58,9 +56,7 @@ class Retention:
     ) -> None:
         """`keep_newest`: so many newest iterations are kept whatever the other bounds say."""
         self._root = root
-        self._keep_runs = keep_runs
-        self._keep_days = keep_days
-        self._max_bytes = int(max_state_mb * _MIB)
+        self.bound(keep_runs=keep_runs, keep_days=keep_days, max_state_mb=max_state_mb)
         self._keep_newest = keep_newest
         self._wall = wall
         self._sizes: dict[str, int] = {}  # of directories that belong to finished iterations
@@ -68,15 +64,11 @@ class Retention:
 
     def bound(self, *, keep_runs: int, keep_days: float, max_state_mb: float) -> None:
         """Other bounds from now on."""
-        self._keep_runs, self._keep_days, self._max_bytes = (
-            keep_runs,
-            keep_days,
-            int(max_state_mb * _MIB),
-        )
+        self._keep_runs, self._keep_days = keep_runs, keep_days
+        self._max_bytes = int(max_state_mb * _MIB)
 
     def usage_mb(self, *, max_age_sec: float = 60.0) -> float:
-        """Disk use of the state directory in MiB, at most `max_age_sec` old. Raises
-        StorageError."""
+        """Disk use in MiB, at most `max_age_sec` old. Raises StorageError."""
         now = time.monotonic()
         if self._usage is None or now - self._usage[0] >= max_age_sec:
             with storing("measure", self._root.path):
@@ -89,8 +81,7 @@ class Retention:
             return in_runs + _disk_use(fd, skip=("runs",))
 
     def prune(self, protect: Collection[str] = (), *, budget_sec: float = 2.0) -> Pruned:
-        """Remove what the bounds say, oldest first, for at most about `budget_sec` seconds; the
-        next call goes on.
+        """Remove what the bounds say, oldest first; the next call goes on after `budget_sec`.
 
         `protect`: names (`000012-executor`) that a living run uses. Raises StorageError."""
         deadline = time.monotonic() + budget_sec
@@ -98,16 +89,13 @@ class Retention:
             kept: list[_Entry] = []
             doomed: list[_Entry] = []
             entries = {place: self._entries(place) for place in _PLACES}
-            newest = sorted({entry.iteration for place in entries.values() for entry in place})[
-                -self._keep_newest :
-            ]
+            numbers = {entry.iteration for place in entries.values() for entry in place}
+            newest = sorted(numbers)[-self._keep_newest :]
             for place in entries.values():
                 # What is safe counts as kept, but no bound ever removes it: the newest iterations
                 # are what people look at, and a living run writes into its directory.
-                safe = [
-                    entry for entry in place if entry.iteration in newest or _leaf(entry) in protect
-                ]
-                rest = [entry for entry in place if entry not in safe]
+                safe = [one for one in place if one.iteration in newest or _leaf(one) in protect]
+                rest = [one for one in place if one not in safe]
                 old = self._old(rest, len(safe))
                 doomed += old
                 kept += [entry for entry in rest if entry not in old]
@@ -142,9 +130,8 @@ class Retention:
                     if stat.S_ISDIR(about.st_mode):
                         size += self._directory_size(name, entry.name, fd)
                     number = _NUMBER.match(entry.name)
-                    found.append(
-                        _Entry(name, int(number[1]) if number else 0, about.st_mtime, size)
-                    )
+                    iteration = int(number[1]) if number else 0
+                    found.append(_Entry(name, iteration, about.st_mtime, size))
         newest = sorted({entry.iteration for entry in found})[-self._keep_newest :]
         for one in found:
             if one.iteration in newest:  # may still grow
@@ -153,9 +140,8 @@ class Retention:
 
     def _directory_size(self, name: str, leaf: str, fd: int) -> int:
         if name not in self._sizes:
-            inner = os.open(
-                leaf, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd
-            )
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(leaf, flags, dir_fd=fd)
             try:
                 self._sizes[name] = _disk_use(inner)
             finally:

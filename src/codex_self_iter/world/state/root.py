@@ -19,6 +19,7 @@ import stat
 import threading
 
 from codex_self_iter.errors import UsageError
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.state.durable import (
     full_sync,
     replacing,
@@ -65,8 +66,7 @@ class StateRoot:
         warnings: what had to be set aside; whoever logs takes them with `take_warnings`."""
 
     def __init__(self, path: str, *, create: bool = True) -> None:
-        """Open the directory, or create it (0700). Raises UsageError if it is no directory, else
-        StorageError."""
+        """Open or create it (0700). Raises UsageError if it is no directory, else StorageError."""
         self.path = os.path.realpath(path)
         self.guard = threading.RLock()
         self.warnings: list[str] = []
@@ -79,9 +79,8 @@ class StateRoot:
                 os.makedirs(self.path, 0o700, exist_ok=True)
             fd = os.open(self.path, _DIRECTORY)
         except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                f"the state directory {self.path} is not a directory; move it away"
-            ) from error
+            why = f"the state directory {self.path} is not a directory; move it away"
+            raise UsageError(why) from error
         except OSError as error:
             raise storage_error("open the state directory", self.path, error) from error
         old, self.fd = self.fd, fd
@@ -96,9 +95,8 @@ class StateRoot:
             try:
                 os.fchmod(self.fd, found.st_mode & 0o700)
             except OSError as error:
-                self.warnings.append(
-                    f"{self.path} is open to other users and cannot be made private: {error}"
-                )
+                flaw = "is open to other users and cannot be made private"
+                self.warnings.append(f"{self.path} {flaw}: {error}")
 
     def close(self) -> None:
         """Close the descriptor; the object is of no use afterwards."""
@@ -117,30 +115,24 @@ class StateRoot:
 
     def is_current(self) -> bool:
         """True while the path still leads to the directory that is open."""
-        try:
-            return identity(os.lstat(self.path)) == self.identity
-        except OSError:
-            return False
+        here = stat_or_none(self.path, follow=False)
+        return here is not None and identity(here) == self.identity
 
     def reopen(self) -> None:
-        """Open what is now at the path, or create it; whatever is no directory there goes to its
-        quarantine."""
+        """Open or create what the path leads to; what is no directory goes to its quarantine."""
         with self.guard:
             foreign = self._step_aside()
             self._open(create=True)
             if foreign:
                 with storing("set aside", foreign), self.directory(QUARANTINE) as aside:
                     os.rename(foreign, os.path.basename(foreign), dst_dir_fd=aside)
-                self.warnings.append(
-                    f"{self.path} was no directory any more: moved to its {QUARANTINE}/"
-                )
+                moved = f"moved to its {QUARANTINE}/"
+                self.warnings.append(f"{self.path} was no directory any more: {moved}")
 
     def _step_aside(self) -> str:
         with storing("look at", self.path):
-            try:
-                if stat.S_ISDIR(os.lstat(self.path).st_mode):
-                    return ""
-            except FileNotFoundError:
+            mode = mode_in(None, self.path)
+            if not mode or stat.S_ISDIR(mode):
                 return ""
             foreign = f"{self.path}.{stamp()}"
             os.rename(self.path, foreign)
@@ -150,8 +142,7 @@ class StateRoot:
 
     @contextlib.contextmanager
     def directory(self, name: str, *, create: bool = True) -> Iterator[int]:
-        """Descriptor of a directory below ("" is the root), made private if created. Raises
-        OSError."""
+        """Descriptor of a directory below ("": the root), private if made. Raises OSError."""
         if not name:
             yield self.fd
             return
@@ -194,8 +185,7 @@ class StateRoot:
     # -- quarantine --------------------------------------------------------------------------------
 
     def set_aside(self, name: str, why: str) -> str:
-        """Move a file, symlink or directory to `quarantine/`, under a name that nothing has;
-        returns its path.
+        """Move what is there to `quarantine/`, under a name that nothing has; returns its path.
 
         The warning is kept for `take_warnings`. Raises StorageError; "" when there was nothing to
         move."""
@@ -221,8 +211,7 @@ class StateRoot:
     # -- files -------------------------------------------------------------------------------------
 
     def look(self, name: str) -> os.stat_result | None:
-        """lstat of a name, or None when it is missing (or a directory on the way is). Raises
-        StorageError."""
+        """lstat of a name, or None when it or a directory is missing. Raises StorageError."""
         try:
             if "/" not in name:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -235,8 +224,7 @@ class StateRoot:
             raise storage_error("look at", f"{self.path}/{name}", error) from error
 
     def glance(self, name: str) -> os.stat_result | None:
-        """The same in one call, for a name whose directory has just been looked at. Raises
-        OSError."""
+        """The same in one call, where the directory has just been seen. Raises OSError."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -254,8 +242,7 @@ class StateRoot:
                 try:
                     opened = os.open(leaf, flags | _REGULAR, 0o600, dir_fd=fd)
                 except OSError as error:
-                    # ELOOP: a symlink; EISDIR: a directory; ENXIO: a FIFO or socket opened for
-                    # writing
+                    # a symlink, a directory, or a FIFO or socket opened for writing
                     if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                         raise
                 else:
@@ -270,8 +257,7 @@ class StateRoot:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """Content, at most `limit` + 1 bytes (more than `limit`: too long). None when missing or
-        set aside.
+        """At most `limit` + 1 bytes (more than `limit`: too long). None: missing or set aside.
 
         Raises StorageError."""
         with storing("read", f"{self.path}/{name}"):
@@ -283,8 +269,7 @@ class StateRoot:
                 return file.read(limit + 1)
 
     def create(self, name: str, data: bytes) -> Signature | None:
-        """Write a new file, unsynced; None when there is something of that name already. Raises
-        StorageError.
+        """Write a new file, unsynced; None when the name is taken. Raises StorageError.
 
         Cheaper than `replace`; a crash may leave half of it, so only for what nobody reads before
         it is complete."""
@@ -305,6 +290,16 @@ class StateRoot:
             finally:
                 os.close(opened)
 
+    @contextlib.contextmanager
+    def replacing(self, name: str, suffix: str = ".tmp", *, flags: int = 0) -> Iterator[int]:
+        """A new file that takes the place of `name` when the block ends well. Raises OSError."""
+        parent, _, leaf = name.rpartition("/")
+        with self.guard, self.directory(parent) as fd:
+            if stat.S_ISDIR(mode_in(fd, leaf + suffix)):
+                self._displace(fd, leaf + suffix, name + suffix, "in the way of a temporary file")
+            with replacing(leaf, leaf + suffix, dir_fd=fd, flags=flags) as opened:
+                yield opened
+
     def replace(self, name: str, data: bytes, *, durable: bool = True, keep: str = "") -> Signature:
         """Replace a file atomically; with `durable` it is on the disk when this returns.
 
@@ -312,11 +307,8 @@ class StateRoot:
         every moment). Raises StorageError; then the old file is untouched and the temporary one is
         gone."""
         parent, _, leaf = name.rpartition("/")
-        temporary = f"{leaf}.tmp"
         with self.guard, storing("write", f"{self.path}/{name}"), self.directory(parent) as fd:
-            if stat.S_ISDIR(_mode(fd, temporary)):
-                self._displace(fd, temporary, f"{name}.tmp", "in the way of a temporary file")
-            with replacing(leaf, temporary, dir_fd=fd) as opened:
+            with self.replacing(name) as opened:
                 write_all(opened, data)
                 if durable:
                     full_sync(opened)
@@ -330,7 +322,7 @@ class StateRoot:
 
     def _clear(self, fd: int, leaf: str, name: str) -> bool:
         """Set aside what is there unless it is a regular file; True when one is there."""
-        mode = _mode(fd, leaf)
+        mode = mode_in(fd, leaf)
         if mode and not stat.S_ISREG(mode):
             self._displace(fd, leaf, name, "not a regular file of ours")
         return stat.S_ISREG(mode)
@@ -343,14 +335,13 @@ class StateRoot:
         except FileNotFoundError:
             pass  # the first one
         except OSError as error:
-            # No hard links on this file system: for a moment there is only the previous one, which
-            # recovery reads.
+            # No hard links here: for a moment there is only the previous one, which recovery reads.
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
             os.rename(leaf, keep, src_dir_fd=fd, dst_dir_fd=fd)
 
 
-def _mode(fd: int, leaf: str) -> int:
+def mode_in(fd: int | None, leaf: str) -> int:
     """Kind and rights of what is in an open directory, 0 when there is nothing of that name."""
     try:
         return os.stat(leaf, dir_fd=fd, follow_symlinks=False).st_mode

@@ -32,6 +32,7 @@ from codex_self_iter.world.state.root import QUARANTINE, Signature, StateRoot, s
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
+_ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
 _RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
 
@@ -39,8 +40,7 @@ Runtime = dict[str, Any]
 
 
 def _from_0(runtime: Runtime) -> Runtime:
-    """Before versions were written down the fields were the same; absent ones get their defaults
-    from the core."""
+    """Before versions were written down the fields were the same."""
     return runtime | {"schema": 1}
 
 
@@ -72,15 +72,15 @@ def migrate(
     schema: int = SCHEMA,
     migrations: Mapping[int, Callable[[Runtime], Runtime]] = MIGRATIONS,
 ) -> Runtime:
-    """Bring a snapshot to `schema`, step by step. Raises UsageError for a newer one, ValueError if
-    there is no way."""
+    """Bring a snapshot to `schema`. Raises UsageError if it is newer, ValueError without a way."""
     version = runtime.get("schema", 0)
     if not isinstance(version, int) or isinstance(version, bool) or version < 0:
         raise ValueError("its schema version is no number")
     if version > schema:
         raise UsageError(
             f"it has schema version {version}, this program knows {schema}: "
-            "it was written by a newer codex-self-iter; install that one, or choose another state_dir"
+            "it was written by a newer codex-self-iter; install that one,"
+            " or choose another state_dir"
         )
     for step in range(version, schema):
         if step not in migrations:
@@ -139,7 +139,6 @@ class StateDirectory:
 
     @property
     def path(self) -> str:
-        """Absolute path."""
         return self.root.path
 
     def close(self) -> None:
@@ -182,14 +181,18 @@ class StateDirectory:
         Secrets are redacted. Raises StorageError; then the file on disk is still the old one."""
         data = encode_lines(self.redactor.value({"schema": SCHEMA} | dict(runtime))) + b"\n"
         with self.root.guard:
-            if not self.root.is_current():
-                self._restored = self.heal()  # told by the next look
+            self._be_there()
             self._set_foreign_aside(RUNTIME)
             before = self._held.get(RUNTIME)
             self._held[RUNTIME] = _Held(data, self.root.replace(RUNTIME, data, keep=PREVIOUS))
             kept = self.root.look(PREVIOUS)
             if before is not None and kept is not None:
                 self._held[PREVIOUS] = _Held(before.data, signature(kept))
+
+    def _be_there(self) -> None:
+        """Put back a directory that is gone, before something is written to it."""
+        if not self.root.is_current():
+            self._restored = self.heal()  # told by the next look
 
     def _set_foreign_aside(self, name: str) -> bool:
         """Move a file away that somebody else put in the place of ours."""
@@ -201,60 +204,54 @@ class StateDirectory:
 
     def save_status(self, status: Mapping[str, Any]) -> None:
         """Replace `status.json` atomically; not synced, it describes the present. Raises
-        StorageError."""
-        self._replace_held(STATUS, self._encode_status(status), durable=False)
+        StorageError.
 
-    def beat(self, updated_at: str) -> None:
-        """Save the last status again with another time. Raises StorageError.
+        When only its time has moved since the last one, the time alone is written, in place: no
+        reader can find anything but a whole file, and it costs a fifth of a new file, which counts
+        where a thousand loops wait."""
+        before, after = self._around_time(status)
+        time = encode_json({"": status.get("updated_at")})[4:-1]
+        with self.root.guard:
+            if not self._overwrite_time(before, time, after):
+                self._replace_held(STATUS, before + time + after, durable=False)
 
-        A time of the same length is written in place: no reader can find anything but a whole file,
-        and it costs a tenth of a new file, which counts where a thousand loops wait."""
-        still, before, after = self._status
-        time_now = encode_json({"": updated_at})[4:-1]
-        data = before + time_now + after
-        with self.root.guard, storing("write", f"{self.path}/{STATUS}"):
-            held = self._held.get(STATUS)
-            # What lies there may be older than what was to be saved last: that write may have
-            # failed.
-            older = held is None or not (held.data.startswith(before) and held.data.endswith(after))
-            if held is None or older or len(held.data) != len(data) or not self.root.is_current():
-                self.save_status({**still, "updated_at": updated_at})
-                return
-            fd = self.root.open_file(STATUS, os.O_WRONLY | os.O_CREAT)
-            try:
-                ours = signature(os.fstat(fd)) == held.seen
-                if ours:
-                    os.pwrite(fd, time_now, len(before))
-                    self._held[STATUS] = _Held(data, signature(os.fstat(fd)))
-            finally:
-                os.close(fd)
-            if not ours:  # somebody has been at it
-                self.save_status({**still, "updated_at": updated_at})
+    def _overwrite_time(self, before: bytes, time: bytes, after: bytes) -> bool:
+        """True when there was no more to do; False also when somebody has been at the file."""
+        held = self._held.get(STATUS)
+        if held is None or not self.root.is_current():
+            return False
+        if held.data != before + held.data[len(before) : len(before) + len(time)] + after:
+            return False
+        with (
+            storing("write", f"{self.path}/{STATUS}"),
+            open(self.root.open_file(STATUS, os.O_WRONLY | os.O_CREAT), "wb") as file,
+        ):
+            fd = file.fileno()
+            if signature(os.fstat(fd)) != held.seen:
+                return False
+            os.pwrite(fd, time, len(before))
+            self._held[STATUS] = _Held(before + time + after, signature(os.fstat(fd)))
+        return True
 
-    def _encode_status(self, status: Mapping[str, Any]) -> bytes:
-        """A heartbeat of a loop that waits differs from the last one only in its time."""
-        now = status.get("updated_at")
+    def _around_time(self, status: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """The encoded status before and after its time; of the same status it is made once."""
         still = {**status, "updated_at": None}
         if still != self._status[0]:
             data = encode_lines(self.redactor.value(still)) + b"\n"
             # At the beginning of a line there are only names: no text can contain the line feed.
             before, mark, after = data.partition(b'\n "updated_at":null')
             self._status = still, before + mark[:-4], after
-        _, before, after = self._status
-        return before + encode_json({"": now})[4:-1] + after
+        return self._status[1:]
 
     def _replace_held(self, name: str, data: bytes, *, durable: bool = True) -> None:
         with self.root.guard:
-            if not self.root.is_current():
-                self._restored = self.heal()  # told by the next look
+            self._be_there()
             self._held[name] = _Held(data, self.root.replace(name, data, durable=durable))
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """Append one line (secrets redacted) and sync it. Raises StorageError; then the line does
-        not count."""
+        """Append one line, redacted and synced. Raises StorageError; then it does not count."""
         with self.root.guard:
-            if not self.root.is_current():
-                self._restored = self.heal()  # told by the next look
+            self._be_there()
             self.journal.append(self.redactor.value(record))
 
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
@@ -284,8 +281,7 @@ class StateDirectory:
         return f"{self.path}/{name}"
 
     def redact_prompt(self, path: str) -> int:
-        """Redact a kept prompt after its run; returns how many secrets were replaced. Raises
-        StorageError."""
+        """Redact a kept prompt after its run; returns how many secrets. Raises StorageError."""
         name = os.path.relpath(path, self.path)
         with self.root.guard:
             self._held.pop(name, None)
@@ -322,16 +318,14 @@ class StateDirectory:
             os.unlink("room", dir_fd=self.root.fd)
 
     def redact_run(self, directory: str) -> int:
-        """Redact the files of a finished run; returns how many secrets were replaced. Raises
-        StorageError."""
+        """Redact a finished run's files; returns how many secrets. Raises StorageError."""
         name = os.path.relpath(directory, self.path)
         return sum(redact_file(self.root, f"{name}/{file}", self.redactor) for file in _RUN_FILES)
 
     def write_report(self, text: str) -> str:
         """Write `report.md` (secrets redacted) and return its path. Raises StorageError."""
-        self._replace_held(
-            REPORT, self.redactor.text(text).encode("utf-8", "replace"), durable=False
-        )
+        data = self.redactor.text(text).encode("utf-8", "replace")
+        self._replace_held(REPORT, data, durable=False)
         return f"{self.path}/{REPORT}"
 
     # -- reading back ------------------------------------------------------------------------------
@@ -360,15 +354,13 @@ class StateDirectory:
             self._hold_what_is_there()
             warnings = self.take_warnings()
             if source == "previous":
-                warnings.append(
-                    f"{RUNTIME} could not be used; going on from {PREVIOUS} and the journal"
-                )
+                unusable = f"{RUNTIME} could not be used"
+                warnings.append(f"{unusable}; going on from {PREVIOUS} and the journal")
             elif runtime is None and last is not None:
                 warnings.append("no usable snapshot; going on from the journal's last line")
             elif runtime is not None and not present and _has_closed_one(runtime):
-                warnings.append(
-                    f"{JOURNAL} is missing; going on from {RUNTIME}, the history is lost"
-                )
+                missing = f"{JOURNAL} is missing"
+                warnings.append(f"{missing}; going on from {RUNTIME}, the history is lost")
             elif present and last is None:
                 warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
             return Loaded(runtime, source, last, present, warnings)
@@ -393,25 +385,19 @@ class StateDirectory:
         return found, ""
 
     def _refuse_to_forget(self, journal_present: bool) -> None:
-        """Raise UsageError if a loop has been here: beginning at iteration 1 must be a person's
-        decision."""
+        """Raise UsageError if a loop has been here: to begin again is a person's decision."""
         with storing("read", f"{self.path}/{QUARANTINE}"), self.root.directory(QUARANTINE) as fd:
-            aside = sorted(
-                name
-                for name in os.listdir(fd)
-                if name.startswith((RUNTIME, "logs_iterations.jsonl"))
-            )
+            ours = (RUNTIME, JOURNAL.replace("/", "_"))
+            aside = sorted(name for name in os.listdir(fd) if name.startswith(ours))
         if not journal_present and not aside:
             return
-        what = (
-            f"{JOURNAL} has no readable line"
-            if journal_present
-            else f"{QUARANTINE}/{aside[-1]} is unreadable"
-        )
+        what = f"{JOURNAL} has no readable line"
+        if not journal_present:
+            what = f"{QUARANTINE}/{aside[-1]} is unreadable"
         raise UsageError(
-            f"a loop has been here, but its state cannot be read: in {self.path} there is no usable {RUNTIME} "
-            f"and {what}. Put a backup in place, or, to begin again at iteration 1, move the directory away: "
-            f"mv {self.path} {self.path}.old"
+            f"a loop has been here, but its state cannot be read: in {self.path} there is no usable"
+            f" {RUNTIME} and {what}. Put a backup in place, or, to begin again at iteration 1, move"
+            f" the directory away: mv {self.path} {self.path}.old"
         )
 
     def _hold_what_is_there(self) -> None:
@@ -425,8 +411,7 @@ class StateDirectory:
     # -- healing -----------------------------------------------------------------------------------
 
     def heal(self) -> list[str]:
-        """Notice what other programs deleted or replaced, and put it back; returns the names, for
-        the log.
+        """Put back what other programs deleted or replaced; returns the names, for the log.
 
         Costs a few stat calls when all is well: call it every second. Raises StorageError when
         restoring fails now (the next call goes on where this one stopped) and WorkspaceBusyError
@@ -446,9 +431,8 @@ class StateDirectory:
 
     def _reopen(self) -> None:
         if not os.path.isdir(self.workspace):
-            raise StorageError(
-                f"cannot restore {self.path}: the workspace {self.workspace} is gone"
-            )
+            gone = f"the workspace {self.workspace} is gone"
+            raise StorageError(f"cannot restore {self.path}: {gone}")
         self.root.reopen()
         self._restored.append(f"{self.path}/")
 
@@ -457,8 +441,7 @@ class StateDirectory:
         if here is not None and signature(here) == held.seen:
             return
         if here is not None and name not in (RUNTIME, PREVIOUS):
-            # Somebody edited a prompt, a report or the status: theirs stays until we write it
-            # again.
+            # Somebody edited a prompt, a report or the status: it stays until we write again.
             held.seen = signature(here)
             return
         if here is not None:
@@ -472,22 +455,16 @@ def _label(iteration: int, label: str, attempt: int) -> str:
 
 
 def _refuse_foreign(path: str, workspace: str) -> None:
-    """Raise UsageError for a directory that is certainly something else: everything in ours is
-    hidden from git."""
+    """Raise UsageError for what is certainly something else: ours is hidden from git whole."""
     if workspace == path or workspace.startswith(path.rstrip("/") + "/"):
-        raise UsageError(
-            f"state_dir {path} contains the workspace {workspace}; it must be a directory of its own"
-        )
+        raise UsageError(f"state_dir {path} contains the workspace {workspace}; {_ITS_OWN}")
     with storing("read", path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         names = set(os.listdir(path))
         if ".git" in names and not names & {RUNTIME, "logs"}:
-            raise UsageError(
-                f"state_dir {path} is a git repository; it must be a directory of its own"
-            )
+            raise UsageError(f"state_dir {path} is a git repository; {_ITS_OWN}")
 
 
 def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
-    """True when the journal must have a line: an iteration before the one that is open, or with
-    none open any."""
+    """True when the journal must have a line: an iteration before the one open, if one is."""
     number = runtime.get("iteration")
     return isinstance(number, int) and number > (1 if runtime.get("open") else 0)
