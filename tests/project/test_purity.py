@@ -12,9 +12,9 @@ import codex_self_iter
 
 PACKAGE = Path(codex_self_iter.__file__).parent
 PURE = {
-    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum",
-    "functools", "hashlib", "itertools", "json", "math", "operator", "re", "shlex", "string",
-    "textwrap", "types", "typing", "unicodedata", "codex_self_iter",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
+    "itertools", "json", "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
+    "codex_self_iter",
 }  # fmt: skip
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "sleep", "getenv"}
 BUILTINS = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}

@@ -115,7 +115,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
-        reason = f"{facts.pause_file.rpartition("/")[2]} is there; 'codex-self-iter resume' goes on"
+        reason = f"{facts.pause_file.rpartition('/')[2]} is there; 'codex-self-iter resume' goes on"
     if state.state in (State.RUNNING, State.VERIFYING):
         if state.after_iteration is not None:
             reason += "; stops after this iteration"
