@@ -136,22 +136,17 @@ def classify(
         final_event: this CLI ends every good run with a final event, so that one without is not
             good.
         account: put into the failure."""
-    ended_by = _from_cause(parsed, outcome)
-    if ended_by is None and not (
-        outcome.cause is EndCause.EXIT and _failed(parsed, outcome, final_event)
-    ):
-        return None
-    if ended_by is not None:
+    resets: tuple[FailureClass, ...] = (FailureClass.LIMIT,)
+    said = ""
+    if ended_by := _from_cause(parsed, outcome):
         kind, message = ended_by
         error = parsed.retry or parsed.error or ErrorFacts()
-        reset = _reset(parsed, error, "", now, tz) if kind is FailureClass.LIMIT else None
-    else:
+    elif outcome.cause is EndCause.EXIT and _failed(parsed, outcome, final_event):
         kind, message, error = _from_exit(parsed, outcome, stderr_tail, codes or {})
-        reset = (
-            _reset(parsed, error, message, now, tz)
-            if kind in (FailureClass.LIMIT, FailureClass.OVERLOAD)
-            else None
-        )
+        resets, said = (FailureClass.LIMIT, FailureClass.OVERLOAD), message
+    else:
+        return None
+    reset = _reset(parsed, error, said, now, tz) if kind in resets else None
     return Failure(kind, one_line(message), reset, account)
 
 

@@ -72,6 +72,7 @@ class ClaudeAgent(CliAgent):
         "error_max_budget_usd": FailureClass.AGENT,
     }
     needed = ("ANTHROPIC_*", "CLAUDE_*")
+    home_variable = "CLAUDE_CONFIG_DIR"
 
     def also_needed(self, ours: Mapping[str, str]) -> Iterable[str]:
         """The keys of the cloud that serves the model, where one was chosen."""
@@ -81,21 +82,10 @@ class ClaudeAgent(CliAgent):
         if seen.get("CLAUDE_CODE_USE_VERTEX"):
             yield from ("GOOGLE_*", "CLOUD_ML_*")
 
-    def home_environment(self) -> dict[str, str]:
-        return (
-            {"CLAUDE_CONFIG_DIR": os.path.expanduser(self.config.home)} if self.config.home else {}
-        )
-
     def prepare(self, request: Request) -> Invocation:
         program = self.find(request.environment)
-        argv = [
-            program,
-            "-p",
-            "--output-format",
-            "stream-json",
-            "--verbose",
-            *self._permissions(request),
-        ]
+        argv = [program, "-p", "--output-format", "stream-json", "--verbose"]
+        argv += self._permissions(request)
         if self.model(request):
             argv += ["--model", self.model(request)]
         if self.config.effort:
@@ -126,7 +116,19 @@ class ClaudeAgent(CliAgent):
 
     @staticmethod
     def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
-        return _events(kind, value)
+        match kind:
+            case "system":
+                return _system(value)
+            case "assistant":
+                return _assistant(value)
+            case "user":
+                return _user(value)
+            case "rate_limit_event":
+                return _limit(as_dict(value.get("rate_limit_info")))
+            case "result":
+                return _result(value)
+            case _:
+                return []
 
     def login(self, environment: Mapping[str, str]) -> str:
         for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
@@ -149,22 +151,6 @@ class ClaudeAgent(CliAgent):
 
 
 # --- the event stream of `--output-format stream-json`
-
-
-def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
-    match kind:
-        case "system":
-            return _system(value)
-        case "assistant":
-            return _assistant(value)
-        case "user":
-            return _user(value)
-        case "rate_limit_event":
-            return _limit(as_dict(value.get("rate_limit_info")))
-        case "result":
-            return _result(value)
-        case _:
-            return []
 
 
 def _system(value: Mapping[str, Any]) -> list[Event]:
@@ -262,10 +248,8 @@ def _result(value: Mapping[str, Any]) -> list[Event]:
     else:
         structured = value.get("structured_output")
         answer = text if structured is None else json.dumps(structured, ensure_ascii=False)
-        cost, used = (
-            money(as_number(value.get("total_cost_usd"))),
-            spent(as_dict(value.get("usage"))),
-        )
+        cost = money(as_number(value.get("total_cost_usd")))
+        used = spent(as_dict(value.get("usage")))
         done = Event(EventKind.DONE, f"done, {cost}, {used}" if used else f"done, {cost}")
         events += [Event(EventKind.ANSWER, answer), done]
     for denial in map(as_dict, as_list(value.get("permission_denials"))):

@@ -56,6 +56,8 @@ class CliAgent(abc.ABC):
     """Where its own installer puts it."""
     needed: ClassVar[tuple[str, ...]] = ()
     """Variables that it needs even if they look secret (see `agent_environment`)."""
+    home_variable: ClassVar[str] = ""
+    """The variable that names the CLI's configuration directory, where it has one."""
     codes: ClassVar[Mapping[str, FailureClass]] = {}
     """The CLI's own error codes."""
 
@@ -93,7 +95,8 @@ class CliAgent(abc.ABC):
 
     def home_environment(self) -> dict[str, str]:
         """The variables that make `home` the CLI's configuration directory."""
-        return {}
+        home = os.path.expanduser(self.config.home)
+        return {self.home_variable: home} if home and self.home_variable else {}
 
     def seen(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The environment as far as it says who is logged in."""

@@ -52,6 +52,7 @@ class CodexAgent(CliAgent):
     package = "@openai/codex"
     known_versions = VersionRange("0.169.0", "0.169.0")
     needed = ("CODEX_*", "OPENAI_*")
+    home_variable = "CODEX_HOME"
     codes: ClassVar[Mapping[str, FailureClass]] = {
         "usage_limit_exceeded": FailureClass.LIMIT,
         "rate_limit_exceeded": FailureClass.LIMIT,
@@ -69,9 +70,6 @@ class CodexAgent(CliAgent):
         """The configured program, else CODEX_BIN."""
         return self.config.binary or environment.get("CODEX_BIN", "")
 
-    def home_environment(self) -> dict[str, str]:
-        return {"CODEX_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}
-
     def home(self, environment: Mapping[str, str]) -> str:
         """Real path of CODEX_HOME as the agent will see it."""
         chosen = self.seen(environment).get("CODEX_HOME")
@@ -79,28 +77,19 @@ class CodexAgent(CliAgent):
 
     def prepare(self, request: Request) -> Invocation:
         program = self.find(request.environment)
-        schema_path = os.path.join(request.directory, "schema.json")
-        argv = [
-            program,
-            "exec",
-            "--json",
-            *self._sandbox(request),
-            "-C",
-            request.workspace,
-            "--color",
-            "never",
-        ]
+        files: dict[str, str] = {}
+        argv = [program, "exec", "--json", *self._sandbox(request)]
+        argv += ["-C", request.workspace, "--color", "never"]
         if not git_directories(request.workspace):
             argv.append("--skip-git-repo-check")
         argv += ["-c", "features.plugins=false", *self._model(request)]
         argv += ["-o", os.path.join(request.directory, "answer.txt")]
         if request.schema is not None:
+            schema_path = os.path.join(request.directory, "schema.json")
+            files[schema_path] = json.dumps(request.schema, indent=1)
             argv += ["--output-schema", schema_path]
         argv += self.config.args
         argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]
-        files = (
-            {} if request.schema is None else {schema_path: json.dumps(request.schema, indent=1)}
-        )
         env = self.environment(request.environment, program, {})
         return Invocation(tuple(argv), env, request.prompt_path, files)
 
@@ -138,7 +127,25 @@ class CodexAgent(CliAgent):
 
     @staticmethod
     def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
-        return _events(kind, value)
+        match kind:
+            case "thread.started":
+                thread = as_text(value.get("thread_id"))
+                return [Event(EventKind.SESSION, f"thread {thread}", thread)]
+            case "turn.started":
+                return [Event(EventKind.TURN)]
+            case "item.started" | "item.updated" | "item.completed":
+                return _item(as_dict(value.get("item")), kind.removeprefix("item."))
+            case "turn.completed":
+                total = as_dict(value.get("usage"))
+                done = Event(EventKind.DONE, f"done, thread total {spent(total)}")
+                return [*([Event(EventKind.TOTAL, usage=usage_of(total))] if total else []), done]
+            case "turn.failed":
+                return [_error(EventKind.FAILED, as_dict(value.get("error")))]
+            case "error":
+                retrying = as_text(value.get("message")).startswith("Reconnecting")
+                return [_error(EventKind.RETRY if retrying else EventKind.NOTE, value)]
+            case _:
+                return []
 
     def report(self, run: Reading) -> AgentReport:
         """Add what only the rollout, `-o`'s file and stderr tell."""
@@ -268,28 +275,6 @@ def _of_this_run(thread: Usage, before: Usage | None) -> Usage:
 
 
 # --- the event stream of `codex exec --json`
-
-
-def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
-    match kind:
-        case "thread.started":
-            thread = as_text(value.get("thread_id"))
-            return [Event(EventKind.SESSION, f"thread {thread}", thread)]
-        case "turn.started":
-            return [Event(EventKind.TURN)]
-        case "item.started" | "item.updated" | "item.completed":
-            return _item(as_dict(value.get("item")), kind.removeprefix("item."))
-        case "turn.completed":
-            total = as_dict(value.get("usage"))
-            done = Event(EventKind.DONE, f"done, thread total {spent(total)}")
-            return [*([Event(EventKind.TOTAL, usage=usage_of(total))] if total else []), done]
-        case "turn.failed":
-            return [_error(EventKind.FAILED, as_dict(value.get("error")))]
-        case "error":
-            retrying = as_text(value.get("message")).startswith("Reconnecting")
-            return [_error(EventKind.RETRY if retrying else EventKind.NOTE, value)]
-        case _:
-            return []
 
 
 def _error(kind: EventKind, error: Mapping[str, Any]) -> Event:

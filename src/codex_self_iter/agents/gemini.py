@@ -45,10 +45,8 @@ class GeminiAgent(CliAgent):
     package = "@google/gemini-cli"
     known_versions = VersionRange("0.61.0", "0.61.0")
     needed = ("GEMINI_*", "GOOGLE_*")
-
-    def home_environment(self) -> dict[str, str]:
-        # The CLI keeps its files in `.gemini` below this directory.
-        return {"GEMINI_CLI_HOME": os.path.expanduser(self.config.home)} if self.config.home else {}
+    home_variable = "GEMINI_CLI_HOME"
+    """The CLI keeps its files in `.gemini` below this directory."""
 
     def prepare(self, request: Request) -> Invocation:
         program = self.find(request.environment)
@@ -71,7 +69,26 @@ class GeminiAgent(CliAgent):
 
     @staticmethod
     def events(kind: str, value: Mapping[str, Any]) -> list[Event]:
-        return _events(kind, value)
+        match kind:
+            case "init":
+                ident, model = as_text(value.get("session_id")), as_text(value.get("model"))
+                session = Event(EventKind.SESSION, f"session {ident}, {model}", ident, model)
+                return [session, Event(EventKind.TURN)]
+            case "message" if value.get("role") == "assistant":
+                piece = EventKind.DELTA if value.get("delta") is True else EventKind.MESSAGE
+                return [Event(piece, as_text(value.get("content")))]
+            case "tool_use":
+                name, ident = as_text(value.get("tool_name")), as_text(value.get("tool_id"))
+                tool, text = tool_call(name, as_dict(value.get("parameters")))
+                return [Event(EventKind.TOOL_STARTED, text, ident, tool=tool)]
+            case "tool_result":
+                return _tool_result(value)
+            case "error":  # a warning, for the supervisor only
+                return [Event(EventKind.NOTE, error=_error(value))]
+            case "result":
+                return _result(value)
+            case _:
+                return []
 
     def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
         """The exit code tells more than the events, where these told nothing better."""
@@ -94,11 +111,7 @@ class GeminiAgent(CliAgent):
 
     def _directory(self, environment: Mapping[str, str]) -> str:
         home = environment.get("GEMINI_CLI_HOME")
-        return (
-            os.path.realpath(os.path.join(home, ".gemini"))
-            if home
-            else real_home(environment, ".gemini")
-        )
+        return real_home({"HOME": home} if home else environment, ".gemini")
 
     def logged_in(
         self, _program: str, environment: Mapping[str, str]
@@ -118,29 +131,6 @@ class GeminiAgent(CliAgent):
 
 
 # --- the event stream of `-o stream-json`
-
-
-def _events(kind: str, value: Mapping[str, Any]) -> list[Event]:
-    match kind:
-        case "init":
-            ident, model = as_text(value.get("session_id")), as_text(value.get("model"))
-            session = Event(EventKind.SESSION, f"session {ident}, {model}", ident, model)
-            return [session, Event(EventKind.TURN)]
-        case "message" if value.get("role") == "assistant":
-            piece = EventKind.DELTA if value.get("delta") is True else EventKind.MESSAGE
-            return [Event(piece, as_text(value.get("content")))]
-        case "tool_use":
-            name, ident = as_text(value.get("tool_name")), as_text(value.get("tool_id"))
-            tool, text = tool_call(name, as_dict(value.get("parameters")))
-            return [Event(EventKind.TOOL_STARTED, text, ident, tool=tool)]
-        case "tool_result":
-            return _tool_result(value)
-        case "error":  # a warning, for the supervisor only
-            return [Event(EventKind.NOTE, error=_error(value))]
-        case "result":
-            return _result(value)
-        case _:
-            return []
 
 
 def _error(error: Mapping[str, Any]) -> ErrorFacts:

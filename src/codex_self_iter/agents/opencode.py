@@ -19,11 +19,13 @@ from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, as_words
 
 _PROVIDERS = (
-    "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI", "AZURE",
-    "AWS", "TOGETHER", "FIREWORKS", "CEREBRAS", "MOONSHOT", "ZAI", "ZHIPU", "DASHSCOPE", "HF", "OPENCODE",
+    "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI",
+    "AZURE", "AWS", "TOGETHER", "FIREWORKS", "CEREBRAS", "MOONSHOT", "ZAI", "ZHIPU", "DASHSCOPE",
+    "HF", "OPENCODE",
 )  # fmt: skip
 _REFUSED = re.compile(
-    r"rejected permission|permission (was )?(denied|rejected)|auto-reject|specific rule which prevents",
+    r"rejected permission|permission (was )?(denied|rejected)|auto-reject"
+    r"|specific rule which prevents",
     re.I,
 )
 
@@ -93,25 +95,19 @@ class OpencodeAgent(CliAgent):
         return failure
 
     def login(self, environment: Mapping[str, str]) -> str:
-        keys = [
-            environment[f"{name}_API_KEY"]
-            for name in _PROVIDERS
-            if environment.get(f"{name}_API_KEY")
-        ]
+        keys = [environment[name] for name in _keys(environment)]
         return fingerprint("\n".join(keys)) if keys else self._data(environment)
 
     def _data(self, environment: Mapping[str, str]) -> str:
         base = environment.get("XDG_DATA_HOME")
-        return (
-            os.path.realpath(os.path.join(base, "opencode"))
-            if base
-            else real_home(environment, ".local/share/opencode")
-        )
+        if base:
+            return os.path.realpath(os.path.join(base, "opencode"))
+        return real_home(environment, ".local/share/opencode")
 
     def logged_in(
         self, _program: str, environment: Mapping[str, str]
     ) -> tuple[bool | None, str, str]:
-        names = [f"{name}_API_KEY" for name in _PROVIDERS if environment.get(f"{name}_API_KEY")]
+        names = _keys(environment)
         if names:
             return True, f"key from {', '.join(names)}", ""
         try:
@@ -123,6 +119,11 @@ class OpencodeAgent(CliAgent):
             return True, f"logged in: {', '.join(sorted(known))}", ""
         # Its configuration may hold a key, and some of its models need none.
         return None, "no login found; its configuration may hold one", "opencode auth login"
+
+
+def _keys(environment: Mapping[str, str]) -> list[str]:
+    names = (f"{provider}_API_KEY" for provider in _PROVIDERS)
+    return [name for name in names if environment.get(name)]
 
 
 # --- the event stream of `--format json`

@@ -15,7 +15,8 @@ from codex_self_iter.core.secrets import SECRETS
 # Traces of an agent around us (a supervisor started from within one): they would change how ours
 # behaves.
 _FOREIGN = re.compile(
-    r"^(CODEX_(THREAD_ID|SESSION_ID|TOOL_CALL_ID|CI|SANDBOX.*)|CLAUDECODE|CLAUDE_CODE_(ENTRYPOINT|SESSION_ID|SSE_PORT))$"
+    r"^(CODEX_(THREAD_ID|SESSION_ID|TOOL_CALL_ID|CI|SANDBOX.*)"
+    r"|CLAUDECODE|CLAUDE_CODE_(ENTRYPOINT|SESSION_ID|SSE_PORT))$"
 )
 
 _withheld = functools.lru_cache(1024)(SECRETS.withheld)  # each run asks of the same variables

@@ -29,21 +29,14 @@ class PlanShellAgent:
 
     def prepare(self, request: Request) -> Invocation:
         module = (sys.executable, "-m", "codex_self_iter.plan_shell")
-        argv = (
-            *module,
-            "--plan",
-            request.plan_path,
-            "--workspace",
-            request.workspace,
-            *self.config.args,
-        )
+        places = ("--plan", request.plan_path, "--workspace", request.workspace)
         env = agent_environment(
             request.environment,
             passed=self.config.pass_env,
             extra=_importable(request.environment),
             configured=self.config.env,
         )
-        return Invocation(argv, env, request.prompt_path)
+        return Invocation((*module, *places, *self.config.args), env, request.prompt_path)
 
     def read(
         self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
@@ -64,9 +57,7 @@ def _importable(ours: Mapping[str, str]) -> dict[str, str]:
     """Let the child find this package as we found it, installed or not, whatever its working
     directory is."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
-    if root in (
-        entry for entry in sys.path if "site-packages" in entry or "dist-packages" in entry
-    ):
+    if root in sys.path and ("site-packages" in root or "dist-packages" in root):
         return {}
     known = ours.get("PYTHONPATH", "")
     return {"PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}

@@ -69,7 +69,8 @@ def find_program(
         if _runnable(path):
             return Found(path)
     raise AgentMissingError(
-        f"agent {name!r}: no program {wanted!r} on PATH or in {', '.join(looked)}, nvm's directories; {mend}"
+        f"agent {name!r}: no program {wanted!r} on PATH or in {', '.join(looked)}, "
+        f"nvm's directories; {mend}"
     )
 
 
@@ -122,7 +123,8 @@ def _version_detail(version: str, known: VersionRange | None) -> str:
     if known is None or _number(known.first) <= _number(version) <= _number(known.last):
         return f"version {version}"
     side = "older" if _number(version) < _number(known.first) else "newer"
-    return f"version {version} is {side} than those this was measured with ({known.first} to {known.last})"
+    measured = f"{known.first} to {known.last}"
+    return f"version {version} is {side} than those this was measured with ({measured})"
 
 
 def _number(version: str) -> tuple[int, ...]:

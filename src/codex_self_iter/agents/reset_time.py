@@ -29,7 +29,8 @@ LATEST_SEC = 40 * 86400.0
 """No limit of a plan runs longer than a month and some."""
 
 _CUE = re.compile(
-    r"try(?:ing)?\s+again|re-?try(?:ing|[\s_-]*(?:after|delay|in))?|resets?(?:_?at|ting)?|available|resumes?|wait|until|limit\s+reached",
+    r"try(?:ing)?\s+again|re-?try(?:ing|[\s_-]*(?:after|delay|in))?|resets?(?:_?at|ting)?"
+    r"|available|resumes?|wait|until|limit\s+reached",
     re.IGNORECASE,
 )
 _WINDOW = 90
@@ -51,10 +52,14 @@ _HTTP = re.compile(
     re.IGNORECASE,
 )
 _DATE = re.compile(
-    rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s*(?P<year>20\d\d)?,?\s*(?:at\s+)?{_CLOCK}{_ZONE}",
+    rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s*(?P<year>20\d\d)?,?\s*"
+    rf"(?:at\s+)?{_CLOCK}{_ZONE}",
     re.IGNORECASE,
 )
-_UNIT = r"(?P<unit>days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s|ms|milliseconds?)(?![a-z])"
+_UNIT = (
+    r"(?P<unit>days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s|ms|milliseconds?)"
+    r"(?![a-z])"
+)
 _PART = re.compile(rf"(?P<number>\d+(?:\.\d+)?)\s*{_UNIT}", re.IGNORECASE)
 _DURATION = re.compile(
     r"^[\s:=\"'~]*(?:(?:after|in|for|delay)[\s:=\"'~]*)?(?:about\s+)?"
@@ -64,7 +69,8 @@ _DURATION = re.compile(
     re.IGNORECASE,
 )
 _BARE_SECONDS = re.compile(
-    r"(?:retry[\s_-]*(?:after|delay|in)|try again in)[\s:=\"']*(\d{1,7}(?:\.\d+)?)(?![\d:.]*\d|\s*[\w%:/-])",
+    r"(?:retry[\s_-]*(?:after|delay|in)|try again in)[\s:=\"']*(\d{1,7}(?:\.\d+)?)"
+    r"(?![\d:.]*\d|\s*[\w%:/-])",
     re.IGNORECASE,
 )
 _CLOCK_ONLY = re.compile(
@@ -94,8 +100,8 @@ def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> flo
     bar = re.search(r"\|(\d{10})(?!\d)", text)
     if bar and (at := believable(float(bar.group(1)), now)) is not None:
         return at
-    # A time alone is nothing (a log line begins with one): only one that follows such a word is read,
-    # and the reader that asks for most goes first, or the hour of a date would be taken for a clock.
+    # A time alone is nothing (a log line begins with one): only one after such a word is read, and
+    # the reader that asks for most goes first, or the hour of a date would be taken for a clock.
     for cue in _CUE.finditer(text):
         said = text[cue.end() : cue.end() + _WINDOW]
         for reader in _READERS:

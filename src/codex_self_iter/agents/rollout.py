@@ -149,7 +149,8 @@ def _moment(text: str) -> float:
 def _days_of(thread_id: str) -> Iterator[str]:
     digits = thread_id.replace("-", "")[:12]
     try:
-        began = datetime.datetime.fromtimestamp(int(digits, 16) / 1000)  # noqa: DTZ006 - directories are local days
+        # directories are local days
+        began = datetime.datetime.fromtimestamp(int(digits, 16) / 1000)  # noqa: DTZ006
         days = [began + datetime.timedelta(days=shift) for shift in (0, -1, 1)]
     except (ValueError, OverflowError, OSError):
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from codex_self_iter.core.agent_report import Usage
@@ -140,14 +140,7 @@ class Parsed:
         """The CLI's total, else the sum over the model calls seen, else None."""
         if self.total is not None or not self.tokens:
             return self.total
-        calls = self.tokens.values()
-        costs = [call.cost_usd for call in calls if call.cost_usd is not None]
-        return Usage(
-            sum(call.input_tokens for call in calls),
-            sum(call.cached_input_tokens for call in calls),
-            sum(call.output_tokens for call in calls),
-            sum(costs) if costs else None,
-        )
+        return Usage.of(*self.tokens.values())
 
 
 def fold(events: Iterable[Event]) -> Parsed:
@@ -157,128 +150,64 @@ def fold(events: Iterable[Event]) -> Parsed:
         parsed.events += 1
         if event.kind is not EventKind.DELTA and parsed.pieces:
             parsed.message, parsed.pieces = "".join(parsed.pieces), []
-        _STEPS[event.kind](parsed, event)
+        if event.kind in _MOVES:
+            parsed.moved, parsed.retry = True, None
+        _take(parsed, event)
     if parsed.pieces:
         parsed.message, parsed.pieces = "".join(parsed.pieces), []
     return parsed
 
 
-def _session(parsed: Parsed, event: Event) -> None:
-    parsed.session_id = event.ident or parsed.session_id
-    parsed.model = event.model or parsed.model
+_MOVES = frozenset(map(EventKind, ("message", "delta", "thinking", "tool_started", "tool_ended")))
+"""What only a model does that has answered."""
 
 
-def _turn(parsed: Parsed, _event: Event) -> None:
-    parsed.turn_open, parsed.ended, parsed.ok = True, False, False
-
-
-def _message(parsed: Parsed, event: Event) -> None:
-    parsed.message = event.text or parsed.message
-    _moved(parsed)
-
-
-def _delta(parsed: Parsed, event: Event) -> None:
-    parsed.pieces.append(event.text)
-    _moved(parsed)
-
-
-def _aside(_parsed: Parsed, _event: Event) -> None:
-    pass
-
-
-def _thinking(parsed: Parsed, _event: Event) -> None:
-    _moved(parsed)
-
-
-def _answer(parsed: Parsed, event: Event) -> None:
-    parsed.answer = event.text
-
-
-def _tool_started(parsed: Parsed, event: Event) -> None:
-    parsed.open_tools.add(event.ident)
-    _moved(parsed)
-
-
-def _tool_ended(parsed: Parsed, event: Event) -> None:
-    parsed.open_tools.discard(event.ident)
-    parsed.tools_ok += event.ok
-    _moved(parsed)
-
-
-def _changed(parsed: Parsed, event: Event) -> None:
-    if event.text and len(parsed.changed) < _KEPT:
-        parsed.changed[event.text] = None
-
-
-def _refused(parsed: Parsed, event: Event) -> None:
-    if event.text and len(parsed.refused) < _KEPT:
-        parsed.refused[event.text[:500]] = None
-
-
-def _retry(parsed: Parsed, event: Event) -> None:
-    parsed.retry = event.error or ErrorFacts(event.text)
-
-
-def _note(parsed: Parsed, event: Event) -> None:
-    if event.error is not None:
-        parsed.error = event.error
-
-
-def _tokens(parsed: Parsed, event: Event) -> None:
-    if event.usage is not None:
-        parsed.tokens[event.ident or f"#{len(parsed.tokens)}"] = event.usage
-
-
-def _total(parsed: Parsed, event: Event) -> None:
-    parsed.total = event.usage or parsed.total
-
-
-def _limit(parsed: Parsed, event: Event) -> None:
-    if event.error is not None:
-        parsed.limit_at = event.error.reset_at or parsed.limit_at
-
-
-def _done(parsed: Parsed, _event: Event) -> None:
-    parsed.ended, parsed.ok, parsed.turn_open = True, True, False
-    parsed.retry = parsed.error = None
-
-
-def _failed(parsed: Parsed, event: Event) -> None:
-    parsed.ended, parsed.ok, parsed.turn_open = True, False, False
-    last, said = parsed.error or ErrorFacts(), event.error or ErrorFacts(event.text)
-    # The final event often lacks what an earlier one told: the CLI's own code, the status.
-    parsed.error = ErrorFacts(
-        said.message or last.message,
-        said.code or last.code,
-        said.http_status or last.http_status,
-        said.reset_at or last.reset_at,
-    )
-
-
-def _moved(parsed: Parsed) -> None:
-    parsed.moved, parsed.retry = True, None
-
-
-_STEPS: Mapping[EventKind, Callable[[Parsed, Event], None]] = {
-    EventKind.SESSION: _session,
-    EventKind.TURN: _turn,
-    EventKind.MESSAGE: _message,
-    EventKind.DELTA: _delta,
-    EventKind.ASIDE: _aside,
-    EventKind.THINKING: _thinking,
-    EventKind.ANSWER: _answer,
-    EventKind.TOOL_STARTED: _tool_started,
-    EventKind.TOOL_ENDED: _tool_ended,
-    EventKind.CHANGED: _changed,
-    EventKind.REFUSED: _refused,
-    EventKind.RETRY: _retry,
-    EventKind.NOTE: _note,
-    EventKind.TOKENS: _tokens,
-    EventKind.TOTAL: _total,
-    EventKind.LIMIT: _limit,
-    EventKind.DONE: _done,
-    EventKind.FAILED: _failed,
-}
+def _take(parsed: Parsed, event: Event) -> None:
+    """Add one event. An aside says nothing that counts, and thinking only that something moved."""
+    match event.kind:
+        case EventKind.DELTA:
+            parsed.pieces.append(event.text)
+        case EventKind.MESSAGE:
+            parsed.message = event.text or parsed.message
+        case EventKind.ANSWER:
+            parsed.answer = event.text
+        case EventKind.SESSION:
+            parsed.session_id = event.ident or parsed.session_id
+            parsed.model = event.model or parsed.model
+        case EventKind.TURN:
+            parsed.turn_open, parsed.ended, parsed.ok = True, False, False
+        case EventKind.TOOL_STARTED:
+            parsed.open_tools.add(event.ident)
+        case EventKind.TOOL_ENDED:
+            parsed.open_tools.discard(event.ident)
+            parsed.tools_ok += event.ok
+        case EventKind.CHANGED if event.text and len(parsed.changed) < _KEPT:
+            parsed.changed[event.text] = None
+        case EventKind.REFUSED if event.text and len(parsed.refused) < _KEPT:
+            parsed.refused[event.text[:500]] = None
+        case EventKind.RETRY:
+            parsed.retry = event.error or ErrorFacts(event.text)
+        case EventKind.NOTE:
+            parsed.error = event.error or parsed.error
+        case EventKind.TOKENS if event.usage is not None:
+            parsed.tokens[event.ident or f"#{len(parsed.tokens)}"] = event.usage
+        case EventKind.TOTAL:
+            parsed.total = event.usage or parsed.total
+        case EventKind.LIMIT if event.error is not None:
+            parsed.limit_at = event.error.reset_at or parsed.limit_at
+        case EventKind.DONE:
+            parsed.ended, parsed.ok, parsed.turn_open = True, True, False
+            parsed.retry = parsed.error = None
+        case EventKind.FAILED:
+            parsed.ended, parsed.ok, parsed.turn_open = True, False, False
+            last, said = parsed.error or ErrorFacts(), event.error or ErrorFacts(event.text)
+            # The final event often lacks what an earlier one told: the CLI's own code, the status.
+            parsed.error = ErrorFacts(
+                said.message or last.message,
+                said.code or last.code,
+                said.http_status or last.http_status,
+                said.reset_at or last.reset_at,
+            )
 
 
 _PATHS = ("file_path", "filePath", "absolute_path", "path")

@@ -17,6 +17,7 @@ from codex_self_iter.core.terms import Moment
 def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
     """The open iteration once its `run` has ended."""
     outcome, report = event.outcome, event.report
+    used = [usage for usage in (opened.usage, report.usage) if usage is not None]
     ended = Ended(
         run_id=run.run_id,
         role=run.role,
@@ -32,7 +33,7 @@ def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
         opened,
         run=None,
         ended=(*opened.ended, ended),
-        usage=_sum(opened.usage, report.usage),
+        usage=Usage.of(*used) if used else None,
         refused=tuple(dict.fromkeys((*opened.refused, *report.refused)))[:50],
         changed=_either(opened.changed, event.changed) if opened.ended else event.changed,
         changed_files=tuple(dict.fromkeys((*opened.changed_files, *event.changed_files))),
@@ -78,18 +79,6 @@ def sessions(state: LoopState, run: OpenRun, event: RunEnded) -> dict[str, Sessi
         thread_usage=report.thread_usage or old.thread_usage,
     )
     return known
-
-
-def _sum(one: Usage | None, two: Usage | None) -> Usage | None:
-    if one is None or two is None:
-        return one or two
-    costs = [usage.cost_usd for usage in (one, two) if usage.cost_usd is not None]
-    return Usage(
-        one.input_tokens + two.input_tokens,
-        one.cached_input_tokens + two.cached_input_tokens,
-        one.output_tokens + two.output_tokens,
-        sum(costs) if costs else None,
-    )
 
 
 def _either(one: bool | None, two: bool | None) -> bool | None:

@@ -11,7 +11,7 @@ class FailureClass(enum.StrEnum):
     """Why a run failed; each class has its own policy (the table is in `verdict`)."""
 
     AGENT = "agent"
-    """The agent's own fault: crash, non-zero exit, no or invalid control block, time-out at work."""
+    """The agent's own fault: crash, non-zero exit, no valid control block, time-out at work."""
     LIMIT = "limit"
     """A usage or rate limit; `Failure.reset_at` is its end where known."""
     OVERLOAD = "overload"
@@ -36,6 +36,17 @@ class Usage:
     output_tokens: int = 0
     cost_usd: float | None = None
     """None: unknown."""
+
+    @classmethod
+    def of(cls, *parts: Usage) -> Usage:
+        """The sum; its cost is that of the parts whose cost is known."""
+        costs = [part.cost_usd for part in parts if part.cost_usd is not None]
+        return cls(
+            sum(part.input_tokens for part in parts),
+            sum(part.cached_input_tokens for part in parts),
+            sum(part.output_tokens for part in parts),
+            sum(costs) if costs else None,
+        )
 
     @property
     def total_tokens(self) -> int:

@@ -20,11 +20,19 @@ from codex_self_iter.core.foreign import decode_at, encode
 
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
 
-SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": list(FIELDS),
-    "properties": {
+
+def strict_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """An object's JSON schema by the rules of structured outputs: all required, nothing more."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": dict(properties),
+    }
+
+
+SCHEMA: Mapping[str, Any] = strict_schema(
+    {
         "summary": {
             "type": "string",
             "description": "What this iteration did, in one or two sentences.",
@@ -44,10 +52,8 @@ SCHEMA: Mapping[str, Any] = {
             "type": "boolean",
             "description": "True only when everything asked for is done and checked.",
         },
-    },
-}
-"""JSON schema of the control block; obeys the strict rules of structured outputs (all required,
-nothing more)."""
+    }
+)
 
 MAX_CANDIDATES = 2_000
 MAX_DEPTH = 8
@@ -212,13 +218,8 @@ def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> I
                 value = value.split("\n", 1)[0].strip()
             fields[label["key"].lower()] = value
         line_end = text.find("\n", labels[-1].end(), limit)
-        yield Labelled(
-            labels[-1].start(),
-            labels[0].start(),
-            limit if line_end < 0 else line_end,
-            limit,
-            fields,
-        )
+        line_end = limit if line_end < 0 else line_end
+        yield Labelled(labels[-1].start(), labels[0].start(), line_end, limit, fields)
 
 
 def _labelled_blocks(text: str) -> list[Labelled]:

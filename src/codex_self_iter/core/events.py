@@ -1,4 +1,4 @@
-"""What happened: the inputs of `decide`. Plain frozen values; the time comes apart, as a `Moment`."""
+"""What happened: the inputs of `decide`. Frozen values; the time comes apart, as a `Moment`."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Steer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GoalSet:
-    """A person replaced the current goal. `names`: the inbox files that said so, put aside later."""
+    """A person replaced the goal. `names`: the inbox files that said so, put aside later."""
 
     goal: str
     names: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ class GoalSet:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edited:
-    """Plan or task changed. `ticks_only`: checkboxes alone; `in_run`: while an agent was at work."""
+    """Plan or task changed. `ticks_only`: checkboxes alone; `in_run`: while an agent worked."""
 
     what: str
     added: int

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A loop is between iterations (`open is None`) or inside one. An iteration goes through steps:
 
-    RUN      one agent run for each role (goal mode: executor; roles mode: planner, executor, reviewer)
+    RUN      one agent run for each role (goal mode: executor; roles mode: planner, executor,
+             reviewer)
     VERIFY   the gates, when there is something to verify
     KEEP     commit and checkpoint
     (end)    the verdict: one journal line, then the next thing
@@ -224,9 +225,8 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     first."""
     in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
     if state.paused and not in_iteration:
-        return enter(
-            state, State.PAUSED, state.reason if state.state is State.PAUSED else "paused", at
-        ), ()
+        reason = state.reason if state.state is State.PAUSED else "paused"
+        return enter(state, State.PAUSED, reason, at), ()
     if Hold.PLAN in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by[Hold.PLAN], at), ()
     if state.blocked_by:
@@ -237,16 +237,13 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     if spent:
         return finish(state, State.BLOCKED, 4, spent, at)
     if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
-        return finish(
-            state, State.STOPPED, 0, f"iteration limit reached ({policy.max_iterations})", at
-        )
+        reason = f"iteration limit reached ({policy.max_iterations})"
+        return finish(state, State.STOPPED, 0, reason, at)
     role = next_role(state.open, policy)
     chosen = _chosen(state, role, policy, at)
     if isinstance(chosen, Wait):
-        state = dataclasses.replace(
-            enter(state, waits.STATES[chosen.kind], chosen.reason, at), wait=chosen
-        )
-        return state, (Persist(),)
+        state = enter(state, waits.STATES[chosen.kind], chosen.reason, at)
+        return dataclasses.replace(state, wait=chosen), (Persist(),)
     return None
 
 
@@ -468,7 +465,7 @@ def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
 
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
-    """Start: forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
+    """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     state = recovery.after_restart(_unfrozen(state, at), at)
     state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
     opened = state.open
@@ -559,7 +556,7 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
 
 
 def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = False) -> Decision:
-    """Something new to do: a cooldown is over; a backoff only when a person insists; a limit never."""
+    """Something new to do ends a cooldown; a backoff only when a person insists; a limit never."""
     kind = state.wait.kind if state.wait else WaitKind.LIMIT
     if kind in waits.COOLDOWNS or (also_backoff and kind is not WaitKind.LIMIT):
         state = dataclasses.replace(state, wait=None)
@@ -601,9 +598,8 @@ def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Deci
 def _block(state: LoopState, event: Block, policy: Policy, at: Moment) -> Decision:
     if state.blocked_by.get(event.name) == event.reason:
         return state, ()
-    state = dataclasses.replace(
-        state, blocked_by={**state.blocked_by, event.name.value: event.reason}
-    )
+    held = {**state.blocked_by, event.name.value: event.reason}
+    state = dataclasses.replace(state, blocked_by=held)
     if event.name is Hold.PLAN:
         state = dataclasses.replace(state, preparing=False)
     note = Log("loop.held", {"by": event.name.value, "reason": event.reason})

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from codex_self_iter.core.control_block import strict_schema
 from codex_self_iter.core.state import PlannerAnswer
 from codex_self_iter.core.terms import Role
 
@@ -17,29 +18,19 @@ HISTORY_BYTES = 12_000
 """Bound of the history section; with `history_tail` lines at most."""
 FEEDBACK_BYTES = 24_000
 
-PLANNER_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["objective", "execution_prompt", "done_if", "stop", "rationale"],
-    "properties": {
-        "objective": {"type": "string"},
-        "execution_prompt": {"type": "string"},
-        "done_if": {"type": "string"},
-        "stop": {"type": "boolean"},
-        "rationale": {"type": "string"},
-    },
-}
-REVIEWER_SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["continue", "confidence", "next_focus", "reason"],
-    "properties": {
-        "continue": {"type": "boolean"},
-        "confidence": {"type": "number"},
-        "next_focus": {"type": "string"},
-        "reason": {"type": "string"},
-    },
-}
+_TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
+PLANNER_SCHEMA: Mapping[str, Any] = strict_schema(
+    {
+        "objective": _TEXT,
+        "execution_prompt": _TEXT,
+        "done_if": _TEXT,
+        "stop": _FLAG,
+        "rationale": _TEXT,
+    }
+)
+REVIEWER_SCHEMA: Mapping[str, Any] = strict_schema(
+    {"continue": _FLAG, "confidence": {"type": "number"}, "next_focus": _TEXT, "reason": _TEXT}
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,14 +99,16 @@ def _section(title: str, text: str) -> str:
 
 
 _INTRO = {
-    Role.EXECUTOR: "You are working in a repository, one iteration at a time, without a person at the keyboard. "
-    "This is iteration {n}. Do the current goal now, as far as one iteration can carry it, and leave the "
-    "workspace in a working state. Do not ask questions: decide, and say what you decided.",
-    Role.PLANNER: "You plan one iteration of work in a repository; you change nothing yourself. This is iteration {n}. "
-    "Look at the task, the plan, the history and the workspace, choose the most valuable next step, and write the "
-    "prompt for the agent that will carry it out.",
-    Role.REVIEWER: "You review one iteration of work in a repository; you change nothing yourself. This is iteration "
-    "{n}. Check in the workspace what was really done. Believe files and commands, not claims.",
+    Role.EXECUTOR: "You are working in a repository, one iteration at a time, without a person at "
+    "the keyboard. This is iteration {n}. Do the current goal now, as far as one iteration can "
+    "carry it, and leave the workspace in a working state. Do not ask questions: decide, and say "
+    "what you decided.",
+    Role.PLANNER: "You plan one iteration of work in a repository; you change nothing yourself. "
+    "This is iteration {n}. Look at the task, the plan, the history and the workspace, choose the "
+    "most valuable next step, and write the prompt for the agent that will carry it out.",
+    Role.REVIEWER: "You review one iteration of work in a repository; you change nothing yourself. "
+    "This is iteration {n}. Check in the workspace what was really done. Believe files and "
+    "commands, not claims.",
 }
 
 _COMMIT = {
@@ -135,11 +128,12 @@ def _answer_executor(inputs: PromptInputs) -> str:
     promise = ""
     if inputs.promise:
         promise = (
-            f'\n\nThe word "{inputs.promise}" in the summary means the same as "completed" being true: write it only '
-            "when everything is done."
+            f'\n\nThe word "{inputs.promise}" in the summary means the same as "completed" being '
+            "true: write it only when everything is done."
         )
     return (
-        "End your answer with a control block: one JSON object and nothing after it, with exactly these fields.\n\n"
+        "End your answer with a control block: one JSON object and nothing after it, with exactly "
+        "these fields.\n\n"
         "- summary (string): what this iteration did\n"
         "- next_goal (string): what the next iteration is to do\n"
         "- stop (boolean): true only when a person must act before work can go on\n"
@@ -173,9 +167,8 @@ def _review_material(inputs: PromptInputs) -> str:
         parts.append("The agent reported:\n" + _quoted(inputs.block))
     for gate in inputs.gate_results:
         state = "passed" if gate.get("ok") else f"FAILED (exit code {gate.get('exit_code')})"
-        parts.append(
-            f"Gate `{gate.get('command')}`: {state}\n{_cut(str(gate.get('output') or ''), 4_000)}".strip()
-        )
+        output = _cut(str(gate.get("output") or ""), 4_000)
+        parts.append(f"Gate `{gate.get('command')}`: {state}\n{output}".strip())
     if inputs.changed_files:
         parts.append(
             "Changed files:\n" + "\n".join(f"- {path}" for path in inputs.changed_files[:200])
@@ -223,7 +216,8 @@ def build(inputs: PromptInputs) -> str:
 def circling_text(goal: str) -> str:
     """What an iteration is told before the loop gives up."""
     return (
-        "The last iterations asked for the same thing or changed nothing. This is the last iteration before the loop "
-        "gives up. Do not repeat what was tried. Find out why it did not work and take another way; if a person "
-        f"must decide something, say so and set stop. The goal so far: {goal}"
+        "The last iterations asked for the same thing or changed nothing. This is the last "
+        "iteration before the loop gives up. Do not repeat what was tried. Find out why it did not "
+        "work and take another way; if a person must decide something, say so and set stop. "
+        f"The goal so far: {goal}"
     )

@@ -5,10 +5,10 @@ crash there are exactly these cases:
 
     snapshot   journal's last line            truth
     none       none                           a new loop
-    none       line N                         the state that line N carries (`after`)
-    open = N   line N                         the state that line N carries: the snapshot was about to be replaced
+    none       line N                         line N's state: the one that it carries (`after`)
+    open = N   line N                         line N's state: the snapshot was about to be replaced
     at N       line N or older, N not open    the snapshot
-    at N       line M > N                     the state that line M carries: an older copy of the snapshot was read
+    at N       line M > N                     line M's state: an older copy of the snapshot was read
     open = N   line older than N              the snapshot: iteration N goes on"""
 
 from __future__ import annotations

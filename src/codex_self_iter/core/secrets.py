@@ -1,8 +1,8 @@
 """What is a secret: the one list of variables' names and of keys' formats. Pure.
 
 What looks like a secret is withheld from agents and, wherever it is kept, replaced. Withholding may
-err on the careful side: a variable is handed on by one line of `pass_env`. Spoilt text is spoilt, so
-redaction asks for more."""
+err on the careful side: a variable is handed on by one line of `pass_env`. Spoilt text is spoilt,
+so redaction asks for more."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ class Format(NamedTuple):
 
 _EDGE = r"(?<![A-Za-z0-9])"
 _WORD = r"[A-Za-z0-9_-]"
+_MIXED = rf"(?={_WORD}{{0,64}}[0-9A-Z])"
+_JWT = rf"eyJ{_WORD}{{8,512}}\.{_WORD}{{8,8192}}\.{_WORD}*"
 _PEM = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
 _PEM_END = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
 _PEM_BODY = rf"(?:(?:[^-]|-(?!----)){{0,16384}}{_PEM_END}|(?:[A-Za-z0-9+/=]{{16,}}|\s|\\[nr])*)"
@@ -75,7 +77,7 @@ _BEARER = r"(?:[A-Za-z0-9._~+/=-]{20,}|(?=[A-Za-z._~+/=-]{0,64}\d)[A-Za-z0-9._~+
 _USER = r"://)[^\s/:@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}(?=@)"
 FORMATS = (
     Format("sk-", 0, rf"{_EDGE}sk-(?:ant|proj|svcacct|admin|live|test|or)-{_WORD}{{8,}}"),
-    Format("sk-", 0, rf"{_EDGE}sk-(?={_WORD}{{0,64}}[0-9A-Z]){_WORD}{{16,}}", rf"\bsk-{_WORD}{{16}}"),
+    Format("sk-", 0, rf"{_EDGE}sk-{_MIXED}{_WORD}{{16,}}", rf"\bsk-{_WORD}{{16}}"),
     Format("gh", 0, rf"{_EDGE}gh[pousr]_[A-Za-z0-9]{{16,}}"),
     Format("github_pat_", 0, rf"{_EDGE}github_pat_[A-Za-z0-9_]{{16,}}", r"\bgithub_pat_"),
     Format("glpat-", 0, rf"{_EDGE}glpat-{_WORD}{{16,}}", r"\bglpat-"),
@@ -85,8 +87,8 @@ FORMATS = (
     Format("xox", 0, rf"{_EDGE}xox[abeprs]-[A-Za-z0-9-]{{10,}}", r"\bxox[abprs]-"),
     Format("hf_", 0, rf"{_EDGE}hf_[A-Za-z0-9]{{24,}}"),
     Format("npm_", 0, rf"{_EDGE}npm_[A-Za-z0-9]{{20,}}"),
-    Format("pypi-", 0, rf"{_EDGE}pypi-(?={_WORD}{{0,64}}[0-9A-Z]){_WORD}{{20,}}", rf"\bpypi-{_WORD}{{20}}"),
-    Format("eyJ", 0, rf"{_EDGE}eyJ{_WORD}{{8,512}}\.{_WORD}{{8,8192}}\.{_WORD}*", rf"\beyJ{_WORD}{{16,}}\."),
+    Format("pypi-", 0, rf"{_EDGE}pypi-{_MIXED}{_WORD}{{20,}}", rf"\bpypi-{_WORD}{{20}}"),
+    Format("eyJ", 0, rf"{_EDGE}{_JWT}", rf"\beyJ{_WORD}{{16,}}\."),
     Format("-----BEGIN ", 0, rf"{_PEM}{_PEM_BODY}", "-----BEGIN [A-Z ]*PRIVATE KEY"),
     Format("earer", 1, rf"(?P<label>{_EDGE}[Bb]earer[ \t]+){_BEARER}"),
     Format("EARER", 1, rf"(?P<label>{_EDGE}BEARER[ \t]+){_BEARER}"),

@@ -2,8 +2,8 @@
 
 Two measures, each compared with `max_stagnation`:
 
-    goals      how long the loop has been asking for the same thing: the longest suffix of the goal history
-               that repeats with period 1 (A A A), 2 (A B A B) or 3 (A B C A B C)
+    goals      how long the loop has been asking for the same thing: the longest suffix of the goal
+               history that repeats with period 1 (A A A), 2 (A B A B) or 3 (A B C A B C)
     progress   iterations in a row without a change of content"""
 
 from __future__ import annotations

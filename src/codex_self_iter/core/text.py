@@ -90,11 +90,8 @@ def size(num_bytes: float) -> str:
     """A size in decimal units: `12 kB`, `1.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
-            return (
-                f"{num_bytes:.0f} {unit}"
-                if num_bytes >= 10 or unit == "B"
-                else f"{num_bytes:.1f} {unit}"
-            )
+            places = 0 if num_bytes >= 10 or unit == "B" else 1
+            return f"{num_bytes:.{places}f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.1f} TB"
 

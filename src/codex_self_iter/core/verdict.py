@@ -12,7 +12,7 @@ Policies of the failure classes:
     sandbox    its own bound     state blocked, backoff; exit 4          says what was refused
     context    -                 fresh session, at once the first time   messages are kept for it
     memory     -                 backoff                                 says what the limit is
-    killed     -                 by us: go on; by others: backoff        kept if the run did not come to work
+    killed     -                 by us: go on; by others: backoff        kept if no run came to work
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Closing:
     """An iteration that is being closed, for as long as `close` works on it.
 
     What it leaves behind is collected in `changes` and `counters` and becomes the next state once,
-    at the end: a state is large, and a copy of it for every step was most of what a verdict cost."""
+    at the end: a state is large, and copies of it for every step were most of a verdict's cost."""
 
     def __init__(self, state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> None:
         self.state, self.opened, self.policy, self.at = state, opened, policy, at
@@ -134,7 +134,7 @@ def _failed(closing: Closing, failure: Failure) -> Finish | None:
 
 
 def _unseen(opened: Iteration, kind: FailureClass, verdict: Verdict) -> bool:
-    """True when the iteration's messages were for nothing: no run came so far as to work on them."""
+    """True when the messages were for nothing: no run came so far as to work on them."""
     last = opened.ended[-1]
     called_off = last.cause is EndCause.REQUEST and last.duration_sec == 0.0
     never_ran = called_off or last.cause is EndCause.SPAWN_FAILED

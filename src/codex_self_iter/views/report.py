@@ -33,13 +33,11 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for line in lines:
         usage = line.get("usage") or {}
-        text = (
-            str(line.get("summary") or line.get("error") or "")
-            .replace("|", "\\|")
-            .replace("\n", " ")
-        )
+        text = str(line.get("summary") or line.get("error") or "")
+        text = text.replace("|", "\\|").replace("\n", " ")
+        took = duration(float(line.get("duration_sec") or 0))
         rows.append(
-            f"| {line.get('iteration')} | {line.get('verdict')} | {duration(float(line.get('duration_sec') or 0))} "
+            f"| {line.get('iteration')} | {line.get('verdict')} | {took} "
             f"| {usage.get('total_tokens', '')} | {line.get('changed_count', '')} | {text[:160]} |"
         )
     return rows
@@ -64,26 +62,24 @@ def report(
         f"- `{gate.get('command')}`: {'passed' if gate.get('ok') else 'failed'}"
         for gate in last.get("gates") or ()
     ]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    counted = f" (last {len(lines)}: {counts})" if lines else ""
     spent = state.spent
+    hours = duration(spent.hours * 3600)
     parts = [
         f"# Report: {state.state.value}",
         f"Written {iso(now)}. {state.reason}",
         "## What was asked",
         (task.strip() or plan.strip())[:4_000],
         "## What was done",
-        f"{state.iteration} iterations in all"
-        + (
-            f" (last {len(lines)}: {', '.join(f'{n} {v}' for v, n in verdicts.most_common())})."
-            if lines
-            else "."
-        ),
+        f"{state.iteration} iterations in all{counted}.",
         "\n".join(_rows(lines)),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
         f"```\n{diff_stat.strip()}\n```" if diff_stat.strip() else "",
         "## Gates of the last iteration" if gates else "",
         "\n".join(gates),
         "## Cost",
-        f"{spent.tokens} tokens, {spent.cost_usd:.2f} USD where known, {duration(spent.hours * 3600)} of agent runs.",
+        f"{spent.tokens} tokens, {spent.cost_usd:.2f} USD where known, {hours} of agent runs.",
         "## Time by state",
         "\n".join(f"- {name}: {duration(seconds)}" for name, seconds in sorted(times.items())),
         "## What is open",

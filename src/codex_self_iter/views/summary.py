@@ -172,10 +172,12 @@ class _View:
         if ended:
             at = epoch(ended.get("at"))
             when = "" if at is None else f" at {clock(at, self.now)}, {age(self.now - at)} ago"
-            return f"ended{when}: exit {ended.get('code')}, {ended.get('reason') or ended.get('state')}"
+            why = ended.get("reason") or ended.get("state")
+            return f"ended{when}: exit {ended.get('code')}, {why}"
         if stale is None:
             return "none has run here yet"
-        return f"gone since about {clock(self.now - stale, self.now)} ({age(stale)}) without saying why"
+        since = clock(self.now - stale, self.now)
+        return f"gone since about {since} ({age(stale)}) without saying why"
 
     def why(self) -> str:
         """The state's reason, where no other line says it."""
@@ -202,8 +204,10 @@ class _View:
         first = (
             f"{run.get('agent')} ({run.get('role')}), pid {run.get('pid')}"
             f", age {age(as_number(run.get('age_sec')) + (self.life.stale_sec or 0.0))}"
-            f", cpu {as_number(run.get('cpu_percent')):.0f} %, memory {as_number(run.get('memory_mb')):.0f} MB"
-            f", {as_number(run.get('processes')):.0f} process{'' if run.get('processes') == 1 else 'es'}"
+            f", cpu {as_number(run.get('cpu_percent')):.0f} %"
+            f", memory {as_number(run.get('memory_mb')):.0f} MB"
+            f", {as_number(run.get('processes')):.0f} process"
+            f"{'' if run.get('processes') == 1 else 'es'}"
         )
         heard = epoch(run.get("last_output_at"))
         second = "no output yet" if heard is None else f"last output {age(self.now - heard)} ago"
