@@ -34,6 +34,8 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WATCHED = 2000
 """Beyond so many loops `stat` alone serves: each watched directory costs an inotify watch."""
+FEW = 20
+"""Up to so many loops are looked after as closely as one."""
 WATCHER_SEC = 30.0
 """The looks of the loops are the truth; the watcher's own only mend the watcher."""
 TICKED = 20
@@ -109,6 +111,7 @@ class Supervisor:
         """What the loops share, on the real machine."""
         clock, first = SystemClock(), self._loops[0]
         alone = len(self._loops) == 1 and not self._options.config_dir
+        few = len(self._loops) <= FEW
         watcher = Watcher(
             interval_sec=WATCHER_SEC,
             warn=lambda text: self._log.warning("watcher.trouble", text=text),
@@ -122,10 +125,10 @@ class Supervisor:
             watcher=watcher if len(self._loops) <= WATCHED else None,
             poller=None if alone else Poller(clock),
             # Many loops do more seldom what is mostly done for nothing; a heart beats within 5 s.
-            poll_sec=0.25 if alone else 0.5,
-            heal_sec=1.0 if alone else 5.0,
-            heartbeat_sec=3.0 if alone else 3.5,
-            housekeeping_sec=60.0 if alone else 300.0,
+            poll_sec=0.25 if few else 0.5,
+            heal_sec=1.0 if few else 5.0,
+            heartbeat_sec=3.0 if few else 3.5,
+            housekeeping_sec=60.0 if few else 300.0,
             alone=alone,
             debug=self._options.debug,
         )
