@@ -169,3 +169,19 @@ def test_logs_follow_across_iterations(ws: Workspace) -> None:
     finally:
         follower.terminate()
         follower.wait()
+
+
+def test_a_lone_loop_replaces_its_status_at_every_heartbeat(ws: Workspace) -> None:
+    """A whole new file, although only the time has moved; many loops write the time in place."""
+    process = reach(ws, "cooldown")
+    path = ws.state / "status.json"
+    seen = {path.stat().st_ino: ws.status()["updated_at"]}
+
+    def beaten() -> bool:
+        seen[path.stat().st_ino] = ws.status()["updated_at"]
+        return len(seen) > 2
+
+    wait_until(beaten, "two further files")
+    assert len(set(seen.values())) > 2
+    ws.cli("stop")
+    assert ws.ended(process) == 0

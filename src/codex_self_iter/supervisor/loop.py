@@ -52,6 +52,7 @@ class Loop:
             paths = validate_workspace(self.settings)
             config = configure(self.settings, paths, self.shared.environ)
             store = self.shared.open_store(str(paths.state_dir), str(paths.workspace))
+            store.in_place = not self.shared.alone
             try:
                 store.acquire_lock(self.settings.lock_file_name)
                 ctx = self._context(paths, config, store)

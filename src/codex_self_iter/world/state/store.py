@@ -125,6 +125,8 @@ class StateDirectory:
         self.root = StateRoot(path)
         self.journal = Journal(self.root)
         self.lock: SupervisorLock | None = None
+        self.in_place = True
+        """Whether a heartbeat may overwrite the time in `status.json`; off for a lone loop."""
         self.redactor = redactor if redactor is not None else Redactor.from_environment()
         self._accept = accept
         self._held: dict[str, _Held] = {}
@@ -203,16 +205,15 @@ class StateDirectory:
         return True
 
     def save_status(self, status: Mapping[str, Any]) -> None:
-        """Replace `status.json` atomically; not synced, it describes the present. Raises
-        StorageError.
+        """Replace `status.json` atomically; not synced, it is the present. Raises StorageError.
 
-        When only its time has moved since the last one, the time alone is written, in place: no
-        reader can find anything but a whole file, and it costs a fifth of a new file, which counts
-        where a thousand loops wait."""
+        With `in_place`, and when only its time has moved, the time alone is written over the old
+        one: no reader can find anything but a whole file, and it costs a fifth of a new file, which
+        counts where a thousand loops wait."""
         before, after = self._around_time(status)
         time = encode_json({"": status.get("updated_at")})[4:-1]
         with self.root.guard:
-            if not self._overwrite_time(before, time, after):
+            if not (self.in_place and self._overwrite_time(before, time, after)):
                 self._replace_held(STATUS, before + time + after, durable=False)
 
     def _overwrite_time(self, before: bytes, time: bytes, after: bytes) -> bool:
