@@ -216,6 +216,7 @@ async def test_a_directory_that_does_not_exist_yet_is_no_error(tmp_path: Path) -
 
 @pytest.mark.anyio
 async def test_one_watcher_serves_many_loops_and_each_hears_its_own(tmp_path: Path) -> None:
+    before = _inotifies()
     watcher = Watcher(interval_sec=3600)
     loops = []
     for number in range(40):
@@ -228,7 +229,11 @@ async def test_one_watcher_serves_many_loops_and_each_hears_its_own(tmp_path: Pa
             (work / ".state/STOP").touch()
             await heard.expect("stop")
         assert all(heard.kinds == [] for _, heard in loops)
-        assert len([one for one in os.listdir("/proc/self/fd") if _is_inotify(one)]) == 1
+        assert len(_inotifies() - before) == 1
+
+
+def _inotifies() -> set[str]:
+    return set(filter(_is_inotify, os.listdir("/proc/self/fd")))
 
 
 def _is_inotify(fd: str) -> bool:
@@ -263,12 +268,13 @@ async def test_a_subscription_made_while_it_runs_is_heard(work: Path, tmp_path: 
 
 @pytest.mark.anyio
 async def test_nothing_is_left_behind(work: Path) -> None:
+    before = _inotifies()  # an earlier test's may wait for the garbage collector
     threads = {one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()}
     watcher = Watcher(interval_sec=0.05)
     watcher.subscribe(paths(work), Heard())
     async with watching(watcher):
         pass
-    assert not any(_is_inotify(one) for one in os.listdir("/proc/self/fd"))
+    assert _inotifies() <= before
     assert {
         one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()
     } <= threads
