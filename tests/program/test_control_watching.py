@@ -33,11 +33,6 @@ pytestmark = pytest.mark.anyio
 NEVER_SEC = 3600.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def quiet_log() -> Any:
     return structlog.wrap_logger(structlog.ReturnLogger(), processors=[])
 

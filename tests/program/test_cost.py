@@ -25,11 +25,6 @@ from tests.support.hosting import make_spec, stdout_of
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Looked:
     """Stands in for a loop and counts the looks."""
 

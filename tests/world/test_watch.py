@@ -19,11 +19,6 @@ from codex_self_iter.world.watch import Watcher, look
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def work(tmp_path: Path) -> Path:
     (tmp_path / "work/.state/inbox").mkdir(parents=True)
     (tmp_path / "work/plan.md").write_text("- [ ] one\n")

@@ -22,17 +22,6 @@ pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
-    isolate(monkeypatch)
-    return Repo(tmp_path / "work tree")
-
-
 def checkpoints_of(repo: Repo, **options: object) -> Checkpoints:
     return Checkpoints(Git(run_tool, str(repo.path)), str(repo.state), **options)  # type: ignore[arg-type]
 

@@ -25,11 +25,6 @@ NAMES = ["a", "b", "d", "d/e", "d/f", "d/e/g", "x y", "ü\n", "k.log", "ign/z"]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
     isolate(monkeypatch)
     repo = Repo(tmp_path / "r")

@@ -24,17 +24,6 @@ from tests.support.git_repo import Counting, Repo, isolate
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
-    isolate(monkeypatch)
-    return Repo(tmp_path / "work tree")
-
-
 def tree_of(repo: Repo, **options: object) -> GitWorkTree:
     return GitWorkTree(str(repo.path), str(repo.state), run_tool, **options)  # type: ignore[arg-type]
 

@@ -30,13 +30,6 @@ from codex_self_iter.world.state.root import StateRoot
 
 
 @pytest.fixture
-def root(tmp_path: Path):
-    made = StateRoot(str(tmp_path / "state"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def inbox(root: StateRoot) -> Inbox:
     return Inbox(root)
 

@@ -26,13 +26,6 @@ from codex_self_iter.world.state.root import StateRoot
 
 
 @pytest.fixture
-def root(tmp_path: Path):
-    made = StateRoot(str(tmp_path / "state"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def journal(root: StateRoot):
     made = Journal(root)
     yield made

@@ -179,13 +179,6 @@ def test_a_megabyte_takes_no_time(text: str) -> None:
     assert time.process_time() - started < 3.0
 
 
-@pytest.fixture
-def root(tmp_path: Path):
-    made = StateRoot(str(tmp_path / "state"))
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("chunk", [70_000, 65_537, 1024 * 1024])
 def test_a_secret_across_pieces_of_a_file_is_found(
     root: StateRoot, chunk: int, monkeypatch: pytest.MonkeyPatch

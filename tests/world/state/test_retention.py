@@ -7,20 +7,11 @@ import stat
 import time
 from pathlib import Path
 
-import pytest
-
 from codex_self_iter.world.state.logfile import LogFile, rotate
 from codex_self_iter.world.state.retention import Retention
 from codex_self_iter.world.state.root import StateRoot
 
 DAY = 86400
-
-
-@pytest.fixture
-def root(tmp_path: Path):
-    made = StateRoot(str(tmp_path / "state"))
-    yield made
-    made.close()
 
 
 def fill(root: StateRoot, numbers: range, size: int = 1000, age_days: float = 0) -> None:

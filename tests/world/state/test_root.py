@@ -16,13 +16,6 @@ from codex_self_iter.world.state.durable import encode_json, stamp, write_all
 from codex_self_iter.world.state.root import StateRoot
 
 
-@pytest.fixture
-def root(tmp_path: Path):
-    made = StateRoot(str(tmp_path / "state"))
-    yield made
-    made.close()
-
-
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=["umask0", "umask22", "umask777"])
 def umask(request: pytest.FixtureRequest):
     before = os.umask(request.param)
