@@ -137,3 +137,9 @@ def test_long_feedback_keeps_head_and_tail() -> None:
     assert "TAIL" in text
     assert "bytes left out" in text
     assert len(text.encode()) < FEEDBACK_BYTES + HISTORY_BYTES
+
+
+def test_warnings_of_the_supervisor_are_said() -> None:
+    told = build(PromptInputs(Role.EXECUTOR, 1, "- [ ] x", warnings=("LINT-SAYS-NO", "b")))
+    assert "# Warnings of the supervisor (mend what you can)\n\n1. LINT-SAYS-NO\n\n2. b" in told
+    assert "Warnings of the supervisor" not in build(PromptInputs(Role.EXECUTOR, 1, "- [ ] x"))

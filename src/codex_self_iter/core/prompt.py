@@ -39,6 +39,7 @@ class PromptInputs:
 
     Attributes:
         history: the last journal lines, oldest first.
+        warnings: what the supervisor could not do and an agent can mend.
         commit: who commits: "agent", "supervisor" or "none".
         planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
             executor's result (reviewer only)."""
@@ -52,6 +53,7 @@ class PromptInputs:
     feedback: str = ""
     messages: Sequence[str] = ()
     circling: str = ""
+    warnings: Sequence[str] = ()
     promise: str = ""
     gates: Sequence[str] = ()
     commit: str = "none"
@@ -92,6 +94,10 @@ def history_text(lines: Sequence[Mapping[str, Any]], limit: int = HISTORY_BYTES)
             break
         rows.append(row)
     return "\n".join(reversed(rows))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return _cut("\n\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1)), 8_000)
 
 
 def _section(title: str, text: str) -> str:
@@ -200,6 +206,7 @@ def build(inputs: PromptInputs) -> str:
         _section("Messages from the person in charge (new; they come before the plan)", messages),
         _section("What failed last time", _cut(inputs.feedback, FEEDBACK_BYTES)),
         _section("Warning: going in circles", inputs.circling),
+        _section("Warnings of the supervisor (mend what you can)", _listed(inputs.warnings)),
         _section("History of the last iterations", history_text(inputs.history)),
         _section("Instructions from the planner", planned.execution_prompt if planned else ""),
         _section("The step is done if", planned.done_if if planned else ""),

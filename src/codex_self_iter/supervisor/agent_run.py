@@ -242,6 +242,7 @@ class AgentRuns:
             history=ctx.store.journal_tail(ctx.settings.history_tail),
             feedback=ctx.state.feedback,
             messages=[message.text for message in opened.messages],
+            warnings=ctx.warnings.for_agent(),
             circling=prompts.circling_text(opened.goal) if opened.warned else "",
             promise=ctx.settings.completion_promise,
             gates=ctx.settings.verify.commands,

@@ -20,6 +20,7 @@ from codex_self_iter.settings.paths import ResolvedPaths
 from codex_self_iter.supervisor.configured import Configured
 from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.supervisor.warnings import Warnings
 from codex_self_iter.views.status import RECENT
 from codex_self_iter.world.state.inbox import Inbox
 from codex_self_iter.world.state.store import StateDirectory
@@ -36,7 +37,7 @@ class Context:
         post: queues an event; callable from any task of this event loop.
         config: replaced as a whole by a reload.
         state: written by the loop only.
-        warnings: of the state directory, for `status.json`; recent: the journal's last lines.
+        warnings: what could not be done for the person; recent: the journal's last lines.
         changed: set when `status.json` is to be written soon."""
 
     shared: Shared
@@ -51,10 +52,10 @@ class Context:
     post: Callable[[Event], None]
     config: Configured
     state: LoopState
+    warnings: Warnings
     recent: deque[Mapping[str, Any]] = dataclasses.field(
         default_factory=lambda: deque(maxlen=RECENT)
     )
-    warnings: list[str] = dataclasses.field(default_factory=list)
     free_mb: float = 0.0
     state_mb: float = 0.0
     changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)
@@ -95,7 +96,6 @@ class Context:
         self.changed.set()
 
     def warn(self, texts: Iterable[str]) -> None:
-        """Log what the state directory has to say, and show it in the status."""
+        """Tell what the state directory has to say."""
         for text in texts:
-            self.log.warning("state.warning", text=text)
-            self.warnings.append(text)
+            self.warnings.tell(text, text)

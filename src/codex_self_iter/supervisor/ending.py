@@ -26,6 +26,7 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
             task=ctx.task.text,
             times=times,
             diff_stat=await _diff_stat(ctx, first),
+            warnings=list(ctx.warnings),
             now=ctx.shared.clock.wall(),
         )
         await ctx.shared.in_thread(ctx.store.write_report, text)

@@ -38,5 +38,7 @@ async def _once(ctx: Context, retention: Retention) -> None:
         freed = round(pruned.freed_bytes / 2**20, 1)
         ctx.log.info("retention.pruned", runs=len(pruned.removed), mb=freed)
     warning = f"the state directory is larger than [output] max_state_mb = {output.max_state_mb}"
-    others = [text for text in ctx.warnings if text != warning]
-    ctx.warnings = others + ([warning] if pruned.over else [])
+    if pruned.over:
+        ctx.warnings.tell("max_state_mb", warning)
+    else:
+        ctx.warnings.clear("max_state_mb")

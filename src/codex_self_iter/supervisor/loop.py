@@ -21,6 +21,7 @@ from codex_self_iter.supervisor.logger import FILE_KEY
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.senses import stop_files
 from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.supervisor.warnings import Warnings
 from codex_self_iter.views.status import RECENT
 from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.inbox import Inbox, remove_stop
@@ -81,10 +82,11 @@ class Loop:
             stay_open=shared.alone,
         )
         named = shared.log if shared.alone else shared.log.bind(loop=settings.name)
+        log = named.bind(**{FILE_KEY: file})
         ctx = Context(
             shared=shared,
             name=settings.name,
-            log=named.bind(**{FILE_KEY: file}),
+            log=log,
             paths=paths,
             store=store,
             inbox=Inbox(store.root),
@@ -94,6 +96,7 @@ class Loop:
             post=self.post,
             config=config,
             state=LoopState(""),
+            warnings=Warnings(log),
         )
         for document in ctx.documents:
             document.poll(shared.clock.monotonic(), at_once=True)

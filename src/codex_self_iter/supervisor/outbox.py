@@ -87,7 +87,7 @@ class Outbox:
                     return None
                 self._lost = True
                 self._ctx.log.error("state.lost", error=str(error), command=type(command).__name__)
-                self._ctx.warnings.append(f"not saved: {error}")
+                self._ctx.warnings.tell("not saved", f"not saved: {error}")
             self._pending.popleft()
         self._release()
         return None

@@ -51,6 +51,7 @@ def report(
     task: str,
     times: Mapping[str, float],
     diff_stat: str,
+    warnings: Sequence[str] = (),
     now: float,
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
@@ -85,5 +86,7 @@ def report(
         "## What is open",
         f"The next goal would be: {state.goal or '(start from the plan)'}",
         f"What failed last: {state.feedback[:4_000]}" if state.feedback else "",
+        "## Warnings" if warnings else "",
+        "\n".join(f"- {text}" for text in warnings),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
