@@ -10,6 +10,7 @@ import anyio
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.ports import RunHandle
 
 Job = Callable[[], Awaitable[None]]
@@ -23,6 +24,7 @@ class Work:
         self.handle: RunHandle | None = None
         self.directory = ""
         self.adopted: RunHandle | None = None
+        self._remains = Remains(ctx)
         self._aborting = False
         self._spawning = False
         self._scope: anyio.CancelScope | None = None
@@ -75,11 +77,14 @@ class Work:
             self._spawning = False
         try:
             if self._aborting:
-                return await handle.end(EndCause.REQUEST)
-            self._ctx.tell()
-            return await handle.wait()
+                outcome = await handle.end(EndCause.REQUEST)
+            else:
+                self._ctx.tell()
+                outcome = await handle.wait()
         finally:
             self.handle = None
+        self._remains.tell(outcome)
+        return outcome
 
     def abort(self) -> None:
         """End what is under way. A spawn is not interrupted: its run ends as soon as it stands."""

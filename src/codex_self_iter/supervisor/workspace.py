@@ -15,12 +15,14 @@ from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.commits import SupervisorCommits
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.git.scan import ScanLimits
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.durable import replace_private, storing
 
 FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
 BEFORE_FILE = "before.json"
+_MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
 
 
@@ -118,9 +120,9 @@ class Workspace:
     def load_before(self, directory: str) -> None:
         """Read what `save_before` left."""
         try:
-            with open(os.path.join(directory, BEFORE_FILE), encoding="utf-8") as file:
-                self._before = Snapshot.from_json(json.load(file))
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_object(os.path.join(directory, BEFORE_FILE), _MAX_BEFORE)
+            self._before = Snapshot.from_json(found or {})
+        except (ValueError, KeyError, TypeError, AttributeError):
             self._before = None
 
     # -- commit and checkpoint ---------------------------------------------------------------------
