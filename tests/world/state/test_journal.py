@@ -129,6 +129,7 @@ def test_what_another_program_appends_is_kept_if_it_is_json(journal: Journal) ->
     assert len(list((path.parent.parent / "quarantine").iterdir())) == 2
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
