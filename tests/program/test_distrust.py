@@ -215,4 +215,41 @@ def test_every_line_of_the_journal_is_json_after_half_a_line(ws: Workspace) -> N
     assert (ws.state / "quarantine" / piece).read_bytes() == b'{"iteration": 3, "half'
 
 
-assert sys.platform.startswith("linux")
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
+@pytest.mark.parametrize("place", [".", "logs", "inbox", "logs/iterations.jsonl", "runtime.json"])
+def test_rights_that_somebody_took_come_back(ws: Workspace, place: str) -> None:
+    """Without its usual powers root is as good as anybody."""
+    without = "-dac_override,-dac_read_search"
+    prefix = ["setpriv", "--bounding-set", without, "--inh-caps", without]
+    ws.script({"run": f"chmod 000 .codex-self-iter/{place}", "block": {"next_goal": "x"}},
+              {"sleep": 60, "until": "go", "block": {"next_goal": "y"}}, DONE)  # fmt: skip
+    process = ws.start(prefix=prefix)
+    ws.wait_runs(2)
+    (ws.state / "STOP").touch()
+    assert ws.ended(process) == 0
+    assert ws.journal()[0]["next_goal"] == "x"
+    (ws.control / "go").touch()
+    if place != ".":  # that one is refused at a start, with clear words
+        os.chmod(ws.state / place, 0o000)
+    assert ws.ended(ws.start("--clear-stop", prefix=prefix)) == 0
+    assert ws.journal()[-1]["verdict"] == "completed"
+
+
+POORER = Path(__file__).parents[1] / "support" / "without_pidfd.py"
+
+
+@pytest.mark.parametrize("number", ["EPERM", "ENOSYS", "EMFILE"])
+def test_without_descriptors_of_processes_everything_works(ws: Workspace, number: str) -> None:
+    prefix = [sys.executable, "-S", "-E", str(POORER), number]
+    ws.config('[verify]\ncommands = ["true"]\n', command_timeout_sec=2, max_consecutive_errors=5)
+    ws.script({"spawn": ["plain", "setsid", "double", "bare"], "block": {"next_goal": "x"}},
+              {"deaf": True, "sleep": 60}, {"sleep": 60, "until": "go", **DONE})  # fmt: skip
+    process = ws.start(prefix=prefix)
+    ws.wait_runs(3)
+    process.kill()
+    process.wait()
+    (ws.control / "go").touch()
+    assert ws.run(prefix=prefix) == 0, ws.log()
+    assert ws.verdicts()[-1] == "completed"
+    assert [line["cause"] for line in ws.journal()][:2] == ["exit", "wall_timeout"]
+    assert not ws.leftovers()

@@ -4,11 +4,13 @@ Each ends by posting one event. `abort` makes it end early; the event comes all 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import anyio
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.ports import RunHandle
@@ -84,6 +86,8 @@ class Work:
         finally:
             self.handle = None
         self._remains.tell(outcome)
+        with contextlib.suppress(StorageError):  # its output is read next
+            self._ctx.store.root.regain()
         return outcome
 
     def abort(self) -> None:

@@ -196,7 +196,7 @@ class StateDirectory:
 
     def _be_there(self) -> None:
         """Put back a directory that is gone, before something is written to it."""
-        if not self.root.is_current():
+        if not self.root.is_current() or self.root.regain():
             self._restored = self.heal()  # told by the next look
 
     def _set_foreign_aside(self, name: str) -> bool:
@@ -455,6 +455,8 @@ class StateDirectory:
         with self.root.guard:
             if not self.root.is_current():
                 self._reopen()
+            elif self.root.regain():
+                self._restored.append(f"{self.path}/ (its rights)")
             with storing("look at", self.path):
                 self._restored += self._create_parts()
                 for name in list(self._held):
