@@ -222,7 +222,7 @@ class Host:
         streams: list[Stream] = []
         try:
             spawned, directory = self._spawn(spec, fds, streams)
-        except SpawnError as error:
+        except (SpawnError, OSError) as error:
             for stream in streams:  # the agent may have begun before its recorder was killed
                 with contextlib.suppress(OSError):
                     stream.finish()
@@ -372,7 +372,7 @@ def _nobody(spec: RunSpec, boot_id: str) -> RunIdentity:
     return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, time.time(), time.monotonic())
 
 
-def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
+def _not_started(spec: RunSpec, error: SpawnError | OSError) -> RunOutcome:
     return RunOutcome(
         spec.run_id,
         cause=EndCause.SPAWN_FAILED,
@@ -381,7 +381,7 @@ def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
         started_at=time.time(),
         duration_sec=0.0,
         error=" ".join(str(error).split()),
-        argv0_missing=error.argv0_missing,
+        argv0_missing=isinstance(error, SpawnError) and error.argv0_missing,
     )
 
 
