@@ -61,7 +61,7 @@ class AgentRuns:
             messages = tuple(Message(found.name, found.text) for found in ctx.inbox.messages())
         except StorageError as error:
             ctx.log.warning("inbox.not_read", error=str(error))
-        ctx.post(ev.Prepared(messages, before.head, files))
+        ctx.post(ev.Prepared(messages, before.head, files, self.workspace.owed))
 
     async def _settle(self, *, in_run: bool) -> None:
         """Read plan and task; wait a little for what is being saved or dropped in just now."""
@@ -157,6 +157,7 @@ class AgentRuns:
                 gate_files=files,
                 plan_open=total - done,
                 plan_total=total,
+                owed=self.workspace.owed,
             )
         )
 
