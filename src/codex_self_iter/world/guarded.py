@@ -11,6 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+QUARANTINE = "quarantine"
+"""Directory in a state directory: where goes what lies in the way of a file of ours."""
+
 
 def open_guarded(
     path: str, flags: int = os.O_RDONLY, *, dir_fd: int | None = None, follow: bool = False

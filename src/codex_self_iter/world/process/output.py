@@ -15,7 +15,6 @@ import sys
 
 from codex_self_iter.world.guarded import open_guarded, stat_or_none
 from codex_self_iter.world.process.launcher import DRAIN_BYTES, Pump, clear_way, move_aside
-from codex_self_iter.world.state.durable import replacing, write_all
 
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""
@@ -163,14 +162,12 @@ class Stream:
             moved = move_aside(parent, self.aside)
             self.troubles.append(f"{parent} was no directory: it is {moved} now")
         os.makedirs(parent, 0o700, exist_ok=True)
-        for path in (self.path, f"{self.path}.tmp"):
-            if moved := clear_way(path, self.aside):
-                self.troubles.append(f"{path} was no file: it is {moved} now")
-        with replacing(self.path, f"{self.path}.tmp") as copy:
+        if moved := clear_way(self.path, self.aside, empty=True):
+            self.troubles.append(f"{self.path} was no file: it is {moved} now")
+        with open(open_guarded(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0) as copy:
             offset = 0
             while chunk := os.pread(self._fd, _CHUNK, offset):
-                write_all(copy, chunk)
-                offset += len(chunk)
+                offset += copy.write(chunk) or 0
 
 
 def _to_line_start(fd: int, offset: int, size: int) -> int:

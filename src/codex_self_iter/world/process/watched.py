@@ -19,12 +19,11 @@ from typing import Any
 import anyio.lowlevel
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
-from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.guarded import QUARANTINE, read_object
 from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.launcher import clear_way
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
-from codex_self_iter.world.state.root import QUARANTINE
 
 OUTPUT_FILES = ("stdout.log", "stderr.log")
 NEVER = float("inf")
