@@ -336,3 +336,32 @@ def test_without_a_committing_supervisor_nothing_is_owed(ws: Workspace) -> None:
     assert ws.run() == 0
     assert ws.status()["owed"] is None
     assert not (ws.state / "git" / "owed.json").exists()
+
+
+FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
+
+
+def test_a_start_from_a_git_hook_or_alias_misleads_nobody(ws: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path / "elsewhere")
+    other.config()
+    seen = ws.control / "seen"
+    look = f"env | grep ^GIT_ | sort >> '{seen}'; git rev-parse --show-toplevel >> '{seen}'"
+    gate(ws, look)
+    ws.script({"run": look, "write": {"a.txt": "1"}, "block": {"completed": True}})
+    place = str(other.path / ".git")
+    poisoned = {**dict.fromkeys(FOREIGN, place), "GIT_WORK_TREE": str(other.path)}
+    poisoned |= {"GIT_INDEX_FILE": f"{place}/index", "GIT_OBJECT_DIRECTORY": f"{place}/objects"}
+    assert ws.run(environment={**poisoned, "GIT_SSH_COMMAND": "ssh -v"}) == 0, ws.log()
+    lines = seen.read_text().splitlines()
+    assert lines.count(str(ws.path)) == 2
+    assert not [line for line in lines if line.partition("=")[0] in FOREIGN]
+    assert lines.count("GIT_SSH_COMMAND=ssh -v") == 2
+    assert committed(ws) == {"a.txt"}
+    assert ws.journal()[0]["checkpoint"]
+    assert other.git("for-each-ref", "--format=%(refname)").split() == ["refs/heads/main"]
+    ws.environment |= poisoned
+    assert "a.txt" in ws.cli("diff", "1").stdout
+    assert "a.txt" in ws.cli("show", "1").stdout
+    for name in poisoned:
+        del ws.environment[name]
+    other.close()
