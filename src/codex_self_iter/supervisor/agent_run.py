@@ -15,6 +15,7 @@ from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.progress import Change
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
@@ -28,6 +29,7 @@ from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing
+from codex_self_iter.world.state.inbox import MAX_MESSAGES
 
 SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
@@ -59,12 +61,21 @@ class AgentRuns:
         before = await self.workspace.before()
         files = await gate_files(ctx)
         self.senses.look_requests()
-        messages: tuple[Message, ...] = ()
+        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
+
+    def _messages(self) -> tuple[Message, ...]:
+        """What waits in the inbox, as much as fits beside what the iteration has."""
+        ctx, opened = self.ctx, self.ctx.state.open
+        had = opened.messages if opened else ctx.state.carried
+        room = MAX_MESSAGES - sum(len(message.text) for message in had)
         try:
-            messages = tuple(Message(found.name, found.text) for found in ctx.inbox.messages())
+            found = ctx.inbox.messages(room)
         except StorageError as error:
-            ctx.log.warning("inbox.not_read", error=str(error))
-        ctx.post(ev.Prepared(messages, before.head, files, self.workspace.owed))
+            ctx.warnings.tell("inbox", f"messages are not read: {error}")
+            return ()
+        ctx.warnings.clear("inbox")
+        ctx.warn(ctx.store.take_warnings())
+        return tuple(Message(one.name, one.text, one.mark) for one in found)
 
     async def _settle(self, *, in_run: bool) -> None:
         """Read plan and task; wait a little for what is being saved or dropped in just now."""
@@ -142,7 +153,7 @@ class AgentRuns:
                 ctx.log.debug(
                     "run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd
                 )
-        return await self.work.run_process(spec, adopted)
+        return await self.work.run_agent(spec, adopted)
 
     async def _report(self, run: OpenRun, request: Request, outcome: RunOutcome) -> None:
         """Post what it said and what it changed."""
@@ -163,7 +174,9 @@ class AgentRuns:
 
         async with anyio.create_task_group() as tasks:  # git looks while we read
             tasks.start_soon(read, name=f"{ctx.name}: read an answer")
-            change = await self.workspace.after()
+            change = Change(None, note="not looked at: a second signal came")
+            with self.work.cut_short():
+                change = await self.workspace.after()
         files = await gate_files(ctx)
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
