@@ -27,10 +27,12 @@ from codex_self_iter.supervisor.gates import gate_files
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing
 from codex_self_iter.world.state.inbox import MAX_MESSAGES
 
+_MAX_PROMPT = 64 * 1024 * 1024
 SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
 AT_ONCE_SEC = 0.05
@@ -225,22 +227,22 @@ class AgentRuns:
     def _request(self, run: OpenRun, adopted: bool) -> Request:
         """Build prompt and request. For an adopted run the prompt is the one that was sent."""
         ctx, opened = self.ctx, self._opened
-        directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
+        place = opened.number, run.role.value, run.attempt
         if adopted:
+            directory = ctx.store.run_directory(*place)
             path = os.path.join(ctx.store.path, "prompts", f"{run.label}.md")
             try:
-                with open(path, encoding="utf-8") as file:
-                    text = file.read()
+                text = read_guarded(path, _MAX_PROMPT).decode()
             except (OSError, UnicodeDecodeError):
                 text = ""
         else:
+            directory = ctx.store.fresh_run_directory(*place)
             text = prompts.build(self._inputs(run))
             # Verbatim while the agent reads it; redacted when the run has ended.
             path = ctx.store.save_prompt(
                 opened.number, run.role.value, text, run.attempt, redact=False
             )
-            outputs = (f"{directory}/{name}" for name in ("stdout.log", "stderr.log"))
-            ctx.store.clear_way("run.lock", *outputs)
+            ctx.store.clear_way("run.lock")
             self.workspace.save_before(directory)
         session = ctx.state.sessions.get(run.agent)
         hints = {
