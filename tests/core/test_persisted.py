@@ -21,9 +21,18 @@ def text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def older(state: LoopState) -> dict[str, Any]:
+    """The state without what a failure has had since."""
+    written = to_json(state)
+    failure = (written["open"] or {}).get("failure")
+    if failure:
+        assert (failure.pop("guessed"), failure.pop("mend")) == (False, "")
+    return written
+
+
 @pytest.mark.parametrize("kept", SNAPSHOTS)
 def test_a_snapshot_is_written_as_it_was_read(kept: str) -> None:
-    assert text(to_json(from_json(LoopState, json.loads(kept)))) == kept
+    assert text(older(from_json(LoopState, json.loads(kept)))) == kept
 
 
 @pytest.mark.parametrize("kept", JOURNAL)

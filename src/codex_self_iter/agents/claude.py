@@ -10,19 +10,19 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
     fingerprint,
-    http_status_of,
     real_home,
     sandbox_broken,
 )
+from codex_self_iter.agents.failure_table import status_in
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
-from codex_self_iter.core.agent_report import FailureClass, Usage
+from codex_self_iter.core.agent_report import Usage
 from codex_self_iter.core.foreign import (
     as_cost,
     as_dict,
@@ -60,17 +60,9 @@ class ClaudeAgent(CliAgent):
     name = "claude"
     program = "claude"
     package = "@anthropic-ai/claude-code"
+    log_in = "claude auth login, or set ANTHROPIC_API_KEY"
     places = ("~/.claude/local",)
     known_versions = VersionRange("2.1.197", "2.1.197")
-    codes: ClassVar[Mapping[str, FailureClass]] = {
-        "rate_limit": FailureClass.LIMIT,
-        "billing_error": FailureClass.LIMIT,
-        "authentication_failed": FailureClass.AUTH,
-        "model_not_found": FailureClass.CONFIG,
-        "overloaded": FailureClass.OVERLOAD,
-        "error_max_turns": FailureClass.AGENT,
-        "error_max_budget_usd": FailureClass.AGENT,
-    }
     needed = ("ANTHROPIC_*", "CLAUDE_*")
     home_variable = "CLAUDE_CONFIG_DIR"
 
@@ -140,14 +132,13 @@ class ClaudeAgent(CliAgent):
     def logged_in(
         self, program: str, environment: Mapping[str, str]
     ) -> tuple[bool | None, str, str]:
-        mend = "claude auth login, or set ANTHROPIC_API_KEY"
         code, said = ask([program, "auth", "status"], environment)
         status = decode(said)
         if status is None:
-            return None, f"`claude auth status` was not understood (exit code {code})", mend
+            return None, f"`claude auth status` was not understood (exit code {code})", self.log_in
         if status.get("loggedIn") is True:
             return True, f"logged in ({as_text(status.get('authMethod')) or 'method unknown'})", ""
-        return False, "not logged in", mend
+        return False, "not logged in", self.log_in
 
 
 # --- the event stream of `--output-format stream-json`
@@ -175,7 +166,7 @@ def _assistant(value: Mapping[str, Any]) -> list[Event]:
     if message.get("model") == "<synthetic>" or value.get("error"):  # the CLI's own words
         texts = [text for block in blocks if (text := as_text(block.get("text")))]
         said = "\n".join(texts)
-        error = ErrorFacts(said, as_text(value.get("error")), http_status_of(said))
+        error = ErrorFacts(said, as_text(value.get("error")), status_in(said))
         asides = [Event(EventKind.ASIDE, text) for text in texts]
         return [*asides, Event(EventKind.NOTE, error=error)]
     events: list[Event] = []
@@ -242,7 +233,7 @@ def _result(value: Mapping[str, Any]) -> list[Event]:
         errors = value.get("errors")
         said = text or "; ".join(map(as_text, as_list(errors))) or subtype
         code = "" if subtype in ("success", "error_during_execution") else subtype
-        status = as_int(value.get("api_error_status")) or http_status_of(said)
+        status = as_int(value.get("api_error_status")) or status_in(said)
         shown = text or as_words(errors or subtype)
         events.append(Event(EventKind.FAILED, shown, error=ErrorFacts(said, code, status)))
     else:
