@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import shlex
 
 import pytest
 
 from tests.support.harness import Workspace
 
+WRAPPER = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "invoke-codex-agent.sh"
 LIMIT = "You\u2019ve hit your usage limit. Try again in 2 hours."
 WARNING = "(node:1) Warning: x is deprecated"
 
@@ -89,3 +91,22 @@ def test_what_only_a_person_mends_is_told_and_ends_after_two_tries(
     assert f"a person must act ({kind}): " in status["reason"]
     assert "credit" in status["reason"] or "log in" in status["reason"]
     assert text.split(".")[0] in told.read_text()
+
+
+@pytest.mark.parametrize("mode", ["safe", "bypass"])
+def test_the_mode_reaches_codex_through_the_wrapper(ws: Workspace, mode: str) -> None:
+    binary = ws.root / "bin" / "codex"
+    binary.parent.mkdir()
+    binary.write_text('#!/bin/sh\ncat >/dev/null\necho "$@" >&2\nenv >&2\nexit 3\n')
+    binary.chmod(0o755)
+    template = f"{shlex.quote(str(WRAPPER))} {{prompt_file}} {{workspace}}"
+    ws.config(agent_command_template=template, max_consecutive_errors=1)
+    given = {"CODEX_BIN": str(binary), "CODEX_SELF_ITER_AGENT_MODE": mode}
+    given["CODEX_SELF_ITER_LOG__LEVEL"] = "info"
+    assert ws.run(environment=given) == 4
+    (said,) = (ws.state / "logs" / "runs").glob("*/stderr.log")
+    words = said.read_text()
+    bypassed = "--dangerously-bypass-approvals-and-sandbox" in words
+    assert bypassed is (mode == "bypass")
+    assert f"CODEX_SELF_ITER_AGENT_MODE={mode}" in words
+    assert "CODEX_SELF_ITER_LOG__LEVEL" not in words

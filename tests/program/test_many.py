@@ -156,6 +156,7 @@ def test_a_left_over_of_one_loop_is_swept_and_another_loops_is_not(three: list[W
     assert not psutil.pid_exists(recorder.pid)
 
 
+@pytest.mark.slow
 def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
     a, b, c = three
     for ws in three:
@@ -258,6 +259,7 @@ def test_status_without_a_workspace_shows_all_loops(three: list[Workspace]) -> N
     assert json.loads(one.stdout)["workspace"] == str(three[1].path)
 
 
+@pytest.mark.slow
 def test_memory_in_use_holds_further_runs_back(three: list[Workspace]) -> None:
     a, b, _ = three
     a.script({"sleep": 5, "block": {"completed": True}})

@@ -20,7 +20,7 @@ from codex_self_iter.agents.base import (
     VersionRange,
 )
 from codex_self_iter.agents.classify import Printed, by_ending, classify
-from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.agents.passed_env import MODE, agent_environment
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
@@ -48,7 +48,7 @@ class CommandAgent:
     def prepare(self, request: Request) -> Invocation:
         words = expand_template(self.config.template, request.prompt_path, request.workspace)
         program = _program(words[0], request.environment, request.workspace)
-        extra = {"CODEX_SELF_ITER_AGENT_MODE": self.config.mode}
+        extra = {MODE: self.config.mode}
         env = agent_environment(
             request.environment, passed=("*",), extra=extra, configured=self.config.env
         )

@@ -193,12 +193,11 @@ def _report_defect(error: Exception, argv: list[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    try:
-        if text:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-    except OSError:
-        pass
+    """Say it, unless nobody reads: that must not hold up the exit code."""
+    if text:
+        from codex_self_iter.world.console import say
+
+        say(sys.stderr, text)
 
 
 def _make_output_robust() -> None:

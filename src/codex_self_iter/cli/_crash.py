@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from codex_self_iter.world import registry
+from codex_self_iter.world.console import say
 
 MAX_BYTES = 1_000_000
 
@@ -19,7 +20,7 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
     With `--debug`, or when no file can be written, it goes to stderr and "" is returned."""
     text = "".join(traceback.format_exception(error))
     if "--debug" in argv:
-        sys.stderr.write(text)
+        say(sys.stderr, text)
         return ""
     path = os.path.join(os.path.dirname(registry.directory()), "crash.log")
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -32,6 +33,6 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
                 file.truncate(0)
             file.write(f"{stamp} {list(argv)[:1]}\n{text}\n")
     except OSError:
-        sys.stderr.write(text)
+        say(sys.stderr, text)
         return ""
     return path

@@ -17,9 +17,9 @@ from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.supervisor import logger
-from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import SIGNALS, Supervisor
+from codex_self_iter.world.console import Console
 
 
 def read_settings(
@@ -57,13 +57,16 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
     first = loops[0]
-    foreground = sys.stderr.isatty() and not logger.wants_json(first.log.format, os.environ)
-    live = LiveLine(sys.stderr) if foreground and len(loops) == 1 and not options.debug else None
+    terminal, console = sys.stderr.isatty(), Console(sys.stderr)
+    people = terminal and not logger.wants_json(first.log.format, os.environ)
+    one = len(loops) == 1 and not options.debug and os.environ.get("TERM") != "dumb"
+    live = console.live if people and one else None
     log = logger.configure(
         level="debug" if options.debug else first.log.level,
         form=first.log.format,
         environ=os.environ,
-        before_line=live.clear if live else lambda: None,
+        console=console,
+        terminal=terminal,
     )
     for problem in problems:
         log.error("config.skipped", error=str(problem))
@@ -80,8 +83,7 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if live:
-            live.clear()
+        console.close()
     if problems:
         code = max(code, int(ExitCode.USAGE), key=Supervisor.severity)
     return code

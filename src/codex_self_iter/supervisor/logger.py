@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 from structlog.processors import JSONRenderer, TimeStamper, add_log_level, format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from codex_self_iter.world.console import Console
 from codex_self_iter.world.state.redact import Redactor
 
 FILE_KEY = "_file"
@@ -22,21 +21,12 @@ FILE_KEY = "_file"
 
 
 class Printer:
-    """Prints one line; a terminal that went away is no reason to stop."""
+    """What structlog prints with: hands the line on."""
 
-    def __init__(self, out: TextIO, before_line: Callable[[], None]) -> None:
-        self._out, self._before_line = out, before_line
-
-    def msg(self, message: str) -> None:
-        """Print it."""
-        self._before_line()
-        try:
-            self._out.write(message + os.linesep)
-            self._out.flush()
-        except (OSError, ValueError):
-            pass
-
-    debug = info = warning = error = critical = exception = log = msg
+    def __init__(self, console: Console) -> None:
+        self.msg = console.line
+        self.debug = self.info = self.warning = self.error = self.critical = self.msg
+        self.exception = self.log = self.msg
 
 
 def wants_json(form: str, environ: Mapping[str, str]) -> bool:
@@ -51,13 +41,14 @@ def configure(
     level: str,
     form: str,
     environ: Mapping[str, str],
-    stream: TextIO | None = None,
-    before_line: Callable[[], None] = lambda: None,
+    console: Console,
+    terminal: bool,
 ) -> FilteringBoundLogger:
-    """Set structlog up and return the unbound logger. `before_line` is called before a line."""
-    out = stream or sys.stderr
+    """Set structlog up and return the unbound logger. `terminal`: whether a person reads."""
     as_json = wants_json(form, environ)
-    colours = not as_json and out.isatty() and "NO_COLOR" not in environ
+    colours = (
+        not as_json and terminal and "NO_COLOR" not in environ and environ.get("TERM") != "dumb"
+    )
     to_people: list[Processor] = [
         _short_time,
         structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=22, sort_keys=False),
@@ -72,10 +63,11 @@ def configure(
             *([_JSON] if as_json else to_people),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=lambda *_args: Printer(out, before_line),
+        logger_factory=lambda *_args: Printer(console),
         cache_logger_on_first_use=False,
     )
     log: FilteringBoundLogger = structlog.get_logger()
+    console.say_lost = lambda lines: log.warning("console.lines_lost", lines=lines)
     return log
 
 

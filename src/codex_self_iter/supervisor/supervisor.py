@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections import Counter
+from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskStatus
@@ -14,7 +15,6 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.errors import CodexSelfIterError, ExitCode
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import live as live_line
-from codex_self_iter.supervisor.live import LiveLine
 from codex_self_iter.supervisor.members import Members, per_agent
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.poller import Poller
@@ -51,10 +51,11 @@ class Supervisor:
         log: FilteringBoundLogger,
         reader: Reader,
         options: RunOptions,
-        live: LiveLine | None = None,
+        live: Callable[[str], None] | None = None,
         shared: Shared | None = None,
     ) -> None:
-        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`).
+        """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`); `live` shows
+        what the only loop does.
 
         `shared` replaces the real process host, clock and so on: for tests and simulations."""
         files = raise_limit()
@@ -215,7 +216,7 @@ class Supervisor:
                 self._notifier.status(self._summary())
             if self._live is not None:
                 for loop in self._members.living():
-                    self._live.draw(live_line.text(loop.ctx, loop.work))
+                    self._live(live_line.text(loop.ctx, loop.work))
 
     def _turn(self, living: list[Rounds]) -> list[Rounds]:
         """Some of the loops, other ones each time."""
