@@ -365,3 +365,16 @@ def test_a_start_from_a_git_hook_or_alias_misleads_nobody(ws: Workspace, tmp_pat
     for name in poisoned:
         del ws.environment[name]
     other.close()
+
+
+def test_a_file_that_is_rewritten_again_and_again_does_not_fill_the_repository(
+    ws: Workspace,
+) -> None:
+    ws.config("[git]\ncheckpoint_keep = 2\n", max_iterations=8)
+    ws.script({"run": "head -c 1000000 /dev/urandom > big.bin", "number": True})
+    assert ws.run() == 0
+    stored = int(ws.git("count-objects", "-v").split("size: ")[1].split()[0])
+    assert stored < 4000  # KiB; eight versions are 8,000
+    assert ws.status()["disk"]["git_mb"] == pytest.approx(stored / 1024, abs=1.5)
+    assert len(ws.git("for-each-ref", "refs/codex-self-iter").splitlines()) <= 4
+    ws.git("fsck", "--full")

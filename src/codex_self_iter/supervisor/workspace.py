@@ -21,7 +21,7 @@ from codex_self_iter.core.progress import Change, compare
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.world.git import locks
+from codex_self_iter.world.git import locks, objects
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.commits import SupervisorCommits, message
 from codex_self_iter.world.git.ledger import Ledger
@@ -40,6 +40,7 @@ LAST_LOOK_SEC = 10.0
 BEFORE_FILE = "before.json"
 _MAX_BEFORE = 64 * 1024 * 1024
 PRUNE_EVERY = 20
+"""Iterations between two looks for old checkpoints; fewer where few are kept."""
 
 
 class Workspace:
@@ -64,6 +65,8 @@ class Workspace:
         """git's lock files before the present work; None: nobody looked."""
         self._error = ""
         """Why the last commit could not be made."""
+        self._upkeep = True
+        """git's own upkeep has not failed yet."""
         self._blind = ""
         """Why it is not known what the last work changed."""
 
@@ -386,14 +389,27 @@ class Workspace:
         return self._points
 
     async def _prune(self, iteration: int) -> None:
-        if iteration % PRUNE_EVERY:
+        """Now and then: what is too old goes, git's own upkeep runs, and what is left is counted."""
+        ctx, settings = self._ctx, self._ctx.settings.git
+        keep = settings.checkpoint_keep
+        every = max(1, min(PRUNE_EVERY, keep // 10)) if keep else PRUNE_EVERY
+        due = iteration % every == 0
+        if not due and ctx.stored is not None:
             return
-        settings = self._ctx.settings.git
         try:
-            days, now = float(settings.checkpoint_keep_days), self._ctx.shared.clock.wall()
-            await self._checkpoints().prune(settings.checkpoint_keep, days, now)
+            if due:
+                days, now = float(settings.checkpoint_keep_days), ctx.shared.clock.wall()
+                await self._checkpoints().prune(keep, days, now)
         except GitError as error:
-            self._ctx.log.warning("checkpoints.not_pruned", error=str(error))
+            ctx.log.warning("checkpoints.not_pruned", error=str(error))
+        try:
+            if due and self._upkeep:
+                await objects.keep_up(self._git)
+            ctx.stored = await objects.count(self._git)
+        except GitError as error:
+            self._upkeep = False  # it would take as long, or fail, once more
+            ctx.log.warning("git.gc_failed", error=str(error))
+            ctx.warnings.tell("git.gc", f"the repository is not tidied up, run git gc: {error}")
 
 
 def _summary(opened: Iteration) -> str:
