@@ -138,11 +138,22 @@ def worked(
     return now
 
 
+def _inner(look: Snapshot) -> list[str]:
+    """The repositories inside this one that differ, each with a slash."""
+    return [f"{path}/" for path, value in look.entries.items() if value.startswith(NESTED)]
+
+
+def unkept(look: Snapshot) -> list[str]:
+    """What no commit and no checkpoint of this repository can hold: changes inside others."""
+    inner = tuple(_inner(look))
+    return sorted(printable(path) for path in look.entries if inner and path.startswith(inner))
+
+
 def divide(debts: Debts, look: Snapshot) -> tuple[dict[str, str], dict[str, str]]:
     """What can be committed now: (ours: path -> fingerprint, left: path -> reason)."""
     ours: dict[str, str] = {}
     left: dict[str, str] = {}
-    inner = tuple(f"{path}/" for path, value in look.entries.items() if value.startswith(NESTED))
+    inner = tuple(_inner(look))
     for path, debt in debts.items():
         value = look.entries.get(path)
         if value is None:

@@ -16,8 +16,8 @@ import anyio
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import NOTHING, Mark, Owed, explained, seen, summary, worked
-from codex_self_iter.core.progress import Change, compare
+from codex_self_iter.core.owed import NOTHING, Mark, Owed, explained, seen, summary, unkept, worked
+from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
@@ -128,6 +128,7 @@ class Workspace:
         looked = await self._work_tree.snapshot(self._after)
         number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
         begun, self._after, self._after_at = self._ledger.under_way, looked, self._now()
+        self._tell_look(looked)
         self._ledger.seen(looked, number, wall)
         self._ledger.debts = seen(self._ledger.debts, looked)
         if begun is not None:
@@ -186,6 +187,7 @@ class Workspace:
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
         change = compare(before, after, committed)
+        self._tell_look(after)
         self._before = self._after = after
         self._after_at = self._now()
         await self._work_ended(before, after)
@@ -334,6 +336,12 @@ class Workspace:
             self._tell_checkpoint(saved.error)
             if saved.skipped:
                 ctx.log.info("checkpoint.skipped", files=list(saved.skipped[:20]))
+            big = (
+                f"larger than checkpoint_max_file_mb = {ctx.settings.git.checkpoint_max_file_mb:g}"
+            )
+            self._tell_left("checkpoint.big", list(map(printable, saved.skipped)), big)
+            inside = unkept(self._after) if self._after else []
+            self._tell_left("checkpoint.nested", inside, "inside a repository of its own")
             await self._prune(command.iteration)
         await self._save()
         ctx.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors), self.owed))
@@ -376,6 +384,22 @@ class Workspace:
         """True where there is a repository, be it one that git refuses: that is said."""
         there = self._work_tree.repository is not None
         return there or repository_key(str(self._ctx.paths.workspace)) is not None
+
+    def _tell_left(self, key: str, files: list[str], why: str) -> None:
+        if files:
+            some = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+            self._ctx.warnings.tell(key, f"not in the checkpoints, because {why}: {some}")
+        else:
+            self._ctx.warnings.clear(key)
+
+    def _tell_look(self, looked: Snapshot) -> None:
+        """Say that what changes cannot be told, or only without git although there is one."""
+        without = self._work_tree.repository is None and self._wants_checkpoint()
+        if looked.complete and not without:
+            self._ctx.warnings.clear("look")
+            return
+        text = f"what changes in the workspace is not surely known: {looked.note}"
+        self._ctx.warnings.tell("look", text, agent=True)
 
     def _tell_checkpoint(self, error: str) -> None:
         if not error:
