@@ -9,14 +9,15 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar, TypeVarTuple
 
 import anyio
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import NOTHING, Mark, Owed, explained, seen, summary, unkept, worked
+from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept, worked
 from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
@@ -33,6 +34,11 @@ from codex_self_iter.world.process.proctable import PLACE_MARKER
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.durable import replace_private, storing
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+AT_ONCE = 2000
+"""Paths that are gone through on the event loop: some 20 ms; more are in a thread."""
 FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
 LAST_LOOK_SEC = 10.0
@@ -67,6 +73,8 @@ class Workspace:
         """Why the last commit could not be made."""
         self._upkeep = True
         """git's own upkeep has not failed yet."""
+        self.owed = NOTHING
+        """What is not committed, in short; nothing where the supervisor does not commit."""
         self._blind = ""
         """Why it is not known what the last work changed."""
 
@@ -83,11 +91,11 @@ class Workspace:
         """HEAD at the last look."""
         return self._after.head if self._after else ""
 
-    @property
-    def owed(self) -> Owed:
-        """What is not committed, in short; nothing where the supervisor does not commit."""
-        committing = self._ctx.policy.commit
-        return summary(self._ledger.debts, self._error) if committing else NOTHING
+    async def _beside(self, size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it: what goes through many paths does not hold up the event loop."""
+        if size < AT_ONCE:
+            return function(*args)
+        return await self._ctx.shared.in_thread(function, *args)
 
     async def boot(self) -> None:
         """Read what the last supervisor owed, before anything else is looked at."""
@@ -105,6 +113,7 @@ class Workspace:
         if self._ledger.under_way is not None:
             self._locks = self._ledger.under_way.locks
         self._error = ctx.state.owed.why if ctx.state.owed.mendable else ""
+        self.owed = ctx.state.owed
         self._tell()
 
     # -- looking -----------------------------------------------------------------------------------
@@ -114,7 +123,7 @@ class Workspace:
         if self._after is None or self._now() - self._after_at > FRESH_SEC:
             previous = self._after
             looked = await self._look()
-            if self._note_foreign(previous, looked):
+            if await self._note_foreign(previous, looked):
                 await self._keep_found(looked)
             await self._save()
         self._before = self._after
@@ -129,8 +138,11 @@ class Workspace:
         number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
         begun, self._after, self._after_at = self._ledger.under_way, looked, self._now()
         self._tell_look(looked)
-        self._ledger.seen(looked, number, wall)
-        self._ledger.debts = seen(self._ledger.debts, looked)
+        ledger = self._ledger
+        await self._beside(len(looked.entries), ledger.seen, looked, number, wall)
+        ledger.debts = await self._beside(len(ledger.debts), seen, ledger.debts, looked)
+        if looked.complete and not self._ledger.debts and not self._blind:
+            self._error = ""  # somebody else has committed it
         if begun is not None:
             await self._clear_locks()
             if begun.look.head != looked.head:
@@ -147,11 +159,12 @@ class Workspace:
         """Somebody else has just edited: the last look is not the present, however young."""
         self._after_at = float("-inf")
 
-    def _note_foreign(self, previous: Snapshot | None, looked: Snapshot) -> bool:
+    async def _note_foreign(self, previous: Snapshot | None, looked: Snapshot) -> bool:
         """Say that somebody else edited between two runs; True also when that is not known."""
         if previous is None:
             return True
-        foreign = compare(previous, looked).changed is True
+        size = len(previous.entries) + len(looked.entries)
+        foreign = (await self._beside(size, compare, previous, looked)).changed is True
         if foreign:
             self._ctx.log.info("workspace.changed_between_iterations")
         return foreign
@@ -186,7 +199,8 @@ class Workspace:
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
-        change = compare(before, after, committed)
+        size = len(before.entries) + len(after.entries)
+        change = await self._beside(size, compare, before, after, committed)
         self._tell_look(after)
         self._before = self._after = after
         self._after_at = self._now()
@@ -207,7 +221,10 @@ class Workspace:
             number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
             self._blind = "" if before.complete else before.note or "incomplete snapshot"
             if not self._blind:
-                ledger.debts = worked(ledger.debts, before, after, number, wall)
+                size = len(before.entries) + len(after.entries)
+                ledger.debts = await self._beside(
+                    size, worked, ledger.debts, before, after, number, wall
+                )
             ledger.under_way = None
         await self._save()
 
@@ -231,8 +248,10 @@ class Workspace:
     async def _save(self) -> None:
         ctx = self._ctx
         if not ctx.policy.commit:
-            self._ledger.debts, self._ledger.under_way = {}, None
+            self._ledger.debts, self._ledger.under_way, self.owed = {}, None, NOTHING
             return
+        debts = self._ledger.debts
+        self.owed = await self._beside(len(debts), summary, debts, self._error)
         self._tell()
         try:
             await ctx.shared.in_thread(self._ledger.save)
