@@ -144,6 +144,7 @@ class AgentRuns:
             seconds=round(outcome.duration_sec, 1),
             swept=outcome.swept,
         )
+        self.senses.mend_documents()
         reports: list[AgentReport] = []
 
         async def read() -> None:
@@ -218,6 +219,8 @@ class AgentRuns:
             outputs = (f"{directory}/{name}" for name in ("stdout.log", "stderr.log"))
             ctx.store.clear_way("run.lock", *outputs)
             self.workspace.save_before(directory)
+            for document in ctx.documents:
+                document.save(directory)
         session = ctx.state.sessions.get(run.agent)
         hints = {
             Role.PLANNER: ctx.settings.planner_model_hint,
