@@ -169,6 +169,7 @@ class AgentRuns:
             seconds=round(outcome.duration_sec, 1),
             swept=outcome.swept,
         )
+        self.senses.mend_documents()
         reports: list[AgentReport] = []
 
         async def read() -> None:
@@ -244,6 +245,8 @@ class AgentRuns:
             )
             ctx.store.clear_way("run.lock")
             self.workspace.save_before(directory)
+            for document in ctx.documents:
+                document.save(directory)
         session = ctx.state.sessions.get(run.agent)
         hints = {
             Role.PLANNER: ctx.settings.planner_model_hint,
