@@ -41,7 +41,7 @@ class Reload:
         """Read the configuration again."""
         try:
             wanted, problems = self._reader()
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             self._log.error("config.not_reloaded", error=str(error))
             return
         for problem in problems:
