@@ -73,6 +73,10 @@ def test_the_parts_that_are_empty_are_left_out() -> None:
             {"planner": PlannerAnswer("", "do this", "it works", "", False)},
             "# The step is done if\n\nit works",
         ),
+        (
+            {"planner": PlannerAnswer("one parser", "", "", "", False), "role": Role.REVIEWER},
+            "# Objective that the planner chose\n\none parser",
+        ),
     ],
 )
 def test_each_condition_has_its_words(changes: dict[str, Any], expected: str) -> None:

@@ -208,6 +208,7 @@ def build(inputs: PromptInputs) -> str:
         _section("Warning: going in circles", inputs.circling),
         _section("Warnings of the supervisor (mend what you can)", _listed(inputs.warnings)),
         _section("History of the last iterations", history_text(inputs.history)),
+        _section("Objective that the planner chose", planned.objective if planned else ""),
         _section("Instructions from the planner", planned.execution_prompt if planned else ""),
         _section("The step is done if", planned.done_if if planned else ""),
         _section("What is to be reviewed", _review_material(inputs))

@@ -139,6 +139,8 @@ class RunOutcome:
         signal: number of the signal that ended it, or None.
         cause: see EndCause.
         swept: number of left-over processes that had to be ended after the agent itself.
+        left: what could not be ended, `pid (name)` each.
+        troubles: what became of its files that nobody should have to guess, a line each.
         error: one line about a spawn error, else "".
         argv0_missing: True when the program itself was not found (a configuration fault, not the
             agent's)."""
@@ -155,6 +157,8 @@ class RunOutcome:
     swept: int = 0
     error: str = ""
     argv0_missing: bool = False
+    left: tuple[str, ...] = ()
+    troubles: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

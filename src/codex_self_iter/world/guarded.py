@@ -11,23 +11,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+QUARANTINE = "quarantine"
+"""Directory in a state directory: where goes what lies in the way of a file of ours."""
 
-def open_guarded(path: str, *, dir_fd: int | None = None) -> int:
-    """Open for reading what somebody else may have planted. Raises OSError.
 
-    A link in its place is refused, a FIFO does not hang the reader, and only a regular file is
-    opened at all."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(path, flags, dir_fd=dir_fd)
+def open_guarded(
+    path: str, flags: int = os.O_RDONLY, *, dir_fd: int | None = None, follow: bool = False
+) -> int:
+    """Open what somebody else may have planted, for reading unless `flags` say else; OSError.
+
+    A link in its place is refused, unless `follow` lets a person have one there; a FIFO does not
+    hang whoever opens it; only a regular file is opened at all. A new one is private."""
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    fd = os.open(path, flags, 0o600, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return fd
 
 
-def read_guarded(path: str, limit: int, *, dir_fd: int | None = None) -> bytes:
+def read_guarded(
+    path: str, limit: int, *, dir_fd: int | None = None, follow: bool = False
+) -> bytes:
     """The first `limit` bytes of such a file. Raises OSError."""
-    with open(open_guarded(path, dir_fd=dir_fd), "rb") as file:
+    with open(open_guarded(path, dir_fd=dir_fd, follow=follow), "rb") as file:
         return file.read(limit)
 
 

@@ -148,14 +148,39 @@ def test_free_disk_of_a_directory_that_does_not_exist_yet(tmp_path: Path) -> Non
     assert abs(free_disk_mb(str(tmp_path / "a" / "b")) - free_disk_mb(str(tmp_path))) < 1024
 
 
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link"])
+def test_what_took_the_files_name_is_set_aside_and_said(tmp_path: Path, kind: str) -> None:
+    path, aside = tmp_path / "stdout.log", tmp_path / "aside"
+    path.write_text("the answer\n")
+    stream = Stream(str(path), MIB, aside=str(aside))
+    path.unlink()
+    {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path),
+     "link": lambda: path.symlink_to("/dev/zero")}[kind]()  # fmt: skip
+    stream.finish()
+    assert path.read_text() == "the answer\n"
+    assert [name.startswith("stdout.log.") for name in os.listdir(aside)] == [True]
+    assert "was no file" in stream.troubles[0]
+
+
+def test_a_file_that_somebody_cut_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.write_bytes(b"x" * 1000)
+    stream = Stream(str(path), MIB)
+    stream.poll(1.0)
+    os.truncate(path, 10)
+    stream.poll(2.0)
+    stream.close()
+    assert ["cut by 990 bytes" in trouble for trouble in stream.troubles] == [True]
+
+
 def test_a_full_disk_is_an_error_and_no_leak(tmp_path: Path) -> None:
     path = tmp_path / "stdout.log"
     path.touch()
-    stream = Stream(str(path), MIB)
+    stream = Stream(str(path), MIB, aside="/dev/null/nowhere")
     path.unlink()
-    path.mkdir()  # the name is taken: the file cannot come back
+    path.mkdir()  # the name is taken, and cannot be freed: the file cannot come back
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError) as caught:  # noqa: PT011
         stream.finish()
-    assert caught.value.errno in {errno.EISDIR, errno.EEXIST, errno.ELOOP}
+    assert caught.value.errno == errno.ENOTDIR
     assert len(os.listdir("/proc/self/fd")) == before - 1

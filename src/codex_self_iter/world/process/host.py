@@ -14,6 +14,7 @@ the keeper's thread (world/process/keeper.py), never on the loop."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -25,13 +26,22 @@ import anyio
 import anyio.to_thread
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
-from codex_self_iter.world.guarded import stat_or_none
+from codex_self_iter.world.guarded import open_guarded, stat_or_none
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
 from codex_self_iter.world.process.keeper import Keeper
+from codex_self_iter.world.process.launcher import clear_way
+from codex_self_iter.world.process.output import Stream
 from codex_self_iter.world.process.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.process.traces import Strays, Trace, find_trace
-from codex_self_iter.world.process.watched import OUTPUT_FILES, Latch, Watched, open_streams
+from codex_self_iter.world.process.watched import (
+    OUTPUT_FILES,
+    Latch,
+    Watched,
+    aside,
+    new_stream,
+    open_streams,
+)
 from codex_self_iter.world.state.durable import storage_error
 from codex_self_iter.world.state.holder import try_lock
 
@@ -204,11 +214,19 @@ class Host:
 
     def _start(self, spec: RunSpec) -> Run:
         fds: list[int] = []
+        streams: list[Stream] = []
         try:
-            spawned, directory = self._spawn(spec, fds)
+            spawned, directory = self._spawn(spec, fds, streams)
         except SpawnError as error:
+            for stream in streams:  # the agent may have begun before its recorder was killed
+                with contextlib.suppress(OSError):
+                    stream.finish()
             nobody = _nobody(spec, self._boot_id)
             return Run.ended(spec, nobody, self._keeper, _not_started(spec, error))
+        except BaseException:
+            for stream in streams:
+                stream.close()
+            raise
         finally:
             for fd in fds:
                 os.close(fd)
@@ -220,18 +238,26 @@ class Host:
                 recorder_fd=spawned.recorder_fd,
                 agent_fd=spawned.agent_fd,
                 cgroup_directory=directory,
+                streams=streams,
             )
         )
 
-    def _spawn(self, spec: RunSpec, fds: list[int]) -> tuple[Spawned, str]:
-        """Open what the run needs (into `fds`, run lock first) and have it started."""
+    def _spawn(self, spec: RunSpec, fds: list[int], streams: list[Stream]) -> tuple[Spawned, str]:
+        """Open what the run needs (`fds` for its recorder: run lock, stdin, and of each stream the
+        ends of its pipe and its file; `streams` for us) and have it started.
+
+        Everything is opened before the agent can do anything to a name, and the reading ends of its
+        pipes stay open here: should its recorder be killed, what it has printed is not lost."""
         try:
             os.makedirs(spec.directory, 0o700, exist_ok=True)
-            fds.append(_lock(spec.run_lock_path))
-            fds.append(os.open(spec.stdin_path or os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            fds.append(_lock(spec.run_lock_path, aside(spec)))
+            fds.append(_stdin(spec.stdin_path))
             for name in OUTPUT_FILES:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                fds.append(os.open(f"{spec.directory}/{name}", flags, 0o600))
+                path = f"{spec.directory}/{name}"
+                clear_way(path, aside(spec))
+                fds += reversed(os.pipe())
+                streams.append(new_stream(spec, path, os.dup(fds[-1])))
+                fds.append(open_guarded(path, os.O_WRONLY | os.O_APPEND))
         except OSError as error:
             place = error.filename or spec.directory
             raise storage_error("prepare a run in", place, error) from error
@@ -243,6 +269,7 @@ class Host:
             "cwd": spec.cwd,
             "env": run_environment(spec.env, spec.run_id, os.path.realpath(spec.cwd)),
             "directory": spec.directory,
+            "aside": aside(spec),
             "grace": spec.limits.kill_grace_sec,
             "cgroup": directory,
             "subreaper": self._subreaper,
@@ -272,24 +299,28 @@ class Host:
             watched = Watched(
                 spec,
                 identity,
+                recorded=trace.recorder_alive,
                 recorder_fd=kill.pin(*recorder) if trace.recorder_alive else -1,
                 agent_fd=kill.pin(*agent) if trace.agent_alive else -1,
                 cgroup_directory=self._known_cgroup(spec),
             )
             return trace, self._watch(watched)
-        past = _past(spec, identity, trace, self._clear(spec, trace))
+        past = _past(spec, identity, trace, *self._clear(spec, trace))
         return trace, Run.ended(spec, identity, self._keeper, past)
 
     def _known_cgroup(self, spec: RunSpec) -> str:
         directory = f"{self._cgroup}/{recorder_name(spec.run_id)}"
         return directory if self._cgroup and os.path.isdir(directory) else ""
 
-    def _clear(self, spec: RunSpec, trace: Trace) -> int:
-        """Agent and recorder are gone: end what they left, bound the output files."""
+    def _clear(self, spec: RunSpec, trace: Trace) -> tuple[int, tuple[str, ...]]:
+        """Agent and recorder are gone: end what they left, bound the output files.
+
+        Returns how many were ended, and who is left."""
         ended: set[tuple[int, int]] = set()
+        left: tuple[str, ...] = ()
         if trace.leftovers:
             starts = {pid: proctable.start_ticks(pid) for pid in trace.leftovers}
-            found, _ = kill.exterminate(
+            found, left = kill.exterminate(
                 lambda table: (
                     {pid for pid, start in starts.items() if proctable.alive(table, pid, start)}
                     | proctable.marked(table, spec.run_id)
@@ -303,13 +334,22 @@ class Host:
         for stream in open_streams(spec):
             with contextlib.suppress(OSError):
                 stream.finish()
-        return len(ended)
+        return len(ended), left
 
 
-def _lock(path: str) -> int:
+def _stdin(path: str | None) -> int:
+    if path is None:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_guarded(path)
+    os.set_blocking(fd, True)  # the agent inherits it
+    return fd
+
+
+def _lock(path: str, aside: str) -> int:
     """Open and take the run lock. Raises OSError, or SpawnError when somebody keeps holding it."""
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    clear_way(path, aside)
+    fd = open_guarded(path, os.O_RDWR | os.O_CREAT)
     give_up = time.monotonic() + LOCK_PATIENCE_SEC
     try:
         while not try_lock(fd):
@@ -340,14 +380,16 @@ def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
     )
 
 
-def _past(spec: RunSpec, identity: RunIdentity, trace: Trace, swept: int) -> RunOutcome:
+def _past(
+    spec: RunSpec, identity: RunIdentity, trace: Trace, swept: int, left: tuple[str, ...]
+) -> RunOutcome:
     """The outcome of a run that ended while no supervisor watched."""
     files = (f"{spec.directory}/{name}" for name in OUTPUT_FILES)
     found = (stat_or_none(path, follow=False) for path in files)
     size = sum(one.st_size for one in found if one is not None)
     if trace.report is not None:
-        return trace.report.outcome(spec.run_id, size, swept)
+        told = trace.report.outcome(spec.run_id, size, swept)
+        return dataclasses.replace(told, left=left)
     begun = identity.started_at
-    return RunOutcome(
-        spec.run_id, EndCause.LOST, None, None, begun, 0.0, output_bytes=size, swept=swept
-    )
+    lost = RunOutcome(spec.run_id, EndCause.LOST, None, None, begun, 0.0)
+    return dataclasses.replace(lost, output_bytes=size, swept=swept, left=left)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -32,6 +33,8 @@ from codex_self_iter.world.process.watched import NEVER, Report, Watched, read_r
 
 RECORDER_SLACK_SEC = launcher.POLITE_SEC + launcher.GIVE_UP_SEC + 1.5
 """How much longer than the grace a recorder may take before the keeper takes over."""
+SCARCE_SEC = 30.0
+"""How long a sweep is tried again when descriptors or memory for it cannot be had."""
 SMALL_TREES = 64
 """Up to so many processes in all runs, walking their trees is cheaper than a look at all."""
 
@@ -107,7 +110,10 @@ class Keeper:
         for run in list(self._runs):
             self._advance(run, now)
         if any(run.next_look <= now for run in self._runs):
-            self._look(now)
+            try:
+                self._look(now)
+            except OSError as error:
+                self._blind(now, error)
 
     def _timeout(self) -> float | None:
         due = min(
@@ -156,12 +162,30 @@ class Keeper:
             return
         run.sweeping = True
         run.next_look = run.hurry_at = run.hard_at = NEVER
-        if run.report is not None and not run.report.left:
+        # What a run's own recorder says over its socket is believed; a file may be anybody's.
+        if run.ours and run.report is not None and not run.report.left:
             self._finish(run, 0, None)
-        else:
-            threading.Thread(
-                target=self._hard_sweep, args=(run,), name="csi-sweep", daemon=True
-            ).start()
+            return
+        thread = threading.Thread(target=self._sweep, args=(run,), name="csi-sweep", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the limit of processes is reached, perhaps by this very run
+            self._sweep(run)
+
+    def _sweep(self, run: Watched) -> None:
+        """Sweep until it has been done once: what it needs (descriptors) may be scarce just now."""
+        give_up = time.monotonic() + SCARCE_SEC
+        while True:
+            try:
+                self._hard_sweep(run)
+                return
+            except Exception as error:
+                if time.monotonic() > give_up:
+                    structlog.get_logger().exception("host.keeper_fault")
+                    nobody_knows = (f"nobody knows who, for the sweep failed: {error}",)
+                    self._call(functools.partial(self._finish, run, 0, None, nobody_knows))
+                    return
+            pause(0.1)
 
     def _advance(self, run: Watched, now: float) -> None:
         """Whatever is due for one run, its sample excepted."""
@@ -170,13 +194,15 @@ class Keeper:
             for stream in run.streams:
                 # if the disk refuses to punch, the free-disk floor is the next defence
                 with contextlib.suppress(OSError):
+                    if not run.recorded:
+                        stream.take()
                     pauses.append(stream.poll(now))
             # however long it was silent: what a flood writes unseen is beyond every cap
             early = 0.02 if now - run.identity.started_monotonic < 1.0 else 0.25
             run.next_output = now + min(early, *pauses)
         if run.hurry_at <= now:
             run.hurry_at = NEVER
-            if run.recorder_fd >= 0 or run.control is not None:
+            if run.recorded:
                 run.signal_recorder(signal.SIGUSR1)
         if run.hard_at <= now:
             self._gone(run)
@@ -200,6 +226,16 @@ class Keeper:
             run.next_look = now + (1.0 if run.cause else run.tracker.next_look(now))
         kill.children.reap_strangers()
 
+    def _blind(self, now: float, error: OSError) -> None:
+        """No look is possible (no descriptor to be had): what needs none is looked at all the
+        same."""
+        structlog.get_logger().warning("host.keeper_fault", error=str(error))
+        for run in self._runs:
+            cause = run.tracker.crossed(now) if run.cause is None else None
+            if cause is not None:
+                self._stop(run, cause, run.spec.limits.kill_grace_sec)
+            run.next_look = max(run.next_look, now + 1.0)
+
     def _sample(
         self,
         run: Watched,
@@ -221,7 +257,11 @@ class Keeper:
         run.tracker.look(now, table, identity.recorder_pid if recorder else 0, pids, run.output)
         if recorder is not None and recorder.state in "Tt":
             run.signal_recorder(signal.SIGCONT)
-        if run.agent_gone_at is not None and now - run.agent_gone_at > RECORDER_SLACK_SEC:
+        # where nothing becomes readable at an end, the look has to notice it
+        unheard = run.control is None and self._pin(run) is None
+        gone = recorder is None if run.recorded else run.agent_gone_at is not None
+        silent = run.agent_gone_at is not None and now - run.agent_gone_at > RECORDER_SLACK_SEC
+        if silent or (unheard and gone):
             self._gone(run)
         elif run.cause is None and (cause := run.tracker.crossed(now)) is not None:
             self._stop(run, cause, run.spec.limits.kill_grace_sec)
@@ -234,7 +274,7 @@ class Keeper:
         if stop_at >= run.stop_at:
             return  # it has begun, and this is no shorter
         run.cause = run.cause or cause
-        if run.control is not None or run.recorder_fd >= 0:
+        if run.recorded:
             run.tell(grace_sec, run.cause)
             run.hard_at = stop_at + RECORDER_SLACK_SEC
             run.hurry_at = NEVER if run.control is not None else stop_at
@@ -263,19 +303,23 @@ class Keeper:
         ended, _ = kill.exterminate(prey, keep=keep | {recorder[0]}, adopted=ours)
         more, left = kill.exterminate(last, limit_sec=2.0, keep=keep, adopted=ours)
         ended = more | {key: status for key, status in ended.items() if more.get(key) is None}
-        count = len(ended.keys() - {(agent, identity.agent_start), recorder}) + left
+        count = len(ended.keys() - {(agent, identity.agent_start), recorder})
         status = ended.get((agent, identity.agent_start))
-        self._call(lambda: self._finish(run, count, status))
+        self._call(lambda: self._finish(run, count, status, left))
 
-    def _finish(self, run: Watched, swept: int, status: int | None) -> None:
+    def _finish(
+        self, run: Watched, swept: int, status: int | None, left: tuple[str, ...] = ()
+    ) -> None:
         """Compact the output, say how it ended, forget the run."""
         run.report = run.report or read_report(run.spec)
         if run.cgroup_directory:
             swept += cgroup.end(run.cgroup_directory, recorder=run.identity.recorder_pid)
         for stream in run.streams:
-            with contextlib.suppress(OSError):  # the disk is full: the file stays as it is
+            try:
                 stream.finish()
-        outcome = run_outcome(run, swept, status)
+            except OSError as error:  # the disk is full: the file stays as it is
+                stream.troubles.append(f"{stream.path} could not be finished: {error.strerror}")
+        outcome = run_outcome(run, swept, status, left)
         if run in self._runs:
             self._runs.remove(run)
         run.close()

@@ -6,6 +6,7 @@ who has got a dead process's number is hit."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -15,37 +16,47 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import launcher, proctable
 
-PIDFD = hasattr(os, "pidfd_open")
+_NOT_HERE = (errno.ENOSYS, errno.EPERM)
+"""What a kernel without descriptors of processes says, and what guards of containers say."""
 
 
 def pin(pid: int, start: int) -> int:
-    """A descriptor of exactly this process, -1 if it is gone (or there are no such descriptors)."""
-    if pid > 0 and PIDFD:
-        with contextlib.suppress(OSError):
-            fd = os.pidfd_open(pid)
-            if proctable.start_ticks(pid) == start:
-                return fd
-            os.close(fd)
+    """A descriptor of exactly this process, -1 if it is gone or there are no such descriptors."""
+    for fd in launcher.pin(pid) if pid > 0 else ():
+        if proctable.start_ticks(pid) == start:
+            return fd
+        os.close(fd)
     return -1
 
 
 def kill(pid: int, start: int, number: int = signal.SIGKILL) -> bool:
-    """Signal exactly this process, pinned by a descriptor and its start. False: it is gone."""
+    """Signal exactly this process, pinned by a descriptor and its start. False: it is gone.
+
+    Where there are no such descriptors, now or ever, its start alone says who it is."""
     if pid <= 1 or pid == os.getpid():
         return False
     fd = pin(pid, start)
     try:
-        if fd >= 0:
-            signal.pidfd_send_signal(fd, number)
-        elif PIDFD or proctable.start_ticks(pid) != start:
-            return False
-        else:
+        if fd < 0 or not _send(fd, number):
+            if proctable.start_ticks(pid) != start:
+                return False
             os.kill(pid, number)
     except OSError:
         return False
     finally:
         if fd >= 0:
             os.close(fd)
+    return True
+
+
+def _send(fd: int, number: int) -> bool:
+    """Signal through a descriptor; False where that is not allowed. Raises OSError."""
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        return False
     return True
 
 
@@ -137,7 +148,7 @@ def exterminate(
     limit_sec: float = 5.0,
     keep: Collection[int] = (),
     adopted: bool = False,
-) -> tuple[dict[tuple[int, int], int | None], int]:
+) -> tuple[dict[tuple[int, int], int | None], tuple[str, ...]]:
     """Kill whatever `find` names in a fresh table, again and again until it names nothing; bounded.
 
     Blocking: run it in a thread. What was found once stays prey together with its descendants,
@@ -145,7 +156,7 @@ def exterminate(
     our children are prey as well.
 
     Returns: (pid, start) -> wait status (None when it was not our child) of every process ended,
-        and how many are left."""
+        and who is left, `pid (name)` each."""
     # One table is a photograph: while it is taken and acted on, prey forks, moves to another parent
     # and dies. So nothing is believed from one look. Whatever was hit once is named again by its
     # (pid, start) as long as it is there, because its children are found only through it: they may
@@ -171,6 +182,8 @@ def exterminate(
         quiet = 0 if living or fresh else quiet + 1
         # one look may miss what forks a successor and ends
         if quiet == 2 or time.monotonic() > give_up:
-            return ended, len(living)
+            if adopted:
+                living += [proc for proc in children.strangers() if proc.living]
+            return ended, tuple(sorted({f"{proc.pid} ({proc.name})" for proc in living}))
         pause(delay)
         delay = min(delay * 2, 0.05)

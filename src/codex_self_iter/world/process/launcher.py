@@ -30,6 +30,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -41,16 +42,29 @@ MAX_FRAME = 64 * 1024 * 1024
 """Longest request in bytes; far above what exec can take, so only a broken peer exceeds it."""
 NAME_PREFIX = "csi-"
 """Names of launcher and recorders begin with this; then comes a digest of the run_id."""
+IDLE_NAME = NAME_PREFIX + "launcher"
+"""The launcher's, and that of the recorder that waits for a run."""
 POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
 """How long a process may take to die of KILL before the recorder gives up (a hung disk)."""
 
+SCARCE_SEC = 0.1
+"""How often a fork is tried again where the limit of processes is reached."""
 BREATH_SEC = 0.01
 """How long a run that starts has the machine before the next recorder is forked."""
 
 UNKNOWN = -1
 """`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
+
+PIECE_BYTES = 64 * 1024
+"""What a pipe holds."""
+PUMP_BYTES = 16 * PIECE_BYTES
+"""So much is moved before signals and the supervisor are listened to again."""
+DRAIN_BYTES = 256 * PIECE_BYTES
+"""What is moved at most at an end: left-overs may print for ever."""
+GATHER_SEC = 0.01
+"""What is printed bit by bit is moved in one go; a burst does not wait."""
 
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
 
@@ -104,6 +118,13 @@ def start_ticks(pid: int) -> int:
     return int(fields[19]) if fields else 0
 
 
+def pin(pid: int) -> list[int]:
+    """A descriptor of this process; none where the system, or what guards it, has no such thing."""
+    with contextlib.suppress(AttributeError, OSError):
+        return [os.pidfd_open(pid)]
+    return []
+
+
 def children_of(pid: int) -> list[int]:
     """Direct children of a process, zombies included."""
     found: list[int] = []
@@ -131,18 +152,97 @@ def encode_frame(message: Mapping[str, Any]) -> bytes:
     return struct.pack("!I", len(body)) + body
 
 
-def write_private(path: str, value: Mapping[str, Any]) -> bool:
-    """Replace a private JSON file atomically; False if that is impossible now (gone, disk full)."""
+def write_private(path: str, value: Mapping[str, Any], aside: str = "") -> bool:
+    """Replace a private JSON file atomically; False if that is impossible now (gone, disk full).
+
+    Whatever an agent put in its way, or in the way of its temporary name, is moved to `aside`."""
     data = json.dumps(value).encode() + b"\n"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
+        clear_way(f"{path}.tmp", aside, empty=True)
         with open(os.open(f"{path}.tmp", flags, 0o600), "wb", buffering=0) as file:
             whole = file.write(data) == len(data)
         if whole:
+            clear_way(path, aside)
             os.rename(f"{path}.tmp", path)
     except OSError:
         return False
     return whole
+
+
+def clear_way(path: str, aside: str, *, empty: bool = False) -> str:
+    """Move what is in the place of a regular file into `aside`; returns where it is now, or "".
+
+    A regular file stays, unless the place is to be `empty`. Raises OSError."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return ""
+    if not stat.S_ISREG(mode):
+        return move_aside(path, aside)
+    if empty:
+        os.unlink(path)
+    return ""
+
+
+def move_aside(path: str, aside: str) -> str:
+    """Move what is there into `aside`, made if need be; returns where it is now. OSError."""
+    aside = aside or os.path.dirname(path)
+    os.makedirs(aside, 0o700, exist_ok=True)
+    there = f"{aside}/{os.path.basename(path)}.{time.time_ns()}"
+    os.rename(path, there)
+    return there
+
+
+class Pump:
+    """Moves what a run prints from its pipe into its file.
+
+    A pipe and not the file itself is what the run has: whoever opens `/dev/stderr` or
+    `/proc/self/fd/1` anew, as a shell does for `> /dev/stderr`, empties a file, but no pipe."""
+
+    def __init__(self, source: int, target: int) -> None:
+        """`source` is closed at its end, `target` with `close`; both by `close`."""
+        self.source, self.target = source, target
+        self.lost = 0
+        os.set_blocking(source, False)
+
+    def move(self, most: int = PUMP_BYTES) -> int:
+        """Move what is there, at most so much; returns how many bytes that was."""
+        moved = 0
+        while self.source >= 0 and moved < most:
+            try:
+                data = os.read(self.source, PIECE_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                os.close(self.source)
+                self.source = -1
+                break
+            moved += len(data)
+            self._write(data)
+        return moved
+
+    def _write(self, data: bytes) -> None:
+        """A disk that takes no more must not stop the run: what is lost is counted, and told in
+        the stream as soon as it can be written to again."""
+        view = memoryview(b"\n[... %d bytes lost ...]\n" % self.lost + data if self.lost else data)
+        done = 0
+        with contextlib.suppress(OSError):
+            while done < len(view):
+                done += os.write(self.target, view[done:])
+        if done == len(view):
+            self.lost = 0
+        else:
+            self.lost += min(len(data), len(view) - done)
+
+    def close(self) -> None:
+        """Idempotent."""
+        for fd in (self.source, self.target):
+            if fd >= 0:
+                os.close(fd)
+        self.source = self.target = -1
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -168,6 +268,8 @@ class Recorder:
         self.request: dict[str, Any] = {}
         self.control: socket.socket | None = None
         self.lock, self.stdio = -1, [-1, -1, -1]
+        self.pumps: list[Pump] = []
+        self.bursting = False
         self.buffer = b""
         self.agent = 0
         self.started = (0.0, 0.0)
@@ -196,7 +298,7 @@ class Recorder:
 
         A page that is first written to after our own fork costs a copy: better now, while nobody
         waits, than in the run's start."""
-        name_process(NAME_PREFIX + "launcher")
+        name_process(IDLE_NAME)
         child_subreaper(True)
         # a NUL in a name is found out as late as can be without a fork
         with contextlib.suppress(OSError, ValueError):
@@ -214,7 +316,8 @@ class Recorder:
         """Become the recorder of this run: its name, its cgroup."""
         self.request = request
         self.control = socket.socket(fileno=fds[0])
-        self.lock, self.stdio = fds[1], fds[2:5]
+        self.lock, self.stdio = fds[1], [fds[2], fds[3], fds[6]]
+        self.pumps = [Pump(*fds[4:6]), Pump(*fds[7:9])]
         child_subreaper(bool(request.get("subreaper", True)))
         name_process(request["name"])
         if self.request.get("cgroup"):
@@ -237,23 +340,29 @@ class Recorder:
             return
         self.watch()
         self.ended = time.time(), time.monotonic()
-        path = self.request["directory"] + "/exit.json"
+        self.pump(DRAIN_BYTES)
         # the status must not be lost with a recorder that is killed while it sweeps
         if self.reap():
-            write_private(path, self.report(0, UNKNOWN))
-        report = self.report(*self.sweep())
-        write_private(path, report)
+            self.write("exit.json", self.report(0, UNKNOWN))
+        swept, left = self.sweep()
+        self.pump(DRAIN_BYTES)
+        report = self.report(swept, left)
+        self.write("exit.json", report)
         os.close(self.lock)  # before the report: whoever hears it may start the next run at once
         self.tell({"event": "end"} | report)
         if self.control is not None:
             self.control.close()  # now, not after the kernel has taken this process apart
 
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one of the run's files."""
+        write_private(f"{self.request['directory']}/{name}", value, self.request["aside"])
+
     def spawn(self) -> bool:
         """Start the agent and tell who it is; or tell why it could not be started."""
         request = self.request
-        pidfds = [os.pidfd_open(os.getpid())] if hasattr(os, "pidfd_open") else []
+        pidfds = pin(os.getpid())
         # first: the agent may kill or stop this process at once
-        self.tell({"event": "recorder"}, pidfds)
+        self.tell({"event": "recorder", "pid": os.getpid()}, pidfds)
         self.started = time.time(), time.monotonic()
         try:
             process = subprocess.Popen(
@@ -282,9 +391,9 @@ class Recorder:
         for fd in self.stdio:
             os.close(fd)
         if pidfds:
-            pidfds.append(os.pidfd_open(self.agent))
+            pidfds += pin(self.agent)
         identity = self.identity(pidfds)
-        write_private(request["directory"] + "/identity.json", identity)
+        self.write("identity.json", identity)
         self.tell({"event": "started", "identity": identity}, pidfds[1:])
         for fd in pidfds:
             os.close(fd)
@@ -341,14 +450,28 @@ class Recorder:
                 _send(self.agent, number)
 
     def pause(self, timeout: float | None) -> None:
-        """Sleep until a signal, a control message or the time-out."""
+        """Sleep until a signal, a control message, output that is moved, or the time-out."""
         poller = select.poll()
         poller.register(self.wake_read, select.POLLIN)
         if self.control is not None:
             poller.register(self.control, select.POLLIN)
-        poller.poll(None if timeout is None else max(0.0, timeout) * 1000 + 1)
+        pipes = {pump.source for pump in self.pumps if pump.source >= 0}
+        for fd in pipes:
+            poller.register(fd, select.POLLIN)
+        found = poller.poll(None if timeout is None else max(0.0, timeout) * 1000 + 1)
+        printed = pipes.intersection(fd for fd, _ in found)
+        if printed:
+            if len(printed) == len(found) and not self.bursting:
+                for fd in pipes:
+                    poller.unregister(fd)
+                poller.poll(GATHER_SEC * 1000)
+            self.bursting = self.pump(PUMP_BYTES) >= PIECE_BYTES // 2
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake_read, 4096)
+
+    def pump(self, most: int) -> int:
+        """Move what the run has printed, at most so much of each stream."""
+        return sum(pump.move(most) for pump in self.pumps)
 
     def read_control(self) -> None:
         """Take the supervisor's messages. Its end is no event: the run goes on without it."""
@@ -472,23 +595,30 @@ def main() -> None:
     fcntl.fcntl(server, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
-    name_process(NAME_PREFIX + "launcher")
+    name_process(IDLE_NAME)
     _limit_files(int(sys.argv[2]))
     os.chdir("/")
     gc.disable()  # collections would only copy pages that recorders share
     gc.freeze()
     while True:
-        waiting, taken = os.pipe()
-        if os.fork() == 0:
-            os.close(waiting)
-            _serve_one(server, taken)
-        os.close(taken)
-        served = os.read(waiting, 1)
-        os.close(waiting)
+        served, forked = b"", False
+        with contextlib.suppress(OSError):  # no process or descriptor to be had: soon, perhaps
+            waiting, taken = os.pipe()
+            try:
+                if os.fork() == 0:
+                    os.close(waiting)
+                    _serve_one(server, taken)
+                forked = True
+            finally:
+                os.close(taken)
+                served = os.read(waiting, 1) if forked else b""
+                os.close(waiting)
         if served:  # the run that starts now needs the processor more than the next one
             select.select([server], [], [], BREATH_SEC)
         elif _peer_is_gone(server):
             os._exit(0)  # the supervisor waits for this: no tidying up
+        elif not forked:
+            select.select([server], [], [], SCARCE_SEC)
 
 
 def _limit_files(soft: int) -> None:

@@ -1,9 +1,8 @@
 """A run's output files: bounded on disk while it writes, bounded in memory when they are read.
 
-An agent writes straight to O_APPEND files, so nothing here can block it. While it writes,
-everything between the head and a tail is punched out of the file (offsets stay valid for whoever
-follows it); after its end the file is compacted to head, one line that says what was dropped, and
-tail."""
+Its recorder moves what it prints from pipes into these files. While it writes, everything between
+the head and a tail is punched out of the file (offsets stay valid for whoever follows it); after
+its end the file is compacted to head, one line that says what was dropped, and tail."""
 
 from __future__ import annotations
 
@@ -15,6 +14,7 @@ import shutil
 import sys
 
 from codex_self_iter.world.guarded import open_guarded, stat_or_none
+from codex_self_iter.world.process.launcher import DRAIN_BYTES, Pump, clear_way, move_aside
 
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""
@@ -51,18 +51,31 @@ class Stream:
 
     Attributes:
         size: apparent size in bytes, what was punched out included.
-        grown_at: monotonic time of the last look that saw growth, or None."""
+        grown_at: monotonic time of the last look that saw growth, or None.
+        troubles: what became of it that nobody should have to guess, a line each."""
 
     def __init__(
-        self, path: str, limit_bytes: int, *, holes: bool = sys.platform.startswith("linux")
+        self,
+        path: str,
+        limit_bytes: int,
+        *,
+        make: bool = False,
+        source: int = -1,
+        aside: str = "",
+        holes: bool = sys.platform.startswith("linux"),
     ) -> None:
-        """Open an existing file. `limit_bytes` bounds its disk; 0 means no bound. Raises OSError.
+        """Open an existing file, or `make` it. `limit_bytes` bounds its disk; 0: no bound. OSError.
 
-        Without `holes` (systems and file systems that have none) only the head outlasts the cap."""
-        self.path, self.limit = path, limit_bytes
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        `source` is the run's pipe (closed with the file), read only where no recorder is left to.
+        `aside` is where goes what lies in the file's way. Without `holes` (systems and file systems
+        that have none) only the head outlasts the cap."""
+        self.path, self.limit, self.aside = path, limit_bytes, aside
+        self._fd = open_guarded(path, os.O_RDWR | (os.O_CREAT if make else 0))
+        self._pump = Pump(source, self._fd) if source >= 0 else None
+        self.troubles: list[str] = []
         self._punched = False
         self._holes = holes
+        self._cut = False
         self._looked_at: float | None = None
         self.size = 0
         self.grown_at: float | None = None
@@ -76,6 +89,9 @@ class Stream:
         """Look at the file, cap it if need be; returns seconds until the next look is due."""
         status = os.fstat(self._fd)
         grown, since = status.st_size - self.size, now - (self._looked_at or now)
+        if grown < 0 and not self._cut:
+            self.troubles.append(f"{self.path} was cut by {-grown} bytes by another program")
+        self._cut = False
         self.size, self._looked_at = status.st_size, now
         if grown:
             self.grown_at = now
@@ -92,12 +108,21 @@ class Stream:
         if end > self.head:
             _punch(self._fd, self.head, end, holes=self._holes)
             self._punched = True
+            self._cut = os.fstat(self._fd).st_size < size
+
+    def take(self, most: int = DRAIN_BYTES) -> None:
+        """Do the recorder's work: move what the run has printed. Only where it has none."""
+        if self._pump is not None:
+            os.lseek(self._fd, 0, os.SEEK_END)
+            self._pump.move(most)
 
     def finish(self) -> int:
-        """Compact, put back what was deleted, close; the writers are gone. Returns the size.
+        """Take the rest, compact, put back what was deleted, close; the writers are gone.
 
-        Raises OSError when the disk refuses; the descriptor is closed all the same."""
+        Returns the size. Raises OSError when the disk refuses; the descriptor is closed all the
+        same."""
         with contextlib.closing(self):
+            self.take()
             size = self.size = os.fstat(self._fd).st_size
             if self.limit and (self._punched or size > self.limit):
                 self._compact(size)
@@ -106,9 +131,11 @@ class Stream:
 
     def close(self) -> None:
         """Close without touching the file. Idempotent."""
-        if self._fd >= 0:
+        if self._pump is not None:
+            self._pump.close()
+        elif self._fd >= 0:
             os.close(self._fd)
-            self._fd = -1
+        self._fd, self._pump = -1, None
 
     def _compact(self, size: int) -> None:
         """Move the tail down behind the head, in place, in steps: disk and memory stay flat."""
@@ -130,9 +157,14 @@ class Stream:
         here, there = os.fstat(self._fd), stat_or_none(self.path, follow=False)
         if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             return
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(self.path, flags, 0o600), "wb", buffering=0) as copy:
+        parent = os.path.dirname(self.path)
+        if os.path.islink(parent) or os.path.isfile(parent):
+            moved = move_aside(parent, self.aside)
+            self.troubles.append(f"{parent} was no directory: it is {moved} now")
+        os.makedirs(parent, 0o700, exist_ok=True)
+        if moved := clear_way(self.path, self.aside, empty=True):
+            self.troubles.append(f"{self.path} was no file: it is {moved} now")
+        with open(open_guarded(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", 0) as copy:
             offset = 0
             while chunk := os.pread(self._fd, _CHUNK, offset):
                 offset += copy.write(chunk) or 0

@@ -4,7 +4,6 @@ Blocking and thread-safe: the process host calls it in a worker thread."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from codex_self_iter.core.runs import RunIdentity
@@ -22,6 +21,8 @@ from codex_self_iter.world.pause import ended_within
 from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.descriptors import original_soft_limit
 
+CLOSE_SEC = 2.0
+"""How long a launcher may take to see that it is not needed any more."""
 PATIENCE_SEC = 20.0
 """How long launcher and recorder may take to start the agent, on a machine at its limits."""
 
@@ -62,7 +63,7 @@ class Spawner:
         return self._process.pid if self._process else 0
 
     def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> Spawned:
-        """Start one run; `fds` are run lock, stdin, stdout, stderr. Raises SpawnError."""
+        """Start one run; `fds` are those that `Recorder.take` takes. Raises SpawnError."""
         frame = launcher.encode_frame(dict(request) | {"name": recorder_name(request["run_id"])})
         reason = ""
         for _ in range(2):
@@ -70,7 +71,7 @@ class Spawner:
             try:
                 with answer.theirs:
                     self._send(frame, [answer.theirs.fileno(), *fds])
-                return answer.read()
+                return answer.read(self._wake)
             except (OSError, EOFError) as error:
                 # the launcher died or hangs: nothing that it began may stay
                 reason = str(error) or "it ended"
@@ -109,18 +110,38 @@ class Spawner:
             register(self._process.pid)
         return self._socket
 
+    def _wake(self, recorder: int) -> None:
+        """An agent may have stopped launcher, waiting recorder, or its own before that could
+        report."""
+        for pid in {self.pid, recorder, *_waiting(self.pid)} - {0}:
+            kill.kill(pid, proctable.start_ticks(pid), signal.SIGCONT)
+
     def close(self) -> None:
-        """End the launcher. Living runs go on. The next `spawn` starts another."""
+        """End the launcher, and the recorder that waits for a run. Living runs go on.
+
+        The next `spawn` starts another."""
         with self._lock:
             sock, process = self._socket, self._process
             self._socket = self._process = None
         if sock is not None:
             sock.close()
         if process is not None:
-            if not ended_within(process, 2.0):
+            # One that is stopped would hold what it was sent, a run lock perhaps, for ever. (Ended
+            # in this order: while the launcher lives, it alone has it as a child.)
+            waiting = {pid: proctable.start_ticks(pid) for pid in _waiting(process.pid)}
+            if not ended_within(process, CLOSE_SEC):
+                waiting |= {pid: proctable.start_ticks(pid) for pid in _waiting(process.pid)}
                 process.send_signal(signal.SIGKILL)
                 process.wait()
             kill.children.forget(process.pid)
+            for pid, start in waiting.items():
+                kill.kill(pid, start)
+
+
+def _waiting(launcher_pid: int) -> list[int]:
+    """The launcher's children that have no run yet."""
+    found = map(proctable.read, launcher.children_of(launcher_pid)) if launcher_pid else ()
+    return [one.pid for one in found if one is not None and one.name == launcher.IDLE_NAME]
 
 
 def _clear(run_id: str) -> None:
@@ -149,8 +170,10 @@ class _Answer:
         """True once the recorder has answered at all."""
         return bool(self._data)
 
-    def read(self) -> Spawned:
-        """Raises EOFError or OSError when no answer comes, SpawnError when it is a refusal."""
+    def read(self, wake: Callable[[int], None]) -> Spawned:
+        """Raises EOFError or OSError when no answer comes, SpawnError when it is a refusal.
+
+        `wake` is called with the recorder's pid, 0 before it is known, while no answer comes."""
         give_up = time.monotonic() + PATIENCE_SEC
         while self._data.count(b"\n") < 2:
             try:
@@ -158,7 +181,7 @@ class _Answer:
             except TimeoutError:
                 if time.monotonic() > give_up:
                     raise
-                self._wake()
+                wake(json.loads(self._data)["pid"] if self._data else 0)
                 continue
             if not data:
                 raise EOFError
@@ -172,12 +195,6 @@ class _Answer:
             os.set_inheritable(fd, False)
         identity = RunIdentity.from_json(message["identity"])
         return Spawned(identity, self.control, *[*self._fds, -1, -1][:2])
-
-    def _wake(self) -> None:
-        """The agent may have stopped its recorder before that could report."""
-        if self._fds:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._fds[0], signal.SIGCONT)
 
     def close(self) -> None:
         self.control.close()

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 import types
@@ -18,8 +19,9 @@ from typing import Any
 import anyio.lowlevel
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
-from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.guarded import QUARANTINE, read_object
 from codex_self_iter.world.process import kill, launcher, proctable
+from codex_self_iter.world.process.launcher import clear_way
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
 
@@ -69,21 +71,24 @@ class Watched:
         identity: RunIdentity,
         *,
         control: socket.socket | None = None,
+        recorded: bool = True,
         recorder_fd: int = -1,
         agent_fd: int = -1,
         cgroup_directory: str = "",
+        streams: list[Stream] | None = None,
     ) -> None:
-        """`control`: of a run started here; else a descriptor of the recorder or the agent."""
+        """`control`: of a run started here; else a descriptor of the recorder or the agent, where
+        there are such. `recorded`: its recorder was alive."""
         self.spec, self.identity = spec, identity
         self.control, self.recorder_fd, self.agent_fd = control, recorder_fd, agent_fd
         self.cgroup_directory = cgroup_directory
-        self.ours = control is not None
+        self.ours, self.recorded = control is not None, recorded
         self.latch = Latch()
         now = time.monotonic()
         skip = {spec.directory, os.path.dirname(spec.run_lock_path)}
         files = FileWatch(spec.watch_root, skip)
         self.tracker = Tracker(spec.limits, identity.started_monotonic, now, files.age)
-        self.streams = open_streams(spec)
+        self.streams = open_streams(spec, identity) if streams is None else streams
         self.buffer = b""
         self.report: Report | None = None
         self.seen: dict[int, int] = {identity.agent_pid: identity.agent_start}
@@ -114,11 +119,7 @@ class Watched:
 
     def signal_recorder(self, number: int) -> None:
         """Signal the recorder if it is known and alive."""
-        if self.recorder_fd >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self.recorder_fd, number)
-        elif self.identity.recorder_pid:
-            kill.kill(self.identity.recorder_pid, self.identity.recorder_start, number)
+        kill.kill(self.identity.recorder_pid, self.identity.recorder_start, number)
 
     def signal_agent(self, *numbers: int) -> None:
         """Signal the agent and its group: only for an agent without a recorder."""
@@ -141,13 +142,45 @@ class Watched:
             stream.close()
 
 
-def open_streams(spec: RunSpec) -> list[Stream]:
-    """The run's output files, those that exist."""
+def open_streams(spec: RunSpec, identity: RunIdentity | None = None) -> list[Stream]:
+    """The output files of a run that was found, made anew where they are gone.
+
+    With the agent's `identity` its pipes too: should it have no recorder any more, or lose it, what
+    it prints is taken all the same, and does not end it."""
     found = []
-    for name in OUTPUT_FILES:
+    for number, name in enumerate(OUTPUT_FILES, 1):
+        path = f"{spec.directory}/{name}"
         with contextlib.suppress(OSError):
-            found.append(Stream(f"{spec.directory}/{name}", spec.limits.output_bytes))
+            clear_way(path, aside(spec))
+            source = -1 if identity is None else _pipe_of(identity, number)
+            found.append(new_stream(spec, path, source))
     return found
+
+
+def new_stream(spec: RunSpec, path: str, source: int) -> Stream:
+    """One output file, made if need be; `source` (the run's pipe, or -1) is its own. OSError."""
+    try:
+        limit = spec.limits.output_bytes
+        return Stream(path, limit, make=True, source=source, aside=aside(spec))
+    except OSError:
+        if source >= 0:
+            os.close(source)
+        raise
+
+
+def aside(spec: RunSpec) -> str:
+    """Where goes what lies in the way of a run's files."""
+    return f"{os.path.dirname(spec.run_lock_path)}/{QUARANTINE}"
+
+
+def _pipe_of(identity: RunIdentity, number: int) -> int:
+    """The reading end of what the agent has as its descriptor `number`, -1 if that is no pipe."""
+    path = f"/proc/{identity.agent_pid}/fd/{number}"
+    ours = proctable.start_ticks(identity.agent_pid) == identity.agent_start
+    with contextlib.suppress(OSError):
+        if ours and stat.S_ISFIFO(os.stat(path).st_mode):
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return -1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -214,9 +247,12 @@ def read_report(spec: RunSpec) -> Report | None:
     return Report.of(read_object(f"{spec.directory}/exit.json"), spec.run_id)
 
 
-def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
+def run_outcome(
+    run: Watched, swept: int, status: int | None, left: tuple[str, ...] = ()
+) -> RunOutcome:
     """How it ended: by the report, else by what the kernel told if the agent became ours."""
     tracker, started_at = run.tracker, run.identity.started_at
+    troubles = tuple(trouble for stream in run.streams for trouble in stream.troubles)
     if run.report is None:
         return RunOutcome(
             run.spec.run_id,
@@ -229,6 +265,8 @@ def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
             max_memory_bytes=tracker.max_memory,
             output_bytes=run.output[0],
             swept=swept,
+            left=left,
+            troubles=troubles,
         )
     told = run.report.outcome(run.spec.run_id, run.output[0], swept)
     return dataclasses.replace(
@@ -237,4 +275,6 @@ def run_outcome(run: Watched, swept: int, status: int | None) -> RunOutcome:
         started_at=started_at,
         cpu_sec=max(told.cpu_sec, tracker.cpu_sec),
         max_memory_bytes=max(told.max_memory_bytes, tracker.max_memory),
+        left=left,
+        troubles=troubles,
     )

@@ -19,7 +19,7 @@ import stat
 import threading
 
 from codex_self_iter.errors import UsageError
-from codex_self_iter.world.guarded import stat_or_none
+from codex_self_iter.world.guarded import QUARANTINE, stat_or_none
 from codex_self_iter.world.state.durable import (
     full_sync,
     replacing,
@@ -33,7 +33,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-QUARANTINE = "quarantine"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # NONBLOCK: opening a planted FIFO must not hang
 _REGULAR = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -21,13 +21,14 @@ from typing import Any, Literal
 
 from codex_self_iter.core.state import SCHEMA, LoopState
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.guarded import QUARANTINE
 from codex_self_iter.world.state.codec import from_json
 from codex_self_iter.world.state.durable import encode_json, encode_lines, storing
 from codex_self_iter.world.state.holder import LOCK_FILE
 from codex_self_iter.world.state.journal import JOURNAL, Journal
 from codex_self_iter.world.state.lock import SupervisorLock
 from codex_self_iter.world.state.redact import Redactor, redact_file
-from codex_self_iter.world.state.root import QUARANTINE, Signature, StateRoot, signature
+from codex_self_iter.world.state.root import Signature, StateRoot, signature
 
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
