@@ -53,7 +53,9 @@ def options(args: argparse.Namespace) -> RunOptions:
     return RunOptions(
         workspaces=tuple(args.workspace),
         config=args.config or "",
-        config_dir=os.path.join(start_directory(), args.config_dir) if args.config_dir else "",
+        config_dir=os.path.abspath(os.path.join(start_directory(), args.config_dir))
+        if args.config_dir
+        else "",
         clear_stop=args.clear_stop,
         debug=args.debug,
         flag_names={flag.key: flag.option for flag in _flags.FLAGS},

@@ -73,13 +73,12 @@ class Work:
             self.handle, self.directory = handle, spec.directory
         finally:
             self._spawning = False
-        try:
-            if self._aborting:
-                return await handle.end(EndCause.REQUEST)
+        if not self._aborting:
             self._ctx.tell()
-            return await handle.wait()
-        finally:
-            self.handle = None
+        ended = handle.end(EndCause.REQUEST) if self._aborting else handle.wait()
+        outcome = await ended  # a loop that fails meanwhile still finds the handle, to end it
+        self.handle = None
+        return outcome
 
     def abort(self) -> None:
         """End what is under way. A spawn is not interrupted: its run ends as soon as it stands."""
