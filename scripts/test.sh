@@ -1,5 +1,9 @@
 #!/bin/sh
-# Prepares .venv with the test dependencies and runs the tests. Arguments go to pytest: scripts/test.sh -k plan
+# Prepares .venv with the test dependencies and runs the tests.
+#
+#   scripts/test.sh              the tests that a change needs at once: minutes
+#   scripts/test.sh --all        also those marked slow: real agents, kill loops, systemd, soak
+#   scripts/test.sh -k plan      any other arguments go to pytest, and all tests may be chosen
 set -eu
 
 self=$0
@@ -13,6 +17,10 @@ done
 . "$(dirname -- "$self")/environment.sh"
 find_root "$self"
 
+case ${1-} in
+    '') set -- -m "not slow" ;;
+    --all) shift ;;
+esac
 prepare test
 cd -- "$root"
 # Most tests wait for real processes: a few at a time use the machine better. `-n 0` runs them one by one.

@@ -5,12 +5,26 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.blocking import nothing_blocks
 
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,  # a busy machine is no fault of the code
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
+
 SLOW_SEC = 600
 """A test that is marked slow may take so long; what has a time-out of its own keeps it."""
+
+
+def pytest_configure() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and programs inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

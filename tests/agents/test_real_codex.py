@@ -15,7 +15,7 @@ from codex_self_iter.core.runs import EndCause
 from tests.support.agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
-pytestmark = [pytest.mark.real_agents]
+pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def test_a_run_without_its_end_has_failed(stream, code, cause):
         assert "\n" not in failure.message
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(CLIS)), st.data())
 @settings(max_examples=200, deadline=None)
 def test_values_of_any_shape_are_taken(cli, data):

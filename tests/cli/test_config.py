@@ -96,6 +96,7 @@ def test_schema_and_example_work_beside_a_broken_file(call: Call, tmp_path: Path
     assert call("show", "--example")
 
 
+@pytest.mark.slow
 def test_the_command_itself_exits_with_2_and_the_whole_report(command: Any) -> None:
     (command.workspace / CONFIG_NAME).write_text("max_iteration = 3\nkill_grace_sec = '1'")
     result = command("config", "check", CODEX_SELF_ITER_MODE="x")

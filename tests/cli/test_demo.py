@@ -47,6 +47,7 @@ def test_the_sample_is_complete_and_fails_at_first(tmp_path: Path) -> None:
     assert all(item.runnable and not item.ticked for item in items)
 
 
+@pytest.mark.slow
 def test_the_plan_mends_the_sample_and_commits_each_step(tmp_path: Path) -> None:
     make_workspace(tmp_path)
     items = parse_plan((tmp_path / "plan.md").read_text()).items
@@ -65,6 +66,7 @@ def test_the_mending_step_is_what_mends_it(tmp_path: Path) -> None:
     assert mended(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_earlier_demo_starts_again_and_loses_nothing(tmp_path: Path) -> None:
     make_workspace(tmp_path)
     assert step(tmp_path) == step(tmp_path) == 0

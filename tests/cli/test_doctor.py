@@ -336,6 +336,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_the_command_itself_says_who_works_here_and_exits_as_documented(command: Any) -> None:
     command.write_status()  # this process is the supervisor
     result = command("doctor", "--json", CODEX_SELF_ITER_AGENT="plan-shell")

@@ -152,6 +152,7 @@ def test_recognised_gates_stand_in_the_configuration(call: Call, tmp_path: Path)
     assert settings.verify.commands == ("pytest -q", "go test ./...")
 
 
+@pytest.mark.slow
 def test_the_command_itself_writes_and_then_keeps(command: Any) -> None:
     first, second = command("init"), command("init")
     assert (first.returncode, second.returncode) == (0, 0)

@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import subprocess
+import sys
 import time
 
 import pytest
@@ -245,16 +246,18 @@ def test_a_terminal_without_unicode(command) -> None:
 
 
 def test_start_is_quick(command) -> None:
-    """The budget is 100 ms; asserted generously, because the machine that runs the tests may be
-    busy."""
+    """Some three times a bare interpreter; the import of one heavy library alone costs as much
+    again. benchmarks/status.py has the figures."""
     command.write_status()
-    times = []
+    ratios = []
     for _ in range(5):
         began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        bare = time.perf_counter() - began
+        began = time.perf_counter()
         command("status")
-        times.append(time.perf_counter() - began)
-    print(f"status: best of 5 {min(times) * 1000:.0f} ms")
-    assert min(times) < 0.5
+        ratios.append((time.perf_counter() - began) / bare)
+    assert min(ratios) < 8, ratios
 
 
 def test_the_process_probe_knows_boot_and_pid() -> None:

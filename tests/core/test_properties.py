@@ -305,6 +305,7 @@ TestAnything = Anything.TestCase
 TestAnything.settings = SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["persist after the start", "no journal before the snapshot"])
 def test_negative_control_a_wrong_order_is_found(fault: str) -> None:
     def swap(commands: Commands) -> Commands:

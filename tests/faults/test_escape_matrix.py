@@ -23,7 +23,7 @@ from tests.support.hosting import (
     tagged,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 HANG = "while :; do sleep 0.1; done"
 GRACE = RunLimits(kill_grace_sec=0.3)

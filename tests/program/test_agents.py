@@ -50,6 +50,7 @@ def alone(ws: Workspace, keys: str = "") -> None:
     config.write_text(keys + config.read_text().replace('["codex", "command"]', '["codex"]'))
 
 
+@pytest.mark.slow
 def test_the_next_agent_takes_over_and_the_first_comes_back(ws: Workspace, mode: Path) -> None:
     mode.write_text("limit")
     ws.script(
@@ -71,6 +72,7 @@ def test_the_next_agent_takes_over_and_the_first_comes_back(ws: Workspace, mode:
     assert journal[-1]["cost_usd"] is None
 
 
+@pytest.mark.slow
 def test_a_lone_limited_agent_waits_and_is_not_started_into_the_limit(
     ws: Workspace, mode: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_a_login_fault_is_blocked_and_needs_a_human(ws: Workspace, mode: Path) -
     assert [line["failure_class"] for line in ws.journal()] == ["auth", "auth"]
 
 
+@pytest.mark.slow
 def test_messages_wait_for_a_run_that_does_work(ws: Workspace, mode: Path) -> None:
     alone(ws)
     mode.write_text("limit")

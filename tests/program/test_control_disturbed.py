@@ -61,6 +61,7 @@ def stopped_after(ws: Workspace, process: subprocess.Popen[bytes], path: Path) -
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["workspace", "state"])
 def test_stop_acts_at_once_under_a_thousand_events_a_second(
     ws: Workspace, where: str, record_property: pytest.RecordProperty
@@ -77,6 +78,7 @@ def test_stop_acts_at_once_under_a_thousand_events_a_second(
     assert took < 3
 
 
+@pytest.mark.slow
 def test_a_state_directory_deleted_in_mid_run_is_restored_and_still_obeyed(ws: Workspace) -> None:
     ws.script(WORK, long_run(until="go"), long_run())
     process = ws.start()

@@ -73,6 +73,7 @@ def test_the_type_check_itself_notices_what_is_wrong() -> None:
         check_schema({"schema": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "phase", ["running", "verifying", "backoff", "cooldown", "limited", "paused"]
 )
@@ -111,6 +112,7 @@ def test_status_answers_at_a_glance_in_every_phase(ws: Workspace, phase: str) ->
     assert json.loads(ws.cli("status", "--json").stdout)["alive"] is False
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_is_not_called_alive(ws: Workspace) -> None:
     process = reach(ws, "cooldown")
     process.kill()
@@ -120,6 +122,7 @@ def test_a_killed_supervisor_is_not_called_alive(ws: Workspace) -> None:
     assert json.loads(ws.cli("status", "--json").stdout)["alive"] is False
 
 
+@pytest.mark.slow
 def test_logs_history_and_show_after_a_real_run(ws: Workspace) -> None:
     ws.config('[verify]\ncommands = ["echo the gate speaks; true"]')
     ws.script(
@@ -145,6 +148,7 @@ def test_logs_history_and_show_after_a_real_run(ws: Workspace) -> None:
         assert word in shown
 
 
+@pytest.mark.slow
 def test_logs_follow_across_iterations(ws: Workspace) -> None:
     import subprocess
     import sys
@@ -171,6 +175,7 @@ def test_logs_follow_across_iterations(ws: Workspace) -> None:
         follower.wait()
 
 
+@pytest.mark.slow
 def test_a_lone_loop_replaces_its_status_at_every_heartbeat(ws: Workspace) -> None:
     """A whole new file, although only the time has moved; many loops write the time in place."""
     process = reach(ws, "cooldown")

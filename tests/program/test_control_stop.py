@@ -13,6 +13,7 @@ from tests.support.harness import Workspace, wait_until
 PHASES = ("running", "verifying", "backoff", "cooldown", "limited", "paused")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_stop_file_ends_the_loop_in_every_phase(ws: Workspace, phase: str) -> None:
     process = reach(ws, phase)

@@ -20,9 +20,10 @@ import pytest
 from tests.support.harness import Workspace, wait_until
 
 LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
-pytestmark = pytest.mark.skipif(
-    not LIBRARY, reason="NOT TESTED HERE: wrong clocks need Debian's faketime"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not LIBRARY, reason="NOT TESTED HERE: wrong clocks need Debian's faketime"),
+]
 
 YEAR = "+365d", "-365d"
 OFTEN = pytest.param("+365d", marks=pytest.mark.slow), "-365d"

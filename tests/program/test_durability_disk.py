@@ -28,6 +28,7 @@ def _can_unshare() -> bool:
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.skipif(
         not _can_unshare(), reason="NOT TESTED HERE: full disks need root and unshare"

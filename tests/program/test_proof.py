@@ -3,6 +3,8 @@ contract says."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.harness import Workspace
 
 GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
@@ -54,6 +56,7 @@ def test_the_promise_word_in_the_summary_is_a_claim(ws: Workspace) -> None:
     assert ws.verdicts() == ["completed"]
 
 
+@pytest.mark.slow
 def test_ping_pong_is_a_circle(ws: Workspace) -> None:
     ws.config(max_stagnation=6)
     a = {"append": {"w": "1"}, "block": {"next_goal": "write the test"}}
@@ -130,6 +133,7 @@ def test_gates_after_every_iteration_report_without_a_claim(ws: Workspace) -> No
     assert "Verification failed" in ws.prompt(2)
 
 
+@pytest.mark.slow
 def test_a_gate_that_hangs_is_ended_with_its_children(ws: Workspace) -> None:
     ws.config(
         '[verify]\ncommands = ["setsid sleep 600 & sleep 600"]\ntimeout_sec = 1\n', max_stagnation=2
@@ -155,6 +159,7 @@ def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
     assert "2 of 2 plan items are still open" in ws.prompt(2)
 
 
+@pytest.mark.slow
 def test_a_spent_budget_needs_a_human_and_stays_spent(ws: Workspace) -> None:
     ws.config("[budget]\nmax_hours = 0.00001\n", max_stagnation=0)
     ws.script({"sleep": 0.2, "append": {"w": "1"}, "block": {"next_goal": "burn more"}})
@@ -166,6 +171,7 @@ def test_a_spent_budget_needs_a_human_and_stays_spent(ws: Workspace) -> None:
     assert ws.started() == spent
 
 
+@pytest.mark.slow
 def test_each_iteration_is_kept_as_a_checkpoint_outside_the_branch(ws: Workspace) -> None:
     ws.script(
         {"write": {"a.txt": "1"}, "block": {"next_goal": "b"}}, {"write": {"a.txt": "2"}, **claim()}
@@ -236,6 +242,7 @@ def test_a_planner_stop_is_a_cooldown_that_an_edit_ends(ws: Workspace) -> None:
     assert "something new" in ws.prompt(2)
 
 
+@pytest.mark.slow
 def test_a_crash_in_one_role_goes_on_at_that_role(ws: Workspace) -> None:
     ws.config(mode="roles")
     executor = {"sleep": 60, "until": "go", "append": {"w": "1"}, "block": {"completed": True}}

@@ -31,6 +31,7 @@ def take_another_state_directory(ws: Workspace) -> tuple[str, ...]:
     return "--state-dir", str(ws.root / "another state")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meanwhile", [forget_everything, take_another_state_directory])
 def test_no_second_agent_beside_one_of_which_no_record_is_left(
     ws: Workspace, meanwhile: object
@@ -48,6 +49,7 @@ def test_no_second_agent_beside_one_of_which_no_record_is_left(
     wait_until(lambda: not ws.leftovers(), "the first agent to be gone")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>&1", "2>&1 | head -n 1"]
 )
@@ -57,6 +59,7 @@ def test_the_exit_code_tells_the_end_whatever_became_of_the_output(ws: Workspace
     assert shell(ws, "run", how) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["status", "history", "show", "logs", "config show"])
 def test_a_reading_command_says_so_when_its_output_cannot_be_written(
     ws: Workspace, command: str

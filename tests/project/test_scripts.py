@@ -158,6 +158,20 @@ def test_uv_is_used_and_a_fitting_environment_is_kept(clone: Path, bare_path: Pa
     assert not (clone / ".venv" / "codex-self-iter.lock").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [((), "-m not slow"), (("--all", "-x"), "-x"), (("-k", "plan"), "-k plan")],
+    ids=["quick", "all", "chosen"],
+)
+def test_without_arguments_the_slow_ones_are_left_out(
+    clone: Path, bare_path: Path, words: tuple[str, ...], asked: str
+) -> None:
+    uv(bare_path)
+    (clone / "conftest.py").write_text("raise SystemExit(print(*__import__('sys').argv[1:]))\n")
+    done = call(clone / "scripts" / "test.sh", *words, path=bare_path)
+    assert done.stdout.strip() == f"-n 4 --dist worksteal {asked}", done.stderr
+
+
 def test_a_moved_clone_gets_a_new_environment(clone: Path, bare_path: Path) -> None:
     uv(bare_path)
     assert call(clone / "scripts" / "test.sh", "--version", path=bare_path).returncode == 0

@@ -12,6 +12,7 @@ from tests.support import lab as laboratory
 from tests.support.lab import ESCAPEES, UNIT, Service
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.root,
     pytest.mark.skipif(bool(laboratory.missing()), reason=f"systemd lab: {laboratory.missing()}"),
 ]

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,6 +61,7 @@ def outcome(text: str, flags: dict[str, Any], environ: dict[str, str]) -> None:
     assert all(loaded.origin(*path) for path, _ in loaded.leaves())
 
 
+@pytest.mark.slow
 @given(files)
 @settings(max_examples=250, deadline=None)
 def test_any_file_gives_settings_or_one_report(values: dict[str, Any]) -> None:

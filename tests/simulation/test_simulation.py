@@ -12,6 +12,8 @@ from codex_self_iter.testing import VirtualClock
 from tests.simulation.life import simulate
 from tests.simulation.world import MIXES
 
+pytestmark = pytest.mark.slow
+
 
 def test_three_weeks_lose_little_and_nothing_is_unexplained() -> None:
     result = simulate(MIXES["default"], 21, seed=1)

@@ -110,6 +110,7 @@ def test_the_heart_beats_while_an_agent_works_and_while_nothing_happens(tmp_path
     run_virtual(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [300.0, 599.0])
 def test_storage_that_fails_for_an_hour_loses_nothing_and_starts_nothing(
     tmp_path: Path, at: float
@@ -208,6 +209,7 @@ def test_loops_of_a_limited_account_come_back_one_by_one(tmp_path: Path) -> None
     run_virtual(main)
 
 
+@pytest.mark.slow
 def test_fifty_loops_share_a_pool_fairly(tmp_path: Path) -> None:
     async def main() -> None:
         # The first ten have long runs; they must not keep the others from theirs.

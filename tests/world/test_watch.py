@@ -261,18 +261,37 @@ async def test_a_subscription_made_while_it_runs_is_heard(work: Path, tmp_path: 
         await heard.expect("stop")
 
 
-@pytest.mark.anyio
-async def test_nothing_is_left_behind(work: Path) -> None:
-    before = _inotifies()  # an earlier test's may wait for the garbage collector
-    threads = {one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()}
+LEFT = """
+import os, sys, threading, anyio
+from codex_self_iter.world.watch import Watcher
+
+def held():
+    there = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+             if os.path.lexists(f"/proc/self/fd/{fd}")}
+    threads = [one.name for one in threading.enumerate() if "anyio" not in one.name.lower()]
+    return any("inotify" in one for one in there), threads
+
+async def main():
     watcher = Watcher(interval_sec=0.05)
-    watcher.subscribe(paths(work), Heard())
-    async with watching(watcher):
-        pass
-    assert _inotifies() <= before
-    assert {
-        one.ident for one in threading.enumerate() if "anyio" not in one.name.lower()
-    } <= threads
+    watcher.subscribe({"stop": sys.argv[1] + "/STOP"}, print)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        while not held()[0]:
+            await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+
+anyio.run(main)
+assert held() == (False, ["MainThread"]), held()
+"""
+
+
+def test_nothing_is_left_behind(work: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", LEFT, str(work)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        timeout=60,
+    )
 
 
 NO_EVENTS = """

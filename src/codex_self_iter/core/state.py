@@ -15,6 +15,7 @@ from typing import Any
 from codex_self_iter.core.agent_report import Failure, Usage
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Role, State, Verdict
 
@@ -282,7 +283,8 @@ class LoopState:
         limits: account -> the wait until it may be used again.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
             last run.
-        run_iterations: iterations begun since this supervisor started."""
+        run_iterations: iterations begun since this supervisor started.
+        owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 
     loop_id: str
     iteration: int = 0
@@ -311,6 +313,7 @@ class LoopState:
     gate_baseline: dict[str, str] | None = None
     gate_seen: dict[str, str] | None = None
     run_iterations: int = 0
+    owed: Owed = NOTHING
     last: Last | None = None
     exit_code: int | None = None
 

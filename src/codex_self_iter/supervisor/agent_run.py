@@ -12,6 +12,7 @@ from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
+from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.control_block import SCHEMA
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
@@ -30,6 +31,8 @@ from codex_self_iter.world.state.durable import replace_private, storing
 
 SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
+AT_ONCE_SEC = 0.05
+"""A place in the pool that came sooner was not waited for."""
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
     Role.EXECUTOR: SCHEMA,
@@ -61,7 +64,7 @@ class AgentRuns:
             messages = tuple(Message(found.name, found.text) for found in ctx.inbox.messages())
         except StorageError as error:
             ctx.log.warning("inbox.not_read", error=str(error))
-        ctx.post(ev.Prepared(messages, before.head, files))
+        ctx.post(ev.Prepared(messages, before.head, files, self.workspace.owed))
 
     async def _settle(self, *, in_run: bool) -> None:
         """Read plan and task; wait a little for what is being saved or dropped in just now."""
@@ -86,8 +89,13 @@ class AgentRuns:
             owner=ctx.name,
             at_once=adopted is not None,
         )
+        asked = ctx.shared.clock.monotonic()
         try:
             async with slot:
+                waited = ctx.shared.clock.monotonic() - asked > AT_ONCE_SEC
+                if waited and adopted is None and await self._overtaken(run):
+                    self._not_run(run, EndCause.REQUEST, not_started=True)
+                    return
                 request = self._request(run, adopted is not None)
                 outcome = await self._outcome(run, request, adopted)
         except UsageError as error:
@@ -99,6 +107,21 @@ class AgentRuns:
             self._not_run(run, EndCause.REQUEST, not_started=True)
         else:
             await self._report(run, request, outcome)
+
+    async def _overtaken(self, run: OpenRun) -> bool:
+        """It has waited for its place: what it finds is looked at again.
+
+        True when it must not start now; it is prepared again once nothing holds the loop."""
+        ctx = self.ctx
+        await self._settle(in_run=False)
+        self.workspace.look_again()
+        await self.workspace.before()
+        self.conditions.look_disk()
+        self.senses.look_problem()
+        limit = ctx.state.limits.get(run.account)
+        limited = limit is not None and waits.rest(limit, ctx.shared.moment()) > 0
+        held = self.conditions.disk_low or self.senses.problem or ctx.state.blocked_by
+        return bool(held) or limited
 
     async def _outcome(
         self, run: OpenRun, request: Request, adopted: RunHandle | None
@@ -157,6 +180,7 @@ class AgentRuns:
                 gate_files=files,
                 plan_open=total - done,
                 plan_total=total,
+                owed=self.workspace.owed,
             )
         )
 

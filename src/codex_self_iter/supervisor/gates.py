@@ -15,6 +15,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
+from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.process.output import read_head_tail
 
 HEAD_BYTES = 2_000
@@ -23,26 +24,33 @@ TAIL_BYTES = 6_000
 MAX_GATE_FILES = 2_000
 
 
-async def run_all(ctx: Context, work: Work, iteration: int) -> None:
+async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
     """Run every gate in order, so that the next prompt knows of all that fail; post GatesEnded."""
+    slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
+    async with slot, workspace.working():
+        results = await _results(ctx, work, iteration)
+    ended = ev.GatesEnded(tuple(results or ()), aborted=results is None, owed=workspace.owed)
+    ctx.post(ended)
+
+
+async def _results(ctx: Context, work: Work, iteration: int) -> list[GateResult] | None:
+    """The result of each gate; None when one was ended on request."""
     results: list[GateResult] = []
-    async with ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name):
-        for index, command in enumerate(ctx.settings.verify.commands, 1):
-            try:
-                result = await _run(ctx, work, iteration, index, command)
-            except StorageError as error:
-                result = GateResult(command, None, 0.0, "", flaw=str(error))
-            if result is None:
-                ctx.post(ev.GatesEnded((), aborted=True))
-                return
-            results.append(result)
-            ctx.log.info(
-                "gate.passed" if result.ok else "gate.failed",
-                command=command,
-                exit_code=result.exit_code,
-                seconds=round(result.duration_sec, 1),
-            )
-    ctx.post(ev.GatesEnded(tuple(results)))
+    for index, command in enumerate(ctx.settings.verify.commands, 1):
+        try:
+            result = await _run(ctx, work, iteration, index, command)
+        except StorageError as error:
+            result = GateResult(command, None, 0.0, "", flaw=str(error))
+        if result is None:
+            return None
+        results.append(result)
+        ctx.log.info(
+            "gate.passed" if result.ok else "gate.failed",
+            command=command,
+            exit_code=result.exit_code,
+            seconds=round(result.duration_sec, 1),
+        )
+    return results
 
 
 async def _run(

@@ -41,12 +41,14 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
     if (kill and not finished) or run.agent not in ctx.agents:
         swept = await host.sweep(spec, identity)
         ctx.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
+        await workspace.load_gone(directory)
         return Trace.GONE if swept or identity is not None else Trace.NONE
     handle = await host.adopt(spec, identity)
     if handle is None:
+        await workspace.load_gone(directory)
         return Trace.NONE if identity is None else Trace.GONE
     ctx.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
-    workspace.load_before(directory)
+    await workspace.load_before(directory)
     work.adopt(handle, directory)
     return Trace.ADOPTED
 

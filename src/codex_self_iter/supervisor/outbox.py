@@ -131,7 +131,11 @@ class Outbox:
             case do.StartRun(run):
                 self.start_run(run)
             case do.RunGates(iteration):
-                begin("gates", partial(gates.run_all, ctx, self._work, iteration), self._no_gates)
+                begin(
+                    "gates",
+                    partial(gates.run_all, ctx, self._work, self._workspace, iteration),
+                    self._no_gates,
+                )
             case do.Keep():
                 begin("keep", partial(self._workspace.keep, command))
             case do.ShareLimit(account, wait):

@@ -111,9 +111,13 @@ async def test_a_run_has_its_own_session_default_signals_and_no_blocked_ones(
     tmp_path: Path,
 ) -> None:
     script = "ps -o sid=,pid= -p $$; exec grep -E '^Sig(Blk|Ign)' /proc/self/status"
-    async with Host() as host:
-        spec = make_spec(tmp_path, "sh", "-c", script)
-        await (await host.start(spec)).wait()
+    quit_before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as a background job of a shell
+    try:
+        async with Host() as host:
+            spec = make_spec(tmp_path, "sh", "-c", script)
+            await (await host.start(spec)).wait()
+    finally:
+        signal.signal(signal.SIGQUIT, quit_before)
     session, pid, _, blocked, _, ignored = stdout_of(spec).split()
     assert session == pid
     assert int(blocked, 16) == int(ignored, 16) == 0

@@ -310,6 +310,7 @@ async def until_sampled(run: Run) -> None:
             await anyio.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_flood_stays_under_its_cap_while_it_runs_and_afterwards(tmp_path: Path) -> None:
     limits = RunLimits(output_bytes=8 << 20, kill_grace_sec=0.3)

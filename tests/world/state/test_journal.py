@@ -117,6 +117,7 @@ def test_closing_a_torn_tail_with_a_mere_line_feed_would_make_it_believed() -> N
     assert good_line(b'{"iteration":2}' + b" #torn") is None
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -179,6 +179,7 @@ def test_a_megabyte_takes_no_time(text: str) -> None:
     assert time.process_time() - started < 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [70_000, 65_537, 1024 * 1024])
 def test_a_secret_across_pieces_of_a_file_is_found(
     root: StateRoot, chunk: int, monkeypatch: pytest.MonkeyPatch

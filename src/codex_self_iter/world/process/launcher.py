@@ -594,6 +594,7 @@ def main() -> None:
     server = socket.socket(fileno=int(sys.argv[1]))
     fcntl.fcntl(server, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _heed_signals()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps recorders
     name_process(IDLE_NAME)
     _limit_files(int(sys.argv[2]))
@@ -619,6 +620,15 @@ def main() -> None:
             os._exit(0)  # the supervisor waits for this: no tidying up
         elif not forked:
             select.select([server], [], [], SCARCE_SEC)
+
+
+def _heed_signals() -> None:
+    """A shell's background job or nohup ignores signals, and what is ignored is inherited: an
+    agent's own dev server could not be ended by Ctrl-C. Python's own two stay: agents get those
+    back when they are started."""
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _limit_files(soft: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.world.state.durable import storing, write_all
@@ -47,10 +48,11 @@ class LogFile:
         keep: int = 5,
         stay_open: bool = True,
     ) -> None:
-        """Opened at the first line. Without `stay_open` the file is closed after each."""
+        """Opened at the first line. Without `stay_open` the file is closed after each. `max_mb` 0:
+        never rotated."""
         self._root = root
         self._name = name
-        self._max_bytes = max(1, int(max_mb * _MIB))
+        self._max_bytes = max(1, int(max_mb * _MIB)) if max_mb else sys.maxsize
         self._keep = keep
         self._stay_open = stay_open
         self._fd = -1
