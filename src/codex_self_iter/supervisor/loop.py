@@ -97,7 +97,7 @@ class Loop:
             post=self.post,
             config=config,
             state=LoopState(""),
-            warnings=Warnings(log),
+            warnings=Warnings(log, store.redactor.text),
         )
         for document in ctx.documents:
             document.poll(shared.clock.monotonic(), at_once=True)

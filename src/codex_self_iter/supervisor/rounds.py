@@ -20,7 +20,7 @@ from codex_self_iter.core.commands import Exit
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
-from codex_self_iter.errors import CodexSelfIterError, ExitCode
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import ending, housekeeping, notify, orphans
 from codex_self_iter.supervisor.agent_run import AgentRuns
@@ -122,7 +122,7 @@ class Rounds:
             ctx.log.debug(
                 "loop.decided",
                 event_type=type(event).__name__,
-                inputs=repr(event)[:300],
+                inputs=ctx.shown(repr(event), 300),
                 state=f"{before.state} -> {state.state}",
                 commands=[type(command).__name__ for command in commands],
             )
@@ -163,6 +163,9 @@ class Rounds:
             await self.work.end_everything()
             await ending.write_report(ctx, self._times)
             await self.status.write_last()
+            if end.state is State.COMPLETED:
+                with contextlib.suppress(StorageError):
+                    await ctx.shared.in_thread(ctx.store.redact_runtime)
             self.ended = Ended(end.code, end.state, end.reason)
         # An end that needs a person is said even when only errors are.
         say = ctx.log.info if end.code in (ExitCode.OK, ExitCode.SIGINT) else ctx.log.error
