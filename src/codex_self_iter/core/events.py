@@ -10,7 +10,7 @@ from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.owed import Owed
 from codex_self_iter.core.runs import RunOutcome
-from codex_self_iter.core.state import Message, Wait
+from codex_self_iter.core.state import Message, StopSource, Wait
 
 
 class Trace(enum.StrEnum):
@@ -110,11 +110,14 @@ class Stop:
     reason: str
     after_iteration: bool = False
     exit_code: int = 0
+    source: StopSource = StopSource.FILE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unstop:
-    """The request to stop after the iteration was taken back."""
+    """The request to stop after the iteration was taken back by who had made it."""
+
+    source: StopSource = StopSource.FILE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ FRESH_SEC = 1.0
 LAST_LOOK_SEC = 10.0
 """So long the look after gates may hold up an end; without it the next start looks."""
 BEFORE_FILE = "before.json"
-_MAX_BEFORE = 64 * 1024 * 1024
+_MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
 
 
@@ -405,5 +405,5 @@ def _read_mark(directory: str) -> Mark | None:
     try:
         data = parse_object(read_guarded(os.path.join(directory, BEFORE_FILE), _MAX_BEFORE))
         return None if data is None else Mark.from_json(data)
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.world.state.durable import storing, write_all
-from codex_self_iter.world.state.root import StateRoot
+from codex_self_iter.world.state.root import StateRoot, mode_in
 
 _MIB = 1024 * 1024
 
@@ -24,6 +25,9 @@ def rotate(root: StateRoot, name: str, max_bytes: int, keep: int) -> bool:
         parent, _, leaf = name.rpartition("/")
         with root.directory(parent) as fd:
             names = [leaf, *(f"{leaf}.{number}" for number in range(1, keep))]
+            for one in names:
+                if stat.S_ISDIR(mode_in(fd, one)):
+                    root.set_aside(f"{parent}/{one}" if parent else one, "not a log of ours")
             for older, newer in zip(reversed(names), [*reversed(names[:-1]), ""], strict=True):
                 with contextlib.suppress(FileNotFoundError):
                     if newer:
