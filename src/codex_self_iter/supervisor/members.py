@@ -11,6 +11,7 @@ import os
 import traceback
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from codex_self_iter.core import backoff
@@ -128,7 +129,7 @@ class Members:
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
         try:
-            await self._shared.in_thread(registry.register, settings.name, workspace, state_dir)
+            await anyio.to_thread.run_sync(registry.register, settings.name, workspace, state_dir)
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
         if self.stop is not None:
