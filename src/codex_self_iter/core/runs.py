@@ -20,6 +20,8 @@ class EndCause(enum.StrEnum):
     MEMORY = "memory"
     REQUEST = "request"
     """We ended it: STOP, pause --now, steer --now, shutdown."""
+    LINGERED = "lingered"
+    """Its stream had said its final event and it did not end: we ended it."""
     SPAWN_FAILED = "spawn_failed"
     LOST = "lost"
     """It was gone and no exit status had been recorded."""
@@ -156,7 +158,8 @@ class RunOutcome:
         troubles: what became of its files that nobody should have to guess, a line each.
         error: one line about a spawn error, else "".
         argv0_missing: True when the program itself was not found (a configuration fault, not the
-            agent's)."""
+            agent's).
+        answered: its stream had said its final event before we signalled it."""
 
     run_id: str
     cause: EndCause
@@ -172,6 +175,7 @@ class RunOutcome:
     argv0_missing: bool = False
     left: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    answered: bool = False
 
     @property
     def ok(self) -> bool:

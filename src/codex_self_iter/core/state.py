@@ -71,7 +71,7 @@ class Counters:
     Attributes:
         failures: failed iterations in a row, of any class: the exponent of the backoff.
         agent_errors: the same, agent faults only: compared with `max_consecutive_errors`.
-        auth_errors: the same, authentication and configuration faults only.
+        auth_errors: the same, of the classes in which a person must act.
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
