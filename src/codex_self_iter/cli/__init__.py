@@ -173,7 +173,18 @@ def _guarded(argv: list[str]) -> int:
         # Commands name their files in what they raise: what has none was said by the output itself.
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
             return _cannot_write(error.strerror or str(error))
+        if isinstance(error, FileNotFoundError) and not _has_directory():
+            gone = "the current directory does not exist any more; change to one that does"
+            _complain(f"{PROGRAM}: {gone}")
+            return int(ExitCode.USAGE)
         return _report_defect(error, argv)
+
+
+def _has_directory() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _dispatch(argv: list[str]) -> int:
