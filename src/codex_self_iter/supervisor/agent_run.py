@@ -22,6 +22,7 @@ from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files
+from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
@@ -119,7 +120,12 @@ class AgentRuns:
                 ctx.log.debug(
                     "run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd
                 )
-        return await self.work.run_process(spec, adopted)
+        lingering = Lingering(ctx, self.work, run.agent, spec.directory)
+        lingering.begin()
+        try:
+            return lingering.done(await self.work.run_process(spec, adopted))
+        finally:
+            lingering.stop()
 
     async def _report(self, run: OpenRun, request: Request, outcome: RunOutcome) -> None:
         """Post what it said and what it changed."""
@@ -141,6 +147,8 @@ class AgentRuns:
         async with anyio.create_task_group() as tasks:  # git looks while we read
             tasks.start_soon(read, name=f"{ctx.name}: read an answer")
             change = await self.workspace.after()
+        if reports[0].note:
+            ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         files = await gate_files(ctx)
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
