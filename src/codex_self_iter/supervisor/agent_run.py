@@ -18,6 +18,7 @@ from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -106,7 +107,11 @@ class AgentRuns:
     ) -> RunOutcome:
         """Start the run, or take over the adopted one, and wait until nothing of it is left."""
         ctx = self.ctx
-        spec = self._spec(run, request)
+        try:
+            spec = self._spec(run, request)
+        except (UsageError, StorageError):
+            scratch.remove(request.directory)
+            raise
         if adopted is None:
             ctx.log.info(
                 "run.started",
@@ -172,6 +177,7 @@ class AgentRuns:
         """Read what it said, then take secrets out of what is kept."""
         ctx, files = self.ctx, RunFiles(request.directory)
         now = ctx.shared.clock.wall()
+        scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
         try:
             ctx.store.redact_run(request.directory)
@@ -231,6 +237,7 @@ class AgentRuns:
             environment=ctx.shared.environ,
             model_hint=hints.get(run.role, ""),
             previous_thread_usage=session.thread_usage if session and run.session_id else None,
+            temporary=scratch.make(directory),
         )
 
     @property
