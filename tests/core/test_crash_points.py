@@ -15,6 +15,7 @@ from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.runs import EndCause
 from tests.support.loop_world import (
     Answer,
     CrashError,
@@ -158,6 +159,37 @@ SCENARIOS = {
         ("stopped", 0),
         {("executor", 2): lambda world: world.stop()},
         stopped=True,
+    ),
+    "stop while a run that has ended is looked at": Scenario(
+        lambda: Script([work("b"), work("c"), claim()]),
+        policy(checkpoints=True, commit=True, verify_commands=("true",)),
+        ("stopped", 0),
+        {("looked at", 2): lambda world: world.stop()},
+        stopped=True,
+    ),
+    "steer --now and pause --now while a run that has ended is looked at": Scenario(
+        lambda: Script([work("b"), work("c"), claim()]),
+        policy(verify_commands=("true",)),
+        ("completed", 0),
+        {
+            ("looked at", 1): lambda world: world.say("late.md", now=True),
+            ("looked at", 2): lambda world: world.pause(now=True),
+            ("looked at", 3): lambda world: world.pause(now=True),
+        },
+    ),
+    "another message of a name that the iteration had": Scenario(
+        lambda: Script([work("b"), claim()], reviewer=[review(True), review(False)]),
+        policy(mode="roles"),
+        ("completed", 0),
+        {
+            ("planner", 1): lambda world: world.say("a.md", "one"),
+            ("executor", 1): lambda world: world.say("a.md", "two"),
+        },
+    ),
+    "an agent that ends its own recorder": Scenario(
+        lambda: Script([work("b", cause=EndCause.REQUEST), work("c", cause=EndCause.LOST)]),
+        policy(max_consecutive_errors=4),
+        ("blocked", 4),
     ),
     "stop in the gates": Scenario(
         lambda: Script([work("b"), claim()]),

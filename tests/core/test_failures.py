@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport, FailureClass, Usage
@@ -13,7 +14,9 @@ from codex_self_iter.core.machine import decide
 from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import (
+    LoopState,
     Message,
+    Step,
     WaitKind,
 )
 from codex_self_iter.core.terms import Role, State
@@ -23,11 +26,13 @@ from tests.support.loop_world import (
     block,
     claim,
     fail,
+    plan,
     policy,
     work,
 )
 from tests.support.situations import (
     AT,
+    ROLES,
     drive,
     end,
     ended,
@@ -37,23 +42,26 @@ from tests.support.situations import (
     play,
     preparing,
     running,
+    running_planner,
     waiting,
 )
 
+PROVEN = policy(verify_commands=("true",))
+
 
 @pytest.mark.parametrize(
-    ("kind", "wait", "agent_errors", "auth_errors", "told", "carried"),
+    ("kind", "wait", "agent_errors", "auth_errors", "told"),
     [
-        (FailureClass.AGENT, "error", 1, 0, True, False),
-        (FailureClass.LIMIT, "limit", 0, 0, False, True),
-        (FailureClass.OVERLOAD, "error", 0, 0, False, True),
-        (FailureClass.NETWORK, "error", 0, 0, False, True),
-        (FailureClass.AUTH, "auth", 0, 1, False, True),
-        (FailureClass.CONFIG, "auth", 0, 1, False, True),
-        (FailureClass.SANDBOX, "auth", 0, 1, True, False),
-        (FailureClass.CONTEXT, None, 0, 0, False, True),
-        (FailureClass.MEMORY, "error", 0, 0, True, False),
-        (FailureClass.KILLED, "error", 0, 0, False, False),
+        (FailureClass.AGENT, "error", 1, 0, True),
+        (FailureClass.LIMIT, "limit", 0, 0, False),
+        (FailureClass.OVERLOAD, "error", 0, 0, False),
+        (FailureClass.NETWORK, "error", 0, 0, False),
+        (FailureClass.AUTH, "auth", 0, 1, False),
+        (FailureClass.CONFIG, "auth", 0, 1, False),
+        (FailureClass.SANDBOX, "auth", 0, 1, True),
+        (FailureClass.CONTEXT, None, 0, 0, False),
+        (FailureClass.MEMORY, "error", 0, 0, True),
+        (FailureClass.KILLED, "error", 0, 0, False),
     ],
 )
 def test_each_failure_class_has_its_policy(
@@ -62,7 +70,6 @@ def test_each_failure_class_has_its_policy(
     agent_errors: int,
     auth_errors: int,
     told: bool,
-    carried: bool,
 ) -> None:
     state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
     state, commands = drive(state, ended(state, fail(kind, "the reason")))
@@ -70,7 +77,7 @@ def test_each_failure_class_has_its_policy(
     assert state.counters.agent_errors == agent_errors
     assert state.counters.auth_errors == auth_errors
     assert ("the reason" in state.feedback) is told
-    assert bool(state.carried) is carried
+    assert state.carried  # whatever the class
     assert kinds(commands)[0] == "Journal"
     assert state.preparing is (wait is None)
     assert ("Notify" in kinds(commands)) is (wait == "auth")
@@ -83,7 +90,7 @@ def test_each_failure_class_has_its_policy(
     [(EndCause.WALL_TIMEOUT, "timed_out"), (EndCause.IDLE_TIMEOUT, "timed_out"),
      (EndCause.MEMORY, "error"),
      (EndCause.SPAWN_FAILED, "error"), (EndCause.LOST, "interrupted"),
-     (EndCause.REQUEST, "aborted")],
+     (EndCause.REQUEST, "error")],
 )  # fmt: skip
 def test_what_the_host_saw_counts_more_than_the_answer(cause: EndCause, verdict: str) -> None:
     world = play(Script([Answer(claim().text, cause), claim()]), policy())
@@ -98,13 +105,75 @@ def test_messages_of_a_run_that_never_started_go_into_the_next_prompt() -> None:
     assert [message.name for message in state.open.messages] == ["a.md", "b.md"]
 
 
-def test_messages_that_an_agent_worked_with_are_not_repeated() -> None:
+def test_messages_are_carried_until_an_answered_run_had_them() -> None:
     state, _ = drive(preparing(), ev.Prepared((Message("a.md", "a"),)))
     state, _ = drive(
         state, ev.Steer(now=True), ended(state, Answer("", EndCause.REQUEST)), ev.Prepared()
     )
     assert state.open is not None
+    assert [message.name for message in state.open.messages] == ["a.md"]
+    state, _ = drive(state, ended(state, work("b")), ev.Prepared())
+    assert state.open is not None
     assert state.open.messages == ()
+
+
+def test_another_file_of_a_name_is_another_message() -> None:
+    first, again = Message("a.md", "one", "1"), Message("a.md", "two", "2")
+    state, _ = drive(preparing(), ev.Prepared((first,)), rules=ROLES)
+    state, commands = drive(state, ended(state, plan()), ev.Prepared((first, again)), rules=ROLES)
+    assert state.open is not None
+    assert state.open.messages == (first, again)
+    assert cmd.TakeMessages(1, (first, again)) in commands
+
+
+def test_a_run_that_only_others_ended_is_the_agents_error() -> None:
+    """An agent that signals its parents would be started again at once, for ever."""
+    world = play(Script([work("b", cause=EndCause.REQUEST)]), policy(max_consecutive_errors=3))
+    assert (end(world), world.verdicts) == (("blocked", 4), ["error"] * 3)
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in (5.0, 10.0)]
+    world = play(Script([work("b", cause=EndCause.LOST)]), policy(max_consecutive_errors=3))
+    assert (end(world), world.verdicts) == (("blocked", 4), ["interrupted"] * 3)
+
+
+def late(state: LoopState, what: str) -> LoopState:
+    """Somebody asks for an end while a run that has ended by itself is being looked at."""
+    event: ev.Event = {
+        "stop": ev.Stop("enough"),
+        "pause": ev.Pause("p", now=True),
+        "steer": ev.Steer(now=True),
+    }[what]
+    return drive(state, event, rules=PROVEN)[0]
+
+
+@pytest.mark.parametrize("what", ["stop", "pause", "steer"])
+def test_a_run_that_had_ended_is_judged_whatever_is_asked_meanwhile(what: str) -> None:
+    state, commands = drive(late(running(), what), ended(running(), work("next")), rules=PROVEN)
+    assert state.last is not None
+    assert (state.last.verdict, state.goal) == ("continue", "next")
+    assert kinds(commands)[0] == "Journal"
+    assert state.finished is (what == "stop")
+    assert state.ending is None
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"), [("stop", "stopped"), ("pause", "paused"), ("steer", "running")]
+)
+def test_a_claim_whose_gates_were_called_off_is_kept(what: str, expected: str) -> None:
+    state, commands = drive(late(running(), what), ended(running(), claim()), rules=PROVEN)
+    assert state.state == expected
+    assert "RunGates" not in kinds(commands)
+    if what != "steer":
+        assert state.open is not None
+        assert (state.open.step, state.open.claim) == (Step.VERIFY, True)
+
+
+def test_the_next_role_hears_of_a_message_that_came_too_late_for_the_last() -> None:
+    state, commands = drive(late(running_planner(), "steer"), ended(running_planner(), plan()),
+                            rules=ROLES)  # fmt: skip
+    assert kinds(commands) == ["Persist", "Prepare"]
+    state, _ = drive(state, ev.Prepared((Message("a.now.md", "a"),)), rules=ROLES)
+    assert state.open is not None
+    assert (state.open.number, len(state.open.messages)) == (1, 1)
 
 
 def test_too_many_agent_errors_need_a_person() -> None:

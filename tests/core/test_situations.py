@@ -11,7 +11,8 @@ from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import FailureClass
-from codex_self_iter.core.machine import HOLDS, decide, next_role
+from codex_self_iter.core.holds import HOLDS, next_role
+from codex_self_iter.core.machine import decide
 from codex_self_iter.core.policy import BudgetPolicy, Policy
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import (
@@ -21,6 +22,7 @@ from codex_self_iter.core.state import (
     Message,
     Spent,
     Step,
+    StopSource,
     WaitKind,
 )
 from codex_self_iter.core.terms import Role, State
@@ -139,6 +141,24 @@ def test_a_stop_taken_back_lets_the_loop_go_on() -> None:
     assert state.preparing
 
 
+def test_who_takes_a_stop_back_takes_back_only_its_own() -> None:
+    signal = ev.Stop("SIGTERM", after_iteration=True, source=StopSource.SIGNAL)
+    file = ev.Stop("a STOP file", after_iteration=True)
+    for order in ((signal, file), (file, signal)):
+        state, _ = drive(running(), *order, ev.Unstop())
+        state, _ = drive(state, ended(state, work("x")))
+        assert (state.state, state.reason) == (State.STOPPED, "SIGTERM")
+    state, _ = drive(running(), ev.Stop("SIGINT", exit_code=130), ev.Stop("a STOP file"))
+    state, _ = drive(state, ended(state, Answer("", EndCause.REQUEST)))
+    assert (state.reason, state.exit_code) == ("SIGINT", 130)
+
+
+def test_a_second_look_at_the_inputs_never_runs_beside_the_first() -> None:
+    state, commands = drive(preparing(), ev.Block(ev.Hold.PLAN, "gone"), ev.Unblock(ev.Hold.PLAN))
+    assert not [command for command in commands if isinstance(command, cmd.Prepare)]
+    assert drive(state, ev.Prepared())[0].open is not None
+
+
 def test_a_stop_that_comes_as_the_gates_end_is_not_lost() -> None:
     state = running_planner()
     state, _ = drive(state, ended(state, plan()), ev.Prepared(), rules=ROLES)
@@ -177,7 +197,7 @@ def holding(index: int) -> tuple[LoopState, Policy]:
     )
     state = LoopState("loop", run_iterations=1, spent=Spent(tokens=10, day=int(AT.wall // 86_400)))
     layers: list[dict[str, Any]] = [
-        {"after_iteration": Ending(EndingKind.STOP, "after", 0)},
+        {"stops": {"file": Ending(EndingKind.STOP, "after", 0)}},
         {"paused": True, "paused_up": AT.up},
         {"blocked_by": {"plan": "no plan", "disk": "full"}},
         {"blocked_by": {"disk": "full"}},

@@ -8,7 +8,7 @@ import pytest
 
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.machine import next_role
+from codex_self_iter.core.holds import next_role
 from codex_self_iter.core.terms import Role
 from tests.support.loop_world import (
     GOAL,

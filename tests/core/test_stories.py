@@ -125,8 +125,16 @@ def test_an_edit_gives_a_stagnating_loop_a_new_start() -> None:
     def edit(world: World) -> None:
         world.handle(ev.Edited("plan", 5, 2))
 
+    def note(world: World) -> None:
+        world.handle(ev.Edited("plan", 1, 0, in_run=True))
+
     world = play(Script([work("same")]), policy(max_stagnation=4), {("executor", 3): edit})
     assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 6)
+    notes = {("executor", number): note for number in range(1, 9)}
+    noted = play(Script([work("same")]), policy(max_stagnation=4), notes)
+    assert (end(noted), len(noted.disk.journal)) == (("stagnated", 3), 4)  # it is the agent's
+    agreed = play(Script([claim()]), policy(confirmations=1), notes)
+    assert agreed.verdicts == ["awaiting_confirmation", "completed"]
     assert [event["kind"] for line in world.disk.journal for event in line["events"]] == [
         "plan.changed"
     ]
@@ -180,7 +188,7 @@ def test_a_run_that_nobody_looked_after_does_not_launder_the_gates(between: str)
         seen = None if between == "never started" else edited
         outcome = RunOutcome(run_id, EndCause.REQUEST, None, None, AT.wall, 0.0)
         event = ev.RunEnded(run_id, outcome, AgentReport(""), changed=False, gate_files=seen)
-        state, _ = drive(state, event, rules=rules)
+        state, _ = drive(state, ev.Steer(now=True), event, rules=rules)
     state, _ = drive(state, ev.Prepared(gate_files=edited), rules=rules)
     state, _ = drive(state, ended(state, Answer(claim().text, gate_files=edited)), rules=rules)
     assert state.open is not None

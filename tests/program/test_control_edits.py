@@ -158,13 +158,16 @@ def test_an_edit_resets_what_counts_towards_stagnation(ws: Workspace) -> None:
     ws.script(same, {**same, "sleep": 60, "until": "go"}, same, same, same, same)
     process = ws.start()
     ws.wait_runs(2)
-    in_place(ws.path / "plan.md")
-    wait_log(ws, "plan.changed")
+    ws.cli("pause")
     (ws.control / "go").touch()
+    ws.wait_state("paused")
+    in_place(ws.path / "plan.md")  # while no agent works: a person's
+    wait_log(ws, "plan.changed")
+    ws.cli("resume")
     assert ws.ended(process) == 3
     # Without the edit it ends after the third (tested elsewhere); the counts began again after the
-    # first.
-    assert len(ws.journal()) == 4
+    # second.
+    assert len(ws.journal()) == 5
 
 
 def test_open_items_stand_against_completion_when_asked(ws: Workspace) -> None:

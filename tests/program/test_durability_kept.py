@@ -64,6 +64,7 @@ def test_a_damaged_journal_loses_no_goal_and_no_number(
         for name in ("runtime.json", "runtime.json.1"):
             (ws.state / name).unlink()
     assert ws.run() == 0, ws.log()
+    assert [json.loads(line) for line in journal(ws).read_bytes().splitlines()]
     lines = good_lines(ws)
     assert [line["iteration"] for line in lines] == [1, 2, 3]
     assert lines[2]["goal_in"] == "three"

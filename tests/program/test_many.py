@@ -274,3 +274,42 @@ def test_memory_in_use_holds_further_runs_back(three: list[Workspace]) -> None:
     assert a.ended(process) == 0
     end = next(at for word, _, at in a.runs() if word == "end")
     assert [at > end for word, _, at in b.runs() if word == "start"][-1]
+
+
+def test_what_a_person_edits_while_a_loop_waits_for_its_place_stays_theirs(
+    three: list[Workspace],
+) -> None:
+    a, b, _ = three
+    done = {"sleep": 60, "until": "go", "block": {"completed": True}}
+    for ws in (a, b):
+        ws.script({"write": {"agent.txt": "agent"}, **done})
+    process = supervise(a, b, tables='[git]\ncommit = "supervisor"\n[pool]\nmax_agents = 1\n')
+    wait_until(lambda: a.started() or b.started(), "the first run")
+    first, second = (a, b) if a.started() else (b, a)
+    wait_until(lambda: (second.status().get("run") or {}).get("waiting_for"), "the other waits")
+    (second.path / "mine.txt").write_text("half done")
+    for ws in (first, second):
+        (ws.control / "go").touch()
+    assert a.ended(process) == 0
+    assert second.git("log", "--format=", "--name-only", "-1").split() == ["agent.txt"]
+    assert second.git("status", "--porcelain").strip() == "?? mine.txt"
+
+
+def test_a_loop_that_waited_for_its_place_looks_at_its_conditions_again(
+    three: list[Workspace],
+) -> None:
+    a, b, _ = three
+    for ws in (a, b):
+        ws.script({"sleep": 60, "until": "go", "block": {"completed": True}})
+    process = supervise(a, b, tables="[pool]\nmax_agents = 1\n")
+    wait_until(lambda: a.started() or b.started(), "the first run")
+    first, second = (a, b) if a.started() else (b, a)
+    wait_until(lambda: (second.status().get("run") or {}).get("waiting_for"), "the other waits")
+    (second.path / "plan.md").rename(second.path / "away.md")
+    (first.control / "go").touch()
+    second.wait_state("cooldown")
+    assert second.started() == 0
+    (second.control / "go").touch()
+    (second.path / "away.md").rename(second.path / "plan.md")
+    assert a.ended(process) == 0
+    assert second.verdicts() == ["completed"]

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from codex_self_iter.core.machine import HOLDS
+from codex_self_iter.core.holds import HOLDS
 from codex_self_iter.core.transitions import GROUPS, TRANSITIONS
 from codex_self_iter.core.waits import COOLDOWNS, STATES
 

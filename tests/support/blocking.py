@@ -34,7 +34,6 @@ FOREVER = ("time.sleep", "os.fsync", "os.fdatasync", "os.waitpid", "fcntl.flock"
 SHORT = {
     "world/state/": "small private files of one loop, one at a time; what is synced has a thread",
     "world/git/index.py:discard": "two names are removed",
-    "world/git/commits.py:_owed": "one small file, once an iteration",
     "world/watch.py:subscribe": "the names in one inbox, once a start",
     "world/process/keeper.py:_call": "one byte into a pipe that is read at once",
     "settings/paths.py": "a few bytes of the named files, once at the start of a loop",

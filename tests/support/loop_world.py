@@ -55,7 +55,8 @@ def invariants(state: LoopState) -> None:
     if opened is not None:
         assert opened.number == state.iteration
         assert opened.run is None or (opened.step is Step.RUN and opened.run.attempt >= 1)
-        assert len({message.name for message in opened.messages}) == len(opened.messages)
+        files = {(message.name, message.mark) for message in opened.messages}
+        assert len(files) == len(opened.messages)
         assert opened.step is Step.RUN or opened.block is not None or opened.failure is not None
     if state.preparing:
         assert opened is None or (opened.step is Step.RUN and opened.run is None)
@@ -368,8 +369,9 @@ class World:
             ), "a number is repeated or left out"
             self.disk.journal.append(command.record)
         elif isinstance(command, cmd.TakeMessages):
-            for name in command.names:
-                self.disk.inbox.pop(name, None)
+            for message in command.messages:
+                if message.mark in ("", self.disk.inbox.get(message.name)):
+                    self.disk.inbox.pop(message.name, None)
         elif isinstance(command, cmd.Prepare):
             self.queue.append(self._prepared)
         elif isinstance(command, cmd.StartRun):
@@ -393,13 +395,18 @@ class World:
 
     def _prepared(self) -> ev.Event:
         messages = tuple(
-            Message(name, text) for name, text in sorted(self.disk.inbox.items()) if name != GOAL
+            Message(name, text, mark=text)
+            for name, text in sorted(self.disk.inbox.items())
+            if name != GOAL
         )
         return ev.Prepared(messages, "head-1")
 
     def _run_ends(self) -> ev.Event:
         run, answer = self.agents.finish()
         self.pass_time(answer.seconds)
+        asked = self.at.pop(("looked at", self.state.iteration), None)
+        if asked is not None:  # somebody asks for an end while its output is being read
+            asked(self)
         outcome = RunOutcome(
             run.run_id, answer.cause, answer.exit_code, None, run.started_at, answer.seconds
         )

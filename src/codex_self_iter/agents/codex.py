@@ -39,7 +39,9 @@ from codex_self_iter.agents.stream import (
 from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.foreign import as_dict, as_list, as_text, as_words
 from codex_self_iter.core.runs import RunOutcome
+from codex_self_iter.world.guarded import read_guarded
 
+_MAX_CONFIG = 4 * 1024 * 1024
 _TOOL_OUTPUT_SHOWN = 300
 _PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")
 
@@ -101,8 +103,7 @@ class CodexAgent(CliAgent):
         """The variables that the configured providers take their keys from."""
         path = os.path.join(self.home(ours), "config.toml")
         try:
-            with open(path, "rb") as file:
-                providers = as_dict(tomllib.load(file).get("model_providers"))
+            providers = as_dict(_toml(path).get("model_providers"))
         except (OSError, ValueError):
             providers = {}
         for provider in providers.values():
@@ -185,8 +186,8 @@ class CodexAgent(CliAgent):
 
     def _custom_provider(self, environment: Mapping[str, str]) -> bool:
         try:
-            with open(os.path.join(self.home(environment), "config.toml"), "rb") as file:
-                provider = as_text(tomllib.load(file).get("model_provider"))
+            path = os.path.join(self.home(environment), "config.toml")
+            provider = as_text(_toml(path).get("model_provider"))
         except (OSError, ValueError):
             provider = ""
         for value in re.findall(
@@ -194,6 +195,11 @@ class CodexAgent(CliAgent):
         ):
             provider = value
         return provider not in ("", "openai")
+
+
+def _toml(path: str) -> dict[str, object]:
+    """A configuration file of codex. Raises OSError, ValueError."""
+    return tomllib.loads(read_guarded(path, _MAX_CONFIG, follow=True).decode())
 
 
 def git_directories(workspace: str) -> list[str]:
@@ -225,8 +231,8 @@ def _linked(marker: str) -> list[str]:
 
 def _first_line(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.readline(4096).strip()
+        line = read_guarded(path, 4096, follow=True).partition(b"\n")[0]
+        return os.fsdecode(line).strip()
     except OSError:
         return ""
 

@@ -18,6 +18,7 @@ from codex_self_iter.agents.failure_table import by_code, known_code
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, tool_call
 from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, as_words
+from codex_self_iter.world.guarded import read_guarded
 
 _PROVIDERS = (
     "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI",
@@ -108,8 +109,8 @@ class OpencodeAgent(CliAgent):
         if names:
             return True, f"key from {', '.join(names)}", ""
         try:
-            with open(os.path.join(self._data(environment), "auth.json"), encoding="utf-8") as file:
-                known = as_dict(json.load(file))
+            path = os.path.join(self._data(environment), "auth.json")
+            known = as_dict(json.loads(read_guarded(path, 1 << 20, follow=True)))
         except (OSError, ValueError):
             known = {}
         if known:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from codex_self_iter.core import waits
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.events import Steer
-from codex_self_iter.core.state import EndingKind, LoopState, Wait
+from codex_self_iter.core.state import EndingKind, LoopState, Step, Wait
 from codex_self_iter.core.terms import State
 
 INCOMPLETE_CODE = 4
@@ -42,6 +42,13 @@ def leaving(state: LoopState, undone: Iterable[Command]) -> bool:
 def admitted(end: Exit, *, lost: bool) -> Exit:
     """An end of which something could not be saved needs a person."""
     return dataclasses.replace(end, code=INCOMPLETE_CODE) if lost else end
+
+
+def working(state: LoopState) -> bool:
+    """True while something that the loop started may change files: they are not a person's edits
+    then, as far as anybody can tell."""
+    opened = state.open
+    return opened is not None and (opened.run is not None or opened.step is not Step.RUN)
 
 
 def steered(state: LoopState, *, fresh: bool, urgent: tuple[str, ...]) -> Steer | None:

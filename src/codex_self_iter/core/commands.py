@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from codex_self_iter.core.state import OpenRun, Wait
+from codex_self_iter.core.state import Message, OpenRun, Wait
 from codex_self_iter.core.terms import State
 
 
@@ -31,10 +31,10 @@ class Prepare:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TakeMessages:
-    """Move these messages from the inbox to `inbox/done/`."""
+    """Move these messages from the inbox to `inbox/done/`; another file of the name stays."""
 
     iteration: int
-    names: tuple[str, ...]
+    messages: tuple[Message, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

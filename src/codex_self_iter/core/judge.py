@@ -32,12 +32,17 @@ class Next(enum.Enum):
 
 Judged = tuple[Iteration, Next]
 
+CALLED_OFF = (EndCause.REQUEST, EndCause.LOST)
+"""How a run ends that we end. One that ended otherwise before it heard of that is judged as it is;
+one that ends so although nobody asked was ended by others, most often by itself: an agent that
+signals its parents would do so in every run, so it counts as the agent's error."""
+
 
 def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Policy) -> Judged:
     """Judge the run that was closed last in `opened`."""
-    if state.ending is not None or event.outcome.cause is EndCause.REQUEST:
-        reason = state.ending.reason if state.ending else "ended on request"
-        return called_off(opened, reason), Next.CLOSE
+    cause = event.outcome.cause
+    if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
+        return called_off(opened, state.ending.reason), Next.CLOSE
     failure = event.report.failure
     if failure is not None and _worked(failure, event):
         # What a run that did work says last is no CLI's refusal.
@@ -45,14 +50,15 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
         failure = None if event.outcome.ok else agents
     if event.report.answered:
         pass  # what the agent has answered counts, whatever became of its process
-    elif failure is None or (
-        failure.kind is FailureClass.AGENT
-        and event.outcome.cause not in (EndCause.EXIT, EndCause.LINGERED)
+    elif (
+        failure is None
+        or cause in CALLED_OFF
+        or (failure.kind is FailureClass.AGENT and cause not in (EndCause.EXIT, EndCause.LINGERED))
     ):
         # What the host knows of the end says more than what an adapter can guess from the output.
         failure = _from_outcome(event.outcome) or failure
     if failure is not None:
-        return _failed(opened, failure, _verdict(failure, event.outcome.cause)), Next.CLOSE
+        return _failed(opened, failure, _verdict(failure, cause)), Next.CLOSE
     role = opened.ended[-1].role
     if role is Role.PLANNER:
         judged = _planner(opened, event)
@@ -73,7 +79,7 @@ def _worked(failure: Failure, event: RunEnded) -> bool:
 
 
 def called_off(opened: Iteration, reason: str) -> Iteration:
-    """A person ended the iteration: whatever was answered is not judged."""
+    """A person ended the iteration before it had its answer."""
     return _failed(opened, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
 
 
@@ -111,6 +117,8 @@ def _from_outcome(outcome: RunOutcome) -> Failure | None:
     elif outcome.cause is EndCause.SPAWN_FAILED:
         kind = FailureClass.CONFIG if outcome.argv0_missing else kind
         text = f"could not be started: {outcome.error}"
+    elif outcome.cause is EndCause.REQUEST:
+        text = "ended by a signal to its recorder that nobody here asked for"
     elif outcome.cause is EndCause.LOST:
         text = "vanished without a recorded exit status"
     elif outcome.signal is not None:

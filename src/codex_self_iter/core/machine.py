@@ -17,7 +17,7 @@ at again before the run starts.
 
 An end by request (STOP, pause --now, steer --now) first sets `ending`, then ends the run; what
 happens next is decided when the run has really ended. Whatever the run said in the meantime is not
-believed.
+believed; a run that had ended before it was asked to is judged as it is.
 
 Durability: the intent (`open.run`) is persisted before `StartRun`; a verdict is journalled before
 anything that depends on it. Every prefix of a command list leaves a state from which `recovery`
@@ -33,14 +33,12 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from codex_self_iter.core import account, budget, judge, recovery, verdict, waits
+from codex_self_iter.core import account, judge, opening, recovery, verdict, waits
 from codex_self_iter.core.commands import (
     Abort,
     Command,
-    Exit,
     Keep,
     Log,
-    Notify,
     Persist,
     Prepare,
     RunGates,
@@ -54,7 +52,6 @@ from codex_self_iter.core.events import (
     Event,
     GatesEnded,
     GoalSet,
-    Hold,
     Kept,
     LimitSeen,
     Pause,
@@ -69,6 +66,7 @@ from codex_self_iter.core.events import (
     Unblock,
     Unstop,
 )
+from codex_self_iter.core.holds import Decision, chosen, enter, finish, held, next_role
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.record import journal_record
 from codex_self_iter.core.state import (
@@ -78,30 +76,15 @@ from codex_self_iter.core.state import (
     GoalNote,
     Iteration,
     LoopState,
+    Message,
     Note,
-    OpenRun,
     Step,
-    Wait,
     WaitKind,
 )
-from codex_self_iter.core.terms import Mode, Moment, Role, State, Verdict
-
-Decision = tuple[LoopState, tuple[Command, ...]]
+from codex_self_iter.core.terms import Mode, Moment, State, Verdict
 
 EVENTS = 50
 """Edits and the like remembered for the next journal line; the newest are kept."""
-
-HOLDS: tuple[tuple[str, str], ...] = (
-    ("stop after the iteration", "stopped"),
-    ("pause", "paused"),
-    ("plan missing, empty or unreadable", "cooldown"),
-    ("disk or state directory cannot be written", "blocked"),
-    ("a wait is not over", "backoff, cooldown, limited or blocked, by its kind"),
-    ("budget spent", "blocked"),
-    ("iteration limit reached", "stopped"),
-    ("every agent's account is limited", "limited"),
-)
-"""What can hold a loop between two runs, in the order in which it is looked at, and where to."""
 
 
 class Phase(enum.Enum):
@@ -137,6 +120,8 @@ def decide(state: LoopState, event: Event, policy: Policy, at: Moment) -> Decisi
         return state, ()
     if EXPECTS.get(type(event), phase(state)) is not phase(state):
         return state, _unknown(event) if isinstance(event, RunEnded) else ()
+    if isinstance(event, Prepared | RunEnded | GatesEnded | Kept) and event.owed is not None:
+        state = dataclasses.replace(state, owed=event.owed)
     handler: Callable[[LoopState, Any, Policy, Moment], Decision] = _HANDLERS[type(event)]
     return handler(state, event, policy, at)
 
@@ -158,29 +143,6 @@ def phase(state: LoopState) -> Phase:
 # -- small tools -----------------------------------------------------------------------------------
 
 
-def enter(state: LoopState, kind: State, reason: str, at: Moment) -> LoopState:
-    """Move to another state of `status.json`; `since` moves only when the state does."""
-    since = state.since if state.state is kind and state.since else at.wall
-    return dataclasses.replace(state, state=kind, since=since, reason=reason)
-
-
-def finish(state: LoopState, kind: State, code: int, reason: str, at: Moment) -> Decision:
-    """End the loop."""
-    state = dataclasses.replace(
-        enter(state, kind, reason, at), exit_code=code, preparing=False, ending=None
-    )
-    return state, (Persist(), Notify(kind.value, reason), Exit(code, kind, reason))
-
-
-def next_role(opened: Iteration | None, policy: Policy) -> Role:
-    """The role whose run comes next, in an open iteration or at the beginning of one."""
-    if policy.mode is Mode.GOAL:
-        return Role.EXECUTOR
-    if opened is None or opened.planner is None:
-        return Role.PLANNER
-    return Role.EXECUTOR if opened.block is None else Role.REVIEWER
-
-
 def _opened(state: LoopState) -> Iteration:
     """The open iteration, where the phase says that there is one."""
     assert state.open is not None
@@ -196,64 +158,16 @@ def _noted(state: LoopState, note: Note) -> LoopState:
     return dataclasses.replace(state, events=(*state.events, note)[-EVENTS:])
 
 
-def _chosen(state: LoopState, role: Role, policy: Policy, at: Moment) -> AgentPolicy | Wait:
-    """The first agent whose account may be used now, or the wait for the first to be free."""
-    waiting: list[Wait] = []
-    for agent in policy.agents[role]:
-        wait = state.limits.get(agent.account)
-        if wait is None or waits.rest(wait, at) <= 0:
-            return agent
-        waiting.append(wait)
-    return min(waiting, key=lambda wait: waits.rest(wait, at))
-
-
 # -- what comes next -------------------------------------------------------------------------------
-
-
-def _held(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """Look at HOLDS in order; None when a run may start. Who waits to stop does not wait for
-    anything else."""
-    ending = state.after_iteration
-    held = None if ending is not None and state.open is None else _hold(state, policy, at)
-    if ending is not None and (state.open is None or (held is not None and not held[0].finished)):
-        return finish(state, State.STOPPED, ending.exit_code, ending.reason, at)
-    return held
-
-
-def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
-    """HOLDS but for the first. A pause lets the other roles' runs of a running iteration come
-    first."""
-    in_iteration = state.open is not None and state.state in (State.RUNNING, State.VERIFYING)
-    if state.paused and not in_iteration:
-        reason = state.reason if state.state is State.PAUSED else "paused"
-        return enter(state, State.PAUSED, reason, at), ()
-    if Hold.PLAN in state.blocked_by:
-        return enter(state, State.COOLDOWN, state.blocked_by[Hold.PLAN], at), ()
-    if state.blocked_by:
-        return enter(state, State.BLOCKED, "; ".join(state.blocked_by.values()), at), ()
-    if state.wait is not None and waits.rest(state.wait, at) > 0:
-        return enter(state, waits.STATES[state.wait.kind], state.wait.reason, at), ()
-    spent = budget.exceeded(state.spent, policy.budget, at.wall)
-    if spent:
-        return finish(state, State.BLOCKED, 4, spent, at)
-    if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
-        reason = f"iteration limit reached ({policy.max_iterations})"
-        return finish(state, State.STOPPED, 0, reason, at)
-    role = next_role(state.open, policy)
-    chosen = _chosen(state, role, policy, at)
-    if isinstance(chosen, Wait):
-        state = enter(state, waits.STATES[chosen.kind], chosen.reason, at)
-        return dataclasses.replace(state, wait=chosen), (Persist(),)
-    return None
 
 
 def proceed(state: LoopState, policy: Policy, at: Moment) -> Decision:
     """Decide what comes next when no run, gate or keeping is on."""
     if state.preparing:
         return state, ()
-    held = _held(state, policy, at)
-    if held is not None:
-        return held
+    hold = held(state, policy, at)
+    if hold is not None:
+        return hold
     return dataclasses.replace(state, wait=None, preparing=True), (Prepare(),)
 
 
@@ -268,87 +182,15 @@ def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Comm
 def _prepared(state: LoopState, event: Prepared, policy: Policy, at: Moment) -> Decision:
     """Inputs were read: look at the conditions again, then open the iteration and start its run."""
     state = dataclasses.replace(state, preparing=False)
-    held = _held(state, policy, at)
-    if held is not None:
-        return held
+    hold = held(state, policy, at)
+    if hold is not None:
+        return hold
     role = next_role(state.open, policy)
-    agent = _chosen(state, role, policy, at)
-    assert isinstance(agent, AgentPolicy)  # _held has just found one
-    opened = state.open or _open(state, event, at)
-    known = {message.name for message in opened.messages}
-    fresh = tuple(message for message in event.messages if message.name not in known)
-    run = _run(state, opened, role, agent, at)
-    opened = dataclasses.replace(
-        opened, run=run, messages=(*opened.messages, *fresh), events=(*opened.events, *state.events)
-    )
-    state = dataclasses.replace(
-        enter(state, State.RUNNING, f"{role} run of iteration {opened.number}", at),
-        open=opened,
-        wait=None,
-        iteration=opened.number,
-        run_iterations=state.run_iterations + (state.open is None),
-        carried=(),
-        events=(),
-        warned=False,
-        gate_baseline=_baseline(state, event),
-    )
-    return state, (
-        Persist(),
-        TakeMessages(opened.number, tuple(m.name for m in opened.messages)),
-        StartRun(run),
-    )
-
-
-def _open(state: LoopState, event: Prepared, at: Moment) -> Iteration:
-    return Iteration(
-        number=state.iteration + 1,
-        goal=state.goal,
-        started_at=at.wall,
-        messages=state.carried,
-        head_before=event.head,
-        warned=state.warned,
-    )
-
-
-def _baseline(state: LoopState, event: Prepared) -> dict[str, str]:
-    """Gate files as the person left them: a change made while no agent worked is the person's."""
-    before = state.gate_seen
-    baseline = dict(event.gate_files) if state.gate_baseline is None else dict(state.gate_baseline)
-    if before is not None:
-        for path in before.keys() | event.gate_files.keys():
-            if before.get(path) != event.gate_files.get(path):
-                baseline[path] = event.gate_files.get(path, "")
-    return baseline
-
-
-def _run(
-    state: LoopState, opened: Iteration, role: Role, agent: AgentPolicy, at: Moment
-) -> OpenRun:
-    attempt = 1 + sum(ended.role is role for ended in opened.ended)
-    label = f"{opened.number:06d}-{role}" + (f"-{attempt}" if attempt > 1 else "")
-    return OpenRun(
-        run_id=f"{state.loop_id}-{label}",
-        role=role,
-        agent=agent.name,
-        account=agent.account,
-        attempt=attempt,
-        label=label,
-        started_at=at.wall,
-        session_id=_session(state, agent, at),
-    )
-
-
-def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
-    """The thread to resume, or "" for a fresh one."""
-    session, rules = state.sessions.get(agent.name), agent.session
-    if session is None or not rules.resume:
-        return ""
-    too_long = (
-        (rules.max_turns and session.turns >= rules.max_turns)
-        or (rules.max_tokens and session.tokens >= rules.max_tokens)
-        or (rules.max_sec and at.wall - session.started_at >= rules.max_sec)
-    )
-    return "" if too_long else session.session_id
+    agent = chosen(state, role, policy, at)
+    assert isinstance(agent, AgentPolicy)  # `held` has just found one
+    state, opened, run = opening.begun(state, event, role, agent, at)
+    state = enter(state, State.RUNNING, f"{role} run of iteration {opened.number}", at)
+    return state, (Persist(), TakeMessages(opened.number, opened.messages), StartRun(run))
 
 
 # -- what was on has ended -------------------------------------------------------------------------
@@ -375,24 +217,33 @@ def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) ->
         gate_seen=state.gate_seen if event.gate_files is None else dict(event.gate_files),
     )
     opened, then = judge.judge_run(state, account.closed(opened, run, event), event, policy)
+    if then is judge.Next.CLOSE:
+        state, commands = _keep(state, opened, policy, at)
+        return state, (*notes, *commands)
     if then is judge.Next.RUN:
-        state, commands = proceed(dataclasses.replace(state, open=opened), policy, at)
+        state, commands = _after_end(dataclasses.replace(state, open=opened), policy, at)
         return state, (*notes, Persist(), *commands)
-    if then is judge.Next.VERIFY:
-        state = enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at)
-        state = _within(state, opened, step=Step.VERIFY)
-        return state, (*notes, Persist(), RunGates(opened.number))
-    state, commands = _keep(state, opened, policy, at)
-    return state, (*notes, *commands)
+    state = _within(state, opened, step=Step.VERIFY)
+    if state.ending is not None:  # it came while a run that had ended was being looked at
+        state, commands = _gates_called_off(state, policy, at)
+        return state, (*notes, *commands)
+    state = enter(state, State.VERIFYING, f"gates of iteration {opened.number}", at)
+    return state, (*notes, Persist(), RunGates(opened.number))
+
+
+def _gates_called_off(state: LoopState, policy: Policy, at: Moment) -> Decision:
+    """The answer is kept; the gates run again when the loop goes on, or never for a message that
+    has to be heard at once."""
+    opened, ending = _opened(state), state.ending
+    if ending is not None and ending.kind is EndingKind.STEER:
+        return _keep(state, judge.called_off(opened, ending.reason), policy, at)
+    return _after_end(state, policy, at)
 
 
 def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment) -> Decision:
-    opened, ending = _opened(state), state.ending
-    if event.aborted and ending is not None and ending.kind is EndingKind.STEER:
-        return _keep(state, judge.called_off(opened, ending.reason), policy, at)
+    opened = _opened(state)
     if event.aborted:
-        # The answer is kept; the gates run again when the loop goes on.
-        return _after_end(state, policy, at)
+        return _gates_called_off(state, policy, at)
     opened = dataclasses.replace(opened, gates=event.results, gates_ran=True)
     if policy.mode is Mode.ROLES and opened.reviewer is None:
         # Not `proceed`: the gates may have ended just before somebody asked them to.
@@ -404,10 +255,13 @@ def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment
 def _keep(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Commit and checkpoint where there is something to keep, then give the verdict."""
     commit = policy.commit and opened.failure_verdict is not Verdict.ABORTED
-    if opened.changed is False or not (commit or policy.checkpoints):
+    checkpoint = policy.checkpoints and opened.changed is not False
+    # earlier iterations, gates and hooks may have left something, too
+    commit = commit and (opened.changed is not False or state.owed.count > 0)
+    if not (commit or checkpoint):
         return _verdict(state, opened, policy, at)
     state = _within(state, opened, step=Step.KEEP)
-    return state, (Persist(), Keep(opened.number, commit, policy.checkpoints))
+    return state, (Persist(), Keep(opened.number, commit, checkpoint))
 
 
 def _kept(state: LoopState, event: Kept, policy: Policy, at: Moment) -> Decision:
@@ -425,8 +279,9 @@ def _kept(state: LoopState, event: Kept, policy: Policy, at: Moment) -> Decision
 def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Close the iteration: journal line first, then what follows from it."""
     closed = verdict.close(state, opened, policy, at)
-    if closed.finish is not None:
-        end = closed.finish
+    end, ending = closed.finish, state.ending
+    stopping = ending is not None and ending.kind is EndingKind.STOP
+    if end is not None and not (stopping and end.state is not State.COMPLETED):
         after, commands = finish(closed.state, end.state, end.exit_code, end.reason, at)
     else:
         after, commands = _after_end(closed.state, policy, at)
@@ -480,9 +335,8 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
         state = enter(state, State.RUNNING, f"adopted the {run.role} run of iteration {number}", at)
         # Its messages may still lie in the inbox: we may have died between sending and putting them
         # aside.
-        names = tuple(message.name for message in opened.messages)
         note = Log("run.adopted", {"run_id": run.run_id, "iteration": number})
-        return state, (TakeMessages(number, names), note)
+        return state, (TakeMessages(number, opened.messages), note)
     if run is not None and event.trace is Trace.GONE:
         # Nobody looked at the gate files when it ended: what differs from now on is taken as the
         # agent's doing.
@@ -499,14 +353,19 @@ def _stop(state: LoopState, event: Stop, policy: Policy, at: Moment) -> Decision
         return finish(state, State.STOPPED, event.exit_code, event.reason, at)
     if event.after_iteration:
         note = Log("stop.after_iteration", {"reason": event.reason})
-        return dataclasses.replace(state, after_iteration=ending), (Persist(), note)
-    state = dataclasses.replace(enter(state, State.STOPPING, event.reason, at), ending=ending)
+        stops = {**state.stops, event.source.value: ending}
+        return dataclasses.replace(state, stops=stops), (Persist(), note)
+    earlier = state.ending
+    if earlier is not None and earlier.kind is EndingKind.STOP and earlier.exit_code:
+        ending = earlier  # a STOP file takes nothing back from a signal
+    state = dataclasses.replace(enter(state, State.STOPPING, ending.reason, at), ending=ending)
     # Keeping is short and ends by itself.
     return state, () if on is Phase.KEEP else (Abort(event.reason),)
 
 
 def _unstop(state: LoopState, event: Unstop, policy: Policy, at: Moment) -> Decision:
-    return dataclasses.replace(state, after_iteration=None), ()
+    stops = {source: ending for source, ending in state.stops.items() if source != event.source}
+    return dataclasses.replace(state, stops=stops), ()
 
 
 def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decision:
@@ -582,7 +441,8 @@ def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> D
         else:
             state = dataclasses.replace(state, goal=event.goal, goal_set="")
     state, commands = _wake(state, policy, at)
-    return state, (Persist(), TakeMessages(state.iteration, event.names), *commands)
+    taken = TakeMessages(state.iteration, tuple(Message(name, "") for name in event.names))
+    return state, (Persist(), taken, *commands)
 
 
 def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Decision:
@@ -590,7 +450,9 @@ def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Deci
         return state, ()  # the agent ticking its items is ordinary work
     kind = f"{event.what}.changed"
     note = EditNote(kind, at.wall, event.added, event.removed)
-    state, commands = _wake(_noted(recovery.forget_circles(state), note), policy, at)
+    if not event.in_run:  # else it is the agent's: what it writes into its plan proves nothing
+        state = recovery.forget_circles(state)
+    state, commands = _wake(_noted(state, note), policy, at)
     log = Log(kind, {"added": event.added, "removed": event.removed})
     return state, (Persist(), log, *commands)
 
@@ -598,10 +460,8 @@ def _edited(state: LoopState, event: Edited, policy: Policy, at: Moment) -> Deci
 def _block(state: LoopState, event: Block, policy: Policy, at: Moment) -> Decision:
     if state.blocked_by.get(event.name) == event.reason:
         return state, ()
-    held = {**state.blocked_by, event.name.value: event.reason}
-    state = dataclasses.replace(state, blocked_by=held)
-    if event.name is Hold.PLAN:
-        state = dataclasses.replace(state, preparing=False)
+    blocked_by = {**state.blocked_by, event.name.value: event.reason}
+    state = dataclasses.replace(state, blocked_by=blocked_by)
     note = Log("loop.held", {"by": event.name.value, "reason": event.reason})
     return _proceed_if_idle(state, policy, at, note)
 

@@ -83,7 +83,7 @@ def after_restart(state: LoopState, at: Moment) -> LoopState:
         since=at.wall,
         reason="",
         preparing=False,
-        after_iteration=None,
+        stops={},
         ending=None,
         blocked_by={},
         run_iterations=0,

@@ -76,6 +76,14 @@ class RunSpec:
     limits: RunLimits = RunLimits()
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "run_id": (str,),
+    "boot_id": (str,),
+    "started_at": (int, float),
+    "started_monotonic": (int, float),
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunIdentity:
     """Who a run's processes are, so that a later supervisor recognises them and nothing else.
@@ -98,8 +106,13 @@ class RunIdentity:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunIdentity:
-        """Read `to_json`'s value. Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
+        """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
+        found = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        for name, value in found.items():
+            kinds = _KINDS.get(name, (int,))
+            if type(value) not in kinds or (kinds != (str,) and not 0 <= value < 1e18):
+                raise TypeError(f"{name} is none of ours")
+        return cls(**found)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

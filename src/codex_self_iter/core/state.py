@@ -15,6 +15,7 @@ from typing import Any
 from codex_self_iter.core.agent_report import Failure, Usage
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Role, State, Verdict
 
@@ -88,10 +89,18 @@ class Counters:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
-    """One message from `inbox/`, by file name."""
+    """One message from `inbox/`: its file's name, its text, and what tells this file from another
+    one of its name ("": not known)."""
 
     name: str
     text: str
+    mark: str = ""
+
+    def same_file(self, other: Message) -> bool:
+        """True when both were read from one file."""
+        return self.name == other.name and (
+            self.mark == other.mark or not (self.mark and other.mark)
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -231,6 +240,14 @@ class Spent:
     """Bounds whose notice was already given."""
 
 
+class StopSource(enum.StrEnum):
+    """Who asks a loop to end after its iteration; each takes back only what it asked for."""
+
+    FILE = "file"
+    SIGNAL = "signal"
+    CONFIG = "config"
+
+
 class EndingKind(enum.StrEnum):
     """Why a person ends what is running."""
 
@@ -241,7 +258,7 @@ class EndingKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ending:
-    """What is to happen once the running run has been ended."""
+    """What is to happen once the running run, or the open iteration, has ended."""
 
     kind: EndingKind
     reason: str
@@ -271,7 +288,7 @@ class LoopState:
         state, since, reason: as in `status.json`.
         open: the iteration in progress, or None between iterations.
         preparing: True while the inputs of the next run are being read.
-        after_iteration: the request to stop once the open iteration has ended, or None.
+        stops: who asks it to stop once the open iteration has ended.
         ending: what to do when the run that is being ended has ended.
         paused: a PAUSE file is there; paused_up: boot-time clock at which the pause began.
         blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
@@ -282,7 +299,8 @@ class LoopState:
         limits: account -> the wait until it may be used again.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
             last run.
-        run_iterations: iterations begun since this supervisor started."""
+        run_iterations: iterations begun since this supervisor started.
+        owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 
     loop_id: str
     iteration: int = 0
@@ -294,7 +312,7 @@ class LoopState:
     wait: Wait | None = None
     open: Iteration | None = None
     preparing: bool = False
-    after_iteration: Ending | None = None
+    stops: dict[str, Ending] = dataclasses.field(default_factory=dict)
     ending: Ending | None = None
     paused: bool = False
     blocked_by: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -311,8 +329,14 @@ class LoopState:
     gate_baseline: dict[str, str] | None = None
     gate_seen: dict[str, str] | None = None
     run_iterations: int = 0
+    owed: Owed = NOTHING
     last: Last | None = None
     exit_code: int | None = None
+
+    @property
+    def after_iteration(self) -> Ending | None:
+        """The request to stop once the open iteration has ended: the first of them."""
+        return next(iter(self.stops.values()), None)
 
     @property
     def finished(self) -> bool:

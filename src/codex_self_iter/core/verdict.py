@@ -4,18 +4,21 @@ Policies of the failure classes:
 
     class      counts for        then                                   next prompt / session
     agent      max_consecutive   backoff; exit 4 at the bound            says what was wrong
-    limit      -                 wait until the reset, else backoff      messages are kept for it
-               a guess           backoff; held from the second in a row  messages are kept for it
-    overload   -                 backoff                                 messages are kept for it
-    network    -                 backoff                                 messages are kept for it
-    auth       PERSON_TRIES      state blocked, backoff; exit 4          messages are kept for it
-    billing    PERSON_TRIES      state blocked, backoff; exit 4          messages are kept for it
-    config     PERSON_TRIES      state blocked, backoff; exit 4          messages are kept for it
+    limit      -                 wait until the reset, else backoff
+               a guess           backoff; held from the second in a row
+    overload   -                 backoff
+    network    -                 backoff
+    auth       PERSON_TRIES      state blocked, backoff; exit 4
+    billing    PERSON_TRIES      state blocked, backoff; exit 4
+    config     PERSON_TRIES      state blocked, backoff; exit 4
     sandbox    PERSON_TRIES      state blocked, backoff; exit 4          says what was refused
-    context    -                 fresh session, at once the first time   messages are kept for it
+    context    -                 fresh session, at once the first time
     memory     -                 backoff                                 says what the limit is
-    killed     -                 by us: go on; by others: backoff        kept if no run came to work
-"""
+    killed     -                 go on
+
+The messages of an iteration that failed go into the next prompt as well, whatever the class, until
+one with an answer had them. A run that others ended, most often the agent itself, is of class
+agent."""
 
 from __future__ import annotations
 
@@ -30,7 +33,6 @@ from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.policy import Policy
-from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import Counters, Iteration, Last, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
 
@@ -38,10 +40,10 @@ PERSON_MUST_ACT = frozenset(map(FailureClass, ("auth", "billing", "config", "san
 PERSON_TRIES = 2
 """So many failures in a row that only a person can mend end the loop: one more try than the first,
 because a login may be renewed, or a program replaced, in the very moment."""
-UNSEEN = PERSON_MUST_ACT - {FailureClass.SANDBOX} | frozenset(
+UNTOLD = PERSON_MUST_ACT - {FailureClass.SANDBOX} | frozenset(
     map(FailureClass, ("limit", "overload", "network", "context"))
 )
-"""Classes in which the agent did no work, so that its messages go into the next prompt again."""
+"""Classes in which the agent did no work, so that there is nothing to tell it."""
 
 IDENTICAL_FAILURES = 3
 """So many identical gate failures in a row escalate in the prompt and count as a circle."""
@@ -123,8 +125,8 @@ def close(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Cl
 def _failed(closing: Closing, failure: Failure) -> Finish | None:
     opened, kind, verdict = closing.opened, failure.kind, closing.opened.failure_verdict
     closing.judge(verdict, failure.message)
-    closing.leave(carried=opened.messages if _unseen(opened, kind, verdict) else ())
-    if kind not in UNSEEN and kind is not FailureClass.KILLED:
+    closing.leave(carried=opened.messages)
+    if kind not in UNTOLD and kind is not FailureClass.KILLED:
         closing.leave(feedback=f"The last iteration failed ({kind}): {failure.message}")
     if kind is FailureClass.KILLED and (verdict is Verdict.ABORTED or opened.orphaned):
         return None
@@ -138,14 +140,6 @@ def _failed(closing: Closing, failure: Failure) -> Finish | None:
     if kind is not FailureClass.CONTEXT or counters.failures > 1:
         _wait_for(closing, failure)
     return None
-
-
-def _unseen(opened: Iteration, kind: FailureClass, verdict: Verdict) -> bool:
-    """True when the messages were for nothing: no run came so far as to work on them."""
-    last = opened.ended[-1]
-    called_off = last.cause is EndCause.REQUEST and last.duration_sec == 0.0
-    never_ran = called_off or last.cause is EndCause.SPAWN_FAILED
-    return kind in UNSEEN or verdict is Verdict.INTERRUPTED or never_ran
 
 
 def _to_mend(failure: Failure) -> str:

@@ -12,8 +12,10 @@ from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
+from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.progress import Change
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
@@ -27,11 +29,16 @@ from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing
+from codex_self_iter.world.state.inbox import MAX_MESSAGES
 
+_MAX_PROMPT = 64 * 1024 * 1024
 SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
+AT_ONCE_SEC = 0.05
+"""A place in the pool that came sooner was not waited for."""
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
     Role.EXECUTOR: SCHEMA,
@@ -58,12 +65,21 @@ class AgentRuns:
         before = await self.workspace.before()
         files = await gate_files(ctx)
         self.senses.look_requests()
-        messages: tuple[Message, ...] = ()
+        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
+
+    def _messages(self) -> tuple[Message, ...]:
+        """What waits in the inbox, as much as fits beside what the iteration has."""
+        ctx, opened = self.ctx, self.ctx.state.open
+        had = opened.messages if opened else ctx.state.carried
+        room = MAX_MESSAGES - sum(len(message.text) for message in had)
         try:
-            messages = tuple(Message(found.name, found.text) for found in ctx.inbox.messages())
+            found = ctx.inbox.messages(room)
         except StorageError as error:
-            ctx.log.warning("inbox.not_read", error=str(error))
-        ctx.post(ev.Prepared(messages, before.head, files))
+            ctx.warnings.tell("inbox", f"messages are not read: {error}")
+            return ()
+        ctx.warnings.clear("inbox")
+        ctx.warn(ctx.store.take_warnings())
+        return tuple(Message(one.name, one.text, one.mark) for one in found)
 
     async def _settle(self, *, in_run: bool) -> None:
         """Read plan and task; wait a little for what is being saved or dropped in just now."""
@@ -88,8 +104,13 @@ class AgentRuns:
             owner=ctx.name,
             at_once=adopted is not None,
         )
+        asked = ctx.shared.clock.monotonic()
         try:
             async with slot:
+                waited = ctx.shared.clock.monotonic() - asked > AT_ONCE_SEC
+                if waited and adopted is None and await self._overtaken(run):
+                    self._not_run(run, EndCause.REQUEST, not_started=True)
+                    return
                 request = self._request(run, adopted is not None)
                 outcome = await self._outcome(run, request, adopted)
         except UsageError as error:
@@ -101,6 +122,21 @@ class AgentRuns:
             self._not_run(run, EndCause.REQUEST, not_started=True)
         else:
             await self._report(run, request, outcome)
+
+    async def _overtaken(self, run: OpenRun) -> bool:
+        """It has waited for its place: what it finds is looked at again.
+
+        True when it must not start now; it is prepared again once nothing holds the loop."""
+        ctx = self.ctx
+        await self._settle(in_run=False)
+        self.workspace.look_again()
+        await self.workspace.before()
+        self.conditions.look_disk()
+        self.senses.look_problem()
+        limit = ctx.state.limits.get(run.account)
+        limited = limit is not None and waits.rest(limit, ctx.shared.moment()) > 0
+        held = self.conditions.disk_low or self.senses.problem or ctx.state.blocked_by
+        return bool(held) or limited
 
     async def _outcome(
         self, run: OpenRun, request: Request, adopted: RunHandle | None
@@ -128,7 +164,7 @@ class AgentRuns:
         lingering = Lingering(ctx, self.work, run.agent, spec.directory)
         lingering.begin()
         try:
-            return lingering.done(await self.work.run_process(spec, adopted))
+            return lingering.done(await self.work.run_agent(spec, adopted))
         finally:
             lingering.stop()
 
@@ -151,7 +187,9 @@ class AgentRuns:
 
         async with anyio.create_task_group() as tasks:  # git looks while we read
             tasks.start_soon(read, name=f"{ctx.name}: read an answer")
-            change = await self.workspace.after()
+            change = Change(None, note="not looked at: a second signal came")
+            with self.work.cut_short():
+                change = await self.workspace.after()
         if reports[0].note:
             ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         files = await gate_files(ctx)
@@ -170,6 +208,7 @@ class AgentRuns:
                 gate_files=files,
                 plan_open=total - done,
                 plan_total=total,
+                owed=self.workspace.owed,
             )
         )
 
@@ -202,22 +241,22 @@ class AgentRuns:
     def _request(self, run: OpenRun, adopted: bool) -> Request:
         """Build prompt and request. For an adopted run the prompt is the one that was sent."""
         ctx, opened = self.ctx, self._opened
-        directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
+        place = opened.number, run.role.value, run.attempt
         if adopted:
+            directory = ctx.store.run_directory(*place)
             path = os.path.join(ctx.store.path, "prompts", f"{run.label}.md")
             try:
-                with open(path, encoding="utf-8") as file:
-                    text = file.read()
+                text = read_guarded(path, _MAX_PROMPT).decode()
             except (OSError, UnicodeDecodeError):
                 text = ""
         else:
+            directory = ctx.store.fresh_run_directory(*place)
             text = prompts.build(self._inputs(run))
             # Verbatim while the agent reads it; redacted when the run has ended.
             path = ctx.store.save_prompt(
                 opened.number, run.role.value, text, run.attempt, redact=False
             )
-            outputs = (f"{directory}/{name}" for name in ("stdout.log", "stderr.log"))
-            ctx.store.clear_way("run.lock", *outputs)
+            ctx.store.clear_way("run.lock")
             self.workspace.save_before(directory)
         session = ctx.state.sessions.get(run.agent)
         hints = {

@@ -26,6 +26,8 @@ class Conditions:
     def __init__(self, ctx: Context, work: Work) -> None:
         self._ctx, self._work = ctx, work
         self._healed = self._disk = float("-inf")
+        self.disk_low = False
+        """There is less free disk than configured, at the last look."""
         self._start_problem = ""
         self._start_failures, self._start_at = 0, 0.0
         self._wait: Wait | None = None
@@ -84,7 +86,7 @@ class Conditions:
             ctx.free_mb = float(ctx.shared.free_disk_mb(str(place)))
         except OSError:
             return
-        low = bool(floor) and ctx.free_mb < floor
+        self.disk_low = low = bool(floor) and ctx.free_mb < floor
         if low == (ev.Hold.DISK in ctx.state.blocked_by):
             return  # the figure moves all the time; the reason is posted once
         free = f"only {ctx.free_mb:.0f} MiB of disk are free"

@@ -47,6 +47,7 @@ class Document:
         self.problem = ""
         self._seen: Signature | str = "never"
         self._candidate: Signature | str = "never"
+        self._left: Signature | str = "never"
         self._since = 0.0
         self._progress: tuple[str, tuple[int, int, str | None]] = ("", (0, 0, None))
 
@@ -59,6 +60,15 @@ class Document:
         if signature != self._candidate:
             self._candidate, self._since = signature, now
         return self._take(signature, math.inf if at_once else now - self._since)
+
+    def leave(self) -> None:
+        """Something that the loop had started has ended: what is there now it may have left."""
+        self._left = self._signature()
+
+    @property
+    def as_left(self) -> bool:
+        """True when the file is the one that was there at the last `leave`: nobody's edit since."""
+        return self._seen == self._left
 
     def progress(self) -> tuple[int, int, str | None]:
         """(ticked, all, last ticked) of the checkboxes; counted once for each text."""

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from codex_self_iter.core import backoff
 from codex_self_iter.core import events as ev
+from codex_self_iter.core.state import StopSource
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode
 from codex_self_iter.settings import Settings
@@ -54,6 +55,7 @@ class Members:
         """What every loop has been told, and those that are still to start are."""
         self._shared, self._options, self._log = shared, options, shared.log
         self._files = files
+        self._begun: set[str] = set()
         self._room = (files - OWN_FILES - FILES_A_RUN * first.pool.max_agents) // FILES_A_LOOP
         self._max_memory_mb = first.pool.max_memory_mb
 
@@ -113,7 +115,10 @@ class Members:
 
     async def _run_once(self, member: Member) -> Ended:
         settings = member.settings
-        loop = member.loop = Loop(self._shared, settings, clear_stop=self._options.clear_stop)
+        # a STOP that is written since the first start is meant
+        clear_stop = self._options.clear_stop and settings.name not in self._begun
+        self._begun.add(settings.name)
+        loop = member.loop = Loop(self._shared, settings, clear_stop=clear_stop)
         loop.ready = member.settled
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
@@ -150,7 +155,13 @@ class Members:
         member.leaving = True
         self._log.info("loop.removed", loop=member.settings.name)
         if member.loop is not None:
-            member.loop.post(ev.Stop("its configuration file was removed", after_iteration=True))
+            member.loop.post(
+                ev.Stop(
+                    "its configuration file was removed",
+                    after_iteration=True,
+                    source=StopSource.CONFIG,
+                )
+            )
 
     # -- the pool of all ---------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class Outbox:
         self._pending: deque[tuple[Command, LoopState]] = deque()
         self._give_up_at: float | None = None
         self._lost = False
+        self._held: str | None = None
+        """Why something is held back; said and posted once, or saying so would be held back too."""
 
     @property
     def held(self) -> bool:
@@ -94,13 +96,16 @@ class Outbox:
 
     def _hold(self, reason: str) -> None:
         """The state directory cannot be written: start nothing, say so, try again later."""
-        if "storage" not in self._ctx.state.blocked_by:
+        if self._held is None:
             self._ctx.log.error("state.cannot_write", error=reason)
+        if self._held != reason and not self._ctx.state.finished:
             self._ctx.post(ev.Block(ev.Hold.STORAGE, f"cannot write the state directory: {reason}"))
+        self._held = reason
 
     def _release(self) -> None:
         self._give_up_at = None
-        if "storage" in self._ctx.state.blocked_by:
+        if self._held is not None:
+            self._held = None
             self._ctx.log.info("state.writable_again")
             self._ctx.post(ev.Unblock(ev.Hold.STORAGE))
 
@@ -124,16 +129,20 @@ class Outbox:
             case do.Journal(record):
                 await ctx.shared.in_thread(ctx.store.append_journal, record)
                 self._journalled(record)
-            case do.TakeMessages(iteration, names):
-                self._senses.take(names, iteration)
+            case do.TakeMessages(iteration, messages):
+                self._senses.take(messages, iteration)
             case do.Prepare():
-                begin("prepare", self._runs.prepare)
+                begin("prepare", self._runs.prepare, reads_only=True)
             case do.StartRun(run):
                 self.start_run(run)
             case do.RunGates(iteration):
-                begin("gates", partial(gates.run_all, ctx, self._work, iteration), self._no_gates)
+                begin(
+                    "gates",
+                    partial(gates.run_all, ctx, self._work, self._workspace, iteration),
+                    self._no_gates,
+                )
             case do.Keep():
-                begin("keep", partial(self._workspace.keep, command))
+                begin("keep", partial(self._keep, command))
             case do.ShareLimit(account, wait):
                 ctx.shared.limits.share(ctx, account, wait, ctx.shared.rng.random)
             case do.Log(event, fields):
@@ -142,6 +151,12 @@ class Outbox:
                 notify.tell(ctx, event, text, state)
             case do.Abort() | do.Exit():
                 raise AssertionError("handled before")
+
+    async def _keep(self, command: do.Keep) -> None:
+        with self._work.cut_short() as scope:
+            await self._workspace.keep(command)
+        if scope.cancelled_caught:
+            self._ctx.post(ev.Kept(error="cut short: the loop was told to end at once"))
 
     def start_run(self, run: OpenRun) -> None:
         """Start an agent run, or wait for the adopted one; RunEnded is posted."""

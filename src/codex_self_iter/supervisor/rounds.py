@@ -91,6 +91,7 @@ class Rounds:
         ctx, stop = self.ctx, self.senses.stop_request()
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
+        await self.workspace.boot()
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         ctx.shared.limits.join(ctx, ctx.post)
         paused = self.senses.paused_now()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from codex_self_iter.core import asked
 from codex_self_iter.core import events as ev
+from codex_self_iter.core.state import Message
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths
@@ -54,7 +55,8 @@ class Senses:
         self._pause: ev.Pause | None = None
         self._names: set[str] = set()
         self._goal: str | None = None
-        self._problem = ""
+        self.problem = ""
+        """Why a document cannot be used, at the last look; else ""."""
 
     # -- when to look ------------------------------------------------------------------------------
 
@@ -176,20 +178,20 @@ class Senses:
             self._ctx.post(ev.GoalSet(goal, (files.GOAL,)))
         self._goal = goal
 
-    def take(self, names: tuple[str, ...], iteration: int) -> None:
+    def take(self, messages: Iterable[Message], iteration: int) -> None:
         """Put messages aside that are kept elsewhere by now. Raises StorageError."""
-        inbox = self._ctx.inbox
-        if files.GOAL in names and inbox.goal() != self._goal:
-            # it was replaced: the next look posts it
-            names = tuple(name for name in names if name != files.GOAL)
-        if names:
-            inbox.mark_done(names, iteration)
+        inbox, marks = self._ctx.inbox, dict[str, set[str]]()
+        for message in messages:
+            marks.setdefault(message.name, set()).add(message.mark)
+        if files.GOAL in marks and inbox.goal() != self._goal:
+            del marks[files.GOAL]  # it was replaced: the next look posts it
+        if marks:
+            inbox.mark_done(marks, iteration, marks)
 
     # -- plan and task -----------------------------------------------------------------------------
 
     def _look_documents(self, now: float) -> None:
-        opened = self._ctx.state.open
-        in_run = opened is not None and opened.run is not None
+        in_run = asked.working(self._ctx.state)
         for document in self._ctx.documents:
             self.look_document(document, now, in_run=in_run)
         self.look_problem()
@@ -199,6 +201,7 @@ class Senses:
         edit = document.poll(now)
         if edit is None:
             return
+        in_run = in_run or document.as_left
         self._ctx.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
         if not in_run:
             self._workspace.look_again()
@@ -206,8 +209,8 @@ class Senses:
     def look_problem(self) -> None:
         """Hold the loop while a document cannot be used."""
         problem = "; ".join(filter(None, (document.problem for document in self._ctx.documents)))
-        if problem != self._problem:
-            self._problem = problem
+        if problem != self.problem:
+            self.problem = problem
             self._ctx.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
 
 

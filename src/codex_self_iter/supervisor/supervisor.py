@@ -12,6 +12,7 @@ from anyio.abc import TaskStatus
 from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import events as ev
+from codex_self_iter.core.state import StopSource
 from codex_self_iter.errors import CodexSelfIterError, ExitCode
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import live as live_line
@@ -32,6 +33,9 @@ from codex_self_iter.world.watch import Watcher
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+HURRY_SEC = 25.0
+"""So long after a signal what has no process of its own may take: the unit's TimeoutStopSec= is 45,
+after it come the result's last files."""
 WATCHED = 2000
 """Beyond so many loops `stat` alone serves: each watched directory costs an inotify watch."""
 FEW = 20
@@ -159,7 +163,7 @@ class Supervisor:
     def _end(self, number: signal.Signals) -> None:
         """SIGTERM and SIGINT are a STOP; the second one skips the grace."""
         code = int(ExitCode.SIGINT) if number == signal.SIGINT else 0
-        stop = ev.Stop(f"stopped by {number.name}", exit_code=code)
+        stop = ev.Stop(f"stopped by {number.name}", exit_code=code, source=StopSource.SIGNAL)
         self._signals += 1
         if self._signals > 1:
             self._log.warning("stop.at_once", signal=number.name)
@@ -176,10 +180,16 @@ class Supervisor:
                 self._tasks.start_soon(self._stop_later, loop, stop, name="stop later")
             else:
                 loop.ctx.post(stop)
+                self._tasks.start_soon(self._hurry_later, loop, name="hurry later")
+
+    async def _hurry_later(self, loop: Rounds) -> None:
+        await anyio.sleep(HURRY_SEC)
+        loop.work.hurry()
 
     async def _stop_later(self, loop: Rounds, stop: ev.Stop) -> None:
         await anyio.sleep(float(loop.ctx.settings.service.finish_timeout_sec))
         loop.ctx.post(stop)
+        await self._hurry_later(loop)
 
     # -- the service manager, the clock, the terminal ----------------------------------------------
 

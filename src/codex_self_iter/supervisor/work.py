@@ -1,15 +1,20 @@
 """The one thing that a loop has under way: reading inputs, an agent run, the gates, or keeping.
 
-Each ends by posting one event. `abort` makes it end early; the event comes all the same."""
+Each ends by posting one event. `abort` makes it end early; the event comes all the same. What a
+run that has ended has said is read to its end, whatever is asked meanwhile. Who is in a hurry cuts
+short what may take long without a process of its own: a look at a large tree, a hook."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.ports import RunHandle
 
 Job = Callable[[], Awaitable[None]]
@@ -23,9 +28,13 @@ class Work:
         self.handle: RunHandle | None = None
         self.directory = ""
         self.adopted: RunHandle | None = None
+        self._remains = Remains(ctx)
         self._aborting = False
         self._spawning = False
         self._scope: anyio.CancelScope | None = None
+        self._ended = False
+        self._hurry: anyio.CancelScope | None = None
+        self._hurried = False
 
     @property
     def identity(self) -> RunIdentity | None:
@@ -45,18 +54,33 @@ class Work:
         """Why a run that is due has not started: a place in the pool, else ""."""
         return self._ctx.shared.pool.waiting_for(self._ctx.name) or ""
 
-    def begin(self, what: str, job: Job, called_off: Callable[[], None] | None = None) -> None:
-        """Start a job; `called_off` reports for it when it was aborted before it had a process."""
-        self._aborting = False
-        self._ctx.start(what, self._guarded, job, called_off)
+    def begin(
+        self,
+        what: str,
+        job: Job,
+        called_off: Callable[[], None] | None = None,
+        *,
+        reads_only: bool = False,
+    ) -> None:
+        """Start a job; `called_off` reports for it when it was aborted before it had a process.
 
-    async def _guarded(self, job: Job, called_off: Callable[[], None] | None) -> None:
+        `reads_only`: it changes nothing in the workspace."""
+        self._aborting = self._ended = False
+        self._ctx.start(what, self._guarded, job, called_off, reads_only)
+
+    async def _guarded(
+        self, job: Job, called_off: Callable[[], None] | None, reads_only: bool
+    ) -> None:
         with anyio.CancelScope() as scope:
             self._scope = scope
             if self._aborting and called_off is not None:
                 scope.cancel()
             await job()
-        self._scope = None
+        if self._scope is scope:
+            self._scope = None
+        if not reads_only:
+            for document in self._ctx.documents:
+                document.leave()
         if scope.cancelled_caught and called_off is not None:
             called_off()
 
@@ -75,24 +99,52 @@ class Work:
             self._spawning = False
         try:
             if self._aborting:
-                return await handle.end(EndCause.REQUEST)
-            self._ctx.tell()
-            return await handle.wait()
+                outcome = await handle.end(EndCause.REQUEST)
+            else:
+                self._ctx.tell()
+                outcome = await handle.wait()
         finally:
             self.handle = None
+        self._remains.tell(outcome)
+        with contextlib.suppress(StorageError):  # its output is read next
+            self._ctx.store.root.regain()
+        return outcome
+
+    async def run_agent(self, spec: RunSpec, adopted: RunHandle | None) -> RunOutcome:
+        """The same for a run whose answer counts: from its end on nothing calls it off."""
+        outcome = await self.run_process(spec, adopted)
+        self._ended = True
+        return outcome
+
+    @contextlib.contextmanager
+    def cut_short(self) -> Iterator[anyio.CancelScope]:
+        """What is done here ends at once when somebody is in a hurry; the scope says so."""
+        with anyio.CancelScope() as scope:
+            self._hurry = scope
+            if self._hurried:
+                scope.cancel()
+            yield scope
+        self._hurry = None
 
     def abort(self) -> None:
         """End what is under way. A spawn is not interrupted: its run ends as soon as it stands."""
         self._aborting = True
         if self.handle is not None:
             self._ctx.start("end a run", self._end, self.handle, None)
-        elif not self._spawning and self._scope is not None:
+        elif not (self._spawning or self._ended) and self._scope is not None:
             self._scope.cancel()
 
     def skip_grace(self) -> None:
         """Somebody is in a hurry: KILL now."""
+        self.hurry()
         if self.handle is not None:
             self._ctx.start("kill a run", self._end, self.handle, 0.0)
+
+    def hurry(self) -> None:
+        """Cut short what may take long."""
+        self._hurried = True
+        if self._hurry is not None:
+            self._hurry.cancel()
 
     async def _end(self, handle: RunHandle, grace_sec: float | None) -> None:
         with anyio.CancelScope(shield=True):

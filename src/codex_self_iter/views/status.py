@@ -175,6 +175,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "cost_usd": round(state.spent.cost_usd, 4),
             "hours": round(state.spent.hours, 3),
         },
+        "owed": dataclasses.asdict(state.owed) if state.owed.count else None,
         "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
         "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": _coarse(facts.free_mb)},
         "warnings": list(facts.warnings),

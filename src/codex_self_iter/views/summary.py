@@ -153,6 +153,7 @@ class _View:
         yield "agent", self.agent()
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
+        yield "owed", [self.owed()]
         yield "recent", self.recent()
         yield "usage", [self.usage()]
         yield "disk", [self.disk()]
@@ -257,6 +258,15 @@ class _View:
             summary = " ".join(str(item.get("summary") or "").split())
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
+
+    def owed(self) -> str:
+        """What the loop changed and could not commit yet."""
+        owed = as_dict(self.status.get("owed"))
+        if not owed:
+            return ""
+        files = ", ".join(map(str, as_list(owed.get("files"))[:3]))
+        why = " ".join(str(owed.get("why") or "the next commit takes them").split())
+        return f"{as_number(owed.get('count')):.0f} not committed ({files}): {why}"
 
     def usage(self) -> str:
         usage = as_dict(self.status.get("usage"))

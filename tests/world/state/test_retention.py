@@ -156,3 +156,14 @@ def test_one_file_may_be_all_there_is(root: StateRoot) -> None:
     assert rotate(root, "log", 100, 1)
     assert not os.path.exists(f"{root.path}/log")
     assert not rotate(root, "log", 100, 1)
+
+
+def test_a_directory_in_the_place_of_an_older_log_does_not_hold_up_the_log(root: StateRoot) -> None:
+    Path(root.path, "logs/supervisor.log.1/x").mkdir(parents=True)
+    log = LogFile(root, "logs/supervisor.log", max_mb=0.001, keep=3)
+    for _ in range(20):
+        log.write("x" * 200 + "\n")
+    log.close()
+    assert log.lost_lines == 0
+    assert Path(root.path, "logs/supervisor.log.1").is_file()
+    assert "not a log of ours" in root.take_warnings()[0]

@@ -22,7 +22,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
@@ -87,7 +87,7 @@ class Checkpoints:
     """The checkpoints of one loop. Kept for the loop's life, it saves git calls.
 
     Attributes:
-        max_file_mb: files above this many MiB are skipped; may be changed at any time.
+        max_file_mb: untracked files above this many MiB are skipped, 0: none; may be changed.
         own: files of ours at the top of the workspace, which are not the work."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Checkpoints:
         index = PrivateIndex(self.git, self.state_dir, index_name)
         await self.git.beside(index.copy_from, repository)
         dirty = snapshot.entries if snapshot else await self._dirty()
-        skipped = tuple(sorted({path for path in dirty if self.too_big(path)}))
+        skipped = await self.git.beside(self._too_big, dirty)
         await self._add(index, skipped)
         head = snapshot.head if snapshot else await self.git.resolve(HEAD)
         result = Tree(await index.write_tree(), head, skipped)
@@ -251,6 +251,8 @@ class Checkpoints:
 
     def too_big(self, path: str) -> bool:
         """True when a file (relative to the workspace) is too big for a checkpoint."""
+        if not self.max_file_mb:
+            return False
         found = stat_or_none(os.path.join(self.git.cwd, path), follow=False)
         return (
             found is not None
@@ -258,6 +260,9 @@ class Checkpoints:
             and stat.S_ISREG(found.st_mode)
             and not self.is_ours(path)
         )
+
+    def _too_big(self, paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted({path for path in paths if self.too_big(path)}))
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
         """Bring the private index to the work tree's content, as far as that can be read."""

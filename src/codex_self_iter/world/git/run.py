@@ -78,18 +78,20 @@ def git_environment(base: Mapping[str, str], *, plain: bool = True) -> dict[str,
     return env | ({"LC_ALL": "C", "LANGUAGE": ""} if plain else {})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Git:
     """git in one directory.
 
     Attributes:
         runner: what starts the process.
         cwd: absolute path; the workspace.
-        timeout_sec: patience with one call."""
+        timeout_sec: patience with one call, may be infinite; may be changed.
+        env: what its processes get beside the environment."""
 
     runner: GitRunner
     cwd: str
     timeout_sec: float = 60.0
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     async def beside(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Do blocking work in a thread; where there is no event loop, here."""
@@ -109,7 +111,7 @@ class Git:
     ) -> ToolResult:
         """Run `git args…`. Raises GitError only when git could not be started at all."""
         argv = ["git", *_COMMON, *(() if hooks else _NO_HOOKS), *args]
-        full = git_environment(os.environ, plain=not hooks) | dict(env or {})
+        full = git_environment(os.environ, plain=not hooks) | {**self.env, **(env or {})}
         patience = self.timeout_sec if timeout_sec is None else timeout_sec
         try:
             out = await self.runner(

@@ -78,6 +78,15 @@ class GitWorkTree:
         self._cache: StatCache = {}
 
     @property
+    def timeout_sec(self) -> float:
+        """Patience with one git command, and with reading all files of one look."""
+        return self._git.timeout_sec
+
+    @timeout_sec.setter
+    def timeout_sec(self, seconds: float) -> None:
+        self._git.timeout_sec = self._scan.timeout_sec = seconds
+
+    @property
     def repository(self) -> Repository | None:
         """The repository at the last look."""
         return self._finder.repository

@@ -58,6 +58,7 @@ class Keeper:
 
     def add(self, run: Watched) -> None:
         """Watch a run until its end. Thread-safe."""
+        kill.children.spare(run.identity.recorder_pid, run.identity.recorder_start)
         with self._gate:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
@@ -323,6 +324,7 @@ class Keeper:
         if run in self._runs:
             self._runs.remove(run)
         run.close()
+        kill.children.unspare(run.identity.recorder_pid, run.identity.recorder_start)
         if run.ours:
             kill.children.reap(run.identity.recorder_pid)
         run.latch.set(outcome)

@@ -315,6 +315,7 @@ class Recorder:
     def take(self, request: dict[str, Any], fds: list[int]) -> None:
         """Become the recorder of this run: its name, its cgroup."""
         self.request = request
+        self.terms, self.hurry = 0, False  # what came before was not meant for this run
         self.control = socket.socket(fileno=fds[0])
         self.lock, self.stdio = fds[1], [fds[2], fds[3], fds[6]]
         self.pumps = [Pump(*fds[4:6]), Pump(*fds[7:9])]

@@ -64,7 +64,14 @@ class Spawner:
 
     def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> Spawned:
         """Start one run; `fds` are those that `Recorder.take` takes. Raises SpawnError."""
-        frame = launcher.encode_frame(dict(request) | {"name": recorder_name(request["run_id"])})
+        name = recorder_name(request["run_id"])
+        with kill.children.expecting(name):
+            spawned = self._spawn(dict(request) | {"name": name}, fds)
+            kill.children.spare(spawned.identity.recorder_pid, spawned.identity.recorder_start)
+        return spawned
+
+    def _spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> Spawned:
+        frame = launcher.encode_frame(request)
         reason = ""
         for _ in range(2):
             answer = _Answer()

@@ -15,33 +15,38 @@ import os
 import re
 import stat
 
+from codex_self_iter.errors import StorageError
 from codex_self_iter.world.guarded import read_guarded, stat_or_none
 from codex_self_iter.world.state.durable import replace_private, stamp, storing
 from codex_self_iter.world.state.root import StateRoot, mode_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 STOP_FILE, PAUSE_FILE = "STOP", "PAUSE"
 GOAL = "goal"
 MAX_MESSAGE = 256 * 1024
 """Bytes of one message that reach a prompt."""
-_MAX_MESSAGES = 1000
+MAX_MESSAGES = 1024 * 1024
+"""Bytes of all messages of one prompt; the rest wait for the next one."""
+_MAX_NAMES = 1000
 _OWN_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}(\.now)?\.md|" + GOAL)
 _SETTLE_SEC = 0.5
 _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 
 class Message:
-    """A message: file name, text (bounded, bad UTF-8 replaced), and if it must be heard at once."""
+    """A message: file name, text (bounded, bad UTF-8 replaced), what tells its file from another
+    one of the name, and if it must be heard at once."""
 
-    __slots__ = ("name", "now", "text")
+    __slots__ = ("mark", "name", "now", "text")
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, mark: str = "") -> None:
         """`now` comes from the name: `….now.md`."""
         self.name = name
         self.text = text
+        self.mark = mark
         self.now = is_now(name)
 
     def __repr__(self) -> str:
@@ -63,7 +68,8 @@ class Inbox:
         yet."""
 
     def names(self) -> list[str]:
-        """Names of the waiting messages as they arrived. Empty files are not ready yet.
+        """Names of the waiting messages as they arrived. Empty files are not ready yet; what is no
+        file is among them, so that whoever reads it sets it aside.
 
         Raises StorageError."""
         with (
@@ -82,10 +88,9 @@ class Inbox:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)
-                        whole = stat.S_ISREG(found.st_mode) and found.st_size
-                        if whole or stat.S_ISLNK(found.st_mode):
+                        if found.st_size or not stat.S_ISREG(found.st_mode):
                             arrived.append((found.st_ctime_ns, entry.name))
-        return [name for _, name in sorted(arrived)[:_MAX_MESSAGES]]
+        return [name for _, name in sorted(arrived)[:_MAX_NAMES]]
 
     def arriving(self, wall: float) -> bool:
         """True while a file not written by `steer` may not be whole yet; `wall` is now."""
@@ -99,10 +104,22 @@ class Inbox:
             )
         return False
 
-    def messages(self) -> list[Message]:
-        """The waiting messages in order. Links are set aside; what cannot be read waits."""
-        found = ((name, self._text(f"inbox/{name}")) for name in self.names())
-        return [Message(name, text) for name, text in found if text is not None]
+    def messages(self, room: int = MAX_MESSAGES) -> list[Message]:
+        """The waiting messages in order, up to `room` characters; a first one fits always.
+
+        What is no file of ours, or may not be read, is set aside, and the others are read.
+        Raises StorageError."""
+        taken: list[Message] = []
+        for name in self.names():
+            found = self._root.look(f"inbox/{name}")
+            text = self._text(f"inbox/{name}") if found is not None else None
+            if text is None or found is None:
+                continue
+            room -= len(text)
+            if room < 0 and (taken or room + len(text) < MAX_MESSAGES):
+                break
+            taken.append(Message(name, text, _mark(found)))
+        return taken
 
     def goal(self) -> str | None:
         """The goal that waits in `inbox/goal`, or None."""
@@ -110,15 +127,25 @@ class Inbox:
         return text.strip() or None if text is not None else None
 
     def _text(self, name: str) -> str | None:
-        data = self._root.read(name, MAX_MESSAGE)
+        try:
+            data = self._root.read(name, MAX_MESSAGE)
+        except StorageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM):
+                raise
+            self._root.set_aside(name, "it may not be read")
+            return None
         if data is None:
             return None
         text = data[:MAX_MESSAGE].decode("utf-8", "replace")
         long = len(data) > MAX_MESSAGE
         return text + ("\n[the message was longer; the rest is in its file]" if long else "")
 
-    def mark_done(self, names: Iterable[str], iteration: int) -> None:
-        """Move messages (or GOAL) to `inbox/done/000012-name`; one may be gone already.
+    def mark_done(
+        self, names: Iterable[str], iteration: int, marks: Mapping[str, set[str]] | None = None
+    ) -> None:
+        """Move messages (or GOAL) to `inbox/done/000012-name`; one may be gone already. Where there
+        are `marks` for a name, only a file that has one of them is moved.
 
         Raises StorageError."""
         root = self._root
@@ -129,11 +156,26 @@ class Inbox:
             root.directory("inbox/done") as done,
         ):
             for name in names:
+                wanted = (marks or {}).get(name)
+                if wanted and not wanted & {"", _mark_in(inbox, name)}:
+                    continue
                 target = f"{iteration:06d}-{name}"
                 if len(os.fsencode(target)) > 255 or mode_in(done, target):
                     target = f"{iteration:06d}-{stamp()}-{name[-40:]}"
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(name, target, src_dir_fd=inbox, dst_dir_fd=done)
+
+
+def _mark(found: os.stat_result) -> str:
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+
+
+def _mark_in(fd: int, name: str) -> str:
+    """The mark of a file in an open directory; of one that is gone nothing's."""
+    try:
+        return _mark(os.stat(name, dir_fd=fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return "gone"
 
 
 # -- the writers of the commands -------------------------------------------------------------------

@@ -35,6 +35,8 @@ PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
 _ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
+_TELLING = ("exit.json", "identity.json", "stdout.log", "stderr.log")
+"""Files that tell of a run that has begun."""
 _RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
 
 Runtime = dict[str, Any]
@@ -194,7 +196,7 @@ class StateDirectory:
 
     def _be_there(self) -> None:
         """Put back a directory that is gone, before something is written to it."""
-        if not self.root.is_current():
+        if not self.root.is_current() or self.root.regain():
             self._restored = self.heal()  # told by the next look
 
     def _set_foreign_aside(self, name: str) -> bool:
@@ -300,6 +302,36 @@ class StateDirectory:
                 self._restored = self.heal()  # told by the next look
             with self.root.directory(name):
                 return f"{self.path}/{name}"
+
+    def fresh_run_directory(
+        self, iteration: int, label: str, attempt: int = 1, *, again: bool = False
+    ) -> str:
+        """The same for a run that is to start: with nothing in it that could be taken for its own.
+
+        What an earlier run of this number left (a backup was put back) is set aside as a whole; of
+        what runs `again` it is removed. Whatever is no regular file is set aside. Raises
+        StorageError."""
+        path = self.run_directory(iteration, label, attempt)
+        name = os.path.relpath(path, self.path)
+        with self.root.guard, storing("empty", path), self.root.directory(name) as fd:
+            found = {
+                leaf: os.stat(leaf, dir_fd=fd, follow_symlinks=False) for leaf in os.listdir(fd)
+            }
+            told = any(found[leaf].st_size for leaf in _TELLING if leaf in found)
+            for leaf, about in found.items():
+                if not stat.S_ISREG(about.st_mode):
+                    self.root.set_aside(f"{name}/{leaf}", "not a regular file of ours")
+                elif again or not told:
+                    os.unlink(leaf, dir_fd=fd)
+        if told and not again:
+            self.set_run_aside(path)
+            return self.run_directory(iteration, label, attempt)
+        return path
+
+    def set_run_aside(self, directory: str) -> None:
+        """Set aside a run's directory that is not of the present history. Raises StorageError."""
+        why = "an earlier run of the same number left it"
+        self.root.set_aside(os.path.relpath(directory, self.path), why)
 
     def clear_way(self, *names: str) -> None:
         """Set aside what lies in the way of files that the process host opens (absolute or below
@@ -423,6 +455,8 @@ class StateDirectory:
         with self.root.guard:
             if not self.root.is_current():
                 self._reopen()
+            elif self.root.regain():
+                self._restored.append(f"{self.path}/ (its rights)")
             with storing("look at", self.path):
                 self._restored += self._create_parts()
                 for name in list(self._held):

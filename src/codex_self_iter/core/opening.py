@@ -1,0 +1,87 @@
+"""What a run begins with: its iteration, its name, its session, the messages that it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from codex_self_iter.core.events import Prepared
+from codex_self_iter.core.policy import AgentPolicy
+from codex_self_iter.core.state import Iteration, LoopState, OpenRun
+from codex_self_iter.core.terms import Moment, Role
+
+
+def begun(
+    state: LoopState, event: Prepared, role: Role, agent: AgentPolicy, at: Moment
+) -> tuple[LoopState, Iteration, OpenRun]:
+    """The state with this run in its iteration, which is opened if none is."""
+    opened = state.open or Iteration(
+        number=state.iteration + 1,
+        goal=state.goal,
+        started_at=at.wall,
+        messages=state.carried,
+        head_before=event.head,
+        warned=state.warned,
+    )
+    # The same file may be there still; another one of its name is another message.
+    fresh = tuple(
+        message
+        for message in event.messages
+        if not any(message.same_file(known) for known in opened.messages)
+    )
+    run = _run(state, opened, role, agent, at)
+    opened = dataclasses.replace(
+        opened, run=run, messages=(*opened.messages, *fresh), events=(*opened.events, *state.events)
+    )
+    state = dataclasses.replace(
+        state,
+        open=opened,
+        wait=None,
+        iteration=opened.number,
+        run_iterations=state.run_iterations + (state.open is None),
+        carried=(),
+        events=(),
+        warned=False,
+        gate_baseline=_baseline(state, event),
+    )
+    return state, opened, run
+
+
+def _baseline(state: LoopState, event: Prepared) -> dict[str, str]:
+    """Gate files as the person left them: a change made while no agent worked is the person's."""
+    before = state.gate_seen
+    baseline = dict(event.gate_files) if state.gate_baseline is None else dict(state.gate_baseline)
+    if before is not None:
+        for path in before.keys() | event.gate_files.keys():
+            if before.get(path) != event.gate_files.get(path):
+                baseline[path] = event.gate_files.get(path, "")
+    return baseline
+
+
+def _run(
+    state: LoopState, opened: Iteration, role: Role, agent: AgentPolicy, at: Moment
+) -> OpenRun:
+    attempt = 1 + sum(ended.role is role for ended in opened.ended)
+    label = f"{opened.number:06d}-{role}" + (f"-{attempt}" if attempt > 1 else "")
+    return OpenRun(
+        run_id=f"{state.loop_id}-{label}",
+        role=role,
+        agent=agent.name,
+        account=agent.account,
+        attempt=attempt,
+        label=label,
+        started_at=at.wall,
+        session_id=_session(state, agent, at),
+    )
+
+
+def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
+    """The thread to resume, or "" for a fresh one."""
+    session, rules = state.sessions.get(agent.name), agent.session
+    if session is None or not rules.resume:
+        return ""
+    too_long = (
+        (rules.max_turns and session.turns >= rules.max_turns)
+        or (rules.max_tokens and session.tokens >= rules.max_tokens)
+        or (rules.max_sec and at.wall - session.started_at >= rules.max_sec)
+    )
+    return "" if too_long else session.session_id

@@ -1,0 +1,143 @@
+"""Results and requests survive each other: what an agent has done counts, what a person asks is
+heard, and failing for ever has an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.support.control_steps import WORK, long_run, wait_log
+from tests.support.harness import Workspace, wait_until
+
+SLOW_LOOK = "[git]\ncommit = 'supervisor'\n"
+
+
+def slow_git(ws: Workspace) -> None:
+    """`git status` of the supervisor waits, once the agent has ended, until `look` is there."""
+    tool = ws.control / "bin" / "git"
+    tool.parent.mkdir()
+    real = next(path for path in ("/usr/bin/git", "/usr/local/bin/git") if os.path.exists(path))
+    tool.write_text(
+        f"#!/bin/sh\nif [ -e '{ws.control}/ended' ] && [ ! -e '{ws.control}/look' ]; then\n"
+        f"case \"$*\" in *status*) touch '{ws.control}/looking'\n"
+        f"n=0; until [ -e '{ws.control}/look' ] || [ $n -gt 600 ]; do sleep 0.05; n=$((n+1)); done\n"
+        f';; esac; fi\nexec {real} "$@"\n'
+    )
+    tool.chmod(0o755)
+    ws.environment["PATH"] = f"{tool.parent}:{ws.environment['PATH']}"
+
+
+@pytest.mark.parametrize("how", ["stop", "SIGTERM", "steer", "pause"])
+def test_a_run_that_has_ended_is_judged_whatever_is_asked_meanwhile(
+    ws: Workspace, how: str
+) -> None:
+    slow_git(ws)
+    ws.config(SLOW_LOOK)
+    done = {**WORK, "run": f"touch '{ws.control}/ended'", "block": {"completed": True}}
+    ws.script(done)
+    process = ws.start()
+    wait_until((ws.control / "looking").exists, "the look at what the run changed")
+    if how == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+        wait_log(ws, "stop.signal")
+    else:
+        flags = {"stop": ["stop"], "steer": ["steer", "--now", "hm"], "pause": ["pause", "--now"]}
+        ws.cli(*flags[how])
+        wait_until(
+            lambda: (
+                ws.status().get("state") == "stopping" or ws.runtime().get("ending")
+                if how == "stop"
+                else True
+            ),
+            "the request",
+        )
+    (ws.control / "look").touch()
+    assert ws.ended(process) == 0
+    (line,) = ws.journal()
+    assert (line["verdict"], line["has_new_changes"]) == ("completed", True)
+    assert line["runs"][0]["cause"] == "exit"
+    assert line["commit"]
+    assert ws.status()["state"] == "completed"
+
+
+@pytest.mark.parametrize("target", ["parent", "parent -9", "launcher"])
+def test_an_agent_that_ends_its_parents_backs_off_and_ends(ws: Workspace, target: str) -> None:
+    ws.config(max_consecutive_errors=3)
+    kill = {
+        "parent": "kill -TERM $P",
+        "parent -9": "kill -KILL $P",
+        "launcher": "kill -TERM $(ps -o ppid= -p $P)",
+    }[target]
+    agent = "P=$(ps -o ppid= -p $PPID)"
+    ws.script({**WORK, "run": f"{agent}; {kill}; sleep 1", "number": True})
+    if target == "launcher":
+        process = ws.start()
+        ws.wait_runs(3)  # it is a mere nuisance: each next run gets another launcher
+        process.send_signal(signal.SIGTERM)
+        assert ws.ended(process) == 0
+        assert "continue" in ws.verdicts()
+        return
+    assert ws.run() == 4
+    assert len(ws.journal()) == ws.started() == 3
+    assert "max_consecutive_errors" in ws.status()["reason"]
+
+
+def test_a_message_is_carried_until_an_answered_run_had_it(ws: Workspace) -> None:
+    ws.script(long_run(), {"exit": 3}, long_run(), {**WORK, "block": {"completed": True}})
+    ws.cli("steer", "remember the milk")
+    process = ws.start()
+    ws.wait_runs(1)
+    process.send_signal(signal.SIGTERM)  # a service that is restarted
+    assert ws.ended(process) == 0
+    process = ws.start()
+    ws.wait_runs(3)
+    ws.cli("steer", "--now", "and the bread")
+    assert ws.ended(process) == 0
+    for number in (1, 2, 3, 4):
+        assert "remember the milk" in ws.prompt(number)
+    assert "and the bread" in ws.prompt(4)
+    assert not ws.runtime()["carried"]
+
+
+def test_a_second_file_of_a_name_is_read_and_what_is_no_file_holds_nothing_back(
+    ws: Workspace,
+) -> None:
+    inbox = ws.state / "inbox"
+    inbox.mkdir(parents=True)
+    (inbox / "0-directory.md").mkdir()
+    os.mkfifo(inbox / "1-fifo.md")
+    (inbox / "note.md").write_text("the first\n")
+    claim: dict[str, Any] = {"block": {"completed": True}}
+    ws.script(long_run("go", exit=3), long_run("go on", **claim))
+    process = ws.start()
+    ws.wait_runs(1)
+    assert "the first" in ws.prompt(1)
+    (inbox / "note.md").write_text("the second\n")
+    (ws.control / "go").touch()
+    ws.wait_runs(2)
+    assert "the first" in ws.prompt(2)
+    assert "the second" in ws.prompt(2)
+    (ws.control / "go on").touch()
+    assert ws.ended(process) == 0
+    said = " ".join(ws.status()["warnings"])
+    assert "0-directory.md was set aside" in said
+    assert "1-fifo.md was set aside" in said
+    assert len(list((inbox / "done").iterdir())) == 2
+
+
+def test_notes_of_the_agent_in_its_plan_are_no_new_start(ws: Workspace) -> None:
+    note = {"append": {"plan.md": "- progress note\n"}, "block": {"next_goal": "the same"}}
+    ws.config(max_stagnation=3)
+    ws.script(note)
+    assert ws.run() == 3
+    assert len(ws.journal()) == 3
+
+
+def test_an_agent_that_notes_its_progress_can_complete(ws: Workspace) -> None:
+    ws.config("[verify]\nconfirmations = 1\ncommands = ['echo checked >> plan.md']\n")
+    ws.script({"append": {"plan.md": "- progress note\n"}, "block": {"completed": True}})
+    assert ws.run("--max-iterations", "6") == 0
+    assert ws.verdicts() == ["awaiting_confirmation", "completed"]
