@@ -475,7 +475,8 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace:
         promised = max([promised, *(int(word) for word in said if word)])
         store = opened()
         found = store.load()
-        assert aside(store) == []
+        torn = [name for name in aside(store) if name.startswith("logs_iterations.jsonl.")]
+        assert aside(store) == torn  # half a line, which nobody was promised
         assert found.runtime is None or found.source == "snapshot"
         lines = [line["iteration"] for line in store.journal_tail(10_000)]
         assert lines == list(range(1, len(lines) + 1)), "no number lost, none twice"
