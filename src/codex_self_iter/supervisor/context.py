@@ -98,6 +98,10 @@ class Context:
         """Have `status.json` written soon."""
         self.changed.set()
 
+    def shown(self, text: str, longest: int) -> str:
+        """A text for a person: without secrets, then cut. The other way round half of one stays."""
+        return self.store.redactor.text(text)[:longest]
+
     def warn(self, texts: Iterable[str]) -> None:
         """Tell what the state directory has to say."""
         for text in texts:

@@ -95,9 +95,9 @@ class Git:
         """Do blocking work in a thread; where there is no event loop, here."""
         if self.runner is run_blocking:
             return work(*args)
-        import anyio.to_thread  # the commands, which have no loop, are spared it
+        from codex_self_iter.world import threads  # the commands, which have no loop, are spared it
 
-        return await anyio.to_thread.run_sync(work, *args)
+        return await threads.run_sync(work, *args)
 
     async def run(
         self,

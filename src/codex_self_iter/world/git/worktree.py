@@ -14,9 +14,8 @@ import os
 import time
 from collections.abc import Mapping
 
-import anyio.to_thread
-
 from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.world import threads
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import (
@@ -181,7 +180,7 @@ class GitWorkTree:
         if not plain:
             return
         top = os.path.join(os.fsencode(self.workspace), below)
-        found, whole = await anyio.to_thread.run_sync(
+        found, whole = await threads.run_sync(
             _hash_all, look.hasher, top, below, plain, abandon_on_cancel=True
         )
         if not whole:
