@@ -15,6 +15,8 @@ from codex_self_iter.core.agent_report import Failure, FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
 _MESSAGE_CHARS = 500
+_PROSE_CHARS = 8_000
+"""The end of a text in which a class is looked for; a sentence of a CLI is short."""
 # A crash is the agent's fault; any other signal that we did not send came from outside.
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
@@ -152,6 +154,7 @@ def classify(
 
 def by_text(text: str) -> FailureClass | None:
     """The class that prose names, or None."""
+    text = text[-_PROSE_CHARS:]
     return next((kind for kind, pattern in _PROSE.items() if pattern.search(text)), None)
 
 
