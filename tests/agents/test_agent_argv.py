@@ -80,6 +80,14 @@ def test_bypass_is_asked_for_and_never_given_unasked(request_for, name):
     assert words[name] in prepared(name, request_for(), mode="bypass").argv
 
 
+def test_claude_in_safe_mode_is_confined_to_the_workspace(request_for):
+    """A bare rule for a file tool allows it everywhere."""
+    argv = prepared("claude", request_for()).argv
+    allowed = argv[argv.index("--allowedTools") + 1].split(",")
+    assert not {"Read", "Edit", "Write", "MultiEdit", "NotebookEdit", "Bash"} & set(allowed)
+    assert "acceptEdits" in argv
+
+
 def git(directory):
     """What makes a directory a git work tree."""
     (directory / ".git").mkdir()

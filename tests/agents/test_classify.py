@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from codex_self_iter.agents.classify import by_text, classify
+from codex_self_iter.agents.classify import Printed, classify
+from codex_self_iter.agents.failure_table import by_phrase
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
@@ -23,7 +24,7 @@ def failed(message="", **more) -> Parsed:
 
 
 def kind_of(parsed, outcome, stderr="", **more):
-    failure = classify(parsed, outcome, stderr, NOW, **more)
+    failure = classify(parsed, outcome, Printed(stderr), NOW, **more)
     return failure.kind if failure else None
 
 
@@ -32,8 +33,8 @@ def kind_of(parsed, outcome, stderr="", **more):
     [
         ("You\u2019ve hit your usage limit. Try again later.", FailureClass.LIMIT),
         ("exceeded retry limit, last status: 429 Too Many Requests", FailureClass.LIMIT),
-        ("Quota exceeded. Check your plan and billing details.", FailureClass.LIMIT),
-        ("Credit balance is too low", FailureClass.LIMIT),
+        ("Quota exceeded. Check your plan and billing details.", FailureClass.BILLING),
+        ("Credit balance is too low", FailureClass.BILLING),
         ("unexpected status 401 Unauthorized: x, url: http://h/", FailureClass.AUTH),
         ("Invalid API key · Please run /login", FailureClass.AUTH),
         ("OAuth token has expired", FailureClass.AUTH),
@@ -63,7 +64,7 @@ def kind_of(parsed, outcome, stderr="", **more):
     ],
 )
 def test_prose_names_its_class(text, kind):
-    assert by_text(text) is kind
+    assert by_phrase(text) is kind
 
 
 def test_a_good_run_has_not_failed():
@@ -135,8 +136,8 @@ def test_an_http_status_has_its_class(status, message, kind):
 
 
 def test_the_clis_own_code_goes_before_everything_it_says():
-    parsed = failed("usage limit, 401 Unauthorized", code="odd", http_status=500)
-    assert kind_of(parsed, run(), codes={"odd": FailureClass.CONTEXT}) is FailureClass.CONTEXT
+    parsed = failed("usage limit, 401", code="context_window_exceeded", http_status=500)
+    assert kind_of(parsed, run()) is FailureClass.CONTEXT
 
 
 class TestTimeOut:
@@ -177,7 +178,7 @@ class TestTimeOut:
 
 class TestReset:
     def reset(self, parsed, outcome=None, stderr=""):
-        failure = classify(parsed, outcome or run(), stderr, NOW)
+        failure = classify(parsed, outcome or run(), Printed(stderr), NOW)
         assert failure is not None
         return failure.reset_at
 
@@ -205,7 +206,7 @@ class TestReset:
 
 
 def test_a_message_is_one_bounded_line():
-    failure = classify(failed("a\nb\x0b" + "c" * 5000), run(), "", NOW, account="acc")
+    failure = classify(failed("a\nb\x0b" + "c" * 5000), run(), Printed(), NOW, account="acc")
     assert failure is not None
     assert len(failure.message) == 500
     assert "\n" not in failure.message
@@ -214,10 +215,10 @@ def test_a_message_is_one_bounded_line():
 
 def test_stderr_stands_in_where_the_stream_said_nothing():
     stderr = "WARNING: x\nError: listen EADDRINUSE\n    at a (b.js:1)\n    at c (d.js:2)\n"
-    failure = classify(Parsed(), run(), stderr, NOW)
+    failure = classify(Parsed(), run(), Printed(stderr), NOW)
     assert failure is not None
     assert failure.message == "exit code 1: Error: listen EADDRINUSE"
     parsed = dataclasses.replace(Parsed(), error=ErrorFacts("the stream's own words"))
-    failure = classify(parsed, run(), stderr, NOW)
+    failure = classify(parsed, run(), Printed(stderr), NOW)
     assert failure is not None
     assert failure.message == "exit code 1: the stream's own words"

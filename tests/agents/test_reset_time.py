@@ -28,10 +28,10 @@ def at(*parts: int, zone: datetime.tzinfo = UTC) -> float:
     ("text", "expected"),
     [
         ("You\u2019ve hit your usage limit. Upgrade or try again at 12:18 PM.",
-        at(2026, 11, 22, 12, 18)),
-        ("try again at 10:18 AM.", at(2026, 11, 23, 10, 18)),
-        ("try again at 12:05 AM", at(2026, 11, 23, 0, 5)),
-        ("or try again at Nov 25th, 2026 10:31 AM.", at(2026, 11, 25, 10, 31)),
+        at(2026, 11, 22, 12, 18) + 60),
+        ("try again at 10:18 AM.", at(2026, 11, 23, 10, 18) + 60),
+        ("try again at 12:05 AM", at(2026, 11, 23, 0, 5) + 60),
+        ("or try again at Nov 25th, 2026 10:31 AM.", at(2026, 11, 25, 10, 32)),
         ("Try again in 3 hours 12 minutes.", NOW + 3 * 3600 + 12 * 60),
         ("try again in 2 days, 3 hours and 4 minutes", NOW + 2 * 86400 + 3 * 3600 + 240),
         ("rate limit exceeded: Please try again in 1.5s.", NOW + 1.5),
@@ -42,19 +42,30 @@ def at(*parts: int, zone: datetime.tzinfo = UTC) -> float:
         ("429 (Retry-After: 3)", NOW + 3),
         ("Retry-After: Wed, 25 Nov 2026 10:31:00 GMT", at(2026, 11, 25, 10, 31)),
         ('"retryDelay": "34s"', NOW + 34),
-        ("resets 3pm (Europe/Berlin)", at(2026, 11, 22, 15, zone=BERLIN)),
-        ("You've hit your limit · resets 3pm (Europe/Berlin)", at(2026, 11, 22, 15, zone=BERLIN)),
-        ("resets Nov 25, 3pm (Europe/Berlin)", at(2026, 11, 25, 15, zone=BERLIN)),
+        ("resets 3pm (Europe/Berlin)", at(2026, 11, 22, 15, zone=BERLIN) + 60),
+        ("You've hit your limit · resets 3pm (Europe/Berlin)", at(2026, 11, 22, 15, zone=BERLIN) + 60),
+        ("resets Nov 25, 3pm (Europe/Berlin)", at(2026, 11, 25, 15, zone=BERLIN) + 60),
         ("Your limit resets Jan 2 at 3:30pm (UTC)", None),
-        ("resets Dec 20 at 3:30pm (UTC)", at(2026, 12, 20, 15, 30)),
-        ("reset at 15:00 UTC", at(2026, 11, 22, 15)),
-        ("Your limit will reset at 3pm", at(2026, 11, 22, 15)),
+        ("resets Dec 20 at 3:30pm (UTC)", at(2026, 12, 20, 15, 30) + 60),
+        ("reset at 15:00 UTC", at(2026, 11, 22, 15) + 60),
+        ("Your limit will reset at 3pm", at(2026, 11, 22, 15) + 60),
         ("Claude AI usage limit reached|1795360000", 1_795_360_000.0),
         ("limit resets at 1795360000", 1_795_360_000.0),
         ("resets_at=1795360000000", 1_795_360_000.0),
         ("resets at 2026-11-25T10:31:00Z", at(2026, 11, 25, 10, 31)),
         ("resets at 2026-11-25T10:31:00.123+01:00", at(2026, 11, 25, 9, 31)),
-        ("resets at 2026-11-25 10:31", at(2026, 11, 25, 10, 31)),
+        ("resets at 2026-11-25 10:31", at(2026, 11, 25, 10, 32)),
+        # days: by name, by date, without a clock
+        ("Your limit will reset on Monday at 9am.", at(2026, 11, 23, 9, 1)),
+        ("resets Mon 9am (Europe/Berlin)", at(2026, 11, 23, 9, 1, zone=BERLIN)),
+        ("resets Thursday", at(2026, 11, 26)),
+        ("try again at Sunday 11:30", at(2026, 11, 22, 11, 31)),
+        ("available again tomorrow at 9am", at(2026, 11, 23, 9, 1)),
+        ("individual spend limit reached · resets Dec 8 · ask", at(2026, 12, 8)),
+        ("You will regain access on 2026-12-01 at 00:00 UTC.", at(2026, 12, 1, 0, 1)),
+        ("resets at 2026-12-08", at(2026, 12, 8)),
+        ("Your quota will reset after 4h32m10s.", NOW + 4 * 3600 + 32 * 60 + 10),
+        ("Please wait until sunset", None),
         # nothing to believe
         ("try again later.", None),
         ("You've hit your usage limit.", None),
@@ -76,26 +87,26 @@ def test_what_is_said_is_understood(text, expected):
 
 def test_the_zone_of_a_plain_clock_time_is_the_given_one():
     assert parse_reset("try again at 12:18 PM", NOW, BERLIN) == at(
-        2026, 11, 22, 12, 18, zone=BERLIN
+        2026, 11, 22, 12, 19, zone=BERLIN
     )
     # Without one, the machine's: the same as if it had been named.
     local = parse_reset("try again at 12:18 PM", NOW)
     assert local is not None
-    assert datetime.datetime.fromtimestamp(local).strftime("%H:%M") == "12:18"  # noqa: DTZ006
+    assert datetime.datetime.fromtimestamp(local).strftime("%H:%M") == "12:19"  # noqa: DTZ006
 
 
 def test_a_time_just_passed_is_now_and_not_tomorrow():
     passed = at(2026, 11, 22, 12, 20)
     assert parse_reset("try again at 12:18 PM", passed, UTC) == passed
     later = at(2026, 11, 22, 12, 40)
-    assert parse_reset("try again at 12:18 PM", later, UTC) == at(2026, 11, 23, 12, 18)
+    assert parse_reset("try again at 12:18 PM", later, UTC) == at(2026, 11, 23, 12, 19)
 
 
 def test_the_hour_that_comes_twice_is_taken_at_its_next_coming():
     first = at(2026, 10, 25, 0, 30)  # 02:30 summer time
-    assert parse_reset("try again at 2:45 AM", first, BERLIN) == at(2026, 10, 25, 0, 45)
+    assert parse_reset("try again at 2:45 AM", first, BERLIN) == at(2026, 10, 25, 0, 46)
     between = at(2026, 10, 25, 1, 10)  # 02:10 winter time: the first 02:45 is past
-    assert parse_reset("try again at 2:45 AM", between, BERLIN) == at(2026, 10, 25, 1, 45)
+    assert parse_reset("try again at 2:45 AM", between, BERLIN) == at(2026, 10, 25, 1, 46)
 
 
 moments = st.integers(1_700_000_000, 1_900_000_000).map(float)
@@ -112,7 +123,8 @@ def test_a_clock_time_is_its_next_coming(now, hour, minute, zone, twelve):
     found = parse_reset(f"try again at {clock}.", now, zone)
     assert found is not None
     assert now <= found <= now + 26 * 3600
-    if found > now:
+    if found > now:  # the end of that minute
+        found -= 60
         local = datetime.datetime.fromtimestamp(found, zone)
         back = local.astimezone(UTC).timestamp()
         assert back == found
@@ -133,7 +145,8 @@ def test_a_written_date_comes_back(now, ahead, zone):
     text = (
         f"{moment:%b} {moment.day}{suffix}, {moment.year} {moment.hour % 12 or 12}:{moment:%M %p}"
     )
-    assert parse_reset(f"or try again at {text}.", now, zone) == expected
+    cut = max(moment.timestamp() + 60, now)  # a minute without seconds
+    assert parse_reset(f"or try again at {text}.", now, zone) == cut
     assert parse_reset(f"resets at {moment.isoformat()}", now, UTC) == expected
     assert parse_reset(f"limit reached|{int(moment.timestamp())}", now, zone) == expected
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codex_self_iter.agents import catalog
-from codex_self_iter.agents.classify import classify
+from codex_self_iter.agents.classify import Printed, classify
 from codex_self_iter.agents.rollout import parse_rollout
 from codex_self_iter.agents.stream import EventKind, Parsed
 from codex_self_iter.core.agent_report import Failure
@@ -77,11 +77,9 @@ def test_no_stream_raises_or_makes_up_an_answer(stream):
 def test_a_run_without_its_end_has_failed(stream, code, cause):
     cli, lines = stream
     parsed = CLIS[cli].parse_events(lines)
-    failure = classify(
-        parsed, outcome(code, cause=cause), "", 1.8e9, codes=CLIS[cli].codes, final_event=True
-    )
+    failure = classify(parsed, outcome(code, cause=cause), Printed(), 1.8e9, final_event=True)
     assert isinstance(failure, Failure) or (
-        parsed.ended and parsed.ok and code == 0 and cause is EndCause.EXIT
+        parsed.ended and parsed.ok and cause in (EndCause.EXIT, EndCause.LINGERED)
     )
     if failure:
         assert failure.message
@@ -141,7 +139,7 @@ def test_every_prefix_of_a_good_run_but_the_whole_has_failed(cli):
     ends = []
     for count in range(len(lines) + 1):
         parsed = CLIS[cli].parse_events(lines[:count])
-        failure = classify(parsed, outcome(), "", 1.8e9, final_event=True)
+        failure = classify(parsed, outcome(), Printed(), 1.8e9, final_event=True)
         ends.append(failure is None)
     assert ends[-1]
     assert not any(ends[:-1])

@@ -14,7 +14,8 @@ from codex_self_iter.core.state import LoopState, to_json
 from codex_self_iter.world.state.codec import from_json, recover
 
 KEPT = Path(__file__).parent / "persisted"
-ADDED = {"stops": {}}
+NOTHING_OWED = {"count": 0, "iteration": 0, "files": [], "why": "", "mendable": False}
+ADDED: dict[str, Any] = {"stops": {}, "owed": NOTHING_OWED}
 """Fields of a snapshot that the first version did not have, as they are written for its files."""
 GONE = {"after_iteration"}
 """Fields that belonged to one supervisor's life and are no longer read."""
@@ -34,6 +35,8 @@ def first_version(state: LoopState) -> dict[str, Any]:
     opened = written["open"] or {"messages": []}
     for message in (*written["carried"], *opened["messages"]):
         assert message.pop("mark") == ""
+    if failure := opened.get("failure"):
+        assert (failure.pop("guessed"), failure.pop("mend")) == (False, "")
     return written
 
 

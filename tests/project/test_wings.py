@@ -12,7 +12,7 @@ WORLD = "codex_self_iter.world"
 WINGS = {"process", "state", "git"}
 CROSSINGS = {
     ("bounded", "process.proctable"),
-    ("git.commits", "state.durable"),
+    ("git.ledger", "state.root"),
     ("process.host", "state.durable"),
     ("process.host", "state.holder"),
     ("process.proctable", "state.holder"),

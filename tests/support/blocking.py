@@ -34,16 +34,15 @@ FOREVER = ("time.sleep", "os.fsync", "os.fdatasync", "os.waitpid", "fcntl.flock"
 SHORT = {
     "world/state/": "small private files of one loop, one at a time; what is synced has a thread",
     "world/git/index.py:discard": "two names are removed",
-    "world/git/commits.py:_owed": "one small file, once an iteration",
     "world/watch.py:subscribe": "the names in one inbox, once a start",
     "world/process/keeper.py:_call": "one byte into a pipe that is read at once",
     "settings/paths.py": "a few bytes of the named files, once at the start of a loop",
     "supervisor/:_read": "the plan or the task, bounded in size, when its stat has changed",
     "supervisor/:load_before": "one small file, once a start",
     "world/process/traces.py:read_identity": "one small file, once a start",
+    "world/process/watched.py:read_report": "one small file, once a start",
     "supervisor/:_request": "the few files of a run that is about to start",
     "supervisor/:_end_gates": "the names in one directory, once a start",
-    "supervisor/:_fresh": "a stale file of a gate is removed",
     "supervisor/:_listen": "signals' numbers from a pipe that has some",
 }
 """What may do short things with files, and why. A folder, module or `module:function`; a function

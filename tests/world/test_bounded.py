@@ -41,9 +41,9 @@ def test_a_flood_is_cut_while_it_runs() -> None:
     seen = []
 
     class Watched(ShortCommand):
-        def _trim(self) -> None:
-            super()._trim()
-            seen.append(sum(os.fstat(fd).st_blocks * 512 for fd in self._files))
+        def _take(self) -> None:
+            super()._take()
+            seen.append(sum(len(taken) for taken in self._taken))
 
     script = "import os, time\nfor _ in range(80): os.write(1, b'x' * 100_000); time.sleep(0.01)"
     done = Watched([sys.executable, "-c", script], None, None, 60, 1000, None).run()
@@ -68,3 +68,9 @@ def test_a_grandchild_that_keeps_the_output_open_delays_nothing_and_is_ended() -
     assert done.stdout == b"done\n"
     assert done.duration_sec < 30
     assert eventually(lambda: not tagged(tag))
+
+
+@pytest.mark.parametrize("how", ["> /dev/stderr", "| tee /dev/stderr", "> /proc/self/fd/2"])
+def test_what_a_hook_prints_anew_takes_back_nothing(how: str) -> None:
+    done = run(["bash", "-c", f"echo LINT >&2; (echo says no) {how}; exit 1"])
+    assert done.stderr == b"LINT\nsays no\n"

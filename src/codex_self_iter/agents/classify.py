@@ -1,22 +1,31 @@
 """Why a run failed. Pure.
 
-Order of belief: how the run ended (what we did to it comes first), then what the CLI itself names
-(its own error code, an HTTP status), then prose, then the exit code. Tables before code."""
+Order of belief: how the run ended (what we did to it comes first), then what the CLI says as an
+error (its code, an HTTP status, its words), then the exit code; last, and only as a guess, what a
+run printed that did no work. The table is in `failure_table`."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Mapping
 
+from codex_self_iter.agents.failure_table import (
+    MENDS,
+    by_body,
+    by_code,
+    by_phrase,
+    by_sentence,
+    by_status,
+)
 from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.agent_report import Failure, FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
+from codex_self_iter.core.text import clean_block
 
 _MESSAGE_CHARS = 500
-_PROSE_CHARS = 8_000
-"""The end of a text in which a class is looked for; a sentence of a CLI is short."""
 # A crash is the agent's fault; any other signal that we did not send came from outside.
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
@@ -25,92 +34,19 @@ _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
 # needs.
 _NOT_RUN_EXITS = (126, 127)
 
-_HTTP: Mapping[int, FailureClass] = {
-    401: FailureClass.AUTH,
-    402: FailureClass.LIMIT,
-    403: FailureClass.AUTH,
-    404: FailureClass.CONFIG,
-    408: FailureClass.NETWORK,
-    413: FailureClass.CONTEXT,
-    429: FailureClass.LIMIT,
-    529: FailureClass.OVERLOAD,
-}
-
-# First match wins. Every phrase is one that an error has and a program's ordinary output has not.
-_PHRASES: Mapping[FailureClass, tuple[str, ...]] = {
-    FailureClass.MEMORY: (
-        r"heap out of memory",
-        r"cannot allocate memory",
-        r"\bENOMEM\b",
-        r"memory allocation of \d+ bytes failed",
-    ),
-    FailureClass.CONTEXT: (
-        r"context[ _-]?(window|length)",
-        r"(prompt|input|conversation|request) is too (long|large)",
-        r"ran out of room",
-        r"input_too_large|request_too_large",
-        r"maximum (context|number of tokens)",
-        r"exceeds? the maximum number of tokens",
-        # A session that cannot be gone on with; a fresh one can.
-        r"no (conversation|rollout) found",
-        r"(session|thread|conversation)[^.\n]{0,80}not found",
-        r"invalid session identifier|error resuming session",
-        r"already has an active writer",
-        r"session id .{0,60}already in use",
-    ),
-    FailureClass.LIMIT: (
-        r"usage[ _]limit",
-        r"rate[ _-]?limit",
-        r"hit your [^.\n]{0,40}limit",
-        r"limit reached",
-        r"too many requests|resource_exhausted",
-        r"quota",
-        r"credit balance|insufficient[ _](credits|funds|balance)",
-        r"billing[ _](error|hard)",
-        r"status:? 429|\(429\)",
-    ),
-    FailureClass.AUTH: (
-        r"status:? 40[13]\b|\b403 forbidden|api error: 40[13]\b|\"code\": ?40[13]\b",
-        r"\bunauthori[sz]ed\b|\bunauthenticated\b|permission_denied",
-        r"not logged in|please (run )?[^\n]{0,20}/?log ?in",
-        r"(invalid|incorrect) (x-)?api[ _-]?key",
-        r"api[ _-]?key (is )?(missing|required|not (set|found|valid))",
-        r"authentication[ _](failed|error|required)|failed to authenticate",
-        r"(oauth|access|refresh) token [^.\n]{0,40}(expired|revoked|invalid|could not)",
-        r"set an auth method|invalid auth method",
-    ),
-    FailureClass.CONFIG: (
-        r"model[^.\n]{0,80}(does not exist|not found|not supported|is not available)",
-        r"model_?not_?found|unknown model",
-        r"unexpected argument|(unknown|unrecognized) (option|argument)",
-        r"invalid value .{0,80} for '",
-        r"not (inside|running in) a trusted directory|untrusted (folder|workspace|directory)",
-        r"missing environment variable",
-        r"error loading config|invalid_json_schema",
-    ),
-    FailureClass.OVERLOAD: (
-        r"overloaded|at capacity|high demand",
-        r"internal[ _]server[ _]error|bad gateway|gateway time-?out",
-        r"service unavailable|temporarily unavailable|\bUNAVAILABLE\b",
-        r"status:? 5\d\d\b|api error: 5\d\d\b",
-    ),
-    FailureClass.NETWORK: (
-        r"stream (disconnected|closed|ended)",
-        r"connection (refused|reset|error|closed|aborted|failed|timed out)",
-        r"ECONN(REFUSED|RESET|ABORTED)|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EPIPE|E(HOST|NET)UNREACH",
-        r"waiting for network|network (error|is unreachable)",
-        r"fetch failed|socket hang up|error sending request|unable to connect",
-        r"name resolution|could not resolve|dns error|tls handshake",
-        r"request timed out|(empty|malformed) response",
-    ),
-    FailureClass.SANDBOX: (
-        r"\bbwrap: |\blandlock\b|\bseccomp\b",
-        r"sandbox[^.\n]{0,60}(denied|failed|error|not (available|supported|permitted))",
-    ),
-}
-_PROSE = {kind: re.compile("|".join(phrases), re.IGNORECASE) for kind, phrases in _PHRASES.items()}
-
 _ERROR_LINE = re.compile(r"([\w.]*error|fatal|panic)\b", re.IGNORECASE)
+
+# What runtimes add below an error: warnings, hints, stack traces, codex's count of tokens.
+_NOISE = re.compile(
+    r"\(node:\d+\)|\(Use `node |at |\^+$|node:internal|Node\.js v|tokens used|[\d,.]+$"
+    r"|\(?warning\b|npm (warn|notice)|deprecat|Require stack:|[{}\])(;,]+$",
+    re.IGNORECASE,
+)
+_STAMPED = re.compile(r"limit reached\|\d{10}$")
+"""A limit with its end in Unix seconds is written for programs: no guess."""
+_BY_ITSELF = (EndCause.EXIT, EndCause.LINGERED)
+_SAME_END_SEC = 120.0
+"""A time in words is cut to the minute; a window that ends so near to it is the same."""
 
 _LABEL: Mapping[EndCause, str] = {
     EndCause.WALL_TIMEOUT: "ended after its longest allowed time",
@@ -118,49 +54,51 @@ _LABEL: Mapping[EndCause, str] = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Printed:
+    """What a run printed beside its events: the ends of both streams, as text."""
+
+    stderr: str = ""
+    stdout: str = ""
+
+
 def classify(
     parsed: Parsed,
     outcome: RunOutcome,
-    stderr_tail: str,
+    printed: Printed,
     now: float,
     tz: datetime.tzinfo | None = None,
     *,
-    codes: Mapping[str, FailureClass] | None = None,
     final_event: bool = False,
     account: str = "",
+    log_in: str = "",
 ) -> Failure | None:
     """Say why a run failed; None when it did what it should.
 
     Args:
-        stderr_tail: the end of what it wrote to stderr; believed only when the run failed.
+        printed: believed only when the run failed without having done any work.
         now, tz: for reset times in prose.
-        codes: the CLI's own error codes and what they mean; they go before everything else it says.
         final_event: this CLI ends every good run with a final event, so that one without is not
             good.
-        account: put into the failure."""
-    resets: tuple[FailureClass, ...] = (FailureClass.LIMIT,)
-    said = ""
+        account: put into the failure.
+        log_in: how a person logs in to this CLI."""
+    resets: tuple[FailureClass, ...] = (FailureClass.LIMIT, FailureClass.BILLING)
+    said, guessed = "", False
+    if answered(parsed, outcome):
+        return None
     if ended_by := _from_cause(parsed, outcome):
         kind, message = ended_by
         error = parsed.retry or parsed.error or ErrorFacts()
-    elif outcome.cause is EndCause.EXIT and _failed(parsed, outcome, final_event):
-        kind, message, error = _from_exit(parsed, outcome, stderr_tail, codes or {})
-        resets, said = (FailureClass.LIMIT, FailureClass.OVERLOAD), message
+    elif outcome.cause in _BY_ITSELF and _failed(parsed, outcome, final_event):
+        kind, message, error, guessed = _from_exit(parsed, outcome, printed)
+        resets, said = (*resets, FailureClass.OVERLOAD), message
     else:
         return None
     reset = _reset(parsed, error, said, now, tz) if kind in resets else None
-    return Failure(kind, one_line(message), reset, account)
-
-
-def by_text(text: str) -> FailureClass | None:
-    """The class that prose names, or None."""
-    text = text[-_PROSE_CHARS:]
-    return next((kind for kind, pattern in _PROSE.items() if pattern.search(text)), None)
-
-
-def by_status(status: int) -> FailureClass | None:
-    """The class that an HTTP status stands for, or None."""
-    return _HTTP.get(status) or (FailureClass.OVERLOAD if 500 <= status < 600 else None)
+    if kind is FailureClass.BILLING and reset is not None:
+        kind = FailureClass.LIMIT  # what is used up comes back by itself
+    mend = (log_in if kind is FailureClass.AUTH else "") or MENDS.get(kind, "")
+    return Failure(kind, one_line(message), reset, account, guessed, mend)
 
 
 def one_line(text: str, limit: int = _MESSAGE_CHARS) -> str:
@@ -169,10 +107,15 @@ def one_line(text: str, limit: int = _MESSAGE_CHARS) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def answered(parsed: Parsed, outcome: RunOutcome) -> bool:
+    """True when the stream had said that the run was done before we signalled it: that counts,
+    whatever became of the process."""
+    ours = outcome.cause not in _BY_ITSELF
+    return parsed.ended and parsed.ok and (outcome.answered if ours else True)
+
+
 def _failed(parsed: Parsed, outcome: RunOutcome, final_event: bool) -> bool:
-    if outcome.signal is not None or outcome.exit_code != 0:
-        return True
-    return not parsed.ok if parsed.ended else final_event
+    return parsed.ended or final_event or outcome.signal is not None or outcome.exit_code != 0
 
 
 def _from_cause(parsed: Parsed, outcome: RunOutcome) -> tuple[FailureClass, str] | None:
@@ -197,7 +140,7 @@ def _from_timeout(parsed: Parsed, outcome: RunOutcome) -> tuple[FailureClass, st
     """A run that waited for its model is not at fault; one that was at work is."""
     label = f"{_LABEL[outcome.cause]} ({outcome.duration_sec:.0f} s)"
     if parsed.retry is not None:
-        kind = _by_error(parsed.retry, {}) or FailureClass.NETWORK
+        kind = _by_error(parsed.retry) or FailureClass.NETWORK
         if kind not in (FailureClass.LIMIT, FailureClass.OVERLOAD, FailureClass.AUTH):
             kind = FailureClass.NETWORK
         return kind, f"{label} while it was retrying: {parsed.retry.message}"
@@ -208,20 +151,19 @@ def _from_timeout(parsed: Parsed, outcome: RunOutcome) -> tuple[FailureClass, st
 
 
 def _from_exit(
-    parsed: Parsed, outcome: RunOutcome, stderr_tail: str, codes: Mapping[str, FailureClass]
-) -> tuple[FailureClass, str, ErrorFacts]:
+    parsed: Parsed, outcome: RunOutcome, printed: Printed
+) -> tuple[FailureClass, str, ErrorFacts, bool]:
+    """Class, message, what was said of it, and whether the class is a guess."""
     error = parsed.error or parsed.retry or ErrorFacts()
-    # A final event that reports success with an exit code that does not: stderr is then what the
-    # tools wrote, and its prose is not about this run.
-    said = error.message or (last_words(stderr_tail) if not parsed.ok else "")
+    kind, guessed, said = _by_error(error), False, error.message
+    if kind is None and (hint := by_ending(printed)) and _believed(hint[0], parsed):
+        (kind, said), guessed = hint, not _STAMPED.search(hint[1])
+    said = said or last_words(printed.stderr) or last_words(printed.stdout)
     label = _exit_label(parsed, outcome)
     message = f"{label}: {said}" if said else label
     signal = outcome.signal
     if signal is None:
         signal = _SIGNAL_EXITS.get(outcome.exit_code or 0)
-    kind = _by_error(error, codes)
-    if kind is None and not parsed.ok:
-        kind = by_text(_last_lines(stderr_tail, 20))
     if signal is not None and not parsed.ended and kind is not FailureClass.MEMORY:
         # Not our signal, and what it said before is not why it ended: taken for a limit or a lost
         # network it would be waited for, and an agent that always ends like this would run for
@@ -230,25 +172,59 @@ def _from_exit(
     # 126 and 127 are the agent's own codes as well, unless it said nothing at all.
     if kind is None and outcome.exit_code in _NOT_RUN_EXITS and not parsed.events:
         kind = FailureClass.CONFIG
-    return kind or FailureClass.AGENT, message, error
+    return kind or FailureClass.AGENT, message, error, guessed and kind is not FailureClass.AGENT
 
 
-def _by_error(error: ErrorFacts, codes: Mapping[str, FailureClass]) -> FailureClass | None:
-    if error.code in codes:
-        return codes[error.code]
-    prose = by_text(error.message) if error.message else None
-    if prose is FailureClass.CONTEXT:
-        return prose  # a 400 or a 413 whose text says what it really is
-    return by_status(error.http_status) or prose
+def _believed(kind: FailureClass, parsed: Parsed) -> bool:
+    """Text counts for a run that did no work; of memory a run dies in the middle of it."""
+    return kind is FailureClass.MEMORY or not (parsed.moved or parsed.ok)
+
+
+def by_ending(printed: Printed) -> tuple[FailureClass, str] | None:
+    """The class and the sentence with which one of the streams ends, if a known CLI prints it."""
+    warned, said = _spoken(printed.stderr), _spoken(printed.stdout)
+    # On stderr hints may follow an error; on stdout what follows it is an answer.
+    errors = [line for line in warned if _ERROR_LINE.match(line)]
+    for line in (*errors[-1:], *warned[-1:], *said[-1:]):
+        if (kind := by_sentence(line)) is not None:
+            return kind, line
+    return None
+
+
+def _spoken(text: str) -> list[str]:
+    """The last lines of a text, without what runtimes add."""
+    return [line for line in _last_lines(clean_block(text), 20) if not _NOISE.match(line)]
+
+
+def _by_error(error: ErrorFacts) -> FailureClass | None:
+    """The class of what the CLI says as an error: its own code, then the API's, then the status,
+    then its words. Two things only words tell: that a request did not fit, and that no waiting
+    mends a limit."""
+    words, status = by_phrase(error.message), by_status(error.http_status)
+    own, body = by_code(error.code), by_body(error.message)
+    if own is FailureClass.NETWORK:
+        own = status or own  # a connection that failed for an answer: the answer says more
+    known = own or body or status
+    if words is FailureClass.CONTEXT and own is None:
+        return words  # a 400 or a 413 whose text says what it really is
+    if words is FailureClass.BILLING and known in (FailureClass.LIMIT, FailureClass.AUTH, None):
+        return words
+    return known or words
 
 
 def _reset(
     parsed: Parsed, error: ErrorFacts, message: str, now: float, tz: datetime.tzinfo | None
 ) -> float | None:
-    for exact in (error.reset_at, parsed.limit_at):
-        if (at := believable(exact, now)) is not None:
-            return at
-    return parse_reset(error.message, now, tz) or parse_reset(message, now, tz)
+    """When the limit ends: the server's own word of it goes first, made exact by the window that
+    ends then; without a word of it, the first window that ends."""
+    if (at := believable(error.reset_at, now)) is not None:
+        return at
+    said = parse_reset(error.message, now, tz) or parse_reset(message, now, tz)
+    ends = [at for end in parsed.limit_ends if (at := believable(end, now)) is not None]
+    if said is None or (ends and parsed.limit_told):
+        return min(ends, default=None)
+    near = [end for end in ends if abs(end - said) <= _SAME_END_SEC]
+    return min(near, default=said)
 
 
 def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
@@ -262,11 +238,10 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
 def last_words(text: str) -> str:
     """What went wrong, in a program's words: the last line that calls itself an error, else the
     end."""
-    lines = _last_lines(text, 20).splitlines()
+    lines = _last_lines(clean_block(text), 20)
     errors = [line for line in lines if _ERROR_LINE.match(line)]
     return errors[-1] if errors else "\n".join(lines[-3:])
 
 
-def _last_lines(text: str, count: int) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-count:])
+def _last_lines(text: str, count: int) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()][-count:]

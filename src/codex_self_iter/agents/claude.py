@@ -1,8 +1,9 @@
 """Claude Code (`@anthropic-ai/claude-code`): `claude -p --output-format stream-json --verbose`.
 
-As measured with 2.1.197: an API error is a `result` of subtype "success" with `is_error`; events
-may follow the result; usage and cost are of the run alone; `--resume` works from the same directory
-only."""
+As measured with 2.1.197 and 2.1.332: an API error is a `result` of subtype "success" with
+`is_error`; events may follow the result; `--resume` works from the same directory only. Usage and
+cost of a resumed run begin at 0 in the older and go on from the session's total in the newer one,
+which says beside it what has been used since the last result."""
 
 from __future__ import annotations
 
@@ -10,19 +11,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
+    Reading,
     fingerprint,
-    http_status_of,
     real_home,
     sandbox_broken,
 )
+from codex_self_iter.agents.failure_table import status_in
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
-from codex_self_iter.core.agent_report import FailureClass, Usage
+from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.foreign import (
     as_cost,
     as_dict,
@@ -37,8 +39,10 @@ from codex_self_iter.core.text import money
 
 # In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the
 # network are not). Where that cannot be set up (on Linux it needs bubblewrap and socat) only these
-# tools, and edits in the workspace, go without asking; more is the person's to allow:
+# tools, and what `acceptEdits` allows, go without asking; more is the person's to allow:
 # [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
+# Read, Edit, Write and NotebookEdit are not among them: a bare rule allows them everywhere, and
+# acceptEdits alone confines them to the workspace. Glob and Grep are not there unless they are named.
 _SANDBOX = {
     "sandbox": {
         "enabled": True,
@@ -47,7 +51,7 @@ _SANDBOX = {
     }
 }
 _SAFE_TOOLS = (
-    "Read", "Edit", "Write", "NotebookEdit", "Glob", "Grep", "TodoWrite",
+    "Glob", "Grep", "TodoWrite",
     "Bash(git status:*)", "Bash(git diff:*)", "Bash(git log:*)", "Bash(git show:*)",
 )  # fmt: skip
 _COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit:*)")
@@ -60,17 +64,9 @@ class ClaudeAgent(CliAgent):
     name = "claude"
     program = "claude"
     package = "@anthropic-ai/claude-code"
+    log_in = "claude auth login, or set ANTHROPIC_API_KEY"
     places = ("~/.claude/local",)
-    known_versions = VersionRange("2.1.197", "2.1.197")
-    codes: ClassVar[Mapping[str, FailureClass]] = {
-        "rate_limit": FailureClass.LIMIT,
-        "billing_error": FailureClass.LIMIT,
-        "authentication_failed": FailureClass.AUTH,
-        "model_not_found": FailureClass.CONFIG,
-        "overloaded": FailureClass.OVERLOAD,
-        "error_max_turns": FailureClass.AGENT,
-        "error_max_budget_usd": FailureClass.AGENT,
-    }
+    known_versions = VersionRange("2.1.197", "2.1.332")
     needed = ("ANTHROPIC_*", "CLAUDE_*")
     home_variable = "CLAUDE_CONFIG_DIR"
 
@@ -108,7 +104,7 @@ class ClaudeAgent(CliAgent):
         extra = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
         if self.config.mode == "bypass" and os.geteuid() == 0:
             extra["IS_SANDBOX"] = "1"  # it refuses to bypass as root otherwise
-        return self.environment(request.environment, program, extra)
+        return self.environment(request.environment, program, extra | request.scratch)
 
     @staticmethod
     def speaks(kind: str, value: Mapping[str, Any]) -> bool:
@@ -130,6 +126,22 @@ class ClaudeAgent(CliAgent):
             case _:
                 return []
 
+    def report(self, run: Reading) -> AgentReport:
+        """A resumed session's total goes on in some versions, without saying what is new in it."""
+        parsed, before = run.parsed, run.request.previous_thread_usage
+        resumed = bool(parsed.session_id) and parsed.session_id == run.request.session_id
+        own, total = parsed.tokens.get("result"), parsed.total
+        if resumed and before is not None and own is not None and total is not None:
+            least = Usage.of(before, own)
+            if (
+                total.input_tokens >= least.input_tokens
+                and total.output_tokens >= least.output_tokens
+            ):
+                parsed.total = _less(total, before)
+        report = CliAgent.report(self, run)
+        known = [usage for usage in (before if resumed else None, report.usage) if usage]
+        return dataclasses.replace(report, thread_usage=Usage.of(*known) if known else None)
+
     def login(self, environment: Mapping[str, str]) -> str:
         for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
             if environment.get(name):
@@ -140,14 +152,13 @@ class ClaudeAgent(CliAgent):
     def logged_in(
         self, program: str, environment: Mapping[str, str]
     ) -> tuple[bool | None, str, str]:
-        mend = "claude auth login, or set ANTHROPIC_API_KEY"
         code, said = ask([program, "auth", "status"], environment)
         status = decode(said)
         if status is None:
-            return None, f"`claude auth status` was not understood (exit code {code})", mend
+            return None, f"`claude auth status` was not understood (exit code {code})", self.log_in
         if status.get("loggedIn") is True:
             return True, f"logged in ({as_text(status.get('authMethod')) or 'method unknown'})", ""
-        return False, "not logged in", mend
+        return False, "not logged in", self.log_in
 
 
 # --- the event stream of `--output-format stream-json`
@@ -175,7 +186,7 @@ def _assistant(value: Mapping[str, Any]) -> list[Event]:
     if message.get("model") == "<synthetic>" or value.get("error"):  # the CLI's own words
         texts = [text for block in blocks if (text := as_text(block.get("text")))]
         said = "\n".join(texts)
-        error = ErrorFacts(said, as_text(value.get("error")), http_status_of(said))
+        error = ErrorFacts(said, as_text(value.get("error")), status_in(said))
         asides = [Event(EventKind.ASIDE, text) for text in texts]
         return [*asides, Event(EventKind.NOTE, error=error)]
     events: list[Event] = []
@@ -236,13 +247,13 @@ def _limit(info: dict[str, Any]) -> list[Event]:
 
 def _result(value: Mapping[str, Any]) -> list[Event]:
     events = [Event(EventKind.SESSION, ident=as_text(value.get("session_id")))]
-    events.append(Event(EventKind.TOTAL, usage=_total(value)))
+    events += _spent(value)
     text, subtype = as_text(value.get("result")), as_text(value.get("subtype"))
     if value.get("is_error") is True or subtype != "success":
         errors = value.get("errors")
         said = text or "; ".join(map(as_text, as_list(errors))) or subtype
         code = "" if subtype in ("success", "error_during_execution") else subtype
-        status = as_int(value.get("api_error_status")) or http_status_of(said)
+        status = as_int(value.get("api_error_status")) or status_in(said)
         shown = text or as_words(errors or subtype)
         events.append(Event(EventKind.FAILED, shown, error=ErrorFacts(said, code, status)))
     else:
@@ -277,12 +288,25 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _total(value: Mapping[str, Any]) -> Usage:
-    """The run's tokens (all models, sub-agents too) and its cost."""
+def _spent(value: Mapping[str, Any]) -> list[Event]:
+    """What a result says of usage: since the last one where it tells, else its total."""
+    since = as_dict(value.get("model_usage_since_last_result"))
+    if since:
+        models = [as_dict(one) for one in since.values()]
+        costs = [cost for one in models if (cost := as_cost(one.get("costUSD"))) is not None]
+        return [Event(EventKind.SPENT, usage=_sum(models, sum(costs) if costs else None))]
     cost = as_cost(value.get("total_cost_usd"))
+    main = _usage(as_dict(value.get("usage")))
     models = [as_dict(one) for one in as_dict(value.get("modelUsage")).values()]
     if not models:
-        return dataclasses.replace(_usage(as_dict(value.get("usage"))), cost_usd=cost)
+        return [Event(EventKind.TOTAL, usage=dataclasses.replace(main, cost_usd=cost))]
+    # The main model's part tells whether a resumed session's total is of the run alone.
+    own = Event(EventKind.TOKENS, ident="result", usage=main)
+    return [Event(EventKind.TOTAL, usage=_sum(models, cost)), own]
+
+
+def _sum(models: list[dict[str, Any]], cost: float | None) -> Usage:
+    """All models, sub-agents too."""
 
     def total(key: str) -> int:
         return sum(as_int(one.get(key)) for one in models)
@@ -290,3 +314,15 @@ def _total(value: Mapping[str, Any]) -> Usage:
     cached = total("cacheReadInputTokens")
     fresh = total("inputTokens") + total("cacheCreationInputTokens")
     return Usage(fresh + cached, cached, total("outputTokens"), cost)
+
+
+def _less(total: Usage, before: Usage) -> Usage:
+    cost = total.cost_usd
+    if cost is not None and before.cost_usd is not None:
+        cost = max(0.0, cost - before.cost_usd)
+    return Usage(
+        total.input_tokens - before.input_tokens,
+        max(0, total.cached_input_tokens - before.cached_input_tokens),
+        total.output_tokens - before.output_tokens,
+        cost,
+    )

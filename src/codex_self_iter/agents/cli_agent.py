@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
-from codex_self_iter.agents.classify import classify, one_line
+from codex_self_iter.agents.classify import Printed, answered, classify, one_line
 from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
@@ -20,9 +20,13 @@ from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.foreign import as_text, decode
-from codex_self_iter.core.runs import RunOutcome
+from codex_self_iter.core.runs import EndCause, RunOutcome
 
 _STDERR_BYTES = 16 * 1024
+_ENDS = frozenset((EventKind.DONE, EventKind.FAILED))
+_TELLS_END = _ENDS | frozenset(
+    map(EventKind, ("turn", "message", "delta", "thinking", "tool_started", "tool_ended"))
+)
 _BROKEN = "sandbox: "
 _SANDBOX_BROKEN = re.compile(
     r"^\s*(Exit code \d+\s+)?(bwrap|codex-linux-sandbox|sandbox-exec): |"
@@ -58,8 +62,8 @@ class CliAgent(abc.ABC):
     """Variables that it needs even if they look secret (see `agent_environment`)."""
     home_variable: ClassVar[str] = ""
     """The variable that names the CLI's configuration directory, where it has one."""
-    codes: ClassVar[Mapping[str, FailureClass]] = {}
-    """The CLI's own error codes."""
+    log_in: ClassVar[str] = ""
+    """How a person logs in."""
 
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
@@ -128,6 +132,12 @@ class CliAgent(abc.ABC):
         """What a stream says. Pure; never raises."""
         return fold(event for line in lines for event in self.parse_line(line))
 
+    def final(self, line: str) -> bool | None:
+        """Whether the stream is over with this line (True) or goes on (False); None when the line
+        does not tell. Pure; never raises."""
+        told = [event.kind for event in self.parse_line(line) if event.kind in _TELLS_END]
+        return told[-1] in _ENDS if told else None
+
     def read(
         self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None
     ) -> AgentReport:
@@ -142,6 +152,9 @@ class CliAgent(abc.ABC):
         failure = self.refine(self._classified(run), run)
         model = parsed.model or self.model(run.request)
         said = parsed.message if parsed.answer is None else parsed.answer
+        if failure is None and not said.strip() and parsed.note:  # why it ended without a word
+            failure = Failure(FailureClass.AGENT, one_line(f"no answer: {parsed.note}"))
+        done = failure is None and answered(parsed, run.outcome)
         return AgentReport(
             answer="" if failure else bounded_answer(said),
             usage=priced(parsed.usage, model, self.config.prices),
@@ -149,17 +162,21 @@ class CliAgent(abc.ABC):
             failure=failure,
             model=model,
             refused=tuple(parsed.refused),
+            answered=done,
+            note=_end_note(run.outcome) if done else "",
         )
 
     def _classified(self, run: Reading) -> Failure | None:
+        # A CLI that came to its first event prints nothing else on stdout.
+        plain = "" if run.parsed.events else run.files.read_tail("stdout.log", _STDERR_BYTES)
         return classify(
             run.parsed,
             run.outcome,
-            run.files.read_tail("stderr.log", _STDERR_BYTES),
+            Printed(run.files.read_tail("stderr.log", _STDERR_BYTES), plain),
             run.now,
-            codes=self.codes,
             final_event=True,
             account=self.account(run.request.environment),
+            log_in=self.log_in,
         )
 
     def refine(self, failure: Failure | None, run: Reading) -> Failure | None:
@@ -228,9 +245,14 @@ def real_home(environment: Mapping[str, str], *parts: str) -> str:
     return os.path.realpath(os.path.join(home, *parts))
 
 
-def http_status_of(message: str) -> int:
-    """The HTTP status that a message names, or 0."""
-    found = re.search(
-        r"\b(?:status(?: code)?:?|HTTP|API Error:)\s*([45]\d\d)\b", message, re.IGNORECASE
-    )
-    return int(found.group(1)) if found else 0
+def _end_note(outcome: RunOutcome) -> str:
+    """What is odd about the end of a run that had answered, else ""."""
+    if outcome.ok:
+        return ""
+    match outcome.cause:
+        case EndCause.EXIT if outcome.signal is not None:
+            return f"it had answered and was then ended by signal {outcome.signal}"
+        case EndCause.EXIT:
+            return f"it had answered and then exited with code {outcome.exit_code}"
+        case _:
+            return "it had answered and did not end by itself"

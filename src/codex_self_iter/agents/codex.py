@@ -13,17 +13,17 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
     Reading,
     fingerprint,
-    http_status_of,
     real_home,
     sandbox_broken,
 )
+from codex_self_iter.agents.failure_table import status_in
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.rollout import Turn, read_turn, usage_of
@@ -36,10 +36,12 @@ from codex_self_iter.agents.stream import (
     edited,
     spent,
 )
-from codex_self_iter.core.agent_report import AgentReport, FailureClass, Usage
+from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.foreign import as_dict, as_list, as_text, as_words
 from codex_self_iter.core.runs import RunOutcome
+from codex_self_iter.world.guarded import read_guarded
 
+_MAX_CONFIG = 4 * 1024 * 1024
 _TOOL_OUTPUT_SHOWN = 300
 _PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")
 
@@ -50,21 +52,10 @@ class CodexAgent(CliAgent):
     name = "codex"
     program = "codex"
     package = "@openai/codex"
+    log_in = "codex login"
     known_versions = VersionRange("0.169.0", "0.169.0")
     needed = ("CODEX_*", "OPENAI_*")
     home_variable = "CODEX_HOME"
-    codes: ClassVar[Mapping[str, FailureClass]] = {
-        "usage_limit_exceeded": FailureClass.LIMIT,
-        "rate_limit_exceeded": FailureClass.LIMIT,
-        "internal_server_error": FailureClass.OVERLOAD,
-        "server_overloaded": FailureClass.OVERLOAD,
-        "model_not_found": FailureClass.CONFIG,
-        "context_window_exceeded": FailureClass.CONTEXT,
-        "response_stream_disconnected": FailureClass.NETWORK,
-        "response_stream_connection_failed": FailureClass.NETWORK,
-        "unauthorized": FailureClass.AUTH,
-        "sandbox_error": FailureClass.SANDBOX,
-    }
 
     def chosen(self, environment: Mapping[str, str]) -> str:
         """The configured program, else CODEX_BIN."""
@@ -90,7 +81,7 @@ class CodexAgent(CliAgent):
             argv += ["--output-schema", schema_path]
         argv += self.config.args
         argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]
-        env = self.environment(request.environment, program, {})
+        env = self.environment(request.environment, program, request.scratch)
         return Invocation(tuple(argv), env, request.prompt_path, files)
 
     def _sandbox(self, request: Request) -> list[str]:
@@ -112,8 +103,7 @@ class CodexAgent(CliAgent):
         """The variables that the configured providers take their keys from."""
         path = os.path.join(self.home(ours), "config.toml")
         try:
-            with open(path, "rb") as file:
-                providers = as_dict(tomllib.load(file).get("model_providers"))
+            providers = as_dict(_toml(path).get("model_providers"))
         except (OSError, ValueError):
             providers = {}
         for provider in providers.values():
@@ -191,13 +181,13 @@ class CodexAgent(CliAgent):
         if code == 0:
             return True, line or "logged in", ""
         if "not logged in" in said.lower():
-            return False, "not logged in", "codex login"
-        return None, f"`codex login status` said: {line or 'nothing'}", "codex login"
+            return False, "not logged in", self.log_in
+        return None, f"`codex login status` said: {line or 'nothing'}", self.log_in
 
     def _custom_provider(self, environment: Mapping[str, str]) -> bool:
         try:
-            with open(os.path.join(self.home(environment), "config.toml"), "rb") as file:
-                provider = as_text(tomllib.load(file).get("model_provider"))
+            path = os.path.join(self.home(environment), "config.toml")
+            provider = as_text(_toml(path).get("model_provider"))
         except (OSError, ValueError):
             provider = ""
         for value in re.findall(
@@ -205,6 +195,11 @@ class CodexAgent(CliAgent):
         ):
             provider = value
         return provider not in ("", "openai")
+
+
+def _toml(path: str) -> dict[str, object]:
+    """A configuration file of codex. Raises OSError, ValueError."""
+    return tomllib.loads(read_guarded(path, _MAX_CONFIG, follow=True).decode())
 
 
 def git_directories(workspace: str) -> list[str]:
@@ -236,8 +231,8 @@ def _linked(marker: str) -> list[str]:
 
 def _first_line(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.readline(4096).strip()
+        line = read_guarded(path, 4096, follow=True).partition(b"\n")[0]
+        return os.fsdecode(line).strip()
     except OSError:
         return ""
 
@@ -245,7 +240,7 @@ def _first_line(path: str) -> str:
 def _add_rollout(parsed: Parsed, turn: Turn) -> None:
     parsed.model = turn.model or parsed.model
     parsed.total = parsed.total or turn.after
-    parsed.limit_at = turn.reset_at
+    parsed.limit_ends = list(turn.limit_ends)
     if turn.code or turn.http_status:
         last = parsed.error or ErrorFacts()
         parsed.error = ErrorFacts(
@@ -279,7 +274,7 @@ def _of_this_run(thread: Usage, before: Usage | None) -> Usage:
 
 def _error(kind: EventKind, error: Mapping[str, Any]) -> Event:
     message = as_text(error.get("message"))
-    return Event(kind, message, error=ErrorFacts(message, http_status=http_status_of(message)))
+    return Event(kind, message, error=ErrorFacts(message, http_status=status_in(message)))
 
 
 def _item(item: dict[str, Any], stage: str) -> list[Event]:

@@ -7,7 +7,6 @@ and only the person knows what that needs."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -20,20 +19,22 @@ from codex_self_iter.agents.base import (
     Request,
     VersionRange,
 )
-from codex_self_iter.agents.classify import by_text, classify, last_words
-from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.agents.classify import Printed, by_ending, classify
+from codex_self_iter.agents.passed_env import MODE, agent_environment
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
-from codex_self_iter.core.runs import RunOutcome
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.template import parse_template, render_template
 from codex_self_iter.errors import UsageError
+from codex_self_iter.world.start import start_directory
 
 _SAID_BYTES = 4096
 _REFUSAL_LINES = 10
 """A refusal is a line or two; an agent that did work says more."""
 _WAITING = (FailureClass.NETWORK, FailureClass.OVERLOAD, FailureClass.LIMIT)
+_REFUSALS = (*_WAITING, FailureClass.AUTH, FailureClass.BILLING, FailureClass.CONTEXT)
 
 
 class CommandAgent:
@@ -48,7 +49,7 @@ class CommandAgent:
     def prepare(self, request: Request) -> Invocation:
         words = expand_template(self.config.template, request.prompt_path, request.workspace)
         program = _program(words[0], request.environment, request.workspace)
-        extra = {"CODEX_SELF_ITER_AGENT_MODE": self.config.mode}
+        extra = {MODE: self.config.mode, **request.scratch}
         env = agent_environment(
             request.environment, passed=("*",), extra=extra, configured=self.config.env
         )
@@ -64,7 +65,7 @@ class CommandAgent:
         """The program is looked for; it is not run."""
         try:
             words = expand_template(self.config.template, "prompt", "workspace")
-            path = _program(words[0], environment, os.getcwd())
+            path = _program(words[0], environment, start_directory())
         except UsageError as error:
             return Probe(False, detail=str(error), mend="correct agent_command_template")
         return Probe(True, path, detail="command template; its login is its own matter")
@@ -90,7 +91,7 @@ def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
     workspace."""
     path = os.path.expanduser(word)
     if "/" in path:
-        for base in (os.getcwd(), workspace):
+        for base in (start_directory(), workspace):
             candidate = os.path.join(base, path)
             if os.path.isfile(candidate):
                 path = os.path.abspath(candidate)
@@ -104,39 +105,31 @@ def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
         ) from None
 
 
-def _refusal(answer: str) -> str:
-    """What a short answer without a control block says of a limit, the service or the login; else
-    ""."""
-    lines = answer.strip().splitlines()
-    if not 0 < len(lines) <= _REFUSAL_LINES or "next_goal" in answer.lower():
-        return ""
-    text = last_words(answer.strip())
-    return text if by_text(text) in (*_WAITING, FailureClass.AUTH) else ""
-
-
 def text_report(
     outcome: RunOutcome, files: RunFiles, now: float | None, *, account: str
 ) -> AgentReport:
     """Read an agent that speaks plain text: believed when it exited 0, else its last words tell
-    why."""
+    why. Wrappers lose exit codes: a few lines that end in a CLI's refusal and hold no answer are
+    no success either; what they were is kept, for a run that turns out to have worked."""
     at = time.time() if now is None else now
     answer = files.read_tail("stdout.log", ANSWER_BYTES) if outcome.ok else ""
+    said = answer or files.read_tail("stdout.log", _SAID_BYTES)
+    warned = files.read_tail("stderr.log", _SAID_BYTES)
+    worked = "next_goal" in said.lower() or _lines_of(said) > _REFUSAL_LINES
+    if outcome.ok and said.strip():  # stderr of a run that answered is what its tools wrote
+        warned = ""
+    printed = Printed(warned, said)
+    hint = None if worked else by_ending(printed)
+    refused = hint is not None and hint[0] in _REFUSALS
+    # A time-out whose last words are of a retry is the network's fault, or the service's.
+    waiting = ErrorFacts(hint[1]) if hint is not None and hint[0] in _WAITING else None
+    parsed = Parsed(moved=worked, retry=None if outcome.cause is EndCause.EXIT else waiting)
     failure: Failure | None = None
-    if not outcome.ok:
-        said = (
-            files.read_tail("stderr.log", _SAID_BYTES).strip()
-            or files.read_tail("stdout.log", _SAID_BYTES).strip()
-        )
-        last = "\n".join(said.splitlines()[-20:])
-        error = ErrorFacts(last_words(last))
-        # A time-out whose last words are of a retry is the network's fault, or the service's.
-        waiting = by_text(error.message) in _WAITING
-        parsed = Parsed(error=error, retry=error if waiting else None)
-        failure = classify(parsed, outcome, last, at, account=account)
-    elif refusal := _refusal(answer):
-        # Wrappers lose exit codes: a few lines that speak of a limit and hold no answer are no
-        # success.
-        parsed = Parsed(error=ErrorFacts(refusal), retry=ErrorFacts(refusal))
-        failed = dataclasses.replace(outcome, exit_code=1)
-        failure = classify(parsed, failed, refusal, at, account=account)
-    return AgentReport(answer="" if failure else answer, failure=failure)
+    if not outcome.ok or refused:
+        parsed.ended = outcome.ok
+        failure = classify(parsed, outcome, printed, at, account=account)
+    return AgentReport(answer=answer, failure=failure)
+
+
+def _lines_of(text: str) -> int:
+    return len(text.strip().splitlines())

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
-from codex_self_iter.agents.classify import by_status
 from codex_self_iter.agents.cli_agent import (
     CliAgent,
     Reading,
     fingerprint,
-    http_status_of,
     real_home,
 )
+from codex_self_iter.agents.failure_table import by_status, status_in
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
 from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_dict, as_int, as_text, as_words
@@ -43,6 +42,7 @@ class GeminiAgent(CliAgent):
     name = "gemini"
     program = "gemini"
     package = "@google/gemini-cli"
+    log_in = "run `gemini` once and log in, or set GEMINI_API_KEY"
     known_versions = VersionRange("0.61.0", "0.61.0")
     needed = ("GEMINI_*", "GOOGLE_*")
     home_variable = "GEMINI_CLI_HOME"
@@ -58,6 +58,7 @@ class GeminiAgent(CliAgent):
             argv += ["--resume", request.session_id]
         argv += self.config.args
         extra = {"GEMINI_CLI_TRUST_WORKSPACE": "true", "GEMINI_CLI_NO_RELAUNCH": "true"}
+        extra |= request.scratch
         env = self.environment(request.environment, program, extra)
         return Invocation(tuple(argv), env, request.prompt_path)
 
@@ -116,7 +117,6 @@ class GeminiAgent(CliAgent):
     def logged_in(
         self, _program: str, environment: Mapping[str, str]
     ) -> tuple[bool | None, str, str]:
-        mend = "run `gemini` once and log in, or set GEMINI_API_KEY"
         for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
             if environment.get(name):
                 return True, f"key from {name}", ""
@@ -126,8 +126,8 @@ class GeminiAgent(CliAgent):
         if environment.get("GOOGLE_GENAI_USE_VERTEXAI") or os.path.exists(
             os.path.join(directory, "settings.json")
         ):
-            return None, "its login cannot be told without asking the service", mend
-        return False, "not logged in", mend
+            return None, "its login cannot be told without asking the service", self.log_in
+        return False, "not logged in", self.log_in
 
 
 # --- the event stream of `-o stream-json`
@@ -135,7 +135,7 @@ class GeminiAgent(CliAgent):
 
 def _error(error: Mapping[str, Any]) -> ErrorFacts:
     message = as_text(error.get("message"))
-    return ErrorFacts(message, as_text(error.get("type")), http_status_of(message))
+    return ErrorFacts(message, as_text(error.get("type")), status_in(message))
 
 
 def _tool_result(value: Mapping[str, Any]) -> list[Event]:

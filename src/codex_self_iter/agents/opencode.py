@@ -10,13 +10,15 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from codex_self_iter.agents.base import Invocation, Request, VersionRange
 from codex_self_iter.agents.cli_agent import CliAgent, Reading, fingerprint, real_home
+from codex_self_iter.agents.failure_table import by_code, known_code
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, tool_call
 from codex_self_iter.core.agent_report import Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, as_words
+from codex_self_iter.world.guarded import read_guarded
 
 _PROVIDERS = (
     "ANTHROPIC", "OPENAI", "GEMINI", "GOOGLE", "OPENROUTER", "GROQ", "MISTRAL", "DEEPSEEK", "XAI",
@@ -36,14 +38,10 @@ class OpencodeAgent(CliAgent):
     name = "opencode"
     program = "opencode"
     package = "opencode-ai"
+    log_in = "opencode auth login"
     places = ("~/.opencode/bin",)
     known_versions = VersionRange("1.18.33", "1.18.33")
     needed = tuple(f"{name}_*" for name in _PROVIDERS)
-    codes: ClassVar[Mapping[str, FailureClass]] = {
-        "ProviderAuthError": FailureClass.AUTH,
-        "ProviderModelNotFoundError": FailureClass.CONFIG,
-        "ContextOverflowError": FailureClass.CONTEXT,
-    }
 
     def home_environment(self) -> dict[str, str]:
         """`home` holds its configuration and its data; our other XDG directories stay as they are,
@@ -69,7 +67,7 @@ class OpencodeAgent(CliAgent):
             argv += ["--session", request.session_id]
         argv += self.config.args
         extra = {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
-        env = self.environment(request.environment, program, extra)
+        env = self.environment(request.environment, program, extra | request.scratch)
         return Invocation(tuple(argv), env, request.prompt_path)
 
     @staticmethod
@@ -111,14 +109,14 @@ class OpencodeAgent(CliAgent):
         if names:
             return True, f"key from {', '.join(names)}", ""
         try:
-            with open(os.path.join(self._data(environment), "auth.json"), encoding="utf-8") as file:
-                known = as_dict(json.load(file))
+            path = os.path.join(self._data(environment), "auth.json")
+            known = as_dict(json.loads(read_guarded(path, 1 << 20, follow=True)))
         except (OSError, ValueError):
             known = {}
         if known:
             return True, f"logged in: {', '.join(sorted(known))}", ""
         # Its configuration may hold a key, and some of its models need none.
-        return None, "no login found; its configuration may hold one", "opencode auth login"
+        return None, "no login found; its configuration may hold one", self.log_in
 
 
 def _keys(environment: Mapping[str, str]) -> list[str]:
@@ -202,5 +200,6 @@ def _error(error: dict[str, Any]) -> Event:
         message += f" (Retry-After: {after})"
     reset = headers.get("anthropic-ratelimit-unified-reset", "")
     at = float(reset) if reset.isdigit() and len(reset) == 10 else None
-    facts = ErrorFacts(message, name, as_int(data.get("statusCode")), at)
+    code = name if by_code(name) else known_code(as_text(data.get("responseBody"))) or name
+    facts = ErrorFacts(message, code, as_int(data.get("statusCode")), at)
     return Event(EventKind.FAILED, text, error=facts)

@@ -19,6 +19,10 @@ _FOREIGN = re.compile(
     r"|CLAUDECODE|CLAUDE_CODE_(ENTRYPOINT|SESSION_ID|SSE_PORT))$"
 )
 
+_OURS = "CODEX_SELF_ITER_"
+MODE = "CODEX_SELF_ITER_AGENT_MODE"
+"""Tells a program that no adapter knows in which mode it is to work."""
+
 _withheld = functools.lru_cache(1024)(SECRETS.withheld)  # each run asks of the same variables
 
 
@@ -42,12 +46,17 @@ def agent_environment(
     exact, prefixes = _patterns((*needed, *passed))
     asked = _patterns(tuple(passed))
     env: dict[str, str] = {}
-    for name, value in ours.items():
+    for name, value in ours_out(ours).items():
         if _FOREIGN.match(name) and not _matches(name, *asked):
             continue
         if not _withheld(name, value) or _matches(name, exact, prefixes):
             env[name] = value
     return env | dict(extra or {}) | dict(configured or {})
+
+
+def ours_out(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without our own settings: they are nobody else's."""
+    return {name: value for name, value in environment.items() if not name.startswith(_OURS)}
 
 
 def _patterns(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import codex_self_iter
 from codex_self_iter.agents.base import AgentConfig, Invocation, Probe, Request, VersionRange
 from codex_self_iter.agents.command import text_report
-from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.agents.passed_env import MODE, agent_environment
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.runs import RunOutcome
@@ -33,7 +33,11 @@ class PlanShellAgent:
         env = agent_environment(
             request.environment,
             passed=self.config.pass_env,
-            extra=_importable(request.environment),
+            extra={
+                **_importable(request.environment),
+                MODE: self.config.mode,
+                **request.scratch,
+            },
             configured=self.config.env,
         )
         return Invocation((*module, *places, *self.config.args), env, request.prompt_path)

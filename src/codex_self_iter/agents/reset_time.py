@@ -9,10 +9,13 @@ Understood after a word such as "try again", "reset" or "retry after":
 | ISO 8601 | `resets at 2026-11-25T10:31:00Z`, `2026-11-25 10:31` (no zone: the machine's) |
 | HTTP date | `Retry-After: Wed, 25 Nov 2026 10:31:00 GMT` |
 | date and clock | `try again at Nov 25th, 2026 10:31 AM`, `resets Nov 25, 3pm (Europe/Berlin)` |
+| date alone | `resets Dec 8`, `regain access on 2026-12-01`: its beginning |
+| weekday | `reset on Monday at 9am`, `resets Thu 09:00 UTC`, `until Friday`, `tomorrow at 9am` |
 | duration | `in 3 hours 12 minutes`, `in 1.5s`, `retry after 90`, `Retry-After: 120` |
 | clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC` |
 
-A clock time alone is the next such time; one that has passed by less than ten minutes has just been
+A clock time that names no second is cut, so it means the end of its minute. A clock time alone is
+the next such time; one that has passed by less than ten minutes has just been
 reached. Anything long past or more than forty days away is not believed: None, and the caller backs
 off instead."""
 
@@ -25,12 +28,13 @@ from collections.abc import Callable
 
 PAST_SEC = 600.0
 """A time this far in the past still counts as "now": the message may have waited for us."""
+_MINUTE_SEC = 60.0
 LATEST_SEC = 40 * 86400.0
 """No limit of a plan runs longer than a month and some."""
 
 _CUE = re.compile(
     r"try(?:ing)?\s+again|re-?try(?:ing|[\s_-]*(?:after|delay|in))?|resets?(?:_?at|ting)?"
-    r"|available|resumes?|wait|until|limit\s+reached",
+    r"|available|resumes?|renews?|regain\s+access|wait|until|limit\s+reached",
     re.IGNORECASE,
 )
 _WINDOW = 90
@@ -44,7 +48,8 @@ _CLOCK = (
 _ZONE = r"(?:\s*\(?(?P<zone>UTC|GMT|Z\b|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
 _EPOCH = re.compile(r"(?<![\d.])(\d{13}|\d{10})(?:\.\d+)?(?![\d])")
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d)?)(?:[.,]\d+)?\s*(Z|UTC|GMT|[+-]\d\d:?\d\d)?",
+    r"(\d{4}-\d\d-\d\d)(?:(?:T|,? at | )(\d\d:\d\d(:\d\d)?)(?:[.,]\d+)?)?"
+    r"\s*\(?(Z|UTC|GMT|[+-]\d\d:?\d\d)?",
     re.IGNORECASE,
 )
 _HTTP = re.compile(
@@ -53,7 +58,14 @@ _HTTP = re.compile(
 )
 _DATE = re.compile(
     rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s*(?P<year>20\d\d)?,?\s*"
-    rf"(?:at\s+)?{_CLOCK}{_ZONE}",
+    rf"(?:(?:at\s+)?{_CLOCK}{_ZONE})?",
+    re.IGNORECASE,
+)
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WEEKDAY = re.compile(
+    r"\b(?P<weekday>tomorrow|(?:mon|tue|wed|thu|fri|sat|sun)"
+    r"(?:day|s|sday|nesday|nes|r|rs|rsday|urday)?)\b\.?"
+    rf",?\s*(?:(?:at\s+)?{_CLOCK}{_ZONE})?",
     re.IGNORECASE,
 )
 _UNIT = (
@@ -131,27 +143,47 @@ def _iso(said: str, _now: float, tz: datetime.tzinfo | None) -> float | None:
     found = _ISO.search(said)
     if not found:
         return None
-    day, clock, zone = found.groups()
+    day, clock, second, zone = found.groups()
     offset = {"Z": "+00:00", "UTC": "+00:00", "GMT": "+00:00"}.get((zone or "").upper(), zone or "")
     try:
-        moment = datetime.datetime.fromisoformat(f"{day}T{clock}{offset}")
+        moment = datetime.datetime.fromisoformat(f"{day}T{clock or '00:00'}{offset}")
     except ValueError:
         return None
-    return _timestamp(moment, tz)
+    at = _timestamp(moment, tz)
+    return at if at is None or second or not clock else at + _MINUTE_SEC
 
 
 def _date(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
     found = _HTTP.search(said) or _DATE.search(said)
-    clock = _clock_of(found) if found else None
-    zone, known = _zone_of(found, tz) if found else (tz, False)
-    if found is None or clock is None or not known:
+    if found is None:
+        return None
+    clock, zone, known = _clock_or_midnight(found, tz)
+    if clock is None or not known:
         return None
     month, day = _MONTHS[found["month"].lower()], int(found["day"])
     year = int(found["year"]) if found["year"] else _local(now, zone).year
     at = _moment(year, month, day, clock, zone)
     if at is not None and not found["year"] and at < now - PAST_SEC:
         at = _moment(year + 1, month, day, clock, zone)
-    return at
+    return at if at is None else at + _rest_of_minute(found)
+
+
+def _weekday(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
+    found = _WEEKDAY.search(said)
+    if found is None:
+        return None
+    clock, zone, known = _clock_or_midnight(found, tz)
+    if clock is None or not known:
+        return None
+    today = _local(now, zone).date()
+    name = found["weekday"].lower()[:3]
+    ahead = (_DAYS.index(name) - today.weekday()) % 7 if name in _DAYS else 1
+    for days in (ahead, ahead + 7):
+        day = today + datetime.timedelta(days=days)
+        at = _moment(day.year, day.month, day.day, clock, zone)
+        if at is not None and at >= now - PAST_SEC:
+            return at + _rest_of_minute(found)
+    return None
 
 
 def _duration(said: str, now: float, _tz: datetime.tzinfo | None) -> float | None:
@@ -182,18 +214,34 @@ def _clock(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
         day = today + datetime.timedelta(days=days)
         for fold in (0, 1):  # the hour that an autumn night has twice
             at = _moment(day.year, day.month, day.day, clock, zone, fold)
-            if at is not None and at >= now - PAST_SEC:
-                return at
+            if at is not None and at + _rest_of_minute(found) >= now - PAST_SEC:
+                return at + _rest_of_minute(found)
     return None
 
 
 _READERS: tuple[Callable[[str, float, datetime.tzinfo | None], float | None], ...] = (
     _iso,
     _date,
+    _weekday,
     _epoch,
     _duration,
     _clock,
 )
+
+
+def _clock_or_midnight(
+    found: re.Match[str], tz: datetime.tzinfo | None
+) -> tuple[datetime.time | None, datetime.tzinfo | None, bool]:
+    """Clock and zone of a day; a day that names no clock is meant from its beginning."""
+    if found["hour"] is None:
+        return datetime.time(), tz, True
+    zone, known = _zone_of(found, tz)
+    return _clock_of(found), zone, known
+
+
+def _rest_of_minute(found: re.Match[str]) -> float:
+    """What is added to a clock time that names no second."""
+    return 0.0 if found["hour"] is None or found["second"] else _MINUTE_SEC
 
 
 def _clock_of(found: re.Match[str]) -> datetime.time | None:

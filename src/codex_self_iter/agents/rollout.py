@@ -33,7 +33,7 @@ class Turn:
         seen_at: Unix seconds of the last thing written about it.
         before, after: the thread's totals when the turn began and now; None if unknown.
         code, http_status, message: of the error that ended it.
-        reset_at: when the limit that is used up ends.
+        limit_ends: when the windows that are used up end.
         ended: the turn's end was written."""
 
     started_at: float = 0.0
@@ -44,7 +44,7 @@ class Turn:
     code: str = ""
     http_status: int = 0
     message: str = ""
-    reset_at: float | None = None
+    limit_ends: tuple[float, ...] = ()
     ended: bool = False
 
 
@@ -81,11 +81,13 @@ def parse_rollout(lines: Iterable[str]) -> Turn:
             "task_started" in line
             or "turn_context" in line
             or "token_count" in line
+            or "thread_token_usage" in line
             or "task_complete" in line
         ):
             value = decode(line)
             if value is not None:
-                turn = _step(turn, as_text(value.get("type")), as_dict(value.get("payload")))
+                payload = as_dict(value.get("payload")) or value
+                turn = _step(turn, as_text(value.get("type")), payload)
                 turn.seen_at = _moment(as_text(value.get("timestamp"))) or turn.seen_at
     return turn
 
@@ -100,7 +102,11 @@ def _step(turn: Turn, kind: str, payload: dict[str, Any]) -> Turn:
     elif payload.get("type") == "token_count" and kind == "event_msg":
         total = as_dict(as_dict(payload.get("info")).get("total_token_usage"))
         turn.after = usage_of(total) if total else turn.after
-        turn.reset_at = _reset_of(as_dict(payload.get("rate_limits"))) or turn.reset_at
+        turn.limit_ends = _used_up(as_dict(payload.get("rate_limits"))) or turn.limit_ends
+    elif kind == "token_usage_record":  # from 0.171 on, also of a run that is ended
+        total = as_dict(payload.get("thread_token_usage"))
+        total = as_dict(total.get("total_token_usage")) or total
+        turn.after = usage_of(total) if total else turn.after
     elif payload.get("type") == "task_complete" and kind == "event_msg":
         turn.ended = True
         _note_error(turn, as_dict(payload.get("error")))
@@ -126,17 +132,15 @@ def _note_error(turn: Turn, error: dict[str, Any]) -> None:
         turn.code = as_text(info)
 
 
-def _reset_of(limits: dict[str, Any]) -> float | None:
-    """The end of the last window that is used up; with none used up, nothing is told: the windows
-    are reported with every turn, and both must be open again for the next one."""
+def _used_up(limits: dict[str, Any]) -> tuple[float, ...]:
+    """The ends of the windows that are used up; with none used up, nothing is told."""
     windows = [as_dict(limits.get(name)) for name in ("primary", "secondary")]
-    ends = [
+    return tuple(
         float(as_int(window.get("resets_at")))
         for window in windows
         if as_int(window.get("resets_at"))
         and as_number(window.get("used_percent")) >= _USED_UP_PERCENT
-    ]
-    return max(ends, default=None)
+    )
 
 
 def _moment(text: str) -> float:

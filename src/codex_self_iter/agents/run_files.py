@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from codex_self_iter.world.guarded import open_guarded
+
 ANSWER_BYTES = 256 * 1024
 """The longest answer that a report carries (its end is kept)."""
 _WHOLE_BYTES = 16 * 1024 * 1024
@@ -69,7 +71,7 @@ class RunFiles:
 
     def _chunks(self, name: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         try:
-            file: BinaryIO = open(self.path(name), "rb", buffering=0)  # noqa: SIM115 - closed below
+            file: BinaryIO = open(open_guarded(self.path(name)), "rb", buffering=0)  # noqa: SIM115 - closed below
         except OSError:
             return
         with file:

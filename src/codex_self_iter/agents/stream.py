@@ -46,6 +46,8 @@ class EventKind(enum.StrEnum):
     """Usage of one model call (`ident`); the last value for an ident counts, idents add up."""
     TOTAL = "total"
     """Usage of the whole run or thread."""
+    SPENT = "spent"
+    """Usage since the last such event, or since the start; they add up to the run's."""
     LIMIT = "limit"
     """Says when a limit ends; no failure by itself."""
     DONE = "done"
@@ -113,7 +115,9 @@ class Parsed:
         tools_ok: how many tool calls ended well.
         moved: the model did something (a message or a tool call).
         turn_open: the model was asked and the run had not ended.
-        limit_at: when a limit ends, as told by the CLI."""
+        limit_ends: when the windows of a limit that are used up end, as told by the CLI.
+        limit_told: these are the server's words of the refusal itself.
+        note: the CLI's last remark that is no failure by itself."""
 
     events: int = 0
     session_id: str = ""
@@ -130,7 +134,9 @@ class Parsed:
     tools_ok: int = 0
     moved: bool = False
     turn_open: bool = False
-    limit_at: float | None = None
+    limit_ends: list[float] = dataclasses.field(default_factory=list)
+    limit_told: bool = False
+    note: str = ""
     refused: dict[str, None] = dataclasses.field(default_factory=dict)
     changed: dict[str, None] = dataclasses.field(default_factory=dict)
     pieces: list[str] = dataclasses.field(default_factory=list)
@@ -189,12 +195,16 @@ def _take(parsed: Parsed, event: Event) -> None:
             parsed.retry = event.error or ErrorFacts(event.text)
         case EventKind.NOTE:
             parsed.error = event.error or parsed.error
+            parsed.note = event.error.message if event.error else parsed.note
         case EventKind.TOKENS if event.usage is not None:
             parsed.tokens[event.ident or f"#{len(parsed.tokens)}"] = event.usage
         case EventKind.TOTAL:
             parsed.total = event.usage or parsed.total
-        case EventKind.LIMIT if event.error is not None:
-            parsed.limit_at = event.error.reset_at or parsed.limit_at
+        case EventKind.SPENT if event.usage is not None:
+            parsed.total = Usage.of(*filter(None, (parsed.total, event.usage)))
+        case EventKind.LIMIT if event.error is not None and event.error.reset_at is not None:
+            parsed.limit_ends.append(event.error.reset_at)
+            parsed.limit_told = True
         case EventKind.DONE:
             parsed.ended, parsed.ok, parsed.turn_open = True, True, False
             parsed.retry = parsed.error = None

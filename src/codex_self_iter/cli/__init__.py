@@ -45,6 +45,15 @@ COMMANDS: dict[str, str] = {
 HIDDEN = {"complete": "shell completion"}
 _MODULES = {"resume": "pause"}
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+_CALLERS_REPOSITORY = """GIT_DIR GIT_WORK_TREE GIT_IMPLICIT_WORK_TREE GIT_COMMON_DIR GIT_INDEX_FILE
+    GIT_INDEX_VERSION GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_NAMESPACE GIT_PREFIX
+    GIT_CONFIG GIT_CONFIG_PARAMETERS GIT_GRAFT_FILE GIT_SHALLOW_FILE GIT_NO_REPLACE_OBJECTS
+    GIT_REPLACE_REF_BASE GIT_QUARANTINE_PATH GIT_INTERNAL_SUPER_PREFIX GIT_INTERNAL_GETTEXT_SH_SCHEME
+    GIT_LITERAL_PATHSPECS GIT_GLOB_PATHSPECS GIT_NOGLOB_PATHSPECS GIT_ICASE_PATHSPECS GIT_ATTR_SOURCE
+    GIT_REFLOG_ACTION GIT_AUTHOR_DATE GIT_COMMITTER_DATE"""
+"""What git sets for its hooks, aliases and `rebase --exec`: who is started by one of these would
+work, and let agents and gates work, on another repository than the workspace's. Names, keys and
+settings of the person (GIT_AUTHOR_NAME, GIT_SSH_COMMAND, GIT_CONFIG_GLOBAL…) stay."""
 _COMMON_OPTIONS = ("--workspace", "--state-dir", "--config")
 
 
@@ -139,6 +148,8 @@ def overview() -> str:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code, whatever became of its output."""
     _make_output_robust()
+    for name in _CALLERS_REPOSITORY.split():
+        os.environ.pop(name, None)
     code = _guarded(list(argv))
     for stream in (sys.stdout, sys.stderr):
         _settle(stream)
@@ -162,7 +173,18 @@ def _guarded(argv: list[str]) -> int:
         # Commands name their files in what they raise: what has none was said by the output itself.
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
             return _cannot_write(error.strerror or str(error))
+        if isinstance(error, FileNotFoundError) and not _has_directory():
+            gone = "the current directory does not exist any more; change to one that does"
+            _complain(f"{PROGRAM}: {gone}")
+            return int(ExitCode.USAGE)
         return _report_defect(error, argv)
+
+
+def _has_directory() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _dispatch(argv: list[str]) -> int:

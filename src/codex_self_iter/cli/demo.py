@@ -14,7 +14,7 @@ from typing import Any
 
 from codex_self_iter.core.foreign import as_list, decode
 from codex_self_iter.demo import git, make_workspace
-from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.guarded import read_guarded, read_object
 
 STATE = ".codex-self-iter"
 """The state directory of the demo; its configuration leaves the default."""
@@ -102,7 +102,10 @@ def _where_to_look(directory: Path, program: str) -> None:
 
 def _journal(directory: Path) -> list[dict[str, Any]]:
     path = directory / STATE / "logs" / "iterations.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    try:
+        lines = read_guarded(str(path), 4_000_000).decode("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
     return [record for line in lines if (record := decode(line))]
 
 

@@ -14,7 +14,7 @@ from codex_self_iter.cli import _common, _records
 from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
-from codex_self_iter.core.foreign import as_list, as_number, as_words
+from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
 from codex_self_iter.world.git import labels
@@ -59,6 +59,8 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
     yield paint(f"Iteration {record['iteration']}: {verdict}, {lasted}, {when}", "bold")
     for key in FIELDS:
         yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
+    yield from _field("not kept", record.get("keep_error"), paint)
+    yield from _field("owed", _owed(record), paint)
     yield from _field("agent", _agent(record), paint)
     yield from _field("usage", ", ".join(filter(None, _records.spent(record))), paint)
     for gate in as_list(record.get("gates")):
@@ -89,6 +91,16 @@ def _plain(value: object) -> str:
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         return " ".join(value["text"].split())
     return as_words(value)
+
+
+def _owed(record: Record) -> str:
+    """What was not committed when the iteration had ended."""
+    owed = as_dict(record.get("owed"))
+    if not owed:
+        return ""
+    why = str(owed.get("why") or "the next commit takes them")
+    files = ", ".join(map(str, as_list(owed.get("files"))))
+    return f"{as_number(owed.get('count')):.0f} not committed ({files}): {why}"
 
 
 def _agent(record: Record) -> str:

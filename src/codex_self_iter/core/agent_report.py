@@ -16,6 +16,8 @@ class FailureClass(enum.StrEnum):
     """A usage or rate limit; `Failure.reset_at` is its end where known."""
     OVERLOAD = "overload"
     NETWORK = "network"
+    BILLING = "billing"
+    """Credit, a plan or a spend cap is used up, or the account is closed: no waiting mends it."""
     AUTH = "auth"
     CONFIG = "config"
     """Not installed, unknown model, bad flag, not a git repository…: a person must act."""
@@ -66,12 +68,16 @@ class Failure:
         kind: the class that chooses the policy.
         message: one line for people and for the next prompt; at most 500 characters.
         reset_at: wall time at which a limit ends, if the agent said so.
-        account: names the account a limit belongs to; loops with the same account wait together."""
+        account: names the account a limit belongs to; loops with the same account wait together.
+        guessed: the class was read from free text alone: a guess until a second run confirms it.
+        mend: what a person can do about it, or ""."""
 
     kind: FailureClass
     message: str
     reset_at: float | None = None
     account: str = ""
+    guessed: bool = False
+    mend: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +91,10 @@ class AgentReport:
         session_id: thread to resume, or "".
         failure: None when the run did what it should.
         model: as reported, or "".
-        refused: tools or commands that the agent was not allowed to use."""
+        refused: tools or commands that the agent was not allowed to use.
+        answered: the stream had said its final event, with success: the answer counts, whatever
+            became of the process.
+        note: one line about an end that does not fit the answer, else ""."""
 
     answer: str
     usage: Usage | None = None
@@ -94,3 +103,5 @@ class AgentReport:
     failure: Failure | None = None
     model: str = ""
     refused: tuple[str, ...] = ()
+    answered: bool = False
+    note: str = ""

@@ -61,8 +61,10 @@ def exceeded(spent: Spent, budget: BudgetPolicy, now: float) -> str:
 
 
 def notices(spent: Spent, budget: BudgetPolicy) -> tuple[Spent, tuple[str, ...]]:
-    """Notices that are due (a share of `notice_at` reached for the first time), and the account
-    that remembers them."""
+    """Notices that are due (a share of `notice_at` reached for the first time; 0: none), and the
+    account that remembers them."""
+    if not budget.notice_at:
+        return spent, ()
     texts: list[str] = []
     names: list[str] = []
     for name, used, bound in _shares(spent, budget):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.owed import Owed
 from codex_self_iter.core.runs import RunOutcome
 from codex_self_iter.core.state import Message, StopSource, Wait
 
@@ -48,11 +49,14 @@ class Tick:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """The inputs of the next run were read. `gate_files` maps path to fingerprint."""
+    """The inputs of the next run were read. `gate_files` maps path to fingerprint.
+
+    `owed`, here and below: what is not committed by now; None: nobody looked."""
 
     messages: tuple[Message, ...] = ()
     head: str = ""
     gate_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    owed: Owed | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class RunEnded:
     plan_open: int = 0
     plan_total: int = 0
     not_started: bool = False
+    owed: Owed | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class GatesEnded:
 
     results: tuple[GateResult, ...]
     aborted: bool = False
+    owed: Owed | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Kept:
     checkpoint: str = ""
     head: str = ""
     error: str = ""
+    owed: Owed | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

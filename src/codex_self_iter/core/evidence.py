@@ -55,4 +55,11 @@ class Snapshot:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
         """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
-        return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
+        found = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
+        texts = [found.head, found.branch, found.note]
+        if isinstance(found.entries, Mapping):
+            texts += [*found.entries, *found.entries.values()]
+        whole = isinstance(found.entries, Mapping) and isinstance(found.complete, bool)
+        if not whole or not all(isinstance(text, str) for text in texts):
+            raise TypeError("not a snapshot of ours")
+        return found

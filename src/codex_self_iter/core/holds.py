@@ -33,7 +33,8 @@ def enter(state: LoopState, kind: State, reason: str, at: Moment) -> LoopState:
 
 
 def finish(state: LoopState, kind: State, code: int, reason: str, at: Moment) -> Decision:
-    """End the loop."""
+    """End the loop. What is not committed by then is said with the reason."""
+    reason = "; ".join(filter(None, (reason, state.owed.told())))
     state = dataclasses.replace(
         enter(state, kind, reason, at), exit_code=code, preparing=False, ending=None
     )

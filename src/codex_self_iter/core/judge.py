@@ -41,13 +41,18 @@ signals its parents would do so in every run, so it counts as the agent's error.
 def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Policy) -> Judged:
     """Judge the run that was closed last in `opened`."""
     cause = event.outcome.cause
-    if state.ending is not None and cause in CALLED_OFF:
+    if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
         return called_off(opened, state.ending.reason), Next.CLOSE
     failure = event.report.failure
-    if (
+    if failure is not None and _worked(failure, event):
+        # What a run that did work says last is no CLI's refusal.
+        agents = dataclasses.replace(failure, kind=FailureClass.AGENT, guessed=False, mend="")
+        failure = None if event.outcome.ok else agents
+    # What the agent has answered counts, whatever became of its process.
+    if not event.report.answered and (
         failure is None
         or cause in CALLED_OFF
-        or (failure.kind is FailureClass.AGENT and cause is not EndCause.EXIT)
+        or (failure.kind is FailureClass.AGENT and cause not in (EndCause.EXIT, EndCause.LINGERED))
     ):
         # What the host knows of the end says more than what an adapter can guess from the output.
         failure = _from_outcome(event.outcome) or failure
@@ -65,6 +70,11 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
         failure = Failure(FailureClass.AGENT, f"{judged.why}{refused}")
         return _failed(opened, failure, Verdict.ERROR), Next.CLOSE
     return judged
+
+
+def _worked(failure: Failure, event: RunEnded) -> bool:
+    """True when a class was guessed of a run that changed content; of memory any run may die."""
+    return failure.guessed and failure.kind is not FailureClass.MEMORY and bool(event.changed)
 
 
 def called_off(opened: Iteration, reason: str) -> Iteration:

@@ -120,6 +120,8 @@ def decide(state: LoopState, event: Event, policy: Policy, at: Moment) -> Decisi
         return state, ()
     if EXPECTS.get(type(event), phase(state)) is not phase(state):
         return state, _unknown(event) if isinstance(event, RunEnded) else ()
+    if isinstance(event, Prepared | RunEnded | GatesEnded | Kept) and event.owed is not None:
+        state = dataclasses.replace(state, owed=event.owed)
     handler: Callable[[LoopState, Any, Policy, Moment], Decision] = _HANDLERS[type(event)]
     return handler(state, event, policy, at)
 
@@ -253,10 +255,13 @@ def _gates_ended(state: LoopState, event: GatesEnded, policy: Policy, at: Moment
 def _keep(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Commit and checkpoint where there is something to keep, then give the verdict."""
     commit = policy.commit and opened.failure_verdict is not Verdict.ABORTED
-    if opened.changed is False or not (commit or policy.checkpoints):
+    checkpoint = policy.checkpoints and opened.changed is not False
+    # earlier iterations, gates and hooks may have left something, too
+    commit = commit and (opened.changed is not False or bool(state.owed))
+    if not (commit or checkpoint):
         return _verdict(state, opened, policy, at)
     state = _within(state, opened, step=Step.KEEP)
-    return state, (Persist(), Keep(opened.number, commit, policy.checkpoints))
+    return state, (Persist(), Keep(opened.number, commit, checkpoint))
 
 
 def _kept(state: LoopState, event: Kept, policy: Policy, at: Moment) -> Decision:

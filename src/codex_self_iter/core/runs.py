@@ -20,6 +20,8 @@ class EndCause(enum.StrEnum):
     MEMORY = "memory"
     REQUEST = "request"
     """We ended it: STOP, pause --now, steer --now, shutdown."""
+    LINGERED = "lingered"
+    """Its stream had said its final event and it did not end: we ended it."""
     SPAWN_FAILED = "spawn_failed"
     LOST = "lost"
     """It was gone and no exit status had been recorded."""
@@ -74,6 +76,14 @@ class RunSpec:
     limits: RunLimits = RunLimits()
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "run_id": (str,),
+    "boot_id": (str,),
+    "started_at": (int, float),
+    "started_monotonic": (int, float),
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunIdentity:
     """Who a run's processes are, so that a later supervisor recognises them and nothing else.
@@ -96,8 +106,13 @@ class RunIdentity:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunIdentity:
-        """Read `to_json`'s value. Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
+        """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
+        found = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        for name, value in found.items():
+            kinds = _KINDS.get(name, (int,))
+            if type(value) not in kinds or (kinds != (str,) and not 0 <= value < 1e18):
+                raise TypeError(f"{name} is none of ours")
+        return cls(**found)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,7 +158,8 @@ class RunOutcome:
         troubles: what became of its files that nobody should have to guess, a line each.
         error: one line about a spawn error, else "".
         argv0_missing: True when the program itself was not found (a configuration fault, not the
-            agent's)."""
+            agent's).
+        answered: its stream had said its final event before we signalled it."""
 
     run_id: str
     cause: EndCause
@@ -159,6 +175,7 @@ class RunOutcome:
     argv0_missing: bool = False
     left: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    answered: bool = False
 
     @property
     def ok(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from codex_self_iter.core.agent_report import Failure, Usage
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Role, State, Verdict
 
@@ -70,7 +71,7 @@ class Counters:
     Attributes:
         failures: failed iterations in a row, of any class: the exponent of the backoff.
         agent_errors: the same, agent faults only: compared with `max_consecutive_errors`.
-        auth_errors: the same, authentication and configuration faults only.
+        auth_errors: the same, of the classes in which a person must act.
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
@@ -293,12 +294,13 @@ class LoopState:
         blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
         carried: messages whose run did no work; they go into the next prompt.
         feedback: what failed last time, for the next prompt.
-        goals: normalised goals, oldest first.
+        goals: marks of the goals (see `stagnation.mark`), oldest first.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
             last run.
-        run_iterations: iterations begun since this supervisor started."""
+        run_iterations: iterations begun since this supervisor started.
+        owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 
     loop_id: str
     iteration: int = 0
@@ -327,6 +329,7 @@ class LoopState:
     gate_baseline: dict[str, str] | None = None
     gate_seen: dict[str, str] | None = None
     run_iterations: int = 0
+    owed: Owed = NOTHING
     last: Last | None = None
     exit_code: int | None = None
 

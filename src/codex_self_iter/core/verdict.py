@@ -5,11 +5,13 @@ Policies of the failure classes:
     class      counts for        then                                   next prompt / session
     agent      max_consecutive   backoff; exit 4 at the bound            says what was wrong
     limit      -                 wait until the reset, else backoff
+               a guess           backoff; held from the second in a row
     overload   -                 backoff
     network    -                 backoff
-    auth       its own bound     state blocked, backoff; exit 4
-    config     its own bound     state blocked, backoff; exit 4
-    sandbox    its own bound     state blocked, backoff; exit 4          says what was refused
+    auth       PERSON_TRIES      state blocked, backoff; exit 4
+    billing    PERSON_TRIES      state blocked, backoff; exit 4
+    config     PERSON_TRIES      state blocked, backoff; exit 4
+    sandbox    PERSON_TRIES      state blocked, backoff; exit 4          says what was refused
     context    -                 fresh session, at once the first time
     memory     -                 backoff                                 says what the limit is
     killed     -                 go on
@@ -34,8 +36,13 @@ from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Counters, Iteration, Last, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
 
-PERSON_MUST_ACT = frozenset({FailureClass.AUTH, FailureClass.CONFIG, FailureClass.SANDBOX})
-UNTOLD = frozenset(map(FailureClass, ("limit", "overload", "network", "auth", "config", "context")))
+PERSON_MUST_ACT = frozenset(map(FailureClass, ("auth", "billing", "config", "sandbox")))
+PERSON_TRIES = 2
+"""So many failures in a row that only a person can mend end the loop: one more try than the first,
+because a login may be renewed, or a program replaced, in the very moment."""
+UNTOLD = PERSON_MUST_ACT - {FailureClass.SANDBOX} | frozenset(
+    map(FailureClass, ("limit", "overload", "network", "context"))
+)
 """Classes in which the agent did no work, so that there is nothing to tell it."""
 
 IDENTICAL_FAILURES = 3
@@ -128,11 +135,16 @@ def _failed(closing: Closing, failure: Failure) -> Finish | None:
     if bound and counters.agent_errors >= bound:
         text = f"{bound} agent errors in a row (max_consecutive_errors); the last: "
         return Finish(State.BLOCKED, 4, text + failure.message)
-    if bound and counters.auth_errors >= bound:
-        return Finish(State.BLOCKED, 4, f"a person must act ({kind}): {failure.message}")
+    if counters.auth_errors >= min(bound or PERSON_TRIES, PERSON_TRIES):
+        return Finish(State.BLOCKED, 4, f"a person must act ({kind}): {_to_mend(failure)}")
     if kind is not FailureClass.CONTEXT or counters.failures > 1:
         _wait_for(closing, failure)
     return None
+
+
+def _to_mend(failure: Failure) -> str:
+    """What a person can do goes first: a long message may be cut."""
+    return f"{failure.mend}; {failure.message}" if failure.mend else failure.message
 
 
 def _count_failure(counters: Counters, kind: FailureClass) -> Counters:
@@ -152,6 +164,12 @@ def _wait_for(closing: Closing, failure: Failure) -> None:
     length = backoff.exponential(closing.counters.failures, base, ceiling, at.u)
     note: Command
     account = _account(closing)
+    last = closing.state.last
+    probed = last is not None and last.verdict is Verdict.LIMITED
+    if failure.kind is FailureClass.LIMIT and failure.guessed and not probed:
+        # Free text alone: the next run must say it again before it holds the loop and its account.
+        closing.leave(wait=waits.make(WaitKind.ERROR, length, text, at))
+        return
     if failure.kind is FailureClass.LIMIT:
         # A reset that has passed already was a wrong one: relying on it again would burn a run
         # every few seconds.
@@ -161,7 +179,7 @@ def _wait_for(closing: Closing, failure: Failure) -> None:
         note = ShareLimit(account, wait)
     elif failure.kind in PERSON_MUST_ACT:
         wait = waits.make(WaitKind.AUTH, length, text, at)
-        note = Notify("blocked", f"{failure.kind}: {text}")
+        note = Notify("blocked", f"{failure.kind}: {_to_mend(failure)}")
     else:
         closing.leave(wait=waits.make(WaitKind.ERROR, length, text, at))
         return
@@ -221,7 +239,7 @@ def _answered(closing: Closing) -> Finish | None:
 def _next_goal(closing: Closing, block: ControlBlock) -> None:
     state, review = closing.state, closing.opened.reviewer
     goal = (review.next_focus.strip() if review else "") or block.next_goal or state.goal
-    goals = (*state.goals, stagnation.normalise(goal))[-stagnation.HISTORY :]
+    goals = (*state.goals, stagnation.mark(goal))[-stagnation.HISTORY :]
     closing.leave(goal=goal, goals=goals)
 
 
@@ -318,7 +336,7 @@ def _circles(closing: Closing) -> Finish | None:
     found = stagnation.circle(goals, counters.no_change, counters.gate_repeats)
     if found.length >= bound and closing.opened.warned:
         what = f"{found.what} for {found.length} iterations (max_stagnation = {bound})"
-        text = f"going in circles: {what}; the goal: {closing.changes['goal'][:200]}"
+        text = f"going in circles: {what}; the goal: {closing.changes['goal']}"
         return Finish(State.STAGNATED, 3, text)
     warned = found.length >= max(1, bound - 1)
     closing.leave(warned=warned)

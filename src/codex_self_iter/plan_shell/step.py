@@ -13,12 +13,16 @@ from pathlib import Path
 from codex_self_iter.core.plan import Block, Item, Plan, find_again, parse_plan, tick
 from codex_self_iter.errors import UsageError
 from codex_self_iter.plan_shell.answer import Answer, goal_for
+from codex_self_iter.world.guarded import read_guarded
+
+MAX_PLAN_BYTES = 64 * 1024 * 1024
 
 
 def read_plan(path: Path) -> str:
     """The plan's text, bytes that are no UTF-8 kept. Raises UsageError when it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        data = read_guarded(str(path), MAX_PLAN_BYTES, follow=True)
+        return data.decode("utf-8", "surrogateescape")
     except OSError as error:
         what = f"{error.strerror or error}. Write one, or name it with --plan."
         raise UsageError(f"plan {path}: {what}") from error

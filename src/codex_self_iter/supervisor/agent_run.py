@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -12,6 +13,7 @@ from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
+from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.control_block import SCHEMA
 from codex_self_iter.core.progress import Change
@@ -19,19 +21,25 @@ from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files
+from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing
 from codex_self_iter.world.state.inbox import MAX_MESSAGES
 
+_MAX_PROMPT = 64 * 1024 * 1024
 SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
+AT_ONCE_SEC = 0.05
+"""A place in the pool that came sooner was not waited for."""
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
     Role.EXECUTOR: SCHEMA,
@@ -58,7 +66,7 @@ class AgentRuns:
         before = await self.workspace.before()
         files = await gate_files(ctx)
         self.senses.look_requests()
-        ctx.post(ev.Prepared(self._messages(), before.head, files))
+        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
 
     def _messages(self) -> tuple[Message, ...]:
         """What waits in the inbox, as much as fits beside what the iteration has."""
@@ -97,11 +105,18 @@ class AgentRuns:
             owner=ctx.name,
             at_once=adopted is not None,
         )
+        asked = ctx.shared.clock.monotonic()
         try:
             async with slot:
+                waited = ctx.shared.clock.monotonic() - asked > AT_ONCE_SEC
+                if waited and adopted is None and await self._overtaken(run):
+                    self._not_run(run, EndCause.REQUEST, not_started=True)
+                    return
                 request = self._request(run, adopted is not None)
                 outcome = await self._outcome(run, request, adopted)
         except UsageError as error:
+            with contextlib.suppress(StorageError):  # its prompt may have been written
+                ctx.store.redact_iteration(self._opened.number)
             missing = isinstance(error, AgentMissingError)
             self._not_run(run, EndCause.SPAWN_FAILED, error=str(error), argv0_missing=missing)
         except StorageError as error:
@@ -111,26 +126,50 @@ class AgentRuns:
         else:
             await self._report(run, request, outcome)
 
+    async def _overtaken(self, run: OpenRun) -> bool:
+        """It has waited for its place: what it finds is looked at again.
+
+        True when it must not start now; it is prepared again once nothing holds the loop."""
+        ctx = self.ctx
+        await self._settle(in_run=False)
+        self.workspace.look_again()
+        await self.workspace.before()
+        self.conditions.look_disk()
+        self.senses.look_problem()
+        limit = ctx.state.limits.get(run.account)
+        limited = limit is not None and waits.rest(limit, ctx.shared.moment()) > 0
+        held = self.conditions.disk_low or self.senses.problem or ctx.state.blocked_by
+        return bool(held) or limited
+
     async def _outcome(
         self, run: OpenRun, request: Request, adopted: RunHandle | None
     ) -> RunOutcome:
         """Start the run, or take over the adopted one, and wait until nothing of it is left."""
         ctx = self.ctx
-        spec = self._spec(run, request)
+        try:
+            spec = self._spec(run, request)
+        except (UsageError, StorageError):
+            scratch.remove(request.directory)
+            raise
         if adopted is None:
             ctx.log.info(
                 "run.started",
                 iteration=ctx.state.iteration,
                 role=str(run.role),
                 agent=run.agent,
-                goal=(ctx.state.open.goal if ctx.state.open else "")[:120],
+                goal=ctx.shown(ctx.state.open.goal if ctx.state.open else "", 120),
                 output=os.path.join(spec.directory, "stdout.log"),
             )
             if ctx.shared.debug:
                 ctx.log.debug(
                     "run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd
                 )
-        return await self.work.run_agent(spec, adopted)
+        lingering = Lingering(ctx, self.work, run.agent, spec.directory)
+        lingering.begin()
+        try:
+            return lingering.done(await self.work.run_agent(spec, adopted))
+        finally:
+            lingering.stop()
 
     async def _report(self, run: OpenRun, request: Request, outcome: RunOutcome) -> None:
         """Post what it said and what it changed."""
@@ -155,6 +194,8 @@ class AgentRuns:
             change = Change(None, note="not looked at: a second signal came")
             with self.work.cut_short():
                 change = await self.workspace.after()
+        if reports[0].note:
+            ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         files = await gate_files(ctx)
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
@@ -171,6 +212,7 @@ class AgentRuns:
                 gate_files=files,
                 plan_open=total - done,
                 plan_total=total,
+                owed=self.workspace.owed,
             )
         )
 
@@ -178,6 +220,7 @@ class AgentRuns:
         """Read what it said, then take secrets out of what is kept."""
         ctx, files = self.ctx, RunFiles(request.directory)
         now = ctx.shared.clock.wall()
+        scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
         try:
             ctx.store.redact_run(request.directory)
@@ -202,22 +245,22 @@ class AgentRuns:
     def _request(self, run: OpenRun, adopted: bool) -> Request:
         """Build prompt and request. For an adopted run the prompt is the one that was sent."""
         ctx, opened = self.ctx, self._opened
-        directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
+        place = opened.number, run.role.value, run.attempt
         if adopted:
+            directory = ctx.store.run_directory(*place)
             path = os.path.join(ctx.store.path, "prompts", f"{run.label}.md")
             try:
-                with open(path, encoding="utf-8") as file:
-                    text = file.read()
+                text = read_guarded(path, _MAX_PROMPT).decode()
             except (OSError, UnicodeDecodeError):
                 text = ""
         else:
+            directory = ctx.store.fresh_run_directory(*place)
             text = prompts.build(self._inputs(run))
             # Verbatim while the agent reads it; redacted when the run has ended.
             path = ctx.store.save_prompt(
                 opened.number, run.role.value, text, run.attempt, redact=False
             )
-            outputs = (f"{directory}/{name}" for name in ("stdout.log", "stderr.log"))
-            ctx.store.clear_way("run.lock", *outputs)
+            ctx.store.clear_way("run.lock")
             self.workspace.save_before(directory)
             for document in ctx.documents:
                 document.save(directory)
@@ -239,6 +282,7 @@ class AgentRuns:
             environment=ctx.shared.environ,
             model_hint=hints.get(run.role, ""),
             previous_thread_usage=session.thread_usage if session and run.session_id else None,
+            temporary=scratch.make(directory),
         )
 
     @property

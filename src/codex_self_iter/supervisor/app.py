@@ -21,13 +21,14 @@ from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world.console import Console
 from codex_self_iter.world.process import signals
+from codex_self_iter.world.start import start_directory
 
 
 def read_settings(
     flags: Mapping[str, Any], options: RunOptions
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
     """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
-    environ, cwd, file = os.environ, os.getcwd(), options.config or None
+    environ, cwd, file = os.environ, start_directory(), options.config or None
     if options.config_dir:
         where = options.config_dir
         loaded, problems = configuration.load_directory(where, flags=flags, environ=environ)

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 
+from codex_self_iter.agents.passed_env import ours_out
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
@@ -15,34 +16,46 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
+from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.process.output import read_head_tail
 
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
 """Of a gate's output that reaches a prompt: the first and the last words matter most."""
 MAX_GATE_FILES = 2_000
+WHOLE_BYTES = 8 * 1024 * 1024
+"""A gate file up to this size is read as a whole."""
+_END_BYTES = 64 * 1024
 
 
-async def run_all(ctx: Context, work: Work, iteration: int) -> None:
+async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
     """Run every gate in order, so that the next prompt knows of all that fail; post GatesEnded."""
+    slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
+    async with slot, workspace.working():
+        results = await _results(ctx, work, iteration)
+    ended = ev.GatesEnded(tuple(results or ()), aborted=results is None, owed=workspace.owed)
+    ctx.post(ended)
+
+
+async def _results(ctx: Context, work: Work, iteration: int) -> list[GateResult] | None:
+    """The result of each gate; None when one was ended on request."""
     results: list[GateResult] = []
-    async with ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name):
-        for index, command in enumerate(ctx.settings.verify.commands, 1):
-            try:
-                result = await _run(ctx, work, iteration, index, command)
-            except StorageError as error:
-                result = GateResult(command, None, 0.0, "", flaw=str(error))
-            if result is None:
-                ctx.post(ev.GatesEnded((), aborted=True))
-                return
-            results.append(result)
-            ctx.log.info(
-                "gate.passed" if result.ok else "gate.failed",
-                command=command,
-                exit_code=result.exit_code,
-                seconds=round(result.duration_sec, 1),
-            )
-    ctx.post(ev.GatesEnded(tuple(results)))
+    for index, command in enumerate(ctx.settings.verify.commands, 1):
+        try:
+            result = await _run(ctx, work, iteration, index, command)
+        except StorageError as error:
+            result = GateResult(command, None, 0.0, "", flaw=str(error))
+        if result is None:
+            return None
+        results.append(result)
+        ctx.log.info(
+            "gate.passed" if result.ok else "gate.failed",
+            command=command,
+            exit_code=result.exit_code,
+            seconds=round(result.duration_sec, 1),
+        )
+    return results
 
 
 async def _run(
@@ -55,8 +68,8 @@ async def _run(
         # One stream in the order it was written: that is how people read a failing test.
         argv=("/bin/sh", "-c", f"exec 2>&1\n{command}"),
         cwd=str(ctx.paths.workspace),
-        env=dict(ctx.shared.environ),
-        directory=_fresh(ctx, iteration, index),
+        env=ours_out(ctx.shared.environ),
+        directory=ctx.store.fresh_run_directory(iteration, f"gate-{index}", again=True),
         run_lock_path=ctx.run_lock_path,
         limits=dataclasses.replace(
             limits, wall_sec=float(ctx.settings.verify.timeout_sec), idle_sec=0.0
@@ -66,16 +79,6 @@ async def _run(
     if outcome.cause is EndCause.REQUEST:
         return None
     return await ctx.shared.in_thread(_result, ctx, command, outcome, spec.directory)
-
-
-def _fresh(ctx: Context, iteration: int, index: int) -> str:
-    """The gate's directory, emptied: an iteration's gates may run again after a restart."""
-    directory = ctx.store.run_directory(iteration, f"gate-{index}")
-    for name in ("stdout.log", "stderr.log", "exit.json", "identity.json"):
-        path = os.path.join(directory, name)
-        if os.path.lexists(path):
-            os.unlink(path)
-    return directory
 
 
 def _result(ctx: Context, command: str, outcome: RunOutcome, directory: str) -> GateResult:
@@ -113,17 +116,31 @@ async def gate_files(ctx: Context) -> dict[str, str]:
 
 
 def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> dict[str, str]:
-    """path -> sha256 of every file that a pattern matches; "" when it cannot be read."""
+    """path -> fingerprint of every file that a pattern matches; "" when it cannot be read."""
     found: dict[str, str] = {}
     for path in _walk(workspace, patterns):
         try:
-            with open(os.path.join(workspace, path), "rb") as file:
-                found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path] = _fingerprint(os.path.join(workspace, path))
         except OSError:
             found[path] = ""
         if len(found) >= MAX_GATE_FILES:
             break
     return found
+
+
+def _fingerprint(path: str) -> str:
+    """sha256 of a file; of a large one, of its ends, its size and when it was changed. OSError.
+
+    A link may lead to it, as it may for a test runner; what is no regular file is not opened."""
+    with open(open_guarded(path, follow=True), "rb") as file:
+        about = os.fstat(file.fileno())
+        if about.st_size <= WHOLE_BYTES:
+            return hashlib.sha256(file.read(WHOLE_BYTES)).hexdigest()
+        ends = hashlib.sha256(f"{about.st_size} {about.st_mtime_ns}".encode())
+        ends.update(file.read(_END_BYTES))
+        file.seek(-_END_BYTES, os.SEEK_END)
+        ends.update(file.read(_END_BYTES))
+        return ends.hexdigest()
 
 
 def _walk(workspace: str, patterns: tuple[str, ...]) -> Iterator[str]:

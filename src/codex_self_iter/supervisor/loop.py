@@ -11,7 +11,7 @@ import anyio
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.state import LoopState
-from codex_self_iter.errors import CodexSelfIterError, UsageError
+from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -61,10 +61,11 @@ class Loop:
                 self._recover(ctx)
                 self.rounds = Rounds(ctx, self._receive)
                 return await self.rounds.run(self.ready)
-            except Exception as error:
-                if self.rounds is not None and not isinstance(error, CodexSelfIterError):
-                    self.rounds.say_crashed(error)
-                raise
+            except Exception as raised:
+                error = first_cause(raised)
+                if self.rounds is not None and not isinstance(error, WorkspaceBusyError):
+                    await self.rounds.end_badly(error)
+                raise error from None
             finally:
                 store.close()
 
@@ -107,7 +108,7 @@ class Loop:
             post=self.post,
             config=config,
             state=LoopState(""),
-            warnings=Warnings(log),
+            warnings=Warnings(log, store.redactor.text),
         )
         for document in ctx.documents:
             document.poll(shared.clock.monotonic(), at_once=True)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
+from functools import partial
 
 from codex_self_iter.core.events import Trace
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.core.state import Step
+from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
-from codex_self_iter.world.process.traces import read_identity
+from codex_self_iter.world.process.traces import is_older, read_identity
+from codex_self_iter.world.process.watched import read_report
 
 
 async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:
@@ -25,10 +28,23 @@ async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) ->
     trace = await _open_run(ctx, work, workspace, kill=kill)
     # The record of a stray may be gone with the state directory.
     keep = work.adopted.identity.run_id if work.adopted else ""
+    await _redact(ctx, adopted=bool(keep))
     ended = await ctx.shared.host.sweep_strays(str(ctx.paths.workspace), keep)
     if ended:
         ctx.log.warning("strays.ended", processes=ended)
     return trace
+
+
+async def _redact(ctx: Context, *, adopted: bool) -> None:
+    """What was killed with its supervisor has not been gone through for secrets."""
+    opened = ctx.state.open
+    if opened is None:
+        return
+    still_on = opened.run.label if opened.run and adopted else ""
+    try:
+        await ctx.shared.in_thread(partial(ctx.store.redact_iteration, opened.number, but=still_on))
+    except StorageError as error:
+        ctx.log.warning("redaction.failed", error=str(error))
 
 
 async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:
@@ -40,18 +56,24 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
         return Trace.NONE
     directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
     spec = _spec(ctx, run.run_id, directory)
+    if await ctx.shared.in_thread(is_older, spec, run.started_at):
+        # A backup was put back, and the number was given again: that result is of another history.
+        ctx.store.set_run_aside(directory)
+        return Trace.NONE
     identity = read_identity(spec)
     # A run that ended meanwhile has done its work: there is nothing to kill, and its result counts.
-    finished = os.path.exists(os.path.join(directory, "exit.json"))
+    finished = read_report(spec) is not None
     if (kill and not finished) or run.agent not in ctx.agents:
         swept = await host.sweep(spec, identity)
         ctx.log.warning("orphan.ended", run_id=run.run_id, processes=swept)
+        await workspace.load_gone(directory)
         return Trace.GONE if swept or identity is not None else Trace.NONE
     handle = await host.adopt(spec, identity)
     if handle is None:
+        await workspace.load_gone(directory)
         return Trace.NONE if identity is None else Trace.GONE
     ctx.log.warning("orphan.adopted", run_id=run.run_id, pid=handle.identity.agent_pid)
-    workspace.load_before(directory)
+    await workspace.load_before(directory)
     work.adopt(handle, directory)
     return Trace.ADOPTED
 

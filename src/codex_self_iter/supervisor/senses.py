@@ -55,7 +55,8 @@ class Senses:
         self._pause: ev.Pause | None = None
         self._names: set[str] = set()
         self._goal: str | None = None
-        self._problem = ""
+        self.problem = ""
+        """Why a document cannot be used, at the last look; else ""."""
 
     # -- when to look ------------------------------------------------------------------------------
 
@@ -219,8 +220,8 @@ class Senses:
     def look_problem(self) -> None:
         """Hold the loop while a document cannot be used."""
         problem = "; ".join(filter(None, (document.problem for document in self._ctx.documents)))
-        if problem != self._problem:
-            self._problem = problem
+        if problem != self.problem:
+            self.problem = problem
             self._ctx.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
 
 

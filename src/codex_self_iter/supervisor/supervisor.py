@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.state import StopSource
-from codex_self_iter.errors import CodexSelfIterError, ExitCode
+from codex_self_iter.errors import ExitCode, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import live as live_line
 from codex_self_iter.supervisor.members import Members, per_agent
@@ -101,7 +101,7 @@ class Supervisor:
                 tasks.cancel_scope.cancel()
                 await self._close()  # while the watcher's thread ends
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_cause(group) from None
         finally:
             self._notifier.stopping()
             await self._close()
@@ -257,12 +257,3 @@ class Supervisor:
         states = Counter(loop.ctx.state.state.value for loop in living)
         said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         return f"{len(living)} loops: {said}"
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a task group wraps: the one that says most to the person."""
-    flat = [
-        _first(error) if isinstance(error, BaseExceptionGroup) else error
-        for error in group.exceptions
-    ]
-    return next((error for error in flat if isinstance(error, CodexSelfIterError)), flat[0])

@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Iterator
 import anyio
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.ports import RunHandle
 
 Job = Callable[[], Awaitable[None]]
@@ -26,6 +28,7 @@ class Work:
         self.handle: RunHandle | None = None
         self.directory = ""
         self.adopted: RunHandle | None = None
+        self._remains = Remains(ctx)
         self._aborting = False
         self._spawning = False
         self._scope: anyio.CancelScope | None = None
@@ -94,13 +97,15 @@ class Work:
             self.handle, self.directory = handle, spec.directory
         finally:
             self._spawning = False
-        try:
-            if self._aborting:
-                return await handle.end(EndCause.REQUEST)
+        if not self._aborting:
             self._ctx.tell()
-            return await handle.wait()
-        finally:
-            self.handle = None
+        ended = handle.end(EndCause.REQUEST) if self._aborting else handle.wait()
+        outcome = await ended  # a loop that fails meanwhile still finds the handle, to end it
+        self.handle = None
+        self._remains.tell(outcome)
+        with contextlib.suppress(StorageError):  # its output is read next
+            self._ctx.store.root.regain()
+        return outcome
 
     async def run_agent(self, spec: RunSpec, adopted: RunHandle | None) -> RunOutcome:
         """The same for a run whose answer counts: from its end on nothing calls it off."""

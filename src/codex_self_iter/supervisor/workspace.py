@@ -1,27 +1,52 @@
-"""The workspace's content around an iteration: what changed, the commit, the checkpoint."""
+"""The workspace's content around the loop's work: what changed, the commit, the checkpoint.
+
+What changes while something of the loop works is the loop's, and owed until it is committed; what
+changes in between is somebody else's (`core.owed`)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar, TypeVarTuple
+
+import anyio
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.progress import Change, compare
+from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept, worked
+from codex_self_iter.core.progress import Change, compare, printable
+from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.world.git import locks, objects
 from codex_self_iter.world.git.checkpoints import Checkpoints
-from codex_self_iter.world.git.commits import SupervisorCommits
+from codex_self_iter.world.git.commits import SupervisorCommits, message
+from codex_self_iter.world.git.ledger import Ledger
+from codex_self_iter.world.git.repository import Repository, repository_key
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.git.scan import ScanLimits
+from codex_self_iter.world.guarded import parse_object, read_guarded
+from codex_self_iter.world.process.proctable import PLACE_MARKER
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.durable import replace_private, storing
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+AT_ONCE = 2000
+"""Paths that are gone through on the event loop: some 20 ms; more are in a thread."""
 FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
+LAST_LOOK_SEC = 10.0
+"""So long the look after gates may hold up an end; without it the next start looks."""
 BEFORE_FILE = "before.json"
+_MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
+"""Iterations between two looks for old checkpoints; fewer where few are kept."""
 
 
 class Workspace:
@@ -29,48 +54,117 @@ class Workspace:
 
     def __init__(self, ctx: Context) -> None:
         path, state_dir = str(ctx.paths.workspace), str(ctx.paths.state_dir)
-        timeout = float(ctx.settings.git.timeout_sec)
         limits = ScanLimits(own=(ctx.settings.global_stop_file_name,))
         self._ctx = ctx
-        self._work_tree = ctx.shared.open_work_tree(path, state_dir, timeout, limits)
-        git = Git(run_tool, path, timeout)
-        self._points = Checkpoints(git, state_dir)
+        self._work_tree = ctx.shared.open_work_tree(path, state_dir, self._patience, limits)
+        # one that outlives a killed supervisor is ended by the next
+        place = {PLACE_MARKER: os.path.realpath(path)}
+        self._git = Git(run_tool, path, self._patience, place)
+        self._points = Checkpoints(self._git, state_dir)
         self._points.own = limits.own
-        self._committer = SupervisorCommits(git, state_dir)
+        self._committer = SupervisorCommits(self._git, state_dir)
+        self._ledger = Ledger(ctx.store.root)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
         self._after_at = float("-inf")
-        self._first: tuple[int, Snapshot] | None = None
-        """The look before an iteration's first run: what its commit is measured from."""
+        self._locks: Mapping[str, str] | None = None
+        """git's lock files before the present work; None: nobody looked."""
+        self._error = ""
+        """Why the last commit could not be made."""
+        self._upkeep = True
+        """git's own upkeep has not failed yet."""
+        self.owed = NOTHING
+        """What is not committed, in short; nothing where the supervisor does not commit."""
+        self._blind = ""
+        """Why it is not known what the last work changed."""
 
     def _now(self) -> float:
         return self._ctx.shared.clock.monotonic()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for one git command."""
+        return float(self._ctx.settings.git.timeout_sec) or math.inf
 
     @property
     def head(self) -> str:
         """HEAD at the last look."""
         return self._after.head if self._after else ""
 
+    async def _beside(self, size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it: what goes through many paths does not hold up the event loop."""
+        if size < AT_ONCE:
+            return function(*args)
+        return await self._ctx.shared.in_thread(function, *args)
+
+    async def boot(self) -> None:
+        """Read what the last supervisor owed, before anything else is looked at."""
+        ctx = self._ctx
+        if not ctx.policy.commit:
+            return
+        try:
+            await ctx.shared.in_thread(self._ledger.load)
+        except StorageError as error:
+            ctx.warnings.tell("owed", f"what is not committed is not known: {error}")
+        opened = ctx.state.open
+        if not self._ledger.known and opened and opened.ended and opened.step is not Step.RUN:
+            first = os.path.join(ctx.store.path, "logs", "runs", opened.ended[0].label)
+            self._ledger.under_way = await ctx.shared.in_thread(_read_mark, first)
+        if self._ledger.under_way is not None:
+            self._locks = self._ledger.under_way.locks
+        self._error = ctx.state.owed.why if ctx.state.owed.mendable else ""
+        self.owed = ctx.state.owed
+        self._tell()
+
+    # -- looking -----------------------------------------------------------------------------------
+
     async def before(self) -> Snapshot:
         """The content before the next run: the last look, if it is fresh."""
-        now = self._now()
-        if self._after is None or now - self._after_at > FRESH_SEC:
-            looked = await self._work_tree.snapshot(self._after)
-            if self._note_foreign(looked):
+        if self._after is None or self._now() - self._after_at > FRESH_SEC:
+            previous = self._after
+            looked = await self._look()
+            if await self._note_foreign(previous, looked):
                 await self._keep_found(looked)
-            self._after, self._after_at = looked, now
+            await self._save()
         self._before = self._after
+        self._locks = await self._present_locks()
+        assert self._before is not None
         return self._before
+
+    async def _look(self) -> Snapshot:
+        """Look at the present. Work whose end nobody saw has ended by now, and is the loop's."""
+        self._git.timeout_sec = self._work_tree.timeout_sec = self._patience
+        looked = await self._work_tree.snapshot(self._after)
+        number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
+        begun, self._after, self._after_at = self._ledger.under_way, looked, self._now()
+        self._tell_look(looked)
+        ledger = self._ledger
+        await self._beside(len(looked.entries), ledger.seen, looked, number, wall)
+        ledger.debts = await self._beside(len(ledger.debts), seen, ledger.debts, looked)
+        if looked.complete and not self._ledger.debts and not self._blind:
+            self._error = ""  # somebody else has committed it
+        if begun is not None:
+            await self._clear_locks()
+            if begun.look.head != looked.head:
+                await self._committer.catch_up(begun.look.head)
+        return looked
+
+    async def _present(self) -> Snapshot:
+        """The last look, if it is fresh."""
+        if self._after is None or self._now() - self._after_at > FRESH_SEC:
+            return await self._look()
+        return self._after
 
     def look_again(self) -> None:
         """Somebody else has just edited: the last look is not the present, however young."""
         self._after_at = float("-inf")
 
-    def _note_foreign(self, looked: Snapshot) -> bool:
+    async def _note_foreign(self, previous: Snapshot | None, looked: Snapshot) -> bool:
         """Say that somebody else edited between two runs; True also when that is not known."""
-        if self._after is None:
+        if previous is None:
             return True
-        foreign = compare(self._after, looked).changed is True
+        size = len(previous.entries) + len(looked.entries)
+        foreign = (await self._beside(size, compare, previous, looked)).changed is True
         if foreign:
             self._ctx.log.info("workspace.changed_between_iterations")
         return foreign
@@ -78,29 +172,139 @@ class Workspace:
     async def _keep_found(self, looked: Snapshot) -> None:
         """Keep what the coming iteration finds: its own work can be told apart and taken back."""
         state, usable = self._ctx.state, self._work_tree.repository is not None and looked.complete
-        if self._ctx.settings.git.checkpoints and usable and state.open is None:
+        if not (self._ctx.settings.git.checkpoints and usable):
+            return
+        if state.open is None:
             saved = await self._checkpoints().save_before(state.iteration + 1, looked)
-            if saved.error:
-                self._ctx.log.warning("checkpoint.failed", error=saved.error)
+        elif not state.open.ended:  # edited while it waited for a place in the pool
+            saved = await self._checkpoints().save(f"{state.open.number}-before", snapshot=looked)
+        else:
+            return
+        if saved.error:
+            self._ctx.log.warning("checkpoint.failed", error=saved.error)
 
     async def after(self) -> Change:
         """Look again after a run and compare."""
         before = self._before
+        await self._clear_locks()
+        self._git.timeout_sec = self._work_tree.timeout_sec = self._patience
         after = await self._work_tree.snapshot(before)
         if before is None:
             # Adopted, and its first look was lost: nothing can be said.
+            self._blind = "the content before the run is not known"
+            self._ledger.debts = seen(self._ledger.debts, after)
             self._after, self._after_at = after, self._now()
-            return Change(None, note="the content before the run is not known")
+            await self._save()
+            return Change(None, note=self._blind)
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
-        change = compare(before, after, committed)
-        number = self._ctx.state.iteration
-        if self._first is None or self._first[0] != number:
-            self._first = number, before
+        size = len(before.entries) + len(after.entries)
+        change = await self._beside(size, compare, before, after, committed)
+        self._tell_look(after)
         self._before = self._after = after
         self._after_at = self._now()
+        await self._work_ended(before, after)
         return change
+
+    # -- what is owed ------------------------------------------------------------------------------
+
+    async def _work_ended(self, before: Snapshot, after: Snapshot) -> None:
+        """Write down what is the loop's now; where nobody could look, the next look tells."""
+        ledger = self._ledger
+        if ledger.under_way is not None:
+            before = ledger.under_way.look
+        if not after.complete:
+            ledger.under_way = Mark(before, self._locks) if before.complete else None
+            self._blind = "" if before.complete else before.note
+        else:
+            number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
+            self._blind = "" if before.complete else before.note or "incomplete snapshot"
+            if not self._blind:
+                size = len(before.entries) + len(after.entries)
+                ledger.debts = await self._beside(
+                    size, worked, ledger.debts, before, after, number, wall
+                )
+            ledger.under_way = None
+        await self._save()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """What changes in this block is the loop's, however the block ends."""
+        if not self._ctx.policy.commit:
+            yield
+            return
+        look = await self._present()
+        self._locks = await self._present_locks()
+        self._ledger.under_way = Mark(look, self._locks)
+        await self._save()
+        try:
+            yield
+        finally:
+            with anyio.move_on_after(LAST_LOOK_SEC, shield=True):
+                await self._look()
+                await self._save()
+
+    async def _save(self) -> None:
+        ctx = self._ctx
+        if not ctx.policy.commit:
+            self._ledger.debts, self._ledger.under_way, self.owed = {}, None, NOTHING
+            return
+        debts = self._ledger.debts
+        self.owed = await self._beside(len(debts), summary, debts, self._error)
+        self._tell()
+        try:
+            await ctx.shared.in_thread(self._ledger.save)
+            ctx.warnings.clear("owed")
+        except StorageError as error:
+            ctx.warnings.tell("owed", f"what is not committed could not be written down: {error}")
+
+    def _tell(self) -> None:
+        """Say what a commit failed for, or left, for as long as it is so."""
+        owed, warnings = self.owed, self._ctx.warnings
+        text = ""
+        if owed.count and owed.why:
+            more = ", …" if owed.count > len(owed.files) else ""
+            files = f"{', '.join(owed.files)}{more}"
+            since = f"since iteration {owed.iteration}" if owed.iteration else ""
+            text = f"{owed.count} changed file(s) not committed {since} ({files}): {owed.why}"
+        elif self._error:
+            text = self._error
+        for key, is_this in (("commit", bool(self._error)), ("commit.left", not self._error)):
+            if text and is_this:
+                warnings.tell(key, text, agent=bool(self._error))
+            else:
+                warnings.clear(key)
+
+    # -- git's locks -------------------------------------------------------------------------------
+
+    async def _present_locks(self) -> Mapping[str, str] | None:
+        repository, branch = self._work_tree.repository, self._after.branch if self._after else ""
+        if not isinstance(repository, Repository):
+            return None
+        return await self._ctx.shared.in_thread(locks.present, repository, branch)
+
+    async def _clear_locks(self) -> None:
+        """Remove the locks that a killed git of the present work left; say what stays."""
+        repository, branch = self._work_tree.repository, self._after.branch if self._after else ""
+        if not isinstance(repository, Repository):
+            return
+        ctx, top = self._ctx, str(self._ctx.paths.workspace)
+        try:
+            removed, kept = await ctx.shared.in_thread(
+                locks.remove_left, repository, branch, self._locks, top
+            )
+        except OSError as error:
+            ctx.warnings.tell("git.lock", f"a lock of git was left behind: {error}", agent=True)
+            return
+        for path in removed:
+            ctx.log.warning("git.lock_removed", path=path)
+        if kept:
+            held = f"{', '.join(kept)} was there before the iteration, or is in use"
+            what = "until it is gone nothing is committed; if no git command is running, remove it"
+            ctx.warnings.tell("git.lock", f"{held}: {what}", agent=True)
+        else:
+            ctx.warnings.clear("git.lock")
 
     # -- an adopted run needs what its first supervisor saw ----------------------------------------
 
@@ -111,64 +315,154 @@ class Workspace:
         path = os.path.join(directory, BEFORE_FILE)
         try:
             with storing("write", path):
-                replace_private(path, json.dumps(self._before.to_json()).encode())
+                mark = Mark(self._before, self._locks).to_json()
+                replace_private(path, json.dumps(mark).encode())
         except StorageError as error:
             self._ctx.log.debug("before.not_saved", error=str(error))
 
-    def load_before(self, directory: str) -> None:
+    async def load_before(self, directory: str) -> None:
         """Read what `save_before` left."""
-        try:
-            with open(os.path.join(directory, BEFORE_FILE), encoding="utf-8") as file:
-                self._before = Snapshot.from_json(json.load(file))
-        except (OSError, ValueError, KeyError, TypeError):
-            self._before = None
+        mark = await self._ctx.shared.in_thread(_read_mark, directory)
+        self._before, self._locks = (mark.look, mark.locks) if mark else (None, None)
+
+    async def load_gone(self, directory: str) -> None:
+        """The run is gone: what it changed is told by the next look."""
+        if self._ctx.policy.commit and self._ledger.under_way is None:
+            mark = await self._ctx.shared.in_thread(_read_mark, directory)
+            self._ledger.under_way = mark
+            self._locks = mark.locks if mark else None
 
     # -- commit and checkpoint ---------------------------------------------------------------------
 
     async def keep(self, command: Keep) -> None:
-        """Commit what the iteration changed, keep a checkpoint; post Kept."""
+        """Commit what the loop changed, keep a checkpoint; post Kept."""
         ctx, opened = self._ctx, self._ctx.state.open
         assert opened is not None
-        summary = opened.block.summary if opened.block else ""
-        commit = checkpoint = ""
         errors: list[str] = []
-        before = self._first[1] if self._first else self._before
-        if command.commit and before is not None and self._after is not None:
-            self._committer.no_verify = ctx.settings.git.no_verify
-            made = await self._committer.commit_iteration(
-                iteration=command.iteration,
-                goal=opened.goal,
-                summary=summary,
-                before=before,
-                after=self._after,
-            )
-            commit = made.commit
-            errors += [made.error] if made.error else []
-            if commit:
-                ctx.log.info("commit.made", commit=commit[:12], files=len(made.files))
-                self._after = await self._work_tree.snapshot(self._after)
-                self._before, self._after_at = self._after, self._now()
-        if command.checkpoint and self._work_tree.repository is not None:
+        commit = checkpoint = ""
+        if ctx.policy.commit:
+            await self._present()
+        if command.commit:
+            commit = await self._commit(opened)
+            errors += [self._error] if self._error else []
+        if command.checkpoint and self._wants_checkpoint():
+            title = ctx.store.redactor.text(_summary(opened) or opened.goal)
             saved = await self._checkpoints().save(
-                command.iteration, title=summary or opened.goal, snapshot=self._after
+                command.iteration, title=title, snapshot=self._after
             )
             checkpoint = saved.commit
             errors += [f"checkpoint: {saved.error}"] if saved.error else []
+            self._tell_checkpoint(saved.error)
             if saved.skipped:
                 ctx.log.info("checkpoint.skipped", files=list(saved.skipped[:20]))
+            big = (
+                f"larger than checkpoint_max_file_mb = {ctx.settings.git.checkpoint_max_file_mb:g}"
+            )
+            self._tell_left("checkpoint.big", list(map(printable, saved.skipped)), big)
+            inside = unkept(self._after) if self._after else []
+            self._tell_left("checkpoint.nested", inside, "inside a repository of its own")
             await self._prune(command.iteration)
-        ctx.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors)))
+        await self._save()
+        ctx.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors), self.owed))
+
+    async def _commit(self, opened: Iteration) -> str:
+        """Commit what is owed; the id, or ""."""
+        ctx, ledger, look = self._ctx, self._ledger, self._after
+        assert look is not None
+        if not ledger.debts and look.complete:
+            self._error = f"not committed: {self._blind}" if self._blind else ""
+            return ""
+        ledger.under_way = ledger.under_way or Mark(look, self._locks)
+        await self._save()
+        redact = ctx.store.redactor.text
+        text = message(redact(opened.goal), opened.number, redact(_summary(opened)))
+        self._committer.no_verify = ctx.settings.git.no_verify
+        made = await self._committer.commit(ledger.debts, look, text)
+        if made.tried:  # hooks may have changed files
+            look = await self._look()
+            self._before = look
+        if look.complete:
+            ledger.under_way = None
+        still = dict.fromkeys(ledger.debts, made.error or "is shown as changed after the commit")
+        ledger.debts = explained(ledger.debts, still | dict(made.left))
+        self._error = made.error
+        if made.error:
+            ctx.log.warning("commit.failed", error=made.error[:500], files=len(ledger.debts))
+        if made.left:
+            named = [f"{path} ({why})" for path, why in sorted(made.left.items())]
+            ctx.log.warning("commit.left", files=named[:20])
+        if made.commit:
+            ctx.log.info("commit.made", commit=made.commit[:12], files=len(made.files))
+            if made.note:
+                ctx.warnings.tell("commit.note", made.note)
+            else:
+                ctx.warnings.clear("commit.note")
+        return made.commit
+
+    def _wants_checkpoint(self) -> bool:
+        """True where there is a repository, be it one that git refuses: that is said."""
+        there = self._work_tree.repository is not None
+        return there or repository_key(str(self._ctx.paths.workspace)) is not None
+
+    def _tell_left(self, key: str, files: list[str], why: str) -> None:
+        if files:
+            some = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+            self._ctx.warnings.tell(key, f"not in the checkpoints, because {why}: {some}")
+        else:
+            self._ctx.warnings.clear(key)
+
+    def _tell_look(self, looked: Snapshot) -> None:
+        """Say that what changes cannot be told, or only without git although there is one."""
+        without = self._work_tree.repository is None and self._wants_checkpoint()
+        if looked.complete and not without:
+            self._ctx.warnings.clear("look")
+            return
+        text = f"what changes in the workspace is not surely known: {looked.note}"
+        self._ctx.warnings.tell("look", text, agent=True)
+
+    def _tell_checkpoint(self, error: str) -> None:
+        if not error:
+            self._ctx.warnings.clear("checkpoint")
+            return
+        self._ctx.log.warning("checkpoint.failed", error=error)
+        self._ctx.warnings.tell("checkpoint", f"no checkpoint could be made: {error}")
 
     def _checkpoints(self) -> Checkpoints:
         self._points.max_file_mb = float(self._ctx.settings.git.checkpoint_max_file_mb)
         return self._points
 
     async def _prune(self, iteration: int) -> None:
-        if iteration % PRUNE_EVERY:
+        """Now and then: what is too old goes, git's own upkeep runs, and what is left is counted."""
+        ctx, settings = self._ctx, self._ctx.settings.git
+        keep = settings.checkpoint_keep
+        every = max(1, min(PRUNE_EVERY, keep // 10)) if keep else PRUNE_EVERY
+        due = iteration % every == 0
+        if not due and ctx.stored is not None:
             return
-        settings = self._ctx.settings.git
         try:
-            days, now = float(settings.checkpoint_keep_days), self._ctx.shared.clock.wall()
-            await self._checkpoints().prune(settings.checkpoint_keep, days, now)
+            if due:
+                days, now = float(settings.checkpoint_keep_days), ctx.shared.clock.wall()
+                await self._checkpoints().prune(keep, days, now)
         except GitError as error:
-            self._ctx.log.warning("checkpoints.not_pruned", error=str(error))
+            ctx.log.warning("checkpoints.not_pruned", error=str(error))
+        try:
+            if due and self._upkeep:
+                await objects.keep_up(self._git)
+            ctx.stored = await objects.count(self._git)
+        except GitError as error:
+            self._upkeep = False  # it would take as long, or fail, once more
+            ctx.log.warning("git.gc_failed", error=str(error))
+            ctx.warnings.tell("git.gc", f"the repository is not tidied up, run git gc: {error}")
+
+
+def _summary(opened: Iteration) -> str:
+    return opened.block.summary if opened.block else ""
+
+
+def _read_mark(directory: str) -> Mark | None:
+    """What `save_before` left there, or None."""
+    try:
+        data = parse_object(read_guarded(os.path.join(directory, BEFORE_FILE), _MAX_BEFORE))
+        return None if data is None else Mark.from_json(data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -33,6 +33,7 @@ class ScriptedWorkTree:
     """ports.WorkTree of a scripted machine: no git, content is a number."""
 
     repository: object | None = None
+    timeout_sec = 60.0
 
     def __init__(self, machine: ScriptedMachine, workspace: str) -> None:
         self._machine, self._workspace = machine, workspace

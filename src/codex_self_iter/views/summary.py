@@ -153,6 +153,7 @@ class _View:
         yield "agent", self.agent()
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
+        yield "owed", [self.owed()]
         yield "recent", self.recent()
         yield "usage", [self.usage()]
         yield "disk", [self.disk()]
@@ -258,6 +259,15 @@ class _View:
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
 
+    def owed(self) -> str:
+        """What the loop changed and could not commit yet."""
+        owed = as_dict(self.status.get("owed"))
+        if not owed:
+            return ""
+        files = ", ".join(map(str, as_list(owed.get("files"))[:3]))
+        why = " ".join(str(owed.get("why") or "the next commit takes them").split())
+        return f"{as_number(owed.get('count')):.0f} not committed ({files}): {why}"
+
     def usage(self) -> str:
         usage = as_dict(self.status.get("usage"))
         parts = [f"{tokens(as_number(usage['tokens']))} tokens"] if usage.get("tokens") else []
@@ -270,7 +280,9 @@ class _View:
         disk = as_dict(self.status.get("disk"))
         if not disk:
             return ""
-        words = (("state_mb", "state directory {}"), ("free_mb", "{} free"))
+        words = (
+            ("state_mb", "state directory {}"), ("git_mb", "git objects {}"), ("free_mb", "{} free"),
+        )  # fmt: skip
         known = ((text, as_number(disk.get(key))) for key, text in words)
         # 0: not measured yet
         return ", ".join(text.format(size(number * 1e6)) for text, number in known if number)

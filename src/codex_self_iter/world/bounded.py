@@ -1,12 +1,11 @@
 """One way to run a short command: bounded in time and output, nothing of its group left behind.
 
-Output goes to unnamed files in memory (on the disk where the system has none), not to pipes: nobody
-has to pump, and a grandchild that keeps them open (a daemon, a hook's background job) delays
-nothing. Only light imports: the fast commands use this module."""
+Output is taken from pipes and not from files, which a command that opens `/dev/stderr` anew would
+empty. It ends with the command: a grandchild that keeps them open (a daemon, a hook's background
+job) delays nothing. Only light imports: the fast commands use this module."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 MAX_OUTPUT = 4 * 1024 * 1024
 """Default bound of each output stream in bytes."""
 _TERM_SEC = 0.5
+_PIECE, _PIECES = 65536, 64
 _STEP_SEC = 0.05
 """How often a running command's output and a cancellation are looked at."""
 
@@ -88,7 +88,8 @@ class ShortCommand:
         self.timeout_sec, self.stdin, self.merge = timeout_sec, stdin, merge
         self.max_output = max_output
         self.cancelled = self.truncated = False
-        self._files: list[int] = []
+        self._open: dict[int, bytearray] = {}
+        self._taken: list[bytearray] = []
 
     def run(self) -> ToolResult:
         """See `run`."""
@@ -99,85 +100,84 @@ class ShortCommand:
                 in_time = self._wait(process.pid, begun + self.timeout_sec)
             finally:
                 self._end(process)
+            self._take()
             code: int = process.returncode
-            out, err = (self._output(fd) for fd in self._files[:2])
+            out, err = self._taken
             return ToolResult(
                 exit_code=code if code >= 0 else None,
                 signal=-code if code < 0 else None,
-                stdout=out,
-                stderr=err,
+                stdout=bytes(out),
+                stderr=bytes(err),
                 truncated=self.truncated,
                 timed_out=not in_time,
                 duration_sec=time.monotonic() - begun,
             )
         finally:
-            for fd in self._files:
+            for fd in self._open:
                 os.close(fd)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it, in a session of its own."""
-        out, err = self._file(os.O_APPEND), self._file(os.O_APPEND)
-        if self.stdin:
-            given = self._file(0)
-            with open(given, "wb", closefd=False) as file:
-                file.write(self.stdin)
-            os.lseek(given, 0, os.SEEK_SET)
-        return subprocess.Popen(
-            self.argv,
-            cwd=self.cwd,
-            env=self.env,
-            stdin=given if self.stdin else subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT if self.merge else err,
-            start_new_session=True,
-        )
+        theirs: list[int] = []
+        try:
+            for _ in range(2):
+                ours, sink = os.pipe()
+                theirs.append(sink)
+                os.set_blocking(ours, False)
+                self._taken.append(bytearray())
+                self._open[ours] = self._taken[-1]
+            if self.stdin:
+                theirs.append(_in_memory(self.stdin))
+            return subprocess.Popen(
+                self.argv,
+                cwd=self.cwd,
+                env=self.env,
+                stdin=theirs[2] if self.stdin else subprocess.DEVNULL,
+                stdout=theirs[0],
+                stderr=subprocess.STDOUT if self.merge else theirs[1],
+                start_new_session=True,
+            )
+        finally:
+            for fd in theirs:
+                os.close(fd)
 
     def collect(self, process: subprocess.Popen[bytes]) -> None:
         """It has ended: take its exit status."""
         process.wait()
 
-    def _file(self, flags: int) -> int:
-        if hasattr(os, "memfd_create"):
-            fd = os.memfd_create("output")
-        else:
-            import tempfile
-
-            with tempfile.TemporaryFile() as file:
-                fd = os.dup(file.fileno())
-        self._files.append(fd)
-        if flags:
-            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | flags)
-        return fd
-
     def _wait(self, pid: int, give_up: float) -> bool:
         """Until it has ended; False when it must be ended, for its time or a cancellation."""
-        fd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+        fd = _pidfd(pid)
         try:
-            poller = select.poll()
-            if fd >= 0:
-                poller.register(fd, select.POLLIN)
             while not self.cancelled and (patience := give_up - time.monotonic()) > 0:
+                poller = select.poll()
+                for one in (*self._open, *([fd] if fd >= 0 else [])):
+                    poller.register(one, select.POLLIN)
                 step = min(patience, _STEP_SEC if fd >= 0 else 0.01)
-                if poller.poll(step * 1000 + 1) or (fd < 0 and _has_ended(pid)):
+                found = [ready for ready, _ in poller.poll(step * 1000 + 1)]
+                if fd in found or (fd < 0 and _has_ended(pid)):
                     return True
-                self._trim()
+                self._take()
             return False
         finally:
             if fd >= 0:
                 os.close(fd)
 
-    def _trim(self) -> None:
-        """Drop what a talkative command wrote beyond its bound, so that it fills no memory."""
-        for fd in self._files[:2]:
-            found = os.fstat(fd)
-            if found.st_size > self.max_output:
-                self.truncated = True
-                os.ftruncate(fd, self.max_output)
-
-    def _output(self, fd: int) -> bytes:
-        size = os.fstat(fd).st_size
-        self.truncated = self.truncated or size > self.max_output
-        return os.pread(fd, min(size, self.max_output), 0) if size else b""
+    def _take(self) -> None:
+        """Take what was written; what is beyond the bound fills no memory."""
+        for fd, taken in list(self._open.items()):
+            for _ in range(_PIECES):
+                try:
+                    piece = os.read(fd, _PIECE)
+                except BlockingIOError:
+                    break
+                if not piece:
+                    os.close(fd)
+                    del self._open[fd]
+                    break
+                room = self.max_output - len(taken)
+                self.truncated = self.truncated or len(piece) > room
+                taken += piece[:room]
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill what is left of its group, while its zombie still holds the group's id."""
@@ -189,6 +189,29 @@ class ShortCommand:
                 delay = min(delay * 2, 0.02)
         _signal_group(process.pid, signal.SIGKILL)
         self.collect(process)
+
+
+def _in_memory(data: bytes) -> int:
+    """A descriptor of an unnamed file with these bytes; on the disk where memory has none."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("input")
+    else:
+        import tempfile
+
+        with tempfile.TemporaryFile() as made:
+            fd = os.dup(made.fileno())
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _pidfd(pid: int) -> int:
+    """A descriptor of our child; -1 where the system, or what guards it, has no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
 
 
 def _has_ended(pid: int) -> bool:

@@ -71,7 +71,9 @@ class ProcessHost(Protocol):
 
 
 class WorkTree(Protocol):
-    """The workspace's content."""
+    """The workspace's content. `timeout_sec`: for one git command; may be changed."""
+
+    timeout_sec: float
 
     @property
     def repository(self) -> object | None:

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.world.git.commits import CommitResult, SupervisorCommits, message, whose
+from codex_self_iter.core.owed import Debt, divide, seen, worked
+from codex_self_iter.world.git.commits import CommitResult, SupervisorCommits, message
+from codex_self_iter.world.git.ledger import Ledger
 from codex_self_iter.world.git.run import Git
 from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.process.tool import run_tool
+from codex_self_iter.world.state.root import StateRoot
 from tests.support.git_repo import Repo, isolate
 
 pytestmark = pytest.mark.anyio
@@ -32,17 +35,29 @@ async def iteration(
     no_verify: bool = False,
     timeout_sec: float = 30,
 ) -> CommitResult:
-    """One iteration as the supervisor runs it: look, let the agent act, look, commit."""
+    """One iteration as the supervisor runs it: look, let the agent act, look, commit, look."""
+    root = StateRoot(str(repo.state))
+    ledger = Ledger(root)
+    ledger.load()
     tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
     before = await tree.snapshot(None)
     act()
     after = await tree.snapshot(before)
+    ledger.debts = worked(ledger.debts, before, after, number, 0.0)
     commits = SupervisorCommits(
         Git(run_tool, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
     )
-    return await commits.commit_iteration(
-        iteration=number, goal="Make it work", summary="Add the parser", before=before, after=after
-    )
+    text = message("Make it work", number, "Add the parser")
+    result = await commits.commit(ledger.debts, after, text)
+    ledger.debts = worked(ledger.debts, after, await tree.snapshot(after), number, 0.0)
+    ledger.save()
+    root.close()
+    return result
+
+
+def left(result: CommitResult) -> list[str]:
+    """As people are told."""
+    return sorted(f"{path} ({why})" for path, why in result.left.items())
 
 
 def hook(repo: Repo, name: str, script: str) -> Path:
@@ -106,7 +121,7 @@ async def test_a_file_with_two_hands_in_it_is_left_and_listed(repo: Repo) -> Non
         repo, lambda: (repo.write("a.txt", "person\nagent\n"), repo.write("b", "b"))
     )
     assert result.files == ("b",)
-    assert result.left == ("a.txt (was changed and not committed before the iteration)",)
+    assert left(result) == ["a.txt (was changed and not committed before the iteration)"]
     assert repo.read("a.txt") == "person\nagent\n"
     repo.commit("the person commits their part")
     result = await iteration(repo, lambda: repo.write("a.txt", "agent again\n"))
@@ -119,7 +134,7 @@ async def test_a_version_that_exists_only_in_the_index_is_not_lost(repo: Repo) -
     repo.write("a.txt", "one\n")  # as in HEAD: nothing looks dirty by content
     result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
     assert result.commit == ""
-    assert result.left == ("a.txt (staged with other content)",)
+    assert left(result) == ["a.txt (staged with other content)"]
     assert repo.git("show", ":a.txt") == "precious\n"
 
 
@@ -160,7 +175,7 @@ async def test_a_persons_edit_of_what_was_refused_makes_it_theirs(repo: Repo) ->
     repo.write("a.txt", "agent and person\n")
     result = await iteration(repo, lambda: repo.write("a.txt", "agent, person, agent\n"), 2)
     assert result.commit == ""
-    assert result.left[0].startswith("a.txt")
+    assert "edited by somebody else" in result.left["a.txt"]
 
 
 async def test_hooks_run_with_what_is_to_be_committed_and_may_change_it(repo: Repo) -> None:
@@ -294,7 +309,8 @@ async def test_odd_names_and_inner_repositories(repo: Repo) -> None:
 
     result = await iteration(repo, act)
     assert result.files == (":(top)\\xff\n name",)
-    assert result.left == ("clone (repository: cannot be committed)",)
+    assert left(result)[0] == "clone (repository: cannot be committed)"
+    assert all("clone" in text for text in left(result))
 
 
 async def test_a_workspace_below_the_top_commits_only_its_own(
@@ -310,9 +326,8 @@ async def test_a_workspace_below_the_top_commits_only_its_own(
     repo.write("outside", "x")
     after = await tree.snapshot(before)
     commits = SupervisorCommits(Git(run_tool, str(below)), str(below / "s"))
-    result = await commits.commit_iteration(
-        iteration=1, goal="", summary="", before=before, after=after
-    )
+    debts = worked({}, before, after, 1, 0.0)
+    result = await commits.commit(debts, after, message("", 1, ""))
     assert result.files == ("x",)
     assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == [
         "Iteration 1",
@@ -323,13 +338,9 @@ async def test_a_workspace_below_the_top_commits_only_its_own(
 
 async def test_an_incomplete_snapshot_commits_nothing_and_claims_nothing(repo: Repo) -> None:
     repo.write("person.txt", "p")
-    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
-    after = await tree.snapshot(None)
     unknown = Snapshot("", "", {}, complete=False, note="git status: no answer within 1 s (ended)")
     commits = SupervisorCommits(Git(run_tool, str(repo.path)), str(repo.state))
-    result = await commits.commit_iteration(
-        iteration=1, goal="", summary="", before=unknown, after=after
-    )
+    result = await commits.commit({"person.txt": Debt("x")}, unknown, "text")
     assert "no answer" in result.error
     assert (await iteration(repo, lambda: repo.write("n", "n"), 2)).files == ("n",)
 
@@ -339,9 +350,14 @@ def test_whose_is_decided_by_content() -> None:
     after = Snapshot(
         "h", "main", {"mine": "1", "both": "2", "owed": "3", "edited": "3", "new": "1"}
     )
-    ours, left = whose(before, after, {"owed": "1", "edited": "1"})
+    debts = worked({"owed": Debt("1", 1), "edited": Debt("1", 1)}, before, after, 2, 9.0)
+    ours, kept = divide(debts, after)
     assert set(ours) == {"owed", "new"}
-    assert set(left) == {"both", "edited"}
+    assert set(kept) == {"both", "edited"}
+    assert (debts["owed"].iteration, debts["new"].iteration, debts["new"].since) == (1, 2, 9.0)
+    clean = Snapshot("i", "main", {"new": "2", "both": "9"})
+    assert set(seen(debts, clean)) == {"new", "both"}
+    assert divide(seen(debts, clean), clean)[0] == {}
 
 
 @pytest.mark.parametrize(

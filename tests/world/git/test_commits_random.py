@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from codex_self_iter.core.owed import Debt, worked
+from codex_self_iter.core.owed import seen as looked
 from codex_self_iter.core.progress import compare
 from codex_self_iter.world.git.checkpoints import Checkpoints
-from codex_self_iter.world.git.commits import SupervisorCommits
+from codex_self_iter.world.git.commits import SupervisorCommits, message
 from codex_self_iter.world.git.rewind import plan_rewind, rewind
 from codex_self_iter.world.git.run import Git
 from codex_self_iter.world.git.worktree import GitWorkTree
@@ -171,6 +173,7 @@ async def test_commits_take_what_is_the_iterations_and_leave_what_is_the_persons
     for name in ("a", "b", "d/e"):
         repo.write(name, "0")
     repo.commit("start")
+    debts: dict[str, Debt] = {}
     for number in range(1, 9):
         for _ in range(chance.randrange(0, 3)):  # the person
             edit(repo, chance)
@@ -181,18 +184,19 @@ async def test_commits_take_what_is_the_iterations_and_leave_what_is_the_persons
         for _ in range(chance.randrange(1, 4)):  # the agent
             edit(repo, chance)
         after, now, seen = await tree.snapshot(before), content(repo), files(repo)
-        result = await commits.commit_iteration(
-            iteration=number, goal="g", summary="s", before=before, after=after
-        )
+        ours = {path for path, debt in looked(debts, before).items() if not debt.mixed}
+        debts = worked(debts, before, after, number, 0.0)
+        result = await commits.commit(debts, after, message("g", number, "s"))
+        debts = worked(debts, after, await tree.snapshot(after), number, 0.0)
         assert result.error == ""
         assert files(repo) == seen  # the work tree is never touched
-        left = {text.rpartition(" (")[0] for text in result.left}
+        left = set(result.left)
         changed = {name for name in was.keys() | now.keys() if was.get(name) != now.get(name)}
-        assert set(result.files) <= changed  # nobody else's work is in it
-        assert not set(result.files) & before.entries.keys()  # nothing that was dirty before
+        assert set(result.files) <= changed | ours  # nobody else's work is in it
+        assert not set(result.files) & (before.entries.keys() - ours)  # nothing that was dirty
         unborn = changed - before.entries.keys() - set(result.files) - left
         assert not unborn, unborn  # everything else of the agent's is in it
-        if not left:
+        if not left and not ours & set(result.files):
             assert staged == repo.git("diff", "--cached", "--raw", "--no-renames", "--no-abbrev")
         if result.commit:
             assert not set(

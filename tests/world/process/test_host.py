@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -18,7 +20,7 @@ import pytest
 
 from codex_self_iter.core.runs import EndCause, RunLimits, RunSpec
 from codex_self_iter.errors import StorageError
-from codex_self_iter.world.process import proctable, traces, watched
+from codex_self_iter.world.process import proctable, spawner, traces, watched
 from codex_self_iter.world.process.host import MARKER, Host, Run
 from tests.support.hosting import (
     escape_script,
@@ -699,3 +701,98 @@ async def test_what_lies_in_the_way_of_a_runs_files_is_set_aside(
     assert stdout_of(spec) == "the answer\n"
     assert watched.read_report(spec) is not None
     assert len(list((tmp_path / "quarantine").iterdir())) >= 1
+
+
+# --- nothing stopped, nothing disguised -----------------------------------------------------------
+
+
+async def test_a_stopped_launcher_and_waiting_recorder_delay_nothing(tmp_path: Path) -> None:
+    stop = (
+        "L=$(awk '{print $4}' /proc/$PPID/stat);"
+        " kill -STOP $(cat /proc/$L/task/$L/children) $L 2>/dev/null; kill -CONT $PPID"
+    )
+    async with Host() as host:
+        begun = time.monotonic()
+        for number in range(3):
+            run = await host.start(make_spec(tmp_path, "bash", "-c", stop, run_id=f"run-{number}"))
+            assert (await run.wait()).exit_code == 0
+        assert time.monotonic() - begun < 15
+
+
+async def test_closing_the_spawner_leaves_no_stopped_recorder(tmp_path: Path) -> None:
+    async with Host() as host:
+        await (await host.start(make_spec(tmp_path, "true"))).wait()
+        launcher_pid = host._spawner.pid
+        assert eventually(lambda: spawner._waiting(launcher_pid))
+        (waiting,) = spawner._waiting(launcher_pid)
+        for pid in (waiting, launcher_pid):
+            os.kill(pid, signal.SIGSTOP)
+        await anyio.to_thread.run_sync(host._spawner.close)
+        assert eventually(lambda: proctable.read(waiting) is None or not read_alive(waiting))
+
+
+def read_alive(pid: int) -> bool:
+    found = proctable.read(pid)
+    return found is not None and found.living
+
+
+DISGUISED = """
+import ctypes, os, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+ctypes.CDLL(None).prctl(15, b"csi-launcher", 0, 0, 0)
+time.sleep(TAG)
+"""
+
+
+async def test_a_name_like_ours_spares_nobody(tmp_path: Path) -> None:
+    tag = new_tag()
+    script = (
+        f"env -i {sys.executable} -S -c '{DISGUISED.replace('TAG', tag)}'; sleep 0.3;"
+        f" kill -9 $PPID; {HANG}"
+    )
+    async with Host() as host:
+        run = await host.start(make_spec(tmp_path, "bash", "-c", script))
+        with anyio.fail_after(30):
+            assert (await run.wait()).cause is EndCause.LOST
+        assert tagged(tag) == set()
+
+
+# --- where there are no descriptors of processes --------------------------------------------------
+
+
+async def test_an_adopted_run_whose_record_says_all_is_gone_is_swept(tmp_path: Path) -> None:
+    spec = leave_run(tmp_path, f"trap '' TERM; echo up; {HANG}")
+    kill_recorder(spec)
+    identity = traces.read_identity(spec)
+    assert identity is not None
+    planted = {
+        "run_id": spec.run_id, "cause": "exit", "exit_code": 0, "signal": None, "started_at": 1.5,
+        "duration_sec": 2, "cpu_sec": 0.5, "max_rss_bytes": 4096, "swept": 0, "left": 0,
+    }  # fmt: skip
+    Path(spec.directory, "exit.json").write_text(json.dumps(planted))
+    async with Host() as host:
+        run = await host.adopt(spec, None)
+        assert run is not None
+        await run.end()
+    assert proctable.marked(proctable.scan(), spec.run_id) == set()
+
+
+async def test_too_few_descriptors_fail_a_start_and_leak_none(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Host() as host:
+        await (await host.start(make_spec(tmp_path, "true"))).wait()
+        before = len(os.listdir("/proc/self/fd"))
+        for room in range(2, 22):
+            host._spawner.close()  # another one has to be started
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before + room, hard))
+            try:
+                run = await host.start(make_spec(tmp_path, "true"))
+                assert (await run.wait()).cause in {EndCause.EXIT, EndCause.SPAWN_FAILED}
+            except StorageError as error:
+                assert "too many open files" in str(error)  # noqa: PT017
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await (await host.start(make_spec(tmp_path, "true"))).wait()).exit_code == 0
+        assert len(os.listdir("/proc/self/fd")) == before

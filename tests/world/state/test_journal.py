@@ -108,13 +108,25 @@ def test_a_torn_tail_is_not_believed_now_nor_after_the_next_append(
     journal.append({"iteration": 2, "true": "yes"})
     assert numbers(journal.tail(8)) == [1, 2]
     assert journal.last() == {"iteration": 2, "true": "yes"}
-    assert path.read_bytes().startswith(GOOD + torn), "what was there is never rewritten"
+    assert path.read_bytes().startswith(GOOD + b'{"iteration":2,"true"')
+    aside = path.parent.parent / "quarantine"
+    assert [found.read_bytes() for found in aside.iterdir()] == [torn], "nothing is thrown away"
 
 
 def test_closing_a_torn_tail_with_a_mere_line_feed_would_make_it_believed() -> None:
-    """The negative control of the mark."""
-    assert good_line(b'{"iteration":2}' + b"") is not None
-    assert good_line(b'{"iteration":2}' + b" #torn") is None
+    """The negative control: why such a piece may not stay."""
+    assert good_line(b'{"iteration":2}') is not None
+
+
+def test_what_another_program_appends_is_kept_if_it_is_json(journal: Journal) -> None:
+    path = plant(journal, GOOD + b'{"event": "x"}\n[1]\nhello\n\0\0\n')
+    journal.append({"iteration": 2})
+    assert path.read_bytes() == GOOD + b'{"event": "x"}\n[1]\n{"iteration":2}\n'
+    with path.open("ab") as file:
+        file.write(b"half a l")
+    journal.append({"iteration": 3})
+    assert path.read_bytes().endswith(b'{"iteration":2}\n{"iteration":3}\n')
+    assert len(list((path.parent.parent / "quarantine").iterdir())) == 2
 
 
 @pytest.mark.slow
@@ -164,7 +176,12 @@ def test_any_bytes_between_good_lines_change_nothing(tmp_path: Path, data: st.Da
     journal = Journal(root)
     journal.append({"iteration": 1000})
     assert tail(str(path), 1000) == [*expected, {"iteration": 1000}]
-    assert path.read_bytes().startswith(content)
+    kept = path.read_bytes().removesuffix(encode_line({"iteration": 1000}))
+    assert content.startswith(kept)
+    pieces = list((tmp_path / "state/quarantine").glob("*"))
+    assert b"".join(piece.read_bytes() for piece in pieces) == content.removeprefix(kept)
+    for piece in pieces:
+        piece.unlink()
     journal.close()
     root.close()
 
@@ -179,13 +196,14 @@ def test_a_record_that_is_too_long_is_shortened_not_lost(journal: Journal) -> No
     assert "characters cut" in record["summary"]
 
 
-def test_a_line_that_somebody_else_appended_stays(journal: Journal) -> None:
+def test_what_somebody_else_appended_and_is_no_json_is_set_aside(journal: Journal) -> None:
     journal.append({"iteration": 1})
     with open(journal.path, "ab") as file:
         file.write(b"a note by hand, without a line feed")
     journal.append({"iteration": 2})
     assert numbers(journal.tail(8)) == [1, 2]
-    assert b"a note by hand" in Path(journal.path).read_bytes()
+    (piece,) = Path(journal.path).parent.parent.joinpath("quarantine").iterdir()
+    assert piece.read_bytes() == b"a note by hand, without a line feed"
 
 
 def test_a_deleted_journal_comes_back_whole(journal: Journal) -> None:
@@ -301,3 +319,26 @@ def test_every_line_is_json_on_a_line_of_its_own(journal: Journal) -> None:
     journal.append({"iteration": 2})
     lines = Path(journal.path).read_bytes().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
+
+
+def test_a_large_journal_goes_on_in_a_new_file_and_the_old_one_stays(journal: Journal) -> None:
+    for number in range(1, 41):
+        journal.append({"iteration": number, "summary": "x" * 1000})
+    assert not journal.rotate(most=1_000_000)
+    assert journal.rotate(most=20_000)
+    kept = numbers(stream(journal.path))
+    assert kept == list(range(kept[0], 41))
+    assert 2 <= len(kept) <= 5
+    assert numbers(stream(f"{journal.path}.1")) == list(range(1, 41))
+    journal.append({"iteration": 41})
+    assert journal.heal() == []
+    assert numbers(journal.tail(3)) == [39, 40, 41]
+    again = Journal(journal._root)
+    assert again.last() == {"iteration": 41}
+    for number in range(42, 82):
+        journal.append({"iteration": number, "summary": "x" * 1000})
+    assert journal.rotate(most=20_000)
+    assert sorted(os.listdir(os.path.dirname(journal.path))) == [
+        "iterations.jsonl",
+        "iterations.jsonl.1",
+    ]

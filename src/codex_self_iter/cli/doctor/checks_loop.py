@@ -169,22 +169,10 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
     said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
     if probe.logged_in is False:
         return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
-    if _refuses_root(context, name):
-        what = f'{said} refuses agent_mode = "bypass" as root'
-        mend = 'run as another user, or: [agents.claude] env = { IS_SANDBOX = "1" }'
-        return fail(key, what, mend)
     if probe.mend:
         return warn(key, f"{said}: {probe.detail}", probe.mend)
     sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
     return good(key, f"{said}, {sure}")
-
-
-def _refuses_root(context: Context, name: str) -> bool:
-    """claude does not skip its permissions as root, unless told that it is in a sandbox."""
-    settings = context.settings
-    if name != "claude" or settings.agent_mode != "bypass" or os.geteuid() != 0:
-        return False
-    return not (settings.agents.claude.env.get("IS_SANDBOX") or context.environ.get("IS_SANDBOX"))
 
 
 def _template(context: Context, key: str) -> Finding:

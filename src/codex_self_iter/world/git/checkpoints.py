@@ -22,12 +22,12 @@ import json
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.world.git import labels
+from codex_self_iter.world.git import labels, objects
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import to_text
 from codex_self_iter.world.git.repository import Finder, Repository, loop_name
@@ -87,7 +87,7 @@ class Checkpoints:
     """The checkpoints of one loop. Kept for the loop's life, it saves git calls.
 
     Attributes:
-        max_file_mb: files above this many MiB are skipped; may be changed at any time.
+        max_file_mb: untracked files above this many MiB are skipped, 0: none; may be changed.
         own: files of ours at the top of the workspace, which are not the work."""
 
     def __init__(
@@ -150,7 +150,7 @@ class Checkpoints:
         index = PrivateIndex(self.git, self.state_dir, index_name)
         await self.git.beside(index.copy_from, repository)
         dirty = snapshot.entries if snapshot else await self._dirty()
-        skipped = tuple(sorted({path for path in dirty if self.too_big(path)}))
+        skipped = await self.git.beside(self._too_big, dirty)
         await self._add(index, skipped)
         head = snapshot.head if snapshot else await self.git.resolve(HEAD)
         result = Tree(await index.write_tree(), head, skipped)
@@ -222,7 +222,8 @@ class Checkpoints:
 
     async def prune(self, keep: int, keep_days: float, now: float) -> int:
         """Delete what is beyond the newest `keep` iterations or older than `keep_days` (0: no
-        bound), never the newest; all others together likewise. How many. Raises GitError."""
+        bound), never the newest; all others together likewise; and what only they needed. How
+        many. Raises GitError."""
         known = await self.listing()
         doomed: list[Checkpoint] = []
         for numbered in (True, False):
@@ -236,6 +237,8 @@ class Checkpoints:
             orders = [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
             update = (*PLUMBING, "update-ref", "--no-deref", "--stdin")
             await self.git.ask(*update, stdin="".join(orders).encode())
+            newest_of_all = max(one.created for one in doomed)
+            await objects.forget(self.git, [one.commit for one in doomed], newest_of_all)
         return len(doomed)
 
     def is_ours(self, path: str) -> bool:
@@ -251,6 +254,8 @@ class Checkpoints:
 
     def too_big(self, path: str) -> bool:
         """True when a file (relative to the workspace) is too big for a checkpoint."""
+        if not self.max_file_mb:
+            return False
         found = stat_or_none(os.path.join(self.git.cwd, path), follow=False)
         return (
             found is not None
@@ -258,6 +263,9 @@ class Checkpoints:
             and stat.S_ISREG(found.st_mode)
             and not self.is_ours(path)
         )
+
+    def _too_big(self, paths: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted({path for path in paths if self.too_big(path)}))
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
         """Bring the private index to the work tree's content, as far as that can be read."""

@@ -1,113 +1,59 @@
-"""The supervisor's commit: what an iteration changed, for agents that cannot write `.git`.
+"""The supervisor's commit: what the loop changed, for agents that cannot write `.git`.
 
-Whose change is it? Judged by content, path by path, between the snapshots before and after the
-iteration:
+Whose a change is, `core.owed` says. The commit is made by `git commit` itself on a private index
+(HEAD plus the chosen paths), so that the repository's hooks, signing and message rules apply; what
+the person has staged is not in it and stays staged. Afterwards the committed paths, and only they,
+are brought up to date in the person's index, so that `git status` is clean.
 
-    clean before, different after                      the iteration's: committed
-    dirty before, by an earlier iteration of ours that
-    could not be committed (a hook refused it)         the iteration's: committed
-    dirty before, by a person, and edited since        two hands in one file: left, and listed
-    dirty before, untouched since                      the person's: left
-    staged with other content than the work tree has   the person's: left, and listed
-    a repository inside this one that is not tracked   left, and listed
-
-Leaving a mixed file is the safe side: nothing of the person's is published under our message, and
-nothing of the agent's is lost. Once the person commits or takes back their part, the file belongs
-to the iterations again.
-
-The commit is made by `git commit` itself on a private index (HEAD plus the chosen paths), so that
-the repository's hooks, signing and message rules apply; what the person has staged is not in it and
-stays staged. Afterwards the committed paths, and only they, are brought up to date in the person's
-index, so that `git status` is clean."""
+What is staged with the very content of the work tree, by git's own rules (filters, line ends, file
+modes), was staged by the agent and is taken as it is staged; other staged content is the person's,
+and the path is left."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 import re
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import anyio
 
 from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.core.owed import Debts, colliding, divide
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult
-from codex_self_iter.world.git.fingerprint import Budget, Hasher
 from codex_self_iter.world.git.index import INDEX_INFO, PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
-from codex_self_iter.world.git.run import HEAD, Git, GitError
-from codex_self_iter.world.guarded import read_object
-from codex_self_iter.world.state.durable import replace_private
+from codex_self_iter.world.git.run import HEAD, Git, GitError, GitTimeoutError
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
-_MAX_OWED = 16 * 1024 * 1024
-_HOOK_OUTPUT = 4000
+_HOOK_OUTPUT = 3500
+TRAILER = "Codex-Self-Iter-Iteration"
+ONE_BY_ONE = 200
+"""So many paths are tried each by itself when git refuses them together."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What became of an iteration's changes. What is not committed is still in the work tree.
+    """What became of the loop's changes. What is not committed is still in the work tree.
 
     Attributes:
         commit: id of the new commit, or "".
         files: paths in it, fit for UTF-8.
-        left: changed paths that were left alone, with the reason.
+        left: changed paths that were left alone, each with the reason.
         error: why there is no commit although there was something to commit; a hook's output is in
             it, ready for the next prompt.
-        note: something a person should know, or ""."""
+        note: something a person should know, or "".
+        tried: git was asked to commit, so that hooks may have changed files."""
 
     commit: str = ""
     files: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
+    left: Mapping[str, str] = dataclasses.field(default_factory=dict)
     error: str = ""
     note: str = ""
-
-
-def whose(
-    before: Snapshot, after: Snapshot, owed: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Divide the paths that differ from HEAD: (ours: path -> fingerprint, left: path -> reason).
-
-    Pure. `owed` is what earlier iterations left uncommitted: path -> fingerprint."""
-    ours: dict[str, str] = {}
-    left: dict[str, str] = {}
-    nested = tuple(
-        f"{path}/" for path, value in after.entries.items() if value.startswith(("160000", "repo"))
-    )
-    for path, value in after.entries.items():
-        was = before.entries.get(path)
-        if path.startswith(nested) or (was == value and owed.get(path) != was):
-            continue
-        if value.startswith(("repository", "special", "unreadable")):
-            left[path] = f"{value.partition(' ')[0]}: cannot be committed"
-        elif was is None or owed.get(path) == was:
-            ours[path] = value
-        else:
-            left[path] = "was changed and not committed before the iteration"
-    foreign = [path for path in after.entries if path not in ours and not path.startswith(nested)]
-    for path in _colliding(ours, foreign):
-        del ours[path]
-        left[path] = "stands where a file of somebody else's is missing"
-    return ours, left
-
-
-def _colliding(ours: Iterable[str], foreign: Iterable[str]) -> list[str]:
-    """Paths of ours that lie below a foreign path, or above one: no tree can hold both."""
-    others = set(foreign)
-    above = {parent for path in others for parent in _parents(path)}
-    return [
-        path for path in ours if path in above or any(parent in others for parent in _parents(path))
-    ]
-
-
-def _parents(path: str) -> Iterable[str]:
-    """ "a/b/c" -> "a", "a/b"."""
-    return (path[:place] for place, letter in enumerate(path) if letter == "/")
+    tried: bool = False
 
 
 def message(goal: str, iteration: int, summary: str) -> str:
@@ -118,7 +64,7 @@ def message(goal: str, iteration: int, summary: str) -> str:
         body.append(_text(summary) or subject)
     if _text(goal):
         body.append(f"Goal: {_text(goal)}")
-    return "\n\n".join([*body, f"Codex-Self-Iter-Iteration: {iteration}"]) + "\n"
+    return "\n\n".join([*body, f"{TRAILER}: {iteration}"]) + "\n"
 
 
 def _text(text: str) -> str:
@@ -130,6 +76,11 @@ def _line(text: str) -> str:
     return re.sub(r"\s+", " ", next(iter(_text(text).splitlines()), "")).strip()
 
 
+def _orders(entries: Mapping[bytes, str]) -> bytes:
+    """What makes these paths (from the top) these entries, for `INDEX_INFO`."""
+    return b"".join(entry.encode() + b"\t" + path + b"\0" for path, entry in entries.items())
+
+
 class SupervisorCommits:
     """Makes the commits of one loop. `no_verify` (skip hooks that may refuse) may be changed."""
 
@@ -137,36 +88,46 @@ class SupervisorCommits:
         self._git = git
         self.no_verify = no_verify
         self._index = PrivateIndex(git, state_dir, "commit")
-        self._owed_path = os.path.join(self._index.directory, "owed.json")
         self._finder = Finder(git)
 
     @property
     def _repository(self) -> Repository | None:
         return self._finder.repository
 
-    async def commit_iteration(
-        self, *, iteration: int, goal: str, summary: str, before: Snapshot, after: Snapshot
-    ) -> CommitResult:
-        """Commit what the iteration changed. Never raises for a fault of git, hook or disk."""
-        ours, left = whose(before, after, self._owed())
-        shown = tuple(f"{printable(path)} ({reason})" for path, reason in sorted(left.items()))
+    async def commit(self, debts: Debts, look: Snapshot, text: str) -> CommitResult:
+        """Commit what is owed at this look under the message `text`. Never raises for a fault of
+        git, hook or disk."""
+        if not debts and look.complete:
+            return CommitResult()
+        ours, left = await self._git.beside(divide, debts, look)
         try:
-            obstacle = await self._obstacle(before, after)
-            if obstacle or not ours:
-                # else the person's own work would look like ours
-                if before.complete and after.complete:
-                    await self._git.beside(self._remember, ours)
-                return CommitResult(left=shown, error=obstacle if ours else "")
-            result = await self._commit(ours, message(goal, iteration, summary))
+            if obstacle := await self._obstacle(look):
+                return CommitResult(left=left, error=obstacle)
+            if not ours:
+                return CommitResult(left=left)
+            result = await self._commit(ours, text)
         except (GitError, StorageError, ValueError) as error:
-            await self._git.beside(self._remember, ours)
-            return CommitResult(left=shown, error=str(error))
-        return dataclasses.replace(result, left=(*shown, *result.left))
+            return CommitResult(left=left, error=f"not committed: {error}", tried=True)
+        return dataclasses.replace(result, left=left | dict(result.left))
 
-    async def _obstacle(self, before: Snapshot, after: Snapshot) -> str:
-        if not (before.complete and after.complete):
-            half = after if before.complete else before
-            return f"not committed: {half.note or 'incomplete snapshot'}"
+    async def catch_up(self, old: str) -> None:
+        """A supervisor that was killed may have committed on top of `old` without bringing the
+        person's index up to date: do that. Never raises for a fault of git."""
+        try:
+            await self._finder.find()
+            new = await self._git.resolve(HEAD)
+            said = await self._git.run("show", "-s", "--format=%P%n%B", "HEAD")
+            parent, _, text = said.stdout.decode("utf-8", "replace").partition("\n")
+            if self._repository is None or parent != old or f"\n{TRAILER}: " not in text:
+                return
+            staged = await self._differences("diff-index", "--cached", old)
+            await self._publish(old, new, {change.path: change.new for change in staged})
+        except (GitError, ValueError):
+            return  # nothing is lost: `git reset` does the same
+
+    async def _obstacle(self, look: Snapshot) -> str:
+        if not look.complete:
+            return f"not committed: {look.note or 'incomplete snapshot'}"
         why = await self._finder.find()
         if self._repository is None:
             return f"not committed: {why}"
@@ -183,17 +144,24 @@ class SupervisorCommits:
         assert self._repository is not None
         old = await self._git.resolve(HEAD)
         staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
-        elsewhere = self._staged_elsewhere(ours, staged)
-        for path in elsewhere:
-            del ours[path]  # for the caller, too: what fails from here on owes nothing of these
-        left = tuple(f"{printable(path)} (staged with other content)" for path in sorted(elsewhere))
         await self._git.beside(self._index.copy_from, self._repository)
+        alike, other = await self._staged(ours, staged)
+        foreign = [path for path in map(self._inner, staged) if path not in ours]
+        other |= set(colliding(ours, [*foreign, *other]))
+        alike = {path: entry for path, entry in alike.items() if self._inner(path) not in other}
+        left = dict.fromkeys(other, "staged with other content")
         if staged:
             await self._index.ask("read-tree", *(["--reset", old] if old else ["--empty"]))
-        await self._add(ours)
+        plain = {p: value for p, value in ours.items() if self._full(p) not in alike}
+        plain = {p: value for p, value in plain.items() if p not in other}
+        refused = await self._add(plain)
+        left |= refused
+        error = "".join(f"{printable(p)} cannot be added: {refused[p]}" for p in [*refused][:1])
+        if alike:
+            await self._index.ask(*INDEX_INFO, stdin=_orders(alike))
         same = await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))
         if same.exit_code == 0:
-            return CommitResult(left=left)
+            return CommitResult(left=left, error=error)
         identity, note = await self._identity()
         flags = ["--no-verify"] if self.no_verify else []
         out = await self._git.run(
@@ -205,28 +173,56 @@ class SupervisorCommits:
         )
         self._index.make_private()
         new = await self._git.resolve(HEAD)
-        await self._git.beside(self._remember, ours)
         if new == old:
-            return CommitResult(left=left, error=self._refused(out), note=note)
+            return CommitResult(left=left, error=self._refused(out), note=note, tried=True)
         files, late = await self._publish(old, new, staged)
         trouble = [note, self._refused(out) if out.exit_code != 0 else "", late]
-        return CommitResult(new, files, left, note="; ".join(part for part in trouble if part))
+        told = "; ".join(part for part in trouble if part)
+        return CommitResult(new, files, left, error, told, tried=True)
 
-    def _staged_elsewhere(self, ours: Mapping[str, str], staged: Mapping[bytes, str]) -> set[str]:
-        """Paths of ours that the person staged with other content, or that collide with theirs."""
-        found = {path for path in ours if staged.get(self._full(path), ours[path]) != ours[path]}
-        foreign = [path for path in map(self._inner, staged) if path not in ours]
-        return found | set(_colliding(ours, [*foreign, *found]))
+    async def _staged(
+        self, ours: Mapping[str, str], staged: Mapping[bytes, str]
+    ) -> tuple[dict[bytes, str], set[str]]:
+        """Paths of ours that are staged otherwise than their bytes say: those that git sees as the
+        work tree has them (the agent's; full path -> as staged), and the others (the person's)."""
+        doubtful = {p for p in ours if staged.get(self._full(p), ours[p]) != ours[p]}
+        if not doubtful:
+            return {}, set()
+        await self._index.run("update-index", "-q", "--refresh")
+        changes = parse_raw(await self._index.ask("diff-files", *RAW))
+        other = doubtful & {self._inner(change.path) for change in changes}
+        other |= {p for p in doubtful if not staged[self._full(p)]}  # taken out of the index
+        return {self._full(p): staged[self._full(p)] for p in doubtful - other}, other
 
-    async def _add(self, ours: dict[str, str]) -> None:
-        for there, flags in (
-            (False, ["--force-remove"]),
-            (True, ["--add", "--remove", "--replace"]),
-        ):
-            paths = [os.fsencode(path) + b"\0" for path in ours if bool(ours[path]) is there]
-            if paths:
-                update = ("update-index", *flags, "-z", "--stdin")
-                await self._index.ask(*update, stdin=b"".join(paths))
+    async def _add(self, ours: dict[str, str]) -> dict[str, str]:
+        """Add these paths; returns those that git refuses (a filter that fails…), with its words.
+
+        Raises GitError when it refuses all of many."""
+        there, gone = ([p for p in ours if bool(ours[p]) is known] for known in (True, False))
+        await self._update(gone, "--force-remove")
+        flags = ("--add", "--remove", "--replace")
+        try:
+            await self._update(there, *flags)
+            return {}
+        except GitTimeoutError:
+            raise
+        except GitError:
+            if len(there) > ONE_BY_ONE:
+                raise
+        refused: dict[str, str] = {}
+        for path in there:
+            try:
+                await self._update([path], *flags)
+            except GitTimeoutError:
+                raise
+            except GitError as error:
+                refused[path] = str(error)
+        return refused
+
+    async def _update(self, paths: Sequence[str], *flags: str) -> None:
+        if paths:
+            names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+            await self._index.ask("update-index", *flags, "-z", "--stdin", stdin=names)
 
     async def _publish(
         self, old: str, new: str, staged: Mapping[bytes, str]
@@ -235,7 +231,7 @@ class SupervisorCommits:
         changes = await self._differences("diff-tree", old, new)
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
-        orders = b"".join((c.new or zero).encode() + b"\t" + c.path + b"\0" for c in wanted)
+        orders = _orders({c.path: c.new or zero for c in wanted})
         files = tuple(sorted(printable(self._inner(c.path)) for c in changes))
         trouble = ""
         for _ in range(5):  # an editor's `git status` holds the lock for some milliseconds
@@ -288,22 +284,3 @@ class SupervisorCommits:
             late = f"git commit did not end within {self._git.timeout_sec:g} s"
             return f"{late} (a hook?) and was ended.\n{text}"
         return f"git commit failed with exit code {out.exit_code}:\n{text}"
-
-    def _owed(self) -> Mapping[str, str]:
-        return read_object(self._owed_path, _MAX_OWED) or {}
-
-    def _remember(self, paths: Iterable[str]) -> None:
-        """Keep what these paths contain now (a hook may have edited them): until it changes, ours.
-
-        A path that was committed meanwhile does no harm: it is clean before the next iteration."""
-        hasher = Hasher({}, Budget(time.monotonic() + self._git.timeout_sec), self._format())
-        root = os.fsencode(self._git.cwd)
-        found = {path: hasher.fingerprint(os.path.join(root, os.fsencode(path))) for path in paths}
-        known = {path: value for path, value in found.items() if value is not None}
-        # the state directory cannot be written: the store says so; nothing is lost
-        with contextlib.suppress(OSError):
-            os.makedirs(self._index.directory, mode=0o700, exist_ok=True)
-            replace_private(self._owed_path, json.dumps(known).encode())
-
-    def _format(self) -> str:
-        return self._repository.object_format if self._repository else "sha1"

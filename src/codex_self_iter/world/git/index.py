@@ -15,6 +15,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import Git, failed
+from codex_self_iter.world.guarded import open_guarded
 
 PLUMBING = (
     *("-c", "core.splitIndex=false", "-c", "core.safecrlf=false"),
@@ -47,7 +48,7 @@ class PrivateIndex:
             source = os.path.join(repository.git_dir, "index")
             if os.path.exists(source):
                 fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-                with open(source, "rb") as old, open(fd, "wb") as new:
+                with open(open_guarded(source), "rb") as old, open(fd, "wb") as new:
                     shutil.copyfileobj(old, new)
                     written = os.fstat(old.fileno())
                 # git reads a file again that is not older than its index: no younger copy

@@ -31,10 +31,8 @@ hook or an alias."""
 _KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
 _SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
-_COMMON = (
-    *("--no-pager", "-c", "core.fsmonitor=false"),
-    *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
-)
+_COMMON = ("--no-pager", "-c", "core.fsmonitor=false")
+_NO_UPKEEP = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
 """No daemon and no garbage collection that would outlive the call."""
 _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
@@ -78,26 +76,28 @@ def git_environment(base: Mapping[str, str], *, plain: bool = True) -> dict[str,
     return env | ({"LC_ALL": "C", "LANGUAGE": ""} if plain else {})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Git:
     """git in one directory.
 
     Attributes:
         runner: what starts the process.
         cwd: absolute path; the workspace.
-        timeout_sec: patience with one call."""
+        timeout_sec: patience with one call, may be infinite; may be changed.
+        env: what its processes get beside the environment."""
 
     runner: GitRunner
     cwd: str
     timeout_sec: float = 60.0
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     async def beside(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Do blocking work in a thread; where there is no event loop, here."""
         if self.runner is run_blocking:
             return work(*args)
-        import anyio.to_thread  # the commands, which have no loop, are spared it
+        from codex_self_iter.world import threads  # the commands, which have no loop, are spared it
 
-        return await anyio.to_thread.run_sync(work, *args)
+        return await threads.run_sync(work, *args)
 
     async def run(
         self,
@@ -105,11 +105,15 @@ class Git:
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         hooks: bool = False,
+        upkeep: bool = False,
         timeout_sec: float | None = None,
     ) -> ToolResult:
-        """Run `git args…`. Raises GitError only when git could not be started at all."""
-        argv = ["git", *_COMMON, *(() if hooks else _NO_HOOKS), *args]
-        full = git_environment(os.environ, plain=not hooks) | dict(env or {})
+        """Run `git args…`. Raises GitError only when git could not be started at all.
+
+        `hooks`: the repository's hooks run; `upkeep`: its settings of `git gc` hold."""
+        quiet = [*(() if upkeep else _NO_UPKEEP), *(() if hooks else _NO_HOOKS)]
+        argv = ["git", *_COMMON, *quiet, *args]
+        full = git_environment(os.environ, plain=not hooks) | {**self.env, **(env or {})}
         patience = self.timeout_sec if timeout_sec is None else timeout_sec
         try:
             out = await self.runner(

@@ -7,9 +7,8 @@ import dataclasses
 import os
 import time
 
-import anyio.to_thread
-
 from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.world import threads
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import to_text
 
@@ -93,7 +92,7 @@ class ContentScan:
     """A WorkTree for workspaces without git.
 
     Everything below the workspace counts, except the state directory and `SKIPPED_DIRECTORIES`:
-    there is no list of ignored files to go by."""
+    there is no list of ignored files to go by. `timeout_sec`, for one look, may be changed."""
 
     def __init__(
         self,
@@ -104,16 +103,16 @@ class ContentScan:
     ) -> None:
         self._workspace = os.path.realpath(workspace)
         self._state_dir = os.path.realpath(state_dir)
-        self._timeout = timeout_sec
+        self.timeout_sec = timeout_sec
         self._limits = limits or ScanLimits()
         self._cache: StatCache = {}
 
     async def snapshot(self, previous: Snapshot | None) -> Snapshot:  # noqa: ARG002
         """Take one snapshot, in a worker thread. The stat cache saves what `previous` would."""
-        budget = Budget(time.monotonic() + self._timeout)
+        budget = Budget(time.monotonic() + self.timeout_sec)
         hasher = Hasher(self._cache, budget)
         try:
-            entries, cut = await anyio.to_thread.run_sync(
+            entries, cut = await threads.run_sync(
                 scan, self._workspace, self._state_dir, hasher, self._limits, abandon_on_cancel=True
             )
         finally:

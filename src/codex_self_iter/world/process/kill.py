@@ -71,6 +71,8 @@ class Children:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: set[int] = set()
+        self._expected: list[str] = []
+        self._recorders: set[tuple[int, int]] = set()
         self._suspects: set[tuple[int, int]] = set()
 
     @contextlib.contextmanager
@@ -83,6 +85,25 @@ class Children:
         """The child has been collected by its owner."""
         with self._lock:
             self._known.discard(pid)
+
+    @contextlib.contextmanager
+    def expecting(self, name: str) -> Iterator[None]:
+        """A recorder of this name may become our child (its launcher was killed) and is no
+        stranger, although nobody knows its pid yet."""
+        self._expected.append(name)
+        try:
+            yield
+        finally:
+            self._expected.remove(name)
+
+    def spare(self, pid: int, start: int) -> None:
+        """This recorder has a run: its keeper ends and collects it, until `unspare`. A mere name
+        spares nobody, for everybody can take one."""
+        self._recorders.add((pid, start))
+
+    def unspare(self, pid: int, start: int) -> None:
+        """The recorder's run has ended."""
+        self._recorders.discard((pid, start))
 
     def strangers(self) -> list[proctable.Proc]:
         """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
@@ -98,7 +119,8 @@ class Children:
             for proc in found
             if proc is not None
             and proc.session != session
-            and not proc.name.startswith(launcher.NAME_PREFIX)
+            and (proc.pid, proc.start) not in self._recorders
+            and proc.name not in self._expected
         ]
 
     def reap_strangers(self) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 
-from codex_self_iter.world.guarded import open_guarded, stat_or_none
+from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.process.launcher import DRAIN_BYTES, Pump, clear_way, move_aside
 
 HEAD_BYTES = 256 * 1024
@@ -154,9 +154,17 @@ class Stream:
 
     def _restore(self) -> None:
         """Write the file anew if its name is gone (`git clean -xdf`): the answer may be in it."""
-        here, there = os.fstat(self._fd), stat_or_none(self.path, follow=False)
+        here = os.fstat(self._fd)
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except PermissionError:
+            return  # somebody took the rights of a directory above: the file is where it was
+        except OSError:
+            there = None
         if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             return
+        if self.aside and not os.path.isdir(os.path.dirname(os.path.dirname(self.aside))):
+            return  # the workspace itself is gone: nothing is made in its place
         parent = os.path.dirname(self.path)
         if os.path.islink(parent) or os.path.isfile(parent):
             moved = move_aside(parent, self.aside)

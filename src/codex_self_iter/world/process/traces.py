@@ -14,13 +14,15 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.runs import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
-from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.guarded import open_guarded, read_object
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import Report, read_report
 from codex_self_iter.world.state.holder import try_lock
 
+SAME_SEC = 0.5
+"""A run begins after it was written down; clocks that are slewed are off by less than this."""
 IN_FLIGHT_SEC = 10.0
 """How long a held lock may precede any visible process: its supervisor died while asking."""
 
@@ -53,9 +55,19 @@ def read_identity(spec: RunSpec) -> RunIdentity | None:
     return identity if identity.run_id == spec.run_id else None
 
 
+def is_older(spec: RunSpec, asked_at: float) -> bool:
+    """True for traces of a dead run that began before this one was asked for (wall time)."""
+    identity, report = read_identity(spec), read_report(spec)
+    began = [one.started_at for one in (identity, report) if one is not None]
+    if not began or max(began) > asked_at - SAME_SEC:
+        return False
+    trace = _look(spec, identity)
+    return not (trace.recorder_alive or trace.agent_alive or trace.leftovers)
+
+
 def lock_is_held(path: str) -> bool:
     """True while any heir of the run lock lives."""
-    with contextlib.suppress(OSError), open(path, "r+b", buffering=0) as file:
+    with contextlib.suppress(OSError), open(open_guarded(path, os.O_RDWR), "r+b", 0) as file:
         return not try_lock(file.fileno())
     return False
 

@@ -2,9 +2,9 @@
 
 Which lines count (the rule that recovery relies on): a line is good when it ends in a line feed, is
 at most MAX_LINE bytes of UTF-8, and is a JSON object with a whole number `iteration`. Everything
-else (a torn tail, a block of NULs, a foreign line) is skipped. A torn tail stays torn: before the
-next append it is closed by a mark that no JSON can contain at that place, so that a line which was
-not believed once is never believed later.
+else (a torn tail, a block of NULs, a foreign line) is skipped. What follows the last line that is
+JSON goes to the quarantine before the next append: a line which was not believed once is never
+believed later, and every program can read the journal.
 
 Reading starts at the end, in blocks: neither start nor append depends on the journal's length."""
 
@@ -19,10 +19,12 @@ import os
 import re
 import stat
 
+from codex_self_iter.world.guarded import QUARANTINE
 from codex_self_iter.world.state.durable import (
     data_sync,
     encode_json,
     full_sync,
+    stamp,
     storage_error,
     storing,
     write_all,
@@ -38,9 +40,11 @@ JOURNAL = "logs/iterations.jsonl"
 MAX_LINE = 4 * 1024 * 1024
 TAIL_SCAN = 64 * 1024 * 1024
 """Bytes from the end in which `tail` looks for good lines."""
+MOST_BYTES = 64 * 1024 * 1024
+"""A journal that is larger goes on in a new file with its last quarter; the old one stays as `.1`
+until the next. Some ten thousand iterations."""
 _BLOCK = 64 * 1024
 _COPY = 1024 * 1024
-_TORN_MARK = b" #torn\n"
 _RECENT_LINES, _RECENT_BYTES = 64, 256 * 1024
 
 
@@ -63,6 +67,15 @@ def good_line(raw: bytes) -> dict[str, Any] | None:
 def _known_line(line: bytes) -> dict[str, Any] | None:
     """The same for a line that is asked for again and again. Whoever gets it must not change it."""
     return good_line(line[:-1])
+
+
+def parse_json(raw: bytes) -> bool:
+    """True for a line that is JSON, ours or not."""
+    try:
+        json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
@@ -203,6 +216,8 @@ class Journal:
         self._fd = -1
         # as far as we know the file; a different size means that somebody else wrote
         self._size = 0
+        self._whole = -1
+        """The size up to which it is known to end in a line that is JSON."""
         self._recent: collections.deque[tuple[int, bytes]] = collections.deque()
         self._recent_bytes = 0
 
@@ -266,22 +281,41 @@ class Journal:
                 self._append(line)
 
     def _append(self, line: bytes) -> None:
+        self._cut_torn()
         start = self._size
-        mark = _TORN_MARK if self._is_torn(start) else b""
         try:
-            write_all(self._fd, mark + line)
+            write_all(self._fd, line)
             data_sync(self._fd)
         except OSError:
-            self._take_back(start, mark + line)
+            self._take_back(start, line)
             raise
-        self._size = start + len(mark) + len(line)
-        self._remember(start + len(mark), line)
+        self._size = self._whole = start + len(line)
+        self._remember(start, line)
 
-    def _is_torn(self, size: int) -> bool:
-        return size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+    def _cut_torn(self) -> None:
+        """Move what follows the last line that is JSON to the quarantine; whole again."""
+        size = self._size
+        if size == self._whole:
+            return
+        end = 0
+        for offset, raw in _backwards(self._fd, size):
+            if parse_json(raw):
+                end = offset + len(raw) + 1
+                break
+        if end < size:
+            aside = f"{QUARANTINE}/{self._name.replace('/', '_')}.{stamp()}"
+            with self._root.replacing(aside) as piece:
+                _copy(self._fd, piece, size, end)
+                full_sync(piece)
+            os.ftruncate(self._fd, end)
+            why = f"{size - end} bytes at its end were no line"
+            self._root.warnings.append(f"{self._name}: {why}; they are {aside}")
+            self._size = end
+            self._remember_end()
+        self._whole = end
 
     def _take_back(self, start: int, data: bytes) -> None:
-        """Cut off our own half line; if that is impossible, the next append closes it as torn."""
+        """Cut off our own half line; if that is impossible, the next append sets it aside."""
         with contextlib.suppress(OSError):
             size = os.fstat(self._fd).st_size
             ours = size - start
@@ -316,26 +350,52 @@ class Journal:
             return done
 
     def _refill(self, size: int) -> None:
-        lost = b"".join(line for offset, line in self._recent if offset + len(line) > size)
-        data = (_TORN_MARK if self._is_torn(size) else b"") + lost
+        lost = [(offset, line) for offset, line in self._recent if offset + len(line) > size]
+        known = self._size
         try:
-            write_all(self._fd, data)
+            if lost and lost[0][0] <= size:  # the cut went through a line that we have
+                size = lost[0][0]
+                os.ftruncate(self._fd, size)
+            else:
+                self._size, self._whole = size, -1
+                self._cut_torn()
+                size = self._size
+            write_all(self._fd, b"".join(line for _, line in lost))
             data_sync(self._fd)
         except OSError:
+            self._size = known
             os.ftruncate(self._fd, size)
             raise
         self._size = os.fstat(self._fd).st_size
         self._remember_end()
 
-    def _copy_back(self) -> None:
+    def _copy_back(self, start: int = 0) -> None:
         with self._root.replacing(self._name, flags=os.O_APPEND) as copy:
-            _copy(self._fd, copy, self._size)
+            _copy(self._fd, copy, self._size, start)
             full_sync(copy)
             fresh = os.dup(copy)
         old, self._fd = self._fd, fresh
+        self._size -= start
         os.close(old)
         with self._root.directory(os.path.dirname(self._name)) as directory:
             full_sync(directory)
+
+    def rotate(self, most: int = MOST_BYTES) -> bool:
+        """Keep it within bounds; True when a new file has begun. Raises StorageError."""
+        with self._root.guard, storing("rotate", self.path):
+            if self._fd < 0 or self._size <= most:
+                return False
+            self.heal()
+            start = self._size - most // 4
+            start += os.pread(self._fd, MAX_LINE, start).find(b"\n") + 1
+            with self._root.directory(os.path.dirname(self._name)) as directory:
+                leaf = os.path.basename(self._name)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{leaf}.1", dir_fd=directory)
+                os.link(leaf, f"{leaf}.1", src_dir_fd=directory, dst_dir_fd=directory)
+            self._copy_back(start)
+            self._remember_end()
+            return True
 
     def tail(self, count: int) -> list[dict[str, Any]]:
         """The last `count` good lines of TAIL_SCAN bytes, in order. Raises StorageError."""
@@ -373,8 +433,7 @@ class Journal:
         return found[::-1] if self._recent[0][0] == 0 else None
 
 
-def _copy(source: int, target: int, size: int) -> None:
-    position = 0
+def _copy(source: int, target: int, size: int, position: int = 0) -> None:
     while position < size:
         block = os.pread(source, min(_COPY, size - position), position)
         if not block:

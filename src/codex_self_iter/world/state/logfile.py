@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import sys
 
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.world.state.durable import storing, write_all
-from codex_self_iter.world.state.root import StateRoot
+from codex_self_iter.world.state.root import StateRoot, mode_in
 
 _MIB = 1024 * 1024
 
@@ -23,6 +25,9 @@ def rotate(root: StateRoot, name: str, max_bytes: int, keep: int) -> bool:
         parent, _, leaf = name.rpartition("/")
         with root.directory(parent) as fd:
             names = [leaf, *(f"{leaf}.{number}" for number in range(1, keep))]
+            for one in names:
+                if stat.S_ISDIR(mode_in(fd, one)):
+                    root.set_aside(f"{parent}/{one}" if parent else one, "not a log of ours")
             for older, newer in zip(reversed(names), [*reversed(names[:-1]), ""], strict=True):
                 with contextlib.suppress(FileNotFoundError):
                     if newer:
@@ -47,10 +52,11 @@ class LogFile:
         keep: int = 5,
         stay_open: bool = True,
     ) -> None:
-        """Opened at the first line. Without `stay_open` the file is closed after each."""
+        """Opened at the first line. Without `stay_open` the file is closed after each. `max_mb` 0:
+        never rotated."""
         self._root = root
         self._name = name
-        self._max_bytes = max(1, int(max_mb * _MIB))
+        self._max_bytes = max(1, int(max_mb * _MIB)) if max_mb else sys.maxsize
         self._keep = keep
         self._stay_open = stay_open
         self._fd = -1

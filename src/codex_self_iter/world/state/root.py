@@ -76,7 +76,7 @@ class StateRoot:
         try:
             if create:
                 os.makedirs(self.path, 0o700, exist_ok=True)
-            fd = os.open(self.path, _DIRECTORY)
+            fd = _open_ours(self.path, _DIRECTORY, 0o700)
         except (FileExistsError, NotADirectoryError) as error:
             why = f"the state directory {self.path} is not a directory; move it away"
             raise UsageError(why) from error
@@ -116,6 +116,17 @@ class StateRoot:
         """True while the path still leads to the directory that is open."""
         here = stat_or_none(self.path, follow=False)
         return here is not None and identity(here) == self.identity
+
+    def regain(self) -> bool:
+        """Take back the rights that somebody took from us; True when there was something to do.
+
+        Raises StorageError."""
+        with storing("look at", self.path):
+            mode = os.fstat(self.fd).st_mode
+            if mode & 0o700 == 0o700:
+                return False
+            os.fchmod(self.fd, 0o700)
+            return True
 
     def reopen(self) -> None:
         """Open or create what the path leads to; what is no directory goes to its quarantine."""
@@ -168,7 +179,7 @@ class StateRoot:
     def _enter(self, fd: int, part: str, walked: str, create: bool) -> int:
         for _ in range(3):
             try:
-                return os.open(part, _DIRECTORY, dir_fd=fd)
+                return _open_ours(part, _DIRECTORY, 0o700, dir_fd=fd)
             except FileNotFoundError:
                 if not create:
                     raise
@@ -228,6 +239,8 @@ class StateRoot:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError:
+            return self.look(name)  # on its way it takes rights back
 
     def open_file(self, name: str, flags: int) -> int:
         """Open a regular file; anything else under that name is set aside first. Raises OSError.
@@ -239,7 +252,7 @@ class StateRoot:
         with self.guard, self.directory(parent, create=bool(flags & os.O_CREAT)) as fd:
             for _ in range(3):
                 try:
-                    opened = os.open(leaf, flags | _REGULAR, 0o600, dir_fd=fd)
+                    opened = _open_ours(leaf, flags | _REGULAR, 0o600, dir_fd=fd)
                 except OSError as error:
                     # a symlink, a directory, or a FIFO or socket opened for writing
                     if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
@@ -338,6 +351,18 @@ class StateRoot:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
             os.rename(leaf, keep, src_dir_fd=fd, dst_dir_fd=fd)
+
+
+def _open_ours(name: str, flags: int, mode: int, *, dir_fd: int | None = None) -> int:
+    """Open or make it; what is ours is given the rights back that somebody took. OSError."""
+    try:
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+    except PermissionError:
+        about = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if about.st_uid != os.geteuid() or stat.S_ISLNK(about.st_mode):
+            raise
+        os.chmod(name, mode, dir_fd=dir_fd)
+        return os.open(name, flags, mode, dir_fd=dir_fd)
 
 
 def mode_in(fd: int | None, leaf: str) -> int:

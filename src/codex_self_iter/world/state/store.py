@@ -35,6 +35,8 @@ PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
 _ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
+_TELLING = ("exit.json", "identity.json", "stdout.log", "stderr.log")
+"""Files that tell of a run that has begun."""
 _RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
 
 Runtime = dict[str, Any]
@@ -181,8 +183,9 @@ class StateDirectory:
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
         """Replace `runtime.json` atomically and durably; the one before stays as `runtime.json.1`.
 
-        Secrets are redacted. Raises StorageError; then the file on disk is still the old one."""
-        data = encode_lines(self.redactor.value({"schema": SCHEMA} | dict(runtime))) + b"\n"
+        Verbatim: the loop goes on from it, and a goal that says `[redacted]` is another goal.
+        Raises StorageError; then the file on disk is still the old one."""
+        data = encode_lines({"schema": SCHEMA} | dict(runtime)) + b"\n"
         with self.root.guard:
             self._be_there()
             self._set_foreign_aside(RUNTIME)
@@ -192,9 +195,30 @@ class StateDirectory:
             if before is not None and kept is not None:
                 self._held[PREVIOUS] = _Held(before.data, signature(kept))
 
+    def redact_runtime(self) -> None:
+        """Nobody goes on from here: what is kept is to be read only. Raises StorageError."""
+        with self.root.guard:
+            for name in (RUNTIME, PREVIOUS):
+                self._held.pop(name, None)
+                redact_file(self.root, name, self.redactor)
+
+    def redact_iteration(self, iteration: int, *, but: str = "") -> None:
+        """Redact what an earlier supervisor left of an iteration's runs, except the one labelled
+        `but`, which is still on. Raises StorageError."""
+        for part in ("logs/runs", "prompts"):
+            with storing("look at", f"{self.path}/{part}"), self.root.directory(part) as fd:
+                names = [name for name in os.listdir(fd) if name.startswith(f"{iteration:06d}-")]
+            for name in names:
+                if but and name.removesuffix(".md") == but:
+                    continue
+                if part == "prompts":
+                    self.redact_prompt(f"{self.path}/{part}/{name}")
+                else:
+                    self.redact_run(f"{self.path}/{part}/{name}")
+
     def _be_there(self) -> None:
         """Put back a directory that is gone, before something is written to it."""
-        if not self.root.is_current():
+        if not self.root.is_current() or self.root.regain():
             self._restored = self.heal()  # told by the next look
 
     def _set_foreign_aside(self, name: str) -> bool:
@@ -300,6 +324,36 @@ class StateDirectory:
                 self._restored = self.heal()  # told by the next look
             with self.root.directory(name):
                 return f"{self.path}/{name}"
+
+    def fresh_run_directory(
+        self, iteration: int, label: str, attempt: int = 1, *, again: bool = False
+    ) -> str:
+        """The same for a run that is to start: with nothing in it that could be taken for its own.
+
+        What an earlier run of this number left (a backup was put back) is set aside as a whole; of
+        what runs `again` it is removed. Whatever is no regular file is set aside. Raises
+        StorageError."""
+        path = self.run_directory(iteration, label, attempt)
+        name = os.path.relpath(path, self.path)
+        with self.root.guard, storing("empty", path), self.root.directory(name) as fd:
+            found = {
+                leaf: os.stat(leaf, dir_fd=fd, follow_symlinks=False) for leaf in os.listdir(fd)
+            }
+            told = any(found[leaf].st_size for leaf in _TELLING if leaf in found)
+            for leaf, about in found.items():
+                if not stat.S_ISREG(about.st_mode):
+                    self.root.set_aside(f"{name}/{leaf}", "not a regular file of ours")
+                elif again or not told:
+                    os.unlink(leaf, dir_fd=fd)
+        if told and not again:
+            self.set_run_aside(path)
+            return self.run_directory(iteration, label, attempt)
+        return path
+
+    def set_run_aside(self, directory: str) -> None:
+        """Set aside a run's directory that is not of the present history. Raises StorageError."""
+        why = "an earlier run of the same number left it"
+        self.root.set_aside(os.path.relpath(directory, self.path), why)
 
     def clear_way(self, *names: str) -> None:
         """Set aside what lies in the way of files that the process host opens (absolute or below
@@ -423,6 +477,8 @@ class StateDirectory:
         with self.root.guard:
             if not self.root.is_current():
                 self._reopen()
+            elif self.root.regain():
+                self._restored.append(f"{self.path}/ (its rights)")
             with storing("look at", self.path):
                 self._restored += self._create_parts()
                 for name in list(self._held):

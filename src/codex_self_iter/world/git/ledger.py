@@ -1,0 +1,104 @@
+"""What the loop owes, on disk: `git/owed.json` in the state directory.
+
+It is written whenever a piece of the loop's work has begun or ended, so that whoever comes after a
+kill knows what was the loop's: what had ended, by its content; what was under way, by the look
+before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.core.owed import Debt, Mark, worked
+from codex_self_iter.world.guarded import parse_object
+from codex_self_iter.world.state.root import StateRoot
+
+FILE = "git/owed.json"
+SCHEMA = 1
+_MAX = 64 * 1024 * 1024
+"""Bytes; some 400,000 paths."""
+
+
+class Ledger:
+    """The debts of one loop, and what is under way.
+
+    Attributes:
+        debts: by path.
+        under_way: the look before work whose end nobody has seen yet, or None.
+        known: False until a file was read or written: an older version kept none."""
+
+    def __init__(self, root: StateRoot) -> None:
+        self._root = root
+        self.debts: dict[str, Debt] = {}
+        self.under_way: Mark | None = None
+        self.known = False
+        self._written: bytes | None = None
+
+    def load(self) -> None:
+        """Read the file. Blocking. What cannot be understood is set aside. Raises StorageError."""
+        data = self._root.read(FILE, _MAX)
+        if data is None:
+            return
+        table = parse_object(data) if len(data) <= _MAX else None
+        try:
+            self.debts, self.under_way = _parse(table)
+            self.known = True
+        except (TypeError, ValueError, KeyError, AttributeError):
+            self._root.set_aside(FILE, "cannot be read as what is not committed")
+
+    def save(self) -> None:
+        """Write the file, if it would be another one. Blocking. Raises StorageError."""
+        value: dict[str, Any] = {
+            "schema": SCHEMA,
+            "paths": {path: dataclasses.asdict(debt) for path, debt in self.debts.items()},
+            "under_way": self.under_way.to_json() if self.under_way else None,
+        }
+        data = json.dumps(value).encode()
+        if len(data) > _MAX:
+            data = json.dumps(value | {"under_way": None}).encode()
+        if data == self._written or (self._written is None and not self.known and self._empty):
+            return
+        self._root.replace(FILE, data)
+        self._written, self.known = data, True
+
+    @property
+    def _empty(self) -> bool:
+        return not self.debts and self.under_way is None
+
+    def seen(self, look: Snapshot, iteration: int, wall: float) -> None:
+        """Somebody looked: work whose end nobody had seen has ended by now."""
+        if self.under_way is None or not look.complete:
+            return
+        if self.under_way.look.complete:
+            self.debts = worked(self.debts, self.under_way.look, look, iteration, wall)
+        self.under_way = None
+
+
+def _parse(table: dict[str, Any] | None) -> tuple[dict[str, Debt], Mark | None]:
+    """Read the file's value. Raises TypeError, ValueError, KeyError or AttributeError."""
+    if table is None:
+        raise ValueError("not an object")
+    if "schema" not in table:  # of an older version: path -> fingerprint
+        return {path: Debt(_text(value)) for path, value in table.items()}, None
+    if table["schema"] != SCHEMA:
+        raise ValueError("of another version")
+    debts = {
+        path: Debt(
+            value=_text(one["value"]),
+            iteration=int(one["iteration"]),
+            since=float(one["since"]),
+            why=_text(one["why"]),
+            mixed=one["mixed"] is True,
+        )
+        for path, one in table["paths"].items()
+    }
+    mark = table.get("under_way")
+    return debts, None if mark is None else Mark.from_json(mark)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
