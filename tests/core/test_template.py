@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.template import parse_template, render_template
+from codex_self_iter.core.template import for_a_shell, parse_template, render_template
 
 paths = st.text(
     st.characters(exclude_characters="\0", exclude_categories=("Cs",))
@@ -81,3 +81,56 @@ def test_comments_and_shell_syntax_are_plain_words() -> None:
         ">",
         "y",
     )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "sh -c 'exec qwen -y < \"$1\"' qwen {prompt_file}",
+        "bash -lc '$(which x) | y < \"$1\"' x {prompt_file}",
+        "a --where='x > 1' {prompt_file}",
+        "a ';' '>' {prompt_file}",
+        "aider --message-file {prompt_file}",
+        "claude --append-system-prompt-file {prompt_file}",
+        "my-agent {prompt_file} {workspace}",
+        "scripts/invoke-codex-agent.sh {prompt_file} {workspace}",
+        "opencode run --file {prompt_file} go",
+    ],
+)
+def test_a_line_that_needs_no_shell_or_names_one_is_right(template: str) -> None:
+    assert for_a_shell(template) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("qwen -y < {prompt_file}", "sh -c 'exec qwen -y < \"$1\"' qwen {prompt_file}"),
+        ("qwen -y <{prompt_file}", "sh -c 'exec qwen -y <\"$1\"' qwen {prompt_file}"),
+        (
+            "agent {prompt_file} > out.txt",
+            "sh -c 'exec agent \"$1\" > out.txt' agent {prompt_file}",
+        ),
+        ("agent {prompt_file} 2>&1", "so 2>&1 would be an argument"),
+        (
+            "agent {prompt_file} {workspace} | tee x",
+            'sh -c \'agent "$1" "$2" | tee x\' agent {prompt_file} {workspace}',
+        ),
+        ("cd x && agent {prompt_file}", "so && would be an argument"),
+        ("agent -p $(cat {prompt_file})", "so $(cat would be an argument"),
+        ('agent -p "$(cat {prompt_file})"', "is not given to a shell"),
+        ("agent -p `cat {prompt_file}`", "is not given to a shell"),
+        ("a $HOME ; b {prompt_file}", "so ; would be an argument"),
+        ("qwen -y {prompt_file}", "sh -c 'exec qwen -y < \"$1\"' qwen {prompt_file}"),
+        (
+            "/opt/bin/copilot -s {prompt_file} --allow-all-tools",
+            "sh -c 'exec /opt/bin/copilot -s --allow-all-tools < \"$1\"' copilot {prompt_file}",
+        ),
+    ],
+)
+def test_what_only_a_shell_understands_is_refused_with_the_right_line(
+    template: str, said: str
+) -> None:
+    flaw = for_a_shell(template)
+    assert said in flaw
+    right = flaw.rpartition("write: ")[2]
+    assert for_a_shell(right) == ""

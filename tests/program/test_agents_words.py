@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import shlex
+import tomllib
 
 import pytest
 
 from tests.support.harness import Workspace
 
-WRAPPER = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "invoke-codex-agent.sh"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WRAPPER = ROOT / "scripts" / "invoke-codex-agent.sh"
 LIMIT = "You\u2019ve hit your usage limit. Try again in 2 hours."
 WARNING = "(node:1) Warning: x is deprecated"
 
@@ -110,3 +113,33 @@ def test_the_mode_reaches_codex_through_the_wrapper(ws: Workspace, mode: str) ->
     assert bypassed is (mode == "bypass")
     assert f"CODEX_SELF_ITER_AGENT_MODE={mode}" in words
     assert "CODEX_SELF_ITER_LOG__LEVEL" not in words
+
+
+RECIPE = re.compile(r"^\| \w+ \| `(agent_command_template = .*)` \|$", re.MULTILINE)
+RECIPES = RECIPE.findall((ROOT / "docs" / "agents.md").read_text(encoding="utf-8"))
+ANSWER = json.dumps({"summary": "s", "next_goal": "n", "stop": False, "completed": True})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_of_the_documentation_bring_the_prompt_to_the_program(
+    ws: Workspace, recipe: str
+) -> None:
+    """A stand-in of the CLI's name answers when it has the prompt: on stdin, or by --message-file."""
+    template = tomllib.loads(recipe)["agent_command_template"]
+    assert len(RECIPES) == 3
+    binaries = ws.root / "bin"
+    binaries.mkdir()
+    for name in ("qwen", "copilot", "aider"):
+        lines = (
+            "#!/bin/sh",
+            'for word in "$@"; do last=$word; done',
+            'if [ "$4" = "" ]; then cat > got; else cat "$last" > got; fi',
+            "grep -q NEXT_GOAL got || grep -q next_goal got || exit 1",
+            echo(ANSWER),
+        )
+        (binaries / name).write_text("\n".join(lines) + "\n")
+        (binaries / name).chmod(0o755)
+    ws.config(agent_command_template=template)
+    path = f"{binaries}:{ws.environment['PATH']}"
+    assert ws.run(environment={"PATH": path}) == 0
+    assert ws.verdicts() == ["completed"]

@@ -81,6 +81,7 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ('[roles]\nplanner = "foo"', "2: roles.planner: must be one of"),
         ('agent_command_template = "run"', "must contain {prompt_file}"),
         ('agent_command_template = "run {prompt_file} {x}"', "unknown field {x}"),
+        ('agent_command_template = "run < {prompt_file}"', "write: sh -c 'exec run < "),
         ('agent_command_template = "run \'{prompt_file}"', "quote is never closed"),
         ('workspace = ""', "1: workspace: must be a path"),
         ('state_dir = "a\\u0000b"', "1: state_dir: must not contain a NUL"),

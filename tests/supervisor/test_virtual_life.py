@@ -185,7 +185,9 @@ def test_finish_on_sigterm_waits_for_the_iteration_within_its_bound(
 def test_loops_of_a_limited_account_come_back_one_by_one(tmp_path: Path) -> None:
     async def main() -> None:
         end = 1_750_000_000 + 5 * HOUR
-        limited = Performance(30.0, stderr=f"usage limit reached|{round(end)}\n", exit_code=1)
+        limited = Performance(
+            30.0, stderr=f"usage limit reached|{round(end)}\n", exit_code=1, changes=False
+        )
         made = machine(lambda _spec: limited if made.clock.true_wall() < end else WORK)
         shared = scripted_shared(
             made, pool=Pool(0), alone=False, poll_sec=100.0, housekeeping_sec=DAY

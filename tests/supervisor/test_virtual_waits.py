@@ -31,7 +31,10 @@ LIMITED_MARGIN = 5.0 + 30.0 + POLL_SEC
 def limited_for(seconds: float) -> tuple[Performance, Performance]:
     """Two runs: what free text says holds the loop from the second time on."""
     refused = Performance(
-        10.0, stderr=f"usage limit reached|{round(1_750_000_000 + seconds)}\n", exit_code=1
+        10.0,
+        stderr=f"usage limit reached|{round(1_750_000_000 + seconds)}\n",
+        exit_code=1,
+        changes=False,
     )
     return refused, refused
 

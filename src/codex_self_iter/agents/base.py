@@ -71,6 +71,7 @@ class Request:
         commit_by_agent: the agent is to commit: let it write the repository's git directory.
         environment: the supervisor's own environment, from which the agent's is made.
         model_hint: overrides the configured model for this run; "" does not.
+        temporary: the run's own temporary directory; "" leaves it the system's.
         previous_thread_usage: totals of the resumed thread before this run, for CLIs that count by
             thread."""
 
@@ -86,6 +87,18 @@ class Request:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     model_hint: str = ""
     previous_thread_usage: Usage | None = None
+    temporary: str = ""
+
+    @property
+    def scratch(self) -> dict[str, str]:
+        """The variables that make `temporary` the temporary directory, also for Bun, and keep git
+        from taking what is made there for a part of the workspace's repository."""
+        if not self.temporary:
+            return {}
+        named = dict.fromkeys(("TMPDIR", "TMP", "TEMP", "BUN_TMPDIR"), self.temporary)
+        known = self.environment.get("GIT_CEILING_DIRECTORIES", "")
+        ceilings = ":".join(filter(None, (known, self.directory)))
+        return {**named, "GIT_CEILING_DIRECTORIES": ceilings}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ _NOISE = re.compile(
     r"|\(?warning\b|npm (warn|notice)|deprecat|Require stack:|[{}\])(;,]+$",
     re.IGNORECASE,
 )
+_STAMPED = re.compile(r"limit reached\|\d{10}$")
+"""A limit with its end in Unix seconds is written for programs: no guess."""
 _BY_ITSELF = (EndCause.EXIT, EndCause.LINGERED)
 _SAME_END_SEC = 120.0
 """A time in words is cut to the minute; a window that ends so near to it is the same."""
@@ -155,7 +157,7 @@ def _from_exit(
     error = parsed.error or parsed.retry or ErrorFacts()
     kind, guessed, said = _by_error(error), False, error.message
     if kind is None and (hint := by_ending(printed)) and _believed(hint[0], parsed):
-        (kind, said), guessed = hint, True
+        (kind, said), guessed = hint, not _STAMPED.search(hint[1])
     said = said or last_words(printed.stderr) or last_words(printed.stdout)
     label = _exit_label(parsed, outcome)
     message = f"{label}: {said}" if said else label

@@ -104,7 +104,7 @@ class ClaudeAgent(CliAgent):
         extra = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
         if self.config.mode == "bypass" and os.geteuid() == 0:
             extra["IS_SANDBOX"] = "1"  # it refuses to bypass as root otherwise
-        return self.environment(request.environment, program, extra)
+        return self.environment(request.environment, program, extra | request.scratch)
 
     @staticmethod
     def speaks(kind: str, value: Mapping[str, Any]) -> bool:

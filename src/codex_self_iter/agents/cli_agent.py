@@ -23,6 +23,10 @@ from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
 _STDERR_BYTES = 16 * 1024
+_ENDS = frozenset((EventKind.DONE, EventKind.FAILED))
+_TELLS_END = _ENDS | frozenset(
+    map(EventKind, ("turn", "message", "delta", "thinking", "tool_started", "tool_ended"))
+)
 _BROKEN = "sandbox: "
 _SANDBOX_BROKEN = re.compile(
     r"^\s*(Exit code \d+\s+)?(bwrap|codex-linux-sandbox|sandbox-exec): |"
@@ -127,6 +131,12 @@ class CliAgent(abc.ABC):
     def parse_events(self, lines: Iterable[str]) -> Parsed:
         """What a stream says. Pure; never raises."""
         return fold(event for line in lines for event in self.parse_line(line))
+
+    def final(self, line: str) -> bool | None:
+        """Whether the stream is over with this line (True) or goes on (False); None when the line
+        does not tell. Pure; never raises."""
+        told = [event.kind for event in self.parse_line(line) if event.kind in _TELLS_END]
+        return told[-1] in _ENDS if told else None
 
     def read(
         self, request: Request, outcome: RunOutcome, files: RunFiles, *, now: float | None = None

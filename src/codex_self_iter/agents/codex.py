@@ -81,7 +81,7 @@ class CodexAgent(CliAgent):
             argv += ["--output-schema", schema_path]
         argv += self.config.args
         argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]
-        env = self.environment(request.environment, program, {})
+        env = self.environment(request.environment, program, request.scratch)
         return Invocation(tuple(argv), env, request.prompt_path, files)
 
     def _sandbox(self, request: Request) -> list[str]:

@@ -49,7 +49,7 @@ class CommandAgent:
     def prepare(self, request: Request) -> Invocation:
         words = expand_template(self.config.template, request.prompt_path, request.workspace)
         program = _program(words[0], request.environment, request.workspace)
-        extra = {MODE: self.config.mode}
+        extra = {MODE: self.config.mode, **request.scratch}
         env = agent_environment(
             request.environment, passed=("*",), extra=extra, configured=self.config.env
         )

@@ -350,13 +350,14 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         FailureClass.KILLED,
-        "we ended it, or it was gone without an exit status",
-        "by us: go on; by others: backoff",
+        "we ended it before it had its answer",
+        "go on",
         "none of its own",
     ),
     Row(
         FailureClass.AGENT,
-        "everything else: non-zero exit, no control block, time-out while working, refused prompts",
+        "everything else: non-zero exit, no control block, time-out while working, a run that others "
+        "ended, refused prompts",
         "backoff; the next prompt says what was wrong",
         "exit 4 after `max_consecutive_errors` in a row",
         codes=(

@@ -58,6 +58,7 @@ class GeminiAgent(CliAgent):
             argv += ["--resume", request.session_id]
         argv += self.config.args
         extra = {"GEMINI_CLI_TRUST_WORKSPACE": "true", "GEMINI_CLI_NO_RELAUNCH": "true"}
+        extra |= request.scratch
         env = self.environment(request.environment, program, extra)
         return Invocation(tuple(argv), env, request.prompt_path)
 

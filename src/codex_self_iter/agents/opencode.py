@@ -67,7 +67,7 @@ class OpencodeAgent(CliAgent):
             argv += ["--session", request.session_id]
         argv += self.config.args
         extra = {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
-        env = self.environment(request.environment, program, extra)
+        env = self.environment(request.environment, program, extra | request.scratch)
         return Invocation(tuple(argv), env, request.prompt_path)
 
     @staticmethod

@@ -33,7 +33,11 @@ class PlanShellAgent:
         env = agent_environment(
             request.environment,
             passed=self.config.pass_env,
-            extra={**_importable(request.environment), MODE: self.config.mode},
+            extra={
+                **_importable(request.environment),
+                MODE: self.config.mode,
+                **request.scratch,
+            },
             configured=self.config.env,
         )
         return Invocation((*module, *places, *self.config.args), env, request.prompt_path)

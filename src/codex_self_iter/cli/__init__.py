@@ -11,6 +11,7 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -193,6 +194,9 @@ def _dispatch(argv: list[str]) -> int:
     command, rest = split_command(argv)
     parser, module = build_parser(command)
     args = parser.parse_args(rest)
+    if command != "run":  # it has its own; the others end like any program
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = int(module.run(args))
     problem = _settle(sys.stdout)
     if problem and command != "run":  # a loop's end is told by its exit code, whoever listens

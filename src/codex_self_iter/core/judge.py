@@ -41,7 +41,7 @@ signals its parents would do so in every run, so it counts as the agent's error.
 def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Policy) -> Judged:
     """Judge the run that was closed last in `opened`."""
     cause = event.outcome.cause
-    if state.ending is not None and cause in CALLED_OFF:
+    if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
         return called_off(opened, state.ending.reason), Next.CLOSE
     failure = event.report.failure
     if failure is not None and _worked(failure, event):

@@ -40,6 +40,52 @@ def parse_template(text: str) -> tuple[str, ...]:
     return words
 
 
+def for_a_shell(text: str) -> str:
+    """What only a shell, or a CLI of another kind, would understand in a template that can be
+    parsed, with the line that is right; "" when there is nothing of that. A quoted word is meant as
+    it is."""
+    words, raw = parse_template(text), _RAW_WORD.findall(text)
+    program = words[0].rpartition("/")[2]
+    if program in _SHELLS and any(word.startswith("-") and "c" in word for word in words[1:3]):
+        return ""
+    found = next((word for word in raw if _SHELL_WORD.match(word)), "")
+    if found:
+        right = _as_shell_line(text, program, exec_it=found[0] in "<>")
+        return f"is not given to a shell, so {found} would be an argument; write: {right}"
+    prompt = "{prompt_file}"
+    if program in _STDIN_CLIS and prompt in words[1:]:
+        at = words.index(prompt)
+        if not _FILE_FLAG.match(words[at - 1]):
+            call = f"{shlex.join((*words[:at], *words[at + 1 :]))} < {prompt}"
+            right = _as_shell_line(call, program, exec_it=True)
+            return f"gives {program} the prompt's path as its whole prompt; write: {right}"
+    return ""
+
+
+def _as_shell_line(text: str, program: str, *, exec_it: bool) -> str:
+    """The template that has a shell do what `text` says."""
+    fields = [field for field in FIELDS if f"{{{field}}}" in text]
+    for number, field in enumerate(fields, 1):
+        text = text.replace(f"'{{{field}}}'", f"{{{field}}}").replace(
+            f"{{{field}}}", f'"${number}"'
+        )
+    given = " ".join(f"{{{field}}}" for field in fields)
+    line = f"exec {text}" if exec_it else text
+    return f"sh -c {shlex.quote(line)} {program} {given}"
+
+
+_RAW_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""", re.DOTALL)
+"""A word with its quotes."""
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox")
+_SHELL_WORD = re.compile(
+    r"(?:[0-9&]?>{1,2}|<{1,3}|\|\|?|&&|;|&|2>&1)$|[0-9&]?>>?[^=]|<\{|\"?\$\(|\"?`"
+)
+"""Redirections, pipes, lists and command substitutions, each a word of its own or its beginning."""
+_STDIN_CLIS = ("claude", "codex", "copilot", "gemini", "opencode", "qwen")
+"""They take the prompt on stdin or as an argument, not as the name of a file."""
+_FILE_FLAG = re.compile(r"-f$|--?[\w-]*file\b|@$")
+
+
 def render_template(parts: tuple[str, ...], prompt_file: str, workspace: str) -> tuple[str, ...]:
     """Put the values into the words of `parse_template`. Values are inserted verbatim."""
     values = {"prompt_file": prompt_file, "workspace": workspace}

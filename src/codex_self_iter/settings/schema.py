@@ -161,6 +161,8 @@ class AgentSettings(Table):
     """Environment variables added for this agent."""
     pass_env: TextList = ()
     """Variables of our environment that are handed on even if they look like secrets."""
+    linger_sec: Seconds = 10
+    """Longest time after its final event, in seconds, before its process is ended; 0 = no limit."""
     resume: Switch = False
     """Go on in one conversation instead of starting a fresh one each iteration."""
     resume_max_turns: Count = 20

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 
 from codex_self_iter.core import agent_names
-from codex_self_iter.core.template import parse_template
+from codex_self_iter.core.template import for_a_shell
 from codex_self_iter.core.terms import State
 
 AGENT_NAMES = agent_names.NAMES
@@ -69,8 +69,8 @@ def _path(value: Any) -> Any:
 
 
 def _template(value: str) -> str:
-    if value:
-        parse_template(value)
+    if value and (flaw := for_a_shell(value)):
+        raise ValueError(flaw)
     return value
 
 

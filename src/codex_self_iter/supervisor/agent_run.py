@@ -21,10 +21,12 @@ from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files
+from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
@@ -144,7 +146,11 @@ class AgentRuns:
     ) -> RunOutcome:
         """Start the run, or take over the adopted one, and wait until nothing of it is left."""
         ctx = self.ctx
-        spec = self._spec(run, request)
+        try:
+            spec = self._spec(run, request)
+        except (UsageError, StorageError):
+            scratch.remove(request.directory)
+            raise
         if adopted is None:
             ctx.log.info(
                 "run.started",
@@ -158,7 +164,12 @@ class AgentRuns:
                 ctx.log.debug(
                     "run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd
                 )
-        return await self.work.run_agent(spec, adopted)
+        lingering = Lingering(ctx, self.work, run.agent, spec.directory)
+        lingering.begin()
+        try:
+            return lingering.done(await self.work.run_agent(spec, adopted))
+        finally:
+            lingering.stop()
 
     async def _report(self, run: OpenRun, request: Request, outcome: RunOutcome) -> None:
         """Post what it said and what it changed."""
@@ -172,6 +183,7 @@ class AgentRuns:
             seconds=round(outcome.duration_sec, 1),
             swept=outcome.swept,
         )
+        self.senses.mend_documents()
         reports: list[AgentReport] = []
 
         async def read() -> None:
@@ -182,6 +194,8 @@ class AgentRuns:
             change = Change(None, note="not looked at: a second signal came")
             with self.work.cut_short():
                 change = await self.workspace.after()
+        if reports[0].note:
+            ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         files = await gate_files(ctx)
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
@@ -206,6 +220,7 @@ class AgentRuns:
         """Read what it said, then take secrets out of what is kept."""
         ctx, files = self.ctx, RunFiles(request.directory)
         now = ctx.shared.clock.wall()
+        scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
         try:
             ctx.store.redact_run(request.directory)
@@ -247,6 +262,8 @@ class AgentRuns:
             )
             ctx.store.clear_way("run.lock")
             self.workspace.save_before(directory)
+            for document in ctx.documents:
+                document.save(directory)
         session = ctx.state.sessions.get(run.agent)
         hints = {
             Role.PLANNER: ctx.settings.planner_model_hint,
@@ -265,6 +282,7 @@ class AgentRuns:
             environment=ctx.shared.environ,
             model_hint=hints.get(run.role, ""),
             previous_thread_usage=session.thread_usage if session and run.session_id else None,
+            temporary=scratch.make(directory),
         )
 
     @property

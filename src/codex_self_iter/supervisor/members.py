@@ -11,7 +11,6 @@ import os
 import traceback
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from codex_self_iter.core import backoff
@@ -24,7 +23,7 @@ from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.shared import Shared
-from codex_self_iter.world import registry
+from codex_self_iter.world import registry, threads
 
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
@@ -129,7 +128,7 @@ class Members:
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
         try:
-            await anyio.to_thread.run_sync(registry.register, settings.name, workspace, state_dir)
+            await threads.run_sync(registry.register, settings.name, workspace, state_dir)
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
         if self.stop is not None:

@@ -20,6 +20,11 @@ from codex_self_iter.world.process.watched import read_report
 
 async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:
     """Find what is left of the open run, and end all else."""
+    opened = ctx.state.open
+    begun = opened.run or next(reversed(opened.ended), None) if opened else None
+    if begun is not None:  # what it has deleted since is not a person's wish
+        for document in ctx.documents:
+            document.recall(f"{ctx.store.path}/logs/runs/{begun.label}")
     trace = await _open_run(ctx, work, workspace, kill=kill)
     # The record of a stray may be gone with the state directory.
     keep = work.adopted.identity.run_id if work.adopted else ""

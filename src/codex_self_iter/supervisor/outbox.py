@@ -136,11 +136,7 @@ class Outbox:
             case do.StartRun(run):
                 self.start_run(run)
             case do.RunGates(iteration):
-                begin(
-                    "gates",
-                    partial(gates.run_all, ctx, self._work, self._workspace, iteration),
-                    self._no_gates,
-                )
+                begin("gates", partial(self._gates, iteration), self._no_gates)
             case do.Keep():
                 begin("keep", partial(self._keep, command))
             case do.ShareLimit(account, wait):
@@ -151,6 +147,10 @@ class Outbox:
                 notify.tell(ctx, event, text, state)
             case do.Abort() | do.Exit():
                 raise AssertionError("handled before")
+
+    async def _gates(self, iteration: int) -> None:
+        await gates.run_all(self._ctx, self._work, self._workspace, iteration)
+        self._senses.mend_documents()
 
     async def _keep(self, command: do.Keep) -> None:
         with self._work.cut_short() as scope:

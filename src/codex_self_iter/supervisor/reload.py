@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from codex_self_iter.errors import CodexSelfIterError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.members import Member, Members
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.world import threads
 
 CONFIG_DIR_SEC, CONFIG_DIR_HEARD_SEC = 1.0, 5.0
 """Between two looks at the configuration directory: by themselves, and while the watcher tells."""
@@ -131,14 +131,14 @@ class Reload:
         changed, watcher = anyio.Event(), self._watcher
         if watcher is not None:
             watcher.subscribe({"configuration": self._directory}, lambda _kind: changed.set())
-        seen = await anyio.to_thread.run_sync(_directory_signature, self._directory)
+        seen = await threads.run_sync(_directory_signature, self._directory)
         while True:
             heard = watcher is not None and watcher.hint_alive
             with anyio.move_on_after(CONFIG_DIR_HEARD_SEC if heard else CONFIG_DIR_SEC):
                 await changed.wait()
                 await anyio.sleep(SETTLE_SEC)
             changed = anyio.Event()
-            now = await anyio.to_thread.run_sync(_directory_signature, self._directory)
+            now = await threads.run_sync(_directory_signature, self._directory)
             if (now != seen or self._due()) and self._members.stop is None:
                 seen = now
                 reload()

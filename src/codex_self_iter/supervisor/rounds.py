@@ -94,6 +94,8 @@ class Rounds:
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
+        if self.work.adopted is None:
+            self.senses.mend_documents()
         ctx.shared.limits.join(ctx, ctx.post)
         paused = self.senses.paused_now()
         if ctx.plan.problem:
