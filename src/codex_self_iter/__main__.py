@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
+# what `signal` is made of, without what that imports: these lines are in a hurry
+import _signal  # type: ignore[import-not-found]
 import os
-import sys
+
+
+def _end_early(number: int, _frame: object) -> None:
+    """Nothing has been started yet: a signal ends the program as it is documented."""
+    os._exit(130 if number == _signal.SIGINT else 0)
+
+
+for _number in (_signal.SIGTERM, _signal.SIGINT):  # also where a shell's background ignores them
+    _signal.signal(_number, _end_early)
+
+import contextlib  # noqa: E402
+import sys  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
     CodexSelfIterError          exit 1: an internal error
     ├── UsageError              exit 2: bad usage, configuration, plan, workspace or state directory
     ├── WorkspaceBusyError      exit 75: another supervisor has this workspace
+    ├── WorkspaceGoneError      exit 4: the workspace was deleted under its loop
     └── StorageError            the state directory cannot be read or written *now*; callers wait and retry
 
 An exception's message is one clear line (or a short list): what is wrong, where, and what to do."""
@@ -49,6 +50,20 @@ class WorkspaceBusyError(CodexSelfIterError):
     exit_code = ExitCode.BUSY
 
 
+class WorkspaceGoneError(CodexSelfIterError):
+    """The workspace was deleted, moved away or unmounted while its loop ran."""
+
+    exit_code = ExitCode.NEEDS_HUMAN
+
+
 class StorageError(CodexSelfIterError):
     """The state directory cannot be read or written now (disk full, permission lost); retry
     later."""
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """What task groups wrapped: the error in it that says most to the person."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    flat = [first_cause(one) for one in error.exceptions]
+    return next((one for one in flat if isinstance(one, CodexSelfIterError)), flat[0])

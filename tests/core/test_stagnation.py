@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.stagnation import HISTORY, circle, normalise
+from codex_self_iter.core.stagnation import HISTORY, circle, mark, normalise
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,9 @@ def test_goals_that_are_all_different_are_no_circle(goals: list[int], idle: int)
 def test_a_circle_is_as_long_as_it_is(before: list[str], rounds: int) -> None:
     assert circle([*before, "x", *["C"] * rounds], 0).length == rounds
     assert circle([*before, "x", *["C", "D"] * rounds], 0).length == 2 * rounds
+
+
+def test_a_mark_says_nothing_of_its_goal_but_which_it_is() -> None:
+    assert mark("Fix  the tests!") == mark("fix the tests")
+    assert mark("fix the tests") != mark("fix the test")
+    assert "fix" not in mark("fix")

@@ -9,7 +9,8 @@ between. Each round kills one victim (supervisor, a stopped supervisor, its proc
 launcher, a recorder) either after a random time or at the moment at which a chosen file changes,
 which hits the gaps between two writes. At the end the loop is stopped in good order, and the files
 must tell one story: numbers 1, 2, 3… without gap or repetition, goals handed on, messages delivered
-once, never two agents at once, nothing left running, no temporary files, nothing in quarantine."""
+once, all work committed and nothing of the person's, never two agents at once, nothing left
+running, no temporary files, nothing in quarantine."""
 
 from __future__ import annotations
 
@@ -52,6 +53,8 @@ AIMS = (
     "logs/runs",
     "prompts",
     "run.lock",
+    "git/owed.json",
+    "git/commit.index",
 )
 LONGEST_SEC = 2.0
 RUN_SEC = 0.5
@@ -64,7 +67,10 @@ class Killing:
     def __init__(self, root: Path, seed: int, on_orphan: str) -> None:
         self.rng = random.Random(seed)
         self.ws = Workspace(root)
+        (self.ws.path / "mine.txt").write_text("half done by a person\n")
         self.ws.config(
+            '[git]\ncommit = "supervisor"\n[verify]\ncommands = ["date +%N > gate.txt"]\n'
+            "every_iteration = true\n",
             on_orphan=on_orphan,
             max_stagnation=0,
             no_change_gate=False,
@@ -227,6 +233,7 @@ class Killing:
         assert self.ws.ended(process) == 0, self.ws.log()[-3000:]
         self.check_journal()
         self.check_messages()
+        self.check_commits()
         assert self.ws.runtime()["iteration"] == len(self.lines())
         state = self.ws.state
         assert not list((state / "quarantine").iterdir()), sorted(os.listdir(state / "quarantine"))
@@ -240,6 +247,16 @@ class Killing:
         wait_until(lambda: not self.ws.leftovers(), "nothing left", 10)
         verdicts = collections.Counter(str(line["verdict"]) for line in self.lines())
         self.story = f"{len(self.lines())} iterations {dict(verdicts)}, {len(self.sent)} messages"
+
+    def check_commits(self) -> None:
+        """All that agents and gates changed is committed, nothing of the person's, and git is
+        whole."""
+        git = self.ws.git
+        assert git("status", "--porcelain") == "?? mine.txt\n", git("status", "--porcelain")
+        assert "mine.txt" not in git("log", "--format=", "--name-only")
+        assert self.ws.status()["owed"] is None, self.ws.status()["owed"]
+        git("fsck", "--full")
+        assert not list((self.ws.path / ".git").glob("*.lock"))
 
     def check_messages(self) -> None:
         """Each message reached a prompt, and no second one whose run came to an answer."""

@@ -113,9 +113,11 @@ def test_an_unusable_plan_holds_the_loop_until_it_is_good_again(
     ws.script(long_run(until="go"), CLAIM)
     process = ws.start()
     ws.wait_runs(1)
-    spoil(plan)
-    time.sleep(0.5)
+    ws.cli("pause")
     (ws.control / "go").touch()
+    ws.wait_state("paused")  # while a run is on, what is taken away is put back
+    spoil(plan)
+    ws.cli("resume")
     status = ws.wait_state("cooldown")
     assert said in status["reason"]
     assert "plan.md" in status["reason"]
@@ -178,3 +180,54 @@ def test_open_items_stand_against_completion_when_asked(ws: Workspace) -> None:
     assert ws.verdicts() == ["claim_rejected", "completed"]
     assert "2 of 2 plan items are still open" in ws.prompt(2)
     assert json.loads((ws.state / "status.json").read_text())["plan"]["done"] == 2
+
+
+@pytest.mark.parametrize("how", ["git clean -fdq", ": > plan.md; echo > TASK.md", "in the gates"])
+def test_what_an_agent_deletes_is_put_back_and_said(ws: Workspace, how: str) -> None:
+    ws.git("rm", "-q", "--cached", "plan.md")
+    ws.git("commit", "-q", "-m", "the plan is nobody else's")
+    (ws.path / "TASK.md").write_text("Build the thing.\n")
+    plan = (ws.path / "plan.md").read_text()
+    if how == "in the gates":
+        ws.config("[verify]\ncommands = ['rm plan.md TASK.md']\nevery_iteration = true\n")
+        ws.script(WORK, {**WORK, "block": {"completed": True}})
+    else:
+        ws.script({**WORK, "run": how}, {**WORK, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert (ws.path / "plan.md").read_text() == plan
+    assert (ws.path / "TASK.md").read_text() == "Build the thing.\n"
+    for name in ("plan.md", "TASK.md"):
+        assert f"{name} was deleted or emptied during a run" in ws.prompt(2)
+    assert "Build the thing." in ws.prompt(2)
+    assert not [event for line in ws.journal() for event in line["events"]]
+
+
+def test_what_was_deleted_is_put_back_by_the_next_supervisor(ws: Workspace) -> None:
+    (ws.path / "TASK.md").write_text("Build the thing.\n")
+    ws.script(
+        {**long_run("go"), "run": "rm plan.md TASK.md"}, {**WORK, "block": {"completed": True}}
+    )
+    process = ws.start()
+    ws.wait_runs(1)
+    wait_until(lambda: not (ws.path / "TASK.md").exists(), "the deletion")
+    process.kill()
+    process.wait()
+    (ws.control / "go").touch()
+    assert ws.run() == 0
+    assert "- [ ] first" in (ws.path / "plan.md").read_text()
+    assert (ws.path / "TASK.md").read_text() == "Build the thing.\n"
+
+
+def test_a_person_who_takes_the_plan_away_is_obeyed(ws: Workspace) -> None:
+    ws.script(long_run("go"))
+    process = ws.start()
+    ws.wait_runs(1)
+    ws.cli("pause")
+    (ws.control / "go").touch()
+    ws.wait_state("paused")
+    (ws.path / "plan.md").unlink()
+    ws.cli("resume")
+    assert "plan.md is missing" in ws.wait_state("cooldown")["reason"]
+    assert not (ws.path / "plan.md").exists()
+    process.send_signal(signal.SIGTERM)
+    assert ws.ended(process) == 0

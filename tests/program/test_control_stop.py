@@ -44,12 +44,22 @@ def test_sigterm_is_the_same_event(ws: Workspace, phase: str) -> None:
     assert not ws.leftovers()
 
 
+IN_A_BACKGROUND = ("/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+"""What a shell does to a job that it starts with `&`."""
+
+
+@pytest.mark.parametrize("prefix", [(), IN_A_BACKGROUND], ids=["foreground", "background"])
 @pytest.mark.parametrize("delay", [0.2, 0.5, 0.9])
-def test_a_signal_while_starting_is_not_lost(ws: Workspace, delay: float) -> None:
+def test_a_signal_while_starting_is_not_lost(
+    ws: Workspace, delay: float, prefix: tuple[str, ...]
+) -> None:
     ws.script(long_run())
-    process = ws.start()
+    process = ws.start(prefix=prefix)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
+    if prefix and not ws.log():  # perhaps the interpreter was not there yet to unignore it
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
     code = ws.ended(process, 30)
     # Before our first line the interpreter itself ends as it can: by the signal, or with 1 in its
     # own start-up.
@@ -152,3 +162,30 @@ def test_a_stop_ends_what_the_last_supervisor_left(ws: Workspace, by: str) -> No
     assert not ws.leftovers()
     assert ws.started() == 1
     assert ws.status()["state"] == "stopped"
+
+
+SENDERS = {
+    "the shell's own": "kill -{name} $(cat '{file}')",
+    "by name": "pkill -{name} -f 'codex_self_iter --workspace {workspace}'",
+    "detached": "setsid sh -c \"sleep 0.1; kill -{name} $(cat '{file}'); sleep 1\" & sleep 1.5",
+}
+
+
+@pytest.mark.parametrize("sender", SENDERS)
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_a_signal_of_the_agent_is_no_persons(ws: Workspace, name: str, sender: str) -> None:
+    pidfile = ws.control / "pid"
+    command = SENDERS[sender].format(name=name, file=pidfile, workspace=ws.path)
+    wait = f"until test -s '{pidfile}'; do sleep 0.05; done"
+    ws.script({**WORK, "run": f"{wait}; {command}; sleep 0.3"}, long_run())
+    process = ws.start()
+    pidfile.write_text(str(process.pid))
+    wait_until((ws.control / "prompt-2.md").exists, lambda: f"the next run:\n{ws.log()}")
+    assert "signal.ignored" in ws.log()
+    text = f"SIG{name} came from a process that a run of this loop had started"
+    wait_until(lambda: text in ws.prompt(2), "the next prompt to say so")
+    wait_until(lambda: f"SIG{name}" in str(ws.status().get("warnings")), "the warning")
+    # a person's is heard all the same
+    process.send_signal(signal.SIGTERM)
+    assert ws.ended(process) == 0
+    assert "SIGTERM" in ws.status()["reason"]

@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 DONE = {"block": {"completed": True}}
 PATIENCE = 40.0
@@ -253,3 +254,49 @@ def test_without_descriptors_of_processes_everything_works(ws: Workspace, number
     assert ws.verdicts()[-1] == "completed"
     assert [line["cause"] for line in ws.journal()][:2] == ["exit", "wall_timeout"]
     assert not ws.leftovers()
+
+
+PIDS = Path("/sys/fs/cgroup/pids")
+
+
+@pytest.fixture
+def limited() -> Iterator[list[str]]:
+    """A prefix that runs a command where it and all that it starts are 150 processes at most."""
+    group = PIDS / f"csi-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup for a limit of processes: {error}")
+    (group / "pids.max").write_text("150")
+    yield ["/bin/sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), "the processes to be gone")
+    group.rmdir()
+
+
+BOMBS = {
+    "fork bomb": "b() { b | b & }; b; sleep 60",
+    "sleepers": "for i in $(seq 400); do sleep 60 & done 2>/dev/null; sleep 60",
+    "no recorder": "kill -9 $(ps -o ppid= -p $PPID); b() { b | b & }; b; sleep 60",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_at_the_limit_of_processes_the_run_ends_and_the_loop_goes_on(
+    ws: Workspace, limited: list[str], kind: str
+) -> None:
+    ws.script({"run": BOMBS[kind], "block": {"next_goal": "x"}}, DONE)
+    process = ws.start(prefix=limited)
+    assert ws.ended(process, patience=100) == 0, ws.log()
+    first, *_, last = ws.journal()
+    assert first["cause"] == ("lost" if kind == "no recorder" else "memory")
+    assert last["verdict"] == "completed"
+    assert not ws.leftovers()
+
+
+def test_the_watcher_survives_a_directory_that_is_made_anew_at_the_limit(
+    ws: Workspace, limited: list[str]
+) -> None:
+    wipe = "rm -rf .codex-self-iter; for i in $(seq 400); do sleep 5 & done 2>/dev/null; sleep 5"
+    ws.script({"run": wipe, "block": {"next_goal": "x"}}, DONE)
+    assert ws.ended(ws.start(prefix=limited), patience=100) == 0, ws.log()
+    assert ws.journal()[-1]["verdict"] == "completed"

@@ -4,6 +4,7 @@ loop."""
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 DONE = {"block": {"completed": True}}
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,6 +175,50 @@ def test_secrets_stay_out_of_everything_that_is_kept(ws: Workspace) -> None:
     assert KEY not in ws.log()
     assert PRINTED not in ws.log()
     assert "[redacted]" in journal(ws).read_text()
+
+
+def test_no_half_of_a_secret_is_left_where_a_text_is_cut(ws: Workspace) -> None:
+    summaries = [f"{'x' * (cut - len(KEY) // 2)}{KEY}" for cut in (120, 160, 200, 300)]
+    steps = [{"append": {"w": "x"}, "block": {"summary": s, "next_goal": s}} for s in summaries]
+    ws.script(*steps, {"block": {"completed": True}})
+    told = ws.root / "told"
+    ws.config(f"[notify]\ncommand = ['sh', '-c', \"cat >> '{told}'\"]\n")
+    assert ws.run("--debug", environment={"ACME_API_KEY": KEY}) == 0
+    half = KEY[: len(KEY) // 2 - 1]
+    kept = [path for path in ws.state.rglob("*") if path.is_file()]
+    assert not [path.name for path in (*kept, told) if half.encode() in path.read_bytes()]
+    assert half not in ws.log()
+
+
+def test_what_was_killed_with_its_supervisor_is_gone_through_as_well(ws: Workspace) -> None:
+    ws.config(on_orphan="kill")
+    ws.plan(f"# Plan\n\n- [ ] use {KEY}\n")
+    ws.script({"say": f"it is {KEY}", "sleep": 120}, {"block": {"completed": True}})
+    secret = {"ACME_API_KEY": KEY}
+    first = ws.start(environment=secret)
+    output = ws.state / "logs" / "runs" / "000001-executor" / "stdout.log"
+    wait_until(lambda: output.exists() and KEY in output.read_text(), "the output")
+    first.kill()
+    first.wait()
+    assert ws.run(environment=secret) == 0
+    assert [
+        p.name for p in ws.state.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()
+    ] == []
+
+
+def test_the_loop_goes_on_from_its_own_words(ws: Workspace) -> None:
+    """A goal is not changed by a restart, whatever is shown of it."""
+    goal = f"start postgres with {KEY}"
+    ws.script({"append": {"w": "x"}, "block": {"next_goal": goal}}, {"sleep": 120, "until": "go"})
+    secret = {"ACME_API_KEY": KEY, "POSTGRES_PASSWORD": "postgres"}
+    first = ws.start(environment=secret)
+    ws.wait_runs(2)
+    assert ws.status()["goal"] == "start postgres with [redacted]"
+    first.send_signal(signal.SIGTERM)
+    assert ws.ended(first) == 0
+    ws.script({"block": {"completed": True}})
+    assert ws.run(environment=secret) == 0
+    assert goal in ws.prompt(3)
 
 
 def test_without_a_telling_name_a_value_is_kept(ws: Workspace) -> None:

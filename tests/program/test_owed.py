@@ -4,6 +4,8 @@ left alone. Tried on the real program, with real git, kills and hooks."""
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -365,3 +367,107 @@ def test_a_start_from_a_git_hook_or_alias_misleads_nobody(ws: Workspace, tmp_pat
     for name in poisoned:
         del ws.environment[name]
     other.close()
+
+
+def test_a_file_that_is_rewritten_again_and_again_does_not_fill_the_repository(
+    ws: Workspace,
+) -> None:
+    ws.config("[git]\ncheckpoint_keep = 2\n", max_iterations=8)
+    ws.script({"run": "head -c 1000000 /dev/urandom > big.bin", "number": True})
+    assert ws.run() == 0
+    stored = int(ws.git("count-objects", "-v").split("size: ")[1].split()[0])
+    assert stored < 4000  # KiB; eight versions are 8,000
+    assert ws.status()["disk"]["git_mb"] == pytest.approx(stored / 1024, abs=1.5)
+    assert len(ws.git("for-each-ref", "refs/codex-self-iter").splitlines()) <= 4
+    ws.git("fsck", "--full")
+
+
+OBSTACLES = {
+    "signature": (
+        "git config commit.gpgsign true; git config gpg.program /bin/false",
+        "git config --unset commit.gpgsign",
+        "gpg",
+    ),
+    "hanging hook": (
+        "printf '#!/bin/sh\\nsleep 600\\n' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit",
+        "rm .git/hooks/pre-commit",
+        "did not end within 2 s",
+    ),
+    "ownership": ("chown -R 12345 .git .", "chown -R 0 .git .", "safe.directory"),
+    "rebase": ("mkdir .git/rebase-merge", "rmdir .git/rebase-merge", "rebase in progress"),
+}
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_what_keeps_git_from_committing_is_said_and_then_caught_up_with(
+    ws: Workspace, name: str
+) -> None:
+    break_it, mend_it, words = OBSTACLES[name]
+    if name == "ownership" and os.geteuid():
+        pytest.skip("only root can give files away")
+    ws.config('[git]\ncommit = "supervisor"\ntimeout_sec = 2\n', max_iterations=1)
+    (ws.path / ".git" / "hooks").mkdir(exist_ok=True)
+    ws.script({"write": {"a.txt": "1"}, "run": break_it}, {"run": mend_it, **DONE})
+    assert ws.run() == 0
+    assert any(words in text for text in ws.status()["warnings"]), ws.status()["warnings"]
+    assert "not committed" in ws.status()["exit"]["reason"]
+    assert words in ws.journal()[-1]["keep_error"]
+    assert ws.run() == 0
+    assert words in ws.prompt(2)
+    assert committed(ws) == {"a.txt"}
+    assert left(ws) == ""
+    assert ws.status()["warnings"] == []
+
+
+def test_a_directory_without_git_says_that_nothing_is_committed(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    shutil.rmtree(ws.path / ".git")
+    ws.script({"write": {"a.txt": "1"}, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert "not a git repository" in ws.status()["exit"]["reason"]
+
+
+def test_a_reload_of_the_patience_with_git_is_in_force(ws: Workspace) -> None:
+    ws.config('[git]\ncommit = "supervisor"\ntimeout_sec = 600\n', max_iterations=2)
+    hook(ws, "pre-commit", f"touch '{ws.control}/hook'; sleep 600")
+    ws.script(
+        {"sleep": 60, "until": "go", "block": {"next_goal": "x"}},
+        {"write": {"a.txt": "1"}, "block": {"completed": True}},
+    )
+    process = ws.start()
+    ws.wait_runs(1)
+    ws.config('[git]\ncommit = "supervisor"\ntimeout_sec = 1\n', max_iterations=2)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "config.changed" in ws.log(), "the reload")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert "did not end within 1 s" in ws.status()["owed"]["why"]
+
+
+def test_an_adopted_runs_changes_are_committed(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    (ws.path / "mine.txt").write_text("the person's")
+    ws.script({"write": {"a.txt": "1"}, "sleep": 60, "until": "go", **DONE})
+    process = ws.start()
+    wait_until(lambda: (ws.path / "a.txt").exists(), "the agent's file")
+    process.kill()
+    ws.ended(process)
+    (ws.control / "go").touch()
+    assert ws.run() == 0
+    assert committed(ws) == {"a.txt"}
+    assert left(ws) == "?? mine.txt\n"
+
+
+def test_roles_own_what_each_of_them_changed_and_nothing_else(ws: Workspace) -> None:
+    ws.config(COMMIT, mode="roles")
+    plan = {"objective": "o", "execution_prompt": "p", "done_if": "d", "stop": False}
+    review = {"continue": False, "confidence": 1, "next_focus": "", "reason": "r"}
+    ws.script(
+        {"write": {"planner.txt": "1"}, "raw": json.dumps({**plan, "rationale": "r"})},
+        {"write": {"executor.txt": "1"}, **DONE},
+        {"write": {"reviewer.txt": "1"}, "raw": json.dumps(review)},
+    )
+    (ws.path / "mine.txt").write_text("the person's")
+    assert ws.run() == 0
+    assert committed(ws) == {"planner.txt", "executor.txt", "reviewer.txt"}
+    assert left(ws) == "?? mine.txt\n"

@@ -27,7 +27,7 @@ ARROWS = {
     "settings": {"settings", *LOWER},
     "views": {"views", "agents", *LOWER},
     "supervisor": {"supervisor", "views", "agents", "world", "settings", *LOWER},
-    "plan_shell": {"plan_shell", *LOWER},
+    "plan_shell": {"plan_shell", "world", *LOWER},
     "service": {"service", "world", *LOWER},
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},

@@ -40,9 +40,9 @@ SHORT = {
     "supervisor/:_read": "the plan or the task, bounded in size, when its stat has changed",
     "supervisor/:load_before": "one small file, once a start",
     "world/process/traces.py:read_identity": "one small file, once a start",
+    "world/process/watched.py:read_report": "one small file, once a start",
     "supervisor/:_request": "the few files of a run that is about to start",
     "supervisor/:_end_gates": "the names in one directory, once a start",
-    "supervisor/:_fresh": "a stale file of a gate is removed",
     "supervisor/:_listen": "signals' numbers from a pipe that has some",
 }
 """What may do short things with files, and why. A folder, module or `module:function`; a function

@@ -28,6 +28,7 @@ from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.template import parse_template, render_template
 from codex_self_iter.errors import UsageError
+from codex_self_iter.world.start import start_directory
 
 _SAID_BYTES = 4096
 _REFUSAL_LINES = 10
@@ -64,7 +65,7 @@ class CommandAgent:
         """The program is looked for; it is not run."""
         try:
             words = expand_template(self.config.template, "prompt", "workspace")
-            path = _program(words[0], environment, os.getcwd())
+            path = _program(words[0], environment, start_directory())
         except UsageError as error:
             return Probe(False, detail=str(error), mend="correct agent_command_template")
         return Probe(True, path, detail="command template; its login is its own matter")
@@ -90,7 +91,7 @@ def _program(word: str, environment: Mapping[str, str], workspace: str) -> str:
     workspace."""
     path = os.path.expanduser(word)
     if "/" in path:
-        for base in (os.getcwd(), workspace):
+        for base in (start_directory(), workspace):
             candidate = os.path.join(base, path)
             if os.path.isfile(candidate):
                 path = os.path.abspath(candidate)

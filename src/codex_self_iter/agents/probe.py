@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from codex_self_iter.agents.base import AgentMissingError, Probe, VersionRange
 from codex_self_iter.world.bounded import run
+from codex_self_iter.world.start import start_directory
 
 _PLACES = (
     "~/.local/bin",
@@ -55,14 +56,14 @@ def find_program(
         AgentMissingError: it is not there; `mend` is the end of the message."""
     wanted = configured or name
     if "/" in wanted:
-        path = os.path.abspath(_expand(wanted, environment))
+        path = os.path.normpath(os.path.join(start_directory(), _expand(wanted, environment)))
         if _runnable(path):
             return Found(path)
         state = "cannot be executed" if os.path.exists(path) else "does not exist"
         raise AgentMissingError(f"agent {name!r}: the configured program {path} {state}; {mend}")
     on_path = shutil.which(wanted, path=environment.get("PATH") or os.defpath)
     if on_path:
-        return Found(os.path.abspath(on_path))
+        return Found(os.path.normpath(os.path.join(start_directory(), on_path)))
     looked = [*places, *_PLACES]
     for place in [*looked, *_versioned(environment)]:
         path = os.path.join(_expand(place, environment), wanted)

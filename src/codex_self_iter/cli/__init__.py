@@ -11,6 +11,7 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -172,7 +173,18 @@ def _guarded(argv: list[str]) -> int:
         # Commands name their files in what they raise: what has none was said by the output itself.
         if isinstance(error, OSError) and error.filename is None and error.errno in _UNWRITABLE:
             return _cannot_write(error.strerror or str(error))
+        if isinstance(error, FileNotFoundError) and not _has_directory():
+            gone = "the current directory does not exist any more; change to one that does"
+            _complain(f"{PROGRAM}: {gone}")
+            return int(ExitCode.USAGE)
         return _report_defect(error, argv)
+
+
+def _has_directory() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -182,6 +194,9 @@ def _dispatch(argv: list[str]) -> int:
     command, rest = split_command(argv)
     parser, module = build_parser(command)
     args = parser.parse_args(rest)
+    if command != "run":  # it has its own; the others end like any program
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = int(module.run(args))
     problem = _settle(sys.stdout)
     if problem and command != "run":  # a loop's end is told by its exit code, whoever listens

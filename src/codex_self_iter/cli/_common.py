@@ -13,6 +13,7 @@ from codex_self_iter.errors import UsageError
 from codex_self_iter.views.summary import Life, epoch
 from codex_self_iter.world import registry
 from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.start import home_directory
 
 DEFAULT_STATE_DIR = ".codex-self-iter"
 CONFIG_NAME = "codex-self-iter.toml"
@@ -139,11 +140,11 @@ def read_config(workspace: str, config: str = "") -> dict[str, object]:
     check` judges it. Raises UsageError only for a file that was named and is not there."""
     if config and not os.path.isfile(config):
         raise UsageError(f"configuration file {config} does not exist")
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home_directory(), ".config")
     for path in (
         config,
         os.path.join(workspace, CONFIG_NAME),
-        os.path.join(home, "codex-self-iter", "config.toml"),
+        os.path.join(home, "codex-self-iter", "config.toml") if os.path.isabs(home) else "",
     ):
         if path and os.path.isfile(path):
             import tomllib  # only where there is something to read: it costs a tenth of the start

@@ -22,10 +22,11 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
     if "--debug" in argv:
         say(sys.stderr, text)
         return ""
-    path = os.path.join(os.path.dirname(registry.directory()), "crash.log")
+    directory = os.path.dirname(registry.directory())
+    path = os.path.join(directory, "crash.log")
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        os.makedirs(directory, mode=0o700, exist_ok=True)  # "" raises: there is no home
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:

@@ -39,7 +39,8 @@ def find(state_dir: str, iteration: int | None) -> Record:
     if iteration in (None, last["iteration"]):
         return last
     assert iteration is not None
-    record = journal.find(path, iteration) if iteration < last["iteration"] else None
+    older = (path, f"{path}.1") if iteration < last["iteration"] else ()
+    record = next(filter(None, (journal.find(one, iteration) for one in older)), None)
     if record is None:
         first = next(iter(journal.stream(path)), last)
         span = f"{first['iteration']} to {last['iteration']}"

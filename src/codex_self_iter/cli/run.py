@@ -8,6 +8,7 @@ import os
 from codex_self_iter.cli import _flags
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.world.start import start_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,9 @@ def options(args: argparse.Namespace) -> RunOptions:
     return RunOptions(
         workspaces=tuple(args.workspace),
         config=args.config or "",
-        config_dir=args.config_dir or "",
+        config_dir=os.path.abspath(os.path.join(start_directory(), args.config_dir))
+        if args.config_dir
+        else "",
         clear_stop=args.clear_stop,
         debug=args.debug,
         flag_names={flag.key: flag.option for flag in _flags.FLAGS},

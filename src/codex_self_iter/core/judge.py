@@ -48,9 +48,8 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
         # What a run that did work says last is no CLI's refusal.
         agents = dataclasses.replace(failure, kind=FailureClass.AGENT, guessed=False, mend="")
         failure = None if event.outcome.ok else agents
-    if event.report.answered:
-        pass  # what the agent has answered counts, whatever became of its process
-    elif (
+    # What the agent has answered counts, whatever became of its process.
+    if not event.report.answered and (
         failure is None
         or cause in CALLED_OFF
         or (failure.kind is FailureClass.AGENT and cause not in (EndCause.EXIT, EndCause.LINGERED))

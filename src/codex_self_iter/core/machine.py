@@ -257,7 +257,7 @@ def _keep(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> De
     commit = policy.commit and opened.failure_verdict is not Verdict.ABORTED
     checkpoint = policy.checkpoints and opened.changed is not False
     # earlier iterations, gates and hooks may have left something, too
-    commit = commit and (opened.changed is not False or state.owed.count > 0)
+    commit = commit and (opened.changed is not False or bool(state.owed))
     if not (commit or checkpoint):
         return _verdict(state, opened, policy, at)
     state = _within(state, opened, step=Step.KEEP)

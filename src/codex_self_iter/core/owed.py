@@ -58,7 +58,7 @@ class Owed:
     """All debts in short.
 
     Attributes:
-        count: how many paths.
+        count: how many paths; 0 with a reason: nobody could look which.
         iteration: the oldest debt's.
         files: some of them, fit for UTF-8.
         why: why they are not committed; "" when it was not tried yet.
@@ -70,14 +70,19 @@ class Owed:
     why: str = ""
     mendable: bool = False
 
+    def __bool__(self) -> bool:
+        return self.count > 0 or bool(self.why)
+
     def told(self) -> str:
         """One line for people, "" when nothing is owed."""
-        if not self.count:
+        if not self:
             return ""
         one = self.count == 1
         why = " ".join(self.why.split()) or "not tried since"
         files = ", ".join(self.files[:3]) + ("" if self.count <= 3 else ", …")
         short = why if len(why) <= 300 else why[:299] + "…"
+        if not self.count:
+            return f"what the loop changed is not committed: {short}"
         return f"{self.count} {'file is' if one else 'files are'} not committed ({files}): {short}"
 
 
@@ -138,11 +143,22 @@ def worked(
     return now
 
 
+def _inner(look: Snapshot) -> list[str]:
+    """The repositories inside this one that differ, each with a slash."""
+    return [f"{path}/" for path, value in look.entries.items() if value.startswith(NESTED)]
+
+
+def unkept(look: Snapshot) -> list[str]:
+    """What no commit and no checkpoint of this repository can hold: changes inside others."""
+    inner = tuple(_inner(look))
+    return sorted(printable(path) for path in look.entries if inner and path.startswith(inner))
+
+
 def divide(debts: Debts, look: Snapshot) -> tuple[dict[str, str], dict[str, str]]:
     """What can be committed now: (ours: path -> fingerprint, left: path -> reason)."""
     ours: dict[str, str] = {}
     left: dict[str, str] = {}
-    inner = tuple(f"{path}/" for path, value in look.entries.items() if value.startswith(NESTED))
+    inner = tuple(_inner(look))
     for path, debt in debts.items():
         value = look.entries.get(path)
         if value is None:
@@ -187,7 +203,7 @@ def explained(debts: Debts, whys: Mapping[str, str]) -> dict[str, Debt]:
 
 def summary(debts: Debts, error: str = "") -> Owed:
     """All debts in short; `error`: why the last commit could not be made."""
-    if not debts:
+    if not debts and not error:
         return NOTHING
     names = sorted(debts)
     if error:
@@ -198,7 +214,7 @@ def summary(debts: Debts, error: str = "") -> Owed:
         why = "; ".join(told[:SAMPLE]) + more
     return Owed(
         count=len(debts),
-        iteration=min(debt.iteration for debt in debts.values()),
+        iteration=min((debt.iteration for debt in debts.values()), default=0),
         files=tuple(printable(path) for path in names[:SAMPLE]),
         why=why[:WHY],
         mendable=bool(error),

@@ -37,7 +37,7 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         "commit": opened.commit,
         "checkpoint": opened.checkpoint,
         "keep_error": opened.keep_error,
-        "owed": kept["owed"] if after.owed.count else None,
+        "owed": kept["owed"] if after.owed else None,
         "refused": list(opened.refused),
         "messages": plain(opened.messages),
         "events": plain(opened.events),

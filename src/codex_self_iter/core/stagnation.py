@@ -9,6 +9,7 @@ Two measures, each compared with `max_stagnation`:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -23,6 +24,12 @@ def normalise(goal: str) -> str:
     """Fold case, white space and punctuation, so that "Fix  tests!" equals "fix tests"."""
     folded = unicodedata.normalize("NFKC", goal).casefold()
     return _NOT_WORD.sub(" ", folded).strip()
+
+
+def mark(goal: str) -> str:
+    """Tells goals apart that are not the same after `normalise`, and says nothing of them: a secret
+    in one would be no longer known for one, once it is folded."""
+    return hashlib.sha256(normalise(goal).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ def _suffix(goals: Sequence[str], period: int) -> int:
 
 
 def circle(goals: Sequence[str], without_progress: int, gate_repeats: int = 0) -> Circle:
-    """Judge normalised goals (oldest first), iterations without progress, and identical gate
+    """Judge marks of goals (oldest first), iterations without progress, and identical gate
     failures in a row."""
     same = _suffix(goals, 1)
     # A goal that was asked for once repeats nothing.

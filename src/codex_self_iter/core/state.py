@@ -294,7 +294,7 @@ class LoopState:
         blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
         carried: messages whose run did no work; they go into the next prompt.
         feedback: what failed last time, for the next prompt.
-        goals: normalised goals, oldest first.
+        goals: marks of the goals (see `stagnation.mark`), oldest first.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the

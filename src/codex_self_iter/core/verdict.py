@@ -239,7 +239,7 @@ def _answered(closing: Closing) -> Finish | None:
 def _next_goal(closing: Closing, block: ControlBlock) -> None:
     state, review = closing.state, closing.opened.reviewer
     goal = (review.next_focus.strip() if review else "") or block.next_goal or state.goal
-    goals = (*state.goals, stagnation.normalise(goal))[-stagnation.HISTORY :]
+    goals = (*state.goals, stagnation.mark(goal))[-stagnation.HISTORY :]
     closing.leave(goal=goal, goals=goals)
 
 
@@ -336,7 +336,7 @@ def _circles(closing: Closing) -> Finish | None:
     found = stagnation.circle(goals, counters.no_change, counters.gate_repeats)
     if found.length >= bound and closing.opened.warned:
         what = f"{found.what} for {found.length} iterations (max_stagnation = {bound})"
-        text = f"going in circles: {what}; the goal: {closing.changes['goal'][:200]}"
+        text = f"going in circles: {what}; the goal: {closing.changes['goal']}"
         return Finish(State.STAGNATED, 3, text)
     warned = found.length >= max(1, bound - 1)
     closing.leave(warned=warned)

@@ -99,11 +99,13 @@ def find_config(
     if asked is not None:
         return Path(os.path.abspath(os.path.join(cwd, os.path.expanduser(asked))))
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME") or "~", ".config")
+    home = os.path.expanduser(home)  # without any home it stays relative: nobody's configuration
     start = workspace if isinstance(workspace, str) and workspace and "\0" not in workspace else "."
-    places = (
-        os.path.join(cwd, os.path.expanduser(start), CONFIG_NAME),
-        os.path.join(os.path.expanduser(home), "codex-self-iter", "config.toml"),
-    )
+    place = os.path.join(cwd, os.path.expanduser(start))
+    # the second is the same, but for a `..` that leads out of a deleted working directory
+    places = [os.path.join(place, CONFIG_NAME), os.path.join(os.path.realpath(place), CONFIG_NAME)]
+    if os.path.isabs(home):
+        places.append(os.path.join(home, "codex-self-iter", "config.toml"))
     return next((Path(os.path.abspath(place)) for place in places if os.path.lexists(place)), None)
 
 

@@ -178,7 +178,7 @@ class Settings(BaseSettings, LoopFields):
 
     @staticmethod
     def _resolved(base: str, path: Path) -> Path:
-        return Path(os.path.realpath(os.path.join(base or os.getcwd(), path.expanduser())))
+        return Path(os.path.realpath(os.path.join(base or os.getcwd(), os.path.expanduser(path))))
 
     def _named(self, entry: WorkspaceEntry, taken: set[str]) -> Settings:
         """The loop of an entry; two directories of the same name are told apart by a number."""

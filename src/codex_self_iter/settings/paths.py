@@ -33,9 +33,9 @@ def resolve_paths(settings: Settings) -> ResolvedPaths:
     workspace = settings.workspace_path
     return ResolvedPaths(
         workspace=workspace,
-        task=Path(os.path.abspath(workspace / settings.task_file.expanduser())),
-        plan=Path(os.path.abspath(workspace / settings.plan_file.expanduser())),
-        state_dir=Path(os.path.realpath(workspace / settings.state_dir.expanduser())),
+        task=Path(os.path.abspath(workspace / os.path.expanduser(settings.task_file))),
+        plan=Path(os.path.abspath(workspace / os.path.expanduser(settings.plan_file))),
+        state_dir=Path(os.path.realpath(workspace / os.path.expanduser(settings.state_dir))),
     )
 
 

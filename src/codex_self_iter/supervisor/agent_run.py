@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from typing import Any
@@ -114,6 +115,8 @@ class AgentRuns:
                 request = self._request(run, adopted is not None)
                 outcome = await self._outcome(run, request, adopted)
         except UsageError as error:
+            with contextlib.suppress(StorageError):  # its prompt may have been written
+                ctx.store.redact_iteration(self._opened.number)
             missing = isinstance(error, AgentMissingError)
             self._not_run(run, EndCause.SPAWN_FAILED, error=str(error), argv0_missing=missing)
         except StorageError as error:
@@ -154,7 +157,7 @@ class AgentRuns:
                 iteration=ctx.state.iteration,
                 role=str(run.role),
                 agent=run.agent,
-                goal=(ctx.state.open.goal if ctx.state.open else "")[:120],
+                goal=ctx.shown(ctx.state.open.goal if ctx.state.open else "", 120),
                 output=os.path.join(spec.directory, "stdout.log"),
             )
             if ctx.shared.debug:
@@ -180,6 +183,7 @@ class AgentRuns:
             seconds=round(outcome.duration_sec, 1),
             swept=outcome.swept,
         )
+        self.senses.mend_documents()
         reports: list[AgentReport] = []
 
         async def read() -> None:
@@ -258,6 +262,8 @@ class AgentRuns:
             )
             ctx.store.clear_way("run.lock")
             self.workspace.save_before(directory)
+            for document in ctx.documents:
+                document.save(directory)
         session = ctx.state.sessions.get(run.agent)
         hints = {
             Role.PLANNER: ctx.settings.planner_model_hint,

@@ -18,15 +18,17 @@ from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.options import RunOptions
-from codex_self_iter.supervisor.supervisor import SIGNALS, Supervisor
+from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world.console import Console
+from codex_self_iter.world.process import signals
+from codex_self_iter.world.start import start_directory
 
 
 def read_settings(
     flags: Mapping[str, Any], options: RunOptions
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
     """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
-    environ, cwd, file = os.environ, os.getcwd(), options.config or None
+    environ, cwd, file = os.environ, start_directory(), options.config or None
     if options.config_dir:
         where = options.config_dir
         loaded, problems = configuration.load_directory(where, flags=flags, environ=environ)
@@ -49,13 +51,17 @@ def read_settings(
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:
-    """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError."""
+    """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError.
+
+    From here on the signals that end it are left to the supervisor, also at the end of the process.
+    """
     loops, problems = read_settings(flags, options)
     if not loops:
         if problems:
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # before any thread is started
     first = loops[0]
     terminal, console = sys.stderr.isatty(), Console(sys.stderr)
     people = terminal and not logger.wants_json(first.log.format, os.environ)
@@ -76,13 +82,10 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
         reader = partial(read_settings, flags, options)
         return await Supervisor(loops, log, reader, options, live).run()
 
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     gc.freeze()  # what is loaded stays: no collection, the one at the end neither, walks it again
     try:
         code = anyio.run(supervise)
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         console.close()
     if problems:
         code = max(code, int(ExitCode.USAGE), key=Supervisor.severity)

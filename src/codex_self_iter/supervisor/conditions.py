@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 
 from codex_self_iter.core import asked, waits
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.state import Wait
-from codex_self_iter.errors import StorageError
+from codex_self_iter.errors import StorageError, WorkspaceGoneError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 
 WAIT_SEC = 1.0
 """The end of a wait is asked of the clocks so often; in between `monotonic` tells."""
 DISK_SEC = 5.0
+GONE_SEC = 5.0
+"""A workspace may be away for so long: something is putting it in place anew."""
 START_SEC, START_MAX_SEC = 1.0, 30.0
 """Shortest and longest pause before a run whose files could not be written is tried again."""
 TRIAL_BYTES = 256 * 1024
@@ -31,6 +35,7 @@ class Conditions:
         self._start_problem = ""
         self._start_failures, self._start_at = 0, 0.0
         self._wait: Wait | None = None
+        self._gone_since = math.inf
         self._wait_read = self._wait_ends = float("-inf")
 
     def look(self) -> None:
@@ -38,6 +43,7 @@ class Conditions:
         now = self._now()
         if now - self._healed >= self._ctx.shared.heal_sec:
             self._healed = now
+            self._look_workspace(now)
             self._heal()
         if now - self._disk >= DISK_SEC:
             self._disk = now
@@ -65,6 +71,20 @@ class Conditions:
             self._wait, self._wait_read = wait, now
             self._wait_ends = now + waits.rest(wait, self._ctx.shared.moment())
         return self._wait_ends - now
+
+    def _look_workspace(self, now: float) -> None:
+        """End the loop when the ground it stands on is gone: nothing could be written, and nothing
+        is made in its place. Raises WorkspaceGoneError."""
+        workspace = str(self._ctx.paths.workspace)
+        if not _missing(workspace):
+            self._gone_since = math.inf
+            return
+        self._gone_since = min(self._gone_since, now)
+        if now - self._gone_since >= GONE_SEC:
+            raise WorkspaceGoneError(
+                f"the workspace {workspace} is gone (deleted, moved or not mounted); the loop has "
+                "ended, and nothing was made in its place"
+            )
 
     def _heal(self) -> None:
         ctx = self._ctx
@@ -118,3 +138,13 @@ class Conditions:
             self._start_at = now + START_SEC
             return
         ctx.post(ev.Unblock(ev.Hold.START))
+
+
+def _missing(directory: str) -> bool:
+    """Whether it is certainly not there; one that only cannot be looked at may be."""
+    try:
+        return not stat.S_ISDIR(os.stat(directory).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False

@@ -22,6 +22,7 @@ from codex_self_iter.supervisor.documents import Document
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.warnings import Warnings
 from codex_self_iter.views.status import RECENT
+from codex_self_iter.world.git.objects import Stored
 from codex_self_iter.world.state.inbox import Inbox
 from codex_self_iter.world.state.store import StateDirectory
 
@@ -38,6 +39,7 @@ class Context:
         config: replaced as a whole by a reload.
         state: written by the loop only.
         warnings: what could not be done for the person; recent: the journal's last lines.
+        stored: what the repository's object store holds, once it was counted.
         changed: set when `status.json` is to be written soon."""
 
     shared: Shared
@@ -58,6 +60,7 @@ class Context:
     )
     free_mb: float = 0.0
     state_mb: float = 0.0
+    stored: Stored | None = None
     changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)
 
     @property
@@ -94,6 +97,10 @@ class Context:
     def tell(self) -> None:
         """Have `status.json` written soon."""
         self.changed.set()
+
+    def shown(self, text: str, longest: int) -> str:
+        """A text for a person: without secrets, then cut. The other way round half of one stays."""
+        return self.store.redactor.text(text)[:longest]
 
     def warn(self, texts: Iterable[str]) -> None:
         """Tell what the state directory has to say."""

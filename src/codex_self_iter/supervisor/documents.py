@@ -1,10 +1,14 @@
 """Plan and task: read when changed, and only when they are whole.
 
 An editor may truncate and write in two steps, rename a new file over the old one, or take the file
-away for a moment. A new content counts when the file has stood still for SETTLE_SEC."""
+away for a moment. A new content counts when the file has stood still for SETTLE_SEC.
+
+What is deleted or emptied while the loop's own processes are at work is no person's wish (an agent
+tidied up, `git clean`): the last good text stays in force and is put back."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -12,15 +16,22 @@ import re
 import stat
 from collections import Counter
 
+from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.core.plan import plan_progress
-from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
+from codex_self_iter.errors import StorageError
+from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths
+from codex_self_iter.world.guarded import read_guarded, read_object
+from codex_self_iter.world.state.durable import replace_private, storing
 
 SETTLE_SEC = 0.3
 """A file that did not change for so long is taken as saved; editors write in far less."""
 CUT_SEC = 2.0
 """The same for a text that looks like half of one: who writes in steps may take a break."""
 
-_TICK = re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+\[)[ xX](\])", re.MULTILINE)
+_TICK = re.compile(r"([ \t]*(?:[-*+]|\d+[.)])[ \t]+\[)[ xX](\])")
+_STATE_BYTES = 64 * 1024 * 1024
+_BLANK_BYTES = 4096
+"""A file with nothing but white space that is larger was not emptied."""
 
 Signature = tuple[int, int, int, int] | None
 
@@ -48,11 +59,16 @@ class Document:
         self._seen: Signature | str = "never"
         self._candidate: Signature | str = "never"
         self._left: Signature | str = "never"
+        self._good = ""
         self._since = 0.0
         self._progress: tuple[str, tuple[int, int, str | None]] = ("", (0, 0, None))
 
-    def poll(self, now: float, *, at_once: bool = False) -> Edit | None:
-        """Look at the file; `now` is monotonic. Returns the edit when a new text was taken."""
+    def poll(self, now: float, *, at_once: bool = False, in_run: bool = False) -> Edit | None:
+        """Look at the file; `now` is monotonic. Returns the edit when a new text was taken.
+
+        `in_run`: something of ours is at work; then a file that it has lost is not looked at."""
+        if in_run and self.lost():
+            return None
         signature = self._signature()
         if signature == self._seen:
             self._candidate = signature
@@ -69,6 +85,51 @@ class Document:
     def as_left(self) -> bool:
         """True when the file is the one that was there at the last `leave`: nobody's edit since."""
         return self._seen == self._left
+
+    # -- what was lost while something of ours was at work -----------------------------------------
+
+    def lost(self) -> bool:
+        """True when there was a good text and the file is missing or holds nothing now."""
+        if not self._good:
+            return False
+        try:
+            if os.stat(self.path).st_size > _BLANK_BYTES:
+                return False
+            return not read_guarded(os.path.realpath(self.path), _BLANK_BYTES).strip()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def put_back(self) -> str:
+        """Write the last good text where it was lost; what to say of it. Raises StorageError."""
+        if not self.lost():
+            return ""
+        with storing("put back", self.path):
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            with open(self.path, "w", encoding="utf-8", newline="") as file:
+                file.write(self._good)
+        self.text, self.problem = self._good, ""
+        self._seen = self._candidate = self._signature()
+        name = os.path.basename(self.path)
+        return f"{name} was deleted or emptied during a run: its last text was put back"
+
+    def save(self, directory: str) -> None:
+        """Leave the text in a run's directory, for a supervisor that comes later. Raises
+        StorageError."""
+        path = os.path.join(directory, f"{self.what}.md")
+        with storing("write", path):
+            replace_private(path, self.text.encode("utf-8", "replace"))
+
+    def recall(self, directory: str) -> None:
+        """Take what `save` left, if the file has been lost since."""
+        if self.text:
+            return
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            path = os.path.join(directory, f"{self.what}.md")
+            self._good = read_guarded(path, MAX_DOCUMENT_BYTES).decode()
+            if self.lost():
+                self.text, self.problem = self._good, ""
 
     def progress(self) -> tuple[int, int, str | None]:
         """(ticked, all, last ticked) of the checkboxes; counted once for each text."""
@@ -101,13 +162,14 @@ class Document:
             return None
         edit = self._edit(self.text, text)
         self.text = text
+        self._good = text if text.strip() else ""
         return edit
 
     def _patience(self, text: str, problem: str) -> float:
         """How long this text must have stood still to be taken as whole."""
         if problem:
             return SETTLE_SEC
-        if _without_ticks(text) == _without_ticks(self.text):
+        if _same_but_for_ticks(text, self.text):
             return 0.0  # as long as the old one and the same but for its ticks: it cannot be half
         lost_its_end = self.text.endswith("\n") and not text.endswith("\n")
         return CUT_SEC if text and (lost_its_end or self.text.startswith(text)) else SETTLE_SEC
@@ -143,9 +205,33 @@ class Document:
             what=self.what,
             added=sum((after - before).values()),
             removed=sum((before - after).values()),
-            ticks_only=_without_ticks(old) == _without_ticks(new),
+            ticks_only=_same_but_for_ticks(old, new),
         )
 
 
-def _without_ticks(text: str) -> str:
-    return _TICK.sub(r"\1 \2", text)
+def put_back_lost(paths: ResolvedPaths) -> list[str]:
+    """Put back what a run has deleted that was on when its supervisor ended; what to say of it."""
+    kept = read_object(str(paths.state_dir / "runtime.json"), _STATE_BYTES) or {}
+    opened = as_dict(kept.get("open"))
+    ended = as_list(opened.get("ended")) or [None]
+    label = as_text(as_dict(opened.get("run") or ended[-1]).get("label"))
+    said = []
+    for what, path in (("plan", paths.plan), ("task", paths.task)):
+        document = Document(what, str(path), required=False)
+        if label and label == os.path.basename(label):
+            document.recall(str(paths.state_dir / "logs" / "runs" / label))
+        with contextlib.suppress(StorageError):
+            said.append(document.put_back())
+    return [text for text in said if text]
+
+
+def _same_but_for_ticks(one: str, two: str) -> bool:
+    if len(one) != len(two):
+        return False  # a tick takes the place of a blank
+    lines = zip(one.split("\n"), two.split("\n"), strict=False)
+    return all(_unticked(a) == _unticked(b) for a, b in lines if a != b)
+
+
+def _unticked(line: str) -> str:
+    found = _TICK.match(line)
+    return line if found is None else f"{found[1]} {line[found.end() - 1 :]}"

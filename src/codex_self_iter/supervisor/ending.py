@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,14 +17,15 @@ DIFF_SEC = 20.0
 
 async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
     """Write `report.md`; one that cannot be written is only logged."""
+    redact = ctx.store.redactor.text  # before anything is cut
     try:
         lines = ctx.store.journal_tail(LINES)
         first = str(lines[0].get("head_before") or "") if _changed(lines) else ""
         text = report(
-            ctx.state,
+            dataclasses.replace(ctx.state, feedback=redact(ctx.state.feedback)),
             lines,
-            plan=ctx.plan.text,
-            task=ctx.task.text,
+            plan=redact(ctx.plan.text),
+            task=redact(ctx.task.text),
             times=times,
             diff_stat=await _diff_stat(ctx, first),
             warnings=list(ctx.warnings),

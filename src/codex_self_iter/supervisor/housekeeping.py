@@ -29,6 +29,8 @@ async def _once(ctx: Context, retention: Retention) -> None:
     )
     run = ctx.state.open.run if ctx.state.open else None
     try:
+        if await ctx.shared.in_thread(ctx.store.journal.rotate):
+            ctx.log.info("journal.rotated")
         pruned = await ctx.shared.in_thread(retention.prune, {run.label} if run else set())
         ctx.state_mb = await ctx.shared.in_thread(retention.usage_mb)
     except StorageError as error:

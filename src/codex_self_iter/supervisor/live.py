@@ -24,4 +24,4 @@ def text(ctx: Context, work: Work) -> str:
         parts.append(state.wait.reason)
     elif reason := work.waiting_for() or state.reason:
         parts.append(reason)
-    return " · ".join(parts)
+    return ctx.store.redactor.text(" · ".join(parts))

@@ -11,12 +11,12 @@ import anyio
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.state import LoopState
-from codex_self_iter.errors import CodexSelfIterError, UsageError
+from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
-from codex_self_iter.settings.paths import ResolvedPaths, validate_workspace
+from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.documents import Document
+from codex_self_iter.supervisor.documents import Document, put_back_lost
 from codex_self_iter.supervisor.logger import FILE_KEY
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.senses import stop_files
@@ -50,22 +50,34 @@ class Loop:
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or what a defect does."""
         with self._send, self._receive:
-            paths = validate_workspace(self.settings)
+            paths, mended = self._validated()
             config = configure(self.settings, paths, self.shared.environ)
             store = self.shared.open_store(str(paths.state_dir), str(paths.workspace))
             store.in_place = not self.shared.alone
             try:
                 store.acquire_lock(self.settings.lock_file_name)
                 ctx = self._context(paths, config, store)
+                ctx.warn(mended)
                 self._recover(ctx)
                 self.rounds = Rounds(ctx, self._receive)
                 return await self.rounds.run(self.ready)
-            except Exception as error:
-                if self.rounds is not None and not isinstance(error, CodexSelfIterError):
-                    self.rounds.say_crashed(error)
-                raise
+            except Exception as raised:
+                error = first_cause(raised)
+                if self.rounds is not None and not isinstance(error, WorkspaceBusyError):
+                    await self.rounds.end_badly(error)
+                raise error from None
             finally:
                 store.close()
+
+    def _validated(self) -> tuple[ResolvedPaths, list[str]]:
+        """The workspace's paths, and what had to be put back first. Raises UsageError."""
+        try:
+            return validate_workspace(self.settings), []
+        except UsageError:
+            mended = put_back_lost(resolve_paths(self.settings))
+            if not mended:
+                raise
+            return validate_workspace(self.settings), mended
 
     def post(self, event: ev.Event) -> None:
         """Queue an event; a loop that has ended hears nothing."""
@@ -96,7 +108,7 @@ class Loop:
             post=self.post,
             config=config,
             state=LoopState(""),
-            warnings=Warnings(log),
+            warnings=Warnings(log, store.redactor.text),
         )
         for document in ctx.documents:
             document.poll(shared.clock.monotonic(), at_once=True)

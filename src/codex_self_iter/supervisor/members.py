@@ -11,20 +11,19 @@ import os
 import traceback
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from codex_self_iter.core import backoff
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.state import StopSource
 from codex_self_iter.core.terms import State
-from codex_self_iter.errors import CodexSelfIterError, ExitCode
+from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError, WorkspaceGoneError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.shared import Shared
-from codex_self_iter.world import registry
+from codex_self_iter.world import registry, threads
 
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
@@ -39,6 +38,9 @@ class Member:
     loop: Loop | None = None
     ended: Ended | None = None
     leaving: bool = False
+    """Its configuration is gone: it ends after its iteration."""
+    back: Settings | None = None
+    """Its configuration came back meanwhile: it starts again when it has ended."""
     crashes: int = 0
     settled: anyio.Event = dataclasses.field(default_factory=anyio.Event)
     """Set once the loop has recovered and holds its lock, or has ended."""
@@ -93,7 +95,8 @@ class Members:
 
     def _refuse(self, member: Member, code: ExitCode, problem: str) -> None:
         self._log.error("loop.refused", loop=member.settings.name, error=problem)
-        member.ended = Ended(int(code), State.CRASHED, problem)
+        blocked = code == ExitCode.NEEDS_HUMAN
+        member.ended = Ended(int(code), State.BLOCKED if blocked else State.CRASHED, problem)
 
     async def _keep_running(self, member: Member) -> None:
         """Run one loop; among others, start it again after a crash."""
@@ -101,7 +104,7 @@ class Members:
             while member.ended is None:
                 try:
                     member.ended = await self._run_once(member)
-                except CodexSelfIterError as error:
+                except (UsageError, WorkspaceBusyError, WorkspaceGoneError) as error:
                     if self._shared.alone:
                         raise
                     self._refuse(member, error.exit_code, str(error))
@@ -112,6 +115,8 @@ class Members:
                     await self._after_crash(member, error)
         finally:
             member.settled.set()
+        if member.back is not None and self.stop is None:
+            self.add(member.back)
 
     async def _run_once(self, member: Member) -> Ended:
         settings = member.settings
@@ -123,7 +128,7 @@ class Members:
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
         try:
-            await anyio.to_thread.run_sync(registry.register, settings.name, workspace, state_dir)
+            await threads.run_sync(registry.register, settings.name, workspace, state_dir)
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
         if self.stop is not None:
@@ -150,6 +155,7 @@ class Members:
 
     def remove(self, member: Member) -> None:
         """Its file is gone: the loop ends after its iteration."""
+        member.back = None
         if member.leaving or member.ended is not None:
             return
         member.leaving = True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+from functools import partial
 
 from codex_self_iter.agents.base import Agent
 from codex_self_iter.core.events import Trace
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.core.state import Step
+from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -19,13 +21,31 @@ from codex_self_iter.world.process.watched import read_report
 
 async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:
     """Find what is left of the open run, and end all else."""
+    opened = ctx.state.open
+    begun = opened.run or next(reversed(opened.ended), None) if opened else None
+    if begun is not None:  # what it has deleted since is not a person's wish
+        for document in ctx.documents:
+            document.recall(f"{ctx.store.path}/logs/runs/{begun.label}")
     trace = await _open_run(ctx, work, workspace, kill=kill)
     # The record of a stray may be gone with the state directory.
     keep = work.adopted.identity.run_id if work.adopted else ""
+    await _redact(ctx, adopted=bool(keep))
     ended = await ctx.shared.host.sweep_strays(str(ctx.paths.workspace), keep)
     if ended:
         ctx.log.warning("strays.ended", processes=ended)
     return trace
+
+
+async def _redact(ctx: Context, *, adopted: bool) -> None:
+    """What was killed with its supervisor has not been gone through for secrets."""
+    opened = ctx.state.open
+    if opened is None:
+        return
+    still_on = opened.run.label if opened.run and adopted else ""
+    try:
+        await ctx.shared.in_thread(partial(ctx.store.redact_iteration, opened.number, but=still_on))
+    except StorageError as error:
+        ctx.log.warning("redaction.failed", error=str(error))
 
 
 async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) -> Trace:

@@ -136,11 +136,7 @@ class Outbox:
             case do.StartRun(run):
                 self.start_run(run)
             case do.RunGates(iteration):
-                begin(
-                    "gates",
-                    partial(gates.run_all, ctx, self._work, self._workspace, iteration),
-                    self._no_gates,
-                )
+                begin("gates", partial(self._gates, iteration), self._no_gates)
             case do.Keep():
                 begin("keep", partial(self._keep, command))
             case do.ShareLimit(account, wait):
@@ -151,6 +147,10 @@ class Outbox:
                 notify.tell(ctx, event, text, state)
             case do.Abort() | do.Exit():
                 raise AssertionError("handled before")
+
+    async def _gates(self, iteration: int) -> None:
+        await gates.run_all(self._ctx, self._work, self._workspace, iteration)
+        self._senses.mend_documents()
 
     async def _keep(self, command: do.Keep) -> None:
         with self._work.cut_short() as scope:
@@ -164,13 +164,14 @@ class Outbox:
         self._work.begin("agent run", partial(runs.run, run), partial(runs.never_started, run))
 
     def _journalled(self, record: dict[str, Any]) -> None:
-        self._ctx.recent.append(record)
-        self._ctx.log.info(
+        ctx, shown = self._ctx, self._ctx.shown
+        ctx.recent.append(ctx.store.redactor.value(record))
+        ctx.log.info(
             "iteration.ended",
             iteration=record["iteration"],
             verdict=record["verdict"],
             seconds=round(record["duration_sec"], 1),
             changed_files=record["changed_count"],
-            summary=(record["summary"] or record["error"])[:200],
-            next_goal=record["next_goal"][:120],
+            summary=shown(record["summary"] or record["error"], 200),
+            next_goal=shown(record["next_goal"], 120),
         )

@@ -7,18 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from codex_self_iter.errors import CodexSelfIterError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.members import Member, Members
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.world import threads
 
 CONFIG_DIR_SEC, CONFIG_DIR_HEARD_SEC = 1.0, 5.0
 """Between two looks at the configuration directory: by themselves, and while the watcher tells."""
 SETTLE_SEC = 0.2
 """A file that is just being written is not read before it has had time to become whole."""
+AWAY_SEC = 5.0
+"""A file that is missing for so long was removed; until then it may be about to be replaced."""
 FIXED = {
     "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
     "plan_file", "task_file",
@@ -36,12 +38,15 @@ class Reload:
     ) -> None:
         self._members, self._reader, self._directory = members, reader, options.config_dir
         self._log, self._alone, self._watcher = shared.log, shared.alone, shared.watcher
+        self._now = shared.clock.monotonic
+        self._away: dict[str, float] = {}
+        """Loops whose file is missing, and when they are to end for that."""
 
     def run(self) -> None:
         """Read the configuration again."""
         try:
             wanted, problems = self._reader()
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             self._log.error("config.not_reloaded", error=str(error))
             return
         for problem in problems:
@@ -50,15 +55,44 @@ class Reload:
         if self._alone and len(wanted) == 1:
             # Whatever the file calls it now, it is the one loop that we run.
             by_name = dict.fromkeys(self._members.by_name, wanted[0])
+        if self._directory:
+            self._follow_renamed(by_name)
         for name, settings in by_name.items():
             self._take(name, settings)
+        missing = self._members.by_name.keys() - by_name.keys()
         if self._directory and not problems:
-            for name in self._members.by_name.keys() - by_name.keys():
-                self._members.remove(self._members.by_name[name])
+            self._let_go(missing)
+
+    def _follow_renamed(self, by_name: dict[str, Settings]) -> None:
+        """A file that was renamed is still that of the loop in its workspace."""
+        members = self._members.by_name
+        missing = {members[name].settings.workspace_path: name for name in members.keys() - by_name}
+        for name in by_name.keys() - members.keys():
+            old = missing.get(by_name[name].workspace_path)
+            if old is not None and members[old].ended is None:
+                self._log.info("loop.renamed", loop=old, name=name)
+                members[name] = members.pop(old)
+
+    def _let_go(self, missing: set[str]) -> None:
+        """End loops whose file is gone for good: editors and tools take one away for a moment."""
+        now, members = self._now(), self._members.by_name
+        living = {name for name in missing if members[name].ended is None}
+        self._away = {name: self._away.get(name, now + AWAY_SEC) for name in living}
+        for name, due in self._away.items():
+            if now >= due:
+                self._members.remove(members[name])
+
+    def _due(self) -> bool:
+        """True when a missing file is to be looked for once more."""
+        members = self._members.by_name
+        return any(self._now() >= due and not members[n].leaving for n, due in self._away.items())
 
     def _take(self, name: str, settings: Settings) -> None:
         member = self._members.by_name.get(name)
-        if member is not None and member.settings == settings:
+        if member is not None and member.leaving and member.ended is None:
+            member.back = settings
+            return
+        if member is not None and member.settings == settings and not member.leaving:
             return
         if member is None or (member.ended is not None and self._directory):
             self._log.info("loop.added", loop=name)
@@ -97,15 +131,15 @@ class Reload:
         changed, watcher = anyio.Event(), self._watcher
         if watcher is not None:
             watcher.subscribe({"configuration": self._directory}, lambda _kind: changed.set())
-        seen = await anyio.to_thread.run_sync(_directory_signature, self._directory)
+        seen = await threads.run_sync(_directory_signature, self._directory)
         while True:
             heard = watcher is not None and watcher.hint_alive
             with anyio.move_on_after(CONFIG_DIR_HEARD_SEC if heard else CONFIG_DIR_SEC):
                 await changed.wait()
                 await anyio.sleep(SETTLE_SEC)
             changed = anyio.Event()
-            now = await anyio.to_thread.run_sync(_directory_signature, self._directory)
-            if now != seen and self._members.stop is None:
+            now = await threads.run_sync(_directory_signature, self._directory)
+            if (now != seen or self._due()) and self._members.stop is None:
                 seen = now
                 reload()
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -19,9 +20,9 @@ from codex_self_iter.core.commands import Exit
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
-from codex_self_iter.errors import ExitCode
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import ending, housekeeping, orphans
+from codex_self_iter.supervisor import ending, housekeeping, notify, orphans
 from codex_self_iter.supervisor.agent_run import AgentRuns
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -93,6 +94,8 @@ class Rounds:
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
+        if self.work.adopted is None:
+            self.senses.mend_documents()
         ctx.shared.limits.join(ctx, ctx.post)
         paused = self.senses.paused_now()
         if ctx.plan.problem:
@@ -121,7 +124,7 @@ class Rounds:
             ctx.log.debug(
                 "loop.decided",
                 event_type=type(event).__name__,
-                inputs=repr(event)[:300],
+                inputs=ctx.shown(repr(event), 300),
                 state=f"{before.state} -> {state.state}",
                 commands=[type(command).__name__ for command in commands],
             )
@@ -162,17 +165,34 @@ class Rounds:
             await self.work.end_everything()
             await ending.write_report(ctx, self._times)
             await self.status.write_last()
+            if end.state is State.COMPLETED:
+                with contextlib.suppress(StorageError):
+                    await ctx.shared.in_thread(ctx.store.redact_runtime)
             self.ended = Ended(end.code, end.state, end.reason)
         # An end that needs a person is said even when only errors are.
         say = ctx.log.info if end.code in (ExitCode.OK, ExitCode.SIGINT) else ctx.log.error
         say("loop.ended", state=str(end.state), reason=end.reason, exit_code=end.code)
 
-    def say_crashed(self, error: Exception) -> None:
-        """Leave a last status; among other loops the supervisor starts this one again."""
-        ctx, reason = self.ctx, f"{type(error).__name__}: {error}"
-        now = ctx.shared.clock.wall()
-        ctx.state = dataclasses.replace(ctx.state, state=State.CRASHED, since=now, reason=reason)
-        self.status.write()
+    async def end_badly(self, error: BaseException) -> None:
+        """Leave what every end leaves: report, last status, a word to the person. Among other
+        loops the supervisor starts this one again after a defect."""
+        ctx, code = self.ctx, getattr(error, "exit_code", ExitCode.INTERNAL)
+        known = isinstance(error, CodexSelfIterError)
+        ctx.state = dataclasses.replace(
+            ctx.state,
+            state=State.BLOCKED if code == ExitCode.NEEDS_HUMAN else State.CRASHED,
+            since=ctx.shared.clock.wall(),
+            reason=str(error) if known else f"{type(error).__name__}: {error}",
+            exit_code=int(code),
+        )
+        with anyio.CancelScope(shield=True):
+            for leave in (
+                partial(ending.write_report, ctx, self._times),
+                self.status.write_last,
+                partial(notify.tell_end, ctx),
+            ):
+                with contextlib.suppress(Exception):  # what failed the loop may fail this, too
+                    await leave()
 
     # -- looking -----------------------------------------------------------------------------------
 

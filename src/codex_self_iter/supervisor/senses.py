@@ -198,13 +198,24 @@ class Senses:
 
     def look_document(self, document: Document, now: float, *, in_run: bool) -> None:
         """Post an edit. `in_run`: while an agent is working, or has just ended."""
-        edit = document.poll(now)
+        edit = document.poll(now, in_run=in_run)
         if edit is None:
             return
         in_run = in_run or document.as_left
         self._ctx.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
         if not in_run:
             self._workspace.look_again()
+
+    def mend_documents(self) -> None:
+        """Put back what a run or the gates have deleted, and say so, to the next agent as well."""
+        warnings = self._ctx.warnings
+        for document in self._ctx.documents:
+            try:
+                said = document.put_back()
+            except StorageError as error:
+                said = str(error)
+            key = f"{document.what} put back"
+            warnings.tell(key, said, agent=True) if said else warnings.clear(key)
 
     def look_problem(self) -> None:
         """Hold the loop while a document cannot be used."""

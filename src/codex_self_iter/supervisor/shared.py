@@ -8,7 +8,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar, TypeVarTuple
 
-import anyio.to_thread
 from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import asked
@@ -16,6 +15,7 @@ from codex_self_iter.core.events import LimitSeen
 from codex_self_iter.core.state import Wait
 from codex_self_iter.core.terms import Moment
 from codex_self_iter.supervisor.poller import Poller
+from codex_self_iter.world import threads
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.pool import Pool
@@ -105,7 +105,7 @@ class Shared:
     on_round: Callable[[], None] = lambda: None
     """Called after every decide-and-persist round (the service manager's watchdog)."""
 
-    in_thread: InThread = anyio.to_thread.run_sync
+    in_thread: InThread = threads.run_sync
     open_store: Callable[[str, str], StateDirectory] = StateDirectory
     open_work_tree: Callable[[str, str, float, ScanLimits], WorkTree] = _git_work_tree
     free_disk_mb: Callable[[str], int] = free_disk_mb

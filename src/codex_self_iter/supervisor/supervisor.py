@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.state import StopSource
-from codex_self_iter.errors import CodexSelfIterError, ExitCode
+from codex_self_iter.errors import ExitCode, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import live as live_line
 from codex_self_iter.supervisor.members import Members, per_agent
@@ -24,6 +24,7 @@ from codex_self_iter.supervisor.rounds import Rounds
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world.clock import SystemClock, clock_jump, read_clock
 from codex_self_iter.world.pool import Pool
+from codex_self_iter.world.process import signals
 from codex_self_iter.world.process.descriptors import raise_limit
 from codex_self_iter.world.process.host import Host
 from codex_self_iter.world.sdnotify import Notifier
@@ -32,7 +33,6 @@ from codex_self_iter.world.watch import Watcher
 
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 HURRY_SEC = 25.0
 """So long after a signal what has no process of its own may take: the unit's TimeoutStopSec= is 45,
 after it come the result's last files."""
@@ -101,7 +101,7 @@ class Supervisor:
                 tasks.cancel_scope.cancel()
                 await self._close()  # while the watcher's thread ends
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_cause(group) from None
         finally:
             self._notifier.stopping()
             await self._close()
@@ -141,18 +141,32 @@ class Supervisor:
     # -- signals -----------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: TaskStatus[None]) -> None:
-        try:
-            with anyio.open_signal_receiver(*SIGNALS) as received:
-                task_status.started()
-                async for number in received:
-                    if number == signal.SIGHUP:
-                        self.reload()
-                    else:
-                        self._end(signal.Signals(number))
-        finally:
-            # Every loop has ended: a signal now must not turn a good end into a bad one.
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+        async with signals.listen(set(signals.ENDING)) as heard:
+            task_status.started()
+            async for received in heard:
+                if self._from_a_run(received):
+                    continue
+                if received.number == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self._end(signal.Signals(received.number))
+
+    def _from_a_run(self, received: signals.Received) -> bool:
+        """True, and said, for a signal that something we had started sent: no person's."""
+        found = False
+        for loop in self._members.living():
+            who = loop.work.identity
+            pids = {who.recorder_pid, who.agent_pid} - {0} if who else set()
+            if signals.same_run(received, pids, f"{loop.ctx.state.loop_id}-"):
+                name = signal.Signals(received.number).name
+                text = (
+                    f"{name} came from a process that a run of this loop had started and was "
+                    "ignored: only a person stops the loop. Do not signal what you did not start"
+                )
+                loop.ctx.warnings.tell("signal", text, agent=True)
+                self._log.warning("signal.ignored", signal=name, loop=loop.ctx.name)
+                found = True
+        return found
 
     def reload(self) -> None:
         """Read the configuration again; a bad one changes nothing and says why."""
@@ -243,12 +257,3 @@ class Supervisor:
         states = Counter(loop.ctx.state.state.value for loop in living)
         said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         return f"{len(living)} loops: {said}"
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a task group wraps: the one that says most to the person."""
-    flat = [
-        _first(error) if isinstance(error, BaseExceptionGroup) else error
-        for error in group.exceptions
-    ]
-    return next((error for error in flat if isinstance(error, CodexSelfIterError)), flat[0])

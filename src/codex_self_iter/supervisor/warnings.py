@@ -6,7 +6,7 @@ the next prompt. They live as long as the supervisor: a cause that outlives it i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from structlog.typing import FilteringBoundLogger
 
@@ -27,13 +27,17 @@ class Warned:
 class Warnings:
     """The warnings of one loop, oldest first."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        self._log = log
+    def __init__(
+        self, log: FilteringBoundLogger, redact: Callable[[str], str] = lambda text: text
+    ) -> None:
+        """`redact` takes secrets out of a text before it is cut."""
+        self._log, self._redact = log, redact
         self._told: dict[str, Warned] = {}
         self.dropped = 0
 
     def tell(self, key: str, text: str, *, agent: bool = False) -> None:
         """Say it, once for as long as `key` says the same; another text takes its place."""
+        text = self._redact(text)
         warned = Warned(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…", agent)
         if self._told.get(key) == warned:
             return

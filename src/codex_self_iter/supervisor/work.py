@@ -97,14 +97,11 @@ class Work:
             self.handle, self.directory = handle, spec.directory
         finally:
             self._spawning = False
-        try:
-            if self._aborting:
-                outcome = await handle.end(EndCause.REQUEST)
-            else:
-                self._ctx.tell()
-                outcome = await handle.wait()
-        finally:
-            self.handle = None
+        if not self._aborting:
+            self._ctx.tell()
+        ended = handle.end(EndCause.REQUEST) if self._aborting else handle.wait()
+        outcome = await ended  # a loop that fails meanwhile still finds the handle, to end it
+        self.handle = None
         self._remains.tell(outcome)
         with contextlib.suppress(StorageError):  # its output is read next
             self._ctx.store.root.regain()

@@ -9,19 +9,20 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar, TypeVarTuple
 
 import anyio
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import NOTHING, Mark, Owed, explained, seen, summary, worked
-from codex_self_iter.core.progress import Change, compare
+from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept, worked
+from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.world.git import locks
+from codex_self_iter.world.git import locks, objects
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.commits import SupervisorCommits, message
 from codex_self_iter.world.git.ledger import Ledger
@@ -33,6 +34,11 @@ from codex_self_iter.world.process.proctable import PLACE_MARKER
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.durable import replace_private, storing
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+AT_ONCE = 2000
+"""Paths that are gone through on the event loop: some 20 ms; more are in a thread."""
 FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
 LAST_LOOK_SEC = 10.0
@@ -40,6 +46,7 @@ LAST_LOOK_SEC = 10.0
 BEFORE_FILE = "before.json"
 _MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
+"""Iterations between two looks for old checkpoints; fewer where few are kept."""
 
 
 class Workspace:
@@ -64,6 +71,10 @@ class Workspace:
         """git's lock files before the present work; None: nobody looked."""
         self._error = ""
         """Why the last commit could not be made."""
+        self._upkeep = True
+        """git's own upkeep has not failed yet."""
+        self.owed = NOTHING
+        """What is not committed, in short; nothing where the supervisor does not commit."""
         self._blind = ""
         """Why it is not known what the last work changed."""
 
@@ -80,11 +91,11 @@ class Workspace:
         """HEAD at the last look."""
         return self._after.head if self._after else ""
 
-    @property
-    def owed(self) -> Owed:
-        """What is not committed, in short; nothing where the supervisor does not commit."""
-        committing = self._ctx.policy.commit
-        return summary(self._ledger.debts, self._error) if committing else NOTHING
+    async def _beside(self, size: int, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call it: what goes through many paths does not hold up the event loop."""
+        if size < AT_ONCE:
+            return function(*args)
+        return await self._ctx.shared.in_thread(function, *args)
 
     async def boot(self) -> None:
         """Read what the last supervisor owed, before anything else is looked at."""
@@ -102,6 +113,7 @@ class Workspace:
         if self._ledger.under_way is not None:
             self._locks = self._ledger.under_way.locks
         self._error = ctx.state.owed.why if ctx.state.owed.mendable else ""
+        self.owed = ctx.state.owed
         self._tell()
 
     # -- looking -----------------------------------------------------------------------------------
@@ -111,7 +123,7 @@ class Workspace:
         if self._after is None or self._now() - self._after_at > FRESH_SEC:
             previous = self._after
             looked = await self._look()
-            if self._note_foreign(previous, looked):
+            if await self._note_foreign(previous, looked):
                 await self._keep_found(looked)
             await self._save()
         self._before = self._after
@@ -125,8 +137,12 @@ class Workspace:
         looked = await self._work_tree.snapshot(self._after)
         number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
         begun, self._after, self._after_at = self._ledger.under_way, looked, self._now()
-        self._ledger.seen(looked, number, wall)
-        self._ledger.debts = seen(self._ledger.debts, looked)
+        self._tell_look(looked)
+        ledger = self._ledger
+        await self._beside(len(looked.entries), ledger.seen, looked, number, wall)
+        ledger.debts = await self._beside(len(ledger.debts), seen, ledger.debts, looked)
+        if looked.complete and not self._ledger.debts and not self._blind:
+            self._error = ""  # somebody else has committed it
         if begun is not None:
             await self._clear_locks()
             if begun.look.head != looked.head:
@@ -143,11 +159,12 @@ class Workspace:
         """Somebody else has just edited: the last look is not the present, however young."""
         self._after_at = float("-inf")
 
-    def _note_foreign(self, previous: Snapshot | None, looked: Snapshot) -> bool:
+    async def _note_foreign(self, previous: Snapshot | None, looked: Snapshot) -> bool:
         """Say that somebody else edited between two runs; True also when that is not known."""
         if previous is None:
             return True
-        foreign = compare(previous, looked).changed is True
+        size = len(previous.entries) + len(looked.entries)
+        foreign = (await self._beside(size, compare, previous, looked)).changed is True
         if foreign:
             self._ctx.log.info("workspace.changed_between_iterations")
         return foreign
@@ -182,7 +199,9 @@ class Workspace:
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
-        change = compare(before, after, committed)
+        size = len(before.entries) + len(after.entries)
+        change = await self._beside(size, compare, before, after, committed)
+        self._tell_look(after)
         self._before = self._after = after
         self._after_at = self._now()
         await self._work_ended(before, after)
@@ -202,7 +221,10 @@ class Workspace:
             number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
             self._blind = "" if before.complete else before.note or "incomplete snapshot"
             if not self._blind:
-                ledger.debts = worked(ledger.debts, before, after, number, wall)
+                size = len(before.entries) + len(after.entries)
+                ledger.debts = await self._beside(
+                    size, worked, ledger.debts, before, after, number, wall
+                )
             ledger.under_way = None
         await self._save()
 
@@ -226,8 +248,10 @@ class Workspace:
     async def _save(self) -> None:
         ctx = self._ctx
         if not ctx.policy.commit:
-            self._ledger.debts, self._ledger.under_way = {}, None
+            self._ledger.debts, self._ledger.under_way, self.owed = {}, None, NOTHING
             return
+        debts = self._ledger.debts
+        self.owed = await self._beside(len(debts), summary, debts, self._error)
         self._tell()
         try:
             await ctx.shared.in_thread(self._ledger.save)
@@ -331,6 +355,12 @@ class Workspace:
             self._tell_checkpoint(saved.error)
             if saved.skipped:
                 ctx.log.info("checkpoint.skipped", files=list(saved.skipped[:20]))
+            big = (
+                f"larger than checkpoint_max_file_mb = {ctx.settings.git.checkpoint_max_file_mb:g}"
+            )
+            self._tell_left("checkpoint.big", list(map(printable, saved.skipped)), big)
+            inside = unkept(self._after) if self._after else []
+            self._tell_left("checkpoint.nested", inside, "inside a repository of its own")
             await self._prune(command.iteration)
         await self._save()
         ctx.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors), self.owed))
@@ -374,6 +404,22 @@ class Workspace:
         there = self._work_tree.repository is not None
         return there or repository_key(str(self._ctx.paths.workspace)) is not None
 
+    def _tell_left(self, key: str, files: list[str], why: str) -> None:
+        if files:
+            some = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+            self._ctx.warnings.tell(key, f"not in the checkpoints, because {why}: {some}")
+        else:
+            self._ctx.warnings.clear(key)
+
+    def _tell_look(self, looked: Snapshot) -> None:
+        """Say that what changes cannot be told, or only without git although there is one."""
+        without = self._work_tree.repository is None and self._wants_checkpoint()
+        if looked.complete and not without:
+            self._ctx.warnings.clear("look")
+            return
+        text = f"what changes in the workspace is not surely known: {looked.note}"
+        self._ctx.warnings.tell("look", text, agent=True)
+
     def _tell_checkpoint(self, error: str) -> None:
         if not error:
             self._ctx.warnings.clear("checkpoint")
@@ -386,14 +432,27 @@ class Workspace:
         return self._points
 
     async def _prune(self, iteration: int) -> None:
-        if iteration % PRUNE_EVERY:
+        """Now and then: what is too old goes, git's own upkeep runs, and what is left is counted."""
+        ctx, settings = self._ctx, self._ctx.settings.git
+        keep = settings.checkpoint_keep
+        every = max(1, min(PRUNE_EVERY, keep // 10)) if keep else PRUNE_EVERY
+        due = iteration % every == 0
+        if not due and ctx.stored is not None:
             return
-        settings = self._ctx.settings.git
         try:
-            days, now = float(settings.checkpoint_keep_days), self._ctx.shared.clock.wall()
-            await self._checkpoints().prune(settings.checkpoint_keep, days, now)
+            if due:
+                days, now = float(settings.checkpoint_keep_days), ctx.shared.clock.wall()
+                await self._checkpoints().prune(keep, days, now)
         except GitError as error:
-            self._ctx.log.warning("checkpoints.not_pruned", error=str(error))
+            ctx.log.warning("checkpoints.not_pruned", error=str(error))
+        try:
+            if due and self._upkeep:
+                await objects.keep_up(self._git)
+            ctx.stored = await objects.count(self._git)
+        except GitError as error:
+            self._upkeep = False  # it would take as long, or fail, once more
+            ctx.log.warning("git.gc_failed", error=str(error))
+            ctx.warnings.tell("git.gc", f"the repository is not tidied up, run git gc: {error}")
 
 
 def _summary(opened: Iteration) -> str:

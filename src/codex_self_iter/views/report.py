@@ -85,7 +85,7 @@ def report(
         "\n".join(f"- {name}: {duration(seconds)}" for name, seconds in sorted(times.items())),
         "## What is open",
         f"The next goal would be: {state.goal or '(start from the plan)'}",
-        f"{state.owed.told()}." if state.owed.count else "",
+        f"{state.owed.told()}." if state.owed else "",
         f"What failed last: {state.feedback[:4_000]}" if state.feedback else "",
         "## Warnings" if warnings else "",
         "\n".join(f"- {text}" for text in warnings),

@@ -44,6 +44,8 @@ class Facts:
     recent: Sequence[Mapping[str, Any]] = ()
     state_mb: float = 0.0
     free_mb: float = 0.0
+    stored: tuple[int, float] | None = None
+    """Of the repository: loose objects, and MiB of all objects."""
     warnings: Sequence[str] = ()
     stop_file: str = ""
     global_stop_file: str = ""
@@ -175,9 +177,14 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "cost_usd": round(state.spent.cost_usd, 4),
             "hours": round(state.spent.hours, 3),
         },
-        "owed": dataclasses.asdict(state.owed) if state.owed.count else None,
+        "owed": dataclasses.asdict(state.owed) if state.owed else None,
         "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
-        "disk": {"state_mb": round(facts.state_mb, 1), "free_mb": _coarse(facts.free_mb)},
+        "disk": {
+            "state_mb": round(facts.state_mb, 1),
+            "free_mb": _coarse(facts.free_mb),
+            "git_mb": round(facts.stored[1], 1) if facts.stored else None,
+            "git_loose": facts.stored[0] if facts.stored else None,
+        },
         "warnings": list(facts.warnings),
         "log": facts.log,
         "stop_file": facts.stop_file,

@@ -280,7 +280,9 @@ class _View:
         disk = as_dict(self.status.get("disk"))
         if not disk:
             return ""
-        words = (("state_mb", "state directory {}"), ("free_mb", "{} free"))
+        words = (
+            ("state_mb", "state directory {}"), ("git_mb", "git objects {}"), ("free_mb", "{} free"),
+        )  # fmt: skip
         known = ((text, as_number(disk.get(key))) for key, text in words)
         # 0: not measured yet
         return ", ".join(text.format(size(number * 1e6)) for text, number in known if number)

@@ -11,6 +11,7 @@ import os
 from collections import namedtuple
 
 from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.start import home_directory
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
@@ -32,11 +33,11 @@ class Entry(namedtuple("Entry", "name workspace state_dir pid boot_id")):
 
 
 def directory() -> str:
-    """Where the entries are. Not created here."""
-    base = os.environ.get("XDG_STATE_HOME", "")
+    """Where the entries are, "" without a home directory. Not created here."""
+    base, home = os.environ.get("XDG_STATE_HOME", ""), home_directory()
     if not os.path.isabs(base):  # the specification: a relative value is to be ignored
-        base = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(base, "codex-self-iter", "loops")
+        base = os.path.join(home, ".local", "state") if home else ""
+    return os.path.join(base, "codex-self-iter", "loops") if base else ""
 
 
 def process_alive(pid: int, its_boot_id: str) -> bool:
@@ -60,6 +61,8 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
     entry = Entry(
         name, os.path.abspath(workspace), os.path.abspath(state_dir), os.getpid(), boot_id()
     )
+    if not directory():
+        raise FileNotFoundError("there is no home directory: neither HOME nor an entry in passwd")
     path = _path(entry.state_dir)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     replace_private(path, json.dumps(entry._asdict()).encode())

@@ -12,13 +12,15 @@ user)."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
 import anyio
-import anyio.to_thread
 from watchfiles import awatch
+
+from codex_self_iter.world import threads
 
 Signature = tuple[object, ...]
 """Inode, size, mtime_ns of a file (symlinks followed); the entries' signatures of a directory; ()
@@ -26,6 +28,8 @@ if missing."""
 
 _MAX_ENTRIES = 1000
 _FIRST_RETRY_SEC, _LAST_RETRY_SEC = 5.0, 300.0
+_THREADS = 8
+"""More than it starts: others may take some meanwhile."""
 _STEP_MS, _DEBOUNCE_MS = 40, 40
 """A change is told one to two steps after it; each step is a wake-up of some 0.03 ms of CPU."""
 
@@ -150,7 +154,7 @@ class Watcher:
                 while True:
                     await anyio.sleep(self._interval_sec)
                     await self._refresh(self._subscriptions)
-                    if self.hint_alive and await anyio.to_thread.run_sync(
+                    if self.hint_alive and await threads.run_sync(
                         self._moved, abandon_on_cancel=True
                     ):
                         self._set_up_anew()
@@ -167,7 +171,7 @@ class Watcher:
             return [(one, kinds) for one in asked if (kinds := one.refresh())], self._moved()
 
         # In a thread: one stat on a network file system that hangs must not stop the event loop.
-        changed, moved = await anyio.to_thread.run_sync(refresh, abandon_on_cancel=True)
+        changed, moved = await threads.run_sync(refresh, abandon_on_cancel=True)
         for subscription, kinds in changed:
             if subscription in self._subscriptions:
                 subscription.tell(kinds)
@@ -220,6 +224,9 @@ class Watcher:
 
     async def _listen(self, directories: list[str]) -> None:
         assert self._again is not None
+        # The library starts a thread of its own and aborts the process where none can be had.
+        if not threads.can_be_had(_THREADS):
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         self.hint_alive = True
         async for changes in awatch(
             *directories,

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -776,3 +777,22 @@ async def test_an_adopted_run_whose_record_says_all_is_gone_is_swept(tmp_path: P
         assert run is not None
         await run.end()
     assert proctable.marked(proctable.scan(), spec.run_id) == set()
+
+
+async def test_too_few_descriptors_fail_a_start_and_leak_none(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with Host() as host:
+        await (await host.start(make_spec(tmp_path, "true"))).wait()
+        before = len(os.listdir("/proc/self/fd"))
+        for room in range(2, 22):
+            host._spawner.close()  # another one has to be started
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before + room, hard))
+            try:
+                run = await host.start(make_spec(tmp_path, "true"))
+                assert (await run.wait()).cause in {EndCause.EXIT, EndCause.SPAWN_FAILED}
+            except StorageError as error:
+                assert "too many open files" in str(error)  # noqa: PT017
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await (await host.start(make_spec(tmp_path, "true"))).wait()).exit_code == 0
+        assert len(os.listdir("/proc/self/fd")) == before

@@ -319,3 +319,26 @@ def test_every_line_is_json_on_a_line_of_its_own(journal: Journal) -> None:
     journal.append({"iteration": 2})
     lines = Path(journal.path).read_bytes().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
+
+
+def test_a_large_journal_goes_on_in_a_new_file_and_the_old_one_stays(journal: Journal) -> None:
+    for number in range(1, 41):
+        journal.append({"iteration": number, "summary": "x" * 1000})
+    assert not journal.rotate(most=1_000_000)
+    assert journal.rotate(most=20_000)
+    kept = numbers(stream(journal.path))
+    assert kept == list(range(kept[0], 41))
+    assert 2 <= len(kept) <= 5
+    assert numbers(stream(f"{journal.path}.1")) == list(range(1, 41))
+    journal.append({"iteration": 41})
+    assert journal.heal() == []
+    assert numbers(journal.tail(3)) == [39, 40, 41]
+    again = Journal(journal._root)
+    assert again.last() == {"iteration": 41}
+    for number in range(42, 82):
+        journal.append({"iteration": number, "summary": "x" * 1000})
+    assert journal.rotate(most=20_000)
+    assert sorted(os.listdir(os.path.dirname(journal.path))) == [
+        "iterations.jsonl",
+        "iterations.jsonl.1",
+    ]

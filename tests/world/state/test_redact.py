@@ -137,6 +137,9 @@ def test_names_that_look_like_keys_are_found_and_others_are_not(tmp_path: Path) 
             "USE_TOKEN": "required",
             "KEY_DIRECTORY_KEY": str(tmp_path),
             "CACHE_KEY": "20240101",
+            "POSTGRES_PASSWORD": "postgres",
+            "APP_SECRET": "Development",
+            "RABBIT_PASS": "CHANGEME",
             "KEYBOARD": "us-international",
             "PWD": "/home/somebody",
         }
@@ -234,3 +237,9 @@ def test_a_symlink_is_not_redacted_through(root: StateRoot, tmp_path: Path) -> N
     os.symlink(tmp_path / "outside", f"{root.path}/out.log")
     assert redact_file(root, "out.log", PLAIN) == 0
     assert (tmp_path / "outside").read_text() == KEYS["aws"]
+
+
+def test_names_in_a_table_are_redacted_like_what_they_name() -> None:
+    redactor = Redactor(["12345678-long-end"])
+    value = {"command:run --key 12345678-long-end": {"kind": "limit"}, "ts": 1}
+    assert redactor.value(value) == {"command:run --key [redacted]": {"kind": "limit"}, "ts": 1}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from codex_self_iter.world.state.logfile import LogFile, rotate
-from codex_self_iter.world.state.retention import Retention
+from codex_self_iter.world.state.retention import KEEP_ASIDE, Retention
 from codex_self_iter.world.state.root import StateRoot
 
 DAY = 86400
@@ -167,3 +167,27 @@ def test_a_directory_in_the_place_of_an_older_log_does_not_hold_up_the_log(root:
     assert log.lost_lines == 0
     assert Path(root.path, "logs/supervisor.log.1").is_file()
     assert "not a log of ours" in root.take_warnings()[0]
+
+
+def test_what_was_set_aside_and_read_is_bounded_the_newest_stay(root: StateRoot) -> None:
+    for place in ("quarantine", "inbox/done"):
+        Path(root.path, place).mkdir(parents=True, exist_ok=True)
+        for number in range(KEEP_ASIDE + 30):
+            Path(root.path, place, f"{number:06d}.md").write_text("x")
+    Path(root.path, "quarantine", "000001.md").rename(Path(root.path, "quarantine", "000999.md"))
+    pruned = Retention(root).prune()
+    assert len(pruned.removed) == 60
+    for place in ("quarantine", "inbox/done"):
+        assert len(left(root, place)) == KEEP_ASIDE
+    assert 999 in left(root, "quarantine")
+
+
+def test_a_late_bound_on_many_runs_is_met_at_once(root: StateRoot) -> None:
+    """Forty thousand names: quadratic looking would take minutes."""
+    prompts = Path(root.path, "prompts")
+    prompts.mkdir()
+    for number in range(40_000):
+        (prompts / f"{number:06d}-executor.md").touch()
+    begun = time.monotonic()
+    Retention(root, keep_runs=10).prune(budget_sec=0.0)
+    assert time.monotonic() - begun < 20

@@ -416,6 +416,12 @@ def test_no_secret_reaches_the_disk(opened) -> None:
     run = store.run_directory(1, "executor")
     Path(run, "stdout.log").write_text(f"{dirty}\n")
     assert store.redact_run(run) == 2
+    Path(store.run_directory(2, "executor"), "stdout.log").write_text(f"{dirty}\n")
+    store.save_prompt(2, "reviewer", dirty, redact=False)
+    store.redact_iteration(2)
+    # what the loop goes on from keeps its own words until nobody goes on from it
+    assert json.loads(at(store, "runtime.json").read_bytes())["goal"] == dirty
+    store.redact_runtime()
     for where, _, files in os.walk(store.path):
         for one in files:
             text = Path(where, one).read_text()
@@ -427,7 +433,7 @@ def test_no_secret_reaches_the_disk(opened) -> None:
     )
     shutil.rmtree(store.path)
     store.heal()
-    assert secret not in at(store, "runtime.json").read_text()
+    assert secret not in at(store, "status.json").read_text()
 
 
 # -- kill -9 ---------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.world.git import labels
+from codex_self_iter.world.git import labels, objects
 from codex_self_iter.world.git.index import PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import to_text
 from codex_self_iter.world.git.repository import Finder, Repository, loop_name
@@ -222,7 +222,8 @@ class Checkpoints:
 
     async def prune(self, keep: int, keep_days: float, now: float) -> int:
         """Delete what is beyond the newest `keep` iterations or older than `keep_days` (0: no
-        bound), never the newest; all others together likewise. How many. Raises GitError."""
+        bound), never the newest; all others together likewise; and what only they needed. How
+        many. Raises GitError."""
         known = await self.listing()
         doomed: list[Checkpoint] = []
         for numbered in (True, False):
@@ -236,6 +237,8 @@ class Checkpoints:
             orders = [f"delete {await self.ref(one.label)} {one.commit}\n" for one in doomed]
             update = (*PLUMBING, "update-ref", "--no-deref", "--stdin")
             await self.git.ask(*update, stdin="".join(orders).encode())
+            newest_of_all = max(one.created for one in doomed)
+            await objects.forget(self.git, [one.commit for one in doomed], newest_of_all)
         return len(doomed)
 
     def is_ours(self, path: str) -> bool:

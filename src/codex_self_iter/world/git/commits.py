@@ -99,7 +99,7 @@ class SupervisorCommits:
         git, hook or disk."""
         if not debts and look.complete:
             return CommitResult()
-        ours, left = divide(debts, look)
+        ours, left = await self._git.beside(divide, debts, look)
         try:
             if obstacle := await self._obstacle(look):
                 return CommitResult(left=left, error=obstacle)

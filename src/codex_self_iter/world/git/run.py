@@ -31,10 +31,8 @@ hook or an alias."""
 _KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
 _SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
-_COMMON = (
-    *("--no-pager", "-c", "core.fsmonitor=false"),
-    *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
-)
+_COMMON = ("--no-pager", "-c", "core.fsmonitor=false")
+_NO_UPKEEP = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
 """No daemon and no garbage collection that would outlive the call."""
 _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
@@ -97,9 +95,9 @@ class Git:
         """Do blocking work in a thread; where there is no event loop, here."""
         if self.runner is run_blocking:
             return work(*args)
-        import anyio.to_thread  # the commands, which have no loop, are spared it
+        from codex_self_iter.world import threads  # the commands, which have no loop, are spared it
 
-        return await anyio.to_thread.run_sync(work, *args)
+        return await threads.run_sync(work, *args)
 
     async def run(
         self,
@@ -107,10 +105,14 @@ class Git:
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         hooks: bool = False,
+        upkeep: bool = False,
         timeout_sec: float | None = None,
     ) -> ToolResult:
-        """Run `git args…`. Raises GitError only when git could not be started at all."""
-        argv = ["git", *_COMMON, *(() if hooks else _NO_HOOKS), *args]
+        """Run `git args…`. Raises GitError only when git could not be started at all.
+
+        `hooks`: the repository's hooks run; `upkeep`: its settings of `git gc` hold."""
+        quiet = [*(() if upkeep else _NO_UPKEEP), *(() if hooks else _NO_HOOKS)]
+        argv = ["git", *_COMMON, *quiet, *args]
         full = git_environment(os.environ, plain=not hooks) | {**self.env, **(env or {})}
         patience = self.timeout_sec if timeout_sec is None else timeout_sec
         try:

@@ -7,9 +7,8 @@ import dataclasses
 import os
 import time
 
-import anyio.to_thread
-
 from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.world import threads
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import to_text
 
@@ -113,7 +112,7 @@ class ContentScan:
         budget = Budget(time.monotonic() + self.timeout_sec)
         hasher = Hasher(self._cache, budget)
         try:
-            entries, cut = await anyio.to_thread.run_sync(
+            entries, cut = await threads.run_sync(
                 scan, self._workspace, self._state_dir, hasher, self._limits, abandon_on_cancel=True
             )
         finally:

@@ -14,9 +14,8 @@ import os
 import time
 from collections.abc import Mapping
 
-import anyio.to_thread
-
 from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.world import threads
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.fingerprint import Budget, Hasher, StatCache
 from codex_self_iter.world.git.porcelain import (
@@ -42,6 +41,8 @@ _STATUS = (
     *("--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch", "--no-renames"),
     *("--untracked-files=all", "--no-ahead-behind", "--ignore-submodules=none"),
 )
+_AT_ONCE = 256 * 1024
+"""Bytes of an answer that is read on the event loop; a longer one, for some 10 ms, in a thread."""
 _DEPTH = 4
 """Repositories within repositories are followed this deep."""
 
@@ -143,14 +144,24 @@ class GitWorkTree:
 
     async def _status(self) -> Status | None:
         pathspec = [".", *([f":(exclude,literal){self._state}"] if self._state_inside else [])]
-        return _parse(await self._git.run(*_STATUS, "--", *pathspec), self._git)
+        out = await self._git.run(*_STATUS, "--", *pathspec)
+        if len(out.stdout) < _AT_ONCE:
+            return self._read(out)
+        return await self._git.beside(self._read, out)
+
+    def _read(self, out: ToolResult) -> Status | None:
+        """The status with paths below the workspace; None when it was too long. Raises GitError."""
+        status = _parse(out, self._git)
+        if status is None:
+            return None
+        paths = ((record, self._relative(record.path)) for record in status.records)
+        records = (
+            dataclasses.replace(record, path=path) for record, path in paths if path is not None
+        )
+        return dataclasses.replace(status, records=tuple(records))
 
     async def _gather(self, look: _Look, status: Status) -> None:
-        records = []
-        for record in status.records:
-            path = self._relative(record.path)
-            if path is not None:
-                records.append(dataclasses.replace(record, path=path))
+        records = list(status.records)
         await self._fingerprints(look, records, b"")
         for record in records:
             if record.nested:
@@ -169,13 +180,13 @@ class GitWorkTree:
         if not plain:
             return
         top = os.path.join(os.fsencode(self.workspace), below)
-        found, whole = await anyio.to_thread.run_sync(
-            _hash_all, look.hasher, top, plain, abandon_on_cancel=True
+        found, whole = await threads.run_sync(
+            _hash_all, look.hasher, top, below, plain, abandon_on_cancel=True
         )
         if not whole:
             patience = f"{self._git.timeout_sec:g} s"
             look.flaws.append(f"reading the changed files took longer than {patience}")
-        look.entries |= {to_text(os.path.join(below, path)): value for path, value in found.items()}
+        look.entries |= found
 
     async def _enter(self, look: _Look, record: Record, path: bytes, depth: int) -> None:
         """A submodule that differs, or an untracked repository: its HEAD, and its own changes."""
@@ -231,8 +242,10 @@ def _parse(out: ToolResult, git: Git) -> Status | None:
     return parse_status(out.stdout)
 
 
-def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[bytes, str], bool]:
-    """Fingerprints by path, without what equals HEAD (staged, taken back). False: time was up."""
+def _hash_all(
+    hasher: Hasher, top: bytes, below: bytes, records: list[Record]
+) -> tuple[dict[str, str], bool]:
+    """Fingerprints by path from the workspace, without what equals HEAD (staged, taken back). False: time was up."""
     heads = {record.path: record.head for record in records if record.head is not None}
     links: dict[bytes, bool] = {b"": False}
     found: dict[bytes, str] = {}
@@ -245,7 +258,8 @@ def _hash_all(hasher: Hasher, top: bytes, records: list[Record]) -> tuple[dict[b
                 whole = False
                 break
             found[record.path] = value
-    return {path: value for path, value in found.items() if heads.get(path) != value}, whole
+    differing = ((path, value) for path, value in found.items() if heads.get(path) != value)
+    return {to_text(os.path.join(below, path)): value for path, value in differing}, whole
 
 
 def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 
 from codex_self_iter.world.pause import pause
@@ -43,6 +44,27 @@ def delegated() -> str | None:
             if os.getxattr(directory, name) == b"1":
                 return directory
     return None
+
+
+def process_room() -> int:
+    """How many processes and threads this process may have with all that is limited with it; 0: no
+    limit is known (cgroups of both versions, and the user's own limit)."""
+    limits = [resource.getrlimit(resource.RLIMIT_NPROC)[0]] if os.getuid() else []
+    directories = [own_cgroup() or ""]
+    directories += [
+        f"/sys/fs/cgroup/pids{line.split(':', 2)[2]}"
+        for line in _lines("/proc/self/cgroup")
+        if ":pids:" in line
+    ]
+    for directory in directories:
+        while len(directory) > 1:
+            limits += [
+                int(found)
+                for found in contents(f"{directory}/pids.max").split()[:1]
+                if found.isdigit()
+            ]
+            directory = os.path.dirname(directory)
+    return min((limit for limit in limits if limit > 0), default=0)
 
 
 def create(parent: str, name: str) -> str:

@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Self
 
 import anyio
-import anyio.to_thread
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
+from codex_self_iter.world import threads
 from codex_self_iter.world.guarded import open_guarded, stat_or_none
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import cgroup, kill, launcher, proctable
@@ -164,21 +164,25 @@ class Host:
             raise RuntimeError("the process host is closed")
         self._starting += 1
         try:
-            return await anyio.to_thread.run_sync(self._start, spec, limiter=self._threads)
+            return await threads.run_sync(self._start, spec, limiter=self._threads)
+        except RuntimeError as error:
+            if "thread" not in str(error):
+                raise
+            nobody = _nobody(spec, self._boot_id)
+            failed = _not_started(spec, SpawnError(f"{error}: the limit of processes is reached"))
+            return Run.ended(spec, nobody, self._keeper, failed)
         finally:
             self._starting -= 1
 
     async def adopt(self, spec: RunSpec, identity: RunIdentity | None) -> Run | None:
         """Find what an earlier supervisor left of this run; see ports.ProcessHost."""
-        _, run = await anyio.to_thread.run_sync(self._adopt, spec, identity, limiter=self._threads)
+        _, run = await threads.run_sync(self._adopt, spec, identity, limiter=self._threads)
         return run
 
     async def sweep(self, spec: RunSpec, identity: RunIdentity | None) -> int:
         """End all that an earlier supervisor left of this run; returns how many processes."""
         with anyio.CancelScope(shield=True):
-            trace, run = await anyio.to_thread.run_sync(
-                self._adopt, spec, identity, limiter=self._threads
-            )
+            trace, run = await threads.run_sync(self._adopt, spec, identity, limiter=self._threads)
             if run is not None:
                 await run.end()
         return len(trace.leftovers)
@@ -187,7 +191,7 @@ class Host:
         """End what runs in this workspace and is not of the run `keep`; returns how many."""
         place, asked = os.path.realpath(workspace), time.monotonic()
         with anyio.CancelScope(shield=True):
-            ended = await anyio.to_thread.run_sync(
+            ended = await threads.run_sync(
                 self._strays.end, place, keep, asked, limiter=self._threads
             )
         return ended  # noqa: RET504 - a scope may swallow, so the type checker wants the return outside
@@ -203,7 +207,7 @@ class Host:
             async with anyio.create_task_group() as group:
                 for run in self._living():
                     group.start_soon(run.end)
-            await anyio.to_thread.run_sync(self._close, limiter=self._threads)
+            await threads.run_sync(self._close, limiter=self._threads)
 
     def _close(self) -> None:
         self._spawner.close()
@@ -217,11 +221,12 @@ class Host:
             return list(self._runs)
 
     def _start(self, spec: RunSpec) -> Run:
+        self._keeper.ready()
         fds: list[int] = []
         streams: list[Stream] = []
         try:
             spawned, directory = self._spawn(spec, fds, streams)
-        except SpawnError as error:
+        except (SpawnError, OSError) as error:
             for stream in streams:  # the agent may have begun before its recorder was killed
                 with contextlib.suppress(OSError):
                     stream.finish()
@@ -371,7 +376,7 @@ def _nobody(spec: RunSpec, boot_id: str) -> RunIdentity:
     return RunIdentity(spec.run_id, boot_id, 0, 0, 0, 0, time.time(), time.monotonic())
 
 
-def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
+def _not_started(spec: RunSpec, error: SpawnError | OSError) -> RunOutcome:
     return RunOutcome(
         spec.run_id,
         cause=EndCause.SPAWN_FAILED,
@@ -380,7 +385,7 @@ def _not_started(spec: RunSpec, error: SpawnError) -> RunOutcome:
         started_at=time.time(),
         duration_sec=0.0,
         error=" ".join(str(error).split()),
-        argv0_missing=error.argv0_missing,
+        argv0_missing=isinstance(error, SpawnError) and error.argv0_missing,
     )
 
 

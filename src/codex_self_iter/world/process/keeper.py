@@ -59,11 +59,16 @@ class Keeper:
     def add(self, run: Watched) -> None:
         """Watch a run until its end. Thread-safe."""
         kill.children.spare(run.identity.recorder_pid, run.identity.recorder_start)
+        self.ready()
+        self._call(lambda: self._admit(run))
+
+    def ready(self) -> None:
+        """Have the thread run. Raises RuntimeError where none can be had: before a run, please."""
         with self._gate:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
-                self._thread.start()
-        self._call(lambda: self._admit(run))
+                thread = threading.Thread(target=self._serve, name="csi-keeper", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def stop(self, run: Watched, cause: EndCause, grace_sec: float) -> None:
         """Begin the stop ladder, or shorten the grace of one that has begun. Thread-safe."""

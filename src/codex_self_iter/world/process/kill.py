@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process import launcher, proctable
+from codex_self_iter.world.process import launcher, proctable, signals
 
 _NOT_HERE = (errno.ENOSYS, errno.EPERM)
 """What a kernel without descriptors of processes says, and what guards of containers say."""
@@ -78,7 +78,7 @@ class Children:
     @contextlib.contextmanager
     def spawning(self) -> Iterator[Callable[[int], None]]:
         """Hold the reaper off; call the value with the child's pid."""
-        with self._lock:
+        with self._lock, signals.masked(signal.SIG_UNBLOCK, signals.ENDING):
             yield self._known.add
 
     def forget(self, pid: int) -> None:

@@ -16,7 +16,7 @@ import psutil
 
 from codex_self_iter.core.runs import EndCause, RunLimits, RunSample
 from codex_self_iter.world.guarded import stat_or_none
-from codex_self_iter.world.process import proctable
+from codex_self_iter.world.process import cgroup, proctable
 
 BURST_SEC = 0.1
 """CPU time beyond the noise that counts as a sign of life; of an agent that is noisier than others
@@ -155,6 +155,9 @@ class Tracker:
         sampler: Sampling | None = None,
     ) -> None:
         self.limits = limits
+        room = cgroup.process_room()
+        # A bomb has to be seen before it has taken everything: our threads need room, too.
+        self.most = min(limits.processes, room * 3 // 4 or limits.processes)
         self._sampler = sampler or Sampler()
         self._sample_cost = 0.0
         self._files = files
@@ -229,7 +232,7 @@ class Tracker:
             return EndCause.WALL_TIMEOUT
         if limits.memory_bytes and sample.memory_bytes > limits.memory_bytes:
             return EndCause.MEMORY
-        if limits.processes and sample.processes > limits.processes:
+        if self.most and sample.processes > self.most:
             return EndCause.MEMORY
         if limits.idle_sec and now - self._active_at >= limits.idle_sec:
             age = self._files(now - self._active_at)
@@ -244,7 +247,7 @@ class Tracker:
         pause = 0.25 if age < 3 else 1.0 if age < 30 else 2.0
         if limits.memory_bytes and self.latest.memory_bytes > limits.memory_bytes // 2:
             pause = 0.25
-        if limits.processes and self.latest.processes > limits.processes // 8:
+        if self.most and self.latest.processes > self.most // 8:
             pause = 0.25
         if limits.wall_sec:
             pause = min(pause, limits.wall_sec - age)

@@ -163,6 +163,8 @@ class Stream:
             there = None
         if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
             return
+        if self.aside and not os.path.isdir(os.path.dirname(os.path.dirname(self.aside))):
+            return  # the workspace itself is gone: nothing is made in its place
         parent = os.path.dirname(self.path)
         if os.path.islink(parent) or os.path.isfile(parent):
             moved = move_aside(parent, self.aside)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from codex_self_iter.core.runs import RunIdentity
-from codex_self_iter.world.pause import ended_within
+from codex_self_iter.world.pause import ended_within, pause
 from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.descriptors import original_soft_limit
 
@@ -154,13 +154,21 @@ def _waiting(launcher_pid: int) -> list[int]:
 def _clear(run_id: str) -> None:
     """End whatever a spawn that went wrong has begun."""
     name = recorder_name(run_id)
-    kill.exterminate(
-        lambda table: (
-            proctable.marked(table, run_id)
-            | {proc.pid for proc in table.values() if proc.name == name}
-        ),
-        adopted=True,
-    )
+    give_up = time.monotonic() + CLOSE_SEC
+    while True:
+        try:
+            kill.exterminate(
+                lambda table: (
+                    proctable.marked(table, run_id)
+                    | {proc.pid for proc in table.values() if proc.name == name}
+                ),
+                adopted=True,
+            )
+            return
+        except OSError:  # no descriptor to be had for a look
+            if time.monotonic() > give_up:
+                raise
+        pause(0.1)
 
 
 class _Answer:

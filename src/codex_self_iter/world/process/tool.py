@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
+from codex_self_iter.world import threads
 from codex_self_iter.world.bounded import MAX_OUTPUT, ShortCommand, ToolResult
 from codex_self_iter.world.process import kill, launcher, proctable
 
@@ -37,7 +37,7 @@ async def run_tool(
     tool = _Tool(argv, cwd, env, timeout_sec, max_output, stdin)
     async with anyio.create_task_group() as group:
         group.start_soon(tool.hear_of_cancelling)
-        result = await anyio.to_thread.run_sync(tool.result)
+        result = await threads.run_sync(tool.result)
         group.cancel_scope.cancel()
     await anyio.lowlevel.checkpoint_if_cancelled()
     return result

@@ -40,6 +40,9 @@ JOURNAL = "logs/iterations.jsonl"
 MAX_LINE = 4 * 1024 * 1024
 TAIL_SCAN = 64 * 1024 * 1024
 """Bytes from the end in which `tail` looks for good lines."""
+MOST_BYTES = 64 * 1024 * 1024
+"""A journal that is larger goes on in a new file with its last quarter; the old one stays as `.1`
+until the next. Some ten thousand iterations."""
 _BLOCK = 64 * 1024
 _COPY = 1024 * 1024
 _RECENT_LINES, _RECENT_BYTES = 64, 256 * 1024
@@ -366,15 +369,33 @@ class Journal:
         self._size = os.fstat(self._fd).st_size
         self._remember_end()
 
-    def _copy_back(self) -> None:
+    def _copy_back(self, start: int = 0) -> None:
         with self._root.replacing(self._name, flags=os.O_APPEND) as copy:
-            _copy(self._fd, copy, self._size)
+            _copy(self._fd, copy, self._size, start)
             full_sync(copy)
             fresh = os.dup(copy)
         old, self._fd = self._fd, fresh
+        self._size -= start
         os.close(old)
         with self._root.directory(os.path.dirname(self._name)) as directory:
             full_sync(directory)
+
+    def rotate(self, most: int = MOST_BYTES) -> bool:
+        """Keep it within bounds; True when a new file has begun. Raises StorageError."""
+        with self._root.guard, storing("rotate", self.path):
+            if self._fd < 0 or self._size <= most:
+                return False
+            self.heal()
+            start = self._size - most // 4
+            start += os.pread(self._fd, MAX_LINE, start).find(b"\n") + 1
+            with self._root.directory(os.path.dirname(self._name)) as directory:
+                leaf = os.path.basename(self._name)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{leaf}.1", dir_fd=directory)
+                os.link(leaf, f"{leaf}.1", src_dir_fd=directory, dst_dir_fd=directory)
+            self._copy_back(start)
+            self._remember_end()
+            return True
 
     def tail(self, count: int) -> list[dict[str, Any]]:
         """The last `count` good lines of TAIL_SCAN bytes, in order. Raises StorageError."""

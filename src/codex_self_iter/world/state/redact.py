@@ -20,7 +20,7 @@ _MINIMUM = 8
 _CHUNK = 1024 * 1024
 _OVERLAP = 64 * 1024  # no secret and no label is longer
 _HARMLESS = re.compile(
-    r"\d{1,15}|true|false|disabled|enabled|required|optional|password|keyring|anonymous", re.I
+    r"\d{1,15}|[a-z]{1,15}|[A-Z]{1,15}|[A-Z][a-z]{1,14}"  # a word: POSTGRES_PASSWORD=postgres
 )
 
 _OURS = """boot_id branch cwd directory fingerprint head head_after head_before log path run_id
@@ -100,7 +100,7 @@ class Redactor:
         return "".join([*out, text[position:]])
 
     def value(self, value: Any) -> Any:
-        """A JSON-like value with every text redacted, except keys and the fields in `verbatim`.
+        """A JSON-like value with every text redacted, keys too, except the fields in `verbatim`.
 
         The same object when there is nothing to redact: all texts are looked through as one."""
         texts: list[str] = []
@@ -111,6 +111,7 @@ class Redactor:
         if isinstance(value, str):
             texts.append(value)
         elif isinstance(value, Mapping):
+            texts += [key for key in value if isinstance(key, str)]
             for key, item in value.items():
                 if not (isinstance(item, str) and key in self._verbatim):
                     self._gather(item, texts)
@@ -123,7 +124,7 @@ class Redactor:
             return self.text(value)
         if isinstance(value, Mapping):
             return {
-                key: item
+                self._redacted(key): item
                 if key in self._verbatim and isinstance(item, str)
                 else self._redacted(item)
                 for key, item in value.items()

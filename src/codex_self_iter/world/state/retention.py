@@ -1,7 +1,7 @@
 """What is kept of old runs and prompts, and how large the state directory is.
 
-Only `logs/runs/*` and `prompts/*` are ever removed, oldest iteration first, never those of the
-newest iterations, never the journal or the snapshots. Sizes of finished runs do not change, so they
+Of `logs/runs/*` and `prompts/*` the oldest iterations go first, never the newest; of `quarantine/*`
+and `inbox/done/*` what was put there first. The journal and the snapshots stay. Sizes of finished runs do not change, so they
 are measured once."""
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from codex_self_iter.world.state.root import StateRoot
 _MIB = 1024 * 1024
 _DAY = 86400.0
 _PLACES = ("logs/runs", "prompts")
+ASIDE = ("quarantine", "inbox/done")
+KEEP_ASIDE = 200
+"""So many of each are kept: what was set aside is looked at soon or never."""
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -94,11 +97,17 @@ class Retention:
             for place in entries.values():
                 # What is safe counts as kept, but no bound ever removes it: the newest iterations
                 # are what people look at, and a living run writes into its directory.
-                safe = [one for one in place if one.iteration in newest or _leaf(one) in protect]
-                rest = [one for one in place if one not in safe]
-                old = self._old(rest, len(safe))
+                rest = [
+                    one
+                    for one in place
+                    if one.iteration not in newest and _leaf(one) not in protect
+                ]
+                old = self._old(rest, len(place) - len(rest))
                 doomed += old
-                kept += [entry for entry in rest if entry not in old]
+                gone = {entry.name for entry in old}
+                kept += [entry for entry in rest if entry.name not in gone]
+            for place_aside in ASIDE:
+                doomed += self._aside(place_aside)
             # The size bound comes last and takes both places together, oldest iteration first, so
             # that a prompt does not outlive its run. Measuring is the dear part: not without bound.
             usage = self._measure() if self._max_bytes else 0
@@ -117,7 +126,21 @@ class Retention:
         ordered = sorted(entries, key=lambda entry: (entry.iteration, entry.name), reverse=True)
         beyond = ordered[max(0, self._keep_runs - safe) :] if self._keep_runs else []
         limit = self._wall() - self._keep_days * _DAY if self._keep_days else float("-inf")
-        return beyond + [entry for entry in ordered if entry.mtime < limit and entry not in beyond]
+        within = ordered[: len(ordered) - len(beyond)]
+        return beyond + [entry for entry in within if entry.mtime < limit]
+
+    def _aside(self, place: str) -> list[_Entry]:
+        """What has been set aside for longest, beyond the newest."""
+        found = []
+        with self._root.directory(place) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    about = entry.stat(follow_symlinks=False)
+                    size = about.st_blocks * 512
+                    # renamed into place: what changed last is when it was put there
+                    found.append(_Entry(f"{place}/{entry.name}", 0, about.st_ctime, size))
+        found.sort(key=lambda entry: (entry.mtime, entry.name), reverse=True)
+        return found[KEEP_ASIDE:]
 
     def _entries(self, place: str) -> list[_Entry]:
         found = []

@@ -183,8 +183,9 @@ class StateDirectory:
     def save_runtime(self, runtime: Mapping[str, Any]) -> None:
         """Replace `runtime.json` atomically and durably; the one before stays as `runtime.json.1`.
 
-        Secrets are redacted. Raises StorageError; then the file on disk is still the old one."""
-        data = encode_lines(self.redactor.value({"schema": SCHEMA} | dict(runtime))) + b"\n"
+        Verbatim: the loop goes on from it, and a goal that says `[redacted]` is another goal.
+        Raises StorageError; then the file on disk is still the old one."""
+        data = encode_lines({"schema": SCHEMA} | dict(runtime)) + b"\n"
         with self.root.guard:
             self._be_there()
             self._set_foreign_aside(RUNTIME)
@@ -193,6 +194,27 @@ class StateDirectory:
             kept = self.root.look(PREVIOUS)
             if before is not None and kept is not None:
                 self._held[PREVIOUS] = _Held(before.data, signature(kept))
+
+    def redact_runtime(self) -> None:
+        """Nobody goes on from here: what is kept is to be read only. Raises StorageError."""
+        with self.root.guard:
+            for name in (RUNTIME, PREVIOUS):
+                self._held.pop(name, None)
+                redact_file(self.root, name, self.redactor)
+
+    def redact_iteration(self, iteration: int, *, but: str = "") -> None:
+        """Redact what an earlier supervisor left of an iteration's runs, except the one labelled
+        `but`, which is still on. Raises StorageError."""
+        for part in ("logs/runs", "prompts"):
+            with storing("look at", f"{self.path}/{part}"), self.root.directory(part) as fd:
+                names = [name for name in os.listdir(fd) if name.startswith(f"{iteration:06d}-")]
+            for name in names:
+                if but and name.removesuffix(".md") == but:
+                    continue
+                if part == "prompts":
+                    self.redact_prompt(f"{self.path}/{part}/{name}")
+                else:
+                    self.redact_run(f"{self.path}/{part}/{name}")
 
     def _be_there(self) -> None:
         """Put back a directory that is gone, before something is written to it."""

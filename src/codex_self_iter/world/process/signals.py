@@ -1,0 +1,123 @@
+"""Signals with their senders: an agent that "cleans up" must not end the loop that looks after it.
+
+A handler is not told who has sent a signal; `sigwaitinfo` is. So the signals are blocked in all
+threads (before any is started) but for the moment in which a child is forked, and
+one thread waits for them. At once it looks up the sender's ancestors: `kill` and `pkill` are gone a
+moment later. Where the system cannot tell, or the sender is gone already, nobody is known."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import anyio
+
+from codex_self_iter.world.process import proctable
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What is listened for."""
+GENERATIONS = 64
+"""So many ancestors are looked at."""
+
+
+class Received(NamedTuple):
+    """A signal, and the pids of its sender and the sender's ancestors, nearest first; none when it
+    was the kernel (a terminal's Ctrl-C) or cannot be told. `run_id`: the run that one of them
+    belongs to, or ""."""
+
+    number: int
+    lineage: tuple[int, ...] = ()
+    run_id: str = ""
+
+
+def lineage(pid: int) -> tuple[int, ...]:
+    """A process and its ancestors below init, zombies included; () when it is gone."""
+    found: list[int] = []
+    while pid > 1 and len(found) < GENERATIONS and (process := proctable.read(pid)):
+        found.append(pid)
+        pid = process.parent
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def masked(how: int, numbers: Iterable[int]) -> Iterator[None]:
+    """SIG_BLOCK: this thread, and those that it starts, leave these signals to `listen`.
+    SIG_UNBLOCK: a child that is forked here hears them."""
+    before = signal.pthread_sigmask(how, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.asynccontextmanager
+async def listen(numbers: set[int]) -> AsyncIterator[AsyncIterator[Received]]:
+    """Hear these signals while the block lasts; afterwards they are ignored: a good end that is
+    being written must not turn into a bad one."""
+    send, receive = anyio.create_memory_object_stream[Received](64)
+    loop = asyncio.get_running_loop()
+
+    def heard(received: Received) -> None:
+        with contextlib.suppress(anyio.WouldBlock, anyio.ClosedResourceError):
+            send.send_nowait(received)
+
+    def tell(received: Received) -> None:
+        loop.call_soon_threadsafe(heard, received)
+
+    for number in numbers:  # for threads that block nothing, and for systems without sigwaitinfo
+        loop.add_signal_handler(number, heard, Received(number))
+    with masked(signal.SIG_BLOCK, numbers), send, receive:
+        waiter = _Waiter(numbers, tell)
+        try:
+            yield receive
+        finally:
+            waiter.close()
+            for number in numbers:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+
+
+class _Waiter:
+    """The thread that waits for the signals."""
+
+    def __init__(self, numbers: set[int], tell: Callable[[Received], object]) -> None:
+        self._numbers, self._tell = numbers, tell
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        if hasattr(signal, "sigwaitinfo"):
+            self._thread = threading.Thread(target=self._wait, name="csi-signals", daemon=True)
+            self._thread.start()
+        else:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+    def _wait(self) -> None:
+        # Where we may, we come before the sender: it exists for as long as it waits for us.
+        with contextlib.suppress(OSError, AttributeError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        while True:
+            info = signal.sigwaitinfo(self._numbers)
+            # SI_USER, SI_QUEUE, SI_TKILL are not positive; for others the field is no pid
+            found = lineage(info.si_pid) if info.si_code <= 0 else ()
+            if self._closing:
+                return
+            runs = (proctable.environment_value(pid, proctable.MARKER) for pid in found)
+            self._tell(Received(info.si_signo, found, next(filter(None, runs), "")))
+
+    def close(self) -> None:
+        """End the thread, by a signal of its own; it is not waited for."""
+        self._closing = True
+        if self._thread is not None and self._thread.ident is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                signal.pthread_kill(self._thread.ident, min(self._numbers))
+
+
+def same_run(received: Received, pids: set[int], run_ids: str) -> bool:
+    """True when the sender descends from us or from one of `pids`, or belongs to a run whose id
+    begins with `run_ids`."""
+    ours = os.getpid() in received.lineage[1:] or bool(pids & set(received.lineage))
+    return ours or received.run_id.startswith(run_ids)

@@ -1,0 +1,121 @@
+"""Poor and shifting surroundings: no home, no terminal, no working directory, no workspace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from codex_self_iter.world import registry
+from tests.support.control_steps import wait_log
+from tests.support.harness import AGENT, Workspace, wait_until
+
+WORK = {"append": {"work.txt": "x\n"}}
+END = {**WORK, "block": {"completed": True}}
+
+
+def test_a_deleted_working_directory_stops_nothing(ws: Workspace) -> None:
+    """The program of the template counts from the workspace, the configuration is read again."""
+    here = ws.root / "here"
+    here.mkdir()
+    agent = ws.path / "scripts" / "agent.sh"
+    agent.parent.mkdir()
+    agent.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {_agent(ws)} "$1" "$2"\n')
+    agent.chmod(0o755)
+    ws.config(agent_command_template="scripts/agent.sh {prompt_file} {workspace}")
+    ws.script({**WORK, "sleep": 60, "until": "go"}, END)
+    relative = os.path.relpath(ws.path, here)
+    with (ws.root / "supervisor-0.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "codex_self_iter", "--workspace", relative],
+            cwd=here, env=ws.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    ws.supervisors.append(process)
+    ws.wait_runs(1)
+    here.rmdir()
+    ws.config(agent_command_template="scripts/agent.sh {prompt_file} {workspace}", history_tail=3)
+    process.send_signal(signal.SIGHUP)
+    wait_log(ws, "history_tail")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue", "completed"]
+
+
+def _agent(ws: Workspace) -> str:
+    """The harness's agent as a shell has it, with its control directory."""
+    return f"'{AGENT}' '{ws.control}'"
+
+
+def test_a_command_in_a_deleted_directory_says_so(ws: Workspace) -> None:
+    script = f'cd "$1" && rmdir "$1" && exec {sys.executable} -m codex_self_iter doctor'
+    gone = ws.root / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", str(gone)],
+        env=ws.environment, cwd=ws.root, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "internal error" not in done.stderr
+
+
+def test_nothing_is_asked_of_the_environment(ws: Workspace) -> None:
+    ws.script({**WORK, "block": {"next_goal": "größer 目标"}}, END)
+    bare = {"PATH": os.environ["PATH"], "HOME": "nowhere", "TERM": "dumb", "LANG": "C"}
+    bare |= {key: ws.environment[key] for key in ws.environment if key.startswith("GIT_")}
+    log = ws.root / "supervisor-0.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                "sh", "-c", 'exec "$@" <&-', "sh",
+                sys.executable, "-m", "codex_self_iter", "--workspace", str(ws.path),
+            ],
+            cwd=ws.root, env=bare, stdout=out, stderr=out,
+        )  # fmt: skip
+    ws.supervisors.append(process)
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue", "completed"]
+    assert "registry.not_written" in ws.log()
+    made = {path.name for path in (*ws.path.iterdir(), *ws.root.iterdir())}
+    assert not made & {"nowhere", "~"}
+
+
+def test_without_a_home_there_is_no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "nowhere")
+    assert registry.directory() == ""
+    assert registry.entries() == []
+    with pytest.raises(OSError, match="no home"):
+        registry.register("a", "/w", "/w/s")
+
+
+@pytest.mark.parametrize("git", [True, False])
+@pytest.mark.parametrize("when", ["running", "waiting"])
+def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
+    tmp_path: Path, git: bool, when: str
+) -> None:
+    ws = Workspace(tmp_path)
+    try:
+        told = ws.root / "told"
+        slow = {"no_change_backoff_sec": 600}
+        ws.config(f"[notify]\ncommand = ['sh', '-c', \"cat > '{told}'\"]\n", **slow)
+        ws.script({"sleep": 120, "until": "never"} if when == "running" else {})
+        if not git:
+            shutil.rmtree(ws.path / ".git")
+        process = ws.start()
+        if when == "running":
+            ws.wait_runs(1)
+        else:
+            ws.wait_state("cooldown")
+        shutil.rmtree(ws.path)
+        assert ws.ended(process) == 4
+        wait_until(lambda: not ws.leftovers(), "the agent's end")
+        assert not ws.path.exists()
+        assert f"the workspace {ws.path} is gone" in ws.log()
+        assert '"event": "blocked"' in told.read_text()
+    finally:
+        ws.close()

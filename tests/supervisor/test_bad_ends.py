@@ -1,0 +1,86 @@
+"""A loop whose own code fails: its agent is ended, and the reason is in status, report and word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codex_self_iter.errors import WorkspaceBusyError, first_cause
+from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.supervisor import Supervisor
+from codex_self_iter.testing import Performance, SilentLog, answer, run_virtual, scripted_shared
+from tests.support.virtual import DAY, HOUR, Life, in_turn, machine, settings
+
+
+def failing(after: list[float], error: Exception, made: Any) -> Any:
+    """A look at the disk that raises once the time has come, and then no more."""
+
+    def look(_path: str) -> int:
+        if after and made.clock.awake() >= after[0]:
+            after.clear()
+            raise error
+        return 100_000
+
+    return look
+
+
+def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(tmp_path: Path) -> None:
+    async def main() -> None:
+        made = machine(in_turn(Performance(HOUR, answer("two"))))
+        look = failing([600.0], RuntimeError("the disk speaks Latin"), made)
+        told = tmp_path / "told.json"
+        given = settings(tmp_path / "w", notify={"command": ["sh", "-c", f"cat > {told}"]})
+        life = Life(made, given, free_disk_mb=look, poll_sec=2.0)
+        with pytest.raises(RuntimeError, match="Latin"):
+            await life.loop.run()
+        assert made.alive() == []
+        status = life.status()
+        assert status["state"] == "crashed"
+        assert status["reason"] == "RuntimeError: the disk speaks Latin"
+        assert status["exit"]["code"] == 1
+        report = (Path(life.rounds.ctx.store.path) / "report.md").read_text()
+        assert report.startswith("# Report: crashed")
+        assert "Latin" in told.read_text()
+        assert '"event": "crashed"' in told.read_text()
+
+    run_virtual(main)
+
+
+def test_among_many_loops_a_crash_has_its_reason_and_a_busy_workspace_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+
+    async def run(error: Exception) -> tuple[int, dict[str, Any]]:
+        made = machine(lambda _spec: Performance(HOUR, answer("two", completed=True)))
+        log: Any = SilentLog()
+        shared = scripted_shared(
+            made, log=log, alone=False, poll_sec=10.0, housekeeping_sec=DAY,
+            free_disk_mb=failing([600.0], error, made),
+        )  # fmt: skip
+        given = settings(tmp_path / type(error).__name__)
+        supervisor = Supervisor([given], log, lambda: ([given], []), RunOptions(), shared=shared)
+        code = await supervisor.run()
+        assert made.alive() == []
+        return code, {name: fields for level, name, fields in log.events if level == "error"}
+
+    async def main() -> None:
+        code, said = await run(KeyError("what"))
+        assert code == 0  # it started again, and completed
+        assert said["loop.crashed"]["error"] == "KeyError: 'what'"
+        code, said = await run(WorkspaceBusyError("another one has it"))
+        assert code == 75
+        assert "loop.crashed" not in said
+        assert said["loop.refused"]["error"] == "another one has it"
+
+    run_virtual(main)
+
+
+def test_the_cause_in_a_group_is_the_error_that_says_most() -> None:
+    busy = WorkspaceBusyError("busy")
+    inner = ExceptionGroup("inner", [ValueError("x"), busy])
+    assert first_cause(ExceptionGroup("outer", [KeyError("k"), inner])) is busy
+    assert isinstance(first_cause(ExceptionGroup("outer", [KeyError("k")])), KeyError)
