@@ -257,6 +257,31 @@ def test_a_good_agent_is_named_with_its_version(call: Call, workspace: Path) -> 
     assert "0.169.0" in findings["agent.codex"]["what"]
 
 
+@pytest.mark.parametrize(("version", "side"), [("0.42.0", "older"), ("9.0.1", "newer")])
+def test_a_version_that_was_not_measured_is_said(
+    call: Call, workspace: Path, version: str, side: str
+) -> None:
+    program = workspace.parent / "codex"
+    install(program, "Logged in using an API key", 0)
+    program.write_text(program.read_text().replace("0.169.0", version))
+    configure(workspace, f'agent = "codex"\n[agents.codex]\nbinary = "{program}"')
+    _, findings = call()
+    assert (
+        f"{version} is {side} than those this was measured with" in findings["agent.codex"]["what"]
+    )
+
+
+def test_a_program_that_cannot_say_its_version_fails(call: Call, workspace: Path) -> None:
+    program = workspace.parent / "codex"
+    program.write_text("#!/bin/sh\necho 'Cannot find module yargs' >&2\nexit 1\n")
+    program.chmod(0o755)
+    configure(workspace, f'agent = "codex"\n[agents.codex]\nbinary = "{program}"')
+    code, findings = call()
+    assert (code, findings["agent.codex"]["status"]) == (4, "fail")
+    assert "Cannot find module yargs" in findings["agent.codex"]["what"]
+    assert findings["agent.codex"]["mend"]
+
+
 def test_an_agent_that_is_not_installed_fails(call: Call, workspace: Path) -> None:
     configure(workspace, 'agent = "codex"\n[agents.codex]\nbinary = "/nonexistent/codex"')
     code, findings = call()

@@ -168,10 +168,14 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
         what = probe.detail or f"{name} is not installed"
         return fail(key, what, probe.mend or f"install {name}")
     said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
+    if not probe.version:
+        return fail(key, f"{name} ({probe.path}) does not work: {probe.detail}", probe.mend)
     if probe.logged_in is False:
         return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
     if probe.mend:
         return warn(key, f"{said}: {probe.detail}", probe.mend)
+    if not probe.measured:
+        said += f", {probe.detail.partition(';')[0]}"
     sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
     return good(key, f"{said}, {sure}")
 
