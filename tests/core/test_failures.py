@@ -9,7 +9,7 @@ import pytest
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import waits
-from codex_self_iter.core.agent_report import AgentReport, FailureClass, Usage
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
 from codex_self_iter.core.runs import EndCause
@@ -342,3 +342,26 @@ def test_a_thread_is_resumed_only_within_its_bounds(field: str, value: float) ->
         assert state.open is not None
         assert state.open.run is not None
         assert state.open.run.session_id == resumed
+
+
+GUESS = Failure(FailureClass.LIMIT, "limit", 1e12, "a", guessed=True)
+
+
+def test_a_limit_that_is_only_guessed_is_probed_once_before_it_holds_the_account() -> None:
+    said = Answer("", exit_code=1, failure=GUESS, changed=False)
+    state, _ = drive(preparing(), ev.Prepared())
+    state, commands = drive(state, ended(state, said))
+    assert state.wait is not None
+    assert state.wait.length < 60
+    assert state.limits == {}
+    assert "ShareLimit" not in kinds(commands)
+    assert state.last is not None
+    world = play(Script([said, said, claim()]), policy())
+    assert world.verdicts == ["limited", "limited", "completed"]
+
+
+def test_a_class_that_was_guessed_of_a_run_that_worked_is_the_agents() -> None:
+    said = Answer("", exit_code=1, failure=GUESS, changed=True)
+    state, _ = drive(preparing(), ev.Prepared())
+    state, _ = drive(state, ended(state, said))
+    assert (state.counters.agent_errors, state.counters.failures) == (1, 1)

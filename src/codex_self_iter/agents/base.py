@@ -135,7 +135,8 @@ class Probe:
         version: as the CLI says it, or "".
         logged_in: None when it cannot be told (a custom provider, a keychain).
         detail: one line for people.
-        mend: the command or setting that mends what is wrong; "" when nothing is."""
+        mend: the command or setting that mends what is wrong; "" when nothing is.
+        measured: False for a version that the adapter was not measured with."""
 
     installed: bool
     path: str = ""
@@ -143,6 +144,7 @@ class Probe:
     logged_in: bool | None = None
     detail: str = ""
     mend: str = ""
+    measured: bool = True
 
 
 class Agent(Protocol):

@@ -62,6 +62,8 @@ class CliAgent(abc.ABC):
     """Variables that it needs even if they look secret (see `agent_environment`)."""
     home_variable: ClassVar[str] = ""
     """The variable that names the CLI's configuration directory, where it has one."""
+    noise_cores: ClassVar[float] = 0.005
+    """Share of a core that it uses while it waits for a silent server, as measured."""
     log_in: ClassVar[str] = ""
     """How a person logs in."""
 

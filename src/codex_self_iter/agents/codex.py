@@ -1,6 +1,6 @@
 """The codex CLI (`@openai/codex`): `codex exec --json`.
 
-What decides the shape of this adapter, as measured with 0.169.0: the default sandbox is read-only,
+What decides the shape of this adapter, as measured with 0.169.0 and 0.171.0: the default sandbox is read-only,
 so one is always named; `-o` keeps an old file's content, so its path is fresh; usage counts by
 thread; the event stream names no error class, the thread's rollout does; all of `exec`'s flags go
 before `resume`."""
@@ -53,7 +53,7 @@ class CodexAgent(CliAgent):
     program = "codex"
     package = "@openai/codex"
     log_in = "codex login"
-    known_versions = VersionRange("0.169.0", "0.169.0")
+    known_versions = VersionRange("0.169.0", "0.171.0")
     needed = ("CODEX_*", "OPENAI_*")
     home_variable = "CODEX_HOME"
 

@@ -50,7 +50,9 @@ class PlanShellAgent:
 
     def probe(self, environment: Mapping[str, str]) -> Probe:  # noqa: ARG002
         detail = "part of this package; runs the shell commands of the plan"
-        return Probe(True, sys.executable, codex_self_iter.__version__, True, detail)
+        return Probe(
+            True, sys.executable, codex_self_iter.__version__, logged_in=True, detail=detail
+        )
 
     def account(self, environment: Mapping[str, str]) -> str:  # noqa: ARG002
         """It has no limits to share."""

@@ -117,12 +117,14 @@ def probe_program(
             True, program, detail=f"`{program} --version` failed: {last}", mend="install it again"
         )
     version = found.group()
-    return Probe(True, program, version, detail=_version_detail(version, known))
+    remark = _unmeasured(version, known)
+    return Probe(True, program, version, measured=not remark, detail=remark or f"version {version}")
 
 
-def _version_detail(version: str, known: VersionRange | None) -> str:
+def _unmeasured(version: str, known: VersionRange | None) -> str:
+    """Says that a version is none of the measured ones; "" when it is."""
     if known is None or _number(known.first) <= _number(version) <= _number(known.last):
-        return f"version {version}"
+        return ""
     side = "older" if _number(version) < _number(known.first) else "newer"
     measured = f"{known.first} to {known.last}"
     return f"version {version} is {side} than those this was measured with ({measured})"

@@ -37,6 +37,8 @@ class RunLimits:
         memory_bytes: resident memory of the whole tree.
         kill_grace_sec: time between TERM and KILL.
         output_bytes: disk that each of stdout and stderr may take; head and tail are kept.
+        noise_cores: share of a core that the agent uses while it waits; only more is a sign of
+            life.
         processes: number of processes in the tree; more is a fork bomb and ends the run with cause
             MEMORY."""
 
@@ -46,6 +48,7 @@ class RunLimits:
     kill_grace_sec: float = 10.0
     output_bytes: int = 64 * 1024 * 1024
     processes: int = 4096
+    noise_cores: float = 0.005
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -168,7 +168,7 @@ def _wait_for(closing: Closing, failure: Failure) -> None:
     probed = last is not None and last.verdict is Verdict.LIMITED
     if failure.kind is FailureClass.LIMIT and failure.guessed and not probed:
         # Free text alone: the next run must say it again before it holds the loop and its account.
-        closing.leave(wait=waits.make(WaitKind.ERROR, length, text, at))
+        closing.leave(wait=waits.make(WaitKind.LIMIT, length, text, at))
         return
     if failure.kind is FailureClass.LIMIT:
         # A reset that has passed already was a wrong one: relying on it again would burn a run

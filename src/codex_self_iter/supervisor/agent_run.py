@@ -328,5 +328,5 @@ class AgentRuns:
             run_lock_path=self.ctx.run_lock_path,
             stdin_path=invocation.stdin_path,
             watch_root=request.workspace,
-            limits=run_limits(self.ctx.settings),
+            limits=run_limits(self.ctx.settings, self.ctx.agents[run.agent]),
         )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
+from codex_self_iter.agents.cli_agent import CliAgent
 from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
@@ -50,14 +51,15 @@ def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Requ
     return Request("", nowhere, workspace, str(paths.plan), nowhere, role, environment=environ)
 
 
-def run_limits(settings: Settings) -> RunLimits:
-    """The bounds of an agent's run."""
+def run_limits(settings: Settings, agent: Agent | None = None) -> RunLimits:
+    """The bounds of a run; of this agent's, where one is named."""
     return RunLimits(
         wall_sec=float(settings.command_timeout_sec),
         idle_sec=float(settings.idle_timeout_sec),
         memory_bytes=settings.memory_limit_mb * 2**20,
         kill_grace_sec=float(settings.kill_grace_sec),
         output_bytes=int(settings.output.max_run_mb * 2**20),
+        noise_cores=getattr(agent, "noise_cores", CliAgent.noise_cores),
     )
 
 

@@ -6,6 +6,7 @@ import glob
 import os
 from functools import partial
 
+from codex_self_iter.agents.base import Agent
 from codex_self_iter.core.events import Trace
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.core.state import Step
@@ -55,7 +56,7 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
     if opened is None or run is None:
         return Trace.NONE
     directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
-    spec = _spec(ctx, run.run_id, directory)
+    spec = _spec(ctx, run.run_id, directory, ctx.agents.get(run.agent))
     if await ctx.shared.in_thread(is_older, spec, run.started_at):
         # A backup was put back, and the number was given again: that result is of another history.
         ctx.store.set_run_aside(directory)
@@ -88,7 +89,7 @@ async def _end_gates(ctx: Context, iteration: int) -> None:
             ctx.log.warning("orphan.ended", run_id=run_id, processes=swept)
 
 
-def _spec(ctx: Context, run_id: str, directory: str) -> RunSpec:
+def _spec(ctx: Context, run_id: str, directory: str, agent: Agent | None = None) -> RunSpec:
     return RunSpec(
         run_id=run_id,
         argv=("",),
@@ -97,5 +98,5 @@ def _spec(ctx: Context, run_id: str, directory: str) -> RunSpec:
         directory=directory,
         run_lock_path=ctx.run_lock_path,
         watch_root=str(ctx.paths.workspace),
-        limits=run_limits(ctx.settings),
+        limits=run_limits(ctx.settings, agent),
     )

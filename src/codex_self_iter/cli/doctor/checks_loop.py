@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from codex_self_iter.cli._shell import bashism, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 from codex_self_iter.core.template import parse_template
@@ -167,10 +168,14 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
         what = probe.detail or f"{name} is not installed"
         return fail(key, what, probe.mend or f"install {name}")
     said = " ".join(filter(None, (name, probe.version, f"({probe.path})")))
+    if not probe.version:
+        return fail(key, f"{name} ({probe.path}) does not work: {probe.detail}", probe.mend)
     if probe.logged_in is False:
         return fail(key, f"{said} is not logged in", probe.mend or f"log in: {name} login")
     if probe.mend:
         return warn(key, f"{said}: {probe.detail}", probe.mend)
+    if not probe.measured:
+        said += f", {probe.detail.partition(';')[0]}"
     sure = "logged in" if probe.logged_in else "whether it is logged in cannot be told"
     return good(key, f"{said}, {sure}")
 
@@ -198,6 +203,9 @@ def gates(context: Context) -> Iterator[Finding]:
 
 
 def _gate(context: Context, key: str, command: str) -> Finding:
+    if (words := bashism(command)) and not ask(["/bin/sh", "-c", "[[ x ]]"], context).ok:
+        what = f"{words} in the gate {command!r} is bash's, and /bin/sh is no bash here"
+        return fail(key, what, with_bash(command))
     syntax = ask(["/bin/sh", "-n", "-c", command], context)
     if not syntax.ok:
         what = f"{command!r} is no shell command ({syntax.text})"

@@ -18,10 +18,10 @@ from codex_self_iter.core.runs import EndCause, RunLimits, RunSample
 from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.process import cgroup, proctable
 
-NOISE_CORES = 0.005
-"""Timer wake-ups of a waiting agent stay below this share of a core; work does not."""
 BURST_SEC = 0.1
-"""CPU time beyond the noise that counts as a sign of life."""
+"""CPU time beyond the noise that counts as a sign of life; of an agent that is noisier than others
+its noise of BURST_SPAN_SEC, because it comes in bursts."""
+BURST_SPAN_SEC = 20.0
 COUNTS_SEC = 10.0
 """How old a sample's threads, bytes and open files may be."""
 MAX_ENTRIES = 200_000
@@ -211,8 +211,10 @@ class Tracker:
         self, now: float, elapsed: float, used: float, grown_at: float | None
     ) -> None:
         """A leaky bucket: CPU use drips out at the noise rate; what overflows is work."""
-        self._bucket = max(0.0, self._bucket + used - NOISE_CORES * elapsed)
-        size = min(BURST_SEC, max(2 * proctable.TICK, NOISE_CORES * self.limits.idle_sec))
+        noise = self.limits.noise_cores
+        self._bucket = max(0.0, self._bucket + used - noise * elapsed)
+        burst = max(BURST_SEC, noise * BURST_SPAN_SEC)
+        size = min(burst, max(2 * proctable.TICK, noise * self.limits.idle_sec))
         if self._bucket > size:
             self._bucket, self._active_at = 0.0, now
         if grown_at is not None:
