@@ -10,7 +10,9 @@ idle        CPU and memory of a supervisor with one loop: in a cooldown, and wit
 flood       1 GiB of output through the process host beside `agent > file`
 poll        one look at the process table with 1, 100 and 1,000 descendants
 scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
-git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`"""
+git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
+
+What grows in thousands of iterations with faults: python -m benchmarks.soak"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ at; a straight line through the second half of the looks says whether it does.""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -206,7 +207,7 @@ class Soak:
         status = json.loads((self.state / "status.json").read_text())
         journal = self.state / "logs" / "iterations.jsonl"
         lines = journal.read_bytes().splitlines()[-50:]
-        sizes = [path.lstat() for path in _below(self.state)]
+        sizes = list(_below(self.state))
         return Look(
             iteration=status["iteration"],
             fds=about.num_fds(),
@@ -224,9 +225,12 @@ class Soak:
         )
 
 
-def _below(path: Path) -> Iterator[Path]:
+def _below(path: Path) -> Iterator[os.stat_result]:
+    """Every file that is there; a temporary one may be gone by the time that it is looked at."""
     for where, _, names in os.walk(path):
-        yield from (Path(where, name) for name in names)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(where, name).lstat()
 
 
 def growth(looks: Sequence[Look], field: str) -> float:

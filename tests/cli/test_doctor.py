@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from codex_self_iter.cli import doctor
+from codex_self_iter.cli import config, doctor
+from codex_self_iter.cli._shell import bashism, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Context, Finding, good
 from codex_self_iter.settings import CONFIG_NAME, Settings
@@ -379,3 +380,43 @@ def test_a_broken_configuration_is_a_finding_not_an_exit(command: Any) -> None:
     assert result.returncode == 4
     assert "did you mean CODEX_SELF_ITER_AGENT" in result.stdout
     assert "time.clock" in result.stdout
+
+
+BASHISMS = [
+    "[[ -f x ]]", "source venv/bin/activate && pytest", "files=(a b) && test ${#files[@]} = 2",
+    "diff <(ls a) <(ls b)", "grep x <<< y", "make &> log", "if true; then source x; fi",
+]  # fmt: skip
+PLAIN = [
+    "test -f x", ". venv/bin/activate && pytest", "grep '[[ x ]]' file", 'echo "<(x)"',
+    "make > log 2>&1", "(cd a && make)", "f() { true; }; f", "python -c 'a=(1, 2)'", "a=$(ls)",
+    "grep -E \\[\\[ x", "bash -c '[[ -f x ]]'", "npm run source", "echo $((1 + 2))",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", BASHISMS)
+def test_what_only_bash_understands_is_named(command: str) -> None:
+    assert bashism(command)
+    assert bashism(with_bash(command)) == ""
+
+
+@pytest.mark.parametrize("command", PLAIN)
+def test_what_every_shell_understands_is_not(command: str) -> None:
+    assert bashism(command) == ""
+
+
+@pytest.mark.skipif(
+    "dash" not in os.path.realpath("/bin/sh"), reason="here /bin/sh understands bash's words"
+)
+def test_a_gate_for_bash_has_its_mend(
+    call: Call, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = "[[ -f plan.md ]]"
+    (workspace / CONFIG_NAME).write_text(CONFIG.replace('"true"', f'"{gate}"'))
+    code, findings = call()
+    assert code == 4
+    assert findings["gate.1"]["status"] == "fail"
+    assert findings["gate.1"]["mend"] == "bash -c '[[ -f plan.md ]]'"
+    parser = argparse.ArgumentParser()
+    config.add_arguments(parser)
+    assert config.run(parser.parse_args(["check", "--workspace", str(workspace)])) == 0
+    assert "bash -c '[[ -f plan.md ]]'" in capsys.readouterr().out

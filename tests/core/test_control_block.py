@@ -145,16 +145,58 @@ def test_the_last_of_two_blocks_wins(first: str, second: str) -> None:
     "tail",
     [
         json.dumps(GOOD)[: len(json.dumps(GOOD)) // 2],
-        '{"summary": "x", "stop": "perhaps", "next_goal": "y"}',
         '{"summary": "x", "stop": false}',
         '{"next_goal": "x"}',
-        "NEXT_GOAL: something else\nSTOP: perhaps\n",
         "STOP: true",  # one label alone is prose
+        "STOP: yes\nREASON: the server, not the loop\n",  # so are these two
+        '{"summary": "a log record", "reason": "x"}',
+        '@@ -1,2 +1,2 @@\n-old\n+new\n {"summary": "s", "next_goal": "", "stop": true}\n',
         "{}",
     ],
 )
 def test_half_a_block_does_not_hide_the_whole_one_before_it(tail: str) -> None:
     assert parse(f"{changed(next_goal='whole')}\n{tail}").next_goal == "whole"
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        '{"summary": "x", "stop": "perhaps", "next_goal": "y"}',
+        '{"summary": "x", "stop": false, "completed": "partially"}',
+        '{"summary": "x", "stop": 0.5, "next_goal": "y"}',
+        '{"summary": "x", "stop": NaN, "next_goal": "y"}',
+        '{"summary": "x", "stop": false, "next_goal": ""}',
+        "NEXT_GOAL: something else\nSTOP: perhaps\n",
+    ],
+)
+def test_a_last_block_that_nobody_understands_brings_no_older_one_back(tail: str) -> None:
+    with pytest.raises(ParseError, match="the last control block is not valid"):
+        parse(f"{changed(next_goal='', completed=True)}\n{tail}")
+
+
+def test_colours_are_no_part_of_an_answer() -> None:
+    assert parse("\x1b[1mNEXT_GOAL:\x1b[0m x\n\x1b[32mSTOP:\x1b[m no\n").next_goal == "x"
+    coloured = changed(next_goal="y").replace(": ", "\x1b[0m:\x1b[36m ").replace("{", "\x1b[1m{")
+    assert parse(coloured).next_goal == "y"
+
+
+@pytest.mark.parametrize("prompt", ["\n", "STOP: no\nREASON: x\n", '{"summary": "x"}\n'])
+@pytest.mark.parametrize(
+    "answer",
+    ["STOP: no\nREASON: x\n", "NEXT_GOAL: a\nSTOP: maybe\n", '{"summary":"x","stop":"q"}\n',
+     '{"a', '{"a":', "\x1b[1m", "{ ", "PROMISE\n", "@@ -1,9 +1,9 @@\n", "\n"],
+)  # fmt: skip
+def test_no_answer_takes_long_beside_a_large_prompt(answer: str, prompt: str) -> None:
+    """Measured in the time that one search of the prompt takes, so that no busy machine fails."""
+    text, asked = answer * (256 * 1024 // len(answer)), prompt * (4 * 1024 * 1024 // len(prompt))
+    began = time.thread_time()
+    for _ in range(3):
+        assert "nothing of this kind" not in " ".join(asked.split())
+    unit = time.thread_time() - began
+    began = time.thread_time()
+    control_block.parse(text, asked)
+    control_block.promised("PROMISE", text, control_block.ControlBlock(), asked)
+    assert time.thread_time() - began < 10 * unit + 2.0
 
 
 def test_the_whole_object_comes_before_an_object_inside_it() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codex_self_iter.core.plan import content_hash, find_again, parse_plan, plan_progress, tick
+from codex_self_iter.supervisor.documents import Document
 
 PIECES = st.sampled_from(
     [
@@ -238,3 +240,26 @@ def test_reading_a_plan_needs_no_heavy_import() -> None:
     code = "import sys; import codex_self_iter.core.plan; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"dataclasses", "inspect", "asyncio", "hashlib"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " \n", "a\n", "- [ ] x\n", "```sh\n```\n", "- - - x\n", "`" * 5000, "<!--\n"]
+)
+def test_no_plan_takes_long_to_read_or_to_compare(piece: str) -> None:
+    """A loop reads its plan where it hears signals; 16,000 blank lines took it eight seconds."""
+    text = piece * (4 * 1024 * 1024 // len(piece))
+    plan = Document("plan", "/nowhere", required=True)
+    began = time.thread_time()
+    plan_progress(text)
+    assert not plan._edit(text, f"{text[:-2]}zz").ticks_only
+    assert plan._patience(text, "") > 0
+    assert time.thread_time() - began < 4.0  # below 0.3 s on an idle machine, each
+
+
+def test_ticks_are_told_from_other_edits() -> None:
+    plan = Document("plan", "/nowhere", required=True)
+    old = "# Plan\n\n- [ ] one\n  2) [x] two\n- [ ](link)\n"
+    assert plan._edit(old, old.replace("[ ] one", "[x] one")).ticks_only
+    assert plan._edit(old, old.replace("[x] two", "[ ] two")).ticks_only
+    assert not plan._edit(old, old.replace("one", "two")).ticks_only
+    assert not plan._edit(old, old + "- [ ] three\n").ticks_only

@@ -253,12 +253,10 @@ def test_lost_permission_is_said_and_survived(tmp_path: Path) -> None:
         fails(lambda: store.save_runtime(snapshot(3)), "permission denied", "runtime.json")
         fails(lambda: store.save_status({}), "permission denied")
         store.append_journal({"iteration": 3})  # the open journal needs none
-        os.chmod(state, 0o000)
-        fails(lambda: store.save_runtime(snapshot(3)), "permission denied")
-        fails(store.heal, "permission denied")
-        os.chmod(state, 0o700)
+        os.chmod(state, 0o000)  # STOP could not be seen in it: taken back by the open descriptor
         store.save_runtime(snapshot(3))
         assert on_disk() == 3 and numbers() == [1, 2, 3]
+        assert [name for name in store.heal() if "rights" in name]
         assert store.heal() == []
         """,
         wrap="setpriv --bounding-set=-dac_override,-dac_read_search",

@@ -103,3 +103,14 @@ def test_a_reload_during_a_wait_or_a_pause_applies_at_once_and_ends_neither(ws: 
     ws.cli("stop")
     assert ws.ended(process) == 0
     assert ws.log().count("config.applied") == 2
+
+
+def test_what_is_not_in_force_before_a_restart_is_named(ws: Workspace) -> None:
+    process = reach(ws, "running")
+    ws.config("[log]\nlevel = 'debug'\n[output]\nlog_files = 2\nkeep_runs = 9\n")
+    process.send_signal(signal.SIGHUP)
+    wait_log(ws, "config.needs_restart")
+    said = next(line for line in ws.log().splitlines() if "config.needs_restart" in line)
+    assert "log.level" in said
+    assert "output.log_files" in said
+    assert "keep_runs" not in said

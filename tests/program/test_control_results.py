@@ -141,3 +141,36 @@ def test_an_agent_that_notes_its_progress_can_complete(ws: Workspace) -> None:
     ws.script({"append": {"plan.md": "- progress note\n"}, "block": {"completed": True}})
     assert ws.run("--max-iterations", "6") == 0
     assert ws.verdicts() == ["awaiting_confirmation", "completed"]
+
+
+def test_a_second_signal_cuts_a_slow_hook_short(ws: Workspace) -> None:
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{ws.control}/hook'\nsleep 600\n")
+    hook.chmod(0o755)
+    ws.config("[git]\ncommit = 'supervisor'\ntimeout_sec = 500\n")
+    ws.script(WORK)
+    process = ws.start()
+    wait_until((ws.control / "hook").exists, "the hook")
+    process.send_signal(signal.SIGINT)
+    wait_log(ws, "stop.signal")
+    process.send_signal(signal.SIGINT)
+    assert ws.ended(process, 30) == 130
+    assert ws.verdicts() == ["continue"]
+    assert "cut short" in str(ws.journal()[0])
+
+
+def test_a_stop_file_that_goes_takes_nothing_back_from_sigterm(ws: Workspace) -> None:
+    ws.config("[service]\non_stop = 'finish'\nfinish_timeout_sec = 500\n")
+    ws.script(long_run("go"), long_run())
+    process = ws.start()
+    ws.wait_runs(1)
+    ws.cli("stop", "--after-iteration")
+    wait_log(ws, "stop.after_iteration")
+    process.send_signal(signal.SIGTERM)
+    wait_log(ws, "stop.signal")
+    (ws.state / "STOP").unlink()
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert len(ws.journal()) == 1
+    assert "SIGTERM" in ws.status()["reason"] or "STOP" in ws.status()["reason"]

@@ -176,7 +176,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("views", "from codex_self_iter.cli.common import x"),
         ("supervisor", "from codex_self_iter.cli.common import x"),
         ("supervisor", "from codex_self_iter.testing import answer"),
-        ("plan_shell", "from codex_self_iter.world.state import root"),
+        ("plan_shell", "from codex_self_iter.supervisor import app"),
         ("plan_shell", "if TYPE_CHECKING:\n    from codex_self_iter.settings import Settings"),
         ("service", "from codex_self_iter.cli import common"),
         ("service", "from codex_self_iter.supervisor import app"),

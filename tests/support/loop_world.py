@@ -19,6 +19,7 @@ from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.machine import decide
+from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import LoopState, Message, OpenRun, Step, to_json
@@ -382,7 +383,10 @@ class World:
         elif isinstance(command, cmd.RunGates):
             self.queue.append(self._gates_end)
         elif isinstance(command, cmd.Keep):
-            self.queue.append(lambda: ev.Kept("c1", "k1", "head-2"))
+            # a hook refuses the commits of every other iteration
+            refused = Owed(1, command.iteration, ("a.txt",), "refused", mendable=True)
+            owed = NOTHING if command.iteration % 2 else refused
+            self.queue.append(lambda: ev.Kept("c1", "k1", "head-2", owed=owed))
         elif isinstance(command, cmd.Abort):
             self._abort()
         elif isinstance(command, cmd.Exit):

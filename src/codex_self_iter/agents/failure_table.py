@@ -409,9 +409,13 @@ _PHRASES = {
 }
 
 
+_PHRASE_CHARS = 8_000
+"""The end of a message in which a phrase is looked for: a MiB would take seconds."""
+
+
 def by_phrase(text: str) -> FailureClass | None:
     """The class that the message of an error names, or None."""
-    text = _plain(text)
+    text = _plain(text[-_PHRASE_CHARS:])
     return next((kind for kind, pattern in _PHRASES.items() if pattern.search(text)), None)
 
 

@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from codex_self_iter.cli._shell import bashism, with_bash
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
 from codex_self_iter.settings.keys import dotted
@@ -52,7 +53,18 @@ def _checked(settings: Settings) -> str:
     loops = settings.loops()
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
-    return f"The configuration is good ({source}{count})."
+    good = f"The configuration is good ({source}{count})."
+    return "\n".join([good, *dict.fromkeys(_for_bash(loops))])
+
+
+def _for_bash(loops: Iterable[Settings]) -> Iterator[str]:
+    """Gates that the machine's /bin/sh may not understand; `doctor` asks it."""
+    if os.path.basename(os.path.realpath("/bin/sh")).startswith("bash"):
+        return
+    for command in (command for loop in loops for command in loop.verify.commands):
+        if words := bashism(command):
+            mend = with_bash(command)
+            yield f"Warning: {words} in the gate {command!r} is bash's, not /bin/sh's; {mend}"
 
 
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, Any, str]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import decode_at, encode
+from codex_self_iter.core.text import SEQUENCE
 
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
 
@@ -56,6 +57,10 @@ SCHEMA: Mapping[str, Any] = strict_schema(
 )
 
 MAX_CANDIDATES = 2_000
+MAX_ECHOES = 25
+"""So many blocks at the end are compared with the prompt: each may cost a search of all of it."""
+WINDOW = 64 * 1024
+"""Characters of one JSON object that does not fill the answer as a whole."""
 MAX_DEPTH = 8
 """Nested lists that become lines; what is deeper stays JSON."""
 MAX_TEXT = 20_000
@@ -67,6 +72,7 @@ _LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED)"
 _LINE_LABEL = re.compile(rf"^[ \t>*_`#-]*{_LABEL}[*_`]*[ \t]*:[*_`]*", re.MULTILINE)
 _INLINE_LABEL = re.compile(rf"(?<![\w]){_LABEL}[*_`]*[ \t]*:")
 _OBJECT = re.compile(r"\{\s*\"")
+_HUNK = re.compile(r"@@ -\d+(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@")
 _TRUE = frozenset({"true", "yes", "y", "1", "on", "done"})
 _FALSE = frozenset({"false", "no", "n", "0", "off", "none", "null", ""})
 
@@ -99,7 +105,7 @@ def to_bool(value: Any) -> bool | None:
     if value is None:
         return False
     if isinstance(value, bool | int | float):
-        return bool(value)
+        return bool(value) if value in (0, 1) else None
     if isinstance(value, str):
         word = value.strip().strip("`*_.\"'").casefold()
         if word in _TRUE:
@@ -159,19 +165,34 @@ def _coerce(fields: Mapping[str, Any]) -> ControlBlock | Unreadable:
     )
 
 
-def _is_echo(text: str, start: int, end: int, prompt: str) -> bool:
-    """True when the same text, with the same words before it, stands in the prompt."""
-    block = text[start:end].strip()
-    before = " ".join(text[max(0, start - 400) : start].split())[-ECHO_CONTEXT:]
-    if not before:
-        # nothing but the block itself: an answer, even if the task spells out what to answer
-        return False
-    at = prompt.find(block)
-    while at != -1:
-        if " ".join(prompt[max(0, at - 400) : at].split())[-ECHO_CONTEXT:] == before:
-            return True
-        at = prompt.find(block, at + 1)
-    return False
+class _Echoes:
+    """Tells what an agent repeats of its prompt: the same text, with the same words before it."""
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+        self._words: str | None = None
+        self.found = 0
+        self._left = MAX_ECHOES
+
+    def has(self, text: str, start: int, end: int) -> bool:
+        """True for an echo, and for whatever comes after too many of them."""
+        if not self._prompt:
+            return False
+        block = " ".join(text[start:end].split())
+        whole = " ".join(text[max(0, start - 400) : end].split())
+        if whole == block:
+            # nothing but the block itself: an answer, even if the task spells out what to answer
+            return False
+        if self._words is None:
+            self._words = " ".join(self._prompt.split())
+        before = len(whole) - len(block)
+        key = whole[max(0, before - ECHO_CONTEXT) :]
+        self._left -= 1
+        echo = self._left < 0 or (
+            key in self._words if before > ECHO_CONTEXT else self._words.startswith(key)
+        )
+        self.found += echo
+        return echo
 
 
 def _json_objects(
@@ -180,10 +201,12 @@ def _json_objects(
     """Yield (start, end, object) of the wanted JSON objects, last one first."""
     starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
     for start in reversed(starts):
+        whole = start == 0 or not text[:start].strip()
+        window = text[start:] if whole else text[start : start + WINDOW]
         # a line break inside a text is what agents write most often wrong
-        found = decode_at(text, start, strict=False)
+        found = decode_at(window, 0, strict=False)
         if found and isinstance(found[0], dict) and wanted(found[0]):
-            yield start, found[1], found[0]
+            yield start, start + found[1], found[0]
 
 
 class Labelled(NamedTuple):
@@ -237,7 +260,9 @@ def _labelled_blocks(text: str) -> list[Labelled]:
 
 
 def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
-    """Everything that looks like a block, the last one first."""
+    """Everything that looks like a block: whole ones before mere parts of one, each the last first.
+
+    A `STOP: yes` and `REASON: …` among what is said after the answer takes nothing back."""
     wanted = set(FIELDS)
     # An object inside another ends before it: sorted by end, the whole comes before its parts.
     found = [
@@ -247,29 +272,62 @@ def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     found += [
         (block.rank, block.start, block.end, block.fields) for block in _labelled_blocks(text)
     ]
-    return [
-        (start, end, fields)
-        for _, start, end, fields in sorted(found, key=lambda block: (-block[0], block[1]))
-    ]
+    found.sort(key=lambda block: (not _is_whole(block[3]), -block[0], block[1]))
+    return [(start, end, fields) for _, start, end, fields in found]
+
+
+def _is_whole(fields: Mapping[str, Any]) -> bool:
+    """True for a block that only an answer has."""
+    decides = "stop" in fields or "completed" in fields
+    return "next_goal" in fields or ("summary" in fields and decides)
+
+
+def _is_unsure(fields: Mapping[str, Any]) -> bool:
+    return None in (to_bool(fields.get("stop")), to_bool(fields.get("completed")))
+
+
+def plain(text: str) -> str:
+    """The text as it was meant: without colours and other escapes, and without the hunks of diffs,
+    in which an answer is a line of somebody's file."""
+    if "\x1b" in text:
+        text = re.sub(SEQUENCE, "", text)
+    return _without_hunks(text) if "@@ -" in text else text
+
+
+def _without_hunks(text: str) -> str:
+    kept: list[str] = []
+    left = [0, 0]  # lines of the old and of the new file that the hunk still has
+    for line in text.split("\n"):
+        head = _HUNK.match(line)
+        if head is not None:
+            left = [min(int(count or 1), len(text)) for count in head.groups()]
+        elif line[:1] in (" ", "+", "-", "") and max(left) > 0:
+            left = [left[0] - (line[:1] != "+"), left[1] - (line[:1] != "-")]
+            continue
+        kept.append(line)
+    return "\n".join(kept)
 
 
 def parse(text: str, prompt: str = "") -> ControlBlock | Unreadable:
-    """Return the last valid control block of `text`, or what was wrong with the last candidate.
+    """Return the last control block of `text`, or what was wrong with it. An older one does not
+    take the place of a last one that is not valid.
 
     Args:
         text: the agent's final message, or the end of its output.
         prompt: what the agent was sent; blocks echoed from it do not count."""
-    flaw, echoes = "", 0
+    flaw, echoes = "", _Echoes(prompt)
+    text = plain(text)
     for start, end, fields in _candidates(text):
-        if prompt and _is_echo(text, start, end, prompt):
-            echoes += 1
+        if echoes.has(text, start, end):
             continue
         block = _coerce(fields)
         if isinstance(block, ControlBlock):
             return block
         flaw = flaw or f"the last control block is not valid: {block.why}"
+        if _is_whole(fields) and ("next_goal" in fields or _is_unsure(fields)):
+            break  # half a block hides nothing; one that says what nobody understands does
     problem = flaw or "no control block was found at the end of the answer"
-    if echoes:
+    if echoes.found:
         problem += "; the only blocks in it repeat the prompt"
     elif not text.strip():
         problem = "the agent printed nothing"
@@ -278,7 +336,7 @@ def parse(text: str, prompt: str = "") -> ControlBlock | Unreadable:
 
 def read_json_object(text: str, required: str) -> dict[str, Any] | Unreadable:
     """Return the last JSON object of `text` that has the key `required`."""
-    objects = _json_objects(text, lambda value: required in value)
+    objects = _json_objects(plain(text), lambda value: required in value)
     for _, _, value in sorted(objects, key=lambda found: (-found[1], found[0])):
         return value
     return Unreadable(f'no JSON object with "{required}" was found at the end of the answer')
@@ -293,7 +351,7 @@ def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> boo
         return False
     if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", block.summary):
         return True
-    for match in re.finditer(rf"^[ \t]*{re.escape(word)}[ \t]*\r?$", text, re.MULTILINE):
-        if not (prompt and _is_echo(text, match.start(), match.end(), prompt)):
-            return True
-    return False
+    echoes, text = _Echoes(prompt), plain(text)
+    lines = re.finditer(rf"^[ \t]*{re.escape(word)}[ \t]*\r?$", text, re.MULTILINE)
+    found = [match.span() for match in lines][-MAX_ECHOES:]
+    return any(not echoes.has(text, *span) for span in found)

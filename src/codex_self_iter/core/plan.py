@@ -33,6 +33,10 @@ _FENCE = re.compile(rf"([ \t]*)(?:{_BULLET}[ \t]+)?(`{{3,}}|~{{3,}})(.*)")
 _SECTION = re.compile(r" {0,3}(?:#{1,6}(?:[ \t]|$)|=+[ \t]*$|(?:[-*_][ \t]*){3,}$|-{2,}[ \t]*$)")
 
 
+MAX_LINES = 50_000
+"""Lines of a plan that are read: a tenth of a second. Nobody ticks items below them."""
+
+
 class Block(NamedTuple):
     """A fenced block of shell commands.
 
@@ -158,7 +162,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """(index of the line's first character, line without its end). Only a newline ends a line: what
     editors count."""
     start = 1 if text.startswith("\ufeff") else 0
-    for line in text[start:].split("\n"):
+    for line in text[start:].split("\n", MAX_LINES)[:MAX_LINES]:
         yield start, line.removesuffix("\r")
         start += len(line) + 1
 
@@ -214,6 +218,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.items: list[Item] = []
+        self.blocks: dict[int, list[Block]] = {}
         self.item: int | None = None
         self.fence: _OpenFence | None = None
         self.in_comment = False
@@ -231,6 +236,8 @@ class _Reader:
             self.after_blank = not line.strip()
         if self.fence is not None:
             self._keep(self.fence.block(closed=False))
+        for owner, blocks in self.blocks.items():
+            self.items[owner] = self.items[owner]._replace(blocks=tuple(blocks))
         return self.items
 
     def _inside_fence(self, line: str) -> None:
@@ -243,8 +250,7 @@ class _Reader:
 
     def _keep(self, block: Block | None) -> None:
         if block is not None and self.item is not None:
-            owner = self.items[self.item]
-            self.items[self.item] = owner._replace(blocks=(*owner.blocks, block))
+            self.blocks.setdefault(self.item, []).append(block)
 
     def _outside(self, number: int, start: int, line: str) -> None:
         content = line.lstrip(" \t")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 # A text, not a compiled expression: most processes that import this never meet an escape.
-_SEQUENCE = (
+SEQUENCE = (
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
     # OSC, DCS, SOS, PM, APC: titles, links, clipboard
     r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"
@@ -31,7 +31,7 @@ def clean_block(text: str, limit: int = 65536) -> str:
     cut = len(text) > limit
     text = text[:limit]
     if "\x1b" in text:
-        text = re.sub(_SEQUENCE, "", text)
+        text = re.sub(SEQUENCE, "", text)
     if "\r" in text:  # a progress bar redraws its line: what stood there last is what people saw
         text = "\n".join(_last_drawn(line) for line in text.split("\n"))
     text = text.translate(_BAD)

@@ -17,7 +17,7 @@ import stat
 from collections import Counter
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
-from codex_self_iter.core.plan import plan_progress
+from codex_self_iter.core.plan import MAX_LINES, plan_progress
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths
 from codex_self_iter.world.guarded import read_guarded, read_object
@@ -200,6 +200,9 @@ class Document:
         return text, ""
 
     def _edit(self, old: str, new: str) -> Edit:
+        if max(old.count("\n"), new.count("\n")) > MAX_LINES:  # only how many more or fewer
+            grown = new.count("\n") - old.count("\n")
+            return Edit(self.what, max(0, grown), max(0, -grown), ticks_only=False)
         before, after = Counter(old.splitlines()), Counter(new.splitlines())
         return Edit(
             what=self.what,
@@ -226,7 +229,7 @@ def put_back_lost(paths: ResolvedPaths) -> list[str]:
 
 
 def _same_but_for_ticks(one: str, two: str) -> bool:
-    if len(one) != len(two):
+    if len(one) != len(two) or one.count("\n") > MAX_LINES:
         return False  # a tick takes the place of a blank
     lines = zip(one.split("\n"), two.split("\n"), strict=False)
     return all(_unticked(a) == _unticked(b) for a, b in lines if a != b)

@@ -23,9 +23,9 @@ AWAY_SEC = 5.0
 """A file that is missing for so long was removed; until then it may be about to be replaced."""
 FIXED = {
     "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
-    "plan_file", "task_file",
+    "plan_file", "task_file", "log.level", "log.format", "output.log_max_mb", "output.log_files",
 }  # fmt: skip
-"""Keys that a reload cannot change: what they name is in use."""
+"""Keys that a reload cannot change: what they name, or made, is in use."""
 
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
 

@@ -104,7 +104,7 @@ class Work:
         self.handle = None
         self._remains.tell(outcome)
         with contextlib.suppress(StorageError):  # its output is read next
-            self._ctx.store.root.regain()
+            self._ctx.store.regain()
         return outcome
 
     async def run_agent(self, spec: RunSpec, adopted: RunHandle | None) -> RunOutcome:

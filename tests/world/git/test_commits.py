@@ -377,3 +377,34 @@ def test_the_subject_fits_a_line(goal: str, summary: str, subject: str) -> None:
     assert len(text.splitlines()[0]) <= 72
     assert text.endswith("\n\nCodex-Self-Iter-Iteration: 3\n")
     assert "\x00" not in text
+
+
+async def test_a_submodules_new_commit_is_committed_and_its_own_changes_are_named(
+    repo: Repo, tmp_path: Path
+) -> None:
+    Repo(tmp_path / "lib")
+    repo.git("submodule", "add", "-q", str(tmp_path / "lib"), "sub")
+    repo.commit("with a submodule")
+    result = await iteration(repo, lambda: repo.write("sub/a.txt", "agent\n"))
+    assert result.commit == ""
+    assert "a repository of its own" in result.left["sub/a.txt"]
+
+    def commit_inside() -> None:
+        names = ["-c", "user.name=A", "-c", "user.email=a@b"]
+        repo.git(*names, "commit", "-qam", "inside", cwd=repo.path / "sub")
+
+    result = await iteration(repo, commit_inside, 2)
+    assert result.files == ("sub",)
+    assert repo.status() == ""
+
+
+async def test_a_file_too_large_to_be_read_whole_is_committed_staged_or_not(repo: Repo) -> None:
+    def act() -> None:
+        for name in ("staged.bin", "plain.bin"):
+            with (repo.path / name).open("wb") as file:
+                file.truncate(65 * 2**20)
+        repo.git("add", "staged.bin")
+
+    result = await iteration(repo, act)
+    assert result.files == ("plain.bin", "staged.bin")
+    assert repo.status() == ""

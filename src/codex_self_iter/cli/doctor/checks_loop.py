@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from codex_self_iter.cli._shell import bashism, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 from codex_self_iter.core.template import parse_template
@@ -202,6 +203,9 @@ def gates(context: Context) -> Iterator[Finding]:
 
 
 def _gate(context: Context, key: str, command: str) -> Finding:
+    if (words := bashism(command)) and not ask(["/bin/sh", "-c", "[[ x ]]"], context).ok:
+        what = f"{words} in the gate {command!r} is bash's, and /bin/sh is no bash here"
+        return fail(key, what, with_bash(command))
     syntax = ask(["/bin/sh", "-n", "-c", command], context)
     if not syntax.ok:
         what = f"{command!r} is no shell command ({syntax.text})"

@@ -118,12 +118,12 @@ class StateRoot:
         return here is not None and identity(here) == self.identity
 
     def regain(self) -> bool:
-        """Take back the rights that somebody took from us; True when there was something to do.
+        """Take back the right to look into it, if somebody took that; True when there was need.
 
-        Raises StorageError."""
+        What may only not be written may be so on purpose. Raises StorageError."""
         with storing("look at", self.path):
             mode = os.fstat(self.fd).st_mode
-            if mode & 0o700 == 0o700:
+            if mode & 0o500 == 0o500:
                 return False
             os.fchmod(self.fd, 0o700)
             return True
@@ -357,8 +357,11 @@ def _open_ours(name: str, flags: int, mode: int, *, dir_fd: int | None = None) -
     """Open or make it; what is ours is given the rights back that somebody took. OSError."""
     try:
         return os.open(name, flags, mode, dir_fd=dir_fd)
-    except PermissionError:
-        about = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except PermissionError as error:
+        try:
+            about = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError:
+            raise error from None  # it is the directory that may not be used
         if about.st_uid != os.geteuid() or stat.S_ISLNK(about.st_mode):
             raise
         os.chmod(name, mode, dir_fd=dir_fd)

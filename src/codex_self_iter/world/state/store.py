@@ -218,8 +218,17 @@ class StateDirectory:
 
     def _be_there(self) -> None:
         """Put back a directory that is gone, before something is written to it."""
-        if not self.root.is_current() or self.root.regain():
+        if not self.root.is_current() or self.regain():
             self._restored = self.heal()  # told by the next look
+
+    def regain(self) -> bool:
+        """Take back the right to look into the directory; True when it was gone, which the next
+        `heal` tells. Raises StorageError."""
+        with self.root.guard:
+            gone = self.root.regain()
+            if gone:
+                self._restored.append(f"{self.path}/ (its rights)")
+            return gone
 
     def _set_foreign_aside(self, name: str) -> bool:
         """Move a file away that somebody else put in the place of ours."""
@@ -477,8 +486,8 @@ class StateDirectory:
         with self.root.guard:
             if not self.root.is_current():
                 self._reopen()
-            elif self.root.regain():
-                self._restored.append(f"{self.path}/ (its rights)")
+            else:
+                self.regain()
             with storing("look at", self.path):
                 self._restored += self._create_parts()
                 for name in list(self._held):

@@ -1,0 +1,35 @@
+"""Gates are run by /bin/sh, which is not bash everywhere: what only bash understands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+_QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
+_BASH = re.compile(
+    r"(?P<test>(?:^|[;&|(\s!])\[\[\s)"
+    r"|(?P<source>(?:^|[;&|(]\s*|\b(?:then|do|else)\s+)source\s)"
+    r"|(?P<array>(?:^|[;&|(\s])(?:declare|typeset|mapfile|readarray|shopt|pushd|popd|let)\s"
+    r"|(?:^|[;&|\s])\w+\+?=\()"
+    r"|(?P<process>[<>]\()"
+    r"|(?P<here><<<)"
+    r"|(?P<both>&>|\|&)"
+    r"|(?P<function>(?:^|[;\s])function\s+\w)"
+    r"|(?P<arithmetic>(?:^|[;&|\s])\(\()"
+)
+_WORDS = {
+    "test": "[[ … ]]", "source": "source", "array": "arrays or another builtin",
+    "process": "<(…)", "here": "<<<", "both": "&> or |&", "function": "function",
+    "arithmetic": "(( … ))",
+}  # fmt: skip
+
+
+def bashism(command: str) -> str:
+    """What in a shell command is bash's own, as people write it; "" for a plain command."""
+    found = _BASH.search(_QUOTED.sub("_", command))
+    return _WORDS[str(found.lastgroup)] if found else ""
+
+
+def with_bash(command: str) -> str:
+    """The same command for a shell that is no bash."""
+    return f"bash -c {shlex.quote(command)}"
