@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import time
 
 import pytest
 
@@ -193,3 +194,25 @@ def test_the_table_has_every_class_once_and_no_code_twice():
     for field in ("codes", "statuses"):
         known = [one for row in TABLE for one in getattr(row, field)]
         assert len(known) == len(set(known))
+
+
+@pytest.mark.parametrize("cli", sorted(STREAMS))
+def test_a_flood_is_read_in_bounded_time(cli, tmp_path):
+    """64 MiB of events, then an error of a megabyte; ten times what it takes, for busy machines."""
+    line = (json.dumps(work(cli, "x" * 200)[-1]) + "\n").encode()
+    body = {
+        "message": "usage limit " + "y" * 1_000_000, "text": "usage limit " + "y" * 1_000_000,
+        "error": "", "status": 429, "type": "Error", "name": "APIError",
+    }  # fmt: skip
+    end = "\n".join(map(json.dumps, STREAMS[cli](body, tmp_path))) + "\n"
+    with (tmp_path / "stdout.log").open("wb") as file:
+        file.write(line * (64 * 2**20 // len(line)))
+        file.write(end.encode())
+    environment = {"HOME": str(tmp_path), "PATH": "/nowhere"}
+    request = Request("", "", str(tmp_path), "", str(tmp_path), environment=environment)
+    begun = time.process_time()
+    agent = catalog.get(cli, AgentConfig(cli))
+    report = agent.read(request, ended(1), RunFiles(str(tmp_path)), now=NOW)
+    assert report.failure is not None
+    assert report.failure.kind is FailureClass.LIMIT
+    assert time.process_time() - begun < 3.0

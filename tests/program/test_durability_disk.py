@@ -158,6 +158,7 @@ def test_a_stop_works_on_a_full_disk(disk: SmallDisk, in_run: bool) -> None:
     (disk.path / ".codex-stop").touch()
     assert disk.ended(process, 40) in (0, 4)
     assert "Traceback" not in disk.log()
+    assert disk.log().count("state.cannot_write") < 20  # said, not spun
     (disk.path / ".codex-stop").unlink()
     disk.drain()
     (disk.control / "go").touch()

@@ -372,6 +372,7 @@ STATUSES = {status: row.kind for row in TABLE for status in row.statuses}
 CODES = {code: row.kind for row in TABLE for code in row.codes}
 MENDS = {row.kind: row.mend for row in TABLE}
 
+_READ_CHARS = 4000
 _CODE = re.compile(
     r"""["']?(?:type|code|status|reason|name|__type)["']?\s*[:=]\s*["']([\w.#-]{3,60})["']"""
 )
@@ -433,7 +434,8 @@ def by_sentence(line: str) -> FailureClass | None:
 
 
 def _plain(text: str) -> str:
-    """The text with typewriter's apostrophes: CLIs print both kinds."""
+    """The text, bounded, with typewriter's apostrophes: CLIs print both kinds."""
+    text = text if len(text) <= 2 * _READ_CHARS else text[:_READ_CHARS] + text[-_READ_CHARS:]
     return text.replace("\u2019", "'")
 
 
@@ -447,7 +449,7 @@ def _named_status(line: str) -> int:
 
 def known_code(text: str) -> str:
     """The first code of an API's error body in the text that the table knows, or ""."""
-    return next((code for code in _CODE.findall(text) if by_code(code) is not None), "")
+    return next((code for code in _CODE.findall(_plain(text)) if by_code(code) is not None), "")
 
 
 def by_body(text: str) -> FailureClass | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 
 import anyio
 
@@ -20,6 +21,8 @@ LOOK_SEC = 0.5
 _LINE_BYTES = 8 * 1024 * 1024
 """A longer line is no event (see `agents.run_files`)."""
 _CHUNK_BYTES = 1024 * 1024
+_MAY_END = re.compile(rb'"(?:turn\.completed|turn\.failed|result|step_finish|error)"')
+"""The types of all events that are final for one CLI or another."""
 
 
 class Stream:
@@ -57,6 +60,8 @@ class Stream:
         self._rest = self._rest + rest if self._whole else b""
 
     def _say(self, line: bytes) -> None:
+        if not self.final and not _MAY_END.search(line):
+            return  # to decode megabytes of output for nothing would cost more than the rest
         final = self._agent.final(line.decode("utf-8", "replace"))
         self.final = self.final if final is None else final
 
