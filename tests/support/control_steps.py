@@ -26,15 +26,17 @@ def reach(ws: Workspace, phase: str, *then: dict[str, Any]) -> subprocess.Popen[
     """Start a supervisor and bring its loop into `phase`, where it stays; later runs do `then`, or
     work on."""
     first = {
-        "running": long_run(),
-        "verifying": CLAIM,
-        "backoff": FAILS,
-        "cooldown": IDLE,
-        "limited": LIMITED,
+        "running": [long_run()],
+        "verifying": [CLAIM],
+        "backoff": [FAILS],
+        "cooldown": [IDLE],
+        "limited": [LIMITED, LIMITED],  # a class that words alone tell counts from the second on
     }
     slow = {"backoff_base_sec": 600, "backoff_max_sec": 900, "no_change_backoff_sec": 600}
+    if phase == "limited":
+        slow["backoff_base_sec"] = 0
     ws.config(SLOW_GATE.format(ws.control) if phase == "verifying" else "", **slow)
-    ws.script(first.get(phase, long_run()), *(then or (long_run(),)))
+    ws.script(*first.get(phase, [long_run()]), *(then or (long_run(),)))
     if phase == "paused":
         ws.cli("pause")
     process = ws.start()
