@@ -127,7 +127,8 @@ def test_a_repository_deleted_under_its_loop_harms_only_that_loop(three: list[Wo
     process = supervise(*three, tables="[pool]\nmax_agents = 3\n")
     for ws in three:
         ws.wait_runs(1)
-    shutil.rmtree(three[1].path)
+    three[1].path.rename(three[1].root / "away")
+    shutil.rmtree(three[1].root / "away")
     for ws in three:
         (ws.control / "go").touch()
     three[0].wait_state("completed")

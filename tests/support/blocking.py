@@ -41,6 +41,7 @@ SHORT = {
     "supervisor/:load_before": "one small file, once a start",
     "world/process/traces.py:read_identity": "one small file, once a start",
     "world/process/watched.py:read_report": "one small file, once a start",
+    "supervisor/documents.py": "the plan or the task, bounded in size, where it was lost",
     "supervisor/:_request": "the few files of a run that is about to start",
     "supervisor/:_end_gates": "the names in one directory, once a start",
     "supervisor/:_listen": "signals' numbers from a pipe that has some",

@@ -208,6 +208,8 @@ class Senses:
 
     def mend_documents(self) -> None:
         """Put back what a run or the gates have deleted, and say so, to the next agent as well."""
+        if not self._ctx.paths.workspace.is_dir():
+            return  # nothing is made in its place
         warnings = self._ctx.warnings
         for document in self._ctx.documents:
             try:
