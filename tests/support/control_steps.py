@@ -13,7 +13,10 @@ WORK: dict[str, Any] = {"append": {"work.txt": "x\n"}}
 CLAIM: dict[str, Any] = {**WORK, "block": {"completed": True}}
 IDLE: dict[str, Any] = {"block": {"next_goal": "look again"}}
 FAILS: dict[str, Any] = {"exit": 3}
-LIMITED: dict[str, Any] = {"raw": "ERROR: usage limit reached, try again in 20 minutes\n", "exit": 1}
+LIMITED: dict[str, Any] = {
+    "raw": "ERROR: usage limit reached, try again in 20 minutes\n",
+    "exit": 1,
+}
 SLOW_GATE = "[verify]\ncommands = ['until test -e \"{}/gate\"; do sleep 0.05; done']\n"
 
 
