@@ -201,7 +201,7 @@ def test_a_flood_is_read_in_bounded_time(cli, tmp_path):
     """64 MiB of events, then an error of a megabyte; ten times what it takes, for busy machines."""
     line = (json.dumps(work(cli, "x" * 200)[-1]) + "\n").encode()
     body = {
-        "message": "usage limit " + "y" * 1_000_000, "text": "usage limit " + "y" * 1_000_000,
+        "message": "You've hit your usage limit. " + "y" * 1_000_000, "text": "You've hit your usage limit. " + "y" * 1_000_000,
         "error": "", "status": 429, "type": "Error", "name": "APIError",
     }  # fmt: skip
     end = "\n".join(map(json.dumps, STREAMS[cli](body, tmp_path))) + "\n"

@@ -75,7 +75,7 @@ def test_an_edit_ends_a_cooldown_and_the_next_prompt_has_it(
 def test_an_edit_of_the_task_counts_and_the_task_may_come_and_go(ws: Workspace) -> None:
     process = reach(ws, "cooldown", IDLE, CLAIM)
     (ws.path / "TASK.md").write_text("Build the north tower.\n")
-    ws.wait_runs(2)
+    wait_until(lambda: len(ws.journal()) == 2, "the second iteration's end")
     ws.wait_state("cooldown")
     assert "Build the north tower." in ws.prompt(2)
     (ws.path / "TASK.md").unlink()

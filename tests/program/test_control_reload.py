@@ -85,7 +85,9 @@ def test_another_agent_takes_over_from_one_that_is_limited(ws: Workspace) -> Non
     ws.config(agent_command_template=f"{sys.executable} other.py {{prompt_file}}")
     process.send_signal(signal.SIGHUP)
     assert ws.ended(process) == 0
-    assert ws.verdicts() == ["limited", "completed"]
+    # words alone hold no account: the old agent may have been asked once more
+    assert ws.verdicts()[-1] == "completed"
+    assert set(ws.verdicts()[:-1]) == {"limited"}
 
 
 def test_a_reload_during_a_wait_or_a_pause_applies_at_once_and_ends_neither(ws: Workspace) -> None:

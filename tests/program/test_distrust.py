@@ -288,7 +288,8 @@ def test_at_the_limit_of_processes_the_run_ends_and_the_loop_goes_on(
     process = ws.start(prefix=limited)
     assert ws.ended(process, patience=100) == 0, ws.log()
     first, *_, last = ws.journal()
-    assert first["cause"] == ("lost" if kind == "no recorder" else "memory")
+    # a shell that cannot fork any more may end before the limit of the run is seen
+    assert first["cause"] in (("lost",) if kind == "no recorder" else ("memory", "exit"))
     assert last["verdict"] == "completed"
     assert not ws.leftovers()
 

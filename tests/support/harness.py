@@ -204,9 +204,9 @@ class Workspace:
 
     def prompt(self, number: int) -> str:
         """The prompt that the agent's run `number` (1, 2, …) was given."""
-        return (self.control / f"prompt-{number}.md").read_text(
-            encoding="utf-8", errors="surrogateescape"
-        )
+        path = self.control / f"prompt-{number}.md"
+        wait_until(path.exists, f"the prompt of run {number}")  # the agent keeps it for us
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
 
     def runs(self) -> list[tuple[str, int, float]]:
         """(start|end, pid, monotonic time) of every agent run."""

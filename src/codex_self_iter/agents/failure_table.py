@@ -409,13 +409,15 @@ _PHRASES = {
 }
 
 
-_PHRASE_CHARS = 8_000
-"""The end of a message in which a phrase is looked for: a MiB would take seconds."""
+_PHRASE_CHARS = 4_000
+"""Of either end of a message, in which a phrase is looked for: a MiB would take seconds."""
 
 
 def by_phrase(text: str) -> FailureClass | None:
     """The class that the message of an error names, or None."""
-    text = _plain(text[-_PHRASE_CHARS:])
+    if len(text) > 2 * _PHRASE_CHARS:
+        text = f"{text[:_PHRASE_CHARS]}\n{text[-_PHRASE_CHARS:]}"
+    text = _plain(text)
     return next((kind for kind, pattern in _PHRASES.items() if pattern.search(text)), None)
 
 

@@ -121,6 +121,11 @@ class Document:
         with storing("write", path):
             replace_private(path, self.text.encode("utf-8", "replace"))
 
+    def forget(self, directory: str) -> None:
+        """Remove what `save` left: its run has been judged."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(directory, f"{self.what}.md"))
+
     def recall(self, directory: str) -> None:
         """Take what `save` left, if the file has been lost since."""
         if self.text:

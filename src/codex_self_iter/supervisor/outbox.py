@@ -127,7 +127,7 @@ class Outbox:
             case do.Persist():
                 await ctx.shared.in_thread(ctx.store.save_runtime, to_json(state))
             case do.Journal(record):
-                await ctx.shared.in_thread(ctx.store.append_journal, record)
+                await ctx.shared.in_thread(self._append, record)
                 self._journalled(record)
             case do.TakeMessages(iteration, messages):
                 self._senses.take(messages, iteration)
@@ -162,6 +162,14 @@ class Outbox:
         """Start an agent run, or wait for the adopted one; RunEnded is posted."""
         runs = self._runs
         self._work.begin("agent run", partial(runs.run, run), partial(runs.never_started, run))
+
+    def _append(self, record: dict[str, Any]) -> None:
+        """Write a journal line; what the runs it tells of may have lost is put back by now."""
+        ctx = self._ctx
+        ctx.store.append_journal(record)
+        for run in record["runs"]:
+            for document in ctx.documents:
+                document.forget(f"{ctx.store.path}/logs/runs/{run['label']}")
 
     def _journalled(self, record: dict[str, Any]) -> None:
         ctx, shown = self._ctx, self._ctx.shown

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -23,6 +24,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What is listened for."""
 GENERATIONS = 64
 """So many ancestors are looked at."""
+SWITCH_SEC = 0.0005
+"""So long another thread may keep the interpreter from the one that looks for a sender (5 ms by
+default): a `pkill` that has just sent us its signal is gone in less."""
 
 
 class Received(NamedTuple):
@@ -90,6 +94,7 @@ class _Waiter:
         self._closing = False
         self._thread: threading.Thread | None = None
         if hasattr(signal, "sigwaitinfo"):
+            sys.setswitchinterval(SWITCH_SEC)
             self._thread = threading.Thread(target=self._wait, name="csi-signals", daemon=True)
             self._thread.start()
         else:
