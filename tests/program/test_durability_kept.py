@@ -213,7 +213,8 @@ def test_the_loop_goes_on_from_its_own_words(ws: Workspace) -> None:
     secret = {"ACME_API_KEY": KEY, "POSTGRES_PASSWORD": "postgres"}
     first = ws.start(environment=secret)
     ws.wait_runs(2)
-    assert ws.status()["goal"] == "start postgres with [redacted]"
+    shown = "start postgres with [redacted]"
+    wait_until(lambda: ws.status()["goal"] == shown, "the goal in the status")
     first.send_signal(signal.SIGTERM)
     assert ws.ended(first) == 0
     ws.script({"block": {"completed": True}})
