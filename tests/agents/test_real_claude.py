@@ -54,7 +54,7 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     )
     assert report.usage.cost_usd is not None
     assert report.usage.cost_usd > 0
-    assert report.thread_usage is None
+    assert report.thread_usage == report.usage  # of the session, for a run that resumes it
     assert "Do it, “please”." in json.dumps(
         server.main_asks[0].body["messages"], ensure_ascii=False
     )

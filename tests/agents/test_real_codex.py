@@ -118,7 +118,7 @@ def test_without_the_rollout_the_end_comes_from_the_prose(scene, serve):
     [
         (fault("usage_limit"), FailureClass.LIMIT),
         (fault("rate_limit"), FailureClass.LIMIT),
-        (fault("quota"), FailureClass.LIMIT),
+        (fault("quota"), FailureClass.BILLING),
         (fault("unauthorized"), FailureClass.AUTH),
         (fault("unauthorized", status=403), FailureClass.AUTH),
         (fault("no_model"), FailureClass.CONFIG),

@@ -204,6 +204,8 @@ def _by_error(error: ErrorFacts) -> FailureClass | None:
     own, body = by_code(error.code), by_body(error.message)
     if own is FailureClass.NETWORK:
         own = status or own  # a connection that failed for an answer: the answer says more
+    if own is FailureClass.OVERLOAD and words is FailureClass.NETWORK and status is None:
+        own = words  # claude says "server_error" of a connection that it could not make
     known = own or body or status
     if words is FailureClass.CONTEXT and own is None:
         return words  # a 400 or a 413 whose text says what it really is

@@ -79,7 +79,7 @@ TABLE: tuple[Row, ...] = (
             r"(the )?input token count .{0,40}exceeds the maximum",
             r"input (length and `max_tokens` )?exceeds? (the )?(context|maximum)",
             r"input is too long for requested model",
-            r"no (conversation|rollout) found",
+            r"(thread/resume[\w :/]{0,30})?no (conversation|rollout) found",
             r"(session|thread|conversation) [^.\n]{0,80}not found",
             r"session id .{0,60}already in use",
             r"invalid session identifier|error resuming session",
