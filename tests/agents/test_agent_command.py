@@ -146,6 +146,26 @@ def test_a_time_out_with_the_network_on_its_lips(scene, says, kind):
     assert report.failure.kind is kind
 
 
+@pytest.mark.parametrize("first", ["true", "echo 'Reconnecting... waiting for network' >&2"])
+def test_what_a_shell_says_of_our_own_signal_is_no_retry(scene, first):
+    """A wrapper that cleans up prints `Terminated` of the child that was ended with it. Taken for
+    the network's fault, an agent that hangs every time would be tried again for ever."""
+    path = script(
+        scene, f"trap 'exit 143' TERM; {first}; sh -c 'echo started; exec sleep 60'; true"
+    )
+    request = scene.request()
+
+    def said():
+        return bool(RunFiles(request.directory).read_tail("stdout.log"))
+
+    agent = command(f"'{path}' {{prompt_file}}")
+    report, _ = go(agent, request, end_when=said, cause=EndCause.WALL_TIMEOUT)
+    assert "Terminated" in RunFiles(request.directory).read_tail("stderr.log")
+    assert report.failure is not None
+    wanted = FailureClass.AGENT if first == "true" else FailureClass.NETWORK
+    assert report.failure.kind is wanted
+
+
 def test_a_long_answer_keeps_its_end(scene):
     path = script(scene, "head -c 1000000 /dev/zero | tr '\\0' x; echo THE END")
     report, _ = go(command(f"'{path}' {{prompt_file}}"), scene.request())

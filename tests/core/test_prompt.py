@@ -49,6 +49,11 @@ def test_nothing_in_it_is_interpreted(text: str) -> None:
     assert prompt(task=text, goal=text).count(text) == 2
 
 
+def test_an_executor_is_told_that_nothing_outlives_its_answer() -> None:
+    """Agents leave builds in the background and mean to be called when they are done."""
+    assert "ends with your answer, also in the background" in prompt()
+
+
 def test_the_parts_that_are_empty_are_left_out() -> None:
     text = prompt()
     assert [line for line in text.splitlines() if line.startswith("# ")] == [

@@ -147,6 +147,34 @@ def test_a_refusing_hook_is_said_everywhere_and_mended_by_the_agent(ws: Workspac
     assert "not committed" not in ws.status()["exit"]["reason"]
 
 
+def test_a_hook_that_mends_what_it_refuses_is_asked_once_more(ws: Workspace) -> None:
+    """The way of formatters: each iteration has something new to format, so without it nothing
+    would ever be committed."""
+    ws.config(COMMIT, max_iterations=2)
+    asked = ws.control / "asked"
+    mend = f"echo >> '{asked}'; grep -q bad *.txt || exit 0; sed -i s/bad/good/ *.txt; exit 1"
+    hook(ws, "pre-commit", mend)
+    ws.script({"write": {"a.txt": "bad"}}, {"write": {"b.txt": "bad"}})
+    assert ws.run() == 0
+    assert committed(ws) == {"a.txt", "b.txt"}
+    assert ws.git("show", "HEAD:b.txt") == "good"
+    assert left(ws) == ""
+    assert ws.status()["owed"] is None
+    assert "commit.failed" not in ws.log()
+    assert len(asked.read_text()) == 4
+
+
+def test_a_hook_that_always_finds_something_to_mend_is_not_asked_for_ever(ws: Workspace) -> None:
+    ws.config(COMMIT, max_iterations=1)
+    asked = ws.control / "asked"
+    hook(ws, "pre-commit", f"echo >> '{asked}'; echo x >> a.txt; echo NEVER; exit 1")
+    ws.script({"write": {"a.txt": "a"}})
+    assert ws.run() == 0
+    assert len(asked.read_text()) == 2
+    assert committed(ws) == set()
+    assert "NEVER" in ws.status()["owed"]["why"]
+
+
 def test_what_was_refused_is_committed_by_an_iteration_that_changes_nothing(ws: Workspace) -> None:
     ws.config(COMMIT, max_iterations=1)
     refusal = hook(ws, "commit-msg", "exit 1")

@@ -341,6 +341,24 @@ def test_without_inotify_it_says_so_once_and_looks(work: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_name_that_is_no_utf8_deafens_nobody(work: Path) -> None:
+    """watchfiles gives up at an event of such a name; what else changed then is not lost."""
+    heard, said = Heard(), list[str]()
+    watcher = Watcher(interval_sec=60.0, warn=said.append)
+    watcher.subscribe(paths(work), heard)
+    async with watching(watcher):
+        for number in range(3):
+            Path(os.fsdecode(bytes(work) + b"/caf\xe9-%d" % number)).touch()
+            (work / ".state/STOP").write_text("x" * number)
+            await heard.expect("stop")
+            await until(lambda: watcher.hint_alive)
+            await anyio.sleep(0.2)
+        (work / ".codex-stop").touch()
+        await heard.expect("global_stop")
+    assert said == []
+
+
+@pytest.mark.anyio
 async def test_an_idle_watcher_costs_little(work: Path) -> None:
     watcher = Watcher()
     watcher.subscribe(paths(work), Heard())

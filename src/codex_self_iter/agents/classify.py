@@ -42,6 +42,8 @@ _NOISE = re.compile(
     r"|\(?warning\b|npm (warn|notice)|deprecat|Require stack:|[{}\])(;,]+$",
     re.IGNORECASE,
 )
+_SHELL = re.compile(r"Terminated(: 15)?$")
+"""What a shell prints of a child that got our SIGTERM; a broken stream is `terminated`."""
 _STAMPED = re.compile(r"limit reached\|\d{10}$")
 """A limit with its end in Unix seconds is written for programs: no guess."""
 _BY_ITSELF = (EndCause.EXIT, EndCause.LINGERED)
@@ -192,8 +194,9 @@ def by_ending(printed: Printed) -> tuple[FailureClass, str] | None:
 
 
 def _spoken(text: str) -> list[str]:
-    """The last lines of a text, without what runtimes add."""
-    return [line for line in _last_lines(clean_block(text), 20) if not _NOISE.match(line)]
+    """The last lines of a text, without what runtimes and shells add."""
+    lines = _last_lines(clean_block(text), 20)
+    return [line for line in lines if not (_NOISE.match(line) or _SHELL.match(line))]
 
 
 def _by_error(error: ErrorFacts) -> FailureClass | None:

@@ -108,7 +108,7 @@ _INTRO = {
     Role.EXECUTOR: "You are working in a repository, one iteration at a time, without a person at "
     "the keyboard. This is iteration {n}. Do the current goal now, as far as one iteration can "
     "carry it, and leave the workspace in a working state. Do not ask questions: decide, and say "
-    "what you decided.",
+    "what you decided. What you start ends with your answer, also in the background: wait for it.",
     Role.PLANNER: "You plan one iteration of work in a repository; you change nothing yourself. "
     "This is iteration {n}. Look at the task, the plan, the history and the workspace, choose the "
     "most valuable next step, and write the prompt for the agent that will carry it out.",

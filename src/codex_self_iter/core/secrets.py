@@ -75,6 +75,9 @@ _PEM_END = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
 _PEM_BODY = rf"(?:(?:[^-]|-(?!----)){{0,16384}}{_PEM_END}|(?:[A-Za-z0-9+/=]{{16,}}|\s|\\[nr])*)"
 _BEARER = r"(?:[A-Za-z0-9._~+/=-]{20,}|(?=[A-Za-z._~+/=-]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})"
 _USER = r"://)[^\s/:@\"'<>]{1,256}:[^\s/@\"'<>]{1,256}(?=@)"
+# AWS's secret keys have no format of their own: only their name tells, as AWS's files and tools
+# write it. JSON may stand inside JSON.
+_AWS = r"""\\{0,3}["']?[ \t]{0,8}[=:][ \t]{0,8}\\{0,3}["']?)[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])"""
 FORMATS = (
     Format("sk-", 0, rf"{_EDGE}sk-(?:ant|proj|svcacct|admin|live|test|or)-{_WORD}{{8,}}"),
     Format("sk-", 0, rf"{_EDGE}sk-{_MIXED}{_WORD}{{16,}}", rf"\bsk-{_WORD}{{16}}"),
@@ -83,6 +86,9 @@ FORMATS = (
     Format("glpat-", 0, rf"{_EDGE}glpat-{_WORD}{{16,}}", r"\bglpat-"),
     Format("AKIA", 0, rf"{_EDGE}AKIA[A-Z0-9]{{16}}(?![A-Za-z0-9])", r"\bAKIA[0-9A-Z]{12}"),
     Format("ASIA", 0, rf"{_EDGE}ASIA[A-Z0-9]{{16}}(?![A-Za-z0-9])"),
+    Format("ecret_access_key", 1, rf"(?P<label>[Ss]ecret_access_key{_AWS}"),
+    Format("SECRET_ACCESS_KEY", 0, rf"(?P<label>SECRET_ACCESS_KEY{_AWS}"),
+    Format("ecretAccessKey", 1, rf"(?P<label>[Ss]ecretAccessKey{_AWS}"),
     Format("AIza", 0, rf"{_EDGE}AIza{_WORD}{{30,}}", rf"\bAIza{_WORD}{{20}}"),
     Format("xox", 0, rf"{_EDGE}xox[abeprs]-[A-Za-z0-9-]{{10,}}", r"\bxox[abprs]-"),
     Format("hf_", 0, rf"{_EDGE}hf_[A-Za-z0-9]{{24,}}"),

@@ -379,7 +379,14 @@ class Workspace:
         self._committer.no_verify = ctx.settings.git.no_verify
         made = await self._committer.commit(ledger.debts, look, text)
         if made.tried:  # hooks may have changed files
-            look = await self._look()
+            tried, look = look, await self._look()
+            if made.error and not made.commit and look.complete and look.entries != tried.entries:
+                # A hook that mends what it refuses (a formatter) wants to be asked once more.
+                ctx.log.info("commit.again", error=made.error[:500])
+                ledger.under_way = ledger.under_way or Mark(look, self._locks)
+                await self._save()
+                made = await self._committer.commit(ledger.debts, look, text)
+                look = await self._look()
             self._before = look
         if look.complete:
             ledger.under_way = None

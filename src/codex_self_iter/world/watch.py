@@ -34,6 +34,13 @@ _STEP_MS, _DEBOUNCE_MS = 40, 40
 """A change is told one to two steps after it; each step is a wake-up of some 0.03 ms of CPU."""
 
 
+def _only_a_name(error: BaseException) -> bool:
+    """True when the hint ended for an event of a name that is no UTF-8, which it cannot tell."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_only_a_name, error.exceptions))
+    return isinstance(error, RuntimeError) and "Unable to decode path" in str(error)
+
+
 def look(path: str) -> Signature:
     """The signature of a path now. Never raises: what cannot be looked at counts as missing."""
     try:
@@ -204,7 +211,10 @@ class Watcher:
                 RuntimeError,
                 ExceptionGroup,
             ) as error:  # no inotify instance left, a directory gone…
-                await self._fail(error)
+                if _only_a_name(error):
+                    await self._refresh(self._subscriptions)
+                else:
+                    await self._fail(error)
             finally:
                 self.hint_alive = False
             # a directory that comes and goes must not spin us

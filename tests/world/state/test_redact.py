@@ -36,6 +36,7 @@ KEYS = {
     "pem in json": json.dumps(PEM)[1:-1],
     "cut pem": PEM[:200],
 }
+AWS = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 OWN = "correct horse battery"
 PLAIN = Redactor()
 
@@ -58,6 +59,10 @@ def test_a_key_of_a_known_format_is_found(key: str, frame: str) -> None:
         ("authorization: bearer " + "x" * 30, "authorization: bearer [redacted]"),
         ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic [redacted]"),
         ("postgres://me:hunter2@db/x", "postgres://[redacted]@db/x"),
+        (f"aws_secret_access_key = {AWS}\n", "aws_secret_access_key = [redacted]\n"),
+        (f"export AWS_SECRET_ACCESS_KEY='{AWS}'", "export AWS_SECRET_ACCESS_KEY='[redacted]'"),
+        (f'{{"SecretAccessKey": "{AWS}"}}', '{"SecretAccessKey": "[redacted]"}'),
+        (f'{{\\"SecretAccessKey\\":\\"{AWS}\\"}}', '{\\"SecretAccessKey\\":\\"[redacted]\\"}'),
     ],
 )
 def test_the_word_before_a_secret_stays(dirty: str, clean: str) -> None:
@@ -75,6 +80,8 @@ def test_the_word_before_a_secret_stays(dirty: str, clean: str) -> None:
         "eyJ is how they begin; a.b.c",
         "AKIA and AIza are prefixes; ghp_ too; xoxb- as well",
         "commit 5f2c1a9d8e7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d",
+        "aws_secret_access_key = var.secret and AWS_SECRET_ACCESS_KEY=${SECRET}, secretAccessKey:",
+        "aws_secret_access_key is 5f2c1a9d8e7b6c5d4e3f2a1b0c9d8e7f6a5b4c3d",
         "uuid 123e4567-e89b-12d3-a456-426614174000",
         "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
         "- [ ] plan item\n- [x] done",
