@@ -6,6 +6,7 @@ changes in between is somebody else's (`core.owed`)."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -43,6 +44,7 @@ FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
 LAST_LOOK_SEC = 10.0
 """So long the look after gates may hold up an end; without it the next start looks."""
+NOT_LOOKED = "what the last run changed was not looked at, because the stop was in a hurry"
 BEFORE_FILE = "before.json"
 _MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
@@ -196,6 +198,8 @@ class Workspace:
             self._after, self._after_at = after, self._now()
             await self._save()
             return Change(None, note=self._blind)
+        # whoever is in a hurry may cut this short anywhere
+        self._ledger.under_way = self._ledger.under_way or Mark(before, self._locks)
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
@@ -206,6 +210,15 @@ class Workspace:
         self._after_at = self._now()
         await self._work_ended(before, after)
         return change
+
+    async def not_looked(self) -> Change:
+        """The look after a run was cut short: the next look tells what the run changed."""
+        if self._ledger.under_way is None and self._before is not None:
+            self._ledger.under_way = Mark(self._before, self._locks)
+        await self._save()
+        if self._ctx.policy.commit and not self.owed.why:
+            self.owed = dataclasses.replace(self.owed, why=NOT_LOOKED)
+        return Change(None, note=NOT_LOOKED)
 
     # -- what is owed ------------------------------------------------------------------------------
 
