@@ -79,6 +79,10 @@ class Workspace:
         """What is not committed, in short; nothing where the supervisor does not commit."""
         self._blind = ""
         """Why it is not known what the last work changed."""
+        self._branch = ""
+        """The branch that was last seen checked out."""
+        self._adrift = ""
+        """The last commit of the loop that was made on no branch, while it is on none."""
 
     def _now(self) -> float:
         return self._ctx.shared.clock.monotonic()
@@ -131,6 +135,7 @@ class Workspace:
         self._before = self._after
         self._locks = await self._present_locks()
         assert self._before is not None
+        self._branch = self._before.branch or self._branch
         return self._before
 
     async def _look(self) -> Snapshot:
@@ -358,6 +363,7 @@ class Workspace:
         if command.commit:
             commit = await self._commit(opened)
             errors += [self._error] if self._error else []
+            await self._tell_adrift(opened.number, commit)
         if command.checkpoint and self._wants_checkpoint():
             title = ctx.store.redactor.text(_summary(opened) or opened.goal)
             saved = await self._checkpoints().save(
@@ -411,6 +417,24 @@ class Workspace:
             else:
                 ctx.warnings.clear("commit.note")
         return made.commit
+
+    async def _tell_adrift(self, number: int, commit: str) -> None:
+        """Say that a commit is on no branch since the agent detached HEAD, until one has it."""
+        ctx, branch = self._ctx, self._after.branch if self._after else ""
+        if branch:
+            self._branch = branch
+        elif commit and self._branch:  # who starts on no branch wants none
+            self._adrift = commit
+            what = f"the commit of iteration {number}, {commit[:12]}, is on no branch"
+            mend = f"check out {self._branch} again and git merge {commit[:12]}"
+            text = f"{what}, because HEAD was detached from {self._branch}: {mend}"
+            ctx.warnings.tell("commit.adrift", text, agent=True)
+        if self._adrift:
+            with contextlib.suppress(GitError):
+                holding = ("for-each-ref", "--count=1", "--contains", self._adrift, "refs/heads")
+                if (await self._git.ask(*holding)).strip():
+                    self._adrift = ""
+                    ctx.warnings.clear("commit.adrift")
 
     def _wants_checkpoint(self) -> bool:
         """True where there is a repository, be it one that git refuses: that is said."""
