@@ -488,3 +488,14 @@ def test_a_commit_on_no_branch_is_said_until_a_branch_has_it(ws: Workspace) -> N
     assert ws.run("--max-iterations", "1") == 0
     assert "is on no branch" not in " ".join(ws.status()["warnings"])
     assert committed(ws) == {"a.txt", "b.txt", "c.txt"}
+
+
+def test_the_ledger_keeps_no_secret_that_a_hook_said(ws: Workspace) -> None:
+    secret = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
+    hook(ws, "pre-commit", f"echo found {secret}; exit 1")
+    ws.config(COMMIT)
+    ws.script({"write": {"a.txt": "a"}})
+    assert ws.run("--max-iterations", "1") == 0
+    told = (ws.state / "git" / "owed.json").read_text()
+    assert "found [redacted]" in told
+    assert secret not in told

@@ -403,7 +403,9 @@ class Workspace:
         if look.complete:
             ledger.under_way = None
         still = dict.fromkeys(ledger.debts, made.error or "is shown as changed after the commit")
-        ledger.debts = explained(ledger.debts, still | dict(made.left))
+        whys = still | dict(made.left)
+        safe = {why: redact(why) for why in set(whys.values())}
+        ledger.debts = explained(ledger.debts, {path: safe[why] for path, why in whys.items()})
         self._error = made.error
         if made.error:
             ctx.log.warning("commit.failed", error=made.error[:500], files=len(ledger.debts))
