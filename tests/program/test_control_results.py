@@ -160,6 +160,23 @@ def test_a_second_signal_cuts_a_slow_hook_short(ws: Workspace) -> None:
     assert "cut short" in str(ws.journal()[0])
 
 
+def test_a_second_signal_does_not_lose_whose_the_work_was(ws: Workspace) -> None:
+    slow_git(ws)
+    ws.config(SLOW_LOOK)
+    ws.script({**WORK, "run": f"touch '{ws.control}/ended'"}, {"block": {"summary": "the next"}})
+    process = ws.start()
+    wait_until((ws.control / "looking").exists, "the look at what the run changed")
+    process.send_signal(signal.SIGINT)
+    wait_log(ws, "stop.signal")
+    process.send_signal(signal.SIGINT)
+    assert ws.ended(process, 30) == 130
+    assert "not looked at" in ws.status()["reason"]
+    (ws.control / "look").touch()
+    assert ws.run("--max-iterations", "1") == 0
+    assert ws.status()["owed"] is None
+    assert "Codex-Self-Iter-Iteration: 2" in ws.git("log", "-1", "--format=%B", "--", ".")
+
+
 def test_a_stop_file_that_goes_takes_nothing_back_from_sigterm(ws: Workspace) -> None:
     ws.config("[service]\non_stop = 'finish'\nfinish_timeout_sec = 500\n")
     ws.script(long_run("go"), long_run())

@@ -499,3 +499,31 @@ def test_roles_own_what_each_of_them_changed_and_nothing_else(ws: Workspace) -> 
     assert ws.run() == 0
     assert committed(ws) == {"planner.txt", "executor.txt", "reviewer.txt"}
     assert left(ws) == "?? mine.txt\n"
+
+
+def test_a_commit_on_no_branch_is_said_until_a_branch_has_it(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    branch = ws.git("symbolic-ref", "--short", "HEAD").strip()
+    mend = f"git checkout -q {branch} && git merge -q HEAD@{{1}}"
+    ws.script(
+        {"run": "git checkout -q --detach", "write": {"a.txt": "a"}},
+        {"write": {"b.txt": "b"}},
+        {"run": mend, "write": {"c.txt": "c"}},
+    )
+    assert ws.run("--max-iterations", "2") == 0
+    assert "is on no branch" in ws.prompt(2)
+    assert "commit of iteration 2" in " ".join(ws.status()["warnings"])
+    assert ws.run("--max-iterations", "1") == 0
+    assert "is on no branch" not in " ".join(ws.status()["warnings"])
+    assert committed(ws) == {"a.txt", "b.txt", "c.txt"}
+
+
+def test_the_ledger_keeps_no_secret_that_a_hook_said(ws: Workspace) -> None:
+    secret = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
+    hook(ws, "pre-commit", f"echo found {secret}; exit 1")
+    ws.config(COMMIT)
+    ws.script({"write": {"a.txt": "a"}})
+    assert ws.run("--max-iterations", "1") == 0
+    told = (ws.state / "git" / "owed.json").read_text()
+    assert "found [redacted]" in told
+    assert secret not in told

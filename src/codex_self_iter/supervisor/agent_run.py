@@ -16,7 +16,6 @@ from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core import waits
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.control_block import SCHEMA
-from codex_self_iter.core.progress import Change
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
@@ -191,9 +190,10 @@ class AgentRuns:
 
         async with anyio.create_task_group() as tasks:  # git looks while we read
             tasks.start_soon(read, name=f"{ctx.name}: read an answer")
-            change = Change(None, note="not looked at: a second signal came")
-            with self.work.cut_short():
+            with self.work.cut_short() as hurry:
                 change = await self.workspace.after()
+            if hurry.cancelled_caught:
+                change = await self.workspace.not_looked()
         if reports[0].note:
             ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         files = await gate_files(ctx)

@@ -6,6 +6,7 @@ changes in between is somebody else's (`core.owed`)."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -43,6 +44,7 @@ FRESH_SEC = 1.0
 """A snapshot this young is still the present: yesterday's "after" is today's "before"."""
 LAST_LOOK_SEC = 10.0
 """So long the look after gates may hold up an end; without it the next start looks."""
+NOT_LOOKED = "what the last run changed was not looked at, because the stop was in a hurry"
 BEFORE_FILE = "before.json"
 _MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
@@ -77,6 +79,10 @@ class Workspace:
         """What is not committed, in short; nothing where the supervisor does not commit."""
         self._blind = ""
         """Why it is not known what the last work changed."""
+        self._branch = ""
+        """The branch that was last seen checked out."""
+        self._adrift = ""
+        """The last commit of the loop that was made on no branch, while it is on none."""
 
     def _now(self) -> float:
         return self._ctx.shared.clock.monotonic()
@@ -129,6 +135,7 @@ class Workspace:
         self._before = self._after
         self._locks = await self._present_locks()
         assert self._before is not None
+        self._branch = self._before.branch or self._branch
         return self._before
 
     async def _look(self) -> Snapshot:
@@ -196,6 +203,8 @@ class Workspace:
             self._after, self._after_at = after, self._now()
             await self._save()
             return Change(None, note=self._blind)
+        # whoever is in a hurry may cut this short anywhere
+        self._ledger.under_way = self._ledger.under_way or Mark(before, self._locks)
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
@@ -206,6 +215,15 @@ class Workspace:
         self._after_at = self._now()
         await self._work_ended(before, after)
         return change
+
+    async def not_looked(self) -> Change:
+        """The look after a run was cut short: the next look tells what the run changed."""
+        if self._ledger.under_way is None and self._before is not None:
+            self._ledger.under_way = Mark(self._before, self._locks)
+        await self._save()
+        if self._ctx.policy.commit and not self.owed.why:
+            self.owed = dataclasses.replace(self.owed, why=NOT_LOOKED)
+        return Change(None, note=NOT_LOOKED)
 
     # -- what is owed ------------------------------------------------------------------------------
 
@@ -345,6 +363,7 @@ class Workspace:
         if command.commit:
             commit = await self._commit(opened)
             errors += [self._error] if self._error else []
+            await self._tell_adrift(opened.number, commit)
         if command.checkpoint and self._wants_checkpoint():
             title = ctx.store.redactor.text(_summary(opened) or opened.goal)
             saved = await self._checkpoints().save(
@@ -391,7 +410,9 @@ class Workspace:
         if look.complete:
             ledger.under_way = None
         still = dict.fromkeys(ledger.debts, made.error or "is shown as changed after the commit")
-        ledger.debts = explained(ledger.debts, still | dict(made.left))
+        whys = still | dict(made.left)
+        safe = {why: redact(why) for why in set(whys.values())}
+        ledger.debts = explained(ledger.debts, {path: safe[why] for path, why in whys.items()})
         self._error = made.error
         if made.error:
             ctx.log.warning("commit.failed", error=made.error[:500], files=len(ledger.debts))
@@ -405,6 +426,24 @@ class Workspace:
             else:
                 ctx.warnings.clear("commit.note")
         return made.commit
+
+    async def _tell_adrift(self, number: int, commit: str) -> None:
+        """Say that a commit is on no branch since the agent detached HEAD, until one has it."""
+        ctx, branch = self._ctx, self._after.branch if self._after else ""
+        if branch:
+            self._branch = branch
+        elif commit and self._branch:  # who starts on no branch wants none
+            self._adrift = commit
+            what = f"the commit of iteration {number}, {commit[:12]}, is on no branch"
+            mend = f"check out {self._branch} again and git merge {commit[:12]}"
+            text = f"{what}, because HEAD was detached from {self._branch}: {mend}"
+            ctx.warnings.tell("commit.adrift", text, agent=True)
+        if self._adrift:
+            with contextlib.suppress(GitError):
+                holding = ("for-each-ref", "--count=1", "--contains", self._adrift, "refs/heads")
+                if (await self._git.ask(*holding)).strip():
+                    self._adrift = ""
+                    ctx.warnings.clear("commit.adrift")
 
     def _wants_checkpoint(self) -> bool:
         """True where there is a repository, be it one that git refuses: that is said."""

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ GENERATIONS = 64
 SWITCH_SEC = 0.0005
 """So long another thread may keep the interpreter from the one that looks for a sender (5 ms by
 default): a `pkill` that has just sent us its signal is gone in less."""
+TWIN_SEC = 0.05
+"""The same signal from the same process, so soon after the first, is one request: `timeout` sends
+it to the program and then to the program's group."""
 
 
 class Received(NamedTuple):
@@ -104,8 +108,14 @@ class _Waiter:
         # Where we may, we come before the sender: it exists for as long as it waits for us.
         with contextlib.suppress(OSError, AttributeError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        last, at = (0, 0), float("-inf")
         while True:
             info = signal.sigwaitinfo(self._numbers)
+            this, before, at = (info.si_signo, info.si_pid), at, time.monotonic()
+            twin = info.si_code <= 0 and this == last and at - before < TWIN_SEC
+            last = this
+            if twin and not self._closing:
+                continue
             # SI_USER, SI_QUEUE, SI_TKILL are not positive; for others the field is no pid
             found = lineage(info.si_pid) if info.si_code <= 0 else ()
             if self._closing:
