@@ -455,10 +455,19 @@ def test_the_word_counts_alone_on_its_line(text: str, claims: bool) -> None:
 
 @pytest.mark.parametrize(
     ("summary", "claims"),
-    [(f"{WORD}: all is done", True), (f"MY_{WORD}", False), (f"{WORD}S", False), ("", False)],
-)
-def test_the_word_counts_as_a_word_of_the_summary(summary: str, claims: bool) -> None:
+    [(WORD, True), (f" {WORD}\n", True), (f"{WORD}: all is done", False),
+     (f"2 items open, {WORD} not reached yet", False), (f"MY_{WORD}", False), ("", False)],
+)  # fmt: skip
+def test_the_word_counts_as_the_whole_summary(summary: str, claims: bool) -> None:
     assert promised(WORD, "", ControlBlock(summary=summary)) is claims
+
+
+@pytest.mark.parametrize("said", [False, "false", "no"])
+def test_the_word_means_nothing_beside_a_plain_no(said: Any) -> None:
+    text = changed(completed=said, summary=WORD)
+    assert not promised(WORD, f"{WORD}\n{text}", parse(text))
+    without = json.dumps({"summary": WORD, "next_goal": "x", "stop": False})
+    assert promised(WORD, without, parse(without))
 
 
 @pytest.mark.parametrize("field", ["next_goal", "reason", "evidence"])

@@ -35,6 +35,8 @@ def first_version(state: LoopState) -> dict[str, Any]:
     opened = written["open"] or {"messages": []}
     for message in (*written["carried"], *opened["messages"]):
         assert message.pop("mark") == ""
+    if block := opened.get("block"):
+        assert block.pop("denied") is False
     if failure := opened.get("failure"):
         assert (failure.pop("guessed"), failure.pop("mend")) == (False, "")
     return written

@@ -39,7 +39,7 @@ def test_an_honest_agent_completes() -> None:
 
 
 def test_the_promise_word_is_a_claim() -> None:
-    text = block("more", summary="PLAN_COMPLETE, all is done")
+    text = block("more", summary="PLAN_COMPLETE")
     assert end(play(Script([Answer(text)]), policy())) == ("completed", 0)
     world = play(Script([Answer(text)]), policy(completion_promise="", max_iterations=2))
     assert end(world) == ("stopped", 0)

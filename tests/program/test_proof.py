@@ -45,15 +45,10 @@ def test_the_promise_word_in_passing_means_nothing(ws: Workspace) -> None:
             "block": {"next_goal": "b", "reason": "PLAN_COMPLETE soon"},
         },
         {"append": {"a": "1"}, "say": "PLAN_COMPLETE", "block": {"next_goal": "c"}},
+        {"append": {"a": "1"}, "raw": "PLAN_COMPLETE\nNEXT_GOAL: c\nSTOP: false\nSUMMARY: done\n"},
     )
     assert ws.run() == 0
-    assert ws.verdicts() == ["continue", "completed"]
-
-
-def test_the_promise_word_in_the_summary_is_a_claim(ws: Workspace) -> None:
-    ws.script({"append": {"a": "1"}, "block": {"summary": "all items ticked: PLAN_COMPLETE"}})
-    assert ws.run() == 0
-    assert ws.verdicts() == ["completed"]
+    assert ws.verdicts() == ["continue", "continue", "completed"]
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ class Unreadable:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ControlBlock:
-    """The agent's answer, coerced."""
+    """The agent's answer, coerced. `denied`: it says itself that nothing is completed."""
 
     summary: str = ""
     next_goal: str = ""
@@ -94,10 +94,11 @@ class ControlBlock:
     reason: str = ""
     evidence: tuple[str, ...] = ()
     completed: bool = False
+    denied: bool = dataclasses.field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON value."""
-        return dataclasses.asdict(self) | {"evidence": list(self.evidence)}
+        """Plain JSON value of what was answered."""
+        return {name: getattr(self, name) for name in FIELDS} | {"evidence": list(self.evidence)}
 
 
 def to_bool(value: Any) -> bool | None:
@@ -162,6 +163,7 @@ def _coerce(fields: Mapping[str, Any]) -> ControlBlock | Unreadable:
         reason=to_text(fields.get("reason")),
         evidence=_to_list(fields.get("evidence")),
         completed=bool(completed),
+        denied=not completed and fields.get("completed") is not None,
     )
 
 
@@ -343,13 +345,13 @@ def read_json_object(text: str, required: str) -> dict[str, Any] | Unreadable:
 
 
 def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> bool:
-    """True when the promise word stands alone on a line of the answer, or as a word in the block's
-    summary.
+    """True when the promise word stands alone on a line of the answer, or is the block's whole
+    summary, and the block does not say that nothing is completed.
 
     A line that the prompt already has after the same words is an echo."""
-    if not word:
+    if not word or block.denied:
         return False
-    if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", block.summary):
+    if block.summary.strip() == word:
         return True
     echoes, text = _Echoes(prompt), plain(text)
     lines = re.finditer(rf"^[ \t]*{re.escape(word)}[ \t]*\r?$", text, re.MULTILINE)

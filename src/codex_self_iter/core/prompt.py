@@ -134,8 +134,8 @@ def _answer_executor(inputs: PromptInputs) -> str:
     promise = ""
     if inputs.promise:
         promise = (
-            f'\n\nThe word "{inputs.promise}" in the summary means the same as "completed" being '
-            "true: write it only when everything is done."
+            f'\n\nThe word "{inputs.promise}" alone on its line, or as the whole summary, claims the '
+            'same as "completed" being true; beside "completed": false it means nothing.'
         )
     return (
         "End your answer with a control block: one JSON object and nothing after it, with exactly "

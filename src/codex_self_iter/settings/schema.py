@@ -329,7 +329,8 @@ class LoopFields(Table):
     planner_stop_backoff_sec: Seconds = 600
     """Cooldown after a planner's "stop": true."""
     completion_promise: Text = "PLAN_COMPLETE"
-    """Word that claims completion when it stands alone on its line; "" = off."""
+    """Word that claims completion alone on its line or as the whole summary, unless the answer says
+    "completed": false; "" = off."""
     verify: VerifySettings = Field(default_factory=VerifySettings)
     """Gates: what must succeed before "completed" is believed."""
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
