@@ -261,10 +261,14 @@ class Killing:
     def check_messages(self) -> None:
         """Each message reached a prompt, and no second one whose run came to an answer."""
         delivered: collections.Counter[str] = collections.Counter()
+        unanswered: set[str] = set()
         for line in self.lines():
-            for message in line["messages"]:  # type: ignore[attr-defined]
-                if line["verdict"] not in ("interrupted",):
-                    delivered[re.findall(r"token-\d+\.", message["text"])[0]] += 1
+            texts = [message["text"] for message in line["messages"]]  # type: ignore[attr-defined]
+            tokens = [re.findall(r"token-\d+\.", text)[0] for text in texts]
+            if line["failure_class"]:
+                unanswered.update(tokens)
+            else:
+                delivered.update(tokens)
         prompts: collections.Counter[str] = collections.Counter()
         for path in self.ws.control.glob("prompt-*.md"):
             prompts.update(re.findall(r"token-\d+\.", path.read_text()))
@@ -273,7 +277,7 @@ class Killing:
         twice = [token for token in self.sent if delivered[token] > 1]
         assert not twice, f"delivered twice: {twice}"
         if self.on_orphan == "adopt":
-            again = [token for token in self.sent if prompts[token] > 1]
+            again = [token for token in self.sent if prompts[token] > 1 and token not in unanswered]
             # A run whose recorder was killed with the supervisor is lost; only then a prompt is
             # written again.
             assert (
