@@ -22,9 +22,13 @@ SLOW_SEC = 600
 
 
 def pytest_configure() -> None:
-    """A shell starts what runs in its background with SIGINT ignored, and programs inherit it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell starts what runs in its background with SIGINT and SIGQUIT ignored, nohup with
+    SIGHUP, and programs inherit it."""
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL,
+             signal.SIGHUP: signal.SIG_DFL}  # fmt: skip
+    for number, handler in heard.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -160,6 +160,7 @@ def test_a_duration_adds_up(now, days, hours, minutes, seconds):
     assert parse_reset(f"Retry-After: {total}", now, UTC) == now + total
 
 
+@pytest.mark.slow
 @given(
     st.text(max_size=300)
     | st.from_regex(r"(try again|resets?|retry after)[ a-zA-Z0-9:,./|()+-]{0,80}"),

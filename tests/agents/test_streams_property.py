@@ -62,6 +62,7 @@ def streams(draw: st.DrawFn) -> tuple[str, list[str]]:
     return cli, lines
 
 
+@pytest.mark.slow
 @given(streams())
 @settings(max_examples=300, deadline=None)
 def test_no_stream_raises_or_makes_up_an_answer(stream):

@@ -62,6 +62,7 @@ def test_an_answer_is_used_although_its_process_lingers_or_ends_oddly(
     assert ws.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_time_out_during_the_lingering_takes_nothing_back(ws: Workspace) -> None:
     agent(ws, "cat result", "exec sleep 600", tables="linger_sec = 0", idle_timeout_sec=3)
     assert ws.run() == 0
@@ -69,6 +70,7 @@ def test_a_time_out_during_the_lingering_takes_nothing_back(ws: Workspace) -> No
     assert ws.verdicts() == ["completed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines",
     [

@@ -47,6 +47,7 @@ def logged(ws: Workspace, event: str) -> int:
     return path.read_text().count(f'"event": "{event}"') if path.exists() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
 def test_a_reader_that_stands_still_stops_nothing(
     ws: Workspace, pipe: tuple[int, int], kind: str
@@ -82,6 +83,7 @@ def test_a_reader_that_went_away_is_no_failure(ws: Workspace) -> None:
     assert ws.ended(process) == 0
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_lines_above_the_live_line(ws: Workspace) -> None:
     ws.script({**ON, "sleep": 2.5}, END)
     reading, writing = pty.openpty()

@@ -54,6 +54,7 @@ def through_a_link(path: Path) -> None:
     os.replace(atomic_target, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", [in_place, atomic, with_backup, half_saved, through_a_link])
 def test_an_edit_ends_a_cooldown_and_the_next_prompt_has_it(
     ws: Workspace, edit: Callable[[Path], None]
@@ -72,6 +73,7 @@ def test_an_edit_ends_a_cooldown_and_the_next_prompt_has_it(
     ]
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_task_counts_and_the_task_may_come_and_go(ws: Workspace) -> None:
     process = reach(ws, "cooldown", IDLE, CLAIM)
     (ws.path / "TASK.md").write_text("Build the north tower.\n")
@@ -83,6 +85,7 @@ def test_an_edit_of_the_task_counts_and_the_task_may_come_and_go(ws: Workspace) 
     assert "north tower" not in ws.prompt(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["backoff", "limited"])
 def test_an_edit_ends_neither_a_backoff_nor_a_limit(ws: Workspace, phase: str) -> None:
     process = reach(ws, phase)

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.support.control_steps import CLAIM, WORK, agents_alive, long_run, reach, wait_log
 from tests.support.harness import Workspace, overlaps, wait_until
 
@@ -137,6 +139,7 @@ def test_messages_left_without_a_supervisor_come_with_the_next_start(ws: Workspa
     assert "left at night" not in ws.prompt(2)
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_sends_a_message_neither_twice_nor_never(ws: Workspace) -> None:
     ws.script(long_run(until="go"), CLAIM)
     ws.cli("steer", "just once")

@@ -97,6 +97,7 @@ def test_a_wait_that_began_in_a_pause_is_not_made_longer_by_it(ws: Workspace) ->
     assert ws.ended(process) == 0
 
 
+@pytest.mark.slow
 def test_the_end_of_a_limit_stays_where_it_is(ws: Workspace) -> None:
     process = reach(ws, "limited", WORK)
     until = ws.status()["until"]

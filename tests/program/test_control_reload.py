@@ -13,6 +13,7 @@ from tests.support.control_steps import CLAIM, WORK, long_run, reach, wait_log
 from tests.support.harness import Workspace
 
 
+@pytest.mark.slow
 def test_a_change_applies_at_the_next_iteration_and_is_logged_key_by_key(ws: Workspace) -> None:
     ws.script(long_run(until="go"), {**CLAIM, "sleep": 60}, CLAIM)
     process = ws.start()
@@ -90,6 +91,7 @@ def test_another_agent_takes_over_from_one_that_is_limited(ws: Workspace) -> Non
     assert set(ws.verdicts()[:-1]) == {"limited"}
 
 
+@pytest.mark.slow
 def test_a_reload_during_a_wait_or_a_pause_applies_at_once_and_ends_neither(ws: Workspace) -> None:
     process = reach(ws, "backoff")
     ws.config(max_stagnation=9, backoff_base_sec=600, backoff_max_sec=900)

@@ -143,6 +143,7 @@ def test_an_agent_that_notes_its_progress_can_complete(ws: Workspace) -> None:
     assert ws.verdicts() == ["awaiting_confirmation", "completed"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_cuts_a_slow_hook_short(ws: Workspace) -> None:
     hook = ws.path / ".git" / "hooks" / "pre-commit"
     hook.parent.mkdir(exist_ok=True)
@@ -160,6 +161,7 @@ def test_a_second_signal_cuts_a_slow_hook_short(ws: Workspace) -> None:
     assert "cut short" in str(ws.journal()[0])
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_lose_whose_the_work_was(ws: Workspace) -> None:
     slow_git(ws)
     ws.config(SLOW_LOOK)

@@ -119,6 +119,7 @@ async def test_the_watcher_alone_sees_it(ws: Workspace) -> None:
     assert await seen(ws, looks=False, watcher=Watcher(interval_sec=NEVER_SEC))
 
 
+@pytest.mark.slow
 async def test_without_both_it_is_not_seen(ws: Workspace) -> None:
     assert not await seen(ws, looks=False, watcher=None)
 

@@ -134,6 +134,7 @@ def test_what_is_planted_as_a_record_of_a_run_is_not_believed(
     assert ws.journal()[-1]["verdict"] == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["identity.json", "exit.json", "before.json", "stdout.log"])
 def test_a_fifo_among_the_records_does_not_hold_up_the_next_start(ws: Workspace, name: str) -> None:
     ws.script({"sleep": 60, "until": "go", "block": {"next_goal": "kept"}}, DONE)
@@ -149,6 +150,7 @@ def test_a_fifo_among_the_records_does_not_hold_up_the_next_start(ws: Workspace,
     assert ws.journal()[-1]["verdict"] == "completed"
 
 
+@pytest.mark.slow
 def test_the_result_of_an_earlier_history_is_not_adopted(ws: Workspace) -> None:
     """A backup is put back; the next run of a number that there was already has not begun."""
     ws.script({"block": {"next_goal": "two"}}, {"block": {"next_goal": "stale"}},
@@ -182,6 +184,7 @@ def test_a_run_directory_that_comes_from_a_backup_is_not_written_on(ws: Workspac
     assert any("000001-executor" in name for name in aside(ws))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
 @pytest.mark.skipif(os.getuid() != 0, reason="needs two users")
 def test_left_overs_that_cannot_be_ended_are_said(ws: Workspace, tmp_path: Path) -> None:
@@ -239,6 +242,7 @@ def test_rights_that_somebody_took_come_back(ws: Workspace, place: str) -> None:
 POORER = Path(__file__).parents[1] / "support" / "without_pidfd.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["EPERM", "ENOSYS", "EMFILE"])
 def test_without_descriptors_of_processes_everything_works(ws: Workspace, number: str) -> None:
     prefix = [sys.executable, "-S", "-E", str(POORER), number]

@@ -84,6 +84,7 @@ def test_the_pool_bounds_all_loops_together(three: list[Workspace]) -> None:
     assert overlaps([row for ws in three for row in ws.runs()]) == 1
 
 
+@pytest.mark.slow
 def test_a_wider_pool_is_used(three: list[Workspace]) -> None:
     """The control of the test above: the bound is what keeps them apart."""
     for ws in three:
@@ -121,6 +122,7 @@ def test_stop_of_one_loop_leaves_the_others(three: list[Workspace]) -> None:
     assert three[2].verdicts() == ["completed"]
 
 
+@pytest.mark.slow
 def test_a_repository_deleted_under_its_loop_harms_only_that_loop(three: list[Workspace]) -> None:
     for ws in three:
         ws.script({"sleep": 60, "until": "go", "block": {"completed": True}})
@@ -208,6 +210,7 @@ def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
     assert a.ended(process) == 0
 
 
+@pytest.mark.slow
 def test_a_file_of_the_config_directory_may_be_away_renamed_or_half_written(
     three: list[Workspace],
 ) -> None:

@@ -92,6 +92,7 @@ def test_what_an_ended_run_changed_goes_into_a_later_commit(ws: Workspace, end: 
     assert ws.status()["owed"] is None
 
 
+@pytest.mark.slow
 def test_what_a_stopped_loop_owes_is_said_and_a_persons_edit_in_between_stays_theirs(
     ws: Workspace,
 ) -> None:
@@ -219,6 +220,7 @@ def test_a_persons_edit_while_the_gates_are_ended_stays_theirs(ws: Workspace) ->
     assert left(ws) == "?? mine.txt\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", END)
 def test_killed_in_a_commit_hook_the_next_start_commits_what_it_changed(
     ws: Workspace, how: signal.Signals
@@ -242,6 +244,7 @@ def test_killed_in_a_commit_hook_the_next_start_commits_what_it_changed(
     assert left(ws) == ""
 
 
+@pytest.mark.slow
 def test_a_lock_that_the_run_left_is_removed_and_an_older_one_is_said(ws: Workspace) -> None:
     ws.config(COMMIT, max_iterations=1)
     lock = ws.path / ".git" / "index.lock"
@@ -311,6 +314,7 @@ def test_what_cannot_be_committed_from_outside_is_said(ws: Workspace) -> None:
     assert "inner" in ws.status()["exit"]["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "why"),
     [("git config core.bare true", "work tree"), ("git merge -q other || true", "merge")],

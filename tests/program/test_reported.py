@@ -103,6 +103,7 @@ def test_line_breaks_inside_a_text_do_not_spoil_a_control_block(ws: Workspace) -
     assert ws.verdicts() == ["completed"]
 
 
+@pytest.mark.slow
 def test_show_says_what_this_iteration_changed_and_the_message_it_was_given(ws: Workspace) -> None:
     ws.script({**STEP, "block": {"next_goal": "again"}}, {**STEP, "block": {"completed": True}})
     assert ws.run("--max-iterations", "1") == 0

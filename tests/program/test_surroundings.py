@@ -93,6 +93,7 @@ def test_without_a_home_there_is_no_registry(monkeypatch: pytest.MonkeyPatch) ->
         registry.register("a", "/w", "/w/s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("git", [True, False])
 @pytest.mark.parametrize("when", ["running", "waiting"])
 def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(

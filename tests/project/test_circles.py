@@ -96,6 +96,7 @@ def test_negative_control_a_module_that_imports_itself_is_a_circle() -> None:
     assert circles({"p.one": "from p.one import Thing"}) == [["p.one"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", [f"codex_self_iter.{n}" for n in ("core.machine", "world.pool", "settings.model")]
 )

@@ -81,6 +81,7 @@ def test_any_entries_give_settings_or_one_report(entries: list[Any]) -> None:
     )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from(PATHS), st.text(max_size=6) | scalars.map(str), max_size=4),
     files,

@@ -93,6 +93,7 @@ def test_a_hung_agent_is_ended_by_the_idle_time_out(tmp_path: Path) -> None:
     run_virtual(main)
 
 
+@pytest.mark.slow
 def test_the_heart_beats_while_an_agent_works_and_while_nothing_happens(tmp_path: Path) -> None:
     async def main() -> None:
         made = machine(

@@ -87,6 +87,7 @@ def test_backoff_grows_to_its_cap_and_no_further(tmp_path: Path) -> None:
     run_virtual(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asleep", [60.0, 10 * DAY])
 def test_a_suspend_does_not_prolong_a_wait(tmp_path: Path, asleep: float) -> None:
     async def main() -> None:
@@ -125,6 +126,7 @@ def test_a_wall_clock_set_during_a_wait_changes_neither_its_end_nor_its_truth(
     run_virtual(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("years", [-1, 1])
 def test_a_wall_clock_set_between_two_supervisors_never_prolongs_a_wait(
     tmp_path: Path, years: int

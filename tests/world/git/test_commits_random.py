@@ -117,6 +117,7 @@ async def test_progress_is_what_the_oracle_says(repo: Repo, seed: int) -> None:
         before, was, head = after, now, new_head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 async def test_every_checkpoint_can_be_gone_back_to_and_nothing_of_the_persons_moves(
     repo: Repo, seed: int

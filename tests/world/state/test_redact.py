@@ -227,6 +227,7 @@ def test_non_ascii_values_are_found_in_files(root: StateRoot) -> None:
     assert path.read_text() == "x [redacted] y"
 
 
+@pytest.mark.slow
 def test_holes_stay_holes(root: StateRoot) -> None:
     path = Path(root.path, "out.log")
     with open(path, "wb") as file:

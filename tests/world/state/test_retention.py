@@ -7,6 +7,8 @@ import stat
 import time
 from pathlib import Path
 
+import pytest
+
 from codex_self_iter.world.state.logfile import LogFile, rotate
 from codex_self_iter.world.state.retention import KEEP_ASIDE, Retention
 from codex_self_iter.world.state.root import StateRoot
@@ -182,6 +184,7 @@ def test_what_was_set_aside_and_read_is_bounded_the_newest_stay(root: StateRoot)
     assert 999 in left(root, "quarantine")
 
 
+@pytest.mark.slow
 def test_a_late_bound_on_many_runs_is_met_at_once(root: StateRoot) -> None:
     """Forty thousand names: quadratic looking would take minutes."""
     prompts = Path(root.path, "prompts")
