@@ -166,19 +166,23 @@ def run(
             cwd=request.workspace,
             start_new_session=True,
         )
-        ended = EndCause.EXIT
+        ended, family = EndCause.EXIT, list[psutil.Process]()
         try:
             while process.poll() is None:
                 if time.monotonic() - started > timeout:
                     raise AssertionError(f"no end within {timeout} s: {invocation.argv}")
                 if end_when is not None and end_when():
                     ended = cause
+                    family = psutil.Process(process.pid).children(recursive=True)
                     os.killpg(process.pid, signal.SIGTERM)
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(1.0)
                     break
                 time.sleep(0.02)
         finally:
+            for one in family:  # a tool has a session of its own
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()

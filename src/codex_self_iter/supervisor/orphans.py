@@ -11,6 +11,7 @@ from codex_self_iter.core.events import Trace
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.core.state import Step
 from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -33,6 +34,8 @@ async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) ->
     ended = await ctx.shared.host.sweep_strays(str(ctx.paths.workspace), keep)
     if ended:
         ctx.log.warning("strays.ended", processes=ended)
+    if begun is not None and not keep:
+        await ctx.shared.in_thread(scratch.remove, f"{ctx.store.path}/logs/runs/{begun.label}")
     return trace
 
 
