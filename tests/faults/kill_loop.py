@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
 import os
@@ -175,7 +176,8 @@ class Killing:
             process.kill()
         else:
             for child in self.children(process, victim):
-                child.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # a run that has just ended
+                    child.kill()
             if victim == "both":
                 process.kill()
 

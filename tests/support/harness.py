@@ -197,7 +197,8 @@ class Workspace:
         path = self.state / "logs" / "iterations.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        whole = path.read_text().rpartition("\n")[0]  # a line may just be being written
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
     def verdicts(self) -> list[str]:
         return [line["verdict"] for line in self.journal()]
