@@ -13,6 +13,7 @@ import anyio
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.ports import RunHandle
@@ -151,3 +152,5 @@ class Work:
         """End whatever is still under way (the loop is ending)."""
         if self.handle is not None:
             await self.handle.end(EndCause.REQUEST)
+        if self.directory:  # nobody may have come to read what it said
+            await self._ctx.shared.in_thread(scratch.remove, self.directory)

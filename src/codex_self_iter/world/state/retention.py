@@ -131,28 +131,25 @@ class Retention:
 
     def _aside(self, place: str) -> list[_Entry]:
         """What has been set aside for longest, beyond the newest."""
-        found = []
-        with self._root.directory(place) as fd, os.scandir(fd) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    about = entry.stat(follow_symlinks=False)
-                    size = about.st_blocks * 512
-                    # renamed into place: what changed last is when it was put there
-                    found.append(_Entry(f"{place}/{entry.name}", 0, about.st_ctime, size))
+        with self._root.directory(place) as fd:
+            # renamed into place: what changed last is when it was put there
+            found = [
+                _Entry(f"{place}/{leaf}", 0, about.st_ctime, about.st_blocks * 512)
+                for leaf, about in _listed(fd)
+            ]
         found.sort(key=lambda entry: (entry.mtime, entry.name), reverse=True)
         return found[KEEP_ASIDE:]
 
     def _entries(self, place: str) -> list[_Entry]:
         found = []
-        with self._root.directory(place) as fd, os.scandir(fd) as entries:
-            for entry in entries:
+        with self._root.directory(place) as fd:
+            for leaf, about in _listed(fd):
                 with contextlib.suppress(FileNotFoundError):
-                    about = entry.stat(follow_symlinks=False)
-                    name = f"{place}/{entry.name}"
+                    name = f"{place}/{leaf}"
                     size = about.st_blocks * 512
                     if stat.S_ISDIR(about.st_mode):
-                        size += self._directory_size(name, entry.name, fd)
-                    number = _NUMBER.match(entry.name)
+                        size += self._directory_size(name, leaf, fd)
+                    number = _NUMBER.match(leaf)
                     iteration = int(number[1]) if number else 0
                     found.append(_Entry(name, iteration, about.st_mtime, size))
         newest = sorted({entry.iteration for entry in found})[-self._keep_newest :]
@@ -187,6 +184,15 @@ class Retention:
 
 def _leaf(entry: _Entry) -> str:
     return entry.name.rpartition("/")[2]
+
+
+def _listed(fd: int) -> Iterator[tuple[str, os.stat_result]]:
+    """The names in an open directory with what they are; one that is gone by now is left out."""
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                about = entry.stat(follow_symlinks=False)
+                yield entry.name, about
 
 
 def _disk_use(fd: int, skip: Collection[str] = ()) -> int:
