@@ -92,6 +92,33 @@ def test_what_an_ended_run_changed_goes_into_a_later_commit(ws: Workspace, end: 
     assert ws.status()["owed"] is None
 
 
+STAGES = "echo half > {0}; git add {0}; echo whole > {0}"
+
+
+def test_what_an_ended_run_had_staged_and_edited_again_is_the_loops_after_a_kill(
+    ws: Workspace,
+) -> None:
+    ws.config(COMMIT, on_orphan="kill")
+    stages = STAGES.format("a.txt")
+    ws.script(
+        {"run": f"{stages}; touch '{ws.control}/staged'", "sleep": 60},
+        {"run": STAGES.format("b.txt"), **DONE},
+    )
+    (ws.path / "person.txt").write_text("staged")
+    ws.git("add", "person.txt")
+    (ws.path / "person.txt").write_text("half done")
+    process = ws.start()
+    wait_file(ws, "staged")
+    process.kill()
+    ws.ended(process)
+    assert ws.run() == 0, ws.log()
+    assert committed(ws) == {"a.txt", "b.txt"}
+    assert ws.git("show", "HEAD:a.txt") == "whole\n"
+    assert ws.git("show", ":person.txt") == "staged"
+    assert left(ws) == "AM person.txt\n"
+    assert ws.status()["owed"] is None
+
+
 @pytest.mark.slow
 def test_what_a_stopped_loop_owes_is_said_and_a_persons_edit_in_between_stays_theirs(
     ws: Workspace,

@@ -40,13 +40,16 @@ class Snapshot:
             untracked file that is not ignored ("" fingerprint: deleted).
         complete: False when a bound was hit or git did not answer: equality then proves nothing.
         note: why it is incomplete, or a state worth knowing ("merge in progress", "index.lock left
-            behind")."""
+            behind").
+        staged: path -> fingerprint in git's index of every tracked file that is staged otherwise
+            than in HEAD ("": taken out of the index)."""
 
     head: str
     branch: str
     entries: Mapping[str, str]
     complete: bool = True
     note: str = ""
+    staged: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON value."""
@@ -55,11 +58,13 @@ class Snapshot:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
         """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
+        data = {"staged": {}} | dict(data)  # an older version did not look at the index
         found = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
         texts = [found.head, found.branch, found.note]
-        if isinstance(found.entries, Mapping):
-            texts += [*found.entries, *found.entries.values()]
-        whole = isinstance(found.entries, Mapping) and isinstance(found.complete, bool)
+        whole = isinstance(found.complete, bool)
+        for table in (found.entries, found.staged):
+            whole = whole and isinstance(table, Mapping)
+            texts += [*table, *table.values()] if whole else []
         if not whole or not all(isinstance(text, str) for text in texts):
             raise TypeError("not a snapshot of ours")
         return found

@@ -143,6 +143,17 @@ def worked(
     return now
 
 
+def staged(known: Mapping[str, str], before: Snapshot, after: Snapshot) -> dict[str, str]:
+    """What the loop's work has put into git's index and is still there: path -> fingerprint.
+
+    Other staged content is somebody else's: theirs to commit, and kept for them."""
+    return {
+        path: value
+        for path, value in after.staged.items()
+        if value != before.staged.get(path) or value == known.get(path)
+    }
+
+
 def _inner(look: Snapshot) -> list[str]:
     """The repositories inside this one that differ, each with a slash."""
     return [f"{path}/" for path, value in look.entries.items() if value.startswith(NESTED)]

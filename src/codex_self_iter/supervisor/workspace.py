@@ -18,7 +18,7 @@ import anyio
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept, worked
+from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept
 from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
@@ -240,9 +240,7 @@ class Workspace:
             self._blind = "" if before.complete else before.note or "incomplete snapshot"
             if not self._blind:
                 size = len(before.entries) + len(after.entries)
-                ledger.debts = await self._beside(
-                    size, worked, ledger.debts, before, after, number, wall
-                )
+                await self._beside(size, ledger.worked, before, after, number, wall)
             ledger.under_way = None
         await self._save()
 
@@ -266,7 +264,8 @@ class Workspace:
     async def _save(self) -> None:
         ctx = self._ctx
         if not ctx.policy.commit:
-            self._ledger.debts, self._ledger.under_way, self.owed = {}, None, NOTHING
+            self._ledger.debts, self._ledger.staged, self.owed = {}, {}, NOTHING
+            self._ledger.under_way = None
             return
         debts = self._ledger.debts
         self.owed = await self._beside(len(debts), summary, debts, self._error)
@@ -388,7 +387,7 @@ class Workspace:
         """Commit what is owed; the id, or ""."""
         ctx, ledger, look = self._ctx, self._ledger, self._after
         assert look is not None
-        if not ledger.debts and look.complete:
+        if not ledger.debts and not ledger.staged and look.complete:
             self._error = f"not committed: {self._blind}" if self._blind else ""
             return ""
         ledger.under_way = ledger.under_way or Mark(look, self._locks)
@@ -396,7 +395,7 @@ class Workspace:
         redact = ctx.store.redactor.text
         text = message(redact(opened.goal), opened.number, redact(_summary(opened)))
         self._committer.no_verify = ctx.settings.git.no_verify
-        made = await self._committer.commit(ledger.debts, look, text)
+        made = await self._committer.commit(ledger.debts, look, text, ledger.staged)
         if made.tried:  # hooks may have changed files
             tried, look = look, await self._look()
             if made.error and not made.commit and look.complete and look.entries != tried.entries:
@@ -404,11 +403,13 @@ class Workspace:
                 ctx.log.info("commit.again", error=made.error[:500])
                 ledger.under_way = ledger.under_way or Mark(look, self._locks)
                 await self._save()
-                made = await self._committer.commit(ledger.debts, look, text)
+                made = await self._committer.commit(ledger.debts, look, text, ledger.staged)
                 look = await self._look()
             self._before = look
         if look.complete:
             ledger.under_way = None
+        for path in made.untracked:  # its file is not to be tracked: no change of the loop's
+            ledger.debts.pop(path, None)
         still = dict.fromkeys(ledger.debts, made.error or "is shown as changed after the commit")
         whys = still | dict(made.left)
         safe = {why: redact(why) for why in set(whys.values())}

@@ -43,13 +43,13 @@ async def iteration(
     before = await tree.snapshot(None)
     act()
     after = await tree.snapshot(before)
-    ledger.debts = worked(ledger.debts, before, after, number, 0.0)
+    ledger.worked(before, after, number, 0.0)
     commits = SupervisorCommits(
         Git(run_tool, str(repo.path), timeout_sec), str(repo.state), no_verify=no_verify
     )
     text = message("Make it work", number, "Add the parser")
-    result = await commits.commit(ledger.debts, after, text)
-    ledger.debts = worked(ledger.debts, after, await tree.snapshot(after), number, 0.0)
+    result = await commits.commit(ledger.debts, after, text, ledger.staged)
+    ledger.worked(after, await tree.snapshot(after), number, 0.0)
     ledger.save()
     root.close()
     return result
@@ -142,6 +142,81 @@ async def test_what_the_agent_staged_itself_is_committed(repo: Repo) -> None:
     result = await iteration(repo, lambda: (repo.write("n.txt", "n"), repo.git("add", "n.txt")))
     assert result.files == ("n.txt",)
     assert repo.status() == ""
+
+
+async def test_what_the_agent_staged_and_edited_again_is_committed_as_it_is(repo: Repo) -> None:
+    def act() -> None:
+        for name in ("one.txt", "new.txt"):
+            repo.write(name, "first\n")
+            repo.git("add", name)
+            repo.write(name, "second\n")
+
+    repo.write("one.txt", "committed\n")
+    repo.commit("a file")
+    result = await iteration(repo, act)
+    assert (result.files, result.left, repo.status()) == (("new.txt", "one.txt"), {}, "")
+    assert repo.git("show", "HEAD:one.txt") == repo.git("show", "HEAD:new.txt") == "second\n"
+
+
+async def test_what_the_agent_staged_in_an_earlier_iteration_is_its_own(repo: Repo) -> None:
+    refusal = hook(repo, "pre-commit", "exit 1\n")
+    await iteration(repo, lambda: (repo.write("a.txt", "first\n"), repo.git("add", "a.txt")))
+    refusal.unlink()
+    result = await iteration(repo, lambda: repo.write("a.txt", "second\n"), 2)
+    assert (result.files, repo.git("show", "HEAD:a.txt")) == (("a.txt",), "second\n")
+
+
+async def test_what_a_person_stages_of_the_agents_work_meanwhile_is_theirs(repo: Repo) -> None:
+    refusal = hook(repo, "pre-commit", "exit 1\n")
+    await iteration(repo, lambda: repo.write("a.txt", "two\nthree\n"))
+    refusal.unlink()
+    repo.write("a.txt", "two\n")
+    repo.git("add", "a.txt")
+    repo.write("a.txt", "two\nthree\n")
+    result = await iteration(repo, lambda: repo.write("b.txt", "b\n"), 2)
+    assert result.files == ("b.txt",)
+    assert left(result) == ["a.txt (staged with other content)"]
+    assert repo.git("show", ":a.txt") == "two\n"
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+async def test_what_the_agent_took_out_of_the_index_is_tracked_no_more(
+    repo: Repo, ignored: bool
+) -> None:
+    repo.write("secret.env", "s\n")
+    repo.write("person.env", "p\n")
+    repo.commit("too much")
+    repo.git("rm", "-q", "--cached", "person.env")  # the person is at it themselves
+
+    def act() -> None:
+        repo.git("rm", "-q", "--cached", "secret.env")
+        if ignored:
+            repo.write(".gitignore", ".codex-self-iter\nsecret.env\n")
+
+    result = await iteration(repo, act)
+    assert "secret.env" in result.files
+    assert result.untracked == ("secret.env",)
+    assert repo.git("ls-tree", "HEAD", "secret.env") == ""
+    assert repo.read("secret.env") == "s\n"
+    assert repo.git("ls-tree", "HEAD", "person.env")
+    assert not repo.git("ls-files", "person.env")
+
+
+async def test_a_mode_that_only_the_index_can_hold_is_committed(repo: Repo) -> None:
+    repo.git("config", "core.fileMode", "false")
+    repo.write("run.sh", "#!/bin/sh\n")
+    repo.commit("a script")
+    result = await iteration(repo, lambda: repo.git("update-index", "--chmod=+x", "run.sh"))
+    assert (result.files, repo.status()) == (("run.sh",), "")
+    assert repo.git("ls-tree", "HEAD", "run.sh").startswith("100755")
+
+
+async def test_a_persons_file_that_the_agent_staged_stays_theirs(repo: Repo) -> None:
+    repo.write("a.txt", "half done\n")
+    result = await iteration(
+        repo, lambda: (repo.write("a.txt", "half done, edited\n"), repo.git("add", "a.txt"))
+    )
+    assert (result.commit, [*result.left]) == ("", ["a.txt"])
 
 
 async def test_an_agent_that_commits_itself_leaves_nothing_to_do(repo: Repo) -> None:
@@ -327,7 +402,7 @@ async def test_a_workspace_below_the_top_commits_only_its_own(
     after = await tree.snapshot(before)
     commits = SupervisorCommits(Git(run_tool, str(below)), str(below / "s"))
     debts = worked({}, before, after, 1, 0.0)
-    result = await commits.commit(debts, after, message("", 1, ""))
+    result = await commits.commit(debts, after, message("", 1, ""), {})
     assert result.files == ("x",)
     assert repo.git("show", "--name-only", "--format=%s", "HEAD").split("\n")[:3] == [
         "Iteration 1",
@@ -340,7 +415,7 @@ async def test_an_incomplete_snapshot_commits_nothing_and_claims_nothing(repo: R
     repo.write("person.txt", "p")
     unknown = Snapshot("", "", {}, complete=False, note="git status: no answer within 1 s (ended)")
     commits = SupervisorCommits(Git(run_tool, str(repo.path)), str(repo.state))
-    result = await commits.commit({"person.txt": Debt("x")}, unknown, "text")
+    result = await commits.commit({"person.txt": Debt("x")}, unknown, "text", {})
     assert "no answer" in result.error
     assert (await iteration(repo, lambda: repo.write("n", "n"), 2)).files == ("n",)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.core.owed import Debt, worked
+from codex_self_iter.core.owed import Debt, staged, worked
 from codex_self_iter.core.owed import seen as looked
 from codex_self_iter.core.progress import compare
 from codex_self_iter.world.git.checkpoints import Checkpoints
@@ -175,20 +175,26 @@ async def test_commits_take_what_is_the_iterations_and_leave_what_is_the_persons
         repo.write(name, "0")
     repo.commit("start")
     debts: dict[str, Debt] = {}
+    mine: dict[str, str] = {}
     for number in range(1, 9):
         for _ in range(chance.randrange(0, 3)):  # the person
             edit(repo, chance)
             if chance.random() < 0.5:
                 repo.git("add", "-A")
-        staged = repo.git("diff", "--cached", "--raw", "--no-renames", "--no-abbrev")
+        index = repo.git("diff", "--cached", "--raw", "--no-renames", "--no-abbrev")
         before, was = await tree.snapshot(None), content(repo)
+        staging = chance.random() < 0.5
         for _ in range(chance.randrange(1, 4)):  # the agent
             edit(repo, chance)
+            if staging and chance.random() < 0.5:
+                repo.git("add", "-A")
         after, now, seen = await tree.snapshot(before), content(repo), files(repo)
         ours = {path for path, debt in looked(debts, before).items() if not debt.mixed}
         debts = worked(debts, before, after, number, 0.0)
-        result = await commits.commit(debts, after, message("g", number, "s"))
-        debts = worked(debts, after, await tree.snapshot(after), number, 0.0)
+        mine = staged(mine, before, after)
+        result = await commits.commit(debts, after, message("g", number, "s"), mine)
+        kept = await tree.snapshot(after)
+        debts, mine = worked(debts, after, kept, number, 0.0), staged(mine, after, kept)
         assert result.error == ""
         assert files(repo) == seen  # the work tree is never touched
         left = set(result.left)
@@ -197,8 +203,8 @@ async def test_commits_take_what_is_the_iterations_and_leave_what_is_the_persons
         assert not set(result.files) & (before.entries.keys() - ours)  # nothing that was dirty
         unborn = changed - before.entries.keys() - set(result.files) - left
         assert not unborn, unborn  # everything else of the agent's is in it
-        if not left and not ours & set(result.files):
-            assert staged == repo.git("diff", "--cached", "--raw", "--no-renames", "--no-abbrev")
+        if not staging and not left and not ours & set(result.files):
+            assert index == repo.git("diff", "--cached", "--raw", "--no-renames", "--no-abbrev")
         if result.commit:
             assert not set(
                 repo.git("diff", "--name-only", "-z", "--", *result.files).split("\0")

@@ -5,9 +5,10 @@ Whose a change is, `core.owed` says. The commit is made by `git commit` itself o
 the person has staged is not in it and stays staged. Afterwards the committed paths, and only they,
 are brought up to date in the person's index, so that `git status` is clean.
 
+What the loop's work has put into the index is the loop's as well: what was edited since is taken
+as it is now; what was only taken out of the index, or made executable there, is taken as staged.
 What is staged with the very content of the work tree, by git's own rules (filters, line ends, file
-modes), was staged by the agent and is taken as it is staged; other staged content is the person's,
-and the path is left."""
+modes), is taken as it is staged; other staged content is the person's, and the path is left."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class CommitResult:
         error: why there is no commit although there was something to commit; a hook's output is in
             it, ready for the next prompt.
         note: something a person should know, or "".
-        tried: git was asked to commit, so that hooks may have changed files."""
+        tried: git was asked to commit, so that hooks may have changed files.
+        untracked: paths whose file the commit left in the work tree, tracked no more."""
 
     commit: str = ""
     files: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class CommitResult:
     error: str = ""
     note: str = ""
     tried: bool = False
+    untracked: tuple[str, ...] = ()
 
 
 def message(goal: str, iteration: int, summary: str) -> str:
@@ -94,18 +97,21 @@ class SupervisorCommits:
     def _repository(self) -> Repository | None:
         return self._finder.repository
 
-    async def commit(self, debts: Debts, look: Snapshot, text: str) -> CommitResult:
-        """Commit what is owed at this look under the message `text`. Never raises for a fault of
-        git, hook or disk."""
-        if not debts and look.complete:
+    async def commit(
+        self, debts: Debts, look: Snapshot, text: str, mine: Mapping[str, str]
+    ) -> CommitResult:
+        """Commit what is owed at this look under the message `text`; `mine`: what the loop has put
+        into the index, by path. Never raises for a fault of git, hook or disk."""
+        if not debts and not mine and look.complete:
             return CommitResult()
         ours, left = await self._git.beside(divide, debts, look)
+        mine = {p: entry for p, entry in mine.items() if p in ours or p not in look.entries}
         try:
             if obstacle := await self._obstacle(look):
                 return CommitResult(left=left, error=obstacle)
-            if not ours:
+            if not ours and not mine:
                 return CommitResult(left=left)
-            result = await self._commit(ours, text)
+            result = await self._commit(ours, text, mine)
         except (GitError, StorageError, ValueError) as error:
             return CommitResult(left=left, error=f"not committed: {error}", tried=True)
         return dataclasses.replace(result, left=left | dict(result.left))
@@ -140,13 +146,17 @@ class SupervisorCommits:
             return f"not committed: {lock} exists; if no git command is running, remove it"
         return ""
 
-    async def _commit(self, ours: dict[str, str], text: str) -> CommitResult:
+    async def _commit(
+        self, ours: dict[str, str], text: str, mine: Mapping[str, str]
+    ) -> CommitResult:
         assert self._repository is not None
         old = await self._git.resolve(HEAD)
         staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
         await self._git.beside(self._index.copy_from, self._repository)
-        alike, other = await self._staged(ours, staged)
-        foreign = [path for path in map(self._inner, staged) if path not in ours]
+        mine = {p: entry for p, entry in mine.items() if staged.get(self._full(p)) == entry}
+        alike, other = await self._staged(ours, staged, mine)
+        taken = {self._inner(path) for path in alike}
+        foreign = [path for path in map(self._inner, staged) if path not in {*ours, *taken}]
         other |= set(colliding(ours, [*foreign, *other]))
         alike = {path: entry for path, entry in alike.items() if self._inner(path) not in other}
         left = dict.fromkeys(other, "staged with other content")
@@ -158,7 +168,9 @@ class SupervisorCommits:
         left |= refused
         error = "".join(f"{printable(p)} cannot be added: {refused[p]}" for p in [*refused][:1])
         if alike:
-            await self._index.ask(*INDEX_INFO, stdin=_orders(alike))
+            zero = "0 " + "0" * len(self._repository.empty_tree)
+            orders = _orders({path: entry or zero for path, entry in alike.items()})
+            await self._index.ask(*INDEX_INFO, stdin=orders)
         same = await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))
         if same.exit_code == 0:
             return CommitResult(left=left, error=error)
@@ -175,24 +187,29 @@ class SupervisorCommits:
         new = await self._git.resolve(HEAD)
         if new == old:
             return CommitResult(left=left, error=self._refused(out), note=note, tried=True)
-        files, late = await self._publish(old, new, staged)
+        theirs = {path: entry for path, entry in staged.items() if self._inner(path) not in mine}
+        files, late = await self._publish(old, new, theirs)
         trouble = [note, self._refused(out) if out.exit_code != 0 else "", late]
         told = "; ".join(part for part in trouble if part)
-        return CommitResult(new, files, left, error, told, tried=True)
+        untracked = tuple(self._inner(path) for path, entry in alike.items() if not entry)
+        return CommitResult(new, files, left, error, told, tried=True, untracked=untracked)
 
     async def _staged(
-        self, ours: Mapping[str, str], staged: Mapping[bytes, str]
+        self, ours: Mapping[str, str], staged: Mapping[bytes, str], mine: Mapping[str, str]
     ) -> tuple[dict[bytes, str], set[str]]:
-        """Paths of ours that are staged otherwise than their bytes say: those that git sees as the
-        work tree has them (the agent's; full path -> as staged), and the others (the person's)."""
+        """What is staged otherwise than the bytes of our paths say: what is to be committed as it is
+        staged (git sees it as the work tree has it, or the loop took it out of the index; full path
+        -> entry), and the paths of ours that somebody else has staged."""
         doubtful = {p for p in ours if staged.get(self._full(p), ours[p]) != ours[p]}
+        doubtful |= mine.keys() - ours.keys()
         if not doubtful:
             return {}, set()
         await self._index.run("update-index", "-q", "--refresh")
         changes = parse_raw(await self._index.ask("diff-files", *RAW))
         other = doubtful & {self._inner(change.path) for change in changes}
-        other |= {p for p in doubtful if not staged[self._full(p)]}  # taken out of the index
-        return {self._full(p): staged[self._full(p)] for p in doubtful - other}, other
+        out = {p for p in doubtful if not staged[self._full(p)]}
+        alike = (doubtful - other - out) | (out & mine.keys())
+        return {self._full(p): staged[self._full(p)] for p in alike}, (other | out) - mine.keys()
 
     async def _add(self, ours: dict[str, str]) -> dict[str, str]:
         """Add these paths; returns those that git refuses (a filter that fails…), with its words.

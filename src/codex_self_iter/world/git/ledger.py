@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import Debt, Mark, worked
+from codex_self_iter.core.owed import Debt, Mark, staged, worked
 from codex_self_iter.world.guarded import parse_object
 from codex_self_iter.world.state.root import StateRoot
 
@@ -26,12 +26,14 @@ class Ledger:
 
     Attributes:
         debts: by path.
+        staged: what the loop has put into git's index: fingerprints by path.
         under_way: the look before work whose end nobody has seen yet, or None.
         known: False until a file was read or written: an older version kept none."""
 
     def __init__(self, root: StateRoot) -> None:
         self._root = root
         self.debts: dict[str, Debt] = {}
+        self.staged: dict[str, str] = {}
         self.under_way: Mark | None = None
         self.known = False
         self._written: bytes | None = None
@@ -43,7 +45,7 @@ class Ledger:
             return
         table = parse_object(data) if len(data) <= _MAX else None
         try:
-            self.debts, self.under_way = _parse(table)
+            self.debts, self.staged, self.under_way = _parse(table)
             self.known = True
         except (TypeError, ValueError, KeyError, AttributeError):
             self._root.set_aside(FILE, "cannot be read as what is not committed")
@@ -53,6 +55,7 @@ class Ledger:
         value: dict[str, Any] = {
             "schema": SCHEMA,
             "paths": {path: dataclasses.asdict(debt) for path, debt in self.debts.items()},
+            "staged": self.staged,
             "under_way": self.under_way.to_json() if self.under_way else None,
         }
         data = json.dumps(value).encode()
@@ -65,23 +68,28 @@ class Ledger:
 
     @property
     def _empty(self) -> bool:
-        return not self.debts and self.under_way is None
+        return not self.debts and not self.staged and self.under_way is None
 
     def seen(self, look: Snapshot, iteration: int, wall: float) -> None:
         """Somebody looked: work whose end nobody had seen has ended by now."""
         if self.under_way is None or not look.complete:
             return
         if self.under_way.look.complete:
-            self.debts = worked(self.debts, self.under_way.look, look, iteration, wall)
+            self.worked(self.under_way.look, look, iteration, wall)
         self.under_way = None
 
+    def worked(self, before: Snapshot, after: Snapshot, iteration: int, wall: float) -> None:
+        """Work of the loop between two complete looks has ended."""
+        self.debts = worked(self.debts, before, after, iteration, wall)
+        self.staged = staged(self.staged, before, after)
 
-def _parse(table: dict[str, Any] | None) -> tuple[dict[str, Debt], Mark | None]:
+
+def _parse(table: dict[str, Any] | None) -> tuple[dict[str, Debt], dict[str, str], Mark | None]:
     """Read the file's value. Raises TypeError, ValueError, KeyError or AttributeError."""
     if table is None:
         raise ValueError("not an object")
     if "schema" not in table:  # of an older version: path -> fingerprint
-        return {path: Debt(_text(value)) for path, value in table.items()}, None
+        return {path: Debt(_text(value)) for path, value in table.items()}, {}, None
     if table["schema"] != SCHEMA:
         raise ValueError("of another version")
     debts = {
@@ -94,8 +102,9 @@ def _parse(table: dict[str, Any] | None) -> tuple[dict[str, Debt], Mark | None]:
         )
         for path, one in table["paths"].items()
     }
+    put = {path: _text(value) for path, value in table.get("staged", {}).items()}
     mark = table.get("under_way")
-    return debts, None if mark is None else Mark.from_json(mark)
+    return debts, put, None if mark is None else Mark.from_json(mark)
 
 
 def _text(value: object) -> str:

@@ -18,12 +18,15 @@ class Record:
         tracked: False for a `?` line.
         nested: True for a submodule, or a whole repository that is not tracked.
         head: fingerprint of the path in HEAD (`<mode> <object id>`), "" when HEAD does not have it,
-            None when the line does not say."""
+            None when the line does not say.
+        staged: its fingerprint in the index where that differs from HEAD ("": taken out), else
+            None."""
 
     path: bytes
     tracked: bool
     nested: bool
     head: str | None
+    staged: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,8 +67,9 @@ def parse_status(data: bytes) -> Status:
 def _record(field: bytes, rest: Iterator[bytes]) -> Record:
     kind = field[:1]
     if kind == b"1":
-        _, _, sub, mode, _, _, oid, _, path = field.split(b" ", 8)
-        return Record(path, True, sub.startswith(b"S"), _fingerprint(mode, oid))
+        _, how, sub, mode, now, _, oid, index, path = field.split(b" ", 8)
+        staged = None if how.startswith(b".") else _fingerprint(now, index)
+        return Record(path, True, sub.startswith(b"S"), _fingerprint(mode, oid), staged)
     if kind == b"2":  # only when the person forces rename detection; the old path follows
         _, _, sub, _, _, _, _, _, _, path = field.split(b" ", 9)
         next(rest, b"")

@@ -54,6 +54,7 @@ class _Look:
     hasher: Hasher
     budget: Budget
     entries: dict[str, str] = dataclasses.field(default_factory=dict)
+    staged: dict[str, str] = dataclasses.field(default_factory=dict)
     flaws: list[str] = dataclasses.field(default_factory=list)
     nested: int = 0
 
@@ -140,7 +141,8 @@ class GitWorkTree:
         if look.hasher.unreadable:
             some = (os.path.basename(to_text(path)) for path in look.hasher.unreadable[:3])
             notes.append(f"unreadable, judged by size and time: {', '.join(map(repr, some))}")
-        return Snapshot(status.head, status.branch, look.entries, not look.flaws, "; ".join(notes))
+        note, whole = "; ".join(notes), not look.flaws
+        return Snapshot(status.head, status.branch, look.entries, whole, note, look.staged)
 
     async def _status(self) -> Status | None:
         pathspec = [".", *([f":(exclude,literal){self._state}"] if self._state_inside else [])]
@@ -162,6 +164,8 @@ class GitWorkTree:
 
     async def _gather(self, look: _Look, status: Status) -> None:
         records = list(status.records)
+        changed = ((record.path, record.staged) for record in records)
+        look.staged = {to_text(path): value for path, value in changed if value is not None}
         await self._fingerprints(look, records, b"")
         for record in records:
             if record.nested:
