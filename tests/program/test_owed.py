@@ -558,3 +558,27 @@ def test_the_ledger_keeps_no_secret_that_a_hook_said(ws: Workspace) -> None:
     told = (ws.state / "git" / "owed.json").read_text()
     assert "found [redacted]" in told
     assert secret not in told
+
+
+def test_a_run_that_changes_the_branch_is_told_until_it_is_back(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    home = ws.git("branch", "--show-current").strip()
+    keep = f"cp '{ws.state}/status.json' '{ws.control}/then.json'"
+    ws.script(
+        {"git": [["checkout", "-q", "-b", "other"]], "write": {"a.txt": "a"}},
+        {"run": keep, "write": {"b.txt": "b"}},
+        {"git": [["checkout", "-q", home]], "write": {"c.txt": "c"}, **DONE},
+    )
+    assert ws.run() == 0
+    told = f"a run checked out other instead of {home}: the work goes on there"
+    assert told in json.loads((ws.control / "then.json").read_text())["warnings"]
+    assert ws.log().count("git.branch_changed") == 2
+    assert ws.status()["warnings"] == []
+
+
+def test_commit_messages_are_what_their_header_says(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    ws.git("config", "i18n.commitEncoding", "ISO-8859-1")
+    ws.script({"write": {"a.txt": "a"}, "block": {"summary": "Füge an", "completed": True}})
+    assert ws.run() == 0
+    assert ws.git("log", "-1", "--format=%s", "--encoding=UTF-8").strip() == "Füge an"

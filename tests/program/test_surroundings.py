@@ -128,3 +128,12 @@ def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
         assert '"event": "blocked"' in told.read_text()
     finally:
         ws.close()
+
+
+def test_modules_of_the_workspace_are_not_taken_for_ours(ws: Workspace) -> None:
+    ws.config(agent_command_template="", agent="plan-shell")
+    for name in ("argparse", "codex_self_iter", "json", "shlex"):
+        (ws.path / f"{name}.py").write_text("raise SystemExit('not this one')\n")
+    (ws.path / "plan.md").write_text("- [ ] one\n\n  ```sh\n  echo done > made\n  ```\n")
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "made").read_text() == "done\n"

@@ -113,7 +113,7 @@ def _program() -> str:
     """How the person can call us: by name when that finds this installation, else by path."""
     beside = Path(sys.executable).with_name("codex-self-iter")
     if not beside.exists():
-        return f"{shlex.quote(sys.executable)} -m codex_self_iter"
+        return f"{shlex.quote(sys.executable)} -P -m codex_self_iter"
     if shutil.which("codex-self-iter") == str(beside):
         return "codex-self-iter"
     near = beside.is_relative_to(Path.cwd())

@@ -55,7 +55,7 @@ def supervisor_argv(workspace: str = "", config: str = "", config_dir: str = "")
     """The command line that starts this very installation, with the options that are not empty."""
     options = {"--workspace": workspace, "--config": config, "--config-dir": config_dir}
     words = (word for option, value in options.items() if value for word in (option, value))
-    return (sys.executable, "-m", "codex_self_iter", *words)
+    return (sys.executable, "-P", "-m", "codex_self_iter", *words)
 
 
 def stop_seconds(config: Mapping[str, Any]) -> int:

@@ -81,6 +81,8 @@ class Workspace:
         """Why it is not known what the last work changed."""
         self._branch = ""
         """The branch that was last seen checked out."""
+        self._home: str | None = None
+        """The branch that was checked out before a run changed it; None: no run did."""
         self._adrift = ""
         """The last commit of the loop that was made on no branch, while it is on none."""
 
@@ -211,6 +213,7 @@ class Workspace:
         size = len(before.entries) + len(after.entries)
         change = await self._beside(size, compare, before, after, committed)
         self._tell_look(after)
+        self._tell_branch(before, after)
         self._before = self._after = after
         self._after_at = self._now()
         await self._work_ended(before, after)
@@ -466,6 +469,20 @@ class Workspace:
             return
         text = f"what changes in the workspace is not surely known: {looked.note}"
         self._ctx.warnings.tell("look", text, agent=True)
+
+    def _tell_branch(self, before: Snapshot, after: Snapshot) -> None:
+        """Say that a run has changed the branch, for as long as another than before is out."""
+        if not (before.complete and after.complete):
+            return
+        if before.branch != after.branch:
+            was, now = (look.branch or f"detached {look.head[:12]}" for look in (before, after))
+            self._ctx.log.warning("git.branch_changed", was=was, now=now)
+            self._home = before.branch if self._home is None else self._home
+            text = f"a run checked out {now} instead of {was}: the work goes on there"
+            self._ctx.warnings.tell("branch", text)
+        if after.branch == self._home:
+            self._home = None
+            self._ctx.warnings.clear("branch")
 
     def _tell_checkpoint(self, error: str) -> None:
         if not error:

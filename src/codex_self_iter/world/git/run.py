@@ -31,7 +31,7 @@ hook or an alias."""
 _KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
 _SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
-_COMMON = ("--no-pager", "-c", "core.fsmonitor=false")
+_COMMON = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "i18n.commitEncoding=UTF-8")
 _NO_UPKEEP = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
 """No daemon and no garbage collection that would outlive the call."""
 _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
