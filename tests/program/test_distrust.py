@@ -20,6 +20,10 @@ PATIENCE = 40.0
 """Seconds in which a loop that does not hang has come to its end, on a busy machine too."""
 
 
+def gates_of(*commands: str) -> str:
+    return f"[verify]\ncommands = {json.dumps(commands)}\n"
+
+
 def aside(ws: Workspace) -> list[str]:
     return sorted(os.listdir(ws.state / "quarantine"))
 
@@ -54,6 +58,31 @@ def test_a_gate_that_opens_its_output_anew_takes_back_nothing(ws: Workspace, how
     ws.script(DONE, {"write": {"proof": "x"}, **DONE})
     assert ws.run(patience=PATIENCE) == 0
     assert "FAILED test_sum: 3 != 4\n1 test failed" in ws.prompt(2)
+
+
+RECORDER, LAUNCHER = "$PPID", "$(ps -o ppid= -p $PPID)"
+SUPERVISOR = "$(ps -o ppid= -p $(ps -o ppid= -p $PPID))"
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "KILL", "STOP"])
+@pytest.mark.parametrize("whom", [RECORDER, LAUNCHER])
+def test_a_gate_that_signals_what_runs_it_ends_once(ws: Workspace, name: str, whom: str) -> None:
+    ws.config(
+        gates_of(
+            f"test -e ok && exit 0; echo run >> '{ws.control}/gates'; kill -{name} {whom}; sleep 1; exit 3"
+        )
+    )
+    ws.script(DONE, {"write": {"ok": ""}, **DONE})
+    assert ws.run(patience=PATIENCE) == 0, ws.log()
+    assert ws.verdicts() == ["claim_rejected", "completed"]
+    assert (ws.control / "gates").read_text() == "run\n"
+
+
+def test_a_gate_that_ends_the_supervisor_is_not_a_person(ws: Workspace) -> None:
+    ws.config(gates_of(f"test -e ok && exit 0; kill -TERM {SUPERVISOR}; sleep 1; exit 3"))
+    ws.script(DONE, {"write": {"ok": ""}, **DONE})
+    assert ws.run(patience=PATIENCE) == 0, ws.log()
+    assert ws.verdicts() == ["claim_rejected", "completed"]
 
 
 def test_an_agent_that_opens_its_output_anew_has_answered(ws: Workspace) -> None:

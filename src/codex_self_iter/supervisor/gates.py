@@ -76,7 +76,7 @@ async def _run(
         ),
     )
     outcome = await work.run_process(spec)
-    if outcome.cause is EndCause.REQUEST:
+    if outcome.cause is EndCause.REQUEST and work.aborting:
         return None
     return await ctx.shared.in_thread(_result, ctx, command, outcome, spec.directory)
 
@@ -93,6 +93,7 @@ def _result(ctx: Context, command: str, outcome: RunOutcome, directory: str) -> 
         EndCause.SPAWN_FAILED: outcome.error,
         EndCause.MEMORY: "ended: it used more than memory_limit_mb",
         EndCause.LOST: "it vanished without an exit status",
+        EndCause.REQUEST: "it was ended by a signal that nobody here has sent",
     }
     return GateResult(
         command=command,

@@ -30,7 +30,8 @@ class Work:
         self.directory = ""
         self.adopted: RunHandle | None = None
         self._remains = Remains(ctx)
-        self._aborting = False
+        self.aborting = False
+        """What is under way was asked to end."""
         self._spawning = False
         self._scope: anyio.CancelScope | None = None
         self._ended = False
@@ -66,7 +67,7 @@ class Work:
         """Start a job; `called_off` reports for it when it was aborted before it had a process.
 
         `reads_only`: it changes nothing in the workspace."""
-        self._aborting = self._ended = False
+        self.aborting = self._ended = False
         self._ctx.start(what, self._guarded, job, called_off, reads_only)
 
     async def _guarded(
@@ -74,7 +75,7 @@ class Work:
     ) -> None:
         with anyio.CancelScope() as scope:
             self._scope = scope
-            if self._aborting and called_off is not None:
+            if self.aborting and called_off is not None:
                 scope.cancel()
             await job()
         if self._scope is scope:
@@ -98,9 +99,9 @@ class Work:
             self.handle, self.directory = handle, spec.directory
         finally:
             self._spawning = False
-        if not self._aborting:
+        if not self.aborting:
             self._ctx.tell()
-        ended = handle.end(EndCause.REQUEST) if self._aborting else handle.wait()
+        ended = handle.end(EndCause.REQUEST) if self.aborting else handle.wait()
         outcome = await ended  # a loop that fails meanwhile still finds the handle, to end it
         self.handle = None
         self._remains.tell(outcome)
@@ -126,7 +127,7 @@ class Work:
 
     def abort(self) -> None:
         """End what is under way. A spawn is not interrupted: its run ends as soon as it stands."""
-        self._aborting = True
+        self.aborting = True
         if self.handle is not None:
             self._ctx.start("end a run", self._end, self.handle, None)
         elif not (self._spawning or self._ended) and self._scope is not None:

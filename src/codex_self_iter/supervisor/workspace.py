@@ -472,7 +472,7 @@ class Workspace:
 
     def _tell_branch(self, before: Snapshot, after: Snapshot) -> None:
         """Say that a run has changed the branch, for as long as another than before is out."""
-        if not (before.complete and after.complete):
+        if not (before.head and after.head):
             return
         if before.branch != after.branch:
             was, now = (look.branch or f"detached {look.head[:12]}" for look in (before, after))
