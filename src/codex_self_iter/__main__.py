@@ -5,6 +5,7 @@ from __future__ import annotations
 # what `signal` is made of, without what that imports: these lines are in a hurry
 import _signal  # type: ignore[import-not-found]
 import os
+import sys
 
 
 def _end_early(number: int, _frame: object) -> None:
@@ -16,7 +17,6 @@ for _number in (_signal.SIGTERM, _signal.SIGINT):  # also where a shell's backgr
     _signal.signal(_number, _end_early)
 
 import contextlib  # noqa: E402
-import sys  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def main() -> NoReturn:
 
     At once: what was started has ended and what was kept is written by now, and an interpreter that
     takes itself apart object by object would take a third of the time of a STOP."""
+    if sys.getfilesystemencoding() != "utf-8":
+        # git, agents and people name files and write texts in UTF-8, whatever the locale says
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
     try:
         from codex_self_iter.cli import main as run_cli
 

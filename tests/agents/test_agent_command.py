@@ -199,8 +199,9 @@ def test_plan_shell_is_started_as_a_module_with_the_prompt_on_stdin(scene):
     agent = PlanShellAgent(AgentConfig("plan-shell"))
     request = scene.request()
     invocation = agent.prepare(request)
-    assert invocation.argv[:4] == (sys.executable, "-P", "-m", "codex_self_iter.plan_shell")
-    assert invocation.argv[4:] == ("--plan", request.plan_path, "--workspace", request.workspace)
+    assert invocation.argv[:2] == (sys.executable, "-P")
+    assert invocation.argv[4:6] == ("-m", "codex_self_iter.plan_shell")
+    assert invocation.argv[6:] == ("--plan", request.plan_path, "--workspace", request.workspace)
     assert invocation.stdin_path == request.prompt_path
     imports = (sys.executable, "-c", "import codex_self_iter; print(codex_self_iter.__version__)")
     outcome = run(type(invocation)(imports, invocation.env), request)

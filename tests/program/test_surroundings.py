@@ -137,3 +137,14 @@ def test_modules_of_the_workspace_are_not_taken_for_ours(ws: Workspace) -> None:
     (ws.path / "plan.md").write_text("- [ ] one\n\n  ```sh\n  echo done > made\n  ```\n")
     assert ws.run() == 0, ws.log()
     assert (ws.path / "made").read_text() == "done\n"
+
+
+def test_in_a_locale_without_utf8_names_and_words_are_what_they_are(ws: Workspace) -> None:
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    ws.environment |= {"LC_ALL": "C", **ascii_only}
+    ws.config('[git]\ncommit = "supervisor"\n')
+    ws.script({"run": "echo x > Maße.txt", "block": {"summary": "Füße", "completed": True}})
+    assert ws.run() == 0, ws.log()
+    assert ws.git("log", "-1", "-z", "--format=%s", "--name-only") == "Füße\0\nMaße.txt\0"
+    assert ws.journal()[0]["summary"] == "Füße"
+    assert "F??e" in ws.cli("history").stdout

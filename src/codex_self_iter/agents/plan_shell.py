@@ -28,7 +28,7 @@ class PlanShellAgent:
         self.config = config
 
     def prepare(self, request: Request) -> Invocation:
-        module = (sys.executable, "-P", "-m", "codex_self_iter.plan_shell")
+        module = (sys.executable, "-P", "-X", "utf8", "-m", "codex_self_iter.plan_shell")
         places = ("--plan", request.plan_path, "--workspace", request.workspace)
         env = agent_environment(
             request.environment,

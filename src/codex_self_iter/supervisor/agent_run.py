@@ -254,6 +254,7 @@ class AgentRuns:
             except (OSError, UnicodeDecodeError):
                 text = ""
         else:
+            scratch.remove(ctx.store.run_directory(*place))  # of a try that could not start
             directory = ctx.store.fresh_run_directory(*place)
             text = prompts.build(self._inputs(run))
             # Verbatim while the agent reads it; redacted when the run has ended.

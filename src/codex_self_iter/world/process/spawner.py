@@ -103,7 +103,7 @@ class Spawner:
     def _start(self) -> socket.socket:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(PATIENCE_SEC)
-        python = [sys.executable, "-I", "-S"]
+        python = [sys.executable, "-I", "-S", "-X", "utf8"]
         with theirs, kill.children.spawning() as register:
             self._process = subprocess.Popen(
                 [*python, launcher.__file__, str(theirs.fileno()), str(original_soft_limit())],
