@@ -78,3 +78,14 @@ def test_what_somebody_else_made_in_its_place_is_left_alone(tmp_path: Path) -> N
         assert foreign.is_dir()
     finally:
         os.unlink(link)
+
+
+def test_what_a_run_that_could_not_start_has_left_is_no_stranger(ws: Workspace) -> None:
+    left = ws.state / "logs" / "runs" / "000001-executor" / "tmp"
+    left.mkdir(parents=True)
+    (left / "cache").write_text("x")
+    ws.config()
+    ws.script({"run": "ls $TMPDIR > seen", "block": {"completed": True}})
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "seen").read_text() == ""
+    assert not [*(ws.state / "quarantine").glob("*")]
