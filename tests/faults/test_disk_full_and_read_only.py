@@ -278,19 +278,29 @@ def test_a_size_limit_of_the_process_is_a_storage_error(tmp_path: Path) -> None:
     )
 
 
-def test_a_log_line_that_finds_no_space_is_counted_not_raised(tmp_path: Path) -> None:
+def test_log_lines_that_find_no_space_are_counted_and_told(tmp_path: Path) -> None:
     in_namespace(
         tmp_path,
         """
+        import json, sys
+        from codex_self_iter.supervisor import logger
+        from codex_self_iter.world.console import Console
         from codex_self_iter.world.state.logfile import LogFile
-        log = LogFile(store.root, "logs/supervisor.log")
-        log.write("one\\n")
+        file = LogFile(store.root, "logs/supervisor.log")
+        log = logger.configure(
+            level="info", form="json", environ={}, console=Console(sys.stdout), terminal=False
+        ).bind(**{logger.FILE_KEY: file})
+        log.info("one")
         fill()
-        log.write("x" * 20_000)
-        assert log.lost_lines == 1
+        for _ in range(3):
+            log.info("x" * 20_000)
+        assert file.lost_lines
         drain()
-        log.write("three\\n")
-        with open(f"{state}/logs/supervisor.log") as file:
-            assert file.read().endswith("three\\n")
+        log.info("three")
+        with open(f"{state}/logs/supervisor.log") as text:
+            told = [json.loads(line) for line in text]
+        events = [line["event"] for line in told]
+        assert (events[0], events[-2], events[-1]) == ("one", "log.lines_lost", "three")
+        assert sum(line.get("lines", 0) for line in told) == 3
         """,
     )

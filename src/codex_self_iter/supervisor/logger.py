@@ -83,6 +83,13 @@ def _redact(redactor: Redactor, _logger: Any, _name: str, event: EventDict) -> E
 def _to_file(logger: Any, name: str, event: EventDict) -> EventDict:
     file = event.pop(FILE_KEY, None)
     if file is not None:
+        if lost := file.lost_lines:
+            told = {"lines": lost, "event": "log.lines_lost", "level": "warning"}
+            told["timestamp"] = event.get("timestamp")
+            file.lost_lines = 0
+            file.write(f"{_JSON(logger, name, told)!s}\n")
+            if file.lost_lines:  # there is still no room
+                file.lost_lines = lost
         file.write(f"{_JSON(logger, name, event)!s}\n")
     return event
 

@@ -61,15 +61,21 @@ class LogFile:
         self._stay_open = stay_open
         self._fd = -1
         self.lost_lines = 0
+        """Lines that could not be written; whoever tells them sets it back."""
 
     def write(self, text: str) -> int:
         """Append the text; returns its length."""
         with self._root.guard:
+            end = -1
             try:
                 self._prepare()
+                end = os.fstat(self._fd).st_size
                 write_all(self._fd, text.encode("utf-8", "backslashreplace"))
             except (OSError, CodexSelfIterError):
                 self.lost_lines += 1
+                if end >= 0:  # no half lines
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(self._fd, end)
             if not self._stay_open:
                 self.close()
         return len(text)
