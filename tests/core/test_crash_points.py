@@ -86,10 +86,10 @@ SCENARIOS = {
     "errors": Scenario(
         lambda: Script(
             [
-                Answer("no block"),
+                Answer("no block", changed=False),
                 fail(FailureClass.NETWORK),
                 work("b"),
-                Answer("", exit_code=3),
+                Answer("", exit_code=3, changed=False),
                 claim(),
             ]
         ),
@@ -98,7 +98,7 @@ SCENARIOS = {
         {("backoff", 2): lambda world: world.say("m.md")},
     ),
     "too many errors": Scenario(
-        lambda: Script([work("b"), Answer("no block")]),
+        lambda: Script([work("b"), Answer("no block", changed=False)]),
         policy(max_consecutive_errors=3),
         ("blocked", 4),
     ),
@@ -187,7 +187,12 @@ SCENARIOS = {
         },
     ),
     "an agent that ends its own recorder": Scenario(
-        lambda: Script([work("b", cause=EndCause.REQUEST), work("c", cause=EndCause.LOST)]),
+        lambda: Script(
+            [
+                work("b", cause=EndCause.REQUEST, changed=False),
+                work("c", cause=EndCause.LOST, changed=False),
+            ]
+        ),
         policy(max_consecutive_errors=4),
         ("blocked", 4),
     ),

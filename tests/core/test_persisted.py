@@ -15,7 +15,8 @@ from codex_self_iter.world.state.codec import from_json, recover
 
 KEPT = Path(__file__).parent / "persisted"
 NOTHING_OWED = {"count": 0, "iteration": 0, "files": [], "why": "", "mendable": False}
-ADDED: dict[str, Any] = {"stops": {}, "owed": NOTHING_OWED}
+BEST = {"ticks": 0, "peak": 0, "gates": {}}
+ADDED: dict[str, Any] = {"stops": {}, "owed": NOTHING_OWED, "best": BEST}
 """Fields of a snapshot that the first version did not have, as they are written for its files."""
 GONE = {"after_iteration"}
 """Fields that belonged to one supervisor's life and are no longer read."""
@@ -32,7 +33,13 @@ def first_version(state: LoopState) -> dict[str, Any]:
     written = to_json(state)
     for name, value in ADDED.items():
         assert written.pop(name) == value
+    counters = written["counters"]
+    assert (counters.pop("tries"), counters.pop("outage_sec")) == ({}, 0.0)
+    assert (written["last"] or {"failure_class": ""}).pop("failure_class") == ""
     opened = written["open"] or {"messages": []}
+    assert opened.pop("ticked", 0) == 0
+    for run in opened.get("ended", ()):
+        assert run.pop("resumed") is False
     for message in (*written["carried"], *opened["messages"]):
         assert message.pop("mark") == ""
     if block := opened.get("block"):

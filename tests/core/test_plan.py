@@ -10,7 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.plan import content_hash, find_again, parse_plan, plan_progress, tick
+from codex_self_iter.core.plan import (
+    content_hash,
+    find_again,
+    parse_plan,
+    plan_progress,
+    tick,
+    ticks,
+)
 from codex_self_iter.supervisor.documents import Document
 
 PIECES = st.sampled_from(
@@ -263,3 +270,24 @@ def test_ticks_are_told_from_other_edits() -> None:
     assert plan._edit(old, old.replace("[x] two", "[ ] two")).ticks_only
     assert not plan._edit(old, old.replace("one", "two")).ticks_only
     assert not plan._edit(old, old + "- [ ] three\n").ticks_only
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("- [ ] a\n- [ ] b", "- [x] a\n- [ ] b", 1),
+        ("- [ ] a\n- [ ] b", "- [x] a\n- [X] b", 2),
+        ("- [x] a\n- [ ] b", "- [ ] a\n- [ ] b", -1),
+        ("- [x] a\n- [ ] b", "- [ ] a\n- [x] b", 0),
+        ("- [ ] a", "- [ ] a\n- [x] added as done", 0),
+        ("- [ ] a", "- [x] a\n- [ ] found on the way", 1),
+        ("- [ ] a\n- [ ] b", "- [x] a (done, see b.py)\n- [ ] b", 1),
+        ("- [ ] a\n- [ ] a", "- [x] a\n- [ ] a", 1),
+        ("- [x] a\n- [ ] b", "- [ ] b", 0),
+        ("- [ ] a", "", 0),
+        ("", "- [ ] a", 0),
+        ("- [ ] a", "- [ ] a", 0),
+    ],
+)
+def test_what_was_ticked_between_two_texts(before: str, after: str, expected: int) -> None:
+    assert ticks(before, after) == expected

@@ -130,6 +130,36 @@ def test_the_history_is_in_order_and_names_failing_gates() -> None:
     ]
 
 
+def test_failures_are_one_line_between_what_came_to_work() -> None:
+    """After an outage the prompt still knows what was done."""
+    lost = [
+        line(number, "", verdict="error", failure_class="overload", error="x" * 450)
+        for number in range(4, 12)
+    ]
+    lost += [line(12, "", verdict="timed_out", failure_class="agent", has_new_changes=True)]
+    done = [line(number, f"work {number}") for number in (1, 2, 3)]
+    text = history_text([*done, *lost, line(13, "work 13"), line(14, "", verdict="aborted")])
+    assert text.splitlines() == [
+        *[f"- Iteration {number} (continue): work {number}" for number in (1, 2, 3)],
+        "- Iterations 4 to 12: no answer (8 overload, 1 agent); 1 of them changed content.",
+        "- Iteration 13 (continue): work 13",
+        "- Iteration 14: no answer (1 aborted).",
+    ]
+
+
+def test_what_is_too_long_is_named_by_its_path() -> None:
+    text = prompt(task="THE TASK", plan_path="/w/plan.md", task_path="/w/TASK.md")
+    assert "THE TASK" not in text
+    assert "an item of the plan" not in text
+    assert "Read it in /w/plan.md" in text
+    assert "Read it in /w/TASK.md" in text
+
+
+def test_the_executor_is_given_the_objective_once() -> None:
+    planned = PlannerAnswer("one parser", "do this", "", "", False)
+    assert prompt(goal="one parser", planner=planned).count("one parser") == 1
+
+
 @given(st.lists(st.text(max_size=4_000), max_size=40), st.integers(0, 20_000))
 def test_the_history_is_bounded_and_keeps_the_newest(summaries: list[str], limit: int) -> None:
     text = history_text(

@@ -199,25 +199,25 @@ def holding(index: int) -> tuple[LoopState, Policy]:
     layers: list[dict[str, Any]] = [
         {"stops": {"file": Ending(EndingKind.STOP, "after", 0)}},
         {"paused": True, "paused_up": AT.up},
+        {},
         {"blocked_by": {"plan": "no plan", "disk": "full"}},
         {"blocked_by": {"disk": "full"}},
         {"wait": wait},
-        {},
         {},
         {"limits": {"account-one": limit}},
     ]
     for layer in reversed(layers[index:]):
         state = dataclasses.replace(state, **layer)
     rules = policy(
-        budget=BudgetPolicy(max_tokens=10 if index <= 5 else 0),
-        max_iterations=1 if index <= 6 else 0,
+        budget=BudgetPolicy(max_tokens=10 if 2 < index <= 6 else 0),
+        max_iterations=1 if index <= 2 else 0,
     )
     return state, rules
 
 
 EXPECTED = [
-    (State.STOPPED, 0), (State.PAUSED, None), (State.COOLDOWN, None), (State.BLOCKED, None),
-    (State.BACKOFF, None), (State.BLOCKED, 4), (State.STOPPED, 0), (State.LIMITED, None),
+    (State.STOPPED, 0), (State.PAUSED, None), (State.STOPPED, 0), (State.COOLDOWN, None),
+    (State.BLOCKED, None), (State.BACKOFF, None), (State.BLOCKED, 4), (State.LIMITED, None),
 ]  # fmt: skip
 
 
@@ -269,7 +269,7 @@ def test_a_restart_goes_on_at_the_step(name: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "forgotten"),
-    [(claim(), True), (Answer("?"), True), (Answer(block("", stop=True)), False)],
+    [(claim(), True), (Answer("?", changed=False), True), (Answer(block("", stop=True)), False)],
 )
 def test_an_end_that_a_person_has_seen_starts_the_counters_again(
     answer: Answer, forgotten: bool

@@ -131,10 +131,10 @@ def test_the_planner_and_the_reviewer_can_start_cooldowns() -> None:
 
 
 def test_the_same_focus_again_and_again_stagnates() -> None:
-    answers = [work(f"g{n}") for n in range(9)]
+    answers = [work(f"g{n}", changed=False) for n in range(9)]
     world = play(
         Script(answers, reviewer=[review(True, "The Tests")]),
-        policy(mode="roles", max_stagnation=3),
+        policy(mode="roles", max_stagnation=3, no_change_gate=0),
     )
     assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 3)
 

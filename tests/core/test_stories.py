@@ -10,6 +10,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.runs import EndCause, RunOutcome
+from codex_self_iter.core.stagnation import HISTORY
 from tests.support.loop_world import (
     Answer,
     Script,
@@ -86,21 +87,21 @@ def test_an_idler_stagnates_in_exactly_so_many_iterations() -> None:
         assert [line["warned"] for line in world.disk.journal] == [False] * (bound - 1) + [True]
 
 
-def test_the_same_goal_stagnates_although_content_changes() -> None:
-    for bound in (3, 6):
+def test_the_same_goal_has_three_times_the_bound_when_content_changes() -> None:
+    for bound, longest in ((3, 9), (6, 18), (40, HISTORY)):
         world = play(
-            Script([work("Fix  the tests!"), work("fix the TESTS")] * 9),
+            Script([work("Fix  the tests!"), work("fix the TESTS")] * 40),
             policy(max_stagnation=bound),
         )
         assert end(world) == ("stagnated", 3)
-        assert len(world.disk.journal) == bound
+        assert len(world.disk.journal) == longest
         assert world.disk.journal[-1]["warned"]
         assert not any(line["warned"] for line in world.disk.journal[:-1])
 
 
 def test_ping_pong_stagnates_and_progress_does_not() -> None:
-    world = play(Script([work("a"), work("b")] * 9), policy(max_stagnation=6))
-    assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 6)
+    world = play(Script([work("a"), work("b")] * 9), policy(max_stagnation=4))
+    assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 12)
     assert "2 goals in turn" in world.state.reason
     world = play(
         Script([work(f"goal {n}") for n in range(40)]), policy(max_stagnation=1, max_iterations=30)
@@ -110,7 +111,7 @@ def test_ping_pong_stagnates_and_progress_does_not() -> None:
 
 
 def test_a_warned_loop_that_finds_another_way_goes_on() -> None:
-    answers = [work("same")] * 3 + [work(f"new {n}") for n in range(9)]
+    answers = [work("same", changed=False)] * 3 + [work(f"new {n}") for n in range(9)]
     world = play(Script(answers), policy(max_stagnation=4, max_iterations=9))
     assert end(world) == ("stopped", 0)
     assert [line["warned"] for line in world.disk.journal].count(True) == 1
@@ -128,10 +129,12 @@ def test_an_edit_gives_a_stagnating_loop_a_new_start() -> None:
     def note(world: World) -> None:
         world.handle(ev.Edited("plan", 1, 0, in_run=True))
 
-    world = play(Script([work("same")]), policy(max_stagnation=4), {("executor", 3): edit})
+    still = Script([work("same", changed=False)])
+    rules = policy(max_stagnation=4, no_change_gate=0)
+    world = play(still, rules, {("executor", 3): edit})
     assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 6)
     notes = {("executor", number): note for number in range(1, 9)}
-    noted = play(Script([work("same")]), policy(max_stagnation=4), notes)
+    noted = play(still, rules, notes)
     assert (end(noted), len(noted.disk.journal)) == (("stagnated", 3), 4)  # it is the agent's
     agreed = play(Script([claim()]), policy(confirmations=1), notes)
     assert agreed.verdicts == ["awaiting_confirmation", "completed"]

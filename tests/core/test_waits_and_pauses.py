@@ -79,7 +79,7 @@ def test_a_pause_uses_up_no_wait(kind: str) -> None:
 
 def test_a_wait_that_began_in_a_pause_is_not_longer_for_it() -> None:
     state, _ = decide(running(), ev.Pause("p"), policy(), AT)
-    state, _ = decide(state, ended(state, Answer("?")), policy(), later(7_200.0))
+    state, _ = decide(state, ended(state, Answer("?", changed=False)), policy(), later(7_200.0))
     assert state.wait is not None
     state, _ = decide(state, ev.Resume(), policy(), later(9_000.0))
     assert state.wait is not None

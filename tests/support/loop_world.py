@@ -117,6 +117,7 @@ class Answer:
     usage: Usage | None = None
     gate_files: dict[str, str] = dataclasses.field(default_factory=dict)
     plan_open: int = 0
+    ticked: int = 0
 
 
 def block(goal: str = "go on", **fields: Any) -> str:
@@ -418,6 +419,7 @@ class World:
         return ev.RunEnded(
             run.run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files,
             plan_open=answer.plan_open,
+            ticked=answer.ticked,
         )  # fmt: skip
 
     def _gates_end(self) -> ev.Event:

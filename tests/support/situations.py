@@ -121,7 +121,7 @@ def after(answer: Answer, rules: Policy | None = None) -> LoopState:
 
 def waiting(kind: str) -> LoopState:
     answers = {
-        "error": Answer("nothing"),
+        "error": Answer("nothing", changed=False),
         "limit": fail(FailureClass.LIMIT),
         "auth": fail(FailureClass.AUTH),
         "no_change": work("x", changed=False),
@@ -209,7 +209,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         for name, answer in (
             ("works", work("x")),
             ("claims", claim()),
-            ("fails", Answer("?")),
+            ("fails", Answer("?", changed=False)),
             ("plans", plan()),
         ):
             found[f"run {name}"] = ended(state, answer)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from codex_self_iter.core import bounds
 from codex_self_iter.core.agent_report import FailureClass
-from codex_self_iter.core.verdict import PERSON_TRIES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         evidence: what tells it, for people.
-        follows: what happens, for people; bound: when that ends.
+        follows: what happens, for people. When that ends is in `core.bounds`.
         statuses: HTTP statuses that mean it.
         codes: codes of error bodies, whichever API they come from; in lower case.
         sentences: beginnings of lines that CLIs end a failed run with.
@@ -30,7 +30,6 @@ class Row:
     kind: FailureClass
     evidence: str
     follows: str
-    bound: str
     statuses: tuple[int, ...] = ()
     codes: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
@@ -38,7 +37,6 @@ class Row:
     mend: str = ""
 
 
-_PERSON = f"exit 4 after {PERSON_TRIES} tries in a row, unless the next agent can take over"
 # Google says "check your plan and billing" of limits of a minute, too: then it names the metric.
 _PLAN = (
     r"\A(?!.*(?:quota exceeded for metric|resource_?exhausted|ai\.google\.dev|retry in \d))"
@@ -51,7 +49,6 @@ TABLE: tuple[Row, ...] = (
         FailureClass.MEMORY,
         "`memory_limit_mb`, the kernel's or the runtime's words of its end",
         "backoff; the next prompt says so",
-        "none of its own",
         sentences=(
             r"[^\n]{0,160}heap out of memory",
             r"[^\n]{0,60}cannot allocate memory",
@@ -59,13 +56,14 @@ TABLE: tuple[Row, ...] = (
         ),
         phrases=(r"heap out of memory", r"cannot allocate memory", r"\bENOMEM\b",
                  r"memory allocation of \d+ bytes failed"),
+        mend="raise memory_limit_mb, give the machine more memory, or have less done at once",
     ),
     Row(
         FailureClass.CONTEXT,
         "HTTP 413, codes such as `context_length_exceeded`, words of a prompt that is too long or "
         "of a session that is gone",
-        "a fresh session, at once the first time",
-        "none of its own",
+        "at once a fresh session; did it fail in one, a short prompt: task and plan by their paths, no "
+        "history",
         statuses=(413,),
         codes=(
             "context_length_exceeded", "context_window_exceeded", "request_too_large",
@@ -102,8 +100,7 @@ TABLE: tuple[Row, ...] = (
         FailureClass.BILLING,
         "HTTP 402, codes such as `insufficient_quota`, words of credit, spend caps and plans that "
         "name no end",
-        "state `blocked`, told once with what to do, one more try",
-        _PERSON,
+        "state `blocked`, told once with what to do, one more try; the next agent stands in",
         statuses=(402,),
         codes=(
             "insufficient_quota", "billing_error", "billing_hard_limit_reached",
@@ -151,7 +148,6 @@ TABLE: tuple[Row, ...] = (
         "HTTP 429, codes of usage and rate limits, their sentences",
         "state `limited` until the reset that the CLI names, else backoff; nothing is started into "
         "it; read from text alone it is an ordinary backoff until a second run has said it, too",
-        "its reset",
         statuses=(429,),
         codes=(
             "usage_limit_reached", "usage_limit_exceeded", "rate_limit_exceeded",
@@ -190,8 +186,7 @@ TABLE: tuple[Row, ...] = (
         FailureClass.AUTH,
         "HTTP 401 and 403, codes of keys and logins, gemini's exit code 41, words of a login that "
         "is missing, expired or disabled",
-        "state `blocked`, told once with what to do, one more try",
-        _PERSON,
+        "state `blocked`, told once with what to do, one more try; the next agent stands in",
         statuses=(401, 403),
         codes=(
             "authentication_error", "authentication_failed", "invalid_api_key", "permission_error",
@@ -237,8 +232,7 @@ TABLE: tuple[Row, ...] = (
         FailureClass.CONFIG,
         "HTTP 404, codes of unknown models, a program that is not there, gemini's exit codes 52 "
         "and 55, words of unknown models, flags and untrusted folders",
-        "state `blocked`, told once with what to do, one more try",
-        _PERSON,
+        "state `blocked`, told once with what to do, one more try; the next agent stands in",
         statuses=(404,),
         codes=(
             "model_not_found", "not_found_error", "not_found", "invalid_model", "unsupported_model",
@@ -272,7 +266,6 @@ TABLE: tuple[Row, ...] = (
         FailureClass.OVERLOAD,
         "HTTP 5xx and 529, codes such as `overloaded_error`, words of a service at capacity",
         "backoff; not the agent's fault",
-        "none: it passes",
         statuses=(*range(500, 600),),
         codes=(
             "overloaded_error", "overloaded", "server_is_overloaded", "server_overloaded",
@@ -301,7 +294,6 @@ TABLE: tuple[Row, ...] = (
         FailureClass.NETWORK,
         "HTTP 408, broken, refused and silent connections, also hangs that our time-outs end",
         "backoff; not the agent's fault",
-        "none: it passes",
         statuses=(408,),
         codes=(
             "response_stream_disconnected", "response_stream_connection_failed", "timeout_error",
@@ -335,8 +327,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         FailureClass.SANDBOX,
         "commands that fail for their sandbox, gemini's exit code 44, a run that opencode stopped",
-        "state `blocked`, told once with what was refused, one more try",
-        _PERSON,
+        "state `blocked`, told once with what was refused, one more try; the next agent stands in",
         codes=("sandbox_error",),
         sentences=(
             r"bwrap: |codex-linux-sandbox",
@@ -352,14 +343,12 @@ TABLE: tuple[Row, ...] = (
         FailureClass.KILLED,
         "we ended it before it had its answer",
         "go on",
-        "none of its own",
     ),
     Row(
         FailureClass.AGENT,
         "everything else: non-zero exit, no control block, time-out while working, a run that others "
         "ended, refused prompts",
         "backoff; the next prompt says what was wrong",
-        "exit 4 after `max_consecutive_errors` in a row",
         codes=(
             "error_max_turns", "error_max_budget_usd", "cyber_policy", "content_filter",
             "misalignment_policy_violation", "invalid_prompt", "too_many_denials",
@@ -478,4 +467,6 @@ def status_in(message: str) -> int:
 def table_lines() -> list[str]:
     """The table as docs/agents.md shows it."""
     head = ["| class | evidence | what follows | bound |", "|---|---|---|---|"]
-    return head + [f"| {r.kind} | {r.evidence} | {r.follows} | {r.bound} |" for r in TABLE]
+    return head + [
+        f"| {r.kind} | {r.evidence} | {r.follows} | {bounds.said(r.kind)} |" for r in TABLE
+    ]

@@ -11,7 +11,7 @@ from codex_self_iter.core.events import RunEnded
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import Ended, Iteration, LoopState, OpenRun, Session, Spent
-from codex_self_iter.core.terms import Moment
+from codex_self_iter.core.terms import Moment, Role
 
 
 def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
@@ -28,6 +28,7 @@ def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
         cause=outcome.cause,
         duration_sec=round(outcome.duration_sec, 3),
         model=report.model,
+        resumed=bool(run.session_id),
     )
     return dataclasses.replace(
         opened,
@@ -41,6 +42,7 @@ def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
         change_note=event.change_note,
         plan_open=event.plan_open,
         plan_total=event.plan_total,
+        ticked=opened.ticked + event.ticked,
     )
 
 
@@ -61,24 +63,29 @@ def spend(
 
 def sessions(state: LoopState, run: OpenRun, event: RunEnded) -> dict[str, Session]:
     """Sessions after this run: continued, begun, or forgotten when it was lost or too long."""
-    report = event.report
+    report, key = event.report, session_key(run.role, run.agent)
     known = dict(state.sessions)
     if report.failure is not None and report.failure.kind is FailureClass.CONTEXT:
-        known.pop(run.agent, None)
+        known.pop(key, None)
         return known
     if not report.session_id:
         return known
-    old = known.get(run.agent)
+    old = known.get(key)
     if old is None or old.session_id != report.session_id:
         old = Session(report.session_id, 0, run.started_at, 0)
     tokens = report.usage.total_tokens if report.usage else 0
-    known[run.agent] = dataclasses.replace(
+    known[key] = dataclasses.replace(
         old,
         turns=old.turns + 1,
         tokens=old.tokens + tokens,
         thread_usage=report.thread_usage or old.thread_usage,
     )
     return known
+
+
+def session_key(role: Role, agent: str) -> str:
+    """Under which name a thread is kept: planner and reviewer have conversations of their own."""
+    return agent if role is Role.EXECUTOR else f"{agent}/{role}"
 
 
 def _either(one: bool | None, two: bool | None) -> bool | None:

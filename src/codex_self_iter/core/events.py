@@ -65,6 +65,7 @@ class RunEnded:
 
     `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it
     never started).
+    `ticked`: items of the plan that it ticked, less those that it unticked.
     `not_started`: its files could not be written, so nothing was run; the same iteration tries
     again later."""
 
@@ -79,6 +80,7 @@ class RunEnded:
     gate_files: Mapping[str, str] | None = None
     plan_open: int = 0
     plan_total: int = 0
+    ticked: int = 0
     not_started: bool = False
     owed: Owed | None = None
 

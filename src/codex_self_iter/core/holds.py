@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from codex_self_iter.core import budget, waits
+from codex_self_iter.core import bounds, budget, waits
 from codex_self_iter.core.commands import Command, Exit, Notify, Persist
 from codex_self_iter.core.events import Hold
 from codex_self_iter.core.policy import AgentPolicy, Policy
-from codex_self_iter.core.state import Iteration, LoopState, Wait
+from codex_self_iter.core.state import Iteration, LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Mode, Moment, Role, State
 
 Decision = tuple[LoopState, tuple[Command, ...]]
@@ -16,11 +16,11 @@ Decision = tuple[LoopState, tuple[Command, ...]]
 HOLDS: tuple[tuple[str, str], ...] = (
     ("stop after the iteration", "stopped"),
     ("pause", "paused"),
+    ("iteration limit reached", "stopped; blocked when only a person can mend the last failure"),
     ("plan missing, empty or unreadable", "cooldown"),
     ("disk or state directory cannot be written", "blocked"),
     ("a wait is not over", "backoff, cooldown, limited or blocked, by its kind"),
     ("budget spent", "blocked"),
-    ("iteration limit reached", "stopped"),
     ("every agent's account is limited", "limited"),
 )
 """What can hold a loop between two runs, in the order in which it is looked at, and where to."""
@@ -32,13 +32,17 @@ def enter(state: LoopState, kind: State, reason: str, at: Moment) -> LoopState:
     return dataclasses.replace(state, state=kind, since=since, reason=reason)
 
 
-def finish(state: LoopState, kind: State, code: int, reason: str, at: Moment) -> Decision:
-    """End the loop. What is not committed by then is said with the reason."""
+def finish(
+    state: LoopState, kind: State, code: int, reason: str, at: Moment, *, told: bool = False
+) -> Decision:
+    """End the loop. What is not committed by then is said with the reason. `told`: the person has
+    been told why."""
     reason = "; ".join(filter(None, (reason, state.owed.told())))
     state = dataclasses.replace(
         enter(state, kind, reason, at), exit_code=code, preparing=False, ending=None
     )
-    return state, (Persist(), Notify(kind.value, reason), Exit(code, kind, reason))
+    told_now = () if told else (Notify(kind.value, reason),)
+    return state, (Persist(), *told_now, Exit(code, kind, reason))
 
 
 def next_role(opened: Iteration | None, policy: Policy) -> Role:
@@ -78,20 +82,31 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
     if state.paused and not in_iteration:
         reason = state.reason if state.state is State.PAUSED else "paused"
         return enter(state, State.PAUSED, reason, at), ()
+    spent = budget.exceeded(state.spent, policy.budget, at.wall)
+    if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
+        return finish(state, State.BLOCKED, 4, spent, at) if spent else _all_run(state, policy, at)
     if Hold.PLAN in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by[Hold.PLAN], at), ()
     if state.blocked_by:
         return enter(state, State.BLOCKED, "; ".join(state.blocked_by.values()), at), ()
     if state.wait is not None and waits.rest(state.wait, at) > 0:
         return enter(state, waits.STATES[state.wait.kind], state.wait.reason, at), ()
-    spent = budget.exceeded(state.spent, policy.budget, at.wall)
     if spent:
         return finish(state, State.BLOCKED, 4, spent, at)
-    if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
-        reason = f"iteration limit reached ({policy.max_iterations})"
-        return finish(state, State.STOPPED, 0, reason, at)
     wait = chosen(state, next_role(state.open, policy), policy, at)
     if isinstance(wait, Wait):
         state = enter(state, waits.STATES[wait.kind], wait.reason, at)
         return dataclasses.replace(state, wait=wait), (Persist(),)
     return None
+
+
+def _all_run(state: LoopState, policy: Policy, at: Moment) -> Decision:
+    """The iteration limit is reached: nothing is waited for any more."""
+    reason, last = f"iteration limit reached ({policy.max_iterations})", state.last
+    if last is None or last.failure_class not in bounds.PERSON:
+        return finish(state, State.STOPPED, 0, reason, at)
+    # The wait says what to do; the summary alone only what failed.
+    why = state.wait.reason if state.wait is not None else last.summary
+    told = any(wait.kind is WaitKind.AUTH for wait in state.limits.values())
+    reason += f"; a person must act ({last.failure_class}): {why}"
+    return finish(state, State.BLOCKED, 4, reason, at, told=told)

@@ -282,7 +282,9 @@ def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) ->
     end, ending = closed.finish, state.ending
     stopping = ending is not None and ending.kind is EndingKind.STOP
     if end is not None and not (stopping and end.state is not State.COMPLETED):
-        after, commands = finish(closed.state, end.state, end.exit_code, end.reason, at)
+        after, commands = finish(
+            closed.state, end.state, end.exit_code, end.reason, at, told=end.told
+        )
     else:
         after, commands = _after_end(closed.state, policy, at)
     durable = () if any(isinstance(c, Persist | Prepare) for c in commands) else (Persist(),)
@@ -420,13 +422,13 @@ def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = 
     if kind in waits.COOLDOWNS or (also_backoff and kind is not WaitKind.LIMIT):
         state = dataclasses.replace(state, wait=None)
     if also_backoff:
-        state = _forget_auth(state)
+        state = _forget_aside(state)
     return _proceed_if_idle(state, policy, at)
 
 
-def _forget_auth(state: LoopState) -> LoopState:
-    """A person acted: agents that were not logged in or wrongly configured may be tried again."""
-    limits = {name: wait for name, wait in state.limits.items() if wait.kind is not WaitKind.AUTH}
+def _forget_aside(state: LoopState) -> LoopState:
+    """A person acted: agents that were set aside because they failed may be tried again."""
+    limits = {name: wait for name, wait in state.limits.items() if wait.kind is WaitKind.LIMIT}
     wait = None if state.wait is not None and state.wait.kind is WaitKind.AUTH else state.wait
     return dataclasses.replace(state, limits=limits, wait=wait)
 
@@ -490,7 +492,7 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
-    state = _forget_auth(state)
+    state = _forget_aside(state)
     if state.wait is not None and state.wait.kind is WaitKind.LIMIT:
         # `limits` still knows who is limited; the new configuration may name somebody who is not.
         state = dataclasses.replace(state, wait=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from codex_self_iter.core.account import session_key
 from codex_self_iter.core.events import Prepared
 from codex_self_iter.core.policy import AgentPolicy
 from codex_self_iter.core.state import Iteration, LoopState, OpenRun
@@ -70,13 +71,13 @@ def _run(
         attempt=attempt,
         label=label,
         started_at=at.wall,
-        session_id=_session(state, agent, at),
+        session_id=_session(state, role, agent, at),
     )
 
 
-def _session(state: LoopState, agent: AgentPolicy, at: Moment) -> str:
+def _session(state: LoopState, role: Role, agent: AgentPolicy, at: Moment) -> str:
     """The thread to resume, or "" for a fresh one."""
-    session, rules = state.sessions.get(agent.name), agent.session
+    session, rules = state.sessions.get(session_key(role, agent.name)), agent.session
     if session is None or not rules.resume:
         return ""
     too_long = (

@@ -126,6 +126,37 @@ def plan_progress(text: str) -> tuple[int, int, str | None]:
     return len(ticked), plan.total, ticked[-1] if ticked else None
 
 
+def ticks(before: str, after: str) -> int:
+    """Items that were ticked between two texts of a plan, less those that were unticked. What was
+    added as ticked was not ticked; one whose text was changed with its tick was."""
+    if before == after:
+        return 0
+    then, now = _by_text(before), _by_text(after)
+    return _moved(then, now) - _moved(then[::-1], now[::-1])
+
+
+def _by_text(text: str) -> list[dict[str, int]]:
+    """How often each text stands there, of open items and of ticked ones."""
+    counts: list[dict[str, int]] = [{}, {}]
+    for item in parse_plan(text).items:
+        of_state = counts[item.ticked]
+        of_state[item.text] = of_state.get(item.text, 0) + 1
+    return counts
+
+
+def _moved(then: list[dict[str, int]], now: list[dict[str, int]]) -> int:
+    """Items that went from the first state to the second."""
+    (old_from, old_to), (new_from, new_to) = then, now
+    same = sum(
+        max(0, min(count - new_from.get(text, 0), new_to.get(text, 0) - old_to.get(text, 0)))
+        for text, count in old_from.items()
+    )
+    gone, come = (
+        sum(a.values()) - sum(b.values()) for a, b in ((old_from, new_from), (new_to, old_to))
+    )
+    return max(same, min(gone, come))
+
+
 def tick(text: str, item: Item) -> str:
     """The text with this item ticked: exactly one character differs. A ticked item changes nothing.
 

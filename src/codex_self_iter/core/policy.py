@@ -61,6 +61,7 @@ class Policy:
     max_iterations: int = 0
     max_stagnation: int = 12
     max_consecutive_errors: int = 10
+    max_outage_sec: float = 259_200.0
     no_change_gate: int = 1
     backoff_base_sec: float = 5.0
     backoff_max_sec: float = 900.0

@@ -6,16 +6,22 @@ shown."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter.core.control_block import strict_schema
 from codex_self_iter.core.state import PlannerAnswer
-from codex_self_iter.core.terms import Role
+from codex_self_iter.core.terms import Role, Verdict
 
 HISTORY_BYTES = 12_000
-"""Bound of the history section; with `history_tail` lines at most."""
+"""Bound of the history section."""
+UNANSWERED = frozenset(
+    map(Verdict, ("error", "timed_out", "limited", "aborted", "interrupted", "planner_stop"))
+)
+"""Verdicts of iterations that came to no work: they are counted, not shown."""
 FEEDBACK_BYTES = 24_000
 
 _TEXT, _FLAG = {"type": "string"}, {"type": "boolean"}
@@ -38,7 +44,8 @@ class PromptInputs:
     """Everything a prompt is built from.
 
     Attributes:
-        history: the last journal lines, oldest first.
+        history: the last journal lines, oldest first, with `history_tail` of those that `worked`.
+        plan_path, task_path: where the two are, when they are too long to be shown; "" shows them.
         warnings: what the supervisor could not do and an agent can mend.
         commit: who commits: "agent", "supervisor" or "none".
         planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
@@ -62,6 +69,8 @@ class PromptInputs:
     block: Mapping[str, Any] | None = None
     gate_results: Sequence[Mapping[str, Any]] = ()
     changed_files: Sequence[str] = ()
+    plan_path: str = ""
+    task_path: str = ""
 
 
 def _cut(text: str, limit: int) -> str:
@@ -74,26 +83,47 @@ def _cut(text: str, limit: int) -> str:
     return f"{head}\n[… {len(data) - 2 * half} bytes left out …]\n{tail}"
 
 
+def worked(line: Mapping[str, Any]) -> bool:
+    """True when an iteration of the journal came to work."""
+    return line.get("verdict") not in UNANSWERED
+
+
 def history_text(lines: Sequence[Mapping[str, Any]], limit: int = HISTORY_BYTES) -> str:
-    """One paragraph an iteration, oldest first; the oldest are left out beyond `limit` bytes."""
+    """One paragraph an iteration that came to work, oldest first, and one line for all that failed
+    between two of them; the oldest are left out beyond `limit` bytes."""
     rows: list[str] = []
     used = 0
-    for line in reversed(lines):
-        summary = str(line.get("summary") or line.get("error") or "(no summary)")
-        row = f"- Iteration {line.get('iteration')} ({line.get('verdict')}): {_cut(summary, 1_500)}"
-        gates = line.get("gates") or ()
-        failed = [
-            str(gate.get("command"))
-            for gate in gates
-            if isinstance(gate, Mapping) and not gate.get("ok")
-        ]
-        if failed:
-            row += f" Gates that failed: {', '.join(failed)}."
-        used += len(row.encode("utf-8", "replace"))
-        if used > limit:
-            break
-        rows.append(row)
+    for came_to_work, these in itertools.groupby(reversed(lines), worked):
+        group = list(these)
+        for row in map(_row, group) if came_to_work else [_folded(group)]:
+            used += len(row.encode("utf-8", "replace"))
+            if used > limit:
+                return "\n".join(reversed(rows))
+            rows.append(row)
     return "\n".join(reversed(rows))
+
+
+def _row(line: Mapping[str, Any]) -> str:
+    summary = str(line.get("summary") or line.get("error") or "(no summary)")
+    row = f"- Iteration {line.get('iteration')} ({line.get('verdict')}): {_cut(summary, 1_500)}"
+    gates = line.get("gates") or ()
+    failed = [
+        str(gate.get("command"))
+        for gate in gates
+        if isinstance(gate, Mapping) and not gate.get("ok")
+    ]
+    return f"{row} Gates that failed: {', '.join(failed)}." if failed else row
+
+
+def _folded(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Iterations that failed in a row, newest first, in one line."""
+    first, last = lines[-1].get("iteration"), lines[0].get("iteration")
+    which = f"Iteration {last}" if len(lines) == 1 else f"Iterations {first} to {last}"
+    why = Counter(str(line.get("failure_class") or line.get("verdict")) for line in lines)
+    counts = ", ".join(f"{count} {name}" for name, count in why.most_common())
+    changed = sum(line.get("has_new_changes") is True for line in lines)
+    kept = f"; {changed} of them changed content" if changed else ""
+    return f"- {which}: no answer ({counts}){kept}."
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -189,6 +219,10 @@ def _quoted(data: Mapping[str, Any]) -> str:
     )
 
 
+def _elsewhere(path: str) -> str:
+    return f"It is too long to be shown here. Read it in {path}, in parts." if path else ""
+
+
 def build(inputs: PromptInputs) -> str:
     """Return the whole prompt of one run."""
     role = inputs.role
@@ -198,17 +232,21 @@ def build(inputs: PromptInputs) -> str:
         role
     ) or _answer_executor(inputs)
     goal = inputs.goal or "Start with the first open item of the plan."
+    plan = _elsewhere(inputs.plan_path) or inputs.plan
+    task = _elsewhere(inputs.task_path) or inputs.task
     sections = [
         _INTRO[role].format(n=inputs.iteration) + "\n",
-        _section("Task", inputs.task),
-        _section("Plan", inputs.plan),
+        _section("Task", task),
+        _section("Plan", plan),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),
         _section("What failed last time", _cut(inputs.feedback, FEEDBACK_BYTES)),
         _section("Warning: going in circles", inputs.circling),
         _section("Warnings of the supervisor (mend what you can)", _listed(inputs.warnings)),
         _section("History of the last iterations", history_text(inputs.history)),
-        _section("Objective that the planner chose", planned.objective if planned else ""),
+        _section("Objective that the planner chose", planned.objective if planned else "")
+        if role is Role.REVIEWER
+        else "",
         _section("Instructions from the planner", planned.execution_prompt if planned else ""),
         _section("The step is done if", planned.done_if if planned else ""),
         _section("What is to be reviewed", _review_material(inputs))

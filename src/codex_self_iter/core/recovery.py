@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 
 from codex_self_iter.core import waits
-from codex_self_iter.core.state import Counters, LoopState, WaitKind
+from codex_self_iter.core.state import Best, Counters, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State
 
 
@@ -65,9 +65,15 @@ def _from_line(line: Line, loop_id: str) -> LoopState:
 def forget_circles(state: LoopState) -> LoopState:
     """A person changed what is asked: old goals and counts say nothing about the new."""
     counters = dataclasses.replace(
-        state.counters, no_change=0, gate_repeats=0, gate_print="", cooldowns=0, confirmations=0
+        state.counters,
+        no_change=0,
+        gate_repeats=0,
+        gate_print="",
+        cooldowns=0,
+        confirmations=0,
+        tries={name: n for name, n in state.counters.tries.items() if name != "context"},
     )
-    return dataclasses.replace(state, counters=counters, goals=(), warned=False)
+    return dataclasses.replace(state, counters=counters, goals=(), warned=False, best=Best())
 
 
 def after_restart(state: LoopState, at: Moment) -> LoopState:

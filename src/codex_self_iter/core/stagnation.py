@@ -1,10 +1,16 @@
 """Noticing that a loop goes in circles.
 
-Two measures, each compared with `max_stagnation`:
+Three measures, each compared with `max_stagnation`:
 
     goals      how long the loop has been asking for the same thing: the longest suffix of the goal
-               history that repeats with period 1 (A A A), 2 (A B A B) or 3 (A B C A B C)
-    progress   iterations in a row without a change of content"""
+               history that repeats with period 1 (A A A), 2 (A B A B) or 3 (A B C A B C). It may
+               be CHURN times the bound, because content may change all the while
+    progress   iterations in a row without a change of content
+    gates      identical gate failures in a row
+
+What cannot come of going in circles starts all of them anew (`advanced`): an item of the plan that
+was ticked, a gate that turned green, a count in a gate's output that fell. Each counts only beyond
+the best that was reached before: who ticks and unticks, breaks and mends, comes nowhere."""
 
 from __future__ import annotations
 
@@ -14,10 +20,33 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.state import Best
+
+CHURN = 3
+"""The same goal with changes of content may go on for so many times the bound."""
 HISTORY = 64
-"""Goals remembered; more than any sensible `max_stagnation`."""
+"""Goals remembered: also the longest that the same goal may go on."""
+GREEN, UNCOUNTED = -1, 10**9
+"""What is left to do for a gate that passes, and for one that fails without a count."""
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_BAD = (
+    r"(?:errors?|fail(?:ed|ures?|ing|s)?|warnings?|problems?|issues?|violations?|defects?|offenses"
+    r"|mismatch(?:es)?|conflicts?|regressions?|vulnerabilit(?:y|ies)|missing|broken|remaining|left"
+    r"|todos?|undefined|unresolved|unformatted|untested|uncovered|diagnostics?)"
+)
+_COUNT = re.compile(
+    # "12 errors", "12 type errors", "12 tests failed"
+    rf"(?<![\w.:/-])(?P<n>\d{{1,9}})(?![.:]?\d)\s+(?:[a-z]+\s+){{0,2}}?(?P<after>{_BAD})\b"
+    # "errors: 12", "failures=12"
+    rf"|\b(?P<before>{_BAD})\s*[:=]\s*(?P<m>\d{{1,9}})(?![\w.:/-]*\d)",
+    re.IGNORECASE,
+)
+_ALONE = re.compile(r"\D*?(?<![\w.:/-])(\d{1,9})(?![\w.:/-])\D*")
+_WELL = re.compile(
+    r"\b(pass(ed|ing|es)?|ok|succe\w+|seconds?|ms|sec|s|minutes?)\b|%", re.IGNORECASE
+)
 
 
 def normalise(goal: str) -> str:
@@ -34,10 +63,18 @@ def mark(goal: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Circle:
-    """How long the loop has gone in a circle, and a phrase that says which."""
+    """How long the loop has gone in a circle, a phrase that says which, how many times the bound it
+    may last, and how long in any case."""
 
     length: int
     what: str
+    times: int = 1
+    least: int = 1
+
+    def room(self, bound: int) -> int:
+        """Iterations that are left of the bound."""
+        longest = min(self.times * bound, max(bound, HISTORY))
+        return max(longest, self.least) - self.length
 
 
 def _suffix(goals: Sequence[str], period: int) -> int:
@@ -48,19 +85,49 @@ def _suffix(goals: Sequence[str], period: int) -> int:
     return length
 
 
-def circle(goals: Sequence[str], without_progress: int, gate_repeats: int = 0) -> Circle:
+def circle(
+    goals: Sequence[str], without_progress: int, gate_repeats: int = 0, *, bound: int = HISTORY
+) -> Circle:
     """Judge marks of goals (oldest first), iterations without progress, and identical gate
-    failures in a row."""
+    failures in a row: the circle that is nearest to its end."""
     same = _suffix(goals, 1)
     # A goal that was asked for once repeats nothing.
-    best = Circle(same if same > 1 else 0, "the same goal")
+    found = [Circle(same if same > 1 else 0, "the same goal", CHURN)]
     for period in (2, 3):
         length = _suffix(goals, period)
         # Two whole rounds at least: A B A is not yet a circle.
-        if length >= 2 * period and length > best.length:
-            best = Circle(length, f"{period} goals in turn")
-    if without_progress > best.length:
-        best = Circle(without_progress, "no change of content")
-    if gate_repeats >= 3 and gate_repeats > best.length:
-        best = Circle(gate_repeats, "the same gate failure")
-    return best
+        if length >= 2 * period and length > found[0].length:
+            found.insert(0, Circle(length, f"{period} goals in turn", CHURN))
+    found.append(Circle(without_progress, "no change of content"))
+    if gate_repeats > 1:
+        found.append(Circle(gate_repeats, "the same gate failure", least=3))
+    going = [one for one in found if one.length]
+    return min(going, key=lambda one: one.room(bound), default=found[0])
+
+
+def left(gate: GateResult) -> int:
+    """What is left to do for a gate, as it says it: the last count of each kind of trouble that its
+    output names, or the only number of its last line."""
+    if gate.ok:
+        return GREEN
+    counts: dict[str, int] = {}
+    for found in _COUNT.finditer(gate.output):
+        word = found["after"] or found["before"]
+        counts[word.lower().rstrip("s")] = int(found["n"] or found["m"])
+    if counts:
+        return sum(counts.values())
+    last = next((line for line in reversed(gate.output.splitlines()) if line.strip()), "")
+    alone = _ALONE.fullmatch(last)
+    return int(alone[1]) if alone and not _WELL.search(last) else UNCOUNTED
+
+
+def advanced(best: Best, ticked: int, gates: Sequence[GateResult]) -> tuple[Best, bool]:
+    """The best that is reached by now, and whether that is better than before. What a gate says for
+    the first time is where it starts from."""
+    ticks, known = best.ticks + ticked, dict(best.gates)
+    forward = ticks > best.peak
+    for gate in gates:
+        name, now = mark(gate.command), left(gate)
+        forward |= now < known.get(name, now)
+        known[name] = min(now, known.get(name, now))
+    return Best(ticks, max(ticks, best.peak), known), forward

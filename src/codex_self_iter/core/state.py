@@ -72,6 +72,9 @@ class Counters:
         failures: failed iterations in a row, of any class: the exponent of the backoff.
         agent_errors: the same, agent faults only: compared with `max_consecutive_errors`.
         auth_errors: the same, of the classes in which a person must act.
+        tries: the same for the other classes, by `bounds.key`.
+        outage_sec: how long an outage has lasted: its runs and waits, so that no clock's jump and
+            no suspend counts.
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
@@ -85,6 +88,21 @@ class Counters:
     gate_repeats: int = 0
     gate_print: str = ""
     cooldowns: int = 0
+    tries: dict[str, int] = dataclasses.field(default_factory=dict)
+    outage_sec: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Best:
+    """The best that was reached, with which progress is told from going back and forth.
+
+    Attributes:
+        ticks: items ticked less those unticked; peak: the most of that there was.
+        gates: by mark of the command the least that was left to do (see `stagnation.left`)."""
+
+    ticks: int = 0
+    peak: int = 0
+    gates: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +149,7 @@ class Ended:
     cause: EndCause
     duration_sec: float
     model: str = ""
+    resumed: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -203,6 +222,8 @@ class Iteration:
     change_note: str = ""
     plan_open: int = 0
     plan_total: int = 0
+    ticked: int = 0
+    """Items ticked by its runs, less those unticked."""
     usage: Usage | None = None
     refused: tuple[str, ...] = ()
     commit: str = ""
@@ -212,6 +233,11 @@ class Iteration:
     failure_verdict: Verdict = Verdict.OPEN
     orphaned: bool = False
     """The run ended with the supervisor that had started it: nobody's fault, no reason to wait."""
+
+    @property
+    def aim(self) -> str:
+        """What is being done: the planner's objective where there is one, else the goal."""
+        return (self.planner.objective if self.planner else "") or self.goal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -276,6 +302,7 @@ class Last:
     ended_at: float
     tokens: int | None
     cost_usd: float | None
+    failure_class: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -296,7 +323,9 @@ class LoopState:
         feedback: what failed last time, for the next prompt.
         goals: marks of the goals (see `stagnation.mark`), oldest first.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
-        limits: account -> the wait until it may be used again.
+        limits: account -> the wait until it may be used again: of kind LIMIT, or AUTH or ERROR
+            when its agent stands aside because it fails.
+        best: see Best.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
             last run.
         run_iterations: iterations begun since this supervisor started.
@@ -330,6 +359,7 @@ class LoopState:
     gate_seen: dict[str, str] | None = None
     run_iterations: int = 0
     owed: Owed = NOTHING
+    best: Best = Best()
     last: Last | None = None
     exit_code: int | None = None
 

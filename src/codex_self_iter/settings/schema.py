@@ -220,7 +220,9 @@ class NotifySettings(Table):
 
     command: TextList = ()
     """Program and arguments; it gets one JSON object on standard input."""
-    events: EventList = ("blocked", "completed", "stagnated", "crashed", "budget")
+    events: EventList = (
+        "blocked", "completed", "stagnated", "crashed", "budget", "outage",
+    )  # fmt: skip
     """What it is told about."""
 
 
@@ -289,7 +291,8 @@ class LoopFields(Table):
     max_iterations: Count = 0
     """Iterations of this run after which the loop stops; 0 = no limit."""
     max_stagnation: Count = 12
-    """Equal goals, or iterations without progress, in a row that end the loop; 0 = off."""
+    """Iterations without progress in a row that end the loop (three times as many with the same goal
+    but changes of content); 0 = off."""
     command_timeout_sec: Seconds = 7200
     """Longest agent run; 0 = no limit."""
     idle_timeout_sec: Seconds = 1800
@@ -301,7 +304,9 @@ class LoopFields(Table):
     min_free_disk_mb: Count = 256
     """Free disk, in MiB, below which no agent is started; 0 = off."""
     max_consecutive_errors: Count = 10
-    """Agent faults in a row that end the loop; 0 = off."""
+    """Agent faults in a row, without a change of content, that end the loop; 0 = off."""
+    max_outage_sec: Seconds = 259200
+    """Time without an answer, for limits, overload and network, that ends the loop; 0 = off."""
     on_orphan: Annotated[Literal["adopt", "kill"], Allowed('one of "adopt", "kill"')] = "adopt"
     """An agent run left by a supervisor that died: "adopt" it, or "kill" it and start anew."""
     stop_file_name: FileName = "STOP"
@@ -315,7 +320,7 @@ class LoopFields(Table):
     reviewer_model_hint: Text = ""
     """Model for the reviewer; "" = as the agent's table says."""
     history_tail: Count = 8
-    """Journal lines that a prompt shows."""
+    """Iterations that came to work which a prompt shows; failed ones are summed up."""
     no_change_gate: NoChangeGate = True
     """Iterations without a change in a row before the loop waits; true = 1, false = 0 = never."""
     backoff_base_sec: Seconds = 5

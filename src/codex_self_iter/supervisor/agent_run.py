@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -14,8 +15,11 @@ from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core import waits
-from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.core.account import session_key
+from codex_self_iter.core.agent_report import AgentReport, FailureClass
+from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.plan import ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
@@ -29,6 +33,7 @@ from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.views.summary import clock
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing
@@ -39,6 +44,14 @@ SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
 AT_ONCE_SEC = 0.05
 """A place in the pool that came sooner was not waited for."""
+HISTORY_LINES = 500
+"""So many lines of the journal, or twice as many, are looked through for those that a prompt shows."""
+BRIEF_FEEDBACK = 2_000
+"""Characters of what failed last, in a short prompt."""
+SHORTENED = (
+    "prompts were too long for the model: they name task and plan by their paths and show no history "
+    "until one of the two is edited; shorten them, or choose a model with a larger context"
+)
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
     Role.EXECUTOR: SCHEMA,
@@ -151,24 +164,37 @@ class AgentRuns:
             scratch.remove(request.directory)
             raise
         if adopted is None:
+            self._tell_stand_in(run)
             ctx.log.info(
                 "run.started",
                 iteration=ctx.state.iteration,
                 role=str(run.role),
                 agent=run.agent,
-                goal=ctx.shown(ctx.state.open.goal if ctx.state.open else "", 120),
+                goal=ctx.shown(ctx.state.open.aim if ctx.state.open else "", 120),
                 output=os.path.join(spec.directory, "stdout.log"),
             )
             if ctx.shared.debug:
                 ctx.log.debug(
                     "run.spawn", argv=list(spec.argv), environment=sorted(spec.env), cwd=spec.cwd
                 )
+        self.work.retrying = ""
         lingering = Lingering(ctx, self.work, run.agent, spec.directory)
         lingering.begin()
         try:
             return lingering.done(await self.work.run_agent(spec, adopted))
         finally:
             lingering.stop()
+
+    def _tell_stand_in(self, run: OpenRun) -> None:
+        """Say who stands in for whom, why and until when, for as long as it does."""
+        ctx, first = self.ctx, self.ctx.policy.agents[run.role][0]
+        wait = ctx.state.limits.get(first.account)
+        if run.agent == first.name or wait is None:
+            ctx.warnings.clear(f"stand-in {run.role}")
+            return
+        until = clock(wait.until, ctx.shared.clock.wall())
+        text = f"{run.agent} stands in for {first.name} as {run.role} until {until}: {wait.reason}"
+        ctx.warnings.tell(f"stand-in {run.role}", text)
 
     async def _report(self, run: OpenRun, request: Request, outcome: RunOutcome) -> None:
         """Post what it said and what it changed."""
@@ -199,6 +225,7 @@ class AgentRuns:
         files = await gate_files(ctx)
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
+        before = ctx.plan.saved(request.directory)
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,
@@ -212,6 +239,7 @@ class AgentRuns:
                 gate_files=files,
                 plan_open=total - done,
                 plan_total=total,
+                ticked=0 if before is None else ticks(before, ctx.plan.text),
                 owed=self.workspace.owed,
             )
         )
@@ -265,7 +293,7 @@ class AgentRuns:
             self.workspace.save_before(directory)
             for document in ctx.documents:
                 document.save(directory)
-        session = ctx.state.sessions.get(run.agent)
+        session = ctx.state.sessions.get(session_key(run.role, run.agent))
         hints = {
             Role.PLANNER: ctx.settings.planner_model_hint,
             Role.REVIEWER: ctx.settings.reviewer_model_hint,
@@ -294,14 +322,21 @@ class AgentRuns:
 
     def _inputs(self, run: OpenRun) -> prompts.PromptInputs:
         ctx, opened = self.ctx, self._opened
+        brief = ctx.state.counters.tries.get(FailureClass.CONTEXT.value, 0) >= BRIEF
+        if brief:
+            ctx.warnings.tell("prompt", SHORTENED)
+        else:
+            ctx.warnings.clear("prompt")
         return prompts.PromptInputs(
             role=run.role,
             iteration=opened.number,
             plan=ctx.plan.text,
             task=ctx.task.text,
-            goal=opened.goal,
-            history=ctx.store.journal_tail(ctx.settings.history_tail),
-            feedback=ctx.state.feedback,
+            goal=opened.aim if run.role is Role.EXECUTOR else opened.goal,
+            history=() if brief else self._history(),
+            feedback=self._feedback(brief),
+            plan_path=str(ctx.paths.plan) if brief else "",
+            task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
             messages=[message.text for message in opened.messages],
             warnings=ctx.warnings.for_agent(),
             circling=prompts.circling_text(opened.goal) if opened.warned else "",
@@ -313,6 +348,24 @@ class AgentRuns:
             gate_results=[gate.to_json() for gate in opened.gates],
             changed_files=opened.changed_files,
         )
+
+    def _feedback(self, brief: bool) -> str:
+        """What failed last; of it little where prompts are short, and nothing until one has fitted."""
+        state = self.ctx.state
+        if not brief:
+            return state.feedback
+        return "" if state.counters.failures else state.feedback[:BRIEF_FEEDBACK]
+
+    def _history(self) -> list[Mapping[str, Any]]:
+        """The last iterations that came to work, with those that failed since the first of them."""
+        wanted, count = self.ctx.settings.history_tail, self.ctx.settings.history_tail
+        while True:
+            lines = self.ctx.store.journal_tail(count)
+            good = [index for index, line in enumerate(lines) if prompts.worked(line)][-wanted:]
+            enough = not wanted or len(good) == wanted
+            if enough or len(lines) < count or count >= HISTORY_LINES:
+                return list(lines[good[0] if enough and good else 0 :])
+            count *= 2
 
     def _spec(self, run: OpenRun, request: Request) -> RunSpec:
         """How the process host is to run it. Raises AgentMissingError, StorageError."""

@@ -136,6 +136,7 @@ def make_policy(
         max_iterations=settings.max_iterations,
         max_stagnation=settings.max_stagnation,
         max_consecutive_errors=settings.max_consecutive_errors,
+        max_outage_sec=float(settings.max_outage_sec),
         no_change_gate=int(settings.no_change_gate),
         backoff_base_sec=float(settings.backoff_base_sec),
         backoff_max_sec=float(settings.backoff_max_sec),

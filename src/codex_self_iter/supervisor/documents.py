@@ -121,6 +121,14 @@ class Document:
         with storing("write", path):
             replace_private(path, self.text.encode("utf-8", "replace"))
 
+    def saved(self, directory: str) -> str | None:
+        """What `save` left in a run's directory, or None."""
+        try:
+            path = os.path.join(directory, f"{self.what}.md")
+            return read_guarded(path, MAX_DOCUMENT_BYTES).decode()
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def forget(self, directory: str) -> None:
         """Remove what `save` left: its run has been judged."""
         with contextlib.suppress(OSError):
@@ -130,11 +138,11 @@ class Document:
         """Take what `save` left, if the file has been lost since."""
         if self.text:
             return
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            path = os.path.join(directory, f"{self.what}.md")
-            self._good = read_guarded(path, MAX_DOCUMENT_BYTES).decode()
+        text = self.saved(directory)
+        if text is not None:
+            self._good = text
             if self.lost():
-                self.text, self.problem = self._good, ""
+                self.text, self.problem = text, ""
 
     def progress(self) -> tuple[int, int, str | None]:
         """(ticked, all, last ticked) of the checkboxes; counted once for each text."""

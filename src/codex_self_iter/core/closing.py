@@ -1,0 +1,109 @@
+"""An iteration that is being closed: what the verdict on it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from codex_self_iter.core import backoff, stagnation, waits
+from codex_self_iter.core.commands import Command, Log
+from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.state import Iteration, Last, LoopState, WaitKind
+from codex_self_iter.core.terms import Moment, State, Verdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finish:
+    """The loop ends with this verdict. `told`: the person knows the reason already."""
+
+    state: State
+    exit_code: int
+    reason: str
+    told: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Closed:
+    """What the verdict leads to: the state after it, an end if there is one, and what to tell."""
+
+    state: LoopState
+    finish: Finish | None = None
+    notes: tuple[Command, ...] = ()
+
+
+class Closing:
+    """An iteration that is being closed, for as long as `close` works on it.
+
+    What it leaves behind is collected in `changes` and `counters` and becomes the next state once,
+    at the end: a state is large, and copies of it for every step were most of a verdict's cost."""
+
+    def __init__(self, state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> None:
+        self.state, self.opened, self.policy, self.at = state, opened, policy, at
+        self.counters = state.counters
+        self.changes: dict[str, Any] = {}
+        self.notes: tuple[Command, ...] = ()
+
+    def leave(self, **changes: Any) -> None:
+        """Leave these fields of the state behind."""
+        self.changes.update(changes)
+
+    def count(self, **changes: Any) -> None:
+        """Leave these counters behind."""
+        self.counters = dataclasses.replace(self.counters, **changes)
+
+    def judge(self, verdict: Verdict, summary: str) -> None:
+        """Leave this verdict behind."""
+        opened, at, usage = self.opened, self.at, self.opened.usage
+        self.changes["last"] = Last(
+            iteration=opened.number,
+            verdict=verdict,
+            summary=summary,
+            duration_sec=round(max(0.0, at.wall - opened.started_at), 3),
+            ended_at=at.wall,
+            tokens=usage.total_tokens if usage else None,
+            cost_usd=usage.cost_usd if usage else None,
+            failure_class=opened.failure.kind.value if opened.failure else "",
+        )
+
+    def cool_down(self, kind: WaitKind, base: float, reason: str) -> None:
+        """Wait because a role sees nothing to do."""
+        ceiling = max(base, self.policy.backoff_max_sec)
+        length = backoff.exponential(1, base, ceiling, self.at.u)
+        self.leave(wait=waits.make(kind, length, reason, self.at))
+        self.count(cooldowns=self.counters.cooldowns + 1)
+
+    def advance(self) -> bool:
+        """Take note of what was ticked and mended; true when that is progress beyond all before."""
+        best, forward = stagnation.advanced(self.state.best, self.opened.ticked, self.opened.gates)
+        self.leave(best=best)
+        if forward:
+            self.count(gate_repeats=0, gate_print="")
+        return forward
+
+    def ask(self, goal: str, *, forward: bool) -> None:
+        """Ask for this goal next; `forward`: what was asked for before does not count."""
+        before = () if forward else self.state.goals
+        self.leave(goal=goal, goals=(*before, stagnation.mark(goal))[-stagnation.HISTORY :])
+        changed = self.opened.changed or forward
+        if changed or self.opened.changed is not None:
+            self.count(no_change=0 if changed else self.counters.no_change + 1)
+
+    def circles(self) -> Finish | None:
+        """Warn a loop that goes in circles once, then give up."""
+        counters, bound = self.counters, self.policy.max_stagnation
+        if bound < 1:
+            self.leave(warned=False)
+            return None
+        goals: tuple[str, ...] = self.changes["goals"]
+        found = stagnation.circle(goals, counters.no_change, counters.gate_repeats, bound=bound)
+        room = found.room(bound)
+        if room <= 0 and self.opened.warned:
+            what = f"{found.what} for {found.length} iterations (max_stagnation = {bound})"
+            text = f"going in circles: {what}; the goal: {self.changes['goal']}"
+            return Finish(State.STAGNATED, 3, text)
+        warned = found.length > 0 and room <= 1
+        self.leave(warned=warned)
+        if warned:
+            note = Log("loop.circling", {"what": found.what, "length": found.length})
+            self.notes = (*self.notes, note)
+        return None
