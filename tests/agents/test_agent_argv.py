@@ -14,6 +14,7 @@ from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import Price, priced
 from codex_self_iter.agents.probe import ask, probe_program
 from codex_self_iter.core.agent_report import Usage
+from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import UsageError
 
 PROMPT = "secret\nprompt"
@@ -86,6 +87,27 @@ def test_claude_in_safe_mode_is_confined_to_the_workspace(request_for):
     allowed = argv[argv.index("--allowedTools") + 1].split(",")
     assert not {"Read", "Edit", "Write", "MultiEdit", "NotebookEdit", "Bash"} & set(allowed)
     assert "acceptEdits" in argv
+
+
+@pytest.mark.parametrize("role", [Role.PLANNER, Role.REVIEWER])
+@pytest.mark.parametrize(
+    ("name", "mode", "has", "lacks"),
+    [
+        ("codex", "safe", "-s\0read-only", "workspace-write"),
+        ("claude", "safe", "--disallowedTools\0Edit,Write,NotebookEdit", "acceptEdits"),
+        ("claude", "bypass", "--disallowedTools\0Edit,Write,NotebookEdit", "acceptEdits"),
+        ("gemini", "safe", "--approval-mode\0default", "auto_edit"),
+        ("opencode", "safe", "--agent\0plan", "--auto\0"),
+        ("opencode", "bypass", "--agent\0plan", "nothing"),
+    ],
+)
+def test_planner_and_reviewer_may_not_edit(request_for, role, name, mode, has, lacks):
+    joined = "\0".join(prepared(name, request_for(role=role, commit_by_agent=True), mode=mode).argv)
+    assert has in joined
+    assert lacks not in joined
+    assert "git add" not in joined
+    executor = "\0".join(prepared(name, request_for(), mode=mode).argv)
+    assert has not in executor
 
 
 def git(directory):

@@ -12,6 +12,7 @@ import pytest
 from codex_self_iter.agents.claude import ClaudeAgent
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.runs import EndCause
+from codex_self_iter.core.terms import Role
 from tests.support.agent_runs import DONE, SCHEMA, claude_config, go, place_outside
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
@@ -59,6 +60,17 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
         server.main_asks[0].body["messages"], ensure_ascii=False
     )
     assert not server.other
+
+
+@pytest.mark.parametrize("mode", ["safe", "bypass"])
+def test_a_reviewer_cannot_edit_and_answers(scene, serve, mode):
+    new = str(scene.workspace / "b.txt")
+    _, claude = serve(write(new, "hello"), answer(DONE), mode=mode)
+    report, outcome = go(claude, scene.request(schema=SCHEMA, role=Role.REVIEWER))
+    assert outcome.ok
+    assert report.failure is None
+    assert json.loads(report.answer) == DONE
+    assert not os.path.exists(new)
 
 
 def test_without_a_schema_the_text_is_the_answer(scene, serve):

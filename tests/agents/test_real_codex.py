@@ -12,6 +12,7 @@ from codex_self_iter.agents.codex import CodexAgent
 from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.runs import EndCause
+from codex_self_iter.core.terms import Role
 from tests.support.agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
@@ -50,6 +51,15 @@ def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     assert asked.body["text"]["format"]["schema"] == SCHEMA
     assert asked.headers["authorization"] == "Bearer local-key"
     assert not server.other
+
+
+def test_a_reviewer_cannot_edit_and_answers(scene, serve):
+    _, codex = serve(shell("echo two > two.txt"), answer(DONE))
+    report, outcome = go(codex, scene.request(role=Role.REVIEWER))
+    assert outcome.ok
+    assert report.failure is None
+    assert json.loads(report.answer) == DONE
+    assert not (scene.workspace / "two.txt").exists()
 
 
 def test_a_price_table_gives_money_and_an_unknown_model_none(scene, serve):

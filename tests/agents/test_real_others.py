@@ -9,6 +9,7 @@ import pytest
 from codex_self_iter.agents.gemini import GeminiAgent
 from codex_self_iter.agents.opencode import OpencodeAgent
 from codex_self_iter.core.agent_report import FailureClass, Usage
+from codex_self_iter.core.terms import Role
 from tests.support.agent_runs import DONE, gemini_config, go, opencode_config
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
@@ -57,6 +58,16 @@ def test_a_run_changes_files_and_answers(scene, serve):
     assert report.session_id
     asked = json.dumps(server.main_asks[0].body, ensure_ascii=False)
     assert "Do it, “please”." in asked
+
+
+def test_a_reviewer_cannot_edit_and_answers(scene, serve):
+    new = str(scene.workspace / "b.txt")
+    _, agent = serve(write(new, "hello"), answer(DONE))
+    report, outcome = go(agent, scene.request(role=Role.REVIEWER))
+    assert outcome.ok
+    assert report.failure is None
+    assert json.loads(report.answer) == DONE
+    assert not (scene.workspace / "b.txt").exists()
 
 
 def test_a_long_prompt_arrives_whole(scene, serve):

@@ -90,6 +90,11 @@ class Request:
     temporary: str = ""
 
     @property
+    def read_only(self) -> bool:
+        """Planner and reviewer change nothing."""
+        return self.role is not Role.EXECUTOR
+
+    @property
     def scratch(self) -> dict[str, str]:
         """The variables that make `temporary` the temporary directory, also for Bun, and keep git
         from taking what is made there for a part of the workspace's repository."""

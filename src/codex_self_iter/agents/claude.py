@@ -54,6 +54,7 @@ _SAFE_TOOLS = (
     "Glob", "Grep", "TodoWrite",
     "Bash(git status:*)", "Bash(git diff:*)", "Bash(git log:*)", "Bash(git show:*)",
 )  # fmt: skip
+_EDIT_TOOLS = ("Edit", "Write", "NotebookEdit")
 _COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit:*)")
 _SHOWN = 300
 
@@ -94,10 +95,13 @@ class ClaudeAgent(CliAgent):
         return Invocation(tuple(argv), self._environment(request, program), request.prompt_path)
 
     def _permissions(self, request: Request) -> list[str]:
+        kept = ["--disallowedTools", ",".join(_EDIT_TOOLS)] if request.read_only else []
         if self.config.mode == "bypass":
-            return ["--dangerously-skip-permissions"]
-        tools = _SAFE_TOOLS + (_COMMIT_TOOLS if request.commit_by_agent else ())
-        flags = ["--permission-mode", "acceptEdits", "--allowedTools", ",".join(tools)]
+            return ["--dangerously-skip-permissions", *kept]
+        commits = request.commit_by_agent and not request.read_only
+        tools = _SAFE_TOOLS + (_COMMIT_TOOLS if commits else ())
+        mode = "default" if request.read_only else "acceptEdits"
+        flags = ["--permission-mode", mode, "--allowedTools", ",".join(tools), *kept]
         return [*flags, "--settings", json.dumps(_SANDBOX)]
 
     def _environment(self, request: Request, program: str) -> dict[str, str]:

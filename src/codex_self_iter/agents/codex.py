@@ -87,6 +87,8 @@ class CodexAgent(CliAgent):
     def _sandbox(self, request: Request) -> list[str]:
         if self.config.mode == "bypass":
             return ["--dangerously-bypass-approvals-and-sandbox"]
+        if request.read_only:
+            return ["-s", "read-only"]
         flags = ["-s", "workspace-write"]
         roots = git_directories(request.workspace) if request.commit_by_agent else []
         if roots:  # the sandbox keeps .git read-only otherwise

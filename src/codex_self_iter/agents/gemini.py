@@ -50,7 +50,9 @@ class GeminiAgent(CliAgent):
 
     def prepare(self, request: Request) -> Invocation:
         program = self.find(request.environment)
-        approval = "yolo" if self.config.mode == "bypass" else "auto_edit"
+        # Its "plan" goes on to carry the plan out by itself; "default" has no tool that writes.
+        safe = "default" if request.read_only else "auto_edit"
+        approval = "yolo" if self.config.mode == "bypass" else safe
         argv = [program, "-o", "stream-json", "--approval-mode", approval]
         if self.model(request):
             argv += ["-m", self.model(request)]

@@ -60,6 +60,8 @@ class OpencodeAgent(CliAgent):
         argv = [program, "run", "--format", "json", "--dir", request.workspace]
         if self.config.mode == "bypass":
             argv.append("--auto")
+        if request.read_only:
+            argv += ["--agent", "plan"]
         if self.model(request):
             argv += ["-m", self.model(request)]
         if self.config.effort:
