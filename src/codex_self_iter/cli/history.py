@@ -92,17 +92,20 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
         when = epoch(record.get("ts"))
         shown = "" if when is None else clock(when, now)
         verdict = clean(str(record.get("verdict") or ""), 30)
+        kind = clean(str(record.get("failure_class") or ""), 30)
         lasted = took(as_number(record.get("duration_sec")))
         files = str(len(as_list(record.get("changed_files"))) or "")
         text = str(record.get("summary") or record.get("error") or record.get("reason") or "")
-        rows.append((str(record["iteration"]), shown, verdict, lasted, *spent(record), files, text))
+        told = f"{verdict} ({kind})" if kind else verdict
+        rows.append((str(record["iteration"]), shown, told, lasted, *spent(record), files, text))
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
     head = "  ".join(f"{cell:<{w}}" for cell, w in zip(rows[0], [*widths, 0], strict=True))
     lines = [paint(head, "bold")]
     for row in rows[1:]:
         cells = [f"{cell:<{w}}" for cell, w in zip(row[:7], widths, strict=True)]
         room = max(20, columns - sum(widths) - 14)
-        colour = "green" if row[2] in _GOOD else "red" if row[2] in _BAD else "yellow"
+        verdict = row[2].partition(" ")[0]
+        colour = "green" if verdict in _GOOD else "red" if verdict in _BAD else "yellow"
         cells[2] = paint(cells[2], colour)
         lines.append("  ".join([*cells, shorten(row[7], room)]).rstrip())
     return lines

@@ -61,7 +61,7 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
         yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
     yield from _field("not kept", record.get("keep_error"), paint)
     yield from _field("owed", _owed(record), paint)
-    yield from _field("agent", _agent(record), paint)
+    yield from _field("agent", _agents(record), paint)
     yield from _field("usage", ", ".join(filter(None, _records.spent(record))), paint)
     for gate in as_list(record.get("gates")):
         if isinstance(gate, dict):
@@ -101,6 +101,18 @@ def _owed(record: Record) -> str:
     why = str(owed.get("why") or "the next commit takes them")
     files = ", ".join(map(str, as_list(owed.get("files"))))
     return f"{as_number(owed.get('count')):.0f} not committed ({files}): {why}"
+
+
+def _agents(record: Record) -> list[str]:
+    """Who worked: in roles mode each with its role, the last with how it ended."""
+    runs = [as_dict(run) for run in as_list(record.get("runs"))]
+    if len(runs) < 2:
+        return [_agent(record)]
+    told = []
+    for run in runs:
+        who = ", ".join(str(run[key]) for key in ("agent", "model") if run.get(key))
+        told.append(f"{run.get('role')}: {who}, {took(as_number(run.get('duration_sec')))}")
+    return [*told[:-1], f"{runs[-1].get('role')}: {_agent(record)}"]
 
 
 def _agent(record: Record) -> str:

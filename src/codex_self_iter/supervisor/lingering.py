@@ -1,4 +1,4 @@
-"""An answer that was given counts: watching a run's stream for its final event.
+"""An answer that was given counts: watching a run's stream for its final event, and for retries.
 
 Agents that have answered do not always end: a tool server that hangs, a socket that stays open. From
 the final event on they have `linger_sec`; then they are ended, and what they answered is used."""
@@ -12,6 +12,7 @@ import re
 import anyio
 
 from codex_self_iter.agents.cli_agent import CliAgent
+from codex_self_iter.agents.stream import EventKind
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -21,8 +22,8 @@ LOOK_SEC = 0.5
 _LINE_BYTES = 8 * 1024 * 1024
 """A longer line is no event (see `agents.run_files`)."""
 _CHUNK_BYTES = 1024 * 1024
-_MAY_END = re.compile(rb'"(?:turn\.completed|turn\.failed|result|step_finish|error)"')
-"""The types of all events that are final for one CLI or another."""
+_TELLS = re.compile(rb'"(?:turn\.completed|turn\.failed|result|step_finish|error|api_retry)"')
+"""The types of all events that are final for one CLI or another, or tell of a retry."""
 
 
 class Stream:
@@ -35,6 +36,8 @@ class Stream:
         self._whole = True
         self.final = False
         """The last event that tells was the final one."""
+        self.retrying = ""
+        """It says that it tries again to reach its model, and has not gone on since."""
 
     def look(self) -> None:
         """Read what has come since the last look. A file that is not there says nothing."""
@@ -60,10 +63,14 @@ class Stream:
         self._rest = self._rest + rest if self._whole else b""
 
     def _say(self, line: bytes) -> None:
-        if not self.final and not _MAY_END.search(line):
+        if not (self.final or self.retrying) and not _TELLS.search(line):
             return  # to decode megabytes of output for nothing would cost more than the rest
-        final = self._agent.final(line.decode("utf-8", "replace"))
+        text = line.decode("utf-8", "replace")
+        final = self._agent.final(text)
         self.final = self.final if final is None else final
+        retries = [one.text for one in self._agent.parse_line(text) if one.kind is EventKind.RETRY]
+        if retries or final is not None:
+            self.retrying = retries[-1] if retries else ""
 
 
 class Lingering:
@@ -90,6 +97,13 @@ class Lingering:
         """Watch no longer. Idempotent."""
         self._scope.cancel()
 
+    def _tell_retries(self, text: str) -> None:
+        """Say that the run waits for its model, and show how it goes on."""
+        text = self._ctx.shown(text, 300)
+        if text and not self._work.retrying:
+            self._ctx.log.warning("run.retrying", agent=self._name, text=text)
+        self._work.retrying = text
+
     async def _watch(self, stream: Stream) -> None:
         clock, seen = self._ctx.shared.clock, -1
         since: float | None = None
@@ -103,6 +117,7 @@ class Lingering:
                 if size != seen:
                     seen = size
                     await self._ctx.shared.in_thread(stream.look)
+                    self._tell_retries(stream.retrying)
                 if not stream.final:
                     since = None
                     continue

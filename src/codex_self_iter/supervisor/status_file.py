@@ -88,6 +88,7 @@ class Status:
             run_directory=work.directory,
             wall_limit_sec=float(ctx.settings.command_timeout_sec),
             waiting_for=work.waiting_for(),
+            retrying=work.retrying,
             held_by=self._held_by(),
             recent=list(ctx.recent),
             state_mb=ctx.state_mb,

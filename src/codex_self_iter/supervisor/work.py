@@ -29,6 +29,8 @@ class Work:
         self.handle: RunHandle | None = None
         self.directory = ""
         self.adopted: RunHandle | None = None
+        self.retrying = ""
+        """What the present run says of its trying again to reach its model, else ""."""
         self._remains = Remains(ctx)
         self.aborting = False
         """What is under way was asked to end."""

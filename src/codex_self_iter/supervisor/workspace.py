@@ -367,7 +367,7 @@ class Workspace:
             errors += [self._error] if self._error else []
             await self._tell_adrift(opened.number, commit)
         if command.checkpoint and self._wants_checkpoint():
-            title = ctx.store.redactor.text(_summary(opened) or opened.goal)
+            title = ctx.store.redactor.text(_summary(opened) or opened.aim)
             saved = await self._checkpoints().save(
                 command.iteration, title=title, snapshot=self._after
             )
@@ -396,7 +396,7 @@ class Workspace:
         ledger.under_way = ledger.under_way or Mark(look, self._locks)
         await self._save()
         redact = ctx.store.redactor.text
-        text = message(redact(opened.goal), opened.number, redact(_summary(opened)))
+        text = message(redact(opened.aim), opened.number, redact(_summary(opened)))
         self._committer.no_verify = ctx.settings.git.no_verify
         made = await self._committer.commit(ledger.debts, look, text, ledger.staged)
         if made.tried:  # hooks may have changed files

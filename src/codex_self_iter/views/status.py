@@ -40,6 +40,7 @@ class Facts:
     run_directory: str = ""
     wall_limit_sec: float = 0.0
     waiting_for: str = ""
+    retrying: str = ""
     held_by: str = ""
     recent: Sequence[Mapping[str, Any]] = ()
     state_mb: float = 0.0
@@ -68,6 +69,7 @@ def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
         "deadline_at": None,
         "directory": facts.run_directory,
         "waiting_for": facts.waiting_for or None,
+        "retrying": facts.retrying or None,
     }
     if sample is None:
         return seen | dict.fromkeys(SAMPLED)
@@ -101,6 +103,7 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "iteration": line.get("iteration"),
         "verdict": line.get("verdict"),
+        "failure_class": line.get("failure_class") or "",
         "summary": str(line.get("summary") or line.get("error") or "")[:300],
         "duration_sec": line.get("duration_sec"),
         "tokens": usage.get("total_tokens"),
@@ -149,7 +152,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "updated_at": iso(at.wall),
         "started_at": iso(facts.started_at),
         "iteration": state.iteration,
-        "goal": state.open.goal if state.open else state.goal,
+        "goal": state.open.aim if state.open else state.goal,
         "mode": facts.mode,
         "agent": run.agent if run else facts.agent,
         "run": _run(state, facts, at),

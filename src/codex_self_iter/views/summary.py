@@ -233,6 +233,8 @@ class _View:
             signs += [f"{count:.0f} {text}"] if count >= least else []
         run = as_dict(self.status.get("run"))
         idle = as_number(run.get("idle_sec")) if self.life.alive else 0.0
+        if run.get("retrying") and self.life.alive:
+            signs.append(f"the agent tries again to reach its model: {run['retrying']}")
         signs += [f"no sign of life from the agent for {age(idle)}"] if idle >= QUIET_SEC else []
         if signs:
             return "perhaps: " + ", ".join(signs)
@@ -254,6 +256,7 @@ class _View:
             usage = [tokens(as_number(item["tokens"]))] if item.get("tokens") else []
             usage += [money(as_number(item["cost_usd"]))] if item.get("cost_usd") else []
             head = f"#{item.get('iteration')} {item.get('verdict')}"
+            head += f" ({item['failure_class']})" if item.get("failure_class") else ""
             lasted = took(as_number(item.get("duration_sec")))
             summary = " ".join(str(item.get("summary") or "").split())
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
