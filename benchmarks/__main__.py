@@ -10,6 +10,7 @@ idle        CPU and memory of a supervisor with one loop: in a cooldown, and wit
 flood       1 GiB of output through the process host beside `agent > file`
 poll        one look at the process table with 1, 100 and 1,000 descendants
 scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
+prompt      size of our part of a prompt beside task and plan
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 
 What grows in thousands of iterations with faults: python -m benchmarks.soak"""
@@ -32,6 +33,7 @@ import psutil
 
 from benchmarks import git as bench_git
 from benchmarks import host as bench_host
+from benchmarks import prompt as bench_prompt
 from benchmarks import scale as bench_scale
 
 AGENT = """#!/bin/sh
@@ -207,6 +209,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "poll": figures("poll"),
     "scale": lambda _root: bench_scale.scale(),
     "git": lambda _root: bench_git.run(),
+    "prompt": lambda _root: bench_prompt.show(),
 }
 
 
