@@ -103,6 +103,12 @@ def test_what_a_person_must_mend_is_told_once(kind: FailureClass) -> None:
     assert world.slept[-1] == pytest.approx(5.0, rel=0.11)  # not the ninth wait of an outage
 
 
+def test_another_end_than_the_one_that_was_told_is_told() -> None:
+    script = Script([fail(FailureClass.AUTH), *[MUTE] * 12])
+    world = play(script, policy(max_consecutive_errors=4))
+    assert (end(world), world.notified) == (("blocked", 4), ["blocked", "blocked"])
+
+
 # -- the prompt does not fit -------------------------------------------------------------------------
 
 
@@ -170,10 +176,12 @@ def test_the_next_prompt_says_that_the_work_is_kept(kind: FailureClass | None) -
     assert "a.py" in state.feedback
 
 
-def test_an_agent_that_always_works_and_never_answers_ends_as_going_in_circles() -> None:
+def test_an_agent_that_always_works_and_never_answers_ends() -> None:
     world = play(Script([cut_short()]), policy(max_stagnation=4))
-    assert (end(world), len(world.disk.journal)) == (("stagnated", 3), 12)
-    assert world.disk.journal[-1]["warned"]
+    assert (end(world), len(world.disk.journal)) == (("blocked", 4), bounds.WORKED_TRIES)
+    assert "timed out" in world.state.reason
+    ticking = Script([*[cut_short()] * 30, cut_short(ticked=1), *[cut_short()] * 30, claim()])
+    assert end(play(ticking, policy())) == ("completed", 0)
 
 
 def test_a_list_that_is_worked_through_is_no_circle() -> None:

@@ -123,6 +123,32 @@ SCENARIOS = {
         ("completed", 0),
         {("executor", 1): lambda world: world.say("limited.md")},
     ),
+    "a broken agent is replaced, then a failing one": Scenario(
+        lambda: Script(
+            [fail(FailureClass.AUTH), *[Answer("no block", changed=False)] * 2, work("b"), claim()]
+        ),
+        policy("one", "two", "three"),
+        ("completed", 0),
+        {("executor", 1): lambda world: world.say("broken.md")},
+    ),
+    "a prompt that is too long, and work that is cut short": Scenario(
+        lambda: Script(
+            [
+                work("b"),
+                fail(FailureClass.CONTEXT),
+                Answer("", EndCause.WALL_TIMEOUT),
+                work("c", ticked=1),
+                claim(),
+            ]
+        ),
+        policy(max_consecutive_errors=1),
+        ("completed", 0),
+    ),
+    "an outage without an end": Scenario(
+        lambda: Script([work("b"), fail(FailureClass.NETWORK)]),
+        policy(max_outage_sec=2_000.0),
+        ("blocked", 4),
+    ),
     "nothing changes": Scenario(
         lambda: Script([Answer(block("same"), changed=False)]),
         policy(max_stagnation=4),
@@ -189,8 +215,8 @@ SCENARIOS = {
     "an agent that ends its own recorder": Scenario(
         lambda: Script(
             [
-                work("b", cause=EndCause.REQUEST, changed=False),
-                work("c", cause=EndCause.LOST, changed=False),
+                work("b", cause=EndCause.REQUEST),
+                work("c", cause=EndCause.LOST),
             ]
         ),
         policy(max_consecutive_errors=4),

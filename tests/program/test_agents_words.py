@@ -43,7 +43,6 @@ def classes(ws: Workspace) -> list[str]:
         (echo("FAILED: expected 200, got 401 unauthorized"), "exit 1"),
         (echo(LIMIT), echo("but then the tests passed"), "exit 1"),
         (echo("x" * 10), echo("ok\n" * 12 + LIMIT), "exit 1"),
-        ('date +%N >> "$2/work.txt"', echo(LIMIT), "exit 1"),
     ],
 )
 def test_words_that_no_cli_ends_with_are_the_agents_fault(
@@ -52,6 +51,13 @@ def test_words_that_no_cli_ends_with_are_the_agents_fault(
     says(ws, *lines, max_consecutive_errors=2)
     assert ws.run() == 4
     assert classes(ws) == ["agent", "agent"]
+
+
+def test_what_a_run_that_worked_says_last_is_no_limit(ws: Workspace) -> None:
+    says(ws, 'date +%N >> "$2/work.txt"', echo(LIMIT), "exit 1", max_consecutive_errors=2)
+    assert ws.run("--max-iterations", "3") == 0  # and it worked: no error is counted
+    assert classes(ws) == ["agent"] * 3
+    assert ws.status()["counters"]["consecutive_errors"] == 0
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_the_promise_word_in_passing_means_nothing(ws: Workspace) -> None:
 
 @pytest.mark.slow
 def test_ping_pong_is_a_circle(ws: Workspace) -> None:
-    ws.config(max_stagnation=6)
+    ws.config(max_stagnation=2)
     a = {"append": {"w": "1"}, "block": {"next_goal": "write the test"}}
     b = {"append": {"w": "1"}, "block": {"next_goal": "remove the test"}}
     ws.script(*[a, b] * 10)

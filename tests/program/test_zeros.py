@@ -10,7 +10,7 @@ import codex_self_iter.settings.schema as schema
 from tests.support.harness import Workspace
 
 TOP = (
-    "max_iterations", "max_stagnation", "command_timeout_sec", "idle_timeout_sec",
+    "max_iterations", "max_stagnation", "max_outage_sec", "command_timeout_sec", "idle_timeout_sec",
     "memory_limit_mb", "min_free_disk_mb", "max_consecutive_errors", "no_change_gate",
 )  # fmt: skip
 TABLES = {

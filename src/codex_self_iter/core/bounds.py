@@ -3,6 +3,7 @@ ends with 4 or goes on with the next agent.
 
 Failures are counted in a row, by class. An answer, or a run that changed content, starts all of
 them anew; a failure of another class starts none anew, so that no mixture of them goes on for ever.
+Runs that changed content and did not answer are counted apart, up to a bound that is generous.
 `agents.failure_table` shows these bounds beside what tells the classes apart."""
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ HAND_OVER = 3
 ASIDE_SEC = 3600.0
 """An agent that was replaced is tried again after so long."""
 
+WORKED, WORKED_TRIES = "worked", 36
+"""So many runs in a row that changed content and gave no answer are churn: three times the default
+of `max_stagnation`. Progress of the plan starts them anew."""
+
 BRIEF = 2
 """From this count of context failures on prompts are short: the session was a fresh one."""
 TRIES: Mapping[FailureClass, int] = {
@@ -44,6 +49,8 @@ TRIES: Mapping[FailureClass, int] = {
 def spent(kind: FailureClass, counters: Counters, policy: Policy) -> str:
     """The bound that a failure of this class has reached, in words; "" when there is room."""
     most, count = policy.max_consecutive_errors, counters.tries.get(key(kind), 0)
+    if most and counters.tries.get(WORKED, 0) >= WORKED_TRIES:
+        return f"{WORKED_TRIES} runs in a row changed content and gave no answer ({kind})"
     if kind is FailureClass.AGENT:
         reached = most and counters.agent_errors >= most
         return f"{most} agent errors in a row (max_consecutive_errors)" if reached else ""

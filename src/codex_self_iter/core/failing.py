@@ -20,8 +20,8 @@ after HAND_OVER failures in a row or at the bound. The one that it replaces is t
 limit ends, or after ASIDE_SEC; it has shown that it works when it answers.
 
 A run that changed content has worked, however it ended: nothing is counted, the next prompt says
-that the work is kept, and only `max_stagnation` bounds how often that may happen. The messages of
-an iteration that failed go into the next prompt, until one with an answer had them."""
+that the work is kept, and only WORKED_TRIES bounds how often that may happen in a row. The messages
+of an iteration that failed go into the next prompt, until one with an answer had them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from codex_self_iter.core.bounds import OUTAGE, PERSON
 from codex_self_iter.core.closing import Closing, Finish
 from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.policy import AgentPolicy, Policy
-from codex_self_iter.core.state import Counters, Wait, WaitKind
+from codex_self_iter.core.runs import CALLED_OFF
+from codex_self_iter.core.state import Counters, Iteration, Wait, WaitKind
 from codex_self_iter.core.terms import State, Verdict
 
 UNTOLD = (OUTAGE | PERSON | {FailureClass.CONTEXT, FailureClass.KILLED}) - {FailureClass.SANDBOX}
@@ -49,11 +50,7 @@ def failed(closing: Closing, failure: Failure) -> Finish | None:
     called_off = opened.failure_verdict is Verdict.ABORTED or opened.orphaned
     if kind is FailureClass.KILLED and called_off:
         return None
-    _count(closing, kind)
-    if opened.changed:
-        closing.ask(closing.state.goal, forward=closing.advance())
-        if end := closing.circles():
-            return end
+    _count(closing, kind, forward=closing.advance())
     if kind is FailureClass.LIMIT:
         return _limited(closing, failure)
     return _broken(closing, failure)
@@ -79,6 +76,12 @@ def anew(counters: Counters) -> Counters:
     )
 
 
+def _worked(opened: Iteration) -> bool:
+    """True when it changed content and was not ended by signals to our own processes: an agent that
+    sends them would do so in every run."""
+    return opened.changed is True and opened.ended[-1].cause not in CALLED_OFF
+
+
 def _tell_agent(closing: Closing, failure: Failure) -> None:
     """Say in the next prompt what went wrong, and that work was not in vain."""
     opened, kind = closing.opened, failure.kind
@@ -94,12 +97,17 @@ def _tell_agent(closing: Closing, failure: Failure) -> None:
         closing.leave(feedback=text)
 
 
-def _count(closing: Closing, kind: FailureClass) -> None:
-    """Count the failure; of a run that worked only that there was one."""
-    opened = closing.opened
-    counters = anew(closing.counters) if opened.changed else closing.counters
+def _count(closing: Closing, kind: FailureClass, *, forward: bool) -> None:
+    """Count the failure; of a run that worked only that there was one. `forward`: it came beyond
+    all before."""
+    opened, worked = closing.opened, _worked(closing.opened)
+    counters = anew(closing.counters) if worked else closing.counters
     tries, outage = dict(counters.tries), counters.outage_sec
-    if not opened.changed and kind is not FailureClass.AGENT and kind not in PERSON:
+    if forward:
+        closing.leave(goals=())
+    elif worked:
+        tries[bounds.WORKED] = closing.counters.tries.get(bounds.WORKED, 0) + 1
+    if not worked and kind is not FailureClass.AGENT and kind not in PERSON:
         name = bounds.key(kind)
         count = tries.get(name, 0)
         tries[name] = count + 1
@@ -112,9 +120,10 @@ def _count(closing: Closing, kind: FailureClass) -> None:
     closing.counters = dataclasses.replace(
         counters,
         failures=counters.failures + 1,
-        agent_errors=counters.agent_errors + (kind is FailureClass.AGENT and not opened.changed),
+        agent_errors=counters.agent_errors + (kind is FailureClass.AGENT and not worked),
         auth_errors=counters.auth_errors + 1 if kind in PERSON else 0,
         confirmations=0,
+        no_change=0 if worked or forward else counters.no_change,
         tries=tries,
         outage_sec=outage,
     )
@@ -162,7 +171,7 @@ def _broken(closing: Closing, failure: Failure) -> Finish | None:
         if other is not None:
             _set_aside(closing, failure, other, again=aside)
             return None
-    told = aside and known is not None and known.kind is WaitKind.AUTH
+    told = kind in PERSON and known is not None and known.kind is WaitKind.AUTH
     if end is not None:
         return dataclasses.replace(end, told=told)
     if kind is FailureClass.CONTEXT:

@@ -16,7 +16,7 @@ from codex_self_iter.core.control_block import (
 )
 from codex_self_iter.core.events import RunEnded
 from codex_self_iter.core.policy import Policy
-from codex_self_iter.core.runs import EndCause, RunOutcome
+from codex_self_iter.core.runs import CALLED_OFF, EndCause, RunOutcome
 from codex_self_iter.core.state import Iteration, LoopState, PlannerAnswer, Review
 from codex_self_iter.core.terms import Mode, Role, Verdict
 
@@ -31,11 +31,6 @@ class Next(enum.Enum):
 
 
 Judged = tuple[Iteration, Next]
-
-CALLED_OFF = (EndCause.REQUEST, EndCause.LOST)
-"""How a run ends that we end. One that ended otherwise before it heard of that is judged as it is;
-one that ends so although nobody asked was ended by others, most often by itself: an agent that
-signals its parents would do so in every run, so it counts as the agent's error."""
 
 
 def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Policy) -> Judged:

@@ -27,6 +27,12 @@ class EndCause(enum.StrEnum):
     """It was gone and no exit status had been recorded."""
 
 
+CALLED_OFF = (EndCause.REQUEST, EndCause.LOST)
+"""How a run ends that we end. One that ended otherwise before it heard of that is judged as it is;
+one that ends so although nobody asked was ended by others, most often by itself: an agent that
+signals its parents would do so in every run, so it counts as the agent's error."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunLimits:
     """The bounds of one run. 0 means no limit.
