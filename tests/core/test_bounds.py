@@ -279,13 +279,15 @@ def test_a_broken_agent_is_replaced_at_once_and_tried_again_each_hour(kind: Fail
     assert agents_of(world)[:9] == ["one", *["two"] * 3, "one", *["two"] * 3, "one"]
 
 
-def test_who_answers_again_is_no_longer_set_aside() -> None:
-    state, _ = drive(preparing(), ev.Prepared(), rules=policy(*TWO))
-    state, _ = drive(state, ended(state, fail(FailureClass.AUTH)), rules=policy(*TWO))
-    assert "account-one" in state.limits
-    state, _ = drive(state, ev.PolicyChanged(), ev.Prepared(), rules=policy(*TWO))
-    state, _ = drive(state, ended(state, work("x")), rules=policy(*TWO))
-    assert state.limits == {}
+def test_who_has_answered_again_is_told_of_again() -> None:
+    runs = [work(f"g{n}", seconds=600.0) for n in range(9)]
+    script = Script([fail(FailureClass.AUTH), *runs[:4], fail(FailureClass.AUTH), *runs, claim()])
+    world = World(script, policy(*TWO))
+    world.at = {("executor", n): lambda w: w.pass_time(600.0) for n in range(2, 24)}
+    world.boot()
+    world.run()
+    assert agents_of(world)[:7] == ["one", *["two"] * 3, "one", "one", "two"]
+    assert world.notified == ["blocked", "blocked", "completed"]
 
 
 def test_two_broken_agents_have_two_tries_each_at_most() -> None:
