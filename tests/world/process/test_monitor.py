@@ -364,3 +364,36 @@ async def test_a_supervisor_that_stood_still_does_not_end_a_healthy_run(tmp_path
         await anyio.sleep(1.0)
         assert run.outcome is None
         assert (await run.end()).signal == signal.SIGTERM
+
+
+@pytest.mark.anyio
+async def test_a_silent_run_wakes_nobody_for_its_output_and_a_late_flood_is_capped(
+    tmp_path: Path,
+) -> None:
+    """The keeper hears of output by the run's pipes; it does not look now and then for some."""
+    go = tmp_path / "go"
+    script = f"while [ ! -e {go} ]; do sleep 0.1; done; yes | head -c 200M; exec sleep 600"
+    limits = RunLimits(output_bytes=8 << 20, kill_grace_sec=0.3)
+    async with Host() as host:
+        run = await host.start(make_spec(tmp_path, "bash", "-c", script, limits=limits))
+        while run.sample().age_sec < 3.5:
+            await anyio.sleep(0.1)
+        keeper = host._keeper._thread
+        assert keeper is not None
+        before = _woken(keeper.native_id)
+        await anyio.sleep(3.0)
+        woken = _woken(keeper.native_id) - before
+        assert woken < 9  # it looks at the tree each second
+        go.touch()
+        with anyio.fail_after(60):
+            while run.sample().output_bytes < 200 << 20:
+                await anyio.sleep(0.1)
+        output = Path(run.spec.directory, "stdout.log")
+        assert output.stat().st_blocks * 512 <= limits.output_bytes
+        await run.end()
+
+
+def _woken(thread: int | None) -> int:
+    """How often a thread of ours has slept."""
+    text = Path(f"/proc/self/task/{thread}/status").read_text()
+    return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])

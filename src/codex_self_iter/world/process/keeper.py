@@ -37,6 +37,10 @@ SCARCE_SEC = 30.0
 """How long a sweep is tried again when descriptors or memory for it cannot be had."""
 SMALL_TREES = 64
 """Up to so many processes in all runs, walking their trees is cheaper than a look at all."""
+QUIET_SEC = 0.25
+"""Between two looks at the output of a run that prints, or may not be heard to."""
+MOVED_SEC = 2 * launcher.GATHER_SEC
+"""After a pipe is heard of, its recorder has moved into the file what was in it."""
 
 
 class Keeper:
@@ -108,6 +112,8 @@ class Keeper:
         for key, _ in self._selector.select(self._timeout()):
             if key.data is None:
                 os.read(self._wake_read, 4096)
+            elif key.fd in key.data.pipes:
+                self._hear_output(key.data)
             else:
                 self._hear(key.data)
         while self._calls:
@@ -157,8 +163,22 @@ class Keeper:
                 return
         self._gone(run)
 
+    def _await_output(self, run: Watched) -> None:
+        """It is silent: nothing is looked at for its output's sake until its pipes have some."""
+        run.next_output = NEVER
+        for fd in run.pipes:
+            self._selector.register(fd, selectors.EVENT_READ, run)
+
+    def _hear_output(self, run: Watched) -> None:
+        """Look at its output from now on, until it is silent again."""
+        if run.next_output == NEVER:
+            run.next_output, run.silent = time.monotonic() + MOVED_SEC, False
+            for fd in run.pipes:
+                self._selector.unregister(fd)
+
     def _gone(self, run: Watched) -> None:
         """Nobody will tell more: finish, after a hard sweep unless the report says all is gone."""
+        self._hear_output(run)
         ear = run.control if run.control is not None else self._pin(run)
         if ear is not None and not run.sweeping:
             self._selector.unregister(ear)
@@ -196,7 +216,7 @@ class Keeper:
     def _advance(self, run: Watched, now: float) -> None:
         """Whatever is due for one run, its sample excepted."""
         if run.next_output <= now:
-            pauses = [0.25]
+            grown, pauses = run.output, [QUIET_SEC]
             for stream in run.streams:
                 # if the disk refuses to punch, the free-disk floor is the next defence
                 with contextlib.suppress(OSError):
@@ -204,8 +224,11 @@ class Keeper:
                         stream.take()
                     pauses.append(stream.poll(now))
             # however long it was silent: what a flood writes unseen is beyond every cap
-            early = 0.02 if now - run.identity.started_monotonic < 1.0 else 0.25
-            run.next_output = now + min(early, *pauses)
+            early = now - run.identity.started_monotonic < 1.0
+            run.next_output = now + min(0.02 if early else QUIET_SEC, *pauses)
+            silent, run.silent = run.silent, run.output == grown
+            if silent and run.silent and run.pipes and not (early or run.sweeping):
+                self._await_output(run)
         if run.hurry_at <= now:
             run.hurry_at = NEVER
             if run.recorded:
@@ -226,6 +249,9 @@ class Keeper:
         for run in list(self._runs):
             if run.sweeping:
                 continue
+            for stream in run.streams if run.next_output == NEVER else ():
+                with contextlib.suppress(OSError):
+                    stream.poll(now)
             if gap > 10.0:  # nobody looks so seldom: we or the machine stood still
                 run.tracker.skip(gap - 2.0)
             self._sample(run, now, table, by_parent)

@@ -85,6 +85,11 @@ class Stream:
         """Bytes kept from the beginning, a whole number of disk blocks."""
         return min(HEAD_BYTES, self.limit // 4) // _BLOCK * _BLOCK
 
+    @property
+    def source(self) -> int:
+        """The reading end of the run's pipe, -1 where there is none."""
+        return self._pump.source if self._pump is not None else -1
+
     def poll(self, now: float) -> float:
         """Look at the file, cap it if need be; returns seconds until the next look is due."""
         status = os.fstat(self._fd)

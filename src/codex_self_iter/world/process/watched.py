@@ -98,6 +98,11 @@ class Watched:
         self.hurry_at = NEVER
         self.hard_at = NEVER
         self.next_output = now
+        self.silent = False
+        self.pipes = (
+            {stream.source for stream in self.streams if stream.source >= 0} if recorded else set()
+        )
+        """What has something to read when it prints, while its recorder moves that."""
         self.next_look = now + 0.1
         self.sweeping = False
 
