@@ -5,6 +5,7 @@ newline is always exactly one word, or exactly the stretch of a word that its fi
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 
@@ -19,6 +20,7 @@ Piece = tuple[bool, str]
 """(is a field, its name) or (False, literal text)."""
 
 
+@functools.lru_cache
 def parse_template(text: str) -> tuple[str, ...]:
     """Split a template into words and check its fields; the words keep their fields and doubled
     braces.

@@ -117,6 +117,8 @@ class Document:
     def save(self, directory: str) -> None:
         """Leave the text in a run's directory, for a supervisor that comes later. Raises
         StorageError."""
+        if not self.text:
+            return
         path = os.path.join(directory, f"{self.what}.md")
         with storing("write", path):
             replace_private(path, self.text.encode("utf-8", "replace"))

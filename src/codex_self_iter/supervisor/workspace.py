@@ -135,7 +135,7 @@ class Workspace:
                 await self._keep_found(looked)
             await self._save()
         self._before = self._after
-        self._locks = await self._present_locks()
+        self._locks = self._present_locks()
         assert self._before is not None
         self._branch = self._before.branch or self._branch
         return self._before
@@ -254,7 +254,7 @@ class Workspace:
             yield
             return
         look = await self._present()
-        self._locks = await self._present_locks()
+        self._locks = self._present_locks()
         self._ledger.under_way = Mark(look, self._locks)
         await self._save()
         try:
@@ -298,18 +298,19 @@ class Workspace:
 
     # -- git's locks -------------------------------------------------------------------------------
 
-    async def _present_locks(self) -> Mapping[str, str] | None:
+    def _present_locks(self) -> Mapping[str, str] | None:
         repository, branch = self._work_tree.repository, self._after.branch if self._after else ""
-        if not isinstance(repository, Repository):
-            return None
-        return await self._ctx.shared.in_thread(locks.present, repository, branch)
+        return locks.present(repository, branch) if isinstance(repository, Repository) else None
 
     async def _clear_locks(self) -> None:
         """Remove the locks that a killed git of the present work left; say what stays."""
         repository, branch = self._work_tree.repository, self._after.branch if self._after else ""
+        ctx, top = self._ctx, str(self._ctx.paths.workspace)
         if not isinstance(repository, Repository):
             return
-        ctx, top = self._ctx, str(self._ctx.paths.workspace)
+        if not locks.present(repository, branch):
+            ctx.warnings.clear("git.lock")
+            return
         try:
             removed, kept = await ctx.shared.in_thread(
                 locks.remove_left, repository, branch, self._locks, top

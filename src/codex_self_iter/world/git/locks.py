@@ -5,6 +5,7 @@ left by that work: it is removed. An older one, or one that somebody may hold, i
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ _DAEMONS = {"fsmonitor--daemon", "credential-cache--daemon"}
 
 
 def present(repository: Repository, branch: str) -> dict[str, str]:
-    """The lock files that are there: path -> what tells this one from a later one."""
+    """The lock files that are there: path -> what tells this one from a later one. A few looks at
+    inodes: not worth a thread."""
     found: dict[str, str] = {}
     for path in _places(repository, branch):
         seen = stat_or_none(path, follow=False)
@@ -53,13 +55,18 @@ def remove_left(
     return removed, kept
 
 
-def _places(repository: Repository, branch: str) -> list[str]:
-    common = repository.git_dir
+@functools.lru_cache
+def _common(git_dir: str) -> str:
+    """The git directory of the main work tree."""
     try:
-        link = read_guarded(os.path.join(common, "commondir"), 4096)
-        common = os.path.normpath(os.path.join(common, os.fsdecode(link).strip()))
+        link = read_guarded(os.path.join(git_dir, "commondir"), 4096)
     except OSError:
-        pass  # the main work tree's
+        return git_dir  # it is that
+    return os.path.normpath(os.path.join(git_dir, os.fsdecode(link).strip()))
+
+
+def _places(repository: Repository, branch: str) -> list[str]:
+    common = _common(repository.git_dir)
     names = ["packed-refs.lock", "config.lock"]
     names += [f"refs/heads/{branch}.lock"] if branch else []
     own = [os.path.join(repository.git_dir, name) for name in ("index.lock", "HEAD.lock")]
