@@ -172,6 +172,14 @@ def test_without_arguments_the_slow_ones_are_left_out(
     assert done.stdout.strip() == f"-n 4 --dist worksteal {asked}", done.stderr
 
 
+def test_what_the_tests_start_has_byte_code(clone: Path, bare_path: Path) -> None:
+    uv(bare_path)
+    (clone / "conftest.py").write_text("raise SystemExit(print(__import__('sys').dont_write_bytecode))")
+    script = clone / "scripts" / "test.sh"
+    done = call(script, path=bare_path, PYTHONDONTWRITEBYTECODE="1")
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_a_moved_clone_gets_a_new_environment(clone: Path, bare_path: Path) -> None:
     uv(bare_path)
     assert call(clone / "scripts" / "test.sh", "--version", path=bare_path).returncode == 0
