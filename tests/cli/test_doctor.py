@@ -345,9 +345,9 @@ def test_people_read_a_summary_and_how_to_mend(
 def test_a_program_that_does_not_answer_is_given_up_and_leaves_nothing(tmp_path: Path) -> None:
     context = Context(Settings(workspace=tmp_path), os.environ, time.time())
     answer = ask(
-        ["/bin/sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; wait"], context, timeout_sec=0.5
+        ["/bin/sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; wait"], context, timeout_sec=2
     )
-    assert (answer.code, answer.text) == (None, "no answer within 0.5 s")
+    assert (answer.code, answer.text) == (None, "no answer within 2 s")
     child = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and _runs(child):

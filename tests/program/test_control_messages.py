@@ -49,13 +49,14 @@ def test_messages_come_once_in_order_and_are_kept(ws: Workspace) -> None:
 
 def test_a_message_that_is_still_being_written_is_not_read_in_half(ws: Workspace) -> None:
     process = reach(ws, "cooldown", CLAIM)
+    words = [f"word {number}" for number in range(20)]
     with (ws.state / "inbox" / "slow.md").open("w") as file:
-        file.write("the first half, ")
-        file.flush()
-        time.sleep(0.3)
-        file.write("and the second half")
+        for word in words:  # in all longer than a message must stand still, but no break is
+            file.write(f"{word}, ")
+            file.flush()
+            time.sleep(0.05)
     assert ws.ended(process) == 0
-    assert "the first half, and the second half" in ws.prompt(2)
+    assert ", ".join(words) in ws.prompt(2)
 
 
 def test_a_message_ends_a_cooldown_but_not_a_backoff_or_a_limit(ws: Workspace) -> None:

@@ -158,8 +158,9 @@ def test_the_same_process_may_not_have_it_twice(make, state: str, workspace: Pat
 
 
 def test_a_look_at_the_lock_never_turns_a_starting_supervisor_away(
-    make, state: str, workspace: Path
+    make, state: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_SEC", 30.0)  # on a busy machine a look takes longer
     StateRoot(state).close()
     Path(state, "loop.lock").touch()
     script = (
