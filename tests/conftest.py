@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support.blocking import nothing_blocks
+from tests.support.order import dealt
 
 hypothesis.settings.register_profile(
     "tests",
@@ -42,7 +43,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             link.unlink()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)  # what is not chosen has gone by then
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if workers := getattr(config, "workerinput", {}).get("workercount"):
+        items[:] = dealt(items, workers)
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_SEC))

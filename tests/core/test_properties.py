@@ -299,10 +299,15 @@ class Anything(RuleBasedStateMachine):
 
 
 SETTINGS = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestAnything = Anything.TestCase
 TestAnything.settings = SETTINGS
+
+
+@pytest.mark.slow
+def test_anything_many_times() -> None:
+    run_state_machine_as_test(Anything, settings=settings(SETTINGS, max_examples=300))
 
 
 @pytest.mark.slow

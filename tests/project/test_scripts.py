@@ -174,7 +174,9 @@ def test_without_arguments_the_slow_ones_are_left_out(
 
 def test_what_the_tests_start_has_byte_code(clone: Path, bare_path: Path) -> None:
     uv(bare_path)
-    (clone / "conftest.py").write_text("raise SystemExit(print(__import__('sys').dont_write_bytecode))")
+    (clone / "conftest.py").write_text(
+        "raise SystemExit(print(__import__('sys').dont_write_bytecode))"
+    )
     script = clone / "scripts" / "test.sh"
     done = call(script, path=bare_path, PYTHONDONTWRITEBYTECODE="1")
     assert done.stdout.strip() == "False", done.stderr
