@@ -194,6 +194,18 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         assert HEAVY.isdisjoint(modules)
 
 
+def test_a_start_hardly_looks_for_waste() -> None:
+    script = (
+        "import gc, codex_self_iter.__main__; looks = []\n"
+        "gc.callbacks.append(lambda phase, info: looks.append(phase))\n"
+        "import codex_self_iter.supervisor.app, codex_self_iter.cli.run; print(len(looks))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=60
+    )
+    assert int(done.stdout) < 60  # 250 by default
+
+
 def test_status_imports_next_to_nothing(command) -> None:
     """Each of these costs a start of `status` some per cent, and came in unnoticed once."""
     command.write_status()

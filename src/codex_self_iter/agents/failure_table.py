@@ -8,7 +8,9 @@ its last one, and then only as a guess. docs/agents.md shows this table; a test 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from typing import Literal
 
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.verdict import PERSON_TRIES
@@ -397,16 +399,17 @@ _NAMED_STATUS = re.compile(
 )
 # The last line of a traceback.
 _SDK = re.compile(r"(?:openai|anthropic|litellm)\.(?:\w+\.)*\w+(?:Error|Exception): ")
-_SENTENCES = {
-    row.kind: re.compile("(?:" + "|".join(row.sentences) + ")", re.IGNORECASE | re.DOTALL)
-    for row in TABLE
-    if row.sentences
-}
-_PHRASES = {
-    row.kind: re.compile("|".join(row.phrases), re.IGNORECASE | re.DOTALL)
-    for row in TABLE
-    if row.phrases
-}
+
+
+@functools.cache  # not at every start: most runs do not fail
+def _patterns(
+    column: Literal["sentences", "phrases"],
+) -> tuple[tuple[FailureClass, re.Pattern[str]], ...]:
+    return tuple(
+        (row.kind, re.compile("|".join(texts), re.IGNORECASE | re.DOTALL))
+        for row in TABLE
+        if (texts := getattr(row, column))
+    )
 
 
 _PHRASE_CHARS = 4_000
@@ -418,7 +421,7 @@ def by_phrase(text: str) -> FailureClass | None:
     if len(text) > 2 * _PHRASE_CHARS:
         text = f"{text[:_PHRASE_CHARS]}\n{text[-_PHRASE_CHARS:]}"
     text = _plain(text)
-    return next((kind for kind, pattern in _PHRASES.items() if pattern.search(text)), None)
+    return next((kind for kind, one in _patterns("phrases") if one.search(text)), None)
 
 
 def by_sentence(line: str) -> FailureClass | None:
@@ -426,7 +429,7 @@ def by_sentence(line: str) -> FailureClass | None:
     line = _plain(line)
     before = _BEFORE.match(line)
     said = line[before.end() :] if before else line
-    found = next((kind for kind, pattern in _SENTENCES.items() if pattern.match(said)), None)
+    found = next((kind for kind, one in _patterns("sentences") if one.match(said)), None)
     if found is not None:
         return found
     status = _named_status(line)
