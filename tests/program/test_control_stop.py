@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,12 @@ IN_A_BACKGROUND = ("/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh")
 """What a shell does to a job that it starts with `&`."""
 
 
+def ignores(pid: int) -> bool:
+    """Whether the process still has SIGINT ignored, as it inherited it."""
+    (line,) = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(line, 16) & 1 << (signal.SIGINT - 1))
+
+
 @pytest.mark.parametrize("prefix", [(), IN_A_BACKGROUND], ids=["foreground", "background"])
 @pytest.mark.parametrize("delay", [0.2, 0.5, 0.9])
 def test_a_signal_while_starting_is_not_lost(
@@ -58,7 +66,7 @@ def test_a_signal_while_starting_is_not_lost(
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     if prefix and not ws.log():  # perhaps the interpreter was not there yet to unignore it
-        time.sleep(1.0)
+        wait_until(lambda: process.poll() is not None or not ignores(process.pid), "our handler")
         process.send_signal(signal.SIGINT)
     code = ws.ended(process, 30)
     # Before our first line the interpreter itself ends as it can: by the signal, or with 1 in its
