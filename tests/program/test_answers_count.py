@@ -50,7 +50,8 @@ def agent(ws: Workspace, *lines: str, tables: str = "", **keys: object) -> None:
 def test_an_answer_is_used_although_its_process_lingers_or_ends_oddly(
     ws: Workspace, lines: tuple[str, ...], cause: str, ended: int | None
 ) -> None:
-    agent(ws, *lines, tables="linger_sec = 1", idle_timeout_sec=600)
+    linger_sec = 1 if cause == "lingered" else 60
+    agent(ws, *lines, tables=f"linger_sec = {linger_sec}", idle_timeout_sec=600)
     assert ws.run() == 0
     assert ws.status()["state"] == "completed"
     (line,) = ws.journal()
