@@ -141,8 +141,8 @@ def test_a_directory_in_the_place_of_a_file_of_ours_is_set_aside(ws: Workspace, 
 
 @pytest.mark.parametrize("planted", [
     {"run_id": 1},
-    {"cause": "exit"},
-    {"agent_pid": "x", "agent_start": []},
+    pytest.param({"cause": "exit"}, marks=pytest.mark.slow),
+    pytest.param({"agent_pid": "x", "agent_start": []}, marks=pytest.mark.slow),
     [],
 ])  # fmt: skip
 def test_what_is_planted_as_a_record_of_a_run_is_not_believed(
@@ -249,7 +249,17 @@ def test_every_line_of_the_journal_is_json_after_half_a_line(ws: Workspace) -> N
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
-@pytest.mark.parametrize("place", [".", "logs", "inbox", "logs/iterations.jsonl", "runtime.json"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".",
+        "logs/iterations.jsonl",
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("logs", "inbox", "runtime.json")
+        ),
+    ],
+)
 def test_rights_that_somebody_took_come_back(ws: Workspace, place: str) -> None:
     """Without its usual powers root is as good as anybody."""
     without = "-dac_override,-dac_read_search"
