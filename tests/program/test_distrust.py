@@ -95,7 +95,7 @@ def test_an_agent_that_opens_its_output_anew_has_answered(ws: Workspace) -> None
 
 
 @pytest.mark.parametrize("name", ["stdout.log", "stderr.log", "exit.json", "identity.json"])
-@pytest.mark.parametrize("kind", ["mkdir", "mkfifo"])
+@pytest.mark.parametrize("kind", ["mkdir", pytest.param("mkfifo", marks=pytest.mark.slow)])
 def test_an_agent_that_plants_something_in_place_of_its_files_costs_nothing(
     ws: Workspace, name: str, kind: str
 ) -> None:
@@ -117,13 +117,13 @@ def test_an_agent_that_removes_its_run_directory_has_answered(ws: Workspace) -> 
 
 PLACES = [
     "logs/runs/000001-gate-1/stdout.log",
-    "logs/runs/000001-gate-1/stderr.log",
+    pytest.param("logs/runs/000001-gate-1/stderr.log", marks=pytest.mark.slow),
     "logs/runs/000001-gate-1/exit.json",
     "run.lock",
-    "status.json",
-    "report.md",
+    pytest.param("status.json", marks=pytest.mark.slow),
+    pytest.param("report.md", marks=pytest.mark.slow),
     "runtime.json.1",
-    "prompts/000002-executor.md",
+    pytest.param("prompts/000002-executor.md", marks=pytest.mark.slow),
     "room",
 ]
 
