@@ -104,8 +104,10 @@ def test_an_edit_ends_neither_a_backoff_nor_a_limit(ws: Workspace, phase: str) -
     ("spoil", "said"),
     [
         (lambda plan: plan.unlink(), "missing"),
-        (lambda plan: plan.write_text("\n \n"), "empty"),
-        (lambda plan: plan.write_bytes(b"# Plan \xff\xfe\n"), "UTF-8"),
+        pytest.param(lambda plan: plan.write_text("\n \n"), "empty", marks=pytest.mark.slow),
+        pytest.param(
+            lambda plan: plan.write_bytes(b"# Plan \xff\xfe\n"), "UTF-8", marks=pytest.mark.slow
+        ),
         (lambda plan: (plan.unlink(), os.mkfifo(plan)), "regular"),
     ],
 )

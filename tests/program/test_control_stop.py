@@ -179,8 +179,16 @@ SENDERS = {
 }
 
 
-@pytest.mark.parametrize("sender", SENDERS)
-@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+OFTEN = (("TERM", "by name"), ("INT", "the shell's own"), ("HUP", "detached"))
+SELDOM = [
+    pytest.param(name, sender, marks=pytest.mark.slow)
+    for name in ("TERM", "INT", "HUP")
+    for sender in SENDERS
+    if (name, sender) not in OFTEN
+]
+
+
+@pytest.mark.parametrize(("name", "sender"), [*OFTEN, *SELDOM])
 def test_a_signal_of_the_agent_is_no_persons(ws: Workspace, name: str, sender: str) -> None:
     pidfile = ws.control / "pid"
     command = SENDERS[sender].format(name=name, file=pidfile, workspace=ws.path)

@@ -95,7 +95,7 @@ def test_an_agent_that_opens_its_output_anew_has_answered(ws: Workspace) -> None
 
 
 @pytest.mark.parametrize("name", ["stdout.log", "stderr.log", "exit.json", "identity.json"])
-@pytest.mark.parametrize("kind", ["mkdir", "mkfifo"])
+@pytest.mark.parametrize("kind", ["mkdir", pytest.param("mkfifo", marks=pytest.mark.slow)])
 def test_an_agent_that_plants_something_in_place_of_its_files_costs_nothing(
     ws: Workspace, name: str, kind: str
 ) -> None:
@@ -117,13 +117,13 @@ def test_an_agent_that_removes_its_run_directory_has_answered(ws: Workspace) -> 
 
 PLACES = [
     "logs/runs/000001-gate-1/stdout.log",
-    "logs/runs/000001-gate-1/stderr.log",
+    pytest.param("logs/runs/000001-gate-1/stderr.log", marks=pytest.mark.slow),
     "logs/runs/000001-gate-1/exit.json",
     "run.lock",
-    "status.json",
-    "report.md",
+    pytest.param("status.json", marks=pytest.mark.slow),
+    pytest.param("report.md", marks=pytest.mark.slow),
     "runtime.json.1",
-    "prompts/000002-executor.md",
+    pytest.param("prompts/000002-executor.md", marks=pytest.mark.slow),
     "room",
 ]
 
@@ -141,8 +141,8 @@ def test_a_directory_in_the_place_of_a_file_of_ours_is_set_aside(ws: Workspace, 
 
 @pytest.mark.parametrize("planted", [
     {"run_id": 1},
-    {"cause": "exit"},
-    {"agent_pid": "x", "agent_start": []},
+    pytest.param({"cause": "exit"}, marks=pytest.mark.slow),
+    pytest.param({"agent_pid": "x", "agent_start": []}, marks=pytest.mark.slow),
     [],
 ])  # fmt: skip
 def test_what_is_planted_as_a_record_of_a_run_is_not_believed(
@@ -249,7 +249,17 @@ def test_every_line_of_the_journal_is_json_after_half_a_line(ws: Workspace) -> N
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv")
-@pytest.mark.parametrize("place", [".", "logs", "inbox", "logs/iterations.jsonl", "runtime.json"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".",
+        "logs/iterations.jsonl",
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("logs", "inbox", "runtime.json")
+        ),
+    ],
+)
 def test_rights_that_somebody_took_come_back(ws: Workspace, place: str) -> None:
     """Without its usual powers root is as good as anybody."""
     without = "-dac_override,-dac_read_search"

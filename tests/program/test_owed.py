@@ -65,7 +65,14 @@ def test_killed_or_ended_in_the_gates_the_next_start_commits(
     assert ws.started() == 1
 
 
-@pytest.mark.parametrize("end", ["STOP", "SIGTERM", "SIGKILL", "steer"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "SIGTERM",
+        "SIGKILL",
+        *(pytest.param(end, marks=pytest.mark.slow) for end in ("STOP", "steer")),
+    ],
+)
 def test_what_an_ended_run_changed_goes_into_a_later_commit(ws: Workspace, end: str) -> None:
     ws.config(COMMIT, on_orphan="kill")
     ws.script(
