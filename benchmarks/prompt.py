@@ -36,7 +36,7 @@ CASES: dict[str, PromptInputs] = {
         BASE, history=LONG, feedback="f" * 50_000, warnings=("w" * 50_000,)
     ),
     "too long for the model: shortened": dataclasses.replace(
-        BASE, plan_path="/w/plan.md", task_path="/work/TASK.md"
+        BASE, plan_path="/w/plan.md", task_path="/w/TASK.md"
     ),
     "planner, with history": dataclasses.replace(BASE, role=Role.PLANNER, history=DONE),
     "reviewer, with history": dataclasses.replace(

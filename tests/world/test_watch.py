@@ -199,6 +199,19 @@ async def test_a_directory_made_anew_is_heard_again(work: Path, tmp_path: Path, 
 
 
 @pytest.mark.anyio
+async def test_the_first_directories_are_heard_before_anything_else_happens(work: Path) -> None:
+    watcher = Watcher(interval_sec=0.3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watcher.run)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        watcher.subscribe(paths(work), Heard())
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        assert watcher.hint_alive
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_directory_that_does_not_exist_yet_is_no_error(tmp_path: Path) -> None:
     watcher, heard = Watcher(interval_sec=0.05), Heard()
     watcher.subscribe(paths(tmp_path / "later"), heard)

@@ -201,11 +201,11 @@ class Watcher:
         while True:
             self._again = anyio.Event()
             self._watched = self._directories()
+            if not self._watched:  # at once, before an agent can use up what the library needs
+                await self._again.wait()
+                continue
             try:
-                if self._watched:
-                    await self._listen(list(self._watched))
-                else:
-                    await self._again.wait()
+                await self._listen(list(self._watched))
             except (
                 OSError,
                 RuntimeError,
