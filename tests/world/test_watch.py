@@ -212,6 +212,7 @@ async def test_the_first_directories_are_heard_before_anything_else_happens(work
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.anyio
 async def test_a_directory_that_does_not_exist_yet_is_no_error(tmp_path: Path) -> None:
     watcher, heard = Watcher(interval_sec=0.05), Heard()
     watcher.subscribe(paths(tmp_path / "later"), heard)
