@@ -193,3 +193,29 @@ def test_a_stop_file_that_goes_takes_nothing_back_from_sigterm(ws: Workspace) ->
     assert ws.ended(process) == 0
     assert len(ws.journal()) == 1
     assert "SIGTERM" in ws.status()["reason"] or "STOP" in ws.status()["reason"]
+
+
+SECRETS = """#!/bin/sh
+yes 'postgres://me:hunter2@db' | head -c 64000000
+echo '{"summary": "s", "next_goal": "n", "stop": false, "completed": true}'
+"""
+
+
+def test_who_is_in_a_hurry_does_not_wait_for_the_redaction(ws: Workspace) -> None:
+    agent = ws.root / "agent.sh"
+    agent.write_text(SECRETS)
+    agent.chmod(0o755)
+    ws.config(agent_command_template=f"'{agent}' {{prompt_file}}")
+    process = ws.start()
+    (output := ws.state / "logs" / "runs" / "000001-executor" / "stdout.log")
+    temporary = output.with_name("stdout.log.redacting")
+    wait_until(temporary.exists, "the redaction to be on")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert ws.ended(process) == 0
+    with output.open("rb") as file:
+        said, rest = file.readline(), file.read()
+    assert said.startswith(b"[its first ")
+    assert (b"hunter2" in rest, b'"completed": true' in rest) == (False, True)
+    assert "there was no time to take secrets out of them" in str(ws.status()["warnings"])
+    assert not temporary.exists()
