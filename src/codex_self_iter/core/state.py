@@ -297,8 +297,8 @@ class LoopState:
         goals: marks of the goals (see `stagnation.mark`), oldest first.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again.
-        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
-            last run.
+        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: at the
+            last look, before or after a run.
         run_iterations: iterations begun since this supervisor started.
         owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 

@@ -133,6 +133,7 @@ class AgentRuns:
         await self._settle(in_run=False)
         self.workspace.look_again()
         await self.workspace.before()
+        ctx.post(ev.GateFiles(await gate_files(ctx)))
         self.conditions.look_disk()
         self.senses.look_problem()
         limit = ctx.state.limits.get(run.account)

@@ -189,7 +189,7 @@ def test_no_megabyte_takes_long(unit: str) -> None:
     """By the exact expressions, which are the slower ones, as where one real key is among it."""
     text = unit * (2**20 // len(unit))
     redactor = Redactor([OWN, *(f"value-number-{number}" for number in range(30))])
-    redactor.text(text[:5_000] + "ü")  # made ready
+    redactor.text("ü")
     started = time.process_time()
     redactor.text(text + "ü")
     assert time.process_time() - started < 0.7  # 0.02 to 0.25
@@ -229,15 +229,15 @@ def test_the_rough_expression_misses_nothing(pieces: list[str]) -> None:
     exact.__dict__["_may_hold"] = lambda _: True
     data = "".join(pieces).encode()
     assert list(redactor.chunks([data])) == list(exact.chunks([data]))
-    text = "".join(pieces) + "." * 5_000
-    assert redactor.text(text) == exact.text(text)
+    text = "".join(pieces) + "." * module._LONG
+    assert (redactor.text(text) == exact.text(text)) is True  # no diff of so long a text
 
 
 @pytest.mark.parametrize("many", [3, 200])
 def test_long_and_many_values_are_found_as_well(many: int) -> None:
     values = [f"https://hooks.example.com/{number:03}" + "x1-" * 5_000 for number in range(many)]
     redactor = Redactor(values)
-    assert redactor.text("." * 5_000 + values[-1]) == "." * 5_000 + REDACTED
+    assert redactor.text("." * module._LONG + values[-1]).endswith("." + REDACTED)
 
 
 def test_in_haste_only_the_end_is_kept_and_nothing_unredacted(root: StateRoot) -> None:

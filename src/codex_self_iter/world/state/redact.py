@@ -23,7 +23,7 @@ from codex_self_iter.world.state.root import StateRoot
 REDACTED = "[redacted]"
 _MINIMUM = 8
 _CHUNK = 512 * 1024
-_LONG = 4 * 1024  # from this length on it pays to try the rough expression
+_LONG = 256 * 1024  # from this length on it pays to make the rough expression ready
 _OVERLAP = 64 * 1024  # no secret and no label is longer
 _MANY = 64  # with more values the rough expression is the slower one
 _KEPT = 256 * 1024
