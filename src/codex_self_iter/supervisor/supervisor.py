@@ -36,6 +36,8 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 HURRY_SEC = 25.0
 """So long after a signal what has no process of its own may take: the unit's TimeoutStopSec= is 45,
 after it come the result's last files."""
+DOUBT_SEC = 600.0
+"""So long after a signal of which nobody knows whose it was, the next one counts."""
 WATCHED = 2000
 """Beyond so many loops `stat` alone serves: each watched directory costs an inotify watch."""
 FEW = 20
@@ -72,6 +74,7 @@ class Supervisor:
         self._notifier = Notifier()
         self._rounds = 0
         self._signals = 0
+        self._doubted_at = float("-inf")
 
     @staticmethod
     def severity(code: int) -> int:
@@ -144,7 +147,7 @@ class Supervisor:
         async with signals.listen(set(signals.ENDING)) as heard:
             task_status.started()
             async for received in heard:
-                if self._from_a_run(received):
+                if self._from_a_run(received) or self._doubtful(received):
                     continue
                 if received.number == signal.SIGHUP:
                     self.reload()
@@ -167,6 +170,23 @@ class Supervisor:
                 self._log.warning("signal.ignored", signal=name, loop=loop.ctx.name)
                 found = True
         return found
+
+    def _doubtful(self, received: signals.Received) -> bool:
+        """True, and said, for a signal that a run may have sent, or a person: it takes two then."""
+        at_work = [loop for loop in self._members.living() if loop.work.identity]
+        now = self._shared.clock.monotonic()
+        doubted = now - self._doubted_at < DOUBT_SEC or self._signals
+        if not (received.gone and at_work) or received.number == signal.SIGHUP or doubted:
+            return False
+        self._doubted_at, name = now, signal.Signals(received.number).name
+        text = (
+            f"{name} came from a process that was gone at once, while a run was on; in case that "
+            f"was the run's it was not obeyed: whoever means it sends it again, or uses `stop`"
+        )
+        for loop in at_work:
+            loop.ctx.warnings.tell("signal", text, agent=True)
+        self._log.warning("signal.doubtful", signal=name)
+        return True
 
     def reload(self) -> None:
         """Read the configuration again; a bad one changes nothing and says why."""
