@@ -130,3 +130,18 @@ def test_a_first_iteration_that_was_cut_off_has_no_history_to_lose(ws: Workspace
     kill(ws)
     assert ws.run() == 0
     assert "history is lost" not in ws.log()
+
+
+def test_no_half_of_a_secret_stays_where_a_hooks_words_are_cut(ws: Workspace) -> None:
+    secret = "q7Zr" * 15
+    ws.environment["DEPLOY_TOKEN"] = secret
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f"#!/bin/sh\necho '{'x' * 430} {secret} end'\nexit 1\n")
+    hook.chmod(0o755)
+    ws.config('[git]\ncommit = "supervisor"\n')
+    ws.script({"write": {"a.txt": "agent"}, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert "commit.failed" in ws.log()
+    kept = [ws.log(), *(p.read_text(errors="replace") for p in ws.state.rglob("*") if p.is_file())]
+    assert not any(secret[:20] in text for text in kept)
+    assert any("xxx [redacted]" in text for text in kept)

@@ -71,6 +71,11 @@ def test_among_many_loops_a_crash_has_its_reason_and_a_busy_workspace_is_none(
         code, said = await run(KeyError("what"))
         assert code == 0  # it started again, and completed
         assert said["loop.crashed"]["error"] == "KeyError: 'what'"
+        kept = tmp_path / "state" / "codex-self-iter" / "crash.log"
+        assert said["loop.crashed"]["traceback"] == str(kept)
+        assert "['loop " in kept.read_text()
+        assert "Traceback" in kept.read_text()
+        assert "raise error" in kept.read_text()
         code, said = await run(WorkspaceBusyError("another one has it"))
         assert code == 75
         assert "loop.crashed" not in said

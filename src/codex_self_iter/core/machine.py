@@ -441,7 +441,7 @@ def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> D
     state = recovery.forget_circles(state)
     # the file may be seen again before it is taken
     if event.goal != (state.goal_set or state.goal):
-        state = _noted(state, GoalNote("goal.set", at.wall, event.goal[:500]))
+        state = _noted(state, GoalNote("goal.set", at.wall, event.goal))
         if state.open is not None:
             state = dataclasses.replace(state, goal_set=event.goal)
         else:
