@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def test_among_many_loops_a_crash_has_its_reason_and_a_busy_workspace_is_none(
         code, said = await run(KeyError("what"))
         assert code == 0  # it started again, and completed
         assert said["loop.crashed"]["error"] == "KeyError: 'what'"
+        journal = tmp_path / "KeyError" / ".codex-self-iter" / "logs" / "iterations.jsonl"
+        first, *_ = map(json.loads, journal.read_text().splitlines())
+        assert (first["verdict"], first["cause"]) == ("aborted", "crashed")
+        assert first["counters"]["agent_errors"] == 0
         kept = tmp_path / "state" / "codex-self-iter" / "crash.log"
         assert said["loop.crashed"]["traceback"] == str(kept)
         assert "['loop " in kept.read_text()

@@ -160,9 +160,9 @@ class Work:
         with anyio.CancelScope(shield=True):
             await handle.end(EndCause.REQUEST, grace_sec=grace_sec)
 
-    async def end_everything(self) -> None:
+    async def end_everything(self, cause: EndCause = EndCause.REQUEST) -> None:
         """End whatever is still under way (the loop is ending)."""
         if self.handle is not None:
-            await self.handle.end(EndCause.REQUEST)
+            await self.handle.end(cause)
         if self.directory:  # nobody may have come to read what it said
             await self._ctx.shared.in_thread(scratch.remove, self.directory)
