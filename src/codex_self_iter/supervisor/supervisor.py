@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -36,6 +37,9 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 HURRY_SEC = 25.0
 """So long after a signal what has no process of its own may take: the unit's TimeoutStopSec= is 45,
 after it come the result's last files."""
+LAST_SEC = 15.0
+"""So long after that a loop may still write: a call that never comes back (a hung file system) must
+not hold up the end."""
 DOUBT_SEC = 600.0
 """So long after a signal of which nobody knows whose it was, the next one counts."""
 WATCHED = 2000
@@ -204,6 +208,7 @@ class Supervisor:
             for loop in self._members.living():
                 loop.ctx.post(stop)
                 loop.work.skip_grace()
+                self._tasks.start_soon(self._force_later, name="force later")
             return
         self._log.info("stop.signal", signal=number.name)
         self._notifier.stopping()
@@ -219,6 +224,16 @@ class Supervisor:
     async def _hurry_later(self, loop: Rounds) -> None:
         await anyio.sleep(HURRY_SEC)
         loop.work.hurry()
+        await self._force_later()
+
+    async def _force_later(self) -> None:
+        """The last resort: the next start goes on from what was written."""
+        await anyio.sleep(LAST_SEC)
+        waiting = [loop.ctx.name for loop in self._members.living()]
+        self._log.error("stop.forced", loops=waiting, error="a call never came back")
+        await self._close()
+        stop = self._members.stop
+        os._exit((stop.exit_code if stop else None) or 0)
 
     async def _stop_later(self, loop: Rounds, stop: ev.Stop) -> None:
         await anyio.sleep(float(loop.ctx.settings.service.finish_timeout_sec))
