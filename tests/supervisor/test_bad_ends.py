@@ -94,3 +94,38 @@ def test_the_cause_in_a_group_is_the_error_that_says_most() -> None:
     inner = ExceptionGroup("inner", [ValueError("x"), busy])
     assert first_cause(ExceptionGroup("outer", [KeyError("k"), inner])) is busy
     assert isinstance(first_cause(ExceptionGroup("outer", [KeyError("k")])), KeyError)
+
+
+def test_a_loop_that_starts_again_keeps_a_stop_that_was_written_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    stop = tmp_path / "w" / ".codex-self-iter" / "STOP"
+
+    async def main() -> None:
+        made = machine(in_turn(Performance(HOUR, answer("two"))))
+        log: Any = SilentLog()
+        disk = failing([600.0], RuntimeError("broken"), made)
+
+        def free_disk(path: str) -> int:
+            try:
+                return disk(path)
+            except RuntimeError:
+                stop.touch()  # somebody asks just when the loop fails
+                raise
+
+        shared = scripted_shared(
+            made, log=log, alone=False, poll_sec=10.0, housekeeping_sec=DAY, free_disk_mb=free_disk
+        )
+        given = settings(tmp_path / "w")
+        stop.parent.mkdir(mode=0o700)
+        stop.touch()  # of yesterday: cleared at the first start
+        supervisor = Supervisor(
+            [given], log, lambda: ([given], []), RunOptions(clear_stop=True), shared=shared
+        )
+        assert await supervisor.run() == 0
+        assert len(made.history) == 1  # the first start had a run, the second none
+        assert stop.exists()
+
+    run_virtual(main)
