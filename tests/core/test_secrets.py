@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from codex_self_iter.agents.passed_env import agent_environment
-from codex_self_iter.core.secrets import FORMATS, NAMES, SECRETS, Secrets
+from codex_self_iter.core.secrets import FORMATS, NAMES, SECRETS, Format, Secrets
 from codex_self_iter.world.state.redact import REDACTED, Redactor, secret_values
 
 VALUE = "correct-horse-7"
@@ -52,10 +54,11 @@ def test_every_name_is_redacted_and_withheld(name: str) -> None:
 @pytest.mark.parametrize(
     ("form", "key"), SAMPLES, ids=lambda one: one[:12] if isinstance(one, str) else ""
 )
-def test_every_format_is_redacted_and_withheld(form: object, key: str) -> None:
+def test_every_format_is_redacted_and_withheld(form: Format, key: str) -> None:
     ours = {"PLAIN": key, "OTHER": "words"}
     assert agent_environment(ours) == {"OTHER": "words"}
     assert REDACTED in Redactor().text(f"x {key} y")
+    assert re.search(form.rough, key)
     assert agent_environment(ours, needed=["PLAIN"]) == ours
 
 

@@ -193,3 +193,86 @@ def test_a_stop_file_that_goes_takes_nothing_back_from_sigterm(ws: Workspace) ->
     assert ws.ended(process) == 0
     assert len(ws.journal()) == 1
     assert "SIGTERM" in ws.status()["reason"] or "STOP" in ws.status()["reason"]
+
+
+SECRETS = """#!/bin/sh
+yes 'postgres://me:hunter2@db' | head -c 64000000
+echo '{"summary": "s", "next_goal": "n", "stop": false, "completed": true}'
+"""
+
+
+def test_who_is_in_a_hurry_does_not_wait_for_the_redaction(ws: Workspace) -> None:
+    agent = ws.root / "agent.sh"
+    agent.write_text(SECRETS)
+    agent.chmod(0o755)
+    ws.config(agent_command_template=f"'{agent}' {{prompt_file}}")
+    process = ws.start()
+    (output := ws.state / "logs" / "runs" / "000001-executor" / "stdout.log")
+    temporary = output.with_name("stdout.log.redacting")
+    wait_until(temporary.exists, "the redaction to be on")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert ws.ended(process) == 0
+    with output.open("rb") as file:
+        said, rest = file.readline(), file.read()
+    assert said.startswith(b"[its first ")
+    assert (b"hunter2" in rest, b'"completed": true' in rest) == (False, True)
+    assert "there was no time to take secrets out of them" in str(ws.status()["warnings"])
+    assert not temporary.exists()
+
+
+def in_little_time(ws: Workspace, last: float, more: str = "") -> None:
+    """The bounds of an end, shortened; `more` is run in the supervisor as well."""
+    place = ws.root / "site"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'codex_self_iter' in sys.orig_argv:\n"
+        "    from codex_self_iter.supervisor import supervisor\n"
+        f"    supervisor.HURRY_SEC, supervisor.LAST_SEC = 0.5, {last}\n" + more
+    )
+    ws.environment["PYTHONPATH"] = str(place)
+
+
+def test_one_signal_cuts_what_takes_long_before_the_units_time_is_over(ws: Workspace) -> None:
+    in_little_time(ws, 60.0)
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f"#!/bin/sh\ntouch '{ws.control}/hook'\nexec sleep 600\n")
+    hook.chmod(0o755)
+    ws.config("[git]\ncommit = 'supervisor'\ntimeout_sec = 900\n")
+    ws.script({**WORK, "block": {"completed": True}})
+    process = ws.start()
+    wait_until((ws.control / "hook").exists, "the hook")
+    process.send_signal(signal.SIGTERM)
+    assert ws.ended(process) == 0
+    assert "cut short" in ws.journal()[-1]["keep_error"]
+    assert "stop.forced" not in ws.log()
+
+
+HANGS = """
+    import pathlib, threading
+    from codex_self_iter.world.state.store import StateDirectory
+    def append(self, record):
+        pathlib.Path({there!r}).touch()
+        threading.Event().wait()
+    StateDirectory.append_journal = append
+"""
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_a_call_that_never_comes_back_does_not_hold_up_the_end(
+    ws: Workspace, numbers: list[signal.Signals]
+) -> None:
+    there = ws.control / "hangs"
+    in_little_time(ws, 1.0, HANGS.format(there=str(there)))
+    ws.script({**WORK, "block": {"completed": True}})
+    process = ws.start()
+    wait_until(there.exists, "the call that hangs")
+    for number in numbers:
+        process.send_signal(number)
+        wait_until(lambda: "stop." in ws.log(), "the signal to be heard")
+    assert ws.ended(process) == (130 if signal.SIGINT in numbers else 0)
+    assert "stop.forced" in ws.log()
+    ws.environment.pop("PYTHONPATH")
+    assert ws.run() == 0  # it goes on from what was written
+    assert ws.verdicts()[-1] == "completed"

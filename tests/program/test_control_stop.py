@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -170,6 +171,47 @@ def test_a_stop_ends_what_the_last_supervisor_left(ws: Workspace, by: str) -> No
     assert not ws.leftovers()
     assert ws.started() == 1
     assert ws.status()["state"] == "stopped"
+
+
+SUDDEN = {
+    "kill": "/bin/kill -{name} $pid",
+    "pkill": "pkill -{name} -f '[c]odex_self_iter --workspace {workspace}'",
+    "shell": 'sh -c "kill -{name} $pid"',
+}
+
+
+def gone_at_once(ws: Workspace, pid: object, sender: str, name: str) -> str:
+    """A command that sends a signal and is no more when it is heard."""
+    send = SUDDEN[sender].format(name=name, workspace=ws.path)
+    return f"pid={pid}; kill -STOP $pid; {send}; sleep 0.2; kill -CONT $pid"
+
+
+@pytest.mark.parametrize("sender", SUDDEN)
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+def test_of_a_sender_that_is_gone_while_a_run_is_on_only_the_second_counts(
+    ws: Workspace, name: str, sender: str
+) -> None:
+    pidfile = ws.control / "pid"
+    command = gone_at_once(ws, f"$(cat '{pidfile}')", sender, name)
+    wait = f"until test -s '{pidfile}'; do sleep 0.05; done"
+    ws.script({**WORK, "run": f"{wait}; {command}; sleep 0.3"}, long_run())
+    process = ws.start()
+    pidfile.write_text(str(process.pid))
+    wait_until((ws.control / "prompt-2.md").exists, lambda: f"the next run:\n{ws.log()}")
+    assert "signal.doubtful" in ws.log()
+    text = f"SIG{name} came from a process that was gone at once"
+    wait_until(lambda: text in ws.prompt(2), "the next prompt to say so")
+    wait_until(lambda: text in str(ws.status().get("warnings")), "the warning")
+    subprocess.run(["sh", "-c", gone_at_once(ws, process.pid, sender, name)], check=True)
+    assert ws.ended(process) == (130 if name == "INT" else 0)
+    assert f"SIG{name}" in ws.status()["reason"]
+
+
+def test_where_no_run_is_on_a_sender_that_is_gone_is_a_person(ws: Workspace) -> None:
+    process = reach(ws, "paused")
+    subprocess.run(["sh", "-c", gone_at_once(ws, process.pid, "kill", "TERM")], check=True)
+    assert ws.ended(process) == 0
+    assert "SIGTERM" in ws.status()["reason"]
 
 
 SENDERS = {

@@ -11,8 +11,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 
 DONE = {"block": {"completed": True}}
@@ -241,3 +243,39 @@ def test_killing_the_whole_group_of_the_supervisor_loses_nothing(ws: Workspace) 
     assert ws.ended(second) == 0
     assert ws.started() == 2
     assert numbers(ws) == [1, 2]
+
+
+def _can_look_in() -> bool:
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
+        return False
+    done = subprocess.run(["unshare", "-p", "-f", "--mount-proc", "true"], check=False)
+    return done.returncode == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not _can_look_in(), reason="NOT TESTED HERE: needs root and unshare")
+def test_as_process_1_what_somebody_started_by_looking_in_is_left_alone(ws: Workspace) -> None:
+    kill = "kill -9 $(ps -o ppid= -p $PPID)"
+    daemon = "env -i setsid sh -c 'sleep 54326 & sleep 54326' >/dev/null 2>&1 & sleep 0.3"
+    wait = f"until test -e '{ws.control}/go'; do sleep 0.05; done"
+    ws.script({"run": f"{wait}; {daemon}; {kill}; sleep 60"}, long_run())
+    unshare = ["unshare", "-p", "-f", "--mount-proc", "--kill-child"]
+    outside = ws.start(prefix=unshare)
+    wait_until(lambda: psutil.Process(outside.pid).children(), "process 1")
+    (first,) = psutil.Process(outside.pid).children()
+
+    def sleeping(seconds: int) -> list[psutil.Process]:
+        found = [process for process in first.children(recursive=True) if process.is_running()]
+        return [p for p in found if p.cmdline()[:2] == ["sleep", str(seconds)]]
+
+    ws.wait_runs(1)
+    look_in = ["nsenter", "-t", str(first.pid), "-p", "-m", "sh", "-c"]
+    subprocess.run([*look_in, "setsid sleep 54325 >/dev/null 2>&1 </dev/null & exit"], check=True)
+    wait_until(lambda: [p for p in sleeping(54325) if p.parent() == first], "an orphan of theirs")
+    time.sleep(1.5)  # the keeper has looked
+    (ws.control / "go").touch()
+    wait_until((ws.control / "prompt-2.md").exists, lambda: f"the next run:\n{ws.log()}")
+    assert sleeping(54325)
+    assert not sleeping(54326)
+    (ws.state / "STOP").touch()
+    assert ws.ended(outside) == 0

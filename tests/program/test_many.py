@@ -342,6 +342,32 @@ def test_what_a_person_edits_while_a_loop_waits_for_its_place_stays_theirs(
     assert second.git("status", "--porcelain").strip() == "?? mine.txt"
 
 
+def test_a_gate_file_that_a_person_edits_meanwhile_is_no_cheat_of_the_agent(
+    three: list[Workspace],
+) -> None:
+    a, b, _ = three
+    for ws in (a, b):
+        (ws.path / "checks").mkdir()
+        (ws.path / "checks" / "all.sh").write_text("exit 0")
+        ws.script({"sleep": 60, "until": "go", "block": {"completed": True}})
+    tables = """[verify]
+commands = ["sh checks/all.sh"]
+gate_files = ["checks/"]
+[pool]
+max_agents = 1
+"""
+    process = supervise(a, b, tables=tables)
+    wait_until(lambda: a.started() or b.started(), "the first run")
+    first, second = (a, b) if a.started() else (b, a)
+    wait_until(lambda: (second.status().get("run") or {}).get("waiting_for"), "the other waits")
+    (second.path / "checks" / "all.sh").write_text("exit 0  # mine")
+    (second.path / "checks" / "more.sh").write_text("exit 0")
+    for ws in (first, second):
+        (ws.control / "go").touch()
+    assert a.ended(process) == 0
+    assert second.verdicts() == ["completed"]
+
+
 def test_a_loop_that_waited_for_its_place_looks_at_its_conditions_again(
     three: list[Workspace],
 ) -> None:

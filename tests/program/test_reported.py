@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -130,3 +131,70 @@ def test_a_first_iteration_that_was_cut_off_has_no_history_to_lose(ws: Workspace
     kill(ws)
     assert ws.run() == 0
     assert "history is lost" not in ws.log()
+
+
+def test_no_half_of_a_secret_stays_where_a_hooks_words_are_cut(ws: Workspace) -> None:
+    secret = "q7Zr" * 15
+    ws.environment["DEPLOY_TOKEN"] = secret
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f"#!/bin/sh\necho '{'x' * 430} {secret} end'\nexit 1\n")
+    hook.chmod(0o755)
+    ws.config('[git]\ncommit = "supervisor"\n')
+    ws.script({"write": {"a.txt": "agent"}, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert "commit.failed" in ws.log()
+    kept = [ws.log(), *(p.read_text(errors="replace") for p in ws.state.rglob("*") if p.is_file())]
+    assert not any(secret[:20] in text for text in kept)
+    assert any("xxx [redacted]" in text for text in kept)
+
+
+GPG = """#!/bin/sh
+touch '{asked}'
+echo "gpg: waiting for a passphrase" >&2
+read answer < /dev/tty || { echo "gpg: cannot open /dev/tty" >&2; exit 2; }
+sleep 600
+"""
+
+
+def test_a_signing_tool_that_wants_a_terminal_holds_nothing_up_and_is_said(ws: Workspace) -> None:
+    gpg, asked = ws.root / "gpg", ws.root / "asked"
+    gpg.write_text(GPG.replace("{asked}", str(asked)))
+    gpg.chmod(0o755)
+    ws.git("config", "commit.gpgsign", "true")
+    ws.git("config", "gpg.program", str(gpg))
+    ws.config('[git]\ncommit = "supervisor"\ntimeout_sec = 20\n')
+    ws.script({"write": {"a.txt": "agent"}, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert asked.exists()
+    (line,) = ws.journal()
+    assert line["commit"] == ""
+    assert "gpg failed to sign" in line["keep_error"]
+    assert "not committed" in str(ws.status()["warnings"])
+    assert ws.status()["owed"]["count"] == 1
+    ws.git("config", "commit.gpgsign", "false")
+    (ws.path / ".codex-self-iter" / "STOP").unlink(missing_ok=True)
+    ws.script({"write": {"b.txt": "agent"}, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert ws.git("log", "--format=", "--name-only", "-1").split() == ["a.txt", "b.txt"]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="NOT TESTED HERE: needs root and unshare",
+)
+def test_a_repository_that_is_read_only_is_said_and_the_loop_goes_on(ws: Workspace) -> None:
+    ws.config('[git]\ncommit = "supervisor"\n')
+    ws.script(
+        {"write": {"a.txt": "agent"}}, {"write": {"b.txt": "b"}, "block": {"completed": True}}
+    )
+    bind = (
+        f'mount --bind "{ws.path}/.git" "{ws.path}/.git"; mount -o remount,ro,bind "{ws.path}/.git"'
+    )
+    prefix = ["unshare", "-m", "sh", "-c", f'{bind}; exec "$@"', "sh"]
+    assert ws.run(prefix=prefix) == 0
+    assert ws.verdicts() == ["continue", "completed"]
+    assert all("ead-only" in line["keep_error"] for line in ws.journal())
+    assert "ead-only" in str(ws.status()["warnings"])
+    assert "ead-only" in ws.prompt(2)
+    assert sorted(ws.status()["owed"]["files"]) == ["a.txt", "b.txt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ def test_among_many_loops_a_crash_has_its_reason_and_a_busy_workspace_is_none(
         code, said = await run(KeyError("what"))
         assert code == 0  # it started again, and completed
         assert said["loop.crashed"]["error"] == "KeyError: 'what'"
+        journal = tmp_path / "KeyError" / ".codex-self-iter" / "logs" / "iterations.jsonl"
+        first, *_ = map(json.loads, journal.read_text().splitlines())
+        assert (first["verdict"], first["cause"]) == ("aborted", "crashed")
+        assert first["counters"]["agent_errors"] == 0
+        kept = tmp_path / "state" / "codex-self-iter" / "crash.log"
+        assert said["loop.crashed"]["traceback"] == str(kept)
+        assert "['loop " in kept.read_text()
+        assert "Traceback" in kept.read_text()
+        assert "raise error" in kept.read_text()
         code, said = await run(WorkspaceBusyError("another one has it"))
         assert code == 75
         assert "loop.crashed" not in said
@@ -84,3 +94,38 @@ def test_the_cause_in_a_group_is_the_error_that_says_most() -> None:
     inner = ExceptionGroup("inner", [ValueError("x"), busy])
     assert first_cause(ExceptionGroup("outer", [KeyError("k"), inner])) is busy
     assert isinstance(first_cause(ExceptionGroup("outer", [KeyError("k")])), KeyError)
+
+
+def test_a_loop_that_starts_again_keeps_a_stop_that_was_written_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    stop = tmp_path / "w" / ".codex-self-iter" / "STOP"
+
+    async def main() -> None:
+        made = machine(in_turn(Performance(HOUR, answer("two"))))
+        log: Any = SilentLog()
+        disk = failing([600.0], RuntimeError("broken"), made)
+
+        def free_disk(path: str) -> int:
+            try:
+                return disk(path)
+            except RuntimeError:
+                stop.touch()  # somebody asks just when the loop fails
+                raise
+
+        shared = scripted_shared(
+            made, log=log, alone=False, poll_sec=10.0, housekeeping_sec=DAY, free_disk_mb=free_disk
+        )
+        given = settings(tmp_path / "w")
+        stop.parent.mkdir(mode=0o700)
+        stop.touch()  # of yesterday: cleared at the first start
+        supervisor = Supervisor(
+            [given], log, lambda: ([given], []), RunOptions(clear_stop=True), shared=shared
+        )
+        assert await supervisor.run() == 0
+        assert len(made.history) == 1  # the first start had a run, the second none
+        assert stop.exists()
+
+    run_virtual(main)

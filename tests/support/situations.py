@@ -183,6 +183,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "boot paused": ev.Boot(paused=True),
         "tick": ev.Tick(),
         "prepared": ev.Prepared((Message("a.md", "a"),), "head"),
+        "gate files": ev.GateFiles({"test.py": "1"}),
         "foreign run ended": ev.RunEnded("other", outcome, AgentReport("")),
         "gates passed": ev.GatesEnded(passing()),
         "gates failed": ev.GatesEnded(failing()),

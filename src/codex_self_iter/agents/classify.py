@@ -128,7 +128,7 @@ def _from_cause(parsed: Parsed, outcome: RunOutcome) -> tuple[FailureClass, str]
             return kind, f"could not be started: {outcome.error or 'unknown reason'}"
         case EndCause.MEMORY:
             return FailureClass.MEMORY, "ended because it used more memory than allowed"
-        case EndCause.REQUEST:
+        case EndCause.REQUEST | EndCause.CRASHED:
             return FailureClass.KILLED, "ended on request"
         case EndCause.LOST:
             return FailureClass.KILLED, "it was gone and had left no exit status"

@@ -210,9 +210,9 @@ def _cannot_write(problem: str) -> int:
 
 
 def _report_defect(error: Exception, argv: list[str]) -> int:
-    from codex_self_iter.cli import _crash
+    from codex_self_iter.world import crashlog
 
-    where = _crash.write(error, argv)
+    where = crashlog.write(error, argv)
     _complain(f"{PROGRAM}: internal error: {type(error).__name__}: {error}".splitlines()[0])
     _complain(f"The traceback is in {where}; please report it." if where else "")
     return int(ExitCode.INTERNAL)

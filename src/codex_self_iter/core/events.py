@@ -60,6 +60,13 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GateFiles:
+    """What the gate files are now that a run, which had to wait for its place, is about to start."""
+
+    gate_files: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run has ended and nothing of it is left.
 
@@ -197,6 +204,7 @@ Event = (
     Boot
     | Tick
     | Prepared
+    | GateFiles
     | RunEnded
     | GatesEnded
     | Kept

@@ -38,6 +38,8 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
     cause = event.outcome.cause
     if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
         return called_off(opened, state.ending.reason), Next.CLOSE
+    if cause is EndCause.CRASHED and not event.report.answered:
+        return called_off(opened, "its loop had failed, and ended it"), Next.CLOSE
     failure = event.report.failure
     if failure is not None and _worked(failure, event):
         # What a run that did work says last is no CLI's refusal.

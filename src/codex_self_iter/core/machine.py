@@ -50,6 +50,7 @@ from codex_self_iter.core.events import (
     Boot,
     Edited,
     Event,
+    GateFiles,
     GatesEnded,
     GoalSet,
     Kept,
@@ -103,6 +104,7 @@ class Phase(enum.Enum):
 
 EXPECTS: Mapping[type, Phase] = {
     Prepared: Phase.PREPARING,
+    GateFiles: Phase.RUN,
     RunEnded: Phase.RUN,
     GatesEnded: Phase.VERIFY,
     Kept: Phase.KEEP,
@@ -191,6 +193,10 @@ def _prepared(state: LoopState, event: Prepared, policy: Policy, at: Moment) -> 
     state, opened, run = opening.begun(state, event, role, agent, at)
     state = enter(state, State.RUNNING, f"{role} run of iteration {opened.number}", at)
     return state, (Persist(), TakeMessages(opened.number, opened.messages), StartRun(run))
+
+
+def _gate_files(state: LoopState, event: GateFiles, _policy: Policy, _at: Moment) -> Decision:
+    return opening.gates_found(state, event.gate_files), (Persist(),)
 
 
 # -- what was on has ended -------------------------------------------------------------------------
@@ -437,7 +443,7 @@ def _goal_set(state: LoopState, event: GoalSet, policy: Policy, at: Moment) -> D
     state = recovery.forget_circles(state)
     # the file may be seen again before it is taken
     if event.goal != (state.goal_set or state.goal):
-        state = _noted(state, GoalNote("goal.set", at.wall, event.goal[:500]))
+        state = _noted(state, GoalNote("goal.set", at.wall, event.goal))
         if state.open is not None:
             state = dataclasses.replace(state, goal_set=event.goal)
         else:
@@ -503,6 +509,7 @@ _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {
     Boot: _boot,
     Tick: _tick,
     Prepared: _prepared,
+    GateFiles: _gate_files,
     RunEnded: _run_ended,
     GatesEnded: _gates_ended,
     Kept: _kept,

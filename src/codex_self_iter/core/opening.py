@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from codex_self_iter.core.account import session_key
 from codex_self_iter.core.events import Prepared
@@ -42,20 +43,19 @@ def begun(
         carried=(),
         events=(),
         warned=False,
-        gate_baseline=_baseline(state, event),
     )
-    return state, opened, run
+    return gates_found(state, event.gate_files), opened, run
 
 
-def _baseline(state: LoopState, event: Prepared) -> dict[str, str]:
+def gates_found(state: LoopState, files: Mapping[str, str]) -> LoopState:
     """Gate files as the person left them: a change made while no agent worked is the person's."""
     before = state.gate_seen
-    baseline = dict(event.gate_files) if state.gate_baseline is None else dict(state.gate_baseline)
+    baseline = dict(files) if state.gate_baseline is None else dict(state.gate_baseline)
     if before is not None:
-        for path in before.keys() | event.gate_files.keys():
-            if before.get(path) != event.gate_files.get(path):
-                baseline[path] = event.gate_files.get(path, "")
-    return baseline
+        for path in before.keys() | files.keys():
+            if before.get(path) != files.get(path):
+                baseline[path] = files.get(path, "")
+    return dataclasses.replace(state, gate_baseline=baseline, gate_seen=dict(files))
 
 
 def _run(

@@ -20,6 +20,8 @@ class EndCause(enum.StrEnum):
     MEMORY = "memory"
     REQUEST = "request"
     """We ended it: STOP, pause --now, steer --now, shutdown."""
+    CRASHED = "crashed"
+    """We ended it, because its loop had failed."""
     LINGERED = "lingered"
     """Its stream had said its final event and it did not end: we ended it."""
     SPAWN_FAILED = "spawn_failed"

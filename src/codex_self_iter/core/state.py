@@ -326,8 +326,8 @@ class LoopState:
         limits: account -> the wait until it may be used again: of kind LIMIT, or AUTH or ERROR
             when its agent stands aside because it fails.
         best: see Best.
-        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: after the
-            last run.
+        gate_baseline: fingerprints of the gate files as the person left them; gate_seen: at the
+            last look, before or after a run.
         run_iterations: iterations begun since this supervisor started.
         owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 

@@ -146,6 +146,7 @@ class AgentRuns:
         await self._settle(in_run=False)
         self.workspace.look_again()
         await self.workspace.before()
+        ctx.post(ev.GateFiles(await gate_files(ctx)))
         self.conditions.look_disk()
         self.senses.look_problem()
         limit = ctx.state.limits.get(run.account)
@@ -220,6 +221,7 @@ class AgentRuns:
                 change = await self.workspace.after()
             if hurry.cancelled_caught:
                 change = await self.workspace.not_looked()
+        ctx.warn(ctx.store.take_warnings())
         if reports[0].note:
             ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         files = await gate_files(ctx)
@@ -251,8 +253,8 @@ class AgentRuns:
         scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
         try:
-            ctx.store.redact_run(request.directory)
-            ctx.store.redact_prompt(request.prompt_path)
+            ctx.store.redact_run(request.directory, self.work.in_haste)
+            ctx.store.redact_prompt(request.prompt_path, self.work.in_haste)
         except StorageError as error:  # what cannot be written now stays as it is
             ctx.log.warning("redaction.failed", error=str(error))
         return report

@@ -78,12 +78,16 @@ async def _run(
     outcome = await work.run_process(spec)
     if outcome.cause is EndCause.REQUEST and work.aborting:
         return None
-    return await ctx.shared.in_thread(_result, ctx, command, outcome, spec.directory)
+    result = await ctx.shared.in_thread(_result, ctx, work, command, outcome, spec.directory)
+    ctx.warn(ctx.store.take_warnings())
+    return result
 
 
-def _result(ctx: Context, command: str, outcome: RunOutcome, directory: str) -> GateResult:
+def _result(
+    ctx: Context, work: Work, command: str, outcome: RunOutcome, directory: str
+) -> GateResult:
     try:
-        ctx.store.redact_run(directory)
+        ctx.store.redact_run(directory, work.in_haste)
         path = os.path.join(directory, "stdout.log")
         head, tail, dropped = read_head_tail(path, HEAD_BYTES, TAIL_BYTES)
     except (OSError, StorageError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import traceback
 
 import anyio
 from anyio.abc import TaskGroup
@@ -23,7 +22,7 @@ from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.shared import Shared
-from codex_self_iter.world import registry, threads
+from codex_self_iter.world import crashlog, registry, threads
 
 CRASH_BASE_SEC, CRASH_MAX_SEC = 5.0, 600.0
 OWN_FILES, FILES_A_LOOP, FILES_A_RUN = 64, 4, 12
@@ -139,12 +138,13 @@ class Members:
     async def _after_crash(self, member: Member, error: Exception) -> None:
         shared, u = self._shared, self._shared.rng.random()
         delay = backoff.exponential(member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, u)
+        name = member.settings.name
         self._log.error(
             "loop.crashed",
-            loop=member.settings.name,
+            loop=name,
             error=f"{type(error).__name__}: {error}",
             seconds=round(delay, 1),
-            traceback="".join(traceback.format_exception(error))[-4_000:],
+            traceback=await threads.run_sync(crashlog.write, error, [f"loop {name}"]),
         )
         deadline = shared.clock.monotonic() + delay
         while shared.clock.monotonic() < deadline:

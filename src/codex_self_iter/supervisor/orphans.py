@@ -30,7 +30,7 @@ async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) ->
     trace = await _open_run(ctx, work, workspace, kill=kill)
     # The record of a stray may be gone with the state directory.
     keep = work.adopted.identity.run_id if work.adopted else ""
-    await _redact(ctx, adopted=bool(keep))
+    await _redact(ctx, work, adopted=bool(keep))
     ended = await ctx.shared.host.sweep_strays(str(ctx.paths.workspace), keep)
     if ended:
         ctx.log.warning("strays.ended", processes=ended)
@@ -39,14 +39,15 @@ async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) ->
     return trace
 
 
-async def _redact(ctx: Context, *, adopted: bool) -> None:
+async def _redact(ctx: Context, work: Work, *, adopted: bool) -> None:
     """What was killed with its supervisor has not been gone through for secrets."""
     opened = ctx.state.open
     if opened is None:
         return
     still_on = opened.run.label if opened.run and adopted else ""
     try:
-        await ctx.shared.in_thread(partial(ctx.store.redact_iteration, opened.number, but=still_on))
+        redact = partial(ctx.store.redact_iteration, but=still_on, in_haste=work.in_haste)
+        await ctx.shared.in_thread(redact, opened.number)
     except StorageError as error:
         ctx.log.warning("redaction.failed", error=str(error))
 

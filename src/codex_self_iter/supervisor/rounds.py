@@ -18,6 +18,7 @@ from codex_self_iter.core import asked
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Exit
 from codex_self_iter.core.machine import decide
+from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
@@ -83,7 +84,7 @@ class Rounds:
             self.senses.stop_listening()
             ctx.shared.limits.leave(ctx)
             with anyio.CancelScope(shield=True):
-                await self.work.end_everything()
+                await self.work.end_everything(EndCause.CRASHED)
         assert self.ended is not None
         return self.ended
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -36,6 +37,11 @@ SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 HURRY_SEC = 25.0
 """So long after a signal what has no process of its own may take: the unit's TimeoutStopSec= is 45,
 after it come the result's last files."""
+LAST_SEC = 15.0
+"""So long after that a loop may still write: a call that never comes back (a hung file system) must
+not hold up the end."""
+DOUBT_SEC = 600.0
+"""So long after a signal of which nobody knows whose it was, the next one counts."""
 WATCHED = 2000
 """Beyond so many loops `stat` alone serves: each watched directory costs an inotify watch."""
 FEW = 20
@@ -72,6 +78,7 @@ class Supervisor:
         self._notifier = Notifier()
         self._rounds = 0
         self._signals = 0
+        self._doubted_at = float("-inf")
 
     @staticmethod
     def severity(code: int) -> int:
@@ -144,7 +151,7 @@ class Supervisor:
         async with signals.listen(set(signals.ENDING)) as heard:
             task_status.started()
             async for received in heard:
-                if self._from_a_run(received):
+                if self._from_a_run(received) or self._doubtful(received):
                     continue
                 if received.number == signal.SIGHUP:
                     self.reload()
@@ -168,6 +175,23 @@ class Supervisor:
                 found = True
         return found
 
+    def _doubtful(self, received: signals.Received) -> bool:
+        """True, and said, for a signal that a run may have sent, or a person: it takes two then."""
+        at_work = [loop for loop in self._members.living() if loop.work.identity]
+        now = self._shared.clock.monotonic()
+        doubted = now - self._doubted_at < DOUBT_SEC or self._signals
+        if not (received.gone and at_work) or received.number == signal.SIGHUP or doubted:
+            return False
+        self._doubted_at, name = now, signal.Signals(received.number).name
+        text = (
+            f"{name} came from a process that was gone at once, while a run was on; in case that "
+            f"was the run's it was not obeyed: whoever means it sends it again, or uses `stop`"
+        )
+        for loop in at_work:
+            loop.ctx.warnings.tell("signal", text, agent=True)
+        self._log.warning("signal.doubtful", signal=name)
+        return True
+
     def reload(self) -> None:
         """Read the configuration again; a bad one changes nothing and says why."""
         self._notifier.reloading()
@@ -184,6 +208,7 @@ class Supervisor:
             for loop in self._members.living():
                 loop.ctx.post(stop)
                 loop.work.skip_grace()
+                self._tasks.start_soon(self._force_later, name="force later")
             return
         self._log.info("stop.signal", signal=number.name)
         self._notifier.stopping()
@@ -199,6 +224,16 @@ class Supervisor:
     async def _hurry_later(self, loop: Rounds) -> None:
         await anyio.sleep(HURRY_SEC)
         loop.work.hurry()
+        await self._force_later()
+
+    async def _force_later(self) -> None:
+        """The last resort: the next start goes on from what was written."""
+        await anyio.sleep(LAST_SEC)
+        waiting = [loop.ctx.name for loop in self._members.living()]
+        self._log.error("stop.forced", loops=waiting, error="a call never came back")
+        await self._close()
+        stop = self._members.stop
+        os._exit((stop.exit_code if stop else None) or 0)
 
     async def _stop_later(self, loop: Rounds, stop: ev.Stop) -> None:
         await anyio.sleep(float(loop.ctx.settings.service.finish_timeout_sec))

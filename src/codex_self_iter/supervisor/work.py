@@ -7,6 +7,7 @@ short what may take long without a process of its own: a look at a large tree, a
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
@@ -19,6 +20,8 @@ from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.ports import RunHandle
 
 Job = Callable[[], Awaitable[None]]
+READING_SEC = 5.0
+"""So long after a request to end all that a run has written may be gone through."""
 
 
 class Work:
@@ -39,6 +42,7 @@ class Work:
         self._ended = False
         self._hurry: anyio.CancelScope | None = None
         self._hurried = False
+        self._aborted_at = math.inf
 
     @property
     def identity(self) -> RunIdentity | None:
@@ -70,6 +74,7 @@ class Work:
 
         `reads_only`: it changes nothing in the workspace."""
         self.aborting = self._ended = False
+        self._aborted_at = math.inf
         self._ctx.start(what, self._guarded, job, called_off, reads_only)
 
     async def _guarded(
@@ -130,6 +135,7 @@ class Work:
     def abort(self) -> None:
         """End what is under way. A spawn is not interrupted: its run ends as soon as it stands."""
         self.aborting = True
+        self._aborted_at = min(self._aborted_at, self._ctx.shared.clock.monotonic())
         if self.handle is not None:
             self._ctx.start("end a run", self._end, self.handle, None)
         elif not (self._spawning or self._ended) and self._scope is not None:
@@ -147,13 +153,18 @@ class Work:
         if self._hurry is not None:
             self._hurry.cancel()
 
+    def in_haste(self) -> bool:
+        """True when somebody waits for the end of it, and has waited long enough. Any thread."""
+        waited = self._ctx.shared.clock.monotonic() - self._aborted_at
+        return self._hurried or waited > READING_SEC
+
     async def _end(self, handle: RunHandle, grace_sec: float | None) -> None:
         with anyio.CancelScope(shield=True):
             await handle.end(EndCause.REQUEST, grace_sec=grace_sec)
 
-    async def end_everything(self) -> None:
+    async def end_everything(self, cause: EndCause = EndCause.REQUEST) -> None:
         """End whatever is still under way (the loop is ending)."""
         if self.handle is not None:
-            await self.handle.end(EndCause.REQUEST)
+            await self.handle.end(cause)
         if self.directory:  # nobody may have come to read what it said
             await self._ctx.shared.in_thread(scratch.remove, self.directory)

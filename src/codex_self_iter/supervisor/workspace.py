@@ -404,7 +404,7 @@ class Workspace:
             tried, look = look, await self._look()
             if made.error and not made.commit and look.complete and look.entries != tried.entries:
                 # A hook that mends what it refuses (a formatter) wants to be asked once more.
-                ctx.log.info("commit.again", error=made.error[:500])
+                ctx.log.info("commit.again", error=ctx.shown(made.error, 500))
                 ledger.under_way = ledger.under_way or Mark(look, self._locks)
                 await self._save()
                 made = await self._committer.commit(ledger.debts, look, text, ledger.staged)
@@ -418,9 +418,11 @@ class Workspace:
         whys = still | dict(made.left)
         safe = {why: redact(why) for why in set(whys.values())}
         ledger.debts = explained(ledger.debts, {path: safe[why] for path, why in whys.items()})
-        self._error = made.error
+        self._error = redact(made.error)
         if made.error:
-            ctx.log.warning("commit.failed", error=made.error[:500], files=len(ledger.debts))
+            ctx.log.warning(
+                "commit.failed", error=ctx.shown(made.error, 500), files=len(ledger.debts)
+            )
         if made.left:
             named = [f"{path} ({why})" for path, why in sorted(made.left.items())]
             ctx.log.warning("commit.left", files=named[:20])

@@ -16,7 +16,7 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.testing.clock import run_inline
 from codex_self_iter.testing.scripted import ScriptedHost, ScriptedMachine
 from codex_self_iter.world.pool import Pool
-from codex_self_iter.world.state.redact import Redactor
+from codex_self_iter.world.state.redact import InHaste, Redactor, never
 from codex_self_iter.world.state.store import Loaded, StateDirectory
 
 __all__ = [
@@ -127,10 +127,10 @@ class MemoryStore(ScriptedStore):
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
         return [dict(line) for line in self.memory.lines[-count:]] if count else []
 
-    def redact_run(self, directory: str) -> int:  # noqa: ARG002
+    def redact_run(self, directory: str, in_haste: InHaste = never) -> int:  # noqa: ARG002
         return 0
 
-    def redact_prompt(self, path: str) -> int:  # noqa: ARG002
+    def redact_prompt(self, path: str, in_haste: InHaste = never) -> int:  # noqa: ARG002
         return 0
 
     def load(self) -> Loaded:

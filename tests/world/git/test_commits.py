@@ -243,6 +243,35 @@ async def test_a_refusing_hook_loses_nothing_and_the_next_iteration_commits_all(
     assert repo.status() == "?? person.txt\n"
 
 
+@pytest.mark.parametrize("end", ["kill -9 $PPID", "exit 3"])
+async def test_a_hook_that_ends_git_after_the_commit_undoes_nothing(repo: Repo, end: str) -> None:
+    old = repo.head()
+    hook(repo, "post-commit", f"echo deploy is down >&2; {end}\n")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    assert result.error == ""
+    assert result.commit == repo.head() != old
+    assert result.files == ("a.txt",)
+    assert repo.status() == ""
+    if "kill" in end:  # git itself does not mind what such a hook exits with
+        assert "committed, but afterwards git commit was ended by signal 9" in result.note
+        assert "deploy is down" in result.note
+
+
+async def test_a_hook_that_kills_git_before_the_commit_is_no_commit(repo: Repo) -> None:
+    old = repo.head()
+    hook(repo, "pre-commit", "echo no; kill -9 $PPID\n")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    assert (result.commit, repo.head()) == ("", old)
+    assert "was ended by signal 9" in result.error
+
+
+async def test_of_long_hook_output_whole_lines_are_kept(repo: Repo) -> None:
+    hook(repo, "pre-commit", "for i in $(seq 400); do echo line-$i-secret; done; exit 1\n")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    _, first, *_ = result.error.splitlines()
+    assert first.startswith("line-")
+
+
 async def test_a_persons_edit_of_what_was_refused_makes_it_theirs(repo: Repo) -> None:
     refusal = hook(repo, "pre-commit", "exit 1\n")
     await iteration(repo, lambda: repo.write("a.txt", "agent\n"))

@@ -32,7 +32,8 @@ def test_only_a_twin_of_the_same_sender_at_the_same_moment_is_left_out(
 
     def wait(_: object) -> SimpleNamespace:
         for _, number, pid, code in waiting:
-            return SimpleNamespace(si_signo=number, si_pid=pid, si_code=code)
+            us = os.getuid()
+            return SimpleNamespace(si_signo=number, si_pid=pid, si_code=code, si_uid=us)
         raise EOFError
 
     heard: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -175,18 +176,112 @@ def test_fields_that_recovery_needs_stay_verbatim() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["plain words of an agent's log, line after line\n" * 22_000, "s" * 10**6, "sk-" * 350_000,
-    "eyJ" * 350_000,
-     "-----BEGIN PRIVATE KEY-----" * 40_000, "://" * 350_000, "Bearer " * 150_000,
-     "a1B2-_./" * 131_072],
-    ids=["log", "s", "sk", "eyJ", "pem", "url", "bearer", "mixed"],
+    "unit",
+    [
+        "plain words of an agent's log, line after line\n", "s", "sk-", "gh", "ghp_", "eyJ", "-eyJ",
+        "-eyJ" * 128 + "." + "a" * 8_000, "pypi-", "xoxb", "://", "://a:", "://a:b@", "Bearer ",
+        "bearer" + " " * 1_000, "-----BEGIN PRIVATE KEY-----", "-----BEGIN " + "A " * 20, "-",
+        "-----BEGIN RSA PRIVATE KEY-----\n" + "abcd\n" * 3_000, "secret_access_key        =", "a1B2-_./",
+    ],
+    ids=lambda unit: unit[:12],
 )  # fmt: skip
-def test_a_megabyte_takes_no_time(text: str) -> None:
+def test_no_megabyte_takes_long(unit: str) -> None:
+    """By the exact expressions, which are the slower ones, as where one real key is among it."""
+    text = unit * (2**20 // len(unit))
     redactor = Redactor([OWN, *(f"value-number-{number}" for number in range(30))])
+    redactor.text("ü")
     started = time.process_time()
-    redactor.text(text)
-    assert time.process_time() - started < 3.0
+    redactor.text(text + "ü")
+    assert time.process_time() - started < 0.7  # 0.02 to 0.25
+
+
+def lines_of_json(size: int) -> bytes:
+    words = (
+        "the agent wrote src/main.py, ran pytest -q; see https://example.com/a?b=c light through"
+    )
+    line = json.dumps({"type": "item.completed", "item": {"id": "item_7", "text": words * 8}})
+    return (line.encode() + b"\n") * (size // len(line))
+
+
+def test_what_holds_no_secret_takes_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = lines_of_json(16 * 1024**2)
+    pieces = [data[at : at + 2**19] for at in range(0, len(data), 2**19)]
+
+    def seconds(redactor: Redactor) -> float:
+        list(redactor.chunks(pieces[:1]))
+        started = time.process_time()
+        assert sum(count for _, count in redactor.chunks(pieces)) == 0
+        return time.process_time() - started
+
+    exact = Redactor([OWN])
+    monkeypatch.setitem(exact.__dict__, "_may_hold", lambda _: True)
+    assert seconds(Redactor([OWN])) * 4 < seconds(exact)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*KEYS.values(), OWN, "Bearer ", "sk-", "eyJ", "://a:", "b@", "x", " ", "\n", "é"]),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_the_rough_expression_misses_nothing(pieces: list[str]) -> None:
+    redactor, exact = Redactor([OWN]), Redactor([OWN])
+    exact.__dict__["_may_hold"] = lambda _: True
+    data = "".join(pieces).encode()
+    assert list(redactor.chunks([data])) == list(exact.chunks([data]))
+    text = "".join(pieces) + "." * module._LONG
+    assert (redactor.text(text) == exact.text(text)) is True  # no diff of so long a text
+
+
+@pytest.mark.parametrize("many", [3, 200])
+def test_long_and_many_values_are_found_as_well(many: int) -> None:
+    values = [f"https://hooks.example.com/{number:03}" + "x1-" * 5_000 for number in range(many)]
+    redactor = Redactor(values)
+    assert redactor.text("." * module._LONG + values[-1]).endswith("." + REDACTED)
+
+
+def test_in_haste_only_the_end_is_kept_and_nothing_unredacted(root: StateRoot) -> None:
+    path, secret = Path(root.path, "out.log"), KEYS["github"].encode()
+    size = 3 * 1024**2
+    data = bytearray(b"word " * (size // 5))
+    kept = len(data) - module._KEPT
+    for at in (100, size // 2, kept - 20, len(data) - 100):  # one lies across the cut
+        data[at - 1 : at + len(secret)] = b" " + secret
+    path.write_bytes(data)
+    asked: list[int] = []
+
+    def in_haste() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    redact_file(root, "out.log", PLAIN, in_haste)
+    said, _, rest = path.read_bytes().partition(b"\n")
+    assert said.startswith(f"[its first {kept} bytes were left out".encode())
+    assert rest[:15] == b"[redacted] word"
+    assert b"[redacted] word" in rest[-80:]
+    assert [secret[20:] in rest, rest.count(b"[redacted]")] == [False, 2]
+    (warning,) = root.take_warnings()
+    assert warning.startswith(f"out.log: its first {kept} bytes were left out")
+    assert redact_file(root, "out.log", PLAIN, lambda: True) == 0  # small: done at once
+
+
+def test_others_are_not_held_up_while_a_file_is_redacted(root: StateRoot) -> None:
+    Path(root.path, "out.log").write_bytes(KEYS["github"].encode() + b" " * (2 * 1024**2))
+    entered: list[bool] = []
+
+    def enter() -> None:
+        if root.guard.acquire(timeout=0.5):
+            entered.append(True)
+            root.guard.release()
+
+    def meanwhile() -> bool:
+        other = threading.Thread(target=enter)
+        other.start()
+        other.join()
+        return False
+
+    assert redact_file(root, "out.log", PLAIN, meanwhile) == 1
+    assert len(entered) == 4  # between its five pieces
 
 
 @pytest.mark.slow

@@ -189,7 +189,8 @@ class SupervisorCommits:
             return CommitResult(left=left, error=self._refused(out), note=note, tried=True)
         theirs = {path: entry for path, entry in staged.items() if self._inner(path) not in mine}
         files, late = await self._publish(old, new, theirs)
-        trouble = [note, self._refused(out) if out.exit_code != 0 else "", late]
+        failed = f"committed, but afterwards {self._refused(out)}" if out.exit_code != 0 else ""
+        trouble = [note, failed, late]
         told = "; ".join(part for part in trouble if part)
         untracked = tuple(self._inner(path) for path, entry in alike.items() if not entry)
         return CommitResult(new, files, left, error, told, tried=True, untracked=untracked)
@@ -296,8 +297,11 @@ class SupervisorCommits:
 
     def _refused(self, out: ToolResult) -> str:
         said = b"\n".join(part.strip() for part in (out.stdout, out.stderr) if part.strip())
-        text = said.decode("utf-8", "replace")[-_HOOK_OUTPUT:]
+        text = said.decode("utf-8", "replace")
+        if len(text) > _HOOK_OUTPUT:  # whole lines: half a secret would not be known for one
+            _, _, text = text[-_HOOK_OUTPUT:].partition("\n")
         if out.timed_out:
             late = f"git commit did not end within {self._git.timeout_sec:g} s"
             return f"{late} (a hook?) and was ended.\n{text}"
-        return f"git commit failed with exit code {out.exit_code}:\n{text}"
+        how = f"was ended by signal {out.signal}" if out.signal else ""
+        return f"git commit {how or f'failed with exit code {out.exit_code}'}:\n{text}"

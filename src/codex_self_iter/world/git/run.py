@@ -108,9 +108,9 @@ class Git:
         upkeep: bool = False,
         timeout_sec: float | None = None,
     ) -> ToolResult:
-        """Run `git args…`. Raises GitError only when git could not be started at all.
+        """Run `git args…`. Raises GitError only when git could not be started or was killed.
 
-        `hooks`: the repository's hooks run; `upkeep`: its settings of `git gc` hold."""
+        `hooks`: the repository's hooks run, and may kill it when all is done; `upkeep`: its settings of `git gc` hold."""
         quiet = [*(() if upkeep else _NO_UPKEEP), *(() if hooks else _NO_HOOKS)]
         argv = ["git", *_COMMON, *quiet, *args]
         full = git_environment(os.environ, plain=not hooks) | {**self.env, **(env or {})}
@@ -127,6 +127,8 @@ class Git:
         except OSError as error:
             raise GitError(self._cannot_start(str(error))) from error
         if out.exit_code is None and not out.timed_out:
+            if out.signal and hooks:
+                return out
             if out.signal:
                 raise GitError(f"git {args[0]} was ended by signal {out.signal}")
             raise GitError(self._cannot_start(out.error))

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import starmap
 
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import launcher, proctable, signals
@@ -60,6 +61,11 @@ def _send(fd: int, number: int) -> bool:
     return True
 
 
+def _lives(pid: int, start: int) -> bool:
+    process = proctable.read(pid)
+    return process is not None and process.living and process.start == start
+
+
 class Children:
     """This process's own children, told from the orphans that we adopted.
 
@@ -74,6 +80,7 @@ class Children:
         self._expected: list[str] = []
         self._recorders: set[tuple[int, int]] = set()
         self._suspects: set[tuple[int, int]] = set()
+        self._others: set[tuple[int, int]] = set()
 
     @contextlib.contextmanager
     def spawning(self) -> Iterator[Callable[[int], None]]:
@@ -106,7 +113,11 @@ class Children:
         self._recorders.discard((pid, start))
 
     def strangers(self) -> list[proctable.Proc]:
-        """Children of ours that we did not start: adopted orphans, zombies included (Linux)."""
+        """Adopted orphans that may be a run's, zombies included (Linux)."""
+        return [proc for proc in self._adopted() if (proc.pid, proc.start) not in self._others]
+
+    def _adopted(self) -> list[proctable.Proc]:
+        """Children of ours that we did not start."""
         session = os.getsid(0)
         with self._lock:
             found = [
@@ -124,8 +135,14 @@ class Children:
         ]
 
     def reap_strangers(self) -> None:
-        """Collect adopted zombies seen twice: an owner would have collected them by now."""
-        zombies = {(proc.pid, proc.start) for proc in self.strangers() if not proc.living}
+        """Collect adopted zombies seen twice: an owner would have collected them by now.
+
+        What comes to us while every recorder lives is no run's, for a recorder adopts its own: we
+        are process 1 of a container, and somebody has looked in (`docker exec`)."""
+        found = self._adopted()
+        if not self._expected and all(starmap(_lives, tuple(self._recorders))):
+            self._others = {(proc.pid, proc.start) for proc in found}
+        zombies = {(proc.pid, proc.start) for proc in found if not proc.living}
         for pid, _ in zombies & self._suspects:
             self.reap(pid)
         self._suspects = zombies

@@ -3,7 +3,7 @@
 A handler is not told who has sent a signal; `sigwaitinfo` is. So the signals are blocked in all
 threads (before any is started) but for the moment in which a child is forked, and
 one thread waits for them. At once it looks up the sender's ancestors: `kill` and `pkill` are gone a
-moment later. Where the system cannot tell, or the sender is gone already, nobody is known."""
+moment later. Where the system cannot tell, nobody is known; a sender that was faster is `gone`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ it to the program and then to the program's group."""
 class Received(NamedTuple):
     """A signal, and the pids of its sender and the sender's ancestors, nearest first; none when it
     was the kernel (a terminal's Ctrl-C) or cannot be told. `run_id`: the run that one of them
-    belongs to, or ""."""
+    belongs to, or "". `gone`: it was a process of our user, and is no more."""
 
     number: int
     lineage: tuple[int, ...] = ()
     run_id: str = ""
+    gone: bool = False
 
 
 def lineage(pid: int) -> tuple[int, ...]:
@@ -118,10 +119,12 @@ class _Waiter:
                 continue
             # SI_USER, SI_QUEUE, SI_TKILL are not positive; for others the field is no pid
             found = lineage(info.si_pid) if info.si_code <= 0 else ()
+            known = found or info.si_code > 0 or info.si_pid <= 1 or info.si_uid != os.getuid()
             if self._closing:
                 return
             runs = (proctable.environment_value(pid, proctable.MARKER) for pid in found)
-            self._tell(Received(info.si_signo, found, next(filter(None, runs), "")))
+            run_id = next(filter(None, runs), "")
+            self._tell(Received(info.si_signo, found, run_id, gone=not known))
 
     def close(self) -> None:
         """End the thread, by a signal of its own; it is not waited for."""

@@ -304,13 +304,18 @@ class StateRoot:
 
     @contextlib.contextmanager
     def replacing(self, name: str, suffix: str = ".tmp", *, flags: int = 0) -> Iterator[int]:
-        """A new file that takes the place of `name` when the block ends well. Raises OSError."""
+        """A new file that takes the place of `name` when the block ends well. Raises OSError.
+
+        Others are not held up while the block goes on: who reads and writes as one holds `guard`.
+        """
         parent, _, leaf = name.rpartition("/")
-        with self.guard, self.directory(parent) as fd:
-            if stat.S_ISDIR(mode_in(fd, leaf + suffix)):
-                self._displace(fd, leaf + suffix, name + suffix, "in the way of a temporary file")
-            with replacing(leaf, leaf + suffix, dir_fd=fd, flags=flags) as opened:
-                yield opened
+        with contextlib.ExitStack() as stack:
+            with self.guard:
+                fd = stack.enter_context(self.directory(parent))
+                if stat.S_ISDIR(mode_in(fd, leaf + suffix)):
+                    in_the_way = "in the way of a temporary file"
+                    self._displace(fd, leaf + suffix, name + suffix, in_the_way)
+            yield stack.enter_context(replacing(leaf, leaf + suffix, dir_fd=fd, flags=flags))
 
     def replace(self, name: str, data: bytes, *, durable: bool = True, keep: str = "") -> Signature:
         """Replace a file atomically; with `durable` it is on the disk when this returns.

@@ -27,7 +27,7 @@ from codex_self_iter.world.state.durable import encode_json, encode_lines, stori
 from codex_self_iter.world.state.holder import LOCK_FILE
 from codex_self_iter.world.state.journal import JOURNAL, Journal
 from codex_self_iter.world.state.lock import SupervisorLock
-from codex_self_iter.world.state.redact import Redactor, redact_file
+from codex_self_iter.world.state.redact import InHaste, Redactor, never, redact_file
 from codex_self_iter.world.state.root import Signature, StateRoot, signature
 
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
@@ -202,7 +202,7 @@ class StateDirectory:
                 self._held.pop(name, None)
                 redact_file(self.root, name, self.redactor)
 
-    def redact_iteration(self, iteration: int, *, but: str = "") -> None:
+    def redact_iteration(self, iteration: int, *, but: str = "", in_haste: InHaste = never) -> None:
         """Redact what an earlier supervisor left of an iteration's runs, except the one labelled
         `but`, which is still on. Raises StorageError."""
         for part in ("logs/runs", "prompts"):
@@ -212,9 +212,9 @@ class StateDirectory:
                 if but and name.removesuffix(".md") == but:
                     continue
                 if part == "prompts":
-                    self.redact_prompt(f"{self.path}/{part}/{name}")
+                    self.redact_prompt(f"{self.path}/{part}/{name}", in_haste)
                 else:
-                    self.redact_run(f"{self.path}/{part}/{name}")
+                    self.redact_run(f"{self.path}/{part}/{name}", in_haste)
 
     def _be_there(self) -> None:
         """Put back a directory that is gone, before something is written to it."""
@@ -315,12 +315,12 @@ class StateDirectory:
             self._held.pop(self._prompts.pop(0), None)
         return f"{self.path}/{name}"
 
-    def redact_prompt(self, path: str) -> int:
+    def redact_prompt(self, path: str, in_haste: InHaste = never) -> int:
         """Redact a kept prompt after its run; returns how many secrets. Raises StorageError."""
         name = os.path.relpath(path, self.path)
         with self.root.guard:
             self._held.pop(name, None)
-            return redact_file(self.root, name, self.redactor)
+        return redact_file(self.root, name, self.redactor, in_haste)
 
     def run_directory(self, iteration: int, label: str, attempt: int = 1) -> str:
         """Create `logs/runs/000012-executor` (the second run of the same role: `…-2`) and return
@@ -384,10 +384,12 @@ class StateDirectory:
         with storing("remove", f"{self.path}/room"):
             os.unlink("room", dir_fd=self.root.fd)
 
-    def redact_run(self, directory: str) -> int:
+    def redact_run(self, directory: str, in_haste: InHaste = never) -> int:
         """Redact a finished run's files; returns how many secrets. Raises StorageError."""
         name = os.path.relpath(directory, self.path)
-        return sum(redact_file(self.root, f"{name}/{file}", self.redactor) for file in _RUN_FILES)
+        return sum(
+            redact_file(self.root, f"{name}/{file}", self.redactor, in_haste) for file in _RUN_FILES
+        )
 
     def write_report(self, text: str) -> str:
         """Write `report.md` (secrets redacted) and return its path. Raises StorageError."""
