@@ -32,6 +32,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
     written = to_json(state)
     for name, value in ADDED.items():
         assert written.pop(name) == value
+    assert written["spent"].pop("unpriced_tokens") == 0
     opened = written["open"] or {"messages": []}
     for message in (*written["carried"], *opened["messages"]):
         assert message.pop("mark") == ""

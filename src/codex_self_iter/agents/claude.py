@@ -45,8 +45,8 @@ from codex_self_iter.core.text import money
 # `acceptEdits` allows, go without asking; more is the person's to allow:
 # [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
 # The file tools need no rule: acceptEdits confines them to the workspace, and a bare one allows
-# them everywhere. Glob and Grep are not there unless they are named. Neither do harmless commands
-# of git: a rule for `git diff` would allow its `--output=FILE`, wherever that is.
+# them everywhere. Glob and Grep are not there unless they are named. Nor do harmless commands
+# of git need one: a rule for `git diff` would allow its `--output=FILE`, wherever that is.
 _SECRET = ("~/.ssh", "~/.aws", "~/.gnupg", "~/.config/gh", "~/.netrc", "~/.kube", "~/.docker")
 _SANDBOX = {
     "sandbox": {
