@@ -17,7 +17,14 @@ from codex_self_iter.core.control_block import (
 from codex_self_iter.core.events import RunEnded
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import EndCause, RunOutcome
-from codex_self_iter.core.state import Iteration, LoopState, PlannerAnswer, Review
+from codex_self_iter.core.state import (
+    Ending,
+    EndingKind,
+    Iteration,
+    LoopState,
+    PlannerAnswer,
+    Review,
+)
 from codex_self_iter.core.terms import Mode, Role, Verdict
 
 
@@ -42,7 +49,7 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
     """Judge the run that was closed last in `opened`."""
     cause = event.outcome.cause
     if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
-        return called_off(opened, state.ending.reason), Next.CLOSE
+        return called_off(opened, state.ending), Next.CLOSE
     failure = event.report.failure
     if failure is not None and _worked(failure, event):
         # What a run that did work says last is no CLI's refusal.
@@ -77,8 +84,10 @@ def _worked(failure: Failure, event: RunEnded) -> bool:
     return failure.guessed and failure.kind is not FailureClass.MEMORY and bool(event.changed)
 
 
-def called_off(opened: Iteration, reason: str) -> Iteration:
-    """A person ended the iteration before it had its answer."""
+def called_off(opened: Iteration, ending: Ending) -> Iteration:
+    """A person ended the iteration before it had its answer. How a loop was stopped, and how it goes
+    on, is the reason of its end."""
+    reason = "the loop was stopped" if ending.kind is EndingKind.STOP else ending.reason
     return _failed(opened, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
 
 
