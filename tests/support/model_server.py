@@ -421,8 +421,10 @@ def _message(ask: Ask, step: Step) -> Json:
 
 
 def _asked_structured(ask: Ask) -> bool:
-    last = ask.body.get("messages", [{}])[-1]
-    return "Structured output provided" in json.dumps(last)
+    """Whether the last thing said is that the answer has come: a resumed run says it before its
+    prompt."""
+    content = ask.body.get("messages", [{}])[-1].get("content") or [""]
+    return "Structured output provided" in json.dumps(content[-1])
 
 
 def _messages(ask: Ask, step: Step) -> Iterator[bytes]:
