@@ -3,47 +3,68 @@
 #
 #   install-real-agents.sh [NAME…]      codex claude gemini opencode (default: all)
 #
-# They go to $CODEX_SELF_ITER_REAL_AGENTS (default ~/.cache/codex-self-iter/agents), nowhere else. Needs npm.
+# They go to $CODEX_SELF_ITER_REAL_AGENTS (default ~/.cache/codex-self-iter/agents), the oldest measured versions of
+# codex and claude to `older` below it, nowhere else. Needs npm.
 set -eu
 
-prefix=${CODEX_SELF_ITER_REAL_AGENTS:-$HOME/.cache/codex-self-iter/agents}
+agents=${CODEX_SELF_ITER_REAL_AGENTS:-$HOME/.cache/codex-self-iter/agents}
 [ $# -gt 0 ] || set -- codex claude gemini opencode
 command -v npm >/dev/null 2>&1 || {
     echo "install-real-agents.sh: npm was not found; install Node.js 20 or newer" >&2
     exit 1
 }
 
-packages=
+# install DIRECTORY PACKAGE=VERSION=PROGRAM…: what is not there yet.
+install() {
+    prefix=$1
+    shift
+    packages=
+    for wanted in "$@"; do
+        name=${wanted##*=} package=${wanted%%=*} version=${wanted#*=}
+        version=${version%=*}
+        manifest=$prefix/node_modules/$package/package.json
+        if [ -x "$prefix/node_modules/.bin/$name" ] && grep -q "\"version\": *\"$version\"" "$manifest" 2>/dev/null; then
+            echo "$name $version is there"
+        else
+            packages="$packages $package@$version"
+        fi
+    done
+    [ -n "$packages" ] || return 0
+    mkdir -p "$prefix"
+    [ -e "$prefix/package.json" ] || printf '{"private": true}\n' >"$prefix/package.json"
+    try=1
+    # shellcheck disable=SC2086 # one word for each package is meant
+    until npm install --prefix "$prefix" --no-audit --no-fund --loglevel=error $packages; do
+        [ $try -lt 3 ] || {
+            echo "install-real-agents.sh: npm could not install$packages" >&2
+            exit 1
+        }
+        try=$((try + 1))
+        sleep 5
+    done
+    echo "installed$packages in $prefix"
+}
+
+newest='' older=''
 for name in "$@"; do
     case $name in
-        codex) package=@openai/codex version=0.169.0 ;;
-        claude) package=@anthropic-ai/claude-code version=2.1.197 ;;
-        gemini) package=@google/gemini-cli version=0.61.0 ;;
-        opencode) package=opencode-ai version=1.18.33 ;;
+        codex)
+            newest="$newest @openai/codex=0.171.0=codex"
+            older="$older @openai/codex=0.169.0=codex"
+            ;;
+        claude)
+            newest="$newest @anthropic-ai/claude-code=2.1.332=claude"
+            older="$older @anthropic-ai/claude-code=2.1.197=claude"
+            ;;
+        gemini) newest="$newest @google/gemini-cli=0.61.0=gemini" ;;
+        opencode) newest="$newest opencode-ai=1.18.33=opencode" ;;
         *)
             echo "install-real-agents.sh: unknown agent $name; known are codex claude gemini opencode" >&2
             exit 2
             ;;
     esac
-    manifest=$prefix/node_modules/$package/package.json
-    if [ -x "$prefix/node_modules/.bin/$name" ] && grep -q "\"version\": *\"$version\"" "$manifest" 2>/dev/null; then
-        echo "$name $version is there"
-    else
-        packages="$packages $package@$version"
-    fi
 done
-[ -n "$packages" ] || exit 0
-
-mkdir -p "$prefix"
-[ -e "$prefix/package.json" ] || printf '{"private": true}\n' >"$prefix/package.json"
-try=1
-# shellcheck disable=SC2086 # one word for each package is meant
-until npm install --prefix "$prefix" --no-audit --no-fund --loglevel=error $packages; do
-    [ $try -lt 3 ] || {
-        echo "install-real-agents.sh: npm could not install$packages" >&2
-        exit 1
-    }
-    try=$((try + 1))
-    sleep 5
-done
-echo "installed$packages in $prefix"
+# shellcheck disable=SC2086 # one word for each is meant
+install "$agents" $newest
+# shellcheck disable=SC2086
+install "$agents/older" $older

@@ -33,12 +33,19 @@ def any_cli(request):
     return request.param
 
 
+@pytest.fixture
+def older():
+    """Whether a real CLI is the oldest measured one; `both_versions` runs a test with either."""
+    return False
+
+
 def _real(name):
     @pytest.fixture
-    def fixture(scene):
-        path = real_program(name)
+    def fixture(scene, older):
+        path = real_program(name, older=older)
         if path is None:
-            message = f"the real {name} CLI is not installed; run scripts/install-real-agents.sh"
+            kind = f"the {'older ' if older else ''}real {name} CLI"
+            message = f"{kind} is not installed; run scripts/install-real-agents.sh"
             if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
                 pytest.fail(message)
             pytest.skip(message)

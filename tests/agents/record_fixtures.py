@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python tests/agents/record_fixtures.py [NAME…]
 
-Only loopback is used. Paths of this machine are replaced; everything else stays as the CLIs wrote
-it."""
+What the oldest measured version says otherwise is recorded as `older-WHAT`. Only loopback is used.
+Paths of this machine are replaced; everything else stays as the CLIs wrote it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -40,6 +39,7 @@ CONFIGS = {
     "gemini": gemini_config,
     "opencode": opencode_config,
 }
+OLDER = {"codex": ("happy", "killed"), "claude": ("happy", "rate-limit", "unauthorized")}
 RESET = 1_900_000_000  # a fixed point in time, so that the recorded prose is stable
 
 
@@ -82,14 +82,14 @@ def scripts(scene: Scene) -> dict[str, dict[str, list]]:
     }
 
 
-def record(name: str, what: str) -> None:
+def record(name: str, what: str, *, older: bool = False) -> None:
     """One recording: `recorded/NAME/WHAT.jsonl`, for codex the rollout too."""
     base = pathlib.Path(tempfile.mkdtemp(prefix="recording-"))
     scene = Scene(base)
     try:
         with ModelServer(scripts(scene)[name][what]) as server:
             mode = "bypass" if name == "gemini" and what == "happy" else "safe"
-            program = real_program(name)
+            program = real_program(name, older=older)
             assert program, f"{name} is not installed"
             agent = catalog.get(name, CONFIGS[name](program, scene, server.url, mode=mode))
             request = scene.request(
@@ -101,6 +101,7 @@ def record(name: str, what: str) -> None:
             outcome = run(agent.prepare(request), request, end_when=until)
         target = HERE / "recorded" / name
         target.mkdir(parents=True, exist_ok=True)
+        what = f"older-{what}" if older else what
         (target / f"{what}.jsonl").write_text(
             _scrub(scene.stdout(), scene, server.port), encoding="utf-8"
         )
@@ -125,8 +126,9 @@ def _said_tool(scene: Scene) -> bool:
 
 
 def _matters(line: str) -> bool:
-    """A rollout is mostly instructions; its events and settings are enough."""
-    return '"type":"event_msg"' in line or '"type":"turn_context"' in line
+    """A rollout is mostly instructions; its events, settings and counts are enough."""
+    kinds = ("event_msg", "turn_context", "token_usage_record")
+    return any(f'"type":"{kind}"' in line for kind in kinds)
 
 
 def _scrub(text: str, scene: Scene, port: int) -> str:
@@ -150,7 +152,8 @@ def main() -> None:
         shutil.rmtree(base)
         for what in names:
             record(name, what)
-            time.sleep(0)
+        for what in OLDER.get(name, ()):
+            record(name, what, older=True)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def test_without_success_nothing_is_believed(scene):
     assert report.failure is not None
     assert report.failure.kind is FailureClass.LIMIT
     assert report.failure.reset_at is not None
-    assert report.failure.message == "exit code 1: ERROR: usage limit, try again in 2 hours"
+    assert report.failure.message == "ERROR: usage limit, try again in 2 hours"
 
 
 def test_words_of_a_limit_in_a_good_run_mean_nothing(scene):

@@ -217,8 +217,45 @@ def test_stderr_stands_in_where_the_stream_said_nothing():
     stderr = "WARNING: x\nError: listen EADDRINUSE\n    at a (b.js:1)\n    at c (d.js:2)\n"
     failure = classify(Parsed(), run(), Printed(stderr), NOW)
     assert failure is not None
-    assert failure.message == "exit code 1: Error: listen EADDRINUSE"
+    assert failure.message == "Error: listen EADDRINUSE"
     parsed = dataclasses.replace(Parsed(), error=ErrorFacts("the stream's own words"))
     failure = classify(parsed, run(), Printed(stderr), NOW)
     assert failure is not None
-    assert failure.message == "exit code 1: the stream's own words"
+    assert failure.message == "the stream's own words"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            '[API Error: {"error":{"code":401,"message":"Invalid API key"}}]',
+            "[API Error: Invalid API key]",
+        ),
+        (
+            '429: {"error":{"message":"{\\"error\\":{\\"message\\":\\"Slow\\\\ndown\\"}}"}}',
+            "429: Slow down",
+        ),
+        (
+            'API Error: 529 {"type":"error","error":{"message":"Overloaded"},"id":null}',
+            "API Error: 529 Overloaded",
+        ),
+        ('{"message":"plain"} at the end', "plain at the end"),
+        ('no body {"a": 1} here', 'no body {"a": 1} here'),
+        ('{"error": {"message": " "}}', '{"error": {"message": " "}}'),
+        ("{[{[{", "{[{[{"),
+    ],
+)
+def test_an_error_body_in_a_message_is_its_sentence(said, shown):
+    failure = classify(failed(said), run(), Printed(), NOW)
+    assert failure is not None
+    assert failure.message == shown
+
+
+def test_how_a_run_ended_is_said_where_nothing_else_is():
+    for outcome, message in ((run(3), "exit code 3"), (run(None, signal=11), "ended by signal 11")):
+        failure = classify(Parsed(), outcome, Printed(), NOW)
+        assert failure is not None
+        assert failure.message == message
+    failure = classify(Parsed(), run(None, signal=11), Printed("Error: last"), NOW)
+    assert failure is not None
+    assert failure.message == "ended by signal 11: Error: last"

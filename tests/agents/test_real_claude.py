@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,8 +14,16 @@ from codex_self_iter.agents.claude import ClaudeAgent
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Role
-from tests.support.agent_runs import DONE, SCHEMA, claude_config, go, place_outside
-from tests.support.model_server import ModelServer, answer, fault, say, shell, write
+from tests.support.agent_runs import (
+    DONE,
+    SANDBOX_PROGRAMS,
+    SCHEMA,
+    both_versions,
+    claude_config,
+    go,
+    place_outside,
+)
+from tests.support.model_server import ModelServer, Step, answer, call, fault, say, shell, write
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
 
@@ -34,6 +43,7 @@ def serve(scene, real_claude):
         server.__exit__(None, None, None)
 
 
+@both_versions
 def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     new = str(scene.workspace / "b.txt")
     server, claude = serve(write(new, "hello"), answer(DONE))
@@ -79,16 +89,28 @@ def test_without_a_schema_the_text_is_the_answer(scene, serve):
     assert (report.answer, report.failure) == ("All done.\nSTOP: false", None)
 
 
+@both_versions
 def test_a_resumed_run_goes_on_with_the_conversation(scene, serve):
     server, claude = serve(say("first"), say("second"))
     first, _ = go(claude, scene.request("number one"))
     second, _ = go(claude, scene.request("number two", session_id=first.session_id))
     assert (second.answer, second.session_id) == ("second", first.session_id)
     assert "number one" in json.dumps(server.main_asks[1].body["messages"])
-    assert second.usage is not None
-    assert second.usage.input_tokens == 100  # of this run alone
+    third, _ = go(
+        claude,
+        scene.request(
+            "number three",
+            session_id=first.session_id,
+            previous_thread_usage=second.thread_usage,
+        ),
+    )
+    for report in (second, third):  # of each run alone, in tokens and in money
+        assert report.usage == dataclasses.replace(
+            first.usage, cost_usd=pytest.approx(first.usage.cost_usd)
+        )
 
 
+@both_versions
 def test_an_unknown_session_asks_for_a_fresh_one(scene, serve):
     server, claude = serve(say("never asked"))
     report, outcome = go(claude, scene.request(session_id="0bb295d4-4033-4bc6-8b25-14069d7e9e32"))
@@ -120,6 +142,17 @@ def test_each_fault_has_its_class(scene, serve, step, kind):
     assert report.failure is not None
     assert (report.failure.kind, report.answer) == (kind, "")
     assert report.failure.message
+
+
+@pytest.mark.parametrize("older", [True], ids=["older"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("usage_limit", FailureClass.LIMIT), ("unauthorized", FailureClass.AUTH)]
+)
+def test_the_older_version_says_it_too(scene, serve, name, kind):
+    _, claude = serve(fault(name))
+    report, _ = go(claude, scene.request())
+    assert report.failure is not None
+    assert report.failure.kind is kind
 
 
 def test_a_slow_answer_is_an_answer(scene, serve):
@@ -154,6 +187,7 @@ def test_a_retrying_run_that_times_out_is_not_the_agents_fault(scene, serve):
     assert report.failure.kind is FailureClass.OVERLOAD
 
 
+@both_versions
 def test_an_answer_after_the_signal_is_not_believed(scene, serve):
     """Claude may go on after a SIGTERM in a tool and end well: that run was aborted all the
     same."""
@@ -167,35 +201,188 @@ def test_an_answer_after_the_signal_is_not_believed(scene, serve):
     assert report.usage.input_tokens >= 100
 
 
-SANDBOX_HERE = sys.platform == "darwin" or bool(shutil.which("bwrap") and shutil.which("socat"))
-
-
 def touch(path) -> str:
     """A command that is not one of the simple ones."""
     return f"python3 -c \"open('{path}', 'w')\""
 
 
-def test_safe_mode_keeps_to_the_workspace(scene, serve):
-    with place_outside() as beside:
-        _, claude = serve(shell(touch(beside)), say("tried"))
-        report, _ = go(claude, scene.request())
-        assert report.failure is None
-        assert not os.path.exists(beside)
+@pytest.fixture
+def sandbox():
+    """What claude's sandbox needs."""
+    missing = [name for name in SANDBOX_PROGRAMS if shutil.which(name) is None]
+    if sys.platform.startswith("linux") and missing:
+        message = f"claude's sandbox needs {' and '.join(missing)}"
+        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
 
 
+class Ground:
+    """A home with a key, a directory beside the workspace, a workspace with a commit and a link that
+    leads out of it; and what was there at first."""
+
+    def __init__(self, scene):
+        self.scene, self.outside, self.inside = scene, scene.base / "outside", scene.workspace
+        for path, text in (
+            (self.outside / "old.txt", "old SECRET\n"),
+            (scene.home / ".ssh" / "id", "PRIVATE SECRET\n"),
+            (self.inside / "in.txt", "in old\n"),
+        ):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        scene.git("config", "user.name", "t")
+        scene.git("config", "user.email", "t@example.invalid")
+        scene.git("add", "in.txt")
+        scene.git("commit", "-qm", "in")
+        (self.inside / "link").symlink_to(self.outside)
+        self.before = self.seen()
+
+    def seen(self):
+        """Everything that safe mode protects."""
+        roots = (self.outside, self.scene.home / ".ssh", self.inside / ".git" / "hooks")
+        files = [path for root in roots for path in root.rglob("*") if path.is_file()]
+        own = [self.inside / ".git" / "config", self.inside / ".claude" / "settings.json"]
+        there = [*files, *filter(os.path.exists, [*own, self.inside / ".mcp.json"])]
+        return {str(path): path.read_text() for path in there}
+
+
+def results(server) -> list[tuple[bool, str]]:
+    """(went well, output) of every tool call of the last conversation."""
+    contents = (message["content"] for message in server.main_asks[-1].body["messages"])
+    blocks = (block for content in contents if isinstance(content, list) for block in content)
+    return [
+        (block.get("is_error") is not True, json.dumps(block["content"]))
+        for block in blocks
+        if block["type"] == "tool_result"
+    ]
+
+
+def refused_attempts(ground) -> list[Step]:
+    """What no safe claude may do, with or without its sandbox."""
+    ssh, out, inside = ground.scene.home / ".ssh", ground.outside, ground.inside
+    return [
+        call("Write", file_path=f"{ssh}/authorized_keys", content="x"),
+        call("Write", file_path=f"{out}/new.txt", content="x"),
+        call("Write", file_path=f"{inside}/link/new.txt", content="x"),
+        call("Write", file_path=f"{inside}/.git/hooks/pre-commit", content="x"),
+        call("Write", file_path=f"{inside}/.claude/settings.json", content="{}"),
+        call("Write", file_path=f"{inside}/.mcp.json", content="{}"),
+        call("Read", file_path=f"{ssh}/id"),
+        call("Read", file_path=f"{out}/old.txt"),
+        call("Edit", file_path=f"{out}/old.txt", old_string="old", new_string="new"),
+        call("Grep", pattern="SECRET", path=str(ssh), output_mode="content"),
+        call("Grep", pattern="SECRET", path="../outside", output_mode="content"),
+        call("Grep", pattern="SECRET", path="link", output_mode="content"),
+        call("Glob", pattern="**/*", path=str(ssh)),
+        shell(f"cat {ssh}/id"),
+        shell(f"git diff --output={out}/diff.txt"),
+        shell(f"git log -p --output={out}/log.txt"),
+        shell(f"git show --output={out}/show.txt"),
+        shell(f"git diff --no-index /dev/null {ssh}/id"),
+        shell(f"echo x > {out}/echo.txt"),
+        shell(f"git status > {out}/status.txt"),
+        shell(f"cp in.txt {out}/copy.txt"),
+        shell(f"sed -i s/old/new/ {out}/old.txt"),
+        shell(f"rm {out}/old.txt"),
+        shell(touch(f"{out}/python.txt")),
+        call("WebFetch", url="http://127.0.0.1:1/", prompt="x"),
+    ]
+
+
+def allowed_attempts(ground) -> list[Step]:
+    """What every safe claude may do."""
+    inside = ground.inside
+    return [
+        call("Read", file_path=f"{inside}/in.txt"),
+        call("Edit", file_path=f"{inside}/in.txt", old_string="old", new_string="new"),
+        call("Write", file_path=f"{inside}/new.txt", content="x"),
+        call("Grep", pattern="new", output_mode="content"),
+        call("Glob", pattern="*.txt"),
+        shell("git status --short"),
+        shell("git diff"),
+        shell("git log --oneline"),
+        shell("git show"),
+        shell("ls; cat in.txt"),
+    ]
+
+
+@both_versions
+def test_safe_mode_without_a_sandbox_keeps_to_the_workspace_and_says_what_it_refused(scene, serve):
+    scene.without_sandbox()
+    ground = Ground(scene)
+    attempts = [*refused_attempts(ground), shell(touch("x.txt"))]
+    server, claude = serve(*attempts, say("tried"))
+    report, _ = go(claude, scene.request())
+    assert report.failure is None
+    assert ground.seen() == ground.before
+    assert not (scene.workspace / "x.txt").exists()
+    done = results(server)
+    assert [step for step, (ok, _) in zip(attempts, done, strict=True) if ok] == []
+    assert "SECRET" not in "".join(output for _, output in done)
+    # of the edit it says that the file was not read; everything else is told as refused
+    assert len(report.refused) == len(attempts) - 1
+    assert report.refused[-1].startswith("Bash: python3 -c")
+
+
+@both_versions
+def test_safe_mode_lets_claude_work_in_the_workspace(scene, serve):
+    scene.without_sandbox()
+    ground = Ground(scene)
+    attempts = allowed_attempts(ground)
+    server, claude = serve(*attempts, say("did"))
+    report, _ = go(claude, scene.request())
+    assert report.refused == ()
+    assert [step for step, (ok, _) in zip(attempts, results(server), strict=True) if not ok] == []
+    assert scene.read("in.txt") == "in new\n"
+
+
+@both_versions
+def test_safe_mode_in_its_sandbox_keeps_to_the_workspace(scene, serve, sandbox):
+    ground = Ground(scene)
+    inside = [*allowed_attempts(ground), shell(touch("x.txt")), shell("cat ../outside/old.txt")]
+    server, claude = serve()
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {server.port}), 5)"
+    attempts = [*refused_attempts(ground), shell(f'python3 -c "{connect}"')]
+    server.script = [*attempts, *inside, say("tried")]
+    report, _ = go(claude, scene.request())
+    assert report.failure is None
+    assert ground.seen() == ground.before
+    done = results(server)
+    tried, worked = done[: len(attempts)], done[len(attempts) :]
+    assert "PRIVATE" not in "".join(output for _, output in done)
+    assert not tried[-1][0]  # no network
+    assert [step for step, (ok, _) in zip(inside, worked, strict=True) if not ok] == []
+    assert (scene.workspace / "x.txt").exists()
+
+
+@both_versions
+def test_in_its_sandbox_named_files_can_be_committed_and_all_at_once_cannot(scene, serve, sandbox):
+    Ground(scene)
+    scene.git("checkout", "-q", "-b", "work")
+    commit = shell("git add new.txt && git commit -qm by-agent")
+    steps = [shell("touch new.txt"), shell("git add -A"), commit]
+    server, claude = serve(*steps, say("did"))
+    go(claude, scene.request(commit_by_agent=True))
+    assert [ok for ok, _ in results(server)] == [True, False, True]
+    assert scene.git("show", "--format=%s", "--name-only").split() == ["by-agent", "new.txt"]
+
+
+def test_negative_control_a_bare_rule_allows_everywhere(scene, serve):
+    ground = Ground(scene)
+    write_out = call("Write", file_path=f"{ground.outside}/new.txt", content="x")
+    _, claude = serve(write_out, say("did"), args=("--allowedTools", "Write"))
+    report, _ = go(claude, scene.request())
+    assert report.refused == ()
+    assert (ground.outside / "new.txt").exists()
+
+
+@both_versions
 def test_bypass_mode_does_not(scene, serve):
     with place_outside() as beside:
         _, claude = serve(shell(touch(beside)), say("tried"), mode="bypass")
         report, _ = go(claude, scene.request())
         assert report.refused == ()
         assert os.path.exists(beside)
-
-
-def test_safe_mode_runs_commands_in_a_sandbox_or_says_that_it_refused_them(scene, serve):
-    _, claude = serve(shell(touch("x")), say("tried"))
-    report, _ = go(claude, scene.request())
-    assert (scene.workspace / "x").exists() is SANDBOX_HERE
-    assert bool(report.refused) is not SANDBOX_HERE
 
 
 def test_a_tool_can_be_allowed(scene, serve):
@@ -209,6 +396,7 @@ def test_a_tool_can_be_allowed(scene, serve):
     assert (scene.workspace / "x").exists()
 
 
+@both_versions
 def test_the_agent_may_commit_when_it_is_to(scene, serve):
     scene.git("config", "user.name", "t")
     scene.git("config", "user.email", "t@example.invalid")
@@ -219,10 +407,12 @@ def test_the_agent_may_commit_when_it_is_to(scene, serve):
     assert "by-agent" in scene.git("log", "-1", "--format=%s")
 
 
-def test_the_probe_asks_without_spending(scene, serve):
+@both_versions
+def test_the_probe_asks_without_spending(scene, serve, older):
     server, claude = serve(say("never"))
     probe = claude.probe(scene.environment)
-    assert (probe.installed, probe.version, probe.logged_in) == (True, "2.1.197", True)
+    known = claude.known_versions.first if older else claude.known_versions.last
+    assert (probe.installed, probe.version, probe.logged_in) == (True, known, True)
     del scene.environment["ANTHROPIC_API_KEY"]
     probe = claude.probe(scene.environment)
     assert probe.logged_in is False

@@ -13,7 +13,15 @@ from codex_self_iter.agents.pricing import Price
 from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Role
-from tests.support.agent_runs import DONE, SCHEMA, codex_config, go, place_outside, run
+from tests.support.agent_runs import (
+    DONE,
+    SCHEMA,
+    both_versions,
+    codex_config,
+    go,
+    place_outside,
+    run,
+)
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
@@ -34,6 +42,7 @@ def serve(scene, real_codex):
         server.__exit__(None, None, None)
 
 
+@both_versions
 def test_a_run_changes_files_and_answers_with_the_schema(scene, serve):
     new = str(scene.workspace / "b.txt")
     server, codex = serve(shell("echo hi > a.txt"), write(new, "hello"), answer(DONE))
@@ -72,6 +81,7 @@ def test_a_price_table_gives_money_and_an_unknown_model_none(scene, serve):
     assert report.usage == Usage(100, 40, 20, None)
 
 
+@both_versions
 def test_a_resumed_run_counts_its_own_tokens_and_keeps_its_sandbox(scene, serve):
     server, codex = serve(say("first"), shell("echo two > two.txt"), say("second"))
     first, _ = go(codex, scene.request("one"))
@@ -99,6 +109,7 @@ def test_an_unknown_session_asks_for_a_fresh_one(scene, serve):
     assert not server.asks
 
 
+@both_versions
 def test_a_usage_limit_has_its_exact_end(scene, serve):
     end = int(time.time()) + 5025
     _, codex = serve(fault("usage_limit", resets_at=end))
@@ -202,6 +213,7 @@ def test_a_time_out_at_work_is_the_agents_fault(scene, serve):
     assert report.failure.kind is FailureClass.AGENT
 
 
+@both_versions
 def test_a_run_killed_in_a_tool_has_no_answer_but_its_tokens_and_can_be_resumed(scene, serve):
     server, codex = serve(say("working on it"), shell("touch started; sleep 60"), say("back again"))
     first, _ = go(codex, scene.request())
@@ -243,10 +255,46 @@ def outside_and_git(scene, serve, *, mode="safe", **more) -> tuple[bool, bool]:
         return os.path.exists(beside), "by agent" in scene.git("log", "-1", "--format=%s")
 
 
+@both_versions
 def test_safe_mode_keeps_to_the_workspace_and_off_git(scene, serve):
     assert outside_and_git(scene, serve) == (False, False)
 
 
+@both_versions
+def test_safe_mode_is_a_sandbox_that_reads_and_does_not_write_elsewhere(scene, serve):
+    outside, key = scene.base / "outside", scene.home / ".ssh" / "id"
+    outside.mkdir()
+    key.parent.mkdir()
+    key.write_text("PRIVATE")
+    (scene.workspace / "link").symlink_to(outside)
+    git = scene.workspace / ".git"
+    before = (git / "config").read_text()
+    server, codex = serve()
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {server.port}), 5)"
+    server.script = [
+        write(f"{key.parent}/new", "x"),
+        write(f"{outside}/new.txt", "x"),
+        write(f"{scene.workspace}/link/new.txt", "x"),
+        write(f"{git}/hooks/pre-commit", "x"),
+        shell(f"echo x > {outside}/echo.txt"),
+        shell(f"echo x > {git}/hooks/pre-commit"),
+        shell("git config user.name other"),
+        shell(f'python3 -c "{connect}" && touch connected'),
+        shell(f"cat {key} > seen.txt"),
+        say("tried"),
+    ]
+    report, _ = go(codex, scene.request())
+    assert report.failure is None
+    assert report.refused  # the patches; of a command its output tells
+    assert list(outside.iterdir()) == []
+    assert list(key.parent.iterdir()) == [key]
+    assert not (git / "hooks" / "pre-commit").exists()
+    assert (git / "config").read_text() == before
+    assert not (scene.workspace / "connected").exists()
+    assert scene.read("seen.txt") == "PRIVATE"
+
+
+@both_versions
 def test_safe_mode_lets_the_agent_commit_when_it_is_to(scene, serve):
     assert outside_and_git(scene, serve, commit_by_agent=True) == (False, True)
 
@@ -291,10 +339,12 @@ def test_secrets_stay_out_of_the_tools_environment(scene, serve):
     assert seen["EDITOR"] == "vi"
 
 
-def test_the_probe_asks_without_spending(scene, serve, real_codex):
+@both_versions
+def test_the_probe_asks_without_spending(scene, serve, older):
     server, codex = serve(say("never"))
     probe = codex.probe(scene.environment)
-    assert (probe.installed, probe.version, probe.logged_in) == (True, "0.169.0", None)
+    known = codex.known_versions.first if older else codex.known_versions.last
+    assert (probe.installed, probe.version, probe.logged_in) == (True, known, None)
     (scene.home / ".codex" / "config.toml").unlink()
     probe = codex.probe(scene.environment)
     assert (probe.logged_in, probe.mend) == (False, "codex login")

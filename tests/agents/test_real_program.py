@@ -12,7 +12,7 @@ import time
 import pytest
 
 import codex_self_iter
-from tests.support.agent_runs import claude_config, codex_config, lines_of
+from tests.support.agent_runs import both_versions, claude_config, codex_config, lines_of
 from tests.support.model_server import ModelServer, answer, fault, shell, write
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
@@ -83,7 +83,7 @@ class Program:
 
 
 @pytest.fixture(params=["codex", "claude"])
-def program(request, scene):
+def program(request, scene, older):
     """Make a program over either agent."""
     path = request.getfixturevalue(f"real_{request.param}")
     made = []
@@ -122,12 +122,16 @@ def test_a_plan_is_worked_off_to_proven_completion(scene, program):
     assert "make b.txt" in asked
 
 
+@both_versions
 def test_a_resumed_thread_is_one_conversation(scene, program):
     loop = program(block("First."), block("Second."))
     config = f"[agents.{program.agent}]\nresume = true\n"
     assert loop.run("--max-iterations", "2", "--no-change-gate", "0", config=config) == 0
     assert "First." in json.dumps(loop.server.main_asks[1].body)
     assert [record["usage"]["total_tokens"] for record in loop.journal()] == [120, 120]
+    if program.agent == "claude":
+        first, second = (record["cost_usd"] for record in loop.journal())
+        assert second == pytest.approx(first)
 
 
 def test_no_login_asks_for_a_person_and_burns_nothing(scene, program):

@@ -82,9 +82,16 @@ def read(tmp_path):
     return reader
 
 
-@pytest.mark.parametrize("cli", catalog.CLIS)
-def test_a_good_run_is_read_whole(read, cli):
-    report = read(cli, "happy")
+@pytest.mark.parametrize(
+    ("cli", "what"),
+    [
+        *((cli, "happy") for cli in catalog.CLIS),
+        ("codex", "older-happy"),
+        ("claude", "older-happy"),
+    ],
+)
+def test_a_good_run_is_read_whole(read, cli, what):
+    report = read(cli, what)
     assert report.failure is None
     assert json.loads(report.answer) == DONE
     assert report.usage is not None
@@ -99,7 +106,7 @@ def test_a_good_run_is_read_whole(read, cli):
     )
     assert report.session_id
     if cli != "gemini":  # which says nothing of files
-        assert changed_by(cli, "happy") == ["/scene/work space/b.txt"]
+        assert changed_by(cli, what) == ["/scene/work space/b.txt"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +119,9 @@ def test_a_good_run_is_read_whole(read, cli):
         ("codex", "dropped", FailureClass.NETWORK),
         ("codex", "broken-sandbox", FailureClass.SANDBOX),
         ("claude", "rate-limit", FailureClass.LIMIT),
+        ("claude", "older-rate-limit", FailureClass.LIMIT),
+        ("claude", "older-unauthorized", FailureClass.AUTH),
+        ("claude", "told-limit", FailureClass.LIMIT),
         ("claude", "limit", FailureClass.LIMIT),
         ("claude", "unauthorized", FailureClass.AUTH),
         ("claude", "context", FailureClass.CONTEXT),
@@ -122,7 +132,7 @@ def test_a_good_run_is_read_whole(read, cli):
     ],
 )
 def test_a_failed_run_has_its_class(read, cli, what, kind):
-    report = read(cli, what, exit_as=[1, None] if what == "limit" else None)
+    report = read(cli, what, exit_as=[1, None] if what in ("limit", "told-limit") else None)
     assert report.failure is not None
     assert report.failure.kind is kind
     assert report.answer == ""
@@ -147,15 +157,16 @@ def test_a_whole_answer_of_a_run_that_we_ended_is_not_believed(read, cli, cause,
     assert report.session_id
 
 
-@pytest.mark.parametrize("cli", ["codex", "claude"])
-def test_a_killed_run_keeps_its_session_and_its_tokens(read, cli):
-    report = read(cli, "killed", cause=EndCause.REQUEST)
+@pytest.mark.parametrize(
+    ("cli", "what"), [("codex", "killed"), ("codex", "older-killed"), ("claude", "killed")]
+)
+def test_a_killed_run_keeps_its_session_and_its_tokens(read, cli, what):
+    report = read(cli, what, cause=EndCause.REQUEST)
     assert report.session_id
     assert report.failure is not None
     assert report.failure.kind is FailureClass.KILLED
-    if cli == "claude":
-        assert report.usage is not None
-        assert report.usage.input_tokens == 100
+    assert report.usage is not None
+    assert report.usage.input_tokens == 100
 
 
 def test_codex_tells_the_exact_end_of_a_limit(read):
@@ -166,9 +177,10 @@ def test_codex_tells_the_exact_end_of_a_limit(read):
 
 
 def test_claude_tells_the_exact_end_of_a_limit(read):
-    report = read("claude", "limit", exit_as=[1, None])
-    assert report.failure is not None
-    assert report.failure.reset_at == 1_795_360_000
+    for what in ("limit", "told-limit"):
+        report = read("claude", what, exit_as=[1, None])
+        assert report.failure is not None
+        assert report.failure.reset_at == 1_795_360_000
 
 
 def test_codex_commands_that_fail_are_no_failure_of_the_run(read):

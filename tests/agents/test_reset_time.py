@@ -55,6 +55,12 @@ def at(*parts: int, zone: datetime.tzinfo = UTC) -> float:
         ("resets at 2026-11-25T10:31:00Z", at(2026, 11, 25, 10, 31)),
         ("resets at 2026-11-25T10:31:00.123+01:00", at(2026, 11, 25, 9, 31)),
         ("resets at 2026-11-25 10:31", at(2026, 11, 25, 10, 32)),
+        ("You've hit your limit · resets Dec 8", at(2026, 12, 8)),
+        ("resets on 8 December", at(2026, 12, 8)),
+        ("resets 8 Dec at 15:00 UTC", at(2026, 12, 8, 15, 1)),
+        ("the limit will be lifted on the 8th December, 2026", at(2026, 12, 8)),
+        ("Retry-After: Wed, 18 Nov 2026 10:31:00 GMT", None),  # past; no Wednesday to come
+        ("resets 2 decimals later", None),
         # days: by name, by date, without a clock
         ("Your limit will reset on Monday at 9am.", at(2026, 11, 23, 9, 1)),
         ("resets Mon 9am (Europe/Berlin)", at(2026, 11, 23, 9, 1, zone=BERLIN)),

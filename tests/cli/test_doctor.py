@@ -271,6 +271,38 @@ def test_a_version_that_was_not_measured_is_said(
     )
 
 
+def test_claude_without_a_sandbox_is_said_and_how_to_mend_it(
+    call: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    there = workspace.parent / "bin"
+    there.mkdir()
+    install(there / "claude", '{"loggedIn": true}', 0)
+    table = f'[agents.claude]\nbinary = "{there}/claude"\nenv = {{ PATH = "{there}" }}'
+    configure(workspace, f'agent = "claude"\n{table}')
+    code, findings = call()
+    assert (code, findings["agent.claude.sandbox"]["status"]) == (0, "warn")
+    assert "without bubblewrap and socat" in findings["agent.claude.sandbox"]["what"]
+    assert "apt-get install bubblewrap socat" in findings["agent.claude.sandbox"]["mend"]
+    install(there / "bwrap", "", 0)
+    assert "without socat" in call()[1]["agent.claude.sandbox"]["what"]
+    install(there / "socat", "", 0)
+    assert "agent.claude.sandbox" not in call()[1]
+    (there / "bwrap").unlink()
+    configure(workspace, f'agent = "claude"\nagent_mode = "bypass"\n{table}')
+    code, findings = call()
+    assert "agent.claude.sandbox" not in findings
+    assert (code, "refuses" in findings["agent.claude"]["what"]) == (0, False)  # also as root
+
+
+def test_a_bound_of_money_without_a_price_is_said(call: Call, workspace: Path) -> None:
+    with (workspace / CONFIG_NAME).open("a") as file:
+        file.write("[budget]\nmax_cost_usd = 1\n")
+    code, findings = call()
+    assert (code, findings["budget.command"]["status"]) == (0, "warn")
+    assert "max_cost_usd cannot be kept" in findings["budget.command"]["what"]
+
+
 def test_a_program_that_cannot_say_its_version_fails(call: Call, workspace: Path) -> None:
     program = workspace.parent / "codex"
     program.write_text("#!/bin/sh\necho 'Cannot find module yargs' >&2\nexit 1\n")

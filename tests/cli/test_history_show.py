@@ -211,3 +211,21 @@ COMP_WORDS=(codex-self-iter stat); COMP_CWORD=1; _codex_self_iter; echo "${{COMP
         check=True,
     )
     assert done.stdout.strip() == "status"
+
+
+def test_waits_events_and_refusals_are_shown_in_words(command) -> None:
+    wait = {
+        "kind": "no_change", "until": 1_795_360_000.0, "length": 30.0, "boot_id": "b",
+        "reason": "the last iteration changed nothing", "up_until": 1.0,
+    }  # fmt: skip
+    edit = {"kind": "plan.changed", "at": 1_795_350_000.0, "added": 3, "removed": 1}
+    write(command, record(1, wait=wait, events=[edit], refused=["Bash: pytest -q"]))
+    shown = command("show", "1").stdout
+    for expected in (
+        "wait       no change until 2026-11-22T15:06:40.000Z (30 s): the last iteration changed nothing",
+        "events     plan.changed at 2026-11-22T12:20:00.000Z, added 3, removed 1",
+        "refused    Bash: pytest -q",
+    ):
+        assert expected in shown
+    assert "boot_id" not in shown
+    assert "{" not in shown

@@ -59,7 +59,7 @@ def test_the_last_iteration_is_rendered(command) -> None:
 
 @pytest.mark.parametrize("cli", CLIS)
 def test_what_real_agents_said_is_shown_byte_for_byte(command, cli: str) -> None:
-    """`shown/` was written while `logs` still had parsers of its own."""
+    """`shown/` is what `logs` shows of the recordings, looked through when they were made."""
     for number, stream in enumerate(sorted(RECORDED.glob(f"{cli}/*.jsonl")), start=1):
         stderr = stream.parent / f"{stream.name.split('.')[0]}.stderr"
         said = stderr.read_bytes() if stderr.exists() else b""

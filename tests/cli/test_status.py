@@ -278,3 +278,39 @@ def test_a_current_directory_that_is_gone(command, tmp_path) -> None:
     )
     assert done.returncode == 2
     assert "no longer exists" in done.stderr
+
+
+def test_a_configuration_with_several_loops_shows_all_of_them(command, tmp_path) -> None:
+    command.write_status()
+    other = tmp_path / "other repo"
+    other.mkdir()
+    config = tmp_path / "two.toml"
+    entry = '[[workspaces]]\npath = "{}"\n'
+    config.write_text(
+        entry.format(command.workspace) + entry.format("other repo") + 'name = "two"\n'
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = command("status", "--config", str(config), cwd=elsewhere)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = done.stdout.splitlines()
+    assert len(rows) == 3
+    assert "running" in rows[1]
+    assert rows[2].startswith("two")
+    assert str(other) in rows[2]
+    states = json.loads(command("status", "--json", "--config", str(config), cwd=elsewhere).stdout)
+    assert [one["state"] for one in states] == ["running", None]
+    # what is about one loop says which there are; within one of them, that one is meant
+    done = command("history", "--config", str(config), cwd=elsewhere)
+    assert done.returncode == 2
+    assert f"--workspace {other}" in done.stderr
+    assert "iteration 12" in command("status", "--config", str(config)).stdout
+    config.write_text(entry.format(command.workspace))
+    assert "iteration 12" in command("status", "--config", str(config), cwd=elsewhere).stdout
+
+
+def test_tokens_without_a_price_are_told(command) -> None:
+    command.write_status(
+        usage={"tokens": 1500, "cost_usd": 0.0, "unpriced_tokens": 1500, "hours": 0}
+    )
+    assert "1.5k tokens, the cost of 1.5k is not known" in command("status").stdout

@@ -36,6 +36,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
     counters = written["counters"]
     assert (counters.pop("tries"), counters.pop("outage_sec")) == ({}, 0.0)
     assert (written["last"] or {"failure_class": ""}).pop("failure_class") == ""
+    assert written["spent"].pop("unpriced_tokens") == 0
     opened = written["open"] or {"messages": []}
     assert opened.pop("ticked", 0) == 0
     for run in opened.get("ended", ()):

@@ -102,3 +102,13 @@ def test_a_terminal_shows_lines_above_the_live_line(ws: Workspace) -> None:
     assert any(line.startswith("running · iteration") for line in shown)
     assert not any(line.startswith("running") and "\n" in line for line in shown)
     assert "loop.ended" in "".join(shown[-2:])
+
+
+def test_lines_for_people_have_no_empty_fields(ws: Workspace) -> None:
+    ws.script({"block": {"completed": True, "next_goal": "Do step 2."}})
+    assert ws.run() == 0
+    started = next(line for line in ws.log().splitlines() if "run.started" in line)
+    assert "goal=" not in started
+    assert "output=/" in started or "output='/" in started
+    ended = next(line for line in ws.log().splitlines() if "iteration.ended" in line)
+    assert "Do step 2." not in ended

@@ -31,6 +31,9 @@ def test_a_stop_file_ends_the_loop_in_every_phase(ws: Workspace, phase: str) -> 
     assert status["exit"]["code"] == 0
     assert status["run"] is None
     assert not ws.leftovers()
+    for line in ws.journal()[-1:]:  # how to go on is the end's reason, not the iteration's
+        said = status["last"]["summary"], line["summary"], line["reason"], line["error"]
+        assert not any(str(ws.path) in text for text in said)
     started = ws.started()
     # the file is still there: nothing starts, and the message says what to remove
     assert ws.run() == 0

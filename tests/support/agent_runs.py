@@ -15,12 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
+import pytest
 
 from codex_self_iter.agents.base import Agent, AgentConfig, Invocation, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
+both_versions = pytest.mark.parametrize("older", [False, True], ids=["newest", "older"])
+"""Runs a test with the newest and with the oldest version that was measured."""
+SANDBOX_PROGRAMS = ("bwrap", "socat")
 MARKER = "CODEX_SELF_ITER_TEST_SCENE"
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -37,9 +41,11 @@ def real_agents_directory() -> str:
     return chosen or os.path.expanduser("~/.cache/codex-self-iter/agents")
 
 
-def real_program(name: str) -> str | None:
-    """The real CLI, or None."""
-    path = os.path.join(real_agents_directory(), "node_modules", ".bin", name)
+def real_program(name: str, *, older: bool = False) -> str | None:
+    """The real CLI in the newest version that was measured, or in the oldest; None where it is not
+    installed."""
+    base = os.path.join(real_agents_directory(), "older") if older else real_agents_directory()
+    path = os.path.join(base, "node_modules", ".bin", name)
     return path if os.access(path, os.X_OK) and shutil.which("node") else None
 
 
@@ -104,6 +110,17 @@ class Scene:
             "environment": dict(self.environment),
         }
         return Request(**(values | more))
+
+    def without_sandbox(self) -> None:
+        """Hide what a sandbox on Linux is made with, as if it were not installed."""
+        farm = self.base / "bin"
+        farm.mkdir()
+        for directory in self.environment["PATH"].split(os.pathsep):
+            names = os.listdir(directory) if os.path.isdir(directory) else []
+            for name in {*names} - {*SANDBOX_PROGRAMS}:
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(os.path.join(directory, name), farm / name)
+        self.environment["PATH"] = str(farm)
 
     def stdout(self) -> str:
         """What the latest run has written so far."""

@@ -40,7 +40,7 @@ FAULTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One answer of the model: `kind` is "say", "shell", "write" or "fault"."""
+    """One answer of the model: `kind` is "say", "shell", "write", "call" or "fault"."""
 
     kind: str
     text: str = ""
@@ -64,6 +64,11 @@ def answer(value: Json, **more: Any) -> Step:
 def shell(command: str, **more: Any) -> Step:
     """A call of the shell tool."""
     return Step("shell", command, **more)
+
+
+def call(tool: str, **given: Any) -> Step:
+    """A call of a tool by its own name (not for codex)."""
+    return Step("call", tool, options=given)
 
 
 def write(path: str, text: str, **more: Any) -> Step:
@@ -362,6 +367,8 @@ def _responses(ask: Ask, step: Step) -> Iterator[bytes]:
 
 def _tool_of(ask: Ask, step: Step) -> tuple[str, Json]:
     """Name and input of the tool call, in the words of whichever agent asks."""
+    if step.kind == "call":
+        return step.text, step.options
     names = {
         tool.get("name") or tool.get("function", {}).get("name")
         for tool in ask.body.get("tools", [])
@@ -384,7 +391,7 @@ def _message(ask: Ask, step: Step) -> Json:
     tokens, cached, output = step.tokens
     schema_tool = any(tool.get("name") == "StructuredOutput" for tool in ask.body.get("tools", []))
     block: Json
-    if step.kind in ("shell", "write"):
+    if step.kind in ("shell", "write", "call"):
         name, given = _tool_of(ask, step)
         block = {"type": "tool_use", "id": f"toolu_{ident}", "name": name, "input": given}
     elif schema_tool and step.text.startswith("{") and not _asked_structured(ask):
@@ -414,8 +421,10 @@ def _message(ask: Ask, step: Step) -> Json:
 
 
 def _asked_structured(ask: Ask) -> bool:
-    last = ask.body.get("messages", [{}])[-1]
-    return "Structured output provided" in json.dumps(last)
+    """Whether the last thing said is that the answer has come: a resumed run says it before its
+    prompt."""
+    content = ask.body.get("messages", [{}])[-1].get("content") or [""]
+    return "Structured output provided" in json.dumps(content[-1])
 
 
 def _messages(ask: Ask, step: Step) -> Iterator[bytes]:
@@ -447,7 +456,7 @@ def _messages(ask: Ask, step: Step) -> Iterator[bytes]:
 
 def _gemini(ask: Ask, step: Step) -> Iterator[bytes]:
     tokens, cached, output = step.tokens
-    if step.kind in ("shell", "write"):
+    if step.kind in ("shell", "write", "call"):
         name, given = _tool_of(ask, step)
         part: Json = {"functionCall": {"name": name, "args": given}}
     else:
@@ -476,7 +485,7 @@ def _chat(ask: Ask, step: Step) -> Iterator[bytes]:
         "created": int(time.time()),
         "model": ask.body.get("model"),
     }
-    if step.kind in ("shell", "write"):
+    if step.kind in ("shell", "write", "call"):
         name, given = _tool_of(ask, step)
         call = {"index": 0, "id": f"call_{os.urandom(4).hex()}", "type": "function"}
         delta: Json = {

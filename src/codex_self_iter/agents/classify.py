@@ -22,6 +22,7 @@ from codex_self_iter.agents.failure_table import (
 from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.agent_report import Failure, FailureClass
+from codex_self_iter.core.foreign import as_dict, as_text, decode_at
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.text import clean_block
 
@@ -47,6 +48,8 @@ _SHELL = re.compile(r"Terminated(: 15)?$")
 _STAMPED = re.compile(r"limit reached\|\d{10}$")
 """A limit with its end in Unix seconds is written for programs: no guess."""
 _BY_ITSELF = (EndCause.EXIT, EndCause.LINGERED)
+_WRAPPED = 3
+"""So often is an error body put into the message of another one."""
 _SAME_END_SEC = 120.0
 """A time in words is cut to the minute; a window that ends so near to it is the same."""
 
@@ -161,8 +164,10 @@ def _from_exit(
     if kind is None and (hint := by_ending(printed)) and _believed(hint[0], parsed):
         (kind, said), guessed = hint, not _STAMPED.search(hint[1])
     said = said or last_words(printed.stderr) or last_words(printed.stdout)
-    label = _exit_label(parsed, outcome)
-    message = f"{label}: {said}" if said else label
+    # How it ended stands in the journal; here it counts where it says more than the words do.
+    label, said = _exit_label(parsed, outcome), _unwrapped(said)
+    telling = outcome.signal is not None or not (outcome.exit_code or parsed.ended)
+    message = f"{label}: {said}" if said and telling else said or label
     signal = outcome.signal
     if signal is None:
         signal = _SIGNAL_EXITS.get(outcome.exit_code or 0)
@@ -230,6 +235,22 @@ def _reset(
         return min(ends, default=None)
     near = [end for end in ends if abs(end - said) <= _SAME_END_SEC]
     return min(near, default=said)
+
+
+def _unwrapped(said: str) -> str:
+    """A message in which the API's error body, JSON around a sentence, is the sentence."""
+    for _ in range(_WRAPPED):
+        start = said.find("{")
+        body = decode_at(said, start, strict=False) if start >= 0 else None
+        if body is None:
+            break
+        value, end = body
+        error = as_dict(value).get("error")
+        inner = as_text(as_dict(error).get("message")) or as_text(as_dict(value).get("message"))
+        if not inner.strip():
+            break
+        said = f"{said[:start]}{inner.strip()}{said[end:]}"
+    return said
 
 
 def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:

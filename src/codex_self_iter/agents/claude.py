@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +23,7 @@ from codex_self_iter.agents.cli_agent import (
     real_home,
     sandbox_broken,
 )
-from codex_self_iter.agents.failure_table import status_in
+from codex_self_iter.agents.failure_table import by_code, status_in
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, spent, tool_call
 from codex_self_iter.core.agent_report import AgentReport, Usage
@@ -38,22 +40,23 @@ from codex_self_iter.core.foreign import (
 from codex_self_iter.core.text import money
 
 # In safe mode commands run in Claude's own sandbox (the workspace is writable, the rest and the
-# network are not). Where that cannot be set up (on Linux it needs bubblewrap and socat) only these
-# tools, and what `acceptEdits` allows, go without asking; more is the person's to allow:
+# network are not; what holds keys cannot be read). Where that cannot be set up (on Linux it needs
+# bubblewrap and socat) only commands that Claude itself knows to be harmless, and what
+# `acceptEdits` allows, go without asking; more is the person's to allow:
 # [agents.claude] args = ["--allowedTools", "Bash(pytest:*)"].
-# Read, Edit, Write and NotebookEdit are not among them: a bare rule allows them everywhere, and
-# acceptEdits alone confines them to the workspace. Glob and Grep are not there unless they are named.
+# The file tools need no rule: acceptEdits confines them to the workspace, and a bare one allows
+# them everywhere. Glob and Grep are not there unless they are named. Nor do harmless commands
+# of git need one: a rule for `git diff` would allow its `--output=FILE`, wherever that is.
+_SECRET = ("~/.ssh", "~/.aws", "~/.gnupg", "~/.config/gh", "~/.netrc", "~/.kube", "~/.docker")
 _SANDBOX = {
     "sandbox": {
         "enabled": True,
         "autoAllowBashIfSandboxed": True,
         "allowUnsandboxedCommands": False,
+        "filesystem": {"denyRead": _SECRET},
     }
 }
-_SAFE_TOOLS = (
-    "Glob", "Grep", "TodoWrite",
-    "Bash(git status:*)", "Bash(git diff:*)", "Bash(git log:*)", "Bash(git show:*)",
-)  # fmt: skip
+_SAFE_TOOLS = ("Glob(./**)", "Grep(./**)")
 _EDIT_TOOLS = ("Edit", "Write", "NotebookEdit")
 _COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit:*)")
 _SHOWN = 300
@@ -70,6 +73,7 @@ class ClaudeAgent(CliAgent):
     known_versions = VersionRange("2.1.197", "2.1.332")
     needed = ("ANTHROPIC_*", "CLAUDE_*")
     home_variable = "CLAUDE_CONFIG_DIR"
+    tells_cost = True
 
     def also_needed(self, ours: Mapping[str, str]) -> Iterable[str]:
         """The keys of the cloud that serves the model, where one was chosen."""
@@ -146,6 +150,25 @@ class ClaudeAgent(CliAgent):
         known = [usage for usage in (before if resumed else None, report.usage) if usage]
         return dataclasses.replace(report, thread_usage=Usage.of(*known) if known else None)
 
+    def lacking(self, environment: Mapping[str, str]) -> tuple[str, str]:
+        if self.config.mode == "bypass" or not sys.platform.startswith("linux"):
+            return "", ""
+        path = self.environment(environment, "/", {})["PATH"]
+        needed = {"bwrap": "bubblewrap", "socat": "socat"}
+        packages = [
+            package for name, package in needed.items() if not shutil.which(name, path=path)
+        ]
+        if not packages:
+            return "", ""
+        what = (
+            f"without {' and '.join(packages)} claude has no sandbox: it refuses tests, builds and "
+            "every other command that is not plainly harmless"
+        )
+        return what, (
+            f"sudo apt-get install {' '.join(packages)}; or allow what is needed: "
+            '[agents.claude] args = ["--allowedTools", "Bash(pytest:*)"]'
+        )
+
     def login(self, environment: Mapping[str, str]) -> str:
         for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
             if environment.get(name):
@@ -190,7 +213,9 @@ def _assistant(value: Mapping[str, Any]) -> list[Event]:
     if message.get("model") == "<synthetic>" or value.get("error"):  # the CLI's own words
         texts = [text for block in blocks if (text := as_text(block.get("text")))]
         said = "\n".join(texts)
-        error = ErrorFacts(said, as_text(value.get("error")), status_in(said))
+        status = as_int(value.get("api_error_status")) or status_in(said)
+        told = as_dict(as_dict(value.get("api_error_params")).get("rate_limit_info"))
+        error = ErrorFacts(said, as_text(value.get("error")), status, _reset(told))
         asides = [Event(EventKind.ASIDE, text) for text in texts]
         return [*asides, Event(EventKind.NOTE, error=error)]
     events: list[Event] = []
@@ -243,10 +268,14 @@ def _output(content: object) -> str:
 
 
 def _limit(info: dict[str, Any]) -> list[Event]:
-    reset = as_int(info.get("resetsAt"))
-    if info.get("status") != "rejected" or not reset:
+    reset = _reset(info)
+    if info.get("status") != "rejected" or reset is None:
         return []
-    return [Event(EventKind.LIMIT, error=ErrorFacts(reset_at=float(reset)))]
+    return [Event(EventKind.LIMIT, error=ErrorFacts(reset_at=reset))]
+
+
+def _reset(info: dict[str, Any]) -> float | None:
+    return float(as_int(info.get("resetsAt"))) or None
 
 
 def _result(value: Mapping[str, Any]) -> list[Event]:
@@ -256,7 +285,9 @@ def _result(value: Mapping[str, Any]) -> list[Event]:
     if value.get("is_error") is True or subtype != "success":
         errors = value.get("errors")
         said = text or "; ".join(map(as_text, as_list(errors))) or subtype
-        code = "" if subtype in ("success", "error_during_execution") else subtype
+        codes = map(as_text, (value.get("api_error"), value.get("api_error_type")))
+        api = next((code for code in codes if by_code(code)), "")
+        code = api if subtype in ("success", "error_during_execution") else subtype
         status = as_int(value.get("api_error_status")) or status_in(said)
         shown = text or as_words(errors or subtype)
         events.append(Event(EventKind.FAILED, shown, error=ErrorFacts(said, code, status)))
@@ -277,7 +308,8 @@ def _result(value: Mapping[str, Any]) -> list[Event]:
 def _refused_text(name: str, given: dict[str, Any]) -> str:
     for key in ("command", "file_path", "notebook_path", "pattern", "query", "url", "description"):
         if as_text(given.get(key)):
-            return f"{name}: {as_text(given[key])[:_SHOWN]}"
+            where = f" in {given['path'][:_SHOWN]}" if as_text(given.get("path")) else ""
+            return f"{name}: {as_text(given[key])[:_SHOWN]}{where}"
     return name
 
 

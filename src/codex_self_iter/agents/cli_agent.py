@@ -64,6 +64,8 @@ class CliAgent(abc.ABC):
     """The variable that names the CLI's configuration directory, where it has one."""
     noise_cores: ClassVar[float] = 0.005
     """Share of a core that it uses while it waits for a silent server, as measured."""
+    tells_cost: ClassVar[bool] = False
+    """Whether it says what a run cost; else [prices] must."""
     log_in: ClassVar[str] = ""
     """How a person logs in."""
 
@@ -215,6 +217,10 @@ class CliAgent(abc.ABC):
         return dataclasses.replace(
             probe, logged_in=logged_in, detail=f"{probe.detail}; {detail}", mend=mend
         )
+
+    def lacking(self, _environment: Mapping[str, str]) -> tuple[str, str]:
+        """What this machine lacks for all of its work, and what mends it; "" twice for nothing."""
+        return "", ""
 
     @abc.abstractmethod
     def logged_in(

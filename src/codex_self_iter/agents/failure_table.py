@@ -70,7 +70,7 @@ TABLE: tuple[Row, ...] = (
         codes=(
             "context_length_exceeded", "context_window_exceeded", "request_too_large",
             "input_too_large", "string_above_max_length", "contextoverflowerror",
-            "model_context_window_exceeded",
+            "model_context_window_exceeded", "websocket_message_too_large",
         ),
         sentences=(
             r"(prompt|input|conversation|request) (is )?too (long|large)",
@@ -198,6 +198,7 @@ TABLE: tuple[Row, ...] = (
             "expiredtokenexception", "unrecognizedclientexception", "invalid_authentication",
             "gateway_login_required", "unauthorized", "oauth_org_not_allowed",
             "organization_disabled", "invalid_grant", "providerautherror", "forbidden",
+            "workspace_access_denied",
         ),
         sentences=(
             r"not logged in\b|you are not (logged in|authenticated)\b",
@@ -240,6 +241,7 @@ TABLE: tuple[Row, ...] = (
             "model_not_found", "not_found_error", "not_found", "invalid_model", "unsupported_model",
             "modelnotfounderror", "providermodelnotfounderror", "model_not_supported",
             "invalid_json_schema", "unsupported_country_region_territory", "unknown_model",
+            "access_program_not_enabled",
         ),
         sentences=(
             (r"(the |selected )?model\b[^.\n]{0,80}"
@@ -330,7 +332,7 @@ TABLE: tuple[Row, ...] = (
         FailureClass.SANDBOX,
         "commands that fail for their sandbox, gemini's exit code 44, a run that opencode stopped",
         "state `blocked`, told once with what was refused, one more try; the next agent stands in",
-        codes=("sandbox_error",),
+        codes=("sandbox_error", "landlock_sandbox_executable_not_provided"),
         sentences=(
             r"bwrap: |codex-linux-sandbox",
             r"error running landlock|sandbox\((landlock|denied)",
@@ -354,7 +356,7 @@ TABLE: tuple[Row, ...] = (
         codes=(
             "error_max_turns", "error_max_budget_usd", "cyber_policy", "content_filter",
             "misalignment_policy_violation", "invalid_prompt", "too_many_denials",
-            "inference_hook_denied",
+            "inference_hook_denied", "bio_policy", "content_policy_violation",
         ),
     ),
 )  # fmt: skip

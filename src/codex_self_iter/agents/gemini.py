@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,10 @@ _EXITS = {
     130: FailureClass.KILLED,
 }
 _UNKNOWN_SESSION_EXIT = 42
+_REFUSED = re.compile(
+    r"\btool\b.*\bnot found|not in workspace|outside (of )?the (allowed )?workspace|denied by policy",
+    re.IGNORECASE,
+)
 
 
 class GeminiAgent(CliAgent):
@@ -146,7 +151,7 @@ def _tool_result(value: Mapping[str, Any]) -> list[Event]:
     ok = value.get("status") != "error"
     error = None if ok and not message else ErrorFacts(message or output)
     events = [Event(EventKind.TOOL_ENDED, ident=ident, output=output, ok=ok, error=error)]
-    if "not found" in message.lower() and "tool" in message.lower():
+    if _REFUSED.search(message):
         events.append(Event(EventKind.REFUSED, message))
     return events
 

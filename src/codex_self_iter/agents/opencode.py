@@ -39,6 +39,7 @@ class OpencodeAgent(CliAgent):
     program = "opencode"
     package = "opencode-ai"
     log_in = "opencode auth login"
+    tells_cost = True
     noise_cores = 0.04  # 0.026 in bursts, for as long as the server says nothing
     places = ("~/.opencode/bin",)
     known_versions = VersionRange("1.18.33", "1.18.33")

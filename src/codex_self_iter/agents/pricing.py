@@ -38,5 +38,10 @@ def priced(usage: Usage | None, model: str, prices: Mapping[str, Price]) -> Usag
     its provider's prefix: `openai/gpt-x` finds `gpt-x`)."""
     if usage is None or usage.cost_usd is not None or not model:
         return usage
-    price = prices.get(model) or prices.get(model.rpartition("/")[2])
+    price = price_of(model, prices)
     return usage if price is None else dataclasses.replace(usage, cost_usd=price.cost(usage))
+
+
+def price_of(model: str, prices: Mapping[str, Price]) -> Price | None:
+    """The model's price, if the table has one."""
+    return prices.get(model) or prices.get(model.rpartition("/")[2])

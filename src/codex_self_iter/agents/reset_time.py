@@ -9,7 +9,7 @@ Understood after a word such as "try again", "reset" or "retry after":
 | ISO 8601 | `resets at 2026-11-25T10:31:00Z`, `2026-11-25 10:31` (no zone: the machine's) |
 | HTTP date | `Retry-After: Wed, 25 Nov 2026 10:31:00 GMT` |
 | date and clock | `try again at Nov 25th, 2026 10:31 AM`, `resets Nov 25, 3pm (Europe/Berlin)` |
-| date alone | `resets Dec 8`, `regain access on 2026-12-01`: its beginning |
+| date alone | `resets Dec 8`, `on 8 December`, `regain access on 2026-12-01`: its beginning |
 | weekday | `reset on Monday at 9am`, `resets Thu 09:00 UTC`, `until Friday`, `tomorrow at 9am` |
 | duration | `in 3 hours 12 minutes`, `in 1.5s`, `retry after 90`, `Retry-After: 120` |
 | clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC` |
@@ -34,13 +34,13 @@ LATEST_SEC = 40 * 86400.0
 
 _CUE = re.compile(
     r"try(?:ing)?\s+again|re-?try(?:ing|[\s_-]*(?:after|delay|in))?|resets?(?:_?at|ting)?"
-    r"|available|resumes?|renews?|regain\s+access|wait|until|limit\s+reached",
+    r"|available|resumes?|renews?|lift(?:s|ed)?|regain\s+access|wait|until|limit\s+reached",
     re.IGNORECASE,
 )
 _WINDOW = 90
 _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
-_MONTH = rf"(?P<month>{_MONTH_NAMES})[a-z]*\.?"
+_MONTH = rf"(?P<month>{_MONTH_NAMES})(?:uary|ruary|ch|il|[ey]|ust|t|tember|ober|ember)?\b\.?"
 _CLOCK = (
     r"(?P<hour>2[0-4]|[01]?\d)(?!\d)(?:[:.](?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?"
     r"\s*(?P<half>[ap]\.?m\b\.?)?"
@@ -53,7 +53,8 @@ _ISO = re.compile(
     re.IGNORECASE,
 )
 _HTTP = re.compile(
-    rf"(?:[a-z]{{3}},\s+)?(?P<day>\d{{1,2}})\s+{_MONTH}\s+(?P<year>\d{{4}})\s+{_CLOCK}{_ZONE}",
+    rf"(?<!\d)(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+{_MONTH},?\s*(?P<year>20\d\d)?,?\s*"
+    rf"(?:(?:at\s+)?{_CLOCK}{_ZONE})?",
     re.IGNORECASE,
 )
 _DATE = re.compile(
@@ -65,6 +66,7 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WEEKDAY = re.compile(
     r"\b(?P<weekday>tomorrow|(?:mon|tue|wed|thu|fri|sat|sun)"
     r"(?:day|s|sday|nesday|nes|r|rs|rsday|urday)?)\b\.?"
+    rf"(?!,?\s*\d{{1,2}}(?:st|nd|rd|th)?\s+(?:{_MONTH_NAMES}))"  # a whole date has been read
     rf",?\s*(?:(?:at\s+)?{_CLOCK}{_ZONE})?",
     re.IGNORECASE,
 )

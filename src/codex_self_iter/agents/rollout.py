@@ -103,7 +103,7 @@ def _step(turn: Turn, kind: str, payload: dict[str, Any]) -> Turn:
         total = as_dict(as_dict(payload.get("info")).get("total_token_usage"))
         turn.after = usage_of(total) if total else turn.after
         turn.limit_ends = _used_up(as_dict(payload.get("rate_limits"))) or turn.limit_ends
-    elif kind == "token_usage_record":  # from 0.171 on, also of a run that is ended
+    elif kind == "token_usage_record":  # at once after a model call: a run may be ended
         total = as_dict(payload.get("thread_token_usage"))
         total = as_dict(total.get("total_token_usage")) or total
         turn.after = usage_of(total) if total else turn.after

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 
+from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.errors import UsageError
 from codex_self_iter.views.summary import Life, epoch
 from codex_self_iter.world import registry
@@ -78,7 +79,33 @@ def find_loop(args: argparse.Namespace) -> Target:
     workspace = args.workspace or os.environ.get(ENVIRONMENT + "WORKSPACE", "")
     if not workspace and args.state_dir and os.path.isdir(args.state_dir):
         return _by_state_dir(os.path.abspath(args.state_dir), config)
+    several = [] if workspace else config_loops(config)
+    if len(several) == 1:
+        return several[0]
+    if several:
+        rows = "\n".join(f"  --workspace {loop.workspace}" for loop in several)
+        raise UsageError(f"the configuration names {len(several)} loops; say which:\n{rows}")
     return _by_workspace(workspace or ".", args.state_dir, config)
+
+
+def config_loops(config: str) -> list[Target]:
+    """The loops of the configuration's [[workspaces]]; [] when it has none, or when the current
+    directory is one of them: then that one is meant."""
+    path = _config_path(".", config)
+    read = read_config(".", config)
+    entries = [as_dict(entry) for entry in as_list(read.get("workspaces"))]
+    if not entries:
+        return []
+    found = []
+    for entry in entries:
+        place = os.path.expanduser(as_text(entry.get("path")))
+        workspace = os.path.realpath(os.path.join(os.path.dirname(path), place))
+        own = as_text(entry.get("state_dir") or read.get("state_dir")) or DEFAULT_STATE_DIR
+        state_dir = os.path.normpath(os.path.join(workspace, os.path.expanduser(own)))
+        name = as_text(entry.get("name")) or os.path.basename(workspace)
+        found.append(Target(name, workspace, state_dir, config))
+    here = os.path.realpath(os.curdir)
+    return [] if any(loop.workspace == here for loop in found) else found
 
 
 def _by_name(name: str, state_dir: str | None, config: str) -> Target:
@@ -138,23 +165,29 @@ def read_config(workspace: str, config: str = "") -> dict[str, object]:
 
     The commands that come here need a name or two of it and must work whatever its state; `config
     check` judges it. Raises UsageError only for a file that was named and is not there."""
+    path = _config_path(workspace, config)
+    if not path:
+        return {}
+    import tomllib  # only where there is something to read: it costs a tenth of the start
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def _config_path(workspace: str, config: str) -> str:
+    """The configuration file that counts, or ""."""
     if config and not os.path.isfile(config):
         raise UsageError(f"configuration file {config} does not exist")
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home_directory(), ".config")
-    for path in (
+    places = (
         config,
         os.path.join(workspace, CONFIG_NAME),
         os.path.join(home, "codex-self-iter", "config.toml") if os.path.isabs(home) else "",
-    ):
-        if path and os.path.isfile(path):
-            import tomllib  # only where there is something to read: it costs a tenth of the start
-
-            try:
-                with open(path, "rb") as file:
-                    return tomllib.load(file)
-            except (OSError, ValueError):
-                return {}
-    return {}
+    )
+    return next((path for path in places if path and os.path.isfile(path)), "")
 
 
 def read_status(state_dir: str) -> dict[str, object]:

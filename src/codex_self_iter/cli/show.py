@@ -15,7 +15,7 @@ from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
-from codex_self_iter.core.text import clean, clean_block, took
+from codex_self_iter.core.text import clean, clean_block, iso, took
 from codex_self_iter.errors import ExitCode
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.guarded import read_guarded
@@ -24,7 +24,8 @@ MAX_TEXT = 4000
 """Characters of prompt, answer and gate output that are shown without --full."""
 MAX_FULL = 4_000_000
 FIELDS = (
-    "goal_in", "summary", "reason", "error", "next_goal", "evidence", "messages", "events", "wait",
+    "goal_in", "summary", "reason", "error", "next_goal", "evidence", "refused", "messages",
+    "events",
 )  # fmt: skip
 GIT_TIMEOUT_SEC = 20
 
@@ -59,6 +60,7 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
     yield paint(f"Iteration {record['iteration']}: {verdict}, {lasted}, {when}", "bold")
     for key in FIELDS:
         yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
+    yield from _field("wait", _wait(record), paint)
     yield from _field("not kept", record.get("keep_error"), paint)
     yield from _field("owed", _owed(record), paint)
     yield from _field("agent", _agents(record), paint)
@@ -87,10 +89,24 @@ def _field(label: str, value: object, paint: Paint) -> Iterator[str]:
 
 
 def _plain(value: object) -> str:
-    """A message by its text, every other table as JSON."""
+    """A message by its text, what happened by its kind and time, every other table as JSON."""
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         return " ".join(value["text"].split())
+    if isinstance(value, dict) and isinstance(value.get("kind"), str):
+        more = [f"{key} {as_words(one)}" for key, one in value.items() if key not in ("kind", "at")]
+        return ", ".join([f"{value['kind']} at {iso(as_number(value.get('at')))}", *more])
     return as_words(value)
+
+
+def _wait(record: Record) -> str:
+    """What was waited for after it, and how long."""
+    wait = as_dict(record.get("wait"))
+    if not wait:
+        return ""
+    kind, reason = as_words(wait.get("kind")).replace("_", " "), as_words(wait.get("reason"))
+    why = "" if reason in (record.get("error"), record.get("reason")) else f": {reason}"
+    until, length = as_number(wait.get("until")), as_number(wait.get("length"))
+    return f"{kind} until {iso(until)} ({took(length)}){why}"
 
 
 def _owed(record: Record) -> str:

@@ -87,6 +87,8 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
 
 def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     """(display name, loop) of every loop that is to be shown."""
+    if several := _configured(args):
+        return [(loop.name, _look(loop)) for loop in several]
     if not _wants_table(args):
         target = _common.find_loop(args)
         return [(target.name, _look(target))]
@@ -94,6 +96,15 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     names = registry.display_names(known)
     loops = (Target(entry.name, entry.workspace, entry.state_dir) for entry in known)
     return [(names[loop.state_dir], _look(loop)) for loop in loops]
+
+
+def _configured(args: argparse.Namespace) -> list[Target]:
+    """The loops that a configuration with several names, where no single one is named."""
+    named = args.all or args.loop or args.workspace or args.state_dir
+    if named or os.environ.get("CODEX_SELF_ITER_WORKSPACE"):
+        return []
+    several = _common.config_loops(args.config or "")
+    return several if len(several) > 1 else []
 
 
 def _look(target: Target) -> Seen:
@@ -117,7 +128,7 @@ def _stopped(seen: Seen) -> bool:
 
 def _wants_table(args: argparse.Namespace) -> bool:
     """Asked for, or nothing was named and the current directory is no workspace of ours."""
-    if args.all:
+    if args.all or _configured(args):
         return True
     named = args.loop or args.workspace or args.state_dir or args.config
     if named or os.environ.get("CODEX_SELF_ITER_WORKSPACE"):

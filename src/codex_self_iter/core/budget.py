@@ -33,6 +33,7 @@ def add(spent: Spent, usage: Usage | None, duration_sec: float, now: float) -> S
         tokens=spent.tokens + tokens,
         cost_usd=spent.cost_usd + cost,
         hours=spent.hours + hours,
+        unpriced_tokens=spent.unpriced_tokens + (tokens if usage and usage.cost_usd is None else 0),
         day_tokens=spent.day_tokens + tokens,
         day_cost_usd=spent.day_cost_usd + cost,
         day_hours=spent.day_hours + hours,

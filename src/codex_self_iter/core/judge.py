@@ -17,7 +17,14 @@ from codex_self_iter.core.control_block import (
 from codex_self_iter.core.events import RunEnded
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import CALLED_OFF, EndCause, RunOutcome
-from codex_self_iter.core.state import Iteration, LoopState, PlannerAnswer, Review
+from codex_self_iter.core.state import (
+    Ending,
+    EndingKind,
+    Iteration,
+    LoopState,
+    PlannerAnswer,
+    Review,
+)
 from codex_self_iter.core.terms import Mode, Role, Verdict
 
 
@@ -37,9 +44,9 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
     """Judge the run that was closed last in `opened`."""
     cause = event.outcome.cause
     if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
-        return called_off(opened, state.ending.reason), Next.CLOSE
+        return called_off(opened, state.ending), Next.CLOSE
     if cause is EndCause.CRASHED and not event.report.answered:
-        return called_off(opened, "its loop had failed, and ended it"), Next.CLOSE
+        return _aborted(opened, "its loop had failed, and ended it"), Next.CLOSE
     failure = event.report.failure
     if failure is not None and _worked(failure, event):
         # What a run that did work says last is no CLI's refusal.
@@ -74,8 +81,14 @@ def _worked(failure: Failure, event: RunEnded) -> bool:
     return failure.guessed and failure.kind is not FailureClass.MEMORY and bool(event.changed)
 
 
-def called_off(opened: Iteration, reason: str) -> Iteration:
-    """A person ended the iteration before it had its answer."""
+def called_off(opened: Iteration, ending: Ending) -> Iteration:
+    """A person ended the iteration before it had its answer. How a loop was stopped, and how it goes
+    on, is the reason of its end."""
+    reason = "the loop was stopped" if ending.kind is EndingKind.STOP else ending.reason
+    return _aborted(opened, reason)
+
+
+def _aborted(opened: Iteration, reason: str) -> Iteration:
     return _failed(opened, Failure(FailureClass.KILLED, reason), Verdict.ABORTED)
 
 

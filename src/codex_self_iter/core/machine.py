@@ -242,7 +242,7 @@ def _gates_called_off(state: LoopState, policy: Policy, at: Moment) -> Decision:
     has to be heard at once."""
     opened, ending = _opened(state), state.ending
     if ending is not None and ending.kind is EndingKind.STEER:
-        return _keep(state, judge.called_off(opened, ending.reason), policy, at)
+        return _keep(state, judge.called_off(opened, ending), policy, at)
     return _after_end(state, policy, at)
 
 

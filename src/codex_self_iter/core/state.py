@@ -264,6 +264,8 @@ class Spent:
     day_hours: float = 0.0
     noticed: tuple[str, ...] = ()
     """Bounds whose notice was already given."""
+    unpriced_tokens: int = 0
+    """Those of the tokens whose cost is not known."""
 
 
 class StopSource(enum.StrEnum):

@@ -24,7 +24,7 @@ from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.supervisor import scratch
+from codex_self_iter.supervisor import scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -224,6 +224,7 @@ class AgentRuns:
         ctx.warn(ctx.store.take_warnings())
         if reports[0].note:
             ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
+        shortfalls.tell_run(ctx, run.agent, reports[0])
         files = await gate_files(ctx)
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()

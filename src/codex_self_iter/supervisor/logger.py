@@ -50,7 +50,7 @@ def configure(
         not as_json and terminal and "NO_COLOR" not in environ and environ.get("TERM") != "dumb"
     )
     to_people: list[Processor] = [
-        _short_time,
+        _short,
         structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=22, sort_keys=False),
     ]
     structlog.configure(
@@ -94,6 +94,7 @@ def _to_file(logger: Any, name: str, event: EventDict) -> EventDict:
     return event
 
 
-def _short_time(_logger: Any, _name: str, event: EventDict) -> EventDict:
+def _short(_logger: Any, _name: str, event: EventDict) -> EventDict:
+    """For people: the time of day, and no field that says nothing."""
     event["timestamp"] = str(event.get("timestamp", ""))[11:19]
-    return event
+    return {key: value for key, value in event.items() if value != ""}

@@ -9,11 +9,13 @@ import os
 import anyio
 
 from codex_self_iter.core import events as ev
+from codex_self_iter.core.foreign import as_list, as_words
 from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
+from codex_self_iter.supervisor import shortfalls
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.documents import Document, put_back_lost
@@ -129,3 +131,7 @@ class Loop:
                 "beginning, or put a good runtime.json back"
             ) from error
         ctx.recent.extend(ctx.store.journal_tail(RECENT))
+        last = ctx.recent[-1] if ctx.recent else {}
+        refused = [as_words(one) for one in as_list(last.get("refused"))]
+        shortfalls.tell_refused(ctx, as_words(last.get("agent")), refused)
+        shortfalls.tell_start(ctx)

@@ -182,5 +182,5 @@ class Outbox:
             seconds=round(record["duration_sec"], 1),
             changed_files=record["changed_count"],
             summary=shown(record["summary"] or record["error"], 200),
-            next_goal=shown(record["next_goal"], 120),
+            next_goal=shown(record["next_goal"], 120) if record["verdict"] != "completed" else "",
         )

@@ -23,7 +23,7 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import ending, housekeeping, notify, orphans
+from codex_self_iter.supervisor import ending, housekeeping, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import AgentRuns
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -257,6 +257,7 @@ class Rounds:
             return
         self.ctx.config, self._next = self._next, None
         self.ctx.log.info("config.applied")
+        shortfalls.tell_start(self.ctx)
         self.ctx.post(ev.PolicyChanged())
 
 

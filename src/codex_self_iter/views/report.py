@@ -8,14 +8,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codex_self_iter.core.state import LoopState
-from codex_self_iter.core.text import iso
+from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.state import LoopState, Spent
+from codex_self_iter.core.terms import State
+from codex_self_iter.core.text import iso, money
+
+_ITEMS = 20
+"""Open items of the plan that are listed."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
+    """Seconds for people: 0.4 s, 42 s, 3 min 20 s, 5 h 12 min, 2 d 4 h."""
     if seconds == math.inf:
         return "?"
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
     whole = int(max(0.0, seconds))
     if whole < 60:
         return f"{whole} s"
@@ -43,6 +50,38 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return rows
 
 
+def _cost(spent: Spent, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Tokens and money as far as they are known, and what is not."""
+    if not (spent.tokens or spent.cost_usd):
+        return "Tokens and money are not known" if lines else "No tokens"
+    known = f"{spent.tokens} tokens, {money(spent.cost_usd)}"
+    if not spent.unpriced_tokens:
+        return known
+    models = {str(line["model"]) for line in lines if line.get("model") and _unpriced(line)}
+    of = f" of {', '.join(sorted(models))}" if models else ""
+    if spent.unpriced_tokens >= spent.tokens:
+        return f"{spent.tokens} tokens; what they cost is not known ([prices] lacks the price{of})"
+    lacks = f"the cost of {spent.unpriced_tokens} of the tokens is not known"
+    return f"{known} so far as known ({lacks}: [prices] lacks the price{of})"
+
+
+def _unpriced(line: Mapping[str, Any]) -> bool:
+    return bool(line.get("usage")) and line.get("cost_usd") is None
+
+
+def _open(state: LoopState, plan: str) -> list[str]:
+    """What is left to do, as far as the loop knows."""
+    items = [item.text for item in parse_plan(plan).items if not item.ticked]
+    listed = "\n".join(f"- {text}" for text in items[:_ITEMS])
+    more = f"\n- and {len(items) - _ITEMS} more" if len(items) > _ITEMS else ""
+    parts = [f"Open items of the plan:\n\n{listed}{more}" if items else ""]
+    if state.state is not State.COMPLETED:
+        parts.append(f"The next goal would be: {state.goal or '(start from the plan)'}")
+    parts.append(f"{state.owed.told()}." if state.owed else "")
+    parts.append(f"What failed last: {state.feedback[:4_000]}" if state.feedback else "")
+    return [part for part in parts if part]
+
+
 def report(
     state: LoopState,
     lines: Sequence[Mapping[str, Any]],
@@ -64,29 +103,29 @@ def report(
         for gate in last.get("gates") or ()
     ]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    counted = f" (last {len(lines)}: {counts})" if lines else ""
-    spent = state.spent
-    hours = duration(spent.hours * 3600)
+    counted = f"{state.iteration} iteration{'' if state.iteration == 1 else 's'}"
+    if lines:
+        counted += (
+            f": {counts}" if len(lines) >= state.iteration else f"; the last {len(lines)}: {counts}"
+        )
     parts = [
         f"# Report: {state.state.value}",
         f"Written {iso(now)}. {state.reason}",
         "## What was asked",
         (task.strip() or plan.strip())[:4_000],
         "## What was done",
-        f"{state.iteration} iterations in all{counted}.",
+        f"{counted}.",
         "\n".join(_rows(lines)),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
         f"```\n{diff_stat.strip()}\n```" if diff_stat.strip() else "",
         "## Gates of the last iteration" if gates else "",
         "\n".join(gates),
         "## Cost",
-        f"{spent.tokens} tokens, {spent.cost_usd:.2f} USD where known, {hours} of agent runs.",
+        f"{_cost(state.spent, lines)}, {duration(state.spent.hours * 3600)} of agent runs.",
         "## Time by state",
         "\n".join(f"- {name}: {duration(seconds)}" for name, seconds in sorted(times.items())),
         "## What is open",
-        f"The next goal would be: {state.goal or '(start from the plan)'}",
-        f"{state.owed.told()}." if state.owed else "",
-        f"What failed last: {state.feedback[:4_000]}" if state.feedback else "",
+        *(_open(state, plan) or ["Nothing."]),
         "## Warnings" if warnings else "",
         "\n".join(f"- {text}" for text in warnings),
     ]

@@ -178,6 +178,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "usage": {
             "tokens": state.spent.tokens,
             "cost_usd": round(state.spent.cost_usd, 4),
+            "unpriced_tokens": state.spent.unpriced_tokens,
             "hours": round(state.spent.hours, 3),
         },
         "owed": dataclasses.asdict(state.owed) if state.owed else None,

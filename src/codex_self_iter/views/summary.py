@@ -275,6 +275,8 @@ class _View:
         usage = as_dict(self.status.get("usage"))
         parts = [f"{tokens(as_number(usage['tokens']))} tokens"] if usage.get("tokens") else []
         parts += [money(as_number(usage["cost_usd"]))] if usage.get("cost_usd") else []
+        if unpriced := as_number(usage.get("unpriced_tokens")):
+            parts.append(f"the cost of {tokens(unpriced)} is not known")
         hours = as_number(usage.get("hours"))
         parts += [f"agents worked {age(hours * 3600)}"] if hours else []
         return ", ".join(parts)

@@ -136,7 +136,7 @@ def sentinels(context: Context) -> Iterator[Finding]:
 
 def agent(context: Context) -> Iterator[Finding]:
     """The agents of every role, those that would take over included. No tokens are spent."""
-    from codex_self_iter.supervisor import configured  # imports much
+    from codex_self_iter.supervisor import configured, shortfalls  # import much
 
     try:
         roles = configured.agent_names(context.settings, context.environ)
@@ -155,6 +155,9 @@ def agent(context: Context) -> Iterator[Finding]:
         # a broken agent stops nothing while another can take over in each of its roles
         harmless = finding.status == "fail" and spare
         yield dataclasses.replace(finding, status="warn") if harmless else finding
+    working = [agents[name] for name in found]
+    for lost in shortfalls.shortfalls(context.settings, working, context.environ):
+        yield warn(*lost)
 
 
 def _agent(context: Context, name: str, adapter: Any) -> Finding:

@@ -1,0 +1,110 @@
+"""What agents cannot do here although they run, said at the start and by `doctor`, and what a run
+was not allowed to do, said when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from codex_self_iter.agents.base import Agent, AgentMissingError
+from codex_self_iter.agents.cli_agent import CliAgent
+from codex_self_iter.agents.pricing import price_of
+from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor.context import Context
+
+REFUSED = "refused"
+_SHOWN = 5
+"""Refused calls that a warning names; the journal has all of them."""
+
+
+class Shortfall(NamedTuple):
+    """One thing that will not be as configured; `key` as in `doctor`."""
+
+    key: str
+    what: str
+    mend: str
+
+
+def shortfalls(
+    settings: Settings, agents: Iterable[Agent], environ: Mapping[str, str]
+) -> Iterator[Shortfall]:
+    """Everything that can be told of the agents that are in use before the first run."""
+    roles = settings.mode == "roles"
+    for agent in agents:
+        name = agent.name
+        if isinstance(agent, CliAgent):
+            try:
+                agent.find(environ)
+            except AgentMissingError:
+                continue
+            what, mend = agent.lacking(environ)
+            if what:
+                yield Shortfall(f"agent.{name}.sandbox", what, mend)
+        hints = [settings.planner_model_hint, settings.reviewer_model_hint] if roles else []
+        models = dict.fromkeys((settings.agents.get(name).model, *filter(None, hints)))
+        yield from [lost for model in models if (lost := unpriced(settings, agent, model))][:1]
+
+
+def unpriced(
+    settings: Settings, agent: Agent, model: str, *, seen: bool = False
+) -> Shortfall | None:
+    """Whether a bound of money cannot be kept for this agent and model ("": its own choice);
+    `seen`: a run's cost was not known."""
+    bounds = [
+        key for key in ("max_cost_usd", "max_cost_usd_per_day") if getattr(settings.budget, key)
+    ]
+    if not bounds:
+        return None
+    what = f"[budget] {' and '.join(bounds)} cannot be kept for {agent.name}: "
+    if agent.name == "command":
+        mend = "bound it by max_hours"
+        return Shortfall(f"budget.{agent.name}", what + "a template tells no cost", mend)
+    if not isinstance(agent, CliAgent) or agent.tells_cost:
+        return None
+    known = price_of(model, agent.config.prices) if model else settings.prices
+    if known and not seen:
+        return None
+    what += f'[prices."{model}"] is missing' if model else "[prices] lacks its model"
+    return Shortfall(f"budget.{agent.name}", what, "add the price of its model, or set max_tokens")
+
+
+def tell_start(ctx: Context) -> None:
+    """Warn of what these settings and this machine cannot do, and of nothing that is mended."""
+    policy = ctx.policy
+    used = dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role])
+    agents = [ctx.agents[name] for name in used]
+    found = {lost.key: lost for lost in shortfalls(ctx.settings, agents, ctx.shared.environ)}
+    for name in ctx.agents:
+        for key in (f"agent.{name}.sandbox", f"budget.{name}"):
+            ctx.warnings.clear(key) if key not in found else _tell(ctx, found[key])
+
+
+def _tell(ctx: Context, lost: Shortfall) -> None:
+    ctx.warnings.tell(lost.key, f"{lost.what}; {lost.mend}")
+
+
+def tell_run(ctx: Context, name: str, report: AgentReport) -> None:
+    """Warn of what a run that has ended was refused, and of a cost that nobody knows."""
+    before = ctx.state.open.refused if ctx.state.open else ()
+    tell_refused(ctx, name, tuple(dict.fromkeys((*before, *report.refused))), report.answered)
+    usage = report.usage
+    if usage is not None and usage.cost_usd is None and usage.total_tokens:
+        lost = unpriced(ctx.settings, ctx.agents[name], report.model, seen=True)
+        if lost is not None:
+            _tell(ctx, lost)
+
+
+def tell_refused(ctx: Context, name: str, refused: Sequence[str], answered: bool = True) -> None:
+    """Warn of what the last iteration's agent was not allowed to do; an iteration that was answered
+    without any ends the warning."""
+    if refused:
+        more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        ctx.warnings.tell(
+            REFUSED,
+            f"{name} was not allowed to use: {'; '.join(refused[:_SHOWN])}{more}. Take a way that "
+            "needs no such call; if there is none, say in the answer what a person has to allow",
+            agent=True,
+        )
+    elif answered:
+        ctx.warnings.clear(REFUSED)

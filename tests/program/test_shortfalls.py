@@ -1,0 +1,149 @@
+"""What an agent was not allowed to do, and what of the configuration cannot be kept, is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import Workspace
+
+DENIAL = {"tool_name": "Bash", "tool_use_id": "t", "tool_input": {"command": "pytest -q"}}
+BLOCK = {"summary": "s", "next_goal": "on", "stop": False, "reason": "r", "evidence": []}
+REFUSED = "claude was not allowed to use: Bash: pytest -q"
+
+
+def claude_says(answer: str, denials: list[dict[str, object]], **more: object) -> str:
+    """The stream of a run."""
+    init = {"type": "system", "subtype": "init", "session_id": "s", "model": "m"}
+    result = {"type": "result", "subtype": "success", "is_error": False, "session_id": "s"}
+    end = result | {"result": answer, "permission_denials": denials, "total_cost_usd": 0.1} | more
+    return "".join(json.dumps(event) + "\n" for event in (init, end))
+
+
+class Stub:
+    """A program that prints what is in the file beside it."""
+
+    def __init__(self, ws: Workspace, name: str) -> None:
+        self.program = ws.root / "bin" / name
+        self.program.parent.mkdir()
+        self.said = self.program.parent / "said"
+        read = "while read -r line; do :; done"  # the prompt
+        self.program.write_text(
+            f'#!/bin/sh\n{read}\n/bin/cat "${{0%/*}}/said"\nexit ${{CODE:-0}}\n'
+        )
+        self.program.chmod(0o755)
+
+    def table(self, name: str, path: str = "/usr/bin:/bin", code: int = 0) -> str:
+        env = f'env = {{ PATH = "{path}", CODE = "{code}" }}'
+        return f"[agents.{name}]\nbinary = {json.dumps(str(self.program))}\n{env}\n"
+
+
+def prompt(ws: Workspace, iteration: int) -> str:
+    return (ws.state / "prompts" / f"{iteration:06}-executor.md").read_text()
+
+
+@pytest.mark.parametrize("ends", ["continue", "error", "no block"])
+def test_what_was_refused_is_in_log_show_status_and_the_next_prompt(
+    ws: Workspace, ends: str
+) -> None:
+    claude = Stub(ws, "claude")
+    answer = json.dumps(BLOCK | {"completed": False}) if ends != "no block" else "I could not."
+    failed = {"is_error": True} if ends == "error" else {}
+    claude.said.write_text(claude_says(answer, [DENIAL, DENIAL], **failed))
+    ws.config(claude.table("claude"), agent="claude", max_iterations=1)
+    ws.run()
+    assert REFUSED in ws.log()
+    assert any(text.startswith(REFUSED) for text in ws.status()["warnings"])
+    assert "refused    Bash: pytest -q" in ws.cli("show", "1").stdout
+    assert f"- {REFUSED}" in (ws.state / "report.md").read_text()
+    # A supervisor that comes later knows it; one answer without a refusal, and it is over.
+    claude.said.write_text(claude_says(json.dumps(BLOCK | {"completed": False}), []))
+    ws.run()
+    assert REFUSED in prompt(ws, 2)
+    assert not any(REFUSED in text for text in ws.status()["warnings"])
+    ws.run()
+    assert REFUSED not in prompt(ws, 3)
+
+
+def codex_says() -> str:
+    events = [
+        {"type": "thread.started", "thread_id": "0197a000-0000-7000-8000-000000000001"},
+        {"type": "turn.started"},
+        {"type": "item.completed", "item": {
+            "id": "i", "type": "agent_message", "text": json.dumps(BLOCK | {"completed": True})}},
+        {"type": "turn.completed", "usage": {"input_tokens": 100, "output_tokens": 10}},
+    ]  # fmt: skip
+    return "".join(json.dumps(event) + "\n" for event in events)
+
+
+KEPT = "max_cost_usd cannot be kept for codex"
+
+
+@pytest.mark.parametrize(
+    ("tables", "model", "said"),
+    [
+        ("", "", "[prices] lacks its model"),
+        ('[prices."other"]\ninput_per_mtok = 1\noutput_per_mtok = 1\n', "gpt-5.5",
+         '[prices."gpt-5.5"] is missing'),
+        ('[prices."gpt-5.5"]\ninput_per_mtok = 1\noutput_per_mtok = 1\n', "gpt-5.5", ""),
+    ],
+    ids=["no prices", "another model", "priced"],
+)  # fmt: skip
+def test_a_bound_of_money_that_cannot_be_kept_is_said_before_the_first_run(
+    ws: Workspace, tables: str, model: str, said: str
+) -> None:
+    codex = Stub(ws, "codex")
+    codex.said.write_text(codex_says())
+    chosen = codex.table("codex") + f'model = "{model}"\n'
+    ws.config("[budget]\nmax_cost_usd = 0.05\n" + tables + chosen, agent="codex")
+    assert ws.run() == 0
+    log, report = ws.log(), (ws.state / "report.md").read_text()
+    assert (KEPT in log) is bool(said)
+    assert said in log
+    assert any(KEPT in text for text in ws.status()["warnings"]) is bool(said)
+    assert ("is not known" in report) is bool(said)
+    assert "$0.00 " not in report
+    if said:
+        assert log.index(KEPT) < log.index("run.started")
+    doctor = ws.cli("doctor").stdout
+    assert ("budget.codex" in doctor) is bool(said)
+
+
+def test_a_price_that_turns_out_to_be_missing_is_said_when_it_does(ws: Workspace) -> None:
+    """Which model it is only the run tells."""
+    codex = Stub(ws, "codex")
+    codex.said.write_text(codex_says())
+    prices = '[prices."other"]\ninput_per_mtok = 1\noutput_per_mtok = 1\n'
+    ws.config("[budget]\nmax_cost_usd = 1\n" + prices + codex.table("codex"), agent="codex")
+    assert ws.run() == 0
+    assert ws.log().index("run.ended") < ws.log().index(KEPT)
+
+
+def test_a_template_tells_no_cost(ws: Workspace) -> None:
+    ws.script({"block": {"completed": True}})
+    ws.config("[budget]\nmax_cost_usd_per_day = 1\n")
+    assert ws.run() == 0
+    assert "max_cost_usd_per_day cannot be kept for command: a template tells no cost" in ws.log()
+
+
+def test_without_a_bound_of_money_nothing_is_said_of_it(ws: Workspace) -> None:
+    ws.script({"block": {"completed": True}})
+    assert ws.run() == 0
+    assert "cannot be kept" not in ws.log()
+
+
+def test_a_missing_sandbox_is_said_at_the_start(ws: Workspace) -> None:
+    claude = Stub(ws, "claude")
+    claude.said.write_text(claude_says(json.dumps(BLOCK | {"completed": True}), []))
+    ws.config(claude.table("claude", path="/nowhere"), agent="claude")
+    assert ws.run() == 0
+    assert "without bubblewrap and socat claude has no sandbox" in ws.log()
+    there = Path(claude.program.parent)
+    for name in ("bwrap", "socat"):
+        (there / name).write_text("#!/bin/sh\n")
+        (there / name).chmod(0o755)
+    ws.config(claude.table("claude", path=str(there)), agent="claude")
+    assert ws.run() == 0
+    assert "no sandbox" not in str(ws.status()["warnings"])
