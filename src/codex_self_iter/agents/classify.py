@@ -163,11 +163,13 @@ def _from_exit(
     kind, guessed, said = _by_error(error), False, error.message
     if kind is None and (hint := by_ending(printed)) and _believed(hint[0], parsed):
         (kind, said), guessed = hint, not _STAMPED.search(hint[1])
+    named = bool(said)
     said = said or last_words(printed.stderr) or last_words(printed.stdout)
-    # How it ended stands in the journal; here it counts where it says more than the words do.
+    # How it ended stands in the journal; here it counts where the words say less.
+    named = (named or bool(_ERROR_LINE.match(said))) and outcome.signal is None
     label, said = _exit_label(parsed, outcome), _unwrapped(said)
-    telling = outcome.signal is not None or not (outcome.exit_code or parsed.ended)
-    message = f"{label}: {said}" if said and telling else said or label
+    by_label = not named or not (outcome.exit_code or parsed.ended)
+    message = f"{label}: {said}" if said and by_label else said or label
     signal = outcome.signal
     if signal is None:
         signal = _SIGNAL_EXITS.get(outcome.exit_code or 0)
