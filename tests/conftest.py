@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.support.blocking import nothing_blocks
-from tests.support.order import dealt
+from tests.support.order import dealt, later_cases
 
 hypothesis.settings.register_profile(
     "tests",
@@ -43,8 +43,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             link.unlink()
 
 
-@pytest.hookimpl(trylast=True)  # what is not chosen has gone by then
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    for item in later_cases(items):
+        item.add_marker(pytest.mark.slow)
+    yield  # what is not chosen is taken out
     if workers := getattr(config, "workerinput", {}).get("workercount"):
         items[:] = dealt(items, workers)
     for item in items:

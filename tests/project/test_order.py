@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.order import LONG, dealt, is_long
+from tests.support.order import LONG, PROGRAM, dealt, is_long, later_cases
 
 
 def item(nodeid: str, *marks: str) -> Any:
@@ -56,3 +56,14 @@ def test_the_order_is_used(request: pytest.FixtureRequest) -> None:
     items, workers = request.session.items, getattr(request.config, "workerinput", {})
     for piece in pieces(items, workers.get("workercount", 0)):
         begins_with(piece)
+
+
+def test_of_each_test_of_the_program_one_case_is_quick() -> None:
+    one, two = f"{PROGRAM}test_a.py::test_one", f"{PROGRAM}test_a.py::test_two"
+    items = [item(f"{one}[1]", "slow"), item(f"{one}[2]"), item(f"{one}[3]"), item(two)]
+    items += [item("tests/core/test_a.py::test[1]"), item("tests/core/test_a.py::test[2]")]
+    assert [found.nodeid for found in later_cases(items)] == [f"{one}[3]"]
+
+
+def test_the_later_cases_are_marked(request: pytest.FixtureRequest) -> None:
+    assert not later_cases(request.session.items)

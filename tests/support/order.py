@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-LONG = ("tests/program/", "tests/simulation/", "tests/core/test_properties.py")
+PROGRAM = "tests/program/"
+LONG = (PROGRAM, "tests/simulation/", "tests/core/test_properties.py")
 """What starts whole programs or lives whole lives: a second and more each."""
 
 
 def is_long(item: pytest.Item) -> bool:
     """Whether it is to begin early."""
     return bool(item.get_closest_marker("slow")) or item.nodeid.startswith(LONG)
+
+
+def later_cases(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Of each test of the whole program that has several cases, all but the first quick one: the
+    mechanism is the same, and a case is a second of two cores."""
+    begun, later = set[str](), list[pytest.Item]()
+    for item in items:
+        test, case, _ = item.nodeid.partition("[")
+        if not case or not test.startswith(PROGRAM) or item.get_closest_marker("slow"):
+            continue
+        if test in begun:
+            later.append(item)
+        begun.add(test)
+    return later
 
 
 def dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
