@@ -108,6 +108,18 @@ def test_an_agent_that_plants_something_in_place_of_its_files_costs_nothing(
         assert "was no file" in ws.log()
 
 
+def test_the_output_is_not_put_back_through_a_link_of_the_agents(ws: Workspace) -> None:
+    elsewhere = ws.root / "elsewhere"
+    elsewhere.mkdir()
+    runs = f"'{ws.state}/logs/runs'"
+    swap = f"mv {runs} '{ws.root}/runs'; ln -s '{elsewhere}' {runs}; sleep 0.5"
+    ws.config()
+    ws.script({"run": swap, "block": {"summary": "swapped"}}, DONE)
+    assert ws.run(patience=PATIENCE) == 0
+    assert ws.journal()[0]["summary"] == "swapped"
+    assert [*elsewhere.iterdir()] == []
+
+
 def test_an_agent_that_removes_its_run_directory_has_answered(ws: Workspace) -> None:
     ws.script({"run": "rm -rf .codex-self-iter/logs/runs", "say": "x", "block": {"next_goal": "y"}},
               DONE)  # fmt: skip

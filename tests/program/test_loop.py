@@ -55,7 +55,7 @@ def test_an_agent_that_fails_once_is_run_again_with_what_was_wrong(ws: Workspace
     )
     assert ws.run() == 0
     assert ws.verdicts() == ["error", "error", "error", "completed"]
-    assert "exit code 3" in ws.prompt(2)
+    assert "exit code 3: more" in ws.prompt(2)  # the reason that it gives itself
     assert "no control block" in ws.prompt(3)
 
 

@@ -550,8 +550,10 @@ def test_a_commit_on_no_branch_is_said_until_a_branch_has_it(ws: Workspace) -> N
     )
     assert ws.run("--max-iterations", "2") == 0
     assert "is on no branch" in ws.prompt(2)
-    assert "commit of iteration 2" in " ".join(ws.status()["warnings"])
+    last = ws.git("rev-parse", "--short=12", "HEAD").strip()
+    assert f"last commit, {last}, is on no branch" in " ".join(ws.status()["warnings"])
     assert ws.run("--max-iterations", "1") == 0
+    assert "is on no branch" in ws.prompt(3)  # another supervisor knows it, too
     assert "is on no branch" not in " ".join(ws.status()["warnings"])
     assert committed(ws) == {"a.txt", "b.txt", "c.txt"}
 
@@ -589,3 +591,47 @@ def test_commit_messages_are_what_their_header_says(ws: Workspace) -> None:
     ws.script({"write": {"a.txt": "a"}, "block": {"summary": "Füge an", "completed": True}})
     assert ws.run() == 0
     assert ws.git("log", "-1", "--format=%s", "--encoding=UTF-8").strip() == "Füge an"
+
+
+def test_what_is_to_be_committed_next_is_no_warning(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    refusal = hook(ws, "pre-commit", "exit 1")
+    ws.script({"write": {"a.txt": "a"}}, {"run": f"rm '{refusal}'", "write": {"b.txt": "b"}}, DONE)
+    assert ws.run() == 0
+    said = [line for line in ws.log().splitlines() if "not committed" in line]
+    assert [line for line in said if "b.txt" in line] == []
+    assert len(said) == 1  # of the commit that failed
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        ("git reset -q --hard HEAD~1", "git branch rescue"),
+        ("rm -rf .git && git init -q", "made anew"),
+        ("git commit -q --allow-empty -m own", ""),
+    ],
+)
+def test_commits_that_a_run_took_off_their_branch_are_said(
+    ws: Workspace, act: str, said: str
+) -> None:
+    ws.config(COMMIT)
+    ws.script({"write": {"a.txt": "a"}}, {"run": act, "write": {"b.txt": "b"}}, DONE)
+    assert ws.run() == 0
+    told = [text for text in ws.status()["warnings"] if "a run took the commits up to" in text]
+    assert bool(told) is bool(said)
+    assert said in "".join(told)
+
+
+def test_what_was_only_announced_to_git_is_committed(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    ws.script({"run": "echo a > n.txt; git add -N n.txt"}, {"append": {"n.txt": "b"}, **DONE})
+    assert ws.run() == 0
+    assert committed(ws) == {"n.txt"}
+    assert left(ws) == ""
+
+
+def test_a_branch_without_history_is_another_branch(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    ws.script({"git": [["checkout", "-q", "--orphan", "fresh"]], "write": {"a.txt": "a"}}, DONE)
+    assert ws.run() == 0
+    assert any("checked out fresh instead of" in text for text in ws.status()["warnings"])

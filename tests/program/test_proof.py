@@ -269,3 +269,21 @@ def test_the_report_says_what_was_asked_done_and_why_it_ended(ws: Workspace) -> 
         "Time by state",
     ):
         assert part in report
+
+
+@pytest.mark.parametrize("behind", ["tests", "shared/tests"])
+def test_a_gate_file_behind_a_link_is_guarded_and_a_pattern_without_files_is_said(
+    ws: Workspace, behind: str
+) -> None:
+    (ws.path / "shared" / "tests" / "deep").mkdir(parents=True)
+    (ws.path / "shared" / "tests" / "deep" / "check.sh").write_text("exit 1\n")
+    (ws.path / "shared" / "tests" / "circle").symlink_to("..")
+    (ws.path / "tests").symlink_to("shared/tests")
+    tables = (
+        '[verify]\ncommands = ["sh tests/deep/check.sh"]\ngate_files = ["tests/", "none/*.py"]\n'
+    )
+    ws.config(tables, max_stagnation=2)
+    ws.script({"write": {f"{behind}/deep/check.sh": "exit 0\n"}, "block": {"completed": True}})
+    assert ws.run() != 0
+    assert "check.sh" in ws.prompt(2)
+    assert "[verify] gate_files: no file matches none/*.py" in ws.status()["warnings"]

@@ -25,6 +25,7 @@ from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
+from codex_self_iter.core.control_block import ControlBlock, parse
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.template import parse_template, render_template
 from codex_self_iter.errors import UsageError
@@ -127,6 +128,9 @@ def text_report(
     failure: Failure | None = None
     if not outcome.ok or refused:
         parsed.ended = outcome.ok
+        block = parse(said) if worked else None
+        if isinstance(block, ControlBlock):  # it failed, and says itself why
+            printed = Printed(warned, block.reason or block.summary)
         failure = classify(parsed, outcome, printed, at, account=account)
     return AgentReport(answer=answer, failure=failure)
 

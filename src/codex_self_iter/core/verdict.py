@@ -101,7 +101,7 @@ def _gate_feedback(closing: Closing, unmet: list[str]) -> None:
     feedback = f"{head}: {'; '.join(unmet)}."
     if repeats >= IDENTICAL_FAILURES:
         feedback += (
-            f"\nThis is the same failure for the {repeats}th time in a row. What was tried so far "
+            f"\nThis is the same failure {repeats} times in a row. What was tried so far "
             "does not work: find the cause before changing anything, and take another way."
         )
     closing.count(gate_repeats=repeats, gate_print=mark)

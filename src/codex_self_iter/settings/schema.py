@@ -243,7 +243,7 @@ class LogSettings(Table):
     format: Annotated[
         Literal["auto", "console", "json"], Allowed('one of "auto", "console", "json"')
     ] = "auto"
-    """"auto" is "console" on a terminal and "json" elsewhere."""
+    """"auto" is "json" under systemd and "console" elsewhere."""
 
 
 class WorkspaceEntry(BaseModel):

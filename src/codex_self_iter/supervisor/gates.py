@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
@@ -23,10 +24,11 @@ from codex_self_iter.world.process.output import read_head_tail
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
 """Of a gate's output that reaches a prompt: the first and the last words matter most."""
-MAX_GATE_FILES = 2_000
+MAX_GATE_FILES = 10_000
 WHOLE_BYTES = 8 * 1024 * 1024
 """A gate file up to this size is read as a whole."""
 _END_BYTES = 64 * 1024
+_SKIPPED = {".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter"}
 
 
 async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
@@ -117,20 +119,32 @@ async def gate_files(ctx: Context) -> dict[str, str]:
     patterns = tuple(ctx.settings.verify.gate_files)
     if not patterns:
         return {}
-    return await ctx.shared.in_thread(_fingerprints, str(ctx.paths.workspace), patterns)
+    found, flaw = await ctx.shared.in_thread(_fingerprints, str(ctx.paths.workspace), patterns)
+    if flaw:
+        ctx.warnings.tell("gate_files", f"[verify] gate_files: {flaw}")
+    else:
+        ctx.warnings.clear("gate_files")
+    return found
 
 
-def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> dict[str, str]:
-    """path -> fingerprint of every file that a pattern matches; "" when it cannot be read."""
+def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """path -> fingerprint of every file that a pattern matches, "" when it cannot be read; and what
+    is not guarded."""
     found: dict[str, str] = {}
-    for path in _walk(workspace, patterns):
+    unused = set(patterns)
+    for path in _walk(workspace):
+        matching = {pattern for pattern in patterns if _matches(path, pattern)}
+        if not matching:
+            continue
+        unused -= matching
+        if len(found) >= MAX_GATE_FILES:
+            return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
         try:
             found[path] = _fingerprint(os.path.join(workspace, path))
         except OSError:
             found[path] = ""
-        if len(found) >= MAX_GATE_FILES:
-            break
-    return found
+    named = ", ".join(pattern for pattern in patterns if pattern in unused)
+    return found, f"no file matches {named}" if named else ""
 
 
 def _fingerprint(path: str) -> str:
@@ -148,14 +162,19 @@ def _fingerprint(path: str) -> str:
         return ends.hexdigest()
 
 
-def _walk(workspace: str, patterns: tuple[str, ...]) -> Iterator[str]:
-    skip = {".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter"}
-    for directory, names, files in os.walk(workspace):
-        names[:] = [name for name in names if name not in skip]
-        for name in files:
-            path = os.path.relpath(os.path.join(directory, name), workspace)
-            if any(_matches(path, pattern) for pattern in patterns):
+def _walk(workspace: str, below: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Every file of the workspace, also behind links to its directories. `above`: the directories
+    that this one is in, so that no circle of links is followed."""
+    real = os.path.realpath(os.path.join(workspace, below))
+    if real in above or not f"{real}/".startswith(f"{os.path.realpath(workspace)}/"):
+        return
+    with contextlib.suppress(OSError), os.scandir(real) as entries:
+        for entry in sorted(entries, key=lambda found: found.name):
+            path = os.path.join(below, entry.name)
+            if not entry.is_dir():
                 yield path
+            elif entry.name not in _SKIPPED:
+                yield from _walk(workspace, path, above | {real})
 
 
 def _matches(path: str, pattern: str) -> bool:

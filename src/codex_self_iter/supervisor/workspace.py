@@ -81,10 +81,6 @@ class Workspace:
         """Why it is not known what the last work changed."""
         self._branch = ""
         """The branch that was last seen checked out."""
-        self._home: str | None = None
-        """The branch that was checked out before a run changed it; None: no run did."""
-        self._adrift = ""
-        """The last commit of the loop that was made on no branch, while it is on none."""
 
     def _now(self) -> float:
         return self._ctx.shared.clock.monotonic()
@@ -120,6 +116,7 @@ class Workspace:
             self._ledger.under_way = await ctx.shared.in_thread(_read_mark, first)
         if self._ledger.under_way is not None:
             self._locks = self._ledger.under_way.locks
+        self._branch = self._ledger.home or ""
         self._error = ctx.state.owed.why if ctx.state.owed.mendable else ""
         self.owed = ctx.state.owed
         self._tell()
@@ -138,6 +135,9 @@ class Workspace:
         self._locks = self._present_locks()
         assert self._before is not None
         self._branch = self._before.branch or self._branch
+        self._tell_place(self._before)
+        if self._ledger.adrift:
+            await self._tell_adrift("")
         return self._before
 
     async def _look(self) -> Snapshot:
@@ -210,6 +210,7 @@ class Workspace:
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
+            await self._tell_lost(before, after)
         size = len(before.entries) + len(after.entries)
         change = await self._beside(size, compare, before, after, committed)
         self._tell_look(after)
@@ -264,7 +265,7 @@ class Workspace:
                 await self._look()
                 await self._save()
 
-    async def _save(self) -> None:
+    async def _save(self, *, tried: bool = False) -> None:
         ctx = self._ctx
         if not ctx.policy.commit:
             self._ledger.debts, self._ledger.staged, self.owed = {}, {}, NOTHING
@@ -272,7 +273,8 @@ class Workspace:
             return
         debts = self._ledger.debts
         self.owed = await self._beside(len(debts), summary, debts, self._error)
-        self._tell()
+        if tried or not self.owed:  # else the next commit has yet to be tried
+            self._tell()
         try:
             await ctx.shared.in_thread(self._ledger.save)
             ctx.warnings.clear("owed")
@@ -366,7 +368,7 @@ class Workspace:
         if command.commit:
             commit = await self._commit(opened)
             errors += [self._error] if self._error else []
-            await self._tell_adrift(opened.number, commit)
+            await self._tell_adrift(commit)
         if command.checkpoint and self._wants_checkpoint():
             title = ctx.store.redactor.text(_summary(opened) or opened.aim)
             saved = await self._checkpoints().save(
@@ -384,7 +386,7 @@ class Workspace:
             inside = unkept(self._after) if self._after else []
             self._tell_left("checkpoint.nested", inside, "inside a repository of its own")
             await self._prune(command.iteration)
-        await self._save()
+        await self._save(tried=True)
         ctx.post(ev.Kept(commit, checkpoint, self.head, "; ".join(errors), self.owed))
 
     async def _commit(self, opened: Iteration) -> str:
@@ -434,23 +436,25 @@ class Workspace:
                 ctx.warnings.clear("commit.note")
         return made.commit
 
-    async def _tell_adrift(self, number: int, commit: str) -> None:
-        """Say that a commit is on no branch since the agent detached HEAD, until one has it."""
-        ctx, branch = self._ctx, self._after.branch if self._after else ""
+    async def _tell_adrift(self, commit: str) -> None:
+        """Say that a commit is on no branch since a run detached HEAD, until one has it."""
+        ledger, branch = self._ledger, self._after.branch if self._after else ""
         if branch:
             self._branch = branch
         elif commit and self._branch:  # who starts on no branch wants none
-            self._adrift = commit
-            what = f"the commit of iteration {number}, {commit[:12]}, is on no branch"
-            mend = f"check out {self._branch} again and git merge {commit[:12]}"
-            text = f"{what}, because HEAD was detached from {self._branch}: {mend}"
-            ctx.warnings.tell("commit.adrift", text, agent=True)
-        if self._adrift:
-            with contextlib.suppress(GitError):
-                holding = ("for-each-ref", "--count=1", "--contains", self._adrift, "refs/heads")
-                if (await self._git.ask(*holding)).strip():
-                    self._adrift = ""
-                    ctx.warnings.clear("commit.adrift")
+            ledger.adrift = commit
+        if not ledger.adrift:
+            return
+        holding = ("for-each-ref", "--count=1", "--contains", ledger.adrift, "refs/heads")
+        with contextlib.suppress(GitError):
+            if (await self._git.ask(*holding)).strip():
+                ledger.adrift = ""
+                self._ctx.warnings.clear("commit.adrift")
+                return
+        what = f"the loop's last commit, {ledger.adrift[:12]}, is on no branch"
+        mend = f"check out {self._branch} again and git merge {ledger.adrift[:12]}"
+        text = f"{what}, because HEAD was detached from {self._branch}: {mend}"
+        self._ctx.warnings.tell("commit.adrift", text, agent=True)
 
     def _wants_checkpoint(self) -> bool:
         """True where there is a repository, be it one that git refuses: that is said."""
@@ -475,17 +479,40 @@ class Workspace:
 
     def _tell_branch(self, before: Snapshot, after: Snapshot) -> None:
         """Say that a run has changed the branch, for as long as another than before is out."""
-        if not (before.head and after.head):
-            return
-        if before.branch != after.branch:
-            was, now = (look.branch or f"detached {look.head[:12]}" for look in (before, after))
+        known = all(look.branch or look.head for look in (before, after))  # else git is gone
+        if known and before.branch != after.branch:
+            was, now = _place(before), _place(after)
             self._ctx.log.warning("git.branch_changed", was=was, now=now)
-            self._home = before.branch if self._home is None else self._home
-            text = f"a run checked out {now} instead of {was}: the work goes on there"
-            self._ctx.warnings.tell("branch", text)
-        if after.branch == self._home:
-            self._home = None
-            self._ctx.warnings.clear("branch")
+            if self._ledger.home is None:
+                self._ledger.home = before.branch
+        self._tell_place(after)
+
+    async def _tell_lost(self, before: Snapshot, after: Snapshot) -> None:
+        """Say that a run took commits off their branch (a reset, a repository made anew)."""
+        if not (self._ctx.policy.commit and before.head and after.complete):
+            return
+        held = ("for-each-ref", "--count=1", "--contains", before.head, "refs/heads")
+        with contextlib.suppress(GitError):
+            out = await self._git.run(*held)
+            if out.exit_code == 0 and (out.stdout.strip() or not before.branch):
+                return
+            there = f"git branch rescue {before.head[:12]} brings them back"
+            gone = "they are not in this repository, which was made anew"
+            text = f"a run took the commits up to {before.head[:12]} off {before.branch}"
+            known = await self._git.resolve(f"{before.head}^{{commit}}")
+            self._ctx.log.warning("git.commits_lost", head=before.head, branch=before.branch)
+            self._ctx.warnings.tell(
+                "commit.lost", f"{text}: {there if known else gone}", agent=True
+            )
+
+    def _tell_place(self, look: Snapshot) -> None:
+        home, warnings = self._ledger.home, self._ctx.warnings
+        if home is not None and look.branch == home:
+            self._ledger.home = None
+            warnings.clear("branch")
+        elif home is not None and (look.branch or look.head):
+            text = f"a run checked out {_place(look)} instead of {home or 'no branch'}"
+            warnings.tell("branch", f"{text}: the work goes on there")
 
     def _tell_checkpoint(self, error: str) -> None:
         if not error:
@@ -520,6 +547,10 @@ class Workspace:
             self._upkeep = False  # it would take as long, or fail, once more
             ctx.log.warning("git.gc_failed", error=str(error))
             ctx.warnings.tell("git.gc", f"the repository is not tidied up, run git gc: {error}")
+
+
+def _place(look: Snapshot) -> str:
+    return look.branch or f"detached {look.head[:12]}"
 
 
 def _summary(opened: Iteration) -> str:

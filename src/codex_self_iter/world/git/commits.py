@@ -264,6 +264,8 @@ class SupervisorCommits:
 
     async def _differences(self, command: str, *sides: str) -> list[RawChange]:
         flags = [side for side in sides if side.startswith("-")]
+        # what is only announced (git add -N) has no content that somebody staged
+        flags += ["--ita-invisible-in-index"] if command == "diff-index" else []
         trees = [self._tree(side) for side in sides if not side.startswith("-")]
         return parse_raw(await self._git.ask(command, *RAW, *flags, *trees))
 

@@ -28,6 +28,8 @@ class Ledger:
         debts: by path.
         staged: what the loop has put into git's index: fingerprints by path.
         under_way: the look before work whose end nobody has seen yet, or None.
+        home: the branch that was checked out before a run changed it; None: no run did.
+        adrift: the last commit of the loop that was made on no branch, while no branch has it.
         known: False until a file was read or written: an older version kept none."""
 
     def __init__(self, root: StateRoot) -> None:
@@ -35,6 +37,8 @@ class Ledger:
         self.debts: dict[str, Debt] = {}
         self.staged: dict[str, str] = {}
         self.under_way: Mark | None = None
+        self.home: str | None = None
+        self.adrift = ""
         self.known = False
         self._written: bytes | None = None
 
@@ -46,6 +50,8 @@ class Ledger:
         table = parse_object(data) if len(data) <= _MAX else None
         try:
             self.debts, self.staged, self.under_way = _parse(table)
+            home, self.adrift = (table or {}).get("home"), _text((table or {}).get("adrift", ""))
+            self.home = None if home is None else _text(home)
             self.known = True
         except (TypeError, ValueError, KeyError, AttributeError):
             self._root.set_aside(FILE, "cannot be read as what is not committed")
@@ -57,6 +63,8 @@ class Ledger:
             "paths": {path: dataclasses.asdict(debt) for path, debt in self.debts.items()},
             "staged": self.staged,
             "under_way": self.under_way.to_json() if self.under_way else None,
+            "home": self.home,
+            "adrift": self.adrift,
         }
         data = json.dumps(value).encode()
         if len(data) > _MAX:
@@ -68,7 +76,8 @@ class Ledger:
 
     @property
     def _empty(self) -> bool:
-        return not self.debts and not self.staged and self.under_way is None
+        left = self.debts or self.staged or self.under_way or self.adrift
+        return not left and self.home is None
 
     def seen(self, look: Snapshot, iteration: int, wall: float) -> None:
         """Somebody looked: work whose end nobody had seen has ended by now."""

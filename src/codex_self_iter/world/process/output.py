@@ -157,6 +157,13 @@ class Stream:
             source, target = source + len(chunk), target + len(chunk)
         os.ftruncate(self._fd, target)
 
+    def _own_directories(self) -> list[str]:
+        """The file's directories below the state directory, from the top."""
+        found, state = [os.path.dirname(self.path)], os.path.dirname(self.aside) or "/"
+        while (above := os.path.dirname(found[-1])).startswith(f"{state}/") and self.aside:
+            found.append(above)
+        return found[::-1]
+
     def _restore(self) -> None:
         """Write the file anew if its name is gone (`git clean -xdf`): the answer may be in it."""
         here = os.fstat(self._fd)
@@ -171,9 +178,10 @@ class Stream:
         if self.aside and not os.path.isdir(os.path.dirname(os.path.dirname(self.aside))):
             return  # the workspace itself is gone: nothing is made in its place
         parent = os.path.dirname(self.path)
-        if os.path.islink(parent) or os.path.isfile(parent):
-            moved = move_aside(parent, self.aside)
-            self.troubles.append(f"{parent} was no directory: it is {moved} now")
+        for one in self._own_directories():
+            if os.path.islink(one) or os.path.isfile(one):
+                moved = move_aside(one, self.aside)
+                self.troubles.append(f"{one} was no directory: it is {moved} now")
         os.makedirs(parent, 0o700, exist_ok=True)
         if moved := clear_way(self.path, self.aside, empty=True):
             self.troubles.append(f"{self.path} was no file: it is {moved} now")
