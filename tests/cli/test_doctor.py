@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from codex_self_iter.cli import config, doctor
-from codex_self_iter.cli._shell import bashism, with_bash
+from codex_self_iter.cli._shell import bashism, piped, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Context, Finding, good
 from codex_self_iter.settings import CONFIG_NAME, Settings
@@ -434,6 +434,23 @@ def test_what_only_bash_understands_is_named(command: str) -> None:
 @pytest.mark.parametrize("command", PLAIN)
 def test_what_every_shell_understands_is_not(command: str) -> None:
     assert bashism(command) == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "hides"),
+    [
+        ("sh check.sh 2>&1 | tail -5", True),
+        ("pytest -q | tee log", True),
+        ("pytest -q || exit 1", False),
+        ("git status --porcelain | grep -q .", False),
+        ("echo 'a | tail'", False),
+        ("bash -c 'set -o pipefail; pytest | tail'", False),
+        ("set -o pipefail; pytest | tail", False),
+        ("a | b && c", False),
+    ],
+)
+def test_a_pipe_that_hides_a_failure_is_named(command: str, hides: bool) -> None:
+    assert piped(command) is hides
 
 
 @pytest.mark.skipif(

@@ -635,3 +635,26 @@ def test_a_branch_without_history_is_another_branch(ws: Workspace) -> None:
     ws.script({"git": [["checkout", "-q", "--orphan", "fresh"]], "write": {"a.txt": "a"}}, DONE)
     assert ws.run() == 0
     assert any("checked out fresh instead of" in text for text in ws.status()["warnings"])
+
+
+@pytest.mark.parametrize("how", ["skip-worktree", "assume-unchanged"])
+def test_a_file_that_a_run_hides_from_git_is_said(ws: Workspace, how: str) -> None:
+    for name in ("mine.txt", "ours.txt"):
+        (ws.path / name).write_text("x")
+        ws.git("add", name)
+    ws.git("commit", "-qm", "both")
+    ws.git("update-index", f"--{how}", "mine.txt")  # a person's own affair
+    ws.config(COMMIT)
+    show = f"git update-index --no-{how} ours.txt"
+    ws.script(
+        {"run": f"git update-index --{how} ours.txt", "append": {"ours.txt": "y"}},
+        {"run": f"cp '{ws.state}/status.json' '{ws.control}/then.json'; {show}", **DONE},
+    )
+    assert ws.run() == 0
+    (told,) = json.loads((ws.control / "then.json").read_text())["warnings"]
+    assert "a run hid tracked files from git" in told
+    assert "ours.txt" in told
+    assert "mine.txt" not in told
+    assert "ours.txt" in ws.prompt(2)
+    assert ws.status()["warnings"] == []
+    assert committed(ws) == {"ours.txt"}

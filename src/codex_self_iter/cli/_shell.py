@@ -17,6 +17,8 @@ _BASH = re.compile(
     r"|(?P<function>(?:^|[;\s])function\s+\w)"
     r"|(?P<arithmetic>(?:^|[;&|\s])\(\()"
 )
+_PIPE = re.compile(r"(?<![|>])\|(?![|&])\s*(?!grep\b|(?:sh|bash)\b|test\b|jq -e)\w[^;&|]*$")
+"""A last part that itself decides is meant."""
 _WORDS = {
     "test": "[[ … ]]", "source": "source", "array": "arrays or another builtin",
     "process": "<(…)", "here": "<<<", "both": "&> or |&", "function": "function",
@@ -28,6 +30,13 @@ def bashism(command: str) -> str:
     """What in a shell command is bash's own, as people write it; "" for a plain command."""
     found = _BASH.search(_QUOTED.sub("_", command))
     return _WORDS[str(found.lastgroup)] if found else ""
+
+
+def piped(command: str) -> bool:
+    """True when the exit code is that of the last program of a pipe alone: what fails before it is
+    not seen."""
+    text = _QUOTED.sub("_", command)
+    return bool(_PIPE.search(text)) and "pipefail" not in text
 
 
 def with_bash(command: str) -> str:

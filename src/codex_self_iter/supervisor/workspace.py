@@ -26,6 +26,7 @@ from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.git import locks, objects
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.commits import SupervisorCommits, message
+from codex_self_iter.world.git.hidden import hidden, index_mark
 from codex_self_iter.world.git.ledger import Ledger
 from codex_self_iter.world.git.repository import Repository, repository_key
 from codex_self_iter.world.git.run import Git, GitError
@@ -71,6 +72,9 @@ class Workspace:
         self._after_at = float("-inf")
         self._locks: Mapping[str, str] | None = None
         """git's lock files before the present work; None: nobody looked."""
+        self._index: tuple[int, int, int] | None = None
+        self._hidden: frozenset[str] | None = None
+        """What git did not see before any run."""
         self._error = ""
         """Why the last commit could not be made."""
         self._upkeep = True
@@ -138,6 +142,7 @@ class Workspace:
         self._tell_place(self._before)
         if self._ledger.adrift:
             await self._tell_adrift("")
+        await self._look_for_hidden()
         return self._before
 
     async def _look(self) -> Snapshot:
@@ -215,6 +220,7 @@ class Workspace:
         change = await self._beside(size, compare, before, after, committed)
         self._tell_look(after)
         self._tell_branch(before, after)
+        await self._look_for_hidden()
         self._before = self._after = after
         self._after_at = self._now()
         await self._work_ended(before, after)
@@ -486,6 +492,25 @@ class Workspace:
             if self._ledger.home is None:
                 self._ledger.home = before.branch
         self._tell_place(after)
+
+    async def _look_for_hidden(self) -> None:
+        """Say which tracked files a run has hidden from git, and so from us."""
+        repository, warnings = self._work_tree.repository, self._ctx.warnings
+        if not isinstance(repository, Repository) or index_mark(repository) == self._index:
+            return
+        self._index = index_mark(repository)
+        with contextlib.suppress(GitError):
+            found = await hidden(self._git)
+            if self._hidden is None:
+                self._hidden = found
+            names = list(map(printable, sorted(found - self._hidden)))
+            if not names:
+                warnings.clear("git.hidden")
+                return
+            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            text = f"a run hid tracked files from git, their changes are neither seen nor committed: {some}"
+            mend = "git update-index --no-skip-worktree --no-assume-unchanged FILE"
+            warnings.tell("git.hidden", f"{text}; {mend}", agent=True)
 
     async def _tell_lost(self, before: Snapshot, after: Snapshot) -> None:
         """Say that a run took commits off their branch (a reset, a repository made anew)."""

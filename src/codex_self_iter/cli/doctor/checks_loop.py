@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli._shell import bashism, with_bash
+from codex_self_iter.cli._shell import bashism, piped, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 from codex_self_iter.core.template import parse_template
@@ -217,6 +217,9 @@ def _gate(context: Context, key: str, command: str) -> Finding:
     if program and not _program(program, context):
         what = f"the program {program!r} of the gate {command!r} is not there"
         return fail(key, what, f"install {program}")
+    if piped(command):
+        what = f"the exit code of the gate {command!r} is that of its last part, whatever failed before"
+        return warn(key, what, with_bash(f"set -o pipefail; {command}"))
     if not context.run_gates:
         return good(key, f"{command!r} (not run; --run-gates runs it)")
     limit = context.settings.verify.timeout_sec or 86400.0
