@@ -116,7 +116,8 @@ def _owed(record: Record) -> str:
         return ""
     why = str(owed.get("why") or "the next commit takes them")
     files = ", ".join(map(str, as_list(owed.get("files"))))
-    return f"{as_number(owed.get('count')):.0f} not committed ({files}): {why}"
+    count = as_number(owed.get("count"))
+    return f"{count:.0f} not committed ({files}): {why}" if count else f"not committed: {why}"
 
 
 def _agents(record: Record) -> list[str]:

@@ -269,7 +269,8 @@ class _View:
             return ""
         files = ", ".join(map(str, as_list(owed.get("files"))[:3]))
         why = " ".join(str(owed.get("why") or "the next commit takes them").split())
-        return f"{as_number(owed.get('count')):.0f} not committed ({files}): {why}"
+        count = as_number(owed.get("count"))
+        return f"{count:.0f} not committed ({files}): {why}" if count else f"not committed: {why}"
 
     def usage(self) -> str:
         usage = as_dict(self.status.get("usage"))
