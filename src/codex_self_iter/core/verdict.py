@@ -101,7 +101,7 @@ def _gate_feedback(closing: Closing, unmet: list[str]) -> None:
     feedback = f"{head}: {'; '.join(unmet)}."
     if repeats >= IDENTICAL_FAILURES:
         feedback += (
-            f"\nThis is the same failure {repeats} times in a row. What was tried so far "
+            f"\nThis is the same failure for the {_ordinal(repeats)} time in a row. What was tried so far "
             "does not work: find the cause before changing anything, and take another way."
         )
     closing.count(gate_repeats=repeats, gate_print=mark)
@@ -149,3 +149,8 @@ def _go_on(closing: Closing, block: ControlBlock) -> None:
         length = backoff.exponential(over, base, ceiling, at.u)
         wait = waits.make(WaitKind.NO_CHANGE, length, "the last iteration changed nothing", at)
     closing.leave(wait=wait)
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10)
+    return f"{number}{ending or 'th'}"
