@@ -259,3 +259,26 @@ def test_how_a_run_ended_is_said_where_nothing_else_is():
     failure = classify(Parsed(), run(None, signal=11), Printed("Error: last"), NOW)
     assert failure is not None
     assert failure.message == "ended by signal 11: Error: last"
+
+
+@pytest.mark.parametrize(
+    ("parsed", "stderr", "stream", "idle"),
+    [
+        (Parsed(), "API Error: Connection error.", False, True),
+        (Parsed(), "Edited x.py\nAPI Error: Connection error.", False, False),
+        (Parsed(), "something else", False, False),
+        (Parsed(moved=True), "API Error: Connection error.", False, False),
+        (Parsed(events=1), "a log of the program", True, True),
+        (Parsed(events=2, moved=True), "", True, False),
+    ],
+)
+def test_a_run_that_did_nothing_is_told(
+    parsed: Parsed, stderr: str, stream: bool, idle: bool
+) -> None:
+    failure = classify(parsed, run(), Printed(stderr), NOW, final_event=stream)
+    assert failure is not None
+    assert failure.idle is idle
+    late = run(cause=EndCause.WALL_TIMEOUT)
+    failure = classify(parsed, late, Printed(stderr), NOW, final_event=stream)
+    assert failure is not None
+    assert not failure.idle  # cut short: it may have worked without a word

@@ -176,6 +176,49 @@ def test_the_next_prompt_says_that_the_work_is_kept(kind: FailureClass | None) -
     assert "a.py" in state.feedback
 
 
+REFUSALS = sorted(bounds.OUTAGE | bounds.PERSON)
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_refusal_is_counted_waited_for_and_told_whatever_changed(kind: FailureClass) -> None:
+    worlds = []
+    for changed in (True, False):
+        answer = dataclasses.replace(fail(kind, "no"), changed=changed)
+        worlds.append(World(Script([answer]), policy()))
+        worlds[-1].boot()
+        worlds[-1].run(limit=2_000)
+    one, other = worlds
+    assert (end(one), one.notified, one.slept) == (end(other), other.notified, other.slept)
+    answer = dataclasses.replace(fail(kind, "no"), changed=True)
+    world = play(Script([*[answer] * 3, *[claim()] * 3]), policy(*TWO))
+    first = 1 if kind in bounds.PERSON or kind is FailureClass.LIMIT else bounds.HAND_OVER
+    assert agents_of(world)[first - 1 : first + 1] == ["one", "two"]
+
+
+def test_a_limits_end_is_waited_for_whatever_changed() -> None:
+    limit = fail(FailureClass.LIMIT, "limit", 1_700_009_000.0)
+    world = play(Script([dataclasses.replace(limit, changed=True), claim()]), policy())
+    assert world.slept == [pytest.approx(9_000, abs=300)]
+
+
+def test_an_outage_of_runs_that_tick_items_starts_anew() -> None:
+    ticking = dataclasses.replace(fail(FailureClass.NETWORK), ticked=1)
+    world = play(Script([*[ticking] * 9, claim()]), policy())
+    assert max(world.slept) < 6
+
+
+@pytest.mark.parametrize("kind", [FailureClass.AGENT, FailureClass.CONTEXT, FailureClass.NETWORK])
+@pytest.mark.parametrize("guessed", [True, False])
+def test_a_file_is_no_work_of_a_run_that_did_nothing(kind: FailureClass, guessed: bool) -> None:
+    failure = Failure(kind, "no", guessed=guessed, idle=True)
+    state, _ = drive(preparing(), ev.Prepared())
+    state, _ = drive(state, ended(state, Answer("", exit_code=1, failure=failure, changed=True)))
+    assert state.last is not None
+    assert state.last.failure_class == kind
+    assert bounds.WORKED not in state.counters.tries
+    assert state.counters.agent_errors == (kind is FailureClass.AGENT)
+
+
 def test_an_agent_that_always_works_and_never_answers_ends() -> None:
     world = play(Script([cut_short()]), policy(max_stagnation=4))
     assert (end(world), len(world.disk.journal)) == (("blocked", 4), bounds.WORKED_TRIES)

@@ -47,6 +47,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
         assert block.pop("denied") is False
     if failure := opened.get("failure"):
         assert (failure.pop("guessed"), failure.pop("mend")) == (False, "")
+        assert failure.pop("idle") is False
     return written
 
 

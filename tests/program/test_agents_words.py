@@ -54,7 +54,8 @@ def test_words_that_no_cli_ends_with_are_the_agents_fault(
 
 
 def test_what_a_run_that_worked_says_last_is_no_limit(ws: Workspace) -> None:
-    says(ws, 'date +%N >> "$2/work.txt"', echo(LIMIT), "exit 1", max_consecutive_errors=2)
+    work = 'date +%N >> "$2/work.txt"', echo("Edited work.txt")
+    says(ws, *work, echo(LIMIT), "exit 1", max_consecutive_errors=2)
     assert ws.run("--max-iterations", "3") == 0  # and it worked: no error is counted
     assert classes(ws) == ["agent"] * 3
     assert ws.status()["counters"]["consecutive_errors"] == 0
@@ -79,6 +80,27 @@ def test_a_limit_in_words_holds_the_loop_from_the_second_run_on(
     assert len(second[1]) == 1
     process.terminate()
     assert ws.ended(process) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("API Error: Connection error.", "network"),
+        ("You've hit your limit \u00b7 resets 11pm", "limit"),
+        ("Invalid API key \u00b7 Please run /login", "auth"),
+    ],
+)
+def test_a_history_that_the_program_writes_is_no_work(ws: Workspace, text: str, kind: str) -> None:
+    says(ws, 'date +%N >> "$2/.agent.history.md"', echo(text, "2"), "exit 1")
+    process = ws.start()
+    wait_until(lambda: len(ws.journal()) == 2, "the second run")
+    if kind == "limit":
+        assert ws.wait_state("limited")["wait"]["kind"] == "limit"
+    first, second = (line["after"]["counters"] for line in ws.journal())
+    assert classes(ws) == [kind] * 2
+    assert (first["failures"], second["failures"]) == (1, 2)
+    process.terminate()
+    assert ws.ended(process) == (4 if kind == "auth" else 0)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,9 @@ def classify(
     if kind is FailureClass.BILLING and reset is not None:
         kind = FailureClass.LIMIT  # what is used up comes back by itself
     mend = (log_in if kind is FailureClass.AUTH else "") or MENDS.get(kind, "")
-    return Failure(kind, one_line(message), reset, account, guessed, mend)
+    idle = ended_by is None and not (parsed.moved or parsed.ok)
+    idle = idle and (final_event or _only_sentences(printed))
+    return Failure(kind, one_line(message), reset, account, guessed, mend, idle)
 
 
 def one_line(text: str, limit: int = _MESSAGE_CHARS) -> str:
@@ -198,6 +200,12 @@ def by_ending(printed: Printed) -> tuple[FailureClass, str] | None:
         if (kind := by_sentence(line)) is not None:
             return kind, line
     return None
+
+
+def _only_sentences(printed: Printed) -> bool:
+    """True when nothing was printed but what known CLIs print when they fail."""
+    lines = (*_spoken(printed.stderr), *_spoken(printed.stdout))
+    return bool(lines) and all(by_sentence(line) is not None for line in lines)
 
 
 def _spoken(text: str) -> list[str]:

@@ -70,7 +70,9 @@ class Failure:
         reset_at: wall time at which a limit ends, if the agent said so.
         account: names the account a limit belongs to; loops with the same account wait together.
         guessed: the class was read from free text alone: a guess until a second run confirms it.
-        mend: what a person can do about it, or ""."""
+        mend: what a person can do about it, or "".
+        idle: it ended by itself, and nothing that it said is a sign of work (a message, a tool
+            call): a file that such a run changed is a log or a history of its program."""
 
     kind: FailureClass
     message: str
@@ -78,6 +80,7 @@ class Failure:
     account: str = ""
     guessed: bool = False
     mend: str = ""
+    idle: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

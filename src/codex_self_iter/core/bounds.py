@@ -1,9 +1,9 @@
 """How often, and for how long, each class of failure is tried: then a person is told, and the loop
 ends with 4 or goes on with the next agent.
 
-Failures are counted in a row, by class. An answer, or a run that changed content, starts all of
+Failures are counted in a row, by class. An answer, or a run that worked (`failing`), starts all of
 them anew; a failure of another class starts none anew, so that no mixture of them goes on for ever.
-Runs that changed content and did not answer are counted apart, up to a bound that is generous.
+Runs that worked and did not answer are counted apart, up to a bound that is generous.
 `agents.failure_table` shows these bounds beside what tells the classes apart."""
 
 from __future__ import annotations

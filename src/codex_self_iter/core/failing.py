@@ -19,9 +19,11 @@ does so before: at once where only a person can mend the failure or an account i
 after HAND_OVER failures in a row or at the bound. The one that it replaces is tried again when its
 limit ends, or after ASIDE_SEC; it has shown that it works when it answers.
 
-A run that changed content has worked, however it ended: nothing is counted, the next prompt says
-that the work is kept, and only WORKED_TRIES bounds how often that may happen in a row. The messages
-of an iteration that failed go into the next prompt, until one with an answer had them."""
+A run that changed content and failed as `agent`, `context`, `memory` or `killed` has worked:
+nothing is counted, the next prompt says that the work is kept, and only WORKED_TRIES bounds how
+often that may happen in a row. An outage, and what a person must mend, are counted whatever changed
+(progress of the plan alone starts an outage anew). The messages of an iteration that failed go into
+the next prompt, until one with an answer had them."""
 
 from __future__ import annotations
 
@@ -77,9 +79,12 @@ def anew(counters: Counters) -> Counters:
 
 
 def _worked(opened: Iteration) -> bool:
-    """True when it changed content and was not ended by signals to our own processes: an agent that
-    sends them would do so in every run."""
-    return opened.changed is True and opened.ended[-1].cause not in CALLED_OFF
+    """True when it changed content by work: neither a refusal of a service or an account, nor the
+    end of a run that did nothing, whose program wrote a file; and not ended by signals to our own
+    processes: an agent that sends them would do so in every run."""
+    failure = opened.failure
+    refused = failure is not None and (failure.idle or failure.kind in OUTAGE | PERSON)
+    return opened.changed is True and not refused and opened.ended[-1].cause not in CALLED_OFF
 
 
 def _tell_agent(closing: Closing, failure: Failure) -> None:
@@ -101,7 +106,8 @@ def _count(closing: Closing, kind: FailureClass, *, forward: bool) -> None:
     """Count the failure; of a run that worked only that there was one. `forward`: it came beyond
     all before."""
     opened, worked = closing.opened, _worked(closing.opened)
-    counters = anew(closing.counters) if worked else closing.counters
+    fresh = worked or (forward and kind in OUTAGE)
+    counters = anew(closing.counters) if fresh else closing.counters
     tries, outage = dict(counters.tries), counters.outage_sec
     if forward:
         closing.leave(goals=())

@@ -77,8 +77,9 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
 
 
 def _worked(failure: Failure, event: RunEnded) -> bool:
-    """True when a class was guessed of a run that changed content; of memory any run may die."""
-    return failure.guessed and failure.kind is not FailureClass.MEMORY and bool(event.changed)
+    """True when a class was guessed of a run that did work; of memory any run may die."""
+    guess = failure.guessed and failure.kind is not FailureClass.MEMORY
+    return guess and bool(event.changed) and not failure.idle
 
 
 def called_off(opened: Iteration, ending: Ending) -> Iteration:
