@@ -82,6 +82,16 @@ def test_a_long_limit_alone_is_no_outage() -> None:
     assert end(world) == ("completed", 0)
 
 
+@pytest.mark.parametrize(("hours", "told"), [(5.0, 0), (7.0, 1), (48.0, 1)])
+def test_a_wait_of_many_hours_is_told_at_once(hours: float, told: int) -> None:
+    limit = fail(FailureClass.LIMIT, "weekly limit", 1_700_000_000.0 + hours * HOUR)
+    world = play(Script([limit, claim()]), policy())
+    assert world.notified == [*["outage"] * told, "completed"]
+    soon = fail(FailureClass.LIMIT, "limit", 1_700_000_000.0 + HOUR)
+    world = play(Script([limit, soon, claim()]), policy("one", "two"))
+    assert world.notified == ["completed"]  # the other one works, or is free again soon
+
+
 def test_a_clock_that_is_set_forward_ends_nothing() -> None:
     def jump(world: World) -> None:
         world.wall += 365 * 86_400.0

@@ -27,6 +27,8 @@ OUTAGE_TRIES = 10
 for one long limit is no reason."""
 TOLD_AT = 3
 """The failure in a row at which a person is told of an outage."""
+LONG_SEC = 6 * 3600.0
+"""A wait for the end of a limit that is longer is told at once: a night or days without work."""
 HAND_OVER = 3
 """So many failures of one agent in a row, of whatever class, hand over to the next of its order."""
 ASIDE_SEC = 3600.0
@@ -82,8 +84,9 @@ def said(kind: FailureClass) -> str:
         return f"exit 4 after {PERSON_TRIES} tries in a row"
     if kind in OUTAGE:
         return (
-            f"told at the {TOLD_AT}rd in a row; exit 4 after `max_outage_sec` (three days) without an "
-            f"answer and {OUTAGE_TRIES} tries"
+            f"told at the {TOLD_AT}rd in a row, or at once when the wait is longer than "
+            f"{LONG_SEC / 3600:.0f} h; exit 4 after `max_outage_sec` (three days) without an answer "
+            f"and {OUTAGE_TRIES} tries"
         )
     if kind is FailureClass.CONTEXT:
         return "exit 4 with advice when the shortened prompt does not fit"

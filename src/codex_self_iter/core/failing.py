@@ -193,9 +193,9 @@ def _broken(closing: Closing, failure: Failure) -> Finish | None:
     else:
         length = _backoff(closing, counters.failures)
         wait = waits.make(WaitKind.ERROR, length, failure.message, closing.at)
-        if kind in OUTAGE:
-            _tell_outage(closing, failure)
     _wait(closing, wait)
+    if kind in OUTAGE:
+        _tell_outage(closing, failure)
     return None
 
 
@@ -270,12 +270,17 @@ def _wait(closing: Closing, wait: Wait) -> None:
 
 
 def _tell_outage(closing: Closing, failure: Failure) -> None:
-    """Say once that something does not pass as soon as it should."""
+    """Say that something does not pass as soon as it should: a long wait at once, else once."""
     policy, count = closing.policy, closing.counters.tries.get(bounds.key(failure.kind), 0)
-    if count != bounds.TOLD_AT:
+    length = closing.changes["wait"].length
+    long = length > bounds.LONG_SEC
+    if not long and count != bounds.TOLD_AT:
         return
-    text = f"{failure.kind}, {count} times in a row: {failure.message}; it is tried again"
-    if policy.max_outage_sec:
+    often = f", {count} times in a row" if count > 1 else ""
+    text = f"{failure.kind}{often}: {failure.message}; it is tried again"
+    if long:
+        text += f" in {length / 3600:.0f} h"
+    elif policy.max_outage_sec:
         text += f" for {policy.max_outage_sec / 3600:.0f} h at least, then the loop ends"
     closing.notes = (*closing.notes, Notify("outage", text))
 
