@@ -270,6 +270,14 @@ def gate(output: str, code: int = 1, command: str = "check") -> GateResult:
         ("still to do: 17", 17),
         ("17", 17),
         ("took 17 ms", UNCOUNTED),
+        ("2 mismatches, 40 MiB left", 2),
+        ("x-ratelimit-remaining: 4999", UNCOUNTED),
+        ("requests remaining: 4999", UNCOUNTED),
+        ("75000 MiB left", UNCOUNTED),
+        ("75000 MiB missing", UNCOUNTED),
+        ("failed: 12 ms", UNCOUNTED),
+        ("17 seconds until failure", UNCOUNTED),
+        ("tokens: 4999", UNCOUNTED),
         ("3 passed", UNCOUNTED),
         ("no number", UNCOUNTED),
         ("line 3: at 4", UNCOUNTED),
@@ -297,6 +305,21 @@ def test_a_gate_whose_count_falls_keeps_the_loop_going(falling: bool) -> None:
     rules = policy(verify_commands=("check",), verify_every_iteration=True, max_stagnation=4)
     world = play(Script([*[work("fix the errors")] * 29, claim()], gates=[*gates, ()]), rules)
     assert end(world) == (("completed", 0) if falling else ("stagnated", 3))
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_count_that_falls_by_itself_is_no_progress(changed: bool) -> None:
+    gates = [(gate(f"{'x-ratelimit-remaining:' if changed else 'errors:'} {99 - n}"),)
+             for n in range(60)]  # fmt: skip
+    rules = policy(
+        verify_commands=("check",),
+        verify_every_iteration=True,
+        max_stagnation=4,
+        no_change_gate=0,
+    )
+    world = play(Script([work("fix the errors", changed=changed)], gates=gates), rules)
+    assert end(world) == ("stagnated", 3)
+    assert len(world.disk.journal) < 20
 
 
 # -- another agent stands in -------------------------------------------------------------------------

@@ -74,7 +74,11 @@ class Closing:
 
     def advance(self) -> bool:
         """Take note of what was ticked and mended; true when that is progress beyond all before."""
-        best, forward = stagnation.advanced(self.state.best, self.opened.ticked, self.opened.gates)
+        opened = self.opened
+        changed = opened.changed is not False
+        best, forward = stagnation.advanced(
+            self.state.best, opened.ticked, opened.gates, changed=changed
+        )
         self.leave(best=best)
         if forward:
             self.count(gate_repeats=0, gate_print="")

@@ -33,20 +33,21 @@ GREEN, UNCOUNTED = -1, 10**9
 _NOT_WORD = re.compile(r"[\W_]+")
 _BAD = (
     r"(?:errors?|fail(?:ed|ures?|ing|s)?|warnings?|problems?|issues?|violations?|defects?|offenses"
-    r"|mismatch(?:es)?|conflicts?|regressions?|vulnerabilit(?:y|ies)|missing|broken|remaining|left"
-    r"|todos?|undefined|unresolved|unformatted|untested|uncovered|diagnostics?)"
+    r"|mismatch(?:es)?|conflicts?|regressions?|vulnerabilit(?:y|ies)|missing|broken"
+    r"|to[- ]?dos?|undefined|unresolved|unformatted|untested|uncovered|diagnostics?)"
 )
+_UNIT = (
+    r"(?!\s*(?:[kmgtp]i?b|b|bytes?|[mun]?s|sec(?:ond)?s?|min(?:ute)?s?|h(?:ours?)?|days?)\b|\s*%)"
+)
+"""What follows no count: a size or a time falls without any work."""
 _COUNT = re.compile(
     # "12 errors", "12 type errors", "12 tests failed"
-    rf"(?<![\w.:/-])(?P<n>\d{{1,9}})(?![.:]?\d)\s+(?:[a-z]+\s+){{0,2}}?(?P<after>{_BAD})\b"
+    rf"(?<![\w.:/-])(?P<n>\d{{1,9}})(?![.:]?\d){_UNIT}\s+(?:[a-z]+\s+){{0,2}}?(?P<after>{_BAD})\b"
     # "errors: 12", "failures=12"
-    rf"|\b(?P<before>{_BAD})\s*[:=]\s*(?P<m>\d{{1,9}})(?![\w.:/-]*\d)",
+    rf"|\b(?P<before>{_BAD})\s*[:=]\s*(?P<m>\d{{1,9}})(?![\w.:/-]*\d){_UNIT}",
     re.IGNORECASE,
 )
-_ALONE = re.compile(r"\D*?(?<![\w.:/-])(\d{1,9})(?![\w.:/-])\D*")
-_WELL = re.compile(
-    r"\b(pass(ed|ing|es)?|ok|succe\w+|seconds?|ms|sec|s|minutes?)\b|%", re.IGNORECASE
-)
+_ALONE = re.compile(r"\s*(\d{1,9})\s*")
 
 
 def normalise(goal: str) -> str:
@@ -107,7 +108,7 @@ def circle(
 
 def left(gate: GateResult) -> int:
     """What is left to do for a gate, as it says it: the last count of each kind of trouble that its
-    output names, or the only number of its last line."""
+    output names, or the number that is its last line."""
     if gate.ok:
         return GREEN
     counts: dict[str, int] = {}
@@ -118,16 +119,19 @@ def left(gate: GateResult) -> int:
         return sum(counts.values())
     last = next((line for line in reversed(gate.output.splitlines()) if line.strip()), "")
     alone = _ALONE.fullmatch(last)
-    return int(alone[1]) if alone and not _WELL.search(last) else UNCOUNTED
+    return int(alone[1]) if alone else UNCOUNTED
 
 
-def advanced(best: Best, ticked: int, gates: Sequence[GateResult]) -> tuple[Best, bool]:
+def advanced(
+    best: Best, ticked: int, gates: Sequence[GateResult], *, changed: bool = True
+) -> tuple[Best, bool]:
     """The best that is reached by now, and whether that is better than before. What a gate says for
-    the first time is where it starts from."""
+    the first time is where it starts from; a count that falls although no content `changed` is
+    none of the agent's doing."""
     ticks, known = best.ticks + ticked, dict(best.gates)
     forward = ticks > best.peak
     for gate in gates:
         name, now = mark(gate.command), left(gate)
-        forward |= now < known.get(name, now)
+        forward |= now < known.get(name, now) and (changed or now == GREEN)
         known[name] = min(now, known.get(name, now))
     return Best(ticks, max(ticks, best.peak), known), forward
