@@ -11,9 +11,10 @@ from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.plan import newly_ticked, ticks
 from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
 from codex_self_iter.core.runs import EndCause
-from codex_self_iter.core.stagnation import GREEN, UNCOUNTED, advanced, left
+from codex_self_iter.core.stagnation import GREEN, UNCOUNTED, advanced, left, mark
 from codex_self_iter.core.state import Best, LoopState
 from codex_self_iter.core.terms import Role
 from tests.support.loop_world import (
@@ -251,6 +252,31 @@ def test_who_ticks_and_unticks_goes_in_circles() -> None:
     world = play(Script(swap * 40), policy(max_stagnation=3))
     assert end(world) == ("stagnated", 3)
     assert len(world.disk.journal) <= 10
+
+
+def test_who_ticks_deletes_and_adds_again_goes_in_circles() -> None:
+    before, ticked, gone = "- [ ] a\n- [ ] b\n", "- [x] a\n- [ ] b\n", "- [ ] b\n"
+    around = [(before, ticked), (ticked, gone), (gone, before)]
+    steps = [
+        work("on", ticked=ticks(*step), ticked_marks=tuple(map(mark, newly_ticked(*step))))
+        for step in around
+    ]
+    assert [step.ticked for step in steps] == [1, 0, 0]
+    world = play(Script(steps * 40), policy(max_stagnation=3))
+    assert end(world) == ("stagnated", 3)
+    assert len(world.disk.journal) <= 12
+
+
+def test_new_items_are_progress_though_old_ones_are_deleted() -> None:
+    steps = []
+    for n in range(40):  # a plan that holds one item at a time
+        step = f"- [ ] item {n}\n", f"- [x] item {n}\n"
+        marks = tuple(map(mark, newly_ticked(*step)))
+        steps.append(work("on", ticked=ticks(*step), ticked_marks=marks))
+    world = play(Script([*steps, claim()]), policy(max_stagnation=3))
+    assert end(world) == ("completed", 0)
+    assert len(world.state.best.done) == 40
+    assert newly_ticked("- [x] a\n- [ ] a\n", "- [x] a\n- [x] a\n") == ["a 2"]
 
 
 def gate(output: str, code: int = 1, command: str = "check") -> GateResult:

@@ -15,7 +15,7 @@ from codex_self_iter.world.state.codec import from_json, recover
 
 KEPT = Path(__file__).parent / "persisted"
 NOTHING_OWED = {"count": 0, "iteration": 0, "files": [], "why": "", "mendable": False}
-BEST = {"ticks": 0, "peak": 0, "gates": {}}
+BEST = {"ticks": 0, "peak": 0, "gates": {}, "done": []}
 ADDED: dict[str, Any] = {"stops": {}, "owed": NOTHING_OWED, "best": BEST}
 """Fields of a snapshot that the first version did not have, as they are written for its files."""
 GONE = {"after_iteration"}
@@ -39,6 +39,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
     assert written["spent"].pop("unpriced_tokens") == 0
     opened = written["open"] or {"messages": []}
     assert opened.pop("ticked", 0) == 0
+    assert opened.pop("ticked_marks", []) == []
     for run in opened.get("ended", ()):
         assert run.pop("resumed") is False
     for message in (*written["carried"], *opened["messages"]):

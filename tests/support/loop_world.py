@@ -118,6 +118,7 @@ class Answer:
     gate_files: dict[str, str] = dataclasses.field(default_factory=dict)
     plan_open: int = 0
     ticked: int = 0
+    ticked_marks: tuple[str, ...] = ()
 
 
 def block(goal: str = "go on", **fields: Any) -> str:
@@ -420,6 +421,7 @@ class World:
             run.run_id, outcome, report, changed=answer.changed, gate_files=answer.gate_files,
             plan_open=answer.plan_open,
             ticked=answer.ticked,
+            ticked_marks=answer.ticked_marks,
         )  # fmt: skip
 
     def _gates_end(self) -> ev.Event:

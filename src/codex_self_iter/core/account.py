@@ -43,6 +43,7 @@ def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
         plan_open=event.plan_open,
         plan_total=event.plan_total,
         ticked=opened.ticked + event.ticked,
+        ticked_marks=(*opened.ticked_marks, *event.ticked_marks),
     )
 
 

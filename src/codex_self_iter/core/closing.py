@@ -77,7 +77,11 @@ class Closing:
         opened = self.opened
         changed = opened.changed is not False
         best, forward = stagnation.advanced(
-            self.state.best, opened.ticked, opened.gates, changed=changed
+            self.state.best,
+            opened.ticked,
+            opened.gates,
+            marks=opened.ticked_marks,
+            changed=changed,
         )
         self.leave(best=best)
         if forward:

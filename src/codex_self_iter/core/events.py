@@ -72,7 +72,8 @@ class RunEnded:
 
     `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it
     never started).
-    `ticked`: items of the plan that it ticked, less those that it unticked.
+    `ticked`: items of the plan that it ticked, less those that it unticked; `ticked_marks`: what
+    tells them from others (see `Iteration`).
     `not_started`: its files could not be written, so nothing was run; the same iteration tries
     again later."""
 
@@ -88,6 +89,7 @@ class RunEnded:
     plan_open: int = 0
     plan_total: int = 0
     ticked: int = 0
+    ticked_marks: tuple[str, ...] = ()
     not_started: bool = False
     owed: Owed | None = None
 

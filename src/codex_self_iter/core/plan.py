@@ -135,6 +135,17 @@ def ticks(before: str, after: str) -> int:
     return _moved(then, now) - _moved(then[::-1], now[::-1])
 
 
+def newly_ticked(before: str, after: str) -> list[str]:
+    """What tells the ticked items of a text from those that were ticked in the one before: their
+    texts, each with how many of that text are ticked by now."""
+    (_, old), (_, new) = _by_text(before), _by_text(after)
+    return [
+        f"{text} {count}"
+        for text, most in new.items()
+        for count in range(old.get(text, 0) + 1, most + 1)
+    ]
+
+
 def _by_text(text: str) -> list[dict[str, int]]:
     """How often each text stands there, of open items and of ticked ones."""
     counts: list[dict[str, int]] = [{}, {}]

@@ -27,6 +27,8 @@ CHURN = 3
 """The same goal with changes of content may go on for so many times the bound."""
 HISTORY = 64
 """Goals remembered: also the longest that the same goal may go on."""
+DONE = 500
+"""Items remembered that were ticked, the last ones: 19 bytes each in every snapshot."""
 GREEN, UNCOUNTED = -1, 10**9
 """What is left to do for a gate that passes, and for one that fails without a count."""
 
@@ -123,15 +125,23 @@ def left(gate: GateResult) -> int:
 
 
 def advanced(
-    best: Best, ticked: int, gates: Sequence[GateResult], *, changed: bool = True
+    best: Best,
+    ticked: int,
+    gates: Sequence[GateResult],
+    *,
+    marks: Sequence[str] = (),
+    changed: bool = True,
 ) -> tuple[Best, bool]:
     """The best that is reached by now, and whether that is better than before. What a gate says for
-    the first time is where it starts from; a count that falls although no content `changed` is
+    the first time is where it starts from; an item that is ticked once more (`marks`: see
+    `Iteration.ticked_marks`) is none that was done; a count that falls although no content `changed` is
     none of the agent's doing."""
     ticks, known = best.ticks + ticked, dict(best.gates)
-    forward = ticks > best.peak
+    again = bool(marks) and set(best.done).issuperset(marks)
+    forward = ticks > best.peak and not again
+    done = tuple(dict.fromkeys((*best.done, *marks)))[-DONE:]
     for gate in gates:
         name, now = mark(gate.command), left(gate)
         forward |= now < known.get(name, now) and (changed or now == GREEN)
         known[name] = min(now, known.get(name, now))
-    return Best(ticks, max(ticks, best.peak), known), forward
+    return Best(ticks, max(ticks, best.peak), known, done), forward

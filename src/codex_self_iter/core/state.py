@@ -98,11 +98,14 @@ class Best:
 
     Attributes:
         ticks: items ticked less those unticked; peak: the most of that there was.
-        gates: by mark of the command the least that was left to do (see `stagnation.left`)."""
+        gates: by mark of the command the least that was left to do (see `stagnation.left`).
+        done: marks of the items that were ticked, the last `stagnation.DONE`: one that was taken
+            out of the plan and added again is ticked once more, and no progress."""
 
     ticks: int = 0
     peak: int = 0
     gates: dict[str, int] = dataclasses.field(default_factory=dict)
+    done: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -224,6 +227,8 @@ class Iteration:
     plan_total: int = 0
     ticked: int = 0
     """Items ticked by its runs, less those unticked."""
+    ticked_marks: tuple[str, ...] = ()
+    """Marks (`stagnation.mark`) of what `plan.newly_ticked` says of its runs."""
     usage: Usage | None = None
     refused: tuple[str, ...] = ()
     commit: str = ""

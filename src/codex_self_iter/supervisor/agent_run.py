@@ -14,12 +14,12 @@ from codex_self_iter.agents.base import AgentMissingError, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
-from codex_self_iter.core import waits
+from codex_self_iter.core import stagnation, waits
 from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
-from codex_self_iter.core.plan import ticks
+from codex_self_iter.core.plan import newly_ticked, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
@@ -243,9 +243,15 @@ class AgentRuns:
                 plan_open=total - done,
                 plan_total=total,
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
+                ticked_marks=() if before is None else self._marks(before),
                 owed=self.workspace.owed,
             )
         )
+
+    def _marks(self, before: str) -> tuple[str, ...]:
+        """Marks of what was ticked since, the last ones that are remembered."""
+        found = newly_ticked(before, self.ctx.plan.text)[-stagnation.DONE :]
+        return tuple(stagnation.mark(text) for text in found)
 
     def _read(self, run: OpenRun, request: Request, outcome: RunOutcome) -> AgentReport:
         """Read what it said, then take secrets out of what is kept."""
