@@ -208,3 +208,21 @@ def test_once_into_a_missing_login_needs_a_person(ws: Workspace) -> None:
     stand_in(ws, fails(401, "Invalid API key"), backoff_base_sec=600, backoff_max_sec=600)
     assert ws.run("--once") == 4
     assert "claude auth login" in ws.status()["reason"]
+
+
+def test_who_ticks_deletes_and_adds_an_item_again_goes_in_circles(ws: Workspace) -> None:
+    agent = ws.root / "agent.sh"
+    answer = json.dumps({"summary": "s", "next_goal": "on", "stop": False, "completed": False})
+    agent.write_text(
+        "#!/bin/sh\n"
+        f"cd '{ws.path}'\n"
+        "if grep -q '^- .x. extra' plan.md; then sed -i '/extra/d' plan.md\n"
+        "elif grep -q extra plan.md; then sed -i 's/^- .*extra/- [x] extra/' plan.md\n"
+        "else echo '- [ ] extra' >> plan.md; fi\n"
+        f"echo '{answer}'\n"
+    )
+    agent.chmod(0o755)
+    template = f"{agent} {{prompt_file}} {{workspace}}"
+    ws.config(agent_command_template=template, max_stagnation=2)
+    assert ws.run("--max-iterations", "30") == 3
+    assert len(ws.journal()) < 20
