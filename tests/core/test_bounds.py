@@ -299,6 +299,8 @@ def gate(output: str, code: int = 1, command: str = "check") -> GateResult:
         ("2 mismatches, 40 MiB left", 2),
         ("x-ratelimit-remaining: 4999", UNCOUNTED),
         ("requests remaining: 4999", UNCOUNTED),
+        ("12 call sites remaining", 12),
+        ("5 files left", 5),
         ("75000 MiB left", UNCOUNTED),
         ("75000 MiB missing", UNCOUNTED),
         ("failed: 12 ms", UNCOUNTED),

@@ -44,7 +44,7 @@ _UNIT = (
 """What follows no count: a size or a time falls without any work."""
 _COUNT = re.compile(
     # "12 errors", "12 type errors", "12 tests failed"
-    rf"(?<![\w.:/-])(?P<n>\d{{1,9}})(?![.:]?\d){_UNIT}\s+(?:[a-z]+\s+){{0,2}}?(?P<after>{_BAD})\b"
+    rf"(?<![\w.:/-])(?P<n>\d{{1,9}})(?![.:]?\d){_UNIT}\s+(?:[a-z]+\s+){{0,2}}?(?P<after>{_BAD}|remaining|left)\b"
     # "errors: 12", "failures=12"
     rf"|\b(?P<before>{_BAD})\s*[:=]\s*(?P<m>\d{{1,9}})(?![\w.:/-]*\d){_UNIT}",
     re.IGNORECASE,
