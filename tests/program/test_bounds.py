@@ -158,6 +158,7 @@ def test_retries_of_the_cli_are_a_state_of_the_run(ws: Workspace) -> None:
     assert ws.ended(process) == 0
 
 
+@pytest.mark.slow
 def test_time_outs_that_leave_work_behind_count_no_error(ws: Workspace) -> None:
     ws.config(command_timeout_sec=1, max_consecutive_errors=2, kill_grace_sec=0.1)
     cut = {"append": {"work.txt": "x\n"}, "sleep": 600}
@@ -210,6 +211,7 @@ def test_once_into_a_missing_login_needs_a_person(ws: Workspace) -> None:
     assert "claude auth login" in ws.status()["reason"]
 
 
+@pytest.mark.slow
 def test_who_ticks_deletes_and_adds_an_item_again_goes_in_circles(ws: Workspace) -> None:
     agent = ws.root / "agent.sh"
     answer = json.dumps({"summary": "s", "next_goal": "on", "stop": False, "completed": False})

@@ -435,6 +435,7 @@ def test_a_start_from_a_git_hook_or_alias_misleads_nobody(ws: Workspace, tmp_pat
     other.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_rewritten_again_and_again_does_not_fill_the_repository(
     ws: Workspace,
 ) -> None:

@@ -46,6 +46,7 @@ def made() -> set[tuple[State, State]]:
     return {(one, two) for one, two in found if one is not two}
 
 
+@pytest.mark.slow
 def test_the_machine_makes_no_move_that_is_not_in_the_table() -> None:
     assert made() - set(moves()) == set()
 

@@ -370,6 +370,7 @@ async def test_a_supervisor_that_stood_still_does_not_end_a_healthy_run(tmp_path
         assert (await run.end()).signal == signal.SIGTERM
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_silent_run_wakes_nobody_for_its_output_and_a_late_flood_is_capped(
     tmp_path: Path,
