@@ -143,7 +143,8 @@ PLACES = [
 @pytest.mark.parametrize("place", PLACES)
 def test_a_directory_in_the_place_of_a_file_of_ours_is_set_aside(ws: Workspace, place: str) -> None:
     ws.config('[verify]\ncommands = ["test -e proof"]\n[output]\nlog_max_mb = 0.001\n')
-    plant = f"rm -rf .codex-self-iter/{place}; mkdir -p .codex-self-iter/{place}/x"
+    there = f".codex-self-iter/{place}"  # the supervisor may write it in between
+    plant = f"until mkdir -p {there}/x 2>/dev/null; do rm -rf {there}; done"
     ws.script({"run": plant, **DONE}, {"write": {"proof": "x"}, **DONE})
     assert ws.run(patience=PATIENCE) == 0
     assert [line["iteration"] for line in ws.journal()] == [1, 2]

@@ -28,6 +28,13 @@ def left(ws: Workspace) -> str:
     return ws.git("status", "--porcelain", "-uall")
 
 
+def kept_when(ws: Workspace, words: str) -> str:
+    """Shell: keep the status as `then.json` once it says so; after ten seconds as it is."""
+    status = f"'{ws.state}/status.json'"
+    wait = f"n=0; until grep -q '{words}' {status} || [ $n = 200 ]; do n=$((n+1)); sleep 0.05; done"
+    return f"{wait}; cp {status} '{ws.control}/then.json'"
+
+
 def hook(ws: Workspace, name: str, script: str) -> Path:
     path = ws.path / ".git" / "hooks" / name
     path.parent.mkdir(exist_ok=True)
@@ -573,7 +580,7 @@ def test_the_ledger_keeps_no_secret_that_a_hook_said(ws: Workspace) -> None:
 def test_a_run_that_changes_the_branch_is_told_until_it_is_back(ws: Workspace) -> None:
     ws.config(COMMIT)
     home = ws.git("branch", "--show-current").strip()
-    keep = f"cp '{ws.state}/status.json' '{ws.control}/then.json'"
+    keep = kept_when(ws, "a run checked out")
     ws.script(
         {"git": [["checkout", "-q", "-b", "other"]], "write": {"a.txt": "a"}},
         {"run": keep, "write": {"b.txt": "b"}},
@@ -649,7 +656,7 @@ def test_a_file_that_a_run_hides_from_git_is_said(ws: Workspace, how: str) -> No
     show = f"git update-index --no-{how} ours.txt"
     ws.script(
         {"run": f"git update-index --{how} ours.txt", "append": {"ours.txt": "y"}},
-        {"run": f"cp '{ws.state}/status.json' '{ws.control}/then.json'; {show}", **DONE},
+        {"run": f"{kept_when(ws, 'a run hid')}; {show}", **DONE},
     )
     assert ws.run() == 0
     (told,) = json.loads((ws.control / "then.json").read_text())["warnings"]
