@@ -257,7 +257,8 @@ def test_a_sample_counts_threads_bytes_and_open_files(tmp_path: Path) -> None:
         "import os, sys, threading; threads = [threading.Thread(target=sys.stdin.read) for _ in '12']; "
         "[one.start() for one in threads]; files = [open('/dev/null') for _ in range(20)]; "
         "file = open(sys.argv[1], 'wb', 0); file.write(b'x' * (1 << 20)); os.fsync(file.fileno()); "
-        "print('up', flush=True)"
+        "\nwhile sum(os.times()[:2]) < 0.1: pass  # the kernel counts in hundredths"
+        "\nprint('up', flush=True)"
     )
     argv = [sys.executable, "-c", script, str(tmp_path / "written")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
