@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.control_steps import CLAIM, WORK, long_run, reach, wait_log
-from tests.support.harness import Workspace, wait_until
+from tests.support.harness import Workspace, wait_until, wipe
 
 CHURN = """
 import os, sys, time
@@ -83,7 +82,7 @@ def test_a_state_directory_deleted_in_mid_run_is_restored_and_still_obeyed(ws: W
     ws.script(WORK, long_run(until="go"), long_run())
     process = ws.start()
     ws.wait_runs(2)
-    shutil.rmtree(ws.state)
+    wipe(ws.state)
     wait_log(ws, "state.restored")
     wait_until(lambda: ws.status().get("state") == "running", "status to be back")
     assert [line["iteration"] for line in ws.journal()] == [1]
@@ -99,8 +98,8 @@ def test_a_state_directory_deleted_in_mid_run_is_restored_and_still_obeyed(ws: W
 
 def test_a_stop_in_a_directory_that_somebody_else_made_again(ws: Workspace) -> None:
     process = reach(ws, "cooldown")
-    shutil.rmtree(ws.state)
-    ws.state.mkdir()
+    wipe(ws.state)
+    ws.state.mkdir(exist_ok=True)
     (ws.state / "STOP").touch()
     assert ws.ended(process) == 0
     assert ws.status()["state"] == "stopped"

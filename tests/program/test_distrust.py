@@ -355,7 +355,7 @@ def test_at_the_limit_of_processes_the_run_ends_and_the_loop_goes_on(
 def test_the_watcher_survives_a_directory_that_is_made_anew_at_the_limit(
     ws: Workspace, limited: list[str]
 ) -> None:
-    wipe = "rm -rf .codex-self-iter; for i in $(seq 400); do sleep 5 & done 2>/dev/null; sleep 5"
+    wipe = "until rm -rf .codex-self-iter; do :; done; for i in $(seq 400); do sleep 5 & done 2>/dev/null; sleep 5"
     ws.script({"run": wipe, "block": {"next_goal": "x"}}, DONE)
     assert ws.ended(ws.start(prefix=limited), patience=100) == 0, ws.log()
     assert ws.journal()[-1]["verdict"] == "completed"

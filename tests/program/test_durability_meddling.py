@@ -40,7 +40,7 @@ def aside(ws: Workspace) -> list[str]:
 
 CLEANERS = {
     "git clean": "git clean -qxdff -e codex-self-iter.toml",
-    "rm -rf": "rm -rf .codex-self-iter",
+    "rm -rf": "until rm -rf .codex-self-iter; do :; done",
 }
 
 
@@ -180,7 +180,7 @@ def test_a_planted_symlink_is_never_written_through(ws: Workspace, name: str) ->
 def test_a_planted_directory_symlink_is_never_written_through(ws: Workspace, name: str) -> None:
     outside = ws.root / "outside"
     outside.mkdir()
-    trap = f"rm -rf .codex-self-iter/{name} && ln -sfn '{outside}' .codex-self-iter/{name}"
+    trap = f"until rm -rf .codex-self-iter/{name}; do :; done; ln -sfn '{outside}' .codex-self-iter/{name}"
     ws.script({"run": trap, "sleep": 1.5, "block": {"next_goal": "more"}}, DONE, DONE)
     assert ws.run() == 0
     assert not list(outside.iterdir()), list(outside.iterdir())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,12 @@ FAST = {
     "no_change_backoff_sec": 0.05,
     "kill_grace_sec": 1,
 }
+
+
+def wipe(directory: Path) -> None:
+    """Delete a directory in which somebody is at work, with what comes in meanwhile."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def wait_until(
