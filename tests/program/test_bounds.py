@@ -93,14 +93,18 @@ def test_a_prompt_that_does_not_fit_is_shortened_and_then_given_up(ws: Workspace
     assert any("prompts were too long" in text for text in ws.status()["warnings"])
 
 
+def stands_in(ws: Workspace) -> list[str]:
+    return [text for text in ws.status().get("warnings", []) if "stands in" in text]
+
+
 def test_who_stands_in_for_whom_until_when_is_said(ws: Workspace) -> None:
     stand_in(ws, fails(401, "Invalid API key"), tables=notify(ws), two=True)
     ws.script(ON, {"sleep": 600, "until": "go", "append": {"work.txt": "x\n"},
                    "block": {"completed": True}})  # fmt: skip
     process = ws.start()
     ws.wait_runs(2)
-    status = ws.wait_state("running")
-    (said,) = [text for text in status["warnings"] if "stands in" in text]
+    wait_until(lambda: stands_in(ws), "who stands in to be said")
+    (said,) = stands_in(ws)
     assert said.startswith("command stands in for claude as executor until ")
     assert "claude auth login" in said
     assert "agent.handed_over" in ws.log()
