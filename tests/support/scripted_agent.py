@@ -110,13 +110,10 @@ def main() -> int:
     note(control, "start")
     with open(prompt_file, encoding="utf-8", errors="surrogateescape") as file:
         prompt = file.read()
-    with open(
-        os.path.join(control, f"prompt-{number + 1}.md"),
-        "w",
-        encoding="utf-8",
-        errors="surrogateescape",
-    ) as file:
+    kept = os.path.join(control, f"prompt-{number + 1}.md")
+    with open(kept + ".tmp", "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(prompt)
+    os.replace(kept + ".tmp", kept)
     for kind in step.get("spawn", ()):
         spawn(kind)
     if "say" in step:
