@@ -46,8 +46,8 @@ def test_the_table(command) -> None:
     assert head.split() == ["#", "WHEN", "VERDICT", "TOOK", "TOKENS", "COST", "FILES", "SUMMARY"]
     assert first.endswith("no control block")
     assert second.split() == [
-        "2", "2026-03-01", "02:00", "continue", "1", "m", "01", "s", "1.2k", "$0.25", "2", "did",
-        "2",
+        "2", "2026-03-01", "02:00", "continue", "1", "m", "01", "s", "1.2k", "$0.25", "2", "gate",
+        "`pytest", "-q`", "failed:", "did", "2",
     ]  # fmt: skip
 
 

@@ -98,6 +98,17 @@ def test_an_iteration_without_output_names_what_is_kept(command) -> None:
     assert "kept are 3 to 3" in done.stderr
 
 
+def test_what_changes_in_a_run_directory_later_does_not_change_the_order(command) -> None:
+    for second, name in enumerate(("000001-executor", "000001-gate-1")):
+        directory = run_directory(command, name, name.encode() + b" speaks\n")
+        (directory / "identity.json").touch()
+        os.utime(directory / "identity.json", (1_000_000 + second, 1_000_000 + second))
+        os.utime(directory, (2_000_000 - second, 2_000_000 - second))
+    lines = command("logs").stdout.splitlines()
+    spoken = [line.split()[0] for line in lines if "speaks" in line]
+    assert spoken == ["000001-executor", "000001-gate-1"]
+
+
 def test_raw_is_byte_for_byte(command) -> None:
     data = b"\x1b[31m\xff\x00 red\r\nno line feed at the end"
     run_directory(command, "000001-executor", data, b"err\xfe")

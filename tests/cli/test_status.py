@@ -128,6 +128,15 @@ def test_signs_of_trouble_are_collected(command) -> None:
     )
 
 
+def test_the_gates_that_failed_are_named(command) -> None:
+    one = {"verdict": "gate_failed", "summary": "done", "duration_sec": 1.0}
+    recent = [one | {"gates_failed": ["pytest -q", "make"]}, one | {"gates_failed": []}]
+    command.write_status(recent=recent)
+    first, second = [line for line in command("status").stdout.splitlines() if "done" in line]
+    assert first.endswith("gate `pytest -q`, … failed: done")
+    assert "gate `" not in second
+
+
 def test_agent_text_cannot_drive_the_terminal(command) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\nnext\x9b5mline\u202edrow"
     recent = [{"iteration": 1, "verdict": "continue", "summary": evil, "duration_sec": 1.0}]

@@ -30,7 +30,7 @@ class Run(NamedTuple):
     """One run directory; ordered as the runs were."""
 
     iteration: int
-    changed_ns: int
+    began_ns: int
     name: str
     path: str
 
@@ -72,9 +72,17 @@ def runs(state_dir: str) -> list[Run]:
         match = _NAME.match(entry.name)
         with suppress(OSError):  # retention has just removed it
             if match and entry.is_dir(follow_symlinks=False):
-                # runs of one iteration follow each other, and so do their directories' last changes
-                found.append(Run(int(match[1]), entry.stat().st_mtime_ns, entry.name, entry.path))
+                began = _began(entry.path) or entry.stat().st_mtime_ns
+                found.append(Run(int(match[1]), began, entry.name, entry.path))
     return sorted(found)
+
+
+def _began(directory: str) -> int:
+    """When a run was started, by the file that its recorder writes then; 0 without one. The
+    directory itself changes once more when the iteration has ended."""
+    with suppress(OSError):
+        return os.stat(os.path.join(directory, "identity.json")).st_mtime_ns
+    return 0
 
 
 def _choose(

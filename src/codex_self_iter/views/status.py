@@ -99,12 +99,13 @@ def _exit(state: LoopState, at: Moment) -> dict[str, Any] | None:
 
 
 def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
-    usage = line.get("usage") or {}
+    usage, gates = line.get("usage") or {}, line.get("gates") or ()
     return {
         "iteration": line.get("iteration"),
         "verdict": line.get("verdict"),
         "failure_class": line.get("failure_class") or "",
         "summary": str(line.get("summary") or line.get("error") or "")[:300],
+        "gates_failed": [gate.get("command") for gate in gates if not gate.get("ok", True)][:3],
         "duration_sec": line.get("duration_sec"),
         "tokens": usage.get("total_tokens"),
         "cost_usd": line.get("cost_usd"),

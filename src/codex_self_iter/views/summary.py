@@ -111,6 +111,13 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
     return [paint(lines[0], "bold"), *lines[1:]]
 
 
+def failed_gates(commands: object) -> str:
+    """Which gates have refused an iteration, in a few words; "" when none has."""
+    named = [shorten(clean(str(command)), 40) for command in as_list(commands)]
+    more = ", …" if len(named) > 1 else ""
+    return f"gate `{named[0]}`{more} failed" if named else ""
+
+
 def epoch(text: object) -> float | None:
     """Unix seconds of an ISO 8601 time, None for anything else; without a zone it is UTC."""
     if not isinstance(text, str):
@@ -259,6 +266,8 @@ class _View:
             head += f" ({item['failure_class']})" if item.get("failure_class") else ""
             lasted = took(as_number(item.get("duration_sec")))
             summary = " ".join(str(item.get("summary") or "").split())
+            if failed := failed_gates(item.get("gates_failed")):
+                summary = f"{failed}: {summary}"
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
 
