@@ -106,3 +106,10 @@ def test_counts_and_short_times_are_said_as_people_say_them() -> None:
     text = make(LoopState("x", iteration=1), [LINE | {"duration_sec": 0.41}])
     assert "1 iteration: 1 completed." in text
     assert "| 0.4 s |" in text
+
+
+def test_a_completion_that_no_gate_has_proven_is_called_what_it_is() -> None:
+    said = "None was run: that it is complete is the agent's word."
+    assert said in make(lines=[LINE | {"gates": []}])
+    assert said not in make()
+    assert said not in make(LoopState("x", state=State.STOPPED), lines=[LINE | {"gates": []}])

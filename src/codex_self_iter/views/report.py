@@ -102,6 +102,8 @@ def report(
         f"- `{gate.get('command')}`: {'passed' if gate.get('ok') else 'failed'}"
         for gate in last.get("gates") or ()
     ]
+    if not gates and state.state is State.COMPLETED:
+        gates = ["None was run: that it is complete is the agent's word."]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     counted = f"{state.iteration} iteration{'' if state.iteration == 1 else 's'}"
     if lines:
@@ -122,7 +124,7 @@ def report(
         "\n".join(gates),
         "## Cost",
         f"{_cost(state.spent, lines)}, {duration(state.spent.hours * 3600)} of agent runs.",
-        "## Time by state",
+        "## Time by state since the last start",
         "\n".join(f"- {name}: {duration(seconds)}" for name, seconds in sorted(times.items())),
         "## What is open",
         *(_open(state, plan) or ["Nothing."]),
