@@ -154,6 +154,12 @@ def staged(known: Mapping[str, str], before: Snapshot, after: Snapshot) -> dict[
     }
 
 
+def stashed(known: Iterable[str], before: Snapshot, after: Snapshot) -> tuple[str, ...]:
+    """What the loop's work has put into git's stash and is still there."""
+    ours = {*known, *after.stashes} - (set(before.stashes) - set(known))
+    return tuple(one for one in after.stashes if one in ours)
+
+
 def _inner(look: Snapshot) -> list[str]:
     """The repositories inside this one that differ, each with a slash."""
     return [f"{path}/" for path, value in look.entries.items() if value.startswith(NESTED)]
@@ -212,9 +218,10 @@ def explained(debts: Debts, whys: Mapping[str, str]) -> dict[str, Debt]:
     }
 
 
-def summary(debts: Debts, error: str = "") -> Owed:
-    """All debts in short; `error`: why the last commit could not be made."""
-    if not debts and not error:
+def summary(debts: Debts, error: str = "", stash: str = "") -> Owed:
+    """All debts in short; `error`: why the last commit could not be made; `stash`: what a run has
+    put out of the work tree."""
+    if not debts and not error and not stash:
         return NOTHING
     names = sorted(debts)
     if error:
@@ -223,6 +230,7 @@ def summary(debts: Debts, error: str = "") -> Owed:
         told = [f"{printable(path)} {debts[path].why}" for path in names if debts[path].why]
         more = f"; and {len(told) - SAMPLE} more" if len(told) > SAMPLE else ""
         why = "; ".join(told[:SAMPLE]) + more
+    why = "; ".join(filter(None, (stash, why)))
     return Owed(
         count=len(debts),
         iteration=min((debt.iteration for debt in debts.values()), default=0),

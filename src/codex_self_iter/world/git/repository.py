@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
 
 from codex_self_iter.world.git.run import Git, explain, failed
-from codex_self_iter.world.guarded import stat_or_none
+from codex_self_iter.world.guarded import read_guarded, stat_or_none
 
+_MAX_REFLOG = 16 * 1024 * 1024
 _OPERATIONS = (
     ("MERGE_HEAD", "merge in progress"),
     ("rebase-merge", "rebase in progress"),
@@ -34,6 +36,11 @@ class Repository:
     object_format: str
 
     @property
+    def common_dir(self) -> str:
+        """The git directory of the main work tree: this one, unless this is a linked one's."""
+        return _common(self.git_dir)
+
+    @property
     def empty_tree(self) -> str:
         """Object id of the tree without entries, which git knows without its being stored."""
         return hashlib.new(self.object_format, b"tree 0\0", usedforsecurity=False).hexdigest()
@@ -48,6 +55,35 @@ class Repository:
     def index_locked(self) -> bool:
         """True while `index.lock` exists: a git command is writing the index, or died doing so."""
         return os.path.lexists(os.path.join(self.git_dir, "index.lock"))
+
+    def has_stash(self) -> bool:
+        """True when something may be in git's stash."""
+        return stat_or_none(self._stash) is not None
+
+    def stashes(self) -> tuple[str, ...]:
+        """Commit ids of what is in git's stash, the newest first. Blocking."""
+        try:
+            lines = read_guarded(self._stash, _MAX_REFLOG).splitlines()
+        except OSError:
+            return ()
+        return tuple(
+            line.split(b" ")[1].decode("ascii", "replace")
+            for line in reversed(lines)
+            if b" " in line
+        )
+
+    @property
+    def _stash(self) -> str:
+        return os.path.join(self.common_dir, "logs", "refs", "stash")
+
+
+@functools.lru_cache
+def _common(git_dir: str) -> str:
+    try:
+        link = read_guarded(os.path.join(git_dir, "commondir"), 4096)
+    except OSError:
+        return git_dir
+    return os.path.normpath(os.path.join(git_dir, os.fsdecode(link).strip()))
 
 
 def state_notes(repository: Repository) -> list[str]:

@@ -142,7 +142,8 @@ class GitWorkTree:
             some = (os.path.basename(to_text(path)) for path in look.hasher.unreadable[:3])
             notes.append(f"unreadable, judged by size and time: {', '.join(map(repr, some))}")
         note, whole = "; ".join(notes), not look.flaws
-        return Snapshot(status.head, status.branch, look.entries, whole, note, look.staged)
+        stashes = await self._git.beside(repository.stashes) if repository.has_stash() else ()
+        return Snapshot(status.head, status.branch, look.entries, whole, note, look.staged, stashes)
 
     async def _status(self) -> Status | None:
         pathspec = [".", *([f":(exclude,literal){self._state}"] if self._state_inside else [])]

@@ -1,0 +1,63 @@
+"""What an agent or a hook does to git beside the content of files is said, and undoes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.harness import Workspace
+
+COMMIT = '[git]\ncommit = "supervisor"\n'
+DONE = {"block": {"completed": True}}
+
+
+@pytest.mark.parametrize("mode", ["supervisor", "none"])
+def test_what_a_run_stashes_is_said_everywhere_until_it_is_back(ws: Workspace, mode: str) -> None:
+    ws.config(f'[git]\ncommit = "{mode}"\n', max_iterations=1)
+    (ws.path / "old.txt").write_text("a person's, stashed before")
+    ws.git("stash", "-qu")
+    ws.script({"write": {"a.txt": "a", "b.txt": "b"}, "run": "git stash -qu", **DONE})
+    assert ws.run() == 0
+    told = "2 file(s) (a.txt, b.txt): git stash pop brings it back"
+    assert told in str(ws.status()["warnings"])
+    assert told in ws.status()["exit"]["reason"]
+    assert told in (ws.state / "report.md").read_text()
+    assert told in ws.cli("status").stdout
+    assert told in ws.cli("show", "1").stdout
+    (ws.path / "later.txt").write_text("a person's, stashed between the runs")
+    ws.git("stash", "-qu")
+    ws.script(
+        {"block": {"next_goal": "x"}},
+        {"run": "git stash pop -q stash@{1}", **DONE},
+    )
+    assert ws.run("--max-iterations", "2") == 0
+    assert told.replace("pop", "pop stash@{1}") in ws.prompt(2)  # another supervisor knows it, too
+    assert ws.status()["warnings"] == []
+    assert ws.status()["owed"] is None
+    assert "stash" not in ws.status()["exit"]["reason"]
+    assert ws.git("stash", "list").count("\n") == 2  # the person's
+
+
+def test_what_an_agent_that_is_to_commit_leaves_is_said_everywhere(ws: Workspace) -> None:
+    (ws.path / "mine.txt").write_text("a person's")
+    gates = json.dumps(["echo g > gate.txt"])
+    ws.config(f'[git]\ncommit = "agent"\n[verify]\ncommands = {gates}\n')
+    ws.script(
+        {"write": {"a.txt": "a"}, "git": [["add", "a.txt"], ["commit", "-qm", "a"]]},
+        {"write": {"b.txt": "b"}, "block": {"next_goal": "x"}},
+        {**DONE},
+    )
+    assert ws.run() == 0
+    told = "b.txt): the agent is to commit its work"
+    assert "the agent is to commit its work" not in ws.prompt(2)
+    assert told in ws.prompt(3)
+    for said in (ws.log(), (ws.state / "report.md").read_text(), ws.status()["exit"]["reason"]):
+        assert "2 files are not committed (b.txt, gate.txt)" in said
+    assert "2 not committed (b.txt, gate.txt)" in ws.cli("status").stdout
+    assert "2 not committed (b.txt, gate.txt)" in ws.cli("show", "3").stdout
+    ws.script({"git": [["add", "b.txt", "gate.txt"], ["commit", "-qm", "b"]], **DONE})
+    assert ws.run() == 0
+    assert ws.status()["owed"] is None
+    assert ws.status()["warnings"] == []
+    assert ws.git("status", "--porcelain") == "?? mine.txt\n"
