@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,22 @@ def test_what_an_agent_that_is_to_commit_leaves_is_said_everywhere(ws: Workspace
     assert ws.status()["owed"] is None
     assert ws.status()["warnings"] == []
     assert ws.git("status", "--porcelain") == "?? mine.txt\n"
+
+
+def test_nothing_is_committed_from_another_tree(ws: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path / "elsewhere")
+    ws.config(COMMIT)
+    ws.script(
+        {"write": {"a.txt": "a"}, "run": f"git config core.worktree '{other.path}'"},
+        {"write": {"b.txt": "b"}, "run": "git config --unset core.worktree", **DONE},
+    )
+    assert ws.run("--max-iterations", "1") == 0
+    why = "core.worktree names another"
+    assert why in str(ws.status()["warnings"])
+    assert why in ws.status()["exit"]["reason"]
+    assert why in ws.journal()[0]["keep_error"]
+    assert ws.git("log", "--format=%s").split() == ["start"]
+    assert other.git("for-each-ref").count("\n") == 1
+    ws.git("config", "--unset", "core.worktree")
+    assert ws.run() == 0
+    other.close()

@@ -46,6 +46,10 @@ def touch_later(file: Path) -> None:
     os.utime(file, ns=(file.stat().st_mtime_ns + 10**9, file.stat().st_mtime_ns + 10**9))
 
 
+def run_shell(command: str, directory: Path) -> None:
+    subprocess.run(["sh", "-c", command], cwd=directory, check=True, timeout=60)
+
+
 def run_git(*args: str) -> None:
     subprocess.run(["git", *args], check=True, timeout=60)
 
@@ -297,6 +301,65 @@ async def test_a_broken_inner_repository_does_not_answer_for_the_outer_one(repo:
     (inner.path / ".git/HEAD").unlink()
     taken = await tree_of(repo).snapshot(None)
     assert all(name.startswith("clone") for name in taken.entries)
+
+
+@pytest.mark.parametrize(
+    "lead_away",
+    [
+        "git config core.worktree {other}",
+        "git config core.worktree ../..",
+        "mv .git ../kept; echo gitdir: {other}/.git > .git",
+        "mv .git ../kept; git -C .. init -q",
+    ],
+)
+async def test_a_git_that_was_led_to_another_tree_is_not_followed(
+    repo: Repo, tmp_path: Path, lead_away: str
+) -> None:
+    other = Repo(tmp_path / "other")
+    other.write("theirs.txt", "x")
+    tree = tree_of(repo)
+    before = await tree.snapshot(None)
+    act = lead_away.format(other=other.path)
+    run_shell(act, repo.path)
+    repo.write("ours.txt", "x")
+    after = await tree.snapshot(before)
+    assert not after.complete
+    assert tree.repository is None
+    assert "led elsewhere" in after.note or "core.worktree names another" in after.note
+    assert compare(before, after).changed is None
+    (repo.path / ".git").unlink() if (repo.path / ".git").is_file() else None
+    if (tmp_path / "kept").exists():
+        (tmp_path / "kept").rename(repo.path / ".git")
+    repo.git("config", "--unset", "core.worktree", check=False)
+    again = await tree.snapshot(after)
+    assert again.complete
+    assert [*again.entries] == ["ours.txt"]
+
+
+async def test_a_git_file_that_is_written_in_its_place_is_read_again(
+    repo: Repo, tmp_path: Path
+) -> None:
+    repo.git("worktree", "add", "-q", str(tmp_path / "linked"))
+    other = Repo(tmp_path / "other")
+    tree = GitWorkTree(str(tmp_path / "linked"), str(tmp_path / "state"), run_tool)
+    assert (await tree.snapshot(None)).complete
+    repo.git("config", "core.quotePath", "false")  # a changed configuration alone is no other tree
+    assert (await tree.snapshot(None)).complete
+    (tmp_path / "linked" / ".git").write_text(f"gitdir: {other.path}/.git\n")
+    assert "led elsewhere" in (await tree.snapshot(None)).note
+
+
+async def test_a_submodule_as_workspace_has_its_work_tree_named_and_is_followed(
+    repo: Repo, tmp_path: Path
+) -> None:
+    library = Repo(tmp_path / "library")
+    repo.git("submodule", "--quiet", "add", str(library.path), "lib")
+    run_git("-C", str(repo.path / "lib"), "config", "user.name", "x")
+    tree = GitWorkTree(str(repo.path / "lib"), str(tmp_path / "state"), run_tool)
+    assert (await tree.snapshot(None)).complete
+    run_git("-C", str(repo.path / "lib"), "config", "user.name", "y")
+    repo.write("lib/new.txt", "x")
+    assert [*(await tree.snapshot(None)).entries] == ["new.txt"]
 
 
 async def test_unborn_detached_merge_and_lock_are_noted(repo: Repo, tmp_path: Path) -> None:
