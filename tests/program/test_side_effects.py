@@ -81,3 +81,20 @@ def test_nothing_is_committed_from_another_tree(ws: Workspace, tmp_path: Path) -
     ws.git("config", "--unset", "core.worktree")
     assert ws.run() == 0
     other.close()
+
+
+def test_the_plan_is_not_put_where_it_would_keep_git_from_coming_back(ws: Workspace) -> None:
+    ws.config(COMMIT)
+    leave = "git checkout -q --orphan other && git rm -rfq . && git commit -q --allow-empty -m o"
+    ws.script(
+        {"run": leave, "write": {"a.txt": "a"}},
+        {"run": "git checkout -q main", "write": {"b.txt": "b"}},
+        DONE,
+    )
+    assert ws.run() == 0, ws.log()
+    assert "plan.md is not on the branch that a run has checked out" in ws.prompt(2)
+    assert "- [ ] first" in ws.prompt(2)
+    assert ws.git("show", "--format=", "--name-only", "main").split() == ["b.txt"]
+    assert ws.git("show", "--format=", "--name-only", "other").split() == ["a.txt"]
+    assert ws.git("status", "--porcelain") == ""
+    assert ws.status()["warnings"] == []

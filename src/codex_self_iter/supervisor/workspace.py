@@ -216,6 +216,20 @@ class Workspace:
         await self._work_ended(before, after)
         return change
 
+    async def left_on(self, path: str) -> str:
+        """The branch that has this file, where a run has left it for one that has not; else ""."""
+        home = self._ledger.home or (self._before.branch if self._before else "")
+        inner = os.path.relpath(path, self._ctx.paths.workspace)
+        if not home or inner.startswith(os.pardir):
+            return ""
+        with contextlib.suppress(GitError):
+            now = await self._git.run("symbolic-ref", "--quiet", "HEAD")
+            moved = now.stdout.decode("utf-8", "replace").strip() != f"refs/heads/{home}"
+            there = moved and await self._git.resolve(f"refs/heads/{home}:./{inner}")
+            if there and not await self._git.resolve(f"HEAD:./{inner}"):
+                return home
+        return ""
+
     async def not_looked(self) -> Change:
         """The look after a run was cut short: the next look tells what the run changed."""
         if self._ledger.under_way is None and self._before is not None:
