@@ -43,7 +43,9 @@ class Snapshot:
             behind").
         staged: path -> fingerprint in git's index of every tracked file that is staged otherwise
             than in HEAD ("": taken out of the index).
-        stashes: commit ids of what is in git's stash, the newest first."""
+        stashes: commit ids of what is in git's stash, the newest first.
+        rest: what is another one when a name, size or time of an untracked file changes that is
+            beyond the bound and so not among the entries; "" unless that is all that is missing."""
 
     head: str
     branch: str
@@ -52,6 +54,7 @@ class Snapshot:
     note: str = ""
     staged: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stashes: tuple[str, ...] = ()
+    rest: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON value."""
@@ -60,10 +63,12 @@ class Snapshot:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
         """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
-        data = {"staged": {}, "stashes": ()} | dict(data)  # an older version looked at less
+        data = {"staged": {}, "stashes": (), "rest": ""} | dict(
+            data
+        )  # an older version looked at less
         data["stashes"] = tuple(data["stashes"])
         found = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
-        texts = [found.head, found.branch, found.note, *found.stashes]
+        texts = [found.head, found.branch, found.note, found.rest, *found.stashes]
         whole = isinstance(found.complete, bool)
         for table in (found.entries, found.staged):
             whole = whole and isinstance(table, Mapping)

@@ -385,17 +385,25 @@ async def test_unborn_detached_merge_and_lock_are_noted(repo: Repo, tmp_path: Pa
     assert (await change_by(repo, lambda r: r.write("a.txt", "resolved\n"))).changed is True
 
 
-async def test_too_many_untracked_files_make_it_incomplete_and_unknown(repo: Repo) -> None:
+async def test_too_many_untracked_files_are_compared_by_name_size_and_time(repo: Repo) -> None:
     for number in range(12):
         repo.write(f"gen/{number:02}", str(number))
     tree = tree_of(repo, limits=ScanLimits(files=10))
     before = await tree.snapshot(None)
     assert not before.complete
     assert "untracked files" in before.note
+    assert compare(before, await tree.snapshot(before)).changed is False
+    repo.write("gen/11", "not read")
     after = await tree.snapshot(before)
     assert compare(before, after).changed is None
+    repo.write("a.txt", "a tracked file is compared, whatever is beyond")
+    assert compare(after, await tree.snapshot(after)).files == ("a.txt",)
     repo.write("gen/00", "changed")
-    assert compare(before, await tree.snapshot(after)).files == ("gen/00",)
+    assert "gen/00" in compare(before, await tree.snapshot(after)).files
+    Repo(repo.path / "clone")
+    tree = tree_of(repo, limits=ScanLimits(files=10, nested=0))
+    flawed = await tree.snapshot(None)
+    assert compare(flawed, await tree.snapshot(None)).changed is None  # more is missing
 
 
 async def test_a_git_that_hangs_is_bounded_and_killed_with_its_children(
