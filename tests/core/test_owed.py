@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from codex_self_iter.core import commands as do
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import Debt, Owed, divide, explained, seen, stashed, summary, worked
+from codex_self_iter.core.owed import (
+    Debt,
+    Owed,
+    divide,
+    explained,
+    seen,
+    stashed,
+    summary,
+    taken,
+    worked,
+)
 from codex_self_iter.core.state import LoopState
 from tests.support.loop_world import Answer, block, claim, policy
 from tests.support.situations import drive, ended, running
@@ -91,6 +101,16 @@ def test_what_work_has_stashed_is_known_while_it_is_in_the_stash() -> None:
     told = summary({}, stash="a run stashed 1 file(s)")
     assert told.told().endswith("not committed: a run stashed 1 file(s)")
     assert Snapshot.from_json(stash("1").to_json()) == stash("1")
+
+
+def test_what_work_took_from_somebody_else_is_theirs_when_it_is_brought_back() -> None:
+    mine = look(mine="1", both="1")
+    debts = worked({}, look(both="0"), mine, 1, 0.0)
+    gone = taken({"mine": Debt("1"), "both": debts["both"]}, mine, look())
+    assert gone == {"both": "1"}  # what is the loop's alone is only its own loss
+    assert taken({}, mine, mine) == {}
+    assert worked({}, look(), look(mine="1"), 2, 0.0, {"mine": "1"})["mine"].mixed
+    assert not worked({}, look(), look(mine="2"), 2, 0.0, {"mine": "1"})["mine"].mixed
 
 
 def test_the_summary_is_bounded_and_says_why() -> None:

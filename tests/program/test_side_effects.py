@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 COMMIT = '[git]\ncommit = "supervisor"\n'
 DONE = {"block": {"completed": True}}
@@ -26,6 +26,7 @@ def test_what_a_run_stashes_is_said_everywhere_until_it_is_back(ws: Workspace, m
     assert told in (ws.state / "report.md").read_text()
     assert told in ws.cli("status").stdout
     assert told in ws.cli("show", "1").stdout
+    assert "took changes" not in ws.log()
     (ws.path / "later.txt").write_text("a person's, stashed between the runs")
     ws.git("stash", "-qu")
     ws.script(
@@ -98,3 +99,39 @@ def test_the_plan_is_not_put_where_it_would_keep_git_from_coming_back(ws: Worksp
     assert ws.git("show", "--format=", "--name-only", "other").split() == ["a.txt"]
     assert ws.git("status", "--porcelain") == ""
     assert ws.status()["warnings"] == []
+
+
+TAKES_OUT = "git diff > '{0}/patch'; git checkout -q -- mine.txt; touch '{0}/hook'; sleep 600"
+
+
+@pytest.mark.parametrize("how", ["its time is up", "killed with its supervisor"])
+def test_an_edit_that_an_ended_hook_took_away_is_said_and_stays_its_owners(
+    ws: Workspace, how: str
+) -> None:
+    killed = how.startswith("killed")
+    ws.config(COMMIT + f"timeout_sec = {600 if killed else 2}\n", max_iterations=2)
+    (ws.path / "mine.txt").write_text("committed")
+    ws.git("add", "mine.txt")
+    ws.git("commit", "-qm", "mine")
+    (ws.path / "mine.txt").write_text("a person's edit")
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    takes_out = TAKES_OUT.format(ws.control)
+    hook.write_text(f"#!/bin/sh\n[ -e '{ws.control}/hook' ] && exit 0; {takes_out}\n")
+    hook.chmod(0o755)
+    edit = ws.git("hash-object", "mine.txt").strip()
+    mend = f"git cat-file blob {edit} > mine.txt"
+    ws.script({"write": {"a.txt": "a"}}, {"run": mend, "write": {"b.txt": "b"}, **DONE})
+    process = ws.start()
+    if killed:
+        wait_until((ws.control / "hook").exists, "the hook")
+        process.kill()
+        ws.ended(process)
+        process = ws.start()
+    assert ws.ended(process) == 0
+    assert mend in ws.log()
+    assert mend in ws.prompt(2)
+    assert (ws.path / "mine.txt").read_text() == "a person's edit"
+    assert ws.git("log", "--format=", "--name-only", "HEAD~2..").split() == ["b.txt", "a.txt"]
+    assert "mine.txt" in ws.status()["owed"]["files"]
+    assert "took changes" not in str(ws.status()["warnings"])

@@ -4,6 +4,8 @@ theirs, files hidden or stashed. It is said for as long as it is so."""
 from __future__ import annotations
 
 import contextlib
+import shlex
+from collections.abc import Mapping
 
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
@@ -121,6 +123,34 @@ class SideEffects:
         mend = f"check out {self.branch} again and git merge {ledger.adrift[:12]}"
         text = f"{what}, because HEAD was detached from {self.branch}: {mend}"
         self._ctx.warnings.tell("commit.adrift", text, agent=True)
+
+    async def look_for_taken(
+        self, gone: Mapping[str, str], before: Snapshot, after: Snapshot
+    ) -> None:
+        """Say what work whose end nobody saw, gates or hooks took out of the work tree although it
+        is somebody else's, and what brings it back."""
+        if not self._ledger.theirs:
+            self._ctx.warnings.clear("taken")
+        if gone and before.head != after.head:
+            committed = await self._work_tree.committed(before.head, after.head)
+            gone = {path: value for path, value in gone.items() if path not in committed}
+        if not gone:
+            return
+        ids = {path: value.partition(" ")[2] for path, value in gone.items()}
+        known: set[str] = set()
+        with contextlib.suppress(GitError):
+            wanted = "\n".join(filter(None, ids.values())).encode()
+            found = await self._git.ask("cat-file", "--batch-check=%(objectname)", stdin=wanted)
+            known = {line for line in found.decode().splitlines() if " " not in line}
+        names = sorted(gone)
+        back = [f"git cat-file blob {ids[p]} > {shlex.quote(p)}" for p in names if ids[p] in known]
+        mend = "; ".join(back[:5]) or "a hook may have kept them (pre-commit: ~/.cache/pre-commit)"
+        text = (
+            f"gates or a hook took changes of somebody else's out of the work tree: {some(names)}"
+        )
+        self._ctx.warnings.tell(
+            "taken", f"{text}; to bring them back: {printable(mend)}", agent=True
+        )
 
     async def look_for_stashes(self, look: Snapshot) -> None:
         """Say what the loop's work has put into git's stash: it is not in the work tree."""

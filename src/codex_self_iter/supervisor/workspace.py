@@ -18,7 +18,7 @@ import anyio
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept
+from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, taken, unkept
 from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
@@ -145,8 +145,10 @@ class Workspace:
         number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
         begun, self._after, self._after_at = self._ledger.under_way, looked, self._now()
         self._tell_look(looked)
-        ledger = self._ledger
+        ledger, debts = self._ledger, self._ledger.debts
         await self._beside(len(looked.entries), ledger.seen, looked, number, wall)
+        if begun is not None and begun.look.complete and looked.complete:
+            await self._side.look_for_taken(taken(debts, begun.look, looked), begun.look, looked)
         if looked.complete and not self._ledger.debts and not self._blind:
             self._error = ""  # somebody else has committed it
         if begun is not None:
