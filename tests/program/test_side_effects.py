@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,35 @@ def test_an_edit_that_an_ended_hook_took_away_is_said_and_stays_its_owners(
     assert ws.git("log", "--format=", "--name-only", "HEAD~2..").split() == ["b.txt", "a.txt"]
     assert "mine.txt" in ws.status()["owed"]["files"]
     assert "took changes" not in str(ws.status()["warnings"])
+
+
+MODES_COUNT = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+"""What makes file modes count for root as well."""
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None,
+    reason="NOT TESTED HERE: modes do not count for root, and there is no setpriv",
+)
+def test_a_repository_without_write_permission_is_said_and_caught_up_with(ws: Workspace) -> None:
+    prefix = MODES_COUNT if os.geteuid() == 0 else ()
+    ws.config(COMMIT, max_iterations=1)
+    lock = "chmod -R a-w .git"
+    ws.script({"write": {"a.txt": "a"}, "run": lock}, {"write": {"b.txt": "b"}, **DONE})
+    assert ws.run(prefix=prefix) == 0
+    ws.git("status")  # it can be read
+    assert "insufficient permission" in ws.journal()[0]["keep_error"]
+    assert "insufficient permission" in str(ws.status()["warnings"])
+    assert "1 file is not committed (a.txt)" in ws.status()["exit"]["reason"]
+    assert "insufficient permission" in (ws.state / "report.md").read_text()
+    assert "not committed (a.txt)" in ws.cli("status").stdout
+    assert "not committed (a.txt)" in ws.cli("show", "1").stdout
+    assert ws.run(prefix=prefix) == 0
+    assert "insufficient permission" in ws.prompt(2)
+    assert sorted(ws.status()["owed"]["files"]) == ["a.txt", "b.txt"]
+    subprocess.run(["chmod", "-R", "u+w", ".git"], cwd=ws.path, check=True, timeout=60)
+    ws.script(DONE)
+    assert ws.run(prefix=prefix) == 0
+    assert ws.git("log", "--format=", "--name-only", "-1").split() == ["a.txt", "b.txt"]
+    assert ws.status()["owed"] is None
+    assert ws.status()["warnings"] == []
