@@ -100,7 +100,10 @@ def test_what_work_has_stashed_is_known_while_it_is_in_the_stash() -> None:
     assert stashed(ours, stash("new", "old"), stash("old")) == ()
     told = summary({}, stash="a run stashed 1 file(s)")
     assert told.told().endswith("not committed: a run stashed 1 file(s)")
-    assert Snapshot.from_json(stash("1").to_json()) == stash("1")
+    written = stash("1").to_json()
+    assert Snapshot.from_json(written) == stash("1")
+    del written["stashes"], written["rest"]  # of an older version
+    assert Snapshot.from_json(written) == stash()
 
 
 def test_what_work_took_from_somebody_else_is_theirs_when_it_is_brought_back() -> None:

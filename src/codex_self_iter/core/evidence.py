@@ -63,9 +63,8 @@ class Snapshot:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
         """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
-        data = {"staged": {}, "stashes": (), "rest": ""} | dict(
-            data
-        )  # an older version looked at less
+        # an older version looked at less
+        data = {"staged": {}, "stashes": (), "rest": "", **data}
         data["stashes"] = tuple(data["stashes"])
         found = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
         texts = [found.head, found.branch, found.note, found.rest, *found.stashes]

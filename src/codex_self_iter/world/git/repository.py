@@ -168,7 +168,8 @@ class Finder:
         if found is None or first is None:
             return why
         if (found.git_dir, found.prefix) != (first.git_dir, first.prefix):
-            return f"git was led elsewhere: to {found.told()} instead of {first.told()}"
+            where = f"git was led elsewhere: to {found.told()} instead of {first.told()}"
+            return f"{where}; put .git or core.worktree right"
         self.repository, self._configured = found, _configured(found)
         return ""
 
