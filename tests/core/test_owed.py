@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from codex_self_iter.core import commands as do
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import Debt, Owed, divide, explained, seen, summary, worked
+from codex_self_iter.core.owed import (
+    Debt,
+    Owed,
+    divide,
+    explained,
+    seen,
+    stashed,
+    summary,
+    taken,
+    worked,
+)
 from codex_self_iter.core.state import LoopState
 from tests.support.loop_world import Answer, block, claim, policy
 from tests.support.situations import drive, ended, running
@@ -75,6 +85,35 @@ def test_nothing_that_a_person_touched_is_ever_ours(
     mine, left = divide(debts, look(**now))
     assert set(mine) == {path for path in now if hands[path] == {True}}
     assert set(left) == {path for path in now if hands[path] == {True, False}}
+
+
+def test_what_work_has_stashed_is_known_while_it_is_in_the_stash() -> None:
+    def stash(*ids: str) -> Snapshot:
+        return Snapshot("h", "main", {}, stashes=ids)
+
+    ours = stashed((), stash("old"), stash("new", "old"))
+    assert ours == ("new",)
+    assert stashed(ours, stash("a person's", "new"), stash("2", "a person's", "new")) == (
+        "2",
+        "new",
+    )
+    assert stashed(ours, stash("new", "old"), stash("old")) == ()
+    told = summary({}, stash="a run stashed 1 file(s)")
+    assert told.told().endswith("not committed: a run stashed 1 file(s)")
+    written = stash("1").to_json()
+    assert Snapshot.from_json(written) == stash("1")
+    del written["stashes"], written["rest"]  # of an older version
+    assert Snapshot.from_json(written) == stash()
+
+
+def test_what_work_took_from_somebody_else_is_theirs_when_it_is_brought_back() -> None:
+    mine = look(mine="1", both="1")
+    debts = worked({}, look(both="0"), mine, 1, 0.0)
+    gone = taken({"mine": Debt("1"), "both": debts["both"]}, mine, look())
+    assert gone == {"both": "1"}  # what is the loop's alone is only its own loss
+    assert taken({}, mine, mine) == {}
+    assert worked({}, look(), look(mine="1"), 2, 0.0, {"mine": "1"})["mine"].mixed
+    assert not worked({}, look(), look(mine="2"), 2, 0.0, {"mine": "1"})["mine"].mixed
 
 
 def test_the_summary_is_bounded_and_says_why() -> None:

@@ -53,6 +53,15 @@ def test_table(after: Snapshot, changed: bool | None, files: tuple[str, ...]) ->
     assert (change.changed, change.files) == (changed, files)
 
 
+def test_what_is_beyond_the_bound_is_no_change_while_its_sizes_and_times_stay() -> None:
+    cut = moved(complete=False, rest="1")
+    assert compare(cut, cut).changed is False
+    assert compare(cut, dataclasses.replace(cut, rest="2")).changed is None
+    assert compare(cut, moved(complete=False)).changed is None
+    assert compare(cut, dataclasses.replace(cut, entries={})).files == ("a",)
+    assert Snapshot.from_json(cut.to_json()) == cut
+
+
 def test_notes_say_what_was_unusual() -> None:
     assert compare(BASE, BASE) == Change(False)
     assert "no answer" in compare(BASE, CUT).note

@@ -42,7 +42,10 @@ class Snapshot:
         note: why it is incomplete, or a state worth knowing ("merge in progress", "index.lock left
             behind").
         staged: path -> fingerprint in git's index of every tracked file that is staged otherwise
-            than in HEAD ("": taken out of the index)."""
+            than in HEAD ("": taken out of the index).
+        stashes: commit ids of what is in git's stash, the newest first.
+        rest: what is another one when a name, size or time of an untracked file changes that is
+            beyond the bound and so not among the entries; "" unless that is all that is missing."""
 
     head: str
     branch: str
@@ -50,6 +53,8 @@ class Snapshot:
     complete: bool = True
     note: str = ""
     staged: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stashes: tuple[str, ...] = ()
+    rest: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON value."""
@@ -58,9 +63,11 @@ class Snapshot:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
         """Read `to_json`'s value. Raises KeyError or TypeError for anything else."""
-        data = {"staged": {}} | dict(data)  # an older version did not look at the index
+        # an older version looked at less
+        data = {"staged": {}, "stashes": (), "rest": "", **data}
+        data["stashes"] = tuple(data["stashes"])
         found = cls(**{field.name: data[field.name] for field in dataclasses.fields(cls)})
-        texts = [found.head, found.branch, found.note]
+        texts = [found.head, found.branch, found.note, found.rest, *found.stashes]
         whole = isinstance(found.complete, bool)
         for table in (found.entries, found.staged):
             whole = whole and isinstance(table, Mapping)

@@ -9,6 +9,7 @@ path by path, with what was owed already:
     owed before, and edited in between by somebody else  two hands in one file: theirs to commit
     dirty before, not owed, and changed                  two hands in one file: theirs to commit
     dirty before, untouched                              somebody else's
+    clean before, after just what work took from there   somebody else's, brought back
     clean after                                          committed or taken back: owed no more
 
 Leaving a mixed file is the safe side: nothing of a person's is published under our message, and
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from codex_self_iter.core.evidence import Snapshot
@@ -30,6 +32,7 @@ WHY = 4000
 MIXED = "was changed and not committed before the iteration"
 EDITED = "was edited by somebody else since the loop changed it"
 NESTED = ("160000", "repository")
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,20 +130,37 @@ def seen(debts: Debts, look: Snapshot) -> dict[str, Debt]:
 
 
 def worked(
-    debts: Debts, before: Snapshot, after: Snapshot, iteration: int, wall: float
+    debts: Debts,
+    before: Snapshot,
+    after: Snapshot,
+    iteration: int,
+    wall: float,
+    theirs: Mapping[str, str] = NONE,
 ) -> dict[str, Debt]:
-    """The debts once work of the loop between two complete looks has ended."""
+    """The debts once work of the loop between two complete looks has ended; `theirs`: what earlier
+    work has `taken`."""
     now = seen(debts, before)
     for path in before.entries.keys() | after.entries.keys():
         was, value, known = before.entries.get(path), after.entries.get(path), now.get(path)
         if value is None:
             now.pop(path, None)
         elif was != value:
-            mixed = was is not None if known is None else known.mixed
+            foreign = was is not None or theirs.get(path) == value
+            mixed = foreign if known is None else known.mixed
             why = MIXED if known is None and mixed else known.why if known is not None else ""
             debt = known or Debt("", iteration, wall)
             now[path] = dataclasses.replace(debt, value=value, why=why, mixed=mixed)
     return now
+
+
+def taken(debts: Debts, before: Snapshot, after: Snapshot) -> dict[str, str]:
+    """Somebody else's changes that work took out of the work tree (a stash, a hook that was ended
+    before it brought them back), or committed: path -> fingerprint."""
+    return {
+        path: value
+        for path, value in before.entries.items()
+        if path not in after.entries and (path not in debts or debts[path].mixed)
+    }
 
 
 def staged(known: Mapping[str, str], before: Snapshot, after: Snapshot) -> dict[str, str]:
@@ -152,6 +172,12 @@ def staged(known: Mapping[str, str], before: Snapshot, after: Snapshot) -> dict[
         for path, value in after.staged.items()
         if value != before.staged.get(path) or value == known.get(path)
     }
+
+
+def stashed(known: Iterable[str], before: Snapshot, after: Snapshot) -> tuple[str, ...]:
+    """What the loop's work has put into git's stash and is still there."""
+    ours = {*known, *after.stashes} - (set(before.stashes) - set(known))
+    return tuple(one for one in after.stashes if one in ours)
 
 
 def _inner(look: Snapshot) -> list[str]:
@@ -212,9 +238,10 @@ def explained(debts: Debts, whys: Mapping[str, str]) -> dict[str, Debt]:
     }
 
 
-def summary(debts: Debts, error: str = "") -> Owed:
-    """All debts in short; `error`: why the last commit could not be made."""
-    if not debts and not error:
+def summary(debts: Debts, error: str = "", stash: str = "") -> Owed:
+    """All debts in short; `error`: why the last commit could not be made; `stash`: what a run has
+    put out of the work tree."""
+    if not debts and not error and not stash:
         return NOTHING
     names = sorted(debts)
     if error:
@@ -223,6 +250,7 @@ def summary(debts: Debts, error: str = "") -> Owed:
         told = [f"{printable(path)} {debts[path].why}" for path in names if debts[path].why]
         more = f"; and {len(told) - SAMPLE} more" if len(told) > SAMPLE else ""
         why = "; ".join(told[:SAMPLE]) + more
+    why = "; ".join(filter(None, (stash, why)))
     return Owed(
         count=len(debts),
         iteration=min((debt.iteration for debt in debts.values()), default=0),

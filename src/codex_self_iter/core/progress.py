@@ -5,6 +5,7 @@
     a branch switched to the same commit with the same content       none
     staging alone, touching, deleting and making again identically   none
     an ignored file, the state directory                             none (they are in no snapshot)
+    a file beyond the bound of a look has another size or time       unknown
     a snapshot is incomplete and shows no difference                 unknown
 
 Unknown is no verdict: the caller counts it neither as progress nor as its absence, and tells the
@@ -46,12 +47,12 @@ def compare(
         committed: what differs between the two heads: path -> fingerprints in the old and in the
             new one (worth asking for when HEAD moved). With it `files` is exact across commits.
     """
-    sure = before.complete and after.complete
+    sure = all(look.complete or look.rest for look in (before, after))
     kind_changed = sure and _has_git(before) != _has_git(after)
     head_moved = before.head != after.head and (sure or bool(before.head and after.head))
     differing = _differing(before, after, committed or {}, sure)
     changed: bool | None = head_moved or kind_changed or bool(differing)
-    if not changed and not sure:
+    if not changed and not (sure and before.rest == after.rest):
         changed = None
     files = () if kind_changed else tuple(sorted(map(printable, differing)))
     return Change(changed, files, _note(before, after, changed, kind_changed))

@@ -209,7 +209,7 @@ class AgentRuns:
             seconds=round(outcome.duration_sec, 1),
             swept=outcome.swept,
         )
-        self.senses.mend_documents()
+        await self.senses.mend_documents()
         reports: list[AgentReport] = []
 
         async def read() -> None:

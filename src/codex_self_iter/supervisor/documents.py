@@ -4,7 +4,8 @@ An editor may truncate and write in two steps, rename a new file over the old on
 away for a moment. A new content counts when the file has stood still for SETTLE_SEC.
 
 What is deleted or emptied while the loop's own processes are at work is no person's wish (an agent
-tidied up, `git clean`): the last good text stays in force and is put back."""
+tidied up, `git clean`): the last good text stays in force and is put back. On a branch that does not
+have the file it is only kept in force: put there, it would keep git from leaving the branch."""
 
 from __future__ import annotations
 
@@ -56,6 +57,8 @@ class Document:
         self.required = required
         self.text = ""
         self.problem = ""
+        self.away = False
+        """A run has left the branch that has the file: the last good text goes on without it."""
         self._seen: Signature | str = "never"
         self._candidate: Signature | str = "never"
         self._left: Signature | str = "never"
@@ -67,8 +70,9 @@ class Document:
         """Look at the file; `now` is monotonic. Returns the edit when a new text was taken.
 
         `in_run`: something of ours is at work; then a file that it has lost is not looked at."""
-        if in_run and self.lost():
+        if (in_run or self.away) and self.lost():
             return None
+        self.away = False
         signature = self._signature()
         if signature == self._seen:
             self._candidate = signature

@@ -150,7 +150,7 @@ class Outbox:
 
     async def _gates(self, iteration: int) -> None:
         await gates.run_all(self._ctx, self._work, self._workspace, iteration)
-        self._senses.mend_documents()
+        await self._senses.mend_documents()
 
     async def _keep(self, command: do.Keep) -> None:
         with self._work.cut_short() as scope:

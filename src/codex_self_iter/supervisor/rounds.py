@@ -96,7 +96,7 @@ class Rounds:
         await self.workspace.boot()
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         if self.work.adopted is None:
-            self.senses.mend_documents()
+            await self.senses.mend_documents()
         ctx.shared.limits.join(ctx, ctx.post)
         paused = self.senses.paused_now()
         if ctx.plan.problem:

@@ -206,14 +206,16 @@ class Senses:
         if not in_run:
             self._workspace.look_again()
 
-    def mend_documents(self) -> None:
+    async def mend_documents(self) -> None:
         """Put back what a run or the gates have deleted, and say so, to the next agent as well."""
         if not self._ctx.paths.workspace.is_dir():
             return  # nothing is made in its place
         warnings = self._ctx.warnings
         for document in self._ctx.documents:
+            home = await self._workspace.left_on(document.path) if document.lost() else ""
+            document.away = bool(home)
             try:
-                said = document.put_back()
+                said = document.put_back() if not home else _away(document, home)
             except StorageError as error:
                 said = str(error)
             key = f"{document.what} put back"
@@ -225,6 +227,11 @@ class Senses:
         if problem != self.problem:
             self.problem = problem
             self._ctx.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
+
+
+def _away(document: Document, home: str) -> str:
+    name, now = os.path.basename(document.path), "the branch that a run has checked out"
+    return f"{name} is not on {now}: the loop goes on with its text of {home}"
 
 
 def _stat(path: str) -> tuple[int, int, int, int] | None:

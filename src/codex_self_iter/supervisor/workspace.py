@@ -18,15 +18,15 @@ import anyio
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Keep
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, unkept
+from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, taken, unkept
 from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.side_effects import SideEffects, some
 from codex_self_iter.world.git import locks, objects
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.commits import SupervisorCommits, message
-from codex_self_iter.world.git.hidden import hidden, index_mark
 from codex_self_iter.world.git.ledger import Ledger
 from codex_self_iter.world.git.repository import Repository, repository_key
 from codex_self_iter.world.git.run import Git, GitError
@@ -46,6 +46,7 @@ FRESH_SEC = 1.0
 LAST_LOOK_SEC = 10.0
 """So long the look after gates may hold up an end; without it the next start looks."""
 NOT_LOOKED = "what the last run changed was not looked at, because the stop was in a hurry"
+BY_AGENT = 'the agent is to commit its work (git.commit = "agent") and has not'
 BEFORE_FILE = "before.json"
 _MAX_BEFORE = 256 * 1024 * 1024
 PRUNE_EVERY = 20
@@ -67,14 +68,12 @@ class Workspace:
         self._points.own = limits.own
         self._committer = SupervisorCommits(self._git, state_dir)
         self._ledger = Ledger(ctx.store.root)
+        self._side = SideEffects(ctx, self._git, self._work_tree, self._ledger)
         self._before: Snapshot | None = None
         self._after: Snapshot | None = None
         self._after_at = float("-inf")
         self._locks: Mapping[str, str] | None = None
         """git's lock files before the present work; None: nobody looked."""
-        self._index: tuple[int, int, int] | None = None
-        self._hidden: frozenset[str] | None = None
-        """What git did not see before any run."""
         self._error = ""
         """Why the last commit could not be made."""
         self._upkeep = True
@@ -83,8 +82,6 @@ class Workspace:
         """What is not committed, in short; nothing where the supervisor does not commit."""
         self._blind = ""
         """Why it is not known what the last work changed."""
-        self._branch = ""
-        """The branch that was last seen checked out."""
 
     def _now(self) -> float:
         return self._ctx.shared.clock.monotonic()
@@ -108,19 +105,19 @@ class Workspace:
     async def boot(self) -> None:
         """Read what the last supervisor owed, before anything else is looked at."""
         ctx = self._ctx
-        if not ctx.policy.commit:
-            return
         try:
             await ctx.shared.in_thread(self._ledger.load)
         except StorageError as error:
             ctx.warnings.tell("owed", f"what is not committed is not known: {error}")
+        self._side.branch = self._ledger.home or ""
+        if not self._keeps:
+            return
         opened = ctx.state.open
         if not self._ledger.known and opened and opened.ended and opened.step is not Step.RUN:
             first = os.path.join(ctx.store.path, "logs", "runs", opened.ended[0].label)
             self._ledger.under_way = await ctx.shared.in_thread(_read_mark, first)
         if self._ledger.under_way is not None:
             self._locks = self._ledger.under_way.locks
-        self._branch = self._ledger.home or ""
         self._error = ctx.state.owed.why if ctx.state.owed.mendable else ""
         self.owed = ctx.state.owed
         self._tell()
@@ -138,11 +135,7 @@ class Workspace:
         self._before = self._after
         self._locks = self._present_locks()
         assert self._before is not None
-        self._branch = self._before.branch or self._branch
-        self._tell_place(self._before)
-        if self._ledger.adrift:
-            await self._tell_adrift("")
-        await self._look_for_hidden()
+        await self._side.before(self._before)
         return self._before
 
     async def _look(self) -> Snapshot:
@@ -152,9 +145,10 @@ class Workspace:
         number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
         begun, self._after, self._after_at = self._ledger.under_way, looked, self._now()
         self._tell_look(looked)
-        ledger = self._ledger
+        ledger, debts = self._ledger, self._ledger.debts
         await self._beside(len(looked.entries), ledger.seen, looked, number, wall)
-        ledger.debts = await self._beside(len(ledger.debts), seen, ledger.debts, looked)
+        if begun is not None and begun.look.complete and looked.complete:
+            await self._side.look_for_taken(taken(debts, begun.look, looked), begun.look, looked)
         if looked.complete and not self._ledger.debts and not self._blind:
             self._error = ""  # somebody else has committed it
         if begun is not None:
@@ -215,23 +209,35 @@ class Workspace:
         committed = None
         if before.head != after.head:
             committed = await self._work_tree.committed(before.head, after.head)
-            await self._tell_lost(before, after)
         size = len(before.entries) + len(after.entries)
         change = await self._beside(size, compare, before, after, committed)
         self._tell_look(after)
-        self._tell_branch(before, after)
-        await self._look_for_hidden()
+        await self._side.after(before, after)
         self._before = self._after = after
         self._after_at = self._now()
         await self._work_ended(before, after)
         return change
+
+    async def left_on(self, path: str) -> str:
+        """The branch that has this file, where a run has left it for one that has not; else ""."""
+        home = self._ledger.home or (self._before.branch if self._before else "")
+        inner = os.path.relpath(path, self._ctx.paths.workspace)
+        if not home or inner.startswith(os.pardir):
+            return ""
+        with contextlib.suppress(GitError):
+            now = await self._git.run("symbolic-ref", "--quiet", "HEAD")
+            moved = now.stdout.decode("utf-8", "replace").strip() != f"refs/heads/{home}"
+            there = moved and await self._git.resolve(f"refs/heads/{home}:./{inner}")
+            if there and not await self._git.resolve(f"HEAD:./{inner}"):
+                return home
+        return ""
 
     async def not_looked(self) -> Change:
         """The look after a run was cut short: the next look tells what the run changed."""
         if self._ledger.under_way is None and self._before is not None:
             self._ledger.under_way = Mark(self._before, self._locks)
         await self._save()
-        if self._ctx.policy.commit and not self.owed.why:
+        if self._keeps and not self.owed.why:
             self.owed = dataclasses.replace(self.owed, why=NOT_LOOKED)
         return Change(None, note=NOT_LOOKED)
 
@@ -257,7 +263,7 @@ class Workspace:
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """What changes in this block is the loop's, however the block ends."""
-        if not self._ctx.policy.commit:
+        if not self._keeps:
             yield
             return
         look = await self._present()
@@ -271,15 +277,23 @@ class Workspace:
                 await self._look()
                 await self._save()
 
+    @property
+    def _keeps(self) -> bool:
+        """What the loop changes is to be committed, by whomever."""
+        return self._ctx.settings.git.commit != "none"
+
     async def _save(self, *, tried: bool = False) -> None:
-        ctx = self._ctx
+        ctx, ledger = self._ctx, self._ledger
+        if not self._keeps:
+            ledger.debts, ledger.staged, ledger.under_way = {}, {}, None
         if not ctx.policy.commit:
-            self._ledger.debts, self._ledger.staged, self.owed = {}, {}, NOTHING
-            self._ledger.under_way = None
-            return
-        debts = self._ledger.debts
-        self.owed = await self._beside(len(debts), summary, debts, self._error)
-        if tried or not self.owed:  # else the next commit has yet to be tried
+            left = any(not debt.mixed for debt in ledger.debts.values())
+            self._error = BY_AGENT if left else ""
+        if self._after is not None:
+            await self._side.look_for_stashes(self._after)
+        debts = ledger.debts
+        self.owed = await self._beside(len(debts), summary, debts, self._error, self._side.stash)
+        if tried or not (self.owed and ctx.policy.commit):  # else a commit has yet to be tried
             self._tell()
         try:
             await ctx.shared.in_thread(self._ledger.save)
@@ -356,7 +370,7 @@ class Workspace:
 
     async def load_gone(self, directory: str) -> None:
         """The run is gone: what it changed is told by the next look."""
-        if self._ctx.policy.commit and self._ledger.under_way is None:
+        if self._keeps and self._ledger.under_way is None:
             mark = await self._ctx.shared.in_thread(_read_mark, directory)
             self._ledger.under_way = mark
             self._locks = mark.locks if mark else None
@@ -374,7 +388,7 @@ class Workspace:
         if command.commit:
             commit = await self._commit(opened)
             errors += [self._error] if self._error else []
-            await self._tell_adrift(commit)
+            await self._side.tell_adrift(self._after, commit)
         if command.checkpoint and self._wants_checkpoint():
             title = ctx.store.redactor.text(_summary(opened) or opened.aim)
             saved = await self._checkpoints().save(
@@ -442,26 +456,6 @@ class Workspace:
                 ctx.warnings.clear("commit.note")
         return made.commit
 
-    async def _tell_adrift(self, commit: str) -> None:
-        """Say that a commit is on no branch since a run detached HEAD, until one has it."""
-        ledger, branch = self._ledger, self._after.branch if self._after else ""
-        if branch:
-            self._branch = branch
-        elif commit and self._branch:  # who starts on no branch wants none
-            ledger.adrift = commit
-        if not ledger.adrift:
-            return
-        holding = ("for-each-ref", "--count=1", "--contains", ledger.adrift, "refs/heads")
-        with contextlib.suppress(GitError):
-            if (await self._git.ask(*holding)).strip():
-                ledger.adrift = ""
-                self._ctx.warnings.clear("commit.adrift")
-                return
-        what = f"the loop's last commit, {ledger.adrift[:12]}, is on no branch"
-        mend = f"check out {self._branch} again and git merge {ledger.adrift[:12]}"
-        text = f"{what}, because HEAD was detached from {self._branch}: {mend}"
-        self._ctx.warnings.tell("commit.adrift", text, agent=True)
-
     def _wants_checkpoint(self) -> bool:
         """True where there is a repository, be it one that git refuses: that is said."""
         there = self._work_tree.repository is not None
@@ -469,8 +463,7 @@ class Workspace:
 
     def _tell_left(self, key: str, files: list[str], why: str) -> None:
         if files:
-            some = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-            self._ctx.warnings.tell(key, f"not in the checkpoints, because {why}: {some}")
+            self._ctx.warnings.tell(key, f"not in the checkpoints, because {why}: {some(files)}")
         else:
             self._ctx.warnings.clear(key)
 
@@ -482,62 +475,6 @@ class Workspace:
             return
         text = f"what changes in the workspace is not surely known: {looked.note}"
         self._ctx.warnings.tell("look", text, agent=True)
-
-    def _tell_branch(self, before: Snapshot, after: Snapshot) -> None:
-        """Say that a run has changed the branch, for as long as another than before is out."""
-        known = all(look.branch or look.head for look in (before, after))  # else git is gone
-        if known and before.branch != after.branch:
-            was, now = _place(before), _place(after)
-            self._ctx.log.warning("git.branch_changed", was=was, now=now)
-            if self._ledger.home is None:
-                self._ledger.home = before.branch
-        self._tell_place(after)
-
-    async def _look_for_hidden(self) -> None:
-        """Say which tracked files a run has hidden from git, and so from us."""
-        repository, warnings = self._work_tree.repository, self._ctx.warnings
-        if not isinstance(repository, Repository) or index_mark(repository) == self._index:
-            return
-        self._index = index_mark(repository)
-        with contextlib.suppress(GitError):
-            found = await hidden(self._git)
-            if self._hidden is None:
-                self._hidden = found
-            names = list(map(printable, sorted(found - self._hidden)))
-            if not names:
-                warnings.clear("git.hidden")
-                return
-            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            text = f"a run hid tracked files from git, their changes are neither seen nor committed: {some}"
-            mend = "git update-index --no-skip-worktree --no-assume-unchanged FILE"
-            warnings.tell("git.hidden", f"{text}; {mend}", agent=True)
-
-    async def _tell_lost(self, before: Snapshot, after: Snapshot) -> None:
-        """Say that a run took commits off their branch (a reset, a repository made anew)."""
-        if not (self._ctx.policy.commit and before.head and after.complete):
-            return
-        held = ("for-each-ref", "--count=1", "--contains", before.head, "refs/heads")
-        with contextlib.suppress(GitError):
-            out = await self._git.run(*held)
-            if out.exit_code == 0 and (out.stdout.strip() or not before.branch):
-                return
-            there = f"git branch rescue {before.head[:12]} brings them back"
-            gone = "they are not in this repository, which was made anew"
-            text = f"a run took the commits up to {before.head[:12]} off {before.branch}"
-            known = await self._git.resolve(f"{before.head}^{{commit}}")
-            self._ctx.log.warning("git.commits_lost", head=before.head, branch=before.branch)
-            self._ctx.warnings.tell(
-                "commit.lost", f"{text}: {there if known else gone}", agent=True
-            )
-
-    def _tell_place(self, look: Snapshot) -> None:
-        home, warnings = self._ledger.home, self._ctx.warnings
-        if home is not None and look.branch == home:
-            self._ledger.home = None
-            warnings.clear("branch")
-        elif home is not None and (look.branch or look.head):
-            text = f"a run checked out {_place(look)} instead of {home or 'no branch'}"
-            warnings.tell("branch", f"{text}: the work goes on there")
 
     def _tell_checkpoint(self, error: str) -> None:
         if not error:
@@ -572,10 +509,6 @@ class Workspace:
             self._upkeep = False  # it would take as long, or fail, once more
             ctx.log.warning("git.gc_failed", error=str(error))
             ctx.warnings.tell("git.gc", f"the repository is not tidied up, run git gc: {error}")
-
-
-def _place(look: Snapshot) -> str:
-    return look.branch or f"detached {look.head[:12]}"
 
 
 def _summary(opened: Iteration) -> str:

@@ -434,10 +434,14 @@ async def test_file_names_that_are_no_utf8_and_a_sha256_repository(
 @pytest.mark.parametrize(
     ("repository", "state_dir", "name"),
     [
-        (Repository("/w/.git", "", "sha1"), "/w/.codex-self-iter", "main"),
-        (Repository("/w/.git/worktrees/lane", "", "sha1"), "/x/.codex-self-iter", "lane"),
-        (Repository("/w/.git", "a/b/", "sha1"), "/w/a/b/.codex-self-iter", "main-a-b"),
-        (Repository("/w/.git", "", "sha1"), "/w/state", "main-state"),
+        (Repository("/w/.git", "", "sha1", "/w/.git"), "/w/.codex-self-iter", "main"),
+        (
+            Repository("/w/.git/worktrees/lane", "", "sha1", "/w/.git"),
+            "/x/.codex-self-iter",
+            "lane",
+        ),
+        (Repository("/w/.git", "a/b/", "sha1", "/w/.git"), "/w/a/b/.codex-self-iter", "main-a-b"),
+        (Repository("/w/.git", "", "sha1", "/w/.git"), "/w/state", "main-state"),
     ],
 )
 def test_loop_names_are_readable(repository: Repository, state_dir: str, name: str) -> None:

@@ -46,6 +46,10 @@ def touch_later(file: Path) -> None:
     os.utime(file, ns=(file.stat().st_mtime_ns + 10**9, file.stat().st_mtime_ns + 10**9))
 
 
+def run_shell(command: str, directory: Path) -> None:
+    subprocess.run(["sh", "-c", command], cwd=directory, check=True, timeout=60)
+
+
 def run_git(*args: str) -> None:
     subprocess.run(["git", *args], check=True, timeout=60)
 
@@ -299,6 +303,65 @@ async def test_a_broken_inner_repository_does_not_answer_for_the_outer_one(repo:
     assert all(name.startswith("clone") for name in taken.entries)
 
 
+@pytest.mark.parametrize(
+    "lead_away",
+    [
+        "git config core.worktree {other}",
+        "git config core.worktree ../..",
+        "mv .git ../kept; echo gitdir: {other}/.git > .git",
+        "mv .git ../kept; git -C .. init -q",
+    ],
+)
+async def test_a_git_that_was_led_to_another_tree_is_not_followed(
+    repo: Repo, tmp_path: Path, lead_away: str
+) -> None:
+    other = Repo(tmp_path / "other")
+    other.write("theirs.txt", "x")
+    tree = tree_of(repo)
+    before = await tree.snapshot(None)
+    act = lead_away.format(other=other.path)
+    run_shell(act, repo.path)
+    repo.write("ours.txt", "x")
+    after = await tree.snapshot(before)
+    assert not after.complete
+    assert tree.repository is None
+    assert "led elsewhere" in after.note or "core.worktree names another" in after.note
+    assert compare(before, after).changed is None
+    (repo.path / ".git").unlink() if (repo.path / ".git").is_file() else None
+    if (tmp_path / "kept").exists():
+        (tmp_path / "kept").rename(repo.path / ".git")
+    repo.git("config", "--unset", "core.worktree", check=False)
+    again = await tree.snapshot(after)
+    assert again.complete
+    assert [*again.entries] == ["ours.txt"]
+
+
+async def test_a_git_file_that_is_written_in_its_place_is_read_again(
+    repo: Repo, tmp_path: Path
+) -> None:
+    repo.git("worktree", "add", "-q", str(tmp_path / "linked"))
+    other = Repo(tmp_path / "other")
+    tree = GitWorkTree(str(tmp_path / "linked"), str(tmp_path / "state"), run_tool)
+    assert (await tree.snapshot(None)).complete
+    repo.git("config", "core.quotePath", "false")  # a changed configuration alone is no other tree
+    assert (await tree.snapshot(None)).complete
+    (tmp_path / "linked" / ".git").write_text(f"gitdir: {other.path}/.git\n")
+    assert "led elsewhere" in (await tree.snapshot(None)).note
+
+
+async def test_a_submodule_as_workspace_has_its_work_tree_named_and_is_followed(
+    repo: Repo, tmp_path: Path
+) -> None:
+    library = Repo(tmp_path / "library")
+    repo.git("submodule", "--quiet", "add", str(library.path), "lib")
+    run_git("-C", str(repo.path / "lib"), "config", "user.name", "x")
+    tree = GitWorkTree(str(repo.path / "lib"), str(tmp_path / "state"), run_tool)
+    assert (await tree.snapshot(None)).complete
+    run_git("-C", str(repo.path / "lib"), "config", "user.name", "y")
+    repo.write("lib/new.txt", "x")
+    assert [*(await tree.snapshot(None)).entries] == ["new.txt"]
+
+
 async def test_unborn_detached_merge_and_lock_are_noted(repo: Repo, tmp_path: Path) -> None:
     unborn = Repo(tmp_path / "unborn", commit=False)
     unborn.write("x", "x")
@@ -322,17 +385,25 @@ async def test_unborn_detached_merge_and_lock_are_noted(repo: Repo, tmp_path: Pa
     assert (await change_by(repo, lambda r: r.write("a.txt", "resolved\n"))).changed is True
 
 
-async def test_too_many_untracked_files_make_it_incomplete_and_unknown(repo: Repo) -> None:
+async def test_too_many_untracked_files_are_compared_by_name_size_and_time(repo: Repo) -> None:
     for number in range(12):
         repo.write(f"gen/{number:02}", str(number))
     tree = tree_of(repo, limits=ScanLimits(files=10))
     before = await tree.snapshot(None)
     assert not before.complete
     assert "untracked files" in before.note
+    assert compare(before, await tree.snapshot(before)).changed is False
+    repo.write("gen/11", "not read")
     after = await tree.snapshot(before)
     assert compare(before, after).changed is None
+    repo.write("a.txt", "a tracked file is compared, whatever is beyond")
+    assert compare(after, await tree.snapshot(after)).files == ("a.txt",)
     repo.write("gen/00", "changed")
-    assert compare(before, await tree.snapshot(after)).files == ("gen/00",)
+    assert "gen/00" in compare(before, await tree.snapshot(after)).files
+    Repo(repo.path / "clone")
+    tree = tree_of(repo, limits=ScanLimits(files=10, nested=0))
+    flawed = await tree.snapshot(None)
+    assert compare(flawed, await tree.snapshot(None)).changed is None  # more is missing
 
 
 async def test_a_git_that_hangs_is_bounded_and_killed_with_its_children(

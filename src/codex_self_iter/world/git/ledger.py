@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from codex_self_iter.core.evidence import Snapshot
-from codex_self_iter.core.owed import Debt, Mark, staged, worked
+from codex_self_iter.core.owed import Debt, Mark, seen, staged, stashed, taken, worked
 from codex_self_iter.world.guarded import parse_object
 from codex_self_iter.world.state.root import StateRoot
 
@@ -27,6 +27,9 @@ class Ledger:
     Attributes:
         debts: by path.
         staged: what the loop has put into git's index: fingerprints by path.
+        stashed: what the loop's work has put into git's stash: commit ids.
+        theirs: what somebody else had changed and the loop's work took out of the work tree:
+            fingerprints by path.
         under_way: the look before work whose end nobody has seen yet, or None.
         home: the branch that was checked out before a run changed it; None: no run did.
         adrift: the last commit of the loop that was made on no branch, while no branch has it.
@@ -36,6 +39,8 @@ class Ledger:
         self._root = root
         self.debts: dict[str, Debt] = {}
         self.staged: dict[str, str] = {}
+        self.stashed: tuple[str, ...] = ()
+        self.theirs: dict[str, str] = {}
         self.under_way: Mark | None = None
         self.home: str | None = None
         self.adrift = ""
@@ -52,6 +57,9 @@ class Ledger:
             self.debts, self.staged, self.under_way = _parse(table)
             home, self.adrift = (table or {}).get("home"), _text((table or {}).get("adrift", ""))
             self.home = None if home is None else _text(home)
+            self.stashed = tuple(map(_text, (table or {}).get("stashed", ())))
+            theirs = (table or {}).get("theirs", {})
+            self.theirs = {path: _text(value) for path, value in theirs.items()}
             self.known = True
         except (TypeError, ValueError, KeyError, AttributeError):
             self._root.set_aside(FILE, "cannot be read as what is not committed")
@@ -62,6 +70,8 @@ class Ledger:
             "schema": SCHEMA,
             "paths": {path: dataclasses.asdict(debt) for path, debt in self.debts.items()},
             "staged": self.staged,
+            "stashed": self.stashed,
+            "theirs": self.theirs,
             "under_way": self.under_way.to_json() if self.under_way else None,
             "home": self.home,
             "adrift": self.adrift,
@@ -76,21 +86,26 @@ class Ledger:
 
     @property
     def _empty(self) -> bool:
-        left = self.debts or self.staged or self.under_way or self.adrift
-        return not left and self.home is None
+        left = self.debts or self.staged or self.stashed or self.theirs
+        return not (left or self.under_way or self.adrift) and self.home is None
 
     def seen(self, look: Snapshot, iteration: int, wall: float) -> None:
         """Somebody looked: work whose end nobody had seen has ended by now."""
-        if self.under_way is None or not look.complete:
+        if not look.complete:
             return
-        if self.under_way.look.complete:
+        if self.under_way is not None and self.under_way.look.complete:
             self.worked(self.under_way.look, look, iteration, wall)
         self.under_way = None
+        self.debts = seen(self.debts, look)
+        self.stashed = tuple(one for one in look.stashes if one in self.stashed)
 
     def worked(self, before: Snapshot, after: Snapshot, iteration: int, wall: float) -> None:
         """Work of the loop between two complete looks has ended."""
-        self.debts = worked(self.debts, before, after, iteration, wall)
+        theirs = self.theirs | taken(self.debts, before, after)
+        self.debts = worked(self.debts, before, after, iteration, wall, self.theirs)
+        self.theirs = {path: value for path, value in theirs.items() if path not in after.entries}
         self.staged = staged(self.staged, before, after)
+        self.stashed = stashed(self.stashed, before, after)
 
 
 def _parse(table: dict[str, Any] | None) -> tuple[dict[str, Debt], dict[str, str], Mark | None]:

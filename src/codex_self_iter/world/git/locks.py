@@ -5,7 +5,6 @@ left by that work: it is removed. An older one, or one that somebody may hold, i
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 import psutil
 
 from codex_self_iter.world.git.repository import Repository
-from codex_self_iter.world.guarded import read_guarded, stat_or_none
+from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.pause import pause
 
 AGE_SEC = 2.0
@@ -55,22 +54,11 @@ def remove_left(
     return removed, kept
 
 
-@functools.lru_cache
-def _common(git_dir: str) -> str:
-    """The git directory of the main work tree."""
-    try:
-        link = read_guarded(os.path.join(git_dir, "commondir"), 4096)
-    except OSError:
-        return git_dir  # it is that
-    return os.path.normpath(os.path.join(git_dir, os.fsdecode(link).strip()))
-
-
 def _places(repository: Repository, branch: str) -> list[str]:
-    common = _common(repository.git_dir)
     names = ["packed-refs.lock", "config.lock"]
     names += [f"refs/heads/{branch}.lock"] if branch else []
     own = [os.path.join(repository.git_dir, name) for name in ("index.lock", "HEAD.lock")]
-    return own + [os.path.join(common, name) for name in names]
+    return own + [os.path.join(repository.common_dir, name) for name in names]
 
 
 def _wait_for_age(path: str) -> None:

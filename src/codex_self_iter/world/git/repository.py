@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import os
 import re
+import stat
 
 from codex_self_iter.world.git.run import Git, explain, failed
-from codex_self_iter.world.guarded import stat_or_none
+from codex_self_iter.world.guarded import read_guarded, stat_or_none
 
+_MAX_REFLOG = 16 * 1024 * 1024
 _OPERATIONS = (
     ("MERGE_HEAD", "merge in progress"),
     ("rebase-merge", "rebase in progress"),
@@ -27,16 +29,22 @@ class Repository:
     Attributes:
         git_dir: absolute path of the (work tree's own) git directory.
         prefix: the workspace's path below the top of the work tree, "" or ending in "/".
-        object_format: "sha1" or "sha256"."""
+        object_format: "sha1" or "sha256".
+        common_dir: that of the main work tree: the same, unless this is a linked one's."""
 
     git_dir: str
     prefix: str
     object_format: str
+    common_dir: str
 
     @property
     def empty_tree(self) -> str:
         """Object id of the tree without entries, which git knows without its being stored."""
         return hashlib.new(self.object_format, b"tree 0\0", usedforsecurity=False).hexdigest()
+
+    def told(self) -> str:
+        """Where it is, for people."""
+        return self.git_dir + (f" with the workspace at {self.prefix}" if self.prefix else "")
 
     def operation(self) -> str:
         """The operation that is half done ("merge in progress"), or ""."""
@@ -49,6 +57,34 @@ class Repository:
         """True while `index.lock` exists: a git command is writing the index, or died doing so."""
         return os.path.lexists(os.path.join(self.git_dir, "index.lock"))
 
+    def has_stash(self) -> bool:
+        """True when something may be in git's stash."""
+        return stat_or_none(self._stash) is not None
+
+    def stashes(self) -> tuple[str, ...]:
+        """Commit ids of what is in git's stash, the newest first. Blocking."""
+        try:
+            lines = read_guarded(self._stash, _MAX_REFLOG).splitlines()
+        except OSError:
+            return ()
+        return tuple(
+            line.split(b" ")[1].decode("ascii", "replace")
+            for line in reversed(lines)
+            if b" " in line
+        )
+
+    @property
+    def _stash(self) -> str:
+        return os.path.join(self.common_dir, "logs", "refs", "stash")
+
+
+def _common(git_dir: str) -> str:
+    try:
+        link = read_guarded(os.path.join(git_dir, "commondir"), 4096)
+    except OSError:
+        return git_dir
+    return os.path.normpath(os.path.join(git_dir, os.fsdecode(link).strip()))
+
 
 def state_notes(repository: Repository) -> list[str]:
     """What a person should know about the repository's state."""
@@ -59,19 +95,27 @@ def state_notes(repository: Repository) -> list[str]:
     return notes
 
 
-def repository_key(workspace: str) -> tuple[str, int, int] | None:
+def repository_key(workspace: str) -> tuple[str, tuple[int, ...]] | None:
     """Identity of the nearest `.git` at or above the workspace, without a process; None: none.
 
-    A repository found earlier is asked about again only when this changes: made, removed or
-    replaced."""
+    A repository found earlier is asked about again only when this changes: made, removed, replaced
+    or, where it is a file, written."""
     place = os.path.realpath(workspace)
     while True:
         candidate = os.path.join(place, ".git")
         if (found := stat_or_none(candidate, follow=False)) is not None:
-            return candidate, found.st_dev, found.st_ino
+            return candidate, _mark(found, whole=not stat.S_ISDIR(found.st_mode))
         place, below = os.path.dirname(place), place
         if place == below:
             return None
+
+
+def _mark(found: os.stat_result | None, *, whole: bool = True) -> tuple[int, ...]:
+    """What is another one when it was replaced; `whole`: when it was written, too."""
+    if found is None:
+        return ()
+    written = (found.st_size, found.st_mtime_ns) if whole else ()
+    return found.st_dev, found.st_ino, *written
 
 
 async def discover(git: Git) -> tuple[Repository | None, str]:
@@ -86,16 +130,19 @@ async def discover(git: Git) -> tuple[Repository | None, str]:
         return None, explain(out, git.timeout_sec, git.cwd)
     inside, _, object_format = out.stdout.decode().strip().partition("\n")
     if inside != "true":
-        return None, "bare repository or inside a .git directory: there is no work tree here"
+        why = "bare repository, inside a .git directory, or core.worktree names another one"
+        return None, f"{why}: there is no work tree here"
     prefix = await git.line("rev-parse", "--show-prefix")
     git_dir = await git.line("rev-parse", "--absolute-git-dir")
     if prefix and (await git.run("check-ignore", "-q", "--", ".")).exit_code == 0:
         return None, "the surrounding repository ignores this directory"
-    return Repository(git_dir, prefix, object_format.strip() or "sha1"), ""
+    common = await git.beside(_common, git_dir)
+    return Repository(git_dir, prefix, object_format.strip() or "sha1", common), ""
 
 
 class Finder:
-    """Finds the repository once, and again when its `.git` is another one or was not usable.
+    """Finds the repository once, and again when its `.git` or its configuration is another one, or
+    was not usable. One that is elsewhere than the first was is none of ours.
 
     Attributes:
         repository: the last answer.
@@ -104,18 +151,33 @@ class Finder:
     def __init__(self, git: Git) -> None:
         self._git = git
         self.repository: Repository | None = None
-        self.key: tuple[str, int, int] | None = None
+        self.key: tuple[str, tuple[int, ...]] | None = None
+        self._configured: tuple[tuple[int, ...], ...] = ()
+        self._first: Repository | None = None
 
     async def find(self) -> str:
         """Look; returns "" or why there is no repository. Raises GitError."""
-        key = repository_key(self._git.cwd)
-        if self.repository is not None and key == self.key:
+        key, known = repository_key(self._git.cwd), self.repository
+        if known is not None and (key, _configured(known)) == (self.key, self._configured):
             return ""
         self.key, self.repository = key, None
         if key is None:
             return "not a git repository"
-        self.repository, why = await discover(self._git)
-        return why
+        found, why = await discover(self._git)
+        first = self._first = self._first or found
+        if found is None or first is None:
+            return why
+        if (found.git_dir, found.prefix) != (first.git_dir, first.prefix):
+            where = f"git was led elsewhere: to {found.told()} instead of {first.told()}"
+            return f"{where}; put .git or core.worktree right"
+        self.repository, self._configured = found, _configured(found)
+        return ""
+
+
+def _configured(repository: Repository) -> tuple[tuple[int, ...], ...]:
+    """What is another one after the repository's configuration (`core.worktree`) was written."""
+    names = (f"{repository.common_dir}/config", f"{repository.git_dir}/config.worktree")
+    return tuple(_mark(stat_or_none(name)) for name in names)
 
 
 def loop_name(repository: Repository, state_dir: str) -> str:

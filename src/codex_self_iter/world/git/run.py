@@ -140,7 +140,8 @@ class Git:
         """Like `run`, and raises GitError unless git exits 0. Returns its output as it came."""
         out = await self.run(*args, stdin=stdin, env=env)
         if out.exit_code != 0:
-            raise failed(out, args[0], self)
+            command = next(arg for arg in args if arg != "-c" and "=" not in arg)
+            raise failed(out, command, self)
         return out.stdout
 
     async def resolve(self, revision: str) -> str:

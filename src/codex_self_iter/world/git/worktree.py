@@ -10,6 +10,7 @@ A workspace that never had a usable repository is scanned instead (see `contents
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ from codex_self_iter.world.git.run import (
     failed,
 )
 from codex_self_iter.world.git.scan import ContentScan, ScanLimits
+from codex_self_iter.world.guarded import stat_or_none
 
 _STATUS = (
     *("--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch", "--no-renames"),
@@ -57,6 +59,7 @@ class _Look:
     staged: dict[str, str] = dataclasses.field(default_factory=dict)
     flaws: list[str] = dataclasses.field(default_factory=list)
     nested: int = 0
+    rest: str = ""
 
 
 class GitWorkTree:
@@ -142,7 +145,11 @@ class GitWorkTree:
             some = (os.path.basename(to_text(path)) for path in look.hasher.unreadable[:3])
             notes.append(f"unreadable, judged by size and time: {', '.join(map(repr, some))}")
         note, whole = "; ".join(notes), not look.flaws
-        return Snapshot(status.head, status.branch, look.entries, whole, note, look.staged)
+        stashes = await self._git.beside(repository.stashes) if repository.has_stash() else ()
+        rest = look.rest if len(look.flaws) == 1 else ""
+        return Snapshot(
+            status.head, status.branch, look.entries, whole, note, look.staged, stashes, rest
+        )
 
     async def _status(self) -> Status | None:
         pathspec = [".", *([f":(exclude,literal){self._state}"] if self._state_inside else [])]
@@ -173,17 +180,21 @@ class GitWorkTree:
 
     async def _fingerprints(self, look: _Look, records: list[Record], below: bytes) -> None:
         """Fingerprint the plain files of one status, in a worker thread."""
+        top = os.path.join(os.fsencode(self.workspace), below)
         plain = [record for record in records if not record.nested]
         strangers = [record for record in plain if not record.tracked]
         excess = len(strangers) - self._limits.files
         if excess > 0:
-            look.flaws.append(
-                f"more than {self._limits.files} untracked files; is a build directory not ignored?"
+            most = self._limits.files
+            only = "the others are not read, only their names, sizes and times are compared"
+            ask = "is a build directory not ignored?"
+            look.flaws.append(f"more than {most} untracked files; {ask} {only}")
+            plain = [record for record in plain if record.tracked] + strangers[:most]
+            look.rest = await threads.run_sync(
+                _by_stat, top, strangers[most:], look.budget, abandon_on_cancel=True
             )
-            plain = [record for record in plain if record.tracked] + strangers[: self._limits.files]
         if not plain:
             return
-        top = os.path.join(os.fsencode(self.workspace), below)
         found, whole = await threads.run_sync(
             _hash_all, look.hasher, top, below, plain, abandon_on_cancel=True
         )
@@ -264,6 +275,18 @@ def _hash_all(
             found[record.path] = value
     differing = ((path, value) for path, value in found.items() if heads.get(path) != value)
     return {to_text(os.path.join(below, path)): value for path, value in differing}, whole
+
+
+def _by_stat(top: bytes, records: list[Record], budget: Budget) -> str:
+    """What is another one when a name, size or time of these files is; "": time was up."""
+    digest = hashlib.sha256()
+    for record in records:
+        if budget.spent:
+            return ""
+        found = stat_or_none(os.fsdecode(os.path.join(top, record.path)), follow=False)
+        times = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if found else ()
+        digest.update(repr((record.path, times)).encode())
+    return digest.hexdigest()
 
 
 def _behind_link(top: bytes, directory: bytes, known: dict[bytes, bool]) -> bool:
