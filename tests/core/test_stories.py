@@ -11,6 +11,7 @@ from codex_self_iter.core.agent_report import AgentReport, Usage
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.stagnation import HISTORY
+from codex_self_iter.core.state import Dropped
 from tests.support.loop_world import (
     Answer,
     Script,
@@ -215,6 +216,16 @@ def test_open_plan_items_void_a_claim_when_asked_for() -> None:
     assert end(play(Script([answer]), policy())) == ("completed", 0)
     world = play(Script([answer, claim()]), policy(require_plan_done=True))
     assert world.verdicts == ["claim_rejected", "completed"]
+
+
+def test_items_taken_out_of_the_plan_void_a_claim_when_asked_for() -> None:
+    out = Answer(claim().text, dropped=Dropped(("b", "c"), "1"))
+    assert end(play(Script([out]), policy())) == ("completed", 0)
+    script = Script([out, claim(), Answer(claim().text, dropped=Dropped((), "2"))])
+    world = play(script, policy(require_plan_done=True))
+    assert world.verdicts == ["claim_rejected", "claim_rejected", "completed"]
+    told = world.disk.journal[0]["after"]["feedback"]
+    assert "2 open plan item(s) were removed, not ticked: b; c (put" in told
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
 
@@ -152,6 +152,50 @@ def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
     assert ws.run() == 0
     assert ws.verdicts() == ["claim_rejected", "completed"]
     assert "2 of 2 plan items are still open" in ws.prompt(2)
+
+
+PLAN = "# Plan\n\n- [x] first\n"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_items_that_a_run_deletes_are_not_done(ws: Workspace, asked: bool) -> None:
+    """Without the key the same agent is believed: the control."""
+    ws.config(f"[verify]\nrequire_plan_done = {str(asked).lower()}\n")
+    ws.script(
+        {"write": {"plan.md": PLAN}, "block": {"completed": True}},
+        {"append": {"plan.md": "- [x] second\n"}, "block": {"completed": True}},
+    )
+    assert ws.run() == 0
+    assert ws.verdicts() == ["claim_rejected", "completed"] if asked else ["completed"]
+    assert not asked or "1 open plan item(s) were removed, not ticked: second" in ws.prompt(2)
+
+
+def test_items_that_a_person_deletes_are_not_asked_for(ws: Workspace) -> None:
+    """Also after a run had taken one out: whoever edits the plan has seen what is in it."""
+    ws.config("[verify]\nrequire_plan_done = true\n")
+    ws.plan("# Plan\n\n- [ ] first\n- [ ] second\n- [ ] third\n")
+    two = PLAN + "- [x] second\n"
+    ws.script({"write": {"plan.md": two}, "block": {"stop": True}}, {"block": {"completed": True}})
+    assert ws.run() == 0
+    assert ws.runtime()["dropped"]["items"] == ["third"]
+    ws.plan(PLAN)
+    assert ws.run() == 0
+    assert ws.verdicts() == ["stop", "completed"]
+
+
+def test_what_a_run_deleted_that_died_with_its_supervisor_is_remembered(ws: Workspace) -> None:
+    ws.config("[verify]\nrequire_plan_done = true\n", on_orphan="kill")
+    ws.script(
+        {"write": {"plan.md": PLAN}, "say": "deleted", "sleep": 600},
+        {"append": {"work.txt": "x"}, "block": {"completed": True}},
+        {"append": {"plan.md": "- [x] second\n"}, "block": {"completed": True}},
+    )
+    process = ws.start()
+    wait_until(lambda: (ws.path / "plan.md").read_text() == PLAN, "the plan to be rewritten")
+    process.kill()
+    process.wait()
+    assert ws.run() == 0
+    assert ws.verdicts() == ["interrupted", "claim_rejected", "completed"]
 
 
 @pytest.mark.slow

@@ -221,6 +221,7 @@ def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) ->
         spent=spent,
         sessions=account.sessions(state, run, event),
         gate_seen=state.gate_seen if event.gate_files is None else dict(event.gate_files),
+        dropped=event.dropped or state.dropped,
     )
     opened, then = judge.judge_run(state, account.closed(opened, run, event), event, policy)
     if then is judge.Next.CLOSE:
@@ -348,7 +349,8 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
     if run is not None and event.trace is Trace.GONE:
         # Nobody looked at the gate files when it ended: what differs from now on is taken as the
         # agent's doing.
-        state = dataclasses.replace(state, gate_seen=None)
+        dropped = event.dropped or state.dropped
+        state = dataclasses.replace(state, gate_seen=None, dropped=dropped)
         return _keep(state, judge.interrupted(account.vanished(opened, run)), policy, at)
     # It never started: the same number, the same messages, once more.
     return proceed(_within(state, opened, run=None), policy, at)

@@ -109,6 +109,19 @@ class Best:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """What runs took out of the plan instead of ticking it.
+
+    Attributes:
+        items: texts of items that were open, and are not back.
+        plan: `plan.content_hash` of the plan as the last run left it. Another one is a person's,
+            who has seen what is in it."""
+
+    items: tuple[str, ...] = ()
+    plan: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Message:
     """One message from `inbox/`: its file's name, its text, and what tells this file from another
     one of its name ("": not known)."""
@@ -332,7 +345,7 @@ class LoopState:
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again: of kind LIMIT, or AUTH or ERROR
             when its agent stands aside because it fails.
-        best: see Best.
+        best, dropped: see Best, Dropped.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: at the
             last look, before or after a run.
         run_iterations: iterations begun since this supervisor started.
@@ -367,6 +380,7 @@ class LoopState:
     run_iterations: int = 0
     owed: Owed = NOTHING
     best: Best = Best()
+    dropped: Dropped = Dropped()
     last: Last | None = None
     exit_code: int | None = None
 

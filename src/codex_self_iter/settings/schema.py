@@ -64,7 +64,7 @@ class VerifySettings(Table):
     gate_files: TextList = ()
     """Globs of files that belong to the gates: a completion is void when the agent changed one."""
     require_plan_done: Switch = False
-    """Refuse a completion while the plan has open checkboxes."""
+    """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 
 
 class BudgetSettings(Table):

@@ -19,9 +19,9 @@ from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
-from codex_self_iter.core.plan import newly_ticked, ticks
+from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
-from codex_self_iter.core.state import Iteration, Message, OpenRun
+from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor import scratch, shortfalls
@@ -244,6 +244,7 @@ class AgentRuns:
                 plan_total=total,
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
                 ticked_marks=() if before is None else self._marks(before),
+                dropped=dropped_items(ctx, before),
                 owed=self.workspace.owed,
             )
         )
@@ -393,3 +394,13 @@ class AgentRuns:
             watch_root=request.workspace,
             limits=run_limits(self.ctx.settings, self.ctx.agents[run.agent]),
         )
+
+
+def dropped_items(ctx: Context, before: str | None) -> Dropped | None:
+    """What is missing in the plan since the text that a run has found; None: nobody asks for it, or
+    the text is not known."""
+    if before is None or not ctx.policy.require_plan_done:
+        return None
+    last, now = ctx.state.dropped, ctx.plan.text
+    known = last.items if content_hash(before) == last.plan else ()
+    return Dropped(dropped(known, before, now), content_hash(now))

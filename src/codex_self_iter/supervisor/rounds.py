@@ -24,7 +24,7 @@ from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import ending, housekeeping, notify, orphans, shortfalls
-from codex_self_iter.supervisor.agent_run import AgentRuns
+from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
@@ -101,7 +101,11 @@ class Rounds:
         paused = self.senses.paused_now()
         if ctx.plan.problem:
             ctx.state = dataclasses.replace(ctx.state, blocked_by={})
-        await self.handle(ev.Boot(trace, paused=paused))
+        dropped = None
+        if run is not None and trace is ev.Trace.GONE:
+            before = ctx.plan.saved(f"{ctx.store.path}/logs/runs/{run.label}")
+            dropped = dropped_items(ctx, before)
+        await self.handle(ev.Boot(trace, paused=paused, dropped=dropped))
         ready.set()
         if stop is not None:
             # A STOP that was there before us is obeyed before any run, also one that would let an
