@@ -221,7 +221,7 @@ class NotifySettings(Table):
     command: TextList = ()
     """Program and arguments; it gets one JSON object on standard input."""
     events: EventList = (
-        "blocked", "completed", "stagnated", "crashed", "budget", "outage",
+        "blocked", "completed", "stagnated", "crashed", "budget", "outage", "cooldown",
     )  # fmt: skip
     """What it is told about."""
 
@@ -330,9 +330,9 @@ class LoopFields(Table):
     no_change_backoff_sec: Seconds = 30
     """First wait after an iteration that changed nothing."""
     continue_false_backoff_sec: Seconds = 300
-    """Cooldown after a reviewer's "continue": false."""
+    """Cooldown after a reviewer's "continue": false; in a row it doubles, up to eight times as long."""
     planner_stop_backoff_sec: Seconds = 600
-    """Cooldown after a planner's "stop": true."""
+    """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long."""
     completion_promise: Text = "PLAN_COMPLETE"
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
     "completed": false; "" = off."""
