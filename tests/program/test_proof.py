@@ -3,6 +3,8 @@ contract says."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.support.harness import Workspace, wait_until
@@ -100,6 +102,48 @@ def test_without_gate_files_the_edited_gate_is_believed(ws: Workspace) -> None:
     ws.config('[verify]\ncommands = ["sh check.sh"]\n')
     ws.script({"write": {"check.sh": "exit 0\n"}, "block": {"completed": True}})
     assert ws.run() == 0
+
+
+def gateless(ws: Workspace) -> dict[str, str]:
+    """A step that takes the gates out of the configuration and adds a tell-tale."""
+    ws.config("# nothing is asked for\n")
+    text = (ws.path / "codex-self-iter.toml").read_text()
+    ws.config(GATE)
+    return {"codex-self-iter.toml": text}
+
+
+def test_gates_that_a_run_takes_out_of_the_configuration_are_missed(ws: Workspace) -> None:
+    ws.script(
+        {"write": gateless(ws), "block": {"stop": True, "reason": "start me again"}},
+        claim(),
+        {**claim(), "until": "go", "sleep": 60},
+        claim(),
+    )
+    assert ws.run() == 4
+    process = ws.start()
+    ws.wait_runs(3)
+    assert ws.verdicts() == ["stop", "claim_rejected"]
+    assert "gate files were changed by the agent: codex-self-iter.toml" in ws.prompt(3)
+    told = "\n".join(ws.status()["warnings"])
+    assert "the configuration (codex-self-iter.toml) was changed while a run was on" in told
+    assert "the gates are not those of the last start: removed `test -f proof" in told
+    assert ws.log().count("about=blocked") + ws.log().count('"about": "blocked"') >= 3
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "the configuration (" not in str(ws.status()["warnings"]), "the reload")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["stop", "claim_rejected", "completed"]
+
+
+def test_gates_that_a_person_takes_out_between_runs_are_said_and_not_missed(ws: Workspace) -> None:
+    text = gateless(ws)
+    ws.script({"block": {"stop": True}}, claim())
+    assert ws.run() == 4
+    (ws.path / "codex-self-iter.toml").write_text(text["codex-self-iter.toml"])
+    assert ws.run() == 0
+    assert ws.verdicts() == ["stop", "completed"]
+    (told,) = ws.status()["warnings"]
+    assert "the gates are not those of the last start" in told
 
 
 def test_confirmations_must_agree_in_a_row(ws: Workspace) -> None:

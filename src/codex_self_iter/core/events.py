@@ -70,6 +70,13 @@ class GateFiles:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GateFilesTaken:
+    """A person takes these gate files as they are now, whoever has changed them."""
+
+    gate_files: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run has ended and nothing of it is left.
 
@@ -211,6 +218,7 @@ Event = (
     | Tick
     | Prepared
     | GateFiles
+    | GateFilesTaken
     | RunEnded
     | GatesEnded
     | Kept

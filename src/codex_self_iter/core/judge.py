@@ -154,14 +154,18 @@ def _executor(
     return opened, Next.RUN if policy.mode is Mode.ROLES else Next.CLOSE
 
 
-def _gate_flaw(state: LoopState) -> str:
-    """Say which gate files differ from how the person left them."""
+def changed_gate_files(state: LoopState) -> list[str]:
+    """The gate files that differ from how the person left them."""
     baseline, seen = state.gate_baseline, state.gate_seen
     if baseline is None or seen is None:
-        return ""
-    changed = sorted(
+        return []
+    return sorted(
         path for path in baseline.keys() | seen.keys() if baseline.get(path) != seen.get(path)
     )
+
+
+def _gate_flaw(state: LoopState) -> str:
+    changed = changed_gate_files(state)
     return f"gate files were changed by the agent: {', '.join(changed[:10])}" if changed else ""
 
 

@@ -51,6 +51,7 @@ from codex_self_iter.core.events import (
     Edited,
     Event,
     GateFiles,
+    GateFilesTaken,
     GatesEnded,
     GoalSet,
     Kept,
@@ -199,6 +200,18 @@ def _gate_files(state: LoopState, event: GateFiles, _policy: Policy, _at: Moment
     return opening.gates_found(state, event.gate_files), (Persist(),)
 
 
+def _gate_files_taken(
+    state: LoopState, event: GateFilesTaken, _policy: Policy, _at: Moment
+) -> Decision:
+    baseline, seen = state.gate_baseline or {}, state.gate_seen
+    taken = {path: mark for path, mark in event.gate_files.items() if path in baseline}
+    if not taken:
+        return state, ()  # nobody guards them
+    seen = None if seen is None else seen | taken
+    state = dataclasses.replace(state, gate_baseline=baseline | taken, gate_seen=seen)
+    return state, (Persist(),)
+
+
 # -- what was on has ended -------------------------------------------------------------------------
 
 
@@ -331,7 +344,8 @@ def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     state = recovery.after_restart(_unfrozen(state, at), at)
-    state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
+    gates = policy.verify_commands
+    state = dataclasses.replace(state, paused=event.paused, paused_up=at.up, gates=gates)
     opened = state.open
     if opened is None:
         return proceed(state, policy, at)
@@ -500,7 +514,7 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
-    state = _forget_aside(state)
+    state = dataclasses.replace(_forget_aside(state), gates=policy.verify_commands)
     if state.wait is not None and state.wait.kind is WaitKind.LIMIT:
         # `limits` still knows who is limited; the new configuration may name somebody who is not.
         state = dataclasses.replace(state, wait=None)
@@ -512,6 +526,7 @@ _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {
     Tick: _tick,
     Prepared: _prepared,
     GateFiles: _gate_files,
+    GateFilesTaken: _gate_files_taken,
     RunEnded: _run_ended,
     GatesEnded: _gates_ended,
     Kept: _kept,

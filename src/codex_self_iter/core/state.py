@@ -348,6 +348,7 @@ class LoopState:
         best, dropped: see Best, Dropped.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: at the
             last look, before or after a run.
+        gates: the verification commands at the last start or reload; None: not known.
         run_iterations: iterations begun since this supervisor started.
         owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 
@@ -377,6 +378,7 @@ class LoopState:
     spent: Spent = Spent()
     gate_baseline: dict[str, str] | None = None
     gate_seen: dict[str, str] | None = None
+    gates: tuple[str, ...] | None = None
     run_iterations: int = 0
     owed: Owed = NOTHING
     best: Best = Best()

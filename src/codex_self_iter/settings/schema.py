@@ -62,7 +62,8 @@ class VerifySettings(Table):
     every_iteration: Switch = False
     """Run the gates after every iteration, not only when one claims completion."""
     gate_files: TextList = ()
-    """Globs of files that belong to the gates: a completion is void when the agent changed one."""
+    """Globs of files that belong to the gates: a completion is void when the agent changed one.
+    A configuration in the workspace is always one of them."""
     require_plan_done: Switch = False
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 

@@ -19,6 +19,7 @@ from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.opening import gates_found
 from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
@@ -28,7 +29,7 @@ from codex_self_iter.supervisor import scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.gates import gate_files
+from codex_self_iter.supervisor.gates import gate_files, tell_configuration
 from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
@@ -77,6 +78,7 @@ class AgentRuns:
         self.senses.look_problem()
         before = await self.workspace.before()
         files = await gate_files(ctx)
+        tell_configuration(ctx, gates_found(ctx.state, files))
         self.senses.look_requests()
         ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
 
@@ -226,6 +228,7 @@ class AgentRuns:
             ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         shortfalls.tell_run(ctx, run.agent, reports[0])
         files = await gate_files(ctx)
+        tell_configuration(ctx, dataclasses.replace(ctx.state, gate_seen=files))
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
         before = ctx.plan.saved(request.directory)

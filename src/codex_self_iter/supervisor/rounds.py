@@ -23,7 +23,7 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import ending, housekeeping, notify, orphans, shortfalls
+from codex_self_iter.supervisor import ending, gates, housekeeping, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -94,6 +94,8 @@ class Rounds:
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
+        gates.tell_configuration(ctx, ctx.state)
+        gates.tell_gates(ctx)
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         if self.work.adopted is None:
             self.senses.mend_documents()
@@ -262,6 +264,7 @@ class Rounds:
         self.ctx.config, self._next = self._next, None
         self.ctx.log.info("config.applied")
         shortfalls.tell_start(self.ctx)
+        gates.tell_gates(self.ctx)
         self.ctx.post(ev.PolicyChanged())
 
 
