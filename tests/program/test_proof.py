@@ -104,6 +104,44 @@ def test_without_gate_files_the_edited_gate_is_believed(ws: Workspace) -> None:
     assert ws.run() == 0
 
 
+TESTED = (
+    "mkdir -p tests/out tests/.pytest_cache; echo 1 > tests/out/report; "
+    "echo 1 >> tests/.coverage; echo '*' > tests/.pytest_cache/.gitignore"
+)
+
+
+@pytest.mark.parametrize(
+    ("does", "believed"),
+    [
+        (TESTED, True),
+        ("echo pass > tests/conftest.py", False),
+        ("echo conftest.py >> .gitignore; echo pass > tests/conftest.py", False),
+        ("mkdir tests/a; echo '*' > tests/a/.gitignore; echo pass > tests/a/conftest.py", False),
+        ("echo 2 > tests/local.env", False),
+    ],
+)
+def test_what_tests_leave_is_no_change_of_gate_files(
+    ws: Workspace, does: str, believed: bool
+) -> None:
+    """A new file that git ignores, by a rule that was there, is none; anything else is."""
+    (ws.path / "tests").mkdir()
+    (ws.path / "tests" / "test_it.py").write_text("pass\n")
+    (ws.path / "tests" / "local.env").write_text("1\n")
+    (ws.path / ".gitignore").write_text("/tests/out/\n.coverage \n*.env\n")
+    (ws.path / "docs").mkdir()
+    (ws.path / "docs" / ".gitignore").write_text("*\n")  # says nothing of the tests
+    ws.git("add", "-A")
+    ws.git("commit", "-q", "-m", "tests")
+    ws.config('[verify]\ncommands = ["true"]\ngate_files = ["tests/**"]\n')
+    ws.script(
+        {"run": does, "block": {"next_goal": "x"}},
+        {"run": does, **claim()},
+        {"block": {"stop": True}},
+    )
+    assert ws.run() == 0
+    assert ws.verdicts()[1:] == (["completed"] if believed else ["claim_rejected", "stop"])
+
+
 def gateless(ws: Workspace) -> dict[str, str]:
     """A step that takes the gates out of the configuration and adds a tell-tale."""
     ws.config("# nothing is asked for\n")

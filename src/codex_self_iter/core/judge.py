@@ -15,6 +15,7 @@ from codex_self_iter.core.control_block import (
     to_text,
 )
 from codex_self_iter.core.events import RunEnded
+from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import CALLED_OFF, EndCause, RunOutcome
 from codex_self_iter.core.state import (
@@ -160,7 +161,9 @@ def changed_gate_files(state: LoopState) -> list[str]:
     if baseline is None or seen is None:
         return []
     return sorted(
-        path for path in baseline.keys() | seen.keys() if baseline.get(path) != seen.get(path)
+        path
+        for path in (baseline.keys() | seen.keys()) - {RULES}
+        if baseline.get(path) != seen.get(path)
     )
 
 

@@ -13,6 +13,7 @@ from codex_self_iter.agents.passed_env import ours_out
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.judge import changed_gate_files
+from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.errors import StorageError
@@ -22,6 +23,7 @@ from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.git.ignored import NAME, rules
 from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.process.output import read_head_tail
 
@@ -32,7 +34,10 @@ MAX_GATE_FILES = 10_000
 WHOLE_BYTES = 8 * 1024 * 1024
 """A gate file up to this size is read as a whole."""
 _END_BYTES = 64 * 1024
-_SKIPPED = {".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter"}
+_SKIPPED = {
+    ".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter",
+    ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache",
+}  # fmt: skip
 
 
 async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
@@ -118,7 +123,7 @@ def _result(
 # -- gate files ------------------------------------------------------------------------------------
 
 
-async def gate_files(ctx: Context) -> dict[str, str]:
+async def gate_files(ctx: Context, tree: Workspace) -> dict[str, str]:
     """Fingerprints of the files that `[verify] gate_files` names and, where there are gates or have
     been, of the configuration: what is taken out of it is no longer asked for after a restart."""
     patterns, workspace = tuple(ctx.settings.verify.gate_files), str(ctx.paths.workspace)
@@ -126,6 +131,7 @@ async def gate_files(ctx: Context) -> dict[str, str]:
     flaw = ""
     if patterns:
         found, flaw = await ctx.shared.in_thread(_fingerprints, workspace, patterns)
+        found = await _without_products(ctx, tree, found)
     if flaw:
         ctx.warnings.tell("gate_files", f"[verify] gate_files: {flaw}")
     else:
@@ -134,6 +140,17 @@ async def gate_files(ctx: Context) -> dict[str, str]:
     if patterns or ctx.settings.verify.commands or guarded:
         found |= await _configurations(ctx)
     return found
+
+
+async def _without_products(ctx: Context, tree: Workspace, found: dict[str, str]) -> dict[str, str]:
+    """Without new files that git ignores: what a run of tests leaves. A rule that is new itself does
+    not count."""
+    baseline = ctx.state.gate_baseline
+    new = sorted(found.keys() - baseline.keys()) if baseline is not None else []
+    if baseline is None or not new:
+        return found
+    rules, by_rule = baseline.get(RULES, "").split(), await tree.ignored(new)
+    return {path: mark for path, mark in found.items() if by_rule.get(path) not in rules}
 
 
 # -- the configuration -----------------------------------------------------------------------------
@@ -194,10 +211,12 @@ def tell_gates(ctx: Context) -> None:
 
 def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, str], str]:
     """path -> fingerprint of every file that a pattern matches, "" when it cannot be read; and what
-    is not guarded."""
+    is not guarded. RULES stands for those by which git ignores files."""
     found: dict[str, str] = {}
-    unused = set(patterns)
+    unused, ignoring = set(patterns), list[str]()
     for path in _walk(workspace):
+        if os.path.basename(path) == NAME:
+            ignoring.append(path)
         matching = {pattern for pattern in patterns if _matches(path, pattern)}
         if not matching:
             continue
@@ -205,6 +224,7 @@ def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, 
         if len(found) >= MAX_GATE_FILES:
             return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
         found[path] = _print_of(os.path.join(workspace, path))
+    found[RULES] = rules(workspace, ignoring)
     named = ", ".join(pattern for pattern in patterns if pattern in unused)
     return found, f"no file matches {named}" if named else ""
 
