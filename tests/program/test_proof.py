@@ -3,7 +3,9 @@ contract says."""
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 
 import pytest
 
@@ -413,3 +415,48 @@ def test_a_gate_file_behind_a_link_is_guarded_and_a_pattern_without_files_is_sai
     assert ws.run() != 0
     assert "check.sh" in ws.prompt(2)
     assert "[verify] gate_files: no file matches none/*.py" in ws.status()["warnings"]
+
+
+GATES = {
+    "nul": r"printf 'a\000b\n'",
+    "bytes": r"printf '\377\376\n'",
+    "colour": r"printf '\033[31mred\033[0m\n'",
+    "flood": "yes 0123456789 | head -c 100000000",
+    "stdin": "cat; echo nothing came",
+    "child": "sleep 600 & setsid sleep 600 &",
+    "tty": "echo x > /dev/tty",
+    **{f"long {n}": f"seq {n} 9999" for n in range(4)},
+}
+
+
+def test_the_next_prompt_has_both_ends_of_every_gate_that_fails(ws: Workspace) -> None:
+    commands = [f"echo HEAD {n}; {does}\necho TAIL {n}; test -e ok" for n, does in GATES.items()]
+    ws.config(f"[verify]\ncommands = {json.dumps(commands)}\n")
+    ws.script(claim(), {"write": {"ok": ""}, **claim()})
+    assert ws.run() == 0, ws.log()
+    prompt = ws.prompt(2)
+    for name in GATES:
+        assert f"HEAD {name}\n" in prompt
+        assert f"TAIL {name}\n" in prompt
+    assert "nothing came" in prompt
+    assert "a\u2400b\n" in prompt
+    assert "\nred\n" in prompt
+    assert "\0" not in prompt
+    assert "\x1b" not in prompt
+    assert "bytes left out" in prompt
+    flood = next(gate for gate in ws.journal()[0]["gates"] if "HEAD flood" in gate["command"])
+    assert "\n[… 99992" in flood["output"]  # all of it, not only what was kept on disk
+    assert len(prompt) < 32_000
+
+
+TERMINAL = "import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.parametrize("what", ["gate", "agent"])
+def test_the_terminal_is_nobodys_but_the_persons(ws: Workspace, what: str) -> None:
+    speak = "(echo hello > /dev/tty) 2>/dev/null && touch spoken; test ! -e spoken"
+    ws.config(f"[verify]\ncommands = {json.dumps([speak] if what == 'gate' else ['true'])}\n")
+    ws.script({"run": speak if what == "agent" else "true", **claim()})
+    assert ws.run(prefix=(sys.executable, "-c", TERMINAL)) == 0, ws.log()
+    assert not (ws.path / "spoken").exists()
+    assert "run.started" in ws.log()

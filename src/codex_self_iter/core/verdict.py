@@ -15,11 +15,15 @@ from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.failing import account_of, anew, failed
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.prompt import both_ends
 from codex_self_iter.core.state import Iteration, LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
 
 IDENTICAL_FAILURES = 3
 """So many identical gate failures in a row escalate in the prompt and count as a circle."""
+OUTPUT_BYTES = 20_000
+"""Of the gates' output in the next prompt; those that failed share it. More than a few kilobytes of
+one there are not (`supervisor.gates`)."""
 NAMED = 10
 """Items of the plan that are named where they were taken out."""
 
@@ -106,8 +110,9 @@ def _gate_feedback(closing: Closing, unmet: list[str]) -> None:
         closing.count(gate_repeats=0, gate_print="")
         return
     opened, counters = closing.opened, closing.counters
-    failed = (gate for gate in opened.gates if not gate.ok)
-    outputs = "\n\n".join(f"$ {gate.command}\n{gate.output}" for gate in failed)
+    failed = [gate for gate in opened.gates if not gate.ok]
+    share = OUTPUT_BYTES // max(1, len(failed))
+    outputs = "\n\n".join(f"$ {gate.command}\n{both_ends(gate.output, share)}" for gate in failed)
     text = re.sub(r"\d+(\.\d+)?", "#", "\n".join(unmet) + outputs)
     mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     repeats = counters.gate_repeats + 1 if mark == counters.gate_print else 1

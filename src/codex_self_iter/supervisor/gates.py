@@ -16,6 +16,7 @@ from codex_self_iter.core.judge import changed_gate_files
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import CONFIG_NAME
 from codex_self_iter.supervisor import notify
@@ -103,6 +104,8 @@ def _result(
         head, tail, dropped = read_head_tail(path, HEAD_BYTES, TAIL_BYTES)
     except (OSError, StorageError):
         head, tail, dropped = b"", b"", 0
+    if dropped:  # and what was capped on disk
+        dropped = max(dropped, outcome.output_bytes - len(head) - len(tail))
     cut = f"\n[… {dropped} bytes left out …]\n" if dropped else ""
     flaws = {
         EndCause.SPAWN_FAILED: outcome.error,
@@ -114,10 +117,15 @@ def _result(
         command=command,
         exit_code=outcome.exit_code,
         duration_sec=round(outcome.duration_sec, 3),
-        output=head.decode("utf-8", "replace") + cut + tail.decode("utf-8", "replace"),
+        output=_text(head) + cut + _text(tail),
         timed_out=outcome.cause is EndCause.WALL_TIMEOUT,
         flaw=flaws.get(outcome.cause, ""),
     )
+
+
+def _text(output: bytes) -> str:
+    """Without colours and control characters: they say nothing to an agent, and hide counts."""
+    return clean_block(output.decode("utf-8", "replace"))
 
 
 # -- gate files ------------------------------------------------------------------------------------
