@@ -11,8 +11,8 @@ if [ -n "${CODEX_SELF_ITER_ENV_FILE:-}" ] && [ -r "$CODEX_SELF_ITER_ENV_FILE" ];
     set +a
 fi
 # The traps stand before the child does: a signal that comes in between must not end this shell alone.
-child= early=
-trap 'if [ "$child" ]; then kill -TERM "$child" 2>/dev/null; else early=TERM; fi' TERM INT
+child= early= term=
+trap 'term=143; if [ "$child" ]; then kill -TERM "$child" 2>/dev/null; else early=TERM; fi' TERM INT
 trap 'if [ "$child" ]; then kill -HUP "$child" 2>/dev/null; else early=${early:-HUP}; fi' HUP
 "$@" &
 child=$!
@@ -23,6 +23,6 @@ while :; do # a signal ends `wait` early; the child may live on
     kill -0 "$child" 2>/dev/null || break
 done
 case $code in
-2 | 3 | 4 | 75 | 130) exit 0 ;;
+2 | 3 | 4 | 75 | 130 | "$term") exit 0 ;; # 143: the signal came before the program could hear it
 *) exit "$code" ;;
 esac

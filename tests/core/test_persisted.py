@@ -16,7 +16,14 @@ from codex_self_iter.world.state.codec import from_json, recover
 KEPT = Path(__file__).parent / "persisted"
 NOTHING_OWED = {"count": 0, "iteration": 0, "files": [], "why": "", "mendable": False}
 BEST = {"ticks": 0, "peak": 0, "gates": {}, "done": []}
-ADDED: dict[str, Any] = {"stops": {}, "owed": NOTHING_OWED, "best": BEST}
+DROPPED = {"items": [], "plan": ""}
+ADDED: dict[str, Any] = {
+    "stops": {},
+    "owed": NOTHING_OWED,
+    "best": BEST,
+    "dropped": DROPPED,
+    "gates": None,
+}
 """Fields of a snapshot that the first version did not have, as they are written for its files."""
 GONE = {"after_iteration"}
 """Fields that belonged to one supervisor's life and are no longer read."""

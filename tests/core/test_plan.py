@@ -11,7 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codex_self_iter.core.plan import (
+    MAX_DROPPED,
     content_hash,
+    dropped,
     find_again,
     parse_plan,
     plan_progress,
@@ -291,3 +293,37 @@ def test_ticks_are_told_from_other_edits() -> None:
 )
 def test_what_was_ticked_between_two_texts(before: str, after: str, expected: int) -> None:
     assert ticks(before, after) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "before", "after", "expected"),
+    [
+        ("", "- [ ] a\n- [ ] b", "- [x] a", ["b"]),
+        ("", "- [ ] a\n- [ ] b", "", ["a", "b"]),
+        ("", "- [ ] a\n- [x] b", "- [x] a", []),  # done ones may be tidied up
+        ("", "- [ ] write tests", "- [ ] write tests of a\n- [ ] write tests of b", []),
+        ("", "- [ ] a", "- [x] a, as b", []),
+        (
+            "",
+            "- [ ] fix the parser\n- [ ] write the docs",
+            "- [x] write all docs",
+            ["fix the parser"],
+        ),
+        ("", "- [ ] a\n- [ ] a", "- [x] a", ["a"]),
+        ("b", "- [ ] a", "- [x] a", ["b"]),
+        ("b", "- [x] a", "- [x] a\n- [x] b", []),
+        ("b", "- [ ] a", "- [x] b", ["a"]),  # what is put back is no item in the place of another
+    ],
+)
+def test_what_was_taken_out_between_two_texts(
+    known: str, before: str, after: str, expected: list[str]
+) -> None:
+    assert list(dropped(known.split(), before, after)) == expected
+
+
+def test_no_rewritten_plan_takes_long_to_compare() -> None:
+    old = "".join(f"- [ ] {n} fix\n" for n in range(20_000))
+    new = "".join(f"- [ ] fix {n} anew\n" for n in range(10_000))
+    began = time.thread_time()
+    assert len(dropped((), old, new)) == MAX_DROPPED
+    assert time.thread_time() - began < 4.0

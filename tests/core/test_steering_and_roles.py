@@ -130,6 +130,42 @@ def test_the_planner_and_the_reviewer_can_start_cooldowns() -> None:
     assert world.slept == [pytest.approx(600, rel=0.11), pytest.approx(300, rel=0.11)]
 
 
+@pytest.mark.parametrize(
+    ("rules", "lengths"),
+    [
+        ({}, [600, 1200, 2400, 4800, 4800]),
+        ({"planner_stop_backoff_sec": 10, "backoff_max_sec": 30}, [10, 20, 40, 80, 80]),
+        ({"planner_stop_backoff_sec": 100, "backoff_max_sec": 900}, [100, 200, 400, 800, 900]),
+    ],
+)
+def test_nothing_to_do_again_and_again_is_asked_less_often_and_told_once(
+    rules: dict[str, float], lengths: list[float]
+) -> None:
+    seen: list[str] = []
+    script = Script([claim()], planner=[*[plan(stop=True)] * 5, plan()], reviewer=[review(False)])
+    look = {("cooldown", n): lambda world: seen.append(world.state.reason) for n in range(1, 6)}
+    world = play(script, policy(mode="roles", **rules), look)
+    assert world.verdicts == ["planner_stop"] * 5 + ["completed"]
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in lengths]
+    assert world.notified == ["cooldown", "completed"]
+    assert [reason.partition(":")[0] for reason in seen] == [
+        "r", "r", *(f"nothing to do, {n} times in a row" for n in (3, 4, 5)),
+    ]  # fmt: skip
+
+
+def test_an_edit_or_work_starts_the_cooldown_anew() -> None:
+    stop, edit = [plan(stop=True)] * 2, ev.Edited("plan", 1, 1)
+    script = Script(
+        [work("x"), claim()],
+        planner=[*stop, *stop, plan(), *stop, plan()],
+        reviewer=[review(True), review(False)],
+    )
+    world = play(script, policy(mode="roles"), {("cooldown", 2): lambda world: world.handle(edit)})
+    assert world.verdicts == [*["planner_stop"] * 4, "continue", *["planner_stop"] * 2, "completed"]
+    assert world.slept == [pytest.approx(n, rel=0.11) for n in (600, 600, 1200, 600, 1200)]
+    assert world.notified == ["completed"]
+
+
 def test_the_same_focus_again_and_again_stagnates() -> None:
     answers = [work(f"g{n}", changed=False) for n in range(9)]
     world = play(

@@ -8,9 +8,11 @@ import pytest
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.agent_report import AgentReport, Usage
+from codex_self_iter.core.judge import changed_gate_files
 from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.stagnation import HISTORY
+from codex_self_iter.core.state import Dropped, LoopState
 from tests.support.loop_world import (
     Answer,
     Script,
@@ -210,11 +212,44 @@ def test_a_person_may_change_the_gates_between_two_runs() -> None:
     assert state.open.gate_flaw == ""
 
 
+@pytest.mark.parametrize("when", ["in the run", "after it"])
+def test_a_person_may_take_what_a_run_has_changed(when: str) -> None:
+    rules = policy(verify_commands=("true",))
+    clean, edited = {"loop.toml": "1"}, {"loop.toml": "2"}
+    taken = ev.GateFilesTaken(edited | {"other.toml": "1"})
+    state, _ = drive(preparing(), ev.Prepared(gate_files=clean), rules=rules)
+    if when == "in the run":
+        state, _ = drive(state, taken, rules=rules)
+    end = ended(state, Answer(claim().text, gate_files=edited))
+    state, _ = drive(state, end, rules=rules)
+    if when == "after it":
+        assert changed_gate_files(state) == ["loop.toml"]
+        state, _ = drive(state, taken, rules=rules)
+    assert changed_gate_files(state) == []
+    assert state.gate_baseline == edited
+
+
+def test_the_gates_in_force_are_remembered() -> None:
+    state, _ = drive(LoopState("loop"), ev.Boot(), rules=policy(verify_commands=("a",)))
+    assert state.gates == ("a",)
+    assert drive(state, ev.PolicyChanged(), rules=policy())[0].gates == ()
+
+
 def test_open_plan_items_void_a_claim_when_asked_for() -> None:
     answer = Answer(claim().text, plan_open=2)
     assert end(play(Script([answer]), policy())) == ("completed", 0)
     world = play(Script([answer, claim()]), policy(require_plan_done=True))
     assert world.verdicts == ["claim_rejected", "completed"]
+
+
+def test_items_taken_out_of_the_plan_void_a_claim_when_asked_for() -> None:
+    out = Answer(claim().text, dropped=Dropped(("b", "c"), "1"))
+    assert end(play(Script([out]), policy())) == ("completed", 0)
+    script = Script([out, claim(), Answer(claim().text, dropped=Dropped((), "2"))])
+    world = play(script, policy(require_plan_done=True))
+    assert world.verdicts == ["claim_rejected", "claim_rejected", "completed"]
+    told = world.disk.journal[0]["after"]["feedback"]
+    assert "2 open plan item(s) were removed, not ticked: b; c (put" in told
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from codex_self_iter.service.spec import data
 from tests.support.control_steps import WORK, long_run, reach
 from tests.support.harness import Workspace, wait_until
 
@@ -79,6 +80,22 @@ def test_a_signal_while_starting_is_not_lost(
     assert code in ((130, -signal.SIGINT, 1) if unborn else (130, -signal.SIGINT))
     # no traceback of ours; before us the interpreter may have one
     assert "codex_self_iter/" not in ws.log()
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "wrapped"])
+def test_a_sigterm_before_our_first_line_leaves_nothing(ws: Workspace, wrapped: bool) -> None:
+    born = ws.root / "born"
+    (ws.root / "late").mkdir()
+    (ws.root / "late" / "sitecustomize.py").write_text(
+        f"import time\nopen({str(born)!r}, 'w').close()\ntime.sleep(600)\n"
+    )
+    prefix = ("/bin/sh", data("launchd-wrapper.sh")) if wrapped else ()
+    process = ws.start(prefix=prefix, environment={"PYTHONPATH": str(ws.root / "late")})
+    wait_until(born.exists, "the interpreter")
+    process.send_signal(signal.SIGTERM)
+    assert ws.ended(process) == (0 if wrapped else -signal.SIGTERM)
+    assert not ws.state.exists()
+    assert "Traceback" not in ws.log()
 
 
 def test_own_names_for_the_stop_files_survive_a_reload_that_changes_them(ws: Workspace) -> None:

@@ -3,9 +3,13 @@ contract says."""
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
+
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
 
@@ -102,6 +106,86 @@ def test_without_gate_files_the_edited_gate_is_believed(ws: Workspace) -> None:
     assert ws.run() == 0
 
 
+TESTED = (
+    "mkdir -p tests/out tests/.pytest_cache; echo 1 > tests/out/report; "
+    "echo 1 >> tests/.coverage; echo '*' > tests/.pytest_cache/.gitignore"
+)
+
+
+@pytest.mark.parametrize(
+    ("does", "believed"),
+    [
+        (TESTED, True),
+        ("echo pass > tests/conftest.py", False),
+        ("echo conftest.py >> .gitignore; echo pass > tests/conftest.py", False),
+        ("mkdir tests/a; echo '*' > tests/a/.gitignore; echo pass > tests/a/conftest.py", False),
+        ("echo 2 > tests/local.env", False),
+    ],
+)
+def test_what_tests_leave_is_no_change_of_gate_files(
+    ws: Workspace, does: str, believed: bool
+) -> None:
+    """A new file that git ignores, by a rule that was there, is none; anything else is."""
+    (ws.path / "tests").mkdir()
+    (ws.path / "tests" / "test_it.py").write_text("pass\n")
+    (ws.path / "tests" / "local.env").write_text("1\n")
+    (ws.path / ".gitignore").write_text("/tests/out/\n.coverage \n*.env\n")
+    (ws.path / "docs").mkdir()
+    (ws.path / "docs" / ".gitignore").write_text("*\n")  # says nothing of the tests
+    ws.git("add", "-A")
+    ws.git("commit", "-q", "-m", "tests")
+    ws.config('[verify]\ncommands = ["true"]\ngate_files = ["tests/**"]\n')
+    ws.script(
+        {"run": does, "block": {"next_goal": "x"}},
+        {"run": does, **claim()},
+        {"block": {"stop": True}},
+    )
+    assert ws.run() == 0
+    assert ws.verdicts()[1:] == (["completed"] if believed else ["claim_rejected", "stop"])
+
+
+def gateless(ws: Workspace) -> dict[str, str]:
+    """A step that takes the gates out of the configuration and adds a tell-tale."""
+    ws.config("# nothing is asked for\n")
+    text = (ws.path / "codex-self-iter.toml").read_text()
+    ws.config(GATE)
+    return {"codex-self-iter.toml": text}
+
+
+def test_gates_that_a_run_takes_out_of_the_configuration_are_missed(ws: Workspace) -> None:
+    ws.script(
+        {"write": gateless(ws), "block": {"stop": True, "reason": "start me again"}},
+        claim(),
+        {**claim(), "until": "go", "sleep": 60},
+        claim(),
+    )
+    assert ws.run() == 4
+    process = ws.start()
+    ws.wait_runs(3)
+    assert ws.verdicts() == ["stop", "claim_rejected"]
+    assert "gate files were changed by the agent: codex-self-iter.toml" in ws.prompt(3)
+    told = "\n".join(ws.status()["warnings"])
+    assert "the configuration (codex-self-iter.toml) was changed while a run was on" in told
+    assert "the gates are not those of the last start: removed `test -f proof" in told
+    assert ws.log().count("about=blocked") + ws.log().count('"about": "blocked"') >= 3
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "the configuration (" not in str(ws.status()["warnings"]), "the reload")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["stop", "claim_rejected", "completed"]
+
+
+def test_gates_that_a_person_takes_out_between_runs_are_said_and_not_missed(ws: Workspace) -> None:
+    text = gateless(ws)
+    ws.script({"block": {"stop": True}}, claim())
+    assert ws.run() == 4
+    (ws.path / "codex-self-iter.toml").write_text(text["codex-self-iter.toml"])
+    assert ws.run() == 0
+    assert ws.verdicts() == ["stop", "completed"]
+    (told,) = ws.status()["warnings"]
+    assert "the gates are not those of the last start" in told
+
+
 def test_confirmations_must_agree_in_a_row(ws: Workspace) -> None:
     ws.config("[verify]\nconfirmations = 1\n")
     ws.script(
@@ -152,6 +236,50 @@ def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
     assert ws.run() == 0
     assert ws.verdicts() == ["claim_rejected", "completed"]
     assert "2 of 2 plan items are still open" in ws.prompt(2)
+
+
+PLAN = "# Plan\n\n- [x] first\n"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_items_that_a_run_deletes_are_not_done(ws: Workspace, asked: bool) -> None:
+    """Without the key the same agent is believed: the control."""
+    ws.config(f"[verify]\nrequire_plan_done = {str(asked).lower()}\n")
+    ws.script(
+        {"write": {"plan.md": PLAN}, "block": {"completed": True}},
+        {"append": {"plan.md": "- [x] second\n"}, "block": {"completed": True}},
+    )
+    assert ws.run() == 0
+    assert ws.verdicts() == ["claim_rejected", "completed"] if asked else ["completed"]
+    assert not asked or "1 open plan item(s) were removed, not ticked: second" in ws.prompt(2)
+
+
+def test_items_that_a_person_deletes_are_not_asked_for(ws: Workspace) -> None:
+    """Also after a run had taken one out: whoever edits the plan has seen what is in it."""
+    ws.config("[verify]\nrequire_plan_done = true\n")
+    ws.plan("# Plan\n\n- [ ] first\n- [ ] second\n- [ ] third\n")
+    two = PLAN + "- [x] second\n"
+    ws.script({"write": {"plan.md": two}, "block": {"stop": True}}, {"block": {"completed": True}})
+    assert ws.run() == 0
+    assert ws.runtime()["dropped"]["items"] == ["third"]
+    ws.plan(PLAN)
+    assert ws.run() == 0
+    assert ws.verdicts() == ["stop", "completed"]
+
+
+def test_what_a_run_deleted_that_died_with_its_supervisor_is_remembered(ws: Workspace) -> None:
+    ws.config("[verify]\nrequire_plan_done = true\n", on_orphan="kill")
+    ws.script(
+        {"write": {"plan.md": PLAN}, "say": "deleted", "sleep": 600},
+        {"append": {"work.txt": "x"}, "block": {"completed": True}},
+        {"append": {"plan.md": "- [x] second\n"}, "block": {"completed": True}},
+    )
+    process = ws.start()
+    wait_until(lambda: (ws.path / "plan.md").read_text() == PLAN, "the plan to be rewritten")
+    process.kill()
+    process.wait()
+    assert ws.run() == 0
+    assert ws.verdicts() == ["interrupted", "claim_rejected", "completed"]
 
 
 @pytest.mark.slow
@@ -287,3 +415,48 @@ def test_a_gate_file_behind_a_link_is_guarded_and_a_pattern_without_files_is_sai
     assert ws.run() != 0
     assert "check.sh" in ws.prompt(2)
     assert "[verify] gate_files: no file matches none/*.py" in ws.status()["warnings"]
+
+
+GATES = {
+    "nul": r"printf 'a\000b\n'",
+    "bytes": r"printf '\377\376\n'",
+    "colour": r"printf '\033[31mred\033[0m\n'",
+    "flood": "yes 0123456789 | head -c 100000000",
+    "stdin": "cat; echo nothing came",
+    "child": "sleep 600 & setsid sleep 600 &",
+    "tty": "echo x > /dev/tty",
+    **{f"long {n}": f"seq {n} 9999" for n in range(4)},
+}
+
+
+def test_the_next_prompt_has_both_ends_of_every_gate_that_fails(ws: Workspace) -> None:
+    commands = [f"echo HEAD {n}; {does}\necho TAIL {n}; test -e ok" for n, does in GATES.items()]
+    ws.config(f"[verify]\ncommands = {json.dumps(commands)}\n")
+    ws.script(claim(), {"write": {"ok": ""}, **claim()})
+    assert ws.run() == 0, ws.log()
+    prompt = ws.prompt(2)
+    for name in GATES:
+        assert f"HEAD {name}\n" in prompt
+        assert f"TAIL {name}\n" in prompt
+    assert "nothing came" in prompt
+    assert "a\u2400b\n" in prompt
+    assert "\nred\n" in prompt
+    assert "\0" not in prompt
+    assert "\x1b" not in prompt
+    assert "bytes left out" in prompt
+    flood = next(gate for gate in ws.journal()[0]["gates"] if "HEAD flood" in gate["command"])
+    assert "\n[… 99992" in flood["output"]  # all of it, not only what was kept on disk
+    assert len(prompt) < 32_000
+
+
+TERMINAL = "import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.parametrize("what", ["gate", "agent"])
+def test_the_terminal_is_nobodys_but_the_persons(ws: Workspace, what: str) -> None:
+    speak = "(echo hello > /dev/tty) 2>/dev/null && touch spoken; test ! -e spoken"
+    ws.config(f"[verify]\ncommands = {json.dumps([speak] if what == 'gate' else ['true'])}\n")
+    ws.script({"run": speak if what == "agent" else "true", **claim()})
+    assert ws.run(prefix=(sys.executable, "-c", TERMINAL)) == 0, ws.log()
+    assert not (ws.path / "spoken").exists()
+    assert "run.started" in ws.log()

@@ -199,6 +199,11 @@ def test_the_wrapper_hands_signals_on_and_waits_for_the_end() -> None:
     assert wrapper.end() == (0, "term\nsaved\n")
 
 
+@pytest.mark.parametrize(("asked", "seen"), [("$PPID", 0), ("$$", 143)])
+def test_the_wrapper_tells_a_stop_before_the_first_line_from_a_kill(asked: str, seen: int) -> None:
+    assert Wrapper(f"kill -TERM {asked}; exec sleep 20").end()[0] == seen
+
+
 @pytest.mark.parametrize("attempt", range(10))
 def test_the_wrapper_bears_a_signal_at_its_very_start(attempt: int) -> None:
     assert Wrapper("trap '' HUP; kill -HUP $PPID; sleep 0.1; exit 7").end()[0] == 7

@@ -41,7 +41,10 @@ def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(tmp_path: Path) ->
         assert status["state"] == "crashed"
         assert status["reason"] == "RuntimeError: the disk speaks Latin"
         assert status["exit"]["code"] == 1
-        report = (Path(life.rounds.ctx.store.path) / "report.md").read_text()
+        state = Path(life.rounds.ctx.store.path)
+        assert [*(state / "logs" / "runs").iterdir()]
+        assert not [*state.glob("logs/runs/*/tmp")]
+        report = (state / "report.md").read_text()
         assert report.startswith("# Report: crashed")
         assert "Latin" in told.read_text()
         assert '"event": "crashed"' in told.read_text()

@@ -27,6 +27,7 @@ from codex_self_iter.testing import (
     scripted_shared,
 )
 from codex_self_iter.world.pool import Pool
+from codex_self_iter.world.state.inbox import MAX_MESSAGES, Inbox, Message, write_message
 from tests.support.virtual import DAY, HOUR, WORK, Life, in_turn, machine, settings, starts
 
 
@@ -49,6 +50,40 @@ def test_a_killed_supervisors_agent_is_adopted_and_its_work_counts(
         assert (made.history[0].ended == pytest.approx(HOUR)) is adopted
         assert second.journal()[0]["verdict"] == ("continue" if adopted else "interrupted")
         assert made.overlaps == []
+
+    run_virtual(main)
+
+
+class BadSector(Inbox):
+    """An inbox in which one file cannot be read for now."""
+
+    bad = True
+
+    def messages(self, room: int = MAX_MESSAGES) -> list[Message]:
+        if self.bad:
+            raise StorageError("cannot read inbox/a.md: Input/output error")
+        return super().messages(room)
+
+
+def test_a_message_that_cannot_be_read_now_waits_and_is_said(tmp_path: Path) -> None:
+    async def main() -> None:
+        made = machine(lambda _spec: Performance(60.0, answer()))
+        life = Life(made, settings(tmp_path))
+        async with life.alive():
+            ctx = life.rounds.ctx
+            ctx.inbox = inbox = BadSector(ctx.store.root)
+            waiting = Path(write_message(ctx.store.path, "hello"))
+            await anyio.sleep(HOUR)
+            assert made.history[5].ended  # it went on without
+            assert any(
+                "messages are not read: cannot" in text for text in life.status()["warnings"]
+            )
+            assert waiting.exists()
+            inbox.bad = False
+            await anyio.sleep(HOUR)
+            assert life.status()["warnings"] == []
+            assert not waiting.exists()
+        assert [m["text"] for line in life.journal() for m in line["messages"]] == ["hello\n"]
 
     run_virtual(main)
 

@@ -22,7 +22,7 @@ from codex_self_iter.core.machine import decide
 from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.runs import EndCause, RunOutcome
-from codex_self_iter.core.state import LoopState, Message, OpenRun, Step, to_json
+from codex_self_iter.core.state import Dropped, LoopState, Message, OpenRun, Step, to_json
 from codex_self_iter.core.terms import Mode, Moment, Role, State
 from codex_self_iter.world.state.codec import from_json, recover
 
@@ -119,6 +119,7 @@ class Answer:
     plan_open: int = 0
     ticked: int = 0
     ticked_marks: tuple[str, ...] = ()
+    dropped: Dropped | None = None
 
 
 def block(goal: str = "go on", **fields: Any) -> str:
@@ -422,6 +423,7 @@ class World:
             plan_open=answer.plan_open,
             ticked=answer.ticked,
             ticked_marks=answer.ticked_marks,
+            dropped=answer.dropped,
         )  # fmt: skip
 
     def _gates_end(self) -> ev.Event:

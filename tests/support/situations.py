@@ -184,6 +184,7 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "tick": ev.Tick(),
         "prepared": ev.Prepared((Message("a.md", "a"),), "head"),
         "gate files": ev.GateFiles({"test.py": "1"}),
+        "gate files taken": ev.GateFilesTaken({"test.py": "2"}),
         "foreign run ended": ev.RunEnded("other", outcome, AgentReport("")),
         "gates passed": ev.GatesEnded(passing()),
         "gates failed": ev.GatesEnded(failing()),

@@ -113,7 +113,9 @@ def _next_steps(workspace: str, found: Detected) -> list[str]:
     steps = ["Write down what is wanted in TASK.md, and the first steps in plan.md."]
     if not os.path.exists(os.path.join(workspace, ".git")):
         steps.append("Put the workspace under git (`git init`): progress is judged and kept by it.")
-    steps.append("Commit these files: what is not committed when a loop starts stays yours to commit.")
+    steps.append(
+        "Commit these files: what is not committed when a loop starts stays yours to commit."
+    )
     if found.agents:
         places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
         steps.append(f"Agents found: {places}.")

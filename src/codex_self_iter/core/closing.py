@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from codex_self_iter.core import backoff, stagnation, waits
-from codex_self_iter.core.commands import Command, Log
+from codex_self_iter.core import backoff, bounds, stagnation, waits
+from codex_self_iter.core.commands import Command, Log, Notify
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Iteration, Last, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
@@ -66,11 +66,18 @@ class Closing:
         )
 
     def cool_down(self, kind: WaitKind, base: float, reason: str) -> None:
-        """Wait because a role sees nothing to do."""
-        ceiling = max(base, self.policy.backoff_max_sec)
-        length = backoff.exponential(1, base, ceiling, self.at.u)
+        """Wait because a role sees nothing to do: the longer, the more often it was so without any
+        change of content in between."""
+        count = 1 if self.opened.changed else self.counters.cooldowns + 1
+        ceiling = max(base * bounds.COOLDOWN_GROWTH, self.policy.backoff_max_sec)
+        length = backoff.exponential(count, base, ceiling, self.at.u)
+        if count >= bounds.TOLD_AT:
+            ends = "an edit of plan or task, a message or a goal ends the wait"
+            reason = f"nothing to do, {count} times in a row: {reason} ({ends})"
+        if count == bounds.TOLD_AT:
+            self.notes = (*self.notes, Notify("cooldown", reason))
         self.leave(wait=waits.make(kind, length, reason, self.at))
-        self.count(cooldowns=self.counters.cooldowns + 1)
+        self.count(cooldowns=count)
 
     def advance(self) -> bool:
         """Take note of what was ticked and mended; true when that is progress beyond all before."""

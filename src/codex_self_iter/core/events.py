@@ -10,7 +10,7 @@ from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.owed import Owed
 from codex_self_iter.core.runs import RunOutcome
-from codex_self_iter.core.state import Message, StopSource, Wait
+from codex_self_iter.core.state import Dropped, Message, StopSource, Wait
 
 
 class Trace(enum.StrEnum):
@@ -36,10 +36,13 @@ class Hold(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Boot:
-    """The supervisor has started and looked for what the last one left."""
+    """The supervisor has started and looked for what the last one left.
+
+    `dropped`: what a run that is gone had taken out of the plan; None: nothing is known."""
 
     trace: Trace = Trace.NONE
     paused: bool = False
+    dropped: Dropped | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,13 +70,20 @@ class GateFiles:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class GateFilesTaken:
+    """A person takes these gate files as they are now, whoever has changed them."""
+
+    gate_files: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run has ended and nothing of it is left.
 
     `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it
     never started).
     `ticked`: items of the plan that it ticked, less those that it unticked; `ticked_marks`: what
-    tells them from others (see `Iteration`).
+    tells them from others (see `Iteration`); `dropped`: None: nobody looked.
     `not_started`: its files could not be written, so nothing was run; the same iteration tries
     again later."""
 
@@ -90,6 +100,7 @@ class RunEnded:
     plan_total: int = 0
     ticked: int = 0
     ticked_marks: tuple[str, ...] = ()
+    dropped: Dropped | None = None
     not_started: bool = False
     owed: Owed | None = None
 
@@ -207,6 +218,7 @@ Event = (
     | Tick
     | Prepared
     | GateFiles
+    | GateFilesTaken
     | RunEnded
     | GatesEnded
     | Kept

@@ -15,6 +15,7 @@ from codex_self_iter.core.control_block import (
     to_text,
 )
 from codex_self_iter.core.events import RunEnded
+from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import CALLED_OFF, EndCause, RunOutcome
 from codex_self_iter.core.state import (
@@ -154,14 +155,20 @@ def _executor(
     return opened, Next.RUN if policy.mode is Mode.ROLES else Next.CLOSE
 
 
-def _gate_flaw(state: LoopState) -> str:
-    """Say which gate files differ from how the person left them."""
+def changed_gate_files(state: LoopState) -> list[str]:
+    """The gate files that differ from how the person left them."""
     baseline, seen = state.gate_baseline, state.gate_seen
     if baseline is None or seen is None:
-        return ""
-    changed = sorted(
-        path for path in baseline.keys() | seen.keys() if baseline.get(path) != seen.get(path)
+        return []
+    return sorted(
+        path
+        for path in (baseline.keys() | seen.keys()) - {RULES}
+        if baseline.get(path) != seen.get(path)
     )
+
+
+def _gate_flaw(state: LoopState) -> str:
+    changed = changed_gate_files(state)
     return f"gate files were changed by the agent: {', '.join(changed[:10])}" if changed else ""
 
 

@@ -51,6 +51,7 @@ from codex_self_iter.core.events import (
     Edited,
     Event,
     GateFiles,
+    GateFilesTaken,
     GatesEnded,
     GoalSet,
     Kept,
@@ -199,6 +200,18 @@ def _gate_files(state: LoopState, event: GateFiles, _policy: Policy, _at: Moment
     return opening.gates_found(state, event.gate_files), (Persist(),)
 
 
+def _gate_files_taken(
+    state: LoopState, event: GateFilesTaken, _policy: Policy, _at: Moment
+) -> Decision:
+    baseline, seen = state.gate_baseline or {}, state.gate_seen
+    taken = {path: mark for path, mark in event.gate_files.items() if path in baseline}
+    if not taken:
+        return state, ()  # nobody guards them
+    seen = None if seen is None else seen | taken
+    state = dataclasses.replace(state, gate_baseline=baseline | taken, gate_seen=seen)
+    return state, (Persist(),)
+
+
 # -- what was on has ended -------------------------------------------------------------------------
 
 
@@ -221,6 +234,7 @@ def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) ->
         spent=spent,
         sessions=account.sessions(state, run, event),
         gate_seen=state.gate_seen if event.gate_files is None else dict(event.gate_files),
+        dropped=event.dropped or state.dropped,
     )
     opened, then = judge.judge_run(state, account.closed(opened, run, event), event, policy)
     if then is judge.Next.CLOSE:
@@ -330,7 +344,8 @@ def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     state = recovery.after_restart(_unfrozen(state, at), at)
-    state = dataclasses.replace(state, paused=event.paused, paused_up=at.up)
+    gates = policy.verify_commands
+    state = dataclasses.replace(state, paused=event.paused, paused_up=at.up, gates=gates)
     opened = state.open
     if opened is None:
         return proceed(state, policy, at)
@@ -348,7 +363,8 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
     if run is not None and event.trace is Trace.GONE:
         # Nobody looked at the gate files when it ended: what differs from now on is taken as the
         # agent's doing.
-        state = dataclasses.replace(state, gate_seen=None)
+        dropped = event.dropped or state.dropped
+        state = dataclasses.replace(state, gate_seen=None, dropped=dropped)
         return _keep(state, judge.interrupted(account.vanished(opened, run)), policy, at)
     # It never started: the same number, the same messages, once more.
     return proceed(_within(state, opened, run=None), policy, at)
@@ -498,7 +514,7 @@ def _limit_seen(state: LoopState, event: LimitSeen, policy: Policy, at: Moment) 
 
 
 def _policy_changed(state: LoopState, event: PolicyChanged, policy: Policy, at: Moment) -> Decision:
-    state = _forget_aside(state)
+    state = dataclasses.replace(_forget_aside(state), gates=policy.verify_commands)
     if state.wait is not None and state.wait.kind is WaitKind.LIMIT:
         # `limits` still knows who is limited; the new configuration may name somebody who is not.
         state = dataclasses.replace(state, wait=None)
@@ -510,6 +526,7 @@ _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {
     Tick: _tick,
     Prepared: _prepared,
     GateFiles: _gate_files,
+    GateFilesTaken: _gate_files_taken,
     RunEnded: _run_ended,
     GatesEnded: _gates_ended,
     Kept: _kept,

@@ -11,6 +11,9 @@ from codex_self_iter.core.policy import AgentPolicy
 from codex_self_iter.core.state import Iteration, LoopState, OpenRun
 from codex_self_iter.core.terms import Moment, Role
 
+RULES = ":ignore"
+"""Among gate files no path, but the rules by which git ignores files: marks of each, sorted."""
+
 
 def begun(
     state: LoopState, event: Prepared, role: Role, agent: AgentPolicy, at: Moment

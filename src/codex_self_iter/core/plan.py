@@ -14,7 +14,8 @@ Pure, and light to import (`status` reads it): standard library only, no datacla
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SHELLS = {
@@ -35,6 +36,8 @@ _SECTION = re.compile(r" {0,3}(?:#{1,6}(?:[ \t]|$)|=+[ \t]*$|(?:[-*_][ \t]*){3,}
 
 MAX_LINES = 50_000
 """Lines of a plan that are read: a tenth of a second. Nobody ticks items below them."""
+MAX_DROPPED = 500
+"""Items remembered that were taken out of a plan."""
 
 
 class Block(NamedTuple):
@@ -166,6 +169,24 @@ def _moved(then: list[dict[str, int]], now: list[dict[str, int]]) -> int:
         sum(a.values()) - sum(b.values()) for a, b in ((old_from, new_from), (new_to, old_to))
     )
     return max(same, min(gone, come))
+
+
+def dropped(known: Iterable[str], before: str, after: str) -> tuple[str, ...]:
+    """Texts of the items that were taken out while they were open: those that are `known` and not
+    back, and those of `before` that are not in `after`. For each new item one, the most like it,
+    counts as reworded."""
+    old, new = parse_plan(before).items, parse_plan(after).items
+    there = Counter(item.text for item in new)
+    lost = tuple(text for text in dict.fromkeys(known) if not there[text])
+    gone = [*(Counter(item.text for item in old if not item.ticked) - there).elements()]
+    come = [*(there - Counter(item.text for item in old) - Counter(known)).elements()]
+    if len(come) >= len(gone):
+        return lost
+    for text in come[:MAX_DROPPED]:
+        words = set(text.casefold().split())
+        likest = max(gone[:MAX_DROPPED], key=lambda one: len(words & {*one.casefold().split()}))
+        gone.remove(likest)
+    return (*lost, *gone)[:MAX_DROPPED]
 
 
 def tick(text: str, item: Item) -> str:

@@ -73,7 +73,7 @@ class PromptInputs:
     task_path: str = ""
 
 
-def _cut(text: str, limit: int) -> str:
+def both_ends(text: str, limit: int) -> str:
     """Keep head and tail of a text within `limit` bytes of UTF-8."""
     data = text.encode("utf-8", "replace")
     if len(data) <= limit:
@@ -105,7 +105,9 @@ def history_text(lines: Sequence[Mapping[str, Any]], limit: int = HISTORY_BYTES)
 
 def _row(line: Mapping[str, Any]) -> str:
     summary = str(line.get("summary") or line.get("error") or "(no summary)")
-    row = f"- Iteration {line.get('iteration')} ({line.get('verdict')}): {_cut(summary, 1_500)}"
+    row = (
+        f"- Iteration {line.get('iteration')} ({line.get('verdict')}): {both_ends(summary, 1_500)}"
+    )
     gates = line.get("gates") or ()
     failed = [
         str(gate.get("command"))
@@ -127,7 +129,9 @@ def _folded(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _listed(texts: Sequence[str]) -> str:
-    return _cut("\n\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1)), 8_000)
+    return both_ends(
+        "\n\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1)), 8_000
+    )
 
 
 def _section(title: str, text: str) -> str:
@@ -203,7 +207,7 @@ def _review_material(inputs: PromptInputs) -> str:
         parts.append("The agent reported:\n" + _quoted(inputs.block))
     for gate in inputs.gate_results:
         state = "passed" if gate.get("ok") else f"FAILED (exit code {gate.get('exit_code')})"
-        output = _cut(str(gate.get("output") or ""), 4_000)
+        output = both_ends(str(gate.get("output") or ""), 4_000)
         parts.append(f"Gate `{gate.get('command')}`: {state}\n{output}".strip())
     if inputs.changed_files:
         parts.append(
@@ -240,7 +244,7 @@ def build(inputs: PromptInputs) -> str:
         _section("Plan", plan),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),
-        _section("What failed last time", _cut(inputs.feedback, FEEDBACK_BYTES)),
+        _section("What failed last time", both_ends(inputs.feedback, FEEDBACK_BYTES)),
         _section("Warning: going in circles", inputs.circling),
         _section("Warnings of the supervisor (mend what you can)", _listed(inputs.warnings)),
         _section("History of the last iterations", history_text(inputs.history)),

@@ -78,7 +78,7 @@ class Counters:
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
-        cooldowns: planner stops or `continue=false` in a row."""
+        cooldowns: planner stops or `continue=false` in a row without a change of content."""
 
     failures: int = 0
     agent_errors: int = 0
@@ -106,6 +106,19 @@ class Best:
     peak: int = 0
     gates: dict[str, int] = dataclasses.field(default_factory=dict)
     done: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dropped:
+    """What runs took out of the plan instead of ticking it.
+
+    Attributes:
+        items: texts of items that were open, and are not back.
+        plan: `plan.content_hash` of the plan as the last run left it. Another one is a person's,
+            who has seen what is in it."""
+
+    items: tuple[str, ...] = ()
+    plan: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -332,9 +345,10 @@ class LoopState:
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again: of kind LIMIT, or AUTH or ERROR
             when its agent stands aside because it fails.
-        best: see Best.
+        best, dropped: see Best, Dropped.
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: at the
             last look, before or after a run.
+        gates: the verification commands at the last start or reload; None: not known.
         run_iterations: iterations begun since this supervisor started.
         owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 
@@ -364,9 +378,11 @@ class LoopState:
     spent: Spent = Spent()
     gate_baseline: dict[str, str] | None = None
     gate_seen: dict[str, str] | None = None
+    gates: tuple[str, ...] | None = None
     run_iterations: int = 0
     owed: Owed = NOTHING
     best: Best = Best()
+    dropped: Dropped = Dropped()
     last: Last | None = None
     exit_code: int | None = None
 

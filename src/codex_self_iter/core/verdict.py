@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Sequence
 
 from codex_self_iter.core import backoff, waits
 from codex_self_iter.core.closing import Closed, Closing, Finish
@@ -14,11 +15,17 @@ from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.failing import account_of, anew, failed
 from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.prompt import both_ends
 from codex_self_iter.core.state import Iteration, LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
 
 IDENTICAL_FAILURES = 3
 """So many identical gate failures in a row escalate in the prompt and count as a circle."""
+OUTPUT_BYTES = 20_000
+"""Of the gates' output in the next prompt; those that failed share it. More than a few kilobytes of
+one there are not (`supervisor.gates`)."""
+NAMED = 10
+"""Items of the plan that are named where they were taken out."""
 
 
 def close(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Closed:
@@ -46,7 +53,7 @@ def _answered(closing: Closing) -> Finish | None:
     review = opened.reviewer
     goal = (review.next_focus.strip() if review else "") or block.next_goal or closing.state.goal
     closing.ask(goal, forward=closing.advance())
-    unmet = _unmet(opened, closing.policy)
+    unmet = _unmet(opened, closing.policy, closing.state.dropped.items)
     _gate_feedback(closing, unmet)
     agreed = opened.reviewer is None or not opened.reviewer.go_on
     if opened.claim and not unmet and agreed:
@@ -68,7 +75,7 @@ def _working(closing: Closing) -> dict[str, Wait]:
     }
 
 
-def _unmet(opened: Iteration, policy: Policy) -> list[str]:
+def _unmet(opened: Iteration, policy: Policy, dropped: Sequence[str]) -> list[str]:
     """Everything that stands against believing that the work is done."""
     unmet = [f"`{gate.command}` {_gate_end(gate)}" for gate in opened.gates if not gate.ok]
     if policy.verify_commands and not opened.gates_ran:
@@ -77,7 +84,18 @@ def _unmet(opened: Iteration, policy: Policy) -> list[str]:
         unmet.append(opened.gate_flaw)
     if opened.claim and policy.require_plan_done and opened.plan_open:
         unmet.append(f"{opened.plan_open} of {opened.plan_total} plan items are still open")
+    if opened.claim and policy.require_plan_done and dropped:
+        unmet.append(_dropped(dropped))
     return unmet if opened.gates_ran or opened.claim else []
+
+
+def _dropped(items: Sequence[str]) -> str:
+    named = "; ".join(item[:200] for item in items[:NAMED])
+    more = "; …" if len(items) > NAMED else ""
+    return (
+        f"{len(items)} open plan item(s) were removed, not ticked: {named}{more} (put them back, or tick "
+        "them when they are done)"
+    )
 
 
 def _gate_end(gate: GateResult) -> str:
@@ -92,8 +110,9 @@ def _gate_feedback(closing: Closing, unmet: list[str]) -> None:
         closing.count(gate_repeats=0, gate_print="")
         return
     opened, counters = closing.opened, closing.counters
-    failed = (gate for gate in opened.gates if not gate.ok)
-    outputs = "\n\n".join(f"$ {gate.command}\n{gate.output}" for gate in failed)
+    failed = [gate for gate in opened.gates if not gate.ok]
+    share = OUTPUT_BYTES // max(1, len(failed))
+    outputs = "\n\n".join(f"$ {gate.command}\n{both_ends(gate.output, share)}" for gate in failed)
     text = re.sub(r"\d+(\.\d+)?", "#", "\n".join(unmet) + outputs)
     mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
     repeats = counters.gate_repeats + 1 if mark == counters.gate_print else 1

@@ -62,9 +62,10 @@ class VerifySettings(Table):
     every_iteration: Switch = False
     """Run the gates after every iteration, not only when one claims completion."""
     gate_files: TextList = ()
-    """Globs of files that belong to the gates: a completion is void when the agent changed one."""
+    """Globs of files that belong to the gates: a completion is void when the agent changed one.
+    A configuration in the workspace is always one of them."""
     require_plan_done: Switch = False
-    """Refuse a completion while the plan has open checkboxes."""
+    """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 
 
 class BudgetSettings(Table):
@@ -221,7 +222,7 @@ class NotifySettings(Table):
     command: TextList = ()
     """Program and arguments; it gets one JSON object on standard input."""
     events: EventList = (
-        "blocked", "completed", "stagnated", "crashed", "budget", "outage",
+        "blocked", "completed", "stagnated", "crashed", "budget", "outage", "cooldown",
     )  # fmt: skip
     """What it is told about."""
 
@@ -330,9 +331,9 @@ class LoopFields(Table):
     no_change_backoff_sec: Seconds = 30
     """First wait after an iteration that changed nothing."""
     continue_false_backoff_sec: Seconds = 300
-    """Cooldown after a reviewer's "continue": false."""
+    """Cooldown after a reviewer's "continue": false; in a row it doubles, up to eight times as long."""
     planner_stop_backoff_sec: Seconds = 600
-    """Cooldown after a planner's "stop": true."""
+    """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long."""
     completion_promise: Text = "PLAN_COMPLETE"
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
     "completed": false; "" = off."""

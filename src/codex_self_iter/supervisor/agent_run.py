@@ -19,16 +19,17 @@ from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
-from codex_self_iter.core.plan import newly_ticked, ticks
+from codex_self_iter.core.opening import gates_found
+from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
-from codex_self_iter.core.state import Iteration, Message, OpenRun
+from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor import scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.gates import gate_files
+from codex_self_iter.supervisor.gates import gate_files, tell_configuration
 from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
@@ -76,7 +77,8 @@ class AgentRuns:
         self.conditions.look_disk()
         self.senses.look_problem()
         before = await self.workspace.before()
-        files = await gate_files(ctx)
+        files = await gate_files(ctx, self.workspace)
+        tell_configuration(ctx, gates_found(ctx.state, files))
         self.senses.look_requests()
         ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
 
@@ -146,7 +148,7 @@ class AgentRuns:
         await self._settle(in_run=False)
         self.workspace.look_again()
         await self.workspace.before()
-        ctx.post(ev.GateFiles(await gate_files(ctx)))
+        ctx.post(ev.GateFiles(await gate_files(ctx, self.workspace)))
         self.conditions.look_disk()
         self.senses.look_problem()
         limit = ctx.state.limits.get(run.account)
@@ -225,7 +227,8 @@ class AgentRuns:
         if reports[0].note:
             ctx.log.warning("run.answered", agent=run.agent, note=reports[0].note)
         shortfalls.tell_run(ctx, run.agent, reports[0])
-        files = await gate_files(ctx)
+        files = await gate_files(ctx, self.workspace)
+        tell_configuration(ctx, dataclasses.replace(ctx.state, gate_seen=files))
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
         before = ctx.plan.saved(request.directory)
@@ -244,6 +247,7 @@ class AgentRuns:
                 plan_total=total,
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
                 ticked_marks=() if before is None else self._marks(before),
+                dropped=dropped_items(ctx, before),
                 owed=self.workspace.owed,
             )
         )
@@ -393,3 +397,13 @@ class AgentRuns:
             watch_root=request.workspace,
             limits=run_limits(self.ctx.settings, self.ctx.agents[run.agent]),
         )
+
+
+def dropped_items(ctx: Context, before: str | None) -> Dropped | None:
+    """What is missing in the plan since the text that a run has found; None: nobody asks for it, or
+    the text is not known."""
+    if before is None or not ctx.policy.require_plan_done:
+        return None
+    last, now = ctx.state.dropped, ctx.plan.text
+    known = last.items if content_hash(before) == last.plan else ()
+    return Dropped(dropped(known, before, now), content_hash(now))

@@ -12,12 +12,19 @@ from collections.abc import Iterator
 from codex_self_iter.agents.passed_env import ours_out
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.judge import changed_gate_files
+from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
+from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
+from codex_self_iter.settings import CONFIG_NAME
+from codex_self_iter.supervisor import notify
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.git.ignored import NAME, rules
 from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.process.output import read_head_tail
 
@@ -28,7 +35,10 @@ MAX_GATE_FILES = 10_000
 WHOLE_BYTES = 8 * 1024 * 1024
 """A gate file up to this size is read as a whole."""
 _END_BYTES = 64 * 1024
-_SKIPPED = {".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter"}
+_SKIPPED = {
+    ".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter",
+    ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache",
+}  # fmt: skip
 
 
 async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
@@ -94,6 +104,8 @@ def _result(
         head, tail, dropped = read_head_tail(path, HEAD_BYTES, TAIL_BYTES)
     except (OSError, StorageError):
         head, tail, dropped = b"", b"", 0
+    if dropped:  # and what was capped on disk
+        dropped = max(dropped, outcome.output_bytes - len(head) - len(tail))
     cut = f"\n[… {dropped} bytes left out …]\n" if dropped else ""
     flaws = {
         EndCause.SPAWN_FAILED: outcome.error,
@@ -105,46 +117,131 @@ def _result(
         command=command,
         exit_code=outcome.exit_code,
         duration_sec=round(outcome.duration_sec, 3),
-        output=head.decode("utf-8", "replace") + cut + tail.decode("utf-8", "replace"),
+        output=_text(head) + cut + _text(tail),
         timed_out=outcome.cause is EndCause.WALL_TIMEOUT,
         flaw=flaws.get(outcome.cause, ""),
     )
 
 
+def _text(output: bytes) -> str:
+    """Without colours and control characters: they say nothing to an agent, and hide counts."""
+    return clean_block(output.decode("utf-8", "replace"))
+
+
 # -- gate files ------------------------------------------------------------------------------------
 
 
-async def gate_files(ctx: Context) -> dict[str, str]:
-    """Fingerprints of the files that `[verify] gate_files` names."""
-    patterns = tuple(ctx.settings.verify.gate_files)
-    if not patterns:
-        return {}
-    found, flaw = await ctx.shared.in_thread(_fingerprints, str(ctx.paths.workspace), patterns)
+async def gate_files(ctx: Context, tree: Workspace) -> dict[str, str]:
+    """Fingerprints of the files that `[verify] gate_files` names and, where there are gates or have
+    been, of the configuration: what is taken out of it is no longer asked for after a restart."""
+    patterns, workspace = tuple(ctx.settings.verify.gate_files), str(ctx.paths.workspace)
+    found: dict[str, str] = {}
+    flaw = ""
+    if patterns:
+        found, flaw = await ctx.shared.in_thread(_fingerprints, workspace, patterns)
+        found = await _without_products(ctx, tree, found)
     if flaw:
         ctx.warnings.tell("gate_files", f"[verify] gate_files: {flaw}")
     else:
         ctx.warnings.clear("gate_files")
+    guarded = CONFIG_NAME in (ctx.state.gate_baseline or ())
+    if patterns or ctx.settings.verify.commands or guarded:
+        found |= await _configurations(ctx)
     return found
+
+
+async def _without_products(ctx: Context, tree: Workspace, found: dict[str, str]) -> dict[str, str]:
+    """Without new files that git ignores: what a run of tests leaves. A rule that is new itself does
+    not count."""
+    baseline = ctx.state.gate_baseline
+    new = sorted(found.keys() - baseline.keys()) if baseline is not None else []
+    if baseline is None or not new:
+        return found
+    rules, by_rule = baseline.get(RULES, "").split(), await tree.ignored(new)
+    return {path: mark for path, mark in found.items() if by_rule.get(path) not in rules}
+
+
+# -- the configuration -----------------------------------------------------------------------------
+
+
+def _places(ctx: Context) -> list[str]:
+    """Where in the workspace this loop has a configuration, or will look for one."""
+    read = (os.path.relpath(path, ctx.paths.workspace) for path in ctx.settings.sources)
+    return [CONFIG_NAME, *(path for path in read if not path.startswith(".."))]
+
+
+async def _configurations(ctx: Context) -> dict[str, str]:
+    workspace = str(ctx.paths.workspace)
+
+    def look() -> dict[str, str]:
+        return {path: _print_of(os.path.join(workspace, path)) for path in _places(ctx)}
+
+    return await ctx.shared.in_thread(look)
+
+
+async def take_configuration(ctx: Context) -> None:
+    """A person has it read again: as it is now it is theirs."""
+    ctx.post(ev.GateFilesTaken(await _configurations(ctx)))
+    ctx.warnings.clear("configuration")
+
+
+def tell_configuration(ctx: Context, state: LoopState) -> None:
+    """Say what a run has changed of the configuration, for as long as it is so."""
+    changed = [path for path in changed_gate_files(state) if path in _places(ctx)]
+    if not changed:
+        ctx.warnings.clear("configuration")
+        return
+    text = (
+        f"the configuration ({', '.join(changed)}) was changed while a run was on: no completion is "
+        "believed until it is as it was, or a person edits it between two runs or reloads it (SIGHUP)"
+    )
+    if ctx.warnings.tell("configuration", text):
+        notify.tell(ctx, "blocked", text, state)
+
+
+def tell_gates(ctx: Context) -> None:
+    """Say which gates are gone since the last start or reload."""
+    before, now = ctx.state.gates or (), ctx.settings.verify.commands
+    gone, come = (
+        [f"`{one}`" for one in a if one not in b] for a, b in ((before, now), (now, before))
+    )
+    if not gone:
+        ctx.warnings.clear("gates")
+        return
+    added = f"; added {', '.join(come)}" if come else ""
+    text = f"the gates are not those of the last start: removed {', '.join(gone)}{added}"
+    if ctx.warnings.tell("gates", text):
+        notify.tell(ctx, "blocked", text, ctx.state)
+
+
+# -- fingerprints ----------------------------------------------------------------------------------
 
 
 def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, str], str]:
     """path -> fingerprint of every file that a pattern matches, "" when it cannot be read; and what
-    is not guarded."""
+    is not guarded. RULES stands for those by which git ignores files."""
     found: dict[str, str] = {}
-    unused = set(patterns)
+    unused, ignoring = set(patterns), list[str]()
     for path in _walk(workspace):
+        if os.path.basename(path) == NAME:
+            ignoring.append(path)
         matching = {pattern for pattern in patterns if _matches(path, pattern)}
         if not matching:
             continue
         unused -= matching
         if len(found) >= MAX_GATE_FILES:
             return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
-        try:
-            found[path] = _fingerprint(os.path.join(workspace, path))
-        except OSError:
-            found[path] = ""
+        found[path] = _print_of(os.path.join(workspace, path))
+    found[RULES] = rules(workspace, ignoring)
     named = ", ".join(pattern for pattern in patterns if pattern in unused)
     return found, f"no file matches {named}" if named else ""
+
+
+def _print_of(path: str) -> str:
+    try:
+        return _fingerprint(path)
+    except OSError:
+        return ""
 
 
 def _fingerprint(path: str) -> str:

@@ -23,8 +23,8 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import ending, housekeeping, notify, orphans, shortfalls
-from codex_self_iter.supervisor.agent_run import AgentRuns
+from codex_self_iter.supervisor import ending, gates, housekeeping, notify, orphans, shortfalls
+from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
@@ -94,6 +94,8 @@ class Rounds:
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
+        gates.tell_configuration(ctx, ctx.state)
+        gates.tell_gates(ctx)
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         if self.work.adopted is None:
             await self.senses.mend_documents()
@@ -101,7 +103,11 @@ class Rounds:
         paused = self.senses.paused_now()
         if ctx.plan.problem:
             ctx.state = dataclasses.replace(ctx.state, blocked_by={})
-        await self.handle(ev.Boot(trace, paused=paused))
+        dropped = None
+        if run is not None and trace is ev.Trace.GONE:
+            before = ctx.plan.saved(f"{ctx.store.path}/logs/runs/{run.label}")
+            dropped = dropped_items(ctx, before)
+        await self.handle(ev.Boot(trace, paused=paused, dropped=dropped))
         ready.set()
         if stop is not None:
             # A STOP that was there before us is obeyed before any run, also one that would let an
@@ -258,6 +264,7 @@ class Rounds:
         self.ctx.config, self._next = self._next, None
         self.ctx.log.info("config.applied")
         shortfalls.tell_start(self.ctx)
+        gates.tell_gates(self.ctx)
         self.ctx.post(ev.PolicyChanged())
 
 

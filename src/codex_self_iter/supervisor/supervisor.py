@@ -17,6 +17,7 @@ from codex_self_iter.core.state import StopSource
 from codex_self_iter.errors import ExitCode, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import live as live_line
+from codex_self_iter.supervisor.gates import take_configuration
 from codex_self_iter.supervisor.members import Members, per_agent
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.poller import Poller
@@ -155,6 +156,8 @@ class Supervisor:
                     continue
                 if received.number == signal.SIGHUP:
                     self.reload()
+                    for loop in self._members.living():
+                        self._tasks.start_soon(take_configuration, loop.ctx)
                 else:
                     self._end(signal.Signals(received.number))
 

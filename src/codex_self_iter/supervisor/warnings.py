@@ -35,18 +35,20 @@ class Warnings:
         self._told: dict[str, Warned] = {}
         self.dropped = 0
 
-    def tell(self, key: str, text: str, *, agent: bool = False) -> None:
-        """Say it, once for as long as `key` says the same; another text takes its place."""
+    def tell(self, key: str, text: str, *, agent: bool = False) -> bool:
+        """Say it, once for as long as `key` says the same; another text takes its place. True when it
+        is new."""
         text = self._redact(text)
         warned = Warned(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…", agent)
         if self._told.get(key) == warned:
-            return
+            return False
         self._told.pop(key, None)
         self._told[key] = warned
         if len(self._told) > MOST:
             del self._told[next(iter(self._told))]
             self.dropped += 1
         self._log.warning("state.warning", text=warned.text)
+        return True
 
     def clear(self, key: str) -> None:
         """It is over."""

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import anyio
@@ -27,6 +27,7 @@ from codex_self_iter.supervisor.side_effects import SideEffects, some
 from codex_self_iter.world.git import locks, objects
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.commits import SupervisorCommits, message
+from codex_self_iter.world.git.ignored import ignored
 from codex_self_iter.world.git.ledger import Ledger
 from codex_self_iter.world.git.repository import Repository, repository_key
 from codex_self_iter.world.git.run import Git, GitError
@@ -231,6 +232,10 @@ class Workspace:
             if there and not await self._git.resolve(f"HEAD:./{inner}"):
                 return home
         return ""
+
+    async def ignored(self, paths: Sequence[str]) -> dict[str, str]:
+        """path -> rule, of those that git ignores."""
+        return await ignored(self._git, paths)
 
     async def not_looked(self) -> Change:
         """The look after a run was cut short: the next look tells what the run changed."""

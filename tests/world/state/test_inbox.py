@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.errors import StorageError
+from codex_self_iter.world.state.durable import storing
 from codex_self_iter.world.state.inbox import (
     GOAL,
     MAX_MESSAGE,
@@ -93,6 +97,56 @@ def test_a_symlink_in_the_inbox_is_not_read(root: StateRoot, inbox: Inbox, tmp_p
     os.symlink(tmp_path / "secret", f"{root.path}/inbox/link.md")
     assert texts(inbox) == ["fine\n"]
     assert len(os.listdir(f"{root.path}/quarantine")) == 1
+
+
+READ = """
+import sys
+from codex_self_iter.world.state.inbox import Inbox
+from codex_self_iter.world.state.root import StateRoot
+root = StateRoot(sys.argv[1])
+print([message.text for message in Inbox(root).messages()], *root.take_warnings())
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="NOT TESTED HERE: a file of somebody else's needs root and setpriv",
+)
+def test_a_message_that_may_not_be_read_is_kept_and_said(root: StateRoot, inbox: Inbox) -> None:
+    write_message(root.path, "fine")
+    private = Path(root.path, "inbox/private.md")
+    private.write_text("for later")
+    private.chmod(0)
+    os.chown(private, 12345, 12345)  # of our own the rights would be taken back
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    told = subprocess.run(
+        [*powerless, sys.executable, "-c", READ, root.path],
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert told.startswith(r"['fine\n']")
+    assert "it may not be read" in told
+    (kept,) = Path(root.path, "quarantine").iterdir()
+    assert kept.read_text() == "for later"
+
+
+class BadSector(StateRoot):
+    """A disk that cannot read one file."""
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        with storing("read", name):
+            if name.endswith("bad.md"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(name, limit)
+
+
+def test_a_message_that_the_disk_cannot_read_now_stays_where_it_is(root: StateRoot) -> None:
+    write_message(root.path, "fine")
+    Path(root.path, "inbox/bad.md").write_text("unreadable")
+    with contextlib.closing(BadSector(root.path)) as broken:
+        with pytest.raises(StorageError, match=r"bad\.md.*[Ii]nput/output"):
+            Inbox(broken).messages()
+        assert sorted(texts(Inbox(root))) == ["fine\n", "unreadable"]
+    assert not Path(root.path, "quarantine").exists()
 
 
 def test_a_huge_or_binary_message_is_bounded_and_readable(root: StateRoot, inbox: Inbox) -> None:
