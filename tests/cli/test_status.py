@@ -128,6 +128,15 @@ def test_signs_of_trouble_are_collected(command) -> None:
     )
 
 
+def test_what_a_person_can_do_is_shown_to_its_end(command) -> None:
+    path = "/home/somebody/with-a-long/path-to/" + "x" * 150
+    told = f"{'many words ' * 30}then mend {path} by hand"
+    command.write_status(warnings=[told], goal=told)
+    lines = command("status").stdout.splitlines()
+    assert told in " ".join(" ".join(lines).split())
+    assert sum("…" in line for line in lines) == 1  # the goal
+
+
 def test_the_gates_that_failed_are_named(command) -> None:
     one = {"verdict": "gate_failed", "summary": "done", "duration_sec": 1.0}
     recent = [one | {"gates_failed": ["pytest -q", "make"]}, one | {"gates_failed": []}]

@@ -4,6 +4,7 @@ Only light imports: every reading command starts through here."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ HEARTBEAT_LATE_SEC = 20.0
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
+WHOLE = ("supervisor", "why", "wait", "owed", "warning", "next")
+"""Rows that may say what a person can do: they go on in the next line, and no path is broken."""
 LABEL = 11
 QUIET_SEC = 300.0
 """Without output for this long, a run is called quiet."""
@@ -76,16 +79,22 @@ class Surroundings:
 
 
 def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
-    """All lines of the screen, none longer than `width` (colours apart)."""
+    """All lines of the screen, none longer than `width` (colours apart) but for a long word."""
     view = _View(seen, around)
     lines = [view.head(paint)]
+    room = width - LABEL - 2
     for label, texts in view.rows():
+        shown = label
         for text in filter(None, texts):
-            line = cut(text, width - LABEL - 2)
-            line = paint(line, "yellow") if label == "warning" else line
-            lines.append(f"  {paint(f'{label:<{LABEL}}', 'dim')}{line}")
-            label = ""
+            for line in _wrapped(text, room) if label in WHOLE else (cut(text, room),):
+                told = paint(line, "yellow") if label == "warning" else line
+                lines.append(f"  {paint(f'{shown:<{LABEL}}', 'dim')}{told}")
+                shown = ""
     return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(clean(text), width, break_long_words=False, break_on_hyphens=False)
 
 
 def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
