@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codex_self_iter.core.plan import (
-    content_hash,
     find_again,
     parse_plan,
     plan_progress,
@@ -210,11 +209,6 @@ def test_an_item_is_found_again_after_an_edit() -> None:
     assert find_again(old, old.items[1], new) == new.items[1]
     assert find_again(old, old.items[1], parse_plan("- [ ] other\n")) is None
     assert find_again(old, old.items[1], parse_plan("- [ ] same\n")) is not None
-
-
-def test_the_hash_follows_the_content() -> None:
-    assert content_hash("a") == content_hash("a") != content_hash("a\r")
-    assert len(content_hash("\udcff")) == 16
 
 
 @given(PLANS)

@@ -193,13 +193,6 @@ def find_again(old: Plan, item: Item, new: Plan) -> Item | None:
     return min(now, key=lambda other: abs(other.line - item.line), default=None)
 
 
-def content_hash(text: str) -> str:
-    """16 hexadecimal digits that change when the text does."""
-    from hashlib import blake2b  # kept out of the import: `status` does not need it
-
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     """(index of the line's first character, line without its end). Only a newline ends a line: what
     editors count."""
