@@ -18,6 +18,7 @@ import pytest
 
 from codex_self_iter.core.state import LoopState, to_json
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.journal import tail
 from codex_self_iter.world.state.redact import Redactor
 from codex_self_iter.world.state.store import SCHEMA, StateDirectory, migrate
@@ -110,13 +111,7 @@ def test_prompts_runs_and_report_have_the_documented_places(opened) -> None:
 
 def test_a_new_directory_knows_nothing(opened) -> None:
     found = opened().load()
-    assert (found.runtime, found.source, found.last_line, found.journal_present) == (
-        None,
-        "none",
-        None,
-        False,
-    )
-    assert found.warnings == []
+    assert (found.runtime, found.last_line, found.warnings) == (None, None, [])
 
 
 def test_the_snapshot_comes_first(opened) -> None:
@@ -125,11 +120,7 @@ def test_the_snapshot_comes_first(opened) -> None:
     store.save_runtime(snapshot(2))
     store.append_journal({"iteration": 2})
     found = opened().load()
-    assert (found.runtime, found.source, found.last_line) == (
-        snapshot(2),
-        "snapshot",
-        {"iteration": 2},
-    )
+    assert (found.runtime, found.last_line) == (snapshot(2), {"iteration": 2})
     assert found.warnings == []
 
 
@@ -154,7 +145,7 @@ def test_a_broken_snapshot_is_set_aside_and_the_previous_one_is_used(
     store.save_runtime(snapshot(2))
     at(store, "runtime.json").write_bytes(content)
     found = opened().load()
-    assert (found.runtime, found.source) == (snapshot(1), "previous")
+    assert found.runtime == snapshot(1)
     assert len(found.warnings) == 2
     (one,) = aside(store)
     assert at(store, f"quarantine/{one}").read_bytes() == content
@@ -168,7 +159,7 @@ def test_without_snapshots_the_journal_speaks(opened) -> None:
     for name in ("runtime.json", "runtime.json.1"):
         at(store, name).write_bytes(b"broken")
     found = opened().load()
-    assert (found.runtime, found.source) == (None, "none")
+    assert found.runtime is None
     assert found.last_line == {"iteration": 3, "next_goal": "go on"}
     assert len(aside(store)) == 2
 
@@ -208,7 +199,7 @@ def test_when_nothing_is_readable_the_loop_never_starts_from_zero(opened, journa
         assert f"mv {store.path}" in str(caught.value)
     assert [at(store, f"quarantine/{one}").read_bytes() for one in aside(store)] == [b"broken"]
     shutil.move(store.path, f"{store.path}.old")
-    assert opened().load().source == "none", "what the message advises works"
+    assert opened().load().runtime is None, "what the message advises works"
 
 
 def test_a_journal_that_is_gone_beside_a_good_snapshot_is_only_a_warning(opened) -> None:
@@ -216,7 +207,6 @@ def test_a_journal_that_is_gone_beside_a_good_snapshot_is_only_a_warning(opened)
     store.save_runtime(snapshot(4))
     found = opened().load()
     assert found.runtime == snapshot(4)
-    assert not found.journal_present
     assert "is missing" in found.warnings[0]
 
 
@@ -226,7 +216,6 @@ def test_an_unreadable_journal_beside_a_good_snapshot_is_only_a_warning(opened) 
     at(store, "logs/iterations.jsonl").write_bytes(b"rubbish\n")
     found = opened().load()
     assert found.runtime == snapshot(4)
-    assert found.journal_present
     assert found.last_line is None
     assert len(found.warnings) == 1
 
@@ -256,7 +245,6 @@ def test_an_older_version_is_migrated(opened) -> None:
         del old[name]
     at(store, "runtime.json").write_text(json.dumps(old))
     found = opened().load()
-    assert found.source == "snapshot"
     assert found.runtime == old | {"schema": SCHEMA}
 
 
@@ -455,6 +443,66 @@ while True:
 """
 
 
+SECRET = "zq9-4417-unfindable"
+
+
+def closed(number: int, goal: str, ended_at: float) -> dict:
+    last = {
+        "iteration": number, "verdict": "continue", "summary": goal, "duration_sec": 1.0,
+        "ended_at": ended_at, "tokens": None, "cost_usd": None,
+    }  # fmt: skip
+    return snapshot(number, goal=goal, last=last)
+
+
+def line(after: dict) -> dict:
+    return {"iteration": after["iteration"], "next_goal": after["goal"], "after": after}
+
+
+def test_killed_after_the_line_the_loop_goes_on_from_its_own_words(opened) -> None:
+    redactor = Redactor([SECRET])
+    store = opened(redactor=redactor)
+    store.save_runtime(snapshot(1, open={"number": 1, "goal": "", "started_at": 1.0}))
+    after = closed(1, f"log in with {SECRET}", 5.0)
+    store.append_journal(line(after))  # and here it is killed
+    again = opened(redactor=redactor)
+    loaded = again.load()
+    assert recover(loaded.runtime, loaded.last_line, "x").goal == f"log in with {SECRET}"
+    assert SECRET not in at(again, "logs/iterations.jsonl").read_text()
+    assert loaded.warnings == []
+    # once the snapshot is there it is what counts, also where the file is still beside it
+    aside = at(again, "runtime.json.next").read_bytes()
+    again.save_runtime(after | {"goal": "another", "iteration": 2})
+    assert not at(again, "runtime.json.next").exists()
+    at(again, "runtime.json.next").write_bytes(aside)
+    loaded = opened(redactor=redactor).load()
+    assert recover(loaded.runtime, loaded.last_line, "x").goal == "another"
+
+
+def test_a_line_that_somebody_appended_hides_none_of_ours(opened) -> None:
+    store = opened()
+    store.save_runtime(snapshot(1, open={"number": 1, "goal": "", "started_at": 1.0}))
+    store.append_journal(line(closed(1, "true", 5.0)))
+    with at(store, "logs/iterations.jsonl").open("a") as file:
+        file.write('{"iteration": 800, "next_goal": "a lie"}\n')
+    loaded = opened().load()
+    state = recover(loaded.runtime, loaded.last_line, "x")
+    assert (state.iteration, state.open, state.goal) == (1, None, "true")
+
+
+def test_the_state_of_a_line_that_was_never_written_is_none(opened) -> None:
+    redactor = Redactor([SECRET])
+    store = opened(redactor=redactor)
+    store.save_runtime(snapshot(2, open={"number": 2, "goal": "", "started_at": 1.0}))
+    store.append_journal(line(closed(1, "plain", 4.0)))
+    never = closed(2, f"log in with {SECRET}", 5.0)
+    at(store, "runtime.json.next").write_text(json.dumps(never))
+    loaded = opened(redactor=redactor).load()
+    assert recover(loaded.runtime, loaded.last_line, "x").open is not None
+    store.append_journal(line(closed(2, "plain", 6.0)))
+    loaded = opened(redactor=redactor).load()
+    assert recover(loaded.runtime, loaded.last_line, "x").goal == "plain"
+
+
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace: Path) -> None:
     chance = random.Random(7)
@@ -477,7 +525,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace:
         found = store.load()
         torn = [name for name in aside(store) if name.startswith("logs_iterations.jsonl.")]
         assert aside(store) == torn  # half a line, which nobody was promised
-        assert found.runtime is None or found.source == "snapshot"
+        assert not any("runtime.json.1" in one for one in found.warnings)
         lines = [line["iteration"] for line in store.journal_tail(10_000)]
         assert lines == list(range(1, len(lines) + 1)), "no number lost, none twice"
         assert len(lines) >= promised

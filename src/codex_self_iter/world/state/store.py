@@ -1,6 +1,7 @@
 """The state directory of one loop: what is persisted, how it is read back, and how it is restored.
 
 Recovery reads in this order: `runtime.json` → `runtime.json.1` → the journal's last line → refuse.
+In the place of a line out of which a secret was taken it reads `runtime.json.next`.
 A file that is broken or not ours is moved to `quarantine/` and the next one is used; a file of a
 newer version is left alone and refused. Nothing ever starts from zero while there is a trace that a
 loop has been here.
@@ -17,7 +18,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from codex_self_iter.core.state import SCHEMA, LoopState
 from codex_self_iter.errors import StorageError, UsageError
@@ -31,10 +32,14 @@ from codex_self_iter.world.state.redact import InHaste, Redactor, never, redact_
 from codex_self_iter.world.state.root import Signature, StateRoot, signature
 
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
+NEXT = "runtime.json.next"
+"""The state of a journal line out of which a secret was taken, until the snapshot has it."""
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
 _ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
+_LAST_LINES = 32
+"""Among so many the last one that carries a state is sought."""
 _TELLING = ("exit.json", "identity.json", "stdout.log", "stderr.log")
 """Files that tell of a run that has begun."""
 _RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
@@ -57,16 +62,12 @@ class Loaded:
 
     Attributes:
         runtime: the persisted loop state (migrated to SCHEMA), or None when there was none.
-        source: where `runtime` came from; "previous" may be one step behind the journal.
         last_line: the journal's last good line; the core compares it with `runtime`, or rebuilds
             from it.
-        journal_present: a journal with content exists.
         warnings: what had to be set aside, one line each, for the log and `status.json`."""
 
     runtime: Runtime | None
-    source: Literal["snapshot", "previous", "none"]
     last_line: Mapping[str, Any] | None
-    journal_present: bool
     warnings: list[str]
 
 
@@ -116,11 +117,9 @@ class StateDirectory:
         workspace: str,
         *,
         redactor: Redactor | None = None,
-        accept: Callable[[Mapping[str, Any]], None] = _accept_state,
     ) -> None:
         """Open the directory, or create it with its parts.
 
-        `accept` raises KeyError, TypeError or ValueError for a snapshot that the core cannot use.
         Raises UsageError when the path cannot be a state directory, StorageError when it cannot be
         written now."""
         self.workspace = os.path.realpath(workspace)
@@ -131,8 +130,8 @@ class StateDirectory:
         self.in_place = True
         """Whether a heartbeat may overwrite the time in `status.json`; off for a lone loop."""
         self.redactor = redactor if redactor is not None else Redactor.from_environment()
-        self._accept = accept
         self._held: dict[str, _Held] = {}
+        self._ahead = False
         self._prompts: list[str] = []
         self._restored: list[str] = []
         self._status: tuple[Mapping[str, Any], bytes, bytes] = ({}, b"", b"")
@@ -194,11 +193,15 @@ class StateDirectory:
             kept = self.root.look(PREVIOUS)
             if before is not None and kept is not None:
                 self._held[PREVIOUS] = _Held(before.data, signature(kept))
+            if self._ahead:
+                with contextlib.suppress(OSError):
+                    os.unlink(NEXT, dir_fd=self.root.fd)
+                self._ahead = False
 
     def redact_runtime(self) -> None:
         """Nobody goes on from here: what is kept is to be read only. Raises StorageError."""
         with self.root.guard:
-            for name in (RUNTIME, PREVIOUS):
+            for name in (RUNTIME, PREVIOUS, NEXT):
                 self._held.pop(name, None)
                 redact_file(self.root, name, self.redactor)
 
@@ -284,10 +287,16 @@ class StateDirectory:
             self._held[name] = _Held(data, self.root.replace(name, data, durable=durable))
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """Append one line, redacted and synced. Raises StorageError; then it does not count."""
+        """Append one line, redacted and synced. Raises StorageError; then it does not count.
+
+        Redaction is for what is shown: what the loop goes on from is kept verbatim beside."""
+        shown, after = self.redactor.value(record), record.get("after", {})
         with self.root.guard:
             self._be_there()
-            self.journal.append(self.redactor.value(record))
+            if shown.get("after", {}) != after:
+                self.root.replace(NEXT, encode_json(after))
+                self._ahead = True
+            self.journal.append(shown)
 
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
         """The last `count` good lines, oldest first, in bounded memory. Raises StorageError."""
@@ -408,21 +417,29 @@ class StateDirectory:
             # Both are read before either is moved: one of a newer version ends here with everything
             # left as it was. The journal is asked even if there is a snapshot, because the two are
             # not written together: the core finds out which of them is a step ahead.
-            readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS)]
+            readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS, NEXT)]
             runtime: Runtime | None = None
-            source: Literal["snapshot", "previous", "none"] = "none"
+            previous = False
+            present = self.journal.size() > 0
+            # a journal that is no file is set aside here; somebody may have appended to it
+            lines = reversed(self.journal.tail(_LAST_LINES))
+            last = next((line for line in lines if "after" in line), None) or self.journal.last()
+            closing = _closing((last or {}).get("after"))
             for name, found, flaw in readings:
                 if flaw:
                     self.root.set_aside(name, flaw)
+                elif name == NEXT and found is not None:
+                    self._ahead = True
+                    # else its line was never written, or the snapshot has been replaced
+                    if _closing(found) == closing != _closing(runtime):
+                        runtime = found
                 elif found is not None and runtime is None:
-                    runtime, source = found, "snapshot" if name == RUNTIME else "previous"
-            present = self.journal.size() > 0
-            last = self.journal.last()  # a journal that is no file is set aside here
+                    runtime, previous = found, name == PREVIOUS
             if runtime is None and last is None:
                 self._refuse_to_forget(present)
             self._hold_what_is_there()
             warnings = self.take_warnings()
-            if source == "previous":
+            if previous:
                 unusable = f"{RUNTIME} could not be used"
                 warnings.append(f"{unusable}; going on from {PREVIOUS} and the journal")
             elif runtime is None and last is not None:
@@ -432,7 +449,7 @@ class StateDirectory:
                 warnings.append(f"{missing}; going on from {RUNTIME}, the history is lost")
             elif present and last is None:
                 warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
-            return Loaded(runtime, source, last, present, warnings)
+            return Loaded(runtime, last, warnings)
 
     def _read_snapshot(self, name: str) -> tuple[Runtime | None, str]:
         """(snapshot, "") or (None, what is wrong with the file); (None, "") when there is none."""
@@ -446,7 +463,7 @@ class StateDirectory:
             if not isinstance(found, dict):
                 raise ValueError("it is not a JSON object")
             found = migrate(found)
-            self._accept(found)
+            _accept_state(found)
         except UsageError as error:
             raise UsageError(f"cannot use {self.path}/{name}: {error}") from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -533,6 +550,12 @@ def _refuse_foreign(path: str, workspace: str) -> None:
         names = set(os.listdir(path))
         if ".git" in names and not names & {RUNTIME, "logs"}:
             raise UsageError(f"state_dir {path} is a git repository; {_ITS_OWN}")
+
+
+def _closing(state: Any) -> tuple[object, object] | None:
+    """Which closing of which iteration a state is of; None: of none."""
+    last = state.get("last") if isinstance(state, dict) else None
+    return (last.get("iteration"), last.get("ended_at")) if isinstance(last, dict) else None
 
 
 def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
