@@ -8,7 +8,7 @@ import pytest
 
 from codex_self_iter.agents.classify import Printed, classify
 from codex_self_iter.agents.failure_table import by_phrase
-from codex_self_iter.agents.stream import ErrorFacts, Parsed
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, fold
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
@@ -196,6 +196,13 @@ class TestReset:
             self.reset(Parsed(), stderr="ERROR: usage limit reached, try again in 90 seconds")
             == NOW + 90
         )
+
+    def test_the_window_that_was_refused_last_counts(self):
+        windows = [NOW + 3600, NOW + 90_000]
+        told = [Event(EventKind.LIMIT, error=ErrorFacts(reset_at=end)) for end in windows]
+        failed = Event(EventKind.FAILED, error=ErrorFacts("You've hit your weekly limit"))
+        assert self.reset(fold([*told, failed])) == NOW + 90_000
+        assert self.reset(fold([*reversed(told), failed])) == NOW + 3600
 
     def test_other_failures_have_none(self):
         assert self.reset(failed("401 Unauthorized: try again in 2 hours")) is None

@@ -203,7 +203,7 @@ def _take(parsed: Parsed, event: Event) -> None:
         case EventKind.SPENT if event.usage is not None:
             parsed.total = Usage.of(*filter(None, (parsed.total, event.usage)))
         case EventKind.LIMIT if event.error is not None and event.error.reset_at is not None:
-            parsed.limit_ends.append(event.error.reset_at)
+            parsed.limit_ends = [event.error.reset_at]  # a later refusal is of another window
             parsed.limit_told = True
         case EventKind.DONE:
             parsed.ended, parsed.ok, parsed.turn_open = True, True, False
