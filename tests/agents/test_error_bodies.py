@@ -11,7 +11,7 @@ import pytest
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
 from codex_self_iter.agents.command import text_report
-from codex_self_iter.agents.failure_table import TABLE, table_lines
+from codex_self_iter.agents.failure_table import TABLE, by_sentence, table_lines
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
@@ -127,6 +127,29 @@ def test_a_wrappers_last_words_have_a_class_that_is_a_guess(tmp_path):
         stamped = "|1795360000" in body.get("stdout", "")  # written for programs
         assert failure is None or failure.guessed is not stamped, body
     assert [flaw for flaw in flaws if flaw] == []
+
+
+TOO_COMMON = {
+    "Forbidden", "No payment method.", "no key for anthropic", "ProviderModelNotFoundError",
+    "Failed to sign in: no credentials", "settings cannot be read", "Failed to start the container",
+}  # fmt: skip
+"""Words of error events that any program may end with."""
+TOLD_BY_STATUS = ("Server is temporarily limiting", "individual spend limit")
+"""Here the status, or the reset, says more than the words."""
+
+
+@pytest.mark.parametrize("cli", sorted(STREAMS))
+def test_an_error_that_a_wrapper_prints_has_the_same_class(cli):
+    flaws = []
+    for body in bodies(cli):
+        said = body.get("message") or body["text"]
+        if said in TOO_COMMON or any(words in said for words in TOLD_BY_STATUS):
+            continue
+        shown = f"[API Error: {said}]" if said.startswith("{") else f"ERROR: {said}"
+        kind = by_sentence(said if said.startswith(("API", "[API")) else shown)
+        if (kind or FailureClass.AGENT) != body["kind"]:
+            flaws.append((kind, body))
+    assert flaws == []
 
 
 def test_what_only_sounds_like_it_is_the_agents_own(tmp_path):
