@@ -9,7 +9,7 @@ import pytest
 from codex_self_iter.agents.classify import Printed, classify
 from codex_self_iter.agents.failure_table import by_phrase
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, fold
-from codex_self_iter.core.agent_report import FailureClass
+from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
 NOW = 1_795_345_200.0
@@ -215,7 +215,10 @@ class TestReset:
 def test_a_message_is_one_bounded_line():
     failure = classify(failed("a\nb\x0b" + "c" * 5000), run(), Printed(), NOW, account="acc")
     assert failure is not None
-    assert len(failure.message) == 500
+    assert len(failure.message) == 5004
+    shown = AgentReport("", failure=failure).shown(str).failure
+    assert shown is not None
+    assert len(shown.message) == 500
     assert "\n" not in failure.message
     assert failure.account == "acc"
 

@@ -59,7 +59,6 @@ _SANDBOX = {
 _SAFE_TOOLS = ("Glob(./**)", "Grep(./**)")
 _EDIT_TOOLS = ("Edit", "Write", "NotebookEdit")
 _COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit:*)")
-_SHOWN = 300
 
 
 class ClaudeAgent(CliAgent):
@@ -308,8 +307,8 @@ def _result(value: Mapping[str, Any]) -> list[Event]:
 def _refused_text(name: str, given: dict[str, Any]) -> str:
     for key in ("command", "file_path", "notebook_path", "pattern", "query", "url", "description"):
         if as_text(given.get(key)):
-            where = f" in {given['path'][:_SHOWN]}" if as_text(given.get("path")) else ""
-            return f"{name}: {as_text(given[key])[:_SHOWN]}{where}"
+            where = f" in {given['path']}" if as_text(given.get("path")) else ""
+            return f"{name}: {as_text(given[key])}{where}"
     return name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -37,24 +38,13 @@ class RunFiles:
             return 0
 
     def read_tail(self, name: str, limit: int = ANSWER_BYTES) -> str:
-        """The last `limit` bytes as text, whatever bytes they are; a cut first character is
-        dropped."""
+        """The last `limit` bytes as text, whatever bytes they are; a cut first word, of which
+        nobody could tell that it is half a secret, is dropped."""
         size = self.size(name)
         data = b"".join(self._chunks(name, [(max(0, size - limit), size)]))
         if size > limit:
-            data = _drop_continuation(data)
+            data = _drop_cut_word(data)
         return data.replace(b"\0", b"").decode("utf-8", "replace")
-
-    def read_head_tail(self, name: str, head: int, tail: int) -> str:
-        """The first `head` and last `tail` bytes, with a line between them that says what is left
-        out."""
-        size = self.size(name)
-        if size <= head + tail:
-            return self.read_tail(name, head + tail)
-        start = (
-            b"".join(self._chunks(name, [(0, head)])).replace(b"\0", b"").decode("utf-8", "replace")
-        )
-        return f"{start}\n[… {size - head - tail} bytes left out …]\n{self.read_tail(name, tail)}"
 
     def iter_lines(self, name: str) -> Iterator[str]:
         """The lines of a file; head and tail only when it is larger than 16 MiB.
@@ -108,8 +98,6 @@ def _text(line: bytes) -> str:
     return line.strip(b"\0\r").decode("utf-8", "replace")
 
 
-def _drop_continuation(data: bytes) -> bytes:
-    start = 0
-    while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
-        start += 1
-    return data[start:]
+def _drop_cut_word(data: bytes) -> bytes:
+    word = re.match(rb"\S{0,4096}\s|[\x80-\xbf]{0,3}", data)  # else the rest of a character
+    return data[word.end() :] if word else data

@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from codex_self_iter.core.agent_report import Usage
+from codex_self_iter.core.agent_report import SEEN_CHARS, Usage
 from codex_self_iter.core.foreign import as_number, as_words
 from codex_self_iter.core.text import tokens
 
@@ -190,7 +190,7 @@ def _take(parsed: Parsed, event: Event) -> None:
         case EventKind.CHANGED if event.text and len(parsed.changed) < _KEPT:
             parsed.changed[event.text] = None
         case EventKind.REFUSED if event.text and len(parsed.refused) < _KEPT:
-            parsed.refused[event.text[:500]] = None
+            parsed.refused[event.text[:SEEN_CHARS]] = None
         case EventKind.RETRY:
             parsed.retry = event.error or ErrorFacts(event.text)
         case EventKind.NOTE:
