@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.runs import EndCause, RunOutcome
 
 MIB = 1024 * 1024
 
@@ -81,7 +84,10 @@ READ = """
 import sys
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Request
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.runs import EndCause, RunOutcome
 files = RunFiles(sys.argv[1])
 def peak():
@@ -139,3 +145,27 @@ def test_the_negative_control_reading_it_all_is_not_flat(tmp_path):
         file.seek(200 * MIB)
         file.write(END)
     assert peak_growth(tmp_path, "all") > 150
+
+
+@pytest.mark.parametrize("after", [b"", b"\n", b'\n{"type":"x"}\n'])
+@pytest.mark.parametrize("size", [9 * MIB, 20 * MIB])
+def test_a_final_event_that_is_too_long_is_said_to_be(tmp_path, after, size):
+    files = RunFiles(str(tmp_path))
+    final = b'{"type":"result","subtype":"success","result":"' + b"x" * size + b'"}'
+    write(files, b'{"type":"system","subtype":"init"}\n' + final + after)
+    request = Request("", "", "/", "", str(tmp_path), environment={"HOME": str(tmp_path)})
+    ended = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    failure = catalog.get("claude").read(request, ended, files).failure
+    assert failure is not None
+    said = "an event longer than 8 MiB was not read, and no final one was seen"
+    assert failure.message == said
+
+
+def test_one_that_is_missing_is_said_to_be(tmp_path):
+    files = RunFiles(str(tmp_path))
+    write(files, b'{"type":"system","subtype":"init"}\n')
+    request = Request("", "", "/", "", str(tmp_path), environment={"HOME": str(tmp_path)})
+    ended = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    failure = catalog.get("claude").read(request, ended, files).failure
+    assert failure is not None
+    assert failure.message == "ended without a final event"

@@ -20,6 +20,7 @@ from codex_self_iter.agents.failure_table import (
     by_status,
 )
 from codex_self_iter.agents.reset_time import believable, parse_reset
+from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
 from codex_self_iter.core.agent_report import SEEN_CHARS, Failure, FailureClass, one_line
 from codex_self_iter.core.foreign import as_dict, as_text, decode_at
@@ -261,6 +262,10 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
         return f"ended by signal {outcome.signal}"
     if outcome.exit_code:
         return f"exit code {outcome.exit_code}"
+    if parsed.too_long and not parsed.ended:
+        return (
+            f"an event longer than {LINE_BYTES >> 20} MiB was not read, and no final one was seen"
+        )
     return "reported an error" if parsed.ended else "ended without a final event"
 
 

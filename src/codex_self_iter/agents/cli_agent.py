@@ -154,6 +154,7 @@ class CliAgent(abc.ABC):
         """Read a finished run: see Agent.read."""
         at = time.time() if now is None else now
         parsed = self.parse_events(files.iter_lines("stdout.log"))
+        parsed.too_long = files.too_long
         return self.report(Reading(request, outcome, files, parsed, at))
 
     def report(self, run: Reading) -> AgentReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import BinaryIO
 
 from codex_self_iter.world.guarded import open_guarded
@@ -13,11 +13,11 @@ ANSWER_BYTES = 256 * 1024
 """The longest answer that a report carries (its end is kept)."""
 _WHOLE_BYTES = 16 * 1024 * 1024
 _HEAD_BYTES = 1024 * 1024
-_TAIL_BYTES = 8 * 1024 * 1024
 # Codex writes a command's whole output (cut at 1 MiB) into one line; with every byte escaped that
 # is 6 MiB.
-_LINE_BYTES = 8 * 1024 * 1024
+LINE_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
+_TAIL_BYTES = LINE_BYTES + _CHUNK_BYTES  # of a line that begins before it, too, its length tells
 
 
 class RunFiles:
@@ -25,6 +25,8 @@ class RunFiles:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self.too_long = False
+        """`iter_lines` met a line that is longer than it gives."""
 
     def path(self, name: str) -> str:
         """Absolute path of a file of this run."""
@@ -54,10 +56,11 @@ class RunFiles:
         whether it is whole."""
         size = self.size(name)
         if size <= _WHOLE_BYTES:
-            yield from _lines(self._chunks(name, [(0, size)]), from_start=True)
+            self.too_long |= yield from _lines(self._chunks(name, [(0, size)]), from_start=True)
             return
         yield from _lines(self._chunks(name, [(0, _HEAD_BYTES)]), from_start=True, to_end=False)
-        yield from _lines(self._chunks(name, [(size - _TAIL_BYTES, size)]), from_start=False)
+        tail = self._chunks(name, [(size - _TAIL_BYTES, size)])
+        self.too_long |= yield from _lines(tail, from_start=False)
 
     def _chunks(self, name: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         try:
@@ -75,23 +78,29 @@ class RunFiles:
                     yield chunk
 
 
-def _lines(chunks: Iterable[bytes], *, from_start: bool, to_end: bool = True) -> Iterator[str]:
+def _lines(
+    chunks: Iterable[bytes], *, from_start: bool, to_end: bool = True
+) -> Generator[str, None, bool]:
+    """The whole lines; returns whether one was too long."""
+    too_long = False
     held: list[bytes] = []
     length = 0
     whole = from_start  # False while inside a line that cannot be given
     for chunk in chunks:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            if whole and length + len(part) <= _LINE_BYTES:
+            if whole and length + len(part) <= LINE_BYTES:
                 yield _text(b"".join([*held, part]))
+            too_long |= length + len(part) > LINE_BYTES
             held, length, whole = [], 0, True
         length += len(rest)
-        if length > _LINE_BYTES:
+        if length > LINE_BYTES:
             held, whole = [], False
         elif whole:
             held.append(rest)
     if to_end and whole and length:
         yield _text(b"".join(held))
+    return too_long or (to_end and not whole)  # of a tail without a line's end
 
 
 def _text(line: bytes) -> str:

@@ -117,7 +117,8 @@ class Parsed:
         turn_open: the model was asked and the run had not ended.
         limit_ends: when the windows of a limit that are used up end, as told by the CLI.
         limit_told: these are the server's words of the refusal itself.
-        note: the CLI's last remark that is no failure by itself."""
+        note: the CLI's last remark that is no failure by itself.
+        too_long: a line was longer than is read; it may have been the final event."""
 
     events: int = 0
     session_id: str = ""
@@ -137,6 +138,7 @@ class Parsed:
     limit_ends: list[float] = dataclasses.field(default_factory=list)
     limit_told: bool = False
     note: str = ""
+    too_long: bool = False
     refused: dict[str, None] = dataclasses.field(default_factory=dict)
     changed: dict[str, None] = dataclasses.field(default_factory=dict)
     pieces: list[str] = dataclasses.field(default_factory=list)
