@@ -219,8 +219,8 @@ def _by_error(error: ErrorFacts) -> FailureClass | None:
     if own is FailureClass.OVERLOAD and words is FailureClass.NETWORK and status is None:
         own = words  # claude says "server_error" of a connection that it could not make
     known = own or body or status
-    if words is FailureClass.CONTEXT and own is None:
-        return words  # a 400 or a 413 whose text says what it really is
+    if words is FailureClass.CONTEXT and own in (None, FailureClass.LIMIT):
+        return words  # a 400, 413 or 429 whose text says what it really is
     if words is FailureClass.BILLING and known in (FailureClass.LIMIT, FailureClass.AUTH, None):
         return words
     return known or words

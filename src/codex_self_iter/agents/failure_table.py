@@ -113,6 +113,7 @@ TABLE: tuple[Row, ...] = (
             "workspace_owner_credits_depleted", "workspace_member_credits_depleted", "arrearage",
             "workspace_owner_usage_limit_reached", "workspace_member_usage_limit_reached",
             "spend_control_reached", "session_budget_exceeded", "creditserror",
+            "1113",  # Zhipu: in arrears
         ),
         sentences=(
             r"(your )?credit balance (is )?too low",
@@ -388,7 +389,7 @@ _BEFORE = re.compile(
     r"(?:[■✗✘✖❌⚠●•>*!\ufe0f-]+\s+"
     r"|\d{4}-\d\d-\d\d[T ][\d:.]+Z?\s+"
     r"|\[?(?:ERROR|error|Error|fatal|FATAL)\]?(?:\s+[\w:]+)?:\s+"
-    r"|\[?(?:API|Api|Request|Execution) (?:Error|error|failed)(?:: ?| \()(?:[45]\d\d )?"
+    r"|\[?(?:API|Api|Request|Execution|Internal) (?:Error|error|failed)(?:: ?| \()(?:[45]\d\d )?"
     r"|(?:codex|claude|gemini|opencode|qwen|copilot|cursor-agent|aider|amp|droid|goose|"
     r"invoke-codex-agent\.sh): "
     r"|(?:openai|anthropic|litellm|google\.\w+)\.(?:\w+\.)*\w*(?:Error|Exception): )+"
@@ -441,7 +442,10 @@ def by_sentence(line: str) -> FailureClass | None:
                 return kind
     status = _named_status(line)
     if status or _SDK.match(line) or _NAMED_BODY.match(line):
-        return by_body(line) or by_phrase(line) or by_status(status)
+        words = by_phrase(line)
+        if words is FailureClass.CONTEXT:  # no waiting makes a request fit, whatever its code
+            return words
+        return by_body(line) or words or by_status(status)
     return None
 
 
