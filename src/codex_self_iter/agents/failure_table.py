@@ -320,7 +320,7 @@ TABLE: tuple[Row, ...] = (
             r"connection (refused|reset|error|closed|aborted|failed|timed out)\b",
             r"reconnecting\.\.\.|waiting for network",
             r"(exception )?(typeerror: )?fetch failed|socket hang up|error sending request",
-            r"unable to connect|cannot connect to api|the socket connection was closed unexpectedly",
+            r"unable to connect|cannot connect to api|the socket connection was closed",
             r"request timed out|terminated\b|network (error|is unreachable)|premature close",
             r"expected property name or '}' in json|unexpected end of json",
             r"curl: \((5|6|7|28|35|52|56)\)",
@@ -398,8 +398,8 @@ _BEFORE = re.compile(
 _CARRIED = re.compile(r"stream disconnected before completion: ", re.IGNORECASE)
 # A status that a CLI or SDK of a known kind names in front of its message.
 _NAMED_STATUS = re.compile(
-    r"(?:\[?API Error(?:: ?| \()|unexpected status |exceeded retry limit, last status: |Error code: )"
-    r"([45]\d\d)\b"
+    r"(?:\[?API Error(?:: ?| \()|unexpected status |exceeded retry limit, last status: "
+    r"|Error code: )([45]\d\d)\b"
 )
 # gemini puts the API's whole error body there.
 _NAMED_BODY = re.compile(r"\[?API Error: ?\{")

@@ -48,7 +48,10 @@ _CLOCK = (
     r"(?P<hour>2[0-4]|[01]?\d)(?!\d)(?:[:.](?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?"
     r"\s*(?P<half>[ap]\.?m\b\.?)?"
 )
-_ZONE = r"(?:\s*\(?(?P<zone>(?:UTC|GMT)(?:[+-]\d{1,2}(?::?\d\d)?)?|Z\b|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
+_ZONE = (
+    r"(?:\s*\(?(?P<zone>(?:UTC|GMT)(?:[+-]\d{1,2}(?::?\d\d)?)?|Z\b"
+    r"|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
+)
 _EPOCH = re.compile(r"(?<![\d.])(\d{13}|\d{10})(?:\.\d+)?(?![\d])")
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:(?:T|,? at | )(\d\d:\d\d(:\d\d)?)(?:[.,]\d+)?)?"
@@ -91,11 +94,12 @@ _BARE_SECONDS = re.compile(
     re.IGNORECASE,
 )
 _CLOCK_ONLY = re.compile(
-    rf"^[\s:=]*(?:(?:is|will|again|at|by|on|after|your|it|the|limit|next|resets?)\s+)*{_CLOCK}{_ZONE}",
+    r"^[\s:=]*(?:(?:is|will|again|at|by|on|after|your|it|the|limit|next|resets?)\s+)*"
+    rf"{_CLOCK}{_ZONE}",
     re.IGNORECASE,
 )
-_SECONDS = {"mo": 30 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_SECONDS |= {"ms": 0.001, "mil": 0.001}
+_SECONDS = {"w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_SECONDS |= {"mo": 30 * 86400.0, "ms": 0.001, "mil": 0.001}
 _NUMBERS = {"half": 0.5, "a": 1.0, "an": 1.0, "one": 1.0}
 _US_ZONES = {
     "P": "America/Los_Angeles",
