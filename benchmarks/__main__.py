@@ -8,6 +8,7 @@ stop        from `end` to everything gone, with an agent that obeys
 stop_file   from the STOP file to the end of the program, with an agent that obeys
 idle        CPU and memory of a supervisor with one loop: in a cooldown, and with a sleeping agent
 flood       1 GiB of output through the process host beside `agent > file`
+read        64 MiB of an agent's output, read and gone through for secrets
 poll        one look at the process table with 1, 100 and 1,000 descendants
 scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
 prompt      size of our part of a prompt beside task and plan
@@ -34,6 +35,7 @@ import psutil
 from benchmarks import git as bench_git
 from benchmarks import host as bench_host
 from benchmarks import prompt as bench_prompt
+from benchmarks import read as bench_read
 from benchmarks import scale as bench_scale
 
 AGENT = """#!/bin/sh
@@ -210,6 +212,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "scale": lambda _root: bench_scale.scale(),
     "git": lambda _root: bench_git.run(),
     "prompt": lambda _root: bench_prompt.show(),
+    "read": bench_read.show,
 }
 
 

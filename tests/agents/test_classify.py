@@ -8,8 +8,8 @@ import pytest
 
 from codex_self_iter.agents.classify import Printed, classify
 from codex_self_iter.agents.failure_table import by_phrase
-from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.agent_report import FailureClass
+from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, fold
+from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
 NOW = 1_795_345_200.0
@@ -197,6 +197,13 @@ class TestReset:
             == NOW + 90
         )
 
+    def test_the_window_that_was_refused_last_counts(self):
+        windows = [NOW + 3600, NOW + 90_000]
+        told = [Event(EventKind.LIMIT, error=ErrorFacts(reset_at=end)) for end in windows]
+        failed = Event(EventKind.FAILED, error=ErrorFacts("You've hit your weekly limit"))
+        assert self.reset(fold([*told, failed])) == NOW + 90_000
+        assert self.reset(fold([*reversed(told), failed])) == NOW + 3600
+
     def test_other_failures_have_none(self):
         assert self.reset(failed("401 Unauthorized: try again in 2 hours")) is None
 
@@ -208,7 +215,10 @@ class TestReset:
 def test_a_message_is_one_bounded_line():
     failure = classify(failed("a\nb\x0b" + "c" * 5000), run(), Printed(), NOW, account="acc")
     assert failure is not None
-    assert len(failure.message) == 500
+    assert len(failure.message) == 5004
+    shown = AgentReport("", failure=failure).shown(str).failure
+    assert shown is not None
+    assert len(shown.message) == 500
     assert "\n" not in failure.message
     assert failure.account == "acc"
 

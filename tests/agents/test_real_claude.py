@@ -400,11 +400,44 @@ def test_a_tool_can_be_allowed(scene, serve):
 def test_the_agent_may_commit_when_it_is_to(scene, serve):
     scene.git("config", "user.name", "t")
     scene.git("config", "user.email", "t@example.invalid")
-    commit = "git commit -q --allow-empty -m by-agent"
-    _, claude = serve(shell(commit), say("ok"))
+    commits = ["git add a.txt && git commit -m one", "git commit -am two --allow-empty"]
+    commits.append("git commit -m \"$(cat <<'EOF'\nby-agent\n\nbody\nEOF\n)\" --allow-empty")
+    _, claude = serve(write(str(scene.workspace / "a.txt"), "a"), *map(shell, commits), say("ok"))
     report, _ = go(claude, scene.request(commit_by_agent=True))
     assert report.refused == ()
-    assert "by-agent" in scene.git("log", "-1", "--format=%s")
+    assert scene.git("log", "-3", "--format=%s").split() == ["by-agent", "two", "one"]
+
+
+@both_versions
+def test_what_may_commit_reads_and_writes_nothing_outside(scene, serve):
+    scene.without_sandbox()
+    ground = Ground(scene)
+    key, out = scene.home / ".ssh" / "id", ground.outside
+    attempts = [
+        f"git commit --allow-empty -F {key}",
+        f"git commit --allow-empty -m x -F {key}",
+        f"git commit -amF {key}",
+        f"git commit --allow-empty -F - < {key}",
+        f"git commit --allow-empty --template={key}",
+        f"git commit -m x --pathspec-from-file={key}",
+        f"git commit -m x '--pathspec-from-file={key}'",
+        f"git add --pathspec-from-file={key}",
+        f'git commit --allow-empty -m "$(cat {key})"',
+        f"git commit --allow-empty -m x > {out}/new.txt",
+        f"git -C {out} add old.txt",
+        f"git --work-tree={out} add old.txt",
+        f"GIT_WORK_TREE={out} git add old.txt",
+        f"cd {out} && git add old.txt",
+        "git -c core.editor='touch pwned' commit --allow-empty",
+        "GIT_EDITOR='touch pwned' git commit --allow-empty",
+    ]
+    server, claude = serve(*map(shell, attempts), say("tried"))
+    go(claude, scene.request(commit_by_agent=True))
+    done = zip(attempts, results(server), strict=True)
+    assert [(step, said) for step, (ok, said) in done if ok or "SECRET" in said] == []
+    assert ground.seen() == ground.before
+    assert "SECRET" not in scene.git("log", "--format=%B")
+    assert not (scene.workspace / "pwned").exists()
 
 
 @both_versions

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.runs import EndCause, RunOutcome
 
 MIB = 1024 * 1024
 
@@ -26,7 +29,6 @@ def write(files, data: bytes, name="stdout.log"):
 def test_missing_files_are_empty(files):
     assert files.size("x") == 0
     assert files.read_tail("x") == ""
-    assert files.read_head_tail("x", 10, 10) == ""
     assert list(files.iter_lines("x")) == []
 
 
@@ -42,13 +44,13 @@ def test_a_tail_begins_with_a_whole_character(files):
     assert files.read_tail("stdout.log").endswith(" ok")
 
 
-def test_head_and_tail_say_what_is_left_out(files):
-    write(files, b"A" * 100 + b"B" * 100 + b"C" * 100)
-    assert (
-        files.read_head_tail("stdout.log", 100, 100)
-        == f"{'A' * 100}\n[… 100 bytes left out …]\n{'C' * 100}"
-    )
-    assert files.read_head_tail("stdout.log", 150, 150) == "A" * 100 + "B" * 100 + "C" * 100
+def test_a_tail_begins_with_a_whole_word(files):
+    """Half a secret is none that anybody could find."""
+    write(files, b"key sk-proj-0123456789abcdef and more")
+    assert files.read_tail("stdout.log", 20) == "and more"
+    assert files.read_tail("stdout.log") == "key sk-proj-0123456789abcdef and more"
+    write(files, b"x" * 9000)
+    assert files.read_tail("stdout.log", 8000) == "x" * 8000  # nothing that could be a secret
 
 
 def test_of_a_large_file_head_and_tail_are_read_in_whole_lines(files):
@@ -82,7 +84,10 @@ READ = """
 import sys
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Request
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
+from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.runs import EndCause, RunOutcome
 files = RunFiles(sys.argv[1])
 def peak():
@@ -93,7 +98,7 @@ run = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
 for name in ("codex", "claude", "plan-shell"):
     report = catalog.get(name).read(Request("", "", "/", "", sys.argv[1], environment={}), run, files)
     assert name == "claude" or report.answer.rstrip().endswith("done"), report
-    files.read_head_tail("stdout.log", 4096, 4096)
+    files.read_tail("stdout.log", 4096)
 if sys.argv[2:]:
     open(files.path("stdout.log"), "rb").read()
 print((peak() - before) // 1024)
@@ -140,3 +145,27 @@ def test_the_negative_control_reading_it_all_is_not_flat(tmp_path):
         file.seek(200 * MIB)
         file.write(END)
     assert peak_growth(tmp_path, "all") > 150
+
+
+@pytest.mark.parametrize("after", [b"", b"\n", b'\n{"type":"x"}\n'])
+@pytest.mark.parametrize("size", [9 * MIB, 20 * MIB])
+def test_a_final_event_that_is_too_long_is_said_to_be(tmp_path, after, size):
+    files = RunFiles(str(tmp_path))
+    final = b'{"type":"result","subtype":"success","result":"' + b"x" * size + b'"}'
+    write(files, b'{"type":"system","subtype":"init"}\n' + final + after)
+    request = Request("", "", "/", "", str(tmp_path), environment={"HOME": str(tmp_path)})
+    ended = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    failure = catalog.get("claude").read(request, ended, files).failure
+    assert failure is not None
+    said = "an event longer than 8 MiB was not read, and no final one was seen"
+    assert failure.message == said
+
+
+def test_one_that_is_missing_is_said_to_be(tmp_path):
+    files = RunFiles(str(tmp_path))
+    write(files, b'{"type":"system","subtype":"init"}\n')
+    request = Request("", "", "/", "", str(tmp_path), environment={"HOME": str(tmp_path)})
+    ended = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    failure = catalog.get("claude").read(request, ended, files).failure
+    assert failure is not None
+    assert failure.message == "ended without a final event"

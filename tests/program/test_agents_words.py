@@ -83,15 +83,25 @@ def test_a_limit_in_words_holds_the_loop_from_the_second_run_on(
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"),
+    ("text", "kind", "own"),
     [
-        ("API Error: Connection error.", "network"),
-        ("You've hit your limit \u00b7 resets 11pm", "limit"),
-        ("Invalid API key \u00b7 Please run /login", "auth"),
+        ("API Error: Connection error.", "network", 'date +%N >> "$2/.agent.md"'),
+        (
+            "You've hit your limit \u00b7 resets 11pm",
+            "limit",
+            'echo agent 1.0; date +%N >> "$2/agent.log"',
+        ),
+        (
+            "Invalid API key \u00b7 Please run /login",
+            "auth",
+            'echo agent 1.0; mkdir -p "$2/.aider"; date +%N >> "$2/.aider/chat"',
+        ),
     ],
 )
-def test_a_history_that_the_program_writes_is_no_work(ws: Workspace, text: str, kind: str) -> None:
-    says(ws, 'date +%N >> "$2/.agent.history.md"', echo(text, "2"), "exit 1")
+def test_a_history_that_the_program_writes_is_no_work(
+    ws: Workspace, text: str, kind: str, own: str
+) -> None:
+    says(ws, own, echo(text, "2"), "exit 1")
     process = ws.start()
     wait_until(lambda: len(ws.journal()) == 2, "the second run")
     if kind == "limit":

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 BLOCK = {
     "summary": "did it", "next_goal": "n", "stop": False, "reason": "r", "evidence": [],
@@ -60,6 +60,35 @@ def test_an_answer_is_used_although_its_process_lingers_or_ends_oddly(
         assert line["exit_code"] == ended
     assert line["usage"]["total_tokens"] == 7
     assert "run.answered" in ws.log()
+    assert ws.leftovers() == []
+
+
+RETRY = json.dumps({"type": "system", "subtype": "api_retry", "attempt": 1, "max_retries": 2})
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_stop_during_the_lingering_keeps_the_answer(ws: Workspace, answers: bool) -> None:
+    (ws.root / "retry").write_text(RETRY + "\n")
+    more = "cat result" if answers else "cat init; sed 's/result/user/' result"
+    lines = ("cat retry", "until [ -e go ]; do sleep 0.1; done", more, "exec sleep 600")
+    agent(ws, *lines, tables="linger_sec = 0", idle_timeout_sec=600)
+    (ws.root / "result").write_text(result(result=json.dumps({**BLOCK, "completed": False})) + "\n")
+
+    def retrying() -> bool:
+        return bool((ws.status().get("run") or {}).get("retrying"))
+
+    process = ws.start()
+    wait_until(retrying, "the run to wait for its model")
+    (ws.root / "go").touch()
+    wait_until(lambda: ws.status()["run"] and not retrying(), "what came then to be read")
+    assert ws.cli("stop").returncode == 0
+    assert ws.ended(process) == 0
+    assert ws.status()["state"] == "stopped"
+    (line,) = ws.journal()
+    if answers:
+        assert (line["verdict"], line["summary"]) == ("no_change", "did it")
+    else:  # negative control: what is cut short before its answer has none
+        assert line["verdict"] == "aborted"
     assert ws.leftovers() == []
 
 

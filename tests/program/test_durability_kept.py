@@ -180,7 +180,8 @@ def test_secrets_stay_out_of_everything_that_is_kept(ws: Workspace) -> None:
 def test_no_half_of_a_secret_is_left_where_a_text_is_cut(ws: Workspace) -> None:
     summaries = [f"{'x' * (cut - len(KEY) // 2)}{KEY}" for cut in (120, 160, 200, 300)]
     steps = [{"append": {"w": "x"}, "block": {"summary": s, "next_goal": s}} for s in summaries]
-    ws.script(*steps, {"block": {"completed": True}})
+    failed = {"raw": f"{'x' * (484 - len(KEY) // 2)} {KEY}", "exit": 1}
+    ws.script(*steps, failed, {"block": {"completed": True}})
     told = ws.root / "told"
     ws.config(f"[notify]\ncommand = ['sh', '-c', \"cat >> '{told}'\"]\n")
     assert ws.run("--debug", environment={"ACME_API_KEY": KEY}) == 0

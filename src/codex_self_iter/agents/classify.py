@@ -20,13 +20,13 @@ from codex_self_iter.agents.failure_table import (
     by_status,
 )
 from codex_self_iter.agents.reset_time import believable, parse_reset
+from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.agent_report import Failure, FailureClass
+from codex_self_iter.core.agent_report import SEEN_CHARS, Failure, FailureClass, one_line
 from codex_self_iter.core.foreign import as_dict, as_text, decode_at
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.text import clean_block
 
-_MESSAGE_CHARS = 500
 # A crash is the agent's fault; any other signal that we did not send came from outside.
 # Programs that catch a signal, and shells, exit with 128 + its number.
 _SIGNAL_EXITS = {129: 1, 130: 2, 137: 9, 143: 15}
@@ -105,13 +105,7 @@ def classify(
     mend = (log_in if kind is FailureClass.AUTH else "") or MENDS.get(kind, "")
     idle = ended_by is None and not (parsed.moved or parsed.ok)
     idle = idle and (final_event or _only_sentences(printed))
-    return Failure(kind, one_line(message), reset, account, guessed, mend, idle)
-
-
-def one_line(text: str, limit: int = _MESSAGE_CHARS) -> str:
-    """The text on one line of at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return Failure(kind, one_line(message, SEEN_CHARS), reset, account, guessed, mend, idle)
 
 
 def answered(parsed: Parsed, outcome: RunOutcome) -> bool:
@@ -225,8 +219,8 @@ def _by_error(error: ErrorFacts) -> FailureClass | None:
     if own is FailureClass.OVERLOAD and words is FailureClass.NETWORK and status is None:
         own = words  # claude says "server_error" of a connection that it could not make
     known = own or body or status
-    if words is FailureClass.CONTEXT and own is None:
-        return words  # a 400 or a 413 whose text says what it really is
+    if words is FailureClass.CONTEXT and own in (None, FailureClass.LIMIT):
+        return words  # a 400, 413 or 429 whose text says what it really is
     if words is FailureClass.BILLING and known in (FailureClass.LIMIT, FailureClass.AUTH, None):
         return words
     return known or words
@@ -268,6 +262,10 @@ def _exit_label(parsed: Parsed, outcome: RunOutcome) -> str:
         return f"ended by signal {outcome.signal}"
     if outcome.exit_code:
         return f"exit code {outcome.exit_code}"
+    if parsed.too_long and not parsed.ended:
+        return (
+            f"an event longer than {LINE_BYTES >> 20} MiB was not read, and no final one was seen"
+        )
     return "reported an error" if parsed.ended else "ended without a final event"
 
 

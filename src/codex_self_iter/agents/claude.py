@@ -58,8 +58,10 @@ _SANDBOX = {
 }
 _SAFE_TOOLS = ("Glob(./**)", "Grep(./**)")
 _EDIT_TOOLS = ("Edit", "Write", "NotebookEdit")
-_COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit:*)")
-_SHOWN = 300
+# After -m git takes no message from a file, wherever that is; a list of paths it would take from
+# one, and its error would show the file's first line.
+_COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit -m:*)", "Bash(git commit -am:*)")
+_COMMIT_NEVER = ("Bash(git add *--pathspec-fr*)", "Bash(git commit *--pathspec-fr*)")
 
 
 class ClaudeAgent(CliAgent):
@@ -102,8 +104,10 @@ class ClaudeAgent(CliAgent):
         kept = ["--disallowedTools", ",".join(_EDIT_TOOLS)] if request.read_only else []
         if self.config.mode == "bypass":
             return ["--dangerously-skip-permissions", *kept]
-        commits = request.commit_by_agent and not request.read_only
-        tools = _SAFE_TOOLS + (_COMMIT_TOOLS if commits else ())
+        tools = [*_SAFE_TOOLS]
+        if request.commit_by_agent and not request.read_only:
+            tools += _COMMIT_TOOLS
+            kept = ["--disallowedTools", ",".join(_COMMIT_NEVER)]
         mode = "default" if request.read_only else "acceptEdits"
         flags = ["--permission-mode", mode, "--allowedTools", ",".join(tools), *kept]
         return [*flags, "--settings", json.dumps(_SANDBOX)]
@@ -308,8 +312,8 @@ def _result(value: Mapping[str, Any]) -> list[Event]:
 def _refused_text(name: str, given: dict[str, Any]) -> str:
     for key in ("command", "file_path", "notebook_path", "pattern", "query", "url", "description"):
         if as_text(given.get(key)):
-            where = f" in {given['path'][:_SHOWN]}" if as_text(given.get("path")) else ""
-            return f"{name}: {as_text(given[key])[:_SHOWN]}{where}"
+            where = f" in {given['path']}" if as_text(given.get("path")) else ""
+            return f"{name}: {as_text(given[key])}{where}"
     return name
 
 

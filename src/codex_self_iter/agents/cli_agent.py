@@ -12,13 +12,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
-from codex_self_iter.agents.classify import Printed, answered, classify, one_line
+from codex_self_iter.agents.classify import Printed, answered, classify
 from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
-from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
+from codex_self_iter.core.agent_report import (
+    SEEN_CHARS,
+    AgentReport,
+    Failure,
+    FailureClass,
+    one_line,
+)
 from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.core.runs import EndCause, RunOutcome
 
@@ -148,6 +154,7 @@ class CliAgent(abc.ABC):
         """Read a finished run: see Agent.read."""
         at = time.time() if now is None else now
         parsed = self.parse_events(files.iter_lines("stdout.log"))
+        parsed.too_long = files.too_long
         return self.report(Reading(request, outcome, files, parsed, at))
 
     def report(self, run: Reading) -> AgentReport:
@@ -157,7 +164,7 @@ class CliAgent(abc.ABC):
         model = parsed.model or self.model(run.request)
         said = parsed.message if parsed.answer is None else parsed.answer
         if failure is None and not said.strip() and parsed.note:  # why it ended without a word
-            failure = Failure(FailureClass.AGENT, one_line(f"no answer: {parsed.note}"))
+            failure = Failure(FailureClass.AGENT, one_line(f"no answer: {parsed.note}", SEEN_CHARS))
         done = failure is None and answered(parsed, run.outcome)
         return AgentReport(
             answer="" if failure else bounded_answer(said),
@@ -190,9 +197,8 @@ class CliAgent(abc.ABC):
         broken = next((text for text in said.refused if text.startswith(_BROKEN)), "")
         if failure is not None or not broken or said.tools_ok or said.changed:
             return failure
-        message = one_line(
-            f"{self.name}'s sandbox does not work here: {broken.removeprefix(_BROKEN)}"
-        )
+        text = f"{self.name}'s sandbox does not work here: {broken.removeprefix(_BROKEN)}"
+        message = one_line(text, SEEN_CHARS)
         return Failure(FailureClass.SANDBOX, message, None, self.account(run.request.environment))
 
     # --- looking
@@ -237,9 +243,8 @@ def bounded_answer(text: str) -> str:
 
 def sandbox_broken(output: str) -> list[Event]:
     """The event of a command whose sandbox could not be set up, if its output says so."""
-    start = output[:300]
-    broken = _SANDBOX_BROKEN.search(start)
-    return [Event(EventKind.REFUSED, f"{_BROKEN}{start.strip()}")] if broken else []
+    broken = _SANDBOX_BROKEN.search(output[:300])
+    return [Event(EventKind.REFUSED, f"{_BROKEN}{output.strip()}")] if broken else []
 
 
 def fingerprint(secret: str) -> str:

@@ -42,8 +42,7 @@ from codex_self_iter.core.runs import RunOutcome
 from codex_self_iter.world.guarded import read_guarded
 
 _MAX_CONFIG = 4 * 1024 * 1024
-_TOOL_OUTPUT_SHOWN = 300
-_PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]{1,300})")
+_PATCH_REJECTED = re.compile(r"patch rejected: ([^\n]+)")
 
 
 class CodexAgent(CliAgent):
@@ -315,12 +314,11 @@ def _tool_ended(kind: str, item: dict[str, Any]) -> list[Event]:
     events = [Event(EventKind.TOOL_ENDED, text, ident, "", tool, output, ended, ok)]
     if kind == "file_change" and ok:
         events += [Event(EventKind.CHANGED, path) for path in paths]
-    said = output[:_TOOL_OUTPUT_SHOWN]
-    if not ok and (broken := sandbox_broken(said)):
+    if not ok and (broken := sandbox_broken(output)):
         return [*events, *broken]
-    if status == "declined" or said.startswith("rejected"):
+    if status == "declined" or output.startswith("rejected"):
         what = _refused_text(kind, item, paths)
-        events.append(Event(EventKind.REFUSED, f"{what}: {said.strip() or 'declined'}"))
+        events.append(Event(EventKind.REFUSED, f"{what}: {output.strip() or 'declined'}"))
     return events
 
 

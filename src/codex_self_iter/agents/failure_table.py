@@ -76,7 +76,8 @@ TABLE: tuple[Row, ...] = (
             r"codex ran out of room",
             r"this model's maximum context length is",
             r"(the )?input token count .{0,40}exceeds the maximum",
-            r"input (length and `max_tokens` )?exceeds? (the )?(context|maximum)",
+            r"(your )?input (length and `max_tokens` )?exceeds? (the )?(context|maximum)",
+            r"the message is too large for the connection",
             r"input is too long for requested model",
             r"(thread/resume[\w :/]{0,30})?no (conversation|rollout) found",
             r"(session|thread|conversation) [^.\n]{0,80}not found",
@@ -111,6 +112,7 @@ TABLE: tuple[Row, ...] = (
             "workspace_owner_credits_depleted", "workspace_member_credits_depleted", "arrearage",
             "workspace_owner_usage_limit_reached", "workspace_member_usage_limit_reached",
             "spend_control_reached", "session_budget_exceeded", "creditserror",
+            "1113",  # Zhipu: in arrears
         ),
         sentences=(
             r"(your )?credit balance (is )?too low",
@@ -129,7 +131,7 @@ TABLE: tuple[Row, ...] = (
             r"your account is not active, please check your billing",
             r"payment required",
             r"your (workspace|account) (has been|is) deactivated",
-            r"your prepayment credits are depleted",
+            r"your prepayment credits are depleted|session budget exceeded$",
             r"this request requires more credits",
         ),
         phrases=(
@@ -174,6 +176,8 @@ TABLE: tuple[Row, ...] = (
             r"your (usage )?(limit|quota) will reset\b",
             r"you're out of (extra )?usage",
             r"you have exceeded your [\w -]{0,40}(limit|allowance|quota)",
+            r"request rejected \(429\)|free usage exceeded\b",
+            r"this request would exceed your (account|organization)'s rate limit",
         ),
         phrases=(
             r"usage[ _]limit|rate[ _-]?limit",
@@ -200,9 +204,11 @@ TABLE: tuple[Row, ...] = (
             "workspace_access_denied",
         ),
         sentences=(
-            r"not logged in\b|you are not (logged in|authenticated)\b",
+            r"not logged in\b|you are not (logged in|authenticated)\b|gateway login required$",
             r"please (run |use )?[^\n]{0,20}/?log ?in\b",
-            r"(invalid|incorrect) (x-)?api[ _-]?key\b",
+            r"(invalid|incorrect) (x-)?api[ _-]?key\b|api key (expired|not valid)\b",
+            r"you do not have access to this workspace",
+            r"the security token included in the request is (expired|invalid)",
             r"(failed to authenticate|authentication (failed|required|error))\b",
             r"no authentication information found",
             (r"(your )?(oauth|access|refresh) token [^.\n]{0,40}"
@@ -243,8 +249,9 @@ TABLE: tuple[Row, ...] = (
             "access_program_not_enabled",
         ),
         sentences=(
-            (r"(the |selected )?model\b[^.\n]{0,80}"
+            (r"(the |selected )?('[^'\n]{1,60}' )?model\b[^.\n]{0,80}"
             r"(does not exist|not found|not supported|is not available)"),
+            r"the requested access program cannot be used",
             r"model_?not_?found\b|unknown model\b",
             r"there's an issue with the selected model",
             r"unexpected argument|(unknown|unrecognized) (option|argument)",
@@ -284,6 +291,7 @@ TABLE: tuple[Row, ...] = (
             r"internal[ _]server[ _]error\b|bad gateway\b|service unavailable\b",
             r"server is temporarily limiting requests",
             r"codex is currently experiencing high load",
+            r"an unknown error occurred\.\]$",
         ),
         phrases=(
             r"overloaded|at capacity|high demand|high load|capacity (is )?unavailable",
@@ -304,13 +312,15 @@ TABLE: tuple[Row, ...] = (
             "enotfound", "eai_again", "etimedout", "websocket_connection_failed",
         ),
         sentences=(
-            r"stream (disconnected|closed|ended)\b",
+            r"stream (disconnected|closed|ended)\b(?!.*reason: content_filter)",
+            r"stream idle timeout\b|the response (stalled|stopped arriving|stream was malformed)",
             (r"(connect |read |getaddrinfo )?(ECONN(REFUSED|RESET|ABORTED)|ENOTFOUND|EAI_AGAIN"
             r"|ETIMEDOUT)\b"),
             r"connection (refused|reset|error|closed|aborted|failed|timed out)\b",
             r"reconnecting\.\.\.|waiting for network",
-            r"fetch failed|socket hang up|error sending request|unable to connect",
-            r"request timed out|terminated\b|network (error|is unreachable)",
+            r"(exception )?(typeerror: )?fetch failed|socket hang up|error sending request",
+            r"unable to connect|cannot connect to api|the socket connection was closed",
+            r"request timed out|terminated\b|network (error|is unreachable)|premature close",
             r"expected property name or '}' in json|unexpected end of json",
             r"curl: \((5|6|7|28|35|52|56)\)",
         ),
@@ -322,6 +332,7 @@ TABLE: tuple[Row, ...] = (
             r"fetch failed|socket hang up|error sending request|unable to connect",
             r"name resolution|could not resolve|dns error|tls handshake",
             r"request timed out|(empty|malformed) response|premature close",
+            r"stream idle timeout|response (stalled|stopped arriving|stream was malformed)",
             r"api error: terminated|^terminated$",
             # Half an event of a stream that was cut.
             r"expected property name or '}' in json|unexpected end of json|unterminated string",
@@ -377,16 +388,20 @@ _BEFORE = re.compile(
     r"(?:[■✗✘✖❌⚠●•>*!\ufe0f-]+\s+"
     r"|\d{4}-\d\d-\d\d[T ][\d:.]+Z?\s+"
     r"|\[?(?:ERROR|error|Error|fatal|FATAL)\]?(?:\s+[\w:]+)?:\s+"
-    r"|\[?(?:API|Api|Request|Execution) (?:Error|error|failed): ?(?:[45]\d\d )?"
+    r"|\[?(?:API|Api|Request|Execution|Internal) (?:Error|error|failed)(?:: ?| \()(?:[45]\d\d )?"
     r"|(?:codex|claude|gemini|opencode|qwen|copilot|cursor-agent|aider|amp|droid|goose|"
     r"invoke-codex-agent\.sh): "
     r"|(?:openai|anthropic|litellm|google\.\w+)\.(?:\w+\.)*\w*(?:Error|Exception): )+"
 )
+# What a stream ended with before its end, where that is an answer of the API.
+_CARRIED = re.compile(r"stream disconnected before completion: ", re.IGNORECASE)
 # A status that a CLI or SDK of a known kind names in front of its message.
 _NAMED_STATUS = re.compile(
-    r"(?:\[?API Error: ?|unexpected status |exceeded retry limit, last status: |Error code: )"
-    r"([45]\d\d)\b"
+    r"(?:\[?API Error(?:: ?| \()|unexpected status |exceeded retry limit, last status: "
+    r"|Error code: )([45]\d\d)\b"
 )
+# gemini puts the API's whole error body there.
+_NAMED_BODY = re.compile(r"\[?API Error: ?\{")
 # The last line of a traceback.
 _SDK = re.compile(r"(?:openai|anthropic|litellm)\.(?:\w+\.)*\w+(?:Error|Exception): ")
 
@@ -419,12 +434,17 @@ def by_sentence(line: str) -> FailureClass | None:
     line = _plain(line)
     before = _BEFORE.match(line)
     said = line[before.end() :] if before else line
-    found = next((kind for kind, one in _patterns("sentences") if one.match(said)), None)
-    if found is not None:
-        return found
+    carried = _CARRIED.match(said)
+    for text in (*([said[carried.end() :]] if carried else ()), said):
+        for kind, one in _patterns("sentences"):
+            if one.match(text):
+                return kind
     status = _named_status(line)
-    if status or _SDK.match(line):
-        return by_body(line) or by_phrase(line) or by_status(status)
+    if status or _SDK.match(line) or _NAMED_BODY.match(line):
+        words = by_phrase(line)
+        if words is FailureClass.CONTEXT:  # no waiting makes a request fit, whatever its code
+            return words
+        return by_body(line) or words or by_status(status)
     return None
 
 

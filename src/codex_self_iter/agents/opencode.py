@@ -90,7 +90,7 @@ class OpencodeAgent(CliAgent):
             refused = next(reversed(run.parsed.refused))
             return Failure(
                 FailureClass.SANDBOX,
-                f"stopped because it was refused: {refused}"[:500],
+                f"stopped because it was refused: {refused}",
                 None,
                 failure.account,
             )
@@ -173,7 +173,7 @@ def _tool(part: dict[str, Any]) -> list[Event]:
         return [ended]
     details = (given.get("command"), given.get("filePath"), state.get("title"))
     detail = next(filter(None, map(as_text, details)), "")
-    what = f"{name}: {detail[:300]}" if detail else name
+    what = f"{name}: {detail}" if detail else name
     return [ended, Event(EventKind.REFUSED, f"{what}: {error}")]
 
 

@@ -11,13 +11,14 @@ Understood after a word such as "try again", "reset" or "retry after":
 | date and clock | `try again at Nov 25th, 2026 10:31 AM`, `resets Nov 25, 3pm (Europe/Berlin)` |
 | date alone | `resets Dec 8`, `on 8 December`, `regain access on 2026-12-01`: its beginning |
 | weekday | `reset on Monday at 9am`, `resets Thu 09:00 UTC`, `until Friday`, `tomorrow at 9am` |
-| duration | `in 3 hours 12 minutes`, `in 1.5s`, `retry after 90`, `Retry-After: 120` |
+| duration | `in 3 hours 12 minutes`, `in 1.5s`, `in a week`, `retry after 90`, `Retry-After: 120` |
 | clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC` |
 
 A clock time that names no second is cut, so it means the end of its minute. A clock time alone is
 the next such time; one that has passed by less than ten minutes has just been
 reached. Anything long past or more than forty days away is not believed: None, and the caller backs
-off instead."""
+off instead. Where several limits are named, those count that are said to be used up, and of them
+the one that lasts longest."""
 
 from __future__ import annotations
 
@@ -34,9 +35,11 @@ LATEST_SEC = 40 * 86400.0
 
 _CUE = re.compile(
     r"try(?:ing)?\s+again|re-?try(?:ing|[\s_-]*(?:after|delay|in))?|resets?(?:_?at|ting)?"
-    r"|available|resumes?|renews?|lift(?:s|ed)?|regain\s+access|wait|until|limit\s+reached",
+    r"|available|resumes?|renews?|refresh(?:es)?|lift(?:s|ed)?|regain\s+access|wait|until"
+    r"|limit\s+reached",
     re.IGNORECASE,
 )
+_USED_UP = re.compile(r"\b(?:reached|hit|exceeded|exhausted|used up|out of)\b", re.IGNORECASE)
 _WINDOW = 90
 _MONTH_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES.split("|"), start=1)}
@@ -45,7 +48,10 @@ _CLOCK = (
     r"(?P<hour>2[0-4]|[01]?\d)(?!\d)(?:[:.](?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?"
     r"\s*(?P<half>[ap]\.?m\b\.?)?"
 )
-_ZONE = r"(?:\s*\(?(?P<zone>UTC|GMT|Z\b|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
+_ZONE = (
+    r"(?:\s*\(?(?P<zone>(?:UTC|GMT)(?:[+-]\d{1,2}(?::?\d\d)?)?|Z\b"
+    r"|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
+)
 _EPOCH = re.compile(r"(?<![\d.])(\d{13}|\d{10})(?:\.\d+)?(?![\d])")
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:(?:T|,? at | )(\d\d:\d\d(:\d\d)?)(?:[.,]\d+)?)?"
@@ -71,15 +77,15 @@ _WEEKDAY = re.compile(
     re.IGNORECASE,
 )
 _UNIT = (
-    r"(?P<unit>days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s|ms|milliseconds?)"
-    r"(?![a-z])"
+    r"(?:months?|weeks?|wks?|w|days?|d|hours?|hrs?|h|minutes?|mins?|ms|milliseconds?|m"
+    r"|seconds?|secs?|s)(?![a-z])"
 )
-_PART = re.compile(rf"(?P<number>\d+(?:\.\d+)?)\s*{_UNIT}", re.IGNORECASE)
+_NUMBER = r"(?:\d+(?:\.\d+)?\s*|\b(?:half an?|an?|one)\s+)"
+_PART = re.compile(rf"({_NUMBER})({_UNIT})", re.IGNORECASE)
 _DURATION = re.compile(
-    r"^[\s:=\"'~]*(?:(?:after|in|for|delay)[\s:=\"'~]*)?(?:about\s+)?"
-    r"((?:\d+(?:\.\d+)?\s*"
-    r"(?:days?|hours?|hrs?|minutes?|mins?|milliseconds?|seconds?|secs?|ms|[dhms])(?![a-z])"
-    r"(?:\s*,?\s*(?:and\s+)?)?)+)",
+    r"^[\s:=\"'~]*(?:again\s+)?(?:(?:after|in|for|delay)[\s:=\"'~]*)?"
+    r"(?:(?:about|approximately|around|roughly|another|less than)\s+)?"
+    rf"(?:{_NUMBER}{_UNIT}(?:\s*,?\s*(?:and\s+)?)?)+",
     re.IGNORECASE,
 )
 _BARE_SECONDS = re.compile(
@@ -88,10 +94,13 @@ _BARE_SECONDS = re.compile(
     re.IGNORECASE,
 )
 _CLOCK_ONLY = re.compile(
-    rf"^[\s:=]*(?:(?:is|will|at|by|on|after|your|it|the|limit|next|resets?)\s+)*{_CLOCK}{_ZONE}",
+    r"^[\s:=]*(?:(?:is|will|again|at|by|on|after|your|it|the|limit|next|resets?)\s+)*"
+    rf"{_CLOCK}{_ZONE}",
     re.IGNORECASE,
 )
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_SECONDS = {"w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+_SECONDS |= {"mo": 30 * 86400.0, "ms": 0.001, "mil": 0.001}
+_NUMBERS = {"half": 0.5, "a": 1.0, "an": 1.0, "one": 1.0}
 _US_ZONES = {
     "P": "America/Los_Angeles",
     "M": "America/Denver",
@@ -114,16 +123,28 @@ def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> flo
     bar = re.search(r"\|(\d{10})(?!\d)", text)
     if bar and (at := believable(float(bar.group(1)), now)) is not None:
         return at
-    # A time alone is nothing (a log line begins with one): only one after such a word is read, and
-    # the reader that asks for most goes first, or the hour of a date would be taken for a clock.
-    for cue in _CUE.finditer(text):
-        said = text[cue.end() : cue.end() + _WINDOW]
-        for reader in _READERS:
-            at = believable(reader(said, now, tz), now)
-            if at is not None:
-                return at
+    ends: dict[int, float] = {}
+    marks = [mark.start() for mark in _USED_UP.finditer(text)]
+    cues = list(_CUE.finditer(text))
+    stops = [*(cue.start() for cue in cues), len(text)][1:]
+    for cue, stop in zip(cues, stops, strict=True):
+        # A time alone is nothing (a log line begins with one): only one after such a word is read.
+        at = _first(text[cue.end() : min(stop, cue.end() + _WINDOW)], now, tz)
+        if at is not None:
+            ends.setdefault(sum(mark < cue.end() for mark in marks), at)
+    if ends:
+        return max((at for limit, at in ends.items() if limit), default=ends.get(0))
     bare = _BARE_SECONDS.search(text)
     return believable(now + float(bare.group(1)), now) if bare else None
+
+
+def _first(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
+    """What the first reader makes of it. The one that asks for most goes first, or the hour of a
+    date would be taken for a clock."""
+    for reader in _READERS:
+        if (at := believable(reader(said, now, tz), now)) is not None:
+            return at
+    return None
 
 
 def believable(at: float | None, now: float) -> float | None:
@@ -193,11 +214,11 @@ def _duration(said: str, now: float, _tz: datetime.tzinfo | None) -> float | Non
     if not found:
         return None
     total = 0.0
-    for part in _PART.finditer(found.group(1)):
-        unit = part["unit"].lower()
-        total += float(part["number"]) * (
-            0.001 if unit.startswith(("ms", "milli")) else _SECONDS[unit[0]]
-        )
+    for part in _PART.finditer(found.group()):
+        number, unit = part[1].lower().split()[0], part[2].lower()
+        # Of the beginnings that have a length of their own the longest: minutes are no months.
+        size = next(_SECONDS[unit[:end]] for end in (3, 2, 1) if unit[:end] in _SECONDS)
+        total += (_NUMBERS.get(number) or float(number)) * size
     return now + total
 
 
@@ -264,8 +285,14 @@ def _zone_of(
     name = found["zone"] or ""
     if not name:
         return tz, True
-    if name.upper() in ("UTC", "GMT", "Z"):
-        return datetime.UTC, True
+    if name.upper() == "Z" or name.upper().startswith(("UTC", "GMT")):
+        offset = re.fullmatch(r"([+-]\d{1,2}):?(\d\d)?", name[3:])
+        if offset is None:
+            return datetime.UTC, True
+        hours, minutes = int(offset[1]), int(offset[2] or 0)
+        ahead = hours * 60 + (minutes if hours >= 0 else -minutes)
+        known = abs(ahead) < 24 * 60
+        return datetime.timezone(datetime.timedelta(minutes=ahead)) if known else None, known
     if "/" not in name:
         name = _US_ZONES[name[0].upper()]
     try:

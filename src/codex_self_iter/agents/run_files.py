@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Generator, Iterable, Iterator
 from typing import BinaryIO
 
 from codex_self_iter.world.guarded import open_guarded
@@ -12,11 +13,11 @@ ANSWER_BYTES = 256 * 1024
 """The longest answer that a report carries (its end is kept)."""
 _WHOLE_BYTES = 16 * 1024 * 1024
 _HEAD_BYTES = 1024 * 1024
-_TAIL_BYTES = 8 * 1024 * 1024
 # Codex writes a command's whole output (cut at 1 MiB) into one line; with every byte escaped that
 # is 6 MiB.
-_LINE_BYTES = 8 * 1024 * 1024
+LINE_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
+_TAIL_BYTES = LINE_BYTES + _CHUNK_BYTES  # of a line that begins before it, too, its length tells
 
 
 class RunFiles:
@@ -24,6 +25,8 @@ class RunFiles:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
+        self.too_long = False
+        """`iter_lines` met a line that is longer than it gives."""
 
     def path(self, name: str) -> str:
         """Absolute path of a file of this run."""
@@ -37,24 +40,13 @@ class RunFiles:
             return 0
 
     def read_tail(self, name: str, limit: int = ANSWER_BYTES) -> str:
-        """The last `limit` bytes as text, whatever bytes they are; a cut first character is
-        dropped."""
+        """The last `limit` bytes as text, whatever bytes they are; a cut first word, of which
+        nobody could tell that it is half a secret, is dropped."""
         size = self.size(name)
         data = b"".join(self._chunks(name, [(max(0, size - limit), size)]))
         if size > limit:
-            data = _drop_continuation(data)
+            data = _drop_cut_word(data)
         return data.replace(b"\0", b"").decode("utf-8", "replace")
-
-    def read_head_tail(self, name: str, head: int, tail: int) -> str:
-        """The first `head` and last `tail` bytes, with a line between them that says what is left
-        out."""
-        size = self.size(name)
-        if size <= head + tail:
-            return self.read_tail(name, head + tail)
-        start = (
-            b"".join(self._chunks(name, [(0, head)])).replace(b"\0", b"").decode("utf-8", "replace")
-        )
-        return f"{start}\n[… {size - head - tail} bytes left out …]\n{self.read_tail(name, tail)}"
 
     def iter_lines(self, name: str) -> Iterator[str]:
         """The lines of a file; head and tail only when it is larger than 16 MiB.
@@ -64,10 +56,11 @@ class RunFiles:
         whether it is whole."""
         size = self.size(name)
         if size <= _WHOLE_BYTES:
-            yield from _lines(self._chunks(name, [(0, size)]), from_start=True)
+            self.too_long |= yield from _lines(self._chunks(name, [(0, size)]), from_start=True)
             return
         yield from _lines(self._chunks(name, [(0, _HEAD_BYTES)]), from_start=True, to_end=False)
-        yield from _lines(self._chunks(name, [(size - _TAIL_BYTES, size)]), from_start=False)
+        tail = self._chunks(name, [(size - _TAIL_BYTES, size)])
+        self.too_long |= yield from _lines(tail, from_start=False)
 
     def _chunks(self, name: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         try:
@@ -85,31 +78,35 @@ class RunFiles:
                     yield chunk
 
 
-def _lines(chunks: Iterable[bytes], *, from_start: bool, to_end: bool = True) -> Iterator[str]:
+def _lines(
+    chunks: Iterable[bytes], *, from_start: bool, to_end: bool = True
+) -> Generator[str, None, bool]:
+    """The whole lines; returns whether one was too long."""
+    too_long = False
     held: list[bytes] = []
     length = 0
     whole = from_start  # False while inside a line that cannot be given
     for chunk in chunks:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            if whole and length + len(part) <= _LINE_BYTES:
+            if whole and length + len(part) <= LINE_BYTES:
                 yield _text(b"".join([*held, part]))
+            too_long |= length + len(part) > LINE_BYTES
             held, length, whole = [], 0, True
         length += len(rest)
-        if length > _LINE_BYTES:
+        if length > LINE_BYTES:
             held, whole = [], False
         elif whole:
             held.append(rest)
     if to_end and whole and length:
         yield _text(b"".join(held))
+    return too_long or (to_end and not whole)  # of a tail without a line's end
 
 
 def _text(line: bytes) -> str:
     return line.strip(b"\0\r").decode("utf-8", "replace")
 
 
-def _drop_continuation(data: bytes) -> bytes:
-    start = 0
-    while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
-        start += 1
-    return data[start:]
+def _drop_cut_word(data: bytes) -> bytes:
+    word = re.match(rb"\S{0,4096}\s|[\x80-\xbf]{0,3}", data)  # else the rest of a character
+    return data[word.end() :] if word else data

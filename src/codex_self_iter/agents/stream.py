@@ -12,7 +12,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from codex_self_iter.core.agent_report import Usage
+from codex_self_iter.core.agent_report import SEEN_CHARS, Usage
 from codex_self_iter.core.foreign import as_number, as_words
 from codex_self_iter.core.text import tokens
 
@@ -117,7 +117,8 @@ class Parsed:
         turn_open: the model was asked and the run had not ended.
         limit_ends: when the windows of a limit that are used up end, as told by the CLI.
         limit_told: these are the server's words of the refusal itself.
-        note: the CLI's last remark that is no failure by itself."""
+        note: the CLI's last remark that is no failure by itself.
+        too_long: a line was longer than is read; it may have been the final event."""
 
     events: int = 0
     session_id: str = ""
@@ -137,6 +138,7 @@ class Parsed:
     limit_ends: list[float] = dataclasses.field(default_factory=list)
     limit_told: bool = False
     note: str = ""
+    too_long: bool = False
     refused: dict[str, None] = dataclasses.field(default_factory=dict)
     changed: dict[str, None] = dataclasses.field(default_factory=dict)
     pieces: list[str] = dataclasses.field(default_factory=list)
@@ -190,7 +192,7 @@ def _take(parsed: Parsed, event: Event) -> None:
         case EventKind.CHANGED if event.text and len(parsed.changed) < _KEPT:
             parsed.changed[event.text] = None
         case EventKind.REFUSED if event.text and len(parsed.refused) < _KEPT:
-            parsed.refused[event.text[:500]] = None
+            parsed.refused[event.text[:SEEN_CHARS]] = None
         case EventKind.RETRY:
             parsed.retry = event.error or ErrorFacts(event.text)
         case EventKind.NOTE:
@@ -203,7 +205,7 @@ def _take(parsed: Parsed, event: Event) -> None:
         case EventKind.SPENT if event.usage is not None:
             parsed.total = Usage.of(*filter(None, (parsed.total, event.usage)))
         case EventKind.LIMIT if event.error is not None and event.error.reset_at is not None:
-            parsed.limit_ends.append(event.error.reset_at)
+            parsed.limit_ends = [event.error.reset_at]  # a later refusal is of another window
             parsed.limit_told = True
         case EventKind.DONE:
             parsed.ended, parsed.ok, parsed.turn_open = True, True, False

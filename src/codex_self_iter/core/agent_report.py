@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from typing import Any
+
+SEEN_CHARS = 16 * 1024
+"""Adapters bound what a program said at this; `shown` cuts it, once secrets are taken out."""
+_SHOWN_CHARS = 500
 
 
 class FailureClass(enum.StrEnum):
@@ -66,7 +71,7 @@ class Failure:
 
     Attributes:
         kind: the class that chooses the policy.
-        message: one line for people and for the next prompt; at most 500 characters.
+        message: one line for people and for the next prompt; at most SEEN_CHARS characters.
         reset_at: wall time at which a limit ends, if the agent said so.
         account: names the account a limit belongs to; loops with the same account wait together.
         guessed: the class was read from free text alone: a guess until a second run confirms it.
@@ -108,3 +113,18 @@ class AgentReport:
     refused: tuple[str, ...] = ()
     answered: bool = False
     note: str = ""
+
+    def shown(self, redact: Callable[[str], str]) -> AgentReport:
+        """The report as it is kept: what programs said without secrets, then short. The other way
+        round, half a secret would stay."""
+        failure = self.failure
+        if failure is not None:
+            failure = dataclasses.replace(failure, message=one_line(redact(failure.message)))
+        refused = tuple(dict.fromkeys(one_line(redact(text)) for text in self.refused))
+        return dataclasses.replace(self, failure=failure, refused=refused)
+
+
+def one_line(text: str, limit: int = _SHOWN_CHARS) -> str:
+    """The text on one line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

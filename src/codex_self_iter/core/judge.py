@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 
 from codex_self_iter.core.agent_report import Failure, FailureClass
 from codex_self_iter.core.control_block import (
@@ -27,6 +28,11 @@ from codex_self_iter.core.state import (
     Review,
 )
 from codex_self_iter.core.terms import Mode, Role, Verdict
+
+_OWN_FILE = re.compile(
+    r"\.log(\.\d+)?$|history[^/]*$"
+    r"|(^|/)\.(aider|claude|codex|copilot|cursor|gemini|opencode|qwen)[^/]*(/|$)"
+)
 
 
 class Next(enum.Enum):
@@ -78,9 +84,11 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
 
 
 def _worked(failure: Failure, event: RunEnded) -> bool:
-    """True when a class was guessed of a run that did work; of memory any run may die."""
+    """True when a class was guessed of a run that did work; of memory any run may die. A log or
+    history that a program keeps of itself is none."""
     guess = failure.guessed and failure.kind is not FailureClass.MEMORY
-    return guess and bool(event.changed) and not failure.idle
+    own = bool(event.changed_files) and all(map(_OWN_FILE.search, event.changed_files))
+    return guess and bool(event.changed) and not (failure.idle or own)
 
 
 def called_off(opened: Iteration, ending: Ending) -> Iteration:

@@ -263,6 +263,7 @@ class AgentRuns:
         now = ctx.shared.clock.wall()
         scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
+        report = report.shown(ctx.store.redactor.text)
         try:
             ctx.store.redact_run(request.directory, self.work.in_haste)
             ctx.store.redact_prompt(request.prompt_path, self.work.in_haste)

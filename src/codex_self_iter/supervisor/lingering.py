@@ -12,6 +12,7 @@ import re
 import anyio
 
 from codex_self_iter.agents.cli_agent import CliAgent
+from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import EventKind
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.supervisor.context import Context
@@ -19,8 +20,6 @@ from codex_self_iter.supervisor.work import Work
 
 LOOK_SEC = 0.5
 """How often it is looked whether the output has grown."""
-_LINE_BYTES = 8 * 1024 * 1024
-"""A longer line is no event (see `agents.run_files`)."""
 _CHUNK_BYTES = 1024 * 1024
 _TELLS = re.compile(rb'"(?:turn\.completed|turn\.failed|result|step_finish|error|api_retry)"')
 """The types of all events that are final for one CLI or another, or tell of a retry."""
@@ -56,10 +55,10 @@ class Stream:
     def _take(self, chunk: bytes) -> None:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            if self._whole and len(self._rest) + len(part) <= _LINE_BYTES:
+            if self._whole and len(self._rest) + len(part) <= LINE_BYTES:
                 self._say(self._rest + part)
             self._rest, self._whole = b"", True
-        self._whole = self._whole and len(self._rest) + len(rest) <= _LINE_BYTES
+        self._whole = self._whole and len(self._rest) + len(rest) <= LINE_BYTES
         self._rest = self._rest + rest if self._whole else b""
 
     def _say(self, line: bytes) -> None:

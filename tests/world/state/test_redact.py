@@ -203,8 +203,11 @@ def lines_of_json(size: int) -> bytes:
     return (line.encode() + b"\n") * (size // len(line))
 
 
-def test_what_holds_no_secret_takes_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = lines_of_json(16 * 1024**2)
+@pytest.mark.parametrize("flood", [b"", b"x", b"y"])
+def test_what_holds_no_secret_takes_next_to_nothing(
+    flood: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = flood * (8 * 1024**2) or lines_of_json(16 * 1024**2)
     pieces = [data[at : at + 2**19] for at in range(0, len(data), 2**19)]
 
     def seconds(redactor: Redactor) -> float:
