@@ -374,11 +374,24 @@ def take_first(commands: tuple[cmd.Command, ...]) -> tuple[cmd.Command, ...]:
     return (*taken, *(c for c in commands if not isinstance(c, cmd.TakeMessages)))
 
 
-@pytest.mark.parametrize("fault", [persist_last, journal_last, take_first])
+def end_unsaid(commands: tuple[cmd.Command, ...]) -> tuple[cmd.Command, ...]:
+    """The fault: a run is ended without a word of it on the disk."""
+    return tuple(c for c in commands if isinstance(c, cmd.Abort)) or commands
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("goal mode", persist_last),
+        ("goal mode", journal_last),
+        ("goal mode", take_first),
+        ("steer --now", end_unsaid),
+    ],
+)
 def test_negative_control_another_order_is_caught(
-    fault: Callable[..., tuple[cmd.Command, ...]],
+    name: str, fault: Callable[..., tuple[cmd.Command, ...]]
 ) -> None:
-    scenario = SCENARIOS["goal mode"]
+    scenario = SCENARIOS[name]
     whole = play(scenario.world(), "adopted")
     caught = 0
     for point in range(whole.executed + 20):

@@ -81,12 +81,12 @@ def test_stop_works_in_every_situation(name: str) -> None:
     state, commands = drive(start, ev.Stop("enough", exit_code=130), rules=rules)
     opened = start.open
     if opened is not None and opened.run is not None:
-        assert kinds(commands) == ["Abort"]
+        assert kinds(commands) == ["Persist", "Abort"]
         state, commands = drive(
             state, ended(state, Answer("", EndCause.REQUEST, changed=False)), rules=rules
         )
     elif name == "verifying":
-        assert kinds(commands) == ["Abort"]
+        assert kinds(commands) == ["Persist", "Abort"]
         state, commands = drive(state, ev.GatesEnded((), aborted=True), rules=rules)
     elif name == "keeping":
         state, commands = drive(state, ev.Kept(), rules=rules)

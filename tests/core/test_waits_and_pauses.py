@@ -99,7 +99,7 @@ def test_a_pause_outlives_a_restart_with_what_was_left_of_the_wait() -> None:
 
 def test_pause_now_ends_the_run_and_the_loop_goes_on_after_it() -> None:
     state, commands = drive(running(), ev.Pause("p", now=True))
-    assert kinds(commands) == ["Abort"]
+    assert kinds(commands) == ["Persist", "Abort"]
     state, _ = drive(state, ended(state, Answer("", EndCause.REQUEST)))
     assert state.state is State.PAUSED
     state, commands = drive(state, ev.Resume())

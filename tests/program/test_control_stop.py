@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.service.spec import data
-from tests.support.control_steps import WORK, long_run, reach
+from tests.support.control_steps import CLAIM, WORK, agents_alive, long_run, reach, wait_log
 from tests.support.harness import Workspace, wait_until
 
 PHASES = ("running", "verifying", "backoff", "cooldown", "limited", "paused")
@@ -267,3 +267,26 @@ def test_a_signal_of_the_agent_is_no_persons(ws: Workspace, name: str, sender: s
     process.send_signal(signal.SIGTERM)
     assert ws.ended(process) == 0
     assert "SIGTERM" in ws.status()["reason"]
+
+
+def test_a_run_whose_supervisor_was_killed_while_it_ended_it_is_no_error(ws: Workspace) -> None:
+    """Adopted, asked to stop, and the supervisor killed between TERM and KILL."""
+    ws.config(kill_grace_sec=3)
+    ws.script(long_run(deaf=True), CLAIM)
+    first = ws.start()
+    ws.wait_runs(1)
+    first.kill()
+    first.wait()
+    second = ws.start()
+    wait_log(ws, "orphan.adopted")
+    ws.wait_state("running")
+    stop = ws.state / "STOP"
+    stop.touch()
+    wait_log(ws, "loop.stopping")  # written down by then
+    second.kill()
+    second.wait()
+    wait_until(lambda: not agents_alive(ws), "the recorder to end the agent")
+    stop.unlink()
+    assert ws.run() == 0
+    assert ws.verdicts() == ["aborted", "completed"]
+    assert ws.runtime()["counters"]["agent_errors"] == 0

@@ -436,6 +436,7 @@ class World:
         run = self.agents.running
         if run is not None:
             self.agents.gone()
+            self.agents.ended = run, Answer("", EndCause.REQUEST, 143, changed=False)
             outcome = RunOutcome(run.run_id, EndCause.REQUEST, None, 15, run.started_at, 5.0)
             event: ev.Event = ev.RunEnded(run.run_id, outcome, AgentReport(""), changed=False)
         elif self.state.open is not None and self.state.open.step is Step.VERIFY:

@@ -19,9 +19,9 @@ An end by request (STOP, pause --now, steer --now) first sets `ending`, then end
 happens next is decided when the run has really ended. Whatever the run said in the meantime is not
 believed; a run that had ended before it was asked to is judged as it is.
 
-Durability: the intent (`open.run`) is persisted before `StartRun`; a verdict is journalled before
-anything that depends on it. Every prefix of a command list leaves a state from which `recovery`
-goes on.
+Durability: the intent (`open.run`) is persisted before `StartRun`, and `ending` with `Abort` (which
+waits for no disk); a verdict is journalled before anything that depends on it. Every prefix of a
+command list leaves a state from which `recovery` goes on.
 
 `judge` says what a run that has ended means, `verdict` what the whole iteration amounts to; this
 file only moves between the rooms."""
@@ -343,6 +343,7 @@ def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
+    ending = state.ending
     state = recovery.after_restart(_unfrozen(state, at), at)
     gates = policy.verify_commands
     state = dataclasses.replace(state, paused=event.paused, paused_up=at.up, gates=gates)
@@ -359,7 +360,14 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
         # Its messages may still lie in the inbox: we may have died between sending and putting them
         # aside.
         note = Log("run.adopted", {"run_id": run.run_id, "iteration": number})
-        return state, (TakeMessages(number, opened.messages), note)
+        taken = TakeMessages(number, opened.messages)
+        if ending is None:
+            return state, (taken, note)
+        # The last supervisor was killed while it ended this run. What became of a STOP since then
+        # is told by an event; like a pause that is over it lets the loop go on.
+        kind = EndingKind.PAUSE if ending.kind is EndingKind.STOP else ending.kind
+        state = dataclasses.replace(state, ending=dataclasses.replace(ending, kind=kind))
+        return state, (taken, note, Abort(ending.reason))
     if run is not None and event.trace is Trace.GONE:
         # Nobody looked at the gate files when it ended: what differs from now on is taken as the
         # agent's doing.
@@ -384,7 +392,7 @@ def _stop(state: LoopState, event: Stop, policy: Policy, at: Moment) -> Decision
         ending = earlier  # a STOP file takes nothing back from a signal
     state = dataclasses.replace(enter(state, State.STOPPING, ending.reason, at), ending=ending)
     # Keeping is short and ends by itself.
-    return state, () if on is Phase.KEEP else (Abort(event.reason),)
+    return state, () if on is Phase.KEEP else (Persist(), Abort(event.reason))
 
 
 def _unstop(state: LoopState, event: Unstop, policy: Policy, at: Moment) -> Decision:
@@ -400,7 +408,7 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
         return enter(state, State.PAUSED, event.reason, at), (Persist(),)
     if event.now and state.ending is None and on in ABORTABLE:
         ending = Ending(EndingKind.PAUSE, event.reason)
-        return dataclasses.replace(state, ending=ending), (Abort(event.reason),)
+        return dataclasses.replace(state, ending=ending), (Persist(), Abort(event.reason))
     if event.now and on is Phase.PREPARING:
         # The run that is being prepared will not start.
         return enter(state, State.PAUSED, event.reason, at), ()
@@ -434,7 +442,7 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
         return state, ()
     if event.now and state.ending is None and phase(state) in ABORTABLE:
         ending = Ending(EndingKind.STEER, "steer --now: the next iteration starts with the message")
-        return dataclasses.replace(state, ending=ending), (Abort(ending.reason),)
+        return dataclasses.replace(state, ending=ending), (Persist(), Abort(ending.reason))
     return _wake(state, policy, at, also_backoff=event.now)
 
 
