@@ -12,7 +12,8 @@ Breach = tuple[tuple[KeyPath, ...], str]
 
 RESERVED_NAMES = frozenset((
     ".gitignore", "PAUSE", "inbox", "logs", "prompts", "quarantine", "report.md", "run.lock",
-    "runtime.json", "runtime.json.1", "runtime.json.tmp", "status.json",
+    "runtime.json", "runtime.json.1", "runtime.json.next", "runtime.json.tmp",
+    "status.json",
 ))  # fmt: skip
 """Files of the state directory that have their own meaning."""
 

@@ -18,6 +18,7 @@ import pytest
 
 from codex_self_iter.core.state import LoopState, to_json
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.journal import tail
 from codex_self_iter.world.state.redact import Redactor
 from codex_self_iter.world.state.store import SCHEMA, StateDirectory, migrate
@@ -453,6 +454,55 @@ while True:
     store.save_runtime(to_json(LoopState("loop", iteration=number, goal="y" * 9000)))
     print(number, flush=True)
 """
+
+
+SECRET = "zq9-4417-unfindable"
+
+
+def closed(number: int, goal: str, ended_at: float) -> dict:
+    last = {
+        "iteration": number, "verdict": "continue", "summary": goal, "duration_sec": 1.0,
+        "ended_at": ended_at, "tokens": None, "cost_usd": None,
+    }  # fmt: skip
+    return snapshot(number, goal=goal, last=last)
+
+
+def line(after: dict) -> dict:
+    return {"iteration": after["iteration"], "next_goal": after["goal"], "after": after}
+
+
+def test_killed_after_the_line_the_loop_goes_on_from_its_own_words(opened) -> None:
+    redactor = Redactor([SECRET])
+    store = opened(redactor=redactor)
+    store.save_runtime(snapshot(1, open={"number": 1, "goal": "", "started_at": 1.0}))
+    after = closed(1, f"log in with {SECRET}", 5.0)
+    store.append_journal(line(after))  # and here it is killed
+    again = opened(redactor=redactor)
+    loaded = again.load()
+    assert recover(loaded.runtime, loaded.last_line, "x").goal == f"log in with {SECRET}"
+    assert SECRET not in at(again, "logs/iterations.jsonl").read_text()
+    assert loaded.warnings == []
+    # once the snapshot is there it is what counts, also where the file is still beside it
+    aside = at(again, "runtime.json.next").read_bytes()
+    again.save_runtime(after | {"goal": "another", "iteration": 2})
+    assert not at(again, "runtime.json.next").exists()
+    at(again, "runtime.json.next").write_bytes(aside)
+    loaded = opened(redactor=redactor).load()
+    assert recover(loaded.runtime, loaded.last_line, "x").goal == "another"
+
+
+def test_the_state_of_a_line_that_was_never_written_is_none(opened) -> None:
+    redactor = Redactor([SECRET])
+    store = opened(redactor=redactor)
+    store.save_runtime(snapshot(2, open={"number": 2, "goal": "", "started_at": 1.0}))
+    store.append_journal(line(closed(1, "plain", 4.0)))
+    never = closed(2, f"log in with {SECRET}", 5.0)
+    at(store, "runtime.json.next").write_text(json.dumps(never))
+    loaded = opened(redactor=redactor).load()
+    assert recover(loaded.runtime, loaded.last_line, "x").open is not None
+    store.append_journal(line(closed(2, "plain", 6.0)))
+    loaded = opened(redactor=redactor).load()
+    assert recover(loaded.runtime, loaded.last_line, "x").goal == "plain"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The state directory of one loop: what is persisted, how it is read back, and how it is restored.
 
 Recovery reads in this order: `runtime.json` → `runtime.json.1` → the journal's last line → refuse.
+In the place of a line out of which a secret was taken it reads `runtime.json.next`.
 A file that is broken or not ours is moved to `quarantine/` and the next one is used; a file of a
 newer version is left alone and refused. Nothing ever starts from zero while there is a trace that a
 loop has been here.
@@ -31,6 +32,8 @@ from codex_self_iter.world.state.redact import InHaste, Redactor, never, redact_
 from codex_self_iter.world.state.root import Signature, StateRoot, signature
 
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
+NEXT = "runtime.json.next"
+"""The state of a journal line out of which a secret was taken, until the snapshot has it."""
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
 _ITS_OWN = "it must be a directory of its own"
@@ -133,6 +136,7 @@ class StateDirectory:
         self.redactor = redactor if redactor is not None else Redactor.from_environment()
         self._accept = accept
         self._held: dict[str, _Held] = {}
+        self._ahead = False
         self._prompts: list[str] = []
         self._restored: list[str] = []
         self._status: tuple[Mapping[str, Any], bytes, bytes] = ({}, b"", b"")
@@ -194,11 +198,15 @@ class StateDirectory:
             kept = self.root.look(PREVIOUS)
             if before is not None and kept is not None:
                 self._held[PREVIOUS] = _Held(before.data, signature(kept))
+            if self._ahead:
+                with contextlib.suppress(OSError):
+                    os.unlink(NEXT, dir_fd=self.root.fd)
+                self._ahead = False
 
     def redact_runtime(self) -> None:
         """Nobody goes on from here: what is kept is to be read only. Raises StorageError."""
         with self.root.guard:
-            for name in (RUNTIME, PREVIOUS):
+            for name in (RUNTIME, PREVIOUS, NEXT):
                 self._held.pop(name, None)
                 redact_file(self.root, name, self.redactor)
 
@@ -284,10 +292,16 @@ class StateDirectory:
             self._held[name] = _Held(data, self.root.replace(name, data, durable=durable))
 
     def append_journal(self, record: Mapping[str, Any]) -> None:
-        """Append one line, redacted and synced. Raises StorageError; then it does not count."""
+        """Append one line, redacted and synced. Raises StorageError; then it does not count.
+
+        Redaction is for what is shown: what the loop goes on from is kept verbatim beside."""
+        shown, after = self.redactor.value(record), record.get("after", {})
         with self.root.guard:
             self._be_there()
-            self.journal.append(self.redactor.value(record))
+            if shown.get("after", {}) != after:
+                self.root.replace(NEXT, encode_json(after))
+                self._ahead = True
+            self.journal.append(shown)
 
     def journal_tail(self, count: int) -> list[dict[str, Any]]:
         """The last `count` good lines, oldest first, in bounded memory. Raises StorageError."""
@@ -408,16 +422,22 @@ class StateDirectory:
             # Both are read before either is moved: one of a newer version ends here with everything
             # left as it was. The journal is asked even if there is a snapshot, because the two are
             # not written together: the core finds out which of them is a step ahead.
-            readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS)]
+            readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS, NEXT)]
             runtime: Runtime | None = None
             source: Literal["snapshot", "previous", "none"] = "none"
+            present = self.journal.size() > 0
+            last = self.journal.last()  # a journal that is no file is set aside here
+            closing = _closing((last or {}).get("after"))
             for name, found, flaw in readings:
                 if flaw:
                     self.root.set_aside(name, flaw)
+                elif name == NEXT and found is not None:
+                    self._ahead = True
+                    # else its line was never written, or the snapshot has been replaced
+                    if _closing(found) == closing != _closing(runtime):
+                        runtime, source = found, "snapshot"
                 elif found is not None and runtime is None:
                     runtime, source = found, "snapshot" if name == RUNTIME else "previous"
-            present = self.journal.size() > 0
-            last = self.journal.last()  # a journal that is no file is set aside here
             if runtime is None and last is None:
                 self._refuse_to_forget(present)
             self._hold_what_is_there()
@@ -533,6 +553,12 @@ def _refuse_foreign(path: str, workspace: str) -> None:
         names = set(os.listdir(path))
         if ".git" in names and not names & {RUNTIME, "logs"}:
             raise UsageError(f"state_dir {path} is a git repository; {_ITS_OWN}")
+
+
+def _closing(state: Any) -> tuple[object, object] | None:
+    """Which closing of which iteration a state is of; None: of none."""
+    last = state.get("last") if isinstance(state, dict) else None
+    return (last.get("iteration"), last.get("ended_at")) if isinstance(last, dict) else None
 
 
 def _has_closed_one(runtime: Mapping[str, Any]) -> bool:
