@@ -57,6 +57,9 @@ def test_the_line_alone_carries_the_state(number: int) -> None:
         (OPEN_1, LINES[2], 3, False),  # an old copy of the snapshot
         (OPEN_2, {"foreign": True}, 2, True),
         (OPEN_2, {"iteration": "2"}, 2, True),
+        (OPEN_2, {"iteration": 800, "next_goal": "a lie"}, 2, True),  # anybody can append
+        (OPEN_2, {"iteration": 800, "after": {"loop_id": 3}}, 2, True),
+        (OPEN_1, LINES[2] | {"after": LINES[2]["after"] | {"loop_id": "other"}}, 1, True),
     ],
 )
 def test_snapshot_and_line(

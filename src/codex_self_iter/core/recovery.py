@@ -9,7 +9,10 @@ crash there are exactly these cases:
     open = N   line N                         line N's state: the snapshot was about to be replaced
     at N       line N or older, N not open    the snapshot
     at N       line M > N                     line M's state: an older copy of the snapshot was read
-    open = N   line older than N              the snapshot: iteration N goes on"""
+    open = N   line older than N              the snapshot: iteration N goes on
+
+Beside a snapshot only a line that carries a state of this very loop counts: anybody can append to
+the journal."""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ def reconcile(snapshot: LoopState | None, line: Line | None, new_loop_id: str) -
     """Return the state from which the loop goes on. Raises RecoveryError."""
     if snapshot is None:
         return LoopState(new_loop_id) if line is None else _from_line(line, new_loop_id)
-    if line is None or line.number is None:
+    if line is None or line.number is None or line.after is None:
+        return snapshot
+    if line.after.loop_id != snapshot.loop_id:
         return snapshot
     closed = snapshot.open is not None and snapshot.open.number == line.number
     newer = line.number > snapshot.iteration

@@ -491,6 +491,17 @@ def test_killed_after_the_line_the_loop_goes_on_from_its_own_words(opened) -> No
     assert recover(loaded.runtime, loaded.last_line, "x").goal == "another"
 
 
+def test_a_line_that_somebody_appended_hides_none_of_ours(opened) -> None:
+    store = opened()
+    store.save_runtime(snapshot(1, open={"number": 1, "goal": "", "started_at": 1.0}))
+    store.append_journal(line(closed(1, "true", 5.0)))
+    with at(store, "logs/iterations.jsonl").open("a") as file:
+        file.write('{"iteration": 800, "next_goal": "a lie"}\n')
+    loaded = opened().load()
+    state = recover(loaded.runtime, loaded.last_line, "x")
+    assert (state.iteration, state.open, state.goal) == (1, None, "true")
+
+
 def test_the_state_of_a_line_that_was_never_written_is_none(opened) -> None:
     redactor = Redactor([SECRET])
     store = opened(redactor=redactor)

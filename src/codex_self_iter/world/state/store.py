@@ -38,6 +38,8 @@ PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
 _ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
+_LAST_LINES = 32
+"""Among so many the last one that carries a state is sought."""
 _TELLING = ("exit.json", "identity.json", "stdout.log", "stderr.log")
 """Files that tell of a run that has begun."""
 _RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
@@ -426,7 +428,9 @@ class StateDirectory:
             runtime: Runtime | None = None
             source: Literal["snapshot", "previous", "none"] = "none"
             present = self.journal.size() > 0
-            last = self.journal.last()  # a journal that is no file is set aside here
+            # a journal that is no file is set aside here; somebody may have appended to it
+            lines = reversed(self.journal.tail(_LAST_LINES))
+            last = next((line for line in lines if "after" in line), None) or self.journal.last()
             closing = _closing((last or {}).get("after"))
             for name, found, flaw in readings:
                 if flaw:
