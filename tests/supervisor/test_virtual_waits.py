@@ -210,3 +210,21 @@ def test_an_expired_wait_behind_a_full_disk_costs_no_more_than_any_other_wait(
         assert len(made.history) == 2
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("minutes", [5, 60])
+def test_a_person_is_told_once_of_what_holds_a_loop_for_long(tmp_path: Path, minutes: int) -> None:
+    async def main() -> None:
+        given = settings(tmp_path)
+        life = Life(machine(in_turn(OVERLOADED)), given, poll_sec=10.0)
+        async with life.alive() as loop:
+            await anyio.sleep(11.0)
+            (tmp_path / "plan.md").unlink()
+            (tmp_path / "plan.md").mkdir()
+            await anyio.sleep(60.0 * minutes)
+            assert loop.state.blocked_by
+        told = [fields for _, event, fields in life.shared.log.events if event == "loop.notify"]
+        assert [one["about"] for one in told] == ["blocked"] * (minutes > 10)
+        assert all("plan.md cannot be read" in one["text"] for one in told)
+
+    run_virtual(main)

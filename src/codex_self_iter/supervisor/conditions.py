@@ -10,6 +10,7 @@ from codex_self_iter.core import asked, waits
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.state import Wait
 from codex_self_iter.errors import StorageError, WorkspaceGoneError
+from codex_self_iter.supervisor import notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 
@@ -20,6 +21,8 @@ GONE_SEC = 5.0
 """A workspace may be away for so long: something is putting it in place anew."""
 START_SEC, START_MAX_SEC = 1.0, 30.0
 """Shortest and longest pause before a run whose files could not be written is tried again."""
+HELD_SEC = 600.0
+"""What has held a loop for so long a person is told of: it may be for a person to mend."""
 TRIAL_BYTES = 256 * 1024
 """Room for prompt, snapshot and the first output: less of it is a full disk."""
 
@@ -36,6 +39,7 @@ class Conditions:
         self._start_failures, self._start_at = 0, 0.0
         self._wait: Wait | None = None
         self._gone_since = math.inf
+        self._held_since: float | None = None
         self._wait_read = self._wait_ends = float("-inf")
 
     def look(self) -> None:
@@ -49,6 +53,7 @@ class Conditions:
             self._disk = now
             self.look_disk()
         self._look_start(now)
+        self._look_held(now)
         if asked.told_wait(self._ctx.state) is not None and self._rest() <= 0:
             self._ctx.post(ev.Tick())
 
@@ -138,6 +143,19 @@ class Conditions:
             self._start_at = now + START_SEC
             return
         ctx.post(ev.Unblock(ev.Hold.START))
+
+    def _look_held(self, now: float) -> None:
+        """Tell a person once of what holds the loop. Not by a command: a full disk holds those."""
+        state = self._ctx.state
+        if not state.blocked_by or state.paused or self._work.under_way:
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = now
+        elif now - self._held_since >= HELD_SEC:
+            self._held_since = math.inf
+            reasons = "; ".join(state.blocked_by.values())
+            text = f"held for {HELD_SEC / 60:.0f} minutes: {reasons}"
+            notify.tell(self._ctx, "blocked", text, state)
 
 
 def _missing(directory: str) -> bool:
