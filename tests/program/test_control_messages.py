@@ -174,3 +174,19 @@ def test_an_urgent_message_ends_a_run_that_was_adopted(ws: Workspace) -> None:
     assert "while nobody watched" in ws.prompt(2)
     assert overlaps(ws.runs()) <= 2  # the first could not note its own end
     assert not agents_alive(ws)
+
+
+def test_a_message_that_came_too_late_for_every_run_is_said(ws: Workspace) -> None:
+    process = reach(ws, "verifying")
+    ws.cli("steer", "one more thing")
+    wait_log(ws, "inbox.message")
+    (ws.control / "gate").touch()
+    assert ws.ended(process) == 0
+    said = "no agent has read what is in inbox/"
+    assert ws.verdicts() == ["completed"]
+    assert any(said in text for text in ws.status()["warnings"])
+    assert said in (ws.state / "report.md").read_text()
+    ws.script(CLAIM)
+    assert ws.run() == 0
+    assert "one more thing" in ws.prompt(2)
+    assert not ws.status()["warnings"]

@@ -170,6 +170,7 @@ class Rounds:
         self.senses.stop_listening()
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
+            self.senses.tell_unheard()
             await ending.write_report(ctx, self._times)
             await self.status.write_last()
             if end.state is State.COMPLETED:

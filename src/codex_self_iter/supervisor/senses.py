@@ -188,6 +188,14 @@ class Senses:
         if marks:
             inbox.mark_done(marks, iteration, marks)
 
+    def tell_unheard(self) -> None:
+        """Say at the end which messages came too late for every run."""
+        with contextlib.suppress(StorageError):
+            if names := self._ctx.inbox.names():
+                text = f"no agent has read what is in inbox/: {', '.join(map(repr, names[:5]))}"
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                self._ctx.warnings.tell("unheard", f"{text}{more}; the next run has it")
+
     # -- plan and task -----------------------------------------------------------------------------
 
     def _look_documents(self, now: float) -> None:
