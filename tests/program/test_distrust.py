@@ -120,6 +120,14 @@ def test_the_output_is_not_put_back_through_a_link_of_the_agents(ws: Workspace) 
     assert [*elsewhere.iterdir()] == []
 
 
+def test_no_record_is_written_through_a_link_of_the_agents(ws: Workspace) -> None:
+    run = "'.codex-self-iter/logs/runs/000001-executor'"
+    ws.script({"run": f'mv {run} ../away; ln -s "$PWD" {run}', "block": {"next_goal": "y"}}, DONE)
+    assert ws.run(patience=PATIENCE) == 0
+    assert not (ws.path / "exit.json").exists()
+    assert [line["changed_files"] for line in ws.journal()] == [[], []]
+
+
 def test_an_agent_that_removes_its_run_directory_has_answered(ws: Workspace) -> None:
     ws.script({"run": "rm -rf .codex-self-iter/logs/runs", "say": "x", "block": {"next_goal": "y"}},
               DONE)  # fmt: skip

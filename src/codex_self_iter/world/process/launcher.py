@@ -355,8 +355,10 @@ class Recorder:
             self.control.close()  # now, not after the kernel has taken this process apart
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write one of the run's files."""
-        write_private(f"{self.request['directory']}/{name}", value, self.request["aside"])
+        """Write one of the run's files, but for where an agent has made its directory a link."""
+        directory = self.request["directory"]
+        if os.path.realpath(directory) == directory:
+            write_private(f"{directory}/{name}", value, self.request["aside"])
 
     def spawn(self) -> bool:
         """Start the agent and tell who it is; or tell why it could not be started."""
