@@ -187,7 +187,7 @@ def test_a_frozen_value_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize(("gate", "number"), [(True, 1), (False, 0), (0, 0), (3, 3)])
 def test_the_no_change_gate_is_a_number(gate: bool | int, number: int) -> None:
-    assert Settings(no_change_gate=gate).no_change_threshold == number
+    assert int(Settings(no_change_gate=gate).no_change_gate) == number
 
 
 @given(st.text().filter(lambda text: "\0" not in text))

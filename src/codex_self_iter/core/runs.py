@@ -179,7 +179,6 @@ class RunOutcome:
     started_at: float
     duration_sec: float
     cpu_sec: float = 0.0
-    max_memory_bytes: int = 0
     output_bytes: int = 0
     swept: int = 0
     error: str = ""

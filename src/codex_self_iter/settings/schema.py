@@ -354,11 +354,6 @@ class LoopFields(Table):
     notify: NotifySettings = Field(default_factory=NotifySettings)
     """Who is told when something happens."""
 
-    @property
-    def no_change_threshold(self) -> int:
-        """`no_change_gate` as a number; 0 = off."""
-        return int(self.no_change_gate)
-
     def agent_names(self) -> frozenset[str]:
         """Every adapter that this loop names."""
         roles = self.roles

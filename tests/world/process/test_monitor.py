@@ -236,7 +236,6 @@ async def test_memory_of_the_whole_tree_is_bounded(tmp_path: Path) -> None:
     limits = RunLimits(memory_bytes=250 << 20, kill_grace_sec=0.3)
     outcome = await outcome_of(tmp_path, f"{grow} & {grow} & {grow} & wait", limits)
     assert outcome.cause is EndCause.MEMORY
-    assert outcome.max_memory_bytes > limits.memory_bytes
     assert (await outcome_of(tmp_path, "sleep 1.5", limits)).ok
 
 

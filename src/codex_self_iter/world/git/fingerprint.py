@@ -44,7 +44,6 @@ class Hasher:
 
     Attributes:
         fresh: the cache after this look: only paths seen in it.
-        files_read: how many files were read, for measurements and tests.
         unreadable: paths that could not be opened, at most ten."""
 
     def __init__(self, cache: StatCache, budget: Budget, object_format: str = "sha1") -> None:
@@ -53,7 +52,6 @@ class Hasher:
         self._format = object_format
         self._looked_ns = time.time_ns()
         self.fresh: StatCache = {}
-        self.files_read = 0
         self.unreadable: list[bytes] = []
 
     def fingerprint(self, path: bytes) -> str | None:
@@ -89,7 +87,6 @@ class Hasher:
             return ""  # the file that was here is gone; what is in the directory stands for itself
         if not stat.S_ISREG(found.st_mode):
             return f"special {stat.S_IFMT(found.st_mode):o}"
-        self.files_read += 1
         mode = "100755" if found.st_mode & stat.S_IXUSR else "100644"
         try:  # a pipe put there meanwhile must not block, a link put there must not be followed
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

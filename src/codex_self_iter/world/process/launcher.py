@@ -279,7 +279,7 @@ class Recorder:
         self.kill_at: float | None = None
         self.hurry = False
         self.terms = 0
-        self.cpu_sec, self.max_rss = 0.0, 0
+        self.cpu_sec = 0.0
         self.swept = 0
         self.wake_read, self.wake_write = os.pipe()
         self.prepare()
@@ -513,7 +513,6 @@ class Recorder:
                 return True
             self.swept += self.status is not None
             self.cpu_sec += usage.ru_utime + usage.ru_stime
-            self.max_rss = max(self.max_rss, usage.ru_maxrss)
             if pid == self.agent:
                 self.status = status
 
@@ -549,7 +548,6 @@ class Recorder:
             "started_at": self.started[0],
             "cause": self.cause,
             "cpu_sec": self.cpu_sec,
-            "max_rss_bytes": self.max_rss * (1 if sys.platform == "darwin" else 1024),
             "swept": swept,
             "left": left,
         }

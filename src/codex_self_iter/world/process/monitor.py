@@ -167,7 +167,6 @@ class Tracker:
         self._bucket = 0.0
         self._skipped = 0.0
         self.cpu_sec = 0.0
-        self.max_memory = 0
         self.latest = RunSample(now - started, 0.0, 0.0, 0, 1, None, 0.0, 0)
 
     def look(
@@ -189,7 +188,6 @@ class Tracker:
         if self.limits.memory_bytes and memory > self.limits.memory_bytes:
             # forks share pages: count them once
             memory = min(memory, proctable.pss_bytes(pids) or memory)
-        self.max_memory = max(self.max_memory, memory)
         self._note_activity(now, elapsed, used, output[1])
         self._looked_at = now
         self.latest = RunSample(

@@ -198,7 +198,6 @@ class Report:
     started_at: float
     duration_sec: float
     cpu_sec: float
-    max_rss_bytes: int
     swept: int
     left: int
 
@@ -223,7 +222,6 @@ class Report:
             started_at=self.started_at,
             duration_sec=self.duration_sec,
             cpu_sec=self.cpu_sec,
-            max_memory_bytes=self.max_rss_bytes,
             output_bytes=output_bytes,
             swept=self.swept + swept,
         )
@@ -236,7 +234,6 @@ _REPORT: dict[str, tuple[type, ...]] = {
     "started_at": _REAL,
     "duration_sec": _REAL,
     "cpu_sec": _REAL,
-    "max_rss_bytes": _WHOLE,
     "swept": _WHOLE,
     "left": _WHOLE,
 }
@@ -267,7 +264,6 @@ def run_outcome(
             started_at=started_at,
             duration_sec=max(0.0, time.monotonic() - run.identity.started_monotonic),
             cpu_sec=tracker.cpu_sec,
-            max_memory_bytes=tracker.max_memory,
             output_bytes=run.output[0],
             swept=swept,
             left=left,
@@ -279,7 +275,6 @@ def run_outcome(
         cause=told.cause if told.cause is EndCause.EXIT else run.cause or told.cause,
         started_at=started_at,
         cpu_sec=max(told.cpu_sec, tracker.cpu_sec),
-        max_memory_bytes=max(told.max_memory_bytes, tracker.max_memory),
         left=left,
         troubles=troubles,
     )
