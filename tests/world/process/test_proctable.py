@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from codex_self_iter.world.process import kill, launcher, proctable
+from codex_self_iter.world.process import bare, kill, proctable
 from tests.support.hosting import eventually
 
 OWN_GROUP: Any = {"stdout": subprocess.PIPE, "start_new_session": True}
@@ -129,7 +129,7 @@ while time.monotonic() < until:
     open({str(trail)!r}, "a").write("x")
     time.sleep(0.003)
 """
-    before = launcher.child_subreaper(True)
+    before = bare.child_subreaper(True)
     try:
         with subprocess.Popen([sys.executable, "-S", "-c", script], start_new_session=True):
             pass
@@ -141,11 +141,11 @@ while time.monotonic() < until:
         time.sleep(0.2)
         assert trail.stat().st_size == size
     finally:
-        launcher.child_subreaper(bool(before))
+        bare.child_subreaper(bool(before))
 
 
 def test_only_adopted_orphans_are_strangers_and_only_they_are_reaped() -> None:
-    before = launcher.child_subreaper(True)
+    before = bare.child_subreaper(True)
     own = subprocess.Popen(["true"])  # shares our session
     try:
         with kill.children.spawning() as register:
@@ -167,7 +167,7 @@ def test_only_adopted_orphans_are_strangers_and_only_they_are_reaped() -> None:
         assert (own.wait(), registered.wait()) == (0, 0)
         kill.children.forget(registered.pid)
     finally:
-        launcher.child_subreaper(bool(before))
+        bare.child_subreaper(bool(before))
 
 
 def is_zombie(pid: int) -> bool:

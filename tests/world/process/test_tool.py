@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from codex_self_iter.world.process import launcher
+from codex_self_iter.world.process import bare
 from codex_self_iter.world.process.tool import run_tool
 from tests.support.hosting import eventually, new_tag, tagged
 
@@ -80,24 +80,24 @@ async def test_a_grandchild_that_holds_the_pipe_delays_nothing_and_is_ended() ->
 
 async def test_a_daemon_that_a_command_leaves_is_ended_where_we_adopt_it() -> None:
     tag = new_tag()
-    before = launcher.child_subreaper(True)
+    before = bare.child_subreaper(True)
     try:
         await run_tool(["sh", "-c", f"(setsid sleep {tag} >/dev/null 2>&1 &) ; sleep 0.1"])
         assert eventually(lambda: not tagged(tag))
     finally:
-        launcher.child_subreaper(bool(before))
+        bare.child_subreaper(bool(before))
 
 
 async def test_without_adoption_such_a_daemon_lives_on() -> None:
     tag = new_tag()
-    before = launcher.child_subreaper(False)
+    before = bare.child_subreaper(False)
     try:
         await run_tool(
             ["sh", "-c", f"(setsid timeout 3 sleep {tag} >/dev/null 2>&1 &) ; sleep 0.1"]
         )
         assert tagged(tag) != set()  # the negative control; it ends by itself
     finally:
-        launcher.child_subreaper(bool(before))
+        bare.child_subreaper(bool(before))
     assert eventually(lambda: not tagged(tag))
 
 

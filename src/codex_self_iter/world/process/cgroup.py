@@ -11,7 +11,7 @@ import resource
 import time
 
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process.launcher import contents
+from codex_self_iter.world.process.bare import contents
 
 
 def own_cgroup(*, proc: str = "/proc/self") -> str | None:

@@ -28,9 +28,9 @@ from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSamp
 from codex_self_iter.world import threads
 from codex_self_iter.world.guarded import open_guarded, stat_or_none
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process import cgroup, kill, launcher, proctable
+from codex_self_iter.world.process import bare, cgroup, kill, proctable
+from codex_self_iter.world.process.bare import clear_way
 from codex_self_iter.world.process.keeper import Keeper
-from codex_self_iter.world.process.launcher import clear_way
 from codex_self_iter.world.process.output import Stream
 from codex_self_iter.world.process.spawner import Spawned, Spawner, SpawnError, recorder_name
 from codex_self_iter.world.process.traces import Strays, Trace, find_trace
@@ -126,7 +126,7 @@ class Host:
         self._spawner = Spawner()
         self._keeper = Keeper(lambda: {self._spawner.pid})
         self._subreaper = subreaper
-        self._was_subreaper = launcher.child_subreaper(True) if subreaper else None
+        self._was_subreaper = bare.child_subreaper(True) if subreaper else None
         self._limiter: anyio.CapacityLimiter | None = None
         self._strays = Strays()
         self._boot_id = proctable.boot_id()
@@ -213,7 +213,7 @@ class Host:
         self._spawner.close()
         self._keeper.close()
         if self._was_subreaper is False:
-            launcher.child_subreaper(False)
+            bare.child_subreaper(False)
 
     def _living(self) -> list[Run]:
         with self._runs_lock:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import starmap
 
 from codex_self_iter.world.pause import pause
-from codex_self_iter.world.process import launcher, proctable, signals
+from codex_self_iter.world.process import bare, proctable, signals
 
 _NOT_HERE = (errno.ENOSYS, errno.EPERM)
 """What a kernel without descriptors of processes says, and what guards of containers say."""
@@ -23,7 +23,7 @@ _NOT_HERE = (errno.ENOSYS, errno.EPERM)
 
 def pin(pid: int, start: int) -> int:
     """A descriptor of exactly this process, -1 if it is gone or there are no such descriptors."""
-    for fd in launcher.pin(pid) if pid > 0 else ():
+    for fd in bare.pin(pid) if pid > 0 else ():
         if proctable.start_ticks(pid) == start:
             return fd
         os.close(fd)
@@ -122,7 +122,7 @@ class Children:
         with self._lock:
             found = [
                 proctable.read(pid)
-                for pid in launcher.children_of(os.getpid())
+                for pid in bare.children_of(os.getpid())
                 if pid not in self._known
             ]
         return [

@@ -1,6 +1,6 @@
-"""The launcher: forks one recorder for each run. A script of its own; standard library only.
+"""The launcher: forks one recorder for each run. A program of its own; standard library only.
 
-Theory of operation. The supervisor starts this file as `python -I -S launcher.py FD` and sends it
+Theory of operation. The supervisor starts `python -I -S -c COMMAND FD` (see COMMAND) and sends it
 one request for each run over the Unix socket FD: a length-prefixed JSON object, and the run's
 descriptors. The launcher forks; the child becomes the run's *recorder*:
 
@@ -14,15 +14,12 @@ for the agent, writes `exit.json`, ends whatever is left and is gone. Forking he
 supervisor costs about a millisecond whatever the supervisor's size and threads. The launcher ends
 when the supervisor does; recorders stay with their runs.
 
-This file must not import the package: it runs isolated, without site-packages. The package may
-import it."""
+It runs isolated, without site-packages: of the package it imports `bare` alone."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
-import functools
 import gc
 import json
 import os
@@ -30,13 +27,32 @@ import resource
 import select
 import signal
 import socket
-import stat
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
+
+from codex_self_iter.world.process.bare import (
+    DRAIN_BYTES,
+    PIECE_BYTES,
+    PUMP_BYTES,
+    Pump,
+    child_subreaper,
+    children_of,
+    name_process,
+    pin,
+    start_ticks,
+    write_private,
+)
+
+COMMAND = (
+    "import sys; sys.path.append(sys.argv[3]); "
+    "from codex_self_iter.world.process.launcher import main; main()"
+)
+"""What the interpreter is to do; its arguments: the socket, the agents' soft limit of open files,
+and where the package is."""
 
 MAX_FRAME = 64 * 1024 * 1024
 """Longest request in bytes; far above what exec can take, so only a broken peer exceeds it."""
@@ -57,192 +73,14 @@ BREATH_SEC = 0.01
 UNKNOWN = -1
 """`left` in `exit.json` until the sweep is done: whoever reads it must look for left-overs."""
 
-PIECE_BYTES = 64 * 1024
-"""What a pipe holds."""
-PUMP_BYTES = 16 * PIECE_BYTES
-"""So much is moved before signals and the supervisor are listened to again."""
-DRAIN_BYTES = 256 * PIECE_BYTES
-"""What is moved at most at an end: left-overs may print for ever."""
 GATHER_SEC = 0.01
 """What is printed bit by bit is moved in one go; a burst does not wait."""
-
-_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, argument: Any) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    return bool(_libc().prctl(option, argument, 0, 0, 0) == 0)
-
-
-def child_subreaper(on: bool) -> bool | None:
-    """Make this process the adopter of orphaned descendants; returns what it was, None: cannot."""
-    before = ctypes.c_int(0)
-    if not _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before)):
-        return None
-    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(on))
-    return bool(before.value)
-
-
-def name_process(name: str) -> None:
-    """Set the name that `ps` and /proc/PID/stat show (15 bytes)."""
-    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]))
-
-
-def contents(path: str) -> bytes:
-    """What a small file of the kernel says; b"" where it, or its process, is gone or forbidden."""
-    found = b""
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # half of what a file object costs
-        try:
-            while piece := os.read(fd, 65536):
-                found += piece
-        finally:
-            os.close(fd)
-    return found
-
-
-def _fields(pid: int | str) -> list[bytes]:
-    """/proc/PID/stat behind the name, from the state on; [] if there is no such process."""
-    return contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-
-
-def start_ticks(pid: int) -> int:
-    """Start time of a process in kernel ticks since boot, 0 if there is none (or no /proc)."""
-    fields = _fields(pid)
-    return int(fields[19]) if fields else 0
-
-
-def pin(pid: int) -> list[int]:
-    """A descriptor of this process; none where the system, or what guards it, has no such thing."""
-    with contextlib.suppress(AttributeError, OSError):
-        return [os.pidfd_open(pid)]
-    return []
-
-
-def children_of(pid: int) -> list[int]:
-    """Direct children of a process, zombies included."""
-    found: list[int] = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                found.extend(map(int, file.read().split()))
-    except FileNotFoundError:
-        return _children_by_scan(pid)
-    except OSError:
-        pass
-    return found
-
-
-def _children_by_scan(pid: int) -> list[int]:
-    """The same for kernels without `children` files."""
-    entries = os.listdir("/proc") if os.path.isdir("/proc/self") else []
-    pids = [int(entry) for entry in entries if entry.isdecimal()]
-    return [one for one in pids if _fields(one)[1:2] == [b"%d" % pid]]
 
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
     """One request: four bytes of length, then JSON (surrogates keep undecodable bytes)."""
     body = json.dumps(message).encode("ascii")
     return struct.pack("!I", len(body)) + body
-
-
-def write_private(path: str, value: Mapping[str, Any], aside: str = "") -> bool:
-    """Replace a private JSON file atomically; False if that is impossible now (gone, disk full).
-
-    Whatever an agent put in its way, or in the way of its temporary name, is moved to `aside`."""
-    data = json.dumps(value).encode() + b"\n"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    try:
-        clear_way(f"{path}.tmp", aside, empty=True)
-        with open(os.open(f"{path}.tmp", flags, 0o600), "wb", buffering=0) as file:
-            whole = file.write(data) == len(data)
-        if whole:
-            clear_way(path, aside)
-            os.rename(f"{path}.tmp", path)
-    except OSError:
-        return False
-    return whole
-
-
-def clear_way(path: str, aside: str, *, empty: bool = False) -> str:
-    """Move what is in the place of a regular file into `aside`; returns where it is now, or "".
-
-    A regular file stays, unless the place is to be `empty`. Raises OSError."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return ""
-    if not stat.S_ISREG(mode):
-        return move_aside(path, aside)
-    if empty:
-        os.unlink(path)
-    return ""
-
-
-def move_aside(path: str, aside: str) -> str:
-    """Move what is there into `aside`, made if need be; returns where it is now. OSError."""
-    aside = aside or os.path.dirname(path)
-    os.makedirs(aside, 0o700, exist_ok=True)
-    there = f"{aside}/{os.path.basename(path)}.{time.time_ns()}"
-    os.rename(path, there)
-    return there
-
-
-class Pump:
-    """Moves what a run prints from its pipe into its file.
-
-    A pipe and not the file itself is what the run has: whoever opens `/dev/stderr` or
-    `/proc/self/fd/1` anew, as a shell does for `> /dev/stderr`, empties a file, but no pipe."""
-
-    def __init__(self, source: int, target: int) -> None:
-        """`source` is closed at its end, `target` with `close`; both by `close`."""
-        self.source, self.target = source, target
-        self.lost = 0
-        os.set_blocking(source, False)
-
-    def move(self, most: int = PUMP_BYTES) -> int:
-        """Move what is there, at most so much; returns how many bytes that was."""
-        moved = 0
-        while self.source >= 0 and moved < most:
-            try:
-                data = os.read(self.source, PIECE_BYTES)
-            except BlockingIOError:
-                break
-            except OSError:
-                data = b""
-            if not data:
-                os.close(self.source)
-                self.source = -1
-                break
-            moved += len(data)
-            self._write(data)
-        return moved
-
-    def _write(self, data: bytes) -> None:
-        """A disk that takes no more must not stop the run: what is lost is counted, and told in
-        the stream as soon as it can be written to again."""
-        view = memoryview(b"\n[... %d bytes lost ...]\n" % self.lost + data if self.lost else data)
-        done = 0
-        with contextlib.suppress(OSError):
-            while done < len(view):
-                done += os.write(self.target, view[done:])
-        if done == len(view):
-            self.lost = 0
-        else:
-            self.lost += min(len(data), len(view) - done)
-
-    def close(self) -> None:
-        """Idempotent."""
-        for fd in (self.source, self.target):
-            if fd >= 0:
-                os.close(fd)
-        self.source = self.target = -1
 
 
 def _receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -646,7 +484,3 @@ def _peer_is_gone(server: socket.socket) -> bool:
         return False  # somebody killed the recorder that was waiting: fork another
     except OSError:
         return True
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ import shutil
 import sys
 
 from codex_self_iter.world.guarded import open_guarded
-from codex_self_iter.world.process.launcher import DRAIN_BYTES, Pump, clear_way, move_aside
+from codex_self_iter.world.process.bare import DRAIN_BYTES, Pump, clear_way, move_aside
 
 HEAD_BYTES = 256 * 1024
 """How much of the beginning of a capped stream is kept; the rest of the cap is tail."""

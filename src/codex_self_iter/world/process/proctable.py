@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psutil
 
 from codex_self_iter.world.guarded import stat_or_none
-from codex_self_iter.world.process import launcher
+from codex_self_iter.world.process import bare
 from codex_self_iter.world.state import holder
 
 MARKER = "CODEX_SELF_ITER_RUN_ID"
@@ -55,7 +55,7 @@ def _parse(stat: bytes) -> Proc:
 
 def read(pid: int | str) -> Proc | None:
     """One process; None if it is gone."""
-    stat = launcher.contents(f"/proc/{pid}/stat")
+    stat = bare.contents(f"/proc/{pid}/stat")
     return _parse(stat) if stat else None
 
 
@@ -74,7 +74,7 @@ def walk(roots: Iterable[int]) -> dict[int, Proc]:
         pid = todo.pop()
         if pid not in found and (proc := read(pid)) is not None:
             found[pid] = proc
-            todo += launcher.children_of(pid)
+            todo += bare.children_of(pid)
     return found
 
 
@@ -108,7 +108,7 @@ def boot_id() -> str:
 def start_ticks(pid: int) -> int:
     """Start time of a process in ticks since boot, 0 if there is none."""
     if LINUX:
-        return launcher.start_ticks(pid)
+        return bare.start_ticks(pid)
     try:
         return int(psutil.Process(pid).create_time() / TICK)
     except psutil.Error:
@@ -152,7 +152,7 @@ def ancestors(table: Mapping[int, Proc], pid: int) -> set[int]:
 def _environment(pid: int) -> list[bytes]:
     """`NAME=value` as the process was started with; [] where that may not be seen."""
     if LINUX:
-        return launcher.contents(f"/proc/{pid}/environ").split(b"\0")
+        return bare.contents(f"/proc/{pid}/environ").split(b"\0")
     try:
         known = psutil.Process(pid).environ()
     except (psutil.Error, OSError):
@@ -195,12 +195,12 @@ def _holds_lock(pid: int, key: tuple[int, int]) -> bool:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             status = os.stat(f"/proc/{pid}/fd/{fd}")
             ours = (status.st_dev, status.st_ino) == key
-            if ours and b"FLOCK" in launcher.contents(f"/proc/{pid}/fdinfo/{fd}"):
+            if ours and b"FLOCK" in bare.contents(f"/proc/{pid}/fdinfo/{fd}"):
                 return True
     return False
 
 
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory with pages shared among them counted once; 0 where the kernel does not tell."""
-    texts = (launcher.contents(f"/proc/{pid}/smaps_rollup") for pid in pids)
+    texts = (bare.contents(f"/proc/{pid}/smaps_rollup") for pid in pids)
     return sum(1024 * int(found[1]) for text in texts if (found := _PSS.search(text)))

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import codex_self_iter
 from codex_self_iter.core.runs import RunIdentity
 from codex_self_iter.world.pause import ended_within, pause
-from codex_self_iter.world.process import kill, launcher, proctable
+from codex_self_iter.world.process import bare, kill, launcher, proctable
 from codex_self_iter.world.process.descriptors import original_soft_limit
 
 CLOSE_SEC = 2.0
@@ -103,10 +104,11 @@ class Spawner:
     def _start(self) -> socket.socket:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(PATIENCE_SEC)
-        python = [sys.executable, "-I", "-S", "-X", "utf8"]
+        python = [sys.executable, "-I", "-S", "-X", "utf8", "-c", launcher.COMMAND]
+        place = os.path.dirname(os.path.dirname(codex_self_iter.__file__))
         with theirs, kill.children.spawning() as register:
             self._process = subprocess.Popen(
-                [*python, launcher.__file__, str(theirs.fileno()), str(original_soft_limit())],
+                [*python, str(theirs.fileno()), str(original_soft_limit()), place],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -147,7 +149,7 @@ class Spawner:
 
 def _waiting(launcher_pid: int) -> list[int]:
     """The launcher's children that have no run yet."""
-    found = map(proctable.read, launcher.children_of(launcher_pid)) if launcher_pid else ()
+    found = map(proctable.read, bare.children_of(launcher_pid)) if launcher_pid else ()
     return [one.pid for one in found if one is not None and one.name == launcher.IDLE_NAME]
 
 

@@ -15,7 +15,7 @@ import anyio.lowlevel
 
 from codex_self_iter.world import threads
 from codex_self_iter.world.bounded import MAX_OUTPUT, ShortCommand, ToolResult
-from codex_self_iter.world.process import kill, launcher, proctable
+from codex_self_iter.world.process import bare, kill, proctable
 
 _MARKER = "CODEX_SELF_ITER_TOOL_ID"
 _counter = itertools.count(1)
@@ -73,6 +73,6 @@ class _Tool(ShortCommand):
         kill.children.forget(process.pid)
         if any(
             proctable.has_marker(pid, self.tool_id, variable=_MARKER)
-            for pid in launcher.children_of(os.getpid())
+            for pid in bare.children_of(os.getpid())
         ):
             kill.exterminate(lambda table: proctable.marked(table, self.tool_id, variable=_MARKER))

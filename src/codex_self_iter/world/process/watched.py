@@ -21,7 +21,7 @@ import anyio.lowlevel
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSpec
 from codex_self_iter.world.guarded import QUARANTINE, read_object
 from codex_self_iter.world.process import kill, launcher, proctable
-from codex_self_iter.world.process.launcher import clear_way
+from codex_self_iter.world.process.bare import clear_way
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
 
