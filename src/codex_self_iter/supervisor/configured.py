@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
@@ -90,21 +91,9 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
 def _config(settings: Settings, name: str) -> AgentConfig:
     table = settings.agents.get(name)
     prices = {model: Price(**price.model_dump()) for model, price in settings.prices.items()}
-    return AgentConfig(
-        name=name,
-        binary=table.binary,
-        model=table.model,
-        effort=table.effort,
-        home=table.home,
-        args=tuple(table.args),
-        env=dict(table.env),
-        pass_env=tuple(table.pass_env),
-        mode=settings.agent_mode,
-        resume=table.resume,
-        template=settings.agent_command_template,
-        account=table.account,
-        prices=prices,
-    )
+    own = _same(AgentConfig, table)
+    own |= {"mode": settings.agent_mode, "template": settings.agent_command_template}
+    return AgentConfig(name, **own, prices=prices)
 
 
 def make_agents(settings: Settings, environ: Mapping[str, str]) -> dict[str, Agent]:
@@ -129,36 +118,22 @@ def make_policy(
         )
         return AgentPolicy(name, accounts[name], session)
 
-    budget, by_role = settings.budget, agent_names(settings, environ)
-    return Policy(
-        agents={role: tuple(map(policy_of, names)) for role, names in by_role.items()},
-        mode=Mode(settings.mode),
-        max_iterations=settings.max_iterations,
-        max_stagnation=settings.max_stagnation,
-        max_consecutive_errors=settings.max_consecutive_errors,
-        max_outage_sec=float(settings.max_outage_sec),
-        no_change_gate=int(settings.no_change_gate),
-        backoff_base_sec=float(settings.backoff_base_sec),
-        backoff_max_sec=float(settings.backoff_max_sec),
-        no_change_backoff_sec=float(settings.no_change_backoff_sec),
-        continue_false_backoff_sec=float(settings.continue_false_backoff_sec),
-        planner_stop_backoff_sec=float(settings.planner_stop_backoff_sec),
-        completion_promise=settings.completion_promise,
-        verify_commands=tuple(settings.verify.commands),
-        verify_every_iteration=settings.verify.every_iteration,
-        confirmations=settings.verify.confirmations,
-        require_plan_done=settings.verify.require_plan_done,
-        budget=BudgetPolicy(
-            max_tokens=budget.max_tokens,
-            max_cost_usd=float(budget.max_cost_usd),
-            max_hours=float(budget.max_hours),
-            max_tokens_per_day=budget.max_tokens_per_day,
-            max_cost_usd_per_day=float(budget.max_cost_usd_per_day),
-            max_hours_per_day=float(budget.max_hours_per_day),
-            notice_at=float(budget.notice_at),
-        ),
-        commit=settings.git.commit == "supervisor",
-        checkpoints=settings.git.checkpoints,
-        on_orphan=settings.on_orphan,
-        finish_on_term=settings.service.on_stop == "finish",
-    )
+    by_role = agent_names(settings, environ)
+    own = {**_same(Policy, settings), **_same(Policy, settings.verify)} | {
+        "agents": {role: tuple(map(policy_of, names)) for role, names in by_role.items()},
+        "mode": Mode(settings.mode),
+        "no_change_gate": int(settings.no_change_gate),
+        "verify_commands": settings.verify.commands,
+        "verify_every_iteration": settings.verify.every_iteration,
+        "budget": BudgetPolicy(**_same(BudgetPolicy, settings.budget)),
+        "commit": settings.git.commit == "supervisor",
+        "checkpoints": settings.git.checkpoints,
+        "finish_on_term": settings.service.on_stop == "finish",
+    }
+    return Policy(**own)
+
+
+def _same(kind: Any, table: object) -> dict[str, Any]:
+    """The values of a table's keys that the dataclass `kind` has under the same name."""
+    names = (field.name for field in dataclasses.fields(kind))
+    return {name: getattr(table, name) for name in names if hasattr(table, name)}

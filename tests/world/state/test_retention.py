@@ -51,7 +51,7 @@ def test_old_runs_go_but_never_the_newest(root: StateRoot) -> None:
 
 def test_a_clock_a_year_ahead_leaves_the_newest(root: StateRoot) -> None:
     fill(root, range(1, 11))
-    Retention(root, keep_newest=3, wall=lambda: time.time() + 365 * DAY).prune()
+    Retention(root, keep_days=30, keep_newest=3, wall=lambda: time.time() + 365 * DAY).prune()
     assert left(root) == [8, 9, 10]
 
 
@@ -82,7 +82,7 @@ def test_zero_means_no_bound(root: StateRoot) -> None:
 
 def test_a_living_run_is_protected(root: StateRoot) -> None:
     fill(root, range(1, 11), age_days=40)
-    Retention(root, keep_newest=1).prune({"000002-executor"})
+    Retention(root, keep_days=30, keep_newest=1).prune({"000002-executor"})
     assert left(root) == [2, 10]
 
 

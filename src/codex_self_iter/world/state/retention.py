@@ -51,9 +51,9 @@ class Retention:
         self,
         root: StateRoot,
         *,
-        keep_runs: int = 200,
-        keep_days: float = 30,
-        max_state_mb: float = 2048,
+        keep_runs: int = 0,
+        keep_days: float = 0,
+        max_state_mb: float = 0,
         keep_newest: int = 3,
         wall: Callable[[], float] = time.time,
     ) -> None:
