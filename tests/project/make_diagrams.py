@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from codex_self_iter.core.holds import HOLDS
-from codex_self_iter.core.transitions import GROUPS, TRANSITIONS
 from codex_self_iter.core.waits import COOLDOWNS, STATES
+from tests.project.transitions import GROUPS, TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "architecture.md"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 from codex_self_iter.settings import AGENT_NAMES, Settings, load
-from codex_self_iter.settings.example import example_toml, json_schema, uncommented
+from codex_self_iter.settings.example import example_toml, json_schema
 
 COMMITTED = Path(__file__).parents[2] / "config.example.toml"
+
+
+def uncommented(text: str) -> str:
+    """The example with its commented tables in use."""
+    return re.sub(r"^#(?=[^ #\n])", "", text, flags=re.MULTILINE)
 
 
 def loaded(tmp_path: Path, text: str) -> Settings:

@@ -14,12 +14,34 @@ WRAPPER = "/opt/codex-self-iter/launchd-wrapper.sh"
 def rendered() -> dict[str, str]:
     """Path below deploy/ -> its content."""
     return {
-        "systemd/user/codex-self-iter@.service": systemd.render_symbolic(system=False),
-        "systemd/system/codex-self-iter@.service": systemd.render_symbolic(system=True),
+        "systemd/user/codex-self-iter@.service": symbolic(system=False),
+        "systemd/system/codex-self-iter@.service": symbolic(system=True),
         "systemd/service.env.example": Path(data("service.env")).read_text(encoding="utf-8"),
         "launchd/codex-self-iter.example.plist": example_plist(),
         "launchd/launchd-wrapper.sh": Path(data("launchd-wrapper.sh")).read_text(encoding="utf-8"),
     }
+
+
+def symbolic(*, system: bool) -> str:
+    """The unit of `deploy/systemd`, for use by hand: an instance is an escaped workspace path."""
+    env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
+    program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
+    path = "" if system else "%h/.local/bin:"
+    user = "# The workspace's owner; set it by 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
+    return systemd.fill(
+        {
+            "HEAD": "Instance: the workspace's path as 'systemd-escape --path /the/workspace' prints it.",
+            "DESCRIPTION": "%f",
+            "EXEC": f"{program} --workspace %f",
+            "KILL": "/bin/kill",
+            "WORKSPACE": "%f",
+            "USER": user if system else "",
+            "ENVIRONMENT": f"Environment=PATH={path}/usr/local/bin:/usr/bin:/bin\n",
+            "ENV_FILE": env_file,
+            "STOP_SEC": "45",
+        }
+        | systemd.system_values("%f", "", system=system)
+    )
 
 
 def example_plist() -> str:

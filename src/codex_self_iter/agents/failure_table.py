@@ -12,7 +12,6 @@ import functools
 import re
 from typing import Literal
 
-from codex_self_iter.core import bounds
 from codex_self_iter.core.agent_report import FailureClass
 
 
@@ -467,11 +466,3 @@ def status_in(message: str) -> int:
     """The HTTP status that an error's message names, or 0."""
     found = _STATUS.search(message)
     return int(found.group(1)) if found else 0
-
-
-def table_lines() -> list[str]:
-    """The table as docs/agents.md shows it."""
-    head = ["| class | evidence | what follows | bound |", "|---|---|---|---|"]
-    return head + [
-        f"| {r.kind} | {r.evidence} | {r.follows} | {bounds.said(r.kind)} |" for r in TABLE
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 
 from codex_self_iter.service.spec import MARK, ServiceSpec, data
 from codex_self_iter.world.bounded import run
@@ -46,7 +47,7 @@ def _variable(text: str) -> str:
 def render(spec: ServiceSpec) -> str:
     """The whole unit for one installation."""
     pairs = [_variable(f"{key}={value}") for key, value in spec.environment.items()]
-    return _fill(
+    return fill(
         {
             "HEAD": MARK,
             "DESCRIPTION": escape_path(spec.workspace),
@@ -58,33 +59,11 @@ def render(spec: ServiceSpec) -> str:
             "ENV_FILE": escape_path(spec.env_file),
             "STOP_SEC": str(spec.stop_sec),
         }
-        | _system_values(_variable(spec.workspace), spec.workspace, system=spec.system)
+        | system_values(_variable(spec.workspace), spec.workspace, system=spec.system)
     )
 
 
-def render_symbolic(*, system: bool) -> str:
-    """The unit of `deploy/systemd`, for use by hand: an instance is an escaped workspace path."""
-    env_file = "/etc/codex-self-iter/%i.env" if system else "%E/codex-self-iter/%i.env"
-    program = "/usr/local/bin/codex-self-iter" if system else "%h/.local/bin/codex-self-iter"
-    path = "" if system else "%h/.local/bin:"
-    user = "# The workspace's owner; set it by 'systemctl edit codex-self-iter@.service'.\nUser=nobody\n"
-    return _fill(
-        {
-            "HEAD": "Instance: the workspace's path as 'systemd-escape --path /the/workspace' prints it.",
-            "DESCRIPTION": "%f",
-            "EXEC": f"{program} --workspace %f",
-            "KILL": "/bin/kill",
-            "WORKSPACE": "%f",
-            "USER": user if system else "",
-            "ENVIRONMENT": f"Environment=PATH={path}/usr/local/bin:/usr/bin:/bin\n",
-            "ENV_FILE": env_file,
-            "STOP_SEC": "45",
-        }
-        | _system_values("%f", "", system=system)
-    )
-
-
-def _system_values(word: str, workspace: str, *, system: bool) -> dict[str, str]:
+def system_values(word: str, workspace: str, *, system: bool) -> dict[str, str]:
     """What differs between a user's and a system's unit. `word` is the workspace, escaped."""
     if not system:
         return {"UNIT_EXTRA": "", "HARDENING": "", "TARGET": "default.target"}
@@ -98,7 +77,8 @@ def _system_values(word: str, workspace: str, *, system: bool) -> dict[str, str]
     return {"UNIT_EXTRA": extra, "HARDENING": hardening + "\n", "TARGET": "multi-user.target"}
 
 
-def _fill(values: dict[str, str]) -> str:
+def fill(values: Mapping[str, str]) -> str:
+    """The unit with these values in place of the template's marks."""
     text = _read("codex-self-iter.service.in")
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)

@@ -56,11 +56,6 @@ def example_toml() -> str:
     return "\n".join([*lines, "", _TAIL])
 
 
-def uncommented(text: str) -> str:
-    """The example with its commented tables in use."""
-    return re.sub(r"^#(?=[^ #\n])", "", text, flags=re.MULTILINE)
-
-
 def json_schema() -> dict[str, Any]:
     """JSON schema of the configuration file, with every description and default."""
     schema = Settings.model_json_schema(by_alias=True)

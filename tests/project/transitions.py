@@ -1,7 +1,7 @@
 """Which state of `status.json` follows which, and why: the machine seen from outside.
 
-`machine.decide` makes these moves; tests compare every move that it makes with this table, and the
-diagram in `docs/architecture.md` is drawn from it. A new supervisor always begins at `starting`."""
+`machine.decide` makes these moves; the tests compare every one that it makes with this table, and
+the diagram in `docs/architecture.md` is drawn from it. A new supervisor always begins at `starting`."""
 
 from __future__ import annotations
 
