@@ -136,7 +136,7 @@ class MemoryStore(ScriptedStore):
     def load(self) -> Loaded:
         last = json.loads(json.dumps(self.memory.lines[-1])) if self.memory.lines else None
         runtime = json.loads(self.memory.runtime) if self.memory.runtime else None
-        return Loaded(runtime, "snapshot" if runtime else "none", last, last is not None, [])
+        return Loaded(runtime, last, [])
 
 
 class _Nothing(Redactor):

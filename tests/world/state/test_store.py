@@ -111,13 +111,7 @@ def test_prompts_runs_and_report_have_the_documented_places(opened) -> None:
 
 def test_a_new_directory_knows_nothing(opened) -> None:
     found = opened().load()
-    assert (found.runtime, found.source, found.last_line, found.journal_present) == (
-        None,
-        "none",
-        None,
-        False,
-    )
-    assert found.warnings == []
+    assert (found.runtime, found.last_line, found.warnings) == (None, None, [])
 
 
 def test_the_snapshot_comes_first(opened) -> None:
@@ -126,11 +120,7 @@ def test_the_snapshot_comes_first(opened) -> None:
     store.save_runtime(snapshot(2))
     store.append_journal({"iteration": 2})
     found = opened().load()
-    assert (found.runtime, found.source, found.last_line) == (
-        snapshot(2),
-        "snapshot",
-        {"iteration": 2},
-    )
+    assert (found.runtime, found.last_line) == (snapshot(2), {"iteration": 2})
     assert found.warnings == []
 
 
@@ -155,7 +145,7 @@ def test_a_broken_snapshot_is_set_aside_and_the_previous_one_is_used(
     store.save_runtime(snapshot(2))
     at(store, "runtime.json").write_bytes(content)
     found = opened().load()
-    assert (found.runtime, found.source) == (snapshot(1), "previous")
+    assert found.runtime == snapshot(1)
     assert len(found.warnings) == 2
     (one,) = aside(store)
     assert at(store, f"quarantine/{one}").read_bytes() == content
@@ -169,7 +159,7 @@ def test_without_snapshots_the_journal_speaks(opened) -> None:
     for name in ("runtime.json", "runtime.json.1"):
         at(store, name).write_bytes(b"broken")
     found = opened().load()
-    assert (found.runtime, found.source) == (None, "none")
+    assert found.runtime is None
     assert found.last_line == {"iteration": 3, "next_goal": "go on"}
     assert len(aside(store)) == 2
 
@@ -209,7 +199,7 @@ def test_when_nothing_is_readable_the_loop_never_starts_from_zero(opened, journa
         assert f"mv {store.path}" in str(caught.value)
     assert [at(store, f"quarantine/{one}").read_bytes() for one in aside(store)] == [b"broken"]
     shutil.move(store.path, f"{store.path}.old")
-    assert opened().load().source == "none", "what the message advises works"
+    assert opened().load().runtime is None, "what the message advises works"
 
 
 def test_a_journal_that_is_gone_beside_a_good_snapshot_is_only_a_warning(opened) -> None:
@@ -217,7 +207,6 @@ def test_a_journal_that_is_gone_beside_a_good_snapshot_is_only_a_warning(opened)
     store.save_runtime(snapshot(4))
     found = opened().load()
     assert found.runtime == snapshot(4)
-    assert not found.journal_present
     assert "is missing" in found.warnings[0]
 
 
@@ -227,7 +216,6 @@ def test_an_unreadable_journal_beside_a_good_snapshot_is_only_a_warning(opened) 
     at(store, "logs/iterations.jsonl").write_bytes(b"rubbish\n")
     found = opened().load()
     assert found.runtime == snapshot(4)
-    assert found.journal_present
     assert found.last_line is None
     assert len(found.warnings) == 1
 
@@ -257,7 +245,6 @@ def test_an_older_version_is_migrated(opened) -> None:
         del old[name]
     at(store, "runtime.json").write_text(json.dumps(old))
     found = opened().load()
-    assert found.source == "snapshot"
     assert found.runtime == old | {"schema": SCHEMA}
 
 
@@ -538,7 +525,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace:
         found = store.load()
         torn = [name for name in aside(store) if name.startswith("logs_iterations.jsonl.")]
         assert aside(store) == torn  # half a line, which nobody was promised
-        assert found.runtime is None or found.source == "snapshot"
+        assert not any("runtime.json.1" in one for one in found.warnings)
         lines = [line["iteration"] for line in store.journal_tail(10_000)]
         assert lines == list(range(1, len(lines) + 1)), "no number lost, none twice"
         assert len(lines) >= promised

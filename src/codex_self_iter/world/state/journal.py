@@ -188,12 +188,12 @@ def stream(path: str) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def find(path: str, iteration: int, *, scan: int | None = None) -> dict[str, Any] | None:
-    """An iteration's last good line, sought in `scan` bytes from the end. Raises StorageError."""
+def find(path: str, iteration: int) -> dict[str, Any] | None:
+    """An iteration's last good line. Raises StorageError."""
     wanted = re.compile(rb'"iteration"\s*:\s*%d\b' % iteration)
     with _opened(path) as fd:
         if fd is not None:
-            for _, raw in _backwards(fd, os.fstat(fd).st_size, scan):
+            for _, raw in _backwards(fd, os.fstat(fd).st_size):
                 if wanted.search(raw):  # 20 times cheaper than parsing every line
                     record = good_line(raw)
                     if record is not None and record["iteration"] == iteration:

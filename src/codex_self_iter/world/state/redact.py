@@ -109,14 +109,13 @@ def never() -> bool:
 class Redactor:
     """Replaces secrets by `[redacted]`. Immutable; safe to share between threads."""
 
-    def __init__(self, values: Iterable[str] = (), *, verbatim: frozenset[str] = VERBATIM) -> None:
-        """`values`: secrets to find anywhere; `verbatim`: JSON fields left as they are."""
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        """`values`: secrets to find anywhere, but in JSON's fields of VERBATIM."""
         self._values = sorted(_spellings(values))
         # Files are read as bytes that may be no UTF-8: one character a byte.
         self._byte_values = [
             value.encode("utf-8", "replace").decode("latin-1") for value in self._values
         ]
-        self._verbatim = verbatim
 
     @functools.cached_property
     def _may_hold(self) -> Callable[[str], bool]:
@@ -164,7 +163,7 @@ class Redactor:
         elif isinstance(value, Mapping):
             texts += [key for key in value if isinstance(key, str)]
             for key, item in value.items():
-                if not (isinstance(item, str) and key in self._verbatim):
+                if not (isinstance(item, str) and key in VERBATIM):
                     self._gather(item, texts)
         elif isinstance(value, list | tuple):
             for item in value:
@@ -176,7 +175,7 @@ class Redactor:
         if isinstance(value, Mapping):
             return {
                 self._redacted(key): item
-                if key in self._verbatim and isinstance(item, str)
+                if key in VERBATIM and isinstance(item, str)
                 else self._redacted(item)
                 for key, item in value.items()
             }

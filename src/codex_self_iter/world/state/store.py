@@ -18,7 +18,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from codex_self_iter.core.state import SCHEMA, LoopState
 from codex_self_iter.errors import StorageError, UsageError
@@ -62,16 +62,12 @@ class Loaded:
 
     Attributes:
         runtime: the persisted loop state (migrated to SCHEMA), or None when there was none.
-        source: where `runtime` came from; "previous" may be one step behind the journal.
         last_line: the journal's last good line; the core compares it with `runtime`, or rebuilds
             from it.
-        journal_present: a journal with content exists.
         warnings: what had to be set aside, one line each, for the log and `status.json`."""
 
     runtime: Runtime | None
-    source: Literal["snapshot", "previous", "none"]
     last_line: Mapping[str, Any] | None
-    journal_present: bool
     warnings: list[str]
 
 
@@ -121,11 +117,9 @@ class StateDirectory:
         workspace: str,
         *,
         redactor: Redactor | None = None,
-        accept: Callable[[Mapping[str, Any]], None] = _accept_state,
     ) -> None:
         """Open the directory, or create it with its parts.
 
-        `accept` raises KeyError, TypeError or ValueError for a snapshot that the core cannot use.
         Raises UsageError when the path cannot be a state directory, StorageError when it cannot be
         written now."""
         self.workspace = os.path.realpath(workspace)
@@ -136,7 +130,6 @@ class StateDirectory:
         self.in_place = True
         """Whether a heartbeat may overwrite the time in `status.json`; off for a lone loop."""
         self.redactor = redactor if redactor is not None else Redactor.from_environment()
-        self._accept = accept
         self._held: dict[str, _Held] = {}
         self._ahead = False
         self._prompts: list[str] = []
@@ -426,7 +419,7 @@ class StateDirectory:
             # not written together: the core finds out which of them is a step ahead.
             readings = [(name, *self._read_snapshot(name)) for name in (RUNTIME, PREVIOUS, NEXT)]
             runtime: Runtime | None = None
-            source: Literal["snapshot", "previous", "none"] = "none"
+            previous = False
             present = self.journal.size() > 0
             # a journal that is no file is set aside here; somebody may have appended to it
             lines = reversed(self.journal.tail(_LAST_LINES))
@@ -439,14 +432,14 @@ class StateDirectory:
                     self._ahead = True
                     # else its line was never written, or the snapshot has been replaced
                     if _closing(found) == closing != _closing(runtime):
-                        runtime, source = found, "snapshot"
+                        runtime = found
                 elif found is not None and runtime is None:
-                    runtime, source = found, "snapshot" if name == RUNTIME else "previous"
+                    runtime, previous = found, name == PREVIOUS
             if runtime is None and last is None:
                 self._refuse_to_forget(present)
             self._hold_what_is_there()
             warnings = self.take_warnings()
-            if source == "previous":
+            if previous:
                 unusable = f"{RUNTIME} could not be used"
                 warnings.append(f"{unusable}; going on from {PREVIOUS} and the journal")
             elif runtime is None and last is not None:
@@ -456,7 +449,7 @@ class StateDirectory:
                 warnings.append(f"{missing}; going on from {RUNTIME}, the history is lost")
             elif present and last is None:
                 warnings.append(f"{JOURNAL} has no readable line; going on from {RUNTIME}")
-            return Loaded(runtime, source, last, present, warnings)
+            return Loaded(runtime, last, warnings)
 
     def _read_snapshot(self, name: str) -> tuple[Runtime | None, str]:
         """(snapshot, "") or (None, what is wrong with the file); (None, "") when there is none."""
@@ -470,7 +463,7 @@ class StateDirectory:
             if not isinstance(found, dict):
                 raise ValueError("it is not a JSON object")
             found = migrate(found)
-            self._accept(found)
+            _accept_state(found)
         except UsageError as error:
             raise UsageError(f"cannot use {self.path}/{name}: {error}") from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
