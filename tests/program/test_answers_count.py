@@ -92,6 +92,15 @@ def test_a_stop_during_the_lingering_keeps_the_answer(ws: Workspace, answers: bo
     assert ws.leftovers() == []
 
 
+def test_a_stop_right_after_the_final_event_keeps_the_answer(ws: Workspace) -> None:
+    agent(ws, "cat result", f"touch '{ws.state}/STOP'", "exec sleep 600", idle_timeout_sec=600)
+    (ws.root / "result").write_text(result(result=json.dumps({**BLOCK, "completed": False})) + "\n")
+    assert ws.run() == 0
+    assert ws.status()["state"] == "stopped"
+    (line,) = ws.journal()
+    assert (line["verdict"], line["summary"]) == ("no_change", "did it")
+
+
 @pytest.mark.slow
 def test_a_time_out_during_the_lingering_takes_nothing_back(ws: Workspace) -> None:
     agent(ws, "cat result", "exec sleep 600", tables="linger_sec = 0", idle_timeout_sec=3)

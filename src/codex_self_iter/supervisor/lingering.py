@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import threading
 
 import anyio
 
@@ -30,6 +31,7 @@ class Stream:
 
     def __init__(self, agent: CliAgent, path: str) -> None:
         self._agent, self._path = agent, path
+        self._looking = threading.Lock()
         self._offset = 0
         self._rest = b""
         self._whole = True
@@ -39,7 +41,12 @@ class Stream:
         """It says that it tries again to reach its model, and has not gone on since."""
 
     def look(self) -> None:
-        """Read what has come since the last look. A file that is not there says nothing."""
+        """Read what has come since the last look. A file that is not there says nothing. Any
+        thread."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         try:
             with open(self._path, "rb") as file:
                 self._offset = min(self._offset, os.fstat(file.fileno()).st_size)
@@ -85,6 +92,7 @@ class Lingering:
     def begin(self) -> None:
         """Start watching, if this agent's stream tells its end."""
         if self._stream is not None:
+            self._work.last_look = self._stream.look
             self._ctx.start("watch for the answer", self._watch, self._stream)
 
     def done(self, outcome: RunOutcome) -> RunOutcome:
@@ -94,6 +102,7 @@ class Lingering:
 
     def stop(self) -> None:
         """Watch no longer. Idempotent."""
+        self._work.last_look = None
         self._scope.cancel()
 
     def _tell_retries(self, text: str) -> None:

@@ -34,6 +34,8 @@ class Work:
         self.adopted: RunHandle | None = None
         self.retrying = ""
         """What the present run says of its trying again to reach its model, else ""."""
+        self.last_look: Callable[[], None] | None = None
+        """Called in a thread before the present run is ended: what it has answered counts."""
         self._remains = Remains(ctx)
         self.aborting = False
         """What is under way was asked to end."""
@@ -160,6 +162,8 @@ class Work:
 
     async def _end(self, handle: RunHandle, grace_sec: float | None) -> None:
         with anyio.CancelScope(shield=True):
+            if self.last_look is not None and grace_sec is None:
+                await self._ctx.shared.in_thread(self.last_look)
             await handle.end(EndCause.REQUEST, grace_sec=grace_sec)
 
     async def end_everything(self, cause: EndCause = EndCause.REQUEST) -> None:
