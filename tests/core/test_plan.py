@@ -257,7 +257,7 @@ def test_reading_a_plan_needs_no_heavy_import() -> None:
 def test_no_plan_takes_long_to_read_or_to_compare(piece: str) -> None:
     """A loop reads its plan where it hears signals; 16,000 blank lines took it eight seconds."""
     text = piece * (4 * 1024 * 1024 // len(piece))
-    plan = Document("plan", "/nowhere", required=True)
+    plan = Document("plan", "/nowhere", required=True, aside="")
     began = time.thread_time()
     plan_progress(text)
     assert not plan._edit(text, f"{text[:-2]}zz").ticks_only
@@ -266,7 +266,7 @@ def test_no_plan_takes_long_to_read_or_to_compare(piece: str) -> None:
 
 
 def test_ticks_are_told_from_other_edits() -> None:
-    plan = Document("plan", "/nowhere", required=True)
+    plan = Document("plan", "/nowhere", required=True, aside="")
     old = "# Plan\n\n- [ ] one\n  2) [x] two\n- [ ](link)\n"
     assert plan._edit(old, old.replace("[ ] one", "[x] one")).ticks_only
     assert plan._edit(old, old.replace("[x] two", "[ ] two")).ticks_only

@@ -207,6 +207,26 @@ def test_what_an_agent_deletes_is_put_back_and_said(ws: Workspace, how: str) -> 
     assert not [event for line in ws.journal() for event in line["events"]]
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("rm plan.md; mkfifo plan.md", "is not a regular file"),
+        pytest.param("rm plan.md; mkdir plan.md", "cannot be read", marks=pytest.mark.slow),
+        pytest.param(r"printf 'x \377\n' > plan.md", "is not UTF-8", marks=pytest.mark.slow),
+        pytest.param("rm plan.md; ln -s plan.md plan.md", "cannot be read", marks=pytest.mark.slow),
+    ],
+)
+def test_what_an_agent_makes_unreadable_is_put_back_and_kept(
+    ws: Workspace, spoil: str, said: str
+) -> None:
+    plan = (ws.path / "plan.md").read_text()
+    ws.script({**WORK, "run": spoil}, {**WORK, "block": {"completed": True}})
+    assert ws.run() == 0
+    assert (ws.path / "plan.md").read_text() == plan
+    assert f"plan.md {said}" in ws.prompt(2)
+    assert [path.name.split(".")[0] for path in (ws.state / "quarantine").iterdir()] == ["plan"]
+
+
 def test_what_was_deleted_is_put_back_by_the_next_supervisor(ws: Workspace) -> None:
     (ws.path / "TASK.md").write_text("Build the thing.\n")
     ws.script(

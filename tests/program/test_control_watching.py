@@ -87,7 +87,7 @@ async def test_half_a_text_is_taken_only_when_it_need_not_stand_still(tmp_path: 
     plan = tmp_path / "plan.md"
     for at_once in (False, True):
         plan.write_text("- [ ] one\n- [ ] two\n")
-        document = Document("plan", str(plan), required=True)
+        document = Document("plan", str(plan), required=True, aside="")
         document.poll(0.0, at_once=True)
         plan.write_text("- [ ] one\n- [ ] thr")
         edits = [document.poll(now, at_once=at_once) for now in (1.0, 1.5, 2.0)]
@@ -103,7 +103,7 @@ async def test_half_a_text_is_taken_only_when_it_need_not_stand_still(tmp_path: 
 async def test_ticks_are_taken_at_once(tmp_path: Path) -> None:
     plan = tmp_path / "plan.md"
     plan.write_text("- [ ] one\n- [ ] two\n")
-    document = Document("plan", str(plan), required=True)
+    document = Document("plan", str(plan), required=True, aside="")
     document.poll(0.0, at_once=True)
     plan.write_text("- [x] one\n- [ ] two\n")
     edit = document.poll(1.0)

@@ -3,8 +3,8 @@
 An editor may truncate and write in two steps, rename a new file over the old one, or take the file
 away for a moment. A new content counts when the file has stood still for SETTLE_SEC.
 
-What is deleted or emptied while the loop's own processes are at work is no person's wish (an agent
-tidied up, `git clean`): the last good text stays in force and is put back. On a branch that does not
+What is deleted, emptied or made unreadable while the loop's own processes are at work is no person's
+wish (an agent tidied up, `git clean`): the last good text stays in force and is put back. On a branch that does not
 have the file it is only kept in force: put there, it would keep git from leaving the branch."""
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.core.plan import MAX_LINES, plan_progress
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths
-from codex_self_iter.world.guarded import read_guarded, read_object
+from codex_self_iter.world.guarded import QUARANTINE, read_guarded, read_object
+from codex_self_iter.world.process.bare import move_aside
 from codex_self_iter.world.state.durable import replace_private, storing
 
 SETTLE_SEC = 0.3
@@ -31,8 +32,6 @@ CUT_SEC = 2.0
 
 _TICK = re.compile(r"([ \t]*(?:[-*+]|\d+[.)])[ \t]+\[)[ xX](\])")
 _STATE_BYTES = 64 * 1024 * 1024
-_BLANK_BYTES = 4096
-"""A file with nothing but white space that is larger was not emptied."""
 
 Signature = tuple[int, int, int, int] | None
 
@@ -50,9 +49,11 @@ class Edit:
 class Document:
     """One text file that a person edits while the loop runs."""
 
-    def __init__(self, what: str, path: str, *, required: bool) -> None:
-        """`what` names it in messages ("plan", "task")."""
+    def __init__(self, what: str, path: str, *, required: bool, aside: str) -> None:
+        """`what` names it in messages ("plan", "task"); `aside`: the directory for what lies in its
+        place and cannot be read."""
         self.what = what
+        self._aside = aside
         self.path = path
         self.required = required
         self.text = ""
@@ -93,30 +94,30 @@ class Document:
     # -- what was lost while something of ours was at work -----------------------------------------
 
     def lost(self) -> bool:
-        """True when there was a good text and the file is missing or holds nothing now."""
-        if not self._good:
+        """True when there was a good text and the file is missing, holds nothing or is no text
+        now."""
+        if not self._good or self._signature() == self._seen:
             return False
-        try:
-            if os.stat(self.path).st_size > _BLANK_BYTES:
-                return False
-            return not read_guarded(os.path.realpath(self.path), _BLANK_BYTES).strip()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+        content = self._content()
+        return content is None or not content[0].strip()
 
     def put_back(self) -> str:
         """Write the last good text where it was lost; what to say of it. Raises StorageError."""
         if not self.lost():
             return ""
+        _, problem = self._content() or ("", "")
+        how = "was deleted or emptied during a run"
         with storing("put back", self.path):
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            if problem:
+                cause, _, _ = problem.partition(":")
+                how = f"{cause} after a run, and is now {move_aside(self.path, self._aside)}"
             with open(self.path, "w", encoding="utf-8", newline="") as file:
                 file.write(self._good)
         self.text, self.problem = self._good, ""
         self._seen = self._candidate = self._signature()
         name = os.path.basename(self.path)
-        return f"{name} was deleted or emptied during a run: its last text was put back"
+        return f"{name} {how}: its last text was put back"
 
     def save(self, directory: str) -> None:
         """Leave the text in a run's directory, for a supervisor that comes later. Raises
@@ -195,27 +196,36 @@ class Document:
 
     def _read(self) -> tuple[str, str]:
         """(text, problem): one of them is ""."""
-        name = os.path.basename(self.path)
+        name, content = os.path.basename(self.path), self._content()
+        if content is None:
+            missing = f"{name} is missing: put it back and the loop goes on"
+            return "", missing if self.required else ""
+        text, problem = content
+        if problem:
+            return "", f"{name} {problem}"
+        if self.required and not text.strip():
+            return "", f"{name} is empty: the loop goes on when it has content"
+        return text, ""
+
+    def _content(self) -> tuple[str, str] | None:
+        """(text, "") or ("", problem); None without a file."""
         try:
             with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    return "", f"{name} is not a regular file: the loop goes on when it is"
+                    return "", "is not a regular file: the loop goes on when it is"
                 data = file.read(MAX_DOCUMENT_BYTES + 1)
         except FileNotFoundError:
-            missing = f"{name} is missing: put it back and the loop goes on"
-            return "", missing if self.required else ""
+            return None
         except OSError as error:
-            return "", f"{name} cannot be read ({error.strerror}): the loop goes on when it can"
+            return "", f"cannot be read ({error.strerror}): the loop goes on when it can"
         if len(data) > MAX_DOCUMENT_BYTES:
             size = f"larger than {MAX_DOCUMENT_BYTES // 2**20} MiB"
-            return "", f"{name} is {size}: shorten it and the loop goes on"
+            return "", f"is {size}: shorten it and the loop goes on"
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             where = f"not UTF-8 (byte {error.start})"
-            return "", f"{name} is {where}: save it as UTF-8 and the loop goes on"
-        if self.required and not text.strip():
-            return "", f"{name} is empty: the loop goes on when it has content"
+            return "", f"is {where}: save it as UTF-8 and the loop goes on"
         return text, ""
 
     def _edit(self, old: str, new: str) -> Edit:
@@ -231,6 +241,11 @@ class Document:
         )
 
 
+def quarantine(paths: ResolvedPaths) -> str:
+    """The directory for what lies in a document's place."""
+    return str(paths.state_dir / QUARANTINE)
+
+
 def put_back_lost(paths: ResolvedPaths) -> list[str]:
     """Put back what a run has deleted that was on when its supervisor ended; what to say of it."""
     kept = read_object(str(paths.state_dir / "runtime.json"), _STATE_BYTES) or {}
@@ -239,7 +254,7 @@ def put_back_lost(paths: ResolvedPaths) -> list[str]:
     label = as_text(as_dict(opened.get("run") or ended[-1]).get("label"))
     said = []
     for what, path in (("plan", paths.plan), ("task", paths.task)):
-        document = Document(what, str(path), required=False)
+        document = Document(what, str(path), required=False, aside=quarantine(paths))
         if label and label == os.path.basename(label):
             document.recall(str(paths.state_dir / "logs" / "runs" / label))
         with contextlib.suppress(StorageError):

@@ -18,7 +18,7 @@ from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validat
 from codex_self_iter.supervisor import shortfalls
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.documents import Document, put_back_lost
+from codex_self_iter.supervisor.documents import Document, put_back_lost, quarantine
 from codex_self_iter.supervisor.logger import FILE_KEY
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.senses import stop_files
@@ -104,8 +104,8 @@ class Loop:
             paths=paths,
             store=store,
             inbox=Inbox(store.root),
-            plan=Document("plan", str(paths.plan), required=True),
-            task=Document("task", str(paths.task), required=False),
+            plan=Document("plan", str(paths.plan), required=True, aside=quarantine(paths)),
+            task=Document("task", str(paths.task), required=False, aside=quarantine(paths)),
             tasks=anyio.create_task_group(),
             post=self.post,
             config=config,
