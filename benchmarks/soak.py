@@ -216,8 +216,8 @@ class Soak:
             # the journal is meant to grow up to its bound: a line's length is what is looked at
             state=(sum(s.st_blocks * 512 for s in sizes) - journal.stat().st_size) // 1024,
             files=len(sizes),
-            quarantine=len(os.listdir(self.state / "quarantine")),
-            done=len(os.listdir(self.state / "inbox" / "done")),
+            quarantine=len(list((self.state / "quarantine").glob("*"))),
+            done=len(list((self.state / "inbox" / "done").glob("*"))),
             journal_line=sum(map(len, lines)) // len(lines),
             loose=len(list((self.workspace / ".git" / "objects").glob("??/*"))),
             warnings=len(status["warnings"]),

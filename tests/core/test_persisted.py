@@ -47,6 +47,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
     opened = written["open"] or {"messages": []}
     assert opened.pop("ticked", 0) == 0
     assert opened.pop("ticked_marks", []) == []
+    assert (opened.pop("boot_id", ""), opened.pop("up", 0.0)) == ("", 0.0)
     for run in opened.get("ended", ()):
         assert run.pop("resumed") is False
     for message in (*written["carried"], *opened["messages"]):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core import state as states
-from codex_self_iter.core.state import LoopState, Wait, to_json
+from codex_self_iter.core.state import Iteration, LoopState, Wait, to_json
+from codex_self_iter.core.terms import Moment
 from codex_self_iter.world.state.codec import from_json
 
 anything = st.recursive(
@@ -51,3 +52,10 @@ def test_whole_numbers_are_floats_where_floats_are_meant() -> None:
 def test_what_is_no_object_is_refused(value: typing.Any) -> None:
     with pytest.raises(TypeError, match="expected an object"):
         from_json(LoopState, value)
+
+
+def test_an_iteration_lasts_as_long_as_the_boot_clock_says() -> None:
+    opened = Iteration(1, "", started_at=1000.0, boot_id="one", up=5.0)
+    assert opened.lasted(Moment(wall=1e9, up=65.0, boot_id="one")) == 60.0  # the clock was set
+    assert opened.lasted(Moment(wall=1030.0, up=2.0, boot_id="two")) == 30.0  # after a reboot
+    assert opened.lasted(Moment(wall=900.0, up=2.0, boot_id="two")) == 0.0

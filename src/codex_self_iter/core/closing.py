@@ -58,7 +58,7 @@ class Closing:
             iteration=opened.number,
             verdict=verdict,
             summary=summary,
-            duration_sec=round(max(0.0, at.wall - opened.started_at), 3),
+            duration_sec=opened.lasted(at),
             ended_at=at.wall,
             tokens=usage.total_tokens if usage else None,
             cost_usd=usage.cost_usd if usage else None,

@@ -23,6 +23,8 @@ def begun(
         number=state.iteration + 1,
         goal=state.goal,
         started_at=at.wall,
+        boot_id=at.boot_id,
+        up=at.up,
         messages=state.carried,
         head_before=event.head,
         warned=state.warned,

@@ -23,7 +23,7 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         "goal_in": opened.goal,
         **_answered(opened, after),
         "started_at": iso(opened.started_at),
-        "duration_sec": round(max(0.0, at.wall - opened.started_at), 3),
+        "duration_sec": opened.lasted(at),
         **_ended(opened),
         "usage": opened.usage.to_json() if opened.usage else None,
         "cost_usd": opened.usage.cost_usd if opened.usage else None,

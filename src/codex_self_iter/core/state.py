@@ -17,7 +17,7 @@ from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.runs import EndCause
-from codex_self_iter.core.terms import Role, State, Verdict
+from codex_self_iter.core.terms import Moment, Role, State, Verdict
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
@@ -251,6 +251,14 @@ class Iteration:
     failure_verdict: Verdict = Verdict.OPEN
     orphaned: bool = False
     """The run ended with the supervisor that had started it: nobody's fault, no reason to wait."""
+    boot_id: str = ""
+    up: float = 0.0
+    """Of the `Moment` at which it was started."""
+
+    def lasted(self, at: Moment) -> float:
+        """Seconds from its start to this moment; after a reboot by the wall clock."""
+        same = self.boot_id == at.boot_id
+        return round(max(0.0, at.up - self.up if same else at.wall - self.started_at), 3)
 
     @property
     def aim(self) -> str:
