@@ -175,6 +175,11 @@ def test_a_run_that_changed_content_counts_no_error() -> None:
     assert end(world) == ("blocked", 4)
 
 
+def test_what_a_planner_writes_is_no_work() -> None:
+    world = play(Script([Answer("no JSON")]), policy(mode="roles", max_consecutive_errors=3))
+    assert (end(world), len(world.disk.journal)) == (("blocked", 4), 3)
+
+
 @pytest.mark.parametrize("kind", [None, *FailureClass])
 def test_the_next_prompt_says_that_the_work_is_kept(kind: FailureClass | None) -> None:
     state, _ = drive(preparing(), ev.Prepared())

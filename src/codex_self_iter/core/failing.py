@@ -37,7 +37,7 @@ from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.policy import AgentPolicy, Policy
 from codex_self_iter.core.runs import CALLED_OFF
 from codex_self_iter.core.state import Counters, Iteration, Wait, WaitKind
-from codex_self_iter.core.terms import State, Verdict
+from codex_self_iter.core.terms import Role, State, Verdict
 
 UNTOLD = (OUTAGE | PERSON | {FailureClass.CONTEXT, FailureClass.KILLED}) - {FailureClass.SANDBOX}
 """Classes in which the agent did no work, so that there is nothing to tell it."""
@@ -80,11 +80,12 @@ def anew(counters: Counters) -> Counters:
 
 def _worked(opened: Iteration) -> bool:
     """True when it changed content by work: neither a refusal of a service or an account, nor the
-    end of a run that did nothing, whose program wrote a file; and not ended by signals to our own
-    processes: an agent that sends them would do so in every run."""
-    failure = opened.failure
+    end of a run that did nothing, whose program wrote a file, nor what a planner wrote; and not
+    ended by signals to our own processes: an agent that sends them would do so in every run."""
+    failure, last = opened.failure, opened.ended[-1]
     refused = failure is not None and (failure.idle or failure.kind in OUTAGE | PERSON)
-    return opened.changed is True and not refused and opened.ended[-1].cause not in CALLED_OFF
+    at_work = last.role is not Role.PLANNER and last.cause not in CALLED_OFF
+    return opened.changed is True and not refused and at_work
 
 
 def _tell_agent(closing: Closing, failure: Failure) -> None:
