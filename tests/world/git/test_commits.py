@@ -219,6 +219,24 @@ async def test_a_persons_file_that_the_agent_staged_stays_theirs(repo: Repo) -> 
     assert (result.commit, [*result.left]) == ("", ["a.txt"])
 
 
+async def test_what_git_refuses_holds_up_none_of_many_others(repo: Repo) -> None:
+    repo.git("config", "filter.lfs.process", "no-such-git-lfs filter-process")
+    repo.git("config", "filter.lfs.required", "true")
+    repo.write(".gitattributes", "*.bin filter=lfs\n")
+    repo.commit("attributes")
+
+    def act() -> None:
+        for number in range(300):
+            repo.write(f"{number}.txt", "text")
+        repo.write("one.bin", "1")
+        repo.write("two.bin", "2")
+
+    result = await iteration(repo, act)
+    assert len(result.files) == 300
+    assert list(result.left) == ["one.bin", "two.bin"]
+    assert "no-such-git-lfs" in result.error
+
+
 async def test_an_agent_that_commits_itself_leaves_nothing_to_do(repo: Repo) -> None:
     result = await iteration(repo, lambda: (repo.write("n.txt", "n"), repo.commit("own")))
     assert result == CommitResult()
