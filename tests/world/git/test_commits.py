@@ -340,6 +340,15 @@ async def test_no_user_name_falls_back_and_says_so(repo: Repo) -> None:
     assert repo.git("log", "-1", "--format=%an").strip() == "codex-self-iter"
 
 
+async def test_an_empty_name_is_none(repo: Repo) -> None:
+    """git takes the last value, and refuses an empty one."""
+    repo.git("config", "--add", "user.name", "")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    assert result.commit
+    assert "no user.name" in result.note
+    assert repo.git("log", "-1", "--format=%an %ae") == "codex-self-iter person@example.org\n"
+
+
 async def test_an_unborn_branch_gets_its_first_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,7 +256,8 @@ class SupervisorCommits:
         wanted = r"^(user|author|committer)\.(name|email)$"
         out = await self._git.run("config", "--get-regexp", wanted)
         lines = out.stdout.decode("utf-8", "replace").splitlines()
-        known = {line.partition(" ")[0] for line in lines}
+        values = {name: value.strip() for name, _, value in (x.partition(" ") for x in lines)}
+        known = {name for name, value in values.items() if value}  # the last one counts
         filled = {}
         for role in ("AUTHOR", "COMMITTER"):
             for field, value in _FALLBACK.items():
