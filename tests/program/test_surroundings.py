@@ -64,6 +64,25 @@ def test_a_command_in_a_deleted_directory_says_so(ws: Workspace) -> None:
     assert "internal error" not in done.stderr
 
 
+IGNORING = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+
+
+def test_who_ignores_the_ends_of_children_takes_git_from_nobody(ws: Workspace) -> None:
+    """It is inherited, and then no child's exit status can be had."""
+    ws.config('[git]\ncommit = "supervisor"\n')
+    ws.script(END)
+    start = f"{IGNORING}; os.execv(sys.argv[1], sys.argv[1:])"
+    assert ws.ended(ws.start(prefix=(sys.executable, "-S", "-c", start))) == 0
+    assert ws.status()["owed"] is None
+    assert "work.txt" in ws.git("ls-files")
+
+
+def test_a_terminal_that_is_closed_at_once_ends_nothing(ws: Workspace) -> None:
+    code = "import os, signal, codex_self_iter.__main__; os.kill(os.getpid(), signal.SIGHUP)"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, env=ws.environment, check=False, timeout=60).returncode == 0
+
+
 def test_nothing_is_asked_of_the_environment(ws: Workspace) -> None:
     ws.script({**WORK, "block": {"next_goal": "größer 目标"}}, END)
     bare = {"PATH": os.environ["PATH"], "HOME": "nowhere", "TERM": "dumb", "LANG": "C"}

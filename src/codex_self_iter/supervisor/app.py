@@ -61,7 +61,8 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # before any thread is started
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.HEARD)  # before any thread is started
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a background job may write (`stty tostop`)
     first = loops[0]
     terminal, console = sys.stderr.isatty(), Console(sys.stderr)
     people = terminal and not logger.wants_json(first.log.format, os.environ)
