@@ -77,6 +77,26 @@ def test_who_ignores_the_ends_of_children_takes_git_from_nobody(ws: Workspace) -
     assert "work.txt" in ws.git("ls-files")
 
 
+NO_PROC = {
+    "another pid namespace": ("unshare", "-p", "-f"),
+    "not mounted": ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"),
+}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="NOT TESTED HERE: taking /proc away needs root and unshare",
+)
+@pytest.mark.parametrize("why", NO_PROC)
+def test_where_processes_cannot_be_found_nothing_starts(ws: Workspace, why: str) -> None:
+    ws.script(END)
+    assert ws.ended(ws.start(prefix=NO_PROC[why])) == 2
+    assert why in ws.log()
+    assert "mount -t proc" in ws.log()
+    assert ws.started() == 0
+
+
 def test_a_terminal_that_is_closed_at_once_ends_nothing(ws: Workspace) -> None:
     code = "import os, signal, codex_self_iter.__main__; os.kill(os.getpid(), signal.SIGHUP)"
     command = [sys.executable, "-c", code]

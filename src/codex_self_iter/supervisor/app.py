@@ -20,7 +20,7 @@ from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world.console import Console
-from codex_self_iter.world.process import signals
+from codex_self_iter.world.process import proctable, signals
 from codex_self_iter.world.start import start_directory
 
 
@@ -61,6 +61,8 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
+    if blind := proctable.blind():
+        raise UsageError(blind)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals.HEARD)  # before any thread is started
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a background job may write (`stty tostop`)
     first = loops[0]
