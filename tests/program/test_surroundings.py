@@ -97,6 +97,27 @@ def test_where_processes_cannot_be_found_nothing_starts(ws: Workspace, why: str)
     assert ws.started() == 0
 
 
+NO_THREADS = """
+import sys, threading
+def start(_): raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+import codex_self_iter.__main__ as program
+sys.argv[0] = "codex-self-iter"
+program.main()
+"""
+
+
+def test_at_the_limit_of_processes_a_start_says_so(ws: Workspace) -> None:
+    ws.script(END)
+    command = [sys.executable, "-c", NO_THREADS, "--workspace", str(ws.path)]
+    done = subprocess.run(
+        command, env=ws.environment, check=False, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "limit of processes is reached" in done.stderr
+    assert "internal error" not in done.stderr
+
+
 def test_a_terminal_that_is_closed_at_once_ends_nothing(ws: Workspace) -> None:
     code = "import os, signal, codex_self_iter.__main__; os.kill(os.getpid(), signal.SIGHUP)"
     command = [sys.executable, "-c", code]
