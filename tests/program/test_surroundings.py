@@ -190,6 +190,32 @@ def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
         ws.close()
 
 
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="NOT TESTED HERE: mounts need root and unshare",
+)
+def test_a_bare_mount_point_is_no_workspace(ws: Workspace) -> None:
+    """What is left when a disk went away is not worked in."""
+    ws.script({"sleep": 120, "until": "never"})
+    go = ws.control / "go"
+    copy = ws.root / "copy"
+    shutil.copytree(ws.path, copy, symlinks=True)
+    for entry in ws.path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    mount = """mount -t tmpfs none "$1"; cp -a "$2/." "$1"; workspace=$1 go=$3; shift 3; cd /
+    "$@" & supervisor=$!
+    until test -e "$go"; do sleep 0.05; done
+    umount -l "$workspace"; wait $supervisor"""
+    names = (str(ws.path), str(copy), str(go))
+    process = ws.start(prefix=("unshare", "-m", "sh", "-c", mount, "sh", *names))
+    ws.wait_runs(1)
+    go.touch()
+    assert ws.ended(process) == 4
+    assert f"the workspace {ws.path} is gone" in ws.log()
+    assert not (ws.path / "plan.md").exists()
+
+
 def test_modules_of_the_workspace_are_not_taken_for_ours(ws: Workspace) -> None:
     ws.config(agent_command_template="", agent="plan-shell")
     for name in ("argparse", "codex_self_iter", "json", "shlex"):
