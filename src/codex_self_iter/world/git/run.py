@@ -176,14 +176,11 @@ def explain(out: ToolResult, timeout_sec: float, cwd: str) -> str:
     if "dubious ownership" in text:
         mend = f"git config --global --add safe.directory '{cwd}'"
         return f"the repository belongs to another user and git refuses it; to allow it: {mend}"
-    if "must be run in a work tree" in text:  # who makes work trees (agents do) may set it for all
-        mend = "git config --worktree core.bare false"
-        return f"git takes this repository for one without a work tree; if that is wrong: {mend}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     worst = [line for line in lines if line.startswith(_WORST)] or lines[:1]
-    # what a filter or a helper said before git did is often the reason
-    before = lines[: lines.index(worst[-1])] if worst else []
-    worst += [line for line in before if not line.startswith((*_WORST, "hint:", "warning:"))]
+    # what a filter or a helper said ("sh: 1: git-lfs: not found") is often the reason
+    others = [line for line in lines if line not in worst and ": " in line]
+    worst += [line for line in others if not line.startswith(("hint:", "warning:"))]
     return ("; ".join(worst) or f"exit code {out.exit_code}")[:400]
 
 
