@@ -15,6 +15,9 @@ def _end_early(number: int, _frame: object) -> None:
 
 for _number in (_signal.SIGTERM, _signal.SIGINT):  # also where a shell's background ignores them
     _signal.signal(_number, _end_early)
+_signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # where it is ignored, no child's end is seen
+if _signal.getsignal(_signal.SIGHUP) == _signal.SIG_DFL:  # a loop outlives the terminal at once
+    _signal.signal(_signal.SIGHUP, lambda *_: None)
 
 import contextlib  # noqa: E402
 import gc  # noqa: E402

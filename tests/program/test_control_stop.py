@@ -55,10 +55,10 @@ IN_A_BACKGROUND = ("/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh")
 """What a shell does to a job that it starts with `&`."""
 
 
-def ignores(pid: int) -> bool:
-    """Whether the process still has SIGINT ignored, as it inherited it."""
+def ignores(pid: int, number: signal.Signals = signal.SIGINT) -> bool:
+    """Whether the process has this signal ignored."""
     (line,) = re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
-    return bool(int(line, 16) & 1 << (signal.SIGINT - 1))
+    return bool(int(line, 16) & 1 << (number - 1))
 
 
 @pytest.mark.parametrize("prefix", [(), IN_A_BACKGROUND], ids=["foreground", "background"])
@@ -239,6 +239,19 @@ SENDERS = {
     "by name": "pkill -{name} -f 'codex_self_iter --workspace {workspace}'",
     "detached": "setsid sh -c \"sleep 0.1; kill -{name} $(cat '{file}'); sleep 1\" & sleep 1.5",
 }
+
+
+def test_a_signal_that_asks_for_nothing_ends_nothing(ws: Workspace) -> None:
+    """A batch system's, a power supply's; what a terminal sends for Ctrl-\\ is a stop."""
+    process = reach(ws, "running")
+    assert ignores(process.pid, signal.SIGTTOU)  # a background job under `stty tostop` is not held
+    for number in (signal.SIGUSR1, signal.SIGXCPU):
+        process.send_signal(number)
+        wait_log(ws, number.name)
+    process.send_signal(signal.SIGQUIT)
+    assert ws.ended(process) == 0
+    assert "SIGQUIT" in ws.status()["reason"]
+    assert not ws.leftovers()
 
 
 OFTEN = (("TERM", "by name"), ("INT", "the shell's own"), ("HUP", "detached"))

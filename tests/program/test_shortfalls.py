@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,18 @@ def test_a_missing_sandbox_is_said_at_the_start(ws: Workspace) -> None:
     ws.config(claude.table("claude", path=str(there)), agent="claude")
     assert ws.run() == 0
     assert "no sandbox" not in str(ws.status()["warnings"])
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: another user's needs root")
+def test_root_in_another_users_workspace_is_said(ws: Workspace) -> None:
+    ws.config()
+    ws.script({"block": BLOCK | {"completed": True}})
+    said = "this runs as root in a workspace of user 12345"
+    os.chown(ws.path, 12345, 12345)
+    assert ws.run() == 0
+    assert said in ws.log()
+    assert "workspace.owner" in ws.cli("doctor", "--json").stdout
+    os.chown(ws.path, 0, 0)
+    assert ws.run() == 0
+    assert said not in str(ws.status()["warnings"])

@@ -64,6 +64,66 @@ def test_a_command_in_a_deleted_directory_says_so(ws: Workspace) -> None:
     assert "internal error" not in done.stderr
 
 
+IGNORING = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+
+
+def test_who_ignores_the_ends_of_children_takes_git_from_nobody(ws: Workspace) -> None:
+    """It is inherited, and then no child's exit status can be had."""
+    ws.config('[git]\ncommit = "supervisor"\n')
+    ws.script(END)
+    start = f"{IGNORING}; os.execv(sys.argv[1], sys.argv[1:])"
+    assert ws.ended(ws.start(prefix=(sys.executable, "-S", "-c", start))) == 0
+    assert ws.status()["owed"] is None
+    assert "work.txt" in ws.git("ls-files")
+
+
+NO_PROC = {
+    "another pid namespace": ("unshare", "-p", "-f"),
+    "not mounted": ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh"),
+}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="NOT TESTED HERE: taking /proc away needs root and unshare",
+)
+@pytest.mark.parametrize("why", NO_PROC)
+def test_where_processes_cannot_be_found_nothing_starts(ws: Workspace, why: str) -> None:
+    ws.script(END)
+    assert ws.ended(ws.start(prefix=NO_PROC[why])) == 2
+    assert why in ws.log()
+    assert "mount -t proc" in ws.log()
+    assert ws.started() == 0
+
+
+NO_THREADS = """
+import sys, threading
+def start(_): raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+import codex_self_iter.__main__ as program
+sys.argv[0] = "codex-self-iter"
+program.main()
+"""
+
+
+def test_at_the_limit_of_processes_a_start_says_so(ws: Workspace) -> None:
+    ws.script(END)
+    command = [sys.executable, "-c", NO_THREADS, "--workspace", str(ws.path)]
+    done = subprocess.run(
+        command, env=ws.environment, check=False, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "limit of processes is reached" in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_a_terminal_that_is_closed_at_once_ends_nothing(ws: Workspace) -> None:
+    code = "import os, signal, codex_self_iter.__main__; os.kill(os.getpid(), signal.SIGHUP)"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, env=ws.environment, check=False, timeout=60).returncode == 0
+
+
 def test_nothing_is_asked_of_the_environment(ws: Workspace) -> None:
     ws.script({**WORK, "block": {"next_goal": "größer 目标"}}, END)
     bare = {"PATH": os.environ["PATH"], "HOME": "nowhere", "TERM": "dumb", "LANG": "C"}
@@ -128,6 +188,32 @@ def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
         assert '"event": "blocked"' in told.read_text()
     finally:
         ws.close()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="NOT TESTED HERE: mounts need root and unshare",
+)
+def test_a_bare_mount_point_is_no_workspace(ws: Workspace) -> None:
+    """What is left when a disk went away is not worked in."""
+    ws.script({"sleep": 120, "until": "never"})
+    go = ws.control / "go"
+    copy = ws.root / "copy"
+    shutil.copytree(ws.path, copy, symlinks=True)
+    for entry in ws.path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    mount = """mount -t tmpfs none "$1"; cp -a "$2/." "$1"; workspace=$1 go=$3; shift 3; cd /
+    "$@" & supervisor=$!
+    until test -e "$go"; do sleep 0.05; done
+    umount -l "$workspace"; wait $supervisor"""
+    names = (str(ws.path), str(copy), str(go))
+    process = ws.start(prefix=("unshare", "-m", "sh", "-c", mount, "sh", *names))
+    ws.wait_runs(1)
+    go.touch()
+    assert ws.ended(process) == 4
+    assert f"the workspace {ws.path} is gone" in ws.log()
+    assert not (ws.path / "plan.md").exists()
 
 
 def test_modules_of_the_workspace_are_not_taken_for_ours(ws: Workspace) -> None:

@@ -197,6 +197,8 @@ def _dispatch(argv: list[str]) -> int:
     if command != "run":  # it has its own; the others end like any program
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if callable(signal.getsignal(signal.SIGHUP)):  # nohup leaves it ignored
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
     code = int(module.run(args))
     problem = _settle(sys.stdout)
     if problem and command != "run":  # a loop's end is told by its exit code, whoever listens

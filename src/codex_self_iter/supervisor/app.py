@@ -19,9 +19,13 @@ from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
+from codex_self_iter.world import threads
 from codex_self_iter.world.console import Console
-from codex_self_iter.world.process import signals
+from codex_self_iter.world.process import proctable, signals
 from codex_self_iter.world.start import start_directory
+
+THREADS = 4
+"""Without signals, keeper, console and one for slow calls nothing goes."""
 
 
 def read_settings(
@@ -61,7 +65,13 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # before any thread is started
+    if blind := proctable.blind():
+        raise UsageError(blind)
+    if not threads.can_be_had(THREADS):  # later a call would wait for one, deaf to signals
+        what = "this user's, container's or unit's limit of processes is reached"
+        raise CodexSelfIterError(f"{what} (ulimit -u, pids.max, TasksMax); nothing was started")
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.HEARD)  # before any thread is started
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a background job may write (`stty tostop`)
     first = loops[0]
     terminal, console = sys.stderr.isatty(), Console(sys.stderr)
     people = terminal and not logger.wants_json(first.log.format, os.environ)

@@ -13,6 +13,7 @@ from codex_self_iter.errors import StorageError, WorkspaceGoneError
 from codex_self_iter.supervisor import notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
+from codex_self_iter.world.guarded import stat_or_none
 
 WAIT_SEC = 1.0
 """The end of a wait is asked of the clocks so often; in between `monotonic` tells."""
@@ -40,6 +41,7 @@ class Conditions:
         self._wait: Wait | None = None
         self._gone_since = math.inf
         self._held_since: float | None = None
+        self._device = os.stat(ctx.paths.workspace).st_dev
         self._wait_read = self._wait_ends = float("-inf")
 
     def look(self) -> None:
@@ -47,8 +49,8 @@ class Conditions:
         now = self._now()
         if now - self._healed >= self._ctx.shared.heal_sec:
             self._healed = now
-            self._look_workspace(now)
-            self._heal()
+            if self._look_workspace(now):
+                self._heal()
         if now - self._disk >= DISK_SEC:
             self._disk = now
             self.look_disk()
@@ -77,19 +79,22 @@ class Conditions:
             self._wait_ends = now + waits.rest(wait, self._ctx.shared.moment())
         return self._wait_ends - now
 
-    def _look_workspace(self, now: float) -> None:
+    def _look_workspace(self, now: float) -> bool:
         """End the loop when the ground it stands on is gone: nothing could be written, and nothing
-        is made in its place. Raises WorkspaceGoneError."""
+        is made in its place. False while it is away. Raises WorkspaceGoneError."""
         workspace = str(self._ctx.paths.workspace)
-        if not _missing(workspace):
+        there = stat_or_none(workspace)
+        unmounted = there is not None and there.st_dev != self._device  # a bare mount point is left
+        if not (_missing(workspace) or unmounted):
             self._gone_since = math.inf
-            return
+            return True
         self._gone_since = min(self._gone_since, now)
         if now - self._gone_since >= GONE_SEC:
             raise WorkspaceGoneError(
                 f"the workspace {workspace} is gone (deleted, moved or not mounted); the loop has "
                 "ended, and nothing was made in its place"
             )
+        return False
 
     def _heal(self) -> None:
         ctx = self._ctx

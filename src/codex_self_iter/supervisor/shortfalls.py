@@ -1,8 +1,9 @@
-"""What agents cannot do here although they run, said at the start and by `doctor`, and what a run
-was not allowed to do, said when it has ended."""
+"""What agents cannot do here although they run, or spoil by running as they do, said at the start
+and by `doctor`, and what a run was not allowed to do, said when it has ended."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.agents.cli_agent import CliAgent
 from codex_self_iter.agents.pricing import price_of
 from codex_self_iter.core.agent_report import AgentReport
-from codex_self_iter.settings import Settings
+from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.world.guarded import stat_or_none
 
+OWNER = "workspace.owner"
 REFUSED = "refused"
 _SHOWN = 5
 """Refused calls that a warning names; the journal has all of them."""
@@ -30,6 +33,12 @@ def shortfalls(
     settings: Settings, agents: Iterable[Agent], environ: Mapping[str, str]
 ) -> Iterator[Shortfall]:
     """Everything that can be told of the agents that are in use before the first run."""
+    workspace = stat_or_none(str(resolve_paths(settings).workspace))
+    if workspace is not None and workspace.st_uid != 0 == os.geteuid():
+        owner = workspace.st_uid
+        what = f"this runs as root in a workspace of user {owner}: what it makes there, objects of git too, that user cannot change"
+        mend = f"run it as that user (sudo -u '#{owner}' …, docker run --user {owner})"
+        yield Shortfall(OWNER, what, mend)
     roles = settings.mode == "roles"
     for agent in agents:
         name = agent.name
@@ -75,9 +84,9 @@ def tell_start(ctx: Context) -> None:
     used = dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role])
     agents = [ctx.agents[name] for name in used]
     found = {lost.key: lost for lost in shortfalls(ctx.settings, agents, ctx.shared.environ)}
-    for name in ctx.agents:
-        for key in (f"agent.{name}.sandbox", f"budget.{name}"):
-            ctx.warnings.clear(key) if key not in found else _tell(ctx, found[key])
+    keys = [key.format(name) for name in ctx.agents for key in ("agent.{}.sandbox", "budget.{}")]
+    for key in (OWNER, *keys):
+        ctx.warnings.clear(key) if key not in found else _tell(ctx, found[key])
 
 
 def _tell(ctx: Context, lost: Shortfall) -> None:

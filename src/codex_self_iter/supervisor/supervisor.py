@@ -149,12 +149,16 @@ class Supervisor:
     # -- signals -----------------------------------------------------------------------------------
 
     async def _listen(self, *, task_status: TaskStatus[None]) -> None:
-        async with signals.listen(set(signals.ENDING)) as heard:
+        async with signals.listen(set(signals.HEARD)) as heard:
             task_status.started()
             async for received in heard:
-                if self._from_a_run(received) or self._doubtful(received):
+                stray = received.number in signals.STRAY
+                if self._from_a_run(received) or (not stray and self._doubtful(received)):
                     continue
-                if received.number == signal.SIGHUP:
+                if stray:
+                    name = signal.Signals(received.number).name
+                    self._log.warning("signal.ignored", signal=name)
+                elif received.number == signal.SIGHUP:
                     self.reload()
                     for loop in self._members.living():
                         self._tasks.start_soon(take_configuration, loop.ctx)
@@ -202,7 +206,7 @@ class Supervisor:
         self._notifier.ready()
 
     def _end(self, number: signal.Signals) -> None:
-        """SIGTERM and SIGINT are a STOP; the second one skips the grace."""
+        """SIGTERM, SIGINT and SIGQUIT are a STOP; the second one skips the grace."""
         code = int(ExitCode.SIGINT) if number == signal.SIGINT else 0
         stop = ev.Stop(f"stopped by {number.name}", exit_code=code, source=StopSource.SIGNAL)
         self._signals += 1

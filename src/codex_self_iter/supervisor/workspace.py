@@ -408,6 +408,8 @@ class Workspace:
                 f"larger than checkpoint_max_file_mb = {ctx.settings.git.checkpoint_max_file_mb:g}"
             )
             self._tell_left("checkpoint.big", list(map(printable, saved.skipped)), big)
+            why = f"git refuses them ({next(iter(saved.refused.values()), '')})"
+            self._tell_left("checkpoint.refused", list(map(printable, saved.refused)), why)
             inside = unkept(self._after) if self._after else []
             self._tell_left("checkpoint.nested", inside, "inside a repository of its own")
             await self._prune(command.iteration)

@@ -145,7 +145,7 @@ async def test_big_files_are_skipped_listed_and_left_alone_by_a_rewind(repo: Rep
     repo.write("small", "2")
     big.write_bytes(b"now small enough to be kept")
     plan = await plan_rewind(points, "1")
-    assert plan.kept == ("big\nfile.bin (too big for a checkpoint)",)
+    assert plan.kept == ("big\nfile.bin (too big for a checkpoint, or refused by git)",)
     await rewind(points, plan)
     assert repo.read("small") == "1"
     assert big.read_bytes() == b"now small enough to be kept"
@@ -181,6 +181,29 @@ async def test_an_unreadable_file_or_an_empty_inner_repository_does_not_hold_up_
     saved = await checkpoints_of(repo).save(1)
     assert saved.error == ""
     assert "b.txt" in repo.git("ls-tree", "-r", "--name-only", saved.commit)
+
+
+async def test_what_a_filter_refuses_is_left_out_named_and_left_alone_by_a_rewind(
+    repo: Repo,
+) -> None:
+    """A repository with git-lfs, on a machine without it."""
+    repo.git("config", "filter.lfs.process", "no-such-git-lfs filter-process")
+    repo.git("config", "filter.lfs.required", "true")
+    repo.write(".gitattributes", "*.bin filter=lfs\n")
+    for number in range(40):
+        repo.write(f"{number}.txt", "text")
+    repo.write("one.bin", "1")
+    (repo.path / "a.txt").unlink()
+    points = checkpoints_of(repo)
+    saved = await points.save(1)
+    assert saved.error == ""
+    assert list(saved.refused) == ["one.bin"]
+    assert "no-such-git-lfs" in saved.refused["one.bin"]
+    kept = repo.git("ls-tree", "-r", "--name-only", saved.commit).split()
+    assert len(kept) == 40 + 2
+    repo.write("0.txt", "changed")
+    await rewind(points, await plan_rewind(points, "1"))
+    assert (repo.read("0.txt"), repo.read("one.bin")) == ("text", "1")
 
 
 async def test_a_lock_left_by_a_killed_git_does_not_stop_the_next_checkpoint(repo: Repo) -> None:

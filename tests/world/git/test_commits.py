@@ -219,6 +219,24 @@ async def test_a_persons_file_that_the_agent_staged_stays_theirs(repo: Repo) -> 
     assert (result.commit, [*result.left]) == ("", ["a.txt"])
 
 
+async def test_what_git_refuses_holds_up_none_of_many_others(repo: Repo) -> None:
+    repo.git("config", "filter.lfs.process", "no-such-git-lfs filter-process")
+    repo.git("config", "filter.lfs.required", "true")
+    repo.write(".gitattributes", "*.bin filter=lfs\n")
+    repo.commit("attributes")
+
+    def act() -> None:
+        for number in range(300):
+            repo.write(f"{number}.txt", "text")
+        repo.write("one.bin", "1")
+        repo.write("two.bin", "2")
+
+    result = await iteration(repo, act)
+    assert len(result.files) == 300
+    assert list(result.left) == ["one.bin", "two.bin"]
+    assert "no-such-git-lfs" in result.error
+
+
 async def test_an_agent_that_commits_itself_leaves_nothing_to_do(repo: Repo) -> None:
     result = await iteration(repo, lambda: (repo.write("n.txt", "n"), repo.commit("own")))
     assert result == CommitResult()
@@ -320,6 +338,15 @@ async def test_no_user_name_falls_back_and_says_so(repo: Repo) -> None:
     assert result.commit
     assert "user.name" in result.note
     assert repo.git("log", "-1", "--format=%an").strip() == "codex-self-iter"
+
+
+async def test_an_empty_name_is_none(repo: Repo) -> None:
+    """git takes the last value, and refuses an empty one."""
+    repo.git("config", "--add", "user.name", "")
+    result = await iteration(repo, lambda: repo.write("a.txt", "agent\n"))
+    assert result.commit
+    assert "no user.name" in result.note
+    assert repo.git("log", "-1", "--format=%an %ae") == "codex-self-iter person@example.org\n"
 
 
 async def test_an_unborn_branch_gets_its_first_commit(

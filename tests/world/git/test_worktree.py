@@ -487,6 +487,18 @@ async def test_a_bare_repository_is_scanned_with_a_note(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory to another user needs root")
+async def test_a_repository_that_was_made_bare_says_how_to_mend_it(repo: Repo) -> None:
+    tree = GitWorkTree(str(repo.path), str(repo.state), run_tool)
+    before = await tree.snapshot(None)
+    repo.git("config", "core.bare", "true")
+    looked = await tree.snapshot(before)
+    assert not looked.complete
+    mend = looked.note.rpartition(": ")[2]
+    assert mend.startswith("git config")
+    repo.git(*mend.split()[1:])
+    assert (await tree.snapshot(before)).complete
+
+
 async def test_a_repository_of_another_user_says_how_to_allow_it(repo: Repo) -> None:
     os.chown(repo.path, 12345, 12345)
     os.chown(repo.path / ".git", 12345, 12345)

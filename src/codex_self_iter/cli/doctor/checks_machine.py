@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
+from codex_self_iter.world.process import proctable
 
 _OLDEST_CLOCK = 1_704_067_200.0
 """2024-01-01 UTC: a clock before it was never set."""
@@ -26,6 +27,12 @@ def python(_: Context) -> Iterator[Finding]:
         yield fail("python", f"Python {version} is too old", "install Python 3.11 or later")
     else:
         yield good("python", f"Python {version} ({sys.executable})")
+
+
+def processes(_: Context) -> Iterator[Finding]:
+    """A table of the processes that we could end."""
+    what, _sep, mend = proctable.blind().rpartition(": ")
+    yield fail("proc", what, mend) if what else good("proc", "processes can be found")
 
 
 def clock(context: Context) -> Iterator[Finding]:
@@ -127,4 +134,4 @@ def _is_inotify(path: str) -> bool:
     return False
 
 
-CHECKS: tuple[Check, ...] = (python, clock, inotify, sandbox, linger)
+CHECKS: tuple[Check, ...] = (python, processes, clock, inotify, sandbox, linger)

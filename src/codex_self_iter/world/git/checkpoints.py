@@ -1,9 +1,9 @@
 """Every iteration's result, kept as a commit that no branch, tag or stash knows.
 
 `refs/codex-self-iter/<loop>/<iteration, six digits>` names a commit whose tree is the work tree's
-content: tracked and untracked files, staged or not. Ignored files, the state directory and files
-above a size are not in it; the skipped ones are listed in the message, and a rewind leaves them
-alone. What is dirty inside a submodule is not in it.
+content: tracked and untracked files, staged or not. Ignored files, the state directory, files above
+a size and what git refuses (a filter fails) are not in it; the last two are listed in the message,
+and a rewind leaves them alone. What is dirty inside a submodule is not in it.
 
 `<iteration>-before` is the content that an iteration found, kept where that is not what the last
 one left: at the start of a supervisor, and when a person edited in between. So `diff N` shows the
@@ -22,9 +22,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from codex_self_iter.core.evidence import Snapshot
+from codex_self_iter.core.owed import unkept
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.git import labels, objects
@@ -66,21 +67,25 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SaveResult:
-    """What `save` did. No checkpoint: `commit` is "", `error` says why, and the loop goes on."""
+    """What `save` did. No checkpoint: `commit` is "", `error` says why, and the loop goes on.
+    `skipped`: files that are too big; `refused`: what git refuses, with its words."""
 
     label: str
     commit: str = ""
     skipped: tuple[str, ...] = ()
     error: str = ""
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
-    """The work tree's content, stored, not yet named. `skipped`: paths below the workspace."""
+    """The work tree's content, stored, not yet named. `skipped`, `refused`: paths below the
+    workspace that are not in it."""
 
     tree: str
     head: str
     skipped: tuple[str, ...]
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:
@@ -130,7 +135,7 @@ class Checkpoints:
             commit = await self.name(text, tree, title, snapshot.branch if snapshot else "")
         except (GitError, UsageError, StorageError) as error:
             return SaveResult(text, error=str(error))
-        return SaveResult(text, commit, tree.skipped)
+        return SaveResult(text, commit, tree.skipped, refused=tree.refused)
 
     async def save_before(self, iteration: int, snapshot: Snapshot | None = None) -> SaveResult:
         """Keep what an iteration finds, unless that is known already (it goes on after a crash)."""
@@ -151,9 +156,13 @@ class Checkpoints:
         await self.git.beside(index.copy_from, repository)
         dirty = snapshot.entries if snapshot else await self._dirty()
         skipped = await self.git.beside(self._too_big, dirty)
-        await self._add(index, skipped)
+        refused = {}
+        if not await self._add(index, skipped):
+            without = {*skipped, *(unkept(snapshot) if snapshot else ())}
+            rest = [path for path in dirty if path not in without and not self.is_ours(path)]
+            refused = await index.add(rest)
         head = snapshot.head if snapshot else await self.git.resolve(HEAD)
-        result = Tree(await index.write_tree(), head, skipped)
+        result = Tree(await index.write_tree(), head, skipped, refused)
         if snapshot:
             self._last = self.max_file_mb, snapshot, result
         return result
@@ -197,7 +206,7 @@ class Checkpoints:
         raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
-        """Paths, relative to the workspace, that are too big to be in a checkpoint."""
+        """Paths, relative to the workspace, that were too big for a checkpoint, or refused."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {
@@ -267,8 +276,8 @@ class Checkpoints:
     def _too_big(self, paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted({path for path in paths if self.too_big(path)}))
 
-    async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> None:
-        """Bring the private index to the work tree's content, as far as that can be read."""
+    async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> bool:
+        """Bring the private index to the work tree's content; False when git refuses some of it."""
         excluded = [*skipped, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
         outside = [path for path in excluded if path == "." or path.startswith(os.pardir)]
         specs = [".", *(f":(exclude,literal){path}" for path in excluded if path not in outside)]
@@ -277,8 +286,9 @@ class Checkpoints:
             *("--pathspec-from-file=-", "--pathspec-file-nul"),
             stdin=b"\0".join(map(os.fsencode, specs)),
         )
-        if out.exit_code not in (0, 1):
+        if out.timed_out:
             raise failed(out, "add", self.git)
+        return out.exit_code == 0
 
     async def _before(self, label: str) -> str:
         """Commit of the nearest earlier numbered checkpoint, or ""."""
@@ -292,7 +302,7 @@ def _message(label: str, tree: Tree, title: str, branch: str, previous: str) -> 
     trailers = [f"Codex-Self-Iter-Iteration: {number}"] if number >= 0 else []
     trailers += [f"Codex-Self-Iter-Branch: {printable(branch)}"] if branch else []
     trailers += [f"Codex-Self-Iter-Previous: {previous}"] if previous else []
-    trailers += [_SKIPPED + json.dumps(path) for path in tree.skipped]
+    trailers += [_SKIPPED + json.dumps(path) for path in (*tree.skipped, *tree.refused)]
     parts = [what, printable(line), "\n".join(trailers)]
     return ("\n\n".join(part for part in parts if part) + "\n").encode("utf-8", "replace")
 

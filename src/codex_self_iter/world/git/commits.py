@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import anyio
 
@@ -27,13 +27,11 @@ from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.index import INDEX_INFO, PLUMBING, PrivateIndex
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
-from codex_self_iter.world.git.run import HEAD, Git, GitError, GitTimeoutError
+from codex_self_iter.world.git.run import HEAD, Git, GitError
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
 _HOOK_OUTPUT = 3500
 TRAILER = "Codex-Self-Iter-Iteration"
-ONE_BY_ONE = 200
-"""So many paths are tried each by itself when git refuses them together."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -164,7 +162,9 @@ class SupervisorCommits:
             await self._index.ask("read-tree", *(["--reset", old] if old else ["--empty"]))
         plain = {p: value for p, value in ours.items() if self._full(p) not in alike}
         plain = {p: value for p, value in plain.items() if p not in other}
-        refused = await self._add(plain)
+        there, gone = ([p for p in plain if bool(plain[p]) is known] for known in (True, False))
+        await self._index.update(gone, "--force-remove")
+        refused = await self._index.add(there)
         left |= refused
         error = "".join(f"{printable(p)} cannot be added: {refused[p]}" for p in [*refused][:1])
         if alike:
@@ -212,36 +212,6 @@ class SupervisorCommits:
         alike = (doubtful - other - out) | (out & mine.keys())
         return {self._full(p): staged[self._full(p)] for p in alike}, (other | out) - mine.keys()
 
-    async def _add(self, ours: dict[str, str]) -> dict[str, str]:
-        """Add these paths; returns those that git refuses (a filter that fails…), with its words.
-
-        Raises GitError when it refuses all of many."""
-        there, gone = ([p for p in ours if bool(ours[p]) is known] for known in (True, False))
-        await self._update(gone, "--force-remove")
-        flags = ("--add", "--remove", "--replace")
-        try:
-            await self._update(there, *flags)
-            return {}
-        except GitTimeoutError:
-            raise
-        except GitError:
-            if len(there) > ONE_BY_ONE:
-                raise
-        refused: dict[str, str] = {}
-        for path in there:
-            try:
-                await self._update([path], *flags)
-            except GitTimeoutError:
-                raise
-            except GitError as error:
-                refused[path] = str(error)
-        return refused
-
-    async def _update(self, paths: Sequence[str], *flags: str) -> None:
-        if paths:
-            names = b"".join(os.fsencode(path) + b"\0" for path in paths)
-            await self._index.ask("update-index", *flags, "-z", "--stdin", stdin=names)
-
     async def _publish(
         self, old: str, new: str, staged: Mapping[bytes, str]
     ) -> tuple[tuple[str, ...], str]:
@@ -286,7 +256,8 @@ class SupervisorCommits:
         wanted = r"^(user|author|committer)\.(name|email)$"
         out = await self._git.run("config", "--get-regexp", wanted)
         lines = out.stdout.decode("utf-8", "replace").splitlines()
-        known = {line.partition(" ")[0] for line in lines}
+        values = {name: value.strip() for name, _, value in (x.partition(" ") for x in lines)}
+        known = {name for name, value in values.items() if value}  # the last one counts
         filled = {}
         for role in ("AUTHOR", "COMMITTER"):
             for field, value in _FALLBACK.items():

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.repository import Repository
-from codex_self_iter.world.git.run import Git, failed
+from codex_self_iter.world.git.run import Git, GitError, GitTimeoutError, failed
 from codex_self_iter.world.guarded import open_guarded
 
 PLUMBING = (
@@ -23,6 +23,8 @@ PLUMBING = (
 )
 """No shared index files in the person's git directory, no refusal over line ends, no reflog."""
 INDEX_INFO = ("update-index", "--add", "--replace", "-z", "--index-info")
+MAX_REFUSED = 100
+"""So many paths may be refused, each with git's words."""
 
 
 class PrivateIndex:
@@ -74,6 +76,31 @@ class PrivateIndex:
         out = await self._git.run(*PLUMBING, *args, stdin=stdin, env=self.env)
         self.make_private()
         return out
+
+    async def update(self, paths: Sequence[str], *flags: str) -> None:
+        """Bring the entries of these paths up to date, all or none. Raises GitError."""
+        if paths:
+            names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+            await self.ask("update-index", *flags, "-z", "--stdin", stdin=names)
+
+    async def add(self, paths: Sequence[str], room: int = MAX_REFUSED) -> dict[str, str]:
+        """Take these paths as the work tree has them, in halves where git refuses all together.
+
+        Returns what it refuses by itself (a filter that fails…), with its words. Raises GitError
+        when that is more than `room`."""
+        try:
+            await self.update(paths, "--add", "--remove", "--replace")
+            return {}
+        except GitTimeoutError:
+            raise
+        except GitError as error:
+            if not room:
+                raise
+            if len(paths) == 1:
+                return {paths[0]: str(error)}
+        middle = len(paths) // 2
+        refused = await self.add(paths[:middle], room)
+        return refused | await self.add(paths[middle:], room - len(refused))
 
     def make_private(self) -> None:
         """git writes an index anew, with the permissions that the umask leaves."""

@@ -131,7 +131,8 @@ async def discover(git: Git) -> tuple[Repository | None, str]:
     inside, _, object_format = out.stdout.decode().strip().partition("\n")
     if inside != "true":
         why = "bare repository, inside a .git directory, or core.worktree names another one"
-        return None, f"{why}: there is no work tree here"
+        mend = "git config --worktree core.bare false"  # who makes work trees may set it for all
+        return None, f"{why}: there is no work tree here; if it was made bare by mistake: {mend}"
     prefix = await git.line("rev-parse", "--show-prefix")
     git_dir = await git.line("rev-parse", "--absolute-git-dir")
     if prefix and (await git.run("check-ignore", "-q", "--", ".")).exit_code == 0:

@@ -52,7 +52,7 @@ async def plan_rewind(checkpoints: Checkpoints, label: str) -> RewindPlan:
     target = await checkpoints.find(label)
     git, index = checkpoints.git, PrivateIndex(checkpoints.git, checkpoints.state_dir, "rewind")
     present = await checkpoints.tree(index_name="rewind")
-    skipped = set(present.skipped) | await checkpoints.skipped(target.commit)
+    skipped = {*present.skipped, *present.refused} | await checkpoints.skipped(target.commit)
     prefix = os.fsencode((await checkpoints.repository()).prefix)
     changes: list[RawChange] = []
     kept: list[str] = []
@@ -102,10 +102,10 @@ async def rewind(checkpoints: Checkpoints, plan: RewindPlan, now: float | None =
     return label
 
 
-def _reason(change: RawChange, big: bool) -> str:
+def _reason(change: RawChange, skipped: bool) -> str:
     """Why a file stays as it is, or ""."""
-    if big:
-        return "too big for a checkpoint"
+    if skipped:
+        return "too big for a checkpoint, or refused by git"
     if change.old.startswith("160000") or change.new.startswith("160000"):
         return "a repository of its own"
     return ""

@@ -34,6 +34,7 @@ _SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 _COMMON = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "i18n.commitEncoding=UTF-8")
 _NO_UPKEEP = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
 """No daemon and no garbage collection that would outlive the call."""
+_WORST = ("fatal:", "error:")
 _NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 
@@ -176,7 +177,10 @@ def explain(out: ToolResult, timeout_sec: float, cwd: str) -> str:
         mend = f"git config --global --add safe.directory '{cwd}'"
         return f"the repository belongs to another user and git refuses it; to allow it: {mend}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    worst = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[:1]
+    worst = [line for line in lines if line.startswith(_WORST)] or lines[:1]
+    # what a filter or a helper said ("sh: 1: git-lfs: not found") is often the reason
+    others = [line for line in lines if line not in worst and ": " in line]
+    worst += [line for line in others if not line.startswith(("hint:", "warning:"))]
     return ("; ".join(worst) or f"exit code {out.exit_code}")[:400]
 
 

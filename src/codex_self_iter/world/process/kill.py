@@ -85,7 +85,7 @@ class Children:
     @contextlib.contextmanager
     def spawning(self) -> Iterator[Callable[[int], None]]:
         """Hold the reaper off; call the value with the child's pid."""
-        with self._lock, signals.masked(signal.SIG_UNBLOCK, signals.ENDING):
+        with self._lock, signals.masked(signal.SIG_UNBLOCK, signals.HEARD):
             yield self._known.add
 
     def forget(self, pid: int) -> None:

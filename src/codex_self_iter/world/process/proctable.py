@@ -53,6 +53,20 @@ def _parse(stat: bytes) -> Proc:
     return Proc(int(pid), shown, chr(f[0][0]), int(f[1]), int(f[3]), int(f[19]))
 
 
+def blind() -> str:
+    """Why what a run leaves cannot be found here, and what to do; "" where it can."""
+    seen = ""
+    with contextlib.suppress(OSError):
+        seen = os.readlink("/proc/self") if LINUX else str(os.getpid())
+    if seen == str(os.getpid()):
+        return ""
+    what = "shows the processes of another pid namespace" if seen else "is not mounted"
+    return (
+        f"/proc {what}, so that what an agent leaves running could be neither found nor ended: "
+        "mount it (mount -t proc proc /proc, unshare --mount-proc, bwrap --proc /proc)"
+    )
+
+
 def read(pid: int | str) -> Proc | None:
     """One process; None if it is gone."""
     stat = bare.contents(f"/proc/{pid}/stat")

@@ -21,7 +21,11 @@ import anyio
 
 from codex_self_iter.world.process import proctable
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STRAY = ("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
+STRAY = tuple(getattr(signal, name) for name in _STRAY if hasattr(signal, name))
+"""What batch systems, log rotation, limits and power supplies send: it asks us for nothing, and
+unheard it would end us without a word and leave the agent at work."""
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *STRAY)
 """What is listened for."""
 GENERATIONS = 64
 """So many ancestors are looked at."""
