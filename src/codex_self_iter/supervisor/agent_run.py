@@ -20,10 +20,11 @@ from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
 from codex_self_iter.core.opening import gates_found
-from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, ticks
+from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
+from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor import scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
@@ -232,6 +233,8 @@ class AgentRuns:
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
         before = ctx.plan.saved(request.directory)
+        lost = overwritten(ctx.plan.came, before or "", ctx.plan.text)
+        self._tell_overwritten(lost)
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,
@@ -247,10 +250,27 @@ class AgentRuns:
                 plan_total=total,
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
                 ticked_marks=() if before is None else self._marks(before),
-                dropped=dropped_items(ctx, before),
+                dropped=dropped_items(ctx, before, lost),
                 owed=self.workspace.owed,
             )
         )
+
+    def _tell_overwritten(self, lost: tuple[str, ...]) -> None:
+        """Say which items came into the plan during a run and were gone at its end: the agent that
+        ran may have written its own copy over a person's edit. The next agent is told once."""
+        ctx, plan = self.ctx, self.ctx.plan
+        still = overwritten(plan.missing, "", plan.text)
+        plan.missing = tuple(dict.fromkeys((*still, *lost)))
+        if not plan.missing:
+            ctx.warnings.clear("plan items")
+            return
+        named = "; ".join(text[:200] for text in plan.missing[:NAMED])
+        more = f"; and {len(plan.missing) - NAMED} more" if len(plan.missing) > NAMED else ""
+        text = (
+            f"{os.path.basename(plan.path)} had during a run what is gone now without a tick: {named}"
+            f"{more}. Somebody may have added it meanwhile: put it back, or say why it is not needed"
+        )
+        ctx.warnings.tell("plan items", text, agent=bool(lost))
 
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
@@ -400,11 +420,11 @@ class AgentRuns:
         )
 
 
-def dropped_items(ctx: Context, before: str | None) -> Dropped | None:
-    """What is missing in the plan since the text that a run has found; None: nobody asks for it, or
-    the text is not known."""
+def dropped_items(ctx: Context, before: str | None, lost: tuple[str, ...] = ()) -> Dropped | None:
+    """What is missing in the plan since the text that a run has found, with what was `lost` that
+    came in between; None: nobody asks for it, or the text is not known."""
     if before is None or not ctx.policy.require_plan_done:
         return None
     last, now = ctx.state.dropped, ctx.plan.text
     known = last.items if content_hash(before) == last.plan else ()
-    return Dropped(dropped(known, before, now), content_hash(now))
+    return Dropped(dropped((*known, *lost), before, now), content_hash(now))

@@ -211,7 +211,9 @@ class Senses:
             return
         in_run = in_run or document.as_left
         self._ctx.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
-        if not in_run:
+        if not in_run:  # who edits it has seen what is in it
+            document.missing = ()
+            self._ctx.warnings.clear(f"{document.what} items")
             self._workspace.look_again()
 
     async def mend_documents(self) -> None:
