@@ -130,6 +130,11 @@ def plan_progress(text: str) -> tuple[int, int, str | None]:
     return len(ticked), plan.total, ticked[-1] if ticked else None
 
 
+def open_items(text: str) -> list[str]:
+    """Texts of the items that are not ticked."""
+    return [item.text for item in parse_plan(text).items if not item.ticked]
+
+
 def ticks(before: str, after: str) -> int:
     """Items that were ticked between two texts of a plan, less those that were unticked. What was
     added as ticked was not ticked; one whose text was changed with its tick was."""
@@ -179,7 +184,7 @@ def dropped(known: Iterable[str], before: str, after: str) -> tuple[str, ...]:
     old, new = parse_plan(before).items, parse_plan(after).items
     there = Counter(item.text for item in new)
     lost = tuple(text for text in dict.fromkeys(known) if not there[text])
-    gone = [*(Counter(item.text for item in old if not item.ticked) - there).elements()]
+    gone = [*(Counter(open_items(before)) - there).elements()]
     come = [*(there - Counter(item.text for item in old) - Counter(known)).elements()]
     if len(come) >= len(gone):
         return lost
