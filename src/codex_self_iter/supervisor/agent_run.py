@@ -50,9 +50,11 @@ HISTORY_LINES = 500
 """So many lines of the journal, or twice as many, are looked through for those that a prompt shows."""
 BRIEF_FEEDBACK = 2_000
 """Characters of what failed last, in a short prompt."""
+BRIEF_MESSAGES = 16_000
+"""Bytes that all messages share in a short prompt."""
 SHORTENED = (
-    "prompts were too long for the model: they name task and plan by their paths and show no history "
-    "until one of the two is edited; shorten them, or choose a model with a larger context"
+    "prompts were too long for the model: they name task and plan by their paths, cut long messages and "
+    "show no history until task or plan is edited; shorten them, or choose a model with a larger context"
 )
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
@@ -89,7 +91,7 @@ class AgentRuns:
         had = opened.messages if opened else ctx.state.carried
         room = MAX_MESSAGES - sum(len(message.text) for message in had)
         try:
-            found = ctx.inbox.messages(room)
+            found = ctx.inbox.messages(room, ctx.shared.clock.wall())
         except StorageError as error:
             ctx.warnings.tell("inbox", f"messages are not read: {error}")
             return ()
@@ -371,7 +373,7 @@ class AgentRuns:
             feedback=self._feedback(brief),
             plan_path=str(ctx.paths.plan) if brief else "",
             task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
-            messages=[message.text for message in opened.messages],
+            messages=self._shown(opened.messages, brief),
             warnings=ctx.warnings.for_agent(),
             circling=prompts.circling_text(opened.goal) if opened.warned else "",
             promise=ctx.settings.completion_promise,
@@ -382,6 +384,18 @@ class AgentRuns:
             gate_results=[gate.to_json() for gate in opened.gates],
             changed_files=opened.changed_files,
         )
+
+    def _shown(self, messages: tuple[Message, ...], brief: bool) -> list[str]:
+        """The texts of messages; in a short prompt both ends of the long ones."""
+        if not brief:
+            return [message.text for message in messages]
+        room = BRIEF_MESSAGES // max(1, len(messages))
+        whole = f"\n[the whole message is in {self.ctx.store.path}/inbox/done/*-"
+        return [
+            prompts.both_ends(one.text, room)
+            + (f"{whole}{one.name}]" if len(one.text.encode("utf-8", "replace")) > room else "")
+            for one in messages
+        ]
 
     def _feedback(self, brief: bool) -> str:
         """What failed last; of it little where prompts are short, and nothing until one has fitted."""

@@ -156,7 +156,7 @@ class Senses:
     def _look_inbox(self) -> None:
         ctx = self._ctx
         try:
-            names = set(ctx.inbox.names())
+            names = set(ctx.inbox.names(ctx.shared.clock.wall()))
             self._look_goal()
         except StorageError as error:
             ctx.log.debug("inbox.not_read", error=str(error))
