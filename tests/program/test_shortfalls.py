@@ -122,11 +122,23 @@ def test_a_price_that_turns_out_to_be_missing_is_said_when_it_does(ws: Workspace
     assert ws.log().index("run.ended") < ws.log().index(KEPT)
 
 
-def test_a_template_tells_no_cost(ws: Workspace) -> None:
+@pytest.mark.parametrize("key", ["max_cost_usd_per_day", "max_tokens", "max_tokens_per_day"])
+def test_a_template_tells_neither_tokens_nor_cost(ws: Workspace, key: str) -> None:
     ws.script({"block": {"completed": True}})
-    ws.config("[budget]\nmax_cost_usd_per_day = 1\n")
+    ws.config(f"[budget]\n{key} = 1\n")
     assert ws.run() == 0
-    assert "max_cost_usd_per_day cannot be kept for command: a template tells no cost" in ws.log()
+    said = f"{key} cannot be kept for command: a template tells neither tokens nor cost"
+    assert said in ws.log()
+    assert any(said in text for text in ws.status()["warnings"])
+    assert "budget.command" in ws.cli("doctor").stdout
+
+
+def test_a_bound_of_tokens_is_kept_for_who_tells_them(ws: Workspace) -> None:
+    codex = Stub(ws, "codex")
+    codex.said.write_text(codex_says())
+    ws.config("[budget]\nmax_tokens = 100\n" + codex.table("codex"), agent="codex")
+    assert ws.run() == 0
+    assert "cannot be kept" not in ws.log()
 
 
 def test_without_a_bound_of_money_nothing_is_said_of_it(ws: Workspace) -> None:

@@ -17,6 +17,7 @@ from codex_self_iter.world.guarded import stat_or_none
 
 OWNER = "workspace.owner"
 REFUSED = "refused"
+_TOKENS = ("max_tokens", "max_tokens_per_day")
 _SHOWN = 5
 """Refused calls that a warning names; the journal has all of them."""
 
@@ -58,17 +59,17 @@ def shortfalls(
 def unpriced(
     settings: Settings, agent: Agent, model: str, *, seen: bool = False
 ) -> Shortfall | None:
-    """Whether a bound of money cannot be kept for this agent and model ("": its own choice);
-    `seen`: a run's cost was not known."""
-    bounds = [
-        key for key in ("max_cost_usd", "max_cost_usd_per_day") if getattr(settings.budget, key)
-    ]
+    """Whether a bound of money, or of tokens, cannot be kept for this agent and model ("": its own
+    choice); `seen`: a run's cost was not known."""
+    blind = agent.name == "command"  # every other agent tells its tokens, or uses none
+    keys = ("max_cost_usd", "max_cost_usd_per_day") + _TOKENS * blind
+    bounds = [key for key in keys if getattr(settings.budget, key)]
     if not bounds:
         return None
     what = f"[budget] {' and '.join(bounds)} cannot be kept for {agent.name}: "
-    if agent.name == "command":
-        mend = "bound it by max_hours"
-        return Shortfall(f"budget.{agent.name}", what + "a template tells no cost", mend)
+    if blind:
+        what += "a template tells neither tokens nor cost"
+        return Shortfall(f"budget.{agent.name}", what, "bound it by max_hours")
     if not isinstance(agent, CliAgent) or agent.tells_cost:
         return None
     known = price_of(model, agent.config.prices) if model else settings.prices
