@@ -145,7 +145,7 @@ async def test_big_files_are_skipped_listed_and_left_alone_by_a_rewind(repo: Rep
     repo.write("small", "2")
     big.write_bytes(b"now small enough to be kept")
     plan = await plan_rewind(points, "1")
-    assert plan.kept == ("big\nfile.bin (too big for a checkpoint, or refused by git)",)
+    assert plan.kept == ("big\nfile.bin (too big for a checkpoint, refused by git, or ours)",)
     await rewind(points, plan)
     assert repo.read("small") == "1"
     assert big.read_bytes() == b"now small enough to be kept"

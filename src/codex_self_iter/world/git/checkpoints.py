@@ -93,7 +93,7 @@ class Checkpoints:
 
     Attributes:
         max_file_mb: untracked files above this many MiB are skipped, 0: none; may be changed.
-        own: files of ours at the top of the workspace, which are not the work."""
+        own: files of ours, relative to the workspace, which are not the work."""
 
     def __init__(
         self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10
@@ -171,7 +171,9 @@ class Checkpoints:
         """Make a stored tree a checkpoint, in the place of an earlier one. Raises GitError."""
         made = self._made
         previous = made[1] if made and made[0] < labels.place(label) else await self._before(label)
-        message = _message(label, tree, title, branch, previous)
+        ours = (path for path in self.own if os.path.lexists(os.path.join(self.git.cwd, path)))
+        told = dataclasses.replace(tree, skipped=(*tree.skipped, *ours))
+        message = _message(label, told, title, branch, previous)
         parent = ["-p", tree.head] if tree.head else []
         out = await self.git.ask(
             *PLUMBING, "commit-tree", tree.tree, *parent, "-F", "-", stdin=message, env=_IDENTITY
@@ -206,7 +208,7 @@ class Checkpoints:
         raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
-        """Paths, relative to the workspace, that were too big for a checkpoint, or refused."""
+        """Paths, relative to the workspace, that were too big for a checkpoint, refused, or ours."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {
