@@ -92,7 +92,7 @@ def test_stop_waits_until_the_supervisor_is_gone(command) -> None:
 def test_a_wait_can_be_bounded(command) -> None:
     command.write_status()
     done = command("stop", "--wait", "--timeout", "0.2")
-    assert done.returncode == 2
+    assert done.returncode == 75  # the workspace is still taken
     assert "still there" in done.stderr
 
 

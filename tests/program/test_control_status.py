@@ -58,7 +58,7 @@ def check_schema(status: dict[str, Any], *, command: bool = False) -> None:
         assert fits(value, known[path]), (path, value, known[path])
     for path in known:
         parent = re.sub(r"(\[\])?\.[a-z_]+$", "", path) if "." in path else ""
-        if path not in ("alive", "stale_sec") and (not parent or found.get(parent)):
+        if path not in ("alive", "stale_sec", "orphan_pid") and (not parent or found.get(parent)):
             assert path in found
     assert ("alive" in found) == command
 

@@ -59,7 +59,8 @@ def who_notices(aim: Aim, living: str, dead: str) -> str:
         return f"The supervisor (pid {aim.life.pid}) is not responding; {living} when it does."
     if aim.life.alive:
         return f"The supervisor (pid {aim.life.pid}) {living}."
-    return f"No supervisor is running here: {dead}."
+    orphan = f", but an agent works on (pid {aim.life.orphan})" if aim.life.orphan else ""
+    return f"No supervisor is running here{orphan}: {dead}."
 
 
 def read_text(words: list[str], file: str | None, what: str) -> str:

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _common.add_loop_arguments(parser)
     add("--all", action="store_true", help="a table of all loops of this user")
-    add("--json", action="store_true", help='status.json plus "alive" and "stale_sec"')
+    add(
+        "--json", action="store_true", help='status.json plus "alive", "stale_sec" and "orphan_pid"'
+    )
     add("-w", "--watch", action="store_true", help="redraw until interrupted")
     add("--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)")
 
@@ -142,7 +144,8 @@ def _wants_table(args: argparse.Namespace) -> bool:
 def _as_json(seen: Seen) -> dict[str, object]:
     stale = None if seen.life.stale_sec is None else round(seen.life.stale_sec, 3)
     base = {"name": seen.name, "workspace": seen.workspace, "state_dir": seen.state_dir}
-    life = {"alive": seen.life.alive, "stale_sec": stale}
+    orphan = seen.life.orphan or None
+    life = {"alive": seen.life.alive, "stale_sec": stale, "orphan_pid": orphan}
     return {**base, "state": None, **seen.status, **life}
 
 

@@ -20,7 +20,7 @@ HEARTBEAT_LATE_SEC = 20.0
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
-WHOLE = ("supervisor", "why", "wait", "owed", "warning", "next")
+WHOLE = ("supervisor", "orphan", "why", "wait", "owed", "warning", "next")
 """Rows that may say what a person can do: they go on in the next line, and no path is broken."""
 LABEL = 11
 QUIET_SEC = 300.0
@@ -33,10 +33,11 @@ class Life:
     Attributes:
         alive: a process holds the loop's lock (or, where that cannot be known, has its pid).
         stale_sec: age of the last heartbeat; None when there was never one.
-        pid: the process, 0 when unknown."""
+        pid: the process, 0 when unknown.
+        orphan: process of an agent or gate that works on although its supervisor is gone, or 0."""
 
-    def __init__(self, alive: bool, stale_sec: float | None, pid: int) -> None:
-        self.alive, self.stale_sec, self.pid = alive, stale_sec, pid
+    def __init__(self, alive: bool, stale_sec: float | None, pid: int, orphan: int = 0) -> None:
+        self.alive, self.stale_sec, self.pid, self.orphan = alive, stale_sec, pid, orphan
 
     @property
     def late(self) -> bool:
@@ -56,6 +57,8 @@ class Seen:
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""
         state = clean(str(self.status.get("state") or "unknown"))
+        if self.life.orphan:
+            return "orphan", "red"
         if not self.life.alive and state not in GOOD + BAD:
             return "gone", "red"
         if self.life.late:
@@ -163,6 +166,7 @@ class _View:
     def rows(self) -> Iterator[tuple[str, list[str]]]:
         yield "workspace", [self.seen.workspace]
         yield "supervisor", [self.supervisor()]
+        yield "orphan", [self.orphan()]
         yield "why", [self.why()]
         yield "wait", [self.wait()]
         yield "goal", [str(self.status.get("goal") or "")]
@@ -195,6 +199,11 @@ class _View:
             return "none has run here yet"
         since = clock(self.now - stale, self.now)
         return f"gone since about {since} ({age(stale)}) without saying why"
+
+    def orphan(self) -> str:
+        """What the supervisor that is gone has left at work."""
+        pid = self.life.orphan
+        return f"pid {pid} works on without a supervisor: it is ended, or taken over" if pid else ""
 
     def why(self) -> str:
         """The state's reason, where no other line says it."""
@@ -318,6 +327,9 @@ class _View:
             return [f"codex-self-iter resume{where}"]
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
+        if self.life.orphan:
+            ends, takes = "   (ends what works on)", "   (takes it over)"
+            return [f"codex-self-iter stop{where}{ends}", f"codex-self-iter run{where}{takes}"]
         if state == "completed":
             return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
         if state in BAD:

@@ -16,6 +16,7 @@ from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, go
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
+from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import probe
 
 _MIB = 1024 * 1024
@@ -113,6 +114,10 @@ def lock(context: Context) -> Iterator[Finding]:
     if holder:
         mend = f"codex-self-iter stop --workspace {context.quoted} (a second run would exit 75)"
         yield warn("lock", f"a supervisor works here: {holder}", mend)
+    elif found := left.at_work(str(context.paths.state_dir)):
+        pids = ", ".join(f"pid {left.pid_of(one)}" for one in found.values())
+        mend = f"codex-self-iter stop --workspace {context.quoted} (a run takes it over)"
+        yield warn("lock", f"an agent of a supervisor that is gone is still at work ({pids})", mend)
     else:
         yield good("lock", "no supervisor works here now")
 
