@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 
 import pytest
 
+from codex_self_iter.world.process.signals import TWIN_SEC
 from tests.support.harness import Workspace, wait_until
 
 GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
@@ -168,6 +170,14 @@ def test_gates_that_a_run_takes_out_of_the_configuration_are_missed(ws: Workspac
     assert "the configuration (codex-self-iter.toml) was changed while a run was on" in told
     assert "the gates are not those of the last start: removed `test -f proof" in told
     assert ws.log().count("about=blocked") + ws.log().count('"about": "blocked"') >= 3
+    path = ws.path / "codex-self-iter.toml"
+    left = path.read_text()
+    path.write_text("max_iterations = ")
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "not read again" in str(ws.status()["warnings"]), "the bad reload")
+    assert "the configuration (" in str(ws.status()["warnings"])  # it has made nothing a person's
+    path.write_text(left)
+    time.sleep(2 * TWIN_SEC)  # else the two would be one request
     process.send_signal(signal.SIGHUP)
     wait_until(lambda: "the configuration (" not in str(ws.status()["warnings"]), "the reload")
     (ws.control / "go").touch()
