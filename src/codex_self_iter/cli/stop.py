@@ -33,10 +33,12 @@ def run(args: argparse.Namespace) -> int:
     path = _controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
     inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
-    gently = "lets this iteration end, then stops"
-    living = gently if args.after_iteration else "ends the agent and stops now"
+    gently = args.after_iteration and inbox.read_stop(state_dir, name) != "now"
+    living = "lets this iteration end, then stops" if gently else f"{_controls.ends(aim)}stops now"
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
-    say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
+    kept = args.after_iteration and not gently
+    did = f"{path} says stop now already, and still does" if kept else f"Wrote {path}"
+    say(f"{did}. {_controls.who_notices(aim, living, dead)}")
     if aim.life.orphan and not args.after_iteration:
         _end(aim)
     return _wait(aim, args.timeout) if args.wait and aim.life.alive else int(ExitCode.OK)
