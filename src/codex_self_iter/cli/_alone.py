@@ -24,9 +24,8 @@ def no_supervisor(workspace: str, state_dir: str) -> Iterator[ExitStack]:
         for path in (workspace, os.path.join(state_dir, LOCK_FILE)):
             if not _lock(path, held):
                 holder = probe(state_dir, workspace=workspace)
-                raise _busy(
-                    f"a supervisor has {workspace}{f' ({holder})' if holder else ''}", workspace
-                )
+                who = f"a supervisor{f' ({holder})' if holder else ''}"
+                raise _busy(f"{who} has {workspace}", workspace)
         yield held
 
 
@@ -71,10 +70,10 @@ async def _end_all(loop: Target, found: Mapping[str, RunIdentity]) -> None:
     from codex_self_iter.world.process.host import Host
     from codex_self_iter.world.process.watched import read_report, report_end
 
+    limits = RunLimits()
     grace = read_config(loop.workspace, loop.config).get("kill_grace_sec")
-    limits = (
-        RunLimits(kill_grace_sec=float(grace)) if isinstance(grace, int | float) else RunLimits()
-    )
+    if isinstance(grace, int | float):
+        limits = RunLimits(kill_grace_sec=float(grace))
     async with Host() as host:
         for directory, identity in found.items():
             spec = RunSpec(
