@@ -51,6 +51,13 @@ def test_the_table(command) -> None:
     ]  # fmt: skip
 
 
+def test_why_a_claim_was_not_believed_is_said(command) -> None:
+    why = "gate files were changed by the agent: test.sh"
+    write(command, record(1, verdict="claim_rejected", unproven=why, gates=[]))
+    assert f"{why}: did" in " ".join(command("history").stdout.split())
+    assert f"unproven {why}" in " ".join(command("show", "1").stdout.split())
+
+
 def test_the_newest_are_shown_and_the_limit_holds(command) -> None:
     write(command, *(record(number) for number in range(1, 101)))
     assert numbers(command("history", "--json", "--limit", "3")) == [98, 99, 100]

@@ -146,6 +146,13 @@ def test_the_gates_that_failed_are_named(command) -> None:
     assert "gate `" not in second
 
 
+def test_why_a_claim_was_not_believed_is_said(command) -> None:
+    why = "3 of 3 plan items are still open"
+    one = {"verdict": "claim_rejected", "summary": "done", "duration_sec": 1.0}
+    command.write_status(recent=[one | {"unproven": why, "gates_failed": []}])
+    assert f"{why}: done" in command("status").stdout
+
+
 def test_agent_text_cannot_drive_the_terminal(command) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\nnext\x9b5mline\u202edrow"
     recent = [{"iteration": 1, "verdict": "continue", "summary": evil, "duration_sec": 1.0}]

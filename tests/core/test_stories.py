@@ -240,6 +240,22 @@ def test_open_plan_items_void_a_claim_when_asked_for() -> None:
     assert end(play(Script([answer]), policy())) == ("completed", 0)
     world = play(Script([answer, claim()]), policy(require_plan_done=True))
     assert world.verdicts == ["claim_rejected", "completed"]
+    why = "2 of 0 plan items are still open"
+    assert [line["unproven"] for line in world.disk.journal] == [why, ""]
+
+
+def test_what_stands_against_a_claim_is_recorded() -> None:
+    gates = policy(verify_commands=("true",), confirmations=1)
+    world = play(Script([claim()], gates=[failing(), passing()]), gates)
+    assert world.verdicts == ["claim_rejected", "awaiting_confirmation", "completed"]
+    agree = "1 more iteration(s) must agree"
+    assert [line["unproven"] for line in world.disk.journal] == [
+        "`true` exited with code 1",
+        agree,
+        "",
+    ]
+    lasts = [line["after"]["last"]["unproven"] for line in world.disk.journal]
+    assert lasts == [line["unproven"] for line in world.disk.journal]
 
 
 def test_items_taken_out_of_the_plan_void_a_claim_when_asked_for() -> None:

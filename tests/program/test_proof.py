@@ -235,7 +235,12 @@ def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
     ws.script(claim(), {"write": {"plan.md": done}, "block": {"completed": True}})
     assert ws.run() == 0
     assert ws.verdicts() == ["claim_rejected", "completed"]
-    assert "2 of 2 plan items are still open" in ws.prompt(2)
+    why = "2 of 2 plan items are still open"
+    assert why in ws.prompt(2)
+    assert [line["unproven"] for line in ws.journal()] == [why, ""]
+    assert ws.status()["recent"][0]["unproven"] == why
+    assert f"unproven={why}" in ws.log().replace("'", "")
+    assert f"{why}: " in (ws.state / "report.md").read_text()
 
 
 PLAN = "# Plan\n\n- [x] first\n"

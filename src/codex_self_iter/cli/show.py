@@ -24,7 +24,7 @@ MAX_TEXT = 4000
 """Characters of prompt, answer and gate output that are shown without --full."""
 MAX_FULL = 4_000_000
 FIELDS = (
-    "goal_in", "summary", "reason", "error", "next_goal", "evidence", "refused", "messages",
+    "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "refused", "messages",
     "events",
 )  # fmt: skip
 GIT_TIMEOUT_SEC = 20

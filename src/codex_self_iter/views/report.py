@@ -40,7 +40,8 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for line in lines:
         usage = line.get("usage") or {}
-        text = str(line.get("summary") or line.get("error") or "")
+        told = (line.get("unproven"), line.get("summary") or line.get("error"))
+        text = ": ".join(str(part) for part in told if part)
         text = text.replace("|", "\\|").replace("\n", " ")
         took = duration(float(line.get("duration_sec") or 0))
         rows.append(

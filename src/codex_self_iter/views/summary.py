@@ -120,9 +120,12 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
     return [paint(lines[0], "bold"), *lines[1:]]
 
 
-def failed_gates(commands: object) -> str:
-    """Which gates have refused an iteration, in a few words; "" when none has."""
-    named = [shorten(clean(str(command)), 40) for command in as_list(commands)]
+def against(unproven: object, gates: object) -> str:
+    """Why an iteration was not believed, in a few words: the gates that have failed stand for what
+    no verdict came to judge; "" when nothing did."""
+    if unproven:
+        return shorten(str(unproven), 120)
+    named = [shorten(clean(str(command)), 40) for command in as_list(gates)]
     more = ", …" if len(named) > 1 else ""
     return f"gate `{named[0]}`{more} failed" if named else ""
 
@@ -275,8 +278,8 @@ class _View:
             head += f" ({item['failure_class']})" if item.get("failure_class") else ""
             lasted = took(as_number(item.get("duration_sec")))
             summary = " ".join(str(item.get("summary") or "").split())
-            if failed := failed_gates(item.get("gates_failed")):
-                summary = f"{failed}: {summary}"
+            if why := against(item.get("unproven"), item.get("gates_failed")):
+                summary = f"{why}: {summary}"
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
 
