@@ -58,6 +58,19 @@ def test_a_wait_says_for_what_and_until_when(command) -> None:
     assert "codex: usage limit" in text
 
 
+@pytest.mark.parametrize("verdict", ["stop", "continue"])
+def test_what_an_agent_waits_for_is_said_before_run(command, verdict: str) -> None:
+    """With another verdict a person has stopped it: the control."""
+    end = {"code": 0, "state": "stopped", "reason": "the agent stopped: buy a key"}
+    last = {"iteration": 7, "verdict": verdict, "summary": "s", "duration_sec": 1.0}
+    command.write_status(state="stopped", run=None, last=last, exit=end | {"at": command.iso(-9)})
+    text = command("status").stdout
+    assert "exit 0, the agent stopped: buy a key" in text
+    asks = verdict == "stop"
+    assert [part in text for part in ("waits for a person", "show 7", "steer")] == [asks] * 3
+    assert "codex-self-iter run   (goes on" in text
+
+
 def test_a_supervisor_that_vanished_is_gone(command) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()

@@ -269,16 +269,21 @@ def test_items_taken_out_of_the_plan_void_a_claim_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gates", "expected"), [(passing(), ("stopped", 0)), (failing(), ("blocked", 4))]
+    ("gates", "expected", "told"),
+    [
+        (passing(), ("stopped", 0), ["agent_stopped", "stopped"]),
+        (failing(), ("blocked", 4), ["blocked"]),
+    ],
 )
 def test_stop_ends_the_loop_and_unmet_gates_need_a_person(
-    gates: Any, expected: tuple[str, int]
+    gates: Any, expected: tuple[str, int], told: list[str]
 ) -> None:
     script = Script([Answer(block("", stop=True, reason="a person must choose"))], gates=[gates])
     world = play(script, policy(verify_commands=("true",)))
     assert end(world) == expected
     assert world.exit is not None
     assert "a person must choose" in world.exit.reason
+    assert world.notified == told
 
 
 # -- budget and bounds -------------------------------------------------------------------------------

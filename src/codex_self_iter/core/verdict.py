@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from codex_self_iter.core import backoff, waits
 from codex_self_iter.core.closing import Closed, Closing, Finish
+from codex_self_iter.core.commands import Notify
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.failing import account_of, anew, failed
@@ -150,7 +151,9 @@ def _stopped(closing: Closing, block: ControlBlock, unmet: list[str]) -> Finish:
     if unmet:
         text = f"the agent stopped ({reason}), but: {against}"
         return Finish(State.BLOCKED, 4, text)
-    return Finish(State.STOPPED, 0, f"the agent stopped: {reason}")
+    text = f"the agent stopped: {reason}"
+    closing.notes = (*closing.notes, Notify("agent_stopped", text))
+    return Finish(State.STOPPED, 0, text)
 
 
 def _go_on(closing: Closing, block: ControlBlock, unmet: list[str]) -> None:

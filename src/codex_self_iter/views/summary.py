@@ -323,7 +323,16 @@ class _View:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
         if state == "completed":
             return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
+        clear = " --clear-stop" if self.around.stop else ""
+        again = f"codex-self-iter run{where}{clear}   (goes on where it ended)"
+        last = as_dict(self.status.get("last"))
+        if last.get("verdict") == "stop" and state in ("stopped", "blocked"):
+            return [
+                "its agent waits for a person: do or decide what it asks for, and say so:",
+                f"codex-self-iter show {last.get('iteration')}{where}   (all that it said)",
+                f'codex-self-iter steer{where} "…"   (what the next iteration is told)',
+                again,
+            ]
         if state in BAD:
             return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
-        clear = " --clear-stop" if self.around.stop else ""
-        return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
+        return [again]
