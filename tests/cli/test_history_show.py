@@ -125,7 +125,7 @@ def test_show_tells_everything(command) -> None:
     for expected in (
         "Iteration 2: continue, 1 m 01 s", "goal       goal 2", "summary    did it",
         "pytest: 3 passed",
-        "codex, exit code 0", "1.2k, $0.25", "pytest -q: exit 1", "    1 failed", "a.py",
+        "codex, exit code 0", "1.2k, $0.25", "pytest -q: exited with code 1", "    1 failed", "a.py",
         "    the answer",
     ):  # fmt: skip
         assert expected in done.stdout, expected

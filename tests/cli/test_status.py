@@ -162,8 +162,13 @@ def test_the_gates_that_failed_are_named(command) -> None:
 def test_why_a_claim_was_not_believed_is_said(command) -> None:
     why = "3 of 3 plan items are still open"
     one = {"verdict": "claim_rejected", "summary": "done", "duration_sec": 1.0}
-    command.write_status(recent=[one | {"unproven": why, "gates_failed": []}])
-    assert f"{why}: done" in command("status").stdout
+    recent = [one | {"unproven": why, "gates_failed": []}]
+    command.write_status(recent=recent, last=recent[0])
+    text = command("status").stdout
+    assert f"{why}: done" in text
+    assert f"unproven   {why}\n" in text
+    command.write_status(last=one)
+    assert "unproven" not in command("status").stdout
 
 
 def test_agent_text_cannot_drive_the_terminal(command) -> None:

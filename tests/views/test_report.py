@@ -48,6 +48,13 @@ def test_everything_that_a_person_asks_is_there() -> None:
         assert part in text
 
 
+def test_a_report_says_how_a_gate_ended() -> None:
+    gate = {"command": "x", "exit_code": 127, "ok": False}
+    text = make(lines=[LINE | {"gates": [gate, gate | {"timed_out": True}]}])
+    assert "- `x`: exited with code 127 (a program of it is not there)" in text
+    assert "- `x`: timed out" in text
+
+
 def test_a_loop_that_never_began_has_a_report_too() -> None:
     text = make(LoopState("x", state=State.STOPPED, reason="a STOP file"), [])
     assert "0 iterations." in text

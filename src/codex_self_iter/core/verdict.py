@@ -13,7 +13,7 @@ from codex_self_iter.core import backoff, waits
 from codex_self_iter.core.closing import Closed, Closing, Finish
 from codex_self_iter.core.commands import Notify
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.failing import account_of, anew, failed
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.prompt import both_ends
@@ -78,7 +78,7 @@ def _working(closing: Closing) -> dict[str, Wait]:
 
 def _unmet(opened: Iteration, policy: Policy, dropped: Sequence[str]) -> list[str]:
     """Everything that stands against believing that the work is done."""
-    unmet = [f"`{gate.command}` {_gate_end(gate)}" for gate in opened.gates if not gate.ok]
+    unmet = [f"`{gate.command}` {gate_end(gate.to_json())}" for gate in opened.gates if not gate.ok]
     if policy.verify_commands and not opened.gates_ran:
         unmet.append("the gates did not run")
     if opened.claim and opened.gate_flaw:
@@ -97,12 +97,6 @@ def _dropped(items: Sequence[str]) -> str:
         f"{len(items)} open plan item(s) were removed, not ticked: {named}{more} (put them back, or tick "
         "them when they are done)"
     )
-
-
-def _gate_end(gate: GateResult) -> str:
-    if gate.flaw:
-        return f"could not run: {gate.flaw}"
-    return "timed out" if gate.timed_out else f"exited with code {gate.exit_code}"
 
 
 def _gate_feedback(closing: Closing, unmet: list[str]) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import LoopState, Spent
 from codex_self_iter.core.terms import State
@@ -99,10 +100,7 @@ def report(
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]
-    gates = [
-        f"- `{gate.get('command')}`: {'passed' if gate.get('ok') else 'failed'}"
-        for gate in last.get("gates") or ()
-    ]
+    gates = [f"- `{gate.get('command')}`: {gate_end(gate)}" for gate in last.get("gates") or ()]
     if not gates and state.state is State.COMPLETED:
         gates = ["None was run: that it is complete is the agent's word."]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())

@@ -20,7 +20,7 @@ HEARTBEAT_LATE_SEC = 20.0
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
-WHOLE = ("supervisor", "why", "wait", "owed", "warning", "next")
+WHOLE = ("supervisor", "why", "wait", "owed", "unproven", "warning", "next")
 """Rows that may say what a person can do: they go on in the next line, and no path is broken."""
 LABEL = 11
 QUIET_SEC = 300.0
@@ -174,6 +174,7 @@ class _View:
         yield "plan", [self.plan()]
         yield "owed", [self.owed()]
         yield "recent", self.recent()
+        yield "unproven", [str(as_dict(self.status.get("last")).get("unproven") or "")]
         yield "usage", [self.usage()]
         yield "disk", [self.disk()]
         yield "warning", [str(text) for text in as_list(self.status.get("warnings"))]
