@@ -404,6 +404,30 @@ def test_the_report_says_what_was_asked_done_and_why_it_ended(ws: Workspace) -> 
         assert part in report
 
 
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_the_report_sums_up_what_the_loop_did_and_no_one_else(
+    ws: Workspace, checkpoints: bool
+) -> None:
+    """Without checkpoints it says that they cannot be told apart: the control."""
+    ws.config(f"[git]\ncheckpoints = {str(checkpoints).lower()}\n")
+    (ws.path / "README.md").write_text("a person's words\n")
+    commit = "git add done.txt && git commit -qm done"
+    ws.script(
+        {"write": {"done.txt": "1"}, "run": commit, "block": {"next_goal": "b"}},
+        {"write": {"new.txt": "2"}, "block": {"completed": True}},
+    )
+    ws.git("add", "README.md")
+    ws.git("commit", "-qm", "begin")
+    (ws.path / "README.md").write_text("other words\n")
+    assert ws.run() == 0
+    report = (ws.state / "report.md").read_text()
+    assert "done.txt" in report
+    assert ("Changed in iterations 1 to 2:" in report) is checkpoints
+    assert ("new.txt" in report) is checkpoints
+    assert ("README.md" in report) is not checkpoints
+    assert ("whoever changed them" in report) is not checkpoints
+
+
 @pytest.mark.parametrize("behind", ["tests", "shared/tests"])
 def test_a_gate_file_behind_a_link_is_guarded_and_a_pattern_without_files_is_said(
     ws: Workspace, behind: str

@@ -91,12 +91,12 @@ def report(
     plan: str,
     task: str,
     times: Mapping[str, float],
-    diff_stat: str,
+    changes: Sequence[tuple[str, str]] = (),
     warnings: Sequence[str] = (),
     now: float,
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
-    supervisor started."""
+    supervisor started; `changes`: git's summaries, each with what it is."""
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]
@@ -118,7 +118,7 @@ def report(
         f"{counted}.",
         "\n".join(_rows(lines)),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
-        f"```\n{diff_stat.strip()}\n```" if diff_stat.strip() else "",
+        *(f"{title}:\n\n```\n{stat.strip()}\n```" for title, stat in changes),
         "## Gates of the last iteration" if gates else "",
         "\n".join(gates),
         "## Cost",
