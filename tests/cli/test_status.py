@@ -181,6 +181,28 @@ def test_agent_text_cannot_drive_the_terminal(command) -> None:
     assert "next" in text
 
 
+@pytest.mark.parametrize("began", [True, False])
+def test_what_waits_in_the_inbox_is_shown_until_it_is_read(command, began: bool) -> None:
+    if began:
+        command.write_status(state="stopped", run=None, exit={"code": 0, "reason": "a STOP file"})
+    command("goal", "make it fast")
+    for text in ("first", "second"):
+        command("steer", text)
+    shown = command("status").stdout
+    assert "the next goal: make it fast" in shown
+    assert "2 messages for the next prompt" in shown
+    value = json.loads(command("status", "--json").stdout)
+    assert (value["waiting_goal"], value["waiting_messages"]) == ("make it fast", 2)
+    inbox = command.state_dir / "inbox"
+    (inbox / "done").mkdir(exist_ok=True)
+    for one in [*inbox.glob("*.md"), inbox / "goal"]:
+        one.rename(inbox / "done" / one.name)
+    shown = command("status").stdout
+    assert not any(part in shown for part in ("the next goal", "for the next prompt"))
+    value = json.loads(command("status", "--json").stdout)
+    assert (value["waiting_goal"], value["waiting_messages"]) == ("", 0)
+
+
 def test_a_workspace_without_a_loop(command) -> None:
     done = command("status")
     assert done.returncode == 0

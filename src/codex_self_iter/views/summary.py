@@ -45,13 +45,22 @@ class Life:
 
 
 class Seen:
-    """One loop at this moment: what it is called, what its file says, whether it lives."""
+    """One loop at this moment: what it is called, what its file says, whether it lives.
+
+    Attributes:
+        waiting: the goal ("": none) and the number of messages that nothing has read yet."""
 
     def __init__(
-        self, name: str, workspace: str, state_dir: str, status: Status, life: Life
+        self,
+        name: str,
+        workspace: str,
+        state_dir: str,
+        status: Status,
+        life: Life,
+        waiting: tuple[str, int] = ("", 0),
     ) -> None:
         self.name, self.workspace, self.state_dir = name, workspace, state_dir
-        self.status, self.life = status, life
+        self.status, self.life, self.waiting = status, life, waiting
 
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""
@@ -95,6 +104,14 @@ def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[s
 
 def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(clean(text), width, break_long_words=False, break_on_hyphens=False)
+
+
+def inbox(seen: Seen) -> list[str]:
+    """What waits in the inbox, one line each."""
+    goal, messages = seen.waiting
+    lines = [f"the next goal: {goal}"] if goal else []
+    count = f"{messages} message{'' if messages == 1 else 's'}"
+    return [*lines, f"{count} for the next prompt"] if messages else lines
 
 
 def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
@@ -169,6 +186,7 @@ class _View:
         yield "why", [self.why()]
         yield "wait", [self.wait()]
         yield "goal", [str(self.status.get("goal") or "")]
+        yield "inbox", inbox(self.seen)
         yield "agent", self.agent()
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
