@@ -46,7 +46,8 @@ async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
     async with slot, workspace.working():
         results = await _results(ctx, work, iteration)
-        await shortfalls.tell_commands(ctx)  # its run may have written what was missing
+        if results is not None:
+            await shortfalls.tell_commands(ctx)  # a run may have written what was missing
     ended = ev.GatesEnded(tuple(results or ()), aborted=results is None, owed=workspace.owed)
     ctx.post(ended)
 

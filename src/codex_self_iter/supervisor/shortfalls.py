@@ -89,7 +89,7 @@ def unpriced(
 def unusable_gates(
     settings: Settings, workspace: str, environ: Mapping[str, str]
 ) -> Iterator[Shortfall]:
-    """Gates that cannot succeed whatever an agent does. Blocks while /bin/sh answers."""
+    """Gates that cannot succeed as things are here. Blocks while /bin/sh answers."""
     for number, command in enumerate(settings.verify.commands, 1):
         if lost := _unusable_gate(command, workspace, environ):
             yield Shortfall(f"gate.{number}", *lost)
