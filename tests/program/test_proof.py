@@ -245,7 +245,12 @@ def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
     ws.script(claim(), {"write": {"plan.md": done}, "block": {"completed": True}})
     assert ws.run() == 0
     assert ws.verdicts() == ["claim_rejected", "completed"]
-    assert "2 of 2 plan items are still open" in ws.prompt(2)
+    why = "2 of 2 plan items are still open"
+    assert why in ws.prompt(2)
+    assert [line["unproven"] for line in ws.journal()] == [why, ""]
+    assert ws.status()["recent"][0]["unproven"] == why
+    assert f"unproven={why}" in ws.log().replace("'", "")
+    assert f"{why}: " in (ws.state / "report.md").read_text()
 
 
 PLAN = "# Plan\n\n- [x] first\n"
@@ -407,6 +412,30 @@ def test_the_report_says_what_was_asked_done_and_why_it_ended(ws: Workspace) -> 
         "Time by state",
     ):
         assert part in report
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_the_report_sums_up_what_the_loop_did_and_no_one_else(
+    ws: Workspace, checkpoints: bool
+) -> None:
+    """Without checkpoints it says that they cannot be told apart: the control."""
+    ws.config(f"[git]\ncheckpoints = {str(checkpoints).lower()}\n")
+    (ws.path / "README.md").write_text("a person's words\n")
+    commit = "git add done.txt && git commit -qm done"
+    ws.script(
+        {"write": {"done.txt": "1"}, "run": commit, "block": {"next_goal": "b"}},
+        {"write": {"new.txt": "2"}, "block": {"completed": True}},
+    )
+    ws.git("add", "README.md")
+    ws.git("commit", "-qm", "begin")
+    (ws.path / "README.md").write_text("other words\n")
+    assert ws.run() == 0
+    report = (ws.state / "report.md").read_text()
+    assert "done.txt" in report
+    assert ("Changed in iterations 1 to 2:" in report) is checkpoints
+    assert ("new.txt" in report) is checkpoints
+    assert ("README.md" in report) is not checkpoints
+    assert ("whoever changed them" in report) is not checkpoints
 
 
 @pytest.mark.parametrize("behind", ["tests", "shared/tests"])

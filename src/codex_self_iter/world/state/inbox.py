@@ -202,6 +202,15 @@ def write_goal(state_dir: str, text: str) -> str:
     return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
+def waiting_goal(state_dir: str) -> str:
+    """The goal that waits, for people; "" for none, or one that cannot be read. Never raises."""
+    try:
+        data = read_guarded(os.path.join(state_dir, "inbox", GOAL), MAX_MESSAGE)
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace").strip()
+
+
 def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool = False) -> str:
     """Write the STOP sentinel, but soften none; returns its path. Raises StorageError."""
     if after_iteration and read_stop(state_dir, name) == _NOW:
