@@ -118,6 +118,7 @@ def test_the_reviewer_must_agree_to_a_completion() -> None:
         policy(mode="roles"),
     )
     assert world.verdicts == ["claim_rejected", "completed"]
+    assert world.disk.journal[0]["unproven"].startswith("the reviewer does not agree: ")
     assert world.disk.journal[1]["goal_in"] == "the edge cases"
 
 

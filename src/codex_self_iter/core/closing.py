@@ -51,8 +51,8 @@ class Closing:
         """Leave these counters behind."""
         self.counters = dataclasses.replace(self.counters, **changes)
 
-    def judge(self, verdict: Verdict, summary: str) -> None:
-        """Leave this verdict behind."""
+    def judge(self, verdict: Verdict, summary: str, unproven: str = "") -> None:
+        """Leave this verdict behind, and what stood against a claim."""
         opened, at, usage = self.opened, self.at, self.opened.usage
         self.changes["last"] = Last(
             iteration=opened.number,
@@ -63,6 +63,7 @@ class Closing:
             tokens=usage.total_tokens if usage else None,
             cost_usd=usage.cost_usd if usage else None,
             failure_class=opened.failure.kind.value if opened.failure else "",
+            unproven=unproven,
         )
 
     def cool_down(self, kind: WaitKind, base: float, reason: str) -> None:

@@ -331,6 +331,8 @@ class Last:
     tokens: int | None
     cost_usd: float | None
     failure_class: str = ""
+    unproven: str = ""
+    """What stood against believing that the work is done, where that was asked; else ""."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

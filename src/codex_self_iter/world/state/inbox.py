@@ -241,13 +241,27 @@ def write_goal(state_dir: str, text: str) -> str:
     return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
+def waiting_goal(state_dir: str) -> str:
+    """The goal that waits, for people; "" for none, or one that cannot be read. Never raises."""
+    try:
+        data = read_guarded(os.path.join(state_dir, "inbox", GOAL), MAX_MESSAGE)
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace").strip()
+
+
 def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool = False) -> str:
-    """Write the STOP sentinel; returns its path. Raises StorageError."""
+    """Write the STOP sentinel, but soften none; returns its path. Raises StorageError."""
+    if after_iteration and read_stop(state_dir, name) == _NOW:
+        return os.path.join(state_dir, name)
     return _write(state_dir, name, f"{_AFTER_ITERATION}\n" if after_iteration else f"{_NOW}\n")
 
 
 def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
-    """Write the PAUSE sentinel (`now` ends the running run). The path. Raises StorageError."""
+    """Write the PAUSE sentinel (`now` ends the running run), but soften none. The path. Raises
+    StorageError."""
+    if not now and read_pause(state_dir, name) == _NOW:
+        return os.path.join(state_dir, name)
     return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
 
 
