@@ -32,10 +32,10 @@ class Target:
 def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
     """Add the options that say which loop is meant; with `name`, also as a positional argument."""
     add = parser.add_argument
-    if name:
-        add("loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace")
-    else:
-        add("--loop", metavar="NAME", help="name of a loop, or its workspace")
+    what = "name of a loop, or its workspace"
+    if name:  # where it is not given, what --loop says stays
+        add("loop", nargs="?", default=argparse.SUPPRESS, metavar="NAME", help=what)
+    add("--loop", metavar="NAME", help=what)
     add("--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)")
     add("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
     add("--config", metavar="FILE", help="its configuration file")
@@ -66,6 +66,14 @@ def iteration_word(args: argparse.Namespace) -> int | None:
         raise UsageError(f"expected an iteration's number, not {' '.join(words)!r}")
     args.loop = words[0] if words else args.loop
     return number
+
+
+def name_first(args: argparse.Namespace, words: list[str]) -> list[str]:
+    """The words behind the name of a known loop, which goes to `args.loop`; without one, all."""
+    if args.loop or args.workspace or not registry.find(words[0], registry.entries()):
+        return words
+    args.loop = words[0]
+    return words[1:]
 
 
 def find_loop(args: argparse.Namespace) -> Target:
