@@ -11,7 +11,7 @@ import time
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.errors import UsageError
-from codex_self_iter.views.summary import Life, epoch
+from codex_self_iter.views.summary import Life, Seen, epoch
 from codex_self_iter.world import registry
 from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.start import home_directory
@@ -223,6 +223,12 @@ def life(loop: Target, status: dict[str, object], now: float | None = None) -> L
 
     orphans = map(left.pid_of, left.at_work(loop.state_dir).values())
     return Life(False, stale, pid, next(orphans, 0))
+
+
+def look(loop: Target) -> Seen:
+    """The loop as it is at this moment."""
+    status = read_status(loop.state_dir)
+    return Seen(loop.name, loop.workspace, loop.state_dir, status, life(loop, status))
 
 
 def say(text: str) -> None:

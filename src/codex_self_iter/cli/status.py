@@ -90,14 +90,14 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
 def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     """(display name, loop) of every loop that is to be shown."""
     if several := _configured(args):
-        return [(loop.name, _look(loop)) for loop in several]
+        return [(loop.name, _common.look(loop)) for loop in several]
     if not _wants_table(args):
         target = _common.find_loop(args)
-        return [(target.name, _look(target))]
+        return [(target.name, _common.look(target))]
     known = registry.entries()
     names = registry.display_names(known)
     loops = (Target(entry.name, entry.workspace, entry.state_dir) for entry in known)
-    return [(names[loop.state_dir], _look(loop)) for loop in loops]
+    return [(names[loop.state_dir], _common.look(loop)) for loop in loops]
 
 
 def _configured(args: argparse.Namespace) -> list[Target]:
@@ -107,12 +107,6 @@ def _configured(args: argparse.Namespace) -> list[Target]:
         return []
     several = _common.config_loops(args.config or "")
     return several if len(several) > 1 else []
-
-
-def _look(target: Target) -> Seen:
-    status = _common.read_status(target.state_dir)
-    life = _common.life(target, status)
-    return Seen(target.name, target.workspace, target.state_dir, status, life)
 
 
 def _where(seen: Seen) -> str:

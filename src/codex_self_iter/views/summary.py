@@ -123,6 +123,23 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
     return [paint(lines[0], "bold"), *lines[1:]]
 
 
+def standstill(seen: Seen) -> str:
+    """Why the agent is silent: the loop waits, is paused or has ended; "" while it works, and where
+    none has run. The same words for as long as it is the same."""
+    status, state = seen.status, str(seen.status.get("state") or "")
+    if not seen.life.alive:
+        ended = as_dict(status.get("exit"))
+        told = f"the loop has ended: {ended.get('state')}, {ended.get('reason')}"
+        gone = "the supervisor is gone without saying why" if status else ""
+        return clean(told if ended else gone)
+    if state not in (*WAITING, "blocked"):
+        return ""
+    until, since = epoch(status.get("until")), epoch(status.get("since"))
+    when = "" if until is None else f" until {clock(until, since or until)}"
+    reason = as_dict(status.get("wait")).get("reason") or status.get("reason")
+    return clean(f"waits{when} ({state}){f': {reason}' if reason else ''}")
+
+
 def failed_gates(commands: object) -> str:
     """Which gates have refused an iteration, in a few words; "" when none has."""
     named = [shorten(clean(str(command)), 40) for command in as_list(commands)]
