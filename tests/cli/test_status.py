@@ -90,6 +90,8 @@ def test_an_overdue_heartbeat_is_said(command) -> None:
     text = command("status").stdout
     assert "not responding" in text
     assert re.search(r"for 4\d s", text)
+    assert f"kill -KILL {os.getpid()}" in text
+    assert "codex-self-iter stop" not in text
 
 
 def test_an_ended_loop_says_how(command) -> None:
@@ -106,7 +108,27 @@ def test_an_ended_loop_says_how(command) -> None:
     )
     text = command("status").stdout
     assert "exit 3, the same goal 6 times" in text
-    assert "codex-self-iter doctor" in text
+    assert f"{command.state_dir}/report.md" in text.replace("\n             ", " ")
+    assert text.index("report.md") < text.index("doctor") < text.index("codex-self-iter run ")
+
+
+def advice(command) -> str:
+    """The row `next` of the screen, as one line."""
+    return " ".join(command("status").stdout.partition("  next ")[2].split())
+
+
+@pytest.mark.parametrize("state", ["stopped", "blocked"])
+def test_what_keeps_the_next_start_from_working_is_in_the_advice(command, state: str) -> None:
+    sentinels = {name: str(command.workspace / name) for name in ("stop_file", "pause_file")}
+    sentinels["global_stop_file"] = str(command.workspace / ".codex-stop")
+    end = {"code": 0, "state": state, "reason": "", "at": command.iso()}
+    command.write_status(state=state, run=None, exit=end, **sentinels)
+    assert "--clear-stop" not in advice(command)
+    (command.workspace / ".codex-stop").touch()
+    (command.workspace / "pause_file").touch()
+    told = advice(command)
+    assert told.index("codex-self-iter resume") < told.index("codex-self-iter run --clear-stop")
+    assert "options of its last start" in told
 
 
 def test_json_is_the_file_and_two_keys(command) -> None:

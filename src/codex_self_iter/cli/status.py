@@ -83,7 +83,11 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
     seen = rows[0][1]
     if not seen.status and not seen.life.alive:
         return [f"No loop has run in {seen.workspace} yet.", *_unreadable(seen), HOW_TO_START]
-    around = Surroundings(now, _where(seen), _stopped(seen), "█░" if paint.unicode else "#.")
+    stop = _is_there(seen, "stop_file") or _is_there(seen, "global_stop_file")
+    around = Surroundings(
+        now, _where(seen), stop=stop, pause=_is_there(seen, "pause_file"),
+        bar="█░" if paint.unicode else "#.",
+    )  # fmt: skip
     return [*render(seen, around, paint, width()), *_unreadable(seen)]
 
 
@@ -117,9 +121,9 @@ def _where(seen: Seen) -> str:
     return f" --workspace {shlex.quote(seen.workspace)}"
 
 
-def _stopped(seen: Seen) -> bool:
-    stop = seen.status.get("stop_file")
-    return isinstance(stop, str) and os.path.lexists(stop)
+def _is_there(seen: Seen, sentinel: str) -> bool:
+    path = seen.status.get(sentinel)
+    return isinstance(path, str) and os.path.lexists(path)
 
 
 def _wants_table(args: argparse.Namespace) -> bool:

@@ -74,11 +74,12 @@ class Surroundings:
     Attributes:
         now: Unix seconds.
         where: the option that names the loop from here, such as ` --workspace DIR`, or "".
-        stop: whether its STOP file is there.
+        stop, pause: whether a file that says so is there.
         bar: two characters that draw what is done and what is open."""
 
-    def __init__(self, now: float, where: str, stop: bool, bar: str) -> None:
-        self.now, self.where, self.stop, self.bar = now, where, stop, bar
+    def __init__(self, now: float, where: str, *, stop: bool, pause: bool, bar: str) -> None:
+        self.now, self.where, self.bar = now, where, bar
+        self.stop, self.pause = stop, pause
 
 
 def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
@@ -340,8 +341,15 @@ class _View:
     def advice(self) -> list[str]:
         """The commands that help from here."""
         where, state = self.around.where, str(self.status.get("state") or "")
+        resume = f"codex-self-iter resume{where}"
+        if self.life.late:
+            pid = self.life.pid
+            return [
+                f"kill -CONT {pid}   (if somebody has stopped it: Ctrl-Z, SIGSTOP)",
+                f"kill -KILL {pid}   (else; it hears no `stop`. Then start it: it goes on from here)",
+            ]
         if self.life.alive and state == "paused":
-            return [f"codex-self-iter resume{where}"]
+            return [resume]
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
         if self.life.orphan:
@@ -349,7 +357,9 @@ class _View:
             return [f"codex-self-iter stop{where}{ends}", f"codex-self-iter run{where}{takes}"]
         if state == "completed":
             return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
-        if state in BAD:
-            return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
+        report = f"{self.seen.state_dir}/report.md says what happened: mend it, then"
         clear = " --clear-stop" if self.around.stop else ""
-        return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
+        how = "goes on where it ended; give it the options of its last start"
+        again = [resume] if self.around.pause else []
+        again += [f"codex-self-iter run{where}{clear}   ({how})"]
+        return [report, f"codex-self-iter doctor{where}", *again] if state in BAD else again
