@@ -54,7 +54,12 @@ def test_the_table(command) -> None:
 def test_the_newest_are_shown_and_the_limit_holds(command) -> None:
     write(command, *(record(number) for number in range(1, 101)))
     assert numbers(command("history", "--json", "--limit", "3")) == [98, 99, 100]
-    assert len(command("history").stdout.splitlines()) == 31
+    for words, lines in ((), 31), (("--json",), 30):
+        done = command("history", *words)
+        assert len(done.stdout.splitlines()) == lines
+        assert "--limit" in done.stderr
+    assert command("history", "--limit", "3").stderr == ""  # as asked for
+    assert command("history", "--since", "71").stderr == ""  # exactly those
 
 
 def test_filters(command) -> None:
