@@ -77,7 +77,47 @@ def name_first(args: argparse.Namespace, words: list[str]) -> list[str]:
 
 
 def find_loop(args: argparse.Namespace) -> Target:
-    """The loop that the command line means. Raises UsageError when there is none."""
+    """The loop that the command line means. Raises UsageError when there is none, also where only a
+    directory above is a loop's workspace."""
+    loop = named_loop(args)
+    if nowhere(loop) and (meant := did_you_mean(loop.workspace)):
+        raise UsageError(f"no loop has run in {loop.workspace}; {meant}")
+    return loop
+
+
+def nowhere(loop: Target) -> bool:
+    """Whether no loop has run in its directory, and none is prepared."""
+    marks = (os.path.join(loop.workspace, mark) for mark in ("plan.md", CONFIG_NAME))
+    return not loop.config and not any(map(os.path.exists, (loop.state_dir, *marks)))
+
+
+def did_you_mean(directory: str) -> str:
+    """A question with the option for the loop's workspace above a directory; "" for none."""
+    import shlex  # only where a path is to be quoted
+
+    workspace, _ = enclosing(directory)
+    return f"did you mean --workspace {shlex.quote(workspace)}?" if workspace else ""
+
+
+def enclosing(directory: str) -> tuple[str, str]:
+    """The loop's workspace above a directory, no further up than its repository; and the top of
+    that. Each is "" where there is none, or the directory is the top itself."""
+    start = at = os.path.realpath(directory)
+    workspace = ""
+    while not os.path.lexists(os.path.join(at, ".git")):
+        if at == os.path.dirname(at):
+            return workspace, ""
+        at = os.path.dirname(at)
+        run, *prepared = (
+            os.path.exists(os.path.join(at, mark))
+            for mark in (DEFAULT_STATE_DIR, "plan.md", CONFIG_NAME)
+        )
+        workspace = workspace or (at if run or all(prepared) else "")
+    return workspace, at if at != start else ""
+
+
+def named_loop(args: argparse.Namespace) -> Target:
+    """The loop, or the directory, that the command line names. Raises UsageError."""
     name = getattr(args, "loop", None) or ""
     config = args.config or ""
     if name and args.workspace:

@@ -31,8 +31,7 @@ def aim_at(args: argparse.Namespace) -> Aim:
     A control can be left before the first start, but not in any directory that happens to be
     current."""
     loop = _common.find_loop(args)
-    marks = [os.path.join(loop.workspace, mark) for mark in ("plan.md", _common.CONFIG_NAME)]
-    if not loop.config and not any(map(os.path.exists, [loop.state_dir, *marks])):
+    if _common.nowhere(loop):
         raise UsageError(
             f"no loop has run in {loop.workspace} (there is no {loop.state_dir} and no plan.md)"
         )

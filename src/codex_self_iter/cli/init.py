@@ -7,7 +7,9 @@ import itertools
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 
+from codex_self_iter.cli._common import enclosing
 from codex_self_iter.cli._detect import Detected, detect
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
@@ -53,8 +55,18 @@ def run(args: argparse.Namespace) -> int:
     files = {"TASK.md": _TASK, "plan.md": _PLAN, CONFIG_NAME: config_text(found)}
     places = {os.path.join(workspace, name): text for name, text in files.items()}
     lines = [_write(path, text, args.force) for path, text in places.items()]
+    lines += _misplaced(workspace)
     sys.stdout.write("\n".join([*lines, "", *_next_steps(workspace, found)]) + "\n")
     return 0
+
+
+def _misplaced(workspace: str) -> Iterator[str]:
+    """What to know of a directory that is only a part of something."""
+    above, top = enclosing(workspace)
+    if above:
+        yield f"note     the workspace of a loop is around it: did you mean {above}?"
+    elif top:
+        yield f"note     this is not the top of its git repository, which is {top}"
 
 
 def config_text(found: Detected) -> str:

@@ -79,10 +79,17 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
         return [json.dumps(values if many else values[0], ensure_ascii=False, indent=indent)]
     if many:
         nothing = ["No loop of this user is known.", HOW_TO_START]
-        return table(rows, now, paint, width()) if rows else nothing
+        lines = table(rows, now, paint, width()) if rows else nothing
+        meant = "" if args.all else _common.did_you_mean(os.curdir)
+        return [*lines, f"This is a part of a loop's workspace: {meant}"] if meant else lines
     seen = rows[0][1]
     if not seen.status and not seen.life.alive:
-        return [f"No loop has run in {seen.workspace} yet.", *_unreadable(seen), HOW_TO_START]
+        meant = _common.did_you_mean(seen.workspace)
+        return [
+            f"No loop has run in {seen.workspace} yet.",
+            *_unreadable(seen),
+            meant or HOW_TO_START,
+        ]
     stop = _is_there(seen, "stop_file") or _is_there(seen, "global_stop_file")
     around = Surroundings(
         now, _where(seen), stop=stop, pause=_is_there(seen, "pause_file"),
@@ -96,7 +103,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     if several := _configured(args):
         return [(loop.name, _common.look(loop)) for loop in several]
     if not _wants_table(args):
-        target = _common.find_loop(args)
+        target = _common.named_loop(args)
         return [(target.name, _common.look(target))]
     known = registry.entries()
     names = registry.display_names(known)
@@ -133,10 +140,7 @@ def _wants_table(args: argparse.Namespace) -> bool:
     named = args.loop or args.workspace or args.state_dir or args.config
     if named or os.environ.get("CODEX_SELF_ITER_WORKSPACE"):
         return False
-    marks = ("plan.md", _common.CONFIG_NAME, _common.DEFAULT_STATE_DIR)
-    if any(map(os.path.exists, marks)):
-        return False
-    return not os.path.exists(_common.find_loop(args).state_dir)
+    return _common.nowhere(_common.named_loop(args))
 
 
 def _as_json(seen: Seen) -> dict[str, object]:
