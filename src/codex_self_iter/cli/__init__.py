@@ -162,7 +162,9 @@ def _guarded(argv: list[str]) -> int:
     except SystemExit as end:  # argparse: --help, --version
         return end.code if isinstance(end.code, int) else int(ExitCode.OK)
     except CodexSelfIterError as error:
-        _complain(f"{PROGRAM}: {error}")
+        from codex_self_iter.cli._program import as_typed
+
+        _complain(f"{PROGRAM}: {as_typed(str(error), COMMANDS)}")
         return int(error.exit_code)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         _silence(sys.stdout)

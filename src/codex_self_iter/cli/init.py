@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from codex_self_iter.cli._common import enclosing
 from codex_self_iter.cli._detect import Detected, detect
+from codex_self_iter.cli._program import program_name
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
@@ -138,5 +139,5 @@ def _next_steps(workspace: str, found: Detected) -> list[str]:
     steps.append(f"A completion must pass: {gates}.")
     here = os.path.samefile(workspace, os.getcwd())
     where = "" if here else f" --workspace {shlex.quote(workspace)}"
-    steps += [f"codex-self-iter doctor{where}", f"codex-self-iter run{where}"]
+    steps += [f"{program_name()} {command}{where}" for command in ("doctor", "run")]
     return ["Next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]
