@@ -19,6 +19,7 @@ from codex_self_iter.cli._shell import bashism, piped, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Context, Finding, good
 from codex_self_iter.settings import CONFIG_NAME, Settings
+from codex_self_iter.settings.templates import PLAN, TASK
 
 Findings = dict[str, dict[str, Any]]
 Call = Callable[..., tuple[int, Findings]]
@@ -195,6 +196,17 @@ def test_less_serious_things_are_warnings(call: Call, workspace: Path) -> None:
     warned = {name for name, found in findings.items() if found["status"] == "warn"}
     assert {"git.repository", "workspace.task", "state.private", "time.state", "gates"} <= warned
     assert all(findings[name]["mend"] for name in warned)
+
+
+def test_what_init_wrote_and_nobody_touched_is_a_warning(call: Call, workspace: Path) -> None:
+    (workspace / "TASK.md").write_text(TASK)
+    (workspace / "plan.md").write_text(PLAN)
+    _, findings = call()
+    for name in ("workspace.task", "workspace.plan"):
+        assert findings[name]["status"] == "warn"
+        assert "still as `init` wrote it" in findings[name]["what"]
+    (workspace / "TASK.md").write_text(TASK.replace("Goal:", "Goal: a parser"))
+    assert "workspace.task" not in call()[1]
 
 
 def test_a_gate_is_run_only_when_asked(call: Call, workspace: Path) -> None:

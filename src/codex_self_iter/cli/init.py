@@ -15,27 +15,7 @@ from codex_self_iter.cli._program import program_name
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
-
-_TASK = """\
-# Task
-
-What is wanted, in your own words: the goal, the limits, what "done" means. The agent reads this file at every
-iteration; an edit takes effect with the next one.
-
-- Goal:
-- Must not:
-- Done when:
-"""
-
-_PLAN = """\
-# Plan
-
-One item a line, small enough for one sitting. The agent ticks what is done and may add items.
-
-- [ ] Read the repository and write down here what has to be done, item by item
-- [ ] Do the items, each with its tests
-- [ ] Check the whole against TASK.md
-"""
+from codex_self_iter.settings.templates import PLAN, TASK
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         what = "is not a directory" if there else "does not exist; create it first"
         raise UsageError(f"workspace {workspace} {what}")
     found = detect(workspace, os.environ)
-    files = {"TASK.md": _TASK, "plan.md": _PLAN, CONFIG_NAME: config_text(found)}
+    files = {"TASK.md": TASK, "plan.md": PLAN, CONFIG_NAME: config_text(found)}
     places = {os.path.join(workspace, name): text for name, text in files.items()}
     lines = [_write(path, text, args.force) for path, text in places.items()]
     lines += _misplaced(workspace)
