@@ -11,7 +11,8 @@ from typing import Any
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import LoopState, Spent
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import iso, money
+from codex_self_iter.core.text import money
+from codex_self_iter.views.summary import moment
 
 _ITEMS = 20
 """Open items of the plan that are listed."""
@@ -112,7 +113,7 @@ def report(
         )
     parts = [
         f"# Report: {state.state.value}",
-        f"Written {iso(now)}. {state.reason}",
+        f"Written {moment(now)}. {state.reason}",
         "## What was asked",
         (task.strip() or plan.strip())[:4_000],
         "## What was done",

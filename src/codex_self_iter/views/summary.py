@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_number
-from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
+from codex_self_iter.core.text import age, clean, cut, iso, money, shorten, size, tokens, took
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
@@ -163,6 +163,14 @@ def clock(seconds: float, now: float) -> str:
     """A local time of day, with the date when it is not within half a day of now."""
     form = "%H:%M:%S" if abs(seconds - now) < 43200 else "%Y-%m-%d %H:%M"
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
+
+
+def moment(seconds: float) -> str:
+    """A local date and time with its offset from UTC, `2026-01-31 23:59:59+01:00`."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return iso(seconds)
 
 
 class _View:
