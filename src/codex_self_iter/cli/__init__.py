@@ -78,6 +78,8 @@ class Parser(argparse.ArgumentParser):
         known = [text for action in self._actions for text in action.option_strings]
         hints = []
         for word in message[len(prefix) :].split():
+            if word in COMMANDS:
+                return f" (the command goes first: {PROGRAM} {word} ...)"
             near = nearest(word.partition("=")[0], known) if word.startswith("-") else ""
             hints += [f"{near} for {word.partition('=')[0]}"] if near else []
         return f" (did you mean {', '.join(hints)}?)" if hints else ""

@@ -79,7 +79,8 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
         return [json.dumps(values if many else values[0], ensure_ascii=False, indent=indent)]
     if many:
         nothing = ["No loop of this user is known.", HOW_TO_START]
-        lines = table(rows, now, paint, width()) if rows else nothing
+        columns = width() if sys.stdout.isatty() else 0
+        lines = table(rows, now, paint, columns) if rows else nothing
         meant = "" if args.all else _common.did_you_mean(os.curdir)
         return [*lines, f"This is a part of a loop's workspace: {meant}"] if meant else lines
     seen = rows[0][1]
@@ -145,10 +146,23 @@ def _wants_table(args: argparse.Namespace) -> bool:
 
 def _as_json(seen: Seen) -> dict[str, object]:
     stale = None if seen.life.stale_sec is None else round(seen.life.stale_sec, 3)
-    base = {"name": seen.name, "workspace": seen.workspace, "state_dir": seen.state_dir}
     orphan = seen.life.orphan or None
     life = {"alive": seen.life.alive, "stale_sec": stale, "orphan_pid": orphan}
-    return {**base, "state": None, **seen.status, **life}
+    return {**(seen.status or _nothing_yet(seen)), **life}
+
+
+def _nothing_yet(seen: Seen) -> dict[str, object]:
+    """The status of a loop that has not been started: every field, what is not known null."""
+    from codex_self_iter.core.state import LoopState  # heavy, and hardly ever needed
+    from codex_self_iter.core.terms import Moment
+    from codex_self_iter.views.status import Facts, status
+
+    facts = Facts(0, seen.workspace, seen.state_dir, seen.name, "", "", 0.0, "")
+    unknown = (
+        "pid", "boot_id", "state", "since", "updated_at", "started_at", "mode", "agent", "log",
+        "stop_file", "global_stop_file", "pause_file", "disk",
+    )  # fmt: skip
+    return status(LoopState(""), facts, Moment(0.0, 0.0, "")) | dict.fromkeys(unknown)
 
 
 def _unreadable(seen: Seen) -> list[str]:

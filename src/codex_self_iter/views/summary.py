@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_number
-from codex_self_iter.core.text import age, clean, cut, iso, money, shorten, size, tokens, took
+from codex_self_iter.core.text import (
+    age,
+    clean,
+    cut,
+    in_a_row,
+    iso,
+    money,
+    shorten,
+    size,
+    tokens,
+    took,
+)
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
@@ -56,6 +67,8 @@ class Seen:
 
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""
+        if not self.status and not self.life.alive:
+            return "not started", "yellow"
         state = clean(str(self.status.get("state") or "unknown"))
         if self.life.orphan:
             return "orphan", "red"
@@ -102,7 +115,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
-    """One line for each loop of this user."""
+    """One line for each loop of this user; `width` 0: as long as it is."""
     cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
     for name, seen in rows:
         since, plan = epoch(seen.status.get("since")), as_dict(seen.status.get("plan"))
@@ -110,7 +123,7 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
             (
                 shorten(name, 30),
                 seen.state()[0],
-                f"{as_number(seen.status.get('iteration')):.0f}",
+                f"{as_number(seen.status.get('iteration')):.0f}" if seen.status else "",
                 "" if since is None else age(now - since),
                 f"{plan.get('done')}/{plan.get('total')}" if plan.get("total") else "",
                 clean(seen.workspace),
@@ -118,9 +131,10 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
         )
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
-        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()[:width]
+        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
+    lines = [cut(line, width) if width else line for line in lines]
     return [paint(lines[0], "bold"), *lines[1:]]
 
 
@@ -271,25 +285,26 @@ class _View:
 
     def stuck(self) -> str:
         """Signs of trouble, worst first; "" while no agent works and nothing repeats."""
-        if self.status.get("state") in GOOD:
+        if not self.life.alive:
             return ""
         counters, signs = as_dict(self.status.get("counters")), []
-        for key, least, text in (
-            ("consecutive_errors", 1, "errors in a row"),
-            ("no_change", 1, "iterations in a row changed nothing"),
-            ("same_goal", 2, "times the same goal"),
-            ("gate_failures", 1, "gate failures in a row"),
+        for key, noun, more in (
+            ("consecutive_errors", "error", ""),
+            ("no_change", "iteration", " changed nothing"),
+            ("gate_failures", "gate failure", ""),
         ):
             count = as_number(counters.get(key))
-            signs += [f"{count:.0f} {text}"] if count >= least else []
+            signs += [in_a_row(count, noun) + more] if count else []
+        same = as_number(counters.get("same_goal"))
+        signs += [f"{same:.0f} times the same goal"] if same > 1 else []
         run = as_dict(self.status.get("run"))
-        idle = as_number(run.get("idle_sec")) if self.life.alive else 0.0
-        if run.get("retrying") and self.life.alive:
+        idle = as_number(run.get("idle_sec"))
+        if run.get("retrying"):
             signs.append(f"the agent tries again to reach its model: {run['retrying']}")
         signs += [f"no sign of life from the agent for {age(idle)}"] if idle >= QUIET_SEC else []
         if signs:
             return "perhaps: " + ", ".join(signs)
-        return "no" if run and self.life.alive and not self.life.late else ""
+        return "no" if run and not self.life.late else ""
 
     def plan(self) -> str:
         plan = as_dict(self.status.get("plan"))
