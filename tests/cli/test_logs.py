@@ -12,6 +12,7 @@ from typing import IO
 import pytest
 
 from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.views.summary import Life, Seen, standstill
 
 RECORDED = pathlib.Path(__file__).parents[1] / "agents" / "recorded"
 CODEX = [
@@ -280,6 +281,12 @@ def test_follow_returns_from_a_loop_that_had_ended(command, words: tuple[str, ..
         lines = rest(follower)
     assert "last words" in lines
     assert ("— the loop has ended: blocked, budget spent —" in lines) is (not words)
+
+
+def test_an_orphan_that_works_on_is_followed_and_a_dead_loop_is_not() -> None:
+    status = {"state": "running", "exit": None}
+    for orphan, says in (7, ""), (0, "the supervisor is gone without saying why"):
+        assert standstill(Seen("n", "/w", "/w/s", status, Life(False, 5.0, 1, orphan))) == says
 
 
 def test_follow_survives_a_truncation_and_a_deletion(command) -> None:

@@ -67,11 +67,11 @@ class Seen:
 
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""
-        if not self.status and not self.life.alive:
-            return "not started", "yellow"
         state = clean(str(self.status.get("state") or "unknown"))
         if self.life.orphan:
             return "orphan", "red"
+        if not self.status and not self.life.alive:
+            return "not started", "yellow"
         if not self.life.alive and state not in GOOD + BAD:
             return "gone", "red"
         if self.life.late:
@@ -140,8 +140,10 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
 
 def standstill(seen: Seen) -> str:
     """Why the agent is silent: the loop waits, is paused or has ended; "" while it works, and where
-    none has run. The same words for as long as it is the same."""
+    none has run. The same words for as long as it is the same. An orphan works."""
     status, state = seen.status, str(seen.status.get("state") or "")
+    if seen.life.orphan:
+        return ""
     if not seen.life.alive:
         ended = as_dict(status.get("exit"))
         told = f"the loop has ended: {ended.get('state')}, {ended.get('reason')}"
