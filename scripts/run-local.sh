@@ -7,6 +7,7 @@ usage() {
 usage: run-local.sh                       the demo: a sample workspace, no key, no network
        run-local.sh WORKSPACE [flags...]  the loop in WORKSPACE, with the agent that is installed
                                           (flags: see run-local.sh WORKSPACE --help)
+       run-local.sh COMMAND ...           any other command: run-local.sh init --workspace WORKSPACE
 
 Makes the virtual environment .venv beside this directory first, if there is none: with uv when it is on PATH,
 else with python3 -m venv and pip. PYTHON=/path/to/python3 chooses the interpreter (3.11 or newer).
@@ -39,7 +40,11 @@ case ${1-} in
         exec "$python" -m codex_self_iter "$@"
         ;;
 esac
+prepare run
+commands='init doctor status logs history show stop pause resume steer goal diff rewind config service demo run'
+case " $commands " in
+    *" $1 "*) [ -d "$1" ] || exec "$python" -m codex_self_iter "$@" ;;
+esac
 workspace=$1
 shift
-prepare run
 exec "$python" -m codex_self_iter run --workspace "$workspace" "$@"

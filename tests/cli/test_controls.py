@@ -1,11 +1,15 @@
 """stop, pause, resume, steer, goal: the files they leave and what they say, with and without a
 supervisor."""
 
+import json
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from codex_self_iter.world import registry
+from tests.cli.conftest import Command
 
 
 def only_message(state_dir: Path) -> Path:
@@ -30,7 +34,7 @@ def test_stop_leaves_the_sentinel(command, words: tuple[str, ...], content: str)
 def test_stop_without_a_supervisor_says_what_will_happen(command) -> None:
     done = command("stop")
     assert done.returncode == 0
-    assert "No supervisor is running here" in done.stdout
+    assert "No supervisor of my repo is running" in done.stdout
     assert "--clear-stop" in done.stdout
     assert (command.state_dir / "STOP").exists()
     assert stat.S_IMODE(command.state_dir.stat().st_mode) == 0o700
@@ -203,6 +207,46 @@ def test_goal_is_left_for_the_supervisor(command) -> None:
     done = command("goal", "Ship", "it")
     assert (command.state_dir / "inbox" / "goal").read_text(encoding="utf-8") == "Ship it\n"
     assert "the old goal" in done.stdout
+
+
+@pytest.fixture
+def other(command, make_command) -> Command:
+    """A second loop of the same user, "other", beside the workspace of `command`."""
+    other = make_command("other")
+    other.write_status(pid=1, goal="its own goal")
+    place = other.workspace.parent / "home" / ".local/state/codex-self-iter/loops"
+    place.mkdir(parents=True)
+    entry = {"name": "other", "workspace": str(other.workspace), "pid": 1,
+             "state_dir": str(other.state_dir), "boot_id": registry.boot_id()}  # fmt: skip
+    (place / "entry.json").write_text(json.dumps(entry), encoding="utf-8")
+    return other
+
+
+@pytest.mark.parametrize("words", [("other", "Ship it"), ("--loop", "other", "Ship", "it"),
+                                   ("other", "-f", "-"), ("other", "-")])  # fmt: skip
+def test_a_goal_reaches_the_loop_that_is_named(command, other, words: tuple[str, ...]) -> None:
+    done = command("goal", *words, stdin="Ship it")
+    assert "supervisor of other" in done.stdout
+    assert "its own goal" in done.stdout
+    written = (other.state_dir / "inbox" / "goal").read_text(encoding="utf-8")
+    assert written.strip() == "Ship it"
+    assert not command.state_dir.exists()
+
+
+@pytest.mark.parametrize("words", [("other", "things", "first"), ("other",), ("nobody", "x")])
+def test_words_that_are_no_name_and_text_are_all_text(
+    command, other, words: tuple[str, ...]
+) -> None:
+    assert "supervisor of my repo" in command("steer", *words).stdout
+    assert only_message(command.state_dir).read_text(encoding="utf-8") == " ".join(words) + "\n"
+    assert not (other.state_dir / "inbox").exists()
+
+
+@pytest.mark.parametrize("words", [("other",), ("--loop", "other")])
+def test_every_control_takes_a_name_and_the_option(command, other, words: tuple[str, ...]) -> None:
+    for control in ("stop", "pause", "resume"):
+        assert "supervisor of other" in command(control, *words).stdout
+    assert not command.state_dir.exists()
 
 
 def test_a_state_directory_that_cannot_be_written_is_one_message(command) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from codex_self_iter.world import registry
 from tests.support.checkpoint_commands import Workspace
 
 
@@ -24,6 +26,22 @@ def test_it_prints_an_iterations_change_and_a_summary(work: Workspace) -> None:
     assert b"file.txt | 2 +-" in work.call("diff", "2", "--stat").stdout
     assert b"+two" in work.call("diff", "1", "2").stdout
     assert b"-two" in work.call("diff", "2", "1").stdout
+
+
+@pytest.mark.parametrize("words", [("diff", "shop", "2"), ("diff", "shop", "1", "2"),
+                                   ("rewind", "shop", "1", "--dry-run")])  # fmt: skip
+def test_a_loop_is_named_before_the_iteration(
+    work: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    work.checkpoint(1, "one\n")
+    work.checkpoint(2, "two\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    registry.register("shop", str(work.path), str(work.state))
+    done = subprocess.run(
+        [sys.executable, "-m", "codex_self_iter", *words], cwd=tmp_path, env=work.env,
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert b"file.txt" in done.stdout
 
 
 def test_an_unknown_iteration_lists_what_there_is(work: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,12 @@ def test_a_misspelled_option_names_the_nearest(command) -> None:
     assert done.stderr.startswith("codex-self-iter: ")
     assert "did you mean --max-iterations" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_behind_options_of_run_is_said_to_go_first(command) -> None:
+    done = command("--agent-command-template", "x {prompt_file}", "status")
+    assert done.returncode == 2
+    assert re.search(r"the command goes first: \S*codex-self-iter status \.\.\.", done.stderr)
 
 
 @pytest.mark.parametrize("name", ["run", "status", "stop", "pause", "resume", "steer", "goal"])

@@ -19,6 +19,7 @@ from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Context, Finding, good
 from codex_self_iter.core.shell import bashism, piped, with_bash
 from codex_self_iter.settings import CONFIG_NAME, Settings
+from codex_self_iter.settings.templates import PLAN, TASK
 
 Findings = dict[str, dict[str, Any]]
 Call = Callable[..., tuple[int, Findings]]
@@ -213,6 +214,17 @@ def test_a_program_that_a_gate_puts_on_its_own_path_is_not_missed(
 ) -> None:
     (workspace / CONFIG_NAME).write_text(CONFIG.replace('"true"', '"PATH=bin:$PATH checker"'))
     assert failed(call()[1]) == set()
+
+
+def test_what_init_wrote_and_nobody_touched_is_a_warning(call: Call, workspace: Path) -> None:
+    (workspace / "TASK.md").write_text(TASK)
+    (workspace / "plan.md").write_text(PLAN)
+    _, findings = call()
+    for name in ("workspace.task", "workspace.plan"):
+        assert findings[name]["status"] == "warn"
+        assert "still as `init` wrote it" in findings[name]["what"]
+    (workspace / "TASK.md").write_text(TASK.replace("Goal:", "Goal: a parser"))
+    assert "workspace.task" not in call()[1]
 
 
 def test_a_gate_is_run_only_when_asked(call: Call, workspace: Path) -> None:

@@ -61,7 +61,12 @@ def test_why_a_claim_was_not_believed_is_said(command) -> None:
 def test_the_newest_are_shown_and_the_limit_holds(command) -> None:
     write(command, *(record(number) for number in range(1, 101)))
     assert numbers(command("history", "--json", "--limit", "3")) == [98, 99, 100]
-    assert len(command("history").stdout.splitlines()) == 31
+    for words, lines in ((), 31), (("--json",), 30):
+        done = command("history", *words)
+        assert len(done.stdout.splitlines()) == lines
+        assert "--limit" in done.stderr
+    assert command("history", "--limit", "3").stderr == ""  # as asked for
+    assert command("history", "--since", "71").stderr == ""  # exactly those
 
 
 def test_filters(command) -> None:
@@ -229,10 +234,13 @@ def test_waits_events_and_refusals_are_shown_in_words(command) -> None:
     write(command, record(1, wait=wait, events=[edit], refused=["Bash: pytest -q"]))
     shown = command("show", "1").stdout
     for expected in (
-        "wait       no change until 2026-11-22T15:06:40.000Z (30 s): the last iteration changed nothing",
-        "events     plan.changed at 2026-11-22T12:20:00.000Z, added 3, removed 1",
+        "wait       no change until 2026-11-22 15:06:40+00:00 (30 s): the last iteration changed nothing",
+        "events     plan.changed at 2026-11-22 12:20:00+00:00, added 3, removed 1",
         "refused    Bash: pytest -q",
     ):
         assert expected in shown
+    there = command("show", "1", TZ="XYZ-2:30").stdout
+    assert "1 m 01 s, 2026-03-01 03:30:00+02:30" in there
+    assert "until 2026-11-22 17:36:40+02:30" in there
     assert "boot_id" not in shown
     assert "{" not in shown

@@ -12,6 +12,7 @@ from typing import IO
 import pytest
 
 from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.views.summary import Life, Seen, standstill
 
 RECORDED = pathlib.Path(__file__).parents[1] / "agents" / "recorded"
 CODEX = [
@@ -237,6 +238,68 @@ def test_follow_may_begin_before_the_first_run(command) -> None:
         time.sleep(0.3)
         run_directory(command, "000001-executor", b"first\n")
         follower.until("first")
+
+
+def ended(command) -> None:
+    end = {"code": 4, "state": "blocked", "reason": "budget spent", "at": command.iso()}
+    command.write_status(state="blocked", run=None, exit=end)
+    command.release()
+
+
+def rest(follower: Follower) -> list[str]:
+    """What it says until it ends by itself."""
+    assert follower.process.stdout is not None
+    lines = follower.process.stdout.read().splitlines()
+    assert follower.process.wait() == 0
+    return lines
+
+
+def test_follow_says_what_the_loop_waits_for_and_ends_with_it(command) -> None:
+    directory = run_directory(command, "000001-executor", b"one\n")
+    command.write_status()
+    with Follower(command) as follower:
+        follower.until("one")
+        wait = {"kind": "error", "until": "2030-01-31T07:36:00.000Z", "reason": "exit code 7"}
+        for _ in range(2):  # a heartbeat says the same again
+            command.write_status(
+                state="backoff", wait=wait, until=wait["until"], since="2030-01-31T07:35:00.000Z"
+            )
+            time.sleep(0.5)
+        assert follower.until("exit code 7") == ["— waits until 07:36:00 (backoff): exit code 7 —"]
+        command.write_status(state="paused", reason="PAUSE is there", since=command.iso())
+        assert follower.until("paused") == ["— waits (paused): PAUSE is there —"]
+        append(directory / "stdout.log", b"unfinished")
+        ended(command)
+        assert rest(follower) == ["unfinished", "— the loop has ended: blocked, budget spent —"]
+
+
+def test_follow_waits_for_a_supervisor_that_starts_again(command) -> None:
+    directory = run_directory(command, "000001-executor", b"one\n")
+    command.write_status()
+    with Follower(command) as follower:
+        follower.until("one")
+        ended(command)
+        time.sleep(0.5)
+        command.write_status()
+        append(directory / "stdout.log", b"two\n")
+        assert follower.until("two") == ["two"]
+
+
+@pytest.mark.parametrize("words", [(), ("--raw",), ("--supervisor",)])
+def test_follow_returns_from_a_loop_that_had_ended(command, words: tuple[str, ...]) -> None:
+    run_directory(command, "000001-executor", b"last words\n")
+    (command.state_dir / "logs" / "supervisor.log").write_text("last words\n", encoding="utf-8")
+    ended(command)
+    with Follower(command, *words) as follower:
+        lines = rest(follower)
+    assert "last words" in lines
+    assert ("— the loop has ended: blocked, budget spent —" in lines) is (not words)
+
+
+def test_an_orphan_that_works_on_is_followed_and_a_dead_loop_is_not() -> None:
+    status = {"state": "running", "exit": None}
+    for orphan, says in (7, ""), (0, "the supervisor is gone without saying why"):
+        assert standstill(Seen("n", "/w", "/w/s", status, Life(False, 5.0, 1, orphan))) == says
 
 
 def test_follow_survives_a_truncation_and_a_deletion(command) -> None:

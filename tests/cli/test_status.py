@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,8 @@ def test_an_overdue_heartbeat_is_said(command) -> None:
     text = command("status").stdout
     assert "not responding" in text
     assert re.search(r"for 4\d s", text)
+    assert f"kill -KILL {os.getpid()}" in text
+    assert "codex-self-iter stop" not in text
 
 
 def test_an_ended_loop_says_how(command) -> None:
@@ -119,7 +122,27 @@ def test_an_ended_loop_says_how(command) -> None:
     )
     text = command("status").stdout
     assert "exit 3, the same goal 6 times" in text
-    assert "codex-self-iter doctor" in text
+    assert f"{command.state_dir}/report.md" in text.replace("\n             ", " ")
+    assert text.index("report.md") < text.index("doctor") < text.index("codex-self-iter run ")
+
+
+def advice(command) -> str:
+    """The row `next` of the screen, as one line."""
+    return " ".join(command("status").stdout.partition("  next ")[2].split())
+
+
+@pytest.mark.parametrize("state", ["stopped", "blocked"])
+def test_what_keeps_the_next_start_from_working_is_in_the_advice(command, state: str) -> None:
+    sentinels = {name: str(command.workspace / name) for name in ("stop_file", "pause_file")}
+    sentinels["global_stop_file"] = str(command.workspace / ".codex-stop")
+    end = {"code": 0, "state": state, "reason": "", "at": command.iso()}
+    command.write_status(state=state, run=None, exit=end, **sentinels)
+    assert "--clear-stop" not in advice(command)
+    (command.workspace / ".codex-stop").touch()
+    (command.workspace / "pause_file").touch()
+    told = advice(command)
+    assert told.index("codex-self-iter resume") < told.index("codex-self-iter run --clear-stop")
+    assert "options of its last start" in told
 
 
 def test_json_is_the_file_and_two_keys(command) -> None:
@@ -139,6 +162,17 @@ def test_signs_of_trouble_are_collected(command) -> None:
         "3 errors in a row, 4 times the same goal, no sign of life from the agent for 14 m 00 s"
         in line
     )
+
+
+def test_one_of_them_is_one_and_an_ended_loop_is_not_stuck(command) -> None:
+    once = {"consecutive_errors": 1, "no_change": 1, "same_goal": 1, "gate_failures": 1}
+    command.write_status(counters=once)
+    told = "perhaps: 1 error, 1 iteration changed nothing, 1 gate failure\n"
+    assert told in command("status").stdout
+    end = {"code": 3, "state": "stagnated", "reason": "", "at": command.iso()}
+    command.write_status(counters=once, state="stagnated", run=None, exit=end)
+    command.release()
+    assert "stuck?" not in command("status").stdout
 
 
 def test_what_a_person_can_do_is_shown_to_its_end(command) -> None:
@@ -203,12 +237,20 @@ def test_what_waits_in_the_inbox_is_shown_until_it_is_read(command, began: bool)
     assert (value["waiting_goal"], value["waiting_messages"]) == ("", 0)
 
 
+def documented() -> set[str]:
+    """The fields of status.json that are always there."""
+    docs = Path(__file__).parents[2] / "docs" / "status.md"
+    return set(re.findall(r"^\| `(\w+)` \|", docs.read_text().partition("## The states")[0], re.M))
+
+
 def test_a_workspace_without_a_loop(command) -> None:
     done = command("status")
     assert done.returncode == 0
     assert "No loop has run in" in done.stdout
     value = json.loads(command("status", "--json").stdout)
     assert (value["alive"], value["state"], value["stale_sec"]) == (False, None, None)
+    assert set(value) == documented()
+    assert (value["warnings"], value["counters"]["no_change"]) == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +336,23 @@ def test_no_color_is_respected_on_a_terminal(command) -> None:
     assert b"\x1b[" not in seen
 
 
+def test_a_table_that_is_wider_than_the_terminal_says_so(command) -> None:
+    command.write_status()
+    config = command.workspace / "two.toml"
+    config.write_text('[[workspaces]]\npath = "a"\n[[workspaces]]\npath = "b"\n')
+    main, other = pty.openpty()
+    try:
+        subprocess.run(
+            command.argv("status", "--config", str(config)), cwd=command.workspace.parent,
+            env=command.env | {"COLUMNS": "60"}, stdout=other, check=True,
+        )  # fmt: skip
+        lines = read_until(main, b"\n", times=3).decode().splitlines()
+    finally:
+        os.close(main)
+        os.close(other)
+    assert all(len(line) == 60 and line.endswith("…") for line in lines[1:])
+
+
 def read_until(descriptor: int, mark: bytes, times: int) -> bytes:
     seen, deadline = b"", time.monotonic() + 20
     while seen.count(mark) < times and time.monotonic() < deadline:
@@ -362,7 +421,8 @@ def test_a_configuration_with_several_loops_shows_all_of_them(command, tmp_path)
     assert len(rows) == 3
     assert "running" in rows[1]
     assert rows[2].startswith("two")
-    assert str(tmp_path)[:20] in rows[2]  # the line is as wide as a terminal
+    assert rows[2].endswith(str(other))  # whole: nobody's terminal is too narrow for a pipe
+    assert rows[2].split()[1:3] == ["not", "started"]
     states = json.loads(command("status", "--json", "--config", str(config), cwd=elsewhere).stdout)
     assert [one["state"] for one in states] == ["running", None]
     # what is about one loop says which there are; within one of them, that one is meant

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -112,3 +114,13 @@ def test_lines_for_people_have_no_empty_fields(ws: Workspace) -> None:
     assert "output=/" in started or "output='/" in started
     ended = next(line for line in ws.log().splitlines() if "iteration.ended" in line)
     assert "Do step 2." not in ended
+
+
+def test_people_read_their_own_time_and_programs_one_that_says_its_zone(ws: Workspace) -> None:
+    ws.script(END)
+    assert ws.run("--log-format", "console", environment={"TZ": "XYZ-5:30"}) == 0
+    lines = (ws.state / "logs" / "supervisor.log").read_text().splitlines()
+    stamps = [datetime.fromisoformat(json.loads(line)["timestamp"]) for line in lines]
+    assert all(at.tzinfo for at in stamps)
+    ours = stamps[-1] + timedelta(hours=5, minutes=30)
+    assert f"{ours:%H:%M:%S}" in ws.log()

@@ -96,7 +96,7 @@ def test_status_answers_at_a_glance_in_every_phase(ws: Workspace, phase: str) ->
     for word in {
         "running": ["pid", "cpu", "must end by", "stuck?"],
         "verifying": ["gates of iteration 1"],
-        "backoff": ["until", "code 3", "errors in a row", "#1 error"],
+        "backoff": ["until", "code 3", "perhaps: 1 error", "#1 error"],
         "cooldown": ["until", "changed nothing", "#1 no_change"],
         "limited": ["until", "usage lim", "#1 limited"],
         "paused": ["PAUSE", "resume"],

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Workspace
+from codex_self_iter.settings.templates import TASK
+from tests.support.control_steps import CLAIM, long_run
+from tests.support.harness import Workspace, wait_until
 
 DENIAL = {"tool_name": "Bash", "tool_use_id": "t", "tool_input": {"command": "pytest -q"}}
 BLOCK = {"summary": "s", "next_goal": "on", "stop": False, "reason": "r", "evidence": []}
@@ -204,3 +206,15 @@ def test_a_gate_that_takes_too_long_is_said_to_have_timed_out(ws: Workspace) -> 
     assert "timed out" in gate
     assert "000001-gate-1: timed out" in ws.cli("logs", "1").stdout
     assert "- `sleep 600`: timed out" in (ws.state / "report.md").read_text()
+
+
+def test_a_task_that_nobody_has_written_is_said_until_it_is(ws: Workspace) -> None:
+    (ws.path / "TASK.md").write_text(TASK)
+    ws.script(long_run(until="go"), CLAIM)
+    process = ws.start()
+    ws.wait_runs(1)
+    assert any("still as `init` wrote it" in text for text in ws.status()["warnings"])
+    (ws.path / "TASK.md").write_text("# Task\n\nMake it so.\n")
+    wait_until(lambda: not ws.status()["warnings"], "the end of the warning")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0

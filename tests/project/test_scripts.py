@@ -4,6 +4,7 @@ paths."""
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -238,6 +239,26 @@ def test_two_at_once_prepare_once(clone: Path, bare_path: Path) -> None:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
     assert [line.split()[0] for line in uv_calls(script)] == ["venv", "pip"]
+
+
+def test_a_command_is_handed_on_and_its_messages_name_what_can_be_typed(
+    clone: Path, bare_path: Path, tmp_path: Path
+) -> None:
+    uv(bare_path)
+    script, program = clone / "scripts" / "run-local.sh", clone / ".venv/bin/codex-self-iter"
+    workspace = tmp_path / "work space"
+    workspace.mkdir()
+    call(script, "--version", path=bare_path)
+    executable(program, "#!/bin/sh\n")
+    refused = call(script, str(workspace), path=bare_path)
+    near = shlex.quote(str(program.relative_to("/")))  # `call` is in /
+    init = f"{near} init --workspace '{workspace}'"
+    assert (refused.returncode, f"`{init}` writes one" in refused.stderr) == (2, True)
+    found = call(script, str(workspace), path=f"{program.parent}:{bare_path}")
+    assert f"`codex-self-iter init --workspace '{workspace}'`" in found.stderr  # by its name
+    done = call(script, "init", "--workspace", str(workspace), path=bare_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (workspace / "plan.md").exists()
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def _dangling(path: Path) -> None:
 
 
 FLAWS: list[tuple[Callable[[Path], object], str]] = [
-    (_remove, "plan.md does not exist; `codex-self-iter init` writes one"),
+    (_remove, "plan.md does not exist; `codex-self-iter init --workspace "),
     (_dangling, "it is a symbolic link to nothing"),
     (_directory, "plan.md is a directory"),
     (_fifo, "plan.md is not a plain file"),

@@ -33,6 +33,7 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
             "[verify]\ntimeout_secs = 3",
             "2: verify.timeout_secs: unknown key; did you mean verify.timeout_sec?",
         ),
+        ("[verify]\ncommand = []", "2: verify.command: unknown key; did you mean verify.commands?"),
         ("[verfy]\ncommands = []", "1: verfy: unknown key; did you mean verify?"),
         ("[agents.codx]", "1: agents.codx: unknown key; did you mean agents.codex?"),
         (

@@ -78,6 +78,8 @@ class Parser(argparse.ArgumentParser):
         known = [text for action in self._actions for text in action.option_strings]
         hints = []
         for word in message[len(prefix) :].split():
+            if word in COMMANDS:
+                return f" (the command goes first: {PROGRAM} {word} ...)"
             near = nearest(word.partition("=")[0], known) if word.startswith("-") else ""
             hints += [f"{near} for {word.partition('=')[0]}"] if near else []
         return f" (did you mean {', '.join(hints)}?)" if hints else ""
@@ -162,7 +164,9 @@ def _guarded(argv: list[str]) -> int:
     except SystemExit as end:  # argparse: --help, --version
         return end.code if isinstance(end.code, int) else int(ExitCode.OK)
     except CodexSelfIterError as error:
-        _complain(f"{PROGRAM}: {error}")
+        from codex_self_iter.cli._program import as_typed
+
+        _complain(f"{PROGRAM}: {as_typed(str(error), COMMANDS)}")
         return int(error.exit_code)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         _silence(sys.stdout)

@@ -11,7 +11,7 @@ import time
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.errors import UsageError
-from codex_self_iter.views.summary import Life, epoch
+from codex_self_iter.views.summary import Life, Seen, epoch
 from codex_self_iter.world import registry
 from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.start import home_directory
@@ -32,10 +32,10 @@ class Target:
 def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
     """Add the options that say which loop is meant; with `name`, also as a positional argument."""
     add = parser.add_argument
-    if name:
-        add("loop", nargs="?", metavar="NAME", help="name of a loop, or its workspace")
-    else:
-        add("--loop", metavar="NAME", help="name of a loop, or its workspace")
+    what = "name of a loop, or its workspace"
+    if name:  # where it is not given, what --loop says stays
+        add("loop", nargs="?", default=argparse.SUPPRESS, metavar="NAME", help=what)
+    add("--loop", metavar="NAME", help=what)
     add("--workspace", metavar="DIR", help="the loop's workspace (default: the current directory)")
     add("--state-dir", metavar="DIR", help="its state directory, relative to the workspace")
     add("--config", metavar="FILE", help="its configuration file")
@@ -68,8 +68,56 @@ def iteration_word(args: argparse.Namespace) -> int | None:
     return number
 
 
+def name_first(args: argparse.Namespace, words: list[str]) -> list[str]:
+    """The words behind the name of a known loop, which goes to `args.loop`; without one, all."""
+    if args.loop or args.workspace or not registry.find(words[0], registry.entries()):
+        return words
+    args.loop = words[0]
+    return words[1:]
+
+
 def find_loop(args: argparse.Namespace) -> Target:
-    """The loop that the command line means. Raises UsageError when there is none."""
+    """The loop that the command line means. Raises UsageError when there is none, also where only a
+    directory above is a loop's workspace."""
+    loop = named_loop(args)
+    if nowhere(loop) and (meant := did_you_mean(loop.workspace)):
+        raise UsageError(f"no loop has run in {loop.workspace}; {meant}")
+    return loop
+
+
+def nowhere(loop: Target) -> bool:
+    """Whether no loop has run in its directory, and none is prepared."""
+    marks = (os.path.join(loop.workspace, mark) for mark in ("plan.md", CONFIG_NAME))
+    return not loop.config and not any(map(os.path.exists, (loop.state_dir, *marks)))
+
+
+def did_you_mean(directory: str) -> str:
+    """A question with the option for the loop's workspace above a directory; "" for none."""
+    import shlex  # only where a path is to be quoted
+
+    workspace, _ = enclosing(directory)
+    return f"did you mean --workspace {shlex.quote(workspace)}?" if workspace else ""
+
+
+def enclosing(directory: str) -> tuple[str, str]:
+    """The loop's workspace above a directory, no further up than its repository; and the top of
+    that. Each is "" where there is none, or the directory is the top itself."""
+    start = at = os.path.realpath(directory)
+    workspace = ""
+    while not os.path.lexists(os.path.join(at, ".git")):
+        if at == os.path.dirname(at):
+            return workspace, ""
+        at = os.path.dirname(at)
+        run, *prepared = (
+            os.path.exists(os.path.join(at, mark))
+            for mark in (DEFAULT_STATE_DIR, "plan.md", CONFIG_NAME)
+        )
+        workspace = workspace or (at if run or all(prepared) else "")
+    return workspace, at if at != start else ""
+
+
+def named_loop(args: argparse.Namespace) -> Target:
+    """The loop, or the directory, that the command line names. Raises UsageError."""
     name = getattr(args, "loop", None) or ""
     config = args.config or ""
     if name and args.workspace:
@@ -215,6 +263,12 @@ def life(loop: Target, status: dict[str, object], now: float | None = None) -> L
 
     orphans = map(left.pid_of, left.at_work(loop.state_dir).values())
     return Life(False, stale, pid, next(orphans, 0))
+
+
+def look(loop: Target) -> Seen:
+    """The loop as it is at this moment."""
+    status = read_status(loop.state_dir)
+    return Seen(loop.name, loop.workspace, loop.state_dir, status, life(loop, status))
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._common import Target
+from codex_self_iter.core.text import clean
 from codex_self_iter.errors import UsageError
 from codex_self_iter.views.summary import Life
 
@@ -30,8 +31,7 @@ def aim_at(args: argparse.Namespace) -> Aim:
     A control can be left before the first start, but not in any directory that happens to be
     current."""
     loop = _common.find_loop(args)
-    marks = [os.path.join(loop.workspace, mark) for mark in ("plan.md", _common.CONFIG_NAME)]
-    if not loop.config and not any(map(os.path.exists, [loop.state_dir, *marks])):
+    if _common.nowhere(loop):
         raise UsageError(
             f"no loop has run in {loop.workspace} (there is no {loop.state_dir} and no plan.md)"
         )
@@ -62,16 +62,23 @@ def ends(aim: Aim) -> str:
 
 def who_notices(aim: Aim, living: str, dead: str) -> str:
     """The second half of every answer: what happens now, or at the next start."""
+    whose = f"supervisor of {clean(aim.loop.name)}"
     if aim.life.late:
-        return f"The supervisor (pid {aim.life.pid}) is not responding; {living} when it does."
+        return f"The {whose} (pid {aim.life.pid}) is not responding; {living} when it does."
     if aim.life.alive:
-        return f"The supervisor (pid {aim.life.pid}) {living}."
+        return f"The {whose} (pid {aim.life.pid}) {living}."
     orphan = f", but an agent works on (pid {aim.life.orphan})" if aim.life.orphan else ""
-    return f"No supervisor is running here{orphan}: {dead}."
+    return f"No {whose} is running{orphan}: {dead}."
 
 
-def read_text(words: list[str], file: str | None, what: str) -> str:
-    """The text of a message: from the words, a file, or stdin for "-". Raises UsageError."""
+def read_text(args: argparse.Namespace, what: str) -> str:
+    """The text of a message: from the words, a file, or stdin for "-". Raises UsageError.
+
+    The name of a known loop goes to `args.loop` when nothing but one text, or a file, is beside it:
+    what is written in several words may begin with any."""
+    words, file = args.text, args.file
+    if len(words) == (1 if file else 2):
+        words = _common.name_first(args, words)
     if file and words:
         raise UsageError(f"give the {what} as words or with --file, not both")
     text = _read_file(file or "-", what) if file or words == ["-"] else " ".join(words)

@@ -31,7 +31,9 @@ end
 complete -c codex-self-iter -a '(__codex_self_iter)'
 """,
 }
-NAMED = ("status", "stop", "pause", "resume", "logs", "history", "show", "diff", "rewind")
+NAMED = (
+    "status", "stop", "pause", "resume", "logs", "history", "show", "diff", "rewind", "steer", "goal",
+)  # fmt: skip
 """Commands whose first word may be the name of a loop."""
 
 

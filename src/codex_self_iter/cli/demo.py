@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from codex_self_iter.cli._program import program_name
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_list, decode
 from codex_self_iter.demo import git, make_workspace
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"Sample workspace: {directory}")
     what = "The loop works through plan.md until `python3 -m unittest -q` passes."
     print(f"One of its tests fails. {what}\n", flush=True)
-    program, before = _program(), len(_journal(directory))
+    program, before = program_name(), len(_journal(directory))
     _own_environment()
     started = time.monotonic()
     code = _run_loop(directory)
@@ -108,14 +108,3 @@ def _journal(directory: Path) -> list[dict[str, Any]]:
     except OSError:
         lines = []
     return [record for line in lines if (record := decode(line))]
-
-
-def _program() -> str:
-    """How the person can call us: by name when that finds this installation, else by path."""
-    beside = Path(sys.executable).with_name("codex-self-iter")
-    if not beside.exists():
-        return f"{shlex.quote(sys.executable)} -P -m codex_self_iter"
-    if shutil.which("codex-self-iter") == str(beside):
-        return "codex-self-iter"
-    near = beside.is_relative_to(Path.cwd())
-    return shlex.quote(os.path.relpath(beside) if near else str(beside))

@@ -11,6 +11,7 @@ from codex_self_iter.core.text import shorten
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_loop_arguments(parser, name=False)
+    parser.usage = "%(prog)s [options] [NAME] TEXT"
     parser.add_argument("text", nargs="*", metavar="TEXT", help='the goal; "-" reads it from stdin')
     parser.add_argument("-f", "--file", metavar="FILE", help="read the goal from a file")
 
@@ -19,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Leave the goal for the supervisor and say when it counts."""
     from codex_self_iter.world.state import inbox
 
-    text = _controls.read_text(args.text, args.file, "goal")
+    text = _controls.read_text(args, "goal")
     aim = _controls.aim_at(args)
     inbox.write_goal(aim.loop.state_dir, text)
     before = aim.status.get("goal")

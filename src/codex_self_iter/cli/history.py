@@ -21,6 +21,7 @@ VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
     "continue_false", "error", "timed_out", "limited", "aborted", "interrupted",
 )  # fmt: skip
+LIMIT = 30
 _GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected")
 
 
@@ -31,14 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verdict", action="append", default=[], metavar="V", help="only this verdict; repeatable")
     add("--since", metavar="WHEN", help="an iteration's number, a date, or 90m, 12h, 7d ago")
     number = _common.positive_int
-    add("--limit", type=number, default=30, metavar="N", help="at most N (default: 30)")
+    add("--limit", type=number, metavar="N", help=f"at most N (default: {LIMIT})")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the newest iterations that fit."""
     fits = _filter(args)
     loop = _common.find_loop(args)
-    records = newest(loop.state_dir, args.limit, fits)
+    limit = args.limit or LIMIT
+    records = newest(loop.state_dir, limit + 1, fits)
+    more, records = len(records) > limit, records[-limit:]
     if args.json:
         sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     elif records:
@@ -46,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         what = "No iteration fits" if fits else "No iteration is recorded"
         sys.stdout.write(f"{what} in {loop.state_dir}.\n")
+    if more and not args.limit:
+        sys.stdout.flush()
+        sys.stderr.write(f"(the last {limit}; there are older ones: --limit N)\n")
     return int(ExitCode.OK)
 
 

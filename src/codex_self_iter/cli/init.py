@@ -7,32 +7,15 @@ import itertools
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 
+from codex_self_iter.cli._common import enclosing
 from codex_self_iter.cli._detect import Detected, detect
+from codex_self_iter.cli._program import program_name
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
-
-_TASK = """\
-# Task
-
-What is wanted, in your own words: the goal, the limits, what "done" means. The agent reads this file at every
-iteration; an edit takes effect with the next one.
-
-- Goal:
-- Must not:
-- Done when:
-"""
-
-_PLAN = """\
-# Plan
-
-One item a line, small enough for one sitting. The agent ticks what is done and may add items.
-
-- [ ] Read the repository and write down here what has to be done, item by item
-- [ ] Do the items, each with its tests
-- [ ] Check the whole against TASK.md
-"""
+from codex_self_iter.settings.templates import PLAN, TASK
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +33,21 @@ def run(args: argparse.Namespace) -> int:
         what = "is not a directory" if there else "does not exist; create it first"
         raise UsageError(f"workspace {workspace} {what}")
     found = detect(workspace, os.environ)
-    files = {"TASK.md": _TASK, "plan.md": _PLAN, CONFIG_NAME: config_text(found)}
+    files = {"TASK.md": TASK, "plan.md": PLAN, CONFIG_NAME: config_text(found)}
     places = {os.path.join(workspace, name): text for name, text in files.items()}
     lines = [_write(path, text, args.force) for path, text in places.items()]
+    lines += _misplaced(workspace)
     sys.stdout.write("\n".join([*lines, "", *_next_steps(workspace, found)]) + "\n")
     return 0
+
+
+def _misplaced(workspace: str) -> Iterator[str]:
+    """What to know of a directory that is only a part of something."""
+    above, top = enclosing(workspace)
+    if above:
+        yield f"note     the workspace of a loop is around it: did you mean {above}?"
+    elif top:
+        yield f"note     this is not the top of its git repository, which is {top}"
 
 
 def config_text(found: Detected) -> str:
@@ -126,5 +119,5 @@ def _next_steps(workspace: str, found: Detected) -> list[str]:
     steps.append(f"A completion must pass: {gates}.")
     here = os.path.samefile(workspace, os.getcwd())
     where = "" if here else f" --workspace {shlex.quote(workspace)}"
-    steps += [f"codex-self-iter doctor{where}", f"codex-self-iter run{where}"]
+    steps += [f"{program_name()} {command}{where}" for command in ("doctor", "run")]
     return ["Next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]

@@ -20,9 +20,13 @@ from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list
 from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.views.summary import standstill
 from codex_self_iter.views.transcript import Item, Reader, Transcript
 
 POLL_SEC = 0.2
+RESTART_SEC, CRASH_SEC = 3.0, 10.0
+"""A supervisor that was there may come again so soon: after an end (an update), and after none (a
+service starts it again after 5 s)."""
 _NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
 _STYLE = {"command": "bold", "change": "green", "error": "red", "note": "dim", "output": "dim"}
 _MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
@@ -43,7 +47,7 @@ class Run(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, number = parser.add_argument, _common.positive_int
     _common.add_iteration_arguments(parser)
-    add("-f", "--follow", action="store_true", help="go on across iterations until interrupted")
+    add("-f", "--follow", action="store_true", help="go on until the loop has ended")
     add("--last", type=number, default=1, metavar="K", help="the last K iterations")
     add("--all", action="store_true", help="every iteration whose output is kept")
     add("--raw", action="store_true", help="stdout and stderr as they came, unrendered")
@@ -55,16 +59,18 @@ def run(args: argparse.Namespace) -> int:
     iteration = _common.iteration_word(args)
     loop = _common.find_loop(args)
     printer = _RawPrinter() if args.raw else _Printer(Paint())
+    watch = _Watch(loop) if args.follow else None
     if args.supervisor:
-        return _supervisor_log(loop, args, printer)
+        return _supervisor_log(loop, watch, printer)
     found = runs(loop.state_dir)
     chosen = _choose(found, iteration, args, loop)
     last = None
     for one in _with_ends(chosen, loop.state_dir):
         last = _next(last, one, printer)
-    if args.follow:
-        _follow(loop.state_dir, {one.name for one in found}, last, printer)
-    _end(last, printer)
+    if watch:
+        _follow(watch, {one.name for one in found}, last, printer)
+    else:
+        _end(last, printer)
     return int(ExitCode.OK)
 
 
@@ -122,16 +128,44 @@ def _with_ends(chosen: list[Run], state_dir: str) -> list[Run]:
     return [one._replace(end=ends.get(one.name, "")) for one in chosen]
 
 
-def _follow(state_dir: str, seen: set[str], current: _Stream | None, printer: _Printer) -> None:
-    """Print what the newest run still writes, and every run that begins."""
-    while True:
-        fresh = [one for one in runs(state_dir) if one.name not in seen]
+class _Watch:
+    """Whether the loop goes on, and what it says when it does not."""
+
+    def __init__(self, loop: Target) -> None:
+        self.loop, self._told = loop, ""
+        self._alive_at = time.monotonic() if _common.look(loop).life.alive else float("-inf")
+
+    def look(self) -> tuple[str, bool]:
+        """What is new ("" when nothing is), and whether it is the end."""
+        seen, now = _common.look(self.loop), time.monotonic()
+        text = standstill(seen)
+        if seen.life.alive:
+            self._alive_at = now
+        patience = RESTART_SEC if seen.status.get("exit") else CRASH_SEC
+        if not seen.life.alive and (not text or now - self._alive_at < patience):
+            return "", False
+        news = text if text != self._told else ""
+        self._told = text
+        return news, not seen.life.alive
+
+
+def _follow(watch: _Watch, seen: set[str], current: _Stream | None, printer: _Printer) -> None:
+    """Print what the newest run still writes, every run that begins, and why none does; return
+    when the loop has ended."""
+    over = False
+    while not over:
+        news, over = watch.look()  # first: what was printed before is shown before
+        fresh = [one for one in runs(watch.loop.state_dir) if one.name not in seen]
         if current:
             current.show(printer)
         for one in fresh:
             seen.add(one.name)
             current = _next(current, one, printer)
-        time.sleep(POLL_SEC)
+        if over:
+            _end(current, printer)
+        printer.note(news)
+        if not over:
+            time.sleep(POLL_SEC)
 
 
 def _next(current: _Stream | None, one: Run, printer: _Printer) -> _Stream:
@@ -202,6 +236,12 @@ class _Printer:
         bar = "──" if self.paint.unicode else "--"
         self._write(self.paint(f"{bar} {name} {bar}", "cyan") + "\n")
 
+    def note(self, text: str) -> None:
+        """What the loop does, beside what the agent says."""
+        dash = "—" if self.paint.unicode else "--"
+        if text:
+            self._write(self.paint(f"{dash} {text} {dash}", "dim") + "\n")
+
     def feed(self, line: str | bytes, transcript: Transcript, *, is_error: bool) -> None:
         assert isinstance(line, str)
         if is_error:
@@ -228,7 +268,10 @@ class _RawPrinter(_Printer):
     def __init__(self) -> None:
         super().__init__(Paint(colour=False))
 
-    def heading(self, name: str) -> None:
+    def heading(self, _name: str) -> None:
+        pass
+
+    def note(self, _text: str) -> None:
         pass
 
     def feed(self, line: str | bytes, _transcript: Transcript, *, is_error: bool) -> None:
@@ -238,20 +281,21 @@ class _RawPrinter(_Printer):
         stream.buffer.flush()
 
 
-def _supervisor_log(loop: Target, args: argparse.Namespace, printer: _Printer) -> int:
+def _supervisor_log(loop: Target, watch: _Watch | None, printer: _Printer) -> int:
     """The supervisor's log; rotated parts are in the same directory."""
     path = os.path.join(loop.state_dir, "logs", "supervisor.log")
-    if not os.path.exists(path) and not args.follow:
+    if not os.path.exists(path) and not watch:
         elsewhere = "under systemd: journalctl --user -u 'codex-self-iter*'"
         raise UsageError(f"there is no {path} yet ({elsewhere})")
     file, inode = GrowingFile(path), _inode(path)
     while True:
+        over = not watch or watch.look()[1]
         for data in _chunks(file, raw=printer.raw):
             if isinstance(data, bytes):
                 printer.feed(data, Transcript(_reader), is_error=False)
             else:
                 printer.items([Item("text", clean_block(data))])
-        if not args.follow:
+        if over:
             return int(ExitCode.OK)
         if _inode(path) not in (None, inode):  # rotated: the new file from its beginning
             file.close()

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Refused while a supervisor or an agent runs here."
     )
     _common.add_loop_arguments(parser, name=False)
-    add("label", metavar="N", help="iteration, or the name of another checkpoint")
+    parser.usage = "%(prog)s [options] [NAME] N"
+    what = "a loop; iteration, or the name of another checkpoint"
+    add("what", metavar="[NAME] N", nargs="+", help=what)
     add("--yes", action="store_true", help="do not ask")
     add("--dry-run", action="store_true", help="only say what would be done")
 
@@ -37,11 +39,15 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.world.git.rewind import plan_rewind, rewind
     from codex_self_iter.world.git.run import HEAD, complete
 
+    *names, label = args.what
+    if len(names) > 1 or (names and args.loop):
+        raise UsageError(f"expected one iteration, not {' '.join(args.what)!r}")
+    args.loop = names[0] if names else args.loop
     checkpoints = open_checkpoints(args)
     place = checkpoints.git.cwd, checkpoints.state_dir
     alone = nullcontext() if args.dry_run else nobody(*place)
     with alone:
-        plan = complete(plan_rewind(checkpoints, args.label))
+        plan = complete(plan_rewind(checkpoints, label))
         _show(plan, sys.maxsize if args.dry_run else _SHOWN)
         if args.dry_run or not plan.changes:
             return int(ExitCode.OK)

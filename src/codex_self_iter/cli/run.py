@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from codex_self_iter.cli import _flags
+from codex_self_iter.cli import _common, _flags
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.world.start import start_directory
@@ -37,7 +37,14 @@ def run(args: argparse.Namespace) -> int:
 
     from codex_self_iter.supervisor import app
 
-    return int(app.run(values, chosen))
+    try:
+        return int(app.run(values, chosen))
+    except UsageError as error:
+        here = os.path.expanduser((*args.workspace, os.curdir)[0])
+        planned = args.config or os.path.exists(os.path.join(here, "plan.md"))
+        if not planned and (meant := _common.did_you_mean(here)):
+            raise UsageError(f"{error}\n{meant}") from None
+        raise
 
 
 def options(args: argparse.Namespace) -> RunOptions:

@@ -16,8 +16,9 @@ from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
-from codex_self_iter.core.text import clean, clean_block, iso, took
+from codex_self_iter.core.text import clean, clean_block, took
 from codex_self_iter.errors import ExitCode
+from codex_self_iter.views.summary import epoch, moment
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.guarded import read_guarded
 
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) -> Iterator[str]:
     verdict = clean(str(record.get("verdict") or "?"), 40)
     lasted = took(as_number(record.get("duration_sec")))
-    when = clean(str(record.get("ts") or ""))
+    at = epoch(record.get("ts"))
+    when = clean(str(record.get("ts") or "")) if at is None else moment(at)
     yield paint(f"Iteration {record['iteration']}: {verdict}, {lasted}, {when}", "bold")
     for key in FIELDS:
         yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
@@ -95,7 +97,7 @@ def _plain(value: object) -> str:
         return " ".join(value["text"].split())
     if isinstance(value, dict) and isinstance(value.get("kind"), str):
         more = [f"{key} {as_words(one)}" for key, one in value.items() if key not in ("kind", "at")]
-        return ", ".join([f"{value['kind']} at {iso(as_number(value.get('at')))}", *more])
+        return ", ".join([f"{value['kind']} at {moment(as_number(value.get('at')))}", *more])
     return as_words(value)
 
 
@@ -107,7 +109,7 @@ def _wait(record: Record) -> str:
     kind, reason = as_words(wait.get("kind")).replace("_", " "), as_words(wait.get("reason"))
     why = "" if reason in (record.get("error"), record.get("reason")) else f": {reason}"
     until, length = as_number(wait.get("until")), as_number(wait.get("length"))
-    return f"{kind} until {iso(until)} ({took(length)}){why}"
+    return f"{kind} until {moment(until)} ({took(length)}){why}"
 
 
 def _owed(record: Record) -> str:

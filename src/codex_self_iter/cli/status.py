@@ -83,16 +83,24 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
         return [json.dumps(values if many else values[0], ensure_ascii=False, indent=indent)]
     if many:
         nothing = ["No loop of this user is known.", HOW_TO_START]
-        return table(rows, now, paint, width()) if rows else nothing
+        columns = width() if sys.stdout.isatty() else 0
+        lines = table(rows, now, paint, columns) if rows else nothing
+        meant = "" if args.all else _common.did_you_mean(os.curdir)
+        return [*lines, f"This is a part of a loop's workspace: {meant}"] if meant else lines
     seen = rows[0][1]
     if not seen.status and not seen.life.alive:
+        meant = _common.did_you_mean(seen.workspace)
         return [
             f"No loop has run in {seen.workspace} yet.",
             *_unreadable(seen),
             *_left(seen),
-            HOW_TO_START,
+            meant or HOW_TO_START,
         ]
-    around = Surroundings(now, _where(seen), _stopped(seen), "█░" if paint.unicode else "#.")
+    stop = _is_there(seen, "stop_file") or _is_there(seen, "global_stop_file")
+    around = Surroundings(
+        now, _where(seen), stop=stop, pause=_is_there(seen, "pause_file"),
+        bar="█░" if paint.unicode else "#.",
+    )  # fmt: skip
     return [*render(seen, around, paint, width()), *_unreadable(seen)]
 
 
@@ -101,7 +109,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     if several := _configured(args):
         return [(loop.name, _look(loop)) for loop in several]
     if not _wants_table(args):
-        target = _common.find_loop(args)
+        target = _common.named_loop(args)
         return [(target.name, _look(target))]
     known = registry.entries()
     names = registry.display_names(known)
@@ -119,10 +127,9 @@ def _configured(args: argparse.Namespace) -> list[Target]:
 
 
 def _look(target: Target) -> Seen:
-    status = _common.read_status(target.state_dir)
-    life = _common.life(target, status)
-    waiting = _waiting(target.state_dir)
-    return Seen(target.name, target.workspace, target.state_dir, status, life, waiting)
+    seen = _common.look(target)
+    seen.waiting = _waiting(target.state_dir)
+    return seen
 
 
 def _waiting(state_dir: str) -> tuple[str, int]:
@@ -153,9 +160,9 @@ def _where(seen: Seen) -> str:
     return f" --workspace {shlex.quote(seen.workspace)}"
 
 
-def _stopped(seen: Seen) -> bool:
-    stop = seen.status.get("stop_file")
-    return isinstance(stop, str) and os.path.lexists(stop)
+def _is_there(seen: Seen, sentinel: str) -> bool:
+    path = seen.status.get(sentinel)
+    return isinstance(path, str) and os.path.lexists(path)
 
 
 def _wants_table(args: argparse.Namespace) -> bool:
@@ -165,20 +172,30 @@ def _wants_table(args: argparse.Namespace) -> bool:
     named = args.loop or args.workspace or args.state_dir or args.config
     if named or os.environ.get("CODEX_SELF_ITER_WORKSPACE"):
         return False
-    marks = ("plan.md", _common.CONFIG_NAME, _common.DEFAULT_STATE_DIR)
-    if any(map(os.path.exists, marks)):
-        return False
-    return not os.path.exists(_common.find_loop(args).state_dir)
+    return _common.nowhere(_common.named_loop(args))
 
 
 def _as_json(seen: Seen) -> dict[str, object]:
     stale = None if seen.life.stale_sec is None else round(seen.life.stale_sec, 3)
-    base = {"name": seen.name, "workspace": seen.workspace, "state_dir": seen.state_dir}
     orphan = seen.life.orphan or None
     life = {"alive": seen.life.alive, "stale_sec": stale, "orphan_pid": orphan}
     goal, messages = seen.waiting
     waiting = {"waiting_goal": goal, "waiting_messages": messages}
-    return {**base, "state": None, **seen.status, **life, **waiting}
+    return {**(seen.status or _nothing_yet(seen)), **life, **waiting}
+
+
+def _nothing_yet(seen: Seen) -> dict[str, object]:
+    """The status of a loop that has not been started: every field, what is not known null."""
+    from codex_self_iter.core.state import LoopState  # heavy, and hardly ever needed
+    from codex_self_iter.core.terms import Moment
+    from codex_self_iter.views.status import Facts, status
+
+    facts = Facts(0, seen.workspace, seen.state_dir, seen.name, "", "", 0.0, "")
+    unknown = (
+        "pid", "boot_id", "state", "since", "updated_at", "started_at", "mode", "agent", "log",
+        "stop_file", "global_stop_file", "pause_file", "disk",
+    )  # fmt: skip
+    return status(LoopState(""), facts, Moment(0.0, 0.0, "")) | dict.fromkeys(unknown)
 
 
 def _unreadable(seen: Seen) -> list[str]:

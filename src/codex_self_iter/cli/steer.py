@@ -11,6 +11,7 @@ from codex_self_iter.cli._common import say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _common.add_loop_arguments(parser, name=False)
+    parser.usage = "%(prog)s [options] [NAME] TEXT"
     add("text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin')
     add("-f", "--file", metavar="FILE", help="read the message from a file")
     add("--now", action="store_true", help="end the running agent and start again with the message")
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the message into the inbox and say when it will be read."""
     from codex_self_iter.world.state import inbox
 
-    text = _controls.read_text(args.text, args.file, "message")
+    text = _controls.read_text(args, "message")
     aim = _controls.aim_at(args)
     path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
     dead = "the first prompt after the next start will have it"

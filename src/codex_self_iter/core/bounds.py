@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Counters
+from codex_self_iter.core.text import in_a_row
 
 PERSON = frozenset(map(FailureClass, ("auth", "billing", "config", "sandbox")))
 """Only a person can mend these."""
@@ -58,7 +59,7 @@ def spent(kind: FailureClass, counters: Counters, policy: Policy) -> str:
         return f"{WORKED_TRIES} runs in a row changed content and gave no answer ({kind})"
     if kind is FailureClass.AGENT:
         reached = most and counters.agent_errors >= most
-        return f"{most} agent errors in a row (max_consecutive_errors)" if reached else ""
+        return f"{in_a_row(most, 'agent error')} (max_consecutive_errors)" if reached else ""
     if kind in PERSON:
         reached = counters.auth_errors >= min(most or PERSON_TRIES, PERSON_TRIES)
         return f"a person must act ({kind})" if reached else ""

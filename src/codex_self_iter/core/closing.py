@@ -10,6 +10,7 @@ from codex_self_iter.core.commands import Command, Log, Notify
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Iteration, Last, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
+from codex_self_iter.core.text import counted
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +117,9 @@ class Closing:
         found = stagnation.circle(goals, counters.no_change, counters.gate_repeats, bound=bound)
         room = found.room(bound)
         if room <= 0 and self.opened.warned:
-            what = f"{found.what} for {found.length} iterations (max_stagnation = {bound})"
+            what = (
+                f"{found.what} for {counted(found.length, 'iteration')} (max_stagnation = {bound})"
+            )
             text = f"going in circles: {what}; the goal: {self.changes['goal']}"
             return Finish(State.STAGNATED, 3, text)
         warned = found.length > 0 and room <= 1

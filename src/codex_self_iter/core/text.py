@@ -86,6 +86,16 @@ def took(seconds: float) -> str:
     return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else age(seconds)
 
 
+def counted(count: float, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count:.0f} {noun}{'' if count == 1 else 's'}"
+
+
+def in_a_row(count: float, noun: str) -> str:
+    """`1 error`, `2 errors in a row`."""
+    return counted(count, noun) + ("" if count == 1 else " in a row")
+
+
 def size(num_bytes: float) -> str:
     """A size in decimal units: `12 kB`, `1.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -88,11 +88,12 @@ def suggestion(path: KeyPath) -> str:
     table = table_at(parent)
     siblings = list(fields_of(table)) if table is not None else []
     homes = [other for other in _catalogue() if other[-1] == name]
-    if homes:
-        return f"{name} {_home(homes, parent)}"
-    near = difflib.get_close_matches(name, siblings, 1, 0.7)
+    # A letter too many or too few is likelier than the wrong table.
+    near = difflib.get_close_matches(name, siblings, 1, 0.9 if homes else 0.7)
     if near:
         return f"did you mean {dotted((*parent, near[0]))}?"
+    if homes:
+        return f"{name} {_home(homes, parent)}"
     names = sorted({str(other[-1]) for other in _catalogue()})
     far = difflib.get_close_matches(name, names, 1, 0.8)
     if far:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from codex_self_iter.settings.tomlfile import BadFileError, read_plain
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
-_INIT = "`codex-self-iter init` writes one"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def validate_workspace(settings: Settings) -> ResolvedPaths:
     paths = resolve_paths(settings)
     flaws = list(_workspace_flaws(paths.workspace))
     if not flaws:
-        flaws += _plan_flaws(paths.plan)
+        flaws += _plan_flaws(paths.plan, paths.workspace)
         flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
         flaws += _state_flaws(paths)
     if flaws:
@@ -62,10 +62,15 @@ def _workspace_flaws(path: Path) -> Iterator[str]:
         yield f"workspace {path} cannot be written by this user; mend its permissions (chmod, chown)"
 
 
-def _plan_flaws(path: Path) -> Iterator[str]:
+def _plan_flaws(path: Path, workspace: Path) -> Iterator[str]:
     if _mode(path) is None:
         link = " (it is a symbolic link to nothing)" if path.is_symlink() else ""
-        yield f"plan file {path} does not exist{link}; {_INIT}, or name another with --plan-file"
+        here = os.path.samefile(workspace, os.curdir)
+        init = "codex-self-iter init" + (
+            "" if here else f" --workspace {shlex.quote(str(workspace))}"
+        )
+        what = f"`{init}` writes one, or name another with --plan-file"
+        yield f"plan file {path} does not exist{link}; {what}"
         return
     text, flaw = _read(path)
     if flaw:

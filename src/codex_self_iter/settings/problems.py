@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from codex_self_iter.core.text import counted
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.keys import allowed_at, dotted, kind_at, suggestion, table_at
 from codex_self_iter.settings.model import KeyPath
@@ -34,8 +35,7 @@ class ConfigError(UsageError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(dict.fromkeys(problems))
-        count = len(self.problems)
-        head = f"{count} error{'' if count == 1 else 's'} in the configuration:"
+        head = f"{counted(len(self.problems), 'error')} in the configuration:"
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,7 @@ def configure(
     structlog.configure(
         processors=[
             add_log_level,
-            TimeStamper(fmt="iso", utc=as_json),
+            TimeStamper(fmt="iso", utc=True),
             format_exc_info,
             partial(_redact, Redactor.from_environment(environ)),
             _to_file,
@@ -95,6 +96,7 @@ def _to_file(logger: Any, name: str, event: EventDict) -> EventDict:
 
 
 def _short(_logger: Any, _name: str, event: EventDict) -> EventDict:
-    """For people: the time of day, and no field that says nothing."""
-    event["timestamp"] = str(event.get("timestamp", ""))[11:19]
+    """For people: the local time of day, and no field that says nothing."""
+    at = datetime.fromisoformat(event["timestamp"]).astimezone()
+    event["timestamp"] = f"{at:%H:%M:%S}"
     return {key: value for key, value in event.items() if value != ""}

@@ -17,6 +17,7 @@ from codex_self_iter.agents.probe import ask
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.shell import bashism, first_program, with_bash
 from codex_self_iter.settings import Settings, resolve_paths
+from codex_self_iter.settings.templates import untouched
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.guarded import stat_or_none
 
@@ -167,6 +168,9 @@ def tell_start(ctx: Context) -> None:
     keys = [key.format(name) for name in ctx.agents for key in ("agent.{}.sandbox", "budget.{}")]
     for key in (OWNER, *keys):
         ctx.warnings.clear(key) if key not in found else _tell(ctx, found[key])
+    for document in ctx.documents:
+        if what := untouched(document.path, document.text):
+            ctx.warnings.tell(f"{document.what} untouched", what)
 
 
 def _tell(ctx: Context, lost: Shortfall) -> None:

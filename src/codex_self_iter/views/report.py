@@ -12,7 +12,8 @@ from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import LoopState, Spent
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import iso, money
+from codex_self_iter.core.text import counted, money
+from codex_self_iter.views.summary import moment
 
 _ITEMS = 20
 """Open items of the plan that are listed."""
@@ -104,18 +105,18 @@ def report(
     if not gates and state.state is State.COMPLETED:
         gates = ["None was run: that it is complete is the agent's word."]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-    counted = f"{state.iteration} iteration{'' if state.iteration == 1 else 's'}"
+    done = counted(state.iteration, "iteration")
     if lines:
-        counted += (
+        done += (
             f": {counts}" if len(lines) >= state.iteration else f"; the last {len(lines)}: {counts}"
         )
     parts = [
         f"# Report: {state.state.value}",
-        f"Written {iso(now)}. {state.reason}",
+        f"Written {moment(now)}. {state.reason}",
         "## What was asked",
         (task.strip() or plan.strip())[:4_000],
         "## What was done",
-        f"{counted}.",
+        f"{done}.",
         "\n".join(_rows(lines)),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
         *(f"{title}:\n\n```\n{stat.strip()}\n```" for title, stat in changes),

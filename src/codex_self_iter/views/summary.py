@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_number
-from codex_self_iter.core.text import age, clean, cut, money, shorten, size, tokens, took
+from codex_self_iter.core.text import (
+    age,
+    clean,
+    cut,
+    in_a_row,
+    iso,
+    money,
+    shorten,
+    size,
+    tokens,
+    took,
+)
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
@@ -68,6 +79,8 @@ class Seen:
         state = clean(str(self.status.get("state") or "unknown"))
         if self.life.orphan:
             return "orphan", "red"
+        if not self.status and not self.life.alive:
+            return "not started", "yellow"
         if not self.life.alive and state not in GOOD + BAD:
             return "gone", "red"
         if self.life.late:
@@ -83,11 +96,12 @@ class Surroundings:
     Attributes:
         now: Unix seconds.
         where: the option that names the loop from here, such as ` --workspace DIR`, or "".
-        stop: whether its STOP file is there.
+        stop, pause: whether a file that says so is there.
         bar: two characters that draw what is done and what is open."""
 
-    def __init__(self, now: float, where: str, stop: bool, bar: str) -> None:
-        self.now, self.where, self.stop, self.bar = now, where, stop, bar
+    def __init__(self, now: float, where: str, *, stop: bool, pause: bool, bar: str) -> None:
+        self.now, self.where, self.bar = now, where, bar
+        self.stop, self.pause = stop, pause
 
 
 def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
@@ -118,7 +132,7 @@ def inbox(seen: Seen) -> list[str]:
 
 
 def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
-    """One line for each loop of this user."""
+    """One line for each loop of this user; `width` 0: as long as it is."""
     cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
     for name, seen in rows:
         since, plan = epoch(seen.status.get("since")), as_dict(seen.status.get("plan"))
@@ -126,7 +140,7 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
             (
                 shorten(name, 30),
                 seen.state()[0],
-                f"{as_number(seen.status.get('iteration')):.0f}",
+                f"{as_number(seen.status.get('iteration')):.0f}" if seen.status else "",
                 "" if since is None else age(now - since),
                 f"{plan.get('done')}/{plan.get('total')}" if plan.get("total") else "",
                 clean(seen.workspace),
@@ -134,10 +148,30 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
         )
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
-        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()[:width]
+        "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
+    lines = [cut(line, width) if width else line for line in lines]
     return [paint(lines[0], "bold"), *lines[1:]]
+
+
+def standstill(seen: Seen) -> str:
+    """Why the agent is silent: the loop waits, is paused or has ended; "" while it works, and where
+    none has run. The same words for as long as it is the same. An orphan works."""
+    status, state = seen.status, str(seen.status.get("state") or "")
+    if seen.life.orphan:
+        return ""
+    if not seen.life.alive:
+        ended = as_dict(status.get("exit"))
+        told = f"the loop has ended: {ended.get('state')}, {ended.get('reason')}"
+        gone = "the supervisor is gone without saying why" if status else ""
+        return clean(told if ended else gone)
+    if state not in (*WAITING, "blocked"):
+        return ""
+    until, since = epoch(status.get("until")), epoch(status.get("since"))
+    when = "" if until is None else f" until {clock(until, since or until)}"
+    reason = as_dict(status.get("wait")).get("reason") or status.get("reason")
+    return clean(f"waits{when} ({state}){f': {reason}' if reason else ''}")
 
 
 def against(unproven: object, gates: object) -> str:
@@ -165,6 +199,14 @@ def clock(seconds: float, now: float) -> str:
     """A local time of day, with the date when it is not within half a day of now."""
     form = "%H:%M:%S" if abs(seconds - now) < 43200 else "%Y-%m-%d %H:%M"
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
+
+
+def moment(seconds: float) -> str:
+    """A local date and time with its offset from UTC, `2026-01-31 23:59:59+01:00`."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return iso(seconds)
 
 
 class _View:
@@ -267,25 +309,26 @@ class _View:
 
     def stuck(self) -> str:
         """Signs of trouble, worst first; "" while no agent works and nothing repeats."""
-        if self.status.get("state") in GOOD:
+        if not self.life.alive:
             return ""
         counters, signs = as_dict(self.status.get("counters")), []
-        for key, least, text in (
-            ("consecutive_errors", 1, "errors in a row"),
-            ("no_change", 1, "iterations in a row changed nothing"),
-            ("same_goal", 2, "times the same goal"),
-            ("gate_failures", 1, "gate failures in a row"),
+        for key, noun, more in (
+            ("consecutive_errors", "error", ""),
+            ("no_change", "iteration", " changed nothing"),
+            ("gate_failures", "gate failure", ""),
         ):
             count = as_number(counters.get(key))
-            signs += [f"{count:.0f} {text}"] if count >= least else []
+            signs += [in_a_row(count, noun) + more] if count else []
+        same = as_number(counters.get("same_goal"))
+        signs += [f"{same:.0f} times the same goal"] if same > 1 else []
         run = as_dict(self.status.get("run"))
-        idle = as_number(run.get("idle_sec")) if self.life.alive else 0.0
-        if run.get("retrying") and self.life.alive:
+        idle = as_number(run.get("idle_sec"))
+        if run.get("retrying"):
             signs.append(f"the agent tries again to reach its model: {run['retrying']}")
         signs += [f"no sign of life from the agent for {age(idle)}"] if idle >= QUIET_SEC else []
         if signs:
             return "perhaps: " + ", ".join(signs)
-        return "no" if run and self.life.alive and not self.life.late else ""
+        return "no" if run and not self.life.late else ""
 
     def plan(self) -> str:
         plan = as_dict(self.status.get("plan"))
@@ -345,8 +388,15 @@ class _View:
     def advice(self) -> list[str]:
         """The commands that help from here."""
         where, state = self.around.where, str(self.status.get("state") or "")
+        resume = f"codex-self-iter resume{where}"
+        if self.life.late:
+            pid = self.life.pid
+            return [
+                f"kill -CONT {pid}   (if somebody has stopped it: Ctrl-Z, SIGSTOP)",
+                f"kill -KILL {pid}   (else; it hears no `stop`. Then start it: it goes on from here)",
+            ]
         if self.life.alive and state == "paused":
-            return [f"codex-self-iter resume{where}"]
+            return [resume]
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
         if self.life.orphan:
@@ -355,15 +405,16 @@ class _View:
         if state == "completed":
             return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
         clear = " --clear-stop" if self.around.stop else ""
-        again = f"codex-self-iter run{where}{clear}   (goes on where it ended)"
+        how = "goes on where it ended; give it the options of its last start"
+        again = [resume] if self.around.pause else []
+        again += [f"codex-self-iter run{where}{clear}   ({how})"]
         last = as_dict(self.status.get("last"))
         if last.get("verdict") == "stop" and state in ("stopped", "blocked"):
             return [
                 "its agent waits for a person: do or decide what it asks for, and say so:",
                 f"codex-self-iter show {last.get('iteration')}{where}   (all that it said)",
                 f'codex-self-iter steer{where} "…"   (what the next iteration is told)',
-                again,
+                *again,
             ]
-        if state in BAD:
-            return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
-        return [again]
+        report = f"{self.seen.state_dir}/report.md says what happened: mend it, then"
+        return [report, f"codex-self-iter doctor{where}", *again] if state in BAD else again

@@ -16,6 +16,7 @@ from codex_self_iter.core.shell import piped, with_bash
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
+from codex_self_iter.settings.templates import untouched
 from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import probe
 
@@ -38,6 +39,11 @@ def workspace(context: Context) -> Iterator[Finding]:
     if not paths.task.exists():
         what = f"{paths.task} does not exist: the agent has only the plan"
         yield warn("workspace.task", what, init)
+    for name, path in ("task", paths.task), ("plan", paths.plan):
+        text = path.read_text("utf-8-sig") if path.exists() else ""
+        what, _, mend = untouched(str(path), text).partition("; ")
+        if what:
+            yield warn(f"workspace.{name}", what, mend)
 
 
 def state_directory(context: Context) -> Iterator[Finding]:
