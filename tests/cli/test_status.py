@@ -229,6 +229,7 @@ def test_what_waits_in_the_inbox_is_shown_until_it_is_read(command, began: bool)
     assert (value["waiting_goal"], value["waiting_messages"]) == ("make it fast", 2)
     inbox = command.state_dir / "inbox"
     (inbox / "done").mkdir(exist_ok=True)
+    (inbox / "note.md~").touch()  # an editor's, no message
     for one in [*inbox.glob("*.md"), inbox / "goal"]:
         one.rename(inbox / "done" / one.name)
     shown = command("status").stdout

@@ -138,13 +138,12 @@ def _waiting(state_dir: str) -> tuple[str, int]:
         every = os.listdir(os.path.join(state_dir, "inbox"))
     except OSError:
         every = []
-    names = {name for name in every if not name.startswith(".") and name != "done"}
-    if not names:
+    if not set(every) - {"done"}:
         return "", 0
     # only where there is something to read
-    from codex_self_iter.world.state.inbox import GOAL, waiting_goal
+    from codex_self_iter.world.state.inbox import GOAL, is_waiting, waiting_goal
 
-    return waiting_goal(state_dir), len(names - {GOAL})
+    return waiting_goal(state_dir), len(set(filter(is_waiting, every)) - {GOAL})
 
 
 def _left(seen: Seen) -> list[str]:

@@ -40,7 +40,9 @@ class Warnings:
         is new."""
         text = self._redact(text)
         warned = Warned(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…", agent)
-        if self._told.get(key) == warned:
+        known = self._told.get(key)
+        if known is not None and known.text == warned.text:
+            self._told[key] = warned  # the agent may have been told by now
             return False
         self._told.pop(key, None)
         self._told[key] = warned

@@ -65,6 +65,11 @@ def is_now(name: str) -> bool:
     return name.rpartition(".")[0].endswith(".now") or name.endswith(".now")
 
 
+def is_waiting(name: str) -> bool:
+    """True for a name in `inbox/` under which a message or a goal waits."""
+    return not _NO_MESSAGE.fullmatch(name)
+
+
 class Inbox:
     """The supervisor's side of `inbox/`."""
 
@@ -92,7 +97,7 @@ class Inbox:
             self.occupied = bool(self._moved)
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if _NO_MESSAGE.fullmatch(entry.name):
+                    if not is_waiting(entry.name):
                         continue
                     self.occupied = True
                     if entry.name == GOAL:
@@ -109,7 +114,7 @@ class Inbox:
         """True while a file not written by `steer` may not be whole yet; `wall` is now."""
         with contextlib.suppress(OSError), os.scandir(f"{self._root.path}/inbox") as entries:
             return any(
-                not _NO_MESSAGE.fullmatch(entry.name)
+                is_waiting(entry.name)
                 and entry.is_file(follow_symlinks=False)
                 and _arriving(entry.name, entry.stat(follow_symlinks=False), wall)
                 for entry in entries
