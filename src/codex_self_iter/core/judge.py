@@ -153,7 +153,7 @@ def _executor(
     state: LoopState, opened: Iteration, event: RunEnded, policy: Policy
 ) -> Judged | Unreadable:
     answer = event.report.answer
-    block = parse(answer, event.prompt)
+    block = parse(answer, event.prompt, policy.completion_promise)
     if isinstance(block, Unreadable):
         return block
     claim = block.completed or promised(policy.completion_promise, answer, block, event.prompt)
