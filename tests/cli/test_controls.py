@@ -92,7 +92,7 @@ def test_stop_waits_until_the_supervisor_is_gone(command) -> None:
 def test_a_wait_can_be_bounded(command) -> None:
     command.write_status()
     done = command("stop", "--wait", "--timeout", "0.2")
-    assert done.returncode == 2
+    assert done.returncode == 75  # the workspace is still taken
     assert "still there" in done.stderr
 
 
@@ -112,6 +112,37 @@ def test_resume_mentions_a_stop_that_still_stands(command) -> None:
     command("pause")
     (command.workspace / ".codex-stop").touch()
     assert "says stop" in command("resume").stdout
+
+
+def test_a_later_request_softens_none(command) -> None:
+    command.write_status()
+    for name, harder, softer in (
+        ("STOP", ["stop"], ["stop", "--after-iteration"]),
+        ("PAUSE", ["pause", "--now"], ["pause"]),
+    ):
+        sentinel = command.state_dir / name
+        assert "now already" not in command(*softer).stdout
+        command(*harder)
+        said = command(*softer).stdout
+        assert sentinel.read_text(encoding="utf-8") == "now\n"
+        assert "now already, and still does" in said
+        assert "ends the running agent" in said
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("running", "ends the running agent and starts again with it"),
+        ("verifying", "ends the gates and starts again with it"),
+        ("backoff", "waits no longer and starts the next run with it"),
+        ("limited", "puts it into the next prompt; no agent is running"),
+    ],
+)
+def test_what_is_said_to_end_is_what_runs(command, state: str, said: str) -> None:
+    command.write_status(state=state)
+    assert said in command("steer", "--now", "hurry").stdout
+    others = command("pause", "--now").stdout + command("stop").stdout
+    assert others.count("ends the") == (2 if state in ("running", "verifying") else 0)
 
 
 def test_steer_writes_the_words_verbatim(command) -> None:

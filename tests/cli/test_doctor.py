@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from codex_self_iter.cli import config, doctor
-from codex_self_iter.cli._shell import bashism, piped, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Context, Finding, good
+from codex_self_iter.core.shell import bashism, piped, with_bash
 from codex_self_iter.settings import CONFIG_NAME, Settings
 
 Findings = dict[str, dict[str, Any]]
@@ -124,6 +124,15 @@ def spoil_gate_quotes(path: Path) -> None:
     (path / CONFIG_NAME).write_text(CONFIG.replace('"true"', '"echo \'x"'))
 
 
+def spoil_gate_mode(path: Path) -> None:
+    (path / "check.sh").write_text("#!/bin/sh\n")
+    (path / CONFIG_NAME).write_text(CONFIG.replace('"true"', '"./check.sh"'))
+
+
+def spoil_notify(path: Path) -> None:
+    (path / CONFIG_NAME).write_text(CONFIG + '[notify]\ncommand = ["no-such-program"]\n')
+
+
 def spoil_agent(path: Path) -> None:
     (path / CONFIG_NAME).write_text(CONFIG.replace("sh -c", "scripts/agent.sh"))
 
@@ -158,6 +167,8 @@ def spoil_repository(path: Path) -> None:
         (spoil_pause, "sentinel.pause", "rm '"),
         (spoil_gate, "gate.1", "install no-such-program"),
         (spoil_gate_quotes, "gate.1", "mend [verify] commands"),
+        (spoil_gate_mode, "gate.1", "chmod +x '"),
+        (spoil_notify, "notify", "install no-such-program"),
         (spoil_agent, "agent.command", "chmod +x"),
         (spoil_disk, "disk", "make room"),
         (spoil_identity, "git.identity", "config user.name"),
@@ -195,6 +206,13 @@ def test_less_serious_things_are_warnings(call: Call, workspace: Path) -> None:
     warned = {name for name, found in findings.items() if found["status"] == "warn"}
     assert {"git.repository", "workspace.task", "state.private", "time.state", "gates"} <= warned
     assert all(findings[name]["mend"] for name in warned)
+
+
+def test_a_program_that_a_gate_puts_on_its_own_path_is_not_missed(
+    call: Call, workspace: Path
+) -> None:
+    (workspace / CONFIG_NAME).write_text(CONFIG.replace('"true"', '"PATH=bin:$PATH checker"'))
+    assert failed(call()[1]) == set()
 
 
 def test_a_gate_is_run_only_when_asked(call: Call, workspace: Path) -> None:

@@ -51,6 +51,13 @@ def test_the_table(command) -> None:
     ]  # fmt: skip
 
 
+def test_why_a_claim_was_not_believed_is_said(command) -> None:
+    why = "gate files were changed by the agent: test.sh"
+    write(command, record(1, verdict="claim_rejected", unproven=why, gates=[]))
+    assert f"{why}: did" in " ".join(command("history").stdout.split())
+    assert f"unproven {why}" in " ".join(command("show", "1").stdout.split())
+
+
 def test_the_newest_are_shown_and_the_limit_holds(command) -> None:
     write(command, *(record(number) for number in range(1, 101)))
     assert numbers(command("history", "--json", "--limit", "3")) == [98, 99, 100]
@@ -118,7 +125,7 @@ def test_show_tells_everything(command) -> None:
     for expected in (
         "Iteration 2: continue, 1 m 01 s", "goal       goal 2", "summary    did it",
         "pytest: 3 passed",
-        "codex, exit code 0", "1.2k, $0.25", "pytest -q: exit 1", "    1 failed", "a.py",
+        "codex, exit code 0", "1.2k, $0.25", "pytest -q: exited with code 1", "    1 failed", "a.py",
         "    the answer",
     ):  # fmt: skip
         assert expected in done.stdout, expected

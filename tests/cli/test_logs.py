@@ -57,6 +57,19 @@ def test_the_last_iteration_is_rendered(command) -> None:
     ]  # fmt: skip
 
 
+def test_how_a_gate_ended_is_said_above_its_output(command) -> None:
+    for number in (1, 2):
+        run_directory(command, f"000001-gate-{number}", b"working\n")
+    gates = [
+        {"command": "make", "exit_code": 0, "timed_out": False, "ok": True},
+        {"command": "pytest", "exit_code": None, "timed_out": True, "ok": False},
+    ]
+    record = json.dumps({"iteration": 1, "gates": gates})
+    (command.state_dir / "logs" / "iterations.jsonl").write_text(record + "\n")
+    heads = command("logs").stdout.splitlines()[::2]
+    assert heads == ["── 000001-gate-1 ──", "── 000001-gate-2: timed out ──"]
+
+
 @pytest.mark.parametrize("cli", CLIS)
 def test_what_real_agents_said_is_shown_byte_for_byte(command, cli: str) -> None:
     """`shown/` is what `logs` shows of the recordings, looked through when they were made."""

@@ -58,6 +58,19 @@ def test_a_wait_says_for_what_and_until_when(command) -> None:
     assert "codex: usage limit" in text
 
 
+@pytest.mark.parametrize("verdict", ["stop", "continue"])
+def test_what_an_agent_waits_for_is_said_before_run(command, verdict: str) -> None:
+    """With another verdict a person has stopped it: the control."""
+    end = {"code": 0, "state": "stopped", "reason": "the agent stopped: buy a key"}
+    last = {"iteration": 7, "verdict": verdict, "summary": "s", "duration_sec": 1.0}
+    command.write_status(state="stopped", run=None, last=last, exit=end | {"at": command.iso(-9)})
+    text = command("status").stdout
+    assert "exit 0, the agent stopped: buy a key" in text
+    asks = verdict == "stop"
+    assert [part in text for part in ("waits for a person", "show 7", "steer")] == [asks] * 3
+    assert "codex-self-iter run   (goes on" in text
+
+
 def test_a_supervisor_that_vanished_is_gone(command) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -146,6 +159,18 @@ def test_the_gates_that_failed_are_named(command) -> None:
     assert "gate `" not in second
 
 
+def test_why_a_claim_was_not_believed_is_said(command) -> None:
+    why = "3 of 3 plan items are still open"
+    one = {"verdict": "claim_rejected", "summary": "done", "duration_sec": 1.0}
+    recent = [one | {"unproven": why, "gates_failed": []}]
+    command.write_status(recent=recent, last=recent[0])
+    text = command("status").stdout
+    assert f"{why}: done" in text
+    assert f"unproven   {why}\n" in text
+    command.write_status(last=one)
+    assert "unproven" not in command("status").stdout
+
+
 def test_agent_text_cannot_drive_the_terminal(command) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\r\nnext\x9b5mline\u202edrow"
     recent = [{"iteration": 1, "verdict": "continue", "summary": evil, "duration_sec": 1.0}]
@@ -154,6 +179,28 @@ def test_agent_text_cannot_drive_the_terminal(command) -> None:
     assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(text)
     assert "owned" not in text
     assert "next" in text
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_what_waits_in_the_inbox_is_shown_until_it_is_read(command, began: bool) -> None:
+    if began:
+        command.write_status(state="stopped", run=None, exit={"code": 0, "reason": "a STOP file"})
+    command("goal", "make it fast")
+    for text in ("first", "second"):
+        command("steer", text)
+    shown = command("status").stdout
+    assert "the next goal: make it fast" in shown
+    assert "2 messages for the next prompt" in shown
+    value = json.loads(command("status", "--json").stdout)
+    assert (value["waiting_goal"], value["waiting_messages"]) == ("make it fast", 2)
+    inbox = command.state_dir / "inbox"
+    (inbox / "done").mkdir(exist_ok=True)
+    for one in [*inbox.glob("*.md"), inbox / "goal"]:
+        one.rename(inbox / "done" / one.name)
+    shown = command("status").stdout
+    assert not any(part in shown for part in ("the next goal", "for the next prompt"))
+    value = json.loads(command("status", "--json").stdout)
+    assert (value["waiting_goal"], value["waiting_messages"]) == ("", 0)
 
 
 def test_a_workspace_without_a_loop(command) -> None:

@@ -176,7 +176,8 @@ def test_a_run_that_changed_content_counts_no_error() -> None:
 
 
 def test_what_a_planner_writes_is_no_work() -> None:
-    world = play(Script([Answer("no JSON")]), policy(mode="roles", max_consecutive_errors=3))
+    script = Script([claim()], planner=[Answer("no JSON")])
+    world = play(script, policy(mode="roles", max_consecutive_errors=3))
     assert (end(world), len(world.disk.journal)) == (("blocked", 4), 3)
 
 

@@ -42,7 +42,8 @@ def first_version(state: LoopState) -> dict[str, Any]:
         assert written.pop(name) == value
     counters = written["counters"]
     assert (counters.pop("tries"), counters.pop("outage_sec")) == ({}, 0.0)
-    assert (written["last"] or {"failure_class": ""}).pop("failure_class") == ""
+    last = written["last"] or {}
+    assert (last.pop("failure_class", ""), last.pop("unproven", "")) == ("", "")
     assert written["spent"].pop("unpriced_tokens") == 0
     opened = written["open"] or {"messages": []}
     assert opened.pop("ticked", 0) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from codex_self_iter.core.plan import (
     content_hash,
     dropped,
     find_again,
+    followed,
+    overwritten,
     parse_plan,
     plan_progress,
     tick,
@@ -321,9 +324,29 @@ def test_what_was_taken_out_between_two_texts(
     assert list(dropped(known.split(), before, after)) == expected
 
 
+@pytest.mark.parametrize(
+    ("texts", "lost"),
+    [
+        (["- [ ] a", "- [ ] a\n- [ ] new", "- [x] a"], ["new"]),
+        (["- [ ] a", "- [ ] a\n- [ ] new", "- [x] a\n- [ ] the agent's own"], ["new"]),
+        (["- [ ] a", "- [ ] a\n- [ ] new", "- [x] a", "- [x] a\n- [x] new"], []),  # back
+        (["- [ ] a", "- [ ] a\n- [ ] write docs", "- [x] a\n- [ ] write the docs"], []),
+        (["- [ ] a", "- [ ] a (in progress)", "- [x] a"], []),  # no new item, only another word
+        (["- [ ] a\n- [ ] b", "- [ ] a", "- [ ] c"], []),  # `dropped` sees to these
+        (["", "- [ ] a\n- [ ] b", "- [ ] c"], ["a", "b"]),
+    ],
+)
+def test_what_came_in_between_and_was_overwritten(texts: list[str], lost: list[str]) -> None:
+    seen: tuple[str, ...] = ()
+    for old, new in itertools.pairwise(texts):
+        seen = followed(seen, old, new)
+    assert list(overwritten(seen, texts[0], texts[-1])) == lost
+
+
 def test_no_rewritten_plan_takes_long_to_compare() -> None:
     old = "".join(f"- [ ] {n} fix\n" for n in range(20_000))
     new = "".join(f"- [ ] fix {n} anew\n" for n in range(10_000))
     began = time.thread_time()
     assert len(dropped((), old, new)) == MAX_DROPPED
+    assert len(followed(map(str, range(MAX_DROPPED)), new, old)) == MAX_DROPPED
     assert time.thread_time() - began < 4.0

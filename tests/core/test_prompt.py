@@ -110,7 +110,7 @@ def test_only_the_reviewer_sees_the_result() -> None:
     assert "my work" not in prompt(**more)
     text = prompt(role=Role.REVIEWER, **more)
     assert '- summary: "my work"' in text
-    assert "FAILED (exit code 2)\nboom" in text
+    assert "FAILED (exited with code 2)\nboom" in text
     assert "- a.py" in text
 
 

@@ -118,6 +118,7 @@ def test_the_reviewer_must_agree_to_a_completion() -> None:
         policy(mode="roles"),
     )
     assert world.verdicts == ["claim_rejected", "completed"]
+    assert world.disk.journal[0]["unproven"].startswith("the reviewer does not agree: ")
     assert world.disk.journal[1]["goal_in"] == "the edge cases"
 
 
@@ -128,6 +129,21 @@ def test_the_planner_and_the_reviewer_can_start_cooldowns() -> None:
     world = play(script, policy(mode="roles"))
     assert world.verdicts == ["planner_stop", "continue_false", "completed"]
     assert world.slept == [pytest.approx(600, rel=0.11), pytest.approx(300, rel=0.11)]
+
+
+@pytest.mark.parametrize(
+    ("ticked", "lengths", "told"),
+    [(0, [300, 600, 1200], ["cooldown"]), (1, [300, 300, 300], [])],
+)
+def test_a_reviewer_that_sees_nothing_to_do_is_asked_less_often_unless_items_are_ticked(
+    ticked: int, lengths: list[float], told: list[str]
+) -> None:
+    """The executor changes content each time: that alone is no reason to ask again soon."""
+    works = [dataclasses.replace(work(str(n)), ticked=ticked) for n in range(3)]
+    world = play(Script([*works, claim()], reviewer=[review(False)]), policy(mode="roles"))
+    assert world.verdicts == ["continue_false"] * 3 + ["completed"]
+    assert world.slept == [pytest.approx(length, rel=0.11) for length in lengths]
+    assert world.notified == [*told, "completed"]
 
 
 @pytest.mark.parametrize(

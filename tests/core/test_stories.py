@@ -247,6 +247,22 @@ def test_open_plan_items_void_a_claim_when_asked_for() -> None:
     assert end(play(Script([answer]), policy())) == ("completed", 0)
     world = play(Script([answer, claim()]), policy(require_plan_done=True))
     assert world.verdicts == ["claim_rejected", "completed"]
+    why = "2 of 0 plan items are still open"
+    assert [line["unproven"] for line in world.disk.journal] == [why, ""]
+
+
+def test_what_stands_against_a_claim_is_recorded() -> None:
+    gates = policy(verify_commands=("true",), confirmations=1)
+    world = play(Script([claim()], gates=[failing(), passing()]), gates)
+    assert world.verdicts == ["claim_rejected", "awaiting_confirmation", "completed"]
+    agree = "1 more iteration(s) must agree"
+    assert [line["unproven"] for line in world.disk.journal] == [
+        "`true` exited with code 1",
+        agree,
+        "",
+    ]
+    lasts = [line["after"]["last"]["unproven"] for line in world.disk.journal]
+    assert lasts == [line["unproven"] for line in world.disk.journal]
 
 
 def test_items_taken_out_of_the_plan_void_a_claim_when_asked_for() -> None:
@@ -260,16 +276,21 @@ def test_items_taken_out_of_the_plan_void_a_claim_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gates", "expected"), [(passing(), ("stopped", 0)), (failing(), ("blocked", 4))]
+    ("gates", "expected", "told"),
+    [
+        (passing(), ("stopped", 0), ["agent_stopped", "stopped"]),
+        (failing(), ("blocked", 4), ["blocked"]),
+    ],
 )
 def test_stop_ends_the_loop_and_unmet_gates_need_a_person(
-    gates: Any, expected: tuple[str, int]
+    gates: Any, expected: tuple[str, int], told: list[str]
 ) -> None:
     script = Script([Answer(block("", stop=True, reason="a person must choose"))], gates=[gates])
     world = play(script, policy(verify_commands=("true",)))
     assert end(world) == expected
     assert world.exit is not None
     assert "a person must choose" in world.exit.reason
+    assert world.notified == told
 
 
 # -- budget and bounds -------------------------------------------------------------------------------

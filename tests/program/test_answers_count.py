@@ -93,7 +93,8 @@ def test_a_stop_during_the_lingering_keeps_the_answer(ws: Workspace, answers: bo
 
 
 def test_a_stop_right_after_the_final_event_keeps_the_answer(ws: Workspace) -> None:
-    agent(ws, "cat result", f"touch '{ws.state}/STOP'", "exec sleep 600", idle_timeout_sec=600)
+    stop = f"sleep 0.2; touch '{ws.state}/STOP'"  # the recorder has written it down, nobody has read it
+    agent(ws, "cat result", stop, "exec sleep 600", idle_timeout_sec=600)
     (ws.root / "result").write_text(result(result=json.dumps({**BLOCK, "completed": False})) + "\n")
     assert ws.run() == 0
     assert ws.status()["state"] == "stopped"

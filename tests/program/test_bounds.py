@@ -81,7 +81,7 @@ def test_an_outage_is_told_at_the_third_try_and_ends(ws: Workspace) -> None:
 def test_a_prompt_that_does_not_fit_is_shortened_and_then_given_up(ws: Workspace) -> None:
     at = stand_in(ws, "cat > last", fails(413, "Prompt is too long"))
     (at / "claude").write_text((at / "claude").read_text().replace("cat >/dev/null", ""))
-    ws.cli("steer", "A MESSAGE")
+    ws.cli("steer", "A MESSAGE " + "x" * 50_000)
     assert ws.run() == 4
     assert [line["failure_class"] for line in ws.journal()] == ["context", "context"]
     full, short = [path.read_text() for path in sorted((ws.state / "prompts").iterdir())]
@@ -89,6 +89,8 @@ def test_a_prompt_that_does_not_fit_is_shortened_and_then_given_up(ws: Workspace
     assert "- [ ] first" not in short
     assert f"Read it in {ws.path}/plan.md" in short
     assert "A MESSAGE" in short
+    assert len(short) < 20_000 < len(full)
+    assert f"[the whole message is in {ws.state}/inbox/done/*-" in short
     assert "shorten task and plan" in ws.status()["reason"]
     assert any("prompts were too long" in text for text in ws.status()["warnings"])
 

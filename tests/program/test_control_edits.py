@@ -177,6 +177,29 @@ def test_an_edit_resets_what_counts_towards_stagnation(ws: Workspace) -> None:
     assert len(ws.journal()) == 5
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_item_of_a_person_that_an_agent_writes_over_is_said(ws: Workspace, asked: bool) -> None:
+    ws.plan("- [ ] first\n")
+    ws.config(f"[verify]\nrequire_plan_done = {str(asked).lower()}")
+    go = ws.control / "go"
+    works = f"until test -e '{go}'; do sleep 0.05; done; echo '- [x] first' > plan.md"
+    ws.script(
+        {**WORK, "run": works},
+        CLAIM,
+        {**CLAIM, "append": {"plan.md": "- [x] of a person\n"}},
+    )
+    process = ws.start()
+    ws.wait_runs(1)
+    (ws.path / "plan.md").write_text("- [ ] of a person\n- [ ] first\n")
+    wait_log(ws, "plan.changed")
+    go.touch()
+    assert ws.ended(process) == 0
+    assert "plan.md had during a run what is gone now without a tick: of a person" in ws.prompt(2)
+    assert ws.verdicts() == ["continue", *["claim_rejected"] * asked, "completed"]
+    assert bool(ws.status()["warnings"]) is not asked  # until it is back
+    assert "of a person" in (ws.state / "report.md").read_text()
+
+
 def test_open_items_stand_against_completion_when_asked(ws: Workspace) -> None:
     ws.config("[verify]\nrequire_plan_done = true")
     done = {"write": {"plan.md": "# Plan\n\n- [x] first\n- [X] second\n"}}

@@ -190,3 +190,22 @@ def test_a_message_that_came_too_late_for_every_run_is_said(ws: Workspace) -> No
     assert ws.run() == 0
     assert "one more thing" in ws.prompt(2)
     assert not ws.status()["warnings"]
+
+
+def test_a_goal_and_items_that_came_too_late_for_every_run_are_said(ws: Workspace) -> None:
+    ws.script(long_run(until="go", block={"completed": True}), CLAIM)
+    process = ws.start()
+    ws.wait_runs(1)
+    ws.cli("goal", "translate the docs")
+    (ws.path / "plan.md").write_text("- [ ] of a person\n- [ ] first\n- [ ] second\n")
+    wait_log(ws, "plan.changed")
+    wait_until(lambda: not (ws.state / "inbox" / "goal").exists(), "the goal to be taken")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["completed"]
+    for said in ("worked on the goal that was set last: translate the docs", "run: of a person"):
+        assert any(said in text for text in ws.status()["warnings"])
+        assert said in (ws.state / "report.md").read_text()
+    assert ws.run() == 0
+    assert "translate the docs" in ws.prompt(2)
+    assert not ws.status()["warnings"]

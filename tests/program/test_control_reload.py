@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from codex_self_iter.world.process.signals import TWIN_SEC
 from tests.support.control_steps import CLAIM, WORK, long_run, reach, wait_log
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 
 
 @pytest.mark.slow
@@ -58,6 +59,11 @@ def test_a_bad_file_changes_nothing_and_says_why(ws: Workspace, change: object, 
     wait_log(ws, "config.not_reloaded")
     assert said in ws.log()
     assert "config.changed" not in ws.log()
+    wait_until(lambda: said in str(ws.status()["warnings"]), "the status to say so")
+    ws.config(max_stagnation=9)
+    time.sleep(2 * TWIN_SEC)  # else the two would be one request
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not ws.status()["warnings"], "the warning to go with a good one")
     (ws.control / "go").touch()
     assert ws.ended(process) == 0
     assert ws.verdicts() == ["continue", "continue", "completed"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from codex_self_iter.service.spec import data
@@ -303,3 +305,31 @@ def test_a_run_whose_supervisor_was_killed_while_it_ended_it_is_no_error(ws: Wor
     assert ws.run() == 0
     assert ws.verdicts() == ["aborted", "completed"]
     assert ws.runtime()["counters"]["agent_errors"] == 0
+
+
+@pytest.mark.parametrize("what", ["agent", "gate"])
+def test_what_works_on_without_its_supervisor_is_told_and_ended_by_stop(
+    ws: Workspace, what: str
+) -> None:
+    process = reach(ws, {"agent": "running", "gate": "verifying"}[what])
+    process.kill()
+    process.wait()
+    pid = json.loads(ws.cli("status", "--json").stdout)["orphan_pid"]
+    assert psutil.pid_exists(pid)
+    assert "orphan" in ws.cli("status").stdout.splitlines()[0]
+    for words in (["doctor"], ["rewind", "1-before", "--yes"], ["pause"]):
+        told = ws.cli(*words)
+        assert f"pid {pid}" in told.stdout + told.stderr, words
+    assert ws.cli("rewind", "1-before", "--yes").returncode == 75
+    done = ws.cli("stop", "--wait")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"pid {pid}" in done.stdout
+    assert not ws.leftovers()
+    assert json.loads(ws.cli("status", "--json").stdout)["orphan_pid"] is None
+    assert "still at work" not in ws.cli("doctor").stdout
+    ws.cli("resume")
+    (ws.control / "gate").touch()
+    ws.script(CLAIM)
+    assert ws.run("--clear-stop") == 0
+    aborted = ["aborted"] if what == "agent" else []  # the agent has not failed
+    assert ws.verdicts() == [*aborted, "completed"]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 
 import pytest
 
+from codex_self_iter.world.process.signals import TWIN_SEC
 from tests.support.harness import Workspace, wait_until
 
 GATE = '[verify]\ncommands = ["test -f proof || { echo NOT PROVEN; exit 7; }"]\n'
@@ -168,6 +170,14 @@ def test_gates_that_a_run_takes_out_of_the_configuration_are_missed(ws: Workspac
     assert "the configuration (codex-self-iter.toml) was changed while a run was on" in told
     assert "the gates are not those of the last start: removed `test -f proof" in told
     assert ws.log().count("about=blocked") + ws.log().count('"about": "blocked"') >= 3
+    path = ws.path / "codex-self-iter.toml"
+    left = path.read_text()
+    path.write_text("max_iterations = ")
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "not read again" in str(ws.status()["warnings"]), "the bad reload")
+    assert "the configuration (" in str(ws.status()["warnings"])  # it has made nothing a person's
+    path.write_text(left)
+    time.sleep(2 * TWIN_SEC)  # else the two would be one request
     process.send_signal(signal.SIGHUP)
     wait_until(lambda: "the configuration (" not in str(ws.status()["warnings"]), "the reload")
     (ws.control / "go").touch()
@@ -235,7 +245,12 @@ def test_open_plan_items_void_a_claim_when_asked(ws: Workspace) -> None:
     ws.script(claim(), {"write": {"plan.md": done}, "block": {"completed": True}})
     assert ws.run() == 0
     assert ws.verdicts() == ["claim_rejected", "completed"]
-    assert "2 of 2 plan items are still open" in ws.prompt(2)
+    why = "2 of 2 plan items are still open"
+    assert why in ws.prompt(2)
+    assert [line["unproven"] for line in ws.journal()] == [why, ""]
+    assert ws.status()["recent"][0]["unproven"] == why
+    assert f"unproven={why}" in ws.log().replace("'", "")
+    assert f"{why}: " in (ws.state / "report.md").read_text()
 
 
 PLAN = "# Plan\n\n- [x] first\n"
@@ -397,6 +412,30 @@ def test_the_report_says_what_was_asked_done_and_why_it_ended(ws: Workspace) -> 
         "Time by state",
     ):
         assert part in report
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_the_report_sums_up_what_the_loop_did_and_no_one_else(
+    ws: Workspace, checkpoints: bool
+) -> None:
+    """Without checkpoints it says that they cannot be told apart: the control."""
+    ws.config(f"[git]\ncheckpoints = {str(checkpoints).lower()}\n")
+    (ws.path / "README.md").write_text("a person's words\n")
+    commit = "git add done.txt && git commit -qm done"
+    ws.script(
+        {"write": {"done.txt": "1"}, "run": commit, "block": {"next_goal": "b"}},
+        {"write": {"new.txt": "2"}, "block": {"completed": True}},
+    )
+    ws.git("add", "README.md")
+    ws.git("commit", "-qm", "begin")
+    (ws.path / "README.md").write_text("other words\n")
+    assert ws.run() == 0
+    report = (ws.state / "report.md").read_text()
+    assert "done.txt" in report
+    assert ("Changed in iterations 1 to 2:" in report) is checkpoints
+    assert ("new.txt" in report) is checkpoints
+    assert ("README.md" in report) is not checkpoints
+    assert ("whoever changed them" in report) is not checkpoints
 
 
 @pytest.mark.parametrize("behind", ["tests", "shared/tests"])

@@ -122,11 +122,23 @@ def test_a_price_that_turns_out_to_be_missing_is_said_when_it_does(ws: Workspace
     assert ws.log().index("run.ended") < ws.log().index(KEPT)
 
 
-def test_a_template_tells_no_cost(ws: Workspace) -> None:
+@pytest.mark.parametrize("key", ["max_cost_usd_per_day", "max_tokens", "max_tokens_per_day"])
+def test_a_template_tells_neither_tokens_nor_cost(ws: Workspace, key: str) -> None:
     ws.script({"block": {"completed": True}})
-    ws.config("[budget]\nmax_cost_usd_per_day = 1\n")
+    ws.config(f"[budget]\n{key} = 1\n")
     assert ws.run() == 0
-    assert "max_cost_usd_per_day cannot be kept for command: a template tells no cost" in ws.log()
+    said = f"{key} cannot be kept for command: a template tells neither tokens nor cost"
+    assert said in ws.log()
+    assert any(said in text for text in ws.status()["warnings"])
+    assert "budget.command" in ws.cli("doctor").stdout
+
+
+def test_a_bound_of_tokens_is_kept_for_who_tells_them(ws: Workspace) -> None:
+    codex = Stub(ws, "codex")
+    codex.said.write_text(codex_says())
+    ws.config("[budget]\nmax_tokens = 100\n" + codex.table("codex"), agent="codex")
+    assert ws.run() == 0
+    assert "cannot be kept" not in ws.log()
 
 
 def test_without_a_bound_of_money_nothing_is_said_of_it(ws: Workspace) -> None:
@@ -163,3 +175,32 @@ def test_root_in_another_users_workspace_is_said(ws: Workspace) -> None:
     os.chown(ws.path, 0, 0)
     assert ws.run() == 0
     assert said not in str(ws.status()["warnings"])
+
+
+def test_commands_that_cannot_work_are_said_before_the_first_run_until_they_can(
+    ws: Workspace,
+) -> None:
+    notify = '[notify]\ncommand = ["no-such-program"]\nevents = ["budget"]\n'
+    ws.config(f'[verify]\ncommands = ["./check.sh"]\n{notify}')
+    mended = "printf '#!/bin/sh\\n' > check.sh; chmod +x check.sh"
+    ws.script({"block": {"completed": True}}, {"run": mended, "block": {"completed": True}})
+    assert ws.run() == 0
+    gate = "the program './check.sh' of the gate './check.sh' is not there"
+    told = "the program 'no-such-program' of [notify] command is not there"
+    log = ws.log()
+    assert log.index(gate) < log.index("run.started")
+    assert log.index(told) < log.index("run.started")
+    assert [told in text and gate not in text for text in ws.status()["warnings"]] == [True]
+    missing = "`./check.sh` exited with code 127 (a program of it is not there)"
+    assert [line["unproven"] for line in ws.journal()] == [missing, ""]
+
+
+def test_a_gate_that_takes_too_long_is_said_to_have_timed_out(ws: Workspace) -> None:
+    ws.config('[verify]\ncommands = ["sleep 600"]\ntimeout_sec = 0.2\n', max_iterations=1)
+    ws.script({"block": {"completed": True}})
+    ws.run()
+    assert "`sleep 600` timed out" in ws.journal()[0]["unproven"]
+    gate = next(line for line in ws.log().splitlines() if "gate.failed" in line)
+    assert "timed out" in gate
+    assert "000001-gate-1: timed out" in ws.cli("logs", "1").stdout
+    assert "- `sleep 600`: timed out" in (ws.state / "report.md").read_text()

@@ -234,3 +234,27 @@ def test_in_a_locale_without_utf8_names_and_words_are_what_they_are(ws: Workspac
     assert ws.git("log", "-1", "-z", "--format=%s", "--name-only") == "Füße\0\nMaße.txt\0"
     assert ws.journal()[0]["summary"] == "Füße"
     assert "F??e" in ws.cli("history").stdout
+
+
+def test_the_supervisors_own_output_in_the_workspace_is_no_work_of_an_agent(ws: Workspace) -> None:
+    """`codex-self-iter run > run.log 2>&1`, in the workspace."""
+    log = ws.path / "logs" / "run.log"
+    log.parent.mkdir()
+    log.touch()
+    ws.config('[git]\ncommit = "supervisor"\n', max_iterations=2)
+    ws.script({"block": {"next_goal": "a"}}, {"block": {"next_goal": "b"}})
+    assert ws.run(output=log) == 0
+    assert ws.verdicts() == ["no_change", "no_change"]
+    assert ws.status()["owed"] is None
+    assert "iteration" in log.read_text()
+    assert ws.cli("rewind", "1-before", "--yes").returncode == 0
+    assert log.stat().st_size > 0
+
+
+def test_a_file_that_the_supervisor_does_not_write_is_the_agents_work(ws: Workspace) -> None:
+    """The control of the test above: it is not the name that tells."""
+    (ws.path / "logs").mkdir()
+    ws.config(max_iterations=1)
+    ws.script({"append": {"logs/run.log": "x"}, "block": {"next_goal": "a"}})
+    assert ws.run() == 0
+    assert ws.verdicts() == ["continue"]

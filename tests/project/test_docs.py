@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from codex_self_iter import __version__
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.errors import ExitCode
+from codex_self_iter.settings.schema import NotifySettings
+from codex_self_iter.settings.types import EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".git", ".venv", ".hypothesis", "node_modules", "__pycache__", "build", "dist"}
@@ -182,3 +184,10 @@ def test_no_package_index_and_no_directory_of_somebodys_machine_is_named() -> No
     forbidden = re.compile("|".join([re.escape(host) for host in hosts] + places).encode())
     bad = [str(path.relative_to(ROOT)) for path in tree() if forbidden.search(path.read_bytes())]
     assert bad == []
+
+
+def test_every_default_event_of_notify_is_explained() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    table = text.partition("| event | when |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]*\|", table, re.MULTILINE))))
+    assert set(NotifySettings().events) <= named <= set(EVENTS)

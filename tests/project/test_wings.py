@@ -17,6 +17,7 @@ CROSSINGS = {
     ("process.host", "state.holder"),
     ("process.proctable", "state.holder"),
     ("process.traces", "state.holder"),
+    ("process.watched", "state.durable"),
     ("registry", "state.durable"),
     ("registry", "state.holder"),
 }

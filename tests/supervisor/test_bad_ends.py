@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ def failing(after: list[float], error: Exception, made: Any) -> Any:
     return look
 
 
+def fits_documentation(told: dict[str, Any]) -> bool:
+    """True when docs/operations.md has these fields, of these types and in this order."""
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    section = text.partition("### What the notify command is told")[2].partition("\n#")[0]
+    fields = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+    return fields == [(key, type(value).__name__) for key, value in told.items()]
+
+
 def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(tmp_path: Path) -> None:
     async def main() -> None:
         made = machine(in_turn(Performance(HOUR, answer("two"))))
@@ -48,6 +57,8 @@ def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(tmp_path: Path) ->
         assert report.startswith("# Report: crashed")
         assert "Latin" in told.read_text()
         assert '"event": "crashed"' in told.read_text()
+        assert fits_documentation(json.loads(told.read_text()))
+        assert not fits_documentation({"event": "crashed"})
 
     run_virtual(main)
 

@@ -59,10 +59,10 @@ class BadSector(Inbox):
 
     bad = True
 
-    def messages(self, room: int = MAX_MESSAGES) -> list[Message]:
+    def messages(self, room: int = MAX_MESSAGES, wall: float = math.inf) -> list[Message]:
         if self.bad:
             raise StorageError("cannot read inbox/a.md: Input/output error")
-        return super().messages(room)
+        return super().messages(room, wall)
 
 
 def test_a_message_that_cannot_be_read_now_waits_and_is_said(tmp_path: Path) -> None:

@@ -138,9 +138,11 @@ class Workspace:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         start_new_session: bool = False,
+        output: Path | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a supervisor in the background; its log goes to `root/supervisor-N.log`."""
-        log = (self.root / f"supervisor-{len(self.supervisors) + 1}.log").open("wb")
+        """Start a supervisor in the background; its log goes to `root/supervisor-N.log`, or to
+        `output`."""
+        log = (output or self.root / f"supervisor-{len(self.supervisors) + 1}.log").open("ab")
         process = subprocess.Popen(
             [
                 *prefix,

@@ -28,7 +28,6 @@ def make(
         "plan": "the plan",
         "task": "",
         "times": {},
-        "diff_stat": "",
         "now": 0.0,
     } | more
     return report(state, lines if lines is not None else [LINE], **given)
@@ -38,14 +37,22 @@ def test_everything_that_a_person_asks_is_there() -> None:
     text = make(
         LoopState("x", iteration=3, state=State.STAGNATED, reason="in circles", spent=Spent(1234, 0.5, 2.0),
                   feedback="1 failed"),
-        times={"running": 7_200.0, "backoff": 5.0}, diff_stat=" a.py | 2 +-", task="The task.",
+        times={"running": 7_200.0, "backoff": 5.0}, changes=[("Changed in it 3", " a.py | 2 +-")], task="The task.",
     )  # fmt: skip
     for part in (
-        "# Report: stagnated", "in circles", "The task.", "3 iterations; the last 1: 1 completed", "abc123", "a.py | 2 +-",
+        "# Report: stagnated", "in circles", "The task.", "3 iterations; the last 1: 1 completed", "abc123", "Changed in it 3:",
+        "a.py | 2 +-",
         "`pytest -q`: passed", "1234 tokens, $0.50, 2 h 0 min", "- running: 2 h 0 min", "1 failed",
         "| 3 | completed | 1 min 1 s | 1234 | 2 | did \\| it all |",
     ):  # fmt: skip
         assert part in text
+
+
+def test_a_report_says_how_a_gate_ended() -> None:
+    gate = {"command": "x", "exit_code": 127, "ok": False}
+    text = make(lines=[LINE | {"gates": [gate, gate | {"timed_out": True}]}])
+    assert "- `x`: exited with code 127 (a program of it is not there)" in text
+    assert "- `x`: timed out" in text
 
 
 def test_a_loop_that_never_began_has_a_report_too() -> None:

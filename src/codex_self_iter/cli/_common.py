@@ -209,7 +209,12 @@ def life(loop: Target, status: dict[str, object], now: float | None = None) -> L
     known = os.path.exists(os.path.join(loop.state_dir, LOCK_FILE))
     # A lock file of another name, or none (deleted this second): then the workspace's lock answers.
     holder = probe(loop.state_dir, workspace="" if known else loop.workspace)
-    return Life(holder is not None, stale, (holder.pid or pid) if holder else pid)
+    if holder:
+        return Life(True, stale, holder.pid or pid)
+    from codex_self_iter.world.process import left
+
+    orphans = map(left.pid_of, left.at_work(loop.state_dir).values())
+    return Life(False, stale, pid, next(orphans, 0))
 
 
 def say(text: str) -> None:

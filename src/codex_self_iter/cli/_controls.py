@@ -53,13 +53,21 @@ def control_file(aim: Aim, recorded: str, key: str, default: str) -> str:
     return os.path.join(base, name if isinstance(name, str) and name else default)
 
 
+def ends(aim: Aim) -> str:
+    """The words for what a request to act at once ends, where something runs."""
+    at_work = {"running": "the running agent", "verifying": "the gates"}
+    what = at_work.get(str(aim.status.get("state")))
+    return f"ends {what} and " if what else ""
+
+
 def who_notices(aim: Aim, living: str, dead: str) -> str:
     """The second half of every answer: what happens now, or at the next start."""
     if aim.life.late:
         return f"The supervisor (pid {aim.life.pid}) is not responding; {living} when it does."
     if aim.life.alive:
         return f"The supervisor (pid {aim.life.pid}) {living}."
-    return f"No supervisor is running here: {dead}."
+    orphan = f", but an agent works on (pid {aim.life.orphan})" if aim.life.orphan else ""
+    return f"No supervisor is running here{orphan}: {dead}."
 
 
 def read_text(words: list[str], file: str | None, what: str) -> str:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_list, decode
 from codex_self_iter.demo import git, make_workspace
 from codex_self_iter.world.guarded import read_guarded, read_object
@@ -85,7 +86,7 @@ def _report(directory: Path, before: int) -> None:
         number, verdict = record.get("iteration", "?"), record.get("verdict", "?")
         print(f"  {number:>3}  {verdict}: {record.get('summary', '')}")
         for gate in as_list(record.get("gates")):
-            print(f"       gate `{gate.get('command')}`: exit code {gate.get('exit_code')}")
+            print(f"       gate `{gate.get('command')}`: {gate_end(gate)}")
     print("\nCommits")
     for line in git(directory, "log", "--oneline", "-n", "12").splitlines():
         print(f"  {line}")

@@ -15,7 +15,7 @@ from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.foreign import as_dict, as_list, as_number
 from codex_self_iter.core.text import clean, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
-from codex_self_iter.views.summary import clock, epoch, failed_gates
+from codex_self_iter.views.summary import against, clock, epoch
 
 VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
@@ -97,8 +97,9 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
         files = str(len(as_list(record.get("changed_files"))) or "")
         text = str(record.get("summary") or record.get("error") or record.get("reason") or "")
         gates = map(as_dict, as_list(record.get("gates")))
-        if failed := failed_gates([gate.get("command") for gate in gates if not gate.get("ok", 1)]):
-            text = f"{failed}: {text}"
+        failed = [gate.get("command") for gate in gates if not gate.get("ok", 1)]
+        if why := against(record.get("unproven"), failed):
+            text = f"{why}: {text}"
         told = f"{verdict} ({kind})" if kind else verdict
         rows.append((str(record["iteration"]), shown, told, lasted, *spent(record), files, text))
     widths = [max(len(row[column]) for row in rows) for column in range(7)]

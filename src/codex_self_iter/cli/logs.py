@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._common import Target
+from codex_self_iter.cli._records import newest
 from codex_self_iter.cli._tail import GrowingFile
 from codex_self_iter.cli._terminal import Paint
-from codex_self_iter.core.text import clean_block
+from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.foreign import as_dict, as_list
+from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.views.transcript import Item, Reader, Transcript
 
@@ -33,6 +36,8 @@ class Run(NamedTuple):
     began_ns: int
     name: str
     path: str
+    end: str = ""
+    """How a gate that has failed ended."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     found = runs(loop.state_dir)
     chosen = _choose(found, iteration, args, loop)
     last = None
-    for one in chosen:
+    for one in _with_ends(chosen, loop.state_dir):
         last = _next(last, one, printer)
     if args.follow:
         _follow(loop.state_dir, {one.name for one in found}, last, printer)
@@ -102,6 +107,21 @@ def _choose(
     return [one for one in found if one.iteration in wanted]
 
 
+def _with_ends(chosen: list[Run], state_dir: str) -> list[Run]:
+    """The same runs, with how gates ended that the journal has: their output does not say it."""
+    gates = {one.iteration for one in chosen if "-gate-" in one.name}
+    if not gates:
+        return chosen
+    records = newest(state_dir, len(gates), lambda record: record["iteration"] in gates)
+    ends = {
+        f"{record['iteration']:06d}-gate-{number}": gate_end(as_dict(gate))
+        for record in records
+        for number, gate in enumerate(as_list(record.get("gates")), 1)
+        if not as_dict(gate).get("ok")
+    }
+    return [one._replace(end=ends.get(one.name, "")) for one in chosen]
+
+
 def _follow(state_dir: str, seen: set[str], current: _Stream | None, printer: _Printer) -> None:
     """Print what the newest run still writes, and every run that begins."""
     while True:
@@ -117,7 +137,7 @@ def _follow(state_dir: str, seen: set[str], current: _Stream | None, printer: _P
 def _next(current: _Stream | None, one: Run, printer: _Printer) -> _Stream:
     """Leave one run and show the next; the old one may have written its last lines meanwhile."""
     _end(current, printer)
-    printer.heading(one.name)
+    printer.heading(f"{one.name}: {clean(one.end)}" if one.end else one.name)
     stream = _Stream(one.path)
     stream.show(printer)
     return stream

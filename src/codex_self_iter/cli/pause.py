@@ -25,9 +25,13 @@ def run(args: argparse.Namespace) -> int:
     place = os.path.split(path)
     if args.command == "pause":
         inbox.write_pause(*place, now=args.now)
-        living = "ends the agent and pauses now" if args.now else "pauses when this iteration ends"
+        now = inbox.read_pause(*place) == "now"
+        living = f"{_controls.ends(aim)}pauses now" if now else "pauses when this iteration ends"
         dead = "the next start will pause at once, until 'codex-self-iter resume'"
-        say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
+        did = (
+            f"Wrote {path}" if now is args.now else f"{path} says pause now already, and still does"
+        )
+        say(f"{did}. {_controls.who_notices(aim, living, dead)}")
     elif inbox.remove_pause(*place):
         where = _controls.who_notices(aim, "goes on", "start it with 'codex-self-iter run'")
         say(f"Removed {path}. {where} {_still_stopped(aim)}".rstrip())

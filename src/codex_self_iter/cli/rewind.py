@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from codex_self_iter.cli import _common
-from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
-from codex_self_iter.world.state.holder import probe, try_lock
+from codex_self_iter.cli._alone import nobody
+from codex_self_iter.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from codex_self_iter.world.git.rewind import RewindPlan
@@ -41,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.world.git.run import HEAD, complete
 
     checkpoints = open_checkpoints(args)
-    alone = nullcontext() if args.dry_run else _alone(checkpoints.git.cwd, checkpoints.state_dir)
+    place = checkpoints.git.cwd, checkpoints.state_dir
+    alone = nullcontext() if args.dry_run else nobody(*place)
     with alone:
         plan = complete(plan_rewind(checkpoints, args.label))
         _show(plan, sys.maxsize if args.dry_run else _SHOWN)
@@ -85,32 +83,3 @@ def _agreed() -> bool:
         return input("Go back? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
-
-
-@contextmanager
-def _alone(workspace: str, state_dir: str) -> Iterator[None]:
-    """Hold the locks of a supervisor, and make sure that no agent of a dead one is at work.
-
-    Raises WorkspaceBusyError."""
-    with ExitStack() as held:
-        for path, who in (
-            (workspace, "a supervisor has"),
-            (os.path.join(state_dir, "loop.lock"), "a supervisor has"),
-            (os.path.join(state_dir, "run.lock"), "an agent is still at work in"),
-        ):
-            if not _lock(path, held):
-                holder = probe(state_dir, workspace=workspace)
-                raise WorkspaceBusyError(
-                    f"{who} {workspace}{f' ({holder})' if holder else ''}; nothing was done. "
-                    f"Stop it first: codex-self-iter stop --workspace {shlex.quote(workspace)}"
-                )
-        yield
-
-
-def _lock(path: str, held: ExitStack) -> bool:
-    """Lock what can be locked for as long as `held` is; False when somebody else has it."""
-    with suppress(OSError):  # not there, or a file system without locks
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        held.callback(os.close, fd)
-        return try_lock(fd)
-    return True

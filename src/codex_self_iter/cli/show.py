@@ -14,6 +14,7 @@ from codex_self_iter.cli import _common, _records
 from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, iso, took
 from codex_self_iter.errors import ExitCode
@@ -24,7 +25,7 @@ MAX_TEXT = 4000
 """Characters of prompt, answer and gate output that are shown without --full."""
 MAX_FULL = 4_000_000
 FIELDS = (
-    "goal_in", "summary", "reason", "error", "next_goal", "evidence", "refused", "messages",
+    "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "refused", "messages",
     "events",
 )  # fmt: skip
 GIT_TIMEOUT_SEC = 20
@@ -141,10 +142,9 @@ def _agent(record: Record) -> str:
 
 def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     ok = gate.get("ok")
-    failed = "timed out" if gate.get("timed_out") else f"exit {gate.get('exit_code')}"
-    result = "ok" if ok else failed
+    result = "ok" if ok else gate_end(gate)
     lasted = took(as_number(gate.get("duration_sec")))
-    line = f"{clean(str(gate.get('command')), 500)}: {clean(str(gate.get('flaw') or result))}, {lasted}"
+    line = f"{clean(str(gate.get('command')), 500)}: {clean(result)}, {lasted}"
     yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
     if not ok and gate.get("output"):
         yield from _indented(clean_block(str(gate["output"]), bound))

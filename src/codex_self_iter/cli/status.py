@@ -11,8 +11,9 @@ import time
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._terminal import Paint, width
+from codex_self_iter.core.text import shorten
 from codex_self_iter.errors import UsageError
-from codex_self_iter.views.summary import Seen, Surroundings, render, table
+from codex_self_iter.views.summary import Seen, Surroundings, inbox, render, table
 from codex_self_iter.world import registry
 
 HOW_TO_START = "Start one: codex-self-iter --workspace DIR   (codex-self-iter init writes a plan to begin with)"
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _common.add_loop_arguments(parser)
     add("--all", action="store_true", help="a table of all loops of this user")
-    add("--json", action="store_true", help='status.json plus "alive" and "stale_sec"')
+    add("--json", action="store_true", help="status.json, and what it cannot know")
     add("-w", "--watch", action="store_true", help="redraw until interrupted")
     add("--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)")
 
@@ -63,7 +64,12 @@ def _fingerprint(args: argparse.Namespace) -> object:
     """What must differ for another block: not the heartbeat, not an age."""
     moving = ("updated_at", "run", "disk", "usage")
     return [
-        ({k: v for k, v in one.status.items() if k not in moving}, one.life.alive, one.life.late)
+        (
+            {k: v for k, v in one.status.items() if k not in moving},
+            one.life.alive,
+            one.life.late,
+            one.waiting,
+        )
         for _, one in _chosen(args)
     ]
 
@@ -80,7 +86,12 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
         return table(rows, now, paint, width()) if rows else nothing
     seen = rows[0][1]
     if not seen.status and not seen.life.alive:
-        return [f"No loop has run in {seen.workspace} yet.", *_unreadable(seen), HOW_TO_START]
+        return [
+            f"No loop has run in {seen.workspace} yet.",
+            *_unreadable(seen),
+            *_left(seen),
+            HOW_TO_START,
+        ]
     around = Surroundings(now, _where(seen), _stopped(seen), "█░" if paint.unicode else "#.")
     return [*render(seen, around, paint, width()), *_unreadable(seen)]
 
@@ -110,7 +121,28 @@ def _configured(args: argparse.Namespace) -> list[Target]:
 def _look(target: Target) -> Seen:
     status = _common.read_status(target.state_dir)
     life = _common.life(target, status)
-    return Seen(target.name, target.workspace, target.state_dir, status, life)
+    waiting = _waiting(target.state_dir)
+    return Seen(target.name, target.workspace, target.state_dir, status, life, waiting)
+
+
+def _waiting(state_dir: str) -> tuple[str, int]:
+    """The goal and the number of messages in the inbox."""
+    try:
+        every = os.listdir(os.path.join(state_dir, "inbox"))
+    except OSError:
+        every = []
+    names = {name for name in every if not name.startswith(".") and name != "done"}
+    if not names:
+        return "", 0
+    # only where there is something to read
+    from codex_self_iter.world.state.inbox import GOAL, waiting_goal
+
+    return waiting_goal(state_dir), len(names - {GOAL})
+
+
+def _left(seen: Seen) -> list[str]:
+    """What the first start will find in the inbox."""
+    return [f"In the inbox: {shorten(line, width() - 14)}" for line in inbox(seen)]
 
 
 def _where(seen: Seen) -> str:
@@ -142,8 +174,11 @@ def _wants_table(args: argparse.Namespace) -> bool:
 def _as_json(seen: Seen) -> dict[str, object]:
     stale = None if seen.life.stale_sec is None else round(seen.life.stale_sec, 3)
     base = {"name": seen.name, "workspace": seen.workspace, "state_dir": seen.state_dir}
-    life = {"alive": seen.life.alive, "stale_sec": stale}
-    return {**base, "state": None, **seen.status, **life}
+    orphan = seen.life.orphan or None
+    life = {"alive": seen.life.alive, "stale_sec": stale, "orphan_pid": orphan}
+    goal, messages = seen.waiting
+    waiting = {"waiting_goal": goal, "waiting_messages": messages}
+    return {**base, "state": None, **seen.status, **life, **waiting}
 
 
 def _unreadable(seen: Seen) -> list[str]:

@@ -24,7 +24,14 @@ def run(args: argparse.Namespace) -> int:
     aim = _controls.aim_at(args)
     path = inbox.write_message(aim.loop.state_dir, text, now=args.now)
     dead = "the first prompt after the next start will have it"
-    again = "ends the running agent and starts again with it"
-    living = again if args.now else "puts it into the next prompt"
+    living = _at_once(aim) if args.now else "puts it into the next prompt"
     say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
     return 0
+
+
+def _at_once(aim: _controls.Aim) -> str:
+    if ends := _controls.ends(aim):
+        return f"{ends}starts again with it"
+    if aim.status.get("state") in ("backoff", "cooldown"):
+        return "waits no longer and starts the next run with it"
+    return "puts it into the next prompt; no agent is running"

@@ -9,7 +9,7 @@ import time
 from codex_self_iter.cli import _common, _controls
 from codex_self_iter.cli._common import say
 from codex_self_iter.core.foreign import as_dict
-from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
 
 POLL_SEC = 0.1
 
@@ -33,11 +33,23 @@ def run(args: argparse.Namespace) -> int:
     path = _controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
     inbox.write_stop(state_dir, name, after_iteration=args.after_iteration)
-    gently = "lets this iteration end, then stops"
-    living = gently if args.after_iteration else "ends the agent and stops now"
+    gently = args.after_iteration and inbox.read_stop(state_dir, name) != "now"
+    living = "lets this iteration end, then stops" if gently else f"{_controls.ends(aim)}stops now"
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
-    say(f"Wrote {path}. {_controls.who_notices(aim, living, dead)}")
+    kept = args.after_iteration and not gently
+    did = f"{path} says stop now already, and still does" if kept else f"Wrote {path}"
+    say(f"{did}. {_controls.who_notices(aim, living, dead)}")
+    if aim.life.orphan and not args.after_iteration:
+        _end(aim)
     return _wait(aim, args.timeout) if args.wait and aim.life.alive else int(ExitCode.OK)
+
+
+def _end(aim: _controls.Aim) -> None:
+    """Nobody is there who would obey the STOP: end what works on."""
+    from codex_self_iter.cli._alone import end_left  # imports much
+
+    end_left(aim.loop)
+    say(f"Ended it (pid {aim.life.orphan}), with all that it had started.")
 
 
 def _wait(aim: _controls.Aim, timeout: float) -> int:
@@ -48,7 +60,7 @@ def _wait(aim: _controls.Aim, timeout: float) -> int:
             break
         if timeout and time.monotonic() - began > timeout:
             who = f"the supervisor (pid {aim.life.pid})"
-            raise UsageError(f"{who} is still there after {timeout:g} s")
+            raise WorkspaceBusyError(f"{who} is still there after {timeout:g} s")
         time.sleep(POLL_SEC)
     end = as_dict(status.get("exit"))
     why = end.get("reason") or end.get("state") or "no reason recorded"

@@ -51,8 +51,8 @@ class Closing:
         """Leave these counters behind."""
         self.counters = dataclasses.replace(self.counters, **changes)
 
-    def judge(self, verdict: Verdict, summary: str) -> None:
-        """Leave this verdict behind."""
+    def judge(self, verdict: Verdict, summary: str, unproven: str = "") -> None:
+        """Leave this verdict behind, and what stood against a claim."""
         opened, at, usage = self.opened, self.at, self.opened.usage
         self.changes["last"] = Last(
             iteration=opened.number,
@@ -63,12 +63,15 @@ class Closing:
             tokens=usage.total_tokens if usage else None,
             cost_usd=usage.cost_usd if usage else None,
             failure_class=opened.failure.kind.value if opened.failure else "",
+            unproven=unproven,
         )
 
     def cool_down(self, kind: WaitKind, base: float, reason: str) -> None:
-        """Wait because a role sees nothing to do: the longer, the more often it was so without any
-        change of content in between."""
-        count = 1 if self.opened.changed else self.counters.cooldowns + 1
+        """Wait because a role sees nothing to do: the longer, the more often the same role said so
+        in a row. An executor that only changes content meanwhile does not shorten it."""
+        last = self.state.last.verdict.value if self.state.last else ""
+        other = last in waits.COOLDOWNS and last != kind.value
+        count = 1 if other else self.counters.cooldowns + 1
         ceiling = max(base * bounds.COOLDOWN_GROWTH, self.policy.backoff_max_sec)
         length = backoff.exponential(count, base, ceiling, self.at.u)
         if count >= bounds.TOLD_AT:
@@ -92,7 +95,7 @@ class Closing:
         )
         self.leave(best=best)
         if forward:
-            self.count(gate_repeats=0, gate_print="")
+            self.count(gate_repeats=0, gate_print="", cooldowns=0)
         return forward
 
     def ask(self, goal: str, *, forward: bool) -> None:

@@ -29,6 +29,20 @@ class GateResult:
         return dataclasses.asdict(self) | {"ok": self.ok}
 
 
+_MISSING = {126: " (a program of it cannot be executed)", 127: " (a program of it is not there)"}
+
+
+def gate_end(gate: Mapping[str, Any]) -> str:
+    """How a gate ended, in words; `gate` as `GateResult.to_json`, perhaps an older one."""
+    if gate.get("ok"):
+        return "passed"
+    if gate.get("flaw"):
+        return f"could not run: {gate['flaw']}"
+    code = gate.get("exit_code")
+    missing = _MISSING.get(code, "") if isinstance(code, int) else ""
+    return "timed out" if gate.get("timed_out") else f"exited with code {code}{missing}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Snapshot:
     """The content of a work tree, reduced to what tells progress.

@@ -54,7 +54,9 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
     if state.ending is not None and cause in CALLED_OFF and not event.report.answered:
         return called_off(opened, state.ending), Next.CLOSE
     if cause is EndCause.CRASHED and not event.report.answered:
-        return _aborted(opened, "its loop had failed, and ended it"), Next.CLOSE
+        return _aborted(
+            opened, "it was ended, because its loop or supervisor had failed"
+        ), Next.CLOSE
     failure = event.report.failure
     if failure is not None and _worked(failure, event):
         # What a run that did work says last is no CLI's refusal.

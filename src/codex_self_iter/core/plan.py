@@ -13,6 +13,7 @@ Pure, and light to import (`status` reads it): standard library only, no datacla
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -129,6 +130,11 @@ def plan_progress(text: str) -> tuple[int, int, str | None]:
     return len(ticked), plan.total, ticked[-1] if ticked else None
 
 
+def open_items(text: str) -> list[str]:
+    """Texts of the items that are not ticked."""
+    return [item.text for item in parse_plan(text).items if not item.ticked]
+
+
 def ticks(before: str, after: str) -> int:
     """Items that were ticked between two texts of a plan, less those that were unticked. What was
     added as ticked was not ticked; one whose text was changed with its tick was."""
@@ -178,15 +184,40 @@ def dropped(known: Iterable[str], before: str, after: str) -> tuple[str, ...]:
     old, new = parse_plan(before).items, parse_plan(after).items
     there = Counter(item.text for item in new)
     lost = tuple(text for text in dict.fromkeys(known) if not there[text])
-    gone = [*(Counter(item.text for item in old if not item.ticked) - there).elements()]
+    gone = [*(Counter(open_items(before)) - there).elements()]
     come = [*(there - Counter(item.text for item in old) - Counter(known)).elements()]
     if len(come) >= len(gone):
         return lost
     for text in come[:MAX_DROPPED]:
-        words = set(text.casefold().split())
-        likest = max(gone[:MAX_DROPPED], key=lambda one: len(words & {*one.casefold().split()}))
+        words = _words(text)
+        likest = max(gone[:MAX_DROPPED], key=lambda one: len(words & _words(one)))
         gone.remove(likest)
     return (*lost, *gone)[:MAX_DROPPED]
+
+
+def followed(seen: Iterable[str], old: str, new: str) -> tuple[str, ...]:
+    """Texts of the open items that came in while a plan was changed, step by step: those `seen` in
+    earlier steps and not reworded in this one, and what `new` has more than `old`."""
+    before, after = ({item.text for item in parse_plan(text).items} for text in (old, new))
+    come = [_words(text) for text in itertools.islice(after - before, MAX_DROPPED)]
+    kept = (text for text in seen if text in after or not _reworded(text, come))
+    return tuple(dict.fromkeys((*kept, *dropped((), new, old))))[-MAX_DROPPED:]
+
+
+def overwritten(seen: Iterable[str], before: str, after: str) -> tuple[str, ...]:
+    """Those of the items `seen` in between that neither the text before nor the one after has."""
+    there = {item.text for text in (before, after) for item in parse_plan(text).items}
+    return tuple(text for text in seen if text not in there)
+
+
+def _words(text: str) -> set[str]:
+    return set(text.casefold().split())
+
+
+def _reworded(text: str, come: Iterable[set[str]]) -> bool:
+    """True when one of the new items has most words of this one, or this one most of its."""
+    words = _words(text)
+    return any(2 * len(words & other) > min(len(words), len(other)) for other in come)
 
 
 def tick(text: str, item: Item) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter.core.control_block import strict_schema
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.state import PlannerAnswer
 from codex_self_iter.core.terms import Role, Verdict
 
@@ -206,7 +207,7 @@ def _review_material(inputs: PromptInputs) -> str:
     if inputs.block is not None:
         parts.append("The agent reported:\n" + _quoted(inputs.block))
     for gate in inputs.gate_results:
-        state = "passed" if gate.get("ok") else f"FAILED (exit code {gate.get('exit_code')})"
+        state = "passed" if gate.get("ok") else f"FAILED ({gate_end(gate)})"
         output = both_ends(str(gate.get("output") or ""), 4_000)
         parts.append(f"Gate `{gate.get('command')}`: {state}\n{output}".strip())
     if inputs.changed_files:

@@ -64,6 +64,7 @@ def _answered(opened: Iteration, after: LoopState) -> dict[str, Any]:
         "stop": block.stop,
         "verdict": after.last.verdict.value if after.last else "",
         "claimed": opened.claim,
+        "unproven": after.last.unproven if after.last else "",
     }
 
 

@@ -21,7 +21,7 @@ class EndCause(enum.StrEnum):
     REQUEST = "request"
     """We ended it: STOP, pause --now, steer --now, shutdown."""
     CRASHED = "crashed"
-    """We ended it, because its loop had failed."""
+    """We ended it, because its loop had failed or its supervisor was gone."""
     LINGERED = "lingered"
     """Its stream had said its final event and it did not end: we ended it."""
     SPAWN_FAILED = "spawn_failed"

@@ -78,7 +78,7 @@ class Counters:
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
-        cooldowns: planner stops or `continue=false` in a row without a change of content."""
+        cooldowns: planner stops or `continue=false` in a row without progress (`Best`)."""
 
     failures: int = 0
     agent_errors: int = 0
@@ -331,6 +331,8 @@ class Last:
     tokens: int | None
     cost_usd: float | None
     failure_class: str = ""
+    unproven: str = ""
+    """What stood against believing that the work is done, where that was asked; else ""."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

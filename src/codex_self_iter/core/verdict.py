@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from codex_self_iter.core import backoff, waits
 from codex_self_iter.core.closing import Closed, Closing, Finish
+from codex_self_iter.core.commands import Notify
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.failing import account_of, anew, failed
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.prompt import both_ends
@@ -61,7 +62,7 @@ def _answered(closing: Closing) -> Finish | None:
     closing.count(confirmations=0)
     if block.stop:
         return _stopped(closing, block, unmet)
-    _go_on(closing, block)
+    _go_on(closing, block, unmet)
     return closing.circles()
 
 
@@ -77,7 +78,7 @@ def _working(closing: Closing) -> dict[str, Wait]:
 
 def _unmet(opened: Iteration, policy: Policy, dropped: Sequence[str]) -> list[str]:
     """Everything that stands against believing that the work is done."""
-    unmet = [f"`{gate.command}` {_gate_end(gate)}" for gate in opened.gates if not gate.ok]
+    unmet = [f"`{gate.command}` {gate_end(gate.to_json())}" for gate in opened.gates if not gate.ok]
     if policy.verify_commands and not opened.gates_ran:
         unmet.append("the gates did not run")
     if opened.claim and opened.gate_flaw:
@@ -96,12 +97,6 @@ def _dropped(items: Sequence[str]) -> str:
         f"{len(items)} open plan item(s) were removed, not ticked: {named}{more} (put them back, or tick "
         "them when they are done)"
     )
-
-
-def _gate_end(gate: GateResult) -> str:
-    if gate.flaw:
-        return f"could not run: {gate.flaw}"
-    return "timed out" if gate.timed_out else f"exited with code {gate.exit_code}"
 
 
 def _gate_feedback(closing: Closing, unmet: list[str]) -> None:
@@ -134,33 +129,40 @@ def _proven(closing: Closing, block: ControlBlock) -> Finish | None:
     if left <= 0:
         closing.judge(Verdict.COMPLETED, block.summary)
         return Finish(State.COMPLETED, 0, block.reason or block.summary or "completed")
-    closing.judge(Verdict.AWAITING_CONFIRMATION, block.summary)
+    agree = f"{left} more iteration(s) must agree"
+    closing.judge(Verdict.AWAITING_CONFIRMATION, block.summary, agree)
     closing.leave(
         feedback="Completion was claimed and every gate passed. Check everything again with fresh "
-        f"eyes: {left} more iteration(s) must agree. Claim completion only if nothing is missing."
+        f"eyes: {agree}. Claim completion only if nothing is missing."
     )
     return None
 
 
 def _stopped(closing: Closing, block: ControlBlock, unmet: list[str]) -> Finish:
-    closing.judge(Verdict.STOP, block.summary)
+    against = "; ".join(unmet)
+    closing.judge(Verdict.STOP, block.summary, against)
     reason = block.reason or block.summary or "the agent asked to stop"
     if unmet:
-        text = f"the agent stopped ({reason}), but: {'; '.join(unmet)}"
+        text = f"the agent stopped ({reason}), but: {against}"
         return Finish(State.BLOCKED, 4, text)
-    return Finish(State.STOPPED, 0, f"the agent stopped: {reason}")
+    text = f"the agent stopped: {reason}"
+    closing.notes = (*closing.notes, Notify("agent_stopped", text))
+    return Finish(State.STOPPED, 0, text)
 
 
-def _go_on(closing: Closing, block: ControlBlock) -> None:
+def _go_on(closing: Closing, block: ControlBlock, unmet: list[str]) -> None:
     """The verdict and the wait of an iteration that ends nothing."""
     opened, policy, review = closing.opened, closing.policy, closing.opened.reviewer
     if not opened.claim and review is not None and not review.go_on:
         reason = review.reason or "the reviewer sees nothing more to do"
-        closing.judge(Verdict.CONTINUE_FALSE, block.summary)
+        closing.judge(Verdict.CONTINUE_FALSE, block.summary, "; ".join(unmet))
         closing.cool_down(WaitKind.CONTINUE_FALSE, policy.continue_false_backoff_sec, reason)
         return
     verdict = Verdict.NO_CHANGE if opened.changed is False else Verdict.CONTINUE
-    closing.judge(Verdict.CLAIM_REJECTED if opened.claim else verdict, block.summary)
+    if opened.claim and review is not None and review.go_on:
+        unmet = [*unmet, f"the reviewer does not agree: {review.reason or 'no reason given'}"]
+    verdict = Verdict.CLAIM_REJECTED if opened.claim else verdict
+    closing.judge(verdict, block.summary, "; ".join(unmet))
     closing.count(cooldowns=0)
     over, at, wait = closing.counters.no_change - policy.no_change_gate + 1, closing.at, None
     if opened.changed is False and policy.no_change_gate >= 1 and over >= 1:

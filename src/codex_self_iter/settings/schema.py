@@ -222,7 +222,7 @@ class NotifySettings(Table):
     command: TextList = ()
     """Program and arguments; it gets one JSON object on standard input."""
     events: EventList = (
-        "blocked", "completed", "stagnated", "crashed", "budget", "outage", "cooldown",
+        "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown",
     )  # fmt: skip
     """What it is told about."""
 

@@ -189,8 +189,9 @@ CommitMode = Annotated[
     BeforeValidator(_commit, json_schema_input_type=bool | Literal["none", "supervisor", "agent"]),
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
-EVENTS = tuple(sorted({state.value for state in State} | {"budget", "outage"}))
-"""What a notification can be about: each state, and a budget that is spent or nearly."""
+EVENTS = tuple(sorted({state.value for state in State} | {"agent_stopped", "budget", "outage"}))
+"""What a notification can be about: each state, an agent that wants a person to act, a budget that
+is spent or nearly, and an outage."""
 
 
 def _event(value: str) -> str:

@@ -20,10 +20,11 @@ from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
 from codex_self_iter.core.opening import gates_found
-from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, ticks
+from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
+from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor import scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
@@ -49,9 +50,11 @@ HISTORY_LINES = 500
 """So many lines of the journal, or twice as many, are looked through for those that a prompt shows."""
 BRIEF_FEEDBACK = 2_000
 """Characters of what failed last, in a short prompt."""
+BRIEF_MESSAGES = 16_000
+"""Bytes that all messages share in a short prompt."""
 SHORTENED = (
-    "prompts were too long for the model: they name task and plan by their paths and show no history "
-    "until one of the two is edited; shorten them, or choose a model with a larger context"
+    "prompts were too long for the model: they name task and plan by their paths, cut long messages and "
+    "show no history until task or plan is edited; shorten them, or choose a model with a larger context"
 )
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
@@ -88,7 +91,7 @@ class AgentRuns:
         had = opened.messages if opened else ctx.state.carried
         room = MAX_MESSAGES - sum(len(message.text) for message in had)
         try:
-            found = ctx.inbox.messages(room)
+            found = ctx.inbox.messages(room, ctx.shared.clock.wall())
         except StorageError as error:
             ctx.warnings.tell("inbox", f"messages are not read: {error}")
             return ()
@@ -232,6 +235,8 @@ class AgentRuns:
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
         before = ctx.plan.saved(request.directory)
+        lost = overwritten(ctx.plan.came, before or "", ctx.plan.text)
+        self._tell_overwritten(lost)
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,
@@ -247,10 +252,27 @@ class AgentRuns:
                 plan_total=total,
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
                 ticked_marks=() if before is None else self._marks(before),
-                dropped=dropped_items(ctx, before),
+                dropped=dropped_items(ctx, before, lost),
                 owed=self.workspace.owed,
             )
         )
+
+    def _tell_overwritten(self, lost: tuple[str, ...]) -> None:
+        """Say which items came into the plan during a run and were gone at its end: the agent that
+        ran may have written its own copy over a person's edit. The next agent is told once."""
+        ctx, plan = self.ctx, self.ctx.plan
+        still = overwritten(plan.missing, "", plan.text)
+        plan.missing = tuple(dict.fromkeys((*still, *lost)))
+        if not plan.missing:
+            ctx.warnings.clear("plan items")
+            return
+        named = "; ".join(text[:200] for text in plan.missing[:NAMED])
+        more = f"; and {len(plan.missing) - NAMED} more" if len(plan.missing) > NAMED else ""
+        text = (
+            f"{os.path.basename(plan.path)} had during a run what is gone now without a tick: {named}"
+            f"{more}. Somebody may have added it meanwhile: put it back, or say why it is not needed"
+        )
+        ctx.warnings.tell("plan items", text, agent=bool(lost))
 
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
@@ -351,7 +373,7 @@ class AgentRuns:
             feedback=self._feedback(brief),
             plan_path=str(ctx.paths.plan) if brief else "",
             task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
-            messages=[message.text for message in opened.messages],
+            messages=self._shown(opened.messages, brief),
             warnings=ctx.warnings.for_agent(),
             circling=prompts.circling_text(opened.goal) if opened.warned else "",
             promise=ctx.settings.completion_promise,
@@ -362,6 +384,18 @@ class AgentRuns:
             gate_results=[gate.to_json() for gate in opened.gates],
             changed_files=opened.changed_files,
         )
+
+    def _shown(self, messages: tuple[Message, ...], brief: bool) -> list[str]:
+        """The texts of messages; in a short prompt both ends of the long ones."""
+        if not brief:
+            return [message.text for message in messages]
+        room = BRIEF_MESSAGES // max(1, len(messages))
+        whole = f"\n[the whole message is in {self.ctx.store.path}/inbox/done/*-"
+        return [
+            prompts.both_ends(one.text, room)
+            + (f"{whole}{one.name}]" if len(one.text.encode("utf-8", "replace")) > room else "")
+            for one in messages
+        ]
 
     def _feedback(self, brief: bool) -> str:
         """What failed last; of it little where prompts are short, and nothing until one has fitted."""
@@ -400,11 +434,11 @@ class AgentRuns:
         )
 
 
-def dropped_items(ctx: Context, before: str | None) -> Dropped | None:
-    """What is missing in the plan since the text that a run has found; None: nobody asks for it, or
-    the text is not known."""
+def dropped_items(ctx: Context, before: str | None, lost: tuple[str, ...] = ()) -> Dropped | None:
+    """What is missing in the plan since the text that a run has found, with what was `lost` that
+    came in between; None: nobody asks for it, or the text is not known."""
     if before is None or not ctx.policy.require_plan_done:
         return None
     last, now = ctx.state.dropped, ctx.plan.text
     known = last.items if content_hash(before) == last.plan else ()
-    return Dropped(dropped(known, before, now), content_hash(now))
+    return Dropped(dropped((*known, *lost), before, now), content_hash(now))

@@ -18,7 +18,7 @@ import stat
 from collections import Counter
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
-from codex_self_iter.core.plan import MAX_LINES, plan_progress
+from codex_self_iter.core.plan import MAX_LINES, followed, plan_progress
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths
 from codex_self_iter.world.guarded import QUARANTINE, read_guarded, read_object
@@ -60,6 +60,10 @@ class Document:
         self.problem = ""
         self.away = False
         """A run has left the branch that has the file: the last good text goes on without it."""
+        self.came: tuple[str, ...] = ()
+        """Open items that came in since the last `save`; some may be gone again."""
+        self.missing: tuple[str, ...] = ()
+        """Those that were gone when a run ended, and are not back."""
         self._seen: Signature | str = "never"
         self._candidate: Signature | str = "never"
         self._left: Signature | str = "never"
@@ -120,8 +124,9 @@ class Document:
         return f"{name} {how}: its last text was put back"
 
     def save(self, directory: str) -> None:
-        """Leave the text in a run's directory, for a supervisor that comes later. Raises
+        """A run begins: leave the text in its directory, for a supervisor that comes later. Raises
         StorageError."""
+        self.came = ()
         if not self.text:
             return
         path = os.path.join(directory, f"{self.what}.md")
@@ -181,6 +186,8 @@ class Document:
         if problem or text == self.text:
             return None
         edit = self._edit(self.text, text)
+        if not edit.ticks_only:
+            self.came = followed(self.came, self.text, text)
         self.text = text
         self._good = text if text.strip() else ""
         return edit

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codex_self_iter.errors import StorageError
+from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.views.report import report
+from codex_self_iter.world.git.checkpoints import Checkpoints, Stretch
+from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
 
 LINES = 200
 DIFF_SEC = 20.0
+"""Patience with one call of git."""
+STRETCHES = 5
+"""So many that other people's edits lie between are summed up, the newest."""
 
 
 async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
@@ -20,14 +26,13 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
     redact = ctx.store.redactor.text  # before anything is cut
     try:
         lines = ctx.store.journal_tail(LINES)
-        first = str(lines[0].get("head_before") or "") if _changed(lines) else ""
         text = report(
             dataclasses.replace(ctx.state, feedback=redact(ctx.state.feedback)),
             lines,
             plan=redact(ctx.plan.text),
             task=redact(ctx.task.text),
             times=times,
-            diff_stat=await _diff_stat(ctx, first),
+            changes=await _changes(ctx, lines),
             warnings=list(ctx.warnings),
             now=ctx.shared.clock.wall(),
         )
@@ -41,10 +46,31 @@ def _changed(lines: Sequence[Mapping[str, Any]]) -> bool:
     return any(x.get("changed_files") or x.get("head_before") != x.get("head_after") for x in lines)
 
 
-async def _diff_stat(ctx: Context, first: str) -> str:
-    """What the reported iterations changed in all, as git sums it up."""
-    if not first:
-        return ""
-    argv = ("git", "--no-optional-locks", "diff", "--stat=100", "--no-ext-diff", first, "--")
-    result = await run_tool(argv, cwd=str(ctx.paths.workspace), timeout_sec=DIFF_SEC)
-    return result.stdout.decode("utf-8", "replace") if result.exit_code == 0 else ""
+async def _changes(ctx: Context, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the reported iterations changed, as git sums it up: (what it is, summary)."""
+    if not _changed(lines):
+        return []
+    results = {line["iteration"]: str(line.get("checkpoint") or "") for line in lines}
+    git = Git(run_tool, os.path.realpath(ctx.paths.workspace), DIFF_SEC)
+    points = Checkpoints(git, str(ctx.store.path))
+    try:
+        found = [
+            (_title(one), await points.between(one.old, one.new, summary=True))
+            for one in (await points.stretches(results))[-STRETCHES:]
+        ]
+        first = str(lines[0].get("head_before") or "")
+        if not found and first:
+            title = (
+                f"Tracked files that differ from {first[:12]}, whoever changed them (there are no "
+                "checkpoints)"
+            )
+            stat = await git.ask("diff", "--stat=100", "--no-ext-diff", first, "--")
+            found = [(title, stat)]
+    except (GitError, UsageError):
+        return []
+    return [(title, stat.decode("utf-8", "replace")) for title, stat in found if stat.strip()]
+
+
+def _title(one: Stretch) -> str:
+    which = f"s {one.first} to {one.last}" if one.last > one.first else f" {one.first}"
+    return f"Changed in iteration{which}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from codex_self_iter.agents.passed_env import ours_out
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.evidence import GateResult, gate_end
 from codex_self_iter.core.judge import changed_gate_files
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
@@ -19,7 +19,7 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import CONFIG_NAME
-from codex_self_iter.supervisor import notify
+from codex_self_iter.supervisor import notify, shortfalls
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -46,6 +46,8 @@ async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
     async with slot, workspace.working():
         results = await _results(ctx, work, iteration)
+        if results is not None:
+            await shortfalls.tell_commands(ctx)  # a run may have written what was missing
     ended = ev.GatesEnded(tuple(results or ()), aborted=results is None, owed=workspace.owed)
     ctx.post(ended)
 
@@ -66,6 +68,7 @@ async def _results(ctx: Context, work: Work, iteration: int) -> list[GateResult]
             command=command,
             exit_code=result.exit_code,
             seconds=round(result.duration_sec, 1),
+            **({} if result.ok else {"end": gate_end(result.to_json())}),
         )
     return results
 

@@ -17,7 +17,7 @@ TIMEOUT_SEC = 30.0
 
 def tell(ctx: Context, event: str, text: str, state: LoopState) -> None:
     """Log what needs a person, and run the command if the event is among those asked for."""
-    if event in ("blocked", "budget", "cooldown", "outage"):
+    if event in ("agent_stopped", "blocked", "budget", "cooldown", "outage"):
         ctx.log.warning("loop.notify", about=event, text=text)
     if _asked(ctx, event):
         ctx.start("notify", _send, ctx, _payload(ctx, event, text, state))

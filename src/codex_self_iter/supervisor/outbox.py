@@ -179,6 +179,7 @@ class Outbox:
             iteration=record["iteration"],
             verdict=record["verdict"],
             **({"failure_class": record["failure_class"]} if record["failure_class"] else {}),
+            **({"unproven": shown(record["unproven"], 200)} if record["unproven"] else {}),
             seconds=round(record["duration_sec"], 1),
             changed_files=record["changed_count"],
             summary=shown(record["summary"] or record["error"], 200),

@@ -12,6 +12,7 @@ from codex_self_iter.errors import CodexSelfIterError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.members import Member, Members
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.rounds import Rounds
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world import threads
 
@@ -42,13 +43,30 @@ class Reload:
         self._away: dict[str, float] = {}
         """Loops whose file is missing, and when they are to end for that."""
 
-    def run(self) -> None:
-        """Read the configuration again."""
+    def run(self) -> list[Rounds]:
+        """Read the configuration again; the living loops for which that was good. The others keep
+        the old one, and say why until it is."""
+        bad, good = self._read(), []
+        for name, member in self._members.by_name.items():
+            rounds = member.loop.rounds if member.loop is not None else None
+            if rounds is None or member.ended is not None:
+                continue
+            if name in bad:
+                text = f"the configuration was not read again, the old one holds: {bad[name]}"
+                rounds.ctx.warnings.tell("reload", text)
+            else:
+                rounds.ctx.warnings.clear("reload")
+                good.append(rounds)
+            rounds.ctx.tell()
+        return good
+
+    def _read(self) -> dict[str, str]:
+        """Give every loop its settings; the loops that could not be given any, and why."""
         try:
             wanted, problems = self._reader()
         except (UsageError, OSError) as error:
             self._log.error("config.not_reloaded", error=str(error))
-            return
+            return dict.fromkeys(self._members.by_name, str(error))
         for problem in problems:
             self._log.error("config.skipped", error=str(problem))
         by_name = {settings.name: settings for settings in wanted}
@@ -57,11 +75,12 @@ class Reload:
             by_name = dict.fromkeys(self._members.by_name, wanted[0])
         if self._directory:
             self._follow_renamed(by_name)
-        for name, settings in by_name.items():
-            self._take(name, settings)
+        refused = {name: self._take(name, settings) for name, settings in by_name.items()}
         missing = self._members.by_name.keys() - by_name.keys()
         if self._directory and not problems:
             self._let_go(missing)
+        refused |= dict.fromkeys(missing, "; ".join(map(str, problems)))
+        return {name: why for name, why in refused.items() if why}
 
     def _follow_renamed(self, by_name: dict[str, Settings]) -> None:
         """A file that was renamed is still that of the loop in its workspace."""
@@ -87,20 +106,21 @@ class Reload:
         members = self._members.by_name
         return any(self._now() >= due and not members[n].leaving for n, due in self._away.items())
 
-    def _take(self, name: str, settings: Settings) -> None:
+    def _take(self, name: str, settings: Settings) -> str:
+        """Give a loop its settings; why it cannot have them, or ""."""
         member = self._members.by_name.get(name)
         if member is not None and member.leaving and member.ended is None:
             member.back = settings
-            return
+            return ""
         if member is not None and member.settings == settings and not member.leaving:
-            return
-        if member is None or (member.ended is not None and self._directory):
-            self._log.info("loop.added", loop=name)
-            self._members.add(settings)
-        else:
-            self._change(member, settings)
+            return ""
+        if member is not None and not (member.ended is not None and self._directory):
+            return self._change(member, settings)
+        self._log.info("loop.added", loop=name)
+        self._members.add(settings)
+        return ""
 
-    def _change(self, member: Member, settings: Settings) -> None:
+    def _change(self, member: Member, settings: Settings) -> str:
         """Use new settings, or say why they cannot be used; then everything stays as it was."""
         rounds = member.loop.rounds if member.loop is not None else None
         try:
@@ -110,9 +130,10 @@ class Reload:
                 self._say_changes(member.settings, settings)
         except UsageError as error:
             self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
-            return
+            return str(error)
         member.settings = settings
         self._members.bound(settings)
+        return ""
 
     def _say_changes(self, before: Settings, after: Settings) -> None:
         """Log key by key what is different."""
@@ -126,7 +147,7 @@ class Reload:
         if fixed:
             self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
 
-    async def watch_directory(self, reload: Callable[[], None]) -> None:
+    async def watch_directory(self, reload: Callable[[], object]) -> None:
         """Notice files that come, go or change, for ever."""
         changed, watcher = anyio.Event(), self._watcher
         if watcher is not None:

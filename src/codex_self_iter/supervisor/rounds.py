@@ -96,6 +96,7 @@ class Rounds:
         await self.workspace.boot()
         gates.tell_configuration(ctx, ctx.state)
         gates.tell_gates(ctx)
+        await shortfalls.tell_commands(ctx)
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         if self.work.adopted is None:
             await self.senses.mend_documents()
@@ -266,6 +267,7 @@ class Rounds:
         self.ctx.log.info("config.applied")
         shortfalls.tell_start(self.ctx)
         gates.tell_gates(self.ctx)
+        self.ctx.start("commands", shortfalls.tell_commands, self.ctx)
         self.ctx.post(ev.PolicyChanged())
 
 

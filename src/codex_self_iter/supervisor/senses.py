@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 
 from codex_self_iter.core import asked
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.state import Message
+from codex_self_iter.core.plan import open_items
+from codex_self_iter.core.state import GoalNote, Message
+from codex_self_iter.core.terms import State
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths
@@ -154,7 +156,7 @@ class Senses:
     def _look_inbox(self) -> None:
         ctx = self._ctx
         try:
-            names = set(ctx.inbox.names())
+            names = set(ctx.inbox.names(ctx.shared.clock.wall()))
             self._look_goal()
         except StorageError as error:
             ctx.log.debug("inbox.not_read", error=str(error))
@@ -189,12 +191,23 @@ class Senses:
             inbox.mark_done(marks, iteration, marks)
 
     def tell_unheard(self) -> None:
-        """Say at the end which messages came too late for every run."""
+        """Say at the end which messages, goal and items of the plan came too late for every run."""
+        ctx, name = self._ctx, os.path.basename(self._ctx.plan.path)
+        goals = [note.goal for note in ctx.state.events if isinstance(note, GoalNote)]
+        names: list[str] = []
         with contextlib.suppress(StorageError):
-            if names := self._ctx.inbox.names():
-                text = f"no agent has read what is in inbox/: {', '.join(map(repr, names[:5]))}"
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                self._ctx.warnings.tell("unheard", f"{text}{more}; the next run has it")
+            goals += filter(None, [ctx.inbox.goal()])
+            names = ctx.inbox.names()
+        if names:
+            text = f"no agent has read what is in inbox/: {_listed(map(repr, names))}"
+            ctx.warnings.tell("unheard", f"{text}; the next run has it")
+        if goals:
+            text = f"no agent has worked on the goal that was set last: {goals[-1][:200]}"
+            ctx.warnings.tell("unheard goal", f"{text}; the next start begins with it")
+        late = [text for text in ctx.plan.came if text in open_items(ctx.plan.text)]
+        if late and ctx.state.state is State.COMPLETED:
+            text = f"{name} has open items that came in during the last run: {_listed(late)}"
+            ctx.warnings.tell("unheard items", text)
 
     # -- plan and task -----------------------------------------------------------------------------
 
@@ -211,7 +224,9 @@ class Senses:
             return
         in_run = in_run or document.as_left
         self._ctx.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
-        if not in_run:
+        if not in_run:  # who edits it has seen what is in it
+            document.missing = ()
+            self._ctx.warnings.clear(f"{document.what} items")
             self._workspace.look_again()
 
     async def mend_documents(self) -> None:
@@ -235,6 +250,12 @@ class Senses:
         if problem != self.problem:
             self.problem = problem
             self._ctx.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
+
+
+def _listed(texts: Iterable[str]) -> str:
+    all_of_them = [text[:200] for text in texts]
+    more = f" and {len(all_of_them) - 5} more" if len(all_of_them) > 5 else ""
+    return f"{', '.join(all_of_them[:5])}{more}"
 
 
 def _away(document: Document, home: str) -> str:

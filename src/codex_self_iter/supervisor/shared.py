@@ -15,7 +15,7 @@ from codex_self_iter.core.events import LimitSeen
 from codex_self_iter.core.state import Wait
 from codex_self_iter.core.terms import Moment
 from codex_self_iter.supervisor.poller import Poller
-from codex_self_iter.world import threads
+from codex_self_iter.world import console, threads
 from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.pool import Pool
@@ -73,6 +73,7 @@ class Shared:
 
     Attributes:
         environ: the supervisor's own environment.
+        output_files: the files that stdout and stderr go to, if they do: no work of an agent.
         log: a structlog logger, unbound.
         poller: looks at the control files of all loops; without it each loop has a task for that.
         poll_sec: how often a loop looks at its sentinels by `stat`.
@@ -93,6 +94,7 @@ class Shared:
     log: FilteringBoundLogger
     watcher: Watcher | None = None
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
+    output_files: tuple[str, ...] = dataclasses.field(default_factory=console.output_files)
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
     rng: random.Random = dataclasses.field(default_factory=random.Random)
     poller: Poller | None = None

@@ -159,8 +159,7 @@ class Supervisor:
                     name = signal.Signals(received.number).name
                     self._log.warning("signal.ignored", signal=name)
                 elif received.number == signal.SIGHUP:
-                    self.reload()
-                    for loop in self._members.living():
+                    for loop in self.reload():
                         self._tasks.start_soon(take_configuration, loop.ctx)
                 else:
                     self._end(signal.Signals(received.number))
@@ -199,11 +198,13 @@ class Supervisor:
         self._log.warning("signal.doubtful", signal=name)
         return True
 
-    def reload(self) -> None:
-        """Read the configuration again; a bad one changes nothing and says why."""
+    def reload(self) -> list[Rounds]:
+        """Read the configuration again; a bad one changes nothing and says why. The loops that have
+        it."""
         self._notifier.reloading()
-        self._reload.run()
+        taken = self._reload.run()
         self._notifier.ready()
+        return taken
 
     def _end(self, number: signal.Signals) -> None:
         """SIGTERM, SIGINT and SIGQUIT are a STOP; the second one skips the grace."""

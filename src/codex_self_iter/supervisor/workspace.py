@@ -59,7 +59,8 @@ class Workspace:
 
     def __init__(self, ctx: Context) -> None:
         path, state_dir = str(ctx.paths.workspace), str(ctx.paths.state_dir)
-        limits = ScanLimits(own=(ctx.settings.global_stop_file_name,))
+        written = (os.path.relpath(file, path) for file in ctx.shared.output_files)
+        limits = ScanLimits(own=(ctx.settings.global_stop_file_name, *written))
         self._ctx = ctx
         self._work_tree = ctx.shared.open_work_tree(path, state_dir, self._patience, limits)
         # one that outlives a killed supervisor is ended by the next

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import LoopState, Spent
 from codex_self_iter.core.terms import State
@@ -40,7 +41,8 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for line in lines:
         usage = line.get("usage") or {}
-        text = str(line.get("summary") or line.get("error") or "")
+        told = (line.get("unproven"), line.get("summary") or line.get("error"))
+        text = ": ".join(str(part) for part in told if part)
         text = text.replace("|", "\\|").replace("\n", " ")
         took = duration(float(line.get("duration_sec") or 0))
         rows.append(
@@ -89,19 +91,16 @@ def report(
     plan: str,
     task: str,
     times: Mapping[str, float],
-    diff_stat: str,
+    changes: Sequence[tuple[str, str]] = (),
     warnings: Sequence[str] = (),
     now: float,
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
-    supervisor started."""
+    supervisor started; `changes`: git's summaries, each with what it is."""
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]
-    gates = [
-        f"- `{gate.get('command')}`: {'passed' if gate.get('ok') else 'failed'}"
-        for gate in last.get("gates") or ()
-    ]
+    gates = [f"- `{gate.get('command')}`: {gate_end(gate)}" for gate in last.get("gates") or ()]
     if not gates and state.state is State.COMPLETED:
         gates = ["None was run: that it is complete is the agent's word."]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
@@ -119,7 +118,7 @@ def report(
         f"{counted}.",
         "\n".join(_rows(lines)),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
-        f"```\n{diff_stat.strip()}\n```" if diff_stat.strip() else "",
+        *(f"{title}:\n\n```\n{stat.strip()}\n```" for title, stat in changes),
         "## Gates of the last iteration" if gates else "",
         "\n".join(gates),
         "## Cost",

@@ -105,6 +105,7 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": line.get("verdict"),
         "failure_class": line.get("failure_class") or "",
         "summary": str(line.get("summary") or line.get("error") or "")[:300],
+        "unproven": str(line.get("unproven") or "")[:300],
         "gates_failed": [gate.get("command") for gate in gates if not gate.get("ok", True)][:3],
         "duration_sec": line.get("duration_sec"),
         "tokens": usage.get("total_tokens"),

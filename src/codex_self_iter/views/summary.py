@@ -20,7 +20,7 @@ HEARTBEAT_LATE_SEC = 20.0
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
-WHOLE = ("supervisor", "why", "wait", "owed", "warning", "next")
+WHOLE = ("supervisor", "orphan", "why", "wait", "owed", "unproven", "warning", "next")
 """Rows that may say what a person can do: they go on in the next line, and no path is broken."""
 LABEL = 11
 QUIET_SEC = 300.0
@@ -33,10 +33,11 @@ class Life:
     Attributes:
         alive: a process holds the loop's lock (or, where that cannot be known, has its pid).
         stale_sec: age of the last heartbeat; None when there was never one.
-        pid: the process, 0 when unknown."""
+        pid: the process, 0 when unknown.
+        orphan: process of an agent or gate that works on although its supervisor is gone, or 0."""
 
-    def __init__(self, alive: bool, stale_sec: float | None, pid: int) -> None:
-        self.alive, self.stale_sec, self.pid = alive, stale_sec, pid
+    def __init__(self, alive: bool, stale_sec: float | None, pid: int, orphan: int = 0) -> None:
+        self.alive, self.stale_sec, self.pid, self.orphan = alive, stale_sec, pid, orphan
 
     @property
     def late(self) -> bool:
@@ -45,17 +46,28 @@ class Life:
 
 
 class Seen:
-    """One loop at this moment: what it is called, what its file says, whether it lives."""
+    """One loop at this moment: what it is called, what its file says, whether it lives.
+
+    Attributes:
+        waiting: the goal ("": none) and the number of messages that nothing has read yet."""
 
     def __init__(
-        self, name: str, workspace: str, state_dir: str, status: Status, life: Life
+        self,
+        name: str,
+        workspace: str,
+        state_dir: str,
+        status: Status,
+        life: Life,
+        waiting: tuple[str, int] = ("", 0),
     ) -> None:
         self.name, self.workspace, self.state_dir = name, workspace, state_dir
-        self.status, self.life = status, life
+        self.status, self.life, self.waiting = status, life, waiting
 
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""
         state = clean(str(self.status.get("state") or "unknown"))
+        if self.life.orphan:
+            return "orphan", "red"
         if not self.life.alive and state not in GOOD + BAD:
             return "gone", "red"
         if self.life.late:
@@ -97,6 +109,14 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(clean(text), width, break_long_words=False, break_on_hyphens=False)
 
 
+def inbox(seen: Seen) -> list[str]:
+    """What waits in the inbox, one line each."""
+    goal, messages = seen.waiting
+    lines = [f"the next goal: {goal}"] if goal else []
+    count = f"{messages} message{'' if messages == 1 else 's'}"
+    return [*lines, f"{count} for the next prompt"] if messages else lines
+
+
 def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:
     """One line for each loop of this user."""
     cells = [("NAME", "STATE", "ITERATION", "SINCE", "PLAN", "WORKSPACE")]
@@ -120,9 +140,12 @@ def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int
     return [paint(lines[0], "bold"), *lines[1:]]
 
 
-def failed_gates(commands: object) -> str:
-    """Which gates have refused an iteration, in a few words; "" when none has."""
-    named = [shorten(clean(str(command)), 40) for command in as_list(commands)]
+def against(unproven: object, gates: object) -> str:
+    """Why an iteration was not believed, in a few words: the gates that have failed stand for what
+    no verdict came to judge; "" when nothing did."""
+    if unproven:
+        return shorten(str(unproven), 120)
+    named = [shorten(clean(str(command)), 40) for command in as_list(gates)]
     more = ", …" if len(named) > 1 else ""
     return f"gate `{named[0]}`{more} failed" if named else ""
 
@@ -163,14 +186,17 @@ class _View:
     def rows(self) -> Iterator[tuple[str, list[str]]]:
         yield "workspace", [self.seen.workspace]
         yield "supervisor", [self.supervisor()]
+        yield "orphan", [self.orphan()]
         yield "why", [self.why()]
         yield "wait", [self.wait()]
         yield "goal", [str(self.status.get("goal") or "")]
+        yield "inbox", inbox(self.seen)
         yield "agent", self.agent()
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
         yield "owed", [self.owed()]
         yield "recent", self.recent()
+        yield "unproven", [str(as_dict(self.status.get("last")).get("unproven") or "")]
         yield "usage", [self.usage()]
         yield "disk", [self.disk()]
         yield "warning", [str(text) for text in as_list(self.status.get("warnings"))]
@@ -195,6 +221,11 @@ class _View:
             return "none has run here yet"
         since = clock(self.now - stale, self.now)
         return f"gone since about {since} ({age(stale)}) without saying why"
+
+    def orphan(self) -> str:
+        """What the supervisor that is gone has left at work."""
+        pid = self.life.orphan
+        return f"pid {pid} works on without a supervisor: it is ended, or taken over" if pid else ""
 
     def why(self) -> str:
         """The state's reason, where no other line says it."""
@@ -275,8 +306,8 @@ class _View:
             head += f" ({item['failure_class']})" if item.get("failure_class") else ""
             lasted = took(as_number(item.get("duration_sec")))
             summary = " ".join(str(item.get("summary") or "").split())
-            if failed := failed_gates(item.get("gates_failed")):
-                summary = f"{failed}: {summary}"
+            if why := against(item.get("unproven"), item.get("gates_failed")):
+                summary = f"{why}: {summary}"
             rows.append(f"{head:<24} {lasted:>9}  {' '.join(usage):<13} {summary}")
         return rows
 
@@ -318,9 +349,21 @@ class _View:
             return [f"codex-self-iter resume{where}"]
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
+        if self.life.orphan:
+            ends, takes = "   (ends what works on)", "   (takes it over)"
+            return [f"codex-self-iter stop{where}{ends}", f"codex-self-iter run{where}{takes}"]
         if state == "completed":
             return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
+        clear = " --clear-stop" if self.around.stop else ""
+        again = f"codex-self-iter run{where}{clear}   (goes on where it ended)"
+        last = as_dict(self.status.get("last"))
+        if last.get("verdict") == "stop" and state in ("stopped", "blocked"):
+            return [
+                "its agent waits for a person: do or decide what it asks for, and say so:",
+                f"codex-self-iter show {last.get('iteration')}{where}   (all that it said)",
+                f'codex-self-iter steer{where} "…"   (what the next iteration is told)',
+                again,
+            ]
         if state in BAD:
             return [f"codex-self-iter history{where}", f"codex-self-iter doctor{where}"]
-        clear = " --clear-stop" if self.around.stop else ""
-        return [f"codex-self-iter run{where}{clear}   (goes on where it ended)"]
+        return [again]

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import shutil
+import stat
 import threading
 import time
 from queue import SimpleQueue
@@ -95,6 +96,17 @@ class Console:
         live, erase = self._live, _ERASE if self._live_shown else ""
         self._live_shown = bool(live)
         write_out(self._out, erase + text + live)
+
+
+def output_files() -> tuple[str, ...]:
+    """The regular files that our stdout and stderr are, where the kernel tells their paths."""
+    found: dict[str, None] = {}
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):
+            path, ours = os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd)
+            if stat.S_ISREG(ours.st_mode) and os.path.samestat(ours, os.lstat(path)):
+                found[path] = None
+    return tuple(found)
 
 
 def write_out(out: TextIO, text: str) -> None:

@@ -145,7 +145,7 @@ async def test_big_files_are_skipped_listed_and_left_alone_by_a_rewind(repo: Rep
     repo.write("small", "2")
     big.write_bytes(b"now small enough to be kept")
     plan = await plan_rewind(points, "1")
-    assert plan.kept == ("big\nfile.bin (too big for a checkpoint, or refused by git)",)
+    assert plan.kept == ("big\nfile.bin (too big for a checkpoint, refused by git, or ours)",)
     await rewind(points, plan)
     assert repo.read("small") == "1"
     assert big.read_bytes() == b"now small enough to be kept"
@@ -480,3 +480,32 @@ async def test_odd_loop_names_are_valid_refs_and_distinct(repo: Repo) -> None:
     assert len(names) == 6
     for name in names:
         subprocess.run(["git", "check-ref-format", f"refs/codex-self-iter/{name}/1"], check=True)  # noqa: ASYNC221
+
+
+async def test_stretches_have_the_work_of_iterations_and_no_edit_between_them(repo: Repo) -> None:
+    points, results = checkpoints_of(repo), dict[int, str]()
+
+    async def work(number: int, name: str) -> None:
+        repo.write(name, f"{number}")
+        results[number] = (await points.save(number)).commit
+
+    repo.write("persons.txt", "before it began")
+    await points.save_before(1)
+    await work(1, "one.txt")
+    await work(2, "two.txt")
+    repo.git("add", "-A")
+    repo.git("commit", "-qm", "committed")
+    await points.save_before(3)  # a new supervisor, nothing was edited
+    await work(3, "three.txt")
+    repo.write("persons.txt", "and in between")
+    await points.save_before(4)
+    await work(4, "four.txt")
+    await points.save(5)  # of a journal that is not there any more
+    found = await points.stretches(results)
+    assert [(one.first, one.last) for one in found] == [(1, 3), (4, 4)]
+    names = [repo.git("diff", "--name-only", one.old, one.new).split() for one in found]
+    assert names == [["one.txt", "three.txt", "two.txt"], ["four.txt"]]
+    # pruned: what iteration 2 found is what the first that is left did
+    repo.git("update-ref", "-d", await points.ref("1-before"))
+    found = await points.stretches(results)
+    assert [(one.first, one.last) for one in found] == [(2, 3), (4, 4)]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.owed import Debt, divide, seen, worked
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.commits import CommitResult, SupervisorCommits, message
 from codex_self_iter.world.git.ledger import Ledger
 from codex_self_iter.world.git.run import Git
@@ -235,6 +238,43 @@ async def test_what_git_refuses_holds_up_none_of_many_others(repo: Repo) -> None
     assert len(result.files) == 300
     assert sorted(result.left) == ["one.bin", "two.bin"]
     assert "no-such-git-lfs" in result.error
+
+
+PERSON = """env -u GIT_INDEX_FILE -u GIT_REFLOG_ACTION sh -c 'echo theirs > theirs.txt; git add theirs.txt; git commit -qm theirs'"""
+
+
+@pytest.mark.parametrize("when", ["before", "in the filter", "in the hook", "without a reflog"])
+async def test_who_commits_at_the_same_time_loses_nothing(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    if when == "without a reflog":
+        repo.git("config", "core.logAllRefUpdates", "false")
+        repo.git("reflog", "expire", "--expire=all", "--all")
+    once = f"[ -e .git/once ] || {{ touch .git/once; {PERSON}; }}"
+    if when == "in the filter":
+        repo.git("config", "filter.slow.clean", f"{once} >&2; cat")
+        repo.write(".gitattributes", "*.bin filter=slow\n")
+        repo.commit("attributes")
+        (repo.path / ".git" / "once").unlink(missing_ok=True)
+    elif when == "in the hook":
+        hook(repo, "pre-commit", once)
+    else:
+        run = Git.run
+
+        async def just_before(self: Git, *args: str, **more: Any) -> ToolResult:
+            if "commit" in args:
+                await anyio.run_process(["sh", "-c", once], cwd=repo.path)
+            return await run(self, *args, **more)
+
+        monkeypatch.setattr(Git, "run", just_before)
+    start = repo.git("rev-parse", "HEAD")
+    result = await iteration(repo, lambda: repo.write("ours.bin", "ours"))
+    assert result.error == ""
+    assert result.files == ("ours.bin",)
+    assert result.commit == repo.git("rev-parse", "HEAD").strip()
+    assert repo.git("log", "--format=%s", f"{start.strip()}..").split("\n")[1] == "theirs"
+    assert repo.git("show", "--format=", "--name-status", "HEAD").strip() == "A\tours.bin"
+    assert repo.status() == ""
 
 
 async def test_an_agent_that_commits_itself_leaves_nothing_to_do(repo: Repo) -> None:

@@ -47,6 +47,12 @@ async def test_only_the_work_itself_counts(work: Path) -> None:
     assert (taken.head, taken.branch) == ("", "")
 
 
+async def test_files_of_ours_are_no_work(work: Path) -> None:
+    limits = ScanLimits(own=("sub/b",))
+    taken = await ContentScan(str(work), str(work / "state"), limits=limits).snapshot(None)
+    assert set(taken.entries) == {"a", ".codex-stop", "link", "loop"}
+
+
 async def test_content_counts_and_times_do_not(work: Path) -> None:
     scan_it = scanner(work)
     before = await scan_it.snapshot(None)

@@ -18,6 +18,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.world.state.durable import storing
 from codex_self_iter.world.state.inbox import (
     GOAL,
+    MAX_FOREIGN,
     MAX_MESSAGE,
     Inbox,
     is_now,
@@ -84,7 +85,8 @@ def test_half_written_and_hidden_files_wait(root: StateRoot, inbox: Inbox) -> No
     with root.directory("inbox/done"):
         pass
     Path(root.path, "inbox/empty.md").touch()
-    Path(root.path, "inbox/.editor.swp").write_text("x")
+    for name in (".editor.swp", "note.md~", "#note.md#", "note.swp"):
+        Path(root.path, "inbox", name).write_text("x")
     Path(root.path, "inbox/folder").mkdir()
     assert inbox.messages() == []
     Path(root.path, "inbox/empty.md").write_text("now whole")
@@ -149,14 +151,57 @@ def test_a_message_that_the_disk_cannot_read_now_stays_where_it_is(root: StateRo
     assert not Path(root.path, "quarantine").exists()
 
 
-def test_a_huge_or_binary_message_is_bounded_and_readable(root: StateRoot, inbox: Inbox) -> None:
+def test_a_huge_or_badly_encoded_message_is_bounded_and_readable(
+    root: StateRoot, inbox: Inbox
+) -> None:
     write_message(root.path, "x" * (2 * MAX_MESSAGE))
     (message,) = inbox.messages()
-    assert len(message.text) < MAX_MESSAGE + 100
-    assert message.text.endswith("the rest is in its file]")
+    assert len(message.text) < MAX_MESSAGE + 1000
+    assert message.text.endswith(f"/inbox/done/*-{message.name}]")
     inbox.mark_done([message.name], 1)
-    Path(root.path, "inbox/binary").write_bytes(b"a\xff\0b")
-    assert texts(inbox) == ["a\ufffd\0b"]
+    Path(root.path, "inbox/notes.txt").write_bytes(b"x" * MAX_FOREIGN + b"\xff, the rest")
+    (message,) = inbox.messages()
+    assert len(message.text) < MAX_FOREIGN + 1000
+    assert message.text.endswith("/inbox/done/*-notes.txt]")
+    inbox.mark_done([message.name], 1)
+    Path(root.path, "inbox/latin").write_bytes(b"a\xffb")
+    assert texts(inbox) == ["a\ufffdb"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_message_is_decoded_by_its_mark(root: StateRoot, inbox: Inbox, encoding: str) -> None:
+    with root.directory("inbox"):
+        Path(root.path, "inbox/note.txt").write_bytes("für später\n".encode(encoding))
+    assert texts(inbox) == ["für später\n"]
+
+
+def test_what_is_no_text_is_set_aside_and_said(root: StateRoot, inbox: Inbox) -> None:
+    write_message(root.path, "look at the picture")
+    Path(root.path, "inbox/picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" * 10_000)
+    assert texts(inbox) == ["look at the picture\n"]
+    (said,) = root.take_warnings()
+    assert said.startswith("inbox/picture.png was set aside")
+    assert len(os.listdir(f"{root.path}/quarantine")) == 1
+
+
+def test_who_goes_on_writing_a_message_that_was_taken_is_heard_again(
+    root: StateRoot, inbox: Inbox
+) -> None:
+    with root.directory("inbox"), Path(root.path, "inbox/note.md").open("w") as file:
+        file.write("first line\n")
+        file.flush()
+        now = Path(root.path, "inbox/note.md").stat().st_mtime
+        assert inbox.arriving(now + 0.1)
+        assert inbox.names(now + 0.1) == []  # it has not stood still yet
+        (taken,) = inbox.messages(wall=now + 1)
+        inbox.mark_done([taken.name], 1, {taken.name: {taken.mark}})
+        assert inbox.names() == []
+        assert inbox.occupied
+        file.write("second line\n")
+    (again,) = inbox.messages()
+    assert (again.name, again.text) == ("note.md", "first line\nsecond line\n")
+    inbox.mark_done([again.name], 2, {again.name: {again.mark}})
+    assert inbox.messages() == []
 
 
 def test_now_is_in_the_name(root: StateRoot, inbox: Inbox) -> None:
@@ -236,14 +281,17 @@ def test_a_directory_that_cannot_be_read_is_no_stop(tmp_path: Path) -> None:
 
 def test_written_sentinels_read_back(tmp_path: Path) -> None:
     state = str(tmp_path / "state")
+    write_stop(state, after_iteration=True)
+    assert read_stop(state) == "after-iteration"
     write_stop(state)
     assert read_stop(state) == "now"
     write_stop(state, after_iteration=True)
-    assert read_stop(state) == "after-iteration"
+    assert read_stop(state) == "now"  # a later request softens none
     assert read_pause(state) is None
     write_pause(state)
     assert read_pause(state) == "after-run"
     write_pause(state, now=True)
+    write_pause(state)
     assert read_pause(state) == "now"
     assert remove_pause(state)
     assert read_pause(state) is None

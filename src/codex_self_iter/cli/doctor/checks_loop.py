@@ -10,23 +10,18 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli._shell import bashism, piped, with_bash
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
+from codex_self_iter.core.shell import piped, with_bash
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
+from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import probe
 
 _MIB = 1024 * 1024
 _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
-_SHELL_WORDS = frozenset((
-    "!", ".", ":", "[", "[[", "{", "alias", "case", "cd", "command", "eval", "exec", "exit",
-    "export", "false", "for", "if", "set", "source", "test", "time", "trap", "true", "umask",
-    "unset", "until", "wait", "while",
-))  # fmt: skip
-"""First words of a gate that are the shell's own."""
 
 
 def workspace(context: Context) -> Iterator[Finding]:
@@ -113,6 +108,10 @@ def lock(context: Context) -> Iterator[Finding]:
     if holder:
         mend = f"codex-self-iter stop --workspace {context.quoted} (a second run would exit 75)"
         yield warn("lock", f"a supervisor works here: {holder}", mend)
+    elif found := left.at_work(str(context.paths.state_dir)):
+        pids = ", ".join(f"pid {left.pid_of(one)}" for one in found.values())
+        mend = f"codex-self-iter stop --workspace {context.quoted} (a run takes it over)"
+        yield warn("lock", f"an agent of a supervisor that is gone is still at work ({pids})", mend)
     else:
         yield good("lock", "no supervisor works here now")
 
@@ -187,7 +186,9 @@ def _template(context: Context, key: str) -> Finding:
     program = parse_template(context.settings.agent_command_template)[0]
     if "{" in program:
         return good(key, f"the program {program} is known only when it runs")
-    path = _program(os.path.expanduser(program), context, os.getcwd())
+    from codex_self_iter.supervisor.shortfalls import found  # import much
+
+    path = found(os.path.expanduser(program), context.environ, context.workspace, os.getcwd())
     if path:
         return good(key, f"agent_command_template runs {path}")
     mend = "mend agent_command_template, or make the program executable (chmod +x)"
@@ -200,23 +201,29 @@ def gates(context: Context) -> Iterator[Finding]:
     if not commands:
         mend = 'name your tests: [verify] commands = ["…"]'
         yield warn("gates", "no gate is configured: a completion is believed without proof", mend)
+    from codex_self_iter.supervisor.shortfalls import unusable_gates  # import much
+
     if context.has_workspace:
+        lost = unusable_gates(context.settings, context.workspace, context.environ)
+        unusable = {one.key: one for one in lost}
         for number, command in enumerate(commands, 1):
-            yield _gate(context, f"gate.{number}", command)
+            key = f"gate.{number}"
+            yield fail(*unusable[key]) if key in unusable else _gate(context, key, command)
+
+
+def notify(context: Context) -> Iterator[Finding]:
+    """Whether the program that tells a person is there."""
+    from codex_self_iter.supervisor.shortfalls import unusable_notify  # import much
+
+    command = context.settings.notify.command
+    lost = unusable_notify(context.settings, context.workspace, context.environ)
+    if lost is not None:
+        yield fail(*lost)
+    elif command:
+        yield good("notify", f"{command[0]} is told what happens")
 
 
 def _gate(context: Context, key: str, command: str) -> Finding:
-    if (words := bashism(command)) and not ask(["/bin/sh", "-c", "[[ x ]]"], context).ok:
-        what = f"{words} in the gate {command!r} is bash's, and /bin/sh is no bash here"
-        return fail(key, what, with_bash(command))
-    syntax = ask(["/bin/sh", "-n", "-c", command], context)
-    if not syntax.ok:
-        what = f"{command!r} is no shell command ({syntax.text})"
-        return fail(key, what, "mend [verify] commands")
-    program = _first_program(command)
-    if program and not _program(program, context):
-        what = f"the program {program!r} of the gate {command!r} is not there"
-        return fail(key, what, f"install {program}")
     if piped(command):
         what = f"the exit code of the gate {command!r} is that of its last part, whatever failed before"
         return warn(key, what, with_bash(f"set -o pipefail; {command}"))
@@ -230,28 +237,6 @@ def _gate(context: Context, key: str, command: str) -> Finding:
     how = last if answer.code is None else f"exits {answer.code}: {last}"
     mend = "it must succeed before a completion is believed"
     return warn(key, f"{command!r} fails now ({how})", mend)
-
-
-def _first_program(command: str) -> str:
-    """The program that a shell command starts with; "" when only a shell can tell."""
-    try:
-        words = shlex.split(command, comments=True)
-    except ValueError:
-        return ""
-    name = next((word for word in words if "=" not in word.split("/")[0]), "")
-    plain = name not in _SHELL_WORDS and not any(char in name for char in "$`(){};&|<>*?~")
-    return name if plain else ""
-
-
-def _program(name: str, context: Context, *also: str) -> str:
-    """Absolute path of a program, found as a run in the workspace finds it; "" for none.
-
-    A relative path is looked for below the workspace, then below the directories `also`."""
-    if "/" in name:
-        places = [os.path.join(base, name) for base in (context.workspace, *also)]
-        runs = (path for path in places if os.path.isfile(path) and os.access(path, os.X_OK))
-        return next(runs, "")
-    return shutil.which(name, path=context.environ.get("PATH") or os.defpath) or ""
 
 
 def _existing(path: str) -> str:
@@ -273,4 +258,4 @@ def _size(path: str) -> tuple[int, bool]:
     return total, not stack
 
 
-CHECKS: tuple[Check, ...] = (workspace, state_directory, lock, sentinels, agent, gates)
+CHECKS: tuple[Check, ...] = (workspace, state_directory, lock, sentinels, agent, gates, notify)

@@ -53,6 +53,7 @@ class Checkpoint:
     commit: str
     created: float
     subject: str
+    tree: str
 
     @property
     def iteration(self) -> int | None:
@@ -63,6 +64,17 @@ class Checkpoint:
     def place(self) -> tuple[int, bool]:
         """Where it stands in time among the numbered ones; (-1, False) for another name."""
         return labels.place(self.label)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stretch:
+    """Iterations between which nobody else edited: `old` is what the first found, `new` what the
+    last left (commits)."""
+
+    first: int
+    last: int
+    old: str
+    new: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +105,7 @@ class Checkpoints:
 
     Attributes:
         max_file_mb: untracked files above this many MiB are skipped, 0: none; may be changed.
-        own: files of ours at the top of the workspace, which are not the work."""
+        own: files of ours, relative to the workspace, which are not the work."""
 
     def __init__(
         self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10
@@ -171,7 +183,9 @@ class Checkpoints:
         """Make a stored tree a checkpoint, in the place of an earlier one. Raises GitError."""
         made = self._made
         previous = made[1] if made and made[0] < labels.place(label) else await self._before(label)
-        message = _message(label, tree, title, branch, previous)
+        ours = (path for path in self.own if os.path.lexists(os.path.join(self.git.cwd, path)))
+        told = dataclasses.replace(tree, skipped=(*tree.skipped, *ours))
+        message = _message(label, told, title, branch, previous)
         parent = ["-p", tree.head] if tree.head else []
         out = await self.git.ask(
             *PLUMBING, "commit-tree", tree.tree, *parent, "-F", "-", stdin=message, env=_IDENTITY
@@ -185,14 +199,33 @@ class Checkpoints:
     async def listing(self) -> list[Checkpoint]:
         """All checkpoints of this loop, iterations first, in order. Raises GitError, UsageError."""
         pattern = (await self.ref("0")).rpartition("/")[0]
-        fields = "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)"
+        fields = (
+            "%(refname)%00%(objectname)%00%(committerdate:unix)%00%(contents:subject)%00%(tree)"
+        )
         found = []
         known = await self.git.ask("for-each-ref", f"--format={fields}", pattern)
         for line in known.splitlines():
-            ref, commit, created, subject = line.decode("utf-8", "replace").split("\0")
+            ref, commit, created, subject, tree = line.decode("utf-8", "replace").split("\0")
             label = labels.normal(ref.rpartition("/")[2])
-            found.append(Checkpoint(label, commit, float(created or 0), subject))
+            found.append(Checkpoint(label, commit, float(created or 0), subject, tree))
         return sorted(found, key=lambda one: (one.place[0] < 0, one.place, one.label))
+
+    async def stretches(self, results: Mapping[int, str]) -> list[Stretch]:
+        """What the iterations with these results (commits by number) did, without what somebody
+        else did in between; one whose beginning is pruned is left out. Raises GitError, UsageError."""
+        found: list[Stretch] = []
+        begin, left = "", ""
+        for one in await self.listing():
+            number, is_result = one.place
+            if number >= 0 and not is_result and one.tree != left:
+                begin = one.commit
+            elif is_result and results.get(number) == one.commit:
+                if begin:
+                    found.append(Stretch(number, number, begin, one.commit))
+                elif found:
+                    found[-1] = dataclasses.replace(found[-1], last=number, new=one.commit)
+                begin, left = "" if begin or found else one.commit, one.tree
+        return found
 
     async def find(self, label: str) -> Checkpoint:
         """The checkpoint of that label. Raises UsageError, which lists what there is."""
@@ -206,7 +239,7 @@ class Checkpoints:
         raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
-        """Paths, relative to the workspace, that were too big for a checkpoint, or refused."""
+        """Paths, relative to the workspace, that were too big for a checkpoint, refused, or ours."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {
@@ -224,6 +257,12 @@ class Checkpoints:
             new = (await self.find(first)).commit
             old = await self._before(first) or await self.git.resolve(f"{new}^1")
             old = old or (await self.repository()).empty_tree
+        return await self.between(old, new, summary=summary, colour=colour)
+
+    async def between(
+        self, old: str, new: str, *, summary: bool = False, colour: bool = False
+    ) -> bytes:
+        """What lies between two commits, below the workspace. Raises GitError."""
         options = ["--no-ext-diff", "--relative", f"--color={'always' if colour else 'never'}"]
         return await self.git.ask(
             "diff", *options, *(["--stat=100"] if summary else []), old, new, "--", "."

@@ -3,7 +3,9 @@
 Whose a change is, `core.owed` says. The commit is made by `git commit` itself on a private index
 (HEAD plus the chosen paths), so that the repository's hooks, signing and message rules apply; what
 the person has staged is not in it and stays staged. Afterwards the committed paths, and only they,
-are brought up to date in the person's index, so that `git status` is clean.
+are brought up to date in the person's index, so that `git status` is clean. Where somebody else
+commits meanwhile, a commit of ours on top of theirs would take theirs back: it is taken off again
+and made anew.
 
 What the loop's work has put into the index is the loop's as well: what was edited since is taken
 as it is now; what was only taken out of the index, or made executable there, is taken as staged.
@@ -15,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import secrets
 from collections.abc import Mapping
 
 import anyio
@@ -31,7 +34,10 @@ from codex_self_iter.world.git.run import HEAD, Git, GitError
 
 _FALLBACK = {"NAME": "codex-self-iter", "EMAIL": "codex-self-iter@localhost"}
 _HOOK_OUTPUT = 3500
+_TRIES = 5
+"""So often is a commit made anew that others had moved HEAD under; another loop may be quick."""
 TRAILER = "Codex-Self-Iter-Iteration"
+_MOVED = "somebody else committed at the same time"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,7 +115,11 @@ class SupervisorCommits:
                 return CommitResult(left=left, error=obstacle)
             if not ours and not mine:
                 return CommitResult(left=left)
-            result = await self._commit(ours, text, mine)
+            for _ in range(_TRIES):
+                if (result := await self._commit(ours, text, mine)) is not None:
+                    break
+            else:
+                return CommitResult(left=left, error=f"not committed: {_MOVED}", tried=True)
         except (GitError, StorageError, ValueError) as error:
             return CommitResult(left=left, error=f"not committed: {error}", tried=True)
         return dataclasses.replace(result, left=left | dict(result.left))
@@ -146,7 +156,8 @@ class SupervisorCommits:
 
     async def _commit(
         self, ours: dict[str, str], text: str, mine: Mapping[str, str]
-    ) -> CommitResult:
+    ) -> CommitResult | None:
+        """One try; None when somebody else has moved HEAD meanwhile."""
         assert self._repository is not None
         old = await self._git.resolve(HEAD)
         staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
@@ -176,17 +187,27 @@ class SupervisorCommits:
             return CommitResult(left=left, error=error)
         identity, note = await self._identity()
         flags = ["--no-verify"] if self.no_verify else []
+        if await self._git.resolve(HEAD) != old:
+            return None
+        token = f"codex-self-iter {secrets.token_hex(4)}"
         out = await self._git.run(
             *PLUMBING[:2],
             *("commit", "-q", "-F", "-", "--cleanup=whitespace", "--no-status", *flags),
             stdin=text.encode("utf-8", "replace"),
-            env={**self._index.env, **identity},
+            env={**self._index.env, **identity, "GIT_REFLOG_ACTION": token},
             hooks=True,
         )
         self._index.make_private()
-        new = await self._git.resolve(HEAD)
-        if new == old:
-            return CommitResult(left=left, error=self._refused(out), note=note, tried=True)
+        new, parent = await self._made(token, out)
+        if not new:
+            moved = await self._git.resolve(HEAD) != old  # then git could not move it once more
+            error = self._refused(out)
+            return None if moved else CommitResult(left=left, error=error, note=note, tried=True)
+        if parent != old:
+            back = ("update-ref", "-m", f"{token}: {_MOVED}", "HEAD", parent, new)
+            if (await self._git.run(*back)).exit_code == 0:
+                return None
+            note = f"{new[:12]} takes back what {parent[:12]} has brought: {_MOVED}"
         theirs = {path: entry for path, entry in staged.items() if self._inner(path) not in mine}
         files, late = await self._publish(old, new, theirs)
         failed = f"committed, but afterwards {self._refused(out)}" if out.exit_code != 0 else ""
@@ -194,6 +215,19 @@ class SupervisorCommits:
         told = "; ".join(part for part in trouble if part)
         untracked = tuple(self._inner(path) for path, entry in alike.items() if not entry)
         return CommitResult(new, files, left, error, told, tried=True, untracked=untracked)
+
+    async def _made(self, token: str, out: ToolResult) -> tuple[str, str]:
+        """The commit that git has just made, and its parent ("" without one); ("", "") when there
+        is none. HEAD may be somebody else's by now; the reflog names ours."""
+        asked = ("log", "-g", "-n", "50", "--format=%H%x00%P%x00%gs", "HEAD")
+        logged = await self._git.run(*asked)
+        lines = logged.stdout.decode("utf-8", "replace").splitlines()
+        if not lines and out.exit_code == 0:  # no reflog is kept here
+            new = await self._git.resolve(HEAD)
+            return new, await self._git.resolve(f"{new}^")
+        made = (line.split("\0") for line in lines if f"\0{token}" in line)
+        new, parents, _ = next(made, ["", "", ""])
+        return new, parents.partition(" ")[0]
 
     async def _staged(
         self, ours: Mapping[str, str], staged: Mapping[bytes, str], mine: Mapping[str, str]

@@ -3,6 +3,7 @@
     tracked files, untracked files that are not ignored     as in the checkpoint; those it lacks are removed
     ignored files, the state directory                      stay
     files too big for the checkpoint or for the present one stay (they could not be brought back)
+    the files that the supervisor's output went to          stay
     what is inside submodules and other repositories        stays
     HEAD, branches, the index, the stash                    stay: what was staged or committed since is still
     there
@@ -105,7 +106,7 @@ async def rewind(checkpoints: Checkpoints, plan: RewindPlan, now: float | None =
 def _reason(change: RawChange, skipped: bool) -> str:
     """Why a file stays as it is, or ""."""
     if skipped:
-        return "too big for a checkpoint, or refused by git"
+        return "too big for a checkpoint, refused by git, or ours"
     if change.old.startswith("160000") or change.new.startswith("160000"):
         return "a repository of its own"
     return ""

@@ -28,7 +28,7 @@ class ScanLimits:
     Attributes:
         files: number of files (with git: of untracked ones).
         bytes: sum of the sizes of all files.
-        own: files of ours at the top of the workspace, which are not the work.
+        own: files of ours, relative to the workspace, which are not the work.
         nested: number of repositories inside the repository (submodules included) that are looked
             into."""
 

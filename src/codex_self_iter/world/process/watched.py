@@ -24,6 +24,7 @@ from codex_self_iter.world.process import kill, launcher, proctable
 from codex_self_iter.world.process.bare import clear_way
 from codex_self_iter.world.process.monitor import FileWatch, Tracker
 from codex_self_iter.world.process.output import Stream
+from codex_self_iter.world.state.durable import replace_private
 
 OUTPUT_FILES = ("stdout.log", "stderr.log")
 NEVER = float("inf")
@@ -247,6 +248,14 @@ def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
 def read_report(spec: RunSpec) -> Report | None:
     """The recorder's `exit.json`, if it is whole and about this run."""
     return Report.of(read_object(f"{spec.directory}/exit.json"), spec.run_id)
+
+
+def report_end(spec: RunSpec, identity: RunIdentity, cause: EndCause) -> None:
+    """Put down why a run was ended that nobody supervises. Raises OSError."""
+    began = identity.started_at
+    report = read_report(spec) or Report(cause, None, None, began, time.time() - began, 0.0, 0, 0)
+    told = dataclasses.asdict(report) | {"run_id": spec.run_id, "cause": cause}
+    replace_private(f"{spec.directory}/exit.json", json.dumps(told).encode())
 
 
 def run_outcome(

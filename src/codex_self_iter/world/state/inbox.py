@@ -1,7 +1,8 @@
 """Messages and sentinels: the files with which people (and programs) speak to a running loop.
 
-A message is any file in `inbox/` whose name does not begin with a dot; the next prompt gets it
-once, then it lies in `inbox/done/`. `inbox/goal` replaces the goal. `STOP` and `PAUSE` are
+A message is any file in `inbox/` whose name is not hidden or an editor's own; the next prompt gets
+it once, then it lies in `inbox/done/`, and is a message again if it changes there: whoever has
+written half of it goes on in the file that was moved. `inbox/goal` replaces the goal. `STOP` and `PAUSE` are
 sentinels: that they exist is what counts. Everything written here is written under a dot-name and
 renamed, so that nobody reads half a message.
 
@@ -9,8 +10,10 @@ Only light imports: `stop`, `pause`, `steer` and `goal` start in a moment."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
+import math
 import os
 import re
 import stat
@@ -28,11 +31,15 @@ STOP_FILE, PAUSE_FILE = "STOP", "PAUSE"
 GOAL = "goal"
 MAX_MESSAGE = 256 * 1024
 """Bytes of one message that reach a prompt."""
+MAX_FOREIGN = 32 * 1024
+"""The same of one that is not by `steer`: nobody was told that it may be so long."""
 MAX_MESSAGES = 1024 * 1024
 """Bytes of all messages of one prompt; the rest wait for the next one."""
 _MAX_NAMES = 1000
 _OWN_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}(\.now)?\.md|" + GOAL)
+_NO_MESSAGE = re.compile(r"\..*|done|.*~|#.*#|.*\.sw[op]|4913", re.DOTALL)
 _SETTLE_SEC = 0.5
+_FOLLOWED = 20
 _AFTER_ITERATION, _NOW = "after-iteration", "now"
 
 
@@ -65,11 +72,14 @@ class Inbox:
         self._root = root
         self.occupied = True
         """False when the last call of `names` found nothing, not even a file that is not ready
-        yet."""
+        yet or may still change."""
+        self._moved: dict[str, tuple[str, str]] = {}
+        """Name in `inbox/done/` -> (name, mark) of the last ones that are not by `steer`."""
 
-    def names(self) -> list[str]:
-        """Names of the waiting messages as they arrived. Empty files are not ready yet; what is no
-        file is among them, so that whoever reads it sets it aside.
+    def names(self, wall: float = math.inf) -> list[str]:
+        """Names of the waiting messages as they arrived; `wall` is now. Empty files and those that
+        may not be whole are not ready yet; what is no file is among them, so that whoever reads it
+        sets it aside.
 
         Raises StorageError."""
         with (
@@ -78,17 +88,20 @@ class Inbox:
             self._root.directory("inbox") as fd,
         ):
             arrived = []
-            self.occupied = False
+            self._bring_back(fd)
+            self.occupied = bool(self._moved)
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or entry.name == "done":
+                    if _NO_MESSAGE.fullmatch(entry.name):
                         continue
                     self.occupied = True
                     if entry.name == GOAL:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         found = entry.stat(follow_symlinks=False)
-                        if found.st_size or not stat.S_ISREG(found.st_mode):
+                        if not stat.S_ISREG(found.st_mode) or (
+                            found.st_size and not _arriving(entry.name, found, wall)
+                        ):
                             arrived.append((found.st_ctime_ns, entry.name))
         return [name for _, name in sorted(arrived)[:_MAX_NAMES]]
 
@@ -96,21 +109,32 @@ class Inbox:
         """True while a file not written by `steer` may not be whole yet; `wall` is now."""
         with contextlib.suppress(OSError), os.scandir(f"{self._root.path}/inbox") as entries:
             return any(
-                not entry.name.startswith(".")
-                and not _OWN_NAME.fullmatch(entry.name)
+                not _NO_MESSAGE.fullmatch(entry.name)
                 and entry.is_file(follow_symlinks=False)
-                and 0 <= wall - entry.stat(follow_symlinks=False).st_mtime < _SETTLE_SEC
+                and _arriving(entry.name, entry.stat(follow_symlinks=False), wall)
                 for entry in entries
             )
         return False
 
-    def messages(self, room: int = MAX_MESSAGES) -> list[Message]:
+    def _bring_back(self, inbox: int) -> None:
+        """What has changed since it was moved to `inbox/done/` is a message again."""
+        if not self._moved:
+            return
+        with self._root.directory("inbox/done") as done:
+            for target, (name, mark) in list(self._moved.items()):
+                if _mark_in(done, target) != mark:
+                    del self._moved[target]
+                    back = f"{stamp()}-{name[-40:]}" if mode_in(inbox, name) else name
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(target, back, src_dir_fd=done, dst_dir_fd=inbox)
+
+    def messages(self, room: int = MAX_MESSAGES, wall: float = math.inf) -> list[Message]:
         """The waiting messages in order, up to `room` characters; a first one fits always.
 
-        What is no file of ours, or may not be read, is set aside, and the others are read.
+        What is no file of ours, no text, or may not be read, is set aside, and the others are read.
         Raises StorageError."""
         taken: list[Message] = []
-        for name in self.names():
+        for name in self.names(wall):
             found = self._root.look(f"inbox/{name}")
             text = self._text(f"inbox/{name}") if found is not None else None
             if text is None or found is None:
@@ -137,9 +161,15 @@ class Inbox:
             return None
         if data is None:
             return None
-        text = data[:MAX_MESSAGE].decode("utf-8", "replace")
-        long = len(data) > MAX_MESSAGE
-        return text + ("\n[the message was longer; the rest is in its file]" if long else "")
+        leaf = name.rpartition("/")[2]
+        limit = MAX_MESSAGE if _OWN_NAME.fullmatch(leaf) else MAX_FOREIGN
+        utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        text = data[:limit].decode("utf-16" if utf16 else "utf-8-sig", "replace")
+        if "\0" in text:
+            self._root.set_aside(name, "it is no text; name such a file in a message")
+            return None
+        rest = f"\n[the message was longer; the rest is in {self._root.path}/inbox/done/*-{leaf}]"
+        return text + (rest if len(data) > limit else "")
 
     def mark_done(
         self, names: Iterable[str], iteration: int, marks: Mapping[str, set[str]] | None = None
@@ -156,14 +186,23 @@ class Inbox:
             root.directory("inbox/done") as done,
         ):
             for name in names:
-                wanted = (marks or {}).get(name)
-                if wanted and not wanted & {"", _mark_in(inbox, name)}:
+                wanted, mark = (marks or {}).get(name), _mark_in(inbox, name)
+                if wanted and not wanted & {"", mark}:
                     continue
                 target = f"{iteration:06d}-{name}"
                 if len(os.fsencode(target)) > 255 or mode_in(done, target):
                     target = f"{iteration:06d}-{stamp()}-{name[-40:]}"
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(name, target, src_dir_fd=inbox, dst_dir_fd=done)
+                    if not _OWN_NAME.fullmatch(name):
+                        self._moved[target] = name, mark
+            for target in list(self._moved)[:-_FOLLOWED]:
+                del self._moved[target]
+
+
+def _arriving(name: str, found: os.stat_result, wall: float) -> bool:
+    """True while a file that is not by `steer` has not stood still for a moment."""
+    return not _OWN_NAME.fullmatch(name) and 0 <= wall - found.st_mtime < _SETTLE_SEC
 
 
 def _mark(found: os.stat_result) -> str:
@@ -202,13 +241,27 @@ def write_goal(state_dir: str, text: str) -> str:
     return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
+def waiting_goal(state_dir: str) -> str:
+    """The goal that waits, for people; "" for none, or one that cannot be read. Never raises."""
+    try:
+        data = read_guarded(os.path.join(state_dir, "inbox", GOAL), MAX_MESSAGE)
+    except OSError:
+        return ""
+    return data.decode("utf-8", "replace").strip()
+
+
 def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool = False) -> str:
-    """Write the STOP sentinel; returns its path. Raises StorageError."""
+    """Write the STOP sentinel, but soften none; returns its path. Raises StorageError."""
+    if after_iteration and read_stop(state_dir, name) == _NOW:
+        return os.path.join(state_dir, name)
     return _write(state_dir, name, f"{_AFTER_ITERATION}\n" if after_iteration else f"{_NOW}\n")
 
 
 def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
-    """Write the PAUSE sentinel (`now` ends the running run). The path. Raises StorageError."""
+    """Write the PAUSE sentinel (`now` ends the running run), but soften none. The path. Raises
+    StorageError."""
+    if not now and read_pause(state_dir, name) == _NOW:
+        return os.path.join(state_dir, name)
     return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
 
 

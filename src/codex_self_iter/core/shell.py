@@ -1,4 +1,5 @@
-"""Gates are run by /bin/sh, which is not bash everywhere: what only bash understands."""
+"""Gates are run by /bin/sh, which is not bash everywhere: what only bash understands, and which
+program a gate is."""
 
 from __future__ import annotations
 
@@ -24,6 +25,25 @@ _WORDS = {
     "process": "<(…)", "here": "<<<", "both": "&> or |&", "function": "function",
     "arithmetic": "(( … ))",
 }  # fmt: skip
+
+
+_SHELL_WORDS = frozenset((
+    "!", ".", ":", "[", "[[", "{", "alias", "case", "cd", "command", "eval", "exec", "exit",
+    "export", "false", "for", "if", "set", "source", "test", "time", "trap", "true", "umask",
+    "unset", "until", "wait", "while",
+))  # fmt: skip
+"""First words of a gate that are the shell's own."""
+
+
+def first_program(command: str) -> str:
+    """The program that a shell command starts with; "" when only a shell can tell."""
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return ""
+    name = next((word for word in words if "=" not in word.split("/")[0]), "")
+    plain = name not in _SHELL_WORDS and not any(char in name for char in "$`(){};&|<>*?~")
+    return name if plain and not words[0].startswith("PATH=") else ""
 
 
 def bashism(command: str) -> str:
