@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 
-from codex_self_iter.agents.classify import Printed, classify
+from codex_self_iter.agents.classify import Printed, classify, own_lines
 from codex_self_iter.agents.failure_table import by_phrase
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Parsed, fold
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
@@ -292,3 +293,20 @@ def test_a_run_that_did_nothing_is_told(
     failure = classify(parsed, late, Printed(stderr), NOW, final_event=stream)
     assert failure is not None
     assert not failure.idle  # cut short: it may have worked without a word
+
+
+def test_a_refusal_to_run_as_root_says_what_mends_it():
+    said = "--dangerously-skip-permissions cannot be used with root/sudo privileges"
+    for parsed, stderr in ((failed(said), ""), (Parsed(), said)):
+        failure = classify(parsed, run(), Printed(stderr), NOW, log_in="log in")
+        assert failure.kind is FailureClass.CONFIG
+        assert "another user than root" in failure.mend
+    other = classify(Parsed(), run(), Printed("error: unknown option '--nope'"), NOW)
+    assert (other.kind, "root" in other.mend) == (FailureClass.CONFIG, False)
+
+
+@pytest.mark.parametrize("flood", ["<html", "<!doctype html>", "<title>", "<html><title>"])
+def test_a_flood_of_pages_is_read_in_bounded_time(flood):
+    began = time.thread_time()
+    own_lines(flood * (256 * 1024 // len(flood)) + "</html>")
+    assert time.thread_time() - began < 5.0

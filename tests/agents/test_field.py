@@ -5,6 +5,7 @@ they are."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -16,6 +17,9 @@ from codex_self_iter.agents.command import text_report
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.control_block import ControlBlock, parse, promised
 from codex_self_iter.core.runs import EndCause, RunOutcome
+from tests.support.loop_world import Answer, policy
+from tests.support.situations import drive, running
+from tests.support.situations import ended as finished
 
 NOW = 1_795_352_400.0
 BLOCK = {"summary": "did it", "next_goal": "n", "stop": False, "completed": False}
@@ -125,6 +129,45 @@ def test_an_answer_is_used_however_its_process_ended(
     report = agent.read(request, end, RunFiles(str(tmp_path)), now=NOW)
     assert (report.answer == ANSWER, report.answered) == (used, used), thread
     assert (report.failure is None) is used
+
+
+def said(text: str) -> dict[str, object]:
+    return {"type": "item.completed", "item": {"type": "agent_message", "text": text}}
+
+
+WORD = "ALL_DONE"
+OLDER = ANSWER.replace('"n"', '"old"')
+ECHO = {"type": "item.completed", "item": {"type": "command_execution", "status": "completed",
+        "command": "cat x", "aggregated_output": ANSWER}}  # fmt: skip
+
+# What codex said in several messages, and the goal of the block that counts; None: none does
+MESSAGES = [
+    ([ANSWER, "That is all."], "n"),
+    (["I begin.", ANSWER, "One more look.", "All is well."], "n"),
+    ([OLDER, ANSWER, "That is all."], "n"),
+    ([ANSWER, OLDER], "old"),
+    ([ANSWER, OLDER.replace("false", '"perhaps"', 1)], None),  # the last one is not valid
+    ([ANSWER, WORD], "n"),  # it says that nothing is completed
+    (["I begin.", "That is all."], None),
+    ([ANSWER, *["more"] * 9], None),  # long ago
+]
+
+
+@pytest.mark.parametrize(("messages", "goal"), MESSAGES)
+def test_a_block_before_the_last_message_is_read(
+    messages: list[str], goal: str | None, tmp_path: pathlib.Path
+) -> None:
+    events = [*STARTED, ECHO, *map(said, messages), TURN]
+    (tmp_path / "stdout.log").write_text("\n".join(map(json.dumps, events)) + "\n")
+    environment = {"HOME": str(tmp_path), "PATH": "/nowhere"}
+    request = Request("", "", str(tmp_path), "", str(tmp_path), environment=environment)
+    agent = catalog.get("codex", AgentConfig("codex"))
+    report = agent.read(request, ended(0), RunFiles(str(tmp_path)), now=NOW)
+    assert report.answer == messages[-1]
+    state = running()
+    event = dataclasses.replace(finished(state, Answer()), report=report)
+    state, _ = drive(state, event, rules=policy(completion_promise=WORD))
+    assert (state.goal, state.finished) == (goal or "", False)
 
 
 FENCE = "```"

@@ -193,6 +193,18 @@ def test_the_next_prompt_says_that_the_work_is_kept(kind: FailureClass | None) -
     assert "a.py" in state.feedback
 
 
+def test_an_answer_that_cannot_be_read_is_told_as_that() -> None:
+    state, _ = drive(preparing(), ev.Prepared())
+    answer = Answer('{"summary": "a "quoted" word", "next_goal": "n", "stop": false}')
+    state, _ = drive(state, dataclasses.replace(ended(state, answer), changed_files=("a.py",)))
+    assert "could not be read" in state.feedback
+    assert "broken at its line 1" in state.feedback
+    assert "is kept" in state.feedback
+    assert "a.py" in state.feedback
+    assert "cut short" not in state.feedback
+    assert "smaller steps" not in state.feedback
+
+
 REFUSALS = sorted(bounds.OUTAGE | bounds.PERSON)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from typing import Any
 
@@ -210,6 +211,81 @@ def test_an_inline_answer_after_a_block_on_lines_is_found() -> None:
     assert parse(text).next_goal == "new"
 
 
+# -- nearly JSON -----------------------------------------------------------------------------------
+
+PRETTY = json.dumps(GOOD, indent=1)
+NEARLY = {
+    "commas at the end": PRETTY.replace('"\n ]', '",\n ]').replace("false\n}", "false,\n}"),
+    "comments": PRETTY.replace("{", "{ // my answer: {", 1).replace('",\n', '", // "x"\n', 1),
+    "a comment in the old way": PRETTY.replace("false,", "false /* ,} */,", 1),
+    "Python": repr(GOOD),
+    "Python's words": json.dumps(GOOD).replace("false", "False"),
+    "typographic quotes": re.sub(r'"([^"]*)"', r"“\1”", PRETTY),
+    "in a fence": f"```json\n{GOOD!r}\n```",
+}
+
+
+@pytest.mark.parametrize("after", ["", "\n", "\n\nThat is all.\n"])
+@pytest.mark.parametrize("before", ["", 'I read {the} files: {"a": 1,}.\n\n', "don't\n"])
+@pytest.mark.parametrize("shape", NEARLY)
+def test_a_block_that_is_nearly_json_is_read(shape: str, before: str, after: str) -> None:
+    assert parse(before + NEARLY[shape] + after) == BLOCK
+
+
+def test_backslashes_and_quotes_in_texts_stay() -> None:
+    said = r"""{"summary": "C:\src \d+ \\ \" \u00e4 \user it\'s // no", "next_goal": "g", "stop": no,}"""
+    said = said.replace("no,}", "false}")
+    assert parse(said).summary == r"""C:\src \d+ \ " ä \user it's // no"""
+    quoted = (
+        r"""{'summary': 'a "b" \\"c" it\'s', 'next_goal': 'g', 'stop': False, 'reason': None}"""
+    )
+    assert parse(quoted).summary == r"""a "b" \"c" it's"""
+
+
+@pytest.mark.parametrize("shape", NEARLY)
+def test_strict_json_goes_first_and_an_echo_is_none(shape: str) -> None:
+    assert parse(f"{changed(next_goal='strict')}\n{NEARLY[shape]}").next_goal == "strict"
+    prompt = prompt_with(NEARLY[shape])
+    with pytest.raises(ParseError, match="repeat the prompt"):
+        parse(prompt, prompt)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'summary': 'a log record', 'level': 3}",  # no block
+        "{'a': 1, 'next_goal': 'x', 'stop': False}",  # begins as something else
+        "print({'summary': summary, 'next_goal': goal, 'stop': False})",  # code
+        "{'next_goal': 'x', 'stop': False",
+    ],
+)
+def test_what_only_looks_like_it_is_no_block(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{\n"summary": "a "quoted" word",\n"next_goal": "n"}', "line 2: .* `.*quoted"),
+        (PRETTY[:-20], "broken at its line"),
+        ('{"summary": "s", "next_goal": ..., "stop": false}', r"line 1: .*\.\.\."),
+    ],
+)
+def test_of_a_broken_block_the_place_is_told(text: str, place: str) -> None:
+    with pytest.raises(ParseError, match=place):
+        parse(f"Done.\n\n{text}\n")
+    prompt = prompt_with(text)
+    with pytest.raises(ParseError, match="no control block was found"):
+        parse(prompt, prompt)
+
+
+def test_a_planners_object_may_be_nearly_json_too() -> None:
+    assert read_json_object("so:\n{'objective': 'x', 'stop': False,}", "objective")["stop"] is False
+    with pytest.raises(ParseError, match="broken at its line 1"):
+        read_json_object('{"objective": "an "x"", "stop": false}', "objective")
+
+
 # -- coercion --------------------------------------------------------------------------------------
 
 
@@ -318,6 +394,12 @@ FLOODS = {
     "small objects": '{"stop":1,"reason":2}' * (SIZE // 21),
     "wrong objects": '{"stop":[],"reason":2}\n' * (SIZE // 23),
     "many opens, one far end": '{"a":"' * 2_000 + "x" * SIZE,
+    "nearly blocks": "{'stop':" * (SIZE // 8),
+    "nearly texts": "{'stop': '" * (SIZE // 10),
+    "comments": "{'stop': " + "// a b " * (SIZE // 7),
+    "comments of the old way": "{'stop': " + "/*" * (SIZE // 2),
+    "commas": "{'stop': [" + ", " * (SIZE // 2),
+    "spaces before a key": "{ // x\n" * (SIZE // 7),
 }
 
 
@@ -434,6 +516,38 @@ def test_our_own_prompt_can_never_be_read_as_an_answer(
         assert not promised(promise, text[start:], ControlBlock())
 
 
+FORM = dict(GOOD, summary="...", next_goal="", completed=True)
+QUOTE = dict(GOOD, summary="all of it", next_goal="", completed=True)
+
+
+@pytest.mark.parametrize("form", ["...", "…", ".....", "<what you did>"])
+@pytest.mark.parametrize("key", ["summary", "next_goal"])
+def test_a_form_that_nobody_filled_in_is_no_answer(form: str, key: str) -> None:
+    with pytest.raises(ParseError, match="repeat the prompt"):
+        parse(changed(**{key: form, "completed": True}))
+    assert parse(f"{changed()}\n(the form: {changed(**{key: form})})\n") == BLOCK
+    assert parse(changed(**{key: f"{form} and more"}))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        json.dumps(QUOTE),
+        json.dumps(QUOTE, indent=2),
+        json.dumps(QUOTE, separators=(",", ":")),
+        json.dumps(dict(reversed(QUOTE.items()))),
+    ],
+)
+def test_an_object_of_the_prompt_is_an_echo_however_it_is_written(written: str) -> None:
+    prompt = prompt_with(json.dumps(QUOTE))
+    at = prompt.index('{"summary"')
+    for text in (f"I am to end with {written} when all is done.", prompt[:at] + written):
+        with pytest.raises(ParseError, match="repeat the prompt"):
+            parse(text, prompt)
+        assert parse(text).completed  # negative control: the prompt decides
+    assert parse(f"I looked at it.\n\n{written}\n", prompt).completed
+
+
 # -- the promise word ------------------------------------------------------------------------------
 
 WORD = "PLAN_COMPLETE"
@@ -470,6 +584,33 @@ def test_the_word_means_nothing_beside_a_plain_no(said: Any) -> None:
     assert promised(WORD, without, parse(without))
 
 
+@pytest.mark.parametrize("more", [{}, {"next_goal": ""}, {"next_goal": "", "stop": False}])
+def test_the_word_as_the_summary_needs_no_goal(more: dict[str, Any]) -> None:
+    text = json.dumps({"summary": WORD, "reason": "all done"} | more)
+    read = control_block.parse(text, "", WORD)
+    assert isinstance(read, ControlBlock)
+    assert promised(WORD, text, read)
+    for other in (text.replace(WORD, "x"), text.replace("}", ', "completed": false}')):
+        assert isinstance(control_block.parse(other, "", WORD), Unreadable)
+
+
+@pytest.mark.parametrize(
+    ("text", "claims"),
+    [
+        (WORD, True), (f"All is done.\n\n  {WORD} \n\n", True),
+        (f"All is done: {WORD}", False), (f"{WORD}\nNo, wait.", False),
+        (f'{{"summary": "a "b"", "next_goal": "n"}}\n{WORD}', False),
+        (f'{{"next_goal": "n", "stop": "perhaps"}}\n{WORD}', False),
+    ],
+)  # fmt: skip
+def test_the_word_as_the_last_line_needs_no_block(text: str, claims: bool) -> None:
+    read = control_block.parse(text, "", WORD)
+    assert (isinstance(read, ControlBlock) and read.completed) is claims
+    prompt = f"Do it. At the end print this word alone:\n{text}"
+    assert isinstance(control_block.parse(prompt, prompt, WORD), Unreadable)
+    assert isinstance(control_block.parse(text, prompt), Unreadable)
+
+
 @pytest.mark.parametrize("field", ["next_goal", "reason", "evidence"])
 def test_the_word_in_any_other_field_means_nothing(field: str) -> None:
     value: Any = [f"grep {WORD} TASK.md"] if field == "evidence" else f"write {WORD}"
@@ -496,7 +637,9 @@ def test_any_word_is_taken_literally(word: str) -> None:
 
 # -- properties ------------------------------------------------------------------------------------
 
-plain = st.text(st.characters(exclude_categories=("Cs",)))
+plain = st.text(st.characters(exclude_categories=("Cs",))).filter(
+    lambda text: not re.fullmatch(r"\s*(\.{3,}|…+|<[^<>\n]+>)\s*", text)
+)
 noise = st.text(
     st.characters(exclude_categories=("Cs",)) | st.sampled_from('{}[]":,\\\n STOP:COMPLETED_GOAL')
 )

@@ -41,11 +41,18 @@ def test_an_honest_agent_completes() -> None:
     assert [line["next_goal"] for line in world.disk.journal] == ["b", "b"]
 
 
-def test_the_promise_word_is_a_claim() -> None:
-    text = block("more", summary="PLAN_COMPLETE")
+@pytest.mark.parametrize(
+    "text",
+    [
+        block("more", summary="PLAN_COMPLETE"),
+        block("", summary="PLAN_COMPLETE"),
+        "Everything is done.\nPLAN_COMPLETE\n",
+    ],
+)
+def test_the_promise_word_is_a_claim(text: str) -> None:
     assert end(play(Script([Answer(text)]), policy())) == ("completed", 0)
     world = play(Script([Answer(text)]), policy(completion_promise="", max_iterations=2))
-    assert end(world) == ("stopped", 0)
+    assert world.verdicts in (["continue"] * 2, ["error"] * 2)
 
 
 def test_a_word_dropper_is_not_believed() -> None:

@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping
 
 from codex_self_iter.agents.failure_table import (
-    MENDS,
     by_body,
     by_code,
     by_phrase,
     by_sentence,
     by_status,
+    mend_of,
 )
 from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.run_files import LINE_BYTES
@@ -40,9 +40,13 @@ _ERROR_LINE = re.compile(r"([\w.]*error|fatal|panic)\b", re.IGNORECASE)
 # What runtimes add below an error: warnings, hints, stack traces, codex's count of tokens.
 _NOISE = re.compile(
     r"\(node:\d+\)|\(Use `node |at |\^+$|node:internal|Node\.js v|tokens used|[\d,.]+$"
-    r"|\(?warning\b|npm (warn|notice)|deprecat|Require stack:|[{}\])(;,]+$",
+    r"|\(?warning\b|npm (warn|notice)|deprecat|Require stack:|[{}\])(;,]+$"
+    # Notices of a new version, also in boxes; that it will be tried again.
+    r"|\W{0,4}(update available|a new (version|release)|retrying in \d)|[╭╮╰╯│┌┐└┘╔╗╚╝║]",
     re.IGNORECASE,
 )
+_PAGE = re.compile(r"(?:<!doctype html[^<>]*>\s*)?<html\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title>([^<>\n]*)</title>", re.IGNORECASE)
 _SHELL = re.compile(r"Terminated(: 15)?$")
 """What a shell prints of a child that got our SIGTERM; a broken stream is `terminated`."""
 _STAMPED = re.compile(r"limit reached\|\d{10}$")
@@ -102,7 +106,7 @@ def classify(
     reset = _reset(parsed, error, said, now, tz) if kind in resets else None
     if kind is FailureClass.BILLING and reset is not None:
         kind = FailureClass.LIMIT  # what is used up comes back by itself
-    mend = (log_in if kind is FailureClass.AUTH else "") or MENDS.get(kind, "")
+    mend = (log_in if kind is FailureClass.AUTH else "") or mend_of(kind, message)
     idle = ended_by is None and not (parsed.moved or parsed.ok)
     idle = idle and (final_event or _only_sentences(printed))
     return Failure(kind, one_line(message, SEEN_CHARS), reset, account, guessed, mend, idle)
@@ -202,10 +206,24 @@ def _only_sentences(printed: Printed) -> bool:
     return bool(lines) and all(by_sentence(line) is not None for line in lines)
 
 
-def _spoken(text: str) -> list[str]:
-    """The last lines of a text, without what runtimes and shells add."""
-    lines = _last_lines(clean_block(text), 20)
+def own_lines(text: str) -> int:
+    """How many lines an agent printed beside refusals, of the last few hundred."""
+    return sum(by_sentence(line) is None for line in _spoken(text, 300))
+
+
+def _spoken(text: str, count: int = 20) -> list[str]:
+    """The last lines of a text, without what runtimes and shells add; of a page its title."""
+    lines = _last_lines(_titled(clean_block(text)), count)
     return [line for line in lines if not (_NOISE.match(line) or _SHELL.match(line))]
+
+
+def _titled(text: str) -> str:
+    """The text; of a page at its end, which a gateway answers in place of an API, only the title."""
+    if text.rstrip()[-7:].lower() != "</html>" or not (pages := list(_PAGE.finditer(text))):
+        return text
+    start = pages[-1].start()
+    title = _TITLE.search(text, start)
+    return f"{text[:start]}{title[1]}" if title else text
 
 
 def _by_error(error: ErrorFacts) -> FailureClass | None:

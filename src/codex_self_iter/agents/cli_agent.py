@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from codex_self_iter.agents.base import AgentConfig, AgentMissingError, Probe, Request, VersionRange
@@ -175,6 +175,7 @@ class CliAgent(abc.ABC):
             refused=tuple(parsed.refused),
             answered=done,
             note=_end_note(run.outcome) if done else "",
+            said="" if failure else _together(parsed.messages, said),
         )
 
     def _classified(self, run: Reading) -> Failure | None:
@@ -239,6 +240,12 @@ def bounded_answer(text: str) -> str:
     """The answer, cut at its beginning if it is longer than a report carries."""
     data = text.encode("utf-8", "replace")
     return text if len(data) <= ANSWER_BYTES else data[-ANSWER_BYTES:].decode("utf-8", "ignore")
+
+
+def _together(messages: Sequence[str], answer: str) -> str:
+    """The last messages and the answer as one text; "" when the answer is all there is."""
+    before = [*messages[:-1], *(text for text in messages[-1:] if text != answer)]
+    return bounded_answer("\n\n".join((*before, answer))) if before else ""
 
 
 def sandbox_broken(output: str) -> list[Event]:

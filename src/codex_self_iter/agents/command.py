@@ -19,7 +19,7 @@ from codex_self_iter.agents.base import (
     Request,
     VersionRange,
 )
-from codex_self_iter.agents.classify import Printed, by_ending, classify
+from codex_self_iter.agents.classify import Printed, by_ending, classify, own_lines
 from codex_self_iter.agents.passed_env import MODE, agent_environment
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
@@ -116,7 +116,7 @@ def text_report(
     answer = files.read_tail("stdout.log", ANSWER_BYTES) if outcome.ok else ""
     said = answer or files.read_tail("stdout.log", _SAID_BYTES)
     warned = files.read_tail("stderr.log", _SAID_BYTES)
-    worked = "next_goal" in said.lower() or _lines_of(said) > _REFUSAL_LINES
+    worked = "next_goal" in said.lower() or own_lines(said) > _REFUSAL_LINES
     if outcome.ok and said.strip():  # stderr of a run that answered is what its tools wrote
         warned = ""
     printed = Printed(warned, said)
@@ -133,7 +133,3 @@ def text_report(
             printed = Printed(warned, block.reason or block.summary)
         failure = classify(parsed, outcome, printed, at, account=account)
     return AgentReport(answer=answer, failure=failure)
-
-
-def _lines_of(text: str) -> int:
-    return len(text.strip().splitlines())

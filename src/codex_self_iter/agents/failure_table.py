@@ -44,6 +44,8 @@ _PLAN = (
     r".*check your plan and billing"
 )
 
+_AS_ROOT = r"--dangerously-skip-permissions cannot be used with root"
+
 # In the order in which text is read: what is more exact goes first.
 TABLE: tuple[Row, ...] = (
     Row(
@@ -70,6 +72,7 @@ TABLE: tuple[Row, ...] = (
             "context_length_exceeded", "context_window_exceeded", "request_too_large",
             "input_too_large", "string_above_max_length", "contextoverflowerror",
             "model_context_window_exceeded", "websocket_message_too_large",
+            "contextwindowexceedederror",
         ),
         sentences=(
             r"(prompt|input|conversation|request) (is )?too (long|large)",
@@ -83,6 +86,7 @@ TABLE: tuple[Row, ...] = (
             r"(session|thread|conversation) [^.\n]{0,80}not found",
             r"session id .{0,60}already in use",
             r"invalid session identifier|error resuming session",
+            r"for more info: https://aider\.chat/docs/token-limits",
         ),
         phrases=(
             r"context[ _-]?(window|length)",
@@ -132,7 +136,8 @@ TABLE: tuple[Row, ...] = (
             r"payment required",
             r"your (workspace|account) (has been|is) deactivated",
             r"your prepayment credits are depleted|session budget exceeded$",
-            r"this request requires more credits",
+            r"(402:? )?(this request requires more credits|insufficient credits)",
+            r"402:? payment required",
         ),
         phrases=(
             r"credit balance|insufficient[ _](credits?|funds|balance|quota)",
@@ -158,7 +163,8 @@ TABLE: tuple[Row, ...] = (
             "throttlingexception", "toomanyrequestsexception", "quota_exhausted",
             "rate_limit_reached", "too_many_requests", "limit_requests", "limit_burst_rate",
             "quota_exceeded", "throttling.ratequota", "throttling.allocationquota",
-            "userratelimitexceeded", "freeusagelimiterror", "gousagelimiterror",
+            "userratelimitexceeded", "freeusagelimiterror", "gousagelimiterror", "ratelimiterror",
+            "servicequotaexceededexception",
         ),
         sentences=(
             r"you('ve| have)? (hit|reached) your [\w' -]{0,40}limit",
@@ -178,6 +184,7 @@ TABLE: tuple[Row, ...] = (
             r"you have exceeded your [\w -]{0,40}(limit|allowance|quota)",
             r"request rejected \(429\)|free usage exceeded\b",
             r"this request would exceed your (account|organization)'s rate limit",
+            r"the api provider has rate limited you",
         ),
         phrases=(
             r"usage[ _]limit|rate[ _-]?limit",
@@ -201,7 +208,8 @@ TABLE: tuple[Row, ...] = (
             "expiredtokenexception", "unrecognizedclientexception", "invalid_authentication",
             "gateway_login_required", "unauthorized", "oauth_org_not_allowed",
             "organization_disabled", "invalid_grant", "providerautherror", "forbidden",
-            "workspace_access_denied",
+            "workspace_access_denied", "authenticationerror", "permissiondeniederror", "expiredtoken",
+            "invalidclienttokenid", "unauthorizedssotokenerror", "nocredentialserror",
         ),
         sentences=(
             r"not logged in\b|you are not (logged in|authenticated)\b|gateway login required$",
@@ -220,6 +228,11 @@ TABLE: tuple[Row, ...] = (
             r"your anthropic_api_key belongs to a disabled organization",
             r"this organization has been disabled",
             r"your organization [^.\n]{0,40}(disabled|does not have access)",
+            r"the api provider is not able to authenticate you",
+            r"the sso session associated with|error when retrieving token from sso",
+            r"token (is|has) expired\b",
+            r"unable to locate credentials|could not load credentials from any providers",
+            r"(could not load the|your) default credentials\b|reauthentication is needed",
         ),
         phrases=(
             r"status:? 40[13]\b|\b403 forbidden|api error: 40[13]\b|\"code\": ?40[13]\b",
@@ -260,6 +273,7 @@ TABLE: tuple[Row, ...] = (
             r"missing environment variable: ",
             r"error loading config",
             r"gemini cli is not running in a trusted directory",
+            _AS_ROOT,
         ),
         phrases=(
             r"model[^.\n]{0,80}(does not exist|not found|not supported|is not available)",
@@ -269,6 +283,7 @@ TABLE: tuple[Row, ...] = (
             r"not (inside|running in) a trusted directory|untrusted (folder|workspace|directory)",
             r"missing environment variable",
             r"error loading config|invalid_json_schema",
+            _AS_ROOT,
         ),
         mend="mend its configuration (`codex-self-iter doctor` looks)",
     ),
@@ -283,6 +298,7 @@ TABLE: tuple[Row, ...] = (
             "internal", "serviceunavailableexception", "model_overloaded", "engine_overloaded",
             "flex_unavailable", "policy_capacity_unavailable", "internalserverexception",
             "modelnotreadyexception", "engine_overloaded_error", "service_unavailable",
+            "serviceunavailableerror", "internalservererror",
         ),
         sentences=(
             r"selected model is at capacity|(policy-restricted|flex) capacity (is )?unavailable",
@@ -292,6 +308,10 @@ TABLE: tuple[Row, ...] = (
             r"server is temporarily limiting requests",
             r"codex is currently experiencing high load",
             r"an unknown error occurred\.\]$",
+            r"the api provider's servers are down or overloaded",
+            # The title of a gateway's page.
+            (r"([\w.-]{1,80} \| )?50[234]:? "
+            r"(bad gateway|service (temporarily )?unavailable|gateway time-?out)"),
         ),
         phrases=(
             r"overloaded|at capacity|high demand|high load|capacity (is )?unavailable",
@@ -310,6 +330,7 @@ TABLE: tuple[Row, ...] = (
             "response_stream_disconnected", "response_stream_connection_failed", "timeout_error",
             "deadline_exceeded", "http_connection_failed", "econnrefused", "econnreset",
             "enotfound", "eai_again", "etimedout", "websocket_connection_failed",
+            "apiconnectionerror", "apitimeouterror", "timeout",
         ),
         sentences=(
             r"stream (disconnected|closed|ended)\b(?!.*reason: content_filter)",
@@ -323,6 +344,10 @@ TABLE: tuple[Row, ...] = (
             r"request timed out|terminated\b|network (error|is unreachable)|premature close",
             r"expected property name or '}' in json|unexpected end of json",
             r"curl: \((5|6|7|28|35|52|56)\)",
+            r"the api provider timed out",
+            r"fetcherror: request to \S+ failed, reason: ",
+            (r"(requests\.exceptions|urllib3\.exceptions|httpx|httpcore|aiohttp\.client_exceptions)\."
+            r"\w*(connect|timeout|network|protocol|proxy|ssl|maxretry|resolution)\w*(:|$)"),
         ),
         phrases=(
             r"stream (disconnected|closed|ended)",
@@ -373,7 +398,7 @@ TABLE: tuple[Row, ...] = (
 
 STATUSES = {status: row.kind for row in TABLE for status in row.statuses}
 CODES = {code: row.kind for row in TABLE for code in row.codes}
-MENDS = {row.kind: row.mend for row in TABLE}
+_MENDS = {row.kind: row.mend for row in TABLE}
 
 _READ_CHARS = 4000
 _CODE = re.compile(
@@ -391,19 +416,25 @@ _BEFORE = re.compile(
     r"|\[?(?:API|Api|Request|Execution|Internal) (?:Error|error|failed)(?:: ?| \()(?:[45]\d\d )?"
     r"|(?:codex|claude|gemini|opencode|qwen|copilot|cursor-agent|aider|amp|droid|goose|"
     r"invoke-codex-agent\.sh): "
-    r"|(?:openai|anthropic|litellm|google\.\w+)\.(?:\w+\.)*\w*(?:Error|Exception): )+"
+    r"|(?:openai|anthropic|litellm|(?:google|botocore)\.\w+)\.(?:\w+\.)*\w*(?:Error|Exception): "
+    r"|CredentialsProviderError: )+"
 )
 # What a stream ended with before its end, where that is an answer of the API.
 _CARRIED = re.compile(r"stream disconnected before completion: ", re.IGNORECASE)
 # A status that a CLI or SDK of a known kind names in front of its message.
 _NAMED_STATUS = re.compile(
     r"(?:\[?API Error(?:: ?| \()|unexpected status |exceeded retry limit, last status: "
-    r"|Error code: )([45]\d\d)\b"
+    r"|Error code: |httpx\.HTTPStatusError: \w+ error '|requests\.exceptions\.HTTPError: )"
+    r"([45]\d\d)\b"
 )
 # gemini puts the API's whole error body there.
 _NAMED_BODY = re.compile(r"\[?API Error: ?\{")
 # The last line of a traceback.
-_SDK = re.compile(r"(?:openai|anthropic|litellm)\.(?:\w+\.)*\w+(?:Error|Exception): ")
+_SDK = re.compile(r"(?:openai|anthropic|litellm)\.(?:\w+\.)*(\w+(?:Error|Exception)|Timeout): ")
+# What AWS answers, and the SDK's class of it.
+_AWS = re.compile(
+    r"(?:[\w.]+: )?An error occurred \((\w+)\) when calling |(?:[a-z]\w*\.)*(\w+Exception): "
+)
 
 
 @functools.cache  # not at every start: most runs do not fail
@@ -439,13 +470,22 @@ def by_sentence(line: str) -> FailureClass | None:
         for kind, one in _patterns("sentences"):
             if one.match(text):
                 return kind
-    status = _named_status(line)
-    if status or _SDK.match(line) or _NAMED_BODY.match(line):
+    status, sdk, aws = _named_status(line), _SDK.match(line), _AWS.match(line)
+    if aws and (named := by_code(aws[1] or aws[2])):
+        return named
+    if status or sdk or _NAMED_BODY.match(line):
         words = by_phrase(line)
         if words is FailureClass.CONTEXT:  # no waiting makes a request fit, whatever its code
             return words
-        return by_body(line) or words or by_status(status)
+        return by_body(line) or words or by_status(status) or (by_code(sdk[1]) if sdk else None)
     return None
+
+
+def mend_of(kind: FailureClass, message: str) -> str:
+    """What a person can do about a failure of this class with this message."""
+    if re.search(_AS_ROOT, message):
+        return "let it run as another user than root, or set IS_SANDBOX=1 for it in a sandbox"
+    return _MENDS.get(kind, "")
 
 
 def _plain(text: str) -> str:

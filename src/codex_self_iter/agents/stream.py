@@ -16,6 +16,8 @@ from codex_self_iter.core.agent_report import SEEN_CHARS, Usage
 from codex_self_iter.core.foreign import as_number, as_words
 from codex_self_iter.core.text import tokens
 
+_MESSAGES = 8
+"""So many of its last messages may hold the answer."""
 _KEPT = 200
 """Refused tools, changed files and so on that a report carries at most."""
 
@@ -104,6 +106,7 @@ class Parsed:
     Attributes:
         events: how many there were.
         message: the last whole message.
+        messages: the last ones, in order.
         answer: the final-answer channel's text, or None where there was none.
         total: usage that the CLI gave for the run or thread.
         tokens: usage by model call, for runs that ended without a total.
@@ -124,6 +127,7 @@ class Parsed:
     session_id: str = ""
     model: str = ""
     message: str = ""
+    messages: list[str] = dataclasses.field(default_factory=list)
     answer: str | None = None
     total: Usage | None = None
     tokens: dict[str, Usage] = dataclasses.field(default_factory=dict)
@@ -143,6 +147,16 @@ class Parsed:
     changed: dict[str, None] = dataclasses.field(default_factory=dict)
     pieces: list[str] = dataclasses.field(default_factory=list)
 
+    def say(self, text: str) -> None:
+        """Take a whole message, if there is anything in it."""
+        if text:
+            self.message, self.messages = text, [*self.messages[1 - _MESSAGES :], text]
+
+    def join(self) -> None:
+        """Take the pieces of a message as a whole one."""
+        self.say("".join(self.pieces))
+        self.pieces = []
+
     @property
     def usage(self) -> Usage | None:
         """The CLI's total, else the sum over the model calls seen, else None."""
@@ -156,13 +170,12 @@ def fold(events: Iterable[Event]) -> Parsed:
     parsed = Parsed()
     for event in events:
         parsed.events += 1
-        if event.kind is not EventKind.DELTA and parsed.pieces:
-            parsed.message, parsed.pieces = "".join(parsed.pieces), []
+        if event.kind is not EventKind.DELTA:
+            parsed.join()
         if event.kind in _MOVES:
             parsed.moved, parsed.retry = True, None
         _take(parsed, event)
-    if parsed.pieces:
-        parsed.message, parsed.pieces = "".join(parsed.pieces), []
+    parsed.join()
     return parsed
 
 
@@ -176,7 +189,7 @@ def _take(parsed: Parsed, event: Event) -> None:
         case EventKind.DELTA:
             parsed.pieces.append(event.text)
         case EventKind.MESSAGE:
-            parsed.message = event.text or parsed.message
+            parsed.say(event.text)
         case EventKind.ANSWER:
             parsed.answer = event.text
         case EventKind.SESSION:

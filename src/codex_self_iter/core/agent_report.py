@@ -94,6 +94,8 @@ class AgentReport:
 
     Attributes:
         answer: the final message, verbatim (bounded to its last 256 KiB); "" if there was none.
+        said: the last of its messages together, the answer at their end (bounded as it is), where
+            there were several; "" otherwise.
         usage: of this run alone, or None if unknown.
         thread_usage: cumulative totals of the thread as the CLI reports them (codex), or None.
         session_id: thread to resume, or "".
@@ -113,6 +115,7 @@ class AgentReport:
     refused: tuple[str, ...] = ()
     answered: bool = False
     note: str = ""
+    said: str = ""
 
     def shown(self, redact: Callable[[str], str]) -> AgentReport:
         """The report as it is kept: what programs said without secrets, then short. The other way

@@ -5,18 +5,21 @@ Two formats are understood, wherever the last one ends wins:
     JSON        one object, bare or in a code fence, with the fields of FIELDS
     labels      NEXT_GOAL: … STOP: … SUMMARY: … REASON: … EVIDENCE: … COMPLETED: …   in any order
 
-A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true.
-Everything else has a safe default (nothing is completed, nothing stops). A block that stands in the
-prompt with the same text before it is an echo of the prompt and never an answer."""
+A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true, or the
+promise word as its summary. Everything else has a safe default (nothing is completed, nothing
+stops). A block that stands in the prompt with the same text before it, or that an agent quotes from
+it within a line, is an echo of the prompt and never an answer; nor is one whose summary or goal is a
+placeholder. Only where no block can be read is one looked for that is nearly JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from codex_self_iter.core.foreign import decode_at, encode
+from codex_self_iter.core.foreign import decode_at, encode, flaw_at
+from codex_self_iter.core.nearly_json import decode_nearly
 from codex_self_iter.core.text import SEQUENCE
 
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
@@ -57,6 +60,8 @@ SCHEMA: Mapping[str, Any] = strict_schema(
 )
 
 MAX_CANDIDATES = 2_000
+MAX_NEARLY = 8
+"""So many objects at the end are tried once more, as nearly JSON."""
 MAX_ECHOES = 25
 """So many blocks at the end are compared with the prompt: each may cost a search of all of it."""
 WINDOW = 64 * 1024
@@ -72,7 +77,11 @@ _LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED)"
 _LINE_LABEL = re.compile(rf"^[ \t>*_`#-]*{_LABEL}[*_`]*[ \t]*:[*_`]*", re.MULTILINE)
 _INLINE_LABEL = re.compile(rf"(?<![\w]){_LABEL}[*_`]*[ \t]*:")
 _OBJECT = re.compile(r"\{\s*\"")
+_NEARLY = re.compile(r"""\{(?:\s|//[^\n]*\n)*+["'“](?P<key>\w+)["'”]\s*:""")
+_PLACEHOLDER = re.compile(r"\.{3,}|…+|<[^<>\n]{1,200}>")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@")
+_TOLD = ("summary", "next_goal")
+_MARKS = " \t\r>*-#`"
 _TRUE = frozenset({"true", "yes", "y", "1", "on", "done"})
 _FALSE = frozenset({"false", "no", "n", "0", "off", "none", "null", ""})
 
@@ -139,7 +148,7 @@ def _to_list(value: Any) -> tuple[str, ...]:
     )[:200]
 
 
-def _coerce(fields: Mapping[str, Any]) -> ControlBlock | Unreadable:
+def _coerce(fields: Mapping[str, Any], promise: str = "") -> ControlBlock | Unreadable:
     """Build a block from raw values, or name the field that is missing or wrong."""
     stop, completed = to_bool(fields.get("stop")), to_bool(fields.get("completed"))
     for name, value in (("stop", stop), ("completed", completed)):
@@ -149,7 +158,9 @@ def _coerce(fields: Mapping[str, Any]) -> ControlBlock | Unreadable:
     next_goal = to_text(fields.get("next_goal"))
     if next_goal.casefold() in {"none", "null", "n/a"}:
         next_goal = ""
-    if not (stop or completed):
+    summary = to_text(fields.get("summary"))
+    denied = not completed and fields.get("completed") is not None
+    if not (stop or completed or (promise and summary == promise and not denied)):
         if "stop" not in fields:
             return Unreadable('"stop" is missing')
         if not next_goal:
@@ -157,13 +168,13 @@ def _coerce(fields: Mapping[str, Any]) -> ControlBlock | Unreadable:
                 '"next_goal" is missing or empty although neither "stop" nor "completed" is true'
             )
     return ControlBlock(
-        summary=to_text(fields.get("summary")),
+        summary=summary,
         next_goal=next_goal,
         stop=bool(stop),
         reason=to_text(fields.get("reason")),
         evidence=_to_list(fields.get("evidence")),
         completed=bool(completed),
-        denied=not completed and fields.get("completed") is not None,
+        denied=denied,
     )
 
 
@@ -173,8 +184,16 @@ class _Echoes:
     def __init__(self, prompt: str) -> None:
         self._prompt = prompt
         self._words: str | None = None
+        self._objects: list[tuple[int, int, dict[str, Any]]] | None = None
         self.found = 0
         self._left = MAX_ECHOES
+
+    def repeats(self, text: str, start: int, end: int, fields: Mapping[str, Any]) -> bool:
+        """True for a block that is no answer: a form that nobody filled in, an echo, or an object of
+        the prompt, however it is written, with the same words before it or quoted in a line."""
+        form = any(_PLACEHOLDER.fullmatch(to_text(fields.get(key))) for key in _TOLD)
+        self.found += form
+        return form or self.has(text, start, end) or self._quotes(text, start, fields)
 
     def has(self, text: str, start: int, end: int) -> bool:
         """True for an echo, and for whatever comes after too many of them."""
@@ -196,14 +215,34 @@ class _Echoes:
         self.found += echo
         return echo
 
+    def _quotes(self, text: str, start: int, fields: Mapping[str, Any]) -> bool:
+        before = text[max(0, start - 400) : start]
+        if not self._prompt or not before.strip():
+            return False
+        if self._objects is None:
+            self._objects = list(_json_objects(self._prompt, _is_part))
+        line = before.rpartition("\n")[2].strip(_MARKS)
+        echo = any(
+            value == fields and (line or _context(self._prompt, at) == _context(text, start))
+            for at, _, value in self._objects
+        )
+        self.found += echo
+        return echo
+
+
+def _context(text: str, start: int) -> str:
+    """The words before a place."""
+    return " ".join(text[max(0, start - 400) : start].split())[-ECHO_CONTEXT:]
+
 
 def _json_objects(
     text: str, wanted: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Yield (start, end, object) of the wanted JSON objects, last one first."""
     starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
+    begin = len(text) - len(text.lstrip())
     for start in reversed(starts):
-        whole = start == 0 or not text[:start].strip()
+        whole = start <= begin
         window = text[start:] if whole else text[start : start + WINDOW]
         # a line break inside a text is what agents write most often wrong
         found = decode_at(window, 0, strict=False)
@@ -265,17 +304,18 @@ def _candidates(text: str) -> list[tuple[int, int, dict[str, Any]]]:
     """Everything that looks like a block: whole ones before mere parts of one, each the last first.
 
     A `STOP: yes` and `REASON: …` among what is said after the answer takes nothing back."""
-    wanted = set(FIELDS)
     # An object inside another ends before it: sorted by end, the whole comes before its parts.
-    found = [
-        (end, start, end, fields)
-        for start, end, fields in _json_objects(text, lambda v: len(wanted & v.keys()) > 1)
-    ]
+    found = [(end, start, end, fields) for start, end, fields in _json_objects(text, _is_part)]
     found += [
         (block.rank, block.start, block.end, block.fields) for block in _labelled_blocks(text)
     ]
     found.sort(key=lambda block: (not _is_whole(block[3]), -block[0], block[1]))
     return [(start, end, fields) for _, start, end, fields in found]
+
+
+def _is_part(fields: Mapping[str, Any]) -> bool:
+    """True for what has more than one field of a block."""
+    return len(set(FIELDS) & fields.keys()) > 1
 
 
 def _is_whole(fields: Mapping[str, Any]) -> bool:
@@ -310,24 +350,34 @@ def _without_hunks(text: str) -> str:
     return "\n".join(kept)
 
 
-def parse(text: str, prompt: str = "") -> ControlBlock | Unreadable:
+def parse(text: str, prompt: str = "", promise: str = "") -> ControlBlock | Unreadable:
     """Return the last control block of `text`, or what was wrong with it. An older one does not
     take the place of a last one that is not valid.
 
     Args:
         text: the agent's final message, or the end of its output.
-        prompt: what the agent was sent; blocks echoed from it do not count."""
+        prompt: what the agent was sent; blocks echoed from it do not count.
+        promise: the word that claims completion, or "": as a summary it needs no goal, and as the
+            last line of a text without any block it needs no block."""
     flaw, echoes = "", _Echoes(prompt)
     text = plain(text)
-    for start, end, fields in _candidates(text):
-        if echoes.has(text, start, end):
+    for start, end, fields in _read_twice(text):
+        if isinstance(fields, str):
+            flaw = flaw or ("" if echoes.has(text, start, end) else fields)
             continue
-        block = _coerce(fields)
+        if echoes.repeats(text, start, end, fields):
+            continue
+        block = _coerce(fields, promise)
         if isinstance(block, ControlBlock):
             return block
         flaw = flaw or f"the last control block is not valid: {block.why}"
         if _is_whole(fields) and ("next_goal" in fields or _is_unsure(fields)):
             break  # half a block hides nothing; one that says what nobody understands does
+    last = len(text.rstrip())
+    word = last - len(promise)
+    alone = text[:last].rpartition("\n")[2].strip() == promise
+    if promise and alone and not flaw and not echoes.has(text, word, last):
+        return ControlBlock(summary=promise, completed=True)
     problem = flaw or "no control block was found at the end of the answer"
     if echoes.found:
         problem += "; the only blocks in it repeat the prompt"
@@ -336,12 +386,45 @@ def parse(text: str, prompt: str = "") -> ControlBlock | Unreadable:
     return Unreadable(problem)
 
 
+def _read_twice(text: str) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
+    """The blocks that are written as they should be, then those that are only nearly JSON."""
+    yield from _candidates(text)
+    for start, end, fields in _nearly_objects(text, FIELDS):
+        if isinstance(fields, str) or _is_whole(fields):
+            yield start, end, fields
+
+
+def _nearly_objects(
+    text: str, keys: Collection[str]
+) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
+    """Yield (start, end, object) of what begins with one of the keys and is nearly JSON, the last
+    one first; of what is broken beyond that, up to where and why."""
+    starts = [found.start() for found in _NEARLY.finditer(text) if found["key"] in keys]
+    for start in reversed(starts[-MAX_NEARLY:]):
+        window = text[start : start + WINDOW]
+        found = decode_nearly(window, 0)
+        if found and isinstance(found[0], dict):
+            yield start, start + found[1], found[0]
+            continue
+        why, at = flaw_at(window, 0)
+        line, near = window.count("\n", 0, at) + 1, window[max(0, at - 20) : at + 20]
+        where = f"at its line {line}: {why} (near `{' '.join(near.split())}`)"
+        yield start, start + at, f"a JSON object was there, but it is broken {where}"
+
+
 def read_json_object(text: str, required: str) -> dict[str, Any] | Unreadable:
     """Return the last JSON object of `text` that has the key `required`."""
-    objects = _json_objects(plain(text), lambda value: required in value)
+    text, flaw = plain(text), ""
+    objects = _json_objects(text, lambda value: required in value)
     for _, _, value in sorted(objects, key=lambda found: (-found[1], found[0])):
         return value
-    return Unreadable(f'no JSON object with "{required}" was found at the end of the answer')
+    for _, _, fields in _nearly_objects(text, (required,)):
+        if not isinstance(fields, str):
+            return fields
+        flaw = flaw or fields
+    return Unreadable(
+        flaw or f'no JSON object with "{required}" was found at the end of the answer'
+    )
 
 
 def promised(word: str, text: str, block: ControlBlock, prompt: str = "") -> bool:

@@ -35,7 +35,7 @@ from codex_self_iter.core.bounds import OUTAGE, PERSON
 from codex_self_iter.core.closing import Closing, Finish
 from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.policy import AgentPolicy, Policy
-from codex_self_iter.core.runs import CALLED_OFF
+from codex_self_iter.core.runs import CALLED_OFF, EndCause
 from codex_self_iter.core.state import Counters, Iteration, Wait, WaitKind
 from codex_self_iter.core.terms import Role, State, Verdict
 
@@ -94,11 +94,18 @@ def _tell_agent(closing: Closing, failure: Failure) -> None:
     text = "" if kind in UNTOLD else f"The last iteration failed ({kind}): {failure.message}"
     if opened.changed:
         some = ", ".join(opened.changed_files[:20])
-        text = (
-            f"The last run was cut short ({kind}): {failure.message}\nThe work is kept: what it had "
-            f"changed is in the workspace{f' ({some})' if some else ''}. Look at it first and go on "
-            "from there; take smaller steps if it was cut short by time or size."
+        kept = (
+            f"The work is kept: what it had changed is in the workspace{f' ({some})' if some else ''}. "
+            "Look at it first and go on from there"
         )
+        last = opened.ended[-1]
+        if kind is FailureClass.AGENT and last.cause is EndCause.EXIT and last.exit_code == 0:
+            text = f"The answer of the last run could not be read: {failure.message}\n{kept}."
+        else:
+            text = (
+                f"The last run was cut short ({kind}): {failure.message}\n{kept}; take smaller steps "
+                "if it was cut short by time or size."
+            )
     if text:
         closing.leave(feedback=text)
 

@@ -24,6 +24,17 @@ def decode_at(text: str, start: int, *, strict: bool = True) -> tuple[Any, int] 
         return None
 
 
+def flaw_at(text: str, start: int) -> tuple[str, int]:
+    """Why no JSON value can be read at `start`, in the decoder's words, and where it gave up."""
+    try:
+        _TOLERANT.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        return error.msg, error.pos
+    except (ValueError, RecursionError):
+        return "a number or a nesting is too large", start
+    return "", start
+
+
 def encode(value: object) -> str | None:
     """The value as JSON; None when it is nested too deeply."""
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
+from typing import Any
 
-from codex_self_iter.core.agent_report import Failure, FailureClass
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.control_block import (
     Unreadable,
     parse,
@@ -154,11 +155,14 @@ def _from_outcome(outcome: RunOutcome) -> Failure | None:
 def _executor(
     state: LoopState, opened: Iteration, event: RunEnded, policy: Policy
 ) -> Judged | Unreadable:
-    answer = event.report.answer
+    answer, word = event.report.answer, policy.completion_promise
     block = parse(answer, event.prompt)
     if isinstance(block, Unreadable):
+        # The block may stand in a message before the last one, and the word may do without.
+        block = parse(event.report.said or answer, event.prompt, word)
+    if isinstance(block, Unreadable):
         return block
-    claim = block.completed or promised(policy.completion_promise, answer, block, event.prompt)
+    claim = block.completed or promised(word, answer, block, event.prompt)
     opened = dataclasses.replace(opened, block=block, claim=claim, gate_flaw=_gate_flaw(state))
     if policy.verify_commands and (claim or block.stop or policy.verify_every_iteration):
         return opened, Next.VERIFY
@@ -182,8 +186,15 @@ def _gate_flaw(state: LoopState) -> str:
     return f"gate files were changed by the agent: {', '.join(changed[:10])}" if changed else ""
 
 
+def _object(report: AgentReport, required: str) -> dict[str, Any] | Unreadable:
+    data = read_json_object(report.answer, required)
+    if isinstance(data, Unreadable) and report.said:
+        return read_json_object(report.said, required)
+    return data
+
+
 def _planner(opened: Iteration, event: RunEnded) -> Judged | Unreadable:
-    data = read_json_object(event.report.answer, "objective")
+    data = _object(event.report, "objective")
     if isinstance(data, Unreadable):
         return data
     stop = to_bool(data.get("stop"))
@@ -200,7 +211,7 @@ def _planner(opened: Iteration, event: RunEnded) -> Judged | Unreadable:
 
 
 def _reviewer(opened: Iteration, event: RunEnded) -> Judged | Unreadable:
-    data = read_json_object(event.report.answer, "continue")
+    data = _object(event.report, "continue")
     if isinstance(data, Unreadable):
         return data
     go_on = to_bool(data.get("continue"))

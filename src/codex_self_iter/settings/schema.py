@@ -336,7 +336,7 @@ class LoopFields(Table):
     """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long."""
     completion_promise: Text = "PLAN_COMPLETE"
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
-    "completed": false; "" = off."""
+    "completed": false; without a control block, as the last line; "" = off."""
     verify: VerifySettings = Field(default_factory=VerifySettings)
     """Gates: what must succeed before "completed" is believed."""
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
