@@ -94,7 +94,7 @@ async def test_end_leaves_nothing(tmp_path: Path, deaf: bool) -> None:
 
 @pytest.mark.parametrize("deaf", [False, True])
 async def test_wall_timeout_leaves_nothing(tmp_path: Path, deaf: bool) -> None:
-    limits = dataclasses.replace(GRACE, wall_sec=4.0)
+    limits = dataclasses.replace(GRACE, wall_sec=10.0)
     runs = plan(tmp_path, deaf=deaf, then=HANG, limits=limits)
     async with Host() as host:
         handles = {kind: await host.start(spec) for kind, (_, spec) in runs.items()}
