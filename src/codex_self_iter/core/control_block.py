@@ -8,8 +8,8 @@ Two formats are understood, wherever the last one ends wins:
 A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true, or the
 promise word as its summary. Everything else has a safe default (nothing is completed, nothing
 stops). A block that stands in the prompt with the same text before it, or that an agent quotes from
-it within a line, is an echo of the prompt and never an answer; nor is one whose summary or goal is a
-placeholder. Only where no block can be read is one looked for that is nearly JSON."""
+it within a line, is an echo of the prompt and never an answer; nor is one whose summary or goal is
+a placeholder. Only where no block can be read is one looked for that is nearly JSON."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED)"
 _LINE_LABEL = re.compile(rf"^[ \t>*_`#-]*{_LABEL}[*_`]*[ \t]*:[*_`]*", re.MULTILINE)
 _INLINE_LABEL = re.compile(rf"(?<![\w]){_LABEL}[*_`]*[ \t]*:")
 _OBJECT = re.compile(r"\{\s*\"")
-_NEARLY = re.compile(r"""\{(?:\s|//[^\n]*\n)*+["'“](?P<key>\w+)["'”]\s*:""")
+_NEARLY = re.compile(r"""\{(?>(?:\s|//[^\n]*\n)*)["'“](?P<key>\w+)["'”]\s*:""")
 _PLACEHOLDER = re.compile(r"\.{3,}|…+|<[^<>\n]{1,200}>")
 _HUNK = re.compile(r"@@ -\d+(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@")
 _TOLD = ("summary", "next_goal")
@@ -189,8 +189,8 @@ class _Echoes:
         self._left = MAX_ECHOES
 
     def repeats(self, text: str, start: int, end: int, fields: Mapping[str, Any]) -> bool:
-        """True for a block that is no answer: a form that nobody filled in, an echo, or an object of
-        the prompt, however it is written, with the same words before it or quoted in a line."""
+        """True for a block that is no answer: a form that nobody filled in, an echo, or an object
+        of the prompt, however it is written, with the same words before it or quoted in a line."""
         form = any(_PLACEHOLDER.fullmatch(to_text(fields.get(key))) for key in _TOLD)
         self.found += form
         return form or self.has(text, start, end) or self._quotes(text, start, fields)

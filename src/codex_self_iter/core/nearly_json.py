@@ -10,7 +10,7 @@ from typing import Any
 from codex_self_iter.core.foreign import decode_at
 
 _TOKEN = re.compile(
-    r"""(?P<text>"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+'|“(?:[^”\\]|\\.)*+”)"""
+    r"""(?P<text>"(?>(?:[^"\\]|\\.)*)"|'(?>(?:[^'\\]|\\.)*)'|“(?>(?:[^”\\]|\\.)*)”)"""
     r"|(?P<skip>\s+|//[^\n]*|/\*.*?\*/)"
     r"|(?P<word>(?:True|False|None)\b)"
     r"|(?P<plain>[{}\[\]:,]|[-+.\w]+)",
@@ -44,7 +44,7 @@ def decode_nearly(text: str, start: int) -> tuple[Any, int] | None:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    """Inside a text: an escape as it is; a quote, or a backslash that stands for itself, escaped."""
+    """Inside a text: an escape as it is; a quote, or a backslash that is meant as one, escaped."""
     if found[0] == "\\'":
         return "'"
     return found[0] if len(found[0]) > 1 else f"\\{found[0]}"
