@@ -93,6 +93,7 @@ def test_an_urgent_message_ends_the_run_and_the_next_one_has_it(ws: Workspace) -
     ws.script(long_run(), CLAIM)
     process = ws.start()
     ws.wait_runs(1)
+    ws.wait_state("running")
     assert "ends the running agent" in ws.cli("steer", "--now", "drop that, do this").stdout
     assert ws.ended(process) == 0
     assert ws.verdicts() == ["aborted", "completed"]
