@@ -22,10 +22,10 @@ from codex_self_iter.agents.failure_table import (
 from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.agent_report import SEEN_CHARS, Failure, FailureClass, one_line
+from codex_self_iter.core.agent_report import SEEN_CHARS, Failure, FailureClass
 from codex_self_iter.core.foreign import as_dict, as_text, decode_at
 from codex_self_iter.core.runs import EndCause, RunOutcome
-from codex_self_iter.core.text import clean_block
+from codex_self_iter.core.text import clean_block, one_line
 
 # A crash is the agent's fault; any other signal that we did not send came from outside.
 # Programs that catch a signal, and shells, exit with 128 + its number.
@@ -218,7 +218,7 @@ def _spoken(text: str, count: int = 20) -> list[str]:
 
 
 def _titled(text: str) -> str:
-    """The text; of a page at its end, which a gateway answers in place of an API, only the title."""
+    """The text; of a page at its end, as gateways answer in place of an API, only the title."""
     if text.rstrip()[-7:].lower() != "</html>" or not (pages := list(_PAGE.finditer(text))):
         return text
     start = pages[-1].start()

@@ -18,15 +18,10 @@ from codex_self_iter.agents.pricing import priced
 from codex_self_iter.agents.probe import Found, find_program, probe_program, with_path
 from codex_self_iter.agents.run_files import ANSWER_BYTES, RunFiles
 from codex_self_iter.agents.stream import Event, EventKind, Parsed, fold
-from codex_self_iter.core.agent_report import (
-    SEEN_CHARS,
-    AgentReport,
-    Failure,
-    FailureClass,
-    one_line,
-)
+from codex_self_iter.core.agent_report import SEEN_CHARS, AgentReport, Failure, FailureClass
 from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.core.runs import EndCause, RunOutcome
+from codex_self_iter.core.text import one_line
 
 _STDERR_BYTES = 16 * 1024
 _ENDS = frozenset((EventKind.DONE, EventKind.FAILED))

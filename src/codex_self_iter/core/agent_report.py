@@ -7,6 +7,8 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
+from codex_self_iter.core.text import one_line
+
 SEEN_CHARS = 16 * 1024
 """Adapters bound what a program said at this; `shown` cuts it, once secrets are taken out."""
 _SHOWN_CHARS = 500
@@ -120,14 +122,12 @@ class AgentReport:
     def shown(self, redact: Callable[[str], str]) -> AgentReport:
         """The report as it is kept: what programs said without secrets, then short. The other way
         round, half a secret would stay."""
+
+        def shown(text: str) -> str:
+            return one_line(redact(text), _SHOWN_CHARS)
+
         failure = self.failure
         if failure is not None:
-            failure = dataclasses.replace(failure, message=one_line(redact(failure.message)))
-        refused = tuple(dict.fromkeys(one_line(redact(text)) for text in self.refused))
+            failure = dataclasses.replace(failure, message=shown(failure.message))
+        refused = tuple(dict.fromkeys(map(shown, self.refused)))
         return dataclasses.replace(self, failure=failure, refused=refused)
-
-
-def one_line(text: str, limit: int = _SHOWN_CHARS) -> str:
-    """The text on one line of at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"

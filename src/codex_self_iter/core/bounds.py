@@ -27,8 +27,8 @@ OUTAGE_TRIES = 10
 """An outage ends the loop when it has lasted `max_outage_sec` and has been tried so often: the wait
 for one long limit is no reason."""
 TOLD_AT = 3
-"""The failure in a row at which a person is told of an outage, and the cooldown in a row at which it
-is said that there is nothing to do."""
+"""The failure in a row at which a person is told of an outage, and the cooldown in a row at which
+it is said that there is nothing to do."""
 LONG_SEC = 6 * 3600.0
 """A wait for the end of a limit that is longer is told at once: a night or days without work."""
 COOLDOWN_GROWTH = 8

@@ -94,17 +94,18 @@ def _tell_agent(closing: Closing, failure: Failure) -> None:
     text = "" if kind in UNTOLD else f"The last iteration failed ({kind}): {failure.message}"
     if opened.changed:
         some = ", ".join(opened.changed_files[:20])
+        named = f" ({some})" if some else ""
         kept = (
-            f"The work is kept: what it had changed is in the workspace{f' ({some})' if some else ''}. "
-            "Look at it first and go on from there"
+            f"The work is kept: what it had changed is in the workspace{named}. Look at it first and "
+            "go on from there"
         )
         last = opened.ended[-1]
         if kind is FailureClass.AGENT and last.cause is EndCause.EXIT and last.exit_code == 0:
             text = f"The answer of the last run could not be read: {failure.message}\n{kept}."
         else:
             text = (
-                f"The last run was cut short ({kind}): {failure.message}\n{kept}; take smaller steps "
-                "if it was cut short by time or size."
+                f"The last run was cut short ({kind}): {failure.message}\n{kept}; take smaller "
+                "steps if it was cut short by time or size."
             )
     if text:
         closing.leave(feedback=text)

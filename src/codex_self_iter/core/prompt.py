@@ -16,6 +16,7 @@ from codex_self_iter.core.control_block import strict_schema
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.state import PlannerAnswer
 from codex_self_iter.core.terms import Role, Verdict
+from codex_self_iter.core.text import both_ends
 
 HISTORY_BYTES = 12_000
 """Bound of the history section."""
@@ -72,16 +73,6 @@ class PromptInputs:
     changed_files: Sequence[str] = ()
     plan_path: str = ""
     task_path: str = ""
-
-
-def both_ends(text: str, limit: int) -> str:
-    """Keep head and tail of a text within `limit` bytes of UTF-8."""
-    data = text.encode("utf-8", "replace")
-    if len(data) <= limit:
-        return text
-    half = limit // 2
-    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
-    return f"{head}\n[… {len(data) - 2 * half} bytes left out …]\n{tail}"
 
 
 def worked(line: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ rewrite what stands above it or hide what follows, so none gets through."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # A text, not a compiled expression: most processes that import this never meet an escape.
 SEQUENCE = (
@@ -59,6 +60,22 @@ def cut(text: str, width: int) -> str:
     return line if len(line) <= width else line[: max(0, width - 1)] + "…"
 
 
+def one_line(text: str, limit: int) -> str:
+    """The text, as it is but for its white space, on one line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def both_ends(text: str, limit: int) -> str:
+    """Keep head and tail of a text within `limit` bytes of UTF-8."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return text
+    half = limit // 2
+    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
+    return f"{head}\n[… {len(data) - 2 * half} bytes left out …]\n{tail}"
+
+
 def age(seconds: float) -> str:
     """A duration as people say it: `7 s`, `12 m 05 s`, `3 h 07 m`, `2 d 04 h`."""
     whole = max(0, round(seconds))
@@ -94,6 +111,12 @@ def counted(count: float, noun: str) -> str:
 def in_a_row(count: float, noun: str) -> str:
     """`1 error`, `2 errors in a row`."""
     return counted(count, noun) + ("" if count == 1 else " in a row")
+
+
+def listed(texts: Sequence[str], most: int = 5) -> str:
+    """The first few of them, and how many more there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 def size(num_bytes: float) -> str:

@@ -16,9 +16,9 @@ from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.failing import account_of, anew, failed
 from codex_self_iter.core.policy import Policy
-from codex_self_iter.core.prompt import both_ends
 from codex_self_iter.core.state import Iteration, LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
+from codex_self_iter.core.text import both_ends
 
 IDENTICAL_FAILURES = 3
 """So many identical gate failures in a row escalate in the prompt and count as a circle."""
@@ -94,8 +94,8 @@ def _dropped(items: Sequence[str]) -> str:
     named = "; ".join(item[:200] for item in items[:NAMED])
     more = "; …" if len(items) > NAMED else ""
     return (
-        f"{len(items)} open plan item(s) were removed, not ticked: {named}{more} (put them back, or tick "
-        "them when they are done)"
+        f"{len(items)} open plan item(s) were removed, not ticked: {named}{more} (put them back, "
+        "or tick them when they are done)"
     )
 
 

@@ -24,6 +24,7 @@ from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overw
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.terms import Role
+from codex_self_iter.core.text import both_ends
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.supervisor import scratch, shortfalls
@@ -53,8 +54,9 @@ BRIEF_FEEDBACK = 2_000
 BRIEF_MESSAGES = 16_000
 """Bytes that all messages share in a short prompt."""
 SHORTENED = (
-    "prompts were too long for the model: they name task and plan by their paths, cut long messages and "
-    "show no history until task or plan is edited; shorten them, or choose a model with a larger context"
+    "prompts were too long for the model: they name task and plan by their paths, cut long messages "
+    "and show no history until task or plan is edited; shorten them, or choose a model with a larger "
+    "context"
 )
 SCHEMAS = {
     Role.PLANNER: prompts.PLANNER_SCHEMA,
@@ -269,8 +271,9 @@ class AgentRuns:
         named = "; ".join(text[:200] for text in plan.missing[:NAMED])
         more = f"; and {len(plan.missing) - NAMED} more" if len(plan.missing) > NAMED else ""
         text = (
-            f"{os.path.basename(plan.path)} had during a run what is gone now without a tick: {named}"
-            f"{more}. Somebody may have added it meanwhile: put it back, or say why it is not needed"
+            f"{os.path.basename(plan.path)} had during a run what is gone now without a tick: "
+            f"{named}{more}. Somebody may have added it meanwhile: put it back, or say why it is not "
+            "needed"
         )
         ctx.warnings.tell("plan items", text, agent=bool(lost))
 
@@ -392,7 +395,7 @@ class AgentRuns:
         room = BRIEF_MESSAGES // max(1, len(messages))
         whole = f"\n[the whole message is in {self.ctx.store.path}/inbox/done/*-"
         return [
-            prompts.both_ends(one.text, room)
+            both_ends(one.text, room)
             + (f"{whole}{one.name}]" if len(one.text.encode("utf-8", "replace")) > room else "")
             for one in messages
         ]

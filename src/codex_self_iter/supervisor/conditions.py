@@ -13,7 +13,6 @@ from codex_self_iter.errors import StorageError, WorkspaceGoneError
 from codex_self_iter.supervisor import notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
-from codex_self_iter.world.guarded import stat_or_none
 
 WAIT_SEC = 1.0
 """The end of a wait is asked of the clocks so often; in between `monotonic` tells."""
@@ -83,9 +82,7 @@ class Conditions:
         """End the loop when the ground it stands on is gone: nothing could be written, and nothing
         is made in its place. False while it is away. Raises WorkspaceGoneError."""
         workspace = str(self._ctx.paths.workspace)
-        there = stat_or_none(workspace)
-        unmounted = there is not None and there.st_dev != self._device  # a bare mount point is left
-        if not (_missing(workspace) or unmounted):
+        if not self._away(workspace):
             self._gone_since = math.inf
             return True
         self._gone_since = min(self._gone_since, now)
@@ -95,6 +92,17 @@ class Conditions:
                 "ended, and nothing was made in its place"
             )
         return False
+
+    def _away(self, workspace: str) -> bool:
+        """Whether it is certainly not there; one that only cannot be looked at may be."""
+        try:
+            there = os.stat(workspace)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        # unmounted, it leaves a bare mount point
+        return not stat.S_ISDIR(there.st_mode) or there.st_dev != self._device
 
     def _heal(self) -> None:
         ctx = self._ctx
@@ -161,13 +169,3 @@ class Conditions:
             reasons = "; ".join(state.blocked_by.values())
             text = f"held for {HELD_SEC / 60:.0f} minutes: {reasons}"
             notify.tell(self._ctx, "blocked", text, state)
-
-
-def _missing(directory: str) -> bool:
-    """Whether it is certainly not there; one that only cannot be looked at may be."""
-    try:
-        return not stat.S_ISDIR(os.stat(directory).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False

@@ -3,9 +3,10 @@
 An editor may truncate and write in two steps, rename a new file over the old one, or take the file
 away for a moment. A new content counts when the file has stood still for SETTLE_SEC.
 
-What is deleted, emptied or made unreadable while the loop's own processes are at work is no person's
-wish (an agent tidied up, `git clean`): the last good text stays in force and is put back. On a branch that does not
-have the file it is only kept in force: put there, it would keep git from leaving the branch."""
+What is deleted, emptied or made unreadable while the loop's own processes are at work is no
+person's wish (an agent tidied up, `git clean`): the last good text stays in force and is put back.
+On a branch that does not have the file it is only kept in force: put there, it would keep git from
+leaving the branch."""
 
 from __future__ import annotations
 

@@ -154,8 +154,8 @@ async def gate_files(ctx: Context, tree: Workspace) -> dict[str, str]:
 
 
 async def _without_products(ctx: Context, tree: Workspace, found: dict[str, str]) -> dict[str, str]:
-    """Without new files that git ignores: what a run of tests leaves. A rule that is new itself does
-    not count."""
+    """Without new files that git ignores: what a run of tests leaves. A rule that is new itself
+    does not count."""
     baseline = ctx.state.gate_baseline
     new = sorted(found.keys() - baseline.keys()) if baseline is not None else []
     if baseline is None or not new:
@@ -195,8 +195,9 @@ def tell_configuration(ctx: Context, state: LoopState) -> None:
         ctx.warnings.clear("configuration")
         return
     text = (
-        f"the configuration ({', '.join(changed)}) was changed while a run was on: no completion is "
-        "believed until it is as it was, or a person edits it between two runs or reloads it (SIGHUP)"
+        f"the configuration ({', '.join(changed)}) was changed while a run was on: no completion "
+        "is believed until it is as it was, or a person edits it between two runs or reloads it "
+        "(SIGHUP)"
     )
     if ctx.warnings.tell("configuration", text):
         notify.tell(ctx, "blocked", text, state)

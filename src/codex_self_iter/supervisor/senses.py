@@ -14,6 +14,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.plan import open_items
 from codex_self_iter.core.state import GoalNote, Message
 from codex_self_iter.core.terms import State
+from codex_self_iter.core.text import listed
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths
@@ -199,14 +200,16 @@ class Senses:
             goals += filter(None, [ctx.inbox.goal()])
             names = ctx.inbox.names()
         if names:
-            text = f"no agent has read what is in inbox/: {_listed(map(repr, names))}"
+            text = (
+                f"no agent has read what is in inbox/: {listed([repr(one)[:200] for one in names])}"
+            )
             ctx.warnings.tell("unheard", f"{text}; the next run has it")
         if goals:
             text = f"no agent has worked on the goal that was set last: {goals[-1][:200]}"
             ctx.warnings.tell("unheard goal", f"{text}; the next start begins with it")
         late = [text for text in ctx.plan.came if text in open_items(ctx.plan.text)]
         if late and ctx.state.state is State.COMPLETED:
-            text = f"{name} has open items that came in during the last run: {_listed(late)}"
+            text = f"{name} has open items that came in during the last run: {listed([one[:200] for one in late])}"
             ctx.warnings.tell("unheard items", text)
 
     # -- plan and task -----------------------------------------------------------------------------
@@ -251,12 +254,6 @@ class Senses:
         if problem != self.problem:
             self.problem = problem
             self._ctx.post(ev.Block(ev.Hold.PLAN, problem) if problem else ev.Unblock(ev.Hold.PLAN))
-
-
-def _listed(texts: Iterable[str]) -> str:
-    all_of_them = [text[:200] for text in texts]
-    more = f" and {len(all_of_them) - 5} more" if len(all_of_them) > 5 else ""
-    return f"{', '.join(all_of_them[:5])}{more}"
 
 
 def _away(document: Document, home: str) -> str:

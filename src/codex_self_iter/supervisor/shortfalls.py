@@ -43,7 +43,10 @@ def shortfalls(
     workspace = stat_or_none(str(resolve_paths(settings).workspace))
     if workspace is not None and workspace.st_uid != 0 == os.geteuid():
         owner = workspace.st_uid
-        what = f"this runs as root in a workspace of user {owner}: what it makes there, objects of git too, that user cannot change"
+        what = (
+            f"this runs as root in a workspace of user {owner}: what it makes there, objects of git "
+            "too, that user cannot change"
+        )
         mend = f"run it as that user (sudo -u '#{owner}' …, docker run --user {owner})"
         yield Shortfall(OWNER, what, mend)
     roles = settings.mode == "roles"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.evidence import Snapshot
 from codex_self_iter.core.progress import printable
+from codex_self_iter.core.text import listed
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.git.hidden import hidden, index_mark
 from codex_self_iter.world.git.ledger import Ledger
@@ -82,7 +83,10 @@ class SideEffects:
             if not names:
                 warnings.clear("git.hidden")
                 return
-            text = f"a run hid tracked files from git, their changes are neither seen nor committed: {some(names)}"
+            text = (
+                "a run hid tracked files from git, their changes are neither seen nor committed: "
+                f"{some(names)}"
+            )
             mend = "git update-index --no-skip-worktree --no-assume-unchanged FILE"
             warnings.tell("git.hidden", f"{text}; {mend}", agent=True)
 
@@ -183,8 +187,7 @@ class SideEffects:
 
 def some(names: list[str]) -> str:
     """The first five paths, fit for UTF-8, and how many more there are."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(printable, names[:5])) + more
+    return printable(listed(names))
 
 
 def _place(look: Snapshot) -> str:

@@ -36,8 +36,8 @@ class Warnings:
         self.dropped = 0
 
     def tell(self, key: str, text: str, *, agent: bool = False) -> bool:
-        """Say it, once for as long as `key` says the same; another text takes its place. True when it
-        is new."""
+        """Say it, once for as long as `key` says the same; another text takes its place. True when
+        it is new."""
         text = self._redact(text)
         warned = Warned(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…", agent)
         known = self._told.get(key)

@@ -12,6 +12,7 @@ from codex_self_iter.core.foreign import as_dict, as_list, as_number
 from codex_self_iter.core.text import (
     age,
     clean,
+    counted,
     cut,
     in_a_row,
     iso,
@@ -127,8 +128,7 @@ def inbox(seen: Seen) -> list[str]:
     """What waits in the inbox, one line each."""
     goal, messages = seen.waiting
     lines = [f"the next goal: {goal}"] if goal else []
-    count = f"{messages} message{'' if messages == 1 else 's'}"
-    return [*lines, f"{count} for the next prompt"] if messages else lines
+    return [*lines, f"{counted(messages, 'message')} for the next prompt"] if messages else lines
 
 
 def table(rows: Iterable[tuple[str, Seen]], now: float, paint: Paint, width: int) -> list[str]:

@@ -212,7 +212,9 @@ class Checkpoints:
 
     async def stretches(self, results: Mapping[int, str]) -> list[Stretch]:
         """What the iterations with these results (commits by number) did, without what somebody
-        else did in between; one whose beginning is pruned is left out. Raises GitError, UsageError."""
+        else did in between; one whose beginning is pruned is left out.
+
+        Raises GitError, UsageError."""
         found: list[Stretch] = []
         begin, left = "", ""
         for one in await self.listing():
@@ -239,7 +241,7 @@ class Checkpoints:
         raise UsageError(f"there is no checkpoint {label}{hint}; there are: {_ranges(known)}")
 
     async def skipped(self, commit: str) -> set[str]:
-        """Paths, relative to the workspace, that were too big for a checkpoint, refused, or ours."""
+        """Paths below the workspace that were too big for a checkpoint, refused, or ours."""
         message = await self.git.ask("show", "-s", "--format=%B", "--encoding=UTF-8", commit)
         lines = message.decode("utf-8", "replace").splitlines()
         return {

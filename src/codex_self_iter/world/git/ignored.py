@@ -31,8 +31,8 @@ async def ignored(git: Git, paths: Sequence[str]) -> dict[str, str]:
 
 
 def rules(workspace: str, within: Iterable[str]) -> str:
-    """Marks of all rules that are there: those of the workspace's files `within`, of the directories
-    above it in the same repository, and of the repository's own file."""
+    """Marks of all rules that are there: those of the workspace's files `within`, of the
+    directories above it in the same repository, and of the repository's own file."""
     top, paths = workspace, [os.path.join(workspace, path) for path in within]
     while not os.path.lexists(os.path.join(top, ".git")):
         if top == (top := os.path.dirname(top)):

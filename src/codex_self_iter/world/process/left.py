@@ -19,8 +19,8 @@ def at_work(state_dir: str) -> dict[str, RunIdentity]:
         directories = [os.path.join(runs, name) for name in sorted(os.listdir(runs), reverse=True)]
     except OSError:
         return {}
-    found = {one: _living(one) for one in directories if _open(one)}
-    return {directory: identity for directory, identity in found.items() if identity is not None}
+    found = {one: identity_in(one) for one in directories if _open(one)}
+    return {place: known for place, known in found.items() if known is not None and lives(known)}
 
 
 def pid_of(identity: RunIdentity) -> int:
@@ -33,15 +33,15 @@ def _open(directory: str) -> bool:
     return begun and not ended
 
 
-def _living(directory: str) -> RunIdentity | None:
+def identity_in(directory: str) -> RunIdentity | None:
+    """A recorder's `identity.json`, if it is whole."""
     from codex_self_iter.core.runs import RunIdentity  # imports much
     from codex_self_iter.world.guarded import read_object
 
     try:
-        identity = RunIdentity.from_json(read_object(f"{directory}/identity.json") or {})
+        return RunIdentity.from_json(read_object(f"{directory}/identity.json") or {})
     except (ValueError, KeyError, TypeError):
         return None
-    return identity if lives(identity) else None
 
 
 def lives(identity: RunIdentity) -> bool:

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 
 from codex_self_iter.core.runs import RunIdentity, RunSpec
 from codex_self_iter.world.clock import uptime
-from codex_self_iter.world.guarded import open_guarded, read_object
+from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
+from codex_self_iter.world.process.left import identity_in
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import Report, read_report
 from codex_self_iter.world.state.holder import try_lock
@@ -48,11 +49,8 @@ class Trace:
 
 def read_identity(spec: RunSpec) -> RunIdentity | None:
     """The recorder's `identity.json`, if it is whole and about this run."""
-    try:
-        identity = RunIdentity.from_json(read_object(f"{spec.directory}/identity.json") or {})
-    except (ValueError, KeyError, TypeError):
-        return None
-    return identity if identity.run_id == spec.run_id else None
+    identity = identity_in(spec.directory)
+    return identity if identity is not None and identity.run_id == spec.run_id else None
 
 
 def is_older(spec: RunSpec, asked_at: float) -> bool:

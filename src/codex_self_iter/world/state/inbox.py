@@ -2,9 +2,9 @@
 
 A message is any file in `inbox/` whose name is not hidden or an editor's own; the next prompt gets
 it once, then it lies in `inbox/done/`, and is a message again if it changes there: whoever has
-written half of it goes on in the file that was moved. `inbox/goal` replaces the goal. `STOP` and `PAUSE` are
-sentinels: that they exist is what counts. Everything written here is written under a dot-name and
-renamed, so that nobody reads half a message.
+written half of it goes on in the file that was moved. `inbox/goal` replaces the goal. `STOP` and
+`PAUSE` are sentinels: that they exist is what counts. Everything written here is written under a
+dot-name and renamed, so that nobody reads half a message.
 
 Only light imports: `stop`, `pause`, `steer` and `goal` start in a moment."""
 
