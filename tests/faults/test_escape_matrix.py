@@ -39,7 +39,7 @@ def plan(
         script = escape_script(kind, tag, deaf=deaf, then=then)
         made[kind] = (
             tag,
-            make_spec(root, "bash", "-c", script, run_id=f"{kind}-{deaf}", limits=limits),
+            make_spec(root, "bash", "-c", script, name=f"{kind}-{deaf}", limits=limits),
         )
     return made
 

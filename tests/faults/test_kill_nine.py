@@ -51,7 +51,7 @@ async def test_no_moment_loses_a_run_or_leaves_one_behind(tmp_path: Path, seed: 
         script = escape_script(
             "all_at_once", tag, deaf=False, then=chance.choice(["exit 7", "sleep 60"])
         )
-        spec = make_spec(tmp_path, "bash", "-c", script, run_id=f"run-{seed}-{round_number}")
+        spec = make_spec(tmp_path, "bash", "-c", script, name=f"run-{seed}-{round_number}")
         spec = dataclasses.replace(spec, run_lock_path=str(tmp_path / "run.lock"))
         moment = chance.choice(
             [-chance.uniform(0.1, 0.6), chance.uniform(0, 0.01), chance.uniform(0, 0.6)]

@@ -38,8 +38,9 @@ def aside(ws: Workspace) -> list[str]:
     return sorted(os.listdir(ws.state / "quarantine"))
 
 
+# It may fail on a directory that is not empty: the supervisor puts its files back beside it.
 CLEANERS = {
-    "git clean": "git clean -qxdff -e codex-self-iter.toml",
+    "git clean": "git clean -qxdff -e codex-self-iter.toml || :",
     "rm -rf": "until rm -rf .codex-self-iter; do :; done",
 }
 

@@ -83,10 +83,11 @@ def kill_tagged(tag: str) -> None:
 
 
 def make_spec(
-    root: Path, *argv: str, run_id: str = "", limits: RunLimits | None = None, **fields: object
+    root: Path, *argv: str, name: str = "run", limits: RunLimits | None = None, **fields: object
 ) -> RunSpec:
-    """A run in `root`, with a run lock of its own."""
-    run_id = run_id or f"run-{secrets.token_hex(4)}"
+    """A run in `root`, with a run lock of its own. Its id is its own on the whole machine: the end
+    of a run ends every process that carries its id, those of a test that runs beside it, too."""
+    run_id = f"{name}-{secrets.token_hex(4)}"
     defaults: dict[str, object] = {
         "env": {"PATH": os.environ["PATH"], "HOME": str(root)},
         "cwd": str(root),

@@ -91,11 +91,11 @@ async def test_environment_is_what_was_asked_for_with_marker_and_without_service
         "CODEX_SELF_ITER_AGENT": "codex",
     }
     async with Host() as host:
-        spec = make_spec(tmp_path, "env", "-0", env=env, run_id="run-7")
+        spec = make_spec(tmp_path, "env", "-0", env=env)
         await (await host.start(spec)).wait()
     seen = dict(entry.split("=", 1) for entry in stdout_of(spec).split("\0") if entry)
     assert seen.pop(proctable.PLACE_MARKER) == os.path.realpath(spec.cwd)
-    assert seen == {"PATH": os.environ["PATH"], "KEPT": "a b\n'$c", MARKER: "run-7"}
+    assert seen == {"PATH": os.environ["PATH"], "KEPT": "a b\n'$c", MARKER: spec.run_id}
 
 
 async def test_a_run_inherits_the_run_lock_and_no_other_descriptor(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ async def test_no_descriptor_and_no_process_leaks(tmp_path: Path) -> None:
         before = len(os.listdir("/proc/self/fd"))
         for number in range(50):
             spec = make_spec(
-                tmp_path, "true" if number % 5 else "no-such-program", run_id=f"run-{number}"
+                tmp_path, "true" if number % 5 else "no-such-program", name=f"run-{number}"
             )
             with anyio.CancelScope() as scope:
                 if number % 3 == 0:
@@ -714,7 +714,7 @@ async def test_a_stopped_launcher_and_waiting_recorder_delay_nothing(tmp_path: P
     async with Host() as host:
         begun = time.monotonic()
         for number in range(3):
-            run = await host.start(make_spec(tmp_path, "bash", "-c", stop, run_id=f"run-{number}"))
+            run = await host.start(make_spec(tmp_path, "bash", "-c", stop, name=f"run-{number}"))
             assert (await run.wait()).exit_code == 0
         assert time.monotonic() - begun < 15
 

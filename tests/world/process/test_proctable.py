@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -67,12 +68,13 @@ def test_descendants_are_transitive_and_exclude_their_roots() -> None:
 
 
 def test_the_marker_must_match_exactly() -> None:
-    env = os.environ | {proctable.MARKER: "run-1"}
+    mark = f"run-{secrets.token_hex(4)}-1"
+    env = os.environ | {proctable.MARKER: mark}
     with subprocess.Popen(["sleep", "60"], env=env) as child:
         try:
-            assert eventually(lambda: proctable.marked(proctable.scan(), "run-1") == {child.pid})
-            assert proctable.marked(proctable.scan(), "run-") == set()
-            assert proctable.marked(proctable.scan(), "run-11") == set()
+            assert eventually(lambda: proctable.marked(proctable.scan(), mark) == {child.pid})
+            assert proctable.marked(proctable.scan(), mark[:-1]) == set()
+            assert proctable.marked(proctable.scan(), mark + "1") == set()
         finally:
             child.kill()
 
