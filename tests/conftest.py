@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.blocking import nothing_blocks
 from tests.support.order import dealt, later_cases
+from tests.support.wheel import install
 
 hypothesis.settings.register_profile(
     "tests",
@@ -24,9 +25,23 @@ SLOW_SEC = 600
 """A test that is marked slow may take so long; what has a time-out of its own keeps it."""
 
 
-def pytest_configure() -> None:
-    """A shell starts what runs in its background with SIGINT and SIGQUIT ignored, nohup with
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--installed",
+        action="store_true",
+        help="tests from outside run a wheel in an environment of its own, not this checkout",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before the workers start: what `--installed` promises, and signals that are heard.
+
+    A shell starts what runs in its background with SIGINT and SIGQUIT ignored, nohup with
     SIGHUP, and programs inherit it."""
+    if config.getoption("--installed") and not hasattr(config, "workerinput"):
+        environment = tempfile.TemporaryDirectory(prefix="csi-wheel-")
+        config.add_cleanup(environment.cleanup)
+        install(Path(environment.name))
     heard = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL,
              signal.SIGHUP: signal.SIG_DFL}  # fmt: skip
     for number, handler in heard.items():

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +12,7 @@ from typing import IO, Any
 import pytest
 
 from codex_self_iter.world import registry
+from tests.support.program import PROGRAM
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -27,7 +27,6 @@ class Command:
         self.env = {
             "HOME": str(home),
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(SOURCE),
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "COLUMNS": "120",
@@ -39,7 +38,7 @@ class Command:
         return iso(seconds_from_now)
 
     def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "codex_self_iter", *words]
+        return [*PROGRAM, *words]
 
     def __call__(
         self, *words: str, stdin: str = "", cwd: Path | None = None, **env: str

@@ -17,6 +17,7 @@ from codex_self_iter.cli import demo
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.demo import git, make_workspace, sample_files
 from codex_self_iter.errors import UsageError
+from tests.support.program import PROGRAM
 
 
 def mended(workspace: Path) -> bool:
@@ -139,7 +140,7 @@ def test_without_a_name_it_takes_a_new_directory(
 def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     workspace = tmp_path / "a demo"
     env = {**os.environ, "CODEX_SELF_ITER_AGENT": "codex", "HOME": str(tmp_path / "home")}
-    argv = [sys.executable, "-m", "codex_self_iter", "demo", str(workspace)]
+    argv = [*PROGRAM, "demo", str(workspace)]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "completed" in done.stdout

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from codex_self_iter.world import registry
 from tests.support.checkpoint_commands import Workspace
+from tests.support.program import PROGRAM
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_loop_is_named_before_the_iteration(
     monkeypatch.setenv("HOME", str(tmp_path))
     registry.register("shop", str(work.path), str(work.state))
     done = subprocess.run(
-        [sys.executable, "-m", "codex_self_iter", *words], cwd=tmp_path, env=work.env,
+        [*PROGRAM, *words], cwd=tmp_path, env=work.env,
         capture_output=True, check=True, timeout=60,
     )  # fmt: skip
     assert b"file.txt" in done.stdout

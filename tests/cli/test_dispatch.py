@@ -295,8 +295,7 @@ def test_an_unexpected_error_is_one_line_and_a_private_file(command, tmp_path) -
         "s.run = run\n",
         encoding="utf-8",
     )
-    path = f"{broken}{os.pathsep}{command.env['PYTHONPATH']}"
-    done = command("status", PYTHONPATH=path)
+    done = command("status", PYTHONPATH=str(broken))
     assert done.returncode == 1
     assert "internal error: RuntimeError: a defect" in done.stderr
     assert "Traceback" not in done.stderr
@@ -304,7 +303,7 @@ def test_an_unexpected_error_is_one_line_and_a_private_file(command, tmp_path) -
     assert str(crash) in done.stderr
     assert "Traceback" in crash.read_text(encoding="utf-8")
     assert crash.stat().st_mode & 0o777 == 0o600
-    assert "Traceback" in command("status", "--debug", PYTHONPATH=path).stderr
+    assert "Traceback" in command("status", "--debug", PYTHONPATH=str(broken)).stderr
 
 
 def test_every_configuration_key_of_a_loop_has_its_flag() -> None:

@@ -8,13 +8,13 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
 
 ON = {"append": {"work.txt": "x\n"}, "number": True}
 END = {**ON, "block": {"completed": True}}
@@ -25,7 +25,7 @@ IN_TIME = 30.0
 def start(ws: Workspace, out: int, *flags: str) -> subprocess.Popen[bytes]:
     """A supervisor that prints to `out`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "codex_self_iter", "--workspace", str(ws.path), *flags],
+        [*PROGRAM, "--workspace", str(ws.path), *flags],
         cwd=ws.root, env={**ws.environment, "TERM": "xterm"},
         stdin=subprocess.DEVNULL, stdout=out, stderr=out,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.control_steps import CLAIM, WORK, long_run, reach
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "status.md"
 ROW = re.compile(r"\| `([a-z_.\[\]]+)` \| ([a-z ]+) \| .+ \|")
@@ -155,7 +156,6 @@ def test_logs_history_and_show_after_a_real_run(ws: Workspace) -> None:
 @pytest.mark.slow
 def test_logs_follow_across_iterations(ws: Workspace) -> None:
     import subprocess
-    import sys
 
     ws.script(
         long_run(until="go", say="first words"), long_run(until="go on", say="second words"), CLAIM
@@ -165,7 +165,7 @@ def test_logs_follow_across_iterations(ws: Workspace) -> None:
     out = ws.root / "followed"
     with out.open("wb") as file:
         follower = subprocess.Popen(
-            [sys.executable, "-m", "codex_self_iter", "logs", "-f", "--workspace", str(ws.path)],
+            [*PROGRAM, "logs", "-f", "--workspace", str(ws.path)],
             cwd=ws.root, env=ws.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
     try:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from codex_self_iter.world.process.host import Host
 from codex_self_iter.world.state.store import StateDirectory
 from tests.support.harness import Workspace
 from tests.support.hosting import make_spec, stdout_of
+from tests.support.program import PROGRAM
 
 pytestmark = pytest.mark.anyio
 
@@ -152,7 +152,7 @@ def test_more_loops_than_open_files_are_refused_by_number(tmp_path: Path) -> Non
             ws.config(max_iterations=1)
             ws.script({"append": {"w": "x"}})
         flags = [word for ws in workspaces for word in ("--workspace", str(ws.path))]
-        command = [sys.executable, "-m", "codex_self_iter", *flags, "--log-format=json"]
+        command = [*PROGRAM, *flags, "--log-format=json"]
         done = subprocess.run(
             ["/bin/sh", "-c", 'ulimit -n 100 && exec "$@"', "sh", *command],
             cwd=tmp_path, env=workspaces[0].environment, capture_output=True, text=True, timeout=120, check=False,

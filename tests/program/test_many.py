@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from tests.support.harness import Workspace, overlaps, wait_until
+from tests.support.program import PROGRAM
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def supervise(
     log = (first.root / f"supervisor-{len(first.supervisors) + 1}.log").open("wb")
     with log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "codex_self_iter", "--config", str(config), *flags],
+            [*PROGRAM, "--config", str(config), *flags],
             cwd=first.root, env=first.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     first.supervisors.append(process)
@@ -182,7 +182,7 @@ def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
     log = (a.root / "supervisor-1.log").open("wb")
     with log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "codex_self_iter", "--config-dir", str(directory)],
+            [*PROGRAM, "--config-dir", str(directory)],
             cwd=a.root, env=a.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     a.supervisors.append(process)
@@ -225,7 +225,7 @@ def test_a_file_of_the_config_directory_may_be_away_renamed_or_half_written(
     first = three[0]
     with (first.root / "supervisor-1.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "codex_self_iter", "--config-dir", "conf.d"],
+            [*PROGRAM, "--config-dir", "conf.d"],
             cwd=first.root, env=first.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     first.supervisors.append(process)
@@ -292,14 +292,14 @@ def test_status_without_a_workspace_shows_all_loops(three: list[Workspace]) -> N
     assert three[0].ended(supervise(*three)) == 0
     environment = three[0].environment
     done = subprocess.run(
-        [sys.executable, "-m", "codex_self_iter", "status"],
+        [*PROGRAM, "status"],
         cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip
     for ws in three:
         assert ws.path.name in done.stdout
     one = subprocess.run(
-        [sys.executable, "-m", "codex_self_iter", "status", three[1].path.name, "--json"],
+        [*PROGRAM, "status", three[1].path.name, "--json"],
         cwd=os.path.dirname(three[0].root), env=environment, capture_output=True, text=True,
         timeout=60, check=False,
     )  # fmt: skip

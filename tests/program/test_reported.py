@@ -6,12 +6,12 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
 
 STEP = {"append": {"work.txt": "x\n"}}
 SLOW = {"sleep": 30, "until": "go"}
@@ -75,7 +75,7 @@ def test_a_reading_command_says_so_when_its_output_cannot_be_written(
 
 def shell(ws: Workspace, command: str, how: str) -> int:
     """The exit code of a command whose streams a shell has redirected."""
-    argv = [sys.executable, "-m", "codex_self_iter", *command.split(), "--workspace", str(ws.path)]
+    argv = [*PROGRAM, *command.split(), "--workspace", str(ws.path)]
     script = f"{shlex.join(argv)} {how}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", script], cwd=ws.root, env=ws.environment, check=False, timeout=60

@@ -15,6 +15,7 @@ import pytest
 from codex_self_iter.world import registry
 from tests.support.control_steps import wait_log
 from tests.support.harness import AGENT, Workspace, wait_until
+from tests.support.program import PROGRAM
 
 WORK = {"append": {"work.txt": "x\n"}}
 END = {**WORK, "block": {"completed": True}}
@@ -33,7 +34,7 @@ def test_a_deleted_working_directory_stops_nothing(ws: Workspace) -> None:
     relative = os.path.relpath(ws.path, here)
     with (ws.root / "supervisor-0.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "codex_self_iter", "--workspace", relative],
+            [*PROGRAM, "--workspace", relative],
             cwd=here, env=ws.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     ws.supervisors.append(process)
@@ -133,7 +134,7 @@ def test_nothing_is_asked_of_the_environment(ws: Workspace) -> None:
         process = subprocess.Popen(
             [
                 "sh", "-c", 'exec "$@" <&-', "sh",
-                sys.executable, "-m", "codex_self_iter", "--workspace", str(ws.path),
+                *PROGRAM, "--workspace", str(ws.path),
             ],
             cwd=ws.root, env=bare, stdout=out, stderr=out,
         )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 import codex_self_iter
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.run import Git, complete, run_blocking
+from tests.support.program import PROGRAM
 
 
 class Workspace:
@@ -59,9 +59,7 @@ class Workspace:
 
     def argv(self, command: str, *args: str, workspace: Path | None = None) -> list[str]:
         return [
-            sys.executable,
-            "-m",
-            "codex_self_iter",
+            *PROGRAM,
             command,
             "--workspace",
             str(workspace or self.path),

@@ -20,6 +20,8 @@ from typing import Any
 
 import psutil
 
+from tests.support.program import PROGRAM
+
 AGENT = Path(__file__).with_name("scripted_agent.py")
 PATIENCE = 60.0
 """Seconds a condition may take on a busy machine; a test that hits it has failed."""
@@ -146,9 +148,7 @@ class Workspace:
         process = subprocess.Popen(
             [
                 *prefix,
-                sys.executable,
-                "-m",
-                "codex_self_iter",
+                *PROGRAM,
                 "--workspace",
                 str(self.path),
                 *flags,
@@ -177,7 +177,7 @@ class Workspace:
     def cli(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run another command on this workspace."""
         return subprocess.run(
-            [sys.executable, "-m", "codex_self_iter", args[0], "--workspace", str(self.path),
+            [*PROGRAM, args[0], "--workspace", str(self.path),
             *args[1:]],
             cwd=self.root, env=self.environment, capture_output=True, text=True, check=False,
             timeout=60,
