@@ -64,6 +64,8 @@ class VerifySettings(Table):
     gate_files: TextList = ()
     """Globs of files that belong to the gates: a completion is void when the agent changed one.
     A configuration in the workspace is always one of them."""
+    pass_env: TextList = ()
+    """Variables that gates get although they look like secrets ("NAME", "NAME_*")."""
     require_plan_done: Switch = False
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 

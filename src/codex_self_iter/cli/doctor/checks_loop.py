@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 from codex_self_iter.core.shell import piped, with_bash
@@ -236,7 +237,13 @@ def _gate(context: Context, key: str, command: str) -> Finding:
     if not context.run_gates:
         return good(key, f"{command!r} (not run; --run-gates runs it)")
     limit = context.settings.verify.timeout_sec or 86400.0
-    answer = ask(["/bin/sh", "-c", command], context, timeout_sec=limit, cwd=context.workspace)
+    environ = agent_environment(context.environ, passed=context.settings.verify.pass_env)
+    answer = ask(
+        ["/bin/sh", "-c", command],
+        dataclasses.replace(context, environ=environ),
+        timeout_sec=limit,
+        cwd=context.workspace,
+    )
     if answer.ok:
         return good(key, f"{command!r} succeeds")
     last = (answer.text or "no output").splitlines()[-1]
