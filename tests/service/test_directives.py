@@ -130,7 +130,6 @@ def test_the_manager_takes_each_value_as_it_is_meant(service: Service) -> None:
         ("RestartUSec", "RestartSec"),
         ("TimeoutStartUSec", "TimeoutStartSec"),
         ("TimeoutStopUSec", "TimeoutStopSec"),
-        ("WatchdogUSec", "WatchdogSec"),
         ("StartLimitIntervalUSec", "StartLimitIntervalSec"),
     ):
         assert shown[name] == seconds(SYSTEM[key]), name
