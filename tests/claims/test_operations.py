@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from tests.support.control_steps import CLAIM, FAILS, WORK, long_run, reach, wai
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
-KEPT = Path(__file__).parents[1] / "core" / "persisted" / "snapshots.jsonl"
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "tests" / "core" / "persisted" / "snapshots.jsonl"
 COMMIT = '[git]\ncommit = "supervisor"\n'
 CAN_UNSHARE = os.geteuid() == 0 and shutil.which("unshare") is not None
 needs_unshare = pytest.mark.skipif(not CAN_UNSHARE, reason="NOT TESTED HERE: needs root, unshare")
@@ -521,3 +523,117 @@ def test_keys_stay_out_of_commits_checkpoints_and_notifications(ws: Workspace, t
     assert "use [redacted]" in ws.git("log", "-1", "--format=%B", "main")
     assert key not in kept
     assert printed not in kept
+
+
+# -- more of what happens when… --------------------------------------------------------------------
+
+
+def notify(ws: Workspace) -> str:
+    return f"[notify]\ncommand = ['sh', '-c', \"(cat; echo) >> '{ws.root}/told'\"]\n"
+
+
+def events(told: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in told.read_text().splitlines() if line]
+
+
+def test_an_agent_that_stops_is_told_and_stands_in_the_last_verdict(
+    ws: Workspace, told: Path
+) -> None:
+    ws.config(notify(ws))
+    ws.script({**WORK, "block": {"stop": True, "reason": "buy a key"}})
+    assert ws.run() == 0
+    assert (ws.status()["state"], ws.status()["last"]["verdict"]) == ("stopped", "stop")
+    assert "agent_stopped" in events(told)
+
+
+def test_a_stagnated_loops_report_says_what_repeated(ws: Workspace) -> None:
+    ws.config(max_stagnation=1)
+    ws.script({**WORK, "block": {"next_goal": "paint the wall"}})
+    assert ws.run() == 3
+    prompts = [ws.prompt(number) for number in range(1, ws.started() + 1)]
+    assert sum("going in circles" in prompt for prompt in prompts) == 1
+    report = (ws.state / "report.md").read_text()
+    assert ws.status()["reason"].partition(":")[0] in report
+    assert "paint the wall" in report
+
+
+def test_a_planner_that_sees_nothing_to_do_is_asked_less_often_and_told(
+    ws: Workspace, told: Path
+) -> None:
+    ws.config(notify(ws), mode="roles", planner_stop_backoff_sec=0.2, max_iterations=6)
+    plan = {
+        "objective": "o",
+        "execution_prompt": "p",
+        "done_if": "d",
+        "stop": True,
+        "rationale": "r",
+    }
+    ws.script({"raw": json.dumps(plan)})
+    assert ws.run() == 0, ws.log()
+    assert set(ws.verdicts()) == {"planner_stop"}
+    lengths = [line["wait"]["length"] for line in ws.journal()[:5]]
+    assert [round(length / 0.2) for length in lengths] == [1, 2, 4, 8, 8]
+    assert events(told).count("cooldown") == 1
+
+
+@pytest.mark.slow
+def test_a_reader_that_comes_back_is_told_how_many_lines_it_missed(ws: Workspace) -> None:
+    ws.config(no_change_backoff_sec=0)
+    ws.script({"say": "x" * 200, "number": True, **WORK})
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [*PROGRAM, "--workspace", str(ws.path), "--debug"],
+        cwd=ws.root, env=ws.environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
+    )  # fmt: skip
+    ws.supervisors.append(process)
+    os.close(writing)
+    log, said = ws.state / "logs" / "supervisor.log", b""
+    wait_until(lambda: log.exists() and log.stat().st_size > 500_000, "more than is kept", 110)
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        while b"console.lines_lost" not in said and (block := pipe.read(65536)):
+            said += block
+        process.send_signal(signal.SIGTERM)
+        while pipe.read(65536):
+            pass
+    assert b"console.lines_lost" in said
+    assert ws.ended(process) == 0
+    whole = (ws.state / "logs" / "supervisor.log").read_text()
+    assert whole.count('"event": "iteration.ended"') == len(ws.journal())
+
+
+@pytest.mark.slow
+def test_an_upgrade_while_an_agent_works_keeps_the_goal(ws: Workspace, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=100)
+    python = environment / "bin" / "python"
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, timeout=200, cwd=tmp_path
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    (place,) = environment.glob("lib/python*/site-packages")
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    (place / "others.pth").write_text("\n".join(here) + "\n")  # what it depends on is not at stake
+    install = [*pip, "install", "--force-reinstall", "--no-deps", "--no-index", wheel]
+    subprocess.run(install, check=True, timeout=100, cwd=tmp_path)
+    program = [str(environment / "bin" / "codex-self-iter")]
+    ws.script({**WORK, "block": {"next_goal": "keep this"}}, long_run(), CLAIM)
+    log = (ws.root / "supervisor-1.log").open("ab")
+    with log:
+        start = [*program, "run", "--workspace", str(ws.path)]
+        running = {"env": ws.environment, "cwd": ws.root, "stdout": log, "stderr": log}
+        process = subprocess.Popen(start, **running)  # type: ignore[call-overload]
+        ws.supervisors.append(process)
+        ws.wait_runs(2)
+        subprocess.run(install, check=True, timeout=100, cwd=tmp_path)
+        check = [*program, "config", "check", "--workspace", str(ws.path)]
+        assert subprocess.run(check, env=ws.environment, cwd=ws.root, timeout=60).returncode == 0
+        assert ws.status()["state"] == "running"
+        process.send_signal(signal.SIGTERM)
+        assert ws.ended(process) == 0
+        assert not ws.leftovers()
+        process = subprocess.Popen(start, **running)  # type: ignore[call-overload]
+        ws.supervisors.append(process)
+        assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue", "aborted", "completed"]
+    assert [line["goal_in"] for line in ws.journal()] == ["", "keep this", "keep this"]

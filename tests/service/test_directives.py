@@ -90,6 +90,18 @@ def test_every_directive_has_its_test() -> None:
         assert name in functions(TESTS / file), test
 
 
+def test_every_directive_that_was_left_out_has_its_reason() -> None:
+    for kind in ("system", "user"):
+        path = DEPLOY / "systemd" / kind / "codex-self-iter@.service"
+        text = " ".join(path.read_text(encoding="utf-8").replace("#", " ").split())
+        said = text.partition("Left out on purpose: ")[2].partition("No sudo")[0]
+        left = re.findall(r"(?:Protect|Restrict|Memory)[A-Za-z]+", said)
+        assert len(left) >= 7
+        assert not set(left) & directives(path).keys()
+        # a reason in brackets behind each, or behind two together
+        assert re.sub(r"[\w ]+\([^)]+\)[,. ]*", "", said).strip() == ""
+
+
 def test_what_is_not_tried_here_says_so() -> None:
     for heading in ("### macOS", "### Containers"):
         section = PAGE.partition(heading)[2].partition("\n#")[0]
