@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -412,3 +413,136 @@ def test_one_that_was_replaced_is_tried_again_after_a_reload(ws: Workspace) -> N
     wait_until(lambda: len(ws.journal()) == 5, "the next run")
     assert ws.journal()[4]["agent"] == "claude"
     assert ws.ended(process) == 0
+
+
+@pytest.mark.parametrize("kind", ["auth", "memory", "unix seconds", "work"])
+def test_bounds_of_failing_in_a_row(ws: Workspace, kind: str) -> None:
+    """One try with max_consecutive_errors = 1; five for want of memory."""
+    if kind == "unix seconds":
+        install(
+            ws, "agent", f"echo 'Claude AI usage limit reached|{int(time.time()) + 7200}'; exit 1"
+        )
+        ws.config(agent_command_template=f"'{ws.root}/bin/agent' {{prompt_file}}")
+        process = ws.start()
+        ws.wait_state("limited")
+        assert len(ws.journal()) == 1  # no guess: it is not asked a second time
+        process.terminate()
+        assert ws.ended(process) == 0
+        return
+    if kind == "auth":
+        claude_fails(ws, 401, "no")
+        config(ws, agent="claude", max_consecutive_errors=1)
+    elif kind == "memory":
+        words = "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory"
+        install(ws, "claude", f"echo '{words}' >&2; exit 134")
+        config(ws, agent="claude", max_consecutive_errors=1)
+    else:
+        ws.config(max_stagnation=0, max_consecutive_errors=1, backoff_base_sec=0)
+        ws.script({**WORK, "exit": 3})
+    assert ws.run(patience=110) == 4, ws.log()
+    wanted = {"auth": (1, "auth"), "memory": (5, "memory"), "work": (36, "agent")}
+    assert (len(ws.journal()), ws.journal()[-1]["failure_class"]) == wanted[kind]
+
+
+def test_prompts_of_roles_say_which_object_they_want(ws: Workspace) -> None:
+    both = {
+        "objective": "o",
+        "execution_prompt": "p",
+        "done_if": "d",
+        "stop": False,
+        "rationale": "r",
+    }
+    review = {"continue": False, "confidence": 1, "next_focus": "", "reason": "r"}
+    ws.config(mode="roles")
+    ws.script({"raw": json.dumps(both)}, CLAIM, {"raw": json.dumps(review)})
+    assert ws.run() == 0
+    for number, mine, others in (
+        (1, "execution_prompt", "next_focus"),
+        (2, "next_goal", "execution_prompt"),
+        (3, "next_focus", "execution_prompt"),
+    ):
+        assert mine in ws.prompt(number)
+        assert f'"{others}"' not in ws.prompt(number)
+
+
+THREAD = """
+n=$(cat "$here/count" 2>/dev/null || echo 0); n=$((n+1)); echo $n > "$here/count"
+printf '%s ' "$@" >> "$here/calls"; echo >> "$here/calls"
+case "$*" in *" resume "*) id=${*##* resume }; id=${id%% *};; *) id=0197a000-0000-7000-8000-00000000000$n;; esac
+echo "{\\"type\\":\\"thread.started\\",\\"thread_id\\":\\"$id\\"}"
+date +%N >> made.txt
+cat "$here/answer"
+"""
+EVERY_ROLE = {
+    "objective": "o", "execution_prompt": "p", "done_if": "d", "stop": False, "rationale": "r",
+    "continue": True, "confidence": 1, "next_focus": "f", "reason": "r", "summary": "s",
+    "next_goal": "n", "completed": False, "evidence": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_each_role_has_a_fresh_session_or_one_that_goes_on(ws: Workspace, resume: bool) -> None:
+    place = install(ws, "codex", THREAD)
+    message = {"id": "i", "type": "agent_message", "text": json.dumps(EVERY_ROLE)}
+    usage = {"type": "turn.completed", "usage": {"input_tokens": 5, "output_tokens": 1}}
+    lines = [{"type": "item.completed", "item": message}, usage]
+    (place / "answer").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config(
+        ws,
+        f"[agents.codex]\nresume = {str(resume).lower()}\nresume_max_turns = 2\n",
+        agent="codex", mode="roles", max_iterations=3,
+    )  # fmt: skip
+    assert ws.run() == 0, ws.log()
+    calls = (place / "calls").read_text().splitlines()
+    assert len(calls) == 9
+    resumed = [re.findall(r" resume (\S+)", call) for call in calls]
+    if not resume:
+        assert resumed == [[]] * 9
+        return
+    assert resumed[:3] == [[]] * 3
+    own = [f"0197a000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3)]
+    assert [one for (one,) in resumed[3:6]] == own  # each its own
+    assert resumed[6:] == [[]] * 3  # after resume_max_turns runs the next is fresh
+
+
+def test_loops_on_one_account_wait_for_its_limit_together(tmp_path: Path) -> None:
+    pair = [Workspace(tmp_path, name) for name in ("one", "two")]
+    try:
+        one, two = pair
+        place = install(one, "claude", 'echo x >> "$here/calls"')
+        for ws in pair:
+            claude_says = {"type": "result", "subtype": "success", "is_error": True,
+                           "session_id": "s", "api_error_status": 429,
+                           "result": "You've hit your limit · resets in 2 hours"}  # fmt: skip
+            with (place / "claude").open("a") as file:
+                file.write(f"echo {shlex.quote(json.dumps(claude_says))}; exit 1\n")
+            config(ws, agent="claude")
+        assert two.cli("pause").returncode == 0
+        process = one.start("--workspace", str(two.path))
+        one.wait_state("limited")
+        two.wait_state("paused")
+        assert two.cli("resume").returncode == 0
+        two.wait_state("limited")
+        assert (place / "calls").read_text() == "x\n"
+        process.terminate()
+        assert one.ended(process) == 0
+    finally:
+        for ws in pair:
+            ws.close()
+
+
+def test_an_urgent_message_has_the_first_agent_tried_again(ws: Workspace) -> None:
+    place = install(ws, "claude", "exit 3")
+    ws.config('[agents]\norder = ["claude", "command"]\n', agent="claude")
+    ws.script(long_run())
+    process = ws.start()
+    ws.wait_runs(1)
+    (said,) = [text for text in ws.status()["warnings"] if "stands in" in text]
+    hour, minute = map(int, re.findall(r"until (?:\S+ )?(\d\d):(\d\d)", said)[0])
+    now = time.localtime()
+    left = (hour * 60 + minute - now.tm_hour * 60 - now.tm_min) % 1440
+    assert 55 <= left <= 61  # each hour
+    (place / "claude").write_text(NOTE.replace("NAME", "claude") + "\n".join(good("claude")) + "\n")
+    assert ws.cli("steer", "--now", "try again").returncode == 0
+    assert ws.ended(process) == 0
+    assert [line["agent"] for line in ws.journal()] == [*["claude"] * 3, "command", "claude"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -250,11 +251,12 @@ def test_a_loop_moves_to_another_machine_in_an_archive(ws: Workspace, tmp_path: 
         moved.close()
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_state_is_usable_at_any_moment(ws: Workspace, tmp_path: Path) -> None:
     ws.script({**WORK, "number": True})
     process = ws.start()
     copies = []
-    for number in range(4):
+    for number in range(2):
         ws.wait_runs(2 * number + 3)
         copies.append(tmp_path / f"copy {number}")
         # a copy that is not even taken in one moment
@@ -571,8 +573,9 @@ def test_a_planner_that_sees_nothing_to_do_is_asked_less_often_and_told(
     ws.script({"raw": json.dumps(plan)})
     assert ws.run() == 0, ws.log()
     assert set(ws.verdicts()) == {"planner_stop"}
-    lengths = [line["wait"]["length"] for line in ws.journal()[:5]]
-    assert [round(length / 0.2) for length in lengths] == [1, 2, 4, 8, 8]
+    lengths = [line["wait"]["length"] / 0.2 for line in ws.journal()[:5]]
+    # each in turn twice as long, up to eight times, with up to a tenth of jitter
+    assert [int(length / 1.0) if length < 8 else 8 for length in lengths] == [1, 2, 4, 8, 8]
     assert events(told).count("cooldown") == 1
 
 
@@ -581,6 +584,7 @@ def test_a_reader_that_comes_back_is_told_how_many_lines_it_missed(ws: Workspace
     ws.config(no_change_backoff_sec=0)
     ws.script({"say": "x" * 200, "number": True, **WORK})
     reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     process = subprocess.Popen(
         [*PROGRAM, "--workspace", str(ws.path), "--debug"],
         cwd=ws.root, env=ws.environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
@@ -588,7 +592,7 @@ def test_a_reader_that_comes_back_is_told_how_many_lines_it_missed(ws: Workspace
     ws.supervisors.append(process)
     os.close(writing)
     log, said = ws.state / "logs" / "supervisor.log", b""
-    wait_until(lambda: log.exists() and log.stat().st_size > 500_000, "more than is kept", 110)
+    wait_until(lambda: log.exists() and log.stat().st_size > 350_000, "more than is kept", 400)
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         while b"console.lines_lost" not in said and (block := pipe.read(65536)):
             said += block
@@ -604,17 +608,27 @@ def test_a_reader_that_comes_back_is_told_how_many_lines_it_missed(ws: Workspace
 @pytest.mark.slow
 def test_an_upgrade_while_an_agent_works_keeps_the_goal(ws: Workspace, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, timeout=100)
+    make = [sys.executable, "-m", "venv", "--without-pip", str(environment)]
+    subprocess.run(make, check=True, timeout=100)
     python = environment / "bin" / "python"
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
-        [*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, timeout=200, cwd=tmp_path
+        [*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, timeout=400, cwd=tmp_path
     )
     (wheel,) = tmp_path.glob("*.whl")
     (place,) = environment.glob("lib/python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     (place / "others.pth").write_text("\n".join(here) + "\n")  # what it depends on is not at stake
-    install = [*pip, "install", "--force-reinstall", "--no-deps", "--no-index", wheel]
+    install = [
+        *pip,
+        "--python",
+        python,
+        "install",
+        "--force-reinstall",
+        "--no-deps",
+        "--no-index",
+        wheel,
+    ]
     subprocess.run(install, check=True, timeout=100, cwd=tmp_path)
     program = [str(environment / "bin" / "codex-self-iter")]
     ws.script({**WORK, "block": {"next_goal": "keep this"}}, long_run(), CLAIM)
