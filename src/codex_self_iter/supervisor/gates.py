@@ -144,7 +144,7 @@ async def gate_files(ctx: Context, tree: Workspace) -> dict[str, str]:
         found, flaw = await ctx.shared.in_thread(_fingerprints, workspace, patterns)
         found = await _without_products(ctx, tree, found)
     if flaw:
-        ctx.warnings.tell("gate_files", f"[verify] gate_files: {flaw}")
+        ctx.warnings.tell("gate_files", flaw)
     else:
         ctx.warnings.clear("gate_files")
     guarded = CONFIG_NAME in (ctx.state.gate_baseline or ())
@@ -234,11 +234,17 @@ def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, 
             continue
         unused -= matching
         if len(found) >= MAX_GATE_FILES:
-            return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
+            more = f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
+            return found, f"[verify] gate_files: {more}"
         found[path] = _print_of(os.path.join(workspace, path))
     found[RULES] = rules(workspace, ignoring)
     named = ", ".join(pattern for pattern in patterns if pattern in unused)
-    return found, f"no file matches {named}" if named else ""
+    return found, f"[verify] gate_files: no file matches {named}" if named else ""
+
+
+def unguarded(workspace: str, patterns: tuple[str, ...]) -> str:
+    """What of the gate files would not be guarded; "" for nothing. Blocks."""
+    return _fingerprints(workspace, patterns)[1]
 
 
 def _print_of(path: str) -> str:
