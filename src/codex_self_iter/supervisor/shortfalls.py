@@ -239,7 +239,8 @@ def tell_start(ctx: Context) -> None:
     for key in (NETWORK, OWNER, *keys):
         ctx.warnings.clear(key) if key not in found else _tell(ctx, found[key])
     for document in ctx.documents:
-        if what := unwritten(document.what, document.path, document.text):
+        what = unwritten(document.what, document.path, document.text)
+        if what and stat_or_none(document.path):
             ctx.warnings.tell(f"{document.what} unwritten", what)
 
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from codex_self_iter.cli.doctor.ask import Answer, ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
 from codex_self_iter.settings.templates import NO_REPOSITORY
+from codex_self_iter.world.git.run import OLDEST
 
-OLDEST = (2, 25)
-"""Before it, `git add` has no --pathspec-from-file and `rev-parse` no --show-object-format."""
 _YOUNG_LOCK_SEC = 60.0
 """A git command that still runs may hold the index for about this long."""
 
@@ -30,7 +29,9 @@ def repository(context: Context) -> Iterator[Finding]:
     said = _git(context, "--version").text
     version = tuple(map(int, re.findall(r"\d+", said)[:2]))
     if version < OLDEST:
-        what = f"{said} ({program}) is too old: nothing of it is used"
+        what = (
+            f"{said} ({program}) is too old: changes are not surely seen, and nothing is committed"
+        )
         yield fail("git.program", what, f"install git {'.'.join(map(str, OLDEST))} or later")
     else:
         yield good("git.program", f"{said} ({program})")

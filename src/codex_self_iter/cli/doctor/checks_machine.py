@@ -30,10 +30,7 @@ _TEMPORARY_MIB = 64
 def python(_: Context) -> Iterator[Finding]:
     """The interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):  # noqa: UP036 - a packager may have lifted the bound
-        yield fail("python", f"Python {version} is too old", "install Python 3.11 or later")
-    else:
-        yield good("python", f"Python {version} ({sys.executable})")
+    yield good("python", f"Python {version} ({sys.executable})")
 
 
 def processes(_: Context) -> Iterator[Finding]:
