@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import pytest
 
+from codex_self_iter.settings.templates import TASK
 from tests.claims.documents import ROOT
 from tests.support.harness import GIT_ENV, Workspace
 from tests.support.program import PROGRAM
@@ -107,6 +108,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place.close()
 
 
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path)
+    yield workspace
+    workspace.close()
+
+
 # -- scenes ----------------------------------------------------------------------------------------
 
 
@@ -170,6 +178,7 @@ GATES = {
     "test -f plan.md && no-such-linter .": ("warn", "'no-such-linter'", "install no-such-linter"),
     "ls plan.{md,txt}": ("warn", "{a,b} in the gate", "bash -c"),
     "make; exit 0": ("warn", "proves nothing", "fails while the work is not done"),
+    "make || true": ("warn", "proves nothing", "fails while the work is not done"),
     "ls -l | tail -5": ("warn", "that of its last part", "pipefail"),
     "./no-first-line.sh": ("ok", "not run", ""),
     "test -f plan.md": ("ok", "not run", ""),
@@ -186,7 +195,7 @@ def commands(place: Place) -> Faults:
     place.write("agent.sh", "echo\n", 0o700)
     gates = json.dumps(list(GATES), ensure_ascii=False)
     place.config(
-        'agent_command_template = "./agent.sh {prompt_file}"\n[budget]\nmax_cost_usd = 1\n'
+        'agent_command_template = "./agent.sh {prompt_file}"\n[budget]\nmax_cost_usd = 1\nmax_tokens = 1\n'
         f'[verify]\ncommands = {gates}\ngate_files = ["plan.md", "no/such/*.py"]\n'
         '[notify]\ncommand = ["./plain.sh"]\n'
     )
@@ -198,7 +207,7 @@ def commands(place: Place) -> Faults:
     return {
         **{f"gate.{n}": fault for n, (one, fault) in gate if not one.startswith(for_bash or "\n")},
         "agent.command": ("fail", "no first line that names its interpreter", "#!/bin/sh"),
-        "budget.command": ("warn", "max_cost_usd cannot be kept", "max_hours"),
+        "budget.command": ("warn", "max_cost_usd and max_tokens cannot be kept", "max_hours"),
         "gate_files": ("warn", "no file matches no/such/*.py", "mend the patterns"),
         "notify": ("fail", "'./plain.sh' of [notify] command is not executable", "chmod +x"),
         "workspace.task": ("warn", "TASK.md is empty", "write down"),
@@ -321,6 +330,7 @@ def mounts(place: Place) -> Faults:
         f"mount -t tmpfs -o size=1m none {q(place.env['TMPDIR'])}",
         f"mount --bind {q(str(place.path))} {q(str(place.path))}",
         f"mount -o remount,ro,bind {q(str(place.path))}",
+        f"mount -t tmpfs -o ro none {q(place.env['HOME'])}",
         f"mount --bind {q(str(fake))}/instances /proc/sys/fs/inotify/max_user_instances",
         "mount -t tmpfs none /run", "mkdir -p /run/systemd/system",
         f"mount --bind {q(str(fake))}/cgroup /proc/$$/cgroup",
@@ -332,6 +342,7 @@ def mounts(place: Place) -> Faults:
         "service.linger": ("warn", "ends when you log out", "loginctl enable-linger"),
         "inotify": ("warn", "of 1 inotify instances", "sysctl"),
         "tmp": ("warn", "MiB are free", "TMPDIR"),
+        "home": ("warn", "cannot be written", "HOME"),
         "limits.processes": ("warn", "10 of 50 processes of this control group", "TasksMax"),
         "workspace": ("fail", "a file system that is read-only", "mount it writable"),
         "workspace.network": ("warn", "another machine (nfs4)", "a disk of this machine"),
@@ -342,10 +353,30 @@ def mounts(place: Place) -> Faults:
 
 
 def other_processes(place: Place) -> Faults:
-    """/proc of another pid namespace."""
-    root = os.geteuid() == 0
-    place.prefix = ("unshare", "-pf") if root else ("unshare", "-rpf")
-    return {"proc": ("fail", "of another pid namespace", "mount -t proc")}
+    """/proc of another pid namespace; room that is about to end."""
+    place.prefix = ("unshare", "-mpf" if os.geteuid() == 0 else "-rmpf")
+    state = place.root / "state"
+    state.mkdir()
+    keys = f"min_free_disk_mb = 150\nstate_dir = {json.dumps(str(state))}\n"
+    place.config(keys + TEMPLATE + GATE)
+    place.script = "; ".join((
+        "set -e",
+        f"mount -t tmpfs -o size=200m,mode=700 none {shlex.quote(str(state))}",
+        f"mount -t tmpfs -o nr_inodes=500 none {shlex.quote(place.env['TMPDIR'])}",
+        'exec "$@"',
+    ))  # fmt: skip
+    return {
+        "proc": ("fail", "of another pid namespace", "mount -t proc"),
+        "disk": ("warn", "one long output may fill it", "make room"),
+        "tmp": ("warn", "inodes are free", "TMPDIR"),
+    }
+
+
+def few_processes(place: Place) -> Faults:
+    """A user who may have few processes."""
+    place.prefix = ("unshare", "--map-user=1234")
+    place.script = 'exec prlimit --nproc=50 "$@"'
+    return {"limits.processes": ("warn", "of 50 processes of this user", "ulimit -u")}
 
 
 def never_set(place: Place) -> Faults:
@@ -364,10 +395,10 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     scene.__name__: scene
     for scene in (
         nothing_done, commands, old_git, sandboxes, owned, root_elsewhere, mounts, other_processes,
-        never_set, wrong_words,
+        few_processes, never_set, wrong_words,
     )
 }  # fmt: skip
-SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes"}
+SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}
 NO_FAULT = {"python", "time.suspend", "state", "sentinel", "check.NAME"}
 """They have no level of a fault; a check that fails itself is in tests/cli/test_doctor.py."""
 
@@ -377,7 +408,7 @@ def possible(place: Place) -> None:
     if place.prefix and place.prefix[0] in ("unshare", "faketime"):
         tried = subprocess.run([*place.prefix, "true"], capture_output=True, check=False)
         if tried.returncode != 0:
-            pytest.skip(f"{place.prefix[0]} does not work here")
+            pytest.skip(f"NOT TESTED HERE: {place.prefix[0]} does not work")
 
 
 @pytest.mark.parametrize(
@@ -386,7 +417,7 @@ def possible(place: Place) -> None:
 )
 def test_a_fault_is_found_and_its_mend_is_said(place: Place, name: str) -> None:
     if name == "root_elsewhere" and os.geteuid() != 0:
-        pytest.skip("only root can give files away")
+        pytest.skip("NOT TESTED HERE: only root can give files away")
     wanted = SCENES[name](place)
     possible(place)
     code, found = place.findings()
@@ -404,6 +435,8 @@ def test_a_fault_is_found_and_its_mend_is_said(place: Place, name: str) -> None:
 def test_a_good_workspace_has_no_fault_and_is_left_as_it_was(place: Place) -> None:
     place.config(f'{TEMPLATE}{GATE}gate_files = ["plan.md"]\n[notify]\ncommand = ["true"]\n')
     before = sorted(path.name for path in place.path.iterdir())
+    if not os.path.isdir("/run/systemd/system"):  # then nobody is asked about the clock
+        place.program("timedatectl", "echo no")
     code, found = place.findings("--run-gates")
     faults = [one for one in found.values() if one["status"] != "ok"]
     # what the machine of this test is like is not the workspace's fault
@@ -419,6 +452,151 @@ def test_a_good_workspace_has_no_fault_and_is_left_as_it_was(place: Place) -> No
         "git.repository", "git.identity", "git.index_lock",
     }  # fmt: skip
     assert always <= set(found)
+
+
+# -- many loops, a fault each ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Loops:
+    """One configuration of many loops, each in a repository of its own with plan and task."""
+
+    place: Place
+    entries: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, name: str, *, keys: str = "", repository: bool = False) -> Path:
+        path = self.place.path / name
+        path.mkdir()
+        (path / "plan.md").write_text("- [ ] a\n")
+        (path / "TASK.md").write_text("a\n")
+        if repository:
+            subprocess.run(["git", "init", "-q", path], env=self.place.env, check=True)
+        self.entries.append(f"[[workspaces]]\npath = {json.dumps(name)}\n{keys}")
+        return path
+
+    def findings(self) -> dict[tuple[str, str], str]:
+        """(loop, check): level and what was found."""
+        self.place.config(TEMPLATE + GATE + "\n".join(self.entries))
+        done = self.place.doctor("--config", "codex-self-iter.toml", "--json")
+        found: dict[tuple[str, str], str] = {}
+        for one in json.loads(done.stdout)["findings"]:
+            key = one["loop"], one["id"]
+            found[key] = "; ".join(
+                filter(None, (found.get(key), f"{one['status']}: {one['what']}"))
+            )
+        return found
+
+
+def test_each_flaw_of_workspace_plan_task_and_state(place: Place) -> None:
+    loops, wanted = Loops(place), dict[tuple[str, str], str]()
+    bad = {
+        "empty": (b" \n", "is empty"),
+        "large": (b"- [ ] a\n" * 2**20, "is larger than 4 MiB"),
+        "binary": (b"- [ ] a\n\0\n", "is no text (line 2 holds a zero byte)"),
+        "latin": (b"- [ ] \xe4\n", "is not UTF-8 (line 1, byte 0xe4)"),
+    }
+    for kind, (data, what) in bad.items():
+        for name in ("plan.md", "TASK.md"):
+            path = loops.add(f"{kind} {name}")
+            (path / name).write_bytes(data)
+            if (kind, name) == ("empty", "TASK.md"):
+                wanted[path.name, "workspace.task"] = f"warn: {path}/TASK.md is empty"
+            else:
+                wanted[path.name, "workspace"] = f"{name} {what}"
+    (loops.add("no plan") / "plan.md").unlink()
+    wanted["no plan", "workspace"] = "fail: plan file"
+    path = loops.add("plan is a directory") / "plan.md"
+    path.unlink()
+    path.mkdir()
+    wanted["plan is a directory", "workspace"] = "is a directory"
+    (loops.add("no task") / "TASK.md").unlink()
+    wanted["no task", "workspace.task"] = "warn: "
+    (loops.add("state is a file") / ".codex-self-iter").touch()
+    wanted["state is a file", "workspace"] = "fail: state directory"
+    (loops.add("gone") / "plan.md").unlink()
+    (place.path / "gone/TASK.md").unlink()
+    (place.path / "gone").rmdir()
+    wanted["gone", "workspace"] = "does not exist"
+    (loops.add("private") / ".codex-self-iter").mkdir(mode=0o700)
+    wanted["private", "state"] = "is private"
+    more = loops.add("edited") / "TASK.md"
+    more.write_text("\ufeff" + "\r\n".join(TASK.replace("- Must not:\n", "\n").splitlines()))
+    wanted["edited", "workspace.task"] = "warn: "
+    loops.add("good")
+    wanted |= {("good", check): "ok" for check in ("workspace", "workspace.task", "workspace.plan")}
+    found = loops.findings()
+    assert {key: found[key] for key, what in wanted.items() if what not in found[key]} == {}
+
+
+@pytest.mark.slow
+def test_each_flaw_of_git_template_and_agents(place: Place) -> None:
+    for name in [name for name in place.env if name.startswith(("GIT_AUTHOR", "GIT_COMM"))]:
+        del place.env[name]
+    place.env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.useConfigOnly",
+                  "GIT_CONFIG_VALUE_0": "true"}  # fmt: skip
+    (place.path / ".git/HEAD").unlink()
+    (place.path / ".git/config").unlink()
+    subprocess.run(["rm", "-rf", place.path / ".git"], check=True)
+    loops, wanted = Loops(place), dict[tuple[str, str], str]()
+    loops.add("plain")
+    wanted["plain", "git.repository"] = "warn: the workspace is no git repository"
+    for name, what in {"rebase-merge": "a rebase", "CHERRY_PICK_HEAD": "a cherry-pick"}.items():
+        (loops.add(name, repository=True) / ".git" / name).touch()
+        wanted[name, "git.unfinished"] = f"warn: {what} is in progress"
+    (loops.add("young", repository=True) / ".git/index.lock").touch()
+    wanted["young", "git.index_lock"] = "warn: "
+    for commit, level in {"none": "ok", "supervisor": "warn", "agent": "fail"}.items():
+        loops.add(commit, repository=True, keys=f'git.commit = "{commit}"\n')
+        wanted[commit, "git.identity"] = f"{level}: git does not know who commits"
+    scripts = {
+        "plain.sh": ("#!/bin/sh\n", 0o600, "cannot be executed"),
+        "windows.sh": ("#!/bin/sh\r\n", 0o700, "Windows line ends"),
+        "strange.sh": ("#!/no/such/shell\n", 0o700, "asks for /no/such/shell"),
+        "missing.sh": (None, 0, "does not exist"),
+    }
+    for name, (text, mode, what) in scripts.items():
+        path = loops.add(name, keys=f'agent_command_template = "./agent/{name} {{prompt_file}}"\n')
+        (path / "agent").mkdir()
+        if text is not None:
+            (path / "agent" / name).write_text(text)
+            (path / "agent" / name).chmod(mode)
+        wanted[name, "agent.command"] = what
+    place.program(
+        "codex", 'case "$1" in login) echo Logged in ;; *) echo codex-cli 0.169.0 ;; esac'
+    )
+    place.program("unshare", "exit 1")
+    loops.add("safe", keys='agent = "codex"\n')
+    wanted["safe", "sandbox"] = "warn: user namespaces do not work here"
+    loops.add("bypass", keys='agent = "codex"\nagent_mode = "bypass"\n')
+    wanted["bypass", "agent.codex"] = "ok: codex 0.169.0"
+    many = loops.add("many", keys='verify.gate_files = ["files/*"]\n') / "files"
+    many.mkdir()
+    for number in range(10_001):
+        (many / str(number)).touch()
+    wanted["many", "gate_files"] = "warn: [verify] gate_files: they match more than 10000 files"
+    found = loops.findings()
+    wrong = {key: found.get(key) for key, what in wanted.items() if what not in found.get(key, "")}
+    assert wrong == {}
+    assert ("bypass", "sandbox") not in found
+
+
+KINDS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "drvfs")
+HERE = ("ext4", "overlay", "tmpfs", "btrfs", "xfs", "apfs", "fuse.gvfsd-fuse")
+
+
+@pytest.mark.slow
+def test_each_file_system_of_another_machine(place: Place) -> None:
+    place.prefix = ("unshare", "-m" if os.geteuid() == 0 else "-rm")
+    possible(place)
+    loops, table = Loops(place), place.root / "mountinfo"
+    lines = ["1 0 0:1 / / rw - ext4 x rw"]
+    for number, kind in enumerate((*KINDS, *HERE), 2):
+        path = str(loops.add(kind)).replace(" ", "\\040")
+        lines.append(f"{number} 1 0:{number} / {path} rw shared:1 - {kind} x rw")
+    table.write_text("\n".join(lines) + "\n")
+    place.script = f'mount --bind {shlex.quote(str(table))} /proc/$$/mountinfo; exec "$@"'
+    found = loops.findings()
+    assert {loop for loop, check in found if check == "workspace.network"} == set(KINDS)
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -521,13 +699,6 @@ def test_a_gate_is_run_only_when_asked(place: Place) -> None:
     assert (place.path / "ran").exists()
 
 
-@pytest.fixture
-def ws(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path)
-    yield workspace
-    workspace.close()
-
-
 def test_a_start_says_the_same_words(ws: Workspace) -> None:
     ws.script({"say": "x", "exit": 1})
     ws.config(
@@ -563,5 +734,6 @@ def test_a_start_says_the_same_words(ws: Workspace) -> None:
         (ws.state / "report.md").read_text(),
     ):
         assert [what for what in said.values() if what not in report] == []
+    assert "TASK.md does not exist" not in str(ws.status()["warnings"])
     commands = [what for name, what in said.items() if name.startswith(("gate", "notify"))]
     assert [what for what in commands if what not in checked.stdout] == []
