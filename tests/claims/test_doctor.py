@@ -399,8 +399,8 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     )
 }  # fmt: skip
 SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}
-NO_FAULT = {"python", "time.suspend", "state", "sentinel", "check.NAME"}
-"""They have no level of a fault; a check that fails itself is in tests/cli/test_doctor.py."""
+NO_FAULT = {"budget", "python", "time.suspend", "state", "sentinel", "check.NAME"}
+"""They have no level of a fault, or a test of their own; a check that fails itself is in tests/cli/test_doctor.py."""
 
 
 def possible(place: Place) -> None:
@@ -522,6 +522,10 @@ def test_each_flaw_of_workspace_plan_task_and_state(place: Place) -> None:
     more = loops.add("edited") / "TASK.md"
     more.write_text("\ufeff" + "\r\n".join(TASK.replace("- Must not:\n", "\n").splitlines()))
     wanted["edited", "workspace.task"] = "warn: "
+    (loops.add("no box", keys='agent = "plan-shell"\n') / "plan.md").write_text("Do it.\n")
+    wanted["no box", "workspace.plan"] = "warn: no checkbox in "
+    (loops.add("words") / "plan.md").write_text("Do it.\n")
+    wanted["words", "workspace.plan"] = "ok"
     loops.add("good")
     wanted |= {("good", check): "ok" for check in ("workspace", "workspace.task", "workspace.plan")}
     found = loops.findings()
@@ -669,6 +673,20 @@ def test_people_read_the_mend_below_the_fault(place: Place) -> None:
     done = place.doctor()
     assert (done.returncode, "mend:" in done.stdout) == (0, False)
     assert done.stdout.rstrip().endswith("nothing stands in the way of a run.")
+
+
+def test_a_budget_that_is_spent_is_said_before_a_start_ends_of_it(ws: Workspace) -> None:
+    ws.config("[budget]\nmax_hours = 0.000001\n")
+    ws.script({"sleep": 0.1, "block": {"completed": False}})
+    assert ws.run() == 4
+    assert ws.started() == 1
+    told = ws.status()["reason"]
+    assert told.startswith("budget spent: [budget] max_hours")
+    done = ws.cli("doctor")
+    assert (done.returncode, f"[ FAIL ] budget: {told}\n" in done.stdout) == (4, True)
+    ws.config("[budget]\nmax_hours = 1\n")
+    done = ws.cli("doctor")
+    assert (done.returncode, "[  ok  ] budget: " in done.stdout) == (0, True)
 
 
 @pytest.mark.slow

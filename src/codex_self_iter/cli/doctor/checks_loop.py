@@ -21,14 +21,19 @@ from codex_self_iter.cli.doctor.finding import (
     good,
     warn,
 )
+from codex_self_iter.core.budget import exceeded
+from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
 from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT, NO_GATE, unwritten
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import probe
 
 _MIB = 1024 * 1024
+_STATE_BYTES = 64 * _MIB
 _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
 
@@ -47,10 +52,13 @@ def workspace(context: Context) -> Iterator[Finding]:
     if not paths.task.exists():
         what = f"{paths.task} does not exist: the agent has only the plan"
         yield warn("workspace.task", what, init)
+    used = context.settings.agent_names()
     for name, path in ("task", paths.task), ("plan", paths.plan):
         if path.exists():
             text = path.read_text("utf-8-sig")
             what, _, mend = unwritten(name, str(path), text).partition("; ")
+            if name == "plan" and "plan-shell" in used and not parse_plan(text).total:
+                what, mend = f"no checkbox in {path}: plan-shell works through them", "- [ ] item"
             yield (
                 warn(f"workspace.{name}", what, mend)
                 if what
@@ -297,6 +305,24 @@ def _ran(context: Context, key: str, command: str) -> Finding:
     return warn(key, f"{command!r} fails now ({how})", mend)
 
 
+def spent(context: Context) -> Iterator[Finding]:
+    """Whether the budget of the loop that is kept here is used up."""
+    kept = read_object(str(context.paths.state_dir / "runtime.json"), _STATE_BYTES)
+    if kept is None:
+        return
+    from codex_self_iter.supervisor import configured  # import much
+    from codex_self_iter.world.state.codec import recover
+
+    try:
+        state = recover(kept, None, "")
+    except RecoveryError:
+        return  # a start says it, and may have the snapshot before it
+    if said := exceeded(state.spent, configured.budget_of(context.settings), context.now):
+        yield fail("budget", said, "raise it; what is of a day begins anew at midnight UTC")
+    else:
+        yield good("budget", "nothing that is bounded is spent")
+
+
 def _existing(path: str) -> str:
     while not os.path.exists(path):
         path = os.path.dirname(path)
@@ -316,4 +342,6 @@ def _size(path: str) -> tuple[int, bool]:
     return total, not stack
 
 
-CHECKS: tuple[Check, ...] = (workspace, state_directory, lock, sentinels, agent, gates, notify)
+CHECKS: tuple[Check, ...] = (
+    workspace, state_directory, lock, sentinels, agent, spent, gates, notify
+)  # fmt: skip
