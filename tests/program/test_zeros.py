@@ -22,7 +22,7 @@ TABLES = {
     "output": ("max_run_mb", "keep_runs", "keep_days", "max_state_mb", "log_max_mb"),
     "pool": ("max_memory_mb",),
     "git": ("timeout_sec", "checkpoint_keep", "checkpoint_keep_days", "checkpoint_max_file_mb"),
-    "agents.command": ("linger_sec", "resume_max_turns", "resume_max_tokens", "resume_max_hours"),
+    "agents.codex": ("linger_sec", "resume_max_turns", "resume_max_tokens", "resume_max_hours"),
 }  # fmt: skip
 
 

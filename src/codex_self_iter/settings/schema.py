@@ -18,6 +18,7 @@ from codex_self_iter.settings.types import (
     Amount,
     ArgList,
     AtLeastOne,
+    Command,
     CommitMode,
     Count,
     Date,
@@ -145,35 +146,50 @@ class RolesSettings(Table):
     """Adapter of the reviewer."""
 
 
-class AgentSettings(Table):
-    """How one kind of agent is called."""
+class CommandSettings(Table):
+    """A program of which nothing is known: what `agent_command_template` names."""
+
+    args: ArgList = ()
+    """Arguments added to those that the adapter gives."""
+    env: EnvTable = Field(default_factory=dict)
+    """Environment variables added for this agent."""
+    account: Text = ""
+    """Name of the account that limits belong to; "" = one for each adapter and home."""
+
+
+class PlanShellSettings(CommandSettings):
+    """A program that gets none of our secrets by itself."""
+
+    pass_env: TextList = ()
+    """Variables of our environment that are handed on even if they look like secrets."""
+
+
+class CliSettings(PlanShellSettings):
+    """A CLI with models and conversations, whose stream says when it has ended."""
 
     binary: Text = ""
     """Program to start; "" = look on PATH and in the common places."""
     model: Text = ""
     """Model to ask for; "" = the agent's own default."""
-    effort: Text = ""
-    """Reasoning effort to ask for; "" = the agent's own default."""
     home: Text = ""
     """The agent's own configuration directory; "" = its default."""
-    args: ArgList = ()
-    """Arguments added to those that the adapter gives."""
-    env: EnvTable = Field(default_factory=dict)
-    """Environment variables added for this agent."""
-    pass_env: TextList = ()
-    """Variables of our environment that are handed on even if they look like secrets."""
     linger_sec: Seconds = 10
-    """Longest time after its final event, in seconds, before its process is ended; 0 = no limit."""
+    """Longest time after its final event before its process is ended; 0 = no limit."""
     resume: Switch = False
     """Go on in one conversation instead of starting a fresh one each iteration."""
     resume_max_turns: Count = 20
-    """Iterations after which a resumed conversation is replaced by a fresh one; 0 = never."""
+    """Runs after which a resumed conversation is replaced by a fresh one; 0 = never."""
     resume_max_tokens: Count = 0
     """Tokens after which it is replaced; 0 = never."""
     resume_max_hours: Money = 24
     """Age in hours after which it is replaced; 0 = never."""
-    account: Text = ""
-    """Name of the account that limits belong to; "" = one for each adapter and home."""
+
+
+class AgentSettings(CliSettings):
+    """How one kind of agent is called."""
+
+    effort: Text = ""
+    """Reasoning effort to ask for; "" = the agent's own default."""
 
 
 class AgentsSettings(Table):
@@ -185,21 +201,21 @@ class AgentsSettings(Table):
     """The codex adapter."""
     claude: AgentSettings = Field(default_factory=AgentSettings)
     """The claude adapter."""
-    gemini: AgentSettings = Field(default_factory=AgentSettings)
+    gemini: CliSettings = Field(default_factory=CliSettings)
     """The gemini adapter."""
     opencode: AgentSettings = Field(default_factory=AgentSettings)
     """The opencode adapter."""
-    command: AgentSettings = Field(default_factory=AgentSettings)
+    command: CommandSettings = Field(default_factory=CommandSettings)
     """The adapter of `agent_command_template`."""
-    plan_shell: AgentSettings = Field(default_factory=AgentSettings, alias="plan-shell")
+    plan_shell: PlanShellSettings = Field(default_factory=PlanShellSettings, alias="plan-shell")
     """The embedded plan-shell adapter."""
 
-    def get(self, name: str) -> AgentSettings:
+    def get(self, name: str) -> CommandSettings:
         """The table of one adapter. Raises KeyError for a name that is no adapter's."""
         field = name.replace("-", "_")
         if field == "order" or field not in type(self).model_fields:
             raise KeyError(name)
-        table: AgentSettings = getattr(self, field)
+        table: CommandSettings = getattr(self, field)
         return table
 
 
@@ -219,7 +235,7 @@ class Price(Table):
 class NotifySettings(Table):
     """Who is told when something happens."""
 
-    command: TextList = ()
+    command: Command = ()
     """Program and arguments; it gets one JSON object on standard input."""
     events: EventList = (
         "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown",

@@ -61,7 +61,7 @@ def shortfalls(
             if what:
                 yield Shortfall(f"agent.{name}.sandbox", what, mend)
         hints = [settings.planner_model_hint, settings.reviewer_model_hint] if roles else []
-        models = dict.fromkeys((settings.agents.get(name).model, *filter(None, hints)))
+        models = dict.fromkeys((getattr(settings.agents.get(name), "model", ""), *filter(None, hints)))
         yield from [lost for model in models if (lost := unpriced(settings, agent, model))][:1]
 
 
