@@ -69,12 +69,15 @@ def configuration() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
+WHICH_KEYS = """These are the keys of codex, claude and opencode. `[agents.gemini]`
+has no `effort`, `[agents.plan-shell]` only `args`, `env`, `account` and `pass_env`, `[agents.command]` only `args`, `env` and
+`account`: an adapter has no key that it would ignore."""
 ADAPTERS = (
     "[agents.codex], [agents.claude] and the others",
     ("agents", "codex"),
     AgentSettings,
-    f"""A table for each adapter, all with the same keys: {", ".join(f"`{name}`" for name in AGENT_NAMES)}. Flag and variable are
-shown for codex.""",
+    f"""A table for each adapter: {", ".join(f"`{name}`" for name in AGENT_NAMES)}. {WHICH_KEYS}
+Flag and variable are shown for codex.""",
 )
 FREE: tuple[tuple[str, KeyPath, str], ...] = (
     (
@@ -102,7 +105,7 @@ def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") 
         ["key", "meaning", "default", "what may be given", *([] if free else ["flag", "variable"])],
         (
             _key(path, name, field, free=free)
-            for name, field in model.model_fields.items()
+            for name, field in (model.model_fields if free else fields_of(model)).items()
             if name not in ("prices", "workspaces") and table_at((*path, name)) is None
         ),
     )

@@ -25,6 +25,7 @@ from codex_self_iter.settings.types import (
     EnvTable,
     EventList,
     FileName,
+    GlobList,
     Integer,
     LogLevel,
     Money,
@@ -39,6 +40,7 @@ from codex_self_iter.settings.types import (
     Template,
     Text,
     TextList,
+    Word,
     freeze,
 )
 
@@ -59,48 +61,51 @@ class VerifySettings(Table):
     timeout_sec: Seconds = 1800
     """Longest time for one gate; 0 = no limit."""
     confirmations: Count = 0
-    """How many more iterations must agree that the work is complete."""
+    """How many more iterations must agree that the work is complete; 0 = none."""
     every_iteration: Switch = False
     """Run the gates after every iteration, not only when one claims completion."""
-    gate_files: TextList = ()
+    gate_files: GlobList = ()
     """Globs of files that belong to the gates: a completion is void when the agent changed one.
+    What lies in .git, .venv, node_modules or a cache counts where a glob names that directory.
     A configuration in the workspace is always one of them."""
     require_plan_done: Switch = False
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 
 
 class BudgetSettings(Table):
-    """What may be spent; 0 = no limit. A spent budget ends the loop with exit code 4."""
+    """What may be spent. A spent budget ends the loop with exit code 4."""
 
     max_tokens: Count = 0
-    """Tokens (input and output) of the whole loop."""
+    """Tokens (input and output) of the whole loop; 0 = no limit."""
     max_cost_usd: Money = 0
-    """US dollars of the whole loop, where the cost is known."""
+    """US dollars of the whole loop, where the cost is known; 0 = no limit."""
     max_hours: Money = 0
-    """Hours of agent runs of the whole loop."""
+    """Hours of agent runs of the whole loop; 0 = no limit."""
     max_tokens_per_day: Count = 0
-    """Tokens in one day (UTC)."""
+    """Tokens in one day (UTC); 0 = no limit."""
     max_cost_usd_per_day: Money = 0
-    """US dollars in one day (UTC)."""
+    """US dollars in one day (UTC); 0 = no limit."""
     max_hours_per_day: Money = 0
-    """Hours of agent runs in one day (UTC)."""
+    """Hours of agent runs in one day (UTC); 0 = no limit."""
     notice_at: Share = 0.8
     """Share of a budget at which a notice is given; 0 = none."""
 
 
 class OutputSettings(Table):
-    """Caps and retention of what is kept on disk; 0 = no limit."""
+    """Caps and retention of what is kept on disk."""
 
     max_run_mb: Amount = 64
-    """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept."""
+    """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept; 0 = no
+    limit."""
     keep_runs: Count = 200
-    """How many agent runs' files are kept."""
+    """How many agent runs' files are kept; 0 = no limit."""
     keep_days: Amount = 30
-    """How many days an agent run's files are kept."""
+    """How many days an agent run's files are kept; 0 = no limit."""
     max_state_mb: Amount = 2048
-    """Size of the whole state directory, in MiB, above which the oldest runs go."""
+    """Size of the whole state directory, in MiB, above which the oldest runs go; 0 = no
+    limit."""
     log_max_mb: Amount = 10
-    """Size at which the supervisor's own log is rotated, in MiB."""
+    """Size at which the supervisor's own log is rotated, in MiB; 0 = never."""
     log_files: AtLeastOne = 5
     """How many files of the supervisor's own log are kept."""
 
@@ -249,7 +254,7 @@ class ServiceSettings(Table):
     on_stop: Annotated[Literal["end", "finish"], Allowed('one of "end", "finish"')] = "end"
     """On SIGTERM: "end" the running agent, or let it "finish" its iteration."""
     finish_timeout_sec: Seconds = 3600
-    """Longest wait for "finish"."""
+    """Longest wait for "finish"; 0 = none."""
 
 
 class LogSettings(Table):
@@ -315,7 +320,7 @@ class LoopFields(Table):
     idle_timeout_sec: Seconds = 1800
     """Longest time without output, CPU use or file change of an agent run; 0 = off."""
     kill_grace_sec: Seconds = 10
-    """Time between asking an agent run to end and killing it."""
+    """Time between asking an agent run to end and killing it; 0 = none."""
     memory_limit_mb: Count = 0
     """Memory of a whole agent tree, in MiB, at which it is ended; 0 = off."""
     min_free_disk_mb: Count = 256
@@ -337,20 +342,23 @@ class LoopFields(Table):
     reviewer_model_hint: Text = ""
     """Model for the reviewer; "" = as the agent's table says."""
     history_tail: Count = 8
-    """Iterations that came to work which a prompt shows; failed ones are summed up."""
+    """Iterations that came to work which a prompt shows; failed ones are summed up; 0 = none."""
     no_change_gate: NoChangeGate = True
     """Iterations without a change in a row before the loop waits; true = 1, false = 0 = never."""
     backoff_base_sec: Seconds = 5
-    """First wait after an error; it doubles with every further one."""
+    """First wait after an error, or up to a tenth longer; it doubles with every further one; 0 = none."""
     backoff_max_sec: Seconds = 900
-    """Longest wait after an error."""
+    """Longest wait after an error; at least backoff_base_sec."""
     no_change_backoff_sec: Seconds = 30
-    """First wait after an iteration that changed nothing."""
+    """First wait after an iteration that changed nothing, or up to a tenth longer; it doubles up to
+    backoff_max_sec; 0 = none."""
     continue_false_backoff_sec: Seconds = 300
-    """Cooldown after a reviewer's "continue": false; in a row it doubles, up to eight times as long."""
+    """Cooldown after a reviewer's "continue": false; in a row it doubles, up to eight times as long (or
+    backoff_max_sec, if that is longer); 0 = none."""
     planner_stop_backoff_sec: Seconds = 600
-    """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long."""
-    completion_promise: Text = "PLAN_COMPLETE"
+    """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long (or
+    backoff_max_sec, if that is longer); 0 = none."""
+    completion_promise: Word = "PLAN_COMPLETE"
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
     "completed": false; without a control block, as the last line; "" = off."""
     verify: VerifySettings = Field(default_factory=VerifySettings)

@@ -113,6 +113,18 @@ def _variable_names(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
+def _glob(value: str) -> str:
+    if value.startswith(("/", "~")) or ".." in value.split("/"):
+        raise ValueError("must be relative to the workspace, and below it")
+    return value
+
+
+def _word(value: str) -> str:
+    if value != value.strip() or "\n" in value:
+        raise ValueError("must be one line without blanks around it: no other is ever found")
+    return value
+
+
 def _once(value: tuple[str, ...]) -> tuple[str, ...]:
     """Each item of a list once: the second would do nothing."""
     twice = next((item for at, item in enumerate(value) if item in value[:at]), None)
@@ -125,6 +137,7 @@ _thaw = PlainSerializer(dict, return_type=dict)
 
 Switch = Annotated[bool, Strict(), Allowed("true or false")]
 Text = Annotated[str, Strict(), AfterValidator(_no_nul), Allowed("a text")]
+Word = Annotated[Text, AfterValidator(_word), Allowed('a text of one line; "" for none')]
 NonEmptyText = Annotated[Text, AfterValidator(_not_blank), Allowed("a text that is not empty")]
 FileName = Annotated[
     str, Strict(), AfterValidator(_file_name), Allowed('a plain file name such as "STOP"')
@@ -167,6 +180,11 @@ TextList = Annotated[
     tuple[NonEmptyText, ...],
     AfterValidator(_once),
     Allowed('a list of texts that are not empty, each once, such as ["a", "b"]'),
+]
+GlobList = Annotated[
+    tuple[Annotated[NonEmptyText, AfterValidator(_glob)], ...],
+    AfterValidator(_once),
+    Allowed('a list of globs relative to the workspace, each once, such as ["tests/**"]'),
 ]
 Command = Annotated[
     tuple[NonEmptyText, ...],

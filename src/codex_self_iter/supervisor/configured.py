@@ -84,7 +84,7 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
     order = tuple(dict.fromkeys((first, *settings.agents.order)))
     names: dict[Role, tuple[str, ...]] = {}
     for role in MAIN:
-        own = getattr(settings.roles, role.value)
+        own = getattr(settings.roles, role.value) if settings.mode == "roles" else ""
         names[role] = tuple(dict.fromkeys((own, *order))) if own else order
     return names
 
