@@ -128,7 +128,9 @@ def rows(text: str | None = None) -> list[Row]:
         if line.startswith("| `") and len(cells) == 6:
             name, meaning, default, allowed, flag, variable = cells
             key = prefix + name.strip("`")
-            row = Row(key, meaning, default.strip("`"), allowed, flag.strip("`"), variable.strip("`"))
+            row = Row(
+                key, meaning, default.strip("`"), allowed, flag.strip("`"), variable.strip("`")
+            )
             found.append(row)
     return found
 

@@ -92,7 +92,8 @@ def test_every_default_is_the_one_on_the_page_and_every_key_is_there(ws: Workspa
         assert found[key]["value"] == given[f"agents.codex.{name}"], key
         assert adapter != "codex"
     lacking = {
-        adapter: codex - {key.split(".")[2] for key in found if key.startswith(f"agents.{adapter}.")}
+        adapter: codex
+        - {key.split(".")[2] for key in found if key.startswith(f"agents.{adapter}.")}
         for adapter in ("claude", "gemini", "opencode", "plan-shell", "command")
     }
     assert not lacking["claude"] | lacking["opencode"]
@@ -172,7 +173,10 @@ def test_a_flag_with_a_wrong_value_is_named_with_its_key(ws: Workspace) -> None:
         assert f"flag {row.flag}: {row.key}" in ws.log(), row.key
     sets = [row for row in ROWS if row.flag.startswith("--set")]
     sets = [row for row in sets if not row.allowed.startswith("a text")]
-    wrong = {row: "-1" if "number" in row.allowed or "true" in row.allowed else row.wrong[0] for row in sets}
+    wrong = {
+        row: "-1" if "number" in row.allowed or "true" in row.allowed else row.wrong[0]
+        for row in sets
+    }
     assert ws.run(*[w for row in sets for w in ("--set", f"{row.key}={wrong[row]}")]) == 2
     for row in sets:
         assert f"flag --set {row.key}: {row.key}" in ws.log(), row.key
@@ -193,7 +197,9 @@ def test_a_switch_stands_alone_or_is_turned_round(ws: Workspace, row: Row) -> No
 
 @pytest.mark.parametrize("at", range(max(len(row.wrong) for row in ROWS)))
 def test_a_wrong_value_is_named_with_file_line_and_key(ws: Workspace, at: int) -> None:
-    wrong = {row.key: row.wrong[at] for row in ROWS if at < len(row.wrong) and row.key != "workspace"}
+    wrong = {
+        row.key: row.wrong[at] for row in ROWS if at < len(row.wrong) and row.key != "workspace"
+    }
     lines = set_all(ws, wrong)
     done = ws.cli("config", "check")
     assert (done.returncode, done.stdout) == (2, "")

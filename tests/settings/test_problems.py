@@ -105,8 +105,7 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ('[agents]\norder = ["codex", "codex"]', "2: agents.order: has 'codex' twice"),
         (
             '[agents.command]\nmodel = "m"',
-            "2: agents.command.model: unknown key; the command adapter has no use for it; known"
-            " here: args, env, account",
+            "2: agents.command.model: unknown key; the command adapter has no use for it; known here",
         ),
         ('[agents.plan-shell]\nbinary = "b"', "2: agents.plan-shell.binary: unknown key; the plan"),
         ('[agents.gemini]\neffort = "low"', "2: agents.gemini.effort: unknown key; the gemini ad"),

@@ -98,12 +98,13 @@ class OutputSettings(Table):
     """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept; 0 = no
     limit."""
     keep_runs: Count = 200
-    """How many agent runs' files are kept; 0 = no limit."""
+    """How many runs' files are kept, those of gates too; the last three iterations' always are; 0 =
+    no limit."""
     keep_days: Amount = 30
-    """How many days an agent run's files are kept; 0 = no limit."""
+    """How many days a run's files are kept; the last three iterations' always are; 0 = no limit."""
     max_state_mb: Amount = 2048
-    """Size of the whole state directory, in MiB, above which the oldest runs go; 0 = no
-    limit."""
+    """Size of the whole state directory, in MiB, above which the oldest runs go, but for the last
+    three iterations'; 0 = no limit."""
     log_max_mb: Amount = 10
     """Size at which the supervisor's own log is rotated, in MiB; 0 = never."""
     log_files: AtLeastOne = 5
@@ -328,7 +329,8 @@ class LoopFields(Table):
     max_consecutive_errors: Count = 10
     """Agent faults in a row, without a change of content, that end the loop; 0 = off."""
     max_outage_sec: Seconds = 259200
-    """Time without an answer, for limits, overload and network, that ends the loop; 0 = off."""
+    """Time without an answer, for limits, overload and network, that ends the loop after ten tries at
+    least; 0 = off."""
     on_orphan: Annotated[Literal["adopt", "kill"], Allowed('one of "adopt", "kill"')] = "adopt"
     """An agent run left by a supervisor that died: "adopt" it, or "kill" it and start anew."""
     stop_file_name: FileName = "STOP"

@@ -142,20 +142,18 @@ class Reload:
     def _change(self, member: Member, settings: Settings) -> str:
         """Use new settings, or say why they cannot be used; then everything stays as it was."""
         rounds = member.loop.rounds if member.loop is not None else None
+        log = rounds.ctx.log if rounds is not None else self._log.bind(loop=settings.name)
         changes = _changes(member.settings, settings)
 
         def say() -> None:
-            for key, (old, new) in changes.items():
-                hidden = ".env." in f".{key}."
-                shown = (
-                    {"old": "[hidden]", "new": "[hidden]"} if hidden else {"old": old, "new": new}
-                )
-                self._log.info("config.changed", loop=settings.name, key=key, **shown)
+            for key, values in changes.items():
+                old, new = ("[hidden]", "[hidden]") if ".env." in f".{key}." else values
+                log.info("config.changed", key=key, old=old, new=new)
 
         try:
             if rounds is not None and member.ended is None:
                 rounds.reload(settings, [key for key in changes if key not in FIXED], say)
-                self._say_waiting(rounds, settings)
+                _say_waiting(rounds, settings)
             else:
                 say()
         except UsageError as error:
@@ -164,16 +162,6 @@ class Reload:
         member.settings = settings
         self._members.bound(settings)
         return ""
-
-    def _say_waiting(self, rounds: Rounds, settings: Settings) -> None:
-        """Name what is not as it was when the loop began and stays so until a restart."""
-        waiting = [key for key in _changes(rounds.begun, settings) if key in FIXED]
-        if not waiting:
-            rounds.ctx.warnings.clear("restart")
-            return
-        self._log.warning("config.needs_restart", loop=settings.name, keys=waiting)
-        what = f"what the configuration now says of {', '.join(waiting)} waits for a restart"
-        rounds.ctx.warnings.tell("restart", what)
 
     async def watch_directory(self, reload: Callable[[], object]) -> None:
         """Notice files that come, go or change, for ever."""
@@ -191,6 +179,17 @@ class Reload:
             if (now != seen or self._due()) and self._members.stop is None:
                 seen = now
                 reload()
+
+
+def _say_waiting(rounds: Rounds, settings: Settings) -> None:
+    """Name what is not as it was when the loop began and stays so until a restart."""
+    waiting = [key for key in _changes(rounds.begun, settings) if key in FIXED]
+    if not waiting:
+        rounds.ctx.warnings.clear("restart")
+        return
+    rounds.ctx.log.warning("config.needs_restart", keys=waiting)
+    what = f"what the configuration now says of {', '.join(waiting)} waits for a restart"
+    rounds.ctx.warnings.tell("restart", what)
 
 
 def _same(one: Settings, other: Settings) -> bool:
