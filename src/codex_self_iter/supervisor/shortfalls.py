@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.agents.cli_agent import CliAgent
+from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import price_of
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.core.agent_report import AgentReport
@@ -24,7 +25,9 @@ from codex_self_iter.core.shell import (
     with_bash,
 )
 from codex_self_iter.settings import Settings, resolve_paths
+from codex_self_iter.settings.idle import idle
 from codex_self_iter.settings.templates import unwritten
+from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world import mounts
 from codex_self_iter.world.guarded import stat_or_none
@@ -80,7 +83,9 @@ def shortfalls(
             if what:
                 yield Shortfall(f"agent.{name}.sandbox", what, mend)
         hints = [settings.planner_model_hint, settings.reviewer_model_hint] if roles else []
-        models = dict.fromkeys((settings.agents.get(name).model, *filter(None, hints)))
+        models = dict.fromkeys(
+            (getattr(settings.agents.get(name), "model", ""), *filter(None, hints))
+        )
         yield from [lost for model in models if (lost := unpriced(settings, agent, model))][:1]
 
 
@@ -105,6 +110,15 @@ def unpriced(
         return None
     what += f'[prices."{model}"] is missing' if model else "[prices] lacks its model"
     return Shortfall(f"budget.{agent.name}", what, "add the price of its model, or set max_tokens")
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """What to say of keys that do nothing as things are here. Blocks a little."""
+    workspace = resolve_paths(settings).workspace
+    found = list(idle(settings, repository=bool(git_directories(str(workspace)))))
+    if none := gate_globs.without_file(str(workspace), tuple(settings.verify.gate_files)):
+        found.append(f"[verify] gate_files: {none}")
+    return found
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -147,17 +161,9 @@ def _gate_flaws(
 
 
 def notify_flaw(settings: Settings, workspace: str, environ: Mapping[str, str]) -> Shortfall | None:
-    """Why nobody would be told although somebody is to be."""
-    command, events = settings.notify.command, settings.notify.events
-    if not command:
-        if settings.origin("notify", "events") == "default":
-            return None
-        what = "[notify] events are named, but no command: nobody is told"
-        return Shortfall("notify", what, 'set [notify] command = ["program", "…"]', False)
-    if not events:
-        what = f"[notify] command {command[0]!r} is never called: events is empty"
-        return Shortfall("notify", what, "name the events, or leave the key out", False)
-    lost = _lacking(command[0], "[notify] command", workspace, environ, by_shell=False)
+    """Why the `[notify] command` cannot be started."""
+    program = next(iter(settings.notify.command), "")
+    lost = _lacking(program, "[notify] command", workspace, environ, by_shell=False)
     return Shortfall("notify", *lost) if lost else None
 
 
@@ -213,15 +219,19 @@ def found(program: str, environ: Mapping[str, str], workspace: str) -> str:
     return shutil.which(program, path=environ.get("PATH") or os.defpath) or ""
 
 
+def command_flaws(
+    settings: Settings, workspace: str, environ: Mapping[str, str]
+) -> list[Shortfall]:
+    """The flaws of gates and notify together."""
+    lost = notify_flaw(settings, workspace, environ)
+    return [*gate_flaws(settings, workspace, environ), *([lost] if lost else [])]
+
+
 async def tell_commands(ctx: Context) -> None:
     """Warn of commands that cannot work here, for as long as it is so."""
     about = ctx.settings, str(ctx.paths.workspace), ctx.shared.environ
 
-    def look() -> list[Shortfall]:
-        lost = notify_flaw(*about)
-        return [*gate_flaws(*about), *([lost] if lost else [])]
-
-    lost = await ctx.shared.in_thread(look)
+    lost = await ctx.shared.in_thread(command_flaws, *about)
     text = "; ".join(f"{one.what} ({one.mend})" for one in lost)
     ctx.warnings.tell("commands", text) if lost else ctx.warnings.clear("commands")
 
@@ -231,6 +241,9 @@ async def tell_commands(ctx: Context) -> None:
 
 def tell_start(ctx: Context) -> None:
     """Warn of what these settings and this machine cannot do, and of nothing that is mended."""
+    git = bool(git_directories(str(ctx.paths.workspace)))
+    for text in idle(ctx.settings, repository=git):
+        ctx.log.warning("config.without_effect", text=text)
     policy = ctx.policy
     used = dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role])
     agents = [ctx.agents[name] for name in used]

@@ -254,8 +254,7 @@ def gates(context: Context) -> Iterator[Finding]:
         yield warn("gates", NO_GATE, 'name your tests: [verify] commands = ["…"]')
     if not context.has_workspace:
         return
-    from codex_self_iter.supervisor.gates import unguarded  # import much
-    from codex_self_iter.supervisor.shortfalls import gate_flaws
+    from codex_self_iter.supervisor.shortfalls import gate_flaws  # import much
 
     flaws = gate_flaws(context.settings, context.workspace, context.environ)
     flawed = {one.key: _lost(one) for one in flaws}
@@ -268,12 +267,15 @@ def gates(context: Context) -> Iterator[Finding]:
         else:
             said = f"{command!r} (not run; --run-gates runs it)"
             yield flawed.get(key) or good(key, said)
-    if verify.gate_files:
-        flaw = unguarded(context.workspace, verify.gate_files)
-        mend = "mend the patterns, or leave out what is no longer there"
-        yield (
-            warn("gate_files", flaw, mend) if flaw else good("gate_files", "each pattern has files")
-        )
+
+
+def without_effect(context: Context) -> Iterator[Finding]:
+    """Keys and globs that do nothing as things are here."""
+    from codex_self_iter.supervisor.shortfalls import without_effect as found  # import much
+
+    if context.has_workspace:
+        for text in found(context.settings):
+            yield warn("config.without_effect", text, "take it out, or set what it needs")
 
 
 def notify(context: Context) -> Iterator[Finding]:
@@ -343,5 +345,5 @@ def _size(path: str) -> tuple[int, bool]:
 
 
 CHECKS: tuple[Check, ...] = (
-    workspace, state_directory, lock, sentinels, agent, spent, gates, notify
+    workspace, state_directory, lock, sentinels, agent, spent, gates, without_effect, notify
 )  # fmt: skip
