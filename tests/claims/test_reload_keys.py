@@ -214,3 +214,15 @@ def _program() -> tuple[str, ...]:
     from tests.support.program import PROGRAM
 
     return PROGRAM
+
+
+def test_where_one_loop_runs_alone_a_second_one_waits_for_a_restart(ws: Workspace) -> None:
+    keep_first(ws)
+    Workspace(ws.root, "other")
+    process = paused(ws)
+    with (ws.path / "codex-self-iter.toml").open("a") as file:
+        file.write('[[workspaces]]\npath = "."\n[[workspaces]]\npath = "../other"\n')
+        file.write("max_iterations = 3\n")
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "config." in ws.log(), "the reload")
+    assert not (ws.root / "other" / ".codex-self-iter").exists()
