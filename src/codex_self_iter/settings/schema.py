@@ -235,7 +235,7 @@ class Price(Table):
     output_per_mtok: Money
     """Output tokens."""
     as_of: Date = ""
-    """Day on which these prices were right."""
+    """Day on which these prices were right; for people, nothing is made of it."""
 
 
 class NotifySettings(Table):
