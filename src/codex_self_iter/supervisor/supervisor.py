@@ -156,7 +156,7 @@ class Supervisor:
                 if self._from_a_run(received) or (not stray and self._doubtful(received)):
                     continue
                 if stray:
-                    name = signal.Signals(received.number).name
+                    name = signals.name_of(received.number)
                     self._log.warning("signal.ignored", signal=name)
                 elif received.number == signal.SIGHUP:
                     for loop in self.reload():
@@ -171,7 +171,7 @@ class Supervisor:
             who = loop.work.identity
             pids = {who.recorder_pid, who.agent_pid} - {0} if who else set()
             if signals.same_run(received, pids, f"{loop.ctx.state.loop_id}-"):
-                name = signal.Signals(received.number).name
+                name = signals.name_of(received.number)
                 text = (
                     f"{name} came from a process that a run of this loop had started and was "
                     "ignored: only a person stops the loop. Do not signal what you did not start"
@@ -188,7 +188,7 @@ class Supervisor:
         doubted = now - self._doubted_at < DOUBT_SEC or self._signals
         if not (received.gone and at_work) or received.number == signal.SIGHUP or doubted:
             return False
-        self._doubted_at, name = now, signal.Signals(received.number).name
+        self._doubted_at, name = now, signals.name_of(received.number)
         text = (
             f"{name} came from a process that was gone at once, while a run was on; in case that "
             f"was the run's it was not obeyed: whoever means it sends it again, or uses `stop`"

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.checks_machine import SPARE_INODES, sandbox
 from codex_self_iter.cli.doctor.finding import (
@@ -298,7 +299,13 @@ def _lost(lost: Any, status: Status = "fail") -> Finding:
 
 def _ran(context: Context, key: str, command: str) -> Finding:
     limit = context.settings.verify.timeout_sec or 86400.0
-    answer = ask(["/bin/sh", "-c", command], context, timeout_sec=limit, cwd=context.workspace)
+    environ = agent_environment(context.environ, passed=context.settings.verify.pass_env)
+    answer = ask(
+        ["/bin/sh", "-c", command],
+        dataclasses.replace(context, environ=environ),
+        timeout_sec=limit,
+        cwd=context.workspace,
+    )
     if answer.ok:
         return good(key, f"{command!r} succeeds")
     last = (answer.text or "no output").splitlines()[-1]

@@ -42,6 +42,7 @@ from codex_self_iter.world.process.watched import (
     new_stream,
     open_streams,
 )
+from codex_self_iter.world.sdnotify import SERVICE_PREFIXES
 from codex_self_iter.world.state.durable import storage_error
 from codex_self_iter.world.state.holder import try_lock
 
@@ -57,7 +58,7 @@ def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict
     kept = {
         name: value
         for name, value in env.items()
-        if name != "NOTIFY_SOCKET" and not name.startswith(("WATCHDOG_", "LISTEN_"))
+        if not name.startswith(SERVICE_PREFIXES)
     }
     return kept | {MARKER: run_id, proctable.PLACE_MARKER: workspace}
 
