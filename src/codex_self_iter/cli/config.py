@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from codex_self_iter.core.shell import bashism, with_bash
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
 from codex_self_iter.settings.keys import dotted
@@ -54,17 +53,18 @@ def _checked(settings: Settings) -> str:
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
     good = f"The configuration is good ({source}{count})."
-    return "\n".join([good, *dict.fromkeys(_for_bash(loops))])
+    return "\n".join([good, *dict.fromkeys(_warnings(loops))])
 
 
-def _for_bash(loops: Iterable[Settings]) -> Iterator[str]:
-    """Gates that the machine's /bin/sh may not understand; `doctor` asks it."""
-    if os.path.basename(os.path.realpath("/bin/sh")).startswith("bash"):
-        return
-    for command in (command for loop in loops for command in loop.verify.commands):
-        if words := bashism(command):
-            mend = with_bash(command)
-            yield f"Warning: {words} in the gate {command!r} is bash's, not /bin/sh's; {mend}"
+def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
+    """What a run would warn of at its start, as `doctor` says it."""
+    from codex_self_iter.supervisor.shortfalls import command_flaws, without_effect  # import much
+
+    for loop in loops:
+        workspace = str(loop.workspace_path)
+        lost = command_flaws(loop, workspace, os.environ) if os.path.isdir(workspace) else ()
+        yield from (f"Warning: {one.what}; {one.mend}" for one in lost)
+        yield from (f"Warning: {text}" for text in without_effect(loop))
 
 
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, Any, str]]:
