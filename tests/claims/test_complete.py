@@ -7,7 +7,13 @@ import pytest
 from tests.claims import documents
 from tests.claims.documents import claims, load, pages, problem, table_of
 
-NOT_YET = frozenset(pages()) - {"docs/configuration.md", "docs/doctor.md"}
+NOT_YET = frozenset(pages()) - {
+    "docs/agents.md",
+    "docs/configuration.md",
+    "docs/doctor.md",
+    "docs/plan-shell.md",
+    "skills/supervise-loop/SKILL.md",
+}
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if page not in NOT_YET])
