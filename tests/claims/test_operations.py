@@ -696,3 +696,20 @@ def test_an_upgrade_while_an_agent_works_keeps_the_goal(ws: Workspace, tmp_path:
         assert ws.ended(process) == 0
     assert ws.verdicts() == ["continue", "aborted", "completed"]
     assert [line["goal_in"] for line in ws.journal()] == ["", "keep this", "keep this"]
+
+
+def test_what_is_started_hears_the_signals_that_end_nothing_here(ws: Workspace) -> None:
+    """Blocked signals are inherited: `timeout` and `alarm` of an agent's tools would fail."""
+    look = "grep -h SigBlk /proc/self/status >> '{}/blocked'".format(ws.control)
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{look}\n")
+    hook.chmod(0o755)
+    command = json.dumps(["sh", "-c", look])
+    gates = f"[verify]\ncommands = [{json.dumps(look)}]\n"
+    ws.config(f"{COMMIT}{gates}[notify]\ncommand = {command}\n")
+    ws.script({**CLAIM, "run": look})
+    assert ws.run() == 0, ws.log()
+    lines = (ws.control / "blocked").read_text().splitlines()
+    assert len(lines) >= 4  # agent, gate, hook, notification
+    assert {int(line.split()[1], 16) for line in lines} == {0}
