@@ -70,8 +70,14 @@ def over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_version(over: Workspace, command: str) -> None:
     said = good(over, command, "--help", COLUMNS="1000")
-    described = PAGE.partition(f"\n## {command}\n\n")[2].partition("\n")[0]
-    assert described in said
+    section = PAGE.partition(f"\n## {command}\n\n")[2].partition("\n## ")[0]
+    assert section.partition("\n")[0] in said
+    rows = [
+        row.strip("| ").split(" | ", 1) for row in section.splitlines() if row.startswith("| `")
+    ]
+    for names, text in rows:
+        assert text in said, text
+        assert all(name in said for name in re.findall(r"`(-[^`]+)`", names)), names
     assert re.fullmatch(r"codex-self-iter [\d.]+\S*\n", good(over, command, "--version"))
     assert f"  {command} " in good(over, "--help")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from codex_self_iter.core.runs import EndCause
 from tests.claims.documents import ROOT
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
@@ -432,3 +433,34 @@ def test_a_directory_of_configurations_ends_with_its_last_loop_and_the_worst_cod
     finally:
         for loop in loops:
             loop.close()
+
+
+def test_a_deleted_lock_opens_no_door(ws: Workspace) -> None:
+    """Whoever removes the locks while an agent works lets no second supervisor in."""
+    ws.script({"sleep": 60, "until": "go", "append": {"w": "1"}, "block": {"completed": True}})
+    first = ws.start()
+    ws.wait_runs(1)
+    for name in ("loop.lock", "run.lock"):
+        (ws.state / name).unlink()
+    assert ws.run() == 75
+    assert f"{first.pid}" in ws.log()
+    (ws.control / "go").touch()
+    assert ws.ended(first) == 0
+    assert not (ws.control / "overlaps.log").exists()
+
+
+@pytest.mark.parametrize("mode", ["safe", "bypass"])
+def test_plan_shell_is_told_the_mode(ws: Workspace, mode: str) -> None:
+    ws.config(agent="plan-shell", agent_command_template="")
+    ws.plan('- [ ] say it\n  ```sh\n  echo "$CODEX_SELF_ITER_AGENT_MODE" > mode\n  ```\n')
+    assert ws.run("--once", "--agent-mode", mode) == 0
+    assert (ws.path / "mode").read_text() == f"{mode}\n"
+
+
+def test_every_verdict_and_cause_is_one_of_the_table(ws: Workspace) -> None:
+    """Those of the program: `history --verdict` lists the first, the code the second."""
+    said = ws.cli("history", "--verdict", "none of them").stderr
+    listed = said.partition("there are: ")[2].strip().split(", ")
+    documented = {cells[0]: re.findall(r"`(\w+)`", cells[2]) for cells in rows("The journal")}
+    assert documented["`verdict`"] == listed
+    assert documented["`cause`"] == [cause.value for cause in EndCause]

@@ -14,6 +14,7 @@ import pytest
 
 from tests.claims.documents import ROOT
 from tests.support import wheel
+from tests.support.agent_runs import real_program
 from tests.support.harness import Workspace
 from tests.support.program import PROGRAM
 
@@ -158,3 +159,30 @@ def test_a_wait_always_says_why_and_until_when(ws: Workspace) -> None:
     shown = ws.cli("status").stdout
     assert "exit code 3" in shown
     assert "until" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.real_agents
+def test_codex_takes_the_plugin_from_this_repository(tmp_path: Path) -> None:
+    """The two lines of the README, with the real codex and a home of its own."""
+    codex = real_program("codex")
+    if codex is None:
+        missing = "the real codex CLI is not installed; run scripts/install-real-agents.sh"
+        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    lines = re.findall(r"^    codex (plugin .+)$", README, re.MULTILINE)
+    assert len(lines) == 2
+    home = tmp_path / "codex"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(tmp_path), "CODEX_HOME": str(home)}
+    for line in lines:
+        words = line.replace("/path/to/this/repository", str(ROOT)).split()
+        done = subprocess.run(
+            [codex, *words], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    (skill,) = home.rglob("SKILL.md")
+    mine = ROOT / "skills" / "supervise-loop" / "SKILL.md"
+    assert skill.read_text() == mine.read_text()
