@@ -130,7 +130,7 @@ async def gate_files(ctx: Context, tree: Workspace) -> dict[str, str]:
         found, flaw = await ctx.shared.in_thread(gate_globs.fingerprints, workspace, patterns)
         found = await _without_products(ctx, tree, found)
     if flaw:
-        ctx.warnings.tell("gate_files", f"[verify] gate_files: {flaw}")
+        ctx.warnings.tell("gate_files", flaw)
     else:
         ctx.warnings.clear("gate_files")
     guarded = CONFIG_NAME in (ctx.state.gate_baseline or ())
