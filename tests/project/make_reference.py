@@ -23,6 +23,7 @@ from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_at
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings, Price, WorkspaceEntry
+from codex_self_iter.supervisor.reload import FIXED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -30,11 +31,12 @@ COMMANDS_PAGE = ROOT / "docs" / "commands.md"
 
 # --- configuration ---------------------------------------------------------------------------
 
-CONFIGURATION_HEAD = """\
+_FIXED = ", ".join(f"`{key}`" for key in sorted(FIXED))
+CONFIGURATION_HEAD = f"""\
 # Configuration
 
 Every key of `codex-self-iter.toml`. The same as a file to start from: [config.example.toml](../config.example.toml), or
-`codex-self-iter config show --example`. `codex-self-iter config show` prints what is in force here and where each value comes
+`codex-self-iter config show --example`. `codex-self-iter config show` prints what a start here would use and where each value comes
 from; `config check` says whether a file is good; `config schema` prints a JSON schema for editors.
 
 **Where a value comes from.** A flag beats an environment variable, which beats the file, which beats the default. The file is
@@ -50,6 +52,15 @@ stand alone (`--verify-every-iteration`) or be turned round (`--no-git-checkpoin
 
 **Mistakes** are errors, all of them at once, with file and line: an unknown key or variable (with the nearest known one), a value
 of the wrong kind, a value that is out of bounds. Nothing starts then (exit 2). A reload with a mistake changes nothing.
+
+**A reload** (SIGHUP, `systemctl reload`) reads the file again. `max_iterations`, `[budget]`, `[service]` and `[pool]` are in force
+at once, the other keys between two iterations; the log says which are (`config.applied`). A few cannot change while a supervisor
+runs, and `status` names those that would: {_FIXED} wait for a restart. An entry of
+`[[workspaces]]` that comes starts its loop; one that goes ends it after its iteration. Where one loop runs alone, a second one waits
+for a restart.
+
+**Without effect.** A key that is set and does nothing as the others are (`roles.planner` with `mode = "goal"`, `git.commit` without
+git) is named by the log at the start, by `config check` and by `doctor`.
 
 Durations are seconds, with a fraction if you like. MiB are 1,048,576 bytes.
 """
@@ -69,12 +80,15 @@ def configuration() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
+WHICH_KEYS = """These are the keys of codex, claude and opencode. `[agents.gemini]`
+has no `effort`, `[agents.plan-shell]` only `args`, `env`, `account` and `pass_env`, `[agents.command]` only `args`, `env` and
+`account`: an adapter has no key that it would ignore."""
 ADAPTERS = (
     "[agents.codex], [agents.claude] and the others",
     ("agents", "codex"),
     AgentSettings,
-    f"""A table for each adapter, all with the same keys: {", ".join(f"`{name}`" for name in AGENT_NAMES)}. Flag and variable are
-shown for codex.""",
+    f"""A table for each adapter: {", ".join(f"`{name}`" for name in AGENT_NAMES)}. {WHICH_KEYS}
+Flag and variable are shown for codex.""",
 )
 FREE: tuple[tuple[str, KeyPath, str], ...] = (
     (
@@ -102,7 +116,7 @@ def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") 
         ["key", "meaning", "default", "what may be given", *([] if free else ["flag", "variable"])],
         (
             _key(path, name, field, free=free)
-            for name, field in model.model_fields.items()
+            for name, field in (model.model_fields if free else fields_of(model)).items()
             if name not in ("prices", "workspaces") and table_at((*path, name)) is None
         ),
     )

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from codex_self_iter.cli import _common
-from codex_self_iter.core.shell import bashism, with_bash
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
@@ -59,17 +58,27 @@ def _checked(settings: Settings) -> str:
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
     good = f"The configuration is good ({source}{count})."
-    return "\n".join([good, *dict.fromkeys(_for_bash(loops))])
+    return "\n".join([good, *dict.fromkeys(_flaws(loops))])
 
 
-def _for_bash(loops: Iterable[Settings]) -> Iterator[str]:
-    """Gates that the machine's /bin/sh may not understand; `doctor` asks it."""
-    if os.path.basename(os.path.realpath("/bin/sh")).startswith("bash"):
-        return
-    for command in (command for loop in loops for command in loop.verify.commands):
-        if words := bashism(command):
-            mend = with_bash(command)
-            yield f"Warning: {words} in the gate {command!r} is bash's, not /bin/sh's; {mend}"
+def _flaws(loops: Iterable[Settings]) -> Iterator[str]:
+    """What a run would warn of at its start, as `doctor` says it."""
+    from codex_self_iter.supervisor.gate_globs import unguarded  # import much
+    from codex_self_iter.supervisor.shortfalls import (
+        gate_flaws,
+        notify_flaw,
+        without_effect,
+    )
+
+    for loop in loops:
+        workspace = str(loop.workspace_path)
+        if os.path.isdir(workspace):
+            lost = notify_flaw(loop, workspace, os.environ)
+            for one in (*gate_flaws(loop, workspace, os.environ), *([lost] if lost else [])):
+                yield f"Warning: {one.what}; {one.mend}"
+            if flaw := unguarded(workspace, loop.verify.gate_files):
+                yield f"Warning: {flaw}"
+        yield from (f"Warning: {text}" for text in without_effect(loop))
 
 
 def _values(settings: Settings, changed: bool) -> Iterator[tuple[KeyPath, Any, str]]:

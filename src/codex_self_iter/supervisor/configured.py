@@ -17,6 +17,8 @@ from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths
+from codex_self_iter.settings.schema import CliSettings
+from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT
 
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
 
@@ -52,6 +54,11 @@ def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Requ
     return Request("", nowhere, workspace, str(paths.plan), nowhere, role, environment=environ)
 
 
+def program_of(agent: Agent, paths: ResolvedPaths, environ: Mapping[str, str]) -> str:
+    """Path of the program that a run would start. Raises UsageError when there is none."""
+    return agent.prepare(_probe(paths, environ, Role.EXECUTOR)).argv[0]
+
+
 def run_limits(settings: Settings, agent: Agent | None = None) -> RunLimits:
     """The bounds of a run; of this agent's, where one is named."""
     return RunLimits(
@@ -76,14 +83,11 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
             configs = {name: _config(settings, name) for name in CLIS}
             first = catalog.detect(environ, configs) or ""
             if not first:
-                raise UsageError(
-                    "no agent was found: install codex, claude, gemini or opencode, or set "
-                    'agent_command_template (or agent = "plan-shell" for a plan of shell commands)'
-                )
+                raise UsageError(f"{NO_AGENT}: {HOW_AGENT}")
     order = tuple(dict.fromkeys((first, *settings.agents.order)))
     names: dict[Role, tuple[str, ...]] = {}
     for role in MAIN:
-        own = getattr(settings.roles, role.value)
+        own = getattr(settings.roles, role.value) if settings.mode == "roles" else ""
         names[role] = tuple(dict.fromkeys((own, *order))) if own else order
     return names
 
@@ -110,12 +114,14 @@ def make_policy(
 
     def policy_of(name: str) -> AgentPolicy:
         table = settings.agents.get(name)
-        session = SessionPolicy(
-            resume=table.resume,
-            max_turns=table.resume_max_turns,
-            max_tokens=table.resume_max_tokens,
-            max_sec=table.resume_max_hours * 3600.0,
-        )
+        session = SessionPolicy()
+        if isinstance(table, CliSettings):
+            session = SessionPolicy(
+                resume=table.resume,
+                max_turns=table.resume_max_turns,
+                max_tokens=table.resume_max_tokens,
+                max_sec=table.resume_max_hours * 3600.0,
+            )
         return AgentPolicy(name, accounts[name], session)
 
     by_role = agent_names(settings, environ)

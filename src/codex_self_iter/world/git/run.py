@@ -18,6 +18,8 @@ Ts = TypeVarTuple("Ts")
 
 HEAD = "HEAD^{commit}"
 """The commit that is checked out; nothing on an unborn branch."""
+OLDEST = (2, 25)
+"""Before it, `git add` has no --pathspec-from-file and `rev-parse` no --show-object-format."""
 MAX_OUTPUT = 64 * 1024 * 1024
 """Bytes of git's output, some 400,000 status lines; an answer of this size counts as cut short."""
 
