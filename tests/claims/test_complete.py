@@ -7,7 +7,12 @@ import pytest
 from tests.claims import documents
 from tests.claims.documents import claims, load, pages, problem, table_of
 
-NOT_YET = frozenset(pages()) - {"docs/doctor.md", "README.md", "docs/contract.md", "docs/commands.md"}
+NOT_YET = frozenset(pages()) - {
+    "docs/doctor.md",
+    "README.md",
+    "docs/contract.md",
+    "docs/commands.md",
+}
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if page not in NOT_YET])
