@@ -7,7 +7,7 @@ import pytest
 from tests.claims import documents
 from tests.claims.documents import claims, load, pages, problem, table_of
 
-NOT_YET = frozenset(pages()) - {"docs/configuration.md", "docs/doctor.md"}
+NOT_YET = frozenset(pages()) - {"README.md", "docs/commands.md", "docs/configuration.md", "docs/contract.md", "docs/doctor.md"}
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if page not in NOT_YET])
