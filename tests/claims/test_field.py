@@ -358,7 +358,7 @@ def test_an_answer_to_the_signal_is_not_believed(ws: Workspace) -> None:
     assert ws.ended(process) == 0
     assert ws.verdicts() == ["aborted"]
     assert ws.status()["state"] == "stopped"
-    assert ws.runtime()["next_goal"] != "made up"
+    assert ws.runtime()["goal"] != "made up"
 
 
 # -- people ----------------------------------------------------------------------------------------

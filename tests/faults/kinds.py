@@ -270,3 +270,7 @@ def unmatched() -> list[str]:
         for file, _, begins in [test.partition("::")]
         if not (TESTS / file).is_file() or not any(name.startswith(begins) for name in names(file))
     ]
+
+
+if __name__ == "__main__":
+    print("\n".join(chosen()))
