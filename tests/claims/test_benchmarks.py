@@ -16,7 +16,7 @@ from codex_self_iter.supervisor import conditions
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.shared import Shared
 from tests.program.test_many import supervise
-from tests.support.harness import Workspace, wait_until
+from tests.support.harness import Workspace
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
@@ -79,7 +79,6 @@ def test_loops_share_what_the_page_says_and_have_four_files_each(tmp_path: Path)
             process = psutil.Process(supervise(*loops).pid)
             for ws in loops:
                 ws.wait_state("paused")
-            wait_until(lambda: process.num_threads() == len(process.threads()), "it to settle")
             launchers = [child.name() for child in process.children()]
             seen[count] = files = process.num_fds()
             assert launchers == ["csi-launcher"]
