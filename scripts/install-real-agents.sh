@@ -1,14 +1,14 @@
 #!/bin/sh
 # Install the real agent CLIs, in the versions that the adapters were measured with, for the end-to-end tests.
 #
-#   install-real-agents.sh [NAME…]      codex claude gemini opencode (default: all)
+#   install-real-agents.sh [NAME…]      codex claude gemini opencode qwen copilot aider (default: all)
 #
 # They go to $CODEX_SELF_ITER_REAL_AGENTS (default ~/.cache/codex-self-iter/agents), the oldest measured versions of
-# codex and claude to `older` below it, nowhere else. Needs npm.
+# codex and claude to `older` below it, nowhere else. Needs npm, and Python 3.11 or 3.12 for aider.
 set -eu
 
 agents=${CODEX_SELF_ITER_REAL_AGENTS:-$HOME/.cache/codex-self-iter/agents}
-[ $# -gt 0 ] || set -- codex claude gemini opencode
+[ $# -gt 0 ] || set -- codex claude gemini opencode qwen copilot aider
 command -v npm >/dev/null 2>&1 || {
     echo "install-real-agents.sh: npm was not found; install Node.js 20 or newer" >&2
     exit 1
@@ -45,7 +45,22 @@ install() {
     echo "installed$packages in $prefix"
 }
 
-newest='' older=''
+# Of Python's registry, in an environment of its own.
+install_aider() {
+    version=0.86.2 home=$agents/aider
+    if "$home/bin/aider" --version 2>/dev/null | grep -qF "$version"; then
+        echo "aider $version is there"
+        return 0
+    fi
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/python" -m pip --quiet --disable-pip-version-check install "aider-chat==$version"
+    mkdir -p "$agents/node_modules/.bin"
+    ln -sf "$home/bin/aider" "$agents/node_modules/.bin/aider"
+    echo "installed aider $version in $home"
+}
+
+newest='' older='' with_aider=''
 for name in "$@"; do
     case $name in
         codex)
@@ -58,8 +73,11 @@ for name in "$@"; do
             ;;
         gemini) newest="$newest @google/gemini-cli=0.61.0=gemini" ;;
         opencode) newest="$newest opencode-ai=1.18.33=opencode" ;;
+        qwen) newest="$newest @qwen-code/qwen-code=0.24.4=qwen" ;;
+        copilot) newest="$newest @github/copilot=1.0.102=copilot" ;;
+        aider) with_aider=yes ;;
         *)
-            echo "install-real-agents.sh: unknown agent $name; known are codex claude gemini opencode" >&2
+            echo "install-real-agents.sh: unknown agent $name; known are codex claude gemini opencode qwen copilot aider" >&2
             exit 2
             ;;
     esac
@@ -68,3 +86,4 @@ done
 install "$agents" $newest
 # shellcheck disable=SC2086
 install "$agents/older" $older
+[ -z "$with_aider" ] || install_aider

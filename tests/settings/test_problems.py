@@ -99,8 +99,16 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ),
         (
             '[notify]\nevents = ["done"]',
-            '2: notify.events[0]: must be a known event, but is "done"',
+            '2: notify.events[0]: must not be "done" (a text); allowed: a list of: agent_stopped,',
         ),
+        ('[notify]\nevents = ["running"]', '2: notify.events[0]: must not be "running"'),
+        ('[agents]\norder = ["codex", "codex"]', "2: agents.order: has 'codex' twice"),
+        (
+            '[agents.command]\nmodel = "m"',
+            "2: agents.command.model: unknown key; the command adapter has no use for it; known here",
+        ),
+        ('[agents.plan-shell]\nbinary = "b"', "2: agents.plan-shell.binary: unknown key; the plan"),
+        ('[agents.gemini]\neffort = "low"', "2: agents.gemini.effort: unknown key; the gemini ad"),
         ('[log]\nlevel = "loud"', "2: log.level: must be one of"),
         (
             "[agents.codex.env]\nA = 1",

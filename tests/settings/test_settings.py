@@ -87,7 +87,7 @@ def test_tables_of_several_sources_are_joined(tmp_path: Path) -> None:
         ("GIT__COMMIT", "true", ("git", "commit"), "supervisor"),
         ("GIT__CHECKPOINTS", "0", ("git", "checkpoints"), False),
         ("AGENT_MODE", "bypass", ("agent_mode",), "bypass"),
-        ("AGENTS__PLAN_SHELL__MODEL", "m", ("agents", "plan_shell", "model"), "m"),
+        ("AGENTS__PLAN_SHELL__ACCOUNT", "m", ("agents", "plan_shell", "account"), "m"),
         ("POOL__PER_AGENT__CODEX", "1", ("pool", "per_agent"), {"codex": 1}),
         ("COMPLETION_PROMISE", "", ("completion_promise",), ""),
         ("COMPLETION_PROMISE", "10", ("completion_promise",), "10"),

@@ -99,8 +99,11 @@ Script = Sequence[Step] | Callable[[Ask], Step]
 class ModelServer:
     """The server; a context manager. `asks` lists every model request so far."""
 
-    def __init__(self, script: Script, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.script = script
+    def __init__(
+        self, script: Script, *, host: str = "127.0.0.1", port: int = 0, tools: bool = True
+    ) -> None:
+        """`tools`: the agent offers tools in its main conversation, as all but aider do."""
+        self.script, self.tools = script, tools
         self.asks: list[Ask] = []
         self.other: list[str] = []
         self.closing = threading.Event()
@@ -135,7 +138,7 @@ class ModelServer:
     def step(self, ask: Ask) -> Step:
         with self._lock:
             self.asks.append(ask)
-            if ask.auxiliary:
+            if ask.auxiliary and self.tools:
                 return say("A title")
             if callable(self.script):
                 return self.script(ask)

@@ -54,7 +54,15 @@ def _checked(settings: Settings) -> str:
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
     good = f"The configuration is good ({source}{count})."
-    return "\n".join([good, *dict.fromkeys(_for_bash(loops))])
+    return "\n".join([good, *dict.fromkeys((*_for_bash(loops), *_without_effect(loops)))])
+
+
+def _without_effect(loops: Iterable[Settings]) -> Iterator[str]:
+    """Keys and globs that do nothing as things are here."""
+    from codex_self_iter.supervisor.shortfalls import without_effect  # import much
+
+    for loop in loops:
+        yield from (f"Warning: {text}" for text in without_effect(loop))
 
 
 def _for_bash(loops: Iterable[Settings]) -> Iterator[str]:

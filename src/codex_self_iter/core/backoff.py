@@ -11,14 +11,12 @@ refused run."""
 
 def exponential(count: int, base: float, ceiling: float, u: float) -> float:
     """Wait after the `count`-th failure in a row (1, 2, …): base · 2^(count-1), at most `ceiling`,
-    plus jitter.
-
-    `u` is a random number in [0, 1). The jitter may exceed the ceiling by its own share."""
+    jitter included. `u` is a random number in [0, 1)."""
     if count < 1 or base <= 0:
         return 0.0
     # 2**64 exceeds every ceiling; a larger power would overflow a float
     doublings = min(count - 1, 64)
-    return min(base * 2.0**doublings, max(ceiling, 0.0)) * (1.0 + JITTER * u)
+    return min(base * 2.0**doublings * (1.0 + JITTER * u), max(ceiling, 0.0))
 
 
 def limit_wait(reset_at: float, now: float, u: float) -> float:

@@ -166,8 +166,8 @@ def _go_on(closing: Closing, block: ControlBlock, unmet: list[str]) -> None:
     closing.count(cooldowns=0)
     over, at, wait = closing.counters.no_change - policy.no_change_gate + 1, closing.at, None
     if opened.changed is False and policy.no_change_gate >= 1 and over >= 1:
-        base, ceiling = policy.no_change_backoff_sec, policy.backoff_max_sec
-        length = backoff.exponential(over, base, ceiling, at.u)
+        base = policy.no_change_backoff_sec
+        length = backoff.exponential(over, base, max(base, policy.backoff_max_sec), at.u)
         wait = waits.make(WaitKind.NO_CHANGE, length, "the last iteration changed nothing", at)
     closing.leave(wait=wait)
 

@@ -108,8 +108,10 @@ class FlagSource(TextSource):
     def __init__(self, flags: Mapping[str, Any], options: Mapping[str, str]) -> None:
         super().__init__()
         for path, value in _given((), flags):
-            plain = "--" + "-".join(str(part).replace("_", "-") for part in path)
-            self.names[path] = f"flag {options.get('.'.join(map(str, path)), plain)}"
+            name, key = "--" + "-".join(map(str, path)).replace("_", "-"), keys.dotted(path)
+            if options and key != "workspace":
+                name = options.get(key, f"--set {key}")
+            self.names[path] = f"flag {name}"
             self.put(path, value, self.names[path])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from codex_self_iter.settings.keys import fields_of
+from codex_self_iter.settings.keys import fields_of, table_at
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
 
@@ -95,12 +95,21 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
 
 
 def _adapters() -> Iterator[str]:
-    """The first adapter's table in full, then the names of the others: they have the same keys."""
+    """The first adapter's table in full, then the others and which of its keys they have."""
     first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
-    names = ", ".join((first, *others))
-    yield from ("", f"# A table for each adapter: {names}. All have the same keys.")
+    yield from ("", f"# A table for each adapter: {', '.join((first, *others))}.")
     yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
-    yield from (f"#[agents.{name}]" for name in others)
+    for name in others:
+        yield from (f"# {_which(name)}", f"#[agents.{name}]")
+
+
+def _which(adapter: str) -> str:
+    """Which keys the table of an adapter has."""
+    every, own = fields_of(AgentSettings), fields_of(table_at(("agents", adapter)) or AgentSettings)
+    lacking = [key for key in every if key not in own]
+    if len(lacking) < len(own):
+        return f"The same keys{' without ' if lacking else ''}{', '.join(lacking)}."
+    return f"It has only {', '.join(own)}."
 
 
 def _sentence(text: str | None) -> str:

@@ -92,6 +92,8 @@ def suggestion(path: KeyPath) -> str:
     near = difflib.get_close_matches(name, siblings, 1, 0.9 if homes else 0.7)
     if near:
         return f"did you mean {dotted((*parent, near[0]))}?"
+    if homes and parent[:1] == ("agents",) and table is not None and len(parent) == 2:
+        return f"the {parent[1]} adapter has no use for it; known here: {', '.join(siblings)}"
     if homes:
         return f"{name} {_home(homes, parent)}"
     names = sorted({str(other[-1]) for other in _catalogue()})

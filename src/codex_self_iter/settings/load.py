@@ -114,6 +114,7 @@ def load_directory(
     *,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> tuple[list[Settings], list[UsageError]]:
     """Load every `*.toml` of a directory, in order of name: the good, and an error for each bad.
 
@@ -128,13 +129,16 @@ def load_directory(
         raise UsageError(f"{directory}: {what}") from None
     loaded: list[Settings] = []
     errors: list[UsageError] = []
+    given, variables = flags or {}, environ or {}
     taken: dict[Path, str] = {}
     for name in names:
         if not name.endswith(".toml") or name[0] == ".":
             continue
         file = os.path.join(directory, name)
         try:
-            settings = load(flags or {}, config_file=file, environ=environ or {}, cwd=directory)
+            settings = load(
+                given, config_file=file, environ=variables, cwd=directory, options=options
+            )
             _claim(settings, file, taken)
         except UsageError as error:
             errors.append(error)

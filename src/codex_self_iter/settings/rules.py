@@ -42,6 +42,10 @@ def _names(settings: Settings) -> Iterator[Breach]:
         if getattr(settings, name) in RESERVED_NAMES:
             text = f"{getattr(settings, name)!r} is a file of the state directory"
             yield ((name,),), f"{text} with its own meaning"
+    for name in ("plan_file", "task_file"):
+        if str(getattr(settings, name)) == settings.global_stop_file_name:
+            text = f"must differ from {name}: both are {settings.global_stop_file_name!r}"
+            yield (("global_stop_file_name",), (name,)), text
     if settings.plan_file == settings.task_file:
         text = f"must differ from task_file: both are {str(settings.plan_file)!r}"
         yield (("plan_file",), ("task_file",)), text

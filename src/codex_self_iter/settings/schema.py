@@ -18,12 +18,14 @@ from codex_self_iter.settings.types import (
     Amount,
     ArgList,
     AtLeastOne,
+    Command,
     CommitMode,
     Count,
     Date,
     EnvTable,
     EventList,
     FileName,
+    GlobList,
     Integer,
     LogLevel,
     Money,
@@ -38,6 +40,7 @@ from codex_self_iter.settings.types import (
     Template,
     Text,
     TextList,
+    Word,
     freeze,
 )
 
@@ -58,48 +61,52 @@ class VerifySettings(Table):
     timeout_sec: Seconds = 1800
     """Longest time for one gate; 0 = no limit."""
     confirmations: Count = 0
-    """How many more iterations must agree that the work is complete."""
+    """How many more iterations must agree that the work is complete; 0 = none."""
     every_iteration: Switch = False
     """Run the gates after every iteration, not only when one claims completion."""
-    gate_files: TextList = ()
+    gate_files: GlobList = ()
     """Globs of files that belong to the gates: a completion is void when the agent changed one.
+    What lies in .git, .venv, node_modules or a cache counts where a glob names that directory.
     A configuration in the workspace is always one of them."""
     require_plan_done: Switch = False
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 
 
 class BudgetSettings(Table):
-    """What may be spent; 0 = no limit. A spent budget ends the loop with exit code 4."""
+    """What may be spent. A spent budget ends the loop with exit code 4."""
 
     max_tokens: Count = 0
-    """Tokens (input and output) of the whole loop."""
+    """Tokens (input and output) of the whole loop; 0 = no limit."""
     max_cost_usd: Money = 0
-    """US dollars of the whole loop, where the cost is known."""
+    """US dollars of the whole loop, where the cost is known; 0 = no limit."""
     max_hours: Money = 0
-    """Hours of agent runs of the whole loop."""
+    """Hours of agent runs of the whole loop; 0 = no limit."""
     max_tokens_per_day: Count = 0
-    """Tokens in one day (UTC)."""
+    """Tokens in one day (UTC); 0 = no limit."""
     max_cost_usd_per_day: Money = 0
-    """US dollars in one day (UTC)."""
+    """US dollars in one day (UTC); 0 = no limit."""
     max_hours_per_day: Money = 0
-    """Hours of agent runs in one day (UTC)."""
+    """Hours of agent runs in one day (UTC); 0 = no limit."""
     notice_at: Share = 0.8
     """Share of a budget at which a notice is given; 0 = none."""
 
 
 class OutputSettings(Table):
-    """Caps and retention of what is kept on disk; 0 = no limit."""
+    """Caps and retention of what is kept on disk."""
 
     max_run_mb: Amount = 64
-    """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept."""
+    """Disk for each of an agent run's stdout and stderr, in MiB; head and tail are kept; 0 = no
+    limit."""
     keep_runs: Count = 200
-    """How many agent runs' files are kept."""
+    """How many runs' files are kept, those of gates too; the last three iterations' always are; 0 =
+    no limit."""
     keep_days: Amount = 30
-    """How many days an agent run's files are kept."""
+    """How many days a run's files are kept; the last three iterations' always are; 0 = no limit."""
     max_state_mb: Amount = 2048
-    """Size of the whole state directory, in MiB, above which the oldest runs go."""
+    """Size of the whole state directory, in MiB, above which the oldest runs go, but for the last
+    three iterations'; 0 = no limit."""
     log_max_mb: Amount = 10
-    """Size at which the supervisor's own log is rotated, in MiB."""
+    """Size at which the supervisor's own log is rotated, in MiB; 0 = never."""
     log_files: AtLeastOne = 5
     """How many files of the supervisor's own log are kept."""
 
@@ -145,35 +152,50 @@ class RolesSettings(Table):
     """Adapter of the reviewer."""
 
 
-class AgentSettings(Table):
-    """How one kind of agent is called."""
+class CommandSettings(Table):
+    """A program of which nothing is known: what `agent_command_template` names."""
+
+    args: ArgList = ()
+    """Arguments added to those that the adapter gives."""
+    env: EnvTable = Field(default_factory=dict)
+    """Environment variables added for this agent."""
+    account: Text = ""
+    """Name of the account that limits belong to; "" = one for each adapter and home."""
+
+
+class PlanShellSettings(CommandSettings):
+    """A program that gets none of our secrets by itself."""
+
+    pass_env: TextList = ()
+    """Variables of our environment that are handed on even if they look like secrets."""
+
+
+class CliSettings(PlanShellSettings):
+    """A CLI with models and conversations, whose stream says when it has ended."""
 
     binary: Text = ""
     """Program to start; "" = look on PATH and in the common places."""
     model: Text = ""
     """Model to ask for; "" = the agent's own default."""
-    effort: Text = ""
-    """Reasoning effort to ask for; "" = the agent's own default."""
     home: Text = ""
     """The agent's own configuration directory; "" = its default."""
-    args: ArgList = ()
-    """Arguments added to those that the adapter gives."""
-    env: EnvTable = Field(default_factory=dict)
-    """Environment variables added for this agent."""
-    pass_env: TextList = ()
-    """Variables of our environment that are handed on even if they look like secrets."""
     linger_sec: Seconds = 10
-    """Longest time after its final event, in seconds, before its process is ended; 0 = no limit."""
+    """Longest time after its final event before its process is ended; 0 = no limit."""
     resume: Switch = False
     """Go on in one conversation instead of starting a fresh one each iteration."""
     resume_max_turns: Count = 20
-    """Iterations after which a resumed conversation is replaced by a fresh one; 0 = never."""
+    """Runs after which a resumed conversation is replaced by a fresh one; 0 = never."""
     resume_max_tokens: Count = 0
     """Tokens after which it is replaced; 0 = never."""
     resume_max_hours: Money = 24
     """Age in hours after which it is replaced; 0 = never."""
-    account: Text = ""
-    """Name of the account that limits belong to; "" = one for each adapter and home."""
+
+
+class AgentSettings(CliSettings):
+    """How one kind of agent is called."""
+
+    effort: Text = ""
+    """Reasoning effort to ask for; "" = the agent's own default."""
 
 
 class AgentsSettings(Table):
@@ -185,21 +207,21 @@ class AgentsSettings(Table):
     """The codex adapter."""
     claude: AgentSettings = Field(default_factory=AgentSettings)
     """The claude adapter."""
-    gemini: AgentSettings = Field(default_factory=AgentSettings)
+    gemini: CliSettings = Field(default_factory=CliSettings)
     """The gemini adapter."""
     opencode: AgentSettings = Field(default_factory=AgentSettings)
     """The opencode adapter."""
-    command: AgentSettings = Field(default_factory=AgentSettings)
+    command: CommandSettings = Field(default_factory=CommandSettings)
     """The adapter of `agent_command_template`."""
-    plan_shell: AgentSettings = Field(default_factory=AgentSettings, alias="plan-shell")
+    plan_shell: PlanShellSettings = Field(default_factory=PlanShellSettings, alias="plan-shell")
     """The embedded plan-shell adapter."""
 
-    def get(self, name: str) -> AgentSettings:
+    def get(self, name: str) -> CommandSettings:
         """The table of one adapter. Raises KeyError for a name that is no adapter's."""
         field = name.replace("-", "_")
         if field == "order" or field not in type(self).model_fields:
             raise KeyError(name)
-        table: AgentSettings = getattr(self, field)
+        table: CommandSettings = getattr(self, field)
         return table
 
 
@@ -219,7 +241,7 @@ class Price(Table):
 class NotifySettings(Table):
     """Who is told when something happens."""
 
-    command: TextList = ()
+    command: Command = ()
     """Program and arguments; it gets one JSON object on standard input."""
     events: EventList = (
         "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown",
@@ -233,7 +255,7 @@ class ServiceSettings(Table):
     on_stop: Annotated[Literal["end", "finish"], Allowed('one of "end", "finish"')] = "end"
     """On SIGTERM: "end" the running agent, or let it "finish" its iteration."""
     finish_timeout_sec: Seconds = 3600
-    """Longest wait for "finish"."""
+    """Longest wait for "finish"; 0 = none."""
 
 
 class LogSettings(Table):
@@ -299,7 +321,7 @@ class LoopFields(Table):
     idle_timeout_sec: Seconds = 1800
     """Longest time without output, CPU use or file change of an agent run; 0 = off."""
     kill_grace_sec: Seconds = 10
-    """Time between asking an agent run to end and killing it."""
+    """Time between asking an agent run to end and killing it; 0 = none."""
     memory_limit_mb: Count = 0
     """Memory of a whole agent tree, in MiB, at which it is ended; 0 = off."""
     min_free_disk_mb: Count = 256
@@ -307,7 +329,8 @@ class LoopFields(Table):
     max_consecutive_errors: Count = 10
     """Agent faults in a row, without a change of content, that end the loop; 0 = off."""
     max_outage_sec: Seconds = 259200
-    """Time without an answer, for limits, overload and network, that ends the loop; 0 = off."""
+    """Time without an answer, for limits, overload and network, that ends the loop after ten tries at
+    least; 0 = off."""
     on_orphan: Annotated[Literal["adopt", "kill"], Allowed('one of "adopt", "kill"')] = "adopt"
     """An agent run left by a supervisor that died: "adopt" it, or "kill" it and start anew."""
     stop_file_name: FileName = "STOP"
@@ -321,20 +344,23 @@ class LoopFields(Table):
     reviewer_model_hint: Text = ""
     """Model for the reviewer; "" = as the agent's table says."""
     history_tail: Count = 8
-    """Iterations that came to work which a prompt shows; failed ones are summed up."""
+    """Iterations that came to work which a prompt shows; failed ones are summed up; 0 = none."""
     no_change_gate: NoChangeGate = True
     """Iterations without a change in a row before the loop waits; true = 1, false = 0 = never."""
     backoff_base_sec: Seconds = 5
-    """First wait after an error; it doubles with every further one."""
+    """First wait after an error, or up to a tenth longer; it doubles with every further one; 0 = none."""
     backoff_max_sec: Seconds = 900
-    """Longest wait after an error."""
+    """Longest wait after an error; at least backoff_base_sec."""
     no_change_backoff_sec: Seconds = 30
-    """First wait after an iteration that changed nothing."""
+    """First wait after an iteration that changed nothing, or up to a tenth longer; it doubles up to
+    backoff_max_sec; 0 = none."""
     continue_false_backoff_sec: Seconds = 300
-    """Cooldown after a reviewer's "continue": false; in a row it doubles, up to eight times as long."""
+    """Cooldown after a reviewer's "continue": false; in a row it doubles, up to eight times as long (or
+    backoff_max_sec, if that is longer); 0 = none."""
     planner_stop_backoff_sec: Seconds = 600
-    """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long."""
-    completion_promise: Text = "PLAN_COMPLETE"
+    """Cooldown after a planner's "stop": true; in a row it doubles, up to eight times as long (or
+    backoff_max_sec, if that is longer); 0 = none."""
+    completion_promise: Word = "PLAN_COMPLETE"
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
     "completed": false; without a control block, as the last line; "" = off."""
     verify: VerifySettings = Field(default_factory=VerifySettings)

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import math
 import re
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 
 from codex_self_iter.core import agent_names
 from codex_self_iter.core.template import for_a_shell
-from codex_self_iter.core.terms import State
 
 AGENT_NAMES = agent_names.NAMES
 
@@ -113,10 +113,31 @@ def _variable_names(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
+def _glob(value: str) -> str:
+    if value.startswith(("/", "~")) or ".." in value.split("/"):
+        raise ValueError("must be relative to the workspace, and below it")
+    return value
+
+
+def _word(value: str) -> str:
+    if value != value.strip() or "\n" in value:
+        raise ValueError("must be one line without blanks around it: no other is ever found")
+    return value
+
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Each item of a list once: the second would do nothing."""
+    twice = next((item for at, item in enumerate(value) if item in value[:at]), None)
+    if twice is not None:
+        raise ValueError(f"has {twice!r} twice")
+    return value
+
+
 _thaw = PlainSerializer(dict, return_type=dict)
 
 Switch = Annotated[bool, Strict(), Allowed("true or false")]
 Text = Annotated[str, Strict(), AfterValidator(_no_nul), Allowed("a text")]
+Word = Annotated[Text, AfterValidator(_word), Allowed('a text of one line; "" for none')]
 NonEmptyText = Annotated[Text, AfterValidator(_not_blank), Allowed("a text that is not empty")]
 FileName = Annotated[
     str, Strict(), AfterValidator(_file_name), Allowed('a plain file name such as "STOP"')
@@ -156,7 +177,18 @@ Date = Annotated[
 ]
 NoChangeGate = Annotated[Switch | Count, Allowed("true, false or a whole number, 0 or more")]
 TextList = Annotated[
-    tuple[NonEmptyText, ...], Allowed('a list of texts that are not empty, such as ["a", "b"]')
+    tuple[NonEmptyText, ...],
+    AfterValidator(_once),
+    Allowed('a list of texts that are not empty, each once, such as ["a", "b"]'),
+]
+GlobList = Annotated[
+    tuple[Annotated[NonEmptyText, AfterValidator(_glob)], ...],
+    AfterValidator(_once),
+    Allowed('a list of globs relative to the workspace, each once, such as ["tests/**"]'),
+]
+Command = Annotated[
+    tuple[NonEmptyText, ...],
+    Allowed('a list of texts that are not empty, such as ["program", "--flag"]'),
 ]
 ArgList = Annotated[tuple[Text, ...], Allowed('a list of texts, such as ["--flag", "value"]')]
 EnvTable = Annotated[
@@ -176,7 +208,9 @@ OptionalAgent = Annotated[
     Literal["", agent_names.AgentName], Allowed(_ONE_OF + '; "" for the same as `agent`')
 ]
 AgentList = Annotated[
-    tuple[AgentName, ...], Allowed("a list of adapter names: " + ", ".join(AGENT_NAMES))
+    tuple[AgentName, ...],
+    AfterValidator(_once),
+    Allowed("a list of adapter names: " + ", ".join(AGENT_NAMES)),
 ]
 PoolTable = Annotated[
     Mapping[AgentName, AtLeastOne],
@@ -189,19 +223,15 @@ CommitMode = Annotated[
     BeforeValidator(_commit, json_schema_input_type=bool | Literal["none", "supervisor", "agent"]),
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
-EVENTS = tuple(sorted({state.value for state in State} | {"agent_stopped", "budget", "outage"}))
-"""What a notification can be about: each state, an agent that wants a person to act, a budget that
-is spent or nearly, and an outage."""
-
-
-def _event(value: str) -> str:
-    if value not in EVENTS:
-        raise ValueError("must be a known event")
-    return value
-
-
-Event = Annotated[str, Strict(), AfterValidator(_event)]
-EventList = Annotated[tuple[Event, ...], Allowed("a list of: " + ", ".join(EVENTS))]
+Event = Literal[
+    "agent_stopped", "blocked", "budget", "completed", "cooldown", "crashed", "outage", "stagnated",
+    "stopped",
+]  # fmt: skip
+EVENTS: tuple[str, ...] = typing.get_args(Event)
+"""What a notification can be about: nothing else is ever told."""
+EventList = Annotated[
+    tuple[Event, ...], AfterValidator(_once), Allowed("a list of: " + ", ".join(EVENTS))
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
     Allowed('one of "debug", "info", "warning", "error"'),

@@ -33,21 +33,25 @@ def read_settings(
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
     """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
     environ, cwd, file = os.environ, start_directory(), options.config or None
+    names = options.flag_names
     if options.config_dir:
         where = options.config_dir
-        loaded, problems = configuration.load_directory(where, flags=flags, environ=environ)
+        loaded, problems = configuration.load_directory(
+            where, flags=flags, environ=environ, options=names
+        )
         loops = [loop for one in loaded for loop in one.loops()]
         return loops, list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
-        names = options.flag_names
         read = configuration.load(given, config_file=file, environ=environ, cwd=cwd, options=names)
         return list(read.loops()), []
     loops, errors = [], []
     for workspace in options.workspaces:
         try:
             given = {**flags, "workspace": workspace}
-            read = configuration.load(given, config_file=file, environ=environ, cwd=cwd)
+            read = configuration.load(
+                given, config_file=file, environ=environ, cwd=cwd, options=names
+            )
             loops.extend(read.loops())
         except UsageError as error:
             errors.append(error)

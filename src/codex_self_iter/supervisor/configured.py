@@ -17,6 +17,7 @@ from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths
+from codex_self_iter.settings.schema import CliSettings
 
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
 
@@ -83,7 +84,7 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
     order = tuple(dict.fromkeys((first, *settings.agents.order)))
     names: dict[Role, tuple[str, ...]] = {}
     for role in MAIN:
-        own = getattr(settings.roles, role.value)
+        own = getattr(settings.roles, role.value) if settings.mode == "roles" else ""
         names[role] = tuple(dict.fromkeys((own, *order))) if own else order
     return names
 
@@ -110,12 +111,14 @@ def make_policy(
 
     def policy_of(name: str) -> AgentPolicy:
         table = settings.agents.get(name)
-        session = SessionPolicy(
-            resume=table.resume,
-            max_turns=table.resume_max_turns,
-            max_tokens=table.resume_max_tokens,
-            max_sec=table.resume_max_hours * 3600.0,
-        )
+        session = SessionPolicy()
+        if isinstance(table, CliSettings):
+            session = SessionPolicy(
+                resume=table.resume,
+                max_turns=table.resume_max_turns,
+                max_tokens=table.resume_max_tokens,
+                max_sec=table.resume_max_hours * 3600.0,
+            )
         return AgentPolicy(name, accounts[name], session)
 
     by_role = agent_names(settings, environ)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fnmatch
-import hashlib
 import os
-from collections.abc import Iterator
 
 from codex_self_iter.agents.passed_env import ours_out
 from codex_self_iter.core import events as ev
@@ -19,26 +15,16 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import CONFIG_NAME
-from codex_self_iter.supervisor import notify, shortfalls
+from codex_self_iter.supervisor import gate_globs, notify, shortfalls
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
-from codex_self_iter.world.git.ignored import NAME, rules
-from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.process.output import read_head_tail
 
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
 """Of a gate's output that reaches a prompt: the first and the last words matter most."""
-MAX_GATE_FILES = 10_000
-WHOLE_BYTES = 8 * 1024 * 1024
-"""A gate file up to this size is read as a whole."""
-_END_BYTES = 64 * 1024
-_SKIPPED = {
-    ".git", "node_modules", ".venv", "__pycache__", ".codex-self-iter",
-    ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache",
-}  # fmt: skip
 
 
 async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
@@ -141,7 +127,7 @@ async def gate_files(ctx: Context, tree: Workspace) -> dict[str, str]:
     found: dict[str, str] = {}
     flaw = ""
     if patterns:
-        found, flaw = await ctx.shared.in_thread(_fingerprints, workspace, patterns)
+        found, flaw = await ctx.shared.in_thread(gate_globs.fingerprints, workspace, patterns)
         found = await _without_products(ctx, tree, found)
     if flaw:
         ctx.warnings.tell("gate_files", f"[verify] gate_files: {flaw}")
@@ -177,7 +163,7 @@ async def _configurations(ctx: Context) -> dict[str, str]:
     workspace = str(ctx.paths.workspace)
 
     def look() -> dict[str, str]:
-        return {path: _print_of(os.path.join(workspace, path)) for path in _places(ctx)}
+        return {path: gate_globs.print_of(os.path.join(workspace, path)) for path in _places(ctx)}
 
     return await ctx.shared.in_thread(look)
 
@@ -216,76 +202,3 @@ def tell_gates(ctx: Context) -> None:
     text = f"the gates are not those of the last start: removed {', '.join(gone)}{added}"
     if ctx.warnings.tell("gates", text):
         notify.tell(ctx, "blocked", text, ctx.state)
-
-
-# -- fingerprints ----------------------------------------------------------------------------------
-
-
-def _fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """path -> fingerprint of every file that a pattern matches, "" when it cannot be read; and what
-    is not guarded. RULES stands for those by which git ignores files."""
-    found: dict[str, str] = {}
-    unused, ignoring = set(patterns), list[str]()
-    for path in _walk(workspace):
-        if os.path.basename(path) == NAME:
-            ignoring.append(path)
-        matching = {pattern for pattern in patterns if _matches(path, pattern)}
-        if not matching:
-            continue
-        unused -= matching
-        if len(found) >= MAX_GATE_FILES:
-            return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
-        found[path] = _print_of(os.path.join(workspace, path))
-    found[RULES] = rules(workspace, ignoring)
-    named = ", ".join(pattern for pattern in patterns if pattern in unused)
-    return found, f"no file matches {named}" if named else ""
-
-
-def _print_of(path: str) -> str:
-    try:
-        return _fingerprint(path)
-    except OSError:
-        return ""
-
-
-def _fingerprint(path: str) -> str:
-    """sha256 of a file; of a large one, of its ends, its size and when it was changed. OSError.
-
-    A link may lead to it, as it may for a test runner; what is no regular file is not opened."""
-    with open(open_guarded(path, follow=True), "rb") as file:
-        about = os.fstat(file.fileno())
-        if about.st_size <= WHOLE_BYTES:
-            return hashlib.sha256(file.read(WHOLE_BYTES)).hexdigest()
-        ends = hashlib.sha256(f"{about.st_size} {about.st_mtime_ns}".encode())
-        ends.update(file.read(_END_BYTES))
-        file.seek(-_END_BYTES, os.SEEK_END)
-        ends.update(file.read(_END_BYTES))
-        return ends.hexdigest()
-
-
-def _walk(workspace: str, below: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Every file of the workspace, also behind links to its directories. `above`: the directories
-    that this one is in, so that no circle of links is followed."""
-    real = os.path.realpath(os.path.join(workspace, below))
-    if real in above or not f"{real}/".startswith(f"{os.path.realpath(workspace)}/"):
-        return
-    with contextlib.suppress(OSError), os.scandir(real) as entries:
-        for entry in sorted(entries, key=lambda found: found.name):
-            path = os.path.join(below, entry.name)
-            if not entry.is_dir():
-                yield path
-            elif entry.name not in _SKIPPED:
-                yield from _walk(workspace, path, above | {real})
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Glob over the relative path; without a slash over the name; `dir/` is all below."""
-    pattern = pattern.removeprefix("./")
-    if pattern.endswith("/"):
-        return path.startswith(pattern)
-    if "/" not in pattern:
-        return fnmatch.fnmatchcase(os.path.basename(path), pattern)
-    # fnmatch's * crosses slashes, so ** needs nothing of its own but "zero directories".
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(
-        path, pattern.replace("**/", "")
-    )

@@ -16,6 +16,7 @@ from codex_self_iter.agents.cli_agent import CliAgent
 from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import EventKind
 from codex_self_iter.core.runs import EndCause, RunOutcome
+from codex_self_iter.settings.schema import CliSettings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 
@@ -84,7 +85,8 @@ class Lingering:
 
     def __init__(self, ctx: Context, work: Work, agent: str, directory: str) -> None:
         self._ctx, self._work, self._name = ctx, work, agent
-        self._linger_sec = float(ctx.settings.agents.get(agent).linger_sec)
+        table = ctx.settings.agents.get(agent)
+        self._linger_sec = float(table.linger_sec) if isinstance(table, CliSettings) else 0.0
         adapter, path = ctx.agents[agent], os.path.join(directory, "stdout.log")
         self._stream = Stream(adapter, path) if isinstance(adapter, CliAgent) else None
         self._scope = anyio.CancelScope()

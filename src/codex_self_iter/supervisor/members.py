@@ -163,7 +163,7 @@ class Members:
         if member.loop is not None:
             member.loop.post(
                 ev.Stop(
-                    "its configuration file was removed",
+                    "its configuration was removed",
                     after_iteration=True,
                     source=StopSource.CONFIG,
                 )

@@ -25,8 +25,9 @@ AWAY_SEC = 5.0
 FIXED = {
     "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
     "plan_file", "task_file", "log.level", "log.format", "output.log_max_mb", "output.log_files",
+    "on_orphan",
 }  # fmt: skip
-"""Keys that a reload cannot change: what they name, or made, is in use."""
+"""Keys that a reload cannot change: what they name, or made, is in use, or they are for a start."""
 
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
 
@@ -40,6 +41,8 @@ class Reload:
         self._members, self._reader, self._directory = members, reader, options.config_dir
         self._log, self._alone, self._watcher = shared.log, shared.alone, shared.watcher
         self._now = shared.clock.monotonic
+        self._said = False
+        """This reload has changed something, and that was logged."""
         self._away: dict[str, float] = {}
         """Loops whose file is missing, and when they are to end for that."""
 
@@ -70,17 +73,30 @@ class Reload:
         for problem in problems:
             self._log.error("config.skipped", error=str(problem))
         by_name = {settings.name: settings for settings in wanted}
-        if self._alone and len(wanted) == 1:
-            # Whatever the file calls it now, it is the one loop that we run.
-            by_name = dict.fromkeys(self._members.by_name, wanted[0])
-        if self._directory:
+        if self._alone:
+            by_name = self._of_the_one(wanted)
+        else:
             self._follow_renamed(by_name)
+        self._said = False
         refused = {name: self._take(name, settings) for name, settings in by_name.items()}
         missing = self._members.by_name.keys() - by_name.keys()
-        if self._directory and not problems:
-            self._let_go(missing)
+        if not problems and not self._alone:
+            self._let_go(missing, 0.0 if not self._directory else AWAY_SEC)
         refused |= dict.fromkeys(missing, "; ".join(map(str, problems)))
-        return {name: why for name, why in refused.items() if why}
+        refused = {name: why for name, why in refused.items() if why}
+        if not (self._said or refused or missing or self._directory):
+            self._log.info("config.unchanged")
+        return refused
+
+    def _of_the_one(self, wanted: list[Settings]) -> dict[str, Settings]:
+        """The settings of the only loop that we run, whatever the file calls it now; a loop more
+        waits for a restart."""
+        ((name, member),) = self._members.by_name.items()
+        here = member.settings.workspace_path
+        mine = [settings for settings in wanted if settings.workspace_path == here]
+        if len(wanted) > 1:
+            self._log.warning("config.needs_restart", loop=name, keys=["workspaces"])
+        return {name: (mine or wanted)[0]}
 
     def _follow_renamed(self, by_name: dict[str, Settings]) -> None:
         """A file that was renamed is still that of the loop in its workspace."""
@@ -92,11 +108,12 @@ class Reload:
                 self._log.info("loop.renamed", loop=old, name=name)
                 members[name] = members.pop(old)
 
-    def _let_go(self, missing: set[str]) -> None:
-        """End loops whose file is gone for good: editors and tools take one away for a moment."""
+    def _let_go(self, missing: set[str], patience: float) -> None:
+        """End loops whose file or entry is gone for good: editors and tools take a file away for a
+        moment."""
         now, members = self._now(), self._members.by_name
         living = {name for name in missing if members[name].ended is None}
-        self._away = {name: self._away.get(name, now + AWAY_SEC) for name in living}
+        self._away = {name: self._away.get(name, now + patience) for name in living}
         for name, due in self._away.items():
             if now >= due:
                 self._members.remove(members[name])
@@ -112,9 +129,11 @@ class Reload:
         if member is not None and member.leaving and member.ended is None:
             member.back = settings
             return ""
-        if member is not None and member.settings == settings and not member.leaving:
+        if member is not None and _same(member.settings, settings) and not member.leaving:
             return ""
-        if member is not None and not (member.ended is not None and self._directory):
+        again = member is not None and member.ended is not None
+        self._said = True
+        if member is not None and not (again and (self._directory or member.leaving)):
             return self._change(member, settings)
         self._log.info("loop.added", loop=name)
         self._members.add(settings)
@@ -123,29 +142,26 @@ class Reload:
     def _change(self, member: Member, settings: Settings) -> str:
         """Use new settings, or say why they cannot be used; then everything stays as it was."""
         rounds = member.loop.rounds if member.loop is not None else None
+        log = rounds.ctx.log if rounds is not None else self._log.bind(loop=settings.name)
+        changes = _changes(member.settings, settings)
+
+        def say() -> None:
+            for key, values in changes.items():
+                old, new = ("[hidden]", "[hidden]") if ".env." in f".{key}." else values
+                log.info("config.changed", key=key, old=old, new=new)
+
         try:
             if rounds is not None and member.ended is None:
-                rounds.reload(settings, lambda: self._say_changes(member.settings, settings))
+                rounds.reload(settings, [key for key in changes if key not in FIXED], say)
+                _say_waiting(rounds, settings)
             else:
-                self._say_changes(member.settings, settings)
+                say()
         except UsageError as error:
             self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
             return str(error)
         member.settings = settings
         self._members.bound(settings)
         return ""
-
-    def _say_changes(self, before: Settings, after: Settings) -> None:
-        """Log key by key what is different."""
-        old, new = _leaves(before), _leaves(after)
-        changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-        for key in changed:
-            hidden = ".env." in f".{key}."
-            shown = ("[hidden]", "[hidden]") if hidden else (old.get(key), new.get(key))
-            self._log.info("config.changed", loop=after.name, key=key, old=shown[0], new=shown[1])
-        fixed = [key for key in changed if key in FIXED]
-        if fixed:
-            self._log.warning("config.needs_restart", loop=after.name, keys=fixed)
 
     async def watch_directory(self, reload: Callable[[], object]) -> None:
         """Notice files that come, go or change, for ever."""
@@ -165,8 +181,31 @@ class Reload:
                 reload()
 
 
+def _say_waiting(rounds: Rounds, settings: Settings) -> None:
+    """Name what is not as it was when the loop began and stays so until a restart."""
+    waiting = [key for key in _changes(rounds.begun, settings) if key in FIXED]
+    if not waiting:
+        rounds.ctx.warnings.clear("restart")
+        return
+    rounds.ctx.log.warning("config.needs_restart", keys=waiting)
+    what = f"what the configuration now says of {', '.join(waiting)} waits for a restart"
+    rounds.ctx.warnings.tell("restart", what)
+
+
+def _same(one: Settings, other: Settings) -> bool:
+    return one == other and one.priority == other.priority
+
+
+def _changes(before: Settings, after: Settings) -> dict[str, tuple[Any, Any]]:
+    """Every key that is different, with its old and its new value."""
+    old, new = _leaves(before), _leaves(after)
+    keys = sorted(old.keys() | new.keys())
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
 def _leaves(settings: Settings) -> dict[str, Any]:
-    return {".".join(map(str, path)): value for path, value in settings.leaves()}
+    leaves = {".".join(map(str, path)): value for path, value in settings.leaves()}
+    return {**leaves, "priority": settings.priority}
 
 
 def _directory_signature(path: str) -> tuple[tuple[str, int, int, int], ...]:

@@ -34,6 +34,9 @@ from codex_self_iter.supervisor.status_file import Status
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
 
+AT_ONCE = ("max_iterations", "budget", "service", "pool")
+"""Keys and tables that bound the loop as a whole: a reload does not wait for its iteration."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ended:
@@ -62,6 +65,10 @@ class Rounds:
         self._times: dict[str, float] = {}
         self._state_at = ctx.shared.clock.monotonic()
         self._next: Configured | None = None
+        self._changed: list[str] = []
+        """Keys that the next settings change."""
+        self.begun = ctx.settings
+        """The settings that the loop was started with."""
         self._fault: Exception | None = None
         self._wake = anyio.Event()
         self._look_soon: Callable[[], None] = lambda: self._wake.set()
@@ -241,9 +248,9 @@ class Rounds:
 
     # -- configuration -----------------------------------------------------------------------------
 
-    def reload(self, settings: Settings, tell: Callable[[], None]) -> None:
-        """Use new settings from the next iteration on; `tell` logs them. Raises UsageError: nothing
-        changed.
+    def reload(self, settings: Settings, changed: list[str], tell: Callable[[], None]) -> None:
+        """Use new settings from the next iteration on; `tell` logs them, `changed` are the keys that
+        take effect. Raises UsageError: nothing changed.
 
         What bounds the loop as a whole holds at once, so that a raised limit comes in time for the
         iteration that would have been the last."""
@@ -257,14 +264,23 @@ class Rounds:
             budget=new.budget,
             finish_on_term=new.finish_on_term,
         )
-        ctx.config = ctx.config._replace(policy=policy)
+        kept = ctx.settings.model_copy(update={key: getattr(settings, key) for key in AT_ONCE})
+        ctx.config = ctx.config._replace(policy=policy, settings=kept)
+        self._say_applied([key for key in changed if key.partition(".")[0] in AT_ONCE])
+        later = [key for key in changed if key.partition(".")[0] not in AT_ONCE]
+        self._changed = list(dict.fromkeys((*self._changed, *later)))
         self._apply_when_due()
+
+    def _say_applied(self, keys: list[str]) -> None:
+        if keys:
+            self.ctx.log.info("config.applied", keys=keys)
 
     def _apply_when_due(self) -> None:
         if self._next is None or self.ctx.state.open is not None:
             return
         self.ctx.config, self._next = self._next, None
-        self.ctx.log.info("config.applied")
+        self._say_applied(self._changed)
+        self._changed = []
         shortfalls.tell_start(self.ctx)
         gates.tell_gates(self.ctx)
         self.ctx.start("commands", shortfalls.tell_commands, self.ctx)

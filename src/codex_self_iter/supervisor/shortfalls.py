@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 from codex_self_iter.agents.base import Agent, AgentMissingError
 from codex_self_iter.agents.cli_agent import CliAgent
+from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import price_of
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.shell import bashism, first_program, with_bash
 from codex_self_iter.settings import Settings, resolve_paths
+from codex_self_iter.settings.idle import idle
 from codex_self_iter.settings.templates import untouched
+from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.guarded import stat_or_none
 
@@ -61,7 +64,9 @@ def shortfalls(
             if what:
                 yield Shortfall(f"agent.{name}.sandbox", what, mend)
         hints = [settings.planner_model_hint, settings.reviewer_model_hint] if roles else []
-        models = dict.fromkeys((settings.agents.get(name).model, *filter(None, hints)))
+        models = dict.fromkeys(
+            (getattr(settings.agents.get(name), "model", ""), *filter(None, hints))
+        )
         yield from [lost for model in models if (lost := unpriced(settings, agent, model))][:1]
 
 
@@ -86,6 +91,15 @@ def unpriced(
         return None
     what += f'[prices."{model}"] is missing' if model else "[prices] lacks its model"
     return Shortfall(f"budget.{agent.name}", what, "add the price of its model, or set max_tokens")
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """What to say of keys that do nothing as things are here. Blocks a little."""
+    workspace = resolve_paths(settings).workspace
+    found = list(idle(settings, repository=bool(git_directories(str(workspace)))))
+    if none := gate_globs.without_file(str(workspace), tuple(settings.verify.gate_files)):
+        found.append(f"verify.gate_files: {none}")
+    return found
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -164,6 +178,9 @@ async def tell_commands(ctx: Context) -> None:
 
 def tell_start(ctx: Context) -> None:
     """Warn of what these settings and this machine cannot do, and of nothing that is mended."""
+    git = bool(git_directories(str(ctx.paths.workspace)))
+    for text in idle(ctx.settings, repository=git):
+        ctx.log.warning("config.without_effect", text=text)
     policy = ctx.policy
     used = dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role])
     agents = [ctx.agents[name] for name in used]

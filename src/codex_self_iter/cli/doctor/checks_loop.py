@@ -217,6 +217,15 @@ def gates(context: Context) -> Iterator[Finding]:
             yield fail(*unusable[key]) if key in unusable else _gate(context, key, command)
 
 
+def without_effect(context: Context) -> Iterator[Finding]:
+    """Keys and globs that do nothing as things are here."""
+    from codex_self_iter.supervisor.shortfalls import without_effect as found  # import much
+
+    if context.has_workspace:
+        for text in found(context.settings):
+            yield warn("config.without_effect", text, "take it out, or set what it needs")
+
+
 def notify(context: Context) -> Iterator[Finding]:
     """Whether the program that tells a person is there."""
     from codex_self_iter.supervisor.shortfalls import unusable_notify  # import much
@@ -264,4 +273,13 @@ def _size(path: str) -> tuple[int, bool]:
     return total, not stack
 
 
-CHECKS: tuple[Check, ...] = (workspace, state_directory, lock, sentinels, agent, gates, notify)
+CHECKS: tuple[Check, ...] = (
+    workspace,
+    state_directory,
+    lock,
+    sentinels,
+    agent,
+    gates,
+    without_effect,
+    notify,
+)

@@ -118,6 +118,7 @@ class _Waiter:
             info = signal.sigwaitinfo(self._numbers)
             this, before, at = (info.si_signo, info.si_pid), at, time.monotonic()
             twin = info.si_code <= 0 and this == last and at - before < TWIN_SEC
+            twin = twin and info.si_signo != signal.SIGHUP  # the file may have changed in between
             last = this
             if twin and not self._closing:
                 continue

@@ -1,0 +1,58 @@
+"""Keys that are set and do nothing as the others are: said, because somebody hopes for something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from codex_self_iter.settings.keys import dotted
+from codex_self_iter.settings.model import Settings
+from codex_self_iter.settings.schema import CliSettings
+
+_ROLES = (
+    "roles.planner", "roles.executor", "roles.reviewer", "planner_model_hint",
+    "reviewer_model_hint", "continue_false_backoff_sec", "planner_stop_backoff_sec",
+)  # fmt: skip
+_CHECKPOINTS = ("git.checkpoint_keep", "git.checkpoint_keep_days", "git.checkpoint_max_file_mb")
+_DEFAULTS = {dotted(path): value for path, value in Settings().leaves()}
+
+
+def idle(settings: Settings, *, repository: bool) -> Iterator[str]:
+    """What to say of every key that has another value than the default and no effect.
+
+    `repository`: whether the workspace is in a git repository."""
+    values = {dotted(path): value for path, value in settings.leaves()}
+    for key, why in _unused(settings, repository):
+        if values[key] != _DEFAULTS[key]:
+            yield f"{key} does nothing: {why}"
+
+
+def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
+    """Keys without an effect, and why; whether they are set is not asked here."""
+    git, verify, notify = settings.git, settings.verify, settings.notify
+    if settings.mode == "goal":
+        yield from ((key, 'mode = "goal" has no roles') for key in _ROLES)
+    if not verify.commands:
+        for key in ("verify.timeout_sec", "verify.every_iteration"):
+            yield key, "there are no [verify] commands"
+    if not repository:
+        keys = ("git.commit", "git.no_verify", "git.timeout_sec", *_CHECKPOINTS)
+        yield from ((key, "the workspace is in no git repository") for key in keys)
+    elif git.commit != "supervisor":
+        yield "git.no_verify", 'only git.commit = "supervisor" has hooks to skip'
+    if repository and not git.checkpoints:
+        yield from ((key, "git.checkpoints is false") for key in _CHECKPOINTS)
+    if not notify.command:
+        yield "notify.events", "there is no [notify] command"
+    elif not notify.events:
+        yield "notify.command", "[notify] events names none"
+    bounds = (value for key, value in settings.budget if key != "notice_at")
+    if not any(bounds):
+        yield "budget.notice_at", "there is no bound in [budget]"
+    if settings.service.on_stop == "end":
+        yield "service.finish_timeout_sec", 'service.on_stop is "end"'
+    if settings.agent not in ("auto", "command") and "command" not in settings.agent_names():
+        yield "agent_command_template", f'agent = "{settings.agent}", and nothing names "command"'
+    for name, table in settings.agents:
+        if isinstance(table, CliSettings) and not table.resume:
+            for key in ("resume_max_turns", "resume_max_tokens", "resume_max_hours"):
+                yield f"agents.{name}.{key}", f"agents.{name}.resume is false"

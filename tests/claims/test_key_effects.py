@@ -1,0 +1,653 @@
+"""What the keys of docs/configuration.md do, where no other test shows it from outside.
+
+Each has its negative control: the same scene without the key goes otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.control_steps import CLAIM, WORK
+from tests.support.harness import Workspace, wait_until
+
+PLANNER = (
+    '{"objective": "o", "execution_prompt": "do exactly this", "done_if": "it is", "stop": %s, '
+    '"rationale": "r"}'
+)
+REVIEW = '{"continue": %s, "confidence": 0.9, "next_focus": "", "reason": "looked"}'
+STAND_IN = """#!{python} -SE
+# Notes how it was called; prints what codex or claude prints, as the n-th of `answers` says.
+import json, os, sys
+at = os.path.dirname(os.path.abspath(__file__))
+with open(os.path.join(at, "calls"), "a") as file:
+    file.write(json.dumps({{"argv": sys.argv[1:], "env": dict(os.environ)}}) + "\\n")
+number = sum(1 for _ in open(os.path.join(at, "calls"))) - 1
+prompt = sys.stdin.read()
+answers = json.load(open(os.path.join(at, "answers")))
+said = answers[min(number, len(answers) - 1)]
+open("work.txt", "a").write("x\\n")
+say = lambda **event: print(json.dumps(event), flush=True)
+if os.path.basename(__file__) == "claude":
+    say(type="system", subtype="init", session_id=f"s{{number}}", model="m")
+    say(type="result", subtype="success", is_error=False, result=said, session_id=f"s{{number}}",
+        total_cost_usd=2.0, usage={{"input_tokens": 100, "output_tokens": 10}})
+else:
+    say(type="thread.started", thread_id=f"0197a000-0000-7000-8000-{{number:012d}}")
+    say(type="turn.started")
+    say(type="item.completed", item={{"id": "i", "type": "agent_message", "text": said}})
+    say(type="turn.completed", usage={{"input_tokens": 100, "cached_input_tokens": 40,
+        "output_tokens": 10, "reasoning_output_tokens": 0}})
+"""
+GO_ON = {"summary": "s", "next_goal": "on", "stop": False, "reason": "r", "evidence": []}
+DONE = json.dumps({**GO_ON, "completed": True})
+MORE = json.dumps({**GO_ON, "completed": False})
+
+
+def stand_in(ws: Workspace, name: str, *answers: str) -> Path:
+    """A program that is called as this CLI is."""
+    program = ws.root / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    (program.parent / "answers").write_text(json.dumps(answers or (MORE, DONE)))
+    return program
+
+
+def calls(ws: Workspace) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (ws.root / "bin" / "calls").read_text().splitlines()]
+
+
+def after(argv: list[str], word: str) -> str:
+    """What follows a word of a command line, or ""."""
+    return argv[argv.index(word) + 1] if word in argv else ""
+
+
+def table(program: Path, more: str = "") -> str:
+    return f"[agents.{program.name}]\nbinary = {json.dumps(str(program))}\n{more}\n"
+
+
+# -- the places ------------------------------------------------------------------------------------
+
+
+def test_relative_paths_count_from_where_the_page_says(ws: Workspace) -> None:
+    docs = ws.path / "docs"
+    docs.mkdir()
+    (docs / "t.md").write_text("THE TASK\n")
+    (docs / "p.md").write_text("- [ ] THE ITEM\n")
+    ws.config('[verify]\ncommands = ["true"]\n', task_file="docs/t.md", plan_file="docs/p.md",
+              state_dir="docs/state", lock_file_name="my.lock")  # fmt: skip
+    process = ws.start("--workspace", ws.path.name)  # the current directory is the one above
+    assert ws.ended(process) == 0, ws.log()
+    assert "THE TASK" in ws.prompt(1)
+    assert "THE ITEM" in ws.prompt(1)
+    assert "first" not in ws.prompt(1)
+    state = docs / "state"
+    assert (state / "my.lock").exists()
+    assert not (state / "loop.lock").exists()
+    assert not ws.state.exists()
+
+
+def test_the_task_may_be_missing_and_the_plan_may_not(ws: Workspace) -> None:
+    assert ws.run() == 0
+    ws.config(task_file="nowhere.md")
+    assert ws.run() == 2
+    (ws.path / "plan.md").unlink()
+    ws.config()
+    assert ws.run() == 2
+    assert "plan file" in ws.log()
+
+
+# -- which agent -----------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_template_else_an_installed_one_and_never_plan_shell(ws: Workspace) -> None:
+    program = stand_in(ws, "codex", DONE)
+    ws.environment["PATH"] = f"{program.parent}:/usr/bin:/bin"
+    assert ws.run() == 0
+    assert ws.started() == 1
+    assert not (program.parent / "calls").exists()
+    (ws.path / "codex-self-iter.toml").write_text("")
+    assert ws.run() == 0, ws.log()
+    assert len(calls(ws)) == 1
+    ws.environment["PATH"] = "/usr/bin:/bin"
+    ws.environment["HOME"] = str(ws.root / "nobody")
+    assert ws.run() == 2
+    assert "no agent was found" in ws.log()
+    assert "plan-shell" in ws.log()
+
+
+@pytest.mark.parametrize("adapter", ["codex", "claude"])
+def test_the_table_of_an_adapter_is_how_it_is_called(ws: Workspace, adapter: str) -> None:
+    program = stand_in(ws, adapter, DONE)
+    home = "CODEX_HOME" if adapter == "codex" else "CLAUDE_CONFIG_DIR"
+    ws.environment |= {"MY_API_KEY": "sesame-12345678", "OTHER_API_KEY": "sesame-87654321"}
+    more = (
+        f'model = "m-1"\neffort = "low"\nhome = {json.dumps(str(ws.root / "h"))}\n'
+        'args = ["--x", "y z"]\npass_env = ["MY_API_KEY"]\nenv = { GIVEN = "g" }\n'
+    )
+    ws.config(table(program, more), agent=adapter)
+    assert ws.run() == 0, ws.log()
+    ws.config(table(program), agent=adapter)
+    assert ws.run() == 0, ws.log()
+    with_it, without = calls(ws)
+    model = "-m" if adapter == "codex" else "--model"
+    assert (after(with_it["argv"], model), after(without["argv"], model)) == ("m-1", "")
+    assert "low" in " ".join(with_it["argv"])
+    assert "low" not in " ".join(without["argv"])
+    assert after(with_it["argv"], "--x") == "y z"
+    assert with_it["env"].get("GIVEN") == "g"
+    assert with_it["env"][home] == str(ws.root / "h")
+    assert home not in without["env"]
+    assert with_it["env"].get("MY_API_KEY") == "sesame-12345678"
+    assert "MY_API_KEY" not in without["env"]
+    assert "OTHER_API_KEY" not in with_it["env"]
+
+
+def test_bypass_takes_the_sandbox_away_and_safe_does_not(ws: Workspace) -> None:
+    program = stand_in(ws, "codex", DONE)
+    flag = "--dangerously-bypass-approvals-and-sandbox"
+    for mode in ("safe", "bypass"):
+        ws.config(table(program), agent="codex", agent_mode=mode)
+        assert ws.run() == 0, ws.log()
+    safe, bypass = (call["argv"] for call in calls(ws))
+    assert (after(safe, "-s"), flag in safe) == ("workspace-write", False)
+    assert (after(bypass, "-s"), flag in bypass) == ("", True)
+
+
+def test_the_environment_of_a_template_is_the_last_word(ws: Workspace) -> None:
+    env = '[agents.command.env]\nCODEX_SELF_ITER_MINE = "m"\nHOME = "/nowhere"\n'
+    told = "echo $CODEX_SELF_ITER_AGENT_MODE $CODEX_SELF_ITER_MINE $HOME > told; echo $* >> told"
+    ws.config(
+        env + '[agents.command]\nargs = ["--more", "x y"]\n',
+        agent_mode="bypass",
+        agent_command_template=f"sh -c {shlex.quote(told + '; exit 1')} sh {{prompt_file}}",
+        max_consecutive_errors=1,
+    )
+    assert ws.run() == 4
+    first, second = (ws.path / "told").read_text().splitlines()
+    assert first == "bypass m /nowhere"
+    assert second.endswith("--more x y")
+    env = env.replace("CODEX_SELF_ITER_MINE", "CODEX_SELF_ITER_AGENT_MODE")
+    ws.config(env, agent_command_template=f"sh -c {shlex.quote(told)} sh {{prompt_file}}",
+              max_consecutive_errors=1)  # fmt: skip
+    assert ws.run() == 4
+    assert (ws.path / "told").read_text().split()[0] == "m"
+
+
+def test_plan_shell_gets_mode_environment_and_what_is_passed(ws: Workspace) -> None:
+    ws.environment |= {"MY_API_KEY": "sesame-12345678"}
+    ws.plan("- [ ] one\n\n```sh\necho $CODEX_SELF_ITER_AGENT_MODE $GIVEN $MY_API_KEY > told\n```\n")
+    ws.config(
+        '[agents.plan-shell]\nenv = { GIVEN = "g" }\npass_env = ["MY_API_KEY"]\n',
+        agent="plan-shell", agent_mode="bypass",
+    )  # fmt: skip
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "told").read_text() == "bypass g sesame-12345678\n"
+    ws.plan("- [ ] one\n\n```sh\necho $CODEX_SELF_ITER_AGENT_MODE $GIVEN $MY_API_KEY > told\n```\n")
+    ws.config(agent="plan-shell")
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "told").read_text() == "safe\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("keys", "fresh"),
+    [("", 3), ("resume = true", 1), ("resume = true\nresume_max_turns = 2", 2),
+     ("resume = true\nresume_max_tokens = 100", 3),
+     ("resume = true\nresume_max_hours = 0.0000001", 3)],
+)  # fmt: skip
+def test_a_conversation_goes_on_as_long_as_it_may(ws: Workspace, keys: str, fresh: int) -> None:
+    program = stand_in(ws, "codex", MORE, MORE, DONE)
+    ws.config(table(program, keys), agent="codex")
+    assert ws.run() == 0, ws.log()
+    resumed = ["resume" in call["argv"] for call in calls(ws)]
+    assert (len(resumed), resumed.count(False)) == (3, fresh)
+
+
+# -- roles -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["roles", "goal"])
+def test_each_role_has_its_adapter_and_model_in_roles_mode_alone(ws: Workspace, mode: str) -> None:
+    program = stand_in(ws, "codex", PLANNER % "false", REVIEW % "false")
+    roles = '[roles]\nplanner = "codex"\nexecutor = "command"\nreviewer = "codex"\n'
+    if mode == "goal":
+        roles = roles.replace('executor = "command"', 'executor = "codex"')
+    ws.config(roles + table(program, 'model = "m-0"'), mode=mode, agent="command",
+              planner_model_hint="m-plan", reviewer_model_hint="m-review")  # fmt: skip
+    assert ws.run() == 0, ws.log()
+    assert ws.started() == 1  # the template's
+    if mode == "goal":
+        assert not (program.parent / "calls").exists()
+        for key in ("roles.planner", "roles.executor", "planner_model_hint"):
+            assert f"{key} does nothing" in ws.log()
+        return
+    assert [after(call["argv"], "-m") for call in calls(ws)] == ["m-plan", "m-review"]
+    assert "does nothing" not in ws.log()
+
+
+@pytest.mark.slow
+def test_without_a_hint_the_model_is_the_tables(ws: Workspace) -> None:
+    program = stand_in(ws, "codex", PLANNER % "false", DONE, REVIEW % "false")
+    ws.config(table(program, 'model = "m-0"'), mode="roles", agent="codex")
+    assert ws.run() == 0, ws.log()
+    assert [after(call["argv"], "-m") for call in calls(ws)] == ["m-0"] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ceiling", "waits"), [(0.2, [0.2, 0.4, 0.8, 1.6, 1.6]), (3, None)])
+@pytest.mark.parametrize("who", ["planner_stop", "continue_false"])
+def test_a_cooldown_doubles_up_to_eight_times_or_the_longest_backoff(
+    ws: Workspace, who: str, ceiling: float, waits: list[float] | None
+) -> None:
+    ws.config(mode="roles", **{f"{who}_backoff_sec": 0.2, "backoff_max_sec": ceiling},
+              max_iterations=5, max_stagnation=0)  # fmt: skip
+    work = {"append": {"w": "1"}, "block": {"next_goal": "x"}}
+    steps = [{"raw": PLANNER % "true"}]
+    if who == "continue_false":
+        steps = [{"raw": PLANNER % "false"}, work, {"raw": REVIEW % "false"}]
+    ws.script(*steps * 5)
+    assert ws.run() == 0, ws.log()
+    found = [line["wait"] for line in ws.journal() if line["wait"]]
+    assert {wait["kind"] for wait in found} == {who}
+    expected = waits or [0.2, 0.4, 0.8, 1.6, 3.0]
+    for wait, least in zip(found, expected, strict=False):
+        assert least <= _length(wait) <= min(least * 1.1, expected[-1]) + 0.001
+    assert len(found) >= 4
+
+
+def _length(wait: dict[str, Any]) -> float:
+    return float(wait.get("length", wait.get("seconds", 0)))
+
+
+# -- bounds and waits ------------------------------------------------------------------------------
+
+
+def test_waits_after_errors_double_up_to_the_longest_and_never_beyond(ws: Workspace) -> None:
+    ws.config(backoff_base_sec=0.1, backoff_max_sec=0.35, max_consecutive_errors=6)
+    ws.script({"exit": 3})
+    assert ws.run() == 4
+    lengths = [_length(line["wait"]) for line in ws.journal() if line["wait"]]
+    for length, least in zip(lengths, [0.1, 0.2, 0.35, 0.35, 0.35], strict=False):
+        assert least <= length <= min(least * 1.1, 0.35)
+    assert len(lengths) >= 4
+
+
+@pytest.mark.parametrize(
+    ("gate", "waits"), [(True, [1, 1, 1]), (1, [1, 1, 1]), (3, [0, 0, 1]), (False, [0] * 3)]
+)
+def test_the_loop_waits_after_so_many_iterations_without_a_change(
+    ws: Workspace, gate: bool | int, waits: list[int]
+) -> None:
+    ws.config(no_change_gate=gate, max_stagnation=0, no_change_backoff_sec=0.3,
+              backoff_max_sec=0.2, backoff_base_sec=0)  # fmt: skip
+    idle = [{"block": {"next_goal": goal}} for goal in "abc"]
+    ws.script(*idle, CLAIM)
+    assert ws.run() == 0, ws.log()
+    found = [line["wait"] for line in ws.journal()][:3]
+    assert [int(wait is not None) for wait in found] == waits
+    # a first wait that is longer than backoff_max_sec is as long as it says
+    assert all(0.3 <= _length(wait) <= 0.33 for wait in found[:1] if wait)
+
+
+@pytest.mark.parametrize(("bound", "ended"), [(2, True), (0, False)])
+def test_the_same_goal_with_changes_has_three_times_the_bound(
+    ws: Workspace, bound: int, ended: bool
+) -> None:
+    ws.config(max_stagnation=bound, max_iterations=9)
+    ws.script({**WORK, "block": {"next_goal": "the same"}})
+    assert ws.run() == (3 if ended else 0)
+    assert len(ws.journal()) in ((6, 7) if ended else (9,))
+
+
+@pytest.mark.parametrize(("grace", "ended"), [(0, True), (600, False)])
+def test_kill_grace_is_the_time_between_asking_and_killing(
+    ws: Workspace, grace: int, ended: bool
+) -> None:
+    ws.config(kill_grace_sec=grace)
+    ws.script({"deaf": True, "sleep": 600})
+    process = ws.start()
+    ws.wait_runs(1)
+    begun = time.monotonic()
+    ws.cli("stop")
+    ws.wait_state("stopping", "stopped")
+    if ended:
+        assert ws.ended(process) == 0
+        return
+    wait_until(lambda: time.monotonic() - begun > 2, "the grace to last")
+    assert process.poll() is None
+    assert ws.status()["run"]
+    process.terminate()  # the second request skips it
+    process.terminate()
+    assert ws.ended(process) == 0
+
+
+def test_more_memory_than_allowed_ends_a_run(ws: Workspace) -> None:
+    eat = f"{sys.executable} -c 'import time; x = bytearray(300 << 20); time.sleep(20)'"
+    ws.config(memory_limit_mb=150, max_consecutive_errors=1)
+    ws.script({"run": eat})
+    assert ws.run() == 4, ws.log()
+    assert "memory" in ws.status()["reason"] + json.dumps(ws.journal()[-1])
+
+
+def test_a_prompt_shows_the_last_iterations_that_came_to_work(ws: Workspace) -> None:
+    steps = [{**WORK, "block": {"summary": f"SUM-{n}", "next_goal": f"g{n}"}} for n in range(4)]
+    ws.config(history_tail=2)
+    ws.script(*steps[:3], {"exit": 3}, *steps[3:], CLAIM)
+    assert ws.run() == 0
+    last = ws.prompt(6)
+    assert [f"SUM-{n}" in last for n in range(4)] == [False, False, True, True]
+    assert "failed" in last or "error" in last
+    ws.config(history_tail=0)
+    ws.script(CLAIM)
+    assert ws.run() == 0
+    assert "SUM-3" not in ws.prompt(7)
+
+
+CLAIMS = (
+    ('{"summary": "READY", "next_goal": "", "completed": false}', False),
+    ("words\nREADY\n" + MORE.replace(', "completed": false', ""), True),
+    (
+        MORE.replace('"summary": "s"', '"summary": "READY"').replace(', "completed": false', ""),
+        True,
+    ),
+    ("it is READY now\n" + MORE, False),
+    ("PLAN_COMPLETE\n" + MORE.replace(', "completed": false', ""), False),
+    ("I have done it.\nREADY\n", True),
+    ("READY\nand something more\n", False),
+)
+
+
+@pytest.mark.parametrize(("said", "claimed"), CLAIMS)
+def test_the_word_claims_completion_where_the_page_says(
+    ws: Workspace, said: str, claimed: bool
+) -> None:
+    ws.config(completion_promise="READY", max_iterations=1, backoff_base_sec=0)
+    ws.script({"raw": said + "\n", **WORK})
+    assert ws.run() == 0, ws.log()
+    assert (ws.status()["state"] == "completed") is claimed
+
+
+@pytest.mark.slow
+def test_without_a_word_none_claims_completion(ws: Workspace) -> None:
+    ws.config(completion_promise="", max_iterations=1, backoff_base_sec=0)
+    ws.script({"raw": "PLAN_COMPLETE\n", **WORK})
+    assert ws.run() == 0
+    assert ws.status()["state"] != "completed"
+    assert "PLAN_COMPLETE" not in ws.prompt(1)
+
+
+def _budgets() -> list[tuple[str, str, float, float]]:
+    day = [("max_tokens", 150.0, 1000.0), ("max_cost_usd", 3.0, 100.0), ("max_hours", 1e-7, 10.0)]
+    named = [(name, low, high) for name, low, high in day]
+    named += [(f"{name}_per_day", low, high) for name, low, high in day]
+    return [(name, "claude", low, high) for name, low, high in named]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("key", "adapter", "low", "high"), _budgets())
+def test_a_budget_ends_the_loop_with_4_and_gives_notice(
+    ws: Workspace, key: str, adapter: str, low: float, high: float
+) -> None:
+    program = stand_in(ws, adapter, MORE, MORE, MORE, DONE)
+    number = int if "tokens" in key else float
+    ws.config(f"[budget]\n{key} = {number(low)}\nnotice_at = 0.1\n" + table(program), agent=adapter)
+    assert ws.run() == 4, ws.log()
+    assert key in ws.status()["reason"]
+    spent = len(calls(ws))
+    assert spent in (1, 2)
+    assert "is used" in ws.log()
+    ws.config(f"[budget]\n{key} = {number(high)}\n" + table(program), agent=adapter)
+    (ws.root / "supervisor-1.log").unlink()
+    assert ws.run() == 0, ws.log()
+    assert "is used" not in ws.log()
+
+
+# -- what is kept ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key", ["keep_runs = 2", "keep_days = 0.00000001", "max_state_mb = 0.00001"]
+)
+def test_the_oldest_runs_go_but_for_the_last_three(ws: Workspace, key: str) -> None:
+    def numbers() -> set[int]:
+        return {int(path.name[:6]) for path in (ws.state / "logs" / "runs").iterdir()}
+
+    steps = [{**WORK, "block": {"next_goal": f"g{n}"}} for n in range(6)]
+    ws.script(*steps, {"sleep": 60, "until": "go", **CLAIM})
+    process = ws.start()
+    ws.wait_runs(7)
+    wait_until(lambda: len(numbers()) == 7, "seven runs, and all of them kept")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    ws.config(f"[output]\n{key}\n")
+    (ws.control / "go").unlink()
+    process = ws.start()
+    ws.wait_runs(8)
+    wait_until(lambda: numbers() <= {5, 6, 7, 8}, "the oldest to go")
+    assert {6, 7, 8} <= numbers()
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+
+
+@pytest.mark.slow
+def test_the_log_is_rotated_at_its_size_and_so_many_files_are_kept(ws: Workspace) -> None:
+    ws.config("[output]\nlog_max_mb = 0.001\nlog_files = 3\n", max_iterations=12, max_stagnation=0)
+    ws.script({**WORK, "number": True})
+    assert ws.run() == 0
+    files = {path.name for path in (ws.state / "logs").glob("supervisor.log*")}
+    assert files == {"supervisor.log", "supervisor.log.1", "supervisor.log.2"}
+    assert all((ws.state / "logs" / name).stat().st_size < 3000 for name in files)
+
+
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_checkpoints_are_kept_up_to_their_number(ws: Workspace, checkpoints: bool) -> None:
+    ws.config(f"[git]\ncheckpoints = {str(checkpoints).lower()}\ncheckpoint_keep = 2\n",
+              max_iterations=4)  # fmt: skip
+    ws.script({**WORK, "number": True})
+    assert ws.run() == 0
+    refs = ws.git("for-each-ref", "--format=%(refname)", "refs/codex-self-iter").split()
+    kept = sorted(ref.rsplit("/", 1)[1] for ref in refs if ref[-1].isdigit())
+    if not checkpoints:
+        assert kept == []
+        return
+    wait_until(lambda: kept[-1] == "000004", "the last one")
+    assert "000001" not in kept
+
+
+@pytest.mark.parametrize(("skip", "committed"), [("true", True), ("false", False)])
+def test_hooks_are_skipped_when_asked(ws: Workspace, skip: str, committed: bool) -> None:
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    ws.config(f"[git]\ncommit = true\nno_verify = {skip}\n", max_iterations=1)
+    ws.script(WORK)
+    assert ws.run() == 0
+    assert ("work.txt" in ws.git("ls-files")) is committed
+
+
+# -- the supervisor --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "least"),
+    [("debug", "debug"), ("info", "info"), ("warning", "warning"), ("error", "")],
+)
+def test_the_log_has_lines_from_its_level_on(ws: Workspace, level: str, least: str) -> None:
+    ws.config(f'[log]\nlevel = "{level}"\nformat = "json"\n[roles]\nplanner = "command"\n')
+    assert ws.run() == 0
+    lines = [json.loads(line) for line in ws.log().splitlines() if line.startswith("{")]
+    order = ["debug", "info", "warning", "error"]
+    found = {line["level"] for line in lines}
+    assert (min(found, key=order.index) if found else "") == least
+    assert ("loop.decided" in ws.log()) is (level == "debug")
+
+
+@pytest.mark.parametrize(
+    ("form", "service", "as_json"),
+    [("auto", False, False), ("auto", True, True), ("json", False, True), ("console", True, False)],
+)
+def test_the_form_of_the_log(ws: Workspace, form: str, service: bool, as_json: bool) -> None:
+    ws.config(f'[log]\nformat = "{form}"\n')
+    environment = {"INVOCATION_ID": "x"} if service else {}
+    for name in ("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET"):
+        ws.environment.pop(name, None)
+    assert ws.run(environment=environment) == 0
+    assert ws.log().lstrip().startswith("{") is as_json
+
+
+def test_a_finish_lasts_no_longer_than_its_time(ws: Workspace) -> None:
+    ws.config("[service]\non_stop = 'finish'\nfinish_timeout_sec = 0.5\n")
+    ws.script({**CLAIM, "sleep": 600})
+    process = ws.start()
+    ws.wait_runs(1)
+    process.terminate()
+    assert ws.ended(process) == 0
+    assert ws.status()["state"] == "stopped"
+    ws.config("[service]\non_stop = 'finish'\n")
+    ws.script({**CLAIM, "sleep": 600, "until": "go"})
+    process = ws.start()
+    ws.wait_runs(2)
+    process.terminate()
+    wait_until(lambda: ws.status().get("asked") or "SIGTERM" in ws.log(), "the signal to be heard")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts()[-1] == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bound", ["per_agent = { command = 1 }", "per_agent = { codex = 1 }"])
+def test_an_adapter_has_its_own_bound_in_the_pool(ws: Workspace, bound: str) -> None:
+    from tests.support.harness import overlaps
+
+    others = [Workspace(ws.root, name) for name in ("a", "b")]
+    for other in others:
+        other.config(f"[pool]\n{bound}\n")
+        other.script({**CLAIM, "sleep": 1.5})
+    flags = [word for other in others[1:] for word in ("--workspace", str(other.path))]
+    text = (others[0].path / "codex-self-iter.toml").read_text()
+    (ws.root / "all.toml").write_text(text.replace(f"{shlex.quote(str(others[0].control))}", "$C"))
+    assert flags
+    lines = [line for line in text.splitlines() if line]
+    cut = lines.index("[pool]")
+    entries = [
+        f"[[workspaces]]\npath = {json.dumps(str(other.path))}\n"
+        + next(line for line in (other.path / "codex-self-iter.toml").read_text().splitlines()
+               if line.startswith("agent_command_template"))
+        for other in others
+    ]  # fmt: skip
+    (ws.root / "all.toml").write_text("\n".join([*lines[:cut], *lines[cut:], *entries]) + "\n")
+    (ws.path / "codex-self-iter.toml").unlink()
+    process = _supervise(ws, ws.root / "all.toml")
+    assert ws.ended(process) == 0, ws.log()
+    runs = [row for other in others for row in other.runs()]
+    assert overlaps(runs) == (1 if "command" in bound else 2)
+
+
+def _supervise(ws: Workspace, config: Path) -> Any:
+    import subprocess
+
+    from tests.support.program import PROGRAM
+
+    log = (ws.root / "supervisor-all.log").open("wb")
+    process = subprocess.Popen(
+        [*PROGRAM, "--config", str(config)], cwd=ws.root, env=ws.environment,
+        stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+    )  # fmt: skip
+    log.close()
+    ws.supervisors.append(process)
+    return process
+
+
+def test_who_is_told_of_what(ws: Workspace) -> None:
+    told = ws.root / "told"
+    command = ["sh", "-c", '(cat; echo) >> "$0"', str(told)]
+    for events, heard in (('["stopped"]', []), ('["completed"]', ["completed"])):
+        ws.config(f"[notify]\ncommand = {json.dumps(command)}\nevents = {events}\n")
+        ws.script(CLAIM)
+        assert ws.run() == 0
+        found = told.read_text().splitlines() if told.exists() else []
+        assert [json.loads(line)["event"] for line in found] == heard
+
+
+# -- without effect --------------------------------------------------------------------------------
+
+IDLE = {
+    'roles.planner = "codex"': "roles.planner",
+    'planner_model_hint = "m"': "planner_model_hint",
+    "continue_false_backoff_sec = 1": "continue_false_backoff_sec",
+    "verify.timeout_sec = 5": "verify.timeout_sec",
+    "verify.every_iteration = true": "verify.every_iteration",
+    "git.no_verify = true": "git.no_verify",
+    "git.checkpoints = false\ngit.checkpoint_keep = 3": "git.checkpoint_keep",
+    'notify.events = ["blocked"]': "notify.events",
+    "notify.events = []\nnotify.command = ['true']": "notify.command",
+    "budget.notice_at = 0.5": "budget.notice_at",
+    "service.finish_timeout_sec = 5": "service.finish_timeout_sec",
+    "agents.codex.resume_max_turns = 3": "agents.codex.resume_max_turns",
+    'agent = "codex"\nagent_command_template = "x {prompt_file}"': "agent_command_template",
+    'verify.gate_files = ["no/such/*.py"]': "verify.gate_files",
+}
+
+
+@pytest.mark.parametrize("lines", IDLE)
+def test_a_key_without_effect_is_named(ws: Workspace, lines: str) -> None:
+    (ws.path / "codex-self-iter.toml").write_text(lines + "\n")
+    done = ws.cli("config", "check")
+    assert done.returncode == 0, done.stderr
+    (said,) = [line for line in done.stdout.splitlines() if line.startswith("Warning: ")]
+    assert said.startswith(f"Warning: {IDLE[lines]}")
+
+
+def test_what_needs_git_is_named_without_git(ws: Workspace) -> None:
+    ws.config("[git]\ncommit = true\ntimeout_sec = 5\ncheckpoint_keep = 3\n")
+    assert "does nothing" not in ws.cli("config", "check").stdout
+    os.rename(ws.path / ".git", ws.root / "git")
+    said = ws.cli("config", "check").stdout
+    for key in ("git.commit", "git.timeout_sec", "git.checkpoint_keep"):
+        assert f"{key} does nothing: the workspace is in no git repository" in said
+    doctor = ws.cli("doctor").stdout
+    assert "git.commit does nothing" in doctor
+    assert ws.run() == 0
+    assert "git.commit does nothing" in ws.log()
+
+
+def test_nothing_is_said_of_a_configuration_in_which_every_key_does_something(
+    ws: Workspace,
+) -> None:
+    ws.config(
+        '[verify]\ncommands = ["true"]\ntimeout_sec = 5\ngate_files = ["plan.md"]\n[git]\ncommit = '
+        'true\nno_verify = true\n[notify]\ncommand = ["true"]\nevents = ["blocked"]\n[budget]\n'
+        "max_hours = 5\nnotice_at = 0.5\n[service]\non_stop = 'finish'\nfinish_timeout_sec = 5\n"
+    )
+    said = ws.cli("config", "check").stdout
+    assert "Warning" not in said
+    assert ws.run() == 0
+    assert "does nothing" not in ws.log()
+
+
+# -- gate files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".venv/lib/x.py", "node_modules/a/run.js", "tests/a.py"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_gate_file_is_guarded_wherever_its_glob_names_it(
+    ws: Workspace, place: str, named: bool
+) -> None:
+    file = ws.path / place
+    file.parent.mkdir(parents=True)
+    file.write_text("as it was\n")
+    glob = f"{place.partition('/')[0]}/**" if named else "docs/**"
+    ws.config(f'[verify]\ncommands = ["true"]\ngate_files = ["{glob}"]\n', max_iterations=2)
+    ws.script({"append": {place: "cheated\n"}, "block": {"completed": True}}, {"exit": 3})
+    assert ws.run() in (0, 4)
+    assert ws.verdicts()[0] == ("claim_rejected" if named else "completed")

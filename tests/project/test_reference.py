@@ -1,0 +1,46 @@
+"""The references for users are what the program's own parsers and schema say."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from codex_self_iter.cli import COMMANDS, HIDDEN, build_parser
+from codex_self_iter.settings import Settings
+from codex_self_iter.settings.env_source import variable_name
+from tests.project import make_reference
+
+
+@pytest.mark.parametrize(
+    ("path", "make"),
+    [
+        (make_reference.CONFIGURATION, make_reference.configuration),
+        (make_reference.COMMANDS_PAGE, make_reference.commands),
+    ],
+    ids=["configuration", "commands"],
+)
+def test_a_reference_is_up_to_date(path: Path, make: object) -> None:
+    assert callable(make)
+    assert path.read_text() == make(), "python -m tests.project.make_reference"
+
+
+def test_every_key_stands_in_the_reference() -> None:
+    text = make_reference.configuration()
+    keys = [path for path, _ in Settings().leaves() if path not in [("prices",), ("workspaces",)]]
+    for path in keys:
+        if path[0] != "agents" or path[1] in ("order", "codex"):
+            assert f"`{variable_name(path)}`" in text, path
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *HIDDEN])
+def test_every_option_stands_in_the_reference(command: str) -> None:
+    text = make_reference.commands()
+    own = text.partition(f"\n## {command}\n")[2].partition("\n## ")[0]
+    assert own
+    known = own + text.partition("\n## Which loop\n")[2].partition("\n## ")[0] + "--version --help"
+    for action in build_parser(command)[0]._actions:
+        for option in action.option_strings if action.help != argparse.SUPPRESS else ():
+            if option.startswith("--") and ":" not in action.dest:
+                assert option in known, option
