@@ -600,7 +600,7 @@ IDLE = {
     "service.finish_timeout_sec = 5": "service.finish_timeout_sec",
     "agents.codex.resume_max_turns = 3": "agents.codex.resume_max_turns",
     'agent = "codex"\nagent_command_template = "x {prompt_file}"': "agent_command_template",
-    'verify.gate_files = ["no/such/*.py"]': "verify.gate_files",
+    'verify.gate_files = ["no/such/*.py"]': "[verify] gate_files",
 }
 
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from codex_self_iter.cli import _common
+from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
 from codex_self_iter.settings.keys import dotted
@@ -29,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; the errors of a configuration are raised as UsageError."""
+    _common.goes_with(args, args.action == "show", "'show'", "json", "changed", "example")
+    if args.example and (args.json or args.changed):
+        raise UsageError("--example shows every default, as TOML: leave --json and --changed out")
     if args.action == "schema":
         return _print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     if args.example:
@@ -39,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "check":
         return _print(_checked(settings))
     if args.json:
-        return _print(json.dumps(_as_json(settings), indent=2, ensure_ascii=False))
+        return _print(json.dumps(_as_json(settings, args.changed), indent=2, ensure_ascii=False))
     return _print("\n".join(_rows(settings, args.changed)))
 
 
@@ -67,24 +72,25 @@ def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
         yield from (f"Warning: {text}" for text in without_effect(loop))
 
 
-def _values(settings: Settings) -> Iterator[tuple[KeyPath, Any, str]]:
+def _values(settings: Settings, changed: bool) -> Iterator[tuple[KeyPath, Any, str]]:
     for path, value in settings.leaves():
-        secret = is_secret(path) and value
-        yield path, "***" if secret else value, settings.origin(*path)
+        secret, origin = is_secret(path) and value, settings.origin(*path)
+        if not changed or origin != "default":
+            yield path, "***" if secret else value, origin
 
 
 def _rows(settings: Settings, changed: bool) -> Iterator[str]:
     yield f"# configuration file: {', '.join(map(str, settings.sources)) or 'none'}"
-    values = (row for row in _values(settings) if not changed or row[2] != "default")
+    values = _values(settings, changed)
     rows = [(f"{dotted(path)} = {toml_value(value)}", origin) for path, value, origin in values]
     width = min(56, max((len(text) for text, _ in rows), default=0))
     for text, origin in rows:
         yield f"{text:<{width}}  # {origin}"
 
 
-def _as_json(settings: Settings) -> dict[str, Any]:
+def _as_json(settings: Settings, changed: bool) -> dict[str, Any]:
     keys = [
         {"key": dotted(path), "value": value, "origin": origin}
-        for path, value, origin in _values(settings)
+        for path, value, origin in _values(settings, changed)
     ]
     return {"schema": 1, "files": [str(path) for path in settings.sources], "keys": keys}

@@ -49,15 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, number = parser.add_argument, _common.positive_int
     _common.add_iteration_arguments(parser)
     add("-f", "--follow", action="store_true", help="go on until the loop has ended")
-    add("--last", type=number, default=1, metavar="K", help="the last K iterations")
-    add("--all", action="store_true", help="every iteration whose output is kept")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--last", type=number, metavar="K", help="the last K iterations")
+    which.add_argument("--all", action="store_true", help="every iteration whose output is kept")
     add("--raw", action="store_true", help="stdout and stderr as they came, unrendered")
-    add("--supervisor", action="store_true", help="the supervisor's own log instead")
+    help_ = "the supervisor's own log instead"
+    which.add_argument("--supervisor", action="store_true", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
     iteration = _common.iteration_word(args)
+    if iteration is not None and (args.last or args.all or args.supervisor):
+        raise UsageError("give either an iteration, or --last, --all or --supervisor")
     loop = _common.find_loop(args)
     printer = _RawPrinter() if args.raw else _Printer(Paint())
     watch = _Watch(loop) if args.follow else None
@@ -110,7 +114,7 @@ def _choose(
         return chosen
     if not numbers and not args.follow:
         raise UsageError(f"there is no agent output in {loop.state_dir} yet")
-    wanted = numbers if args.all else numbers[-args.last :]
+    wanted = numbers if args.all else numbers[-(args.last or 1) :]
     return [one for one in found if one.iteration in wanted]
 
 
