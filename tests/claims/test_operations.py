@@ -700,7 +700,7 @@ def test_an_upgrade_while_an_agent_works_keeps_the_goal(ws: Workspace, tmp_path:
 
 def test_what_is_started_hears_the_signals_that_end_nothing_here(ws: Workspace) -> None:
     """Blocked signals are inherited: `timeout` and `alarm` of an agent's tools would fail."""
-    look = "grep -h SigBlk /proc/self/status >> '{}/blocked'".format(ws.control)
+    look = f"grep -h SigBlk /proc/self/status >> '{ws.control}/blocked'"
     hook = ws.path / ".git" / "hooks" / "pre-commit"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text(f"#!/bin/sh\n{look}\n")
