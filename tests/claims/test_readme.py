@@ -186,3 +186,30 @@ def test_codex_takes_the_plugin_from_this_repository(tmp_path: Path) -> None:
     (skill,) = home.rglob("SKILL.md")
     mine = ROOT / "skills" / "supervise-loop" / "SKILL.md"
     assert skill.read_text() == mine.read_text()
+
+
+def test_the_examples_are_read_as_they_are(ws: Workspace) -> None:
+    """Copied into a repository, task and plan stand in the prompt, and every item is counted."""
+    for name in ("TASK.md", "plan.md"):
+        shutil.copy(ROOT / "examples" / name, ws.path / name)
+    assert ws.run("--once") == 0
+    prompt = ws.prompt(1)
+    for name in ("TASK.md", "plan.md"):
+        assert (ROOT / "examples" / name).read_text().strip() in prompt
+    boxes = (ROOT / "examples" / "plan.md").read_text().count("- [ ]")
+    assert ws.status()["plan"]["total"] == boxes
+    task = (ROOT / "examples" / "TASK.md").read_text()
+    assert re.findall("^## (.+)$", task, re.MULTILINE) == [
+        "What is wanted", "What must not change", "How one can tell that it is done",
+    ]  # fmt: skip
+    assert ws.cli("doctor").returncode == 0
+
+
+def test_plan_shell_works_through_its_example(ws: Workspace) -> None:
+    shutil.copy(ROOT / "examples" / "plan-shell.md", ws.path / "plan.md")
+    (ws.path / "one.py").write_text("print(1)\n")
+    ws.config(agent="plan-shell", agent_command_template="")
+    assert ws.run() == 0
+    assert ws.verdicts() == ["continue", "completed"]
+    assert "one.py" in (ws.path / "line-counts.txt").read_text()
+    assert "- [ ]" not in (ws.path / "plan.md").read_text()
