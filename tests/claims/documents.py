@@ -12,7 +12,11 @@ somebody says again which one shows it. What stands for a test may be
 * `-instruction`, `-definition`, `-pointer`, `-background`: nothing that could fail by itself;
 * `-untested: why`; then the sentence or its paragraph says "not tested here" to its readers, too.
 
-`python -m tests.claims` brings the tables into line with the documents; what is left open has "?"."""
+`python -m tests.claims` brings the tables into line with the documents; what is left open has "?".
+
+Where the last cell of a row names tests itself (`owed: a refusing hook`: the one in `test_owed.py`
+that begins so), the table has those. What stands between `<!-- results:start -->` and its end are
+figures of one run of a program that can be run again, and no claims: the program has its tests."""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +40,18 @@ WORDS = ("-instruction", "-definition", "-pointer", "-background")
 UNTESTED = "-untested: "
 SAID = "not tested here"
 
-OUTSIDE = frozenset({"claims", "cli", "program", "service"})
+OUTSIDE = frozenset({"claims", "cli", "plan_shell", "program", "service"})
 """Rooms whose tests run the program as a user does: only they count for what users read."""
+REAL = "agents/test_real_"
+"""So do tests of real CLIs, for what is said of these."""
 FOR_DEVELOPERS = frozenset(
-    {"CONTRIBUTING.md", "docs/architecture.md", "docs/benchmarks.md", "docs/simulation.md"}
+    {
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/benchmarks.md",
+        "docs/faults.md",
+        "docs/simulation.md",
+    }
 )
 
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -47,6 +60,8 @@ _RULE = re.compile(r"\|[-:| ]+\|?")
 _CELL = re.compile(r"(?<!\\)\|")
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z0-9`\"'(*\[…<])")
 _COMMENT = re.compile(r"\s{2,}# ?")
+_RESULTS = re.compile(r"<!-- results:start -->.*?<!-- results:end -->", re.DOTALL)
+_NAMED = re.compile(r"`(\w+): ([^`]+)`")
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ def table_of(page: str) -> Path:
 def claims(page: str) -> list[Claim]:
     """What a document says, in its order; the same sentence once."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
+    text = _RESULTS.sub("", re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S))
     found = (Claim(sentence, block) for block in _blocks(text) for sentence in _sentences(block))
     return list({claim.text: claim for claim in found}.values())
 
@@ -127,7 +142,7 @@ def renew(page: str) -> int:
     old, new, count = load(page), list[str](), 0
     gone = [key for key in old if key not in {claim.key for claim in claims(page)}]
     for claim in claims(page):
-        tests = old.get(claim.key)
+        tests = named(claim) or old.get(claim.key)
         if tests is None:
             near = difflib.get_close_matches(claim.key[5:], [key[5:] for key in gone], 1, 0.6)
             was = next((old[key] for key in gone if near and key[5:] == near[0]), [])
@@ -137,6 +152,37 @@ def renew(page: str) -> int:
         new.append(f"{json.dumps(claim.key, ensure_ascii=False)} = {value}\n")
     table_of(page).write_text("".join(new), encoding="utf-8")
     return count
+
+
+def named(claim: Claim) -> list[str]:
+    """The tests that a row names in its last cell, in the form of the tables; else nothing."""
+    cell = claim.text.rpartition(" | ")[2] if claim.block.startswith("|") else ""
+    if not cell or _NAMED.sub("", cell).strip("; "):
+        return []
+    return [
+        _begins(stem, f"test_{words.replace(' ', '_')}") for stem, words in _NAMED.findall(cell)
+    ]
+
+
+def _begins(stem: str, begins: str) -> str:
+    """The test whose name begins so, one from outside before others; or what was looked for."""
+    found = [
+        f"{path.relative_to(TESTS)}::{name}"
+        for path in _files()[stem]
+        for name in sorted(functions(path))
+        if name.startswith(begins)
+    ]
+    outside = [test for test in found if test.partition("/")[0] in OUTSIDE]
+    chosen = outside or found
+    return chosen[0] if len(chosen) == 1 else f"test_{stem}.py::{begins}"
+
+
+@functools.cache
+def _files() -> dict[str, list[Path]]:
+    found = defaultdict(list)
+    for path in sorted(TESTS.rglob("test_*.py")):
+        found[path.stem.removeprefix("test_")].append(path)
+    return found
 
 
 @functools.cache
@@ -173,7 +219,7 @@ def problem(page: str, claim: Claim, tests: list[str]) -> str | None:
             return f"{file} does not exist"
         if name.partition("[")[0] not in functions(TESTS / file):
             return f"{file} has no {name}"
-        rooms.add(file.partition("/")[0])
+        rooms.add("program" if file.startswith(REAL) else file.partition("/")[0])
     if page not in FOR_DEVELOPERS and not rooms & OUTSIDE:
         return f"no test from outside ({', '.join(sorted(OUTSIDE))})"
     return None

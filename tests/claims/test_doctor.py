@@ -162,7 +162,7 @@ def nothing_done(place: Place) -> Faults:
         "sentinel.pause": ("fail", "PAUSE is there: the loop would only wait", "rm "),
         "agent": ("fail", "no agent was found", "install codex"),
         "gates": ("warn", "believed without proof", "name your tests"),
-        "notify": ("warn", "nobody is told", "set [notify] command"),
+        "config.without_effect": ("warn", "notify.events does nothing", "set what it needs"),
         "git.program": ("warn", "not installed", "install git"),
     }  # fmt: skip
 
@@ -208,7 +208,7 @@ def commands(place: Place) -> Faults:
         **{f"gate.{n}": fault for n, (one, fault) in gate if not one.startswith(for_bash or "\n")},
         "agent.command": ("fail", "no first line that names its interpreter", "#!/bin/sh"),
         "budget.command": ("warn", "max_cost_usd and max_tokens cannot be kept", "max_hours"),
-        "gate_files": ("warn", "no file matches no/such/*.py", "mend the patterns"),
+        "config.without_effect": ("warn", "no file matches no/such/*.py", "take it out"),
         "notify": ("fail", "'./plain.sh' of [notify] command is not executable", "chmod +x"),
         "workspace.task": ("warn", "TASK.md is empty", "write down"),
         "workspace.plan": ("warn", "every item of", "add what is to be done"),
@@ -246,7 +246,7 @@ def old_git(place: Place) -> Faults:
         "git.unfinished": ("warn", "a merge is in progress", "merge --abort"),
         "agent.codex": ("fail", "is not logged in", "login"),
         "sandbox": ("warn", "user namespaces do not work here", "bypass"),
-        "notify": ("warn", "is never called", "name the events"),
+        "config.without_effect": ("warn", "notify.command does nothing", "take it out"),
     }  # fmt: skip
 
 
@@ -399,8 +399,8 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     )
 }  # fmt: skip
 SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}
-NO_FAULT = {"python", "time.suspend", "state", "sentinel", "check.NAME"}
-"""They have no level of a fault; a check that fails itself is in tests/cli/test_doctor.py."""
+NO_FAULT = {"budget", "python", "time.suspend", "state", "sentinel", "check.NAME"}
+"""They have no level of a fault, or a test of their own; a check that fails itself is in tests/cli/test_doctor.py."""
 
 
 def possible(place: Place) -> None:
@@ -448,7 +448,7 @@ def test_a_good_workspace_has_no_fault_and_is_left_as_it_was(place: Place) -> No
     always = {
         "config", "python", "proc", "time.clock", "time.suspend", "tmp", "home", "limits.files",
         "limits.processes", "workspace", "workspace.task", "workspace.plan", "state", "disk",
-        "sentinel", "agent.command", "gate.1", "gate_files", "notify", "git.program",
+        "sentinel", "agent.command", "gate.1", "notify", "git.program",
         "git.repository", "git.identity", "git.index_lock",
     }  # fmt: skip
     assert always <= set(found)
@@ -522,6 +522,10 @@ def test_each_flaw_of_workspace_plan_task_and_state(place: Place) -> None:
     more = loops.add("edited") / "TASK.md"
     more.write_text("\ufeff" + "\r\n".join(TASK.replace("- Must not:\n", "\n").splitlines()))
     wanted["edited", "workspace.task"] = "warn: "
+    (loops.add("no box", keys='agent = "plan-shell"\n') / "plan.md").write_text("Do it.\n")
+    wanted["no box", "workspace.plan"] = "warn: no checkbox in "
+    (loops.add("words") / "plan.md").write_text("Do it.\n")
+    wanted["words", "workspace.plan"] = "ok"
     loops.add("good")
     wanted |= {("good", check): "ok" for check in ("workspace", "workspace.task", "workspace.plan")}
     found = loops.findings()
@@ -569,11 +573,6 @@ def test_each_flaw_of_git_template_and_agents(place: Place) -> None:
     wanted["safe", "sandbox"] = "warn: user namespaces do not work here"
     loops.add("bypass", keys='agent = "codex"\nagent_mode = "bypass"\n')
     wanted["bypass", "agent.codex"] = "ok: codex 0.169.0"
-    many = loops.add("many", keys='verify.gate_files = ["files/*"]\n') / "files"
-    many.mkdir()
-    for number in range(10_001):
-        (many / str(number)).touch()
-    wanted["many", "gate_files"] = "warn: [verify] gate_files: they match more than 10000 files"
     found = loops.findings()
     wrong = {key: found.get(key) for key, what in wanted.items() if what not in found.get(key, "")}
     assert wrong == {}
@@ -671,6 +670,20 @@ def test_people_read_the_mend_below_the_fault(place: Place) -> None:
     assert done.stdout.rstrip().endswith("nothing stands in the way of a run.")
 
 
+def test_a_budget_that_is_spent_is_said_before_a_start_ends_of_it(ws: Workspace) -> None:
+    ws.config("[budget]\nmax_hours = 0.000001\n")
+    ws.script({"sleep": 0.1, "block": {"completed": False}})
+    assert ws.run() == 4
+    assert ws.started() == 1
+    told = ws.status()["reason"]
+    assert told.startswith("budget spent: [budget] max_hours")
+    done = ws.cli("doctor")
+    assert (done.returncode, f"[ FAIL ] budget: {told}\n" in done.stdout) == (4, True)
+    ws.config("[budget]\nmax_hours = 1\n")
+    done = ws.cli("doctor")
+    assert (done.returncode, "[  ok  ] budget: " in done.stdout) == (0, True)
+
+
 @pytest.mark.slow
 def test_each_loop_has_its_name(place: Place) -> None:
     place.config(f'{TEMPLATE}{GATE}[[workspaces]]\npath = "."\n[[workspaces]]\npath = "gone"\n')
@@ -720,9 +733,12 @@ def test_a_start_says_the_same_words(ws: Workspace) -> None:
         if name in marked:
             assert one["status"] != "ok", one
             said[one["id"]] = one["what"]
+        elif one["id"] == "config.without_effect":
+            said["gate_files"] = one["what"]
+    assert "no file matches no/such" in said["gate_files"]
     assert {
         re.sub(r"gate\.\d", "gate.N", re.sub("budget.*", "budget.NAME", n)) for n in said
-    } == marked
+    } == marked | {"gate_files"}
     checked = subprocess.run(
         [*PROGRAM, "config", "check"], cwd=ws.path, env=ws.environment, capture_output=True,
         text=True, check=False, timeout=110,

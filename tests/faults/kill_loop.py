@@ -82,6 +82,7 @@ class Killing:
         self.on_orphan = on_orphan
         self.sent: list[str] = []
         self.kills: collections.Counter[str] = collections.Counter()
+        self.verdicts: list[str] = []
         self.story = ""
 
     def step(self) -> dict[str, object]:
@@ -247,8 +248,9 @@ class Killing:
         assert not stray, stray
         assert len(list(state.rglob("*.tmp"))) <= 3
         wait_until(lambda: not self.ws.leftovers(), "nothing left", 10)
-        verdicts = collections.Counter(str(line["verdict"]) for line in self.lines())
-        self.story = f"{len(self.lines())} iterations {dict(verdicts)}, {len(self.sent)} messages"
+        self.verdicts = [str(line["verdict"]) for line in self.lines()]
+        counted = dict(collections.Counter(self.verdicts))
+        self.story = f"{len(self.verdicts)} iterations {counted}, {len(self.sent)} messages"
 
     def check_commits(self) -> None:
         """All that agents and gates changed is committed, nothing of the person's, and git is
@@ -296,6 +298,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--on-orphan", choices=("adopt", "kill"), default="adopt")
     parser.add_argument("--keep", action="store_true", help="keep the directory")
+    parser.add_argument("--json", metavar="FILE", help="write what it came to here as well")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}, {options.count} kills, on_orphan {options.on_orphan}", flush=True)
@@ -317,6 +320,14 @@ def main() -> int:
         killing.ws.close()
         if not options.keep:
             subprocess.run(["rm", "-rf", str(root)], check=False)
+    if options.json:
+        came_to = {
+            "count": options.count, "seed": seed, "on_orphan": options.on_orphan,
+            "kills": killing.kills, "iterations": len(killing.verdicts),
+            "verdicts": collections.Counter(killing.verdicts), "messages": len(killing.sent),
+            "seconds": time.monotonic() - began,
+        }  # fmt: skip
+        Path(options.json).write_text(json.dumps(came_to))
     print(
         f"{options.count} kills {dict(killing.kills)} in {time.monotonic() - began:.0f} s: "
         f"{killing.story}"

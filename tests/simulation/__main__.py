@@ -56,6 +56,11 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{key} {count}" for key, count in counts.items())
 
 
+def failed(result: Result) -> bool:
+    """Whether an invariant broke or a stretch is unexplained."""
+    return bool(result.unexplained or result.faults)
+
+
 def main() -> int:
     """Exit 0 when nothing is unexplained and no invariant broken."""
     parser = argparse.ArgumentParser(description="Simulate a loop over a scripted world.")
@@ -76,7 +81,7 @@ def main() -> int:
         result = simulate(MIXES[name], given.days, seed, on_orphan=given.on_orphan)
         print(json.dumps(dataclasses.asdict(result)) if given.json else show(result, name))
         print(f"real time {time.monotonic() - begun:.1f} s\n", file=sys.stderr)
-        bad = bad or bool(result.unexplained or result.faults)
+        bad = bad or failed(result)
     return int(bad)
 
 

@@ -58,26 +58,17 @@ def _checked(settings: Settings) -> str:
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
     good = f"The configuration is good ({source}{count})."
-    return "\n".join([good, *dict.fromkeys(_flaws(loops))])
+    return "\n".join([good, *dict.fromkeys(_warnings(loops))])
 
 
-def _flaws(loops: Iterable[Settings]) -> Iterator[str]:
+def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
     """What a run would warn of at its start, as `doctor` says it."""
-    from codex_self_iter.supervisor.gate_globs import unguarded  # import much
-    from codex_self_iter.supervisor.shortfalls import (
-        gate_flaws,
-        notify_flaw,
-        without_effect,
-    )
+    from codex_self_iter.supervisor.shortfalls import command_flaws, without_effect  # import much
 
     for loop in loops:
         workspace = str(loop.workspace_path)
-        if os.path.isdir(workspace):
-            lost = notify_flaw(loop, workspace, os.environ)
-            for one in (*gate_flaws(loop, workspace, os.environ), *([lost] if lost else [])):
-                yield f"Warning: {one.what}; {one.mend}"
-            if flaw := unguarded(workspace, loop.verify.gate_files):
-                yield f"Warning: {flaw}"
+        lost = command_flaws(loop, workspace, os.environ) if os.path.isdir(workspace) else ()
+        yield from (f"Warning: {one.what}; {one.mend}" for one in lost)
         yield from (f"Warning: {text}" for text in without_effect(loop))
 
 

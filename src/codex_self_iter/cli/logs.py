@@ -27,6 +27,7 @@ POLL_SEC = 0.2
 RESTART_SEC, CRASH_SEC = 3.0, 10.0
 """A supervisor that was there may come again so soon: after an end (an update), and after none (a
 service starts it again after 5 s)."""
+_NOT_YET = "no supervisor has run here yet: waiting for the first start"
 _NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
 _STYLE = {"command": "bold", "change": "green", "error": "red", "note": "dim", "output": "dim"}
 _MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
@@ -142,6 +143,9 @@ class _Watch:
     def look(self) -> tuple[str, bool]:
         """What is new ("" when nothing is), and whether it is the end."""
         seen, now = _common.look(self.loop), time.monotonic()
+        if not (seen.status or seen.life.alive or self._told):
+            self._told = _NOT_YET
+            return _NOT_YET, False
         text = standstill(seen)
         if seen.life.alive:
             self._alive_at = now
@@ -293,7 +297,9 @@ def _supervisor_log(loop: Target, watch: _Watch | None, printer: _Printer) -> in
         raise UsageError(f"there is no {path} yet ({elsewhere})")
     file, inode = GrowingFile(path), _inode(path)
     while True:
-        over = not watch or watch.look()[1]
+        news, over = watch.look() if watch else ("", True)
+        if news == _NOT_YET:
+            printer.note(news)
         for data in _chunks(file, raw=printer.raw):
             if isinstance(data, bytes):
                 printer.feed(data, Transcript(_reader), is_error=False)

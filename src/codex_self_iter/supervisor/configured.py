@@ -131,12 +131,17 @@ def make_policy(
         "no_change_gate": int(settings.no_change_gate),
         "verify_commands": settings.verify.commands,
         "verify_every_iteration": settings.verify.every_iteration,
-        "budget": BudgetPolicy(**_same(BudgetPolicy, settings.budget)),
+        "budget": budget_of(settings),
         "commit": settings.git.commit == "supervisor",
         "checkpoints": settings.git.checkpoints,
         "finish_on_term": settings.service.on_stop == "finish",
     }
     return Policy(**own)
+
+
+def budget_of(settings: Settings) -> BudgetPolicy:
+    """What may be spent."""
+    return BudgetPolicy(**_same(BudgetPolicy, settings.budget))
 
 
 def _same(kind: Any, table: object) -> dict[str, Any]:

@@ -35,12 +35,10 @@ def fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, s
             continue
         unused -= matching
         if len(found) >= MAX_GATE_FILES:
-            more = f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
-            return found, f"[verify] gate_files: {more}"
+            return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
         found[path] = print_of(os.path.join(workspace, path))
     found[RULES] = rules(workspace, ignoring)
-    named = ", ".join(pattern for pattern in patterns if pattern in unused)
-    return found, f"[verify] gate_files: no file matches {named}" if named else ""
+    return found, _no_file([pattern for pattern in patterns if pattern in unused])
 
 
 def _skipped(patterns: tuple[str, ...]) -> set[str]:
@@ -48,9 +46,16 @@ def _skipped(patterns: tuple[str, ...]) -> set[str]:
     return _SKIPPED - {part for pattern in patterns for part in pattern.split("/")}
 
 
-def unguarded(workspace: str, patterns: tuple[str, ...]) -> str:
-    """What of the gate files would not be guarded; "" for nothing. Blocks."""
-    return fingerprints(workspace, patterns)[1] if patterns else ""
+def _no_file(patterns: list[str]) -> str:
+    return f"no file matches {', '.join(patterns)}" if patterns else ""
+
+
+def without_file(workspace: str, patterns: tuple[str, ...]) -> str:
+    """What to say of the patterns that match no file here, or "". Blocks."""
+    unused = set(patterns)
+    for path in _walk(workspace, _skipped(patterns)) if patterns else ():
+        unused -= {pattern for pattern in unused if _matches(path, pattern)}
+    return _no_file([pattern for pattern in patterns if pattern in unused])
 
 
 def print_of(path: str) -> str:

@@ -27,6 +27,7 @@ from codex_self_iter.core.shell import (
 from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.settings.idle import idle
 from codex_self_iter.settings.templates import unwritten
+from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world import mounts
 from codex_self_iter.world.guarded import stat_or_none
@@ -114,7 +115,10 @@ def unpriced(
 def without_effect(settings: Settings) -> list[str]:
     """What to say of keys that do nothing as things are here. Blocks a little."""
     workspace = resolve_paths(settings).workspace
-    return list(idle(settings, repository=bool(git_directories(str(workspace)))))
+    found = list(idle(settings, repository=bool(git_directories(str(workspace)))))
+    if none := gate_globs.without_file(str(workspace), tuple(settings.verify.gate_files)):
+        found.append(f"[verify] gate_files: {none}")
+    return found
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -157,17 +161,9 @@ def _gate_flaws(
 
 
 def notify_flaw(settings: Settings, workspace: str, environ: Mapping[str, str]) -> Shortfall | None:
-    """Why nobody would be told although somebody is to be."""
-    command, events = settings.notify.command, settings.notify.events
-    if not command:
-        if settings.origin("notify", "events") == "default":
-            return None
-        what = "[notify] events are named, but no command: nobody is told"
-        return Shortfall("notify", what, 'set [notify] command = ["program", "…"]', False)
-    if not events:
-        what = f"[notify] command {command[0]!r} is never called: events is empty"
-        return Shortfall("notify", what, "name the events, or leave the key out", False)
-    lost = _lacking(command[0], "[notify] command", workspace, environ, by_shell=False)
+    """Why the `[notify] command` cannot be started."""
+    program = next(iter(settings.notify.command), "")
+    lost = _lacking(program, "[notify] command", workspace, environ, by_shell=False)
     return Shortfall("notify", *lost) if lost else None
 
 
@@ -223,15 +219,19 @@ def found(program: str, environ: Mapping[str, str], workspace: str) -> str:
     return shutil.which(program, path=environ.get("PATH") or os.defpath) or ""
 
 
+def command_flaws(
+    settings: Settings, workspace: str, environ: Mapping[str, str]
+) -> list[Shortfall]:
+    """The flaws of gates and notify together."""
+    lost = notify_flaw(settings, workspace, environ)
+    return [*gate_flaws(settings, workspace, environ), *([lost] if lost else [])]
+
+
 async def tell_commands(ctx: Context) -> None:
     """Warn of commands that cannot work here, for as long as it is so."""
     about = ctx.settings, str(ctx.paths.workspace), ctx.shared.environ
 
-    def look() -> list[Shortfall]:
-        lost = notify_flaw(*about)
-        return [*gate_flaws(*about), *([lost] if lost else [])]
-
-    lost = await ctx.shared.in_thread(look)
+    lost = await ctx.shared.in_thread(command_flaws, *about)
     text = "; ".join(f"{one.what} ({one.mend})" for one in lost)
     ctx.warnings.tell("commands", text) if lost else ctx.warnings.clear("commands")
 
@@ -241,7 +241,8 @@ async def tell_commands(ctx: Context) -> None:
 
 def tell_start(ctx: Context) -> None:
     """Warn of what these settings and this machine cannot do, and of nothing that is mended."""
-    for text in without_effect(ctx.settings):
+    git = bool(git_directories(str(ctx.paths.workspace)))
+    for text in idle(ctx.settings, repository=git):
         ctx.log.warning("config.without_effect", text=text)
     policy = ctx.policy
     used = dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role])

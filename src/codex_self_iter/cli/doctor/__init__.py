@@ -16,7 +16,9 @@ from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
 
 LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
-CONFIGURED: tuple[Check, ...] = (checks_loop.agent, checks_loop.gates, checks_loop.notify)
+CONFIGURED: tuple[Check, ...] = (
+    checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.notify
+)  # fmt: skip
 """Checks that say nothing true while the configuration has errors."""
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}
 

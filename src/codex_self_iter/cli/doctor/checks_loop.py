@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.checks_machine import SPARE_INODES, sandbox
 from codex_self_iter.cli.doctor.finding import (
@@ -21,14 +22,19 @@ from codex_self_iter.cli.doctor.finding import (
     good,
     warn,
 )
+from codex_self_iter.core.budget import exceeded
+from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
 from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT, NO_GATE, unwritten
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import probe
 
 _MIB = 1024 * 1024
+_STATE_BYTES = 64 * _MIB
 _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
 
@@ -47,10 +53,13 @@ def workspace(context: Context) -> Iterator[Finding]:
     if not paths.task.exists():
         what = f"{paths.task} does not exist: the agent has only the plan"
         yield warn("workspace.task", what, init)
+    used = context.settings.agent_names()
     for name, path in ("task", paths.task), ("plan", paths.plan):
         if path.exists():
             text = path.read_text("utf-8-sig")
             what, _, mend = unwritten(name, str(path), text).partition("; ")
+            if name == "plan" and "plan-shell" in used and not parse_plan(text).total:
+                what, mend = f"no checkbox in {path}: plan-shell works through them", "- [ ] item"
             yield (
                 warn(f"workspace.{name}", what, mend)
                 if what
@@ -246,8 +255,7 @@ def gates(context: Context) -> Iterator[Finding]:
         yield warn("gates", NO_GATE, 'name your tests: [verify] commands = ["…"]')
     if not context.has_workspace:
         return
-    from codex_self_iter.supervisor.gate_globs import unguarded  # import much
-    from codex_self_iter.supervisor.shortfalls import gate_flaws
+    from codex_self_iter.supervisor.shortfalls import gate_flaws  # import much
 
     flaws = gate_flaws(context.settings, context.workspace, context.environ)
     flawed = {one.key: _lost(one) for one in flaws}
@@ -260,16 +268,10 @@ def gates(context: Context) -> Iterator[Finding]:
         else:
             said = f"{command!r} (not run; --run-gates runs it)"
             yield flawed.get(key) or good(key, said)
-    if verify.gate_files:
-        flaw = unguarded(context.workspace, verify.gate_files)
-        mend = "mend the patterns, or leave out what is no longer there"
-        yield (
-            warn("gate_files", flaw, mend) if flaw else good("gate_files", "each pattern has files")
-        )
 
 
 def without_effect(context: Context) -> Iterator[Finding]:
-    """Keys that do nothing as things are here."""
+    """Keys and globs that do nothing as things are here."""
     from codex_self_iter.supervisor.shortfalls import without_effect as found  # import much
 
     if context.has_workspace:
@@ -297,13 +299,37 @@ def _lost(lost: Any, status: Status = "fail") -> Finding:
 
 def _ran(context: Context, key: str, command: str) -> Finding:
     limit = context.settings.verify.timeout_sec or 86400.0
-    answer = ask(["/bin/sh", "-c", command], context, timeout_sec=limit, cwd=context.workspace)
+    environ = agent_environment(context.environ, passed=context.settings.verify.pass_env)
+    answer = ask(
+        ["/bin/sh", "-c", command],
+        dataclasses.replace(context, environ=environ),
+        timeout_sec=limit,
+        cwd=context.workspace,
+    )
     if answer.ok:
         return good(key, f"{command!r} succeeds")
     last = (answer.text or "no output").splitlines()[-1]
     how = last if answer.code is None else f"exits {answer.code}: {last}"
     mend = "it must succeed before a completion is believed"
     return warn(key, f"{command!r} fails now ({how})", mend)
+
+
+def spent(context: Context) -> Iterator[Finding]:
+    """Whether the budget of the loop that is kept here is used up."""
+    kept = read_object(str(context.paths.state_dir / "runtime.json"), _STATE_BYTES)
+    if kept is None:
+        return
+    from codex_self_iter.supervisor import configured  # import much
+    from codex_self_iter.world.state.codec import recover
+
+    try:
+        state = recover(kept, None, "")
+    except RecoveryError:
+        return  # a start says it, and may have the snapshot before it
+    if said := exceeded(state.spent, configured.budget_of(context.settings), context.now):
+        yield fail("budget", said, "raise it; what is of a day begins anew at midnight UTC")
+    else:
+        yield good("budget", "nothing that is bounded is spent")
 
 
 def _existing(path: str) -> str:
@@ -326,12 +352,5 @@ def _size(path: str) -> tuple[int, bool]:
 
 
 CHECKS: tuple[Check, ...] = (
-    workspace,
-    state_directory,
-    lock,
-    sentinels,
-    agent,
-    gates,
-    without_effect,
-    notify,
-)
+    workspace, state_directory, lock, sentinels, agent, spent, gates, without_effect, notify
+)  # fmt: skip
