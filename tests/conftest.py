@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from codex_self_iter.world.process.signals import HEARD
 from tests.support.blocking import nothing_blocks
 from tests.support.order import dealt, later_cases
 from tests.support.wheel import install
@@ -87,10 +88,7 @@ def _the_event_loop_is_never_blocked() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _signals_are_as_they_were() -> Iterator[None]:
     """A supervisor that ends in this process ignores them, and so would all that starts later."""
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
+    before = {number: signal.getsignal(number) for number in HEARD}
     yield
     for number, handler in before.items():
         if signal.getsignal(number) is not handler:

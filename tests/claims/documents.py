@@ -40,10 +40,10 @@ WORDS = ("-instruction", "-definition", "-pointer", "-background")
 UNTESTED = "-untested: "
 SAID = "not tested here"
 
-OUTSIDE = frozenset({"claims", "cli", "program", "service"})
+OUTSIDE = frozenset({"claims", "cli", "plan_shell", "program", "service"})
 """Rooms whose tests run the program as a user does: only they count for what users read."""
 REAL = "agents/test_real_"
-"""Tests that run the real CLIs count as well."""
+"""So do tests of real CLIs, for what is said of these."""
 FOR_DEVELOPERS = frozenset(
     {
         "CONTRIBUTING.md",

@@ -7,11 +7,16 @@ import pytest
 from tests.claims import documents
 from tests.claims.documents import Claim, claims, load, named, pages, problem, table_of
 
-DONE = {
-    "docs/architecture.md", "docs/benchmarks.md", "docs/faults.md", "docs/field.md",
-    "docs/simulation.md",
-}  # fmt: skip
-NOT_YET = frozenset(pages()) - DONE
+NOT_YET = frozenset(
+    {
+        "CONTRIBUTING.md",
+        "docs/agents.md",
+        "docs/log-events.md",
+        "docs/operations.md",
+        "docs/status.md",
+        "examples/README.md",
+    }
+)
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if page not in NOT_YET])

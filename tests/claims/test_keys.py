@@ -253,3 +253,23 @@ def test_every_key_has_a_test_of_what_it_does() -> None:
         assert lines, row.key
         own = [test for tests in lines for test in tests if test.partition("::")[0] not in GENERIC]
         assert any("::" in test for test in own), row.key
+
+
+CONTRADICTIONS = {
+    "backoff_max_sec = 1": "backoff_max_sec: must be at least backoff_base_sec (5), not 1",
+    "backoff_base_sec = 1000": "backoff_base_sec: backoff_max_sec must be at least backoff_base_sec",
+    'plan_file = "TASK.md"': "plan_file: must differ from task_file",
+    'stop_file_name = "loop.lock"': "stop_file_name: lock_file_name must differ from stop_file_name",
+    'global_stop_file_name = "plan.md"': "global_stop_file_name: must differ from plan_file",
+    'stop_file_name = "PAUSE"': "stop_file_name: 'PAUSE' is a file of the state directory",
+    'agent = "command"': 'agent: names the adapter "command", which needs agent_command_template',
+    'roles.reviewer = "command"': 'roles.reviewer: names the adapter "command", which needs',
+}
+
+
+def test_keys_that_contradict_each_other_are_errors(ws: Workspace) -> None:
+    for lines, said in CONTRADICTIONS.items():
+        (ws.path / "codex-self-iter.toml").write_text(lines + "\n")
+        done = ws.cli("config", "check")
+        assert done.returncode == 2
+        assert f"codex-self-iter.toml:1: {said}" in done.stderr

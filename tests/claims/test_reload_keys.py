@@ -50,7 +50,8 @@ def paused(ws: Workspace) -> subprocess.Popen[bytes]:
 def change(ws: Workspace, rows: list[Row]) -> None:
     """Write a configuration that differs in these keys."""
     values = {row.key: chosen(row) for row in rows if row.key not in KEPT}
-    same = {key: json.dumps(value) for key, value in FAST.items() if key not in values}
+    same = {key: json.dumps(value) for key, value in FAST.items()} | {"backoff_max_sec": "500"}
+    same = {key: value for key, value in same.items() if key not in values}
     template = tomllib.loads((ws.control / "first.toml").read_text())["agent_command_template"]
     set_all(ws, {"agent_command_template": json.dumps(template), **same, **values})
 
@@ -86,7 +87,10 @@ def test_each_key_is_in_force_or_waits_and_the_page_says_which(ws: Workspace) ->
     wait_until(named, "status to name what waits")
     (ws.path / "codex-self-iter.toml").write_text((ws.control / "first.toml").read_text())
     process.send_signal(signal.SIGHUP)
-    wait_until(lambda: not ws.status()["warnings"], "the warning to go with what was changed back")
+    wait_until(
+        lambda: "waits for a restart" not in str(ws.status()["warnings"]),
+        "the warning to go with what was changed back",
+    )
     process.send_signal(signal.SIGHUP)
     wait_log(ws, "config.unchanged")
 
@@ -214,3 +218,15 @@ def _program() -> tuple[str, ...]:
     from tests.support.program import PROGRAM
 
     return PROGRAM
+
+
+def test_where_one_loop_runs_alone_a_second_one_waits_for_a_restart(ws: Workspace) -> None:
+    keep_first(ws)
+    Workspace(ws.root, "other")
+    process = paused(ws)
+    with (ws.path / "codex-self-iter.toml").open("a") as file:
+        file.write('[[workspaces]]\npath = "."\n[[workspaces]]\npath = "../other"\n')
+        file.write("max_iterations = 3\n")
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "config." in ws.log(), "the reload")
+    assert not (ws.root / "other" / ".codex-self-iter").exists()

@@ -146,7 +146,7 @@ def spoil_identity(path: Path) -> None:
     git(path, "config", "--unset", "user.name")
     git(path, "config", "--unset", "user.email")
     git(path, "config", "user.useConfigOnly", "true")
-    (path / CONFIG_NAME).write_text(CONFIG + "[git]\ncommit = true\n")
+    (path / CONFIG_NAME).write_text(CONFIG + "[git]\ncommit = 'agent'\n")
 
 
 def spoil_index(path: Path) -> None:
@@ -224,7 +224,7 @@ def test_what_init_wrote_and_nobody_touched_is_a_warning(call: Call, workspace: 
         assert findings[name]["status"] == "warn"
         assert "still as `init` wrote it" in findings[name]["what"]
     (workspace / "TASK.md").write_text(TASK.replace("Goal:", "Goal: a parser"))
-    assert "workspace.task" not in call()[1]
+    assert call()[1]["workspace.task"]["status"] == "ok"
 
 
 def test_a_gate_is_run_only_when_asked(call: Call, workspace: Path) -> None:
@@ -458,12 +458,12 @@ PLAIN = [
 @pytest.mark.parametrize("command", BASHISMS)
 def test_what_only_bash_understands_is_named(command: str) -> None:
     assert bashism(command)
-    assert bashism(with_bash(command)) == ""
+    assert bashism(with_bash(command)) is None
 
 
 @pytest.mark.parametrize("command", PLAIN)
 def test_what_every_shell_understands_is_not(command: str) -> None:
-    assert bashism(command) == ""
+    assert bashism(command) is None
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_follow_goes_on_across_iterations(command, words: tuple[str, ...]) -> No
 
 def test_follow_may_begin_before_the_first_run(command) -> None:
     with Follower(command) as follower:
-        time.sleep(0.3)
+        follower.until("no supervisor has run here yet: waiting for the first start")
         run_directory(command, "000001-executor", b"first\n")
         follower.until("first")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core import control_block
+from tests.support.program import PROGRAM
 
 
 class Ran:
@@ -27,7 +28,7 @@ class Ran:
 
 def shell(workspace: Path, *flags: str, env: dict[str, str] | None = None) -> Ran:
     argv = [
-        sys.executable,
+        PROGRAM[0],
         "-m",
         "codex_self_iter.plan_shell",
         "--workspace",
@@ -73,7 +74,11 @@ def test_it_runs_the_first_open_item_and_ticks_it(tmp_path: Path) -> None:
 
 def test_the_last_item_completes_the_plan(tmp_path: Path) -> None:
     plan(tmp_path, "- [ ] only\n```sh\ntrue\n```\n")
-    assert shell(tmp_path).block["completed"] is True
+    only = shell(tmp_path).block
+    assert (only["completed"], only["reason"]) == (
+        True,
+        "Every item of the plan is ticked (1 of 1).",
+    )
     again = shell(tmp_path)
     assert (again.code, again.block["completed"]) == (0, True)
 

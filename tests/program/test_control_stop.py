@@ -247,9 +247,11 @@ def test_a_signal_that_asks_for_nothing_ends_nothing(ws: Workspace) -> None:
     """A batch system's, a power supply's; what a terminal sends for Ctrl-\\ is a stop."""
     process = reach(ws, "running")
     assert ignores(process.pid, signal.SIGTTOU)  # a background job under `stty tostop` is not held
-    for number in (signal.SIGUSR1, signal.SIGXCPU):
+    for number in (signal.SIGUSR1, signal.SIGXCPU, signal.SIGALRM, signal.SIGIO, signal.SIGPROF):
         process.send_signal(number)
         wait_log(ws, number.name)
+    process.send_signal(signal.SIGRTMIN + 3)
+    wait_log(ws, "SIGRTMIN+3")
     process.send_signal(signal.SIGQUIT)
     assert ws.ended(process) == 0
     assert "SIGQUIT" in ws.status()["reason"]

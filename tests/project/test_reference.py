@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from codex_self_iter.cli import COMMANDS, HIDDEN, build_parser
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.env_source import variable_name
+from codex_self_iter.supervisor.supervisor import SEVERITY
 from tests.project import make_reference
 
 
@@ -44,3 +46,9 @@ def test_every_option_stands_in_the_reference(command: str) -> None:
         for option in action.option_strings if action.help != argparse.SUPPRESS else ():
             if option.startswith("--") and ":" not in action.dest:
                 assert option in known, option
+
+
+def test_the_order_of_exit_codes_is_the_programs() -> None:
+    text = (make_reference.ROOT / "docs" / "contract.md").read_text()
+    said = text.partition("Its code is the worst of theirs:")[2].partition(".")[0]
+    assert tuple(int(code) for code in re.findall(r"\d+", said)) == SEVERITY

@@ -24,6 +24,11 @@ echo "write usr: $(say test -w /usr)"
 echo "write etc: $(say test -w /etc)"
 echo "see foreign tmp: $(say test -e /tmp/foreign)"
 echo "nested sandbox: $(say unshare --user --map-root-user --mount --pid --fork --mount-proc true)"
+echo "other personality: $(say setarch "$(uname -m)" -R true)"
+echo "real time: $(say chrt -f 1 true)"
+echo "host name: $(say hostname "$(hostname)")"
+bounding=0x$(sed -n 's/^CapBnd:.//p' /proc/self/status)
+echo "load modules: $(say test $((bounding >> 16 & 1)) = 1)"
 echo "new privileges: $(grep -c 'NoNewPrivs:.0' /proc/self/status)"
 mv result.tmp result
 sleep 54321
@@ -71,6 +76,10 @@ def test_the_system_unit_protects_the_machine_and_lets_an_agent_work(
         "write etc": "no",
         "see foreign tmp": "no",
         "nested sandbox": "yes",
+        "other personality": "no",
+        "real time": "no",
+        "host name": "no",
+        "load modules": "no",
         "new privileges": "0",
     }
 
@@ -85,11 +94,14 @@ def test_without_the_directives_the_probe_finds_otherwise(manager: laboratory.La
         "LockPersonality",
         "Restrict",
         "ProtectHost",
+        "ProtectKernelModules",
     )
     text = "\n".join(line for line in lines if not line.startswith(hardening)) + "\n"
     found = probe(manager, text)
     assert found["write etc"] == found["write usr"] == found["see foreign tmp"] == "yes"
     assert found["new privileges"] == "1"
+    for name in ("other personality", "real time", "host name", "load modules"):
+        assert found[name] == "yes", name
 
 
 def test_what_is_left_out_would_break_an_agents_own_sandbox(manager: laboratory.Lab) -> None:

@@ -63,6 +63,7 @@ def test_what_a_restart_cannot_mend_is_not_restarted(service: Service, code: int
     service.tell("exit", str(code))
     shown = service.manager.until_state(UNIT, ActiveState="failed", SubState="failed")
     assert (shown["NRestarts"], shown["ExecMainStatus"]) == ("0", str(code))
+    assert UNIT in service.manager.systemctl("--failed", "--no-legend").stdout
     assert len(service.starts()) == 1
 
 

@@ -224,6 +224,11 @@ class CliAgent(abc.ABC):
         """What this machine lacks for all of its work, and what mends it; "" twice for nothing."""
         return "", ""
 
+    def sandbox_flaw(self, environment: Mapping[str, str]) -> tuple[str, str]:  # noqa: ARG002
+        """Why its sandbox fails, tried without tokens, and what mends it; "" twice where it works
+        or cannot be tried. Blocks."""
+        return "", ""
+
     @abc.abstractmethod
     def logged_in(
         self, program: str, environment: Mapping[str, str]

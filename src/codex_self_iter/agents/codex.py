@@ -185,6 +185,17 @@ class CodexAgent(CliAgent):
             return False, "not logged in", self.log_in
         return None, f"`codex login status` said: {line or 'nothing'}", self.log_in
 
+    def sandbox_flaw(self, environment: Mapping[str, str]) -> tuple[str, str]:
+        program = self.find(environment)
+        clean = self.environment(environment, program, {})
+        _, said = ask([program, "sandbox", "--", "true"], clean)
+        if not sandbox_broken(said):
+            return "", ""
+        return said.splitlines()[-1], (
+            "allow unprivileged user namespaces, keep codex's home out of the temporary directory, "
+            'or set agent_mode = "bypass" in a container'
+        )
+
     def _custom_provider(self, environment: Mapping[str, str]) -> bool:
         try:
             path = os.path.join(self.home(environment), "config.toml")

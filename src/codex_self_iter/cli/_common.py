@@ -56,6 +56,24 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """An argparse type: a finite number, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, not {text!r}")
+    return value
+
+
+def goes_with(args: argparse.Namespace, meant: bool, what: str, *names: str) -> None:
+    """Raises UsageError for options that were given and do nothing, for not `what` is `meant`."""
+    for name in names if not meant else ():
+        if getattr(args, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} does nothing without {what}")
+
+
 def iteration_word(args: argparse.Namespace) -> int | None:
     """The iteration in `args.what`; a loop's name before it goes to `args.loop`.
 
@@ -64,8 +82,14 @@ def iteration_word(args: argparse.Namespace) -> int | None:
     number = int(words.pop()) if words and words[-1].isascii() and words[-1].isdigit() else None
     if len(words) > 1 or (words and args.loop):
         raise UsageError(f"expected an iteration's number, not {' '.join(words)!r}")
+    if words and words[0].isdigit() and number is not None and not _is_loop(words[0]):
+        raise UsageError(f"expected one iteration, not {' '.join(args.what)!r}")
     args.loop = words[0] if words else args.loop
     return number
+
+
+def _is_loop(name: str) -> bool:
+    return os.path.isdir(name) or bool(registry.find(name, registry.entries()))
 
 
 def name_first(args: argparse.Namespace, words: list[str]) -> list[str]:

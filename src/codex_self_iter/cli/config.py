@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from codex_self_iter.core.shell import bashism, with_bash
+from codex_self_iter.cli import _common
+from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
 from codex_self_iter.settings.keys import dotted
@@ -30,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print; the errors of a configuration are raised as UsageError."""
+    _common.goes_with(args, args.action == "show", "'show'", "json", "changed", "example")
+    if args.example and (args.json or args.changed):
+        raise UsageError("--example shows every default, as TOML: leave --json and --changed out")
     if args.action == "schema":
         return _print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     if args.example:
@@ -40,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "check":
         return _print(_checked(settings))
     if args.json:
-        return _print(json.dumps(_as_json(settings), indent=2, ensure_ascii=False))
+        return _print(json.dumps(_as_json(settings, args.changed), indent=2, ensure_ascii=False))
     return _print("\n".join(_rows(settings, args.changed)))
 
 
@@ -54,45 +58,39 @@ def _checked(settings: Settings) -> str:
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
     good = f"The configuration is good ({source}{count})."
-    return "\n".join([good, *dict.fromkeys((*_for_bash(loops), *_without_effect(loops)))])
+    return "\n".join([good, *dict.fromkeys(_warnings(loops))])
 
 
-def _without_effect(loops: Iterable[Settings]) -> Iterator[str]:
-    """Keys and globs that do nothing as things are here."""
-    from codex_self_iter.supervisor.shortfalls import without_effect  # import much
+def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
+    """What a run would warn of at its start, as `doctor` says it."""
+    from codex_self_iter.supervisor.shortfalls import command_flaws, without_effect  # import much
 
     for loop in loops:
+        workspace = str(loop.workspace_path)
+        lost = command_flaws(loop, workspace, os.environ) if os.path.isdir(workspace) else ()
+        yield from (f"Warning: {one.what}; {one.mend}" for one in lost)
         yield from (f"Warning: {text}" for text in without_effect(loop))
 
 
-def _for_bash(loops: Iterable[Settings]) -> Iterator[str]:
-    """Gates that the machine's /bin/sh may not understand; `doctor` asks it."""
-    if os.path.basename(os.path.realpath("/bin/sh")).startswith("bash"):
-        return
-    for command in (command for loop in loops for command in loop.verify.commands):
-        if words := bashism(command):
-            mend = with_bash(command)
-            yield f"Warning: {words} in the gate {command!r} is bash's, not /bin/sh's; {mend}"
-
-
-def _values(settings: Settings) -> Iterator[tuple[KeyPath, Any, str]]:
+def _values(settings: Settings, changed: bool) -> Iterator[tuple[KeyPath, Any, str]]:
     for path, value in settings.leaves():
-        secret = is_secret(path) and value
-        yield path, "***" if secret else value, settings.origin(*path)
+        secret, origin = is_secret(path) and value, settings.origin(*path)
+        if not changed or origin != "default":
+            yield path, "***" if secret else value, origin
 
 
 def _rows(settings: Settings, changed: bool) -> Iterator[str]:
     yield f"# configuration file: {', '.join(map(str, settings.sources)) or 'none'}"
-    values = (row for row in _values(settings) if not changed or row[2] != "default")
+    values = _values(settings, changed)
     rows = [(f"{dotted(path)} = {toml_value(value)}", origin) for path, value, origin in values]
     width = min(56, max((len(text) for text, _ in rows), default=0))
     for text, origin in rows:
         yield f"{text:<{width}}  # {origin}"
 
 
-def _as_json(settings: Settings) -> dict[str, Any]:
+def _as_json(settings: Settings, changed: bool) -> dict[str, Any]:
     keys = [
         {"key": dotted(path), "value": value, "origin": origin}
-        for path, value, origin in _values(settings)
+        for path, value, origin in _values(settings, changed)
     ]
     return {"schema": 1, "files": [str(path) for path in settings.sources], "keys": keys}

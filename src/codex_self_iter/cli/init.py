@@ -15,7 +15,14 @@ from codex_self_iter.cli._program import program_name
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
-from codex_self_iter.settings.templates import PLAN, TASK
+from codex_self_iter.settings.templates import (
+    HOW_AGENT,
+    NO_AGENT,
+    NO_GATE,
+    NO_REPOSITORY,
+    PLAN,
+    TASK,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +112,7 @@ def _free_name(path: str) -> str:
 def _next_steps(workspace: str, found: Detected) -> list[str]:
     steps = ["Write down what is wanted in TASK.md, and the first steps in plan.md."]
     if not os.path.exists(os.path.join(workspace, ".git")):
-        steps.append("Put the workspace under git (`git init`): progress is judged and kept by it.")
+        steps.append(f"`git init`, for {NO_REPOSITORY}.")
     steps.append(
         "Commit these files: what is not committed when a loop starts stays yours to commit."
     )
@@ -113,10 +120,11 @@ def _next_steps(workspace: str, found: Detected) -> list[str]:
         places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
         steps.append(f"Agents found: {places}.")
     else:
-        what = "install one, set agent_command_template, or use plan-shell."
-        steps.append(f"No known agent was found: {what}")
-    gates = ", ".join(found.gates) or "none recognised; name yours under [verify] in " + CONFIG_NAME
-    steps.append(f"A completion must pass: {gates}.")
+        steps.append(f"{HOW_AGENT[0].upper()}{HOW_AGENT[1:]}: {NO_AGENT}.")
+    if found.gates:
+        steps.append(f"A completion must pass: {', '.join(found.gates)}.")
+    else:
+        steps.append(f"Name your tests under [verify] in {CONFIG_NAME}: {NO_GATE}.")
     here = os.path.samefile(workspace, os.getcwd())
     where = "" if here else f" --workspace {shlex.quote(workspace)}"
     steps += [f"{program_name()} {command}{where}" for command in ("doctor", "run")]

@@ -27,6 +27,7 @@ POLL_SEC = 0.2
 RESTART_SEC, CRASH_SEC = 3.0, 10.0
 """A supervisor that was there may come again so soon: after an end (an update), and after none (a
 service starts it again after 5 s)."""
+_NOT_YET = "no supervisor has run here yet: waiting for the first start"
 _NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
 _STYLE = {"command": "bold", "change": "green", "error": "red", "note": "dim", "output": "dim"}
 _MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
@@ -48,15 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, number = parser.add_argument, _common.positive_int
     _common.add_iteration_arguments(parser)
     add("-f", "--follow", action="store_true", help="go on until the loop has ended")
-    add("--last", type=number, default=1, metavar="K", help="the last K iterations")
-    add("--all", action="store_true", help="every iteration whose output is kept")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--last", type=number, metavar="K", help="the last K iterations")
+    which.add_argument("--all", action="store_true", help="every iteration whose output is kept")
     add("--raw", action="store_true", help="stdout and stderr as they came, unrendered")
-    add("--supervisor", action="store_true", help="the supervisor's own log instead")
+    help_ = "the supervisor's own log instead"
+    which.add_argument("--supervisor", action="store_true", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is asked for."""
     iteration = _common.iteration_word(args)
+    if iteration is not None and (args.last or args.all or args.supervisor):
+        raise UsageError("give either an iteration, or --last, --all or --supervisor")
     loop = _common.find_loop(args)
     printer = _RawPrinter() if args.raw else _Printer(Paint())
     watch = _Watch(loop) if args.follow else None
@@ -109,7 +114,7 @@ def _choose(
         return chosen
     if not numbers and not args.follow:
         raise UsageError(f"there is no agent output in {loop.state_dir} yet")
-    wanted = numbers if args.all else numbers[-args.last :]
+    wanted = numbers if args.all else numbers[-(args.last or 1) :]
     return [one for one in found if one.iteration in wanted]
 
 
@@ -138,6 +143,9 @@ class _Watch:
     def look(self) -> tuple[str, bool]:
         """What is new ("" when nothing is), and whether it is the end."""
         seen, now = _common.look(self.loop), time.monotonic()
+        if not (seen.status or seen.life.alive or self._told):
+            self._told = _NOT_YET
+            return _NOT_YET, False
         text = standstill(seen)
         if seen.life.alive:
             self._alive_at = now
@@ -289,7 +297,9 @@ def _supervisor_log(loop: Target, watch: _Watch | None, printer: _Printer) -> in
         raise UsageError(f"there is no {path} yet ({elsewhere})")
     file, inode = GrowingFile(path), _inode(path)
     while True:
-        over = not watch or watch.look()[1]
+        news, over = watch.look() if watch else ("", True)
+        if news == _NOT_YET:
+            printer.note(news)
         for data in _chunks(file, raw=printer.raw):
             if isinstance(data, bytes):
                 printer.feed(data, Transcript(_reader), is_error=False)

@@ -49,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
 
 def options(args: argparse.Namespace) -> RunOptions:
     """The options beside the configuration. Raises UsageError for paths that are not there."""
+    if args.config_dir and (args.config or args.workspace):
+        what = "--config-dir names its workspaces itself; leave --workspace and --config out"
+        raise UsageError(what)
     for path in args.workspace:
         if not os.path.isdir(os.path.expanduser(path)):
             what = "is not a directory" if os.path.exists(path) else "does not exist"

@@ -47,6 +47,8 @@ class _Plan(NamedTuple):
 
 def run(args: argparse.Namespace) -> int:
     """Do it, or say what would be done."""
+    installs = args.action != "show"
+    _common.goes_with(args, installs, "'install' or 'uninstall'", "dry_run")
     service = _service(args)
     auto = "launchd" if sys.platform == "darwin" else "systemd"
     manager = auto if args.manager == "auto" else args.manager

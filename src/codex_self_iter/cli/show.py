@@ -23,7 +23,7 @@ from codex_self_iter.world.git import labels
 from codex_self_iter.world.guarded import read_guarded
 
 MAX_TEXT = 4000
-"""Characters of prompt, answer and gate output that are shown without --full."""
+"""Characters of prompt, answer and gate output without --full; half of it of what was reported."""
 MAX_FULL = 4_000_000
 FIELDS = (
     "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "refused", "messages",
@@ -35,7 +35,7 @@ GIT_TIMEOUT_SEC = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _common.add_iteration_arguments(parser)
-    add("--full", action="store_true", help="prompt, answer and gate output without a bound")
+    add("--full", action="store_true", help="everything without a bound")
     add("--json", action="store_true", help="the journal's line, with the paths of the files")
 
 
@@ -62,7 +62,7 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
     when = clean(str(record.get("ts") or "")) if at is None else moment(at)
     yield paint(f"Iteration {record['iteration']}: {verdict}, {lasted}, {when}", "bold")
     for key in FIELDS:
-        yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint)
+        yield from _field(key.replace("_in", "").replace("_", " "), record.get(key), paint, bound)
     yield from _field("wait", _wait(record), paint)
     yield from _field("not kept", record.get("keep_error"), paint)
     yield from _field("owed", _owed(record), paint)
@@ -83,11 +83,11 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
     yield paint(f"output: codex-self-iter logs {record['iteration']}", "dim")
 
 
-def _field(label: str, value: object, paint: Paint) -> Iterator[str]:
+def _field(label: str, value: object, paint: Paint, bound: int = MAX_TEXT) -> Iterator[str]:
     values = value if isinstance(value, list) else [value]
     for one in values:
         if one not in (None, "", [], {}):
-            yield f"  {paint(f'{label:<11}', 'dim')}{clean(_plain(one), 2000)}"
+            yield f"  {paint(f'{label:<11}', 'dim')}{clean(_plain(one), bound // 2)}"
             label = ""
 
 

@@ -25,13 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="a table of all loops of this user")
     add("--json", action="store_true", help="status.json, and what it cannot know")
     add("-w", "--watch", action="store_true", help="redraw until interrupted")
-    add("--interval", type=float, default=1.0, metavar="SEC", help="for --watch (default: 1)")
+    help_ = "for --watch (default: 1)"
+    add("--interval", type=_common.seconds, metavar="SEC", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the screen, the table or the JSON; with --watch again and again."""
-    if args.interval <= 0:
+    if args.interval == 0:
         raise UsageError("--interval must be above 0")
+    _common.goes_with(args, args.watch, "--watch", "interval")
+    named = [name for name in ("loop", "workspace", "state_dir", "config") if getattr(args, name)]
+    if args.all and named:
+        raise UsageError("--all shows every loop: leave the one that you name out, or --all")
     show = _watch if args.watch else _once
     show(args, Paint())
     return 0
@@ -57,7 +62,7 @@ def _watch(args: argparse.Namespace, paint: Paint) -> None:
             sys.stdout.write("" if before is None or args.json else "\n")
             _once(args, paint)
         before = stamp
-        time.sleep(args.interval)
+        time.sleep(args.interval or 1.0)
 
 
 def _fingerprint(args: argparse.Namespace) -> object:

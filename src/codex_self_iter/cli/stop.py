@@ -9,7 +9,7 @@ import time
 from codex_self_iter.cli import _common, _controls
 from codex_self_iter.cli._common import say
 from codex_self_iter.core.foreign import as_dict
-from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError
+from codex_self_iter.errors import ExitCode, WorkspaceBusyError
 
 POLL_SEC = 0.1
 
@@ -20,15 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--after-iteration", action="store_true", help="let the running iteration end first")
     add("--wait", action="store_true", help="return only when the supervisor has ended")
     help_ = "for --wait; 0: for ever (default)"
-    add("--timeout", type=float, default=0.0, metavar="SEC", help=help_)
+    add("--timeout", type=_common.seconds, metavar="SEC", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the STOP file and say what will happen."""
     from codex_self_iter.world.state import inbox
 
-    if args.timeout < 0:
-        raise UsageError("--timeout must not be negative")
+    _common.goes_with(args, args.wait, "--wait", "timeout")
     aim = _controls.aim_at(args)
     path = _controls.control_file(aim, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     say(f"{did}. {_controls.who_notices(aim, living, dead)}")
     if aim.life.orphan and not args.after_iteration:
         _end(aim)
-    return _wait(aim, args.timeout) if args.wait and aim.life.alive else int(ExitCode.OK)
+    return _wait(aim, args.timeout or 0.0) if args.wait and aim.life.alive else int(ExitCode.OK)
 
 
 def _end(aim: _controls.Aim) -> None:

@@ -442,7 +442,8 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
         return state, ()
     if event.now and state.ending is None and phase(state) in ABORTABLE:
         ending = Ending(EndingKind.STEER, "steer --now: the next iteration starts with the message")
-        return dataclasses.replace(state, ending=ending), (Persist(), Abort(ending.reason))
+        state = dataclasses.replace(_forget_aside(state), ending=ending)
+        return state, (Persist(), Abort(ending.reason))
     return _wake(state, policy, at, also_backoff=event.now)
 
 

@@ -140,7 +140,7 @@ def _ticked(plan_path: Path, before: Plan, item: Item, evidence: tuple[str, ...]
 def _all_done(plan: Plan, summary: str, evidence: tuple[str, ...] = ()) -> Answer:
     return Answer(
         summary=summary,
-        reason=f"All {plan.total} items of the plan are ticked.",
+        reason=f"Every item of the plan is ticked ({plan.done} of {plan.total}).",
         evidence=evidence,
         completed=True,
     )

@@ -59,7 +59,7 @@ def _workspace_flaws(path: Path) -> Iterator[str]:
     elif not stat.S_ISDIR(mode):
         yield f"workspace {path} is not a directory; name a directory with --workspace"
     elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        yield f"workspace {path} cannot be written by this user; mend its permissions (chmod, chown)"
+        yield f"workspace {path} {_unwritable(path)}"
 
 
 def _plan_flaws(path: Path, workspace: Path) -> Iterator[str]:
@@ -75,8 +75,6 @@ def _plan_flaws(path: Path, workspace: Path) -> Iterator[str]:
     text, flaw = _read(path)
     if flaw:
         yield f"plan file {path} {flaw}"
-    elif len(text.encode("utf-8")) > MAX_DOCUMENT_BYTES:
-        yield f"plan file {path} is larger than {MAX_DOCUMENT_BYTES // 2**20} MiB, too much for a prompt; shorten it"
     elif not text.strip():
         yield f"plan file {path} is empty; write down what is to be done, such as `- [ ] first item`"
 
@@ -101,13 +99,26 @@ def _state_flaws(paths: ResolvedPaths) -> Iterator[str]:
     if mode is not None and not stat.S_ISDIR(mode):
         yield f"state directory {state} is not a directory; move that file away or set state_dir"
     elif mode is not None and not os.access(state, os.R_OK | os.W_OK | os.X_OK):
-        yield f"state directory {state} cannot be written by this user; mend its permissions (chmod, chown)"
+        yield f"state directory {state} {_unwritable(state)}"
+
+
+def _unwritable(path: Path) -> str:
+    """Why a directory cannot be written, and what to do."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "is on a file system that is read-only; mount it writable"
+    return "cannot be written by this user; mend its permissions (chmod, chown)"
 
 
 def _read(path: Path) -> tuple[str, str]:
     """The text, or why it cannot be read and what to do."""
     try:
-        data = read_plain(path)
+        data = read_plain(path, MAX_DOCUMENT_BYTES + 1)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            most = MAX_DOCUMENT_BYTES // 2**20
+            return "", f"is larger than {most} MiB, too much for a prompt; shorten it"
+        if b"\0" in data:
+            line = data.count(b"\n", 0, data.index(b"\0")) + 1
+            return "", f"is no text (line {line} holds a zero byte); save it as UTF-8 text"
         return data.decode("utf-8-sig"), ""
     except BadFileError as error:
         return "", f"{error}; replace it by a text file"

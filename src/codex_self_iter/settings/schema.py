@@ -68,6 +68,8 @@ class VerifySettings(Table):
     """Globs of files that belong to the gates: a completion is void when the agent changed one.
     What lies in .git, .venv, node_modules or a cache counts where a glob names that directory.
     A configuration in the workspace is always one of them."""
+    pass_env: TextList = ()
+    """Variables that gates get although they look like secrets ("NAME", "NAME_*")."""
     require_plan_done: Switch = False
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 
@@ -235,7 +237,7 @@ class Price(Table):
     output_per_mtok: Money
     """Output tokens."""
     as_of: Date = ""
-    """Day on which these prices were right."""
+    """Day on which these prices were right; for people, nothing is made of it."""
 
 
 class NotifySettings(Table):

@@ -1,4 +1,6 @@
-"""Task and plan as `init` writes them."""
+"""Task and plan as `init` writes them, and what is said where something is still to be done."""
+
+from codex_self_iter.core.plan import parse_plan
 
 TASK = """\
 # Task
@@ -22,8 +24,26 @@ One item a line, small enough for one sitting. The agent ticks what is done and 
 """
 
 
-def untouched(path: str, text: str) -> str:
-    """What to say of a task or plan that nobody has written yet; "" for any other."""
-    if text.strip() not in (TASK.strip(), PLAN.strip()):
-        return ""
-    return f"{path} is still as `init` wrote it; write down what is wanted"
+NO_GATE = "no gate is configured: a completion is believed without proof"
+NO_REPOSITORY = "the workspace is no git repository: changes are judged by content alone and cannot be taken back"
+NO_AGENT = "no agent was found"
+HOW_AGENT = (
+    "install codex, claude, gemini or opencode, or set agent_command_template (or agent = "
+    '"plan-shell" for a plan of shell commands)'
+)
+"""What `init`, `doctor` and the start say with the same words."""
+_LINES = frozenset(line.strip() for line in (TASK + PLAN).splitlines())
+
+
+def unwritten(what: str, path: str, text: str) -> str:
+    """What to say of a task or plan (`what`) that says nothing yet, or no longer; "" for any
+    other. A "; " stands before what is to be done."""
+    lines = [line.strip() for line in text.splitlines()]
+    if any(lines) and _LINES.issuperset(lines):
+        return f"{path} is still as `init` wrote it; write down what is wanted"
+    if what == "task" and not any(lines):
+        return f"{path} is empty; write down what is wanted"
+    plan = parse_plan(text) if what == "plan" else None
+    if plan and plan.total and all(item.ticked for item in plan.items):
+        return f"every item of {path} is ticked; add what is to be done"
+    return ""

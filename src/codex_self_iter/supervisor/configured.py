@@ -18,6 +18,7 @@ from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths
 from codex_self_iter.settings.schema import CliSettings
+from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT
 
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
 
@@ -53,6 +54,11 @@ def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Requ
     return Request("", nowhere, workspace, str(paths.plan), nowhere, role, environment=environ)
 
 
+def program_of(agent: Agent, paths: ResolvedPaths, environ: Mapping[str, str]) -> str:
+    """Path of the program that a run would start. Raises UsageError when there is none."""
+    return agent.prepare(_probe(paths, environ, Role.EXECUTOR)).argv[0]
+
+
 def run_limits(settings: Settings, agent: Agent | None = None) -> RunLimits:
     """The bounds of a run; of this agent's, where one is named."""
     return RunLimits(
@@ -77,10 +83,7 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
             configs = {name: _config(settings, name) for name in CLIS}
             first = catalog.detect(environ, configs) or ""
             if not first:
-                raise UsageError(
-                    "no agent was found: install codex, claude, gemini or opencode, or set "
-                    'agent_command_template (or agent = "plan-shell" for a plan of shell commands)'
-                )
+                raise UsageError(f"{NO_AGENT}: {HOW_AGENT}")
     order = tuple(dict.fromkeys((first, *settings.agents.order)))
     names: dict[Role, tuple[str, ...]] = {}
     for role in MAIN:
@@ -128,12 +131,17 @@ def make_policy(
         "no_change_gate": int(settings.no_change_gate),
         "verify_commands": settings.verify.commands,
         "verify_every_iteration": settings.verify.every_iteration,
-        "budget": BudgetPolicy(**_same(BudgetPolicy, settings.budget)),
+        "budget": budget_of(settings),
         "commit": settings.git.commit == "supervisor",
         "checkpoints": settings.git.checkpoints,
         "finish_on_term": settings.service.on_stop == "finish",
     }
     return Policy(**own)
+
+
+def budget_of(settings: Settings) -> BudgetPolicy:
+    """What may be spent."""
+    return BudgetPolicy(**_same(BudgetPolicy, settings.budget))
 
 
 def _same(kind: Any, table: object) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from codex_self_iter.agents.passed_env import ours_out
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import GateResult, gate_end
 from codex_self_iter.core.judge import changed_gate_files
@@ -69,7 +69,7 @@ async def _run(
         # One stream in the order it was written: that is how people read a failing test.
         argv=("/bin/sh", "-c", f"exec 2>&1\n{command}"),
         cwd=str(ctx.paths.workspace),
-        env=ours_out(ctx.shared.environ),
+        env=agent_environment(ctx.shared.environ, passed=ctx.settings.verify.pass_env),
         directory=ctx.store.fresh_run_directory(iteration, f"gate-{index}", again=True),
         run_lock_path=ctx.run_lock_path,
         limits=dataclasses.replace(

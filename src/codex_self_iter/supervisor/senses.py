@@ -225,7 +225,7 @@ class Senses:
         edit = document.poll(now, in_run=in_run)
         if edit is None:
             return
-        self._ctx.warnings.clear(f"{edit.what} untouched")
+        self._ctx.warnings.clear(f"{edit.what} unwritten")
         in_run = in_run or document.as_left
         self._ctx.post(ev.Edited(edit.what, edit.added, edit.removed, edit.ticks_only, in_run))
         if not in_run:  # who edits it has seen what is in it

@@ -16,15 +16,24 @@ from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import price_of
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.core.agent_report import AgentReport
-from codex_self_iter.core.shell import bashism, first_program, with_bash
+from codex_self_iter.core.shell import (
+    bashism,
+    first_program,
+    hollow,
+    later_programs,
+    piped,
+    with_bash,
+)
 from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.settings.idle import idle
-from codex_self_iter.settings.templates import untouched
+from codex_self_iter.settings.templates import unwritten
 from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.world import mounts
 from codex_self_iter.world.guarded import stat_or_none
 
 OWNER = "workspace.owner"
+NETWORK = "workspace.network"
 REFUSED = "refused"
 _TOKENS = ("max_tokens", "max_tokens_per_day")
 _SHOWN = 5
@@ -32,18 +41,28 @@ _SHOWN = 5
 
 
 class Shortfall(NamedTuple):
-    """One thing that will not be as configured; `key` as in `doctor`."""
+    """One thing that will not be as configured; `key` as in `doctor`. `sure`: it will not work at
+    all."""
 
     key: str
     what: str
     mend: str
+    sure: bool = True
 
 
 def shortfalls(
     settings: Settings, agents: Iterable[Agent], environ: Mapping[str, str]
 ) -> Iterator[Shortfall]:
     """Everything that can be told of the agents that are in use before the first run."""
-    workspace = stat_or_none(str(resolve_paths(settings).workspace))
+    paths = resolve_paths(settings)
+    kind = mounts.file_system(str(paths.workspace))
+    if kind in mounts.NETWORK:
+        what = (
+            f"the workspace is on a file system of another machine ({kind}): what changes there is "
+            "seen late, and its locks may not keep two supervisors apart"
+        )
+        yield Shortfall(NETWORK, what, "work in a clone on a disk of this machine")
+    workspace = stat_or_none(str(paths.workspace))
     if workspace is not None and workspace.st_uid != 0 == os.geteuid():
         owner = workspace.st_uid
         what = (
@@ -98,77 +117,121 @@ def without_effect(settings: Settings) -> list[str]:
     workspace = resolve_paths(settings).workspace
     found = list(idle(settings, repository=bool(git_directories(str(workspace)))))
     if none := gate_globs.without_file(str(workspace), tuple(settings.verify.gate_files)):
-        found.append(f"verify.gate_files: {none}")
+        found.append(f"[verify] gate_files: {none}")
     return found
 
 
 # -- commands --------------------------------------------------------------------------------------
 
 
-def unusable_gates(
+def gate_flaws(
     settings: Settings, workspace: str, environ: Mapping[str, str]
 ) -> Iterator[Shortfall]:
-    """Gates that cannot succeed as things are here. Blocks while /bin/sh answers."""
+    """Gates that cannot succeed as things are here, or that prove nothing. Blocks while /bin/sh
+    answers."""
     for number, command in enumerate(settings.verify.commands, 1):
-        if lost := _unusable_gate(command, workspace, environ):
-            yield Shortfall(f"gate.{number}", *lost)
+        flaws = _gate_flaws(command, workspace, {**environ, "LC_ALL": "C"})
+        found = sorted(flaws, key=lambda flaw: not flaw[2])[:1]
+        yield from (Shortfall(f"gate.{number}", *flaw) for flaw in found)
 
 
-def _unusable_gate(
+def _gate_flaws(
     command: str, workspace: str, environ: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """What is wrong with a gate and how it is mended."""
-    plain = {**environ, "LC_ALL": "C"}
-    if (words := bashism(command)) and ask(["/bin/sh", "-c", "[[ x ]]"], plain)[0] != 0:
-        what = f"{words} in the gate {command!r} is bash's, and /bin/sh is no bash here"
-        return what, with_bash(command)
-    code, said = ask(["/bin/sh", "-n", "-c", command], plain)
+) -> Iterator[tuple[str, str, bool]]:
+    """What is wrong with a gate, how it is mended, and whether it surely is."""
+    whose = f"the gate {command!r}"
+    used = bashism(command)
+    if used and ask(["/bin/sh", "-c", used.probe], environ)[0] != 0:
+        what = f"{used.words} in {whose} is bash's, and /bin/sh is no bash here"
+        yield what, with_bash(command), used.sure
+    code, said = ask(["/bin/sh", "-n", "-c", command], environ)
     if code != 0:
-        return f"{command!r} is no shell command ({said})", "mend [verify] commands"
-    return _lacking(first_program(command), f"the gate {command!r}", workspace, environ)
+        yield f"{command!r} is no shell command ({said})", "mend [verify] commands", True
+    elif lost := _lacking(first_program(command), whose, workspace, environ):
+        yield *lost, True
+    for program in later_programs(command):
+        if lost := _lacking(program, whose, workspace, environ):
+            yield *lost, False
+    if hollow(command):
+        what = f"{whose} succeeds whatever is wrong: it proves nothing"
+        yield what, "name a command that fails while the work is not done", False
+    elif piped(command):
+        what = f"the exit code of {whose} is that of its last part, whatever failed before"
+        yield what, with_bash(f"set -o pipefail; {command}"), False
 
 
-def unusable_notify(
-    settings: Settings, workspace: str, environ: Mapping[str, str]
-) -> Shortfall | None:
-    """The `[notify] command`, when its program cannot be started."""
+def notify_flaw(settings: Settings, workspace: str, environ: Mapping[str, str]) -> Shortfall | None:
+    """Why the `[notify] command` cannot be started."""
     program = next(iter(settings.notify.command), "")
-    lost = _lacking(program, "[notify] command", workspace, environ)
+    lost = _lacking(program, "[notify] command", workspace, environ, by_shell=False)
     return Shortfall("notify", *lost) if lost else None
 
 
 def _lacking(
-    program: str, whose: str, workspace: str, environ: Mapping[str, str]
+    program: str, whose: str, workspace: str, environ: Mapping[str, str], *, by_shell: bool = True
 ) -> tuple[str, str] | None:
-    if not program or found(program, environ, workspace):
+    """Why a program cannot be started, and how that is mended. `by_shell`: a shell starts it, which
+    has words of its own and reads a script without a first line."""
+    if not program:
         return None
+    path = found(program, environ, workspace)
+    known = ["/bin/sh", "-c", 'command -v "$0"', program]
+    if not path and by_shell and "/" not in program and ask(known, environ)[0] == 0:
+        return None
+    named = f"the program {program!r} of {whose}"
+    if path:
+        why, mend = unstartable(path, by_shell)
+        return (f"{named} {why}", mend) if why else None
     path = os.path.join(workspace, program)
-    if "/" in program and os.path.isfile(path):
-        what = f"the program {program!r} of {whose} is not executable"
-        return what, f"chmod +x {shlex.quote(path)}"
-    return f"the program {program!r} of {whose} is not there", f"install {program}"
+    if "/" not in program or not os.path.isfile(path):
+        return f"{named} is not there", f"install {program}"
+    if os.stat(path).st_mode & 0o111 and os.statvfs(path).f_flag & getattr(os, "ST_NOEXEC", 0):
+        return f"{named} is on a file system without execution (noexec)", f"sh {shlex.quote(path)}"
+    return f"{named} is not executable", f"chmod +x {shlex.quote(path)}"
 
 
-def found(program: str, environ: Mapping[str, str], *places: str) -> str:
-    """Path of a program, found as a run in the workspace finds it; "" for none. A relative path is
-    looked for below each of `places`."""
+def unstartable(path: str, by_shell: bool) -> tuple[str, str]:
+    """Why an executable file cannot be started after all, and how it is mended; "" twice if it can."""
+    quoted = shlex.quote(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(256)
+    except OSError:
+        return "", ""  # it may be run and not be read
+    if head[:2] != b"#!":
+        if by_shell or b"\0" in head:
+            return "", ""
+        return "has no first line that names its interpreter", f"begin {quoted} with #!/bin/sh"
+    line = head[2:].partition(b"\n")[0]
+    if line.endswith(b"\r"):
+        return "has Windows line ends: its interpreter is not found", f"sed -i 's/\\r$//' {quoted}"
+    interpreter = os.fsdecode((line.split() or [b""])[0])
+    if interpreter and not os.path.exists(interpreter):
+        return f"asks for {interpreter}, which is not there", f"mend its first line: {quoted}"
+    return "", ""
+
+
+def found(program: str, environ: Mapping[str, str], workspace: str) -> str:
+    """Path of a program, found as a run in the workspace finds it; "" for none."""
     if "/" in program:
-        paths = (os.path.join(place, program) for place in places)
-        return next(
-            (path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), ""
-        )
+        path = os.path.join(workspace, program)
+        return path if os.path.isfile(path) and os.access(path, os.X_OK) else ""
     return shutil.which(program, path=environ.get("PATH") or os.defpath) or ""
+
+
+def command_flaws(
+    settings: Settings, workspace: str, environ: Mapping[str, str]
+) -> list[Shortfall]:
+    """The flaws of gates and notify together."""
+    lost = notify_flaw(settings, workspace, environ)
+    return [*gate_flaws(settings, workspace, environ), *([lost] if lost else [])]
 
 
 async def tell_commands(ctx: Context) -> None:
     """Warn of commands that cannot work here, for as long as it is so."""
     about = ctx.settings, str(ctx.paths.workspace), ctx.shared.environ
 
-    def look() -> list[Shortfall]:
-        lost = unusable_notify(*about)
-        return [*unusable_gates(*about), *([lost] if lost else [])]
-
-    lost = await ctx.shared.in_thread(look)
+    lost = await ctx.shared.in_thread(command_flaws, *about)
     text = "; ".join(f"{one.what} ({one.mend})" for one in lost)
     ctx.warnings.tell("commands", text) if lost else ctx.warnings.clear("commands")
 
@@ -186,11 +249,12 @@ def tell_start(ctx: Context) -> None:
     agents = [ctx.agents[name] for name in used]
     found = {lost.key: lost for lost in shortfalls(ctx.settings, agents, ctx.shared.environ)}
     keys = [key.format(name) for name in ctx.agents for key in ("agent.{}.sandbox", "budget.{}")]
-    for key in (OWNER, *keys):
+    for key in (NETWORK, OWNER, *keys):
         ctx.warnings.clear(key) if key not in found else _tell(ctx, found[key])
     for document in ctx.documents:
-        if what := untouched(document.path, document.text):
-            ctx.warnings.tell(f"{document.what} untouched", what)
+        what = unwritten(document.what, document.path, document.text)
+        if what and stat_or_none(document.path):
+            ctx.warnings.tell(f"{document.what} unwritten", what)
 
 
 def _tell(ctx: Context, lost: Shortfall) -> None:

@@ -35,9 +35,9 @@ from codex_self_iter.world.watch import Watcher
 
 SEVERITY = (1, 2, 4, 3, 75, 130, 0)
 """Exit codes, worst first: the code of a supervisor over many loops is the worst of theirs."""
-HURRY_SEC = 25.0
-"""So long after a signal what has no process of its own may take: the unit's TimeoutStopSec= is 45,
-after it come the result's last files."""
+HURRY_SEC = 15.0
+"""So long after a signal, and the grace of its run, what has no process of its own may take: the
+unit's TimeoutStopSec= is the grace and 35, after it come the result's last files."""
 LAST_SEC = 15.0
 """So long after that a loop may still write: a call that never comes back (a hung file system) must
 not hold up the end."""
@@ -143,7 +143,7 @@ class Supervisor:
             heartbeat_sec=3.0 if few else 3.5,
             housekeeping_sec=60.0 if few else 300.0,
             alone=alone,
-            debug=self._options.debug,
+            debug=self._options.debug or first.log.level == "debug",
         )
 
     # -- signals -----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Supervisor:
                 if self._from_a_run(received) or (not stray and self._doubtful(received)):
                     continue
                 if stray:
-                    name = signal.Signals(received.number).name
+                    name = signals.name_of(received.number)
                     self._log.warning("signal.ignored", signal=name)
                 elif received.number == signal.SIGHUP:
                     for loop in self.reload():
@@ -171,7 +171,7 @@ class Supervisor:
             who = loop.work.identity
             pids = {who.recorder_pid, who.agent_pid} - {0} if who else set()
             if signals.same_run(received, pids, f"{loop.ctx.state.loop_id}-"):
-                name = signal.Signals(received.number).name
+                name = signals.name_of(received.number)
                 text = (
                     f"{name} came from a process that a run of this loop had started and was "
                     "ignored: only a person stops the loop. Do not signal what you did not start"
@@ -188,7 +188,7 @@ class Supervisor:
         doubted = now - self._doubted_at < DOUBT_SEC or self._signals
         if not (received.gone and at_work) or received.number == signal.SIGHUP or doubted:
             return False
-        self._doubted_at, name = now, signal.Signals(received.number).name
+        self._doubted_at, name = now, signals.name_of(received.number)
         text = (
             f"{name} came from a process that was gone at once, while a run was on; in case that "
             f"was the run's it was not obeyed: whoever means it sends it again, or uses `stop`"
@@ -230,7 +230,7 @@ class Supervisor:
                 self._tasks.start_soon(self._hurry_later, loop, name="hurry later")
 
     async def _hurry_later(self, loop: Rounds) -> None:
-        await anyio.sleep(HURRY_SEC)
+        await anyio.sleep(HURRY_SEC + float(loop.ctx.settings.kill_grace_sec))
         loop.work.hurry()
         await self._force_later()
 

@@ -349,9 +349,10 @@ class Workspace:
         for path in removed:
             ctx.log.warning("git.lock_removed", path=path)
         if kept:
-            held = f"{', '.join(kept)} was there before the iteration, or is in use"
-            what = "until it is gone nothing is committed; if no git command is running, remove it"
-            ctx.warnings.tell("git.lock", f"{held}: {what}", agent=True)
+            held = "was there before the iteration, or is in use: until it is gone"
+            said = (f"{path} {held} {locks.hindered(repository, path)}" for path in kept)
+            mend = "if no git command is running, remove it"
+            ctx.warnings.tell("git.lock", f"{'; '.join(said)}; {mend}", agent=True)
         else:
             ctx.warnings.clear("git.lock")
 

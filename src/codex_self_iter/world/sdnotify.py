@@ -11,6 +11,11 @@ import socket
 import time
 
 MAX_STATUS = 500
+_SYSTEMD = """NOTIFY_SOCKET WATCHDOG_ LISTEN_ INVOCATION_ID JOURNAL_STREAM MAINPID MANAGERPID
+    SYSTEMD_EXEC_PID CREDENTIALS_DIRECTORY FDSTORE MEMORY_PRESSURE_"""
+SERVICE_PREFIXES = tuple(_SYSTEMD.split())
+"""How the names of variables begin that a service manager means for us alone: what we start would
+answer in our name, take itself for a service, or read our credentials."""
 
 
 class Notifier:

@@ -88,14 +88,15 @@ async def test_environment_is_what_was_asked_for_with_marker_and_without_service
         "WATCHDOG_USEC": "1",
         "WATCHDOG_PID": "1",
         "LISTEN_FDS": "3",
-        "CODEX_SELF_ITER_AGENT": "codex",
+        "CODEX_SELF_ITER_OF_THE_PERSON": "for this agent",
     }
     async with Host() as host:
         spec = make_spec(tmp_path, "env", "-0", env=env)
         await (await host.start(spec)).wait()
     seen = dict(entry.split("=", 1) for entry in stdout_of(spec).split("\0") if entry)
     assert seen.pop(proctable.PLACE_MARKER) == os.path.realpath(spec.cwd)
-    assert seen == {"PATH": os.environ["PATH"], "KEPT": "a b\n'$c", MARKER: spec.run_id}
+    theirs = {"CODEX_SELF_ITER_OF_THE_PERSON": "for this agent"}
+    assert seen == {"PATH": os.environ["PATH"], "KEPT": "a b\n'$c", MARKER: spec.run_id, **theirs}
 
 
 async def test_a_run_inherits_the_run_lock_and_no_other_descriptor(tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
 
 LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
+CONFIGURED: tuple[Check, ...] = (
+    checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.notify
+)  # fmt: skip
+"""Checks that say nothing true while the configuration has errors."""
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}
 
 
@@ -43,12 +47,14 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     """Every finding: the configuration, the machine once, then each loop."""
     settings, finding = _settings(args)
     yield from finding
+    broken = any(one.status == "fail" for one in finding)
     context = Context(settings, os.environ, time.time(), args.run_gates)
     yield from run_checks(checks_machine.CHECKS, context)
     loops = settings.loops()
     for loop in loops:
         name = loop.name if len(loops) > 1 else ""
-        for found in run_checks(LOOP_CHECKS, dataclasses.replace(context, settings=loop)):
+        checks = [check for check in LOOP_CHECKS if not (broken and check in CONFIGURED)]
+        for found in run_checks(checks, dataclasses.replace(context, settings=loop)):
             yield dataclasses.replace(found, loop=name)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
 
 from codex_self_iter.cli.doctor.ask import Answer, ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
+from codex_self_iter.settings.templates import NO_REPOSITORY
+from codex_self_iter.world.git.run import OLDEST
 
 _YOUNG_LOCK_SEC = 60.0
 """A git command that still runs may hold the index for about this long."""
@@ -23,7 +26,15 @@ def repository(context: Context) -> Iterator[Finding]:
         what = "git is not installed: progress can only be judged by a bounded look at the files"
         yield warn("git.program", what, "install git (sudo apt-get install git)")
         return
-    yield good("git.program", f"{_git(context, '--version').text} ({program})")
+    said = _git(context, "--version").text
+    version = tuple(map(int, re.findall(r"\d+", said)[:2]))
+    if version < OLDEST:
+        what = (
+            f"{said} ({program}) is too old: changes are not surely seen, and nothing is committed"
+        )
+        yield fail("git.program", what, f"install git {'.'.join(map(str, OLDEST))} or later")
+    else:
+        yield good("git.program", f"{said} ({program})")
     inside = _git(context, "rev-parse", "--show-toplevel")
     if inside.ok:
         yield good("git.repository", f"work tree {inside.text}")
@@ -33,8 +44,7 @@ def repository(context: Context) -> Iterator[Finding]:
         mend = f"git config --global --add safe.directory {context.quoted}"
         yield fail("git.ownership", what, mend)
     elif "not a git repository" in inside.text and not os.path.lexists(f"{context.workspace}/.git"):
-        what = "the workspace is no git repository: changes are judged by content alone and cannot be taken back"
-        yield warn("git.repository", what, f"git -C {context.quoted} init")
+        yield warn("git.repository", NO_REPOSITORY, f"git -C {context.quoted} init")
     else:
         what = f"git fails here: {_last(inside.text)}"
         yield fail("git.repository", what, f"git -C {context.quoted} status")
@@ -47,8 +57,12 @@ def _identity(context: Context) -> Iterator[Finding]:
         return
     mend = f"git -C {context.quoted} config user.name NAME && git -C {context.quoted} config user.email ADDRESS"
     what = "git does not know who commits (user.name, user.email)"
-    needed = context.settings.git.commit != "none"
-    yield fail("git.identity", what, mend) if needed else warn("git.identity", what, mend)
+    if context.settings.git.commit == "agent":
+        yield fail("git.identity", what, mend)
+    elif context.settings.git.commit == "supervisor":
+        yield warn("git.identity", f"{what}: codex-self-iter is named", mend)
+    else:
+        yield good("git.identity", f"{what}; nothing here commits")
 
 
 def _index_lock(context: Context) -> Iterator[Finding]:

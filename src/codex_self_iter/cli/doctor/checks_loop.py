@@ -7,20 +7,34 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.cli.doctor.ask import ask
-from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
-from codex_self_iter.core.shell import piped, with_bash
+from codex_self_iter.cli.doctor.checks_machine import SPARE_INODES, sandbox
+from codex_self_iter.cli.doctor.finding import (
+    Check,
+    Context,
+    Finding,
+    Status,
+    fail,
+    good,
+    warn,
+)
+from codex_self_iter.core.budget import exceeded
+from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import validate_workspace
-from codex_self_iter.settings.templates import untouched
+from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT, NO_GATE, unwritten
+from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import probe
 
 _MIB = 1024 * 1024
+_STATE_BYTES = 64 * _MIB
 _MOST_ENTRIES = 200_000
 """Files of the state directory that are added up; beyond it the size is "more than"."""
 
@@ -39,11 +53,18 @@ def workspace(context: Context) -> Iterator[Finding]:
     if not paths.task.exists():
         what = f"{paths.task} does not exist: the agent has only the plan"
         yield warn("workspace.task", what, init)
+    used = context.settings.agent_names()
     for name, path in ("task", paths.task), ("plan", paths.plan):
-        text = path.read_text("utf-8-sig") if path.exists() else ""
-        what, _, mend = untouched(str(path), text).partition("; ")
-        if what:
-            yield warn(f"workspace.{name}", what, mend)
+        if path.exists():
+            text = path.read_text("utf-8-sig")
+            what, _, mend = unwritten(name, str(path), text).partition("; ")
+            if name == "plan" and "plan-shell" in used and not parse_plan(text).total:
+                what, mend = f"no checkbox in {path}: plan-shell works through them", "- [ ] item"
+            yield (
+                warn(f"workspace.{name}", what, mend)
+                if what
+                else good(f"workspace.{name}", str(path))
+            )
 
 
 def state_directory(context: Context) -> Iterator[Finding]:
@@ -100,9 +121,14 @@ def _disk(context: Context) -> Iterator[Finding]:
     else:
         yield good("disk", text)
     space = os.statvfs(place)
-    if space.f_files and space.f_favail < 1000:
+    if space.f_files and space.f_favail < SPARE_INODES:
         what = f"only {space.f_favail} inodes are free at {place}"
         yield fail("disk.inodes", what, "delete small files")
+    if space.f_flag & getattr(os, "ST_NOEXEC", 0):
+        what = (
+            f"{place} is on a file system without execution (noexec): agents can run nothing there"
+        )
+        yield warn("disk.noexec", what, "mount it with exec, or set state_dir")
 
 
 def lock(context: Context) -> Iterator[Finding]:
@@ -147,8 +173,10 @@ def agent(context: Context) -> Iterator[Finding]:
         roles = configured.agent_names(context.settings, context.environ)
         agents = configured.make_agents(context.settings, context.environ)
     except UsageError as error:
-        mend = "npm install -g @openai/codex, or set agent_command_template, or --agent plan-shell"
-        yield fail("agent", str(error), mend)
+        what, _, mend = str(error).partition(": ")
+        yield (
+            fail("agent", what, mend) if what == NO_AGENT else fail("agent", str(error), HOW_AGENT)
+        )
         return
     alone = context.settings.mode != "roles"
     used = [names for role, names in roles.items() if role == "executor" or not alone]
@@ -162,7 +190,12 @@ def agent(context: Context) -> Iterator[Finding]:
         yield dataclasses.replace(finding, status="warn") if harmless else finding
     working = [agents[name] for name in found]
     for lost in shortfalls.shortfalls(context.settings, working, context.environ):
-        yield warn(*lost)
+        yield _lost(lost, "warn")
+    if context.settings.agent_mode == "safe" and in_use & {"codex", "claude"}:
+        yield from sandbox(context)
+        yield from _own_sandbox(
+            context, agents, [name for name in found if found[name].status == "ok"]
+        )
 
 
 def _agent(context: Context, name: str, adapter: Any) -> Finding:
@@ -170,7 +203,7 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
     if name == "plan-shell":
         return good(key, "plan-shell is part of this program")
     if name == "command":
-        return _template(context, key)
+        return _template(context, key, adapter)
     probe = adapter.probe(context.environ)
     if not probe.installed:
         what = probe.detail or f"{name} is not installed"
@@ -188,33 +221,53 @@ def _agent(context: Context, name: str, adapter: Any) -> Finding:
     return good(key, f"{said}, {sure}")
 
 
-def _template(context: Context, key: str) -> Finding:
-    program = parse_template(context.settings.agent_command_template)[0]
-    if "{" in program:
-        return good(key, f"the program {program} is known only when it runs")
-    from codex_self_iter.supervisor.shortfalls import found  # import much
+def _own_sandbox(
+    context: Context, agents: Mapping[str, Any], names: list[str]
+) -> Iterator[Finding]:
+    for name in names:
+        flaw, mend = getattr(agents[name], "sandbox_flaw", lambda _: ("", ""))(context.environ)
+        if flaw:
+            yield warn(
+                f"agent.{name}.sandbox", f"the sandbox of {name} does not work here: {flaw}", mend
+            )
 
-    path = found(os.path.expanduser(program), context.environ, context.workspace, os.getcwd())
-    if path:
-        return good(key, f"agent_command_template runs {path}")
-    mend = "mend agent_command_template, or make the program executable (chmod +x)"
-    return fail(key, f"the program {program!r} of agent_command_template is not there", mend)
+
+def _template(context: Context, key: str, adapter: Any) -> Finding:
+    if "{" in parse_template(context.settings.agent_command_template)[0]:
+        return good(key, "the program of agent_command_template is known only when it runs")
+    from codex_self_iter.supervisor import configured, shortfalls  # import much
+
+    try:
+        path = configured.program_of(adapter, context.paths, context.environ)
+    except UsageError as error:
+        mend = "correct agent_command_template, or make the program executable (chmod +x)"
+        return fail(key, str(error).partition("; ")[0], mend)
+    why, mend = shortfalls.unstartable(path, by_shell=False)
+    if why:
+        return fail(key, f"agent_command_template: {path} {why}", mend)
+    return good(key, f"agent_command_template runs {path}")
 
 
 def gates(context: Context) -> Iterator[Finding]:
-    """Whether the programs of the gates are there; with --run-gates, whether they succeed now."""
-    commands = context.settings.verify.commands
-    if not commands:
-        mend = 'name your tests: [verify] commands = ["…"]'
-        yield warn("gates", "no gate is configured: a completion is believed without proof", mend)
-    from codex_self_iter.supervisor.shortfalls import unusable_gates  # import much
+    """Whether the gates can work; with --run-gates, whether they succeed now."""
+    verify = context.settings.verify
+    if not verify.commands:
+        yield warn("gates", NO_GATE, 'name your tests: [verify] commands = ["…"]')
+    if not context.has_workspace:
+        return
+    from codex_self_iter.supervisor.shortfalls import gate_flaws  # import much
 
-    if context.has_workspace:
-        lost = unusable_gates(context.settings, context.workspace, context.environ)
-        unusable = {one.key: one for one in lost}
-        for number, command in enumerate(commands, 1):
-            key = f"gate.{number}"
-            yield fail(*unusable[key]) if key in unusable else _gate(context, key, command)
+    flaws = gate_flaws(context.settings, context.workspace, context.environ)
+    flawed = {one.key: _lost(one) for one in flaws}
+    for number, command in enumerate(verify.commands, 1):
+        key = f"gate.{number}"
+        sure = key in flawed and flawed[key].status == "fail"
+        ran = _ran(context, key, command) if context.run_gates and not sure else None
+        if ran and (ran.status != "ok" or key not in flawed):
+            yield ran
+        else:
+            said = f"{command!r} (not run; --run-gates runs it)"
+            yield flawed.get(key) or good(key, said)
 
 
 def without_effect(context: Context) -> Iterator[Finding]:
@@ -227,31 +280,56 @@ def without_effect(context: Context) -> Iterator[Finding]:
 
 
 def notify(context: Context) -> Iterator[Finding]:
-    """Whether the program that tells a person is there."""
-    from codex_self_iter.supervisor.shortfalls import unusable_notify  # import much
+    """Whether somebody is told."""
+    from codex_self_iter.supervisor.shortfalls import notify_flaw  # import much
 
     command = context.settings.notify.command
-    lost = unusable_notify(context.settings, context.workspace, context.environ)
-    if lost is not None:
-        yield fail(*lost)
-    elif command:
-        yield good("notify", f"{command[0]} is told what happens")
+    lost = notify_flaw(context.settings, context.workspace, context.environ)
+    told = (
+        f"{command[0]} is told what happens"
+        if command
+        else "nobody is told: [notify] command is empty"
+    )
+    yield _lost(lost) if lost else good("notify", told)
 
 
-def _gate(context: Context, key: str, command: str) -> Finding:
-    if piped(command):
-        what = f"the exit code of the gate {command!r} is that of its last part, whatever failed before"
-        return warn(key, what, with_bash(f"set -o pipefail; {command}"))
-    if not context.run_gates:
-        return good(key, f"{command!r} (not run; --run-gates runs it)")
+def _lost(lost: Any, status: Status = "fail") -> Finding:
+    return Finding(lost.key, status if lost.sure else "warn", lost.what, lost.mend)
+
+
+def _ran(context: Context, key: str, command: str) -> Finding:
     limit = context.settings.verify.timeout_sec or 86400.0
-    answer = ask(["/bin/sh", "-c", command], context, timeout_sec=limit, cwd=context.workspace)
+    environ = agent_environment(context.environ, passed=context.settings.verify.pass_env)
+    answer = ask(
+        ["/bin/sh", "-c", command],
+        dataclasses.replace(context, environ=environ),
+        timeout_sec=limit,
+        cwd=context.workspace,
+    )
     if answer.ok:
         return good(key, f"{command!r} succeeds")
     last = (answer.text or "no output").splitlines()[-1]
     how = last if answer.code is None else f"exits {answer.code}: {last}"
     mend = "it must succeed before a completion is believed"
     return warn(key, f"{command!r} fails now ({how})", mend)
+
+
+def spent(context: Context) -> Iterator[Finding]:
+    """Whether the budget of the loop that is kept here is used up."""
+    kept = read_object(str(context.paths.state_dir / "runtime.json"), _STATE_BYTES)
+    if kept is None:
+        return
+    from codex_self_iter.supervisor import configured  # import much
+    from codex_self_iter.world.state.codec import recover
+
+    try:
+        state = recover(kept, None, "")
+    except RecoveryError:
+        return  # a start says it, and may have the snapshot before it
+    if said := exceeded(state.spent, configured.budget_of(context.settings), context.now):
+        yield fail("budget", said, "raise it; what is of a day begins anew at midnight UTC")
+    else:
+        yield good("budget", "nothing that is bounded is spent")
 
 
 def _existing(path: str) -> str:
@@ -274,12 +352,5 @@ def _size(path: str) -> tuple[int, bool]:
 
 
 CHECKS: tuple[Check, ...] = (
-    workspace,
-    state_directory,
-    lock,
-    sentinels,
-    agent,
-    gates,
-    without_effect,
-    notify,
-)
+    workspace, state_directory, lock, sentinels, agent, spent, gates, without_effect, notify
+)  # fmt: skip

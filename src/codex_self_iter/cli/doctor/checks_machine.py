@@ -1,11 +1,14 @@
-"""Checks of the machine: Python, clock, watching, sandbox, service."""
+"""Checks of the machine: Python, clock, watching, room and limits, sandbox, service."""
 
 from __future__ import annotations
 
 import glob
 import os
+import resource
+import shlex
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,15 +21,16 @@ _OLDEST_CLOCK = 1_704_067_200.0
 """2024-01-01 UTC: a clock before it was never set."""
 _SUSPENDED_SEC = 60.0
 _SPARE_INOTIFY = 8
+SPARE_INODES = 1000
+_SPARE_FILES = 256
+_SPARE_PROCESSES = 100
+_TEMPORARY_MIB = 64
 
 
 def python(_: Context) -> Iterator[Finding]:
     """The interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):  # noqa: UP036 - a packager may have lifted the bound
-        yield fail("python", f"Python {version} is too old", "install Python 3.11 or later")
-    else:
-        yield good("python", f"Python {version} ({sys.executable})")
+    yield good("python", f"Python {version} ({sys.executable})")
 
 
 def processes(_: Context) -> Iterator[Finding]:
@@ -43,12 +47,17 @@ def clock(context: Context) -> Iterator[Finding]:
         yield fail("time.clock", f"the clock says {day}", mend)
     else:
         yield good("time.clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(context.now)))
+    if os.path.isdir("/run/systemd/system"):  # elsewhere the clock is the host's matter
+        answer = ask(["timedatectl", "show", "-p", "NTPSynchronized", "--value"], context)
+        if answer.ok and answer.text == "no":
+            what = "nothing keeps the clock right: limits and daily budgets end at a wrong hour"
+            yield warn("time.sync", what, "sudo timedatectl set-ntp true")
     if hasattr(time, "CLOCK_BOOTTIME"):
         asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
         if asleep > _SUSPENDED_SEC:
-            mend = "keep it awake: systemd-inhibit --what=sleep:idle codex-self-iter run"
-            what = f"this machine has slept for {asleep / 3600:.1f} h since its boot"
-            yield warn("time.suspend", what, mend)
+            what = f"this machine has slept for {asleep / 3600:.1f} h since its boot: a loop rests with it"
+            awake = "systemd-inhibit --what=sleep:idle codex-self-iter run"
+            yield good("time.suspend", f"{what}, unless it is kept awake ({awake})")
         else:
             yield good("time.suspend", "this machine has not slept since its boot")
 
@@ -68,9 +77,90 @@ def inotify(_: Context) -> Iterator[Finding]:
         yield good("inotify", text)
 
 
+def temporary(context: Context) -> Iterator[Finding]:
+    """A directory for temporary files that takes some."""
+    place = next(filter(None, map(context.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp")  # noqa: S108
+    mend = f"make room in it, or set TMPDIR (now {place})"
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+            file.flush()
+        space = os.statvfs(place)
+    except OSError as error:
+        yield warn("tmp", f"no temporary file can be made in {place}: {error.strerror}", mend)
+        return
+    free = space.f_bavail * space.f_frsize / 2**20
+    if free < _TEMPORARY_MIB:
+        yield warn("tmp", f"only {free:.0f} MiB are free in {place}", mend)
+    elif space.f_files and space.f_favail < SPARE_INODES:
+        yield warn("tmp", f"only {space.f_favail} inodes are free in {place}", mend)
+    else:
+        yield good("tmp", f"{place} takes temporary files")
+
+
+def home(context: Context) -> Iterator[Finding]:
+    """A home directory in which agents keep sessions and logins."""
+    path = context.environ.get("HOME", "")
+    if not path:
+        what = "HOME is not set: agents do not find their login"
+        yield warn("home", what, "set HOME; in a unit: Environment=HOME=…")
+    elif not os.path.isdir(path):
+        what = f"the home directory {path} does not exist: agents cannot keep their sessions"
+        yield warn("home", what, f"mkdir -p {shlex.quote(path)}")
+    elif not os.access(path, os.W_OK | os.X_OK):
+        what = f"the home directory {path} cannot be written: agents cannot keep their sessions"
+        yield warn("home", what, "mend its permissions, or set HOME to a directory of yours")
+    else:
+        yield good("home", f"{path} can be written")
+
+
+def limits(_: Context) -> Iterator[Finding]:
+    """How many files and processes an agent may have."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= files < _SPARE_FILES:  # -1: no limit
+        what = f"a process may open only {files} files"
+        yield warn("limits.files", what, "ulimit -n 1024; in a unit: LimitNOFILE=1024")
+    else:
+        yield good(
+            "limits.files", f"a process may open {files if files >= 0 else 'any number of'} files"
+        )
+    most, used, where = min(
+        _process_bounds(), default=(0, 0, ""), key=lambda bound: bound[0] - bound[1]
+    )
+    text = f"{used} of {most} processes of {where} are in use" if where else "no bound of processes"
+    if where and most - used < _SPARE_PROCESSES:
+        mend = "raise it (ulimit -u 4096, TasksMax=, docker run --pids-limit)"
+        yield warn("limits.processes", text, mend)
+    else:
+        yield good("limits.processes", text)
+
+
+def _process_bounds() -> Iterator[tuple[int, int, str]]:
+    """(most, in use, whose): of this user, unless it is root, and of this control group."""
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if most >= 0 and os.geteuid() != 0:
+        yield most, _owned(), "this user"
+    with suppress(OSError, ValueError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        group = file.read().rpartition("0::")[2].strip()
+        there = f"/sys/fs/cgroup{group}"
+        bound, now = _number(f"{there}/pids.max"), _number(f"{there}/pids.current")
+        if bound is not None and now is not None:
+            yield bound, now, "this control group"
+
+
+def _owned() -> int:
+    """Threads of this user's processes: they are what the limit counts."""
+    count = 0
+    for directory in glob.glob("/proc/[0-9]*"):
+        with suppress(OSError):
+            if os.stat(directory).st_uid == os.geteuid():
+                count += len(os.listdir(f"{directory}/task"))
+    return count
+
+
 def sandbox(context: Context) -> Iterator[Finding]:
     """Whether an agent's own sandbox can work here (unprivileged user namespaces on Linux)."""
-    if not sys.platform.startswith("linux") or context.settings.agent_mode != "safe":
+    if not sys.platform.startswith("linux"):
         return
     for key, bad, right in (
         ("kernel.unprivileged_userns_clone", 0, 1),
@@ -134,4 +224,6 @@ def _is_inotify(path: str) -> bool:
     return False
 
 
-CHECKS: tuple[Check, ...] = (python, processes, clock, inotify, sandbox, linger)
+CHECKS: tuple[Check, ...] = (
+    python, processes, clock, inotify, temporary, home, limits, linger
+)  # fmt: skip

@@ -61,6 +61,15 @@ def _places(repository: Repository, branch: str) -> list[str]:
     return own + [os.path.join(repository.common_dir, name) for name in names]
 
 
+def hindered(repository: Repository, path: str) -> str:
+    """What does not happen while this lock is there."""
+    if path == os.path.join(repository.common_dir, "config.lock"):
+        return "git changes no setting"
+    if path == os.path.join(repository.common_dir, "packed-refs.lock"):
+        return "git deletes no reference, so old checkpoints stay"
+    return "nothing is committed"
+
+
 def _wait_for_age(path: str) -> None:
     """Until it is as old as that, by what the clocks say now, or gone."""
     for _ in range(round(AGE_SEC / _STEP_SEC)):

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 
-from codex_self_iter.world.git.run import Git, explain, failed
+from codex_self_iter.world.git.run import OLDEST, Git, GitError, explain, failed
 from codex_self_iter.world.guarded import read_guarded, stat_or_none
 
 _MAX_REFLOG = 16 * 1024 * 1024
@@ -133,6 +133,8 @@ async def discover(git: Git) -> tuple[Repository | None, str]:
         why = "bare repository, inside a .git directory, or core.worktree names another one"
         mend = "git config --worktree core.bare false"  # who makes work trees may set it for all
         return None, f"{why}: there is no work tree here; if it was made bare by mistake: {mend}"
+    if object_format.startswith("--"):
+        raise GitError(f"this git is too old: install git {'.'.join(map(str, OLDEST))} or later")
     prefix = await git.line("rev-parse", "--show-prefix")
     git_dir = await git.line("rev-parse", "--absolute-git-dir")
     if prefix and (await git.run("check-ignore", "-q", "--", ".")).exit_code == 0:

@@ -12,12 +12,15 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.world.bounded import ToolResult, run
+from codex_self_iter.world.sdnotify import SERVICE_PREFIXES
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 HEAD = "HEAD^{commit}"
 """The commit that is checked out; nothing on an unborn branch."""
+OLDEST = (2, 25)
+"""Before it, `git add` has no --pathspec-from-file and `rev-parse` no --show-object-format."""
 MAX_OUTPUT = 64 * 1024 * 1024
 """Bytes of git's output, some 400,000 status lines; an answer of this size counts as cut short."""
 
@@ -29,7 +32,6 @@ _KEPT = frozenset(_KEPT_NAMES.split())
 point git elsewhere or change what it prints; they are set, for example, when we are started from a
 hook or an alias."""
 _KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
-_SERVICE_PREFIXES = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
 
 _COMMON = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "i18n.commitEncoding=UTF-8")
 _NO_UPKEEP = ("-c", "gc.auto=0", "-c", "maintenance.auto=false")
@@ -69,7 +71,7 @@ def git_environment(base: Mapping[str, str], *, plain: bool = True) -> dict[str,
     env = {
         name: value
         for name, value in base.items()
-        if not name.startswith(_SERVICE_PREFIXES)
+        if not name.startswith(SERVICE_PREFIXES)
         and (not name.startswith("GIT_") or name in _KEPT or name.startswith(_KEPT_PREFIXES))
     }
     env |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}

@@ -42,6 +42,7 @@ from codex_self_iter.world.process.watched import (
     new_stream,
     open_streams,
 )
+from codex_self_iter.world.sdnotify import SERVICE_PREFIXES
 from codex_self_iter.world.state.durable import storage_error
 from codex_self_iter.world.state.holder import try_lock
 
@@ -52,17 +53,9 @@ _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 
 
 def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
-    """The run's environment: none of the service manager's variables and ours, but for the mode that
-    an adapter tells its program; both markers."""
-    kept = {
-        name: value
-        for name, value in env.items()
-        if name == "CODEX_SELF_ITER_AGENT_MODE"
-        or (
-            name != "NOTIFY_SOCKET"
-            and not name.startswith(("WATCHDOG_", "LISTEN_", "CODEX_SELF_ITER_"))
-        )
-    }
+    """The run's environment: none of the service manager's variables; both markers. Our own are
+    not in it but for what the adapter, or the person for this agent, has put there."""
+    kept = {name: value for name, value in env.items() if not name.startswith(SERVICE_PREFIXES)}
     return kept | {MARKER: run_id, proctable.PLACE_MARKER: workspace}
 
 

@@ -21,10 +21,15 @@ import anyio
 
 from codex_self_iter.world.process import proctable
 
-_STRAY = ("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
-STRAY = tuple(getattr(signal, name) for name in _STRAY if hasattr(signal, name))
-"""What batch systems, log rotation, limits and power supplies send: it asks us for nothing, and
-unheard it would end us without a word and leave the agent at work."""
+_NAMED = "USR1 USR2 XCPU PWR ALRM VTALRM PROF IO STKFLT"
+_REAL_TIME = range(getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", -1) + 1)
+STRAY = (
+    *(getattr(signal, f"SIG{name}") for name in _NAMED.split() if hasattr(signal, f"SIG{name}")),
+    *_REAL_TIME,
+)
+"""What batch systems, log rotation, limits, timers and power supplies send: it asks us for nothing,
+and unheard it would end us without a word and leave the agent at work. What stays is what a defect
+raises (SIGSEGV…; systemd's watchdog sends SIGABRT), and SIGKILL."""
 HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *STRAY)
 """What is listened for."""
 GENERATIONS = 64
@@ -46,6 +51,13 @@ class Received(NamedTuple):
     lineage: tuple[int, ...] = ()
     run_id: str = ""
     gone: bool = False
+
+
+def name_of(number: int) -> str:
+    """SIGTERM, SIGRTMIN+3."""
+    if number in _REAL_TIME[1:-1]:
+        return f"SIGRTMIN+{number - _REAL_TIME.start}"
+    return signal.Signals(number).name
 
 
 def lineage(pid: int) -> tuple[int, ...]:

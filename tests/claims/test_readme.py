@@ -1,0 +1,188 @@
+"""README.md: what a newcomer types, and what is seen then."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.claims.documents import ROOT
+from tests.support import wheel
+from tests.support.agent_runs import real_program
+from tests.support.harness import Workspace
+from tests.support.program import PROGRAM
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+AGENTS = ("codex", "claude", "gemini", "opencode")
+
+
+def shape(text: str) -> list[str]:
+    """A session without its times, names of directories and of commits."""
+    text = re.sub(r"\S*codex-self-iter(?= (status|history|show|run))", "PROGRAM", text)
+    text = re.sub(r"(~|/)\S*demo-\S+?(?=[\s/]|$)", "DIRECTORY", text)
+    text = re.sub(r"after [\d.]+ (m )?[\d.]*\s?s", "after TIME", text)
+    text = re.sub(r"^  [0-9a-f]{7,12} ", "  COMMIT ", text, flags=re.MULTILINE)
+    return [line.rstrip() for line in text.strip().splitlines() if line.strip()]
+
+
+def test_the_session_is_what_the_demo_prints(tmp_path: Path) -> None:
+    shown = README.partition("```console\n")[2].partition("```")[0]
+    _, _, session = shown.partition("\n")
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+                   "XDG_STATE_HOME": str(tmp_path / "state")}  # fmt: skip
+    done = subprocess.run(
+        [*PROGRAM, "demo"], env=environment, cwd=tmp_path, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.replace(" ".join(PROGRAM), "codex-self-iter")
+    assert shape(printed) == shape(session)
+
+
+@pytest.mark.slow
+def test_the_scripts_work_in_a_fresh_clone(tmp_path: Path) -> None:
+    """They make the environment, the demo ends well, and the tests of the clone are run."""
+    clone = tmp_path / "a fresh clone"
+    leave_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(ROOT, clone, ignore=leave_out)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "LANG": "C.UTF-8",
+                   **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))}}  # fmt: skip
+    (tmp_path / "home").mkdir()
+
+    def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(clone / "scripts" / name), *words]
+        return subprocess.run(
+            command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=500
+        )  # fmt: skip
+
+    demo = script("run-local.sh")
+    assert demo.returncode == 0, demo.stderr[-2000:]
+    assert "completed: All 5 items of the plan are ticked." in demo.stdout
+    assert (clone / ".venv" / "bin" / "python").exists()
+    target = tmp_path / "mine"
+    target.mkdir()
+    any_command = script("run-local.sh", "init", "--workspace", str(target))
+    assert any_command.returncode == 0, any_command.stderr
+    assert (target / "plan.md").exists()
+    tests = script("test.sh", "-q", "tests/claims/test_complete.py::test_no_table_is_left_over")
+    assert tests.returncode == 0, tests.stdout[-2000:] + tests.stderr[-2000:]
+    assert "1 passed" in tests.stdout
+
+
+@pytest.mark.slow
+def test_an_installation_has_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pipx and uv do: a wheel of this directory in an environment of its own."""
+    monkeypatch.setenv(wheel.VARIABLE, "")
+    wheel.install(tmp_path)
+    command = tmp_path / "environment" / "bin" / "codex-self-iter"
+    done = subprocess.run(
+        [command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.startswith("codex-self-iter ")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Workspace]:
+    """A repository with tests, and with an agent of each name on PATH."""
+    ws = Workspace(tmp_path, "mine")
+    for path in (ws.path / "plan.md",):
+        path.unlink()
+    ws.git("commit", "-qam", "no plan yet")
+    (ws.path / "Makefile").write_text("test:\n\ttest -f done\n")
+    yield ws
+    ws.close()
+
+
+def test_init_finds_agent_and_tests_and_doctor_looks_at_what_it_wrote(fresh: Workspace) -> None:
+    binaries = fresh.root / "bin"
+    binaries.mkdir()
+    (binaries / "claude").write_text("#!/bin/sh\necho '2.1.332 (Claude Code)'\n")
+    (binaries / "claude").chmod(0o755)
+    fresh.environment["PATH"] = f"{binaries}:{fresh.environment['PATH']}"
+    said = fresh.cli("init")
+    assert said.returncode == 0, said.stderr
+    for name in ("TASK.md", "plan.md", "codex-self-iter.toml"):
+        assert (fresh.path / name).exists()
+    written = (fresh.path / "codex-self-iter.toml").read_text()
+    assert '"claude"' in written
+    assert "make test" in written
+    shown = fresh.cli("doctor")
+    assert "claude" in shown.stdout
+    assert "make test" in shown.stdout
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_agent_that_is_named_is_called_by_its_name(ws: Workspace, name: str) -> None:
+    binaries, called = ws.root / "bin", ws.root / "called"
+    binaries.mkdir()
+    (binaries / name).write_text(f'#!/bin/sh\necho "$@" >> "{called}"\ncat > /dev/null\nexit 3\n')
+    (binaries / name).chmod(0o755)
+    ws.config(agent=name, agent_command_template="", max_consecutive_errors=1)
+    assert ws.run(
+        "--max-iterations", "1", environment={"PATH": f"{binaries}:{os.environ['PATH']}"}
+    ) in (0, 4)
+    assert called.read_text().strip()
+    assert ws.journal()[0]["agent"] == name
+
+
+def test_any_program_works_through_a_command_line(ws: Workspace) -> None:
+    """`codex-self-iter --agent-command-template "my-agent {prompt_file} {workspace}"`, as it stands."""
+    template = re.findall(r'--agent-command-template "([^"]+)"', README)[0]
+    assert template.startswith("my-agent ")
+    answer = json.dumps({"summary": "s", "next_goal": "n", "stop": False, "completed": True})
+    binaries = ws.root / "bin"
+    binaries.mkdir()
+    lines = f'#!/bin/sh\ntest -s "$1" && cd "$2" && echo 1 > work && echo \'{answer}\'\n'
+    (binaries / "my-agent").write_text(lines)
+    (binaries / "my-agent").chmod(0o755)
+    (ws.path / "codex-self-iter.toml").unlink()
+    path = {"PATH": f"{binaries}:{os.environ['PATH']}"}
+    assert ws.run("--agent-command-template", template, environment=path) == 0
+    assert ws.journal()[0]["agent"] == "command"
+    assert (ws.path / "work").exists()
+
+
+def test_a_wait_always_says_why_and_until_when(ws: Workspace) -> None:
+    ws.config(backoff_base_sec=60, backoff_max_sec=60)
+    ws.script({"exit": 3})
+    ws.start()
+    status = ws.wait_state("backoff")
+    assert "exit code 3" in status["reason"]
+    assert status["until"] == status["wait"]["until"]
+    shown = ws.cli("status").stdout
+    assert "exit code 3" in shown
+    assert "until" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.real_agents
+def test_codex_takes_the_plugin_from_this_repository(tmp_path: Path) -> None:
+    """The two lines of the README, with the real codex and a home of its own."""
+    codex = real_program("codex")
+    if codex is None:
+        missing = "the real codex CLI is not installed; run scripts/install-real-agents.sh"
+        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    lines = re.findall(r"^    codex (plugin .+)$", README, re.MULTILINE)
+    assert len(lines) == 2
+    home = tmp_path / "codex"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(tmp_path), "CODEX_HOME": str(home)}
+    for line in lines:
+        words = line.replace("/path/to/this/repository", str(ROOT)).split()
+        done = subprocess.run(
+            [codex, *words], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    (skill,) = home.rglob("SKILL.md")
+    mine = ROOT / "skills" / "supervise-loop" / "SKILL.md"
+    assert skill.read_text() == mine.read_text()
