@@ -55,11 +55,7 @@ _NO_SAMPLE = RunSample(0.0, 0.0, 0.0, 0, 0, None, 0.0, 0)
 def run_environment(env: Mapping[str, str], run_id: str, workspace: str) -> dict[str, str]:
     """The run's environment: none of the service manager's variables; both markers. Our own are
     not in it but for what the adapter, or the person for this agent, has put there."""
-    kept = {
-        name: value
-        for name, value in env.items()
-        if not name.startswith(SERVICE_PREFIXES)
-    }
+    kept = {name: value for name, value in env.items() if not name.startswith(SERVICE_PREFIXES)}
     return kept | {MARKER: run_id, proctable.PLACE_MARKER: workspace}
 
 
