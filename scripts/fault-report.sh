@@ -6,6 +6,15 @@
 # Results are kept in build/faults, so that one part can be run again. Exit 1 when something on the page has failed.
 set -eu
 
+for part in "$@"; do
+    case $part in
+        tests | kills | years | page) ;;
+        *)
+            echo "fault-report.sh: '$part' is none of tests, kills, years, page" >&2
+            exit 2
+            ;;
+    esac
+done
 self=$0
 . "$(dirname -- "$self")/environment.sh"
 find_root "$self"
@@ -37,9 +46,5 @@ for part in ${*:-tests kills years page}; do
             done
             ;;
         page) "$python" -m tests.project.fault_page "$kept" ;;
-        *)
-            echo "fault-report.sh: '$part' is none of tests, kills, years, page" >&2
-            exit 2
-            ;;
     esac
 done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.claims import documents
@@ -35,6 +37,15 @@ def test_what_a_row_names_is_what_its_table_has(page: str) -> None:
     table = load(page)
     rows = [claim for claim in claims(page) if named(claim)]
     assert [row.key for row in rows if named(row) != table.get(row.key)] == []
+
+
+def test_figures_of_a_run_are_no_claims_and_what_stands_around_them_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "It works.\n\n<!-- results:start -->\n| n | ms |\n|---|---|\n| a | 5 |\n\nMeasured in May.\n"
+        "<!-- results:end -->\nIt is quick.\n"
+    )
+    assert [claim.text for claim in claims(str(page))] == ["It works.", "It is quick."]
 
 
 def test_a_row_that_names_no_test_or_two_is_found() -> None:

@@ -394,6 +394,13 @@ def test_links_and_names_in_the_workspace_are_no_trap(ws: Workspace) -> None:
     assert ws.started() == 1
 
 
+def test_without_a_home_it_works_and_makes_none(ws: Workspace) -> None:
+    ws.script({**WORK, **DONE})
+    poor = {"HOME": "nowhere", "XDG_STATE_HOME": "", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""}
+    assert ws.run(environment=poor) == 0, ws.log()
+    assert not [*ws.root.glob("*/nowhere"), *ws.root.glob("nowhere"), *ws.root.glob("**/~")]
+
+
 def test_a_workspace_without_commits_is_worked_in(ws: Workspace, tmp_path: Path) -> None:
     """`git init` and nothing else: HEAD names nothing yet."""
     fresh = Workspace(tmp_path / "fresh")

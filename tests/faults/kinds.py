@@ -186,6 +186,7 @@ KINDS = (
             "agents/test_real_codex.py",
             "agents/test_real_others.py",
             "agents/test_real_program.py",
+            "agents/test_real_recipes.py",
         ),
     ),
     Kind(

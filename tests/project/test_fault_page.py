@@ -99,11 +99,11 @@ def test_one_part_alone_replaces_its_figures(tmp_path: Path) -> None:
     """The page is made of what is kept of each part's last run."""
     junit(tmp_path / "tests.xml", "")
     page = tmp_path / "faults.md"
-    text = f"before\n{fault_page.START}old\n{fault_page.END}after\n"
+    text = f"before\n{fault_page.START}figures of before\n{fault_page.END}after\n"
     page.write_text(fault_page.renewed(text, fault_page.page(tmp_path)))
     assert page.read_text().startswith(f"before\n{fault_page.START}| kind |")
     assert page.read_text().endswith(f"{fault_page.END}after\n")
-    assert "old" not in page.read_text()
+    assert "figures of before" not in page.read_text()
     (tmp_path / "kills-kill.json").write_text(json.dumps(LOOP))
     again = fault_page.renewed(page.read_text(), fault_page.page(tmp_path))
     assert "## The kill loops" in again
