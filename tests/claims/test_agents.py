@@ -537,7 +537,10 @@ def test_an_urgent_message_has_the_first_agent_tried_again(ws: Workspace) -> Non
     ws.script(long_run())
     process = ws.start()
     ws.wait_runs(1)
-    (said,) = [text for text in ws.status()["warnings"] if "stands in" in text]
+    said = wait_until(
+        lambda: next((text for text in ws.status()["warnings"] if "stands in" in text), ""),
+        "who stands in to be said",
+    )
     hour, minute = map(int, re.findall(r"until (?:\S+ )?(\d\d):(\d\d)", said)[0])
     now = time.localtime()
     left = (hour * 60 + minute - now.tm_hour * 60 - now.tm_min) % 1440

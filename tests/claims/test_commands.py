@@ -68,7 +68,7 @@ def over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_and_version(over: Workspace, command: str) -> None:
+def test_every_command_has_help(over: Workspace, command: str) -> None:
     said = good(over, command, "--help", COLUMNS="1000")
     section = PAGE.partition(f"\n## {command}\n\n")[2].partition("\n## ")[0]
     assert section.partition("\n")[0] in said
@@ -78,8 +78,17 @@ def test_every_command_has_help_and_version(over: Workspace, command: str) -> No
     for names, text in rows:
         assert text in said, text
         assert all(name in said for name in re.findall(r"`(-[^`]+)`", names)), names
+
+
+def test_the_commands_are_listed(over: Workspace) -> None:
+    said = good(over, "--help")
+    assert [name for name in COMMANDS if f"  {name} " not in said] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_its_version(over: Workspace, command: str) -> None:
     assert re.fullmatch(r"codex-self-iter [\d.]+\S*\n", good(over, command, "--version"))
-    assert f"  {command} " in good(over, "--help")
 
 
 def test_a_word_that_is_no_option_is_refused_and_an_abbreviation_too(over: Workspace) -> None:
@@ -97,6 +106,7 @@ def test_who_has_seen_enough_is_no_error(over: Workspace) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written_is_exit_1(over: Workspace) -> None:
     with Path("/dev/full").open("w") as full:
         command = [*PROGRAM, "history", "--workspace", str(over.path)]
@@ -183,7 +193,17 @@ NOTHING = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), NOTHING, ids=[words for words, _ in NOTHING])
+QUICK = 10
+"""So many of them are in the short set; each is a start of the program."""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(*one, id=one[0], marks=() if number < QUICK else pytest.mark.slow)
+        for number, one in enumerate(NOTHING)
+    ],
+)
 def test_what_would_do_nothing_is_refused(over: Workspace, words: str, said: str) -> None:
     assert said in refused(over, *words.split())
     assert not (over.state / "STOP").exists()
@@ -206,7 +226,7 @@ def test_status_prints_one_loop_and_all_loops(over: Workspace) -> None:
     assert [one["name"] for one in json.loads(good(over, "status", "--all", "--json"))] == ["shop"]
 
 
-@pytest.mark.parametrize("short", ["-w", "--watch"])
+@pytest.mark.parametrize("short", ["-w", pytest.param("--watch", marks=pytest.mark.slow)])
 def test_status_is_redrawn_until_it_is_interrupted(over: Workspace, short: str) -> None:
     leader, follower = pty.openpty()
     environment = {**over.environment, "TERM": "xterm"}
@@ -364,6 +384,7 @@ def test_pause_and_resume(busy: Workspace) -> None:
     busy.wait_runs(2)
 
 
+@pytest.mark.slow
 def test_pause_now_ends_the_agent(busy: Workspace) -> None:
     assert "ends the running agent and pauses now" in busy.cli("pause", "--now").stdout
     busy.wait_state("paused")
@@ -388,7 +409,10 @@ def test_steer_reaches_the_next_prompt_or_starts_it_at_once(busy: Workspace) -> 
     assert second.count("out of a file") == 2
 
 
-@pytest.mark.parametrize("way", ["words", "stdin", "file", "short"])
+@pytest.mark.parametrize(
+    "way",
+    ["words", *(pytest.param(way, marks=pytest.mark.slow) for way in ("stdin", "file", "short"))],
+)
 def test_goal_replaces_the_goal(ws: Workspace, way: str) -> None:
     text = "a goal of a person"
     note = ws.root / "note.txt"
@@ -404,6 +428,7 @@ def test_goal_replaces_the_goal(ws: Workspace, way: str) -> None:
     assert ws.journal()[0]["goal_in"] == text
 
 
+@pytest.mark.slow
 def test_rewind_goes_back_says_and_asks(ws: Workspace) -> None:
     ws.config(no_change_gate=False)
     ws.script(
@@ -430,6 +455,7 @@ def test_rewind_goes_back_says_and_asks(ws: Workspace) -> None:
     assert (ws.path / "b").read_text() == "2"
 
 
+@pytest.mark.slow
 def test_rewind_is_refused_and_diff_works_while_a_supervisor_runs(busy: Workspace) -> None:
     (busy.control / "go").touch()
     wait_until(lambda: len(busy.journal()) >= 1, "an iteration")
@@ -440,6 +466,7 @@ def test_rewind_is_refused_and_diff_works_while_a_supervisor_runs(busy: Workspac
 # -- run ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_takes_a_configuration_by_name(ws: Workspace) -> None:
     named = ws.root / "named.toml"
     (ws.path / "codex-self-iter.toml").rename(named)
@@ -460,12 +487,14 @@ def test_once_is_one_iteration_and_clear_stop_removes_a_stop(ws: Workspace) -> N
     assert not (ws.path / ".codex-stop").exists()
 
 
+@pytest.mark.slow
 def test_debug_shows_decisions_and_spawns(ws: Workspace) -> None:
     assert ws.run("--once", "--debug") == 0
     for event in ("loop.decided", "run.spawn", "iteration.ended"):
         assert event in ws.log(), event
 
 
+@pytest.mark.slow
 def test_set_gives_any_key(ws: Workspace) -> None:
     given = "--set", "agents.command.env={ GIVEN = 'by a flag' }", "--set", "max_iterations=1"
     ws.script(
@@ -476,6 +505,7 @@ def test_set_gives_any_key(ws: Workspace) -> None:
     assert len(ws.journal()) == 1
 
 
+@pytest.mark.slow
 def test_a_repeated_workspace_is_several_loops(tmp_path: Path) -> None:
     loops = [Workspace(tmp_path, name) for name in ("one", "two")]
     try:
@@ -492,6 +522,7 @@ def test_a_repeated_workspace_is_several_loops(tmp_path: Path) -> None:
 # -- init, doctor, config -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_init_writes_and_keeps(ws: Workspace, tmp_path: Path) -> None:
     target = tmp_path / "fresh"
     target.mkdir()
@@ -506,6 +537,7 @@ def test_init_writes_and_keeps(ws: Workspace, tmp_path: Path) -> None:
     assert (target / "plan.md.bak").read_text() == "mine\n"
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_wrong_and_exits_with_4(ws: Workspace, tmp_path: Path) -> None:
     marker = ws.root / "ran"
     ws.config(f'[verify]\ncommands = ["touch {marker.name}; mv {marker.name} ..; exit 3"]')
@@ -582,6 +614,7 @@ def test_service_installs_shows_and_removes(ws: Workspace) -> None:
     assert not unit.exists()
 
 
+@pytest.mark.slow
 def test_service_for_the_machine_and_for_many_loops(ws: Workspace) -> None:
     system = good(ws, "service", "install", "--dry-run", "--system", "--run-as", "root")
     assert "/etc/systemd/system/codex-self-iter-" in system
@@ -593,6 +626,7 @@ def test_service_for_the_machine_and_for_many_loops(ws: Workspace) -> None:
     assert plistlib.loads(text.encode())["WorkingDirectory"] == str(ws.path)
 
 
+@pytest.mark.slow
 def test_demo_takes_a_directory(ws: Workspace) -> None:
     target = ws.root / "demo"
     done = call(ws, "demo", str(target), cwd=ws.root)

@@ -12,7 +12,6 @@ from tests.claims.documents import Claim, claims, load, named, pages, problem, t
 NOT_YET = frozenset(
     {
         "CONTRIBUTING.md",
-        "docs/agents.md",
         "docs/log-events.md",
         "docs/operations.md",
         "docs/status.md",

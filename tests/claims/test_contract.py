@@ -330,6 +330,7 @@ def test_what_is_a_control_block_and_what_is_none(ws: Workspace) -> None:
             assert said == ["wrote the parser", "more to do", ["pytest -q: 3 passed"]]
 
 
+@pytest.mark.slow
 def test_the_prompts_ask_for_the_fields_of_the_tables(ws: Workspace) -> None:
     ws.config(mode="roles")
     planner = {
@@ -366,6 +367,7 @@ def test_the_prompts_ask_for_the_fields_of_the_tables(ws: Workspace) -> None:
     assert misfits(line) == []
 
 
+@pytest.mark.slow
 def test_nothing_is_read_half_written(ws: Workspace) -> None:
     """Whoever reads while a loop works finds whole files."""
     ws.config(no_change_gate=False, max_stagnation=0)
@@ -449,7 +451,7 @@ def test_a_deleted_lock_opens_no_door(ws: Workspace) -> None:
     assert not (ws.control / "overlaps.log").exists()
 
 
-@pytest.mark.parametrize("mode", ["safe", "bypass"])
+@pytest.mark.parametrize("mode", ["safe", pytest.param("bypass", marks=pytest.mark.slow)])
 def test_plan_shell_is_told_the_mode(ws: Workspace, mode: str) -> None:
     ws.config(agent="plan-shell", agent_command_template="")
     ws.plan('- [ ] say it\n  ```sh\n  echo "$CODEX_SELF_ITER_AGENT_MODE" > mode\n  ```\n')

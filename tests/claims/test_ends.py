@@ -51,6 +51,7 @@ def test_the_agents_stop_is_an_end_that_is_told(ws: Workspace) -> None:
     assert "which of the two databases?" in event["text"]
 
 
+@pytest.mark.slow
 def test_a_wait_doubles_after_each_failure(ws: Workspace) -> None:
     ws.config(backoff_base_sec=0.1, backoff_max_sec=60, max_consecutive_errors=5)
     ws.script({"exit": 3}, {"raw": "nonsense"}, {"signal": 9}, {"exit": 3})
@@ -60,6 +61,7 @@ def test_a_wait_doubles_after_each_failure(ws: Workspace) -> None:
         assert 0.1 * 2**number * 0.89 <= length <= 0.1 * 2**number * 1.11, waits
 
 
+@pytest.mark.slow
 def test_an_error_that_changed_something_is_not_counted(ws: Workspace) -> None:
     ws.config(max_consecutive_errors=2)
     failed = {"exit": 3}
@@ -78,6 +80,7 @@ def test_circles_are_warned_of_once_and_then_end(ws: Workspace) -> None:
     assert [line["warned"] for line in ws.journal()].count(True) >= 1
 
 
+@pytest.mark.slow
 def test_the_same_goal_with_changes_takes_three_times_as_long(ws: Workspace) -> None:
     ws.config(max_stagnation=2, no_change_gate=False)
     ws.script({"append": {"w": "x"}, "block": {"next_goal": "the same"}})
@@ -93,6 +96,7 @@ def test_the_same_goal_with_changes_takes_three_times_as_long(ws: Workspace) -> 
         other.close()
 
 
+@pytest.mark.slow
 def test_after_its_end_it_goes_on_with_the_last_goal_and_completed_too(ws: Workspace) -> None:
     done = {"append": {"w": "1"}, "block": {"completed": True, "next_goal": "polish it"}}
     ws.script(done)
@@ -102,6 +106,7 @@ def test_after_its_end_it_goes_on_with_the_last_goal_and_completed_too(ws: Works
     assert ws.journal()[1]["goal_in"] == "polish it"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_ends_nothing_and_stop_does(ws: Workspace) -> None:
     ws.script({"sleep": 60, "until": "go", "append": {"w": "1"}})
     pid, leader = pty.fork()
@@ -125,6 +130,7 @@ def test_a_terminal_that_closes_ends_nothing_and_stop_does(ws: Workspace) -> Non
     assert ws.status()["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_wait_of_more_than_six_hours_is_told_at_once(ws: Workspace) -> None:
     """A limit that codex names, in the account's own words."""
     binary = ws.root / "bin" / "codex"
@@ -189,6 +195,7 @@ def test_a_defect_has_one_reason_everywhere(ws: Workspace) -> None:
     assert not ws.leftovers()
 
 
+@pytest.mark.slow
 def test_without_a_state_home_the_traceback_is_below_the_home(ws: Workspace) -> None:
     place = ws.root / "site"
     place.mkdir()
@@ -208,7 +215,10 @@ def test_without_a_state_home_the_traceback_is_below_the_home(ws: Workspace) -> 
     assert crash.exists()
 
 
-@pytest.mark.parametrize("kind", ["setsid", "double", "holder"])
+@pytest.mark.parametrize(
+    "kind",
+    ["setsid", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("double", "holder"))],
+)
 def test_nothing_of_a_run_is_alive_when_the_next_one_begins(ws: Workspace, kind: str) -> None:
     """Each run looks for what the one before it has left; the first one sees its own."""
 

@@ -41,7 +41,9 @@ if os.path.basename(__file__) == "claude":
     say(type="result", subtype="success", is_error=False, result=said, session_id=f"s{{number}}",
         total_cost_usd=2.0, usage={{"input_tokens": 100, "output_tokens": 10}})
 else:
-    say(type="thread.started", thread_id=f"0197a000-0000-7000-8000-{{number:012d}}")
+    new = f"0197a000-0000-7000-8000-{{number:012d}}"
+    resumed = sys.argv[sys.argv.index("resume") + 1] if "resume" in sys.argv else new
+    say(type="thread.started", thread_id=resumed)
     say(type="turn.started")
     say(type="item.completed", item={{"id": "i", "type": "agent_message", "text": said}})
     say(type="turn.completed", usage={{"input_tokens": 100, "cached_input_tokens": 40,
@@ -592,6 +594,7 @@ IDLE = {
     "continue_false_backoff_sec = 1": "continue_false_backoff_sec",
     "verify.timeout_sec = 5": "verify.timeout_sec",
     "verify.every_iteration = true": "verify.every_iteration",
+    'verify.pass_env = ["A"]': "verify.pass_env",
     "git.no_verify = true": "git.no_verify",
     "git.checkpoints = false\ngit.checkpoint_keep = 3": "git.checkpoint_keep",
     'notify.events = ["blocked"]': "notify.events",
@@ -881,7 +884,9 @@ def test_untracked_files_above_the_size_are_listed_but_not_kept(
 @pytest.mark.slow
 @pytest.mark.parametrize(("days", "gone"), [("0.00000001", True), ("0", False), ("30", False)])
 def test_old_checkpoints_go_after_their_days(ws: Workspace, days: str, gone: bool) -> None:
-    ws.config(f"[git]\ncheckpoint_keep_days = {days}\n", max_iterations=6, max_stagnation=0)
+    # with so few to keep they are looked after in every iteration
+    ws.config(f"[git]\ncheckpoint_keep_days = {days}\ncheckpoint_keep = 10\n",
+              max_iterations=4, max_stagnation=0)  # fmt: skip
     ws.script({**WORK, "number": True})
     assert ws.run() == 0
     refs = ws.git("for-each-ref", "--format=%(refname)", "refs/codex-self-iter").split()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.program.test_durability_clocks import LIBRARY, fake
 from tests.support.control_steps import CLAIM, FAILS, WORK, long_run, reach, wait_log
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
@@ -559,24 +560,68 @@ def test_a_stagnated_loops_report_says_what_repeated(ws: Workspace) -> None:
     assert "paint the wall" in report
 
 
-def test_a_planner_that_sees_nothing_to_do_is_asked_less_often_and_told(
-    ws: Workspace, told: Path
+PLAN = {"objective": "o", "execution_prompt": "p", "done_if": "d", "rationale": "r"}
+REVIEW = {"continue": False, "confidence": 1, "next_focus": "", "reason": "r"}
+
+
+@pytest.mark.parametrize("who", ["planner", "reviewer"])
+def test_who_sees_nothing_to_do_is_asked_less_often_and_told(
+    ws: Workspace, told: Path, who: str
 ) -> None:
-    ws.config(notify(ws), mode="roles", planner_stop_backoff_sec=0.2, max_iterations=6)
-    plan = {
-        "objective": "o",
-        "execution_prompt": "p",
-        "done_if": "d",
-        "stop": True,
-        "rationale": "r",
-    }
-    ws.script({"raw": json.dumps(plan)})
+    waits = {"planner_stop_backoff_sec": 0.2, "continue_false_backoff_sec": 0.2}
+    ws.config(notify(ws), mode="roles", max_iterations=6, **waits)
+    planner = {"raw": json.dumps({**PLAN, "stop": who == "planner"})}
+    three = [planner, {"block": {"next_goal": "x"}}, {"raw": json.dumps(REVIEW)}]
+    ws.script(*(three * 6 if who == "reviewer" else [planner]))
     assert ws.run() == 0, ws.log()
-    assert set(ws.verdicts()) == {"planner_stop"}
     lengths = [line["wait"]["length"] / 0.2 for line in ws.journal()[:5]]
     # each in turn twice as long, up to eight times, with up to a tenth of jitter
-    assert [int(length / 1.0) if length < 8 else 8 for length in lengths] == [1, 2, 4, 8, 8]
+    assert [int(length) if length < 8 else 8 for length in lengths] == [1, 2, 4, 8, 8]
     assert events(told).count("cooldown") == 1
+
+
+@pytest.mark.parametrize("why", ["no room", "no plan"])
+def test_what_holds_a_loop_for_long_is_told(ws: Workspace, told: Path, why: str) -> None:
+    """Ten minutes, shortened here."""
+    site = ws.root / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'codex_self_iter' in sys.orig_argv:\n"
+        "    from codex_self_iter.supervisor import conditions\n"
+        "    assert conditions.HELD_SEC == 600\n"
+        "    conditions.HELD_SEC = 0.5\n"
+    )
+    ws.environment["PYTHONPATH"] = str(site)
+    slow = {"no_change_backoff_sec": 0.1}
+    ws.config(notify(ws), **({"min_free_disk_mb": 10**9} if why == "no room" else slow))
+    ws.script({"sleep": 120, "until": "go", "block": {"next_goal": "x"}})
+    process = ws.start()
+    if why == "no plan":
+        ws.wait_runs(1)
+        assert ws.cli("pause").returncode == 0
+        (ws.control / "go").touch()
+        ws.wait_state("paused")
+        (ws.path / "plan.md").unlink()
+        assert ws.cli("resume").returncode == 0
+    wait_until(lambda: told.exists() and "blocked" in events(told), "the notification")
+    assert "held for" in told.read_text()
+    process.send_signal(signal.SIGTERM)
+    assert ws.ended(process) == 0
+    assert ws.started() == (why == "no plan")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not LIBRARY, reason="NOT TESTED HERE: wrong clocks need Debian's faketime")
+def test_old_checkpoints_go_by_their_age(ws: Workspace) -> None:
+    ws.config("[git]\ncheckpoint_keep_days = 30\n")
+    ws.script({**WORK, "block": {"next_goal": "x"}}, CLAIM)
+    refs = ("for-each-ref", "--format=%(refname:lstrip=-1)", "refs/codex-self-iter")
+    assert ws.run("--max-iterations", "1", environment=fake("-60d")) == 0
+    assert "000001" in ws.git(*refs).split()
+    assert ws.run() == 0
+    assert "000002" in ws.git(*refs).split()
+    assert "000001" not in ws.git(*refs).split()
 
 
 @pytest.mark.slow
@@ -651,3 +696,20 @@ def test_an_upgrade_while_an_agent_works_keeps_the_goal(ws: Workspace, tmp_path:
         assert ws.ended(process) == 0
     assert ws.verdicts() == ["continue", "aborted", "completed"]
     assert [line["goal_in"] for line in ws.journal()] == ["", "keep this", "keep this"]
+
+
+def test_what_is_started_hears_the_signals_that_end_nothing_here(ws: Workspace) -> None:
+    """Blocked signals are inherited: `timeout` and `alarm` of an agent's tools would fail."""
+    look = f"grep -h SigBlk /proc/self/status >> '{ws.control}/blocked'"
+    hook = ws.path / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\n{look}\n")
+    hook.chmod(0o755)
+    command = json.dumps(["sh", "-c", look])
+    gates = f"[verify]\ncommands = [{json.dumps(look)}]\n"
+    ws.config(f"{COMMIT}{gates}[notify]\ncommand = {command}\n")
+    ws.script({**CLAIM, "run": look})
+    assert ws.run() == 0, ws.log()
+    lines = (ws.control / "blocked").read_text().splitlines()
+    assert len(lines) >= 4  # agent, gate, hook, notification
+    assert {int(line.split()[1], 16) for line in lines} == {0}

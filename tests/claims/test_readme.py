@@ -31,6 +31,7 @@ def shape(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_session_is_what_the_demo_prints(tmp_path: Path) -> None:
     shown = README.partition("```console\n")[2].partition("```")[0]
     _, _, session = shown.partition("\n")
@@ -118,7 +119,9 @@ def test_init_finds_agent_and_tests_and_doctor_looks_at_what_it_wrote(fresh: Wor
     assert "make test" in shown.stdout
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(
+    "name", ["codex", *(pytest.param(name, marks=pytest.mark.slow) for name in AGENTS[1:])]
+)
 def test_every_agent_that_is_named_is_called_by_its_name(ws: Workspace, name: str) -> None:
     binaries, called = ws.root / "bin", ws.root / "called"
     binaries.mkdir()
@@ -149,6 +152,7 @@ def test_any_program_works_through_a_command_line(ws: Workspace) -> None:
     assert (ws.path / "work").exists()
 
 
+@pytest.mark.slow
 def test_a_wait_always_says_why_and_until_when(ws: Workspace) -> None:
     ws.config(backoff_base_sec=60, backoff_max_sec=60)
     ws.script({"exit": 3})
@@ -186,3 +190,32 @@ def test_codex_takes_the_plugin_from_this_repository(tmp_path: Path) -> None:
     (skill,) = home.rglob("SKILL.md")
     mine = ROOT / "skills" / "supervise-loop" / "SKILL.md"
     assert skill.read_text() == mine.read_text()
+
+
+@pytest.mark.slow
+def test_the_examples_are_read_as_they_are(ws: Workspace) -> None:
+    """Copied into a repository, task and plan stand in the prompt, and every item is counted."""
+    for name in ("TASK.md", "plan.md"):
+        shutil.copy(ROOT / "examples" / name, ws.path / name)
+    assert ws.run("--once") == 0
+    prompt = ws.prompt(1)
+    for name in ("TASK.md", "plan.md"):
+        assert (ROOT / "examples" / name).read_text().strip() in prompt
+    boxes = (ROOT / "examples" / "plan.md").read_text().count("- [ ]")
+    assert ws.status()["plan"]["total"] == boxes
+    task = (ROOT / "examples" / "TASK.md").read_text()
+    assert re.findall("^## (.+)$", task, re.MULTILINE) == [
+        "What is wanted", "What must not change", "How one can tell that it is done",
+    ]  # fmt: skip
+    assert ws.cli("doctor").returncode == 0
+
+
+@pytest.mark.slow
+def test_plan_shell_works_through_its_example(ws: Workspace) -> None:
+    shutil.copy(ROOT / "examples" / "plan-shell.md", ws.path / "plan.md")
+    (ws.path / "one.py").write_text("print(1)\n")
+    ws.config(agent="plan-shell", agent_command_template="")
+    assert ws.run() == 0
+    assert ws.verdicts() == ["continue", "completed"]
+    assert "one.py" in (ws.path / "line-counts.txt").read_text()
+    assert "- [ ]" not in (ws.path / "plan.md").read_text()

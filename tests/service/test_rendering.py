@@ -144,7 +144,7 @@ def test_launchd_keys_have_their_types_and_meaning() -> None:
     assert launchd.verify(text) == ""
     keys = plistlib.loads(text.encode())
     assert keys["KeepAlive"] == {"SuccessfulExit": False}
-    assert keys["ThrottleInterval"] >= 10
+    assert keys["ThrottleInterval"] == 30
     assert keys["ExitTimeOut"] == 45
     assert keys["ProgramArguments"][:2] == ["/bin/sh", data("launchd-wrapper.sh")]
     assert keys["ProgramArguments"][-1] == NASTY
@@ -298,6 +298,7 @@ def test_the_compose_file_is_plain_and_names_files_that_are_there() -> None:
     assert "\t" not in text
     assert (deploy.DEPLOY / "docker" / "../.." / value_of(text, "dockerfile")).is_file()
     assert value_of(text, "stop_grace_period") == "45s"
+    assert value_of(text, "restart") == "on-failure:5"
 
 
 def value_of(text: str, key: str) -> str:

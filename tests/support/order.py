@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 PROGRAM = "tests/program/"
-LONG = (PROGRAM, "tests/simulation/", "tests/core/test_properties.py")
+LONG = (PROGRAM, "tests/claims/", "tests/simulation/", "tests/core/test_properties.py")
 """What starts whole programs or lives whole lives: a second and more each."""
 
 

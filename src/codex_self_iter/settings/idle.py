@@ -32,7 +32,7 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
     if settings.mode == "goal":
         yield from ((key, 'mode = "goal" has no roles') for key in _ROLES)
     if not verify.commands:
-        for key in ("verify.timeout_sec", "verify.every_iteration"):
+        for key in ("verify.timeout_sec", "verify.every_iteration", "verify.pass_env"):
             yield key, "there are no [verify] commands"
     if not repository:
         keys = ("git.commit", "git.no_verify", "git.timeout_sec", *_CHECKPOINTS)

@@ -136,9 +136,9 @@ class GitSettings(Table):
     checkpoints: Switch = True
     """Keep each iteration's result under refs/codex-self-iter/."""
     checkpoint_keep: Count = 200
-    """How many checkpoints are kept; 0 = all."""
+    """How many checkpoints are kept, or up to a tenth more; 0 = all."""
     checkpoint_keep_days: Amount = 30
-    """How many days checkpoints are kept; 0 = for ever."""
+    """How many days checkpoints are kept, until the next 20th iteration at most; 0 = for ever."""
     checkpoint_max_file_mb: Amount = 10
     """Untracked files above this size, in MiB, are listed but not kept; 0 = keep all."""
 
