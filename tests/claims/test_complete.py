@@ -9,18 +9,8 @@ import pytest
 from tests.claims import documents
 from tests.claims.documents import Claim, claims, load, named, pages, problem, table_of
 
-NOT_YET = frozenset(
-    {
-        "CONTRIBUTING.md",
-        "docs/log-events.md",
-        "docs/operations.md",
-        "docs/status.md",
-        "examples/README.md",
-    }
-)
 
-
-@pytest.mark.parametrize("page", [page for page in pages() if page not in NOT_YET])
+@pytest.mark.parametrize("page", pages())
 def test_every_sentence_has_its_test(page: str) -> None:
     said, table = claims(page), load(page)
     wrong = {claim.key: problem(page, claim, table.get(claim.key, [])) for claim in said}

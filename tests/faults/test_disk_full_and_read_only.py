@@ -289,7 +289,8 @@ def test_log_lines_that_find_no_space_are_counted_and_told(tmp_path: Path) -> No
         file = LogFile(store.root, "logs/supervisor.log")
         log = logger.configure(
             level="info", form="json", environ={}, console=Console(sys.stdout), terminal=False
-        ).bind(**{logger.FILE_KEY: file})
+        )
+        logger.FILES["a loop"] = file
         log.info("one")
         fill()
         for _ in range(3):

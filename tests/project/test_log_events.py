@@ -21,7 +21,7 @@ def calls(source: str) -> set[tuple[str, str]]:
         if not (isinstance(first, ast.Constant) and isinstance(first.value, str)):
             continue
         if isinstance(function, ast.Attribute) and function.attr in LEVELS:
-            if ast.unparse(function.value).endswith("log"):
+            if ast.unparse(function.value).endswith(("log", "get_logger()")):
                 found.add((first.value, function.attr))
         elif isinstance(function, ast.Name) and function.id == "Log":
             found.add((first.value, "info"))
@@ -37,6 +37,7 @@ def written() -> dict[str, set[str]]:
     # Chosen at run time:
     events = {"gate.failed": {"info"}, "gate.passed": {"info"}, "loop.ended": {"info", "error"}}
     events["log.lines_lost"] = {"warning"}  # by the writer of the log itself
+    events |= {f"{what}.changed": {"info"} for what in ("plan", "task")}
     for path in (ROOT / "src").rglob("*.py"):
         for event, level in calls(path.read_text()):
             events.setdefault(event, set()).add(level)

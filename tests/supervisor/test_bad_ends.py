@@ -29,14 +29,17 @@ def failing(after: list[float], error: Exception, made: Any) -> Any:
 
 
 def fits_documentation(told: dict[str, Any]) -> bool:
-    """True when docs/operations.md has these fields, of these types and in this order."""
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    section = text.partition("### What the notify command is told")[2].partition("\n#")[0]
-    fields = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+    """True when docs/notify.md has these fields, of these types and in this order."""
+    text = (Path(__file__).parents[2] / "docs" / "notify.md").read_text()
+    fields = re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE)
     return fields == [(key, type(value).__name__) for key, value in told.items()]
 
 
-def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(tmp_path: Path) -> None:
+def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
     async def main() -> None:
         made = machine(in_turn(Performance(HOUR, answer("two"))))
         look = failing([600.0], RuntimeError("the disk speaks Latin"), made)
@@ -48,7 +51,10 @@ def test_a_defect_is_told_by_its_own_name_and_leaves_no_agent(tmp_path: Path) ->
         assert made.alive() == []
         status = life.status()
         assert status["state"] == "crashed"
-        assert status["reason"] == "RuntimeError: the disk speaks Latin"
+        kept = tmp_path / "state" / "codex-self-iter" / "crash.log"
+        assert (
+            status["reason"] == f"RuntimeError: the disk speaks Latin; the traceback is in {kept}"
+        )
         assert status["exit"]["code"] == 1
         state = Path(life.rounds.ctx.store.path)
         assert [*(state / "logs" / "runs").iterdir()]

@@ -41,7 +41,10 @@ def leaving(state: LoopState, undone: Iterable[Command]) -> bool:
 
 def admitted(end: Exit, *, lost: bool) -> Exit:
     """An end of which something could not be saved needs a person."""
-    return dataclasses.replace(end, code=INCOMPLETE_CODE) if lost else end
+    if not lost:
+        return end
+    reason = f"{end.reason}; not all of it could be saved"
+    return dataclasses.replace(end, code=INCOMPLETE_CODE, reason=reason)
 
 
 def working(state: LoopState) -> bool:

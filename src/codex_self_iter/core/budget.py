@@ -9,6 +9,10 @@ from codex_self_iter.core.policy import BudgetPolicy
 from codex_self_iter.core.state import Spent
 
 DAY_SEC = 86_400
+BOUNDS = (
+    "max_tokens", "max_cost_usd", "max_hours",
+    "max_tokens_per_day", "max_cost_usd_per_day", "max_hours_per_day",
+)  # fmt: skip
 
 
 def today(spent: Spent, now: float) -> Spent:
@@ -42,14 +46,14 @@ def add(spent: Spent, usage: Usage | None, duration_sec: float, now: float) -> S
 
 def _shares(spent: Spent, budget: BudgetPolicy) -> list[tuple[str, float, float]]:
     """(name, used, bound) of every bound that is set."""
-    rows = [
-        ("max_tokens", float(spent.tokens), float(budget.max_tokens)),
-        ("max_cost_usd", spent.cost_usd, budget.max_cost_usd),
-        ("max_hours", spent.hours, budget.max_hours),
-        ("max_tokens_per_day", float(spent.day_tokens), float(budget.max_tokens_per_day)),
-        ("max_cost_usd_per_day", spent.day_cost_usd, budget.max_cost_usd_per_day),
-        ("max_hours_per_day", spent.day_hours, budget.max_hours_per_day),
-    ]
+    used = (
+        spent.tokens, spent.cost_usd, spent.hours,
+        spent.day_tokens, spent.day_cost_usd, spent.day_hours,
+    )  # fmt: skip
+    rows = (
+        (name, float(now), float(getattr(budget, name)))
+        for name, now in zip(BOUNDS, used, strict=True)
+    )
     return [row for row in rows if row[2] > 0]
 
 
@@ -64,14 +68,18 @@ def exceeded(spent: Spent, budget: BudgetPolicy, now: float) -> str:
 def notices(spent: Spent, budget: BudgetPolicy) -> tuple[Spent, tuple[str, ...]]:
     """Notices that are due (a share of `notice_at` reached for the first time; 0: none), and the
     account that remembers them."""
+    due = {name: text for name, text in near(spent, budget).items() if name not in spent.noticed}
+    if not due:
+        return spent, ()
+    return dataclasses.replace(spent, noticed=(*spent.noticed, *due)), tuple(due.values())
+
+
+def near(spent: Spent, budget: BudgetPolicy) -> dict[str, str]:
+    """What there is to say of every bound of which a share of `notice_at` is used (0: none)."""
     if not budget.notice_at:
-        return spent, ()
-    texts: list[str] = []
-    names: list[str] = []
-    for name, used, bound in _shares(spent, budget):
-        if used >= budget.notice_at * bound and name not in spent.noticed:
-            names.append(name)
-            texts.append(f"{100 * used / bound:.0f} % of [budget] {name} = {bound:g} is used")
-    if not names:
-        return spent, ()
-    return dataclasses.replace(spent, noticed=(*spent.noticed, *names)), tuple(texts)
+        return {}
+    return {
+        name: f"{100 * used / bound:.0f} % of [budget] {name} = {bound:g} is used"
+        for name, used, bound in _shares(spent, budget)
+        if used >= budget.notice_at * bound
+    }

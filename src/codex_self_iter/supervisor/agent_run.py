@@ -36,7 +36,7 @@ from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
-from codex_self_iter.views.summary import clock
+from codex_self_iter.views.summary import moment
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing
@@ -200,7 +200,7 @@ class AgentRuns:
         if run.agent == first.name or wait is None:
             ctx.warnings.clear(f"stand-in {run.role}")
             return
-        until = clock(wait.until, ctx.shared.clock.wall())
+        until = moment(wait.until)
         text = f"{run.agent} stands in for {first.name} as {run.role} until {until}: {wait.reason}"
         ctx.warnings.tell(f"stand-in {run.role}", text)
 

@@ -39,13 +39,14 @@ def read_settings(
         loaded, problems = configuration.load_directory(
             where, flags=flags, environ=environ, options=names
         )
-        loops = [loop for one in loaded for loop in one.loops()]
-        return loops, list(problems)
+        loaded.sort(key=lambda one: bool(one.workspaces))  # a loop that is named by its file has it
+        return tell_apart(loop for one in loaded for loop in one.loops()), list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
         read = configuration.load(given, config_file=file, environ=environ, cwd=cwd, options=names)
         return list(read.loops()), []
-    loops, errors = [], []
+    loops: list[Settings] = []
+    errors: list[CodexSelfIterError] = []
     for workspace in options.workspaces:
         try:
             given = {**flags, "workspace": workspace}
@@ -55,7 +56,7 @@ def read_settings(
             loops.extend(read.loops())
         except UsageError as error:
             errors.append(error)
-    return tell_apart(loops), list(errors)
+    return tell_apart(loops), errors
 
 
 def run(flags: Mapping[str, Any], options: RunOptions) -> int:

@@ -7,9 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from codex_self_iter.errors import StorageError, UsageError
+from structlog.typing import FilteringBoundLogger
+
+from codex_self_iter.core.text import one_line
+from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.views.report import report
+from codex_self_iter.world import crashlog, threads
 from codex_self_iter.world.git.checkpoints import Checkpoints, Stretch
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
@@ -17,6 +21,8 @@ from codex_self_iter.world.process.tool import run_tool
 LINES = 200
 DIFF_SEC = 20.0
 """Patience with one call of git."""
+LONGEST = 1000
+"""Characters of an error's words."""
 STRETCHES = 5
 """So many that other people's edits lie between are summed up, the newest."""
 
@@ -39,6 +45,24 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
         await ctx.shared.in_thread(ctx.store.write_report, text)
     except StorageError as error:
         ctx.log.warning("report.not_written", error=str(error))
+
+
+def is_defect(error: BaseException, again_sec: float | None) -> bool:
+    """True for what nobody raised on purpose, and for what is started again like it."""
+    own = getattr(error, "exit_code", ExitCode.INTERNAL) != ExitCode.INTERNAL
+    return not own and (again_sec is not None or not isinstance(error, CodexSelfIterError))
+
+
+async def say_defect(
+    log: FilteringBoundLogger, name: str, error: BaseException, seconds: float | None
+) -> str:
+    """Keep the traceback of a defect and log where; returns the reason that all is to have."""
+    what = one_line(f"{type(error).__name__}: {error}", LONGEST)
+    path = await threads.run_sync(crashlog.write, error, [f"loop {name}"])
+    log.error("loop.crashed", error=what, seconds=seconds, traceback=path)
+    where = f"; the traceback is in {path}" if path else ""
+    again = "" if seconds is None else f"; it starts again after {seconds:g} s"
+    return f"{what}{where}{again}"
 
 
 def _changed(lines: Sequence[Mapping[str, Any]]) -> bool:

@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
-from datetime import datetime
 from functools import partial
 from typing import Any
 
 import structlog
-from structlog.processors import JSONRenderer, TimeStamper, add_log_level, format_exc_info
+from structlog.processors import JSONRenderer, add_log_level, format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from codex_self_iter.core.text import iso
+from codex_self_iter.views.summary import clock, epoch, moment
 from codex_self_iter.world.console import Console
+from codex_self_iter.world.state.logfile import LogFile
 from codex_self_iter.world.state.redact import Redactor
 
-FILE_KEY = "_file"
-"""A bound value of this name is the file object that also gets the line, as JSON."""
+FILES: dict[str, LogFile] = {}
+"""The log file of each loop that is on, by its name: it gets every line that names the loop, and
+those that name none, as JSON."""
 
 
 class Printer:
@@ -51,16 +55,16 @@ def configure(
         not as_json and terminal and "NO_COLOR" not in environ and environ.get("TERM") != "dumb"
     )
     to_people: list[Processor] = [
-        _short,
+        _Short(),
         structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=22, sort_keys=False),
     ]
     structlog.configure(
         processors=[
             add_log_level,
-            TimeStamper(fmt="iso", utc=True),
+            _stamp,
             format_exc_info,
             partial(_redact, Redactor.from_environment(environ)),
-            _to_file,
+            _to_files,
             *([_JSON] if as_json else to_people),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -76,14 +80,17 @@ _JSON = JSONRenderer(json.dumps, ensure_ascii=False, default=str)
 
 
 def _redact(redactor: Redactor, _logger: Any, _name: str, event: EventDict) -> EventDict:
-    return {
-        key: value if key == FILE_KEY else redactor.value(value) for key, value in event.items()
-    }
+    return {key: redactor.value(value) for key, value in event.items()}
 
 
-def _to_file(logger: Any, name: str, event: EventDict) -> EventDict:
-    file = event.pop(FILE_KEY, None)
-    if file is not None:
+def _stamp(_logger: Any, _name: str, event: EventDict) -> EventDict:
+    event["timestamp"] = iso(time.time())
+    return event
+
+
+def _to_files(logger: Any, name: str, event: EventDict) -> EventDict:
+    loop = event.get("loop")
+    for file in [*FILES.values()] if loop is None else filter(None, [FILES.get(loop)]):
         if lost := file.lost_lines:
             told = {"lines": lost, "event": "log.lines_lost", "level": "warning"}
             told["timestamp"] = event.get("timestamp")
@@ -95,8 +102,18 @@ def _to_file(logger: Any, name: str, event: EventDict) -> EventDict:
     return event
 
 
-def _short(_logger: Any, _name: str, event: EventDict) -> EventDict:
-    """For people: the local time of day, and no field that says nothing."""
-    at = datetime.fromisoformat(event["timestamp"]).astimezone()
-    event["timestamp"] = f"{at:%H:%M:%S}"
-    return {key: value for key, value in event.items() if value != ""}
+class _Short:
+    """For people: local times, the date with the first line of a day, and no field that says
+    nothing."""
+
+    def __init__(self) -> None:
+        self._day = ""
+
+    def __call__(self, _logger: Any, _name: str, event: EventDict) -> EventDict:
+        now = time.time()
+        day, at = moment(now)[:10], clock(now, now)
+        event["timestamp"] = at if day == self._day else f"{day} {at}"
+        self._day = day
+        if (until := epoch(event.get("until"))) is not None:
+            event["until"] = clock(until, now)
+        return {key: value for key, value in event.items() if value not in ("", None)}

@@ -15,11 +15,11 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
-from codex_self_iter.supervisor import shortfalls
+from codex_self_iter.supervisor import ending, failed_start, shortfalls
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.documents import Document, put_back_lost, quarantine
-from codex_self_iter.supervisor.logger import FILE_KEY
+from codex_self_iter.supervisor.logger import FILES
 from codex_self_iter.supervisor.rounds import Ended, Rounds
 from codex_self_iter.supervisor.senses import stop_files
 from codex_self_iter.supervisor.shared import Shared
@@ -34,10 +34,19 @@ from codex_self_iter.world.state.store import StateDirectory
 class Loop:
     """Runs one loop from start to end. One instance for each start."""
 
-    def __init__(self, shared: Shared, settings: Settings, *, clear_stop: bool = False) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        settings: Settings,
+        *,
+        clear_stop: bool = False,
+        again_sec: float | None = None,
+    ) -> None:
+        """`again_sec`: so long after a defect it is started again; None: it is not."""
         self.shared = shared
         self.settings = settings
         self.clear_stop = clear_stop
+        self.again_sec = again_sec
         self.ready = anyio.Event()
         """Set once the loop has dealt with its past."""
         self.rounds: Rounds | None = None
@@ -52,24 +61,41 @@ class Loop:
     async def run(self) -> Ended:
         """Run the loop to its end. Raises UsageError, WorkspaceBusyError, or what a defect does."""
         with self._send, self._receive:
-            paths, mended = self._validated()
-            config = configure(self.settings, paths, self.shared.environ)
-            store = self.shared.open_store(str(paths.state_dir), str(paths.workspace))
-            store.in_place = not self.shared.alone
+            rounds: Rounds | None = None
+            store: StateDirectory | None = None
             try:
+                paths, mended = self._validated()
+                config = configure(self.settings, paths, self.shared.environ)
+                store = self.shared.open_store(str(paths.state_dir), str(paths.workspace))
+                store.in_place = not self.shared.alone
                 store.acquire_lock(self.settings.lock_file_name)
                 ctx = self._context(paths, config, store)
+                rounds = Rounds(ctx, self._receive)
                 ctx.warn(mended)
                 self._recover(ctx)
-                self.rounds = Rounds(ctx, self._receive)
-                return await self.rounds.run(self.ready)
+                self.rounds = rounds
+                return await rounds.run(self.ready)
             except Exception as raised:
                 error = first_cause(raised)
-                if self.rounds is not None and not isinstance(error, WorkspaceBusyError):
-                    await self.rounds.end_badly(error)
+                if rounds is not None and (self.rounds or not isinstance(error, UsageError)):
+                    await self._end_badly(rounds, error)
+                elif ending.is_defect(error, self.again_sec):
+                    again = self.again_sec
+                    await failed_start.tell(self.shared, self.settings, error, again, store)
                 raise error from None
+            except anyio.get_cancelled_exc_class():  # by a defect of what the loops share
+                if rounds is not None and self.shared.fault is not None:
+                    await self._end_badly(rounds, self.shared.fault)
+                raise
             finally:
-                store.close()
+                FILES.pop(self.settings.name, None)
+                if store is not None:
+                    store.close()
+
+    async def _end_badly(self, rounds: Rounds, error: BaseException) -> None:
+        if not isinstance(error, WorkspaceBusyError) and rounds.ended is None:
+            again = None if self.shared.fault else self.again_sec
+            await rounds.end_badly(error, again)
 
     def _validated(self) -> tuple[ResolvedPaths, list[str]]:
         """The workspace's paths, and what had to be put back first. Raises UsageError."""
@@ -95,9 +121,9 @@ class Loop:
             keep=settings.output.log_files,
             stay_open=shared.alone,
         )
-        named = shared.log if shared.alone else shared.log.bind(loop=settings.name)
-        log = named.bind(**{FILE_KEY: file})
-        ctx = Context(
+        FILES[settings.name] = file
+        log = shared.log if shared.alone else shared.log.bind(loop=settings.name)
+        return Context(
             shared=shared,
             name=settings.name,
             log=log,
@@ -112,12 +138,11 @@ class Loop:
             state=LoopState(""),
             warnings=Warnings(log, store.redactor.text),
         )
-        for document in ctx.documents:
-            document.poll(shared.clock.monotonic(), at_once=True)
-        return ctx
 
     def _recover(self, ctx: Context) -> None:
         """Read what was kept. Raises UsageError for what cannot be understood."""
+        for document in ctx.documents:
+            document.poll(self.shared.clock.monotonic(), at_once=True)
         if self.clear_stop:
             for directory, name in stop_files(self.settings, ctx.paths):
                 remove_stop(directory, name)

@@ -18,6 +18,7 @@ from codex_self_iter.core.state import StopSource
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError, WorkspaceGoneError
 from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor import ending
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.rounds import Ended, Rounds
@@ -71,9 +72,6 @@ class Members:
     def add(self, settings: Settings) -> None:
         """Start a loop, or say why it cannot be."""
         name = settings.name
-        if name in self.by_name and self.by_name[name].ended is None:
-            self._log.error("loop.duplicate", name=name, workspace=str(settings.workspace_path))
-            return
         member = self.by_name[name] = Member(settings)
         if problem := self._does_not_fit(name):
             self._refuse(member, ExitCode.USAGE, problem)
@@ -110,8 +108,12 @@ class Members:
                 except Exception as error:
                     if self._shared.alone:
                         raise
+                    again = self._again_sec(member)
+                    if not crashlog.written(error):
+                        name = member.settings.name
+                        await ending.say_defect(self._log.bind(loop=name), name, error, again)
                     member.crashes += 1
-                    await self._after_crash(member, error)
+                    await self._after_crash(member, error, again)
         finally:
             member.settled.set()
         if member.back is not None and self.stop is None:
@@ -122,7 +124,8 @@ class Members:
         # a STOP that is written since the first start is meant
         clear_stop = self._options.clear_stop and settings.name not in self._begun
         self._begun.add(settings.name)
-        loop = member.loop = Loop(self._shared, settings, clear_stop=clear_stop)
+        again = None if self._shared.alone else self._again_sec(member)
+        loop = member.loop = Loop(self._shared, settings, clear_stop=clear_stop, again_sec=again)
         loop.ready = member.settled
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
@@ -135,19 +138,15 @@ class Members:
             loop.post(self.stop)
         return await loop.run()
 
-    async def _after_crash(self, member: Member, error: Exception) -> None:
-        shared, u = self._shared, self._shared.rng.random()
-        delay = backoff.exponential(member.crashes, CRASH_BASE_SEC, CRASH_MAX_SEC, u)
-        name = member.settings.name
-        self._log.error(
-            "loop.crashed",
-            loop=name,
-            error=f"{type(error).__name__}: {error}",
-            seconds=round(delay, 1),
-            traceback=await threads.run_sync(crashlog.write, error, [f"loop {name}"]),
-        )
-        deadline = shared.clock.monotonic() + delay
-        while shared.clock.monotonic() < deadline:
+    @staticmethod
+    def _again_sec(member: Member) -> float:
+        """How long after its next crash it starts again."""
+        return backoff.exponential(member.crashes + 1, CRASH_BASE_SEC, CRASH_MAX_SEC, 0.0)
+
+    async def _after_crash(self, member: Member, error: Exception, delay: float) -> None:
+        clock = self._shared.clock
+        deadline = clock.monotonic() + delay
+        while clock.monotonic() < deadline:
             if self.stop is not None or member.leaving:
                 member.ended = Ended(int(ExitCode.INTERNAL), State.CRASHED, str(error))
                 return

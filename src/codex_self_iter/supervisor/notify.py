@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 
 from codex_self_iter.core.state import LoopState
+from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.process.tool import run_tool
 
 TIMEOUT_SEC = 30.0
@@ -31,32 +34,49 @@ async def tell_end(ctx: Context) -> None:
 
 
 def _asked(ctx: Context, event: str) -> bool:
-    return bool(ctx.settings.notify.command) and event in ctx.settings.notify.events
+    return asked(ctx.settings, event)
+
+
+def asked(settings: Settings, event: str) -> bool:
+    """True when somebody wants to be told of it."""
+    return bool(settings.notify.command) and event in settings.notify.events
 
 
 def _payload(ctx: Context, event: str, text: str, state: LoopState) -> dict[str, Any]:
-    payload = {
+    redacted: dict[str, Any] = ctx.store.redactor.value(
+        payload(ctx.name, str(ctx.paths.workspace), event, text, state)
+    )
+    return redacted
+
+
+def payload(name: str, workspace: str, event: str, text: str, state: LoopState) -> dict[str, Any]:
+    """What the command is told (docs/notify.md)."""
+    return {
         "event": event,
         "text": text,
-        "loop": ctx.name,
-        "workspace": str(ctx.paths.workspace),
+        "loop": name,
+        "workspace": workspace,
         "iteration": state.iteration,
         "state": state.state.value,
     }
-    redacted: dict[str, Any] = ctx.store.redactor.value(payload)
-    return redacted
+
+
+async def run(command: tuple[str, ...], payload: Mapping[str, Any]) -> ToolResult:
+    """Run the command with this on its input, in the payload's workspace."""
+    workspace = str(payload["workspace"])
+    return await run_tool(
+        command,
+        cwd=workspace if os.path.isdir(workspace) else "/",
+        timeout_sec=TIMEOUT_SEC,
+        stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
+    )
 
 
 async def _send(ctx: Context, payload: dict[str, Any]) -> None:
     """Run the command; a notification that fails is told and changes nothing."""
-    command, workspace = tuple(ctx.settings.notify.command), str(ctx.paths.workspace)
+    command = tuple(ctx.settings.notify.command)
     with anyio.CancelScope(shield=True):  # the loop may be ending: that is what is being told
-        result = await run_tool(
-            command,
-            cwd=workspace if os.path.isdir(workspace) else "/",
-            timeout_sec=TIMEOUT_SEC,
-            stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
-        )
+        result = await run(command, payload)
     if result.exit_code == 0:
         ctx.warnings.clear("notify")
         return

@@ -95,7 +95,7 @@ class Reload:
         here = member.settings.workspace_path
         mine = [settings for settings in wanted if settings.workspace_path == here]
         if len(wanted) > 1:
-            self._log.warning("config.needs_restart", loop=name, keys=["workspaces"])
+            self._log.warning("config.needs_restart", keys=["workspaces"])
         return {name: (mine or wanted)[0]}
 
     def _follow_renamed(self, by_name: dict[str, Settings]) -> None:
@@ -157,7 +157,7 @@ class Reload:
             else:
                 say()
         except UsageError as error:
-            self._log.error("config.not_reloaded", loop=settings.name, error=str(error))
+            log.error("config.not_reloaded", error=str(error))
             return str(error)
         member.settings = settings
         self._members.bound(settings)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,14 +13,15 @@ from typing import Any
 import anyio
 from anyio.abc import ObjectReceiveStream
 
-from codex_self_iter.core import asked
+from codex_self_iter.core import asked, budget
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Exit
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
-from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError
+from codex_self_iter.core.text import iso
+from codex_self_iter.errors import ExitCode, StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import ending, gates, housekeeping, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
@@ -63,6 +63,8 @@ class Rounds:
         self._events = events
         self._saving = anyio.Lock()
         self._times: dict[str, float] = {}
+        self._warned: list[str] | None = None
+        """What the last status of all warns of."""
         self._state_at = ctx.shared.clock.monotonic()
         self._next: Configured | None = None
         self._changed: list[str] = []
@@ -92,6 +94,7 @@ class Rounds:
             ctx.shared.limits.leave(ctx)
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything(EndCause.CRASHED)
+                await self._leave_again()
         assert self.ended is not None
         return self.ended
 
@@ -145,6 +148,7 @@ class Rounds:
             )
         self._count_time(before.state)
         ctx.state = state
+        self._tell_budget()
         self.outbox.add(commands, state)
         await self._flush()
         if self.ended is None and (before.state, before.reason) != (state.state, state.reason):
@@ -156,6 +160,17 @@ class Rounds:
                 self.hint()  # it sleeps until the next look; the new wait may end sooner
         ctx.shared.on_round()
 
+    def _tell_budget(self) -> None:
+        """Say which bounds are nearly or wholly used, for as long as they are."""
+        ctx, now = self.ctx, self.ctx.shared.clock.wall()
+        near = budget.near(budget.today(ctx.state.spent, now), ctx.policy.budget)
+        for name in budget.BOUNDS:
+            key = f"budget {name}"
+            if name not in near:
+                ctx.warnings.clear(key)
+            elif not ctx.warnings.begun(key):  # the figure moves with every run
+                ctx.warnings.tell(key, near[name])
+
     def _count_time(self, state: State) -> None:
         now = self.ctx.shared.clock.monotonic()
         self._times[state.value] = self._times.get(state.value, 0.0) + now - self._state_at
@@ -164,7 +179,7 @@ class Rounds:
     def _say_state(self, state: LoopState) -> None:
         fields: dict[str, Any] = {"reason": state.reason}
         if wait := asked.told_wait(state):
-            fields |= {"seconds": round(wait.length, 1), "until": _clock(wait.until)}
+            fields |= {"seconds": round(wait.length, 1), "until": iso(wait.until)}
         say = self.ctx.log.warning if state.state is State.BLOCKED else self.ctx.log.info
         say(f"loop.{state.state}", **fields)
 
@@ -175,10 +190,12 @@ class Rounds:
 
     async def _end(self, end: Exit) -> None:
         ctx = self.ctx
+        ctx.state = dataclasses.replace(ctx.state, exit_code=end.code, reason=end.reason)
         self.senses.stop_listening()
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
             self.senses.tell_unheard()
+            self._warned = [*ctx.warnings]
             await ending.write_report(ctx, self._times)
             await self.status.write_last()
             if end.state is State.COMPLETED:
@@ -189,23 +206,36 @@ class Rounds:
         say = ctx.log.info if end.code in (ExitCode.OK, ExitCode.SIGINT) else ctx.log.error
         say("loop.ended", state=str(end.state), reason=end.reason, exit_code=end.code)
 
-    async def end_badly(self, error: BaseException) -> None:
-        """Leave what every end leaves: report, last status, a word to the person. Among other
-        loops the supervisor starts this one again after a defect."""
+    async def _leave_again(self) -> None:
+        """Write report and status once more, if it had to be said that nobody could be told."""
+        if self._warned is not None and self._warned != [*self.ctx.warnings]:
+            await ending.write_report(self.ctx, self._times)
+            await self.status.write_last()
+
+    async def end_badly(self, error: BaseException, again_sec: float | None) -> None:
+        """Leave what every end leaves: report, last status, a word to the person, all with one
+        reason. `again_sec`: so soon it is started again; None: it is not."""
         ctx, code = self.ctx, getattr(error, "exit_code", ExitCode.INTERNAL)
-        known = isinstance(error, CodexSelfIterError)
-        ctx.state = dataclasses.replace(
-            ctx.state,
-            state=State.BLOCKED if code == ExitCode.NEEDS_HUMAN else State.CRASHED,
-            since=ctx.shared.clock.wall(),
-            reason=str(error) if known else f"{type(error).__name__}: {error}",
-            exit_code=int(code),
-        )
         with anyio.CancelScope(shield=True):
+            reason = str(error)
+            if ending.is_defect(error, again_sec):
+                reason = await ending.say_defect(ctx.log, ctx.name, error, again_sec)
+            ctx.state = dataclasses.replace(
+                ctx.state,
+                state=State.BLOCKED if code == ExitCode.NEEDS_HUMAN else State.CRASHED,
+                since=ctx.shared.clock.wall(),
+                reason=reason,
+                exit_code=int(code),
+            )
+            if again_sec is None:
+                end = {"state": ctx.state.state.value, "reason": reason, "exit_code": int(code)}
+                ctx.log.error("loop.ended", **end)
+            self._warned = [*ctx.warnings]
             for leave in (
                 partial(ending.write_report, ctx, self._times),
                 self.status.write_last,
                 partial(notify.tell_end, ctx),
+                self._leave_again,
             ):
                 with contextlib.suppress(Exception):  # what failed the loop may fail this, too
                     await leave()
@@ -285,10 +315,3 @@ class Rounds:
         gates.tell_gates(self.ctx)
         self.ctx.start("commands", shortfalls.tell_commands, self.ctx)
         self.ctx.post(ev.PolicyChanged())
-
-
-def _clock(wall: float) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
-    except (OverflowError, ValueError, OSError):
-        return "?"

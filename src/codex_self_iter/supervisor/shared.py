@@ -104,6 +104,8 @@ class Shared:
     housekeeping_sec: float = 60.0
     alone: bool = True
     debug: bool = False
+    fault: BaseException | None = None
+    """A defect of what the loops share, which ends them all."""
     on_round: Callable[[], None] = lambda: None
     """Called after every decide-and-persist round (the service manager's watchdog)."""
 

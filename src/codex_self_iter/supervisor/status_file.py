@@ -85,7 +85,6 @@ class Status:
             plan=ctx.plan.progress(),
             identity=work.identity,
             sample=work.sample(),
-            run_directory=work.directory,
             wall_limit_sec=float(ctx.settings.command_timeout_sec),
             waiting_for=work.waiting_for(),
             retrying=work.retrying,
@@ -103,5 +102,5 @@ class Status:
 
     def _held_by(self) -> str:
         """Why what was decided cannot begin: its state could not be written; else ""."""
-        held = self._outbox.held and not self._work.under_way
+        held = self._outbox.held and not self._work.under_way and not self._ctx.state.finished
         return self._ctx.state.blocked_by.get("storage", "") if held else ""

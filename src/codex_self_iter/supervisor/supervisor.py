@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
 
 import anyio
 from anyio.abc import TaskStatus
@@ -95,13 +97,12 @@ class Supervisor:
             async with self._tasks as tasks:
                 await tasks.start(self._listen, name="signals")
                 if shared.watcher is not None:
-                    tasks.start_soon(shared.watcher.run, name="watcher")
+                    self._begin("watcher", shared.watcher.run)
                 if shared.poller is not None:
-                    tasks.start_soon(shared.poller.run, name="poller")
-                tasks.start_soon(self._tick, name="tick")
+                    self._begin("poller", shared.poller.run)
+                self._begin("tick", self._tick)
                 if self._options.config_dir:
-                    watch = self._reload.watch_directory
-                    tasks.start_soon(watch, self.reload, name="configuration")
+                    self._begin("configuration", self._reload.watch_directory, self.reload)
                 async with members.tasks as loops:
                     for settings in self._loops:
                         members.add(settings)
@@ -115,6 +116,25 @@ class Supervisor:
             await self._close()
         ends = (member.ended for member in members.by_name.values())
         return max((end.code for end in ends if end is not None), key=self.severity, default=0)
+
+    def _begin(
+        self, name: str, function: Callable[..., Coroutine[Any, Any, None]], *args: object
+    ) -> None:
+        """Start what serves every loop; a defect of it is told by each."""
+
+        async def part() -> None:
+            with self._faults():
+                await function(*args)
+
+        self._tasks.start_soon(part, name=name)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._shared.fault = first_cause(error)
+            raise
 
     async def _close(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -151,18 +171,22 @@ class Supervisor:
     async def _listen(self, *, task_status: TaskStatus[None]) -> None:
         async with signals.listen(set(signals.HEARD)) as heard:
             task_status.started()
-            async for received in heard:
-                stray = received.number in signals.STRAY
-                if self._from_a_run(received) or (not stray and self._doubtful(received)):
-                    continue
-                if stray:
-                    name = signals.name_of(received.number)
-                    self._log.warning("signal.ignored", signal=name)
-                elif received.number == signal.SIGHUP:
-                    for loop in self.reload():
-                        self._tasks.start_soon(take_configuration, loop.ctx)
-                else:
-                    self._end(signal.Signals(received.number))
+            with self._faults():
+                await self._hear(heard)
+
+    async def _hear(self, heard: AsyncIterator[signals.Received]) -> None:
+        async for received in heard:
+            stray = received.number in signals.STRAY
+            if self._from_a_run(received) or (not stray and self._doubtful(received)):
+                continue
+            if stray:
+                name = signals.name_of(received.number)
+                self._log.warning("signal.ignored", signal=name)
+            elif received.number == signal.SIGHUP:
+                for loop in self.reload():
+                    self._begin("take configuration", take_configuration, loop.ctx)
+            else:
+                self._end(signal.Signals(received.number))
 
     def _from_a_run(self, received: signals.Received) -> bool:
         """True, and said, for a signal that something we had started sent: no person's."""
@@ -216,7 +240,7 @@ class Supervisor:
             for loop in self._members.living():
                 loop.ctx.post(stop)
                 loop.work.skip_grace()
-                self._tasks.start_soon(self._force_later, name="force later")
+                self._begin("force later", self._force_later)
             return
         self._log.info("stop.signal", signal=number.name)
         self._notifier.stopping()
@@ -224,10 +248,10 @@ class Supervisor:
         for loop in self._members.living():
             if number == signal.SIGTERM and loop.ctx.policy.finish_on_term:
                 loop.ctx.post(dataclasses.replace(stop, after_iteration=True))
-                self._tasks.start_soon(self._stop_later, loop, stop, name="stop later")
+                self._begin("stop later", self._stop_later, loop, stop)
             else:
                 loop.ctx.post(stop)
-                self._tasks.start_soon(self._hurry_later, loop, name="hurry later")
+                self._begin("hurry later", self._hurry_later, loop)
 
     async def _hurry_later(self, loop: Rounds) -> None:
         await anyio.sleep(HURRY_SEC + float(loop.ctx.settings.kill_grace_sec))

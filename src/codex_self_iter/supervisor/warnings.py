@@ -52,6 +52,10 @@ class Warnings:
         self._log.warning("state.warning", text=warned.text)
         return True
 
+    def begun(self, key: str) -> bool:
+        """True while something is told under this key."""
+        return key in self._told
+
     def clear(self, key: str) -> None:
         """It is over."""
         self._told.pop(key, None)

@@ -37,7 +37,6 @@ class Facts:
     plan: tuple[int, int, str | None] = (0, 0, None)
     identity: RunIdentity | None = None
     sample: RunSample | None = None
-    run_directory: str = ""
     wall_limit_sec: float = 0.0
     waiting_for: str = ""
     retrying: str = ""
@@ -55,7 +54,7 @@ class Facts:
 
 def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
     run = state.open.run if state.open else None
-    if run is None:
+    if run is None or state.finished:
         return None
     identity, sample = facts.identity, facts.sample
     started = identity.started_at if identity else run.started_at
@@ -67,7 +66,7 @@ def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
         "recorder_pid": identity.recorder_pid if identity else None,
         "started_at": iso(started),
         "deadline_at": None,
-        "directory": facts.run_directory,
+        "directory": f"{facts.state_dir}/logs/runs/{run.label}",
         "waiting_for": facts.waiting_for or None,
         "retrying": facts.retrying or None,
     }
@@ -120,6 +119,8 @@ def _coarse(value: float) -> float:
 
 def _reason(state: LoopState, facts: Facts) -> str:
     """Why it is in this state, and what a person has asked for that is still to come."""
+    if state.finished:
+        return state.reason
     reason = facts.waiting_for or state.reason
     if state.state is State.PAUSED and facts.pause_file:
         reason = f"{facts.pause_file.rpartition('/')[2]} is there; 'codex-self-iter resume' goes on"
@@ -133,7 +134,7 @@ def _reason(state: LoopState, facts: Facts) -> str:
 
 def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
-    wait = None if state.blocked_by else asked.told_wait(state)
+    wait = None if state.blocked_by or state.finished else asked.told_wait(state)
     done, total, ticked = facts.plan
     last = None
     if state.last:

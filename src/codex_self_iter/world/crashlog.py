@@ -8,23 +8,36 @@ import time
 import traceback
 from collections.abc import Sequence
 
+from codex_self_iter.core.text import iso
 from codex_self_iter.world import registry
 from codex_self_iter.world.console import say
 
 MAX_BYTES = 1_000_000
+_WRITTEN = "_written_by_crashlog"
 
 
 def write(error: BaseException, argv: Sequence[str]) -> str:
-    """Append the traceback to a private file and return its path.
+    """Append the traceback to a private file and return its path; of an error that was written
+    before only that.
 
-    With `--debug`, or when no file can be written, it goes to stderr and "" is returned."""
+    With `--debug` it is said on stderr, too; when no file can be written, only there, and ""
+    is returned."""
     text = "".join(traceback.format_exception(error))
     if "--debug" in argv:
         say(sys.stderr, text)
-        return ""
+    if not written(error):
+        setattr(error, _WRITTEN, _write(text, argv))
+    return str(getattr(error, _WRITTEN))
+
+
+def written(error: BaseException) -> bool:
+    """True when it was written before."""
+    return hasattr(error, _WRITTEN)
+
+
+def _write(text: str, argv: Sequence[str]) -> str:
     directory = os.path.dirname(registry.directory())
     path = os.path.join(directory, "crash.log")
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)  # "" raises: there is no home
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,8 +45,9 @@ def write(error: BaseException, argv: Sequence[str]) -> str:
         with open(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
             if file.tell() > MAX_BYTES:  # nobody empties it: begin anew rather than grow for ever
                 file.truncate(0)
-            file.write(f"{stamp} {list(argv)[:1]}\n{text}\n")
+            file.write(f"{iso(time.time())} {list(argv)[:1]}\n{text}\n")
     except OSError:
-        say(sys.stderr, text)
+        if "--debug" not in argv:
+            say(sys.stderr, text)
         return ""
     return path

@@ -15,6 +15,7 @@ import os
 import time
 
 from codex_self_iter import __version__
+from codex_self_iter.core.text import iso
 from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
 from codex_self_iter.world.guarded import stat_or_none
 from codex_self_iter.world.pause import pause
@@ -64,7 +65,7 @@ class SupervisorLock:
 
     def acquire(self) -> None:
         """Take both, or raise WorkspaceBusyError, UsageError, StorageError and hold nothing."""
-        self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._since = iso(time.time())
         try:
             self._directory = self._lock_workspace()
             self._file = self._lock_file()
