@@ -78,6 +78,10 @@ def day_of(now: datetime) -> datetime:
     return (now + timedelta(days=9)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def tomorrow_at_nine(now: datetime) -> datetime:
+    return (now + timedelta(days=1)).replace(hour=9, minute=0, second=0, microsecond=0)
+
+
 def last_second_of_minute(now: datetime) -> datetime:
     """A clock without seconds is the end of its minute."""
     return (now + timedelta(hours=3)).replace(second=59, microsecond=0)
@@ -93,6 +97,7 @@ ENDS: list[tuple[str, str, Callable[[datetime], datetime]]] = [
         "Usage limit reached. Please try again in 2 weeks.",
         lambda now: now + timedelta(14),
     ),
+    ("claude", "Your limit will reset at 9 AM tomorrow.", tomorrow_at_nine),
     ("codex", HIT + "in an hour.", lambda now: now + timedelta(hours=1)),
     ("codex", HIT + "at {begin:%b %d, %Y %I:%M %p}.", last_second_of_minute),
 ]

@@ -109,6 +109,11 @@ class Killing:
         process = self.ws.start(start_new_session=True)
         if self.rng.random() < 0.5:
             self.steer()
+        if self.rng.random() < 0.8:  # else it may be killed before it has done anything
+            wait_until(
+                lambda: self.ws.status().get("pid") == process.pid or process.poll() is not None,
+                "it to be up",
+            )
         victim, aim = self.rng.choice(VICTIMS), self.rng.choice(AIMS)
         self.await_moment(process, aim)
         self.kill(process, victim)

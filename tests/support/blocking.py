@@ -35,6 +35,7 @@ SHORT = {
     "world/state/": "small private files of one loop, one at a time; what is synced has a thread",
     "world/git/index.py:discard": "two names are removed",
     "world/watch.py:subscribe": "the names in one inbox, once a start",
+    "world/mounts.py:file_system": "the kernel's own list of mounts, once a start",
     "world/process/keeper.py:_call": "one byte into a pipe that is read at once",
     "settings/paths.py": "a few bytes of the named files, once at the start of a loop",
     "supervisor/:_read": "the plan or the task, bounded in size, when its stat has changed",

@@ -12,7 +12,8 @@ Understood after a word such as "try again", "reset" or "retry after":
 | date alone | `resets Dec 8`, `on 8 December`, `regain access on 2026-12-01`: its beginning |
 | weekday | `reset on Monday at 9am`, `resets Thu 09:00 UTC`, `until Friday`, `tomorrow at 9am` |
 | duration | `in 3 hours 12 minutes`, `in 1.5s`, `in a week`, `retry after 90`, `Retry-After: 120` |
-| clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC` |
+| clock | `try again at 12:18 PM`, `resets 3pm (Europe/Berlin)`, `reset at 15:00 UTC`, `at noon` |
+| clock before its day | `at 9am tomorrow`, `at 3pm on Nov 25` |
 
 A clock time that names no second is cut, so it means the end of its minute. A clock time alone is
 the next such time; one that has passed by less than ten minutes has just been
@@ -50,7 +51,7 @@ _CLOCK = (
 )
 _ZONE = (
     r"(?:\s*\(?(?P<zone>(?:UTC|GMT)(?:[+-]\d{1,2}(?::?\d\d)?)?|Z\b"
-    r"|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b)\)?)?"
+    r"|[A-Z][A-Za-z]+/[A-Za-z_/+-]+\d*|[PMCE][SD]?T\b|(?:[CEW]ES?T|BST|JST)\b)\)?)?"
 )
 _EPOCH = re.compile(r"(?<![\d.])(\d{13}|\d{10})(?:\.\d+)?(?![\d])")
 _ISO = re.compile(
@@ -76,6 +77,13 @@ _WEEKDAY = re.compile(
     rf",?\s*(?:(?:at\s+)?{_CLOCK}{_ZONE})?",
     re.IGNORECASE,
 )
+_TURNED = re.compile(
+    r"(?:\bat\s+)?(?P<clock>\b(?:\d{1,2}(?::\d\d){0,2}\s*[ap]\.?m\b\.?|\d{1,2}(?::\d\d){1,2})"
+    rf"{_ZONE}),?\s+(?P<day>tomorrow|on\s+(?:(?:{'|'.join(_DAYS)})[a-z]*\.?,?\s*)?"
+    rf"(?:{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?\b(?:,?\s*20\d\d)?)?)",
+    re.IGNORECASE,
+)
+_SPELT = {"noon": "12pm", "midnight": "12am", "today": ""}
 _UNIT = (
     r"(?:months?|weeks?|wks?|w|days?|d|hours?|hrs?|h|minutes?|mins?|ms|milliseconds?|m"
     r"|seconds?|secs?|s)(?![a-z])"
@@ -101,6 +109,7 @@ _CLOCK_ONLY = re.compile(
 _SECONDS = {"w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 _SECONDS |= {"mo": 30 * 86400.0, "ms": 0.001, "mil": 0.001}
 _NUMBERS = {"half": 0.5, "a": 1.0, "an": 1.0, "one": 1.0}
+_FIXED_HOURS = {"WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "JST": 9}
 _US_ZONES = {
     "P": "America/Los_Angeles",
     "M": "America/Denver",
@@ -120,6 +129,8 @@ def parse_reset(text: str, now: float, tz: datetime.tzinfo | None = None) -> flo
     Returns:
         Unix seconds, or None when nothing believable is said."""
     text = text[:4000].replace("\u00a0", " ").replace("\u202f", " ")
+    text = re.sub(r"(?i)\b(?:noon|midnight|today)\b", lambda word: _SPELT[word[0].lower()], text)
+    text = _TURNED.sub(lambda found: f"{found['day']} at {found['clock']}", text)
     bar = re.search(r"\|(\d{10})(?!\d)", text)
     if bar and (at := believable(float(bar.group(1)), now)) is not None:
         return at
@@ -210,6 +221,9 @@ def _weekday(said: str, now: float, tz: datetime.tzinfo | None) -> float | None:
 
 
 def _duration(said: str, now: float, _tz: datetime.tzinfo | None) -> float | None:
+    counted = re.match(r"\s*in\s+(\d{1,3}):([0-5]\d):([0-5]\d)\b", said)
+    if counted:
+        return now + int(counted[1]) * 3600 + int(counted[2]) * 60 + int(counted[3])
     found = _DURATION.match(said)
     if not found:
         return None
@@ -293,6 +307,8 @@ def _zone_of(
         ahead = hours * 60 + (minutes if hours >= 0 else -minutes)
         known = abs(ahead) < 24 * 60
         return datetime.timezone(datetime.timedelta(minutes=ahead)) if known else None, known
+    if name.upper() in _FIXED_HOURS:
+        return datetime.timezone(datetime.timedelta(hours=_FIXED_HOURS[name.upper()])), True
     if "/" not in name:
         name = _US_ZONES[name[0].upper()]
     try:
