@@ -61,7 +61,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     (inbox / "by-hand.txt").write_text("written by hand")
     process = ws.start()
     ws.wait_runs(3)
-    ws.running = wait_until(lambda: ws.status().get("run"), "the run in status.json")  # type: ignore[attr-defined]
+    wait_until(lambda: ws.status()["iteration"] == 3 and ws.status()["run"], "the third run")
+    ws.running = ws.status()["run"]  # type: ignore[attr-defined]
     (inbox / "goal").write_text("another goal")
     wait_until(lambda: not (inbox / "goal").exists(), "the goal to be read")
     (ws.control / "go").touch()

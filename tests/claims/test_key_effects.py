@@ -633,7 +633,7 @@ def test_nothing_is_said_of_a_configuration_in_which_every_key_does_something(
     ws: Workspace,
 ) -> None:
     ws.config(
-        '[verify]\ncommands = ["true"]\ntimeout_sec = 5\ngate_files = ["plan.md"]\n[git]\ncommit = '
+        '[verify]\ncommands = ["test -s plan.md"]\ntimeout_sec = 5\ngate_files = ["plan.md"]\n[git]\ncommit = '
         'true\nno_verify = true\n[notify]\ncommand = ["true"]\nevents = ["blocked"]\n[budget]\n'
         "max_hours = 5\nnotice_at = 0.5\n[service]\non_stop = 'finish'\nfinish_timeout_sec = 5\n"
     )

@@ -39,7 +39,10 @@ def zeros(**more: str) -> str:
 
 def test_all_of_them_at_once_limit_nothing(ws: Workspace) -> None:
     ws.config(
-        zeros(git='commit = "supervisor"', verify='commands = ["true"]\nevery_iteration = true'),
+        zeros(
+            git='commit = "supervisor"',
+            verify='commands = ["test -s plan.md"]\nevery_iteration = true',
+        ),
         **dict.fromkeys(TOP, 0),
     )
     big = "head -c 11000000 /dev/zero > big.bin"

@@ -148,7 +148,7 @@ def test_a_bad_flag_is_named_as_it_was_given(tmp_path: Path) -> None:
             options={"verify.commands": "--verify-command"},
         )
     assert (
-        "flag --max-iterations: max_iterations: must be a whole number, 0 or more, not -1"
+        "flag --set max_iterations: max_iterations: must be a whole number, 0 or more, not -1"
         in str(caught.value)
     )
     assert "flag --verify-command: verify.commands[0]: must not be empty" in str(caught.value)

@@ -79,7 +79,8 @@ def load(
         config_file: the value of `--config`, or None.
         environ: the environment.
         cwd: directory that relative paths of flags and of `workspace` count from.
-        options: dotted key -> flag, for flags that are not named like their key; for messages only.
+        options: dotted key -> the flag that gave it; another key came by `--set`. For messages
+            only; without it each flag is taken to be named like its key.
 
     Raises:
         UsageError: its message lists every error with file and line, variable or flag."""

@@ -228,10 +228,10 @@ def command_flaws(
 
 
 async def tell_commands(ctx: Context) -> None:
-    """Warn of commands that cannot work here, for as long as it is so."""
+    """Warn of commands that cannot work here, for as long as it is so. What is only doubtful may be
+    meant: `doctor` and `config check` say it."""
     about = ctx.settings, str(ctx.paths.workspace), ctx.shared.environ
-
-    lost = await ctx.shared.in_thread(command_flaws, *about)
+    lost = [one for one in await ctx.shared.in_thread(command_flaws, *about) if one.sure]
     text = "; ".join(f"{one.what} ({one.mend})" for one in lost)
     ctx.warnings.tell("commands", text) if lost else ctx.warnings.clear("commands")
 
