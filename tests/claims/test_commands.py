@@ -631,7 +631,7 @@ def test_demo_takes_a_directory(ws: Workspace) -> None:
     target = ws.root / "demo"
     done = call(ws, "demo", str(target), cwd=ws.root)
     assert done.returncode == 0, done.stderr
-    assert "completed: All 5 items" in done.stdout
+    assert "completed: Every item" in done.stdout
     assert (target / ".codex-self-iter" / "report.md").exists()
 
 

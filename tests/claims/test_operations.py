@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -622,32 +621,6 @@ def test_old_checkpoints_go_by_their_age(ws: Workspace) -> None:
     assert ws.run() == 0
     assert "000002" in ws.git(*refs).split()
     assert "000001" not in ws.git(*refs).split()
-
-
-@pytest.mark.slow
-def test_a_reader_that_comes_back_is_told_how_many_lines_it_missed(ws: Workspace) -> None:
-    ws.config(no_change_backoff_sec=0)
-    ws.script({"say": "x" * 200, "number": True, **WORK})
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    process = subprocess.Popen(
-        [*PROGRAM, "--workspace", str(ws.path), "--debug"],
-        cwd=ws.root, env=ws.environment, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
-    )  # fmt: skip
-    ws.supervisors.append(process)
-    os.close(writing)
-    log, said = ws.state / "logs" / "supervisor.log", b""
-    wait_until(lambda: log.exists() and log.stat().st_size > 350_000, "more than is kept", 400)
-    with os.fdopen(reading, "rb", buffering=0) as pipe:
-        while b"console.lines_lost" not in said and (block := pipe.read(65536)):
-            said += block
-        process.send_signal(signal.SIGTERM)
-        while pipe.read(65536):
-            pass
-    assert b"console.lines_lost" in said
-    assert ws.ended(process) == 0
-    whole = (ws.state / "logs" / "supervisor.log").read_text()
-    assert whole.count('"event": "iteration.ended"') == len(ws.journal())
 
 
 @pytest.mark.slow
