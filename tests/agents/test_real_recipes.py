@@ -55,10 +55,7 @@ def test_the_recipe_works_with_the_real_cli(
         with ModelServer(EDIT[name], tools=name != "aider") as server:
             given = surroundings(name, server.url)
             given["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-            ws.config(
-                f"[agents.command]\npass_env = {sorted(given)}",
-                agent_command_template=tomllib.loads(RECIPES[name])["agent_command_template"],
-            )
+            ws.config(agent_command_template=tomllib.loads(RECIPES[name])["agent_command_template"])
             assert ws.run("--max-iterations", "1", patience=300, environment=given) == 0, ws.log()
         assert ws.verdicts() == ["completed"], ws.journal()
         assert (ws.path / "a.txt").read_text() == "hi\n"
