@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from codex_self_iter.world.process.signals import TWIN_SEC
 from tests.support.control_steps import LIMITED, WORK, agents_alive, long_run, wait_log
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
@@ -381,6 +382,7 @@ def controls(seen: Stage) -> None:
     wait_log(ws, "signal.ignored")
     os.kill(process.pid, signal.SIGTERM)
     ws.wait_state("stopping")
+    time.sleep(2 * TWIN_SEC)  # sooner it would be the first one once more
     os.kill(process.pid, signal.SIGTERM)
     seen.over(process)
 
