@@ -331,7 +331,7 @@ def roles(seen: Stage) -> None:
 @scene
 def circles(seen: Stage) -> None:
     """The same again and again, and a pause of its own for each."""
-    set_up(seen.ws, max_stagnation=2)
+    set_up(seen.ws, max_stagnation=2, no_change_backoff_sec=0.5)  # long enough to be seen
     seen.ws.script({"block": {"next_goal": "the same"}})
     seen.ended()
 
