@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import Settings
@@ -13,17 +14,20 @@ _ROLES = (
     "reviewer_model_hint", "continue_false_backoff_sec", "planner_stop_backoff_sec",
 )  # fmt: skip
 _CHECKPOINTS = ("git.checkpoint_keep", "git.checkpoint_keep_days", "git.checkpoint_max_file_mb")
-_DEFAULTS = {dotted(path): value for path, value in Settings().leaves()}
 
 
 def idle(settings: Settings, *, repository: bool) -> Iterator[str]:
     """What to say of every key that has another value than the default and no effect.
 
     `repository`: whether the workspace is in a git repository."""
-    values = {dotted(path): value for path, value in settings.leaves()}
+    values, defaults = _by_key(settings), _by_key(Settings())
     for key, why in _unused(settings, repository):
-        if values[key] != _DEFAULTS[key]:
+        if values[key] != defaults[key]:
             yield f"{key} does nothing: {why}"
+
+
+def _by_key(settings: Settings) -> dict[str, Any]:
+    return {dotted(path): value for path, value in settings.leaves()}
 
 
 def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.world.git.ignored import NAME, rules
@@ -30,7 +30,7 @@ def fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, s
     for path in _walk(workspace, _skipped(patterns)):
         if os.path.basename(path) == NAME:
             ignoring.append(path)
-        matching = {pattern for pattern in patterns if _matches(path, pattern)}
+        matching = _matching(path, patterns)
         if not matching:
             continue
         unused -= matching
@@ -38,7 +38,7 @@ def fingerprints(workspace: str, patterns: tuple[str, ...]) -> tuple[dict[str, s
             return found, f"they match more than {MAX_GATE_FILES} files; the others are not guarded"
         found[path] = print_of(os.path.join(workspace, path))
     found[RULES] = rules(workspace, ignoring)
-    return found, _no_file([pattern for pattern in patterns if pattern in unused])
+    return found, _no_file(patterns, unused)
 
 
 def _skipped(patterns: tuple[str, ...]) -> set[str]:
@@ -46,16 +46,21 @@ def _skipped(patterns: tuple[str, ...]) -> set[str]:
     return _SKIPPED - {part for pattern in patterns for part in pattern.split("/")}
 
 
-def _no_file(patterns: list[str]) -> str:
-    return f"no file matches {', '.join(patterns)}" if patterns else ""
+def _matching(path: str, patterns: Iterable[str]) -> set[str]:
+    return {pattern for pattern in patterns if _matches(path, pattern)}
+
+
+def _no_file(patterns: tuple[str, ...], unused: set[str]) -> str:
+    named = ", ".join(pattern for pattern in patterns if pattern in unused)
+    return f"no file matches {named}" if named else ""
 
 
 def without_file(workspace: str, patterns: tuple[str, ...]) -> str:
     """What to say of the patterns that match no file here, or "". Blocks."""
     unused = set(patterns)
     for path in _walk(workspace, _skipped(patterns)) if patterns else ():
-        unused -= {pattern for pattern in unused if _matches(path, pattern)}
-    return _no_file([pattern for pattern in patterns if pattern in unused])
+        unused -= _matching(path, unused)
+    return _no_file(patterns, unused)
 
 
 def print_of(path: str) -> str:

@@ -22,19 +22,15 @@ def tell(ctx: Context, event: str, text: str, state: LoopState) -> None:
     """Log what needs a person, and run the command if the event is among those asked for."""
     if event in ("agent_stopped", "blocked", "budget", "cooldown", "outage"):
         ctx.log.warning("loop.notify", about=event, text=text)
-    if _asked(ctx, event):
+    if asked(ctx.settings, event):
         ctx.start("notify", _send, ctx, _payload(ctx, event, text, state))
 
 
 async def tell_end(ctx: Context) -> None:
     """The same for a loop that has ended badly: its state says how, and its tasks are gone."""
     event = ctx.state.state.value
-    if _asked(ctx, event):
+    if asked(ctx.settings, event):
         await _send(ctx, _payload(ctx, event, ctx.state.reason, ctx.state))
-
-
-def _asked(ctx: Context, event: str) -> bool:
-    return asked(ctx.settings, event)
 
 
 def asked(settings: Settings, event: str) -> bool:
