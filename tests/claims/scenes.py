@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from codex_self_iter.world.process.signals import TWIN_SEC
-from tests.support.control_steps import LIMITED, WORK, agents_alive, long_run, wait_log
+from tests.support import control_steps
+from tests.support.control_steps import KEEP, LIMITED, WORK, agents_alive, long_run, wait_log
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
@@ -32,6 +33,9 @@ EVENTS = (
 )  # fmt: skip
 DONE: dict[str, Any] = {**WORK, "block": {"completed": True}}
 PLAN = {"objective": "the objective", "execution_prompt": "p", "done_if": "d", "rationale": "r"}
+SEEN_SEC = 0.8
+"""A run, gate or wait lasts so long where each state is to be seen: status.json is written at most
+five times a second, and the watcher may be late on a busy machine."""
 AT_ONCE = 2
 """So many scenes are played at a time."""
 
@@ -175,9 +179,8 @@ def json_lines(*paths: Path) -> list[dict[str, Any]]:
 
 def notify(ws: Workspace) -> str:
     """A [notify] table that keeps what it is told."""
-    path = json.dumps(str(ws.root / "told"))
-    told = f'command = ["sh", "-c", "pwd >> \\"$0.in\\"; (cat; echo) >> \\"$0\\"", {path}]'
-    return f"[notify]\n{told}\nevents = {json.dumps(EVENTS)}\n"
+    command = ["sh", "-c", f'pwd >> "$0.in"; {KEEP}', str(ws.root / "told")]
+    return control_steps.notify(ws, command=command, events=EVENTS)
 
 
 def set_up(ws: Workspace, tables: str = "", **keys: Any) -> None:
@@ -244,12 +247,12 @@ def scene(function: Scene) -> Scene:
 def proof(seen: Stage) -> None:
     """A claim that a gate rejects, one that is confirmed; a message, an edit, commits, a goal."""
     ws = seen.ws
-    tables = '[verify]\ncommands = ["true", "test -e done"]\nconfirmations = 1\n'
+    tables = f'[verify]\ncommands = ["sleep {SEEN_SEC}", "test -e done"]\nconfirmations = 1\n'
     set_up(ws, tables + '[git]\ncommit = "supervisor"\n', command_timeout_sec=500)
     ws.script(
         {**long_run("go"), "say": "hello", "run": f"printenv CODEX_SELF_ITER_RUN_ID > '{ws.root}/id'",
          "block": {"completed": True, "summary": "claims"}},
-        {"write": {"done": "1", "plan.md": "- [x] first\n- [x] second\n"},
+        {"write": {"done": "1", "plan.md": "- [x] first\n- [x] second\n"}, "sleep": SEEN_SEC,
          "block": {"completed": True, "summary": "did the rest"}},
         {**long_run("go on"), "block": {"completed": True}},
     )  # fmt: skip
@@ -277,7 +280,7 @@ def proof(seen: Stage) -> None:
 def errors(seen: Stage) -> None:
     """An agent that fails, until the loop gives up."""
     set_up(seen.ws, max_consecutive_errors=2, backoff_base_sec=1, backoff_max_sec=1)
-    seen.ws.script({"exit": 3, "raw": "no idea\n"})
+    seen.ws.script({"exit": 3, "raw": "no idea\n", "sleep": SEEN_SEC})
     seen.ended()
 
 
@@ -313,13 +316,13 @@ def login(seen: Stage) -> None:
 def roles(seen: Stage) -> None:
     """Planner, executor, reviewer; both kinds of cooldown, until a person is told."""
     ws = seen.ws
-    set_up(ws, mode="roles", planner_stop_backoff_sec=0.3, continue_false_backoff_sec=0.3)
+    set_up(ws, mode="roles", planner_stop_backoff_sec=SEEN_SEC, continue_false_backoff_sec=SEEN_SEC)
     go_on = {"next_focus": "f", "reason": "enough", "confidence": 1}
     ws.script(
-        {"block": {**PLAN, "stop": False}},
-        WORK,
-        {"block": {**go_on, "continue": False}},
-        {"block": {**PLAN, "stop": True}},
+        {"block": {**PLAN, "stop": False}, "sleep": SEEN_SEC},
+        {**WORK, "sleep": SEEN_SEC},
+        {"block": {**go_on, "continue": False}, "sleep": SEEN_SEC},
+        {"block": {**PLAN, "stop": True}, "sleep": SEEN_SEC},
     )
     process = ws.start()
     wait_until(lambda: (ws.root / "told").exists(), "a word about the cooldowns")
@@ -331,7 +334,7 @@ def roles(seen: Stage) -> None:
 @scene
 def circles(seen: Stage) -> None:
     """The same again and again, and a pause of its own for each."""
-    set_up(seen.ws, max_stagnation=2, no_change_backoff_sec=0.5)  # long enough to be seen
+    set_up(seen.ws, max_stagnation=2, no_change_backoff_sec=SEEN_SEC)
     seen.ws.script({"block": {"next_goal": "the same"}})
     seen.ended()
 
@@ -352,6 +355,7 @@ def money(seen: Stage) -> None:
     ws = seen.ws
     lines = (
         "n=$(cat n 2>/dev/null || echo 0); echo $((n+1)) > n",
+        f"sleep {SEEN_SEC}",
         "echo $n >> ../work\\ space/w.txt",
         "[ $n = 1 ] && sed -i 's/, \"total_cost_usd\": 0.5//' result",
         "cat result",
@@ -470,8 +474,13 @@ def killed(seen: Stage) -> None:
     first.kill()
     first.wait()
     seen.look()
-    ws.start()
+    second = ws.start()
     wait_log(ws, "orphan.adopted")
+    adopted = (second.pid, True)
+    seen.until(
+        lambda one: (one["pid"], bool(one["run"] and one["run"]["pid"])) == adopted,
+        "the adopted run",
+    )
     (ws.control / "go").touch()
     ws.wait_runs(2)
     seen.until(lambda one: one["iteration"] == 2 and one["run"] and one["run"]["pid"], "the second")

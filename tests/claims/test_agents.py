@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.control_steps import CLAIM, FAILS, WORK, long_run, wait_log
+from tests.support.control_steps import CLAIM, FAILS, PLANNED, WORK, long_run, wait_log
 from tests.support.harness import Workspace, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,14 +126,12 @@ def test_auto_takes_the_template_first_and_never_plan_shell(ws: Workspace) -> No
 
 
 def test_each_role_may_have_an_agent_of_its_own(ws: Workspace) -> None:
-    plan = {
-        "objective": "o",
-        "execution_prompt": "p",
-        "done_if": "d",
-        "stop": False,
-        "rationale": "r",
+    says = {
+        "type": "result",
+        "subtype": "success",
+        "session_id": "s",
+        "result": json.dumps(PLANNED),
     }
-    says = {"type": "result", "subtype": "success", "session_id": "s", "result": json.dumps(plan)}
     install(ws, "claude", f"echo {shlex.quote(json.dumps(says))}")
     install(ws, "codex", *good("codex"))
     review = {"continue": False, "confidence": 1, "next_focus": "", "reason": "r"}
@@ -445,16 +443,9 @@ def test_bounds_of_failing_in_a_row(ws: Workspace, kind: str) -> None:
 
 
 def test_prompts_of_roles_say_which_object_they_want(ws: Workspace) -> None:
-    both = {
-        "objective": "o",
-        "execution_prompt": "p",
-        "done_if": "d",
-        "stop": False,
-        "rationale": "r",
-    }
     review = {"continue": False, "confidence": 1, "next_focus": "", "reason": "r"}
     ws.config(mode="roles")
-    ws.script({"raw": json.dumps(both)}, CLAIM, {"raw": json.dumps(review)})
+    ws.script({"raw": json.dumps(PLANNED)}, CLAIM, {"raw": json.dumps(review)})
     assert ws.run() == 0
     for number, mine, others in (
         (1, "execution_prompt", "next_focus"),
@@ -474,7 +465,7 @@ date +%N >> made.txt
 cat "$here/answer"
 """
 EVERY_ROLE = {
-    "objective": "o", "execution_prompt": "p", "done_if": "d", "stop": False, "rationale": "r",
+    **PLANNED,
     "continue": True, "confidence": 1, "next_focus": "f", "reason": "r", "summary": "s",
     "next_goal": "n", "completed": False, "evidence": [],
 }  # fmt: skip

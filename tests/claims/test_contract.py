@@ -17,6 +17,7 @@ import pytest
 
 from codex_self_iter.core.runs import EndCause
 from tests.claims.documents import ROOT
+from tests.support.control_steps import PLANNED
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
@@ -334,16 +335,9 @@ def test_what_is_a_control_block_and_what_is_none(ws: Workspace) -> None:
 @pytest.mark.slow
 def test_the_prompts_ask_for_the_fields_of_the_tables(ws: Workspace) -> None:
     ws.config(mode="roles")
-    planner = {
-        "objective": "o",
-        "execution_prompt": "do it",
-        "done_if": "d",
-        "stop": False,
-        "rationale": "r",
-    }
     review = {"continue": False, "confidence": 0.9, "next_focus": "", "reason": "seen"}
     ws.script(
-        {"raw": json.dumps(planner)},
+        {"raw": json.dumps(PLANNED)},
         {"append": {"w": "1"}, "block": {"completed": True}},
         {"raw": json.dumps(review)},
     )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from codex_self_iter.world.process.signals import TWIN_SEC
-from tests.support.control_steps import CLAIM, WORK, wait_log
+from tests.support.control_steps import CLAIM, WORK, notify, told, wait_log
 from tests.support.harness import Workspace, wait_until
 
 PLANNER = (
@@ -168,11 +168,11 @@ def test_bypass_takes_the_sandbox_away_and_safe_does_not(ws: Workspace) -> None:
 
 def test_the_environment_of_a_template_is_the_last_word(ws: Workspace) -> None:
     env = '[agents.command.env]\nCODEX_SELF_ITER_MINE = "m"\nHOME = "/nowhere"\n'
-    told = "echo $CODEX_SELF_ITER_AGENT_MODE $CODEX_SELF_ITER_MINE $HOME > told; echo $* >> told"
+    says = "echo $CODEX_SELF_ITER_AGENT_MODE $CODEX_SELF_ITER_MINE $HOME > told; echo $* >> told"
     ws.config(
         env + '[agents.command]\nargs = ["--more", "x y"]\n',
         agent_mode="bypass",
-        agent_command_template=f"sh -c {shlex.quote(told + '; exit 1')} sh {{prompt_file}}",
+        agent_command_template=f"sh -c {shlex.quote(says + '; exit 1')} sh {{prompt_file}}",
         max_consecutive_errors=1,
     )
     assert ws.run() == 4
@@ -180,7 +180,7 @@ def test_the_environment_of_a_template_is_the_last_word(ws: Workspace) -> None:
     assert first == "bypass m /nowhere"
     assert second.endswith("--more x y")
     env = env.replace("CODEX_SELF_ITER_MINE", "CODEX_SELF_ITER_AGENT_MODE")
-    ws.config(env, agent_command_template=f"sh -c {shlex.quote(told)} sh {{prompt_file}}",
+    ws.config(env, agent_command_template=f"sh -c {shlex.quote(says)} sh {{prompt_file}}",
               max_consecutive_errors=1)  # fmt: skip
     assert ws.run() == 4
     assert (ws.path / "told").read_text().split()[0] == "m"
@@ -576,14 +576,11 @@ def _supervise(ws: Workspace, config: Path) -> Any:
 
 
 def test_who_is_told_of_what(ws: Workspace) -> None:
-    told = ws.root / "told"
-    command = ["sh", "-c", '(cat; echo) >> "$0"', str(told)]
-    for events, heard in (('["stopped"]', []), ('["completed"]', ["completed"])):
-        ws.config(f"[notify]\ncommand = {json.dumps(command)}\nevents = {events}\n")
+    for heard in ("stopped", "completed"):
+        ws.config(notify(ws, events=[heard]))
         ws.script(CLAIM)
         assert ws.run() == 0
-        found = told.read_text().splitlines() if told.exists() else []
-        assert [json.loads(line)["event"] for line in found] == heard
+        assert [one["event"] for one in told(ws)] == ([heard] if heard == "completed" else [])
 
 
 # -- without effect --------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from codex_self_iter.core.terms import State
 from tests.claims.documents import TESTS, functions
-from tests.claims.scenes import DONE, SCENES, Seen, Theatre, json_lines
+from tests.claims.scenes import SCENES, Seen, Theatre, json_lines
 from tests.support.harness import Workspace
 
 PAGE = Path(__file__).parents[2] / "docs" / "log-events.md"
@@ -238,15 +238,6 @@ def test_lines_of_states_say_why_and_how_long(seen: Theatre) -> None:
     assert 1 <= line["seconds"] <= 1.2
     until, at = (datetime.fromisoformat(line[key]) for key in ("until", "timestamp"))
     assert 0 < (until - at).total_seconds() < 2
-
-
-@pytest.fixture
-def ws(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path)
-    workspace.script(DONE)
-    workspace.config()
-    yield workspace
-    workspace.close()
 
 
 @pytest.mark.slow

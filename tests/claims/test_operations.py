@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 
 from tests.program.test_durability_clocks import LIBRARY, fake
-from tests.support.control_steps import CLAIM, FAILS, WORK, long_run, reach, wait_log
+from tests.support.control_steps import (
+    CLAIM,
+    FAILS,
+    PLANNED,
+    WORK,
+    long_run,
+    notify,
+    reach,
+    told,
+    wait_log,
+)
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
@@ -108,12 +118,7 @@ def test_the_list_of_loops_is_a_convenience(ws: Workspace) -> None:
 def test_words_are_completed_in_each_shell_as_it_is_said(ws: Workspace, shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"NOT TESTED HERE: there is no {shell}")
-    binary = ws.root / "bin"
-    binary.mkdir()
-    program = binary / "codex-self-iter"
-    program.write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
-    program.chmod(0o755)
-    environment = {**ws.environment, "PATH": f"{binary}:{ws.environment['PATH']}"}
+    environment = ws.with_command()
     load = f'eval "$(codex-self-iter complete --script {shell})"'
     script = {
         "bash": f"{load}; COMP_WORDS=(codex-self-iter ste); COMP_CWORD=1; COMP_LINE='x ste'; "
@@ -300,10 +305,10 @@ def test_after_a_reboot_what_was_recorded_is_known_to_be_gone(ws: Workspace) -> 
     ws.script({**WORK, "block": {"next_goal": "keep this"}}, long_run(), CLAIM)
     process = ws.start()
     ws.wait_runs(2)
-    wait_until(lambda: (ws.status()["run"] or {}).get("recorder_pid"), "its recorder")
+    agent = [pid for word, pid, _ in ws.runs() if word == "start"][1]
+    wait_until(lambda: (ws.status()["run"] or {}).get("pid") == agent, "the second run")
     process.kill()
     process.wait()
-    agent = [pid for word, pid, _ in ws.runs() if word == "start"][1]
     recorder = json.loads((ws.state / "status.json").read_text())["run"]["recorder_pid"]
     for pid in (recorder, agent):
         os.kill(pid, signal.SIGKILL)
@@ -506,22 +511,16 @@ def test_words_of_a_run_that_is_on_are_private(ws: Workspace) -> None:
     assert ws.ended(process) == 0
 
 
-@pytest.fixture
-def told(ws: Workspace) -> Path:
-    """Where the [notify] command of `ws` writes what it is given."""
-    return ws.root / "told"
-
-
-def test_keys_stay_out_of_commits_checkpoints_and_notifications(ws: Workspace, told: Path) -> None:
+def test_keys_stay_out_of_commits_checkpoints_and_notifications(ws: Workspace) -> None:
     key = "Zk9vQ2hhbmdlTWVOb3cxMjM0NTY3ODkw"
     printed = "sk-ant-" + "api03-Qw7eRt9yUi2oPa4sDf6gHj8kLz0xCv1b"
-    ws.config(f"{COMMIT}[notify]\ncommand = ['sh', '-c', \"cat >> '{told}'\"]\n")
+    ws.config(COMMIT + notify(ws))
     block = {"summary": f"use {key} and {printed}", "reason": f"{key} {printed}", "stop": True}
     ws.script({"write": {"a.txt": "1"}, "block": block})
     ws.run(environment={"ACME_API_KEY": key})
-    kept = ws.git("log", "--all", "--format=%B%n%N") + told.read_text()
+    kept = ws.git("log", "--all", "--format=%B%n%N") + str(told(ws))
     kept += ws.git("for-each-ref", "--format=%(contents)")
-    assert "[redacted]" in told.read_text()
+    assert "[redacted]" in str(told(ws))
     assert "use [redacted]" in ws.git("log", "-1", "--format=%B", "main")
     assert key not in kept
     assert printed not in kept
@@ -530,22 +529,16 @@ def test_keys_stay_out_of_commits_checkpoints_and_notifications(ws: Workspace, t
 # -- more of what happens when… --------------------------------------------------------------------
 
 
-def notify(ws: Workspace) -> str:
-    return f"[notify]\ncommand = ['sh', '-c', \"(cat; echo) >> '{ws.root}/told'\"]\n"
+def events(ws: Workspace) -> list[str]:
+    return [one["event"] for one in told(ws)]
 
 
-def events(told: Path) -> list[str]:
-    return [json.loads(line)["event"] for line in told.read_text().splitlines() if line]
-
-
-def test_an_agent_that_stops_is_told_and_stands_in_the_last_verdict(
-    ws: Workspace, told: Path
-) -> None:
+def test_an_agent_that_stops_is_told_and_stands_in_the_last_verdict(ws: Workspace) -> None:
     ws.config(notify(ws))
     ws.script({**WORK, "block": {"stop": True, "reason": "buy a key"}})
     assert ws.run() == 0
     assert (ws.status()["state"], ws.status()["last"]["verdict"]) == ("stopped", "stop")
-    assert "agent_stopped" in events(told)
+    assert "agent_stopped" in events(ws)
 
 
 def test_a_stagnated_loops_report_says_what_repeated(ws: Workspace) -> None:
@@ -559,28 +552,25 @@ def test_a_stagnated_loops_report_says_what_repeated(ws: Workspace) -> None:
     assert "paint the wall" in report
 
 
-PLAN = {"objective": "o", "execution_prompt": "p", "done_if": "d", "rationale": "r"}
 REVIEW = {"continue": False, "confidence": 1, "next_focus": "", "reason": "r"}
 
 
 @pytest.mark.parametrize("who", ["planner", pytest.param("reviewer", marks=pytest.mark.slow)])
-def test_who_sees_nothing_to_do_is_asked_less_often_and_told(
-    ws: Workspace, told: Path, who: str
-) -> None:
+def test_who_sees_nothing_to_do_is_asked_less_often_and_told(ws: Workspace, who: str) -> None:
     waits = {"planner_stop_backoff_sec": 0.2, "continue_false_backoff_sec": 0.2}
     ws.config(notify(ws), mode="roles", max_iterations=6, **waits)
-    planner = {"raw": json.dumps({**PLAN, "stop": who == "planner"})}
+    planner = {"raw": json.dumps({**PLANNED, "stop": who == "planner"})}
     three = [planner, {"block": {"next_goal": "x"}}, {"raw": json.dumps(REVIEW)}]
     ws.script(*(three * 6 if who == "reviewer" else [planner]))
     assert ws.run(patience=110) == 0, ws.log()
     lengths = [line["wait"]["length"] / 0.2 for line in ws.journal()[:5]]
     # each in turn twice as long, up to eight times, with up to a tenth of jitter
     assert [int(length) if length < 8 else 8 for length in lengths] == [1, 2, 4, 8, 8]
-    assert events(told).count("cooldown") == 1
+    assert events(ws).count("cooldown") == 1
 
 
 @pytest.mark.parametrize("why", ["no room", "no plan"])
-def test_what_holds_a_loop_for_long_is_told(ws: Workspace, told: Path, why: str) -> None:
+def test_what_holds_a_loop_for_long_is_told(ws: Workspace, why: str) -> None:
     """Ten minutes, shortened here."""
     site = ws.root / "site"
     site.mkdir()
@@ -603,8 +593,8 @@ def test_what_holds_a_loop_for_long_is_told(ws: Workspace, told: Path, why: str)
         ws.wait_state("paused")
         (ws.path / "plan.md").unlink()
         assert ws.cli("resume").returncode == 0
-    wait_until(lambda: told.exists() and "blocked" in events(told), "the notification")
-    assert "held for" in told.read_text()
+    wait_until(lambda: "blocked" in events(ws), "the notification")
+    assert "held for" in str(told(ws))
     process.send_signal(signal.SIGTERM)
     assert ws.ended(process) == 0
     assert ws.started() == (why == "no plan")

@@ -64,7 +64,7 @@ def test_the_scripts_work_in_a_fresh_clone(tmp_path: Path) -> None:
 
     demo = script("run-local.sh")
     assert demo.returncode == 0, demo.stderr[-2000:]
-    assert "completed: Every item of the plan are ticked." in demo.stdout
+    assert "completed: Every item of the plan is ticked (5 of 5)." in demo.stdout
     assert (clone / ".venv" / "bin" / "python").exists()
     target = tmp_path / "mine"
     target.mkdir()

@@ -91,12 +91,7 @@ def test_the_health_check_of_the_image_tells_a_living_loop(ws: Workspace) -> Non
     """Docker itself is not tried here; what it would ask is."""
     text = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
     (code,) = re.findall(r'CMD \["python3", "-c", "(import json.*)"\]', text)
-    binary = ws.root / "bin"
-    binary.mkdir()
-    program = binary / "codex-self-iter"
-    program.write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
-    program.chmod(0o755)
-    environment = {**ws.environment, "PATH": f"{binary}:{ws.environment['PATH']}"}
+    environment = ws.with_command()
     check = [PROGRAM[0], "-c", code.replace("/workspace", str(ws.path))]
 
     def healthy() -> bool:

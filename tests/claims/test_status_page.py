@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -122,7 +122,6 @@ def test_every_state_was_seen(seen: Theatre) -> None:
 # -- what each field means ---------------------------------------------------------------------------
 
 Check = Callable[[Seen], bool]
-ROLES = {"planner", "executor", "reviewer"}
 MEANING: dict[str, tuple[str, Check]] = {}
 """Field -> the scene that shows what it means, and whether it does."""
 
@@ -253,8 +252,7 @@ MEANING |= {
     ),
     "run.role": (
         "roles",
-        lambda one: {"planner"} <= set(values(one.statuses, "run.role")) <= ROLES
-        and {line["role"] for line in one.of("run.started")} == ROLES,
+        lambda one: set(values(one.statuses, "run.role")) == {"planner", "executor", "reviewer"},
     ),
     "run.agent": ("outage", each("run.agent", lambda value, x: value == x["agent"])),
     "run.pid": ("proof", each("run.pid", agents_process)),
@@ -419,12 +417,10 @@ MEANING |= {
 
 
 def _kept_start(one: Seen) -> bool:
-    """The start of the first run is told alike by both supervisors: to within the second that the
-    first may take to hear of it."""
+    """The start of the first run is told alike by both supervisors."""
     told = {(x["pid"], x["run"]["started_at"]) for x in one.statuses
-            if x["run"] and x["iteration"] == 1}  # fmt: skip
-    starts = [datetime.fromisoformat(at) for _, at in told]
-    return len({pid for pid, _ in told}) == 2 and (max(starts) - min(starts)).total_seconds() < 1
+            if x["run"] and x["iteration"] == 1 and x["run"]["pid"]}  # fmt: skip
+    return len({pid for pid, _ in told}) == 2 and len({at for _, at in told}) == 1
 
 
 def test_the_meaning_of_every_field_is_looked_at() -> None:
@@ -553,7 +549,7 @@ def test_states_follow_each_other_as_the_page_says(seen: Theatre) -> None:
     assert after("proof", "starting") <= {"running", "verifying"}
     assert "verifying" in after("proof", "running")
     assert after("proof", "verifying") == {"running", "completed"}
-    assert "running" in after("errors", "backoff")
+    assert after("errors", "backoff") == {"running"}
     assert after("roles", "cooldown") == {"running", "stopped"}
     assert after("limit", "limited") == {"paused", "stopped"}
     assert after("limit", "paused") == {"limited"}
@@ -602,14 +598,6 @@ def test_a_run_that_waits_for_its_place_says_so(tmp_path: Path) -> None:
     finally:
         for ws in (first, second):
             ws.close()
-
-
-@pytest.fixture
-def ws(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path)
-    workspace.config()
-    yield workspace
-    workspace.close()
 
 
 @pytest.mark.slow
@@ -707,7 +695,4 @@ def test_every_kind_of_wait_and_role_and_mode_was_seen(seen: Theatre) -> None:
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| str \| (.*) \|$", DOCUMENT.read_text(), re.M))
     statuses = [status for one in seen.all(*SCENES) for status in one.statuses]
     for path in ("wait.kind", "run.role", "mode"):
-        told = set(re.findall(r"`(\w+)`", rows[path])) - {"no_change"}  # its wait is too short
-        short = {"executor", "reviewer"} if path == "run.role" else set()  # the log has them
-        seen_there = set(values(statuses, path)) - {None}
-        assert told - short <= seen_there <= told | {"no_change"}, path
+        assert set(values(statuses, path)) - {None} == set(re.findall(r"`(\w+)`", rows[path])), path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.control_steps import notify, told
 from tests.support.harness import Workspace, wait_until
 
 CLAUDE = """#!/bin/sh
@@ -36,17 +37,6 @@ def stand_in(ws: Workspace, *lines: str, tables: str = "", **keys: object) -> Pa
     table = f"{order}[agents.claude]\nbinary = {json.dumps(str(binary))}\n{tables}\n"
     ws.config(table, agent="claude", **keys)
     return binary.parent
-
-
-def told(ws: Workspace) -> list[dict[str, str]]:
-    """What the [notify] command was given."""
-    path = ws.root / "told"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def notify(ws: Workspace) -> str:
-    path = json.dumps(str(ws.root / "told"))
-    return f'[notify]\ncommand = ["sh", "-c", "(cat; echo) >> \\"$0\\"", {path}]\n'
 
 
 def fails(status: int, text: str) -> str:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.control_steps import CLAIM, FAILS, WORK, agents_alive, long_run, reach
+from tests.support.control_steps import CLAIM, FAILS, PLANNED, WORK, agents_alive, long_run, reach
 from tests.support.harness import Workspace, wait_until
 
 
@@ -173,17 +173,10 @@ def test_stop_after_the_iteration_ends_a_loop_that_has_none(ws: Workspace, phase
 def test_an_iteration_of_three_roles_ends_as_a_whole(
     ws: Workspace, command: tuple[str, ...]
 ) -> None:
-    planner = {
-        "objective": "o",
-        "execution_prompt": "do it",
-        "done_if": "d",
-        "stop": False,
-        "rationale": "r",
-    }
     reviewer = {"continue": True, "confidence": 1, "next_focus": "f", "reason": "r"}
     ws.config(mode="roles")
     ws.script(
-        long_run(until="go", raw=json.dumps(planner)),
+        long_run(until="go", raw=json.dumps(PLANNED)),
         WORK,
         {"raw": json.dumps(reviewer)},
         long_run(),

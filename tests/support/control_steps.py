@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import Any
 
@@ -12,12 +13,33 @@ from tests.support.harness import Workspace, wait_until
 WORK: dict[str, Any] = {"append": {"work.txt": "x\n"}}
 CLAIM: dict[str, Any] = {**WORK, "block": {"completed": True}}
 IDLE: dict[str, Any] = {"block": {"next_goal": "look again"}}
+PLANNED: dict[str, Any] = {
+    "objective": "o", "execution_prompt": "do it", "done_if": "d", "stop": False, "rationale": "r",
+}  # fmt: skip
+"""What a planner answers."""
 FAILS: dict[str, Any] = {"exit": 3}
 LIMITED: dict[str, Any] = {
     "raw": "ERROR: usage limit reached, try again in 20 minutes\n",
     "exit": 1,
 }
+KEEP = 'x=$(cat); printf "%s\\n" "$x" >> "$0"'
+"""Shell text of a notify command that adds what it is given to the file that is named. It writes a line in one
+piece: two loops may tell something at once."""
 SLOW_GATE = "[verify]\ncommands = ['until test -e \"{}/gate\"; do sleep 0.05; done']\n"
+
+
+def notify(ws: Workspace, **keys: Any) -> str:
+    """A [notify] table that keeps what it is told, one object a line, in the file `told`."""
+    table = {"command": ["sh", "-c", KEEP, str(ws.root / "told")], **keys}
+    return "\n".join(
+        ["[notify]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+    )
+
+
+def told(ws: Workspace) -> list[dict[str, Any]]:
+    """What the notify command was given."""
+    path = ws.root / "told"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def long_run(until: str = "never", **step: Any) -> dict[str, Any]:

@@ -184,6 +184,14 @@ class Workspace:
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def with_command(self) -> dict[str, str]:
+        """The environment, with the program on PATH under its name."""
+        command = self.root / "bin" / "codex-self-iter"
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
+        command.chmod(0o755)
+        return {**self.environment, "PATH": f"{command.parent}:{self.environment['PATH']}"}
+
     def log(self) -> str:
         """The logs of all supervisors."""
         paths = sorted(self.root.glob("supervisor-*.log"))
