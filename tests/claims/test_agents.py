@@ -15,6 +15,8 @@ import pytest
 from tests.support.control_steps import CLAIM, FAILS, PLANNED, WORK, long_run, wait_log
 from tests.support.harness import Workspace, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
 RECORDED = ROOT / "tests" / "agents" / "recorded"

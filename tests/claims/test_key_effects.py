@@ -53,6 +53,8 @@ GO_ON = {"summary": "s", "next_goal": "on", "stop": False, "reason": "r", "evide
 DONE = json.dumps({**GO_ON, "completed": True})
 MORE = json.dumps({**GO_ON, "completed": False})
 
+pytestmark = pytest.mark.slow
+
 
 def stand_in(ws: Workspace, name: str, *answers: str) -> Path:
     """A program that is called as this CLI is."""
@@ -201,7 +203,6 @@ def test_plan_shell_gets_mode_environment_and_what_is_passed(ws: Workspace) -> N
     assert (ws.path / "told").read_text() == "safe\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "fresh"),
     [("", 3), ("resume = true", 1), ("resume = true\nresume_max_turns = 2", 2),
@@ -238,7 +239,6 @@ def test_each_role_has_its_adapter_and_model_in_roles_mode_alone(ws: Workspace, 
     assert "does nothing" not in ws.log()
 
 
-@pytest.mark.slow
 def test_without_a_hint_the_model_is_the_tables(ws: Workspace) -> None:
     program = stand_in(ws, "codex", PLANNER % "false", DONE, REVIEW % "false")
     ws.config(table(program, 'model = "m-0"'), mode="roles", agent="codex")
@@ -246,7 +246,6 @@ def test_without_a_hint_the_model_is_the_tables(ws: Workspace) -> None:
     assert [after(call["argv"], "-m") for call in calls(ws)] == ["m-0"] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("ceiling", "waits"), [(0.2, [0.2, 0.4, 0.8, 1.6, 1.6]), (3, None)])
 @pytest.mark.parametrize("who", ["planner_stop", "continue_false"])
 def test_a_cooldown_doubles_up_to_eight_times_or_the_longest_backoff(
@@ -382,7 +381,6 @@ def test_the_word_claims_completion_where_the_page_says(
     assert (ws.status()["state"] == "completed") is claimed
 
 
-@pytest.mark.slow
 def test_without_a_word_none_claims_completion(ws: Workspace) -> None:
     ws.config(completion_promise="", max_iterations=1, backoff_base_sec=0)
     ws.script({"raw": "PLAN_COMPLETE\n", **WORK})
@@ -398,7 +396,6 @@ def _budgets() -> list[tuple[str, str, float, float]]:
     return [(name, "claude", low, high) for name, low, high in named]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("key", "adapter", "low", "high"), _budgets())
 def test_a_budget_ends_the_loop_with_4_and_gives_notice(
     ws: Workspace, key: str, adapter: str, low: float, high: float
@@ -420,7 +417,6 @@ def test_a_budget_ends_the_loop_with_4_and_gives_notice(
 # -- what is kept ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "key", ["keep_runs = 2", "keep_days = 0.00000001", "max_state_mb = 0.00001"]
 )
@@ -445,7 +441,6 @@ def test_the_oldest_runs_go_but_for_the_last_three(ws: Workspace, key: str) -> N
     assert ws.ended(process) == 0
 
 
-@pytest.mark.slow
 def test_the_log_is_rotated_at_its_size_and_so_many_files_are_kept(ws: Workspace) -> None:
     ws.config("[output]\nlog_max_mb = 0.001\nlog_files = 3\n", max_iterations=12, max_stagnation=0)
     ws.script({**WORK, "number": True})
@@ -531,7 +526,6 @@ def test_a_finish_lasts_no_longer_than_its_time(ws: Workspace) -> None:
     assert ws.verdicts()[-1] == "completed"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["per_agent = { command = 1 }", "per_agent = { codex = 1 }"])
 def test_an_adapter_has_its_own_bound_in_the_pool(ws: Workspace, bound: str) -> None:
     from tests.support.harness import overlaps
@@ -773,7 +767,6 @@ def test_an_entry_counts_from_its_file_and_differs_where_it_says(ws: Workspace) 
     assert [(one["name"], one["iteration"]) for one in statuses] == [("one", 1), ("second", 2)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("first", ["b", "c", "d"])
 def test_the_higher_priority_has_the_next_place(ws: Workspace, first: str) -> None:
     names = ("a", "b", "c", "d")
@@ -823,7 +816,6 @@ def test_iterations_are_counted_anew_with_each_start(ws: Workspace) -> None:
         assert len(ws.journal()) == count
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["output", "cpu", "file", "nothing"])
 def test_output_cpu_and_files_keep_a_run_from_being_idle(ws: Workspace, what: str) -> None:
     loop = {
@@ -842,7 +834,6 @@ def test_output_cpu_and_files_keep_a_run_from_being_idle(ws: Workspace, what: st
     assert (ws.verdicts() == ["timed_out"]) is (what == "nothing")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_agents_of_one_account_wait_for_its_limit_together(ws: Workspace, shared: bool) -> None:
     second = stand_in(ws, "claude", DONE)
@@ -878,7 +869,6 @@ def test_untracked_files_above_the_size_are_listed_but_not_kept(
     assert ("big.bin" in ws.log()) is not kept
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("days", "gone"), [("0.00000001", True), ("0", False), ("30", False)])
 def test_old_checkpoints_go_after_their_days(ws: Workspace, days: str, gone: bool) -> None:
     # with so few to keep they are looked after in every iteration
@@ -890,7 +880,6 @@ def test_old_checkpoints_go_after_their_days(ws: Workspace, days: str, gone: boo
     assert ("000001" in {ref.rsplit("/", 1)[1] for ref in refs}) is not gone
 
 
-@pytest.mark.slow
 def test_each_role_goes_on_in_a_conversation_of_its_own(ws: Workspace) -> None:
     answers = (PLANNER % "false", MORE, REVIEW % "true", PLANNER % "false", DONE, REVIEW % "false")
     program = stand_in(ws, "codex", *answers)

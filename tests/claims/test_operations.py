@@ -29,6 +29,8 @@ from tests.support.control_steps import (
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "tests" / "core" / "persisted" / "snapshots.jsonl"
 COMMIT = '[git]\ncommit = "supervisor"\n'
@@ -256,7 +258,6 @@ def test_a_loop_moves_to_another_machine_in_an_archive(ws: Workspace, tmp_path: 
         moved.close()
 
 
-@pytest.mark.slow
 def test_a_copy_of_the_state_is_usable_at_any_moment(ws: Workspace, tmp_path: Path) -> None:
     ws.script({**WORK, "number": True})
     process = ws.start()
@@ -331,7 +332,6 @@ def test_after_a_reboot_what_was_recorded_is_known_to_be_gone(ws: Workspace) -> 
     assert ws.status()["boot_id"].startswith("00000000-1111")
 
 
-@pytest.mark.slow
 def test_only_a_run_that_does_nothing_at_all_is_idle(ws: Workspace) -> None:
     ws.config(idle_timeout_sec=3, backoff_base_sec=0.05)
     busy = "i=0; end=$(($(date +%s)+7)); while [ $(date +%s) -lt $end ]; do i=$((i+1)); done"
@@ -345,7 +345,6 @@ def test_only_a_run_that_does_nothing_at_all_is_idle(ws: Workspace) -> None:
     assert "no output, CPU use or file change for idle_timeout_sec" in ws.prompt(5)
 
 
-@pytest.mark.slow
 def test_a_supervisor_that_is_stopped_is_said_not_to_respond_and_goes_on(ws: Workspace) -> None:
     process = reach(ws, "running", CLAIM)
     process.send_signal(signal.SIGSTOP)
@@ -600,7 +599,6 @@ def test_what_holds_a_loop_for_long_is_told(ws: Workspace, why: str) -> None:
     assert ws.started() == (why == "no plan")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not LIBRARY, reason="NOT TESTED HERE: wrong clocks need Debian's faketime")
 def test_old_checkpoints_go_by_their_age(ws: Workspace) -> None:
     ws.config("[git]\ncheckpoint_keep_days = 30\ncheckpoint_keep = 10\n")
@@ -613,7 +611,6 @@ def test_old_checkpoints_go_by_their_age(ws: Workspace) -> None:
     assert "000001" not in ws.git(*refs).split()
 
 
-@pytest.mark.slow
 def test_an_upgrade_while_an_agent_works_keeps_the_goal(ws: Workspace, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     make = [sys.executable, "-m", "venv", "--without-pip", str(environment)]
