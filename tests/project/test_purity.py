@@ -26,13 +26,14 @@ ARROWS = {
     "agents": {"agents", "world", *LOWER},
     "settings": {"settings", *LOWER},
     "views": {"views", "agents", *LOWER},
-    "supervisor": {"supervisor", "views", "agents", "world", "settings", *LOWER},
+    "start": {"start", "agents", "settings", "world", *LOWER},
+    "supervisor": {"supervisor", "start", "views", "agents", "world", "settings", *LOWER},
     "plan_shell": {"plan_shell", "world", *LOWER},
     "service": {"service", "world", *LOWER},
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},
     "cli": {
-        "cli", "supervisor", "views", "agents", "world", "settings", "service", "demo", *LOWER,
+        "cli", "supervisor", "start", "views", "agents", "world", "settings", "service", "demo", *LOWER,
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 
 from codex_self_iter.cli._common import enclosing
-from codex_self_iter.cli._detect import Detected, detect
 from codex_self_iter.cli._program import program_name
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
@@ -23,6 +22,7 @@ from codex_self_iter.settings.templates import (
     PLAN,
     TASK,
 )
+from codex_self_iter.start.detect import Detected, detect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

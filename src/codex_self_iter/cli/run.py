@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
-from codex_self_iter.cli import _common, _flags
+from codex_self_iter.cli import COMMANDS, _common, _flags
+from codex_self_iter.cli._program import as_typed
 from codex_self_iter.errors import UsageError
+from codex_self_iter.start.sentence import checked
 from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.world.console import say
 from codex_self_iter.world.start import start_directory
 
 
@@ -18,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workspace", action="append", default=[], metavar="DIR",
         help="where the agent works (default: the current directory); repeat it for several loops",
     )  # fmt: skip
+    add(
+        "sentence",
+        nargs="?",
+        metavar="TASK",
+        help="what is wanted, in words; else task and plan are files",
+    )
     add("--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)")
     add("--config-dir", metavar="DIR", help="a directory of configurations, one for each loop")
     add("--once", action="store_true", help="one iteration: --max-iterations 1")
@@ -38,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.supervisor import app
 
     try:
-        return int(app.run(values, chosen))
+        return int(app.run(values, chosen, _show))
     except UsageError as error:
         here = os.path.expanduser((*args.workspace, os.curdir)[0])
         planned = args.config or os.path.exists(os.path.join(here, "plan.md"))
@@ -47,8 +57,18 @@ def run(args: argparse.Namespace) -> int:
         raise
 
 
+def _show(card: str) -> None:
+    """The card, unless nobody takes it: that must not hold up the exit code."""
+    say(sys.stdout, "\n" + as_typed(card, COMMANDS))
+
+
 def options(args: argparse.Namespace) -> RunOptions:
     """The options beside the configuration. Raises UsageError for paths that are not there."""
+    task = "" if args.sentence is None else checked(args.sentence)
+    if task and (args.config_dir or len(args.workspace) > 1):
+        raise UsageError("a task in words is for one workspace; name that one alone")
+    if task and getattr(args, "key:task_file"):
+        raise UsageError("give the task in words or with --task-file, not both")
     if args.config_dir and (args.config or args.workspace):
         what = "--config-dir names its workspaces itself; leave --workspace and --config out"
         raise UsageError(what)
@@ -66,6 +86,7 @@ def options(args: argparse.Namespace) -> RunOptions:
         config_dir=os.path.abspath(os.path.join(start_directory(), args.config_dir))
         if args.config_dir
         else "",
+        sentence=task,
         clear_stop=args.clear_stop,
         debug=args.debug,
         flag_names={flag.key: flag.option for flag in _flags.FLAGS},

@@ -49,12 +49,14 @@ class Loaded:
         origin: where each value came from.
         base: directory that a relative workspace counts from; "" = the current one.
         name: the loop's name, where it was chosen.
-        priority: a loop with a higher number gets a free place in the pool first."""
+        priority: a loop with a higher number gets a free place in the pool first.
+        remark: what to say of the gates that were found, beside what they are."""
 
     origin: Origin = _DEFAULTS
     base: str = ""
     name: str = ""
     priority: int = 0
+    remark: str = ""
 
 
 _SOURCES: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("sources", default=())
@@ -125,6 +127,11 @@ class Settings(BaseSettings, LoopFields):
     def priority(self) -> int:
         """A loop with a higher number gets a free place in the pool first."""
         return self._loaded.priority
+
+    @property
+    def remark(self) -> str:
+        """What to say of the gates that were found here, beside what they are; "" for nothing."""
+        return self._loaded.remark
 
     def origin(self, *path: str | int) -> str:
         """Where a key's value came from: "default", "flag --x", "environment X" or "file F:12"."""

@@ -13,6 +13,8 @@ from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.tomlfile import BadFileError, read_plain
 
+OWN_TASK, OWN_PLAN = "task.md", "plan.md"
+"""In the state directory: a task that was given in words, and the plan that is made for it."""
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
 
@@ -27,25 +29,42 @@ class ResolvedPaths:
     plan: Path
     state_dir: Path
 
+    @property
+    def in_words(self) -> bool:
+        """True when the task was given in words."""
+        return self.task == self.state_dir / OWN_TASK
+
 
 def resolve_paths(settings: Settings) -> ResolvedPaths:
-    """The paths as configured; nothing is checked."""
+    """The paths as configured; nothing is checked.
+
+    A task that was given in words (`run "…"`) lies in the state directory, and is the task until
+    flag or environment name another; so does its plan, where the workspace has none."""
     workspace = settings.workspace_path
-    return ResolvedPaths(
-        workspace=workspace,
-        task=Path(os.path.abspath(workspace / os.path.expanduser(settings.task_file))),
-        plan=Path(os.path.abspath(workspace / os.path.expanduser(settings.plan_file))),
-        state_dir=Path(os.path.realpath(workspace / os.path.expanduser(settings.state_dir))),
-    )
+    task = Path(os.path.abspath(workspace / os.path.expanduser(settings.task_file)))
+    plan = Path(os.path.abspath(workspace / os.path.expanduser(settings.plan_file)))
+    state_dir = Path(os.path.realpath(workspace / os.path.expanduser(settings.state_dir)))
+    own_task, own_plan = state_dir / OWN_TASK, state_dir / OWN_PLAN
+    if own_task.is_file() and not settings.origin("task_file").startswith(("flag", "environment")):
+        task = own_task
+    if (
+        own_plan.is_file()
+        and settings.origin("plan_file") == "default"
+        and not os.path.lexists(plan)
+    ):
+        plan = own_plan
+    return ResolvedPaths(workspace, task, plan, state_dir)
 
 
-def validate_workspace(settings: Settings) -> ResolvedPaths:
-    """Check what a start needs. Raises UsageError that lists everything wrong."""
+def validate_workspace(settings: Settings, *, documents: bool = True) -> ResolvedPaths:
+    """Check what a start needs; without `documents`, plan and task are still to come. Raises
+    UsageError that lists everything wrong."""
     paths = resolve_paths(settings)
     flaws = list(_workspace_flaws(paths.workspace))
     if not flaws:
-        flaws += _plan_flaws(paths.plan, paths.workspace)
-        flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
+        if documents:
+            flaws += _plan_flaws(paths.plan, paths.workspace)
+            flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
         flaws += _state_flaws(paths)
     if flaws:
         raise UsageError("\n".join(flaws))

@@ -23,6 +23,13 @@ One item a line, small enough for one sitting. The agent ticks what is done and 
 - [ ] Check the whole against TASK.md
 """
 
+PLAN_TO_MAKE = """\
+# Plan
+
+- [ ] Make this plan: read the task and the code, then write here, instead of this line, small steps in their order, each
+      as `- [ ] step` with how it is checked, and begin with the first
+"""
+"""What stands in for the plan of a task that was given in words, until the agent has made one."""
 
 NO_GATE = "no gate is configured: a completion is believed without proof"
 NO_REPOSITORY = "the workspace is no git repository: changes are judged by content alone and cannot be taken back"

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from codex_self_iter import settings as configuration
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
+from codex_self_iter.start.detect import with_gates
 from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
@@ -33,6 +34,7 @@ def read_settings(
 ) -> tuple[list[Settings], list[CodexSelfIterError]]:
     """Settings of every loop, and what is wrong with those that cannot run. Raises UsageError."""
     environ, cwd, file = os.environ, start_directory(), options.config or None
+    gated = partial(with_gates, environ=environ, new=bool(options.sentence))
     names = options.flag_names
     if options.config_dir:
         where = options.config_dir
@@ -40,11 +42,11 @@ def read_settings(
             where, flags=flags, environ=environ, options=names
         )
         loaded.sort(key=lambda one: bool(one.workspaces))  # a loop that is named by its file has it
-        return tell_apart(loop for one in loaded for loop in one.loops()), list(problems)
+        return tell_apart(gated(loop) for one in loaded for loop in one.loops()), list(problems)
     if len(options.workspaces) < 2:
         given = dict(flags) | ({"workspace": options.workspaces[0]} if options.workspaces else {})
         read = configuration.load(given, config_file=file, environ=environ, cwd=cwd, options=names)
-        return list(read.loops()), []
+        return [gated(loop) for loop in read.loops()], []
     loops: list[Settings] = []
     errors: list[CodexSelfIterError] = []
     for workspace in options.workspaces:
@@ -53,14 +55,16 @@ def read_settings(
             read = configuration.load(
                 given, config_file=file, environ=environ, cwd=cwd, options=names
             )
-            loops.extend(read.loops())
+            loops.extend(map(gated, read.loops()))
         except UsageError as error:
             errors.append(error)
     return tell_apart(loops), errors
 
 
-def run(flags: Mapping[str, Any], options: RunOptions) -> int:
+def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], None]) -> int:
     """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError.
+
+    `show` gets the card at the end of a single loop, where the log is for people.
 
     From here on the signals that end it are left to the supervisor, also at the end of the process.
     """
@@ -93,15 +97,23 @@ def run(flags: Mapping[str, Any], options: RunOptions) -> int:
         log.error("config.skipped", error=str(problem))
     os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
 
+    cards: list[str] = []
+
     async def supervise() -> int:
         reader = partial(read_settings, flags, options)
-        return await Supervisor(loops, log, reader, options, live).run()
+        supervisor = Supervisor(loops, log, reader, options, live)
+        code = await supervisor.run()
+        cards.extend(supervisor.cards())
+        return code
 
     gc.freeze()  # what is loaded stays: no collection, the one at the end neither, walks it again
     try:
         code = anyio.run(supervise)
     finally:
         console.close()
+    if len(loops) == 1 and not logger.wants_json(first.log.format, os.environ):
+        for card in cards:
+            show(card)
     if problems:
         code = max(code, int(ExitCode.USAGE), key=Supervisor.severity)
     return code

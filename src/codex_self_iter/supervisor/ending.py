@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from structlog.typing import FilteringBoundLogger
 from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.views.card import card
 from codex_self_iter.views.report import report
 from codex_self_iter.world import crashlog, threads
 from codex_self_iter.world.git.checkpoints import Checkpoints, Stretch
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
+from codex_self_iter.world.start import start_directory
 
 LINES = 200
 DIFF_SEC = 20.0
@@ -27,24 +30,42 @@ STRETCHES = 5
 """So many that other people's edits lie between are summed up, the newest."""
 
 
-async def write_report(ctx: Context, times: Mapping[str, float]) -> None:
-    """Write `report.md`; one that cannot be written is only logged."""
+async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
+    """Write `report.md`; one that cannot be written is only logged. Returns the card of this run."""
     redact = ctx.store.redactor.text  # before anything is cut
     try:
         lines = ctx.store.journal_tail(LINES)
+        changes = await _changes(ctx, lines)
         text = report(
             dataclasses.replace(ctx.state, feedback=redact(ctx.state.feedback)),
             lines,
             plan=redact(ctx.plan.text),
             task=redact(ctx.task.text),
             times=times,
-            changes=await _changes(ctx, lines),
+            changes=changes,
             warnings=list(ctx.warnings),
             now=ctx.shared.clock.wall(),
         )
         await ctx.shared.in_thread(ctx.store.write_report, text)
     except StorageError as error:
         ctx.log.warning("report.not_written", error=str(error))
+        return ""
+    mine = lines[-ctx.state.run_iterations :] if ctx.state.run_iterations else []
+    if len(mine) < len(lines):
+        changes = await _changes(ctx, mine)
+    workspace = str(ctx.paths.workspace)
+    elsewhere = workspace != os.path.realpath(start_directory())
+    return redact(
+        card(
+            ctx.state,
+            mine,
+            seconds=sum(times.values()),
+            changes=changes,
+            warnings=list(ctx.warnings),
+            where=f" --workspace {shlex.quote(workspace)}" if elsewhere else "",
+            report=f"{ctx.store.path}/report.md",
+        )
+    )
 
 
 def is_defect(error: BaseException, again_sec: float | None) -> bool:

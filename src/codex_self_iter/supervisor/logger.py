@@ -116,4 +116,6 @@ class _Short:
         self._day = day
         if (until := epoch(event.get("until"))) is not None:
             event["until"] = clock(until, now)
+        if event["event"] == "loop.terms":  # sentences of their own
+            event["event"] = event.pop("text")
         return {key: value for key, value in event.items() if value not in ("", None)}

@@ -15,7 +15,9 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
+from codex_self_iter.start import sentence as sentences
 from codex_self_iter.supervisor import ending, failed_start, shortfalls
+from codex_self_iter.supervisor.announce import tell_terms
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.documents import Document, put_back_lost, quarantine
@@ -26,9 +28,9 @@ from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.supervisor.warnings import Warnings
 from codex_self_iter.views.status import RECENT
 from codex_self_iter.world.state.codec import recover
-from codex_self_iter.world.state.inbox import Inbox, remove_stop
+from codex_self_iter.world.state.inbox import Inbox, remove_stop, write_goal
 from codex_self_iter.world.state.logfile import LogFile
-from codex_self_iter.world.state.store import StateDirectory
+from codex_self_iter.world.state.store import RUNTIME, StateDirectory
 
 
 class Loop:
@@ -40,12 +42,14 @@ class Loop:
         settings: Settings,
         *,
         clear_stop: bool = False,
+        sentence: str = "",
         again_sec: float | None = None,
     ) -> None:
-        """`again_sec`: so long after a defect it is started again; None: it is not."""
+        """`sentence`: the task in words, or ""; `again_sec`: so long after a defect it is started again; None: it is not."""
         self.shared = shared
         self.settings = settings
         self.clear_stop = clear_stop
+        self.sentence = sentence
         self.again_sec = again_sec
         self.ready = anyio.Event()
         """Set once the loop has dealt with its past."""
@@ -69,6 +73,8 @@ class Loop:
                 store = self.shared.open_store(str(paths.state_dir), str(paths.workspace))
                 store.in_place = not self.shared.alone
                 store.acquire_lock(self.settings.lock_file_name)
+                if self.sentence:
+                    paths = self._take_sentence(store)
                 ctx = self._context(paths, config, store)
                 rounds = Rounds(ctx, self._receive)
                 ctx.warn(mended)
@@ -100,12 +106,22 @@ class Loop:
     def _validated(self) -> tuple[ResolvedPaths, list[str]]:
         """The workspace's paths, and what had to be put back first. Raises UsageError."""
         try:
-            return validate_workspace(self.settings), []
+            return validate_workspace(self.settings, documents=not self.sentence), []
         except UsageError:
             mended = put_back_lost(resolve_paths(self.settings))
             if not mended:
                 raise
             return validate_workspace(self.settings), mended
+
+    def _take_sentence(self, store: StateDirectory) -> ResolvedPaths:
+        """Make it the task; a new one is what the next iteration begins with."""
+        settings = self.settings
+        there = os.path.lexists(settings.workspace_path / settings.plan_file)
+        own_plan = settings.origin("plan_file") == "default" and not there
+        new = sentences.take(store.root, self.sentence, own_plan=own_plan)
+        if new and store.root.look(RUNTIME):
+            write_goal(store.path, sentences.NEW_GOAL)
+        return validate_workspace(settings)
 
     def post(self, event: ev.Event) -> None:
         """Queue an event; a loop that has ended hears nothing."""
@@ -160,3 +176,4 @@ class Loop:
         refused = [as_words(one) for one in as_list(last.get("refused"))]
         shortfalls.tell_refused(ctx, as_words(last.get("agent")), refused)
         shortfalls.tell_start(ctx)
+        tell_terms(ctx)

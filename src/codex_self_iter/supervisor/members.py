@@ -122,10 +122,13 @@ class Members:
     async def _run_once(self, member: Member) -> Ended:
         settings = member.settings
         # a STOP that is written since the first start is meant
-        clear_stop = self._options.clear_stop and settings.name not in self._begun
+        first = settings.name not in self._begun
+        clear_stop, sentence = self._options.clear_stop and first, self._options.sentence * first
         self._begun.add(settings.name)
         again = None if self._shared.alone else self._again_sec(member)
-        loop = member.loop = Loop(self._shared, settings, clear_stop=clear_stop, again_sec=again)
+        loop = member.loop = Loop(
+            self._shared, settings, clear_stop=clear_stop, sentence=sentence, again_sec=again
+        )
         loop.ready = member.settled
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))

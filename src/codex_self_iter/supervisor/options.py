@@ -13,6 +13,7 @@ class RunOptions(NamedTuple):
         workspaces: as given with --workspace, in order; empty: the configuration decides.
         config: file given with --config, or "".
         config_dir: directory of configuration files given with --config-dir, or "".
+        sentence: the task in words, or "": the only workspace's.
         clear_stop: remove a STOP file before the start.
         flag_names: dotted key -> flag, for messages about values that came from flags.
         debug: show every event, decision and spawn."""
@@ -20,6 +21,7 @@ class RunOptions(NamedTuple):
     workspaces: tuple[str, ...] = ()
     config: str = ""
     config_dir: str = ""
+    sentence: str = ""
     clear_stop: bool = False
     debug: bool = False
     flag_names: Mapping[str, str] = {}

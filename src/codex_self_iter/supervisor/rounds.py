@@ -45,6 +45,8 @@ class Ended:
     code: int
     state: State
     reason: str
+    card: str = ""
+    """What is shown to a person who has waited for it."""
 
 
 class Rounds:
@@ -196,12 +198,12 @@ class Rounds:
             await self.work.end_everything()
             self.senses.tell_unheard()
             self._warned = [*ctx.warnings]
-            await ending.write_report(ctx, self._times)
+            card = await ending.write_report(ctx, self._times)
             await self.status.write_last()
             if end.state is State.COMPLETED:
                 with contextlib.suppress(StorageError):
                     await ctx.shared.in_thread(ctx.store.redact_runtime)
-            self.ended = Ended(end.code, end.state, end.reason)
+            self.ended = Ended(end.code, end.state, end.reason, card)
         # An end that needs a person is said even when only errors are.
         say = ctx.log.info if end.code in (ExitCode.OK, ExitCode.SIGINT) else ctx.log.error
         say("loop.ended", state=str(end.state), reason=end.reason, exit_code=end.code)

@@ -117,6 +117,11 @@ class Supervisor:
         ends = (member.ended for member in members.by_name.values())
         return max((end.code for end in ends if end is not None), key=self.severity, default=0)
 
+    def cards(self) -> list[str]:
+        """What is shown of each loop that has ended, to a person who has waited for it."""
+        ends = (member.ended for member in self._members.by_name.values())
+        return [end.card for end in ends if end is not None and end.card]
+
     def _begin(
         self, name: str, function: Callable[..., Coroutine[Any, Any, None]], *args: object
     ) -> None:

@@ -14,6 +14,7 @@ from codex_self_iter.cli.doctor import checks_git, checks_loop, checks_machine
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
+from codex_self_iter.start.detect import with_gates
 
 LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
 CONFIGURED: tuple[Check, ...] = (
@@ -74,6 +75,7 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, list[Finding]]:
     flags = {"workspace": args.workspace}
     try:
         settings = load(flags, config_file=args.config, environ=os.environ, cwd=os.getcwd())
+        settings = with_gates(settings, os.environ)
     except UsageError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         mend = "mend it, then: codex-self-iter config check"

@@ -14,6 +14,8 @@ from codex_self_iter.agents.base import AgentMissingError
 from codex_self_iter.agents.probe import find_program
 from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.foreign import as_dict, as_text, decode
+from codex_self_iter.settings import Settings, resolve_paths
+from codex_self_iter.world.bounded import run
 
 _READ_BYTES = 1024 * 1024
 
@@ -24,6 +26,30 @@ class Detected:
 
     agents: Mapping[str, str]
     gates: tuple[str, ...]
+
+
+def with_gates(settings: Settings, environ: Mapping[str, str], *, new: bool = False) -> Settings:
+    """The same, with the gates that are found here where the task is one in words, or `new` is to
+    be, and the configuration names none. Blocks for a moment."""
+    paths = resolve_paths(settings)
+    if settings.origin("verify", "commands") != "default" or not (new or paths.in_words):
+        return settings
+    found = gate_commands(str(paths.workspace), environ)
+    flaws = {command: flaw for command in found if (flaw := _flaw(command, environ))}
+    gates = tuple(command for command in found if command not in flaws)
+    remark = "; ".join(f"`{command}` would, but {flaw}" for command, flaw in flaws.items())
+    verify = settings.verify.model_copy(update={"commands": gates})
+    return settings.model_copy(update={"verify": verify}).loaded_as(remark=remark)
+
+
+def _flaw(command: str, environ: Mapping[str, str]) -> str:
+    """Why a command that was found cannot run here, or ""."""
+    program, *words = command.split()
+    if shutil.which(program, path=environ.get("PATH")) is None:
+        return f"there is no {program} on PATH"
+    if words[:1] == ["-m"] and not run([program, "-c", f"import {words[1]}"], env=environ).ok:
+        return f"{program} has no {words[1]} here"
+    return ""
 
 
 def detect(workspace: str, environ: Mapping[str, str]) -> Detected:

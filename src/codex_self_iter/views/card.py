@@ -1,0 +1,84 @@
+"""The card at the end of a foreground run: what it came to, and the commands from here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.terms import State
+from codex_self_iter.core.text import counted, money, one_line
+from codex_self_iter.views.report import duration
+
+_WARNINGS = 3
+"""So many are shown; status and report have all."""
+_WIDTH = 200
+
+
+def card(
+    state: LoopState,
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    seconds: float,
+    changes: Sequence[tuple[str, str]],
+    warnings: Sequence[str],
+    where: str,
+    report: str,
+) -> str:
+    """Text of some lines.
+
+    Args:
+        lines: of the journal, those of this run.
+        seconds: how long the supervisor was at it.
+        changes: git's summaries, each with what it is.
+        where: options that name the loop to a command, with a space before them, or "".
+        report: path of the report."""
+    verdicts = Counter(str(line.get("verdict")) for line in lines)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    took = f"{duration(seconds)}, {counted(len(lines), 'iteration')}"
+    rows = [
+        ("time", took + (f" ({counts})" if counts else "")),
+        ("spent", _spent(lines)),
+        *(("gate", text) for text in _gates(state, lines)),
+        *(
+            ("changed", f"{stat.strip().splitlines()[-1].strip()} ({what})")
+            for what, stat in changes
+        ),
+        *(("left out", text) for text in filter(None, [state.owed.told()])),
+        *(("warning", one_line(text, _WIDTH)) for text in warnings[:_WARNINGS]),
+    ]
+    if len(warnings) > _WARNINGS:
+        rows.append(("warning", f"and {len(warnings) - _WARNINGS} more, in the report"))
+    rows += [("look", text) for text in _look(lines, where, report)]
+    if changes:
+        rows.append(("take back", f"codex-self-iter rewind{where} {lines[0]['iteration']}-before"))
+    labels = ["", *(name for name, _ in rows)]
+    told = (f"  {name * (name != labels[n]):<10}{text}" for n, (name, text) in enumerate(rows))
+    return "\n".join([f"{state.state.value}: {one_line(state.reason, _WIDTH)}", *told])
+
+
+def _spent(lines: Sequence[Mapping[str, Any]]) -> str:
+    known = [line["usage"].get("total_tokens") or 0 for line in lines if line.get("usage")]
+    costs = [line["cost_usd"] for line in lines if line.get("cost_usd") is not None]
+    if not sum(known):
+        return "tokens and money are not known" if lines else "nothing"
+    cost = money(sum(costs)) if costs else "what they cost is not known"
+    part = "" if len(costs) in (0, len(known)) else " so far as known"
+    return f"{sum(known)} tokens, {cost}{part}"
+
+
+def _gates(state: LoopState, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    last = lines[-1] if lines else {}
+    found = [f"`{gate.get('command')}`: {gate_end(gate)}" for gate in last.get("gates") or ()]
+    if not found and state.state is State.COMPLETED:
+        return ["none was run: that it is complete is the agent's word"]
+    return found
+
+
+def _look(lines: Sequence[Mapping[str, Any]], where: str, report: str) -> list[str]:
+    if not lines:
+        return [report]
+    last = lines[-1]["iteration"]
+    return [f"codex-self-iter history{where}", f"codex-self-iter show{where} {last}", report]

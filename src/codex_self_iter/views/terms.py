@@ -1,0 +1,50 @@
+"""What is said before the first run: who works on what, what proves the end, and the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.views.report import duration
+
+_MODES = {
+    "safe": "in safe mode (its own sandbox or permission rules hold)",
+    "bypass": "in bypass mode (nothing but this machine holds it)",
+}
+_BOUNDS = {
+    "max_iterations": "{:g} iterations",
+    "max_hours": "{:g} h of agent runs",
+    "max_hours_per_day": "{:g} h of agent runs a day",
+    "max_tokens": "{:g} tokens",
+    "max_tokens_per_day": "{:g} tokens a day",
+    "max_cost_usd": "${:g}",
+    "max_cost_usd_per_day": "${:g} a day",
+}
+HOW_GATE = "name a check that does: --verify-command 'COMMAND', or [verify] commands"
+
+
+def terms(
+    agent: str, mode: str, work: str, gates: Sequence[str], remark: str, bounds: Mapping[str, float]
+) -> list[str]:
+    """Three lines; what has no proof is said first.
+
+    `work`: what it works on; `remark`: of gates that cannot run; `bounds`: by key, with
+    `command_timeout_sec` and `max_stagnation`, 0 for none."""
+    how = _MODES[mode] if agent in CLIS else f"(agent_mode = {mode} is for it to keep)"
+    who = f"{agent} works on {work}, {how}"
+    named = [text.format(bounds[key]) for key, text in _BOUNDS.items() if bounds[key]]
+    named += [f"{duration(bounds['command_timeout_sec'])} a run"] * bool(
+        bounds["command_timeout_sec"]
+    )
+    if bounds["max_stagnation"]:
+        named.append(f"{bounds['max_stagnation']:g} iterations in a row without progress")
+    if not any(bounds[key] for key in _BOUNDS):
+        named.append("no bound of iterations, time or money")
+    limits = f"limits: {', '.join(named)}"
+    if gates:
+        proof = f"done will be believed when {' and '.join(f'`{one}`' for one in gates)} "
+        proof += "exits 0" if len(gates) == 1 else "exit 0"
+        return [who, proof + (f" ({remark})" if remark else ""), limits]
+    why = f" ({remark})" if remark else ""
+    proof = f"nothing proves completion here{why}: done is the agent's word; {HOW_GATE}"
+    return [proof, who, limits]
