@@ -8,6 +8,7 @@ The map (arrows point at what a package may import):
     world/       acts, in wings: process/, state/, git/; beside them clock, pool, service manager
     agents/      one file for each kind of coding agent: how it is called, how its output is read
     supervisor/  the one meeting place: event -> decide -> persist -> act
+    setup/       what a start finds or is told: agents, gates, a task in one sentence
     views/       pure: what people are shown, from status, journal and logs
     settings/    the border at which configuration becomes frozen values
     cli/         a thin file for each command; __main__.py enters here

@@ -24,9 +24,9 @@ AGENTS = ("codex", "claude", "gemini", "opencode")
 
 def shape(text: str) -> list[str]:
     """A session without its times, names of directories and of commits."""
-    text = re.sub(r"\S*codex-self-iter(?= (status|history|show|run))", "PROGRAM", text)
+    text = re.sub(r"\S*codex-self-iter(?= (status|history|show|run|rewind))", "PROGRAM", text)
     text = re.sub(r"(~|/)\S*demo-\S+?(?=[\s/]|$)", "DIRECTORY", text)
-    text = re.sub(r"after [\d.]+ (m )?[\d.]*\s?s", "after TIME", text)
+    text = re.sub(r"^(  time +)[0-9.]+ s,", r"\1SECONDS,", text, flags=re.MULTILINE)
     text = re.sub(r"^  [0-9a-f]{7,12} ", "  COMMIT ", text, flags=re.MULTILINE)
     return [line.rstrip() for line in text.strip().splitlines() if line.strip()]
 

@@ -155,9 +155,12 @@ def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     assert [gate["exit_code"] for gate in records[-1]["gates"]] == [0]
     assert mended(workspace)
     assert git(workspace, "status", "--porcelain").split() == ["M", "plan.md"]
-    hints = re.findall(r"^  (.+)$", done.stdout.partition("\nWhere to look\n")[2], re.MULTILINE)
-    assert len(hints) == 4
+    card = done.stdout.partition("\n\ncompleted: ")[2].partition("\n\n")[0]
+    hints = re.findall(r"^ {2}(?:look|take back)? +(\S*codex-self-iter .+)$", card, re.MULTILINE)
+    assert len(hints) == 3, card
     for hint in hints:
+        line = f"{hint} --yes" if " rewind " in hint else hint
         subprocess.run(
-            ["/bin/sh", "-c", hint], env=env, capture_output=True, check=True, timeout=60
+            ["/bin/sh", "-c", line], env=env, capture_output=True, check=True, timeout=60
         )
+    assert not mended(workspace)  # the last hint has taken it all back

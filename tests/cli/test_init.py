@@ -14,7 +14,7 @@ import pytest
 from codex_self_iter.cli import init
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import CONFIG_NAME, load, validate_workspace
-from codex_self_iter.start.detect import find_agent, gate_commands
+from codex_self_iter.setup.detect import find_agent, gate_commands
 
 Call = Callable[..., str]
 NAMES = ("TASK.md", "plan.md", CONFIG_NAME)

@@ -109,6 +109,8 @@ def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
     if word in COMMANDS or word in HIDDEN:
         return word, [*argv[:index], *argv[index + 1 :]]
     if word and not word.startswith("-"):
+        if " " in word.strip():
+            raise UsageError(f"{word!r} is no command; did you mean run {word!r}?")
         near = nearest(word, list(COMMANDS))
         hint = f" (did you mean {near!r}?)" if near else ""
         raise UsageError(f"unknown command {word!r}{hint}\nCommands: {', '.join(COMMANDS)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from codex_self_iter.world.start import start_directory
 PROGRAM = "codex-self-iter"
 
 
+@functools.cache
 def program_name() -> str:
     """By name when that finds this installation, else by path."""
     beside = Path(sys.executable).with_name(PROGRAM)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from codex_self_iter.cli._program import program_name
-from codex_self_iter.core.evidence import gate_end
-from codex_self_iter.core.foreign import as_list, decode
+from codex_self_iter.core.foreign import decode
 from codex_self_iter.demo import git, make_workspace
-from codex_self_iter.world.guarded import read_guarded, read_object
+from codex_self_iter.world.guarded import read_guarded
 
 STATE = ".codex-self-iter"
 """The state directory of the demo; its configuration leaves the default."""
@@ -35,13 +33,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"Sample workspace: {directory}")
     what = "The loop works through plan.md until `python3 -m unittest -q` passes."
     print(f"One of its tests fails. {what}\n", flush=True)
-    program, before = program_name(), len(_journal(directory))
+    before = len(_journal(directory))
+    program_name()  # as the person has it, not as the agent will
     _own_environment()
-    started = time.monotonic()
     code = _run_loop(directory)
-    print(f"\nEnded after {time.monotonic() - started:.1f} s with exit code {code}.", flush=True)
     _report(directory, before)
-    _where_to_look(directory, program)
     return code
 
 
@@ -79,26 +75,15 @@ def _run_loop(directory: Path) -> int:
 
 
 def _report(directory: Path, before: int) -> None:
-    """The end's reason, this run's iterations and the commits, from files that anybody can read."""
-    found = read_object(str(directory / STATE / "status.json"), 4_000_000) or {}
-    print(f"{found.get('state', 'unknown')}: {found.get('reason', '')}\n\nIterations")
+    """This run's iterations and the commits, from files that anybody can read."""
+    print("\nIterations")
     for record in _journal(directory)[before:]:
         number, verdict = record.get("iteration", "?"), record.get("verdict", "?")
         print(f"  {number:>3}  {verdict}: {record.get('summary', '')}")
-        for gate in as_list(record.get("gates")):
-            print(f"       gate `{gate.get('command')}`: {gate_end(gate)}")
     print("\nCommits")
     for line in git(directory, "log", "--oneline", "-n", "12").splitlines():
         print(f"  {line}")
-
-
-def _where_to_look(directory: Path, program: str) -> None:
-    where = shlex.quote(str(directory))
-    print("\nWhere to look")
-    print(f"  {program} status --workspace {where}")
-    print(f"  {program} history --workspace {where}")
-    print(f"  git -C {where} log -p")
-    print(f"  ls {where}/{STATE}", flush=True)
+    sys.stdout.flush()
 
 
 def _journal(directory: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from codex_self_iter.settings.templates import (
     PLAN,
     TASK,
 )
-from codex_self_iter.start.detect import Detected, detect
+from codex_self_iter.setup.detect import Detected, detect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 
-from codex_self_iter.cli import COMMANDS, _common, _flags
+from codex_self_iter.cli import COMMANDS, PROGRAM, _common, _flags, nearest
 from codex_self_iter.cli._program import as_typed
 from codex_self_iter.errors import UsageError
-from codex_self_iter.start.sentence import checked
+from codex_self_iter.setup.sentence import checked
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.world.console import say
 from codex_self_iter.world.start import start_directory
@@ -62,9 +62,20 @@ def _show(card: str) -> None:
     say(sys.stdout, "\n" + as_typed(card, COMMANDS))
 
 
+def _one_word(word: str) -> str:
+    """What to say of a word where a task was expected: it may be a command in a wrong place."""
+    if word in COMMANDS:
+        return f"unrecognized arguments: {word} (the command goes first: {PROGRAM} {word} ...)"
+    near = nearest(word, list(COMMANDS))
+    hint = f" (did you mean the command {near!r}?)" if near else ""
+    return f'{word!r} is one word{hint}; say the task in a sentence: run "Make the tests pass"'
+
+
 def options(args: argparse.Namespace) -> RunOptions:
     """The options beside the configuration. Raises UsageError for paths that are not there."""
     task = "" if args.sentence is None else checked(args.sentence)
+    if task.isascii() and len(task.split()) == 1:
+        raise UsageError(_one_word(task))
     if task and (args.config_dir or len(args.workspace) > 1):
         raise UsageError("a task in words is for one workspace; name that one alone")
     if task and getattr(args, "key:task_file"):

@@ -47,6 +47,7 @@ class PromptInputs:
 
     Attributes:
         history: the last journal lines, oldest first, with `history_tail` of those that `worked`.
+        plan_file: where the plan is kept, if that is no place where one would look.
         plan_path, task_path: where the two are, when they are too long to be shown; "" shows them.
         warnings: what the supervisor could not do and an agent can mend.
         commit: who commits: "agent", "supervisor" or "none".
@@ -71,6 +72,7 @@ class PromptInputs:
     block: Mapping[str, Any] | None = None
     gate_results: Sequence[Mapping[str, Any]] = ()
     changed_files: Sequence[str] = ()
+    plan_file: str = ""
     plan_path: str = ""
     task_path: str = ""
 
@@ -233,7 +235,7 @@ def build(inputs: PromptInputs) -> str:
     sections = [
         _INTRO[role].format(n=inputs.iteration) + "\n",
         _section("Task", task),
-        _section("Plan", plan),
+        _section(f"Plan (the file {inputs.plan_file})" if inputs.plan_file else "Plan", plan),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),
         _section("What failed last time", both_ends(inputs.feedback, FEEDBACK_BYTES)),

@@ -64,6 +64,9 @@ class VerifySettings(Table):
     """How many more iterations must agree that the work is complete; 0 = none."""
     every_iteration: Switch = False
     """Run the gates after every iteration, not only when one claims completion."""
+    at_start: Switch = False
+    """Run the gates once before the first run of a start: what fails already is said to the person
+    and to the agent."""
     gate_files: GlobList = ()
     """Globs of files that belong to the gates: a completion is void when the agent changed one.
     What lies in .git, .venv, node_modules or a cache counts where a glob names that directory.

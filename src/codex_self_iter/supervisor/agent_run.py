@@ -27,7 +27,8 @@ from codex_self_iter.core.terms import Role
 from codex_self_iter.core.text import both_ends
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.supervisor import scratch, shortfalls
+from codex_self_iter.settings.templates import PLAN_TO_MAKE
+from codex_self_iter.supervisor import gates, scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -53,6 +54,7 @@ BRIEF_FEEDBACK = 2_000
 """Characters of what failed last, in a short prompt."""
 BRIEF_MESSAGES = 16_000
 """Bytes that all messages share in a short prompt."""
+UNMADE = "plan unmade"
 SHORTENED = (
     "prompts were too long for the model: they name task and plan by their paths, cut long messages "
     "and show no history until task or plan is edited; shorten them, or choose a model with a larger "
@@ -81,6 +83,7 @@ class AgentRuns:
         await self._settle(in_run=False)
         self.conditions.look_disk()
         self.senses.look_problem()
+        await gates.at_start(ctx, self.work, self.workspace)
         before = await self.workspace.before()
         files = await gate_files(ctx, self.workspace)
         tell_configuration(ctx, gates_found(ctx.state, files))
@@ -239,6 +242,7 @@ class AgentRuns:
         before = ctx.plan.saved(request.directory)
         lost = overwritten(ctx.plan.came, before or "", ctx.plan.text)
         self._tell_overwritten(lost)
+        self._tell_unmade()
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,
@@ -276,6 +280,15 @@ class AgentRuns:
             "needed"
         )
         ctx.warnings.tell("plan items", text, agent=bool(lost))
+
+    def _tell_unmade(self) -> None:
+        """Say that the plan of a task in words is still to be made, for as long as it is so."""
+        if self.ctx.plan.text != PLAN_TO_MAKE:
+            self.ctx.warnings.clear(UNMADE)
+            return
+        path = _own_plan(self.ctx) or self.ctx.plan.path
+        text = f"no plan has been written yet: {path} is as it was; the loop goes on without steps"
+        self.ctx.warnings.tell(UNMADE, text, agent=True)
 
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
@@ -374,6 +387,7 @@ class AgentRuns:
             goal=opened.aim if run.role is Role.EXECUTOR else opened.goal,
             history=() if brief else self._history(),
             feedback=self._feedback(brief),
+            plan_file=_own_plan(ctx),
             plan_path=str(ctx.paths.plan) if brief else "",
             task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
             messages=self._shown(opened.messages, brief),
@@ -435,6 +449,12 @@ class AgentRuns:
             watch_root=request.workspace,
             limits=run_limits(self.ctx.settings, self.ctx.agents[run.agent]),
         )
+
+
+def _own_plan(ctx: Context) -> str:
+    """Where the plan is, seen from the workspace, when it lies in the state directory."""
+    inside = ctx.paths.plan.parent == ctx.paths.state_dir
+    return os.path.relpath(ctx.paths.plan, ctx.paths.workspace) if inside else ""
 
 
 def dropped_items(ctx: Context, before: str | None, lost: tuple[str, ...] = ()) -> Dropped | None:

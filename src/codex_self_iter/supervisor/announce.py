@@ -6,7 +6,7 @@ import os
 
 from codex_self_iter.core.text import one_line
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.views.terms import terms
+from codex_self_iter.views.preface import terms
 
 _SHOWN = 100
 """Characters of a task in words."""

@@ -16,7 +16,7 @@ from codex_self_iter import settings as configuration
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
-from codex_self_iter.start.detect import with_gates
+from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor

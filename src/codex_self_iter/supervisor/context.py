@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.agents.base import Agent
 from codex_self_iter.core.events import Event
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.settings import Settings
@@ -40,6 +41,7 @@ class Context:
         state: written by the loop only.
         warnings: what could not be done for the person; recent: the journal's last lines.
         stored: what the repository's object store holds, once it was counted.
+        at_start: what the gates said before the first run of this start; None: not asked.
         changed: set when `status.json` is to be written soon."""
 
     shared: Shared
@@ -61,6 +63,7 @@ class Context:
     free_mb: float = 0.0
     state_mb: float = 0.0
     stored: Stored | None = None
+    at_start: Sequence[GateResult] | None = None
     changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)
 
     @property

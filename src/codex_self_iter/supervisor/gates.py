@@ -22,6 +22,7 @@ from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.process.output import read_head_tail
 
+AT_START = "gates at start"
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
 """Of a gate's output that reaches a prompt: the first and the last words matter most."""
@@ -31,19 +32,37 @@ async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int
     """Run every gate in order, so that the next prompt knows of all that fail; post GatesEnded."""
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
     async with slot, workspace.working():
-        results = await _results(ctx, work, iteration)
+        results = await _results(ctx, work, iteration, "gate")
         if results is not None:
+            ctx.warnings.clear(AT_START)
             await shortfalls.tell_commands(ctx)  # a run may have written what was missing
     ended = ev.GatesEnded(tuple(results or ()), aborted=results is None, owed=workspace.owed)
     ctx.post(ended)
 
 
-async def _results(ctx: Context, work: Work, iteration: int) -> list[GateResult] | None:
+async def at_start(ctx: Context, work: Work, workspace: Workspace) -> None:
+    """Run them once before the first run of this start, and say what fails already."""
+    if ctx.at_start is not None or not ctx.settings.verify.at_start:
+        return
+    slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
+    async with slot, workspace.working():
+        results = await _results(ctx, work, ctx.state.iteration, "start-gate")
+    ctx.at_start = results or ()
+    red = [one for one in ctx.at_start if not one.ok]
+    if not red:
+        ctx.warnings.clear(AT_START)
+        return
+    ends = "; ".join(f"`{one.command}` {gate_end(one.to_json())}" for one in red)
+    text = f"red before the first run of this start: {ends}"
+    ctx.warnings.tell(AT_START, text, agent=True)
+
+
+async def _results(ctx: Context, work: Work, iteration: int, kind: str) -> list[GateResult] | None:
     """The result of each gate; None when one was ended on request."""
     results: list[GateResult] = []
     for index, command in enumerate(ctx.settings.verify.commands, 1):
         try:
-            result = await _run(ctx, work, iteration, index, command)
+            result = await _run(ctx, work, iteration, f"{kind}-{index}", command)
         except StorageError as error:
             result = GateResult(command, None, 0.0, "", flaw=str(error))
         if result is None:
@@ -60,17 +79,17 @@ async def _results(ctx: Context, work: Work, iteration: int) -> list[GateResult]
 
 
 async def _run(
-    ctx: Context, work: Work, iteration: int, index: int, command: str
+    ctx: Context, work: Work, iteration: int, label: str, command: str
 ) -> GateResult | None:
     """Run one gate; None when it was ended on request."""
     limits = run_limits(ctx.settings)
     spec = RunSpec(
-        run_id=f"{ctx.state.loop_id}-{iteration:06d}-gate-{index}",
+        run_id=f"{ctx.state.loop_id}-{iteration:06d}-{label}",
         # One stream in the order it was written: that is how people read a failing test.
         argv=("/bin/sh", "-c", f"exec 2>&1\n{command}"),
         cwd=str(ctx.paths.workspace),
         env=agent_environment(ctx.shared.environ, passed=ctx.settings.verify.pass_env),
-        directory=ctx.store.fresh_run_directory(iteration, f"gate-{index}", again=True),
+        directory=ctx.store.fresh_run_directory(iteration, label, again=True),
         run_lock_path=ctx.run_lock_path,
         limits=dataclasses.replace(
             limits, wall_sec=float(ctx.settings.verify.timeout_sec), idle_sec=0.0

@@ -15,7 +15,7 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
-from codex_self_iter.start import sentence as sentences
+from codex_self_iter.setup import sentence as sentences
 from codex_self_iter.supervisor import ending, failed_start, shortfalls
 from codex_self_iter.supervisor.announce import tell_terms
 from codex_self_iter.supervisor.configured import Configured, configure

@@ -24,7 +24,7 @@ from codex_self_iter.core.text import iso
 from codex_self_iter.errors import ExitCode, StorageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import ending, gates, housekeeping, notify, orphans, shortfalls
-from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
+from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
@@ -197,6 +197,8 @@ class Rounds:
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
             self.senses.tell_unheard()
+            if end.state is State.COMPLETED:
+                ctx.warnings.clear(UNMADE)  # it was done without
             self._warned = [*ctx.warnings]
             card = await ending.write_report(ctx, self._times)
             await self.status.write_last()

@@ -24,6 +24,7 @@ def card(
     seconds: float,
     changes: Sequence[tuple[str, str]],
     warnings: Sequence[str],
+    before: Sequence[str],
     where: str,
     report: str,
 ) -> str:
@@ -33,6 +34,7 @@ def card(
         lines: of the journal, those of this run.
         seconds: how long the supervisor was at it.
         changes: git's summaries, each with what it is.
+        before: gates that failed before the first run.
         where: options that name the loop to a command, with a space before them, or "".
         report: path of the report."""
     verdicts = Counter(str(line.get("verdict")) for line in lines)
@@ -41,7 +43,7 @@ def card(
     rows = [
         ("time", took + (f" ({counts})" if counts else "")),
         ("spent", _spent(lines)),
-        *(("gate", text) for text in _gates(state, lines)),
+        *(("gate", text) for text in _gates(state, lines, before)),
         *(
             ("changed", f"{stat.strip().splitlines()[-1].strip()} ({what})")
             for what, stat in changes
@@ -69,9 +71,15 @@ def _spent(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{sum(known)} tokens, {cost}{part}"
 
 
-def _gates(state: LoopState, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _gates(
+    state: LoopState, lines: Sequence[Mapping[str, Any]], before: Sequence[str]
+) -> list[str]:
     last = lines[-1] if lines else {}
-    found = [f"`{gate.get('command')}`: {gate_end(gate)}" for gate in last.get("gates") or ()]
+    found = [
+        f"`{gate.get('command')}`: {gate_end(gate)}"
+        + (", was red before the first run" if gate.get("command") in before else "")
+        for gate in last.get("gates") or ()
+    ]
     if not found and state.state is State.COMPLETED:
         return ["none was run: that it is complete is the agent's word"]
     return found

@@ -14,7 +14,7 @@ from codex_self_iter.cli.doctor import checks_git, checks_loop, checks_machine
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
-from codex_self_iter.start.detect import with_gates
+from codex_self_iter.setup.detect import with_gates
 
 LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
 CONFIGURED: tuple[Check, ...] = (

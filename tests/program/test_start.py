@@ -1,0 +1,285 @@
+"""From outside: a task in one sentence, what is said before the first run, and the card at the end."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.control_steps import CLAIM, WORK, long_run
+from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
+
+TASK = "Make the tests of «x» pass"
+PLAN = ".codex-self-iter/plan.md"
+MADE = {PLAN: "- [x] all of it\n"}
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    """A repository without a plan of ours."""
+    workspace = Workspace(tmp_path)
+    workspace.git("rm", "-q", "plan.md")
+    workspace.git("commit", "-q", "-m", "no plan")
+    workspace.config()
+    workspace.script({**CLAIM, "write": MADE})
+    yield workspace
+    workspace.close()
+
+
+def card(ws: Workspace) -> str:
+    """The text after the log of the last start."""
+    return ws.log().rpartition("\n\n")[2]
+
+
+def refused(ws: Workspace, *words: str) -> str:
+    """What is said of a start that is refused before anything is started."""
+    done = ws.cli("run", *words)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert ws.started() == 0
+    return done.stderr
+
+
+def test_a_sentence_is_all_that_a_loop_needs(ws: Workspace) -> None:
+    assert ws.run("run", TASK) == 0, ws.log()
+    assert (ws.state / "task.md").read_text() == f"{TASK}\n"
+    assert f"# Task\n\n{TASK}\n" in ws.prompt(1)
+    assert f"# Plan (the file {PLAN})" in ws.prompt(1)
+    assert "Make this plan" in ws.prompt(1)
+    assert (ws.path / PLAN).read_text() == MADE[PLAN]
+    assert ws.git("status", "--short").split() == ["??", "work.txt"]  # nothing of ours
+
+
+def test_the_next_start_without_a_sentence_goes_on_with_it(ws: Workspace) -> None:
+    ws.script(
+        {**WORK, "write": {PLAN: "- [ ] the one step\n"}, "block": {"next_goal": "step"}}, CLAIM
+    )
+    assert ws.run("run", TASK, "--once") == 0
+    assert ws.run() == 0
+    assert TASK in ws.prompt(2)
+    assert "the one step" in ws.prompt(2)
+    assert "# Current goal\n\nstep\n" in ws.prompt(2)
+    assert ws.verdicts() == ["continue", "completed"]
+
+
+def test_the_same_sentence_again_goes_on_and_another_one_begins_anew(ws: Workspace) -> None:
+    ws.script(
+        {**WORK, "write": MADE, "block": {"next_goal": "old goal"}},
+        {**WORK, "block": {"next_goal": "old goal"}},
+        CLAIM,
+    )
+    for sentence in (TASK, TASK, "Something else"):
+        assert ws.run("run", sentence, "--once") == 0, ws.log()
+    assert "# Current goal\n\nold goal\n" in ws.prompt(2)
+    assert MADE[PLAN] in ws.prompt(2)
+    assert "Something else" in ws.prompt(3)
+    assert TASK not in ws.prompt(3).partition("# History")[0]
+    assert "old goal" not in ws.prompt(3).partition("# History")[0]
+    assert "Make this plan" in ws.prompt(3)
+    assert (ws.state / "task-1.md").read_text() == f"{TASK}\n"
+    assert (ws.state / "plan-1.md").read_text() == MADE[PLAN]
+
+
+def test_with_a_plan_of_the_workspace_the_sentence_is_the_task(ws: Workspace) -> None:
+    ws.plan("- [ ] of the person\n")
+    (ws.path / "TASK.md").write_text("the task of the file\n")
+    ws.script({**WORK, "block": {"next_goal": "x"}}, CLAIM)
+    assert ws.run("run", TASK, "--once") == 0
+    assert TASK in ws.prompt(1)
+    assert "of the person" in ws.prompt(1)
+    assert "the task of the file" not in ws.prompt(1)
+    assert not (ws.path / PLAN).exists()
+    assert ws.run("--task-file", "TASK.md") == 0  # who names a file means it
+    assert "the task of the file" in ws.prompt(2)
+
+
+def test_a_plan_that_never_comes_is_said_and_holds_nothing_up(ws: Workspace) -> None:
+    ws.script({**WORK, "block": {"next_goal": "x"}}, long_run("go"), CLAIM)
+    process = ws.start("run", TASK)
+    ws.wait_runs(2)
+    said = f"no plan has been written yet: {PLAN} is as it was"
+    assert said in ws.prompt(2)
+    assert any(said in text for text in ws.status()["warnings"])
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert not ws.status()["warnings"]  # it was done without
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("",), "the task is empty"),
+        (("  \n",), "the task is empty"),
+        (("x" * 70_000,), "the task is 68 KiB, more than 64; put it into a file"),
+        ((TASK, "--task-file", "TASK.md"), "in words or with --task-file, not both"),
+        ((TASK, "--workspace", "."), "a task in words is for one workspace"),
+        (("statsu",), "'statsu' is one word (did you mean the command 'status'?)"),
+        (("--debug", "stop"), "(the command goes first: "),
+        ((TASK, "more"), "unrecognized arguments: more"),
+    ],
+)  # fmt: skip
+def test_a_task_that_cannot_be_one_is_refused(ws: Workspace, words: list[str], said: str) -> None:
+    assert said in refused(ws, *words)
+    assert not ws.state.exists()
+
+
+def test_a_sentence_without_run_is_understood_as_one(ws: Workspace) -> None:
+    done = ws.cli(TASK)
+    assert done.returncode == 2
+    assert f"did you mean run {TASK!r}?" in done.stderr
+
+
+def test_a_sentence_changes_nothing_while_another_supervisor_is_at_work(ws: Workspace) -> None:
+    ws.script(long_run("go"), CLAIM)
+    ws.start("run", TASK)
+    ws.wait_runs(1)
+    assert ws.cli("run", "Something else").returncode == 75
+    assert (ws.state / "task.md").read_text() == f"{TASK}\n"
+
+
+# -- the gates that are found ----------------------------------------------------------------------
+
+
+def terms(ws: Workspace) -> list[str]:
+    """The three lines."""
+    heads = ("command works on", "done will", "nothing proves", "limits:")
+    rows = (line.partition("] ")[2] for line in ws.log().splitlines())
+    return [row for row in rows if row.startswith(heads)]
+
+
+def test_the_gates_of_the_repository_prove_a_sentence(ws: Workspace) -> None:
+    (ws.path / "Makefile").write_text("test:\n\ttest -e done\n")
+    ws.script(CLAIM, {**CLAIM, "write": {"done": ""}})
+    assert ws.run("run", TASK) == 0, ws.log()
+    assert ws.verdicts() == ["claim_rejected", "completed"]
+    who, proof, limits = terms(ws)
+    assert who.startswith(f'command works on "{TASK}", ')
+    assert proof == "done will be believed when `make test` exits 0"
+    assert "no bound of iterations, time or money" in limits
+
+
+def test_gates_that_are_configured_are_the_only_ones(ws: Workspace) -> None:
+    (ws.path / "Makefile").write_text("test:\n\tfalse\n")
+    assert ws.run("run", TASK, "--verify-command", "test -e work.txt") == 0
+    assert [gate["command"] for gate in ws.journal()[0]["gates"]] == ["test -e work.txt"]
+
+
+def test_without_any_proof_that_is_said_first(ws: Workspace) -> None:
+    (ws.path / "Cargo.toml").write_text("")  # a gate that is found and cannot run
+    empty = ws.root / "no cargo"
+    empty.mkdir()
+    for program in ("git", "sh"):
+        (empty / program).symlink_to(Path("/usr/bin") / program)
+    assert ws.run("run", TASK, environment={"PATH": str(empty)}) == 0, ws.log()
+    proof, who, _ = terms(ws)
+    assert proof.startswith(
+        "nothing proves completion here (`cargo test` would, but there is no cargo on PATH): done is "
+        "the agent's word; name a check that does: --verify-command"
+    )
+    assert who.startswith("command works on")
+
+
+def test_the_terms_of_a_plan_say_how_far_it_is(ws: Workspace) -> None:
+    ws.plan("- [x] one\n- [ ] two\n")
+    limits = (
+        "--max-iterations",
+        "3",
+        "--budget-max-cost-usd",
+        "2.5",
+        "--command-timeout-sec",
+        "90",
+    )
+    assert ws.run(*limits, "--verify-command", "true", "--verify-command", "test 1 = 1") == 0
+    assert terms(ws) == [
+        "command works on plan.md (1 of 2 items done), (agent_mode = safe is for it to keep)",
+        "done will be believed when `true` and `test 1 = 1` exit 0",
+        "limits: 3 iterations, $2.5, 1 min 30 s a run, 12 iterations in a row without progress",
+    ]
+
+
+# -- before the first run --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_red_before_the_first_run_is_said_to_person_and_agent(
+    ws: Workspace, asked: bool
+) -> None:
+    ws.config(f'[verify]\ncommands = ["test -e done", "true"]\nat_start = {str(asked).lower()}\n')
+    ws.script({**WORK, "block": {"next_goal": "x"}}, {**CLAIM, "write": {"done": ""}})
+    assert ws.run("run", TASK) == 0, ws.log()
+    said = "red before the first run of this start: `test -e done` exited with code 1"
+    assert (said in ws.prompt(1)) == (said in ws.log()) == asked
+    assert not ws.status()["warnings"]  # it is green now
+    assert ("`test -e done`: passed, was red before the first run" in card(ws)) == asked
+    assert "`true`: passed, was" not in card(ws)
+
+
+def test_a_stop_while_the_gates_run_before_the_first_run_ends_it(ws: Workspace) -> None:
+    ws.config(f"[verify]\ncommands = [\"touch '{ws.root}/on'; sleep 600\"]\nat_start = true\n")
+    process = ws.start("run", TASK)
+    wait_until((ws.root / "on").exists, "the gate")
+    assert ws.cli("stop").returncode == 0
+    assert ws.ended(process) == 0
+    assert ws.started() == 0
+
+
+# -- the card --------------------------------------------------------------------------------------
+
+
+def test_the_card_says_what_it_came_to(ws: Workspace) -> None:
+    ws.script({**WORK, "block": {"next_goal": "x"}}, {**CLAIM, "write": MADE})
+    assert ws.run("run", TASK, "--verify-command", "test -e work.txt") == 0
+    rows = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in card(ws).splitlines()]
+    assert rows[0] == ["completed: more"]
+    found = {row[0]: row[1] for row in rows[1:] if len(row) == 2}
+    assert re.fullmatch(r"[\d.]+ s, 2 iterations \(1 continue, 1 completed\)", found["time"])
+    assert found["spent"] == "tokens and money are not known"
+    assert found["gate"] == "`test -e work.txt`: passed"
+    assert found["changed"].startswith("1 file changed, 2 insertions(+)")
+    where = f"--workspace '{ws.path}'"
+    assert found["look"].endswith(f"history {where}")
+    assert f"show {where} 2" in card(ws)
+    command = next(line for line in card(ws).splitlines() if "take back" in line).split(
+        "take back"
+    )[1]
+    undone = subprocess.run(
+        f"{command} --yes", shell=True, cwd=ws.root, env=ws.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert undone.returncode == 0, undone.stderr
+    assert not (ws.path / "work.txt").exists()
+
+
+def test_a_second_start_has_a_card_of_its_own(ws: Workspace) -> None:
+    ws.script({**WORK, "write": MADE, "block": {"next_goal": "x"}})
+    for _ in range(2):
+        assert ws.run("run", TASK, "--once") == 0
+        assert "1 iteration (1 continue)" in card(ws)
+        assert "1 file changed, 1 insertion(+)" in card(ws)
+
+
+def test_what_was_left_out_is_on_the_card(ws: Workspace) -> None:
+    (ws.path / ".git" / "hooks" / "pre-commit").write_text("#!/bin/sh\nexit 1\n")
+    (ws.path / ".git" / "hooks" / "pre-commit").chmod(0o755)
+    ws.config('[git]\ncommit = "supervisor"\n')
+    assert ws.run("run", TASK) == 0
+    assert "left out  1 file is not committed (work.txt)" in card(ws)
+
+
+def test_programs_get_no_card(ws: Workspace) -> None:
+    assert ws.run("run", TASK, "--log-format", "json") == 0
+    assert ws.log().splitlines()[-1].startswith("{")
+    assert '"event": "loop.terms"' in ws.log()
+
+
+def test_nobody_who_reads_the_card_holds_up_the_end(ws: Workspace) -> None:
+    words = [*PROGRAM, "--workspace", str(ws.path), "run", TASK]
+    with subprocess.Popen(
+        words, cwd=ws.root, env=ws.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 0
