@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_a_plan_that_never_comes_is_said_and_holds_nothing_up(ws: Workspace) -> 
 def test_a_task_that_cannot_be_one_is_refused(ws: Workspace, words: list[str], said: str) -> None:
     assert said in refused(ws, *words)
     assert not ws.state.exists()
+
+
+def test_without_a_repository_it_is_asked_for(ws: Workspace) -> None:
+    shutil.rmtree(ws.path / ".git")
+    said = refused(ws, TASK)
+    assert "the workspace is no git repository: changes are judged by content alone" in said
+    assert "`git init` there, or give --no-git" in said
+    assert not ws.state.exists()
+    assert ws.run("run", TASK, "--no-git") == 0, ws.log()
+    assert ws.cli("run", "--no-git").returncode == 2  # it does nothing without a task
 
 
 def test_a_sentence_without_run_is_understood_as_one(ws: Workspace) -> None:

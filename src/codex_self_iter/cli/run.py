@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK",
         help="what is wanted, in words; else task and plan are files",
     )
+    add("--no-git", action="store_true", help="take TASK also where there is no git repository")
     add("--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)")
     add("--config-dir", metavar="DIR", help="a directory of configurations, one for each loop")
     add("--once", action="store_true", help="one iteration: --max-iterations 1")
@@ -76,6 +77,7 @@ def options(args: argparse.Namespace) -> RunOptions:
     task = "" if args.sentence is None else checked(args.sentence)
     if task.isascii() and len(task.split()) == 1:
         raise UsageError(_one_word(task))
+    _common.goes_with(args, bool(task), "a task in words", "no_git")
     if task and (args.config_dir or len(args.workspace) > 1):
         raise UsageError("a task in words is for one workspace; name that one alone")
     if task and getattr(args, "key:task_file"):
@@ -98,6 +100,7 @@ def options(args: argparse.Namespace) -> RunOptions:
         if args.config_dir
         else "",
         sentence=task,
+        no_git=args.no_git,
         clear_stop=args.clear_stop,
         debug=args.debug,
         flag_names={flag.key: flag.option for flag in _flags.FLAGS},

@@ -88,7 +88,7 @@ def _plan_flaws(path: Path, workspace: Path) -> Iterator[str]:
         init = "codex-self-iter init" + (
             "" if here else f" --workspace {shlex.quote(str(workspace))}"
         )
-        what = f"`{init}` writes one, or name another with --plan-file"
+        what = f'`{init}` writes one, run "what is wanted" needs none, or name another with --plan-file'
         yield f"plan file {path} does not exist{link}; {what}"
         return
     text, flaw = _read(path)

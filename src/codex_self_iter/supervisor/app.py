@@ -13,9 +13,11 @@ from typing import Any
 import anyio
 
 from codex_self_iter import settings as configuration
+from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
+from codex_self_iter.settings.templates import NO_REPOSITORY
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.options import RunOptions
@@ -74,6 +76,9 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
+    where = str(loops[0].workspace_path)
+    if options.sentence and not options.no_git and not git_directories(where):
+        raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
     if blind := proctable.blind():
         raise UsageError(blind)
     if not threads.can_be_had(THREADS):  # later a call would wait for one, deaf to signals

@@ -14,6 +14,7 @@ class RunOptions(NamedTuple):
         config: file given with --config, or "".
         config_dir: directory of configuration files given with --config-dir, or "".
         sentence: the task in words, or "": the only workspace's.
+        no_git: a task in words may be for a workspace that is no git repository.
         clear_stop: remove a STOP file before the start.
         flag_names: dotted key -> flag, for messages about values that came from flags.
         debug: show every event, decision and spawn."""
@@ -22,6 +23,7 @@ class RunOptions(NamedTuple):
     config: str = ""
     config_dir: str = ""
     sentence: str = ""
+    no_git: bool = False
     clear_stop: bool = False
     debug: bool = False
     flag_names: Mapping[str, str] = {}
