@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -181,3 +183,48 @@ def test_a_limit_is_waited_for(scene, real_codex):
         loop.server.__exit__(None, None, None)
     assert len(seen) == 2  # nothing was started into the known limit
     assert loop.journal()[0]["failure_class"] == "limit"
+
+
+def test_one_sentence_in_a_terminal_ends_proven(scene, program):
+    """As a new user types it: the agent is found on PATH, the gate in the repository; the agent
+    writes its plan in the state directory in its safe mode."""
+    plan = str(scene.workspace / ".codex-self-iter" / "plan.md")
+    made = "- [x] make a.txt\n"
+    loop = program(
+        write(plan, made),
+        block("Made a plan.", next_goal="Make a.", completed=False),
+        write(str(scene.workspace / "a.txt"), "a"),
+        block("Made a.", completed=True),
+    )
+    for name in ("plan.md", "TASK.md"):
+        (scene.workspace / name).unlink()
+    (scene.workspace / "Makefile").write_text("test:\n\ttest -f a.txt\n")
+    argv = [sys.executable, "-m", "codex_self_iter", "run", "Make a.txt, please"]
+    argv += ["--agent", "claude"] if program.agent == "claude" else []  # codex is found first
+    screen, terminal = os.openpty()
+    environment = {**loop.scene.environment, "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen(
+        argv, cwd=scene.workspace, env=environment, stdin=terminal, stdout=terminal, stderr=terminal
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other side is closed at the end
+            while part := os.read(screen, 65536):
+                shown += part
+        assert process.wait(120) == 0, shown.decode()[-3000:]
+    os.close(screen)
+    text = shown.decode().replace("\r\n", "\n")
+    asked = json.dumps(loop.server.main_asks[0].body)
+    assert "Make a.txt, please" in asked
+    assert ".codex-self-iter/plan.md" in asked
+    assert pathlib.Path(plan).read_text() == made
+    said = [
+        f'{program.agent} works on "Make a.txt, please", in safe mode (its own sandbox or permission rules hold)',
+        "done will be believed when `make test` exits 0",
+        "completed: ",
+        "  gate      `make test`: passed",
+        "  changed   1 file changed, 1 insertion(+)",
+    ]
+    places = [text.find(line) for line in said]
+    assert -1 not in places, (places, text)
+    assert places == sorted(places)
