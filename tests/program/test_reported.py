@@ -6,11 +6,13 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Workspace, wait_until
+from tests.support.harness import AGENT, Workspace, wait_until
 from tests.support.program import PROGRAM
 
 STEP = {"append": {"work.txt": "x\n"}}
@@ -28,21 +30,33 @@ def forget_everything(ws: Workspace) -> tuple[str, ...]:
     return ()
 
 
+def forget_the_run(ws: Workspace) -> tuple[str, ...]:
+    for path in [*ws.state.glob("*.lock"), *ws.state.glob("runtime.json*")]:
+        path.unlink()
+    return ()
+
+
 def take_another_state_directory(ws: Workspace) -> tuple[str, ...]:
     return "--state-dir", str(ws.root / "another state")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("meanwhile", [forget_everything, take_another_state_directory])
+@pytest.mark.parametrize("environment", ["whole", "emptied"])
+@pytest.mark.parametrize(
+    "meanwhile", [forget_everything, forget_the_run, take_another_state_directory]
+)
 def test_no_second_agent_beside_one_of_which_no_record_is_left(
-    ws: Workspace, meanwhile: object
+    ws: Workspace, meanwhile: Callable[[Workspace], tuple[str, ...]], environment: str
 ) -> None:
+    if environment == "emptied":  # the marks that are looked for are gone with it
+        agent = f"{sys.executable} -S -E {shlex.quote(str(AGENT))} {shlex.quote(str(ws.control))}"
+        command = f"env -i PATH={os.defpath} {agent} {{prompt_file}} {{workspace}}"
+        ws.config(agent_command_template=command)
     ws.script({**SLOW, "spawn": ["setsid"]}, {**STEP, "block": {"completed": True}})
     ws.start()
     ws.wait_runs(1)
     kill(ws)
     assert ws.leftovers()
-    assert callable(meanwhile)
     flags = meanwhile(ws)
     assert ws.run(*flags) == 0
     assert not (ws.control / "overlaps.log").exists()

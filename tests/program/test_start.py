@@ -104,7 +104,7 @@ def test_a_plan_that_never_comes_is_said_and_holds_nothing_up(ws: Workspace) -> 
     ws.wait_runs(2)
     said = f"no plan has been written yet: {PLAN} is as it was"
     assert said in ws.prompt(2)
-    assert any(said in text for text in ws.status()["warnings"])
+    wait_until(lambda: said in str(ws.status()["warnings"]), "the warning")
     (ws.control / "go").touch()
     assert ws.ended(process) == 0
     assert not ws.status()["warnings"]  # it was done without
@@ -168,7 +168,7 @@ def test_the_gates_of_the_repository_prove_a_sentence(ws: Workspace) -> None:
     assert ws.run("run", TASK) == 0, ws.log()
     assert ws.verdicts() == ["claim_rejected", "completed"]
     who, proof, limits = terms(ws)
-    assert who.startswith(f'command works on "{TASK}", ')
+    assert who.startswith(f'command works on "{TASK}" ')
     assert proof == "done will be believed when `make test` exits 0"
     assert "no bound of iterations, time or money" in limits
 
@@ -206,7 +206,7 @@ def test_the_terms_of_a_plan_say_how_far_it_is(ws: Workspace) -> None:
     )
     assert ws.run(*limits, "--verify-command", "true", "--verify-command", "test 1 = 1") == 0
     assert terms(ws) == [
-        "command works on plan.md (1 of 2 items done), (agent_mode = safe is for it to keep)",
+        "command works on plan.md (1 of 2 items done) (agent_mode = safe is for it to keep)",
         "done will be believed when `true` and `test 1 = 1` exit 0",
         "limits: 3 iterations, $2.5, 1 min 30 s a run, 12 iterations in a row without progress",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.text import counted, in_a_row
 from codex_self_iter.views.report import duration
 
 _MODES = {
@@ -12,11 +13,10 @@ _MODES = {
     "bypass": "in bypass mode (nothing but this machine holds it)",
 }
 _BOUNDS = {
-    "max_iterations": "{:g} iterations",
     "max_hours": "{:g} h of agent runs",
     "max_hours_per_day": "{:g} h of agent runs a day",
-    "max_tokens": "{:g} tokens",
-    "max_tokens_per_day": "{:g} tokens a day",
+    "max_tokens": "{:,.0f} tokens",
+    "max_tokens_per_day": "{:,.0f} tokens a day",
     "max_cost_usd": "${:g}",
     "max_cost_usd_per_day": "${:g} a day",
 }
@@ -31,14 +31,16 @@ def terms(
     `work`: what it works on; `remark`: of gates that cannot run; `bounds`: by key, with
     `command_timeout_sec` and `max_stagnation`, 0 for none."""
     how = _MODES[mode] if agent in CLIS else f"(agent_mode = {mode} is for it to keep)"
-    who = f"{agent} works on {work}, {how}"
-    named = [text.format(bounds[key]) for key, text in _BOUNDS.items() if bounds[key]]
-    named += [f"{duration(bounds['command_timeout_sec'])} a run"] * bool(
-        bounds["command_timeout_sec"]
-    )
+    who = f"{agent} works on {work} {how}"
+    most = bounds["max_iterations"]
+    named = [counted(most, "iteration")] if most else []
+    named += [text.format(bounds[key]) for key, text in _BOUNDS.items() if bounds[key]]
+    free = not named
+    if bounds["command_timeout_sec"]:
+        named.append(f"{duration(bounds['command_timeout_sec'])} a run")
     if bounds["max_stagnation"]:
-        named.append(f"{bounds['max_stagnation']:g} iterations in a row without progress")
-    if not any(bounds[key] for key in _BOUNDS):
+        named.append(f"{in_a_row(bounds['max_stagnation'], 'iteration')} without progress")
+    if free:
         named.append("no bound of iterations, time or money")
     limits = f"limits: {', '.join(named)}"
     if gates:

@@ -151,7 +151,7 @@ class Recorder:
             subprocess.Popen(["\0"], cwd="/", env={}, pass_fds=[0], start_new_session=True)
 
     def take(self, request: dict[str, Any], fds: list[int]) -> None:
-        """Become the recorder of this run: its name, its cgroup."""
+        """Become the recorder of this run: its name, its place, its cgroup."""
         self.request = request
         self.terms, self.hurry = 0, False  # what came before was not meant for this run
         self.control = socket.socket(fileno=fds[0])
@@ -159,6 +159,8 @@ class Recorder:
         self.pumps = [Pump(*fds[4:6]), Pump(*fds[7:9])]
         child_subreaper(bool(request.get("subreaper", True)))
         name_process(request["name"])
+        with contextlib.suppress(OSError):  # where it works, by which a later supervisor finds it
+            os.chdir(request["cwd"])
         if self.request.get("cgroup"):
             # the third ring only; the first two hold without it
             with (

@@ -17,6 +17,7 @@ from codex_self_iter.world.clock import uptime
 from codex_self_iter.world.guarded import open_guarded
 from codex_self_iter.world.pause import pause
 from codex_self_iter.world.process import kill, proctable
+from codex_self_iter.world.process.launcher import IDLE_NAME, NAME_PREFIX
 from codex_self_iter.world.process.left import identity_in
 from codex_self_iter.world.process.spawner import recorder_name
 from codex_self_iter.world.process.watched import Report, read_report
@@ -101,21 +102,44 @@ class Strays:
         with self._lock:
             if self._looked < asked:
                 self._looked = time.monotonic()
-                self._places = {
-                    proctable.environment_value(pid, proctable.PLACE_MARKER)
-                    for pid in proctable.scan()
+                table = proctable.scan()
+                self._places = {_recorders_place(proc) for proc in table.values()} | {
+                    proctable.environment_value(pid, proctable.PLACE_MARKER) for pid in table
                 }
         if workspace not in self._places:
             return 0
 
         def strays(table: Mapping[int, proctable.Proc]) -> set[int]:
             found = proctable.marked(table, workspace, variable=proctable.PLACE_MARKER)
+            found |= _recorded(table, workspace, recorder_name(keep) if keep else "")
             found -= proctable.marked(table, keep) if keep else set()
             # an agent may have started this supervisor
             return found - proctable.ancestors(table, os.getpid())
 
         ended, _ = kill.exterminate(strays)
         return len(ended)
+
+
+def _recorders_place(proc: proctable.Proc) -> str:
+    """Where the run of a recorder works; "" for any other process."""
+    if not proc.name.startswith(NAME_PREFIX) or proc.name == IDLE_NAME or not proc.living:
+        return ""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{proc.pid}/cwd")
+    return ""
+
+
+def _recorded(table: Mapping[int, proctable.Proc], workspace: str, but: str) -> set[int]:
+    """What recorders of runs in this workspace have below them, but for the one of that name.
+
+    It may have emptied its environment; the recorder ends by itself when it is gone."""
+    recorders = {
+        proc.pid
+        for proc in table.values()
+        if proc.name != but and _recorders_place(proc) == workspace
+    }
+    below = proctable.descendants(proctable.offspring(table), recorders)
+    return {pid for pid in below if table[pid].living}
 
 
 def _look(spec: RunSpec, identity: RunIdentity | None) -> Trace:
