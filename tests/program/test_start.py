@@ -280,6 +280,17 @@ def test_what_was_left_out_is_on_the_card(ws: Workspace) -> None:
     assert "left out  1 file is not committed (work.txt)" in card(ws)
 
 
+def test_what_an_agent_says_does_nothing_to_the_terminal(ws: Workspace) -> None:
+    """Neither in the log nor on the card; a word without blanks is shown without quotes."""
+    evil = "a\x1b[2Jb\x07\u202e\x9bq"
+    block = {"next_goal": evil, "summary": evil, "reason": evil, "completed": True}
+    ws.script({**WORK, "block": block})
+    assert ws.run("run", TASK) == 0
+    assert "summary=ab" in ws.log()
+    assert "completed: ab" in card(ws)
+    assert not set(ws.log()) & set("\x1b\x07\u202e\x9b")
+
+
 def test_programs_get_no_card(ws: Workspace) -> None:
     assert ws.run("run", TASK, "--log-format", "json") == 0
     assert ws.log().splitlines()[-1].startswith("{")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codex_self_iter.core import waits
+from codex_self_iter.core.text import clean
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.views.report import duration
@@ -24,4 +25,4 @@ def text(ctx: Context, work: Work) -> str:
         parts.append(state.wait.reason)
     elif reason := work.waiting_for() or state.reason:
         parts.append(reason)
-    return ctx.store.redactor.text(" · ".join(parts))
+    return clean(ctx.store.redactor.text(" · ".join(parts)))

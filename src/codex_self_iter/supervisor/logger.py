@@ -14,7 +14,7 @@ import structlog
 from structlog.processors import JSONRenderer, add_log_level, format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from codex_self_iter.core.text import iso
+from codex_self_iter.core.text import clean_block, iso
 from codex_self_iter.views.summary import clock, epoch, moment
 from codex_self_iter.world.console import Console
 from codex_self_iter.world.state.logfile import LogFile
@@ -118,4 +118,9 @@ class _Short:
             event["until"] = clock(until, now)
         if event["event"] == "loop.terms":  # sentences of their own
             event["event"] = event.pop("text")
-        return {key: value for key, value in event.items() if value not in ("", None)}
+        return {key: _harmless(value) for key, value in event.items() if value not in ("", None)}
+
+
+def _harmless(value: Any) -> Any:
+    """A text that does nothing to a terminal, whoever has written it."""
+    return clean_block(value) if isinstance(value, str) else value

@@ -9,7 +9,7 @@ from typing import Any
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import counted, money, one_line
+from codex_self_iter.core.text import clean, counted, money, one_line
 from codex_self_iter.views.report import duration
 
 _WARNINGS = 3
@@ -57,8 +57,10 @@ def card(
     if changes:
         rows.append(("take back", f"codex-self-iter rewind{where} {lines[0]['iteration']}-before"))
     labels = ["", *(name for name, _ in rows)]
-    told = (f"  {name * (name != labels[n]):<10}{text}" for n, (name, text) in enumerate(rows))
-    return "\n".join([f"{state.state.value}: {one_line(state.reason, _WIDTH)}", *told])
+    told = (
+        f"  {name * (name != labels[n]):<10}{clean(text)}" for n, (name, text) in enumerate(rows)
+    )
+    return "\n".join([clean(f"{state.state.value}: {one_line(state.reason, _WIDTH)}"), *told])
 
 
 def _spent(lines: Sequence[Mapping[str, Any]]) -> str:
