@@ -238,6 +238,74 @@ def test_a_stop_while_the_gates_run_before_the_first_run_ends_it(ws: Workspace) 
     assert ws.started() == 0
 
 
+# -- a rehearsal -----------------------------------------------------------------------------------
+
+
+def everything(ws: Workspace) -> dict[str, bytes]:
+    """Every file of the workspace, git's too, and of the person's home."""
+    places = (*ws.path.rglob("*"), *ws.home.rglob("*"))
+    return {str(path): path.read_bytes() for path in places if path.is_file()}
+
+
+def rehearsed(ws: Workspace, *words: str) -> str:
+    """What a dry run says. It leaves everything as it was."""
+    before, runs = everything(ws), ws.started()
+    done = ws.cli("run", *words, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert everything(ws) == before
+    assert ws.started() == runs
+    return done.stdout
+
+
+def test_a_dry_run_shows_the_first_run_as_it_will_be(ws: Workspace) -> None:
+    ws.environment["MY_SETTING"] = "1"
+    said = rehearsed(ws, TASK, "--verify-command", "test -e work.txt")
+    assert not ws.state.exists()
+    head, _, prompt = said.partition("as follows\n\n")
+    assert "done will be believed when `test -e work.txt` exits 0" in head
+    assert f"'{ws.state}/prompts/000001-executor.md'" in head  # an argument of the command
+    assert re.search(r"^environment .* MY_SETTING ", head, re.MULTILINE)
+    assert re.search(r"^gate +test -e work.txt$", head, re.MULTILINE)
+    assert "Iteration 1, executor, by command" in head
+    assert ws.run("run", TASK, "--verify-command", "test -e work.txt") == 0
+    assert prompt == ws.prompt(1)
+    assert f"prompt       {len(prompt.encode())} bytes" in head
+
+
+def test_a_dry_run_goes_on_where_the_loop_is(ws: Workspace) -> None:
+    ws.script({**WORK, "write": MADE, "block": {"next_goal": "the next goal"}})
+    assert ws.run("run", TASK, "--once") == 0
+    assert ws.cli("steer", "a word from me").returncode == 0
+    said = rehearsed(ws)
+    _, _, prompt = said.partition("as follows\n\n")
+    assert "Iteration 2" in said
+    assert ws.run("--once") == 0
+    assert prompt == ws.prompt(2)
+    assert "a word from me" in prompt
+    assert "Something else" in rehearsed(ws, "Something else, please")
+
+
+def test_a_dry_run_says_what_would_come_before_a_run(ws: Workspace) -> None:
+    ws.script({"exit": 3})
+    ws.config(backoff_base_sec=600, backoff_max_sec=600)
+    process = ws.start("run", TASK)
+    ws.wait_state("backoff")
+    process.terminate()
+    assert ws.ended(process) == 0
+    assert "no run would start now: " in rehearsed(ws)
+    ws.cli("stop")
+    assert f"it would end at once: {ws.state}/STOP is there" in rehearsed(ws)
+    assert "it would end at once" not in rehearsed(ws, "--clear-stop")
+    ws.cli("pause")
+    assert "the loop is paused" in rehearsed(ws, "--clear-stop")
+
+
+def test_a_dry_run_refuses_what_a_start_refuses(ws: Workspace) -> None:
+    assert "plan file" in refused(ws, "--dry-run")
+    ws.config(agent_command_template="no-such-program {prompt_file}")
+    assert "no-such-program" in refused(ws, TASK, "--dry-run")
+
+
 # -- the card --------------------------------------------------------------------------------------
 
 

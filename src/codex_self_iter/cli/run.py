@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", help="configuration (default: codex-self-iter.toml there)")
     add("--config-dir", metavar="DIR", help="a directory of configurations, one for each loop")
     add("--once", action="store_true", help="one iteration: --max-iterations 1")
+    what = (
+        "say what would be done up to the first run, with its whole prompt; start and write nothing"
+    )
+    add("--dry-run", action="store_true", help=what)
     add("--clear-stop", action="store_true", help="remove a STOP file that is there")
     add("--debug", action="store_true", help="show every event, decision and spawn")
     _flags.add_flags(parser)
@@ -49,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.supervisor import app
 
     try:
+        if args.dry_run:
+            sys.stdout.write(app.rehearse(values, chosen))
+            return 0
         return int(app.run(values, chosen, _show))
     except UsageError as error:
         here = os.path.expanduser((*args.workspace, os.curdir)[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import anyio
@@ -15,20 +14,15 @@ from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core import stagnation, waits
-from codex_self_iter.core.account import session_key
-from codex_self_iter.core.agent_report import AgentReport, FailureClass
-from codex_self_iter.core.bounds import BRIEF
-from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.opening import gates_found
 from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
-from codex_self_iter.core.terms import Role
-from codex_self_iter.core.text import both_ends
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings.templates import PLAN_TO_MAKE
-from codex_self_iter.supervisor import gates, scratch, shortfalls
+from codex_self_iter.supervisor import asking, gates, scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -48,23 +42,7 @@ SETTLE_PATIENCE_SEC = 3.0
 """A file that is written to all the time holds up an iteration for so long at most."""
 AT_ONCE_SEC = 0.05
 """A place in the pool that came sooner was not waited for."""
-HISTORY_LINES = 500
-"""So many lines of the journal, or twice as many, are looked through for those that a prompt shows."""
-BRIEF_FEEDBACK = 2_000
-"""Characters of what failed last, in a short prompt."""
-BRIEF_MESSAGES = 16_000
-"""Bytes that all messages share in a short prompt."""
 UNMADE = "plan unmade"
-SHORTENED = (
-    "prompts were too long for the model: they name task and plan by their paths, cut long messages "
-    "and show no history until task or plan is edited; shorten them, or choose a model with a larger "
-    "context"
-)
-SCHEMAS = {
-    Role.PLANNER: prompts.PLANNER_SCHEMA,
-    Role.EXECUTOR: SCHEMA,
-    Role.REVIEWER: prompts.REVIEWER_SCHEMA,
-}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -286,7 +264,7 @@ class AgentRuns:
         if self.ctx.plan.text != PLAN_TO_MAKE:
             self.ctx.warnings.clear(UNMADE)
             return
-        path = _own_plan(self.ctx) or self.ctx.plan.path
+        path = asking.own_plan(self.ctx) or self.ctx.plan.path
         text = f"no plan has been written yet: {path} is as it was; the loop goes on without steps"
         self.ctx.warnings.tell(UNMADE, text, agent=True)
 
@@ -336,7 +314,7 @@ class AgentRuns:
         else:
             scratch.remove(ctx.store.run_directory(*place))  # of a try that could not start
             directory = ctx.store.fresh_run_directory(*place)
-            text = prompts.build(self._inputs(run))
+            text = prompts.build(asking.inputs(ctx, run))
             # Verbatim while the agent reads it; redacted when the run has ended.
             path = ctx.store.save_prompt(
                 opened.number, run.role.value, text, run.attempt, redact=False
@@ -345,92 +323,13 @@ class AgentRuns:
             self.workspace.save_before(directory)
             for document in ctx.documents:
                 document.save(directory)
-        session = ctx.state.sessions.get(session_key(run.role, run.agent))
-        hints = {
-            Role.PLANNER: ctx.settings.planner_model_hint,
-            Role.REVIEWER: ctx.settings.reviewer_model_hint,
-        }
-        return Request(
-            prompt=text,
-            prompt_path=path,
-            workspace=str(ctx.paths.workspace),
-            plan_path=str(ctx.paths.plan),
-            directory=directory,
-            role=run.role,
-            session_id=run.session_id,
-            schema=SCHEMAS[run.role],
-            commit_by_agent=ctx.settings.git.commit == "agent",
-            environment=ctx.shared.environ,
-            model_hint=hints.get(run.role, ""),
-            previous_thread_usage=session.thread_usage if session and run.session_id else None,
-            temporary=scratch.make(directory),
-        )
+        return asking.request(ctx, run, text, path, directory, scratch.make(directory))
 
     @property
     def _opened(self) -> Iteration:
         opened = self.ctx.state.open
         assert opened is not None
         return opened
-
-    def _inputs(self, run: OpenRun) -> prompts.PromptInputs:
-        ctx, opened = self.ctx, self._opened
-        brief = ctx.state.counters.tries.get(FailureClass.CONTEXT.value, 0) >= BRIEF
-        if brief:
-            ctx.warnings.tell("prompt", SHORTENED)
-        else:
-            ctx.warnings.clear("prompt")
-        return prompts.PromptInputs(
-            role=run.role,
-            iteration=opened.number,
-            plan=ctx.plan.text,
-            task=ctx.task.text,
-            goal=opened.aim if run.role is Role.EXECUTOR else opened.goal,
-            history=() if brief else self._history(),
-            feedback=self._feedback(brief),
-            plan_file=_own_plan(ctx),
-            plan_path=str(ctx.paths.plan) if brief else "",
-            task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
-            messages=self._shown(opened.messages, brief),
-            warnings=ctx.warnings.for_agent(),
-            circling=prompts.circling_text(opened.goal) if opened.warned else "",
-            promise=ctx.settings.completion_promise,
-            gates=ctx.settings.verify.commands,
-            commit=ctx.settings.git.commit,
-            planner=opened.planner,
-            block=opened.block.to_json() if opened.block else None,
-            gate_results=[gate.to_json() for gate in opened.gates],
-            changed_files=opened.changed_files,
-        )
-
-    def _shown(self, messages: tuple[Message, ...], brief: bool) -> list[str]:
-        """The texts of messages; in a short prompt both ends of the long ones."""
-        if not brief:
-            return [message.text for message in messages]
-        room = BRIEF_MESSAGES // max(1, len(messages))
-        whole = f"\n[the whole message is in {self.ctx.store.path}/inbox/done/*-"
-        return [
-            both_ends(one.text, room)
-            + (f"{whole}{one.name}]" if len(one.text.encode("utf-8", "replace")) > room else "")
-            for one in messages
-        ]
-
-    def _feedback(self, brief: bool) -> str:
-        """What failed last; of it little where prompts are short, and nothing until one has fitted."""
-        state = self.ctx.state
-        if not brief:
-            return state.feedback
-        return "" if state.counters.failures else state.feedback[:BRIEF_FEEDBACK]
-
-    def _history(self) -> list[Mapping[str, Any]]:
-        """The last iterations that came to work, with those that failed since the first of them."""
-        wanted, count = self.ctx.settings.history_tail, self.ctx.settings.history_tail
-        while True:
-            lines = self.ctx.store.journal_tail(count)
-            good = [index for index, line in enumerate(lines) if prompts.worked(line)][-wanted:]
-            enough = not wanted or len(good) == wanted
-            if enough or len(lines) < count or count >= HISTORY_LINES:
-                return list(lines[good[0] if enough and good else 0 :])
-            count *= 2
 
     def _spec(self, run: OpenRun, request: Request) -> RunSpec:
         """How the process host is to run it. Raises AgentMissingError, StorageError."""
@@ -449,12 +348,6 @@ class AgentRuns:
             watch_root=request.workspace,
             limits=run_limits(self.ctx.settings, self.ctx.agents[run.agent]),
         )
-
-
-def _own_plan(ctx: Context) -> str:
-    """Where the plan is, seen from the workspace, when it lies in the state directory."""
-    inside = ctx.paths.plan.parent == ctx.paths.state_dir
-    return os.path.relpath(ctx.paths.plan, ctx.paths.workspace) if inside else ""
 
 
 def dropped_items(ctx: Context, before: str | None, lost: tuple[str, ...] = ()) -> Dropped | None:

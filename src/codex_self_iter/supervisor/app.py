@@ -63,6 +63,26 @@ def read_settings(
     return tell_apart(loops), errors
 
 
+def rehearse(flags: Mapping[str, Any], options: RunOptions) -> str:
+    """What `run` would do up to the first run of each loop. Raises UsageError as it would."""
+    from codex_self_iter.supervisor.rehearsal import rehearse as one  # seldom wanted
+
+    loops, problems = read_settings(flags, options)
+    if problems:
+        raise problems[0]
+    _look_at_repository(loops, options)
+    texts = (one(loop, options.sentence, options.clear_stop) for loop in loops)
+    heads = (f"# {loop.name}\n" if len(loops) > 1 else "" for loop in loops)
+    return "\n".join(head + text for head, text in zip(heads, texts, strict=True))
+
+
+def _look_at_repository(loops: list[Settings], options: RunOptions) -> None:
+    """Raises UsageError where a task in words has no repository, unless that is meant."""
+    where = str(loops[0].workspace_path) if loops else ""
+    if options.sentence and not options.no_git and not git_directories(where):
+        raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
+
+
 def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], None]) -> int:
     """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError.
 
@@ -76,9 +96,7 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
-    where = str(loops[0].workspace_path)
-    if options.sentence and not options.no_git and not git_directories(where):
-        raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
+    _look_at_repository(loops, options)
     if blind := proctable.blind():
         raise UsageError(blind)
     if not threads.can_be_had(THREADS):  # later a call would wait for one, deaf to signals

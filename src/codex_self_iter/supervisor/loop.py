@@ -74,11 +74,11 @@ class Loop:
                 store.in_place = not self.shared.alone
                 store.acquire_lock(self.settings.lock_file_name)
                 if self.sentence:
-                    paths = self._take_sentence(store)
-                ctx = self._context(paths, config, store)
+                    paths = self.take_sentence(store)
+                ctx = self.context(paths, config, store)
                 rounds = Rounds(ctx, self._receive)
                 ctx.warn(mended)
-                self._recover(ctx)
+                self.recover(ctx)
                 self.rounds = rounds
                 return await rounds.run(self.ready)
             except Exception as raised:
@@ -113,7 +113,7 @@ class Loop:
                 raise
             return validate_workspace(self.settings), mended
 
-    def _take_sentence(self, store: StateDirectory) -> ResolvedPaths:
+    def take_sentence(self, store: StateDirectory) -> ResolvedPaths:
         """Make it the task; a new one is what the next iteration begins with."""
         settings = self.settings
         there = os.path.lexists(settings.workspace_path / settings.plan_file)
@@ -128,7 +128,8 @@ class Loop:
         with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._send.send_nowait(event)
 
-    def _context(self, paths: ResolvedPaths, config: Configured, store: StateDirectory) -> Context:
+    def context(self, paths: ResolvedPaths, config: Configured, store: StateDirectory) -> Context:
+        """What the parts of this loop share."""
         shared, settings = self.shared, self.settings
         file = LogFile(
             store.root,
@@ -155,7 +156,7 @@ class Loop:
             warnings=Warnings(log, store.redactor.text),
         )
 
-    def _recover(self, ctx: Context) -> None:
+    def recover(self, ctx: Context) -> None:
         """Read what was kept. Raises UsageError for what cannot be understood."""
         for document in ctx.documents:
             document.poll(self.shared.clock.monotonic(), at_once=True)
