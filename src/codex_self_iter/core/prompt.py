@@ -14,6 +14,7 @@ from typing import Any
 
 from codex_self_iter.core.control_block import strict_schema
 from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import PlannerAnswer
 from codex_self_iter.core.terms import Role, Verdict
 from codex_self_iter.core.text import both_ends
@@ -215,6 +216,19 @@ def _quoted(data: Mapping[str, Any]) -> str:
     )
 
 
+_CHECKS = (
+    "`check: COMMAND` in an item of the plan names the shell command that must exit with 0 before the "
+    "item counts as done: run it before you tick the item, and never weaken it to make it pass. Give "
+    "an item that you add a check of its own, on an indented line below it."
+)
+
+
+def _checks(plan: str) -> str:
+    """What a check is, for a plan that has one."""
+    there = "check:" in plan and any(item.checks for item in parse_plan(plan).items)
+    return _CHECKS if there else ""
+
+
 def _elsewhere(path: str) -> str:
     return f"It is too long to be shown here. Read it in {path}, in parts." if path else ""
 
@@ -234,6 +248,7 @@ def build(inputs: PromptInputs) -> str:
         _INTRO[role].format(n=inputs.iteration) + "\n",
         _section("Task", task),
         _section("Plan", plan),
+        _section("Checks in the plan", _checks(inputs.plan)),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),
         _section("What failed last time", both_ends(inputs.feedback, FEEDBACK_BYTES)),
