@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from codex_self_iter.cli._common import enclosing
 from codex_self_iter.cli._detect import Detected, detect
 from codex_self_iter.cli._program import program_name
+from codex_self_iter.core.plan_lint import PLAN
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
@@ -20,7 +21,6 @@ from codex_self_iter.settings.templates import (
     NO_AGENT,
     NO_GATE,
     NO_REPOSITORY,
-    PLAN,
     TASK,
 )
 

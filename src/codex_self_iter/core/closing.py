@@ -7,6 +7,7 @@ from typing import Any
 
 from codex_self_iter.core import backoff, bounds, stagnation, waits
 from codex_self_iter.core.commands import Command, Log, Notify
+from codex_self_iter.core.marks import mark
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Iteration, Last, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
@@ -102,7 +103,7 @@ class Closing:
     def ask(self, goal: str, *, forward: bool) -> None:
         """Ask for this goal next; `forward`: what was asked for before does not count."""
         before = () if forward else self.state.goals
-        self.leave(goal=goal, goals=(*before, stagnation.mark(goal))[-stagnation.HISTORY :])
+        self.leave(goal=goal, goals=(*before, mark(goal))[-stagnation.HISTORY :])
         changed = self.opened.changed or forward
         if changed or self.opened.changed is not None:
             self.count(no_change=0 if changed else self.counters.no_change + 1)

@@ -241,7 +241,7 @@ class Iteration:
     ticked: int = 0
     """Items ticked by its runs, less those unticked."""
     ticked_marks: tuple[str, ...] = ()
-    """Marks (`stagnation.mark`) of what `plan.newly_ticked` says of its runs."""
+    """Marks (`marks.mark`) of what `plan.newly_ticked` says of its runs."""
     usage: Usage | None = None
     refused: tuple[str, ...] = ()
     commit: str = ""
@@ -351,7 +351,7 @@ class LoopState:
         blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
         carried: messages whose run did no work; they go into the next prompt.
         feedback: what failed last time, for the next prompt.
-        goals: marks of the goals (see `stagnation.mark`), oldest first.
+        goals: marks of the goals (see `marks.mark`), oldest first.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again: of kind LIMIT, or AUTH or ERROR
             when its agent stands aside because it fails.

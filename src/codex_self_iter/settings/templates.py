@@ -1,6 +1,7 @@
 """Task and plan as `init` writes them, and what is said where something is still to be done."""
 
 from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.plan_lint import PLAN
 
 TASK = """\
 # Task
@@ -11,16 +12,6 @@ iteration; an edit takes effect with the next one.
 - Goal:
 - Must not:
 - Done when:
-"""
-
-PLAN = """\
-# Plan
-
-One item a line, small enough for one sitting. The agent ticks what is done and may add items.
-
-- [ ] Read the repository and write down here what has to be done, item by item
-- [ ] Do the items, each with its tests
-- [ ] Check the whole against TASK.md
 """
 
 

@@ -19,6 +19,7 @@ from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.marks import mark
 from codex_self_iter.core.opening import gates_found
 from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
@@ -280,7 +281,7 @@ class AgentRuns:
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
         found = newly_ticked(before, self.ctx.plan.text)[-stagnation.DONE :]
-        return tuple(stagnation.mark(text) for text in found)
+        return tuple(mark(text) for text in found)
 
     def _read(self, run: OpenRun, request: Request, outcome: RunOutcome) -> AgentReport:
         """Read what it said, then take secrets out of what is kept."""
