@@ -88,17 +88,24 @@ class Closing:
         """Take note of what was ticked and mended; true when that is progress beyond all before."""
         opened = self.opened
         changed = opened.changed is not False
+        refused = len(opened.ticked_marks) - len(opened.done_marks)
         best, forward = stagnation.advanced(
             self.state.best,
-            opened.ticked,
+            opened.ticked - refused,
             opened.gates,
-            marks=opened.ticked_marks,
+            marks=opened.done_marks,
             changed=changed,
         )
         self.leave(best=best)
         if forward:
             self.count(gate_repeats=0, gate_print="", cooldowns=0)
         return forward
+
+    def remember_ticks(self) -> None:
+        """What a run has ticked that failed is checked when completion is claimed."""
+        best = self.state.best
+        done = tuple(dict.fromkeys((*best.done, *self.opened.ticked_marks)))[-stagnation.DONE :]
+        self.leave(best=dataclasses.replace(best, done=done))
 
     def ask(self, goal: str, *, forward: bool) -> None:
         """Ask for this goal next; `forward`: what was asked for before does not count."""

@@ -50,6 +50,7 @@ class PromptInputs:
         history: the last journal lines, oldest first, with `history_tail` of those that `worked`.
         plan_path, task_path: where the two are, when they are too long to be shown; "" shows them.
         warnings: what the supervisor could not do and an agent can mend.
+        item_checks: the checks of the plan's items are run.
         commit: who commits: "agent", "supervisor" or "none".
         planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
             executor's result (reviewer only)."""
@@ -72,6 +73,7 @@ class PromptInputs:
     block: Mapping[str, Any] | None = None
     gate_results: Sequence[Mapping[str, Any]] = ()
     changed_files: Sequence[str] = ()
+    item_checks: bool = False
     plan_path: str = ""
     task_path: str = ""
 
@@ -222,11 +224,13 @@ _CHECKS = (
     "an item that you add a check of its own, on an indented line below it."
 )
 
+_CHECKED = " When you have answered it is run once more: the tick of an item whose check fails is taken back."
 
-def _checks(plan: str) -> str:
+
+def _checks(plan: str, run: bool) -> str:
     """What a check is, for a plan that has one."""
     there = "check:" in plan and any(item.checks for item in parse_plan(plan).items)
-    return _CHECKS if there else ""
+    return _CHECKS + (_CHECKED if run else "") if there else ""
 
 
 def _elsewhere(path: str) -> str:
@@ -248,7 +252,7 @@ def build(inputs: PromptInputs) -> str:
         _INTRO[role].format(n=inputs.iteration) + "\n",
         _section("Task", task),
         _section("Plan", plan),
-        _section("Checks in the plan", _checks(inputs.plan)),
+        _section("Checks in the plan", _checks(inputs.plan, inputs.item_checks)),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),
         _section("What failed last time", both_ends(inputs.feedback, FEEDBACK_BYTES)),

@@ -261,6 +261,12 @@ class Iteration:
         return round(max(0.0, at.up - self.up if same else at.wall - self.started_at), 3)
 
     @property
+    def done_marks(self) -> tuple[str, ...]:
+        """Marks of what its runs have ticked, without what was taken back."""
+        refused = {name for gate in self.gates for name in gate.refused}
+        return tuple(name for name in self.ticked_marks if name not in refused)
+
+    @property
     def aim(self) -> str:
         """What is being done: the planner's objective where there is one, else the goal."""
         return (self.planner.objective if self.planner else "") or self.goal

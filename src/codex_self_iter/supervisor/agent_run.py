@@ -28,7 +28,7 @@ from codex_self_iter.core.terms import Role
 from codex_self_iter.core.text import both_ends
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
-from codex_self_iter.supervisor import scratch, shortfalls
+from codex_self_iter.supervisor import item_checks, scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -256,6 +256,7 @@ class AgentRuns:
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
                 ticked_marks=() if before is None else self._marks(before),
                 dropped=dropped_items(ctx, before, lost),
+                plan_checks=item_checks.there(ctx),
                 owed=self.workspace.owed,
             )
         )
@@ -382,6 +383,7 @@ class AgentRuns:
             circling=prompts.circling_text(opened.goal) if opened.warned else "",
             promise=ctx.settings.completion_promise,
             gates=ctx.settings.verify.commands,
+            item_checks=ctx.policy.item_checks,
             commit=ctx.settings.git.commit,
             planner=opened.planner,
             block=opened.block.to_json() if opened.block else None,
