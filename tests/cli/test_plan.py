@@ -93,7 +93,7 @@ def test_what_init_wrote_is_found(command) -> None:
     write(command, text + "- [ ] my own item; check: make\n")
     code, found = findings(command)
     left = [one for one in found if one["rule"] == "placeholder"]
-    assert (code, [one["line"] for one in left]) == (0, [5, 6, 7])
+    assert (code, [one["line"] for one in left]) == (0, [6, 7, 8])
 
 
 def test_gates_that_are_configured_verify_something(command) -> None:

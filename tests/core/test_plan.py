@@ -381,6 +381,7 @@ def test_no_rewritten_plan_takes_long_to_compare() -> None:
         ("a spell-check: the README", "a spell-check: the README", ()),
         ("a. Check: it is good", "a. Check: it is good", ()),
         ("a; check:", "a; check:", ()),
+        ("a; check: make\0", "a", ()),
         ("a (check: make", "a", ("make",)),
         ("check: make", "check: make", ()),
     ],

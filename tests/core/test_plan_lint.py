@@ -104,7 +104,7 @@ def test_what_init_wrote_is_a_fault_and_one_item_of_it_a_suggestion() -> None:
     (one,) = lint(PLAN)
     assert (one.rule, one.fault) == ("placeholder", True)
     (left,) = (
-        one for one in lint(PLAN + "- [ ] my own\n") if one.line == 5 and one.rule == "placeholder"
+        one for one in lint(PLAN + "- [ ] my own\n") if one.line == 6 and one.rule == "placeholder"
     )
     assert not left.fault
 

@@ -351,7 +351,7 @@ def _commands(text: str) -> tuple[str, ...]:
     """What stands after `check:`: one command, or those in backticks."""
     spans = _SPAN.findall(text) if text.startswith("`") else []
     found = (one.strip() for one in spans or [text.strip("` \t")])
-    return tuple(one for one in found if one)
+    return tuple(one for one in found if one and "\0" not in one)  # no program takes a zero byte
 
 
 def _prompted(script: str) -> str:

@@ -20,6 +20,7 @@ PLAN = """\
 # Plan
 
 One item a line, small enough for one sitting. The agent ticks what is done and may add items.
+An indented line `check: COMMAND` below an item says what must succeed before it is done.
 
 - [ ] Read the repository and write down here what has to be done, item by item
 - [ ] Do the items, each with its tests
