@@ -26,6 +26,7 @@ ELSEWHERE = {
     "registry.not_written": "program/test_surroundings.py::test_nothing_is_asked_of_the_environment",
     "signal.doubtful": "program/test_control_stop.py::test_of_a_sender_that_is_gone_while_a_run_is_on_only_the_second_counts",
     "stop.forced": "program/test_control_results.py::test_a_call_that_never_comes_back_does_not_hold_up_the_end",
+    "tick.refused": "program/test_item_checks.py::test_a_tick_whose_check_fails_is_taken_back",
     "strays.ended": "program/test_reported.py::test_no_second_agent_beside_one_of_which_no_record_is_left",
 }
 """Events that need surroundings of their own, and the test from outside that makes them."""

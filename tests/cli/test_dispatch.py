@@ -184,6 +184,8 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         ["show", "1"],
         ["logs"],
         ["complete", "--", "st"],
+        ["plan", "check"],
+        ["plan", "show"],
     )
     for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"]):
         done = subprocess.run(

@@ -11,10 +11,11 @@ from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.marks import mark
 from codex_self_iter.core.plan import newly_ticked, ticks
 from codex_self_iter.core.policy import AgentPolicy, SessionPolicy
 from codex_self_iter.core.runs import EndCause
-from codex_self_iter.core.stagnation import GREEN, UNCOUNTED, advanced, left, mark
+from codex_self_iter.core.stagnation import GREEN, UNCOUNTED, advanced, left
 from codex_self_iter.core.state import Best, LoopState
 from codex_self_iter.core.terms import Role
 from tests.support.loop_world import (

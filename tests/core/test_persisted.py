@@ -49,6 +49,8 @@ def first_version(state: LoopState) -> dict[str, Any]:
     assert opened.pop("ticked", 0) == 0
     assert opened.pop("ticked_marks", []) == []
     assert (opened.pop("boot_id", ""), opened.pop("up", 0.0)) == ("", 0.0)
+    for gate in opened.get("gates", ()):
+        assert (gate.pop("items"), gate.pop("tick"), gate.pop("refused")) == ([], "", [])
     for run in opened.get("ended", ()):
         assert run.pop("resumed") is False
     for message in (*written["carried"], *opened["messages"]):

@@ -20,6 +20,7 @@ from codex_self_iter.core.plan import (
     overwritten,
     parse_plan,
     plan_progress,
+    read_plan,
     tick,
     ticks,
 )
@@ -255,7 +256,19 @@ def test_reading_a_plan_needs_no_heavy_import() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["\n", " \n", "a\n", "- [ ] x\n", "```sh\n```\n", "- - - x\n", "`" * 5000, "<!--\n"]
+    "piece",
+    [
+        "\n",
+        " \n",
+        "a\n",
+        "- [ ] x\n",
+        "```sh\n```\n",
+        "- - - x\n",
+        "`" * 5000,
+        "<!--\n",
+        "- [ ] x\n  check: y\n",
+        "     - [ ] x\n  - [ ] y\n   check: z\n",
+    ],
 )
 def test_no_plan_takes_long_to_read_or_to_compare(piece: str) -> None:
     """A loop reads its plan where it hears signals; 16,000 blank lines took it eight seconds."""
@@ -350,3 +363,70 @@ def test_no_rewritten_plan_takes_long_to_compare() -> None:
     assert len(dropped((), old, new)) == MAX_DROPPED
     assert len(followed(map(str, range(MAX_DROPPED)), new, old)) == MAX_DROPPED
     assert time.thread_time() - began < 4.0
+
+
+@pytest.mark.parametrize(
+    ("line", "title", "checks"),
+    [
+        ("a; check: make test", "a", ("make test",)),
+        ("a, check: make", "a", ("make",)),
+        ("Do a. check: make", "Do a", ("make",)),
+        ("a — check: `pytest -q` passes", "a", ("pytest -q",)),
+        ("a - check: make -C x", "a", ("make -C x",)),
+        ("a check: `x` and `y z`", "a", ("x", "y z")),
+        ("a (check: test -n \"$(ls)\") (after: 1)", "a", ('test -n "$(ls)"',)),
+        ("a (check: make) and b", "a and b", ("make",)),
+        ("a (after: 2, 3); check: make", "a", ("make",)),
+        ("Spell check: the README", "Spell check: the README", ()),
+        ("a spell-check: the README", "a spell-check: the README", ()),
+        ("a. Check: it is good", "a. Check: it is good", ()),
+        ("a; check:", "a; check:", ()),
+        ("a; check: make\0", "a", ()),
+        ("a (check: make", "a", ("make",)),
+        ("check: make", "check: make", ()),
+    ],
+)  # fmt: skip
+def test_a_check_in_the_line_of_an_item(line: str, title: str, checks: tuple[str, ...]) -> None:
+    (item,) = parse_plan(f"- [ ] {line}\n").items
+    assert (item.text, item.title, item.checks) == (line, title, checks)
+
+
+def checks(text: str) -> list[tuple[str, ...]]:
+    return [item.checks for item in parse_plan(text).items]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- [ ] a\n  check: make", [("make",)]),
+        ("- [ ] a\n  - check: `make`", [("make",)]),
+        ("- [ ] a\n\n  words\n  check: make\n  check: make test", [("make", "make test")]),
+        ("- [ ] a; check: one\n  check: two\r\n", [("one", "two")]),
+        ("- [ ] a\n  - [ ] b\n    check: of b\n  check: of a", [("of a",), ("of b",)]),
+        ("- [ ] a\n  - plain\n    check: of a", [("of a",)]),
+        ("- [ ] a\ncheck: of nothing", [()]),
+        ("- [ ] a\n- plain\n  check: of the plain line", [()]),
+        ("- [ ] a\n# b\n  check: below a heading", [()]),
+        ("- [ ] a\n\nwords\n  check: below a paragraph", [()]),
+        ("- [ ] a\n  ```\n  check: in a fence\n  ```", [()]),
+        ("- [ ] a\n  <!--\n  check: in a comment\n  -->", [()]),
+        ("- [ ] a\n  check:\n  Check: prose", [()]),
+    ],
+)
+def test_a_check_below_an_item(text: str, expected: list[tuple[str, ...]]) -> None:
+    assert checks(text) == expected
+
+
+def test_items_of_the_top_level_have_numbers() -> None:
+    plan = parse_plan("  - [ ] a\n- [ ] b (after: 1, x)\n  - [ ] c\n    - [ ] d\n- [ ] e")
+    assert plan.numbers() == (1, 2, 2, 2, 3)
+    assert [item.after for item in plan.items] == [(), ("1", "x"), (), (), ()]
+    assert parse_plan("").numbers() == ()
+
+
+def test_what_is_no_item_is_told_apart() -> None:
+    found = read_plan("# Plan\n- [ ] a\n  check: b\n- [] c\n\n```\n- [] d\n```\nwords\n<!-- e\nf")
+    assert found.loose == {4: "- [] c", 9: "words"}
+    assert found.unclosed == 10
+    assert read_plan("```\n- [ ] a").unclosed == 1
+    assert read_plan("```\n```\n<!-- -->\n").unclosed == 0

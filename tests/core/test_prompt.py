@@ -72,6 +72,10 @@ def test_the_parts_that_are_empty_are_left_out() -> None:
         ({"commit": "agent"}, "Commit your work"),
         ({"commit": "supervisor"}, "Do not commit"),
         ({"messages": ["one", "two"]}, "1. one\n\n2. two"),
+        (
+            {"plan": "- [ ] a; check: make"},
+            "# Checks in the plan\n\n`check: COMMAND` in an item of the plan names the shell command",
+        ),
         ({"feedback": "exit 1"}, "# What failed last time\n\nexit 1"),
         ({"circling": circling_text("the goal")}, "take another way"),
         (

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.stagnation import HISTORY, circle, mark, normalise
+from codex_self_iter.core.marks import mark, normalise
+from codex_self_iter.core.stagnation import HISTORY, circle
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,7 @@ EXITS = {
     "run": "as [the contract](contract.md#exit-codes) says: 0, 1, 2, 3, 4, 75 or 130.",
     "doctor": """4 when a finding needs a person (`FAIL`), as a configuration that is not valid does; else 0, also with
 warnings.""",
+    "plan": "2 also when `check` finds a fault; 0 with suggestions only ([plan.md](plan.md)).",
     "stop": """75 when `--timeout` is over and the supervisor is still there; its STOP stays. `--wait` without a supervisor is 0 at
 once.""",
     "rewind": "75 while a supervisor or an agent works here; 0 also when nothing was to do, or the answer was no.",

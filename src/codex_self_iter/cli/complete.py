@@ -36,6 +36,12 @@ NAMED = (
 )  # fmt: skip
 """Commands whose first word may be the name of a loop."""
 
+ACTIONS = {
+    "config": ("show", "check", "schema"), "plan": ("check", "show"),
+    "service": ("install", "uninstall", "show"),
+}  # fmt: skip
+"""Commands whose first word says what they do."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -76,7 +82,9 @@ def _all(before: Sequence[str], current: str) -> Iterable[str]:
         return [text for text in texts if text.startswith("--")]
     if not command:
         return COMMANDS
-    return _names() if command in NAMED else []
+    return (
+        _names() if command in NAMED else ACTIONS.get(command, ()) if command == before[-1] else ()
+    )
 
 
 def _names() -> Iterable[str]:

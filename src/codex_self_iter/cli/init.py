@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from codex_self_iter.cli._common import enclosing
 from codex_self_iter.cli._program import program_name
+from codex_self_iter.core.plan_lint import PLAN
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.load import CONFIG_NAME
@@ -19,7 +20,6 @@ from codex_self_iter.settings.templates import (
     NO_AGENT,
     NO_GATE,
     NO_REPOSITORY,
-    PLAN,
     TASK,
 )
 from codex_self_iter.setup.detect import Detected, detect

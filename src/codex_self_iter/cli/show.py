@@ -16,7 +16,7 @@ from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
-from codex_self_iter.core.text import clean, clean_block, took
+from codex_self_iter.core.text import clean, clean_block, shorten, took
 from codex_self_iter.errors import ExitCode
 from codex_self_iter.views.summary import epoch, moment
 from codex_self_iter.world.git import labels
@@ -147,7 +147,11 @@ def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     result = "ok" if ok else gate_end(gate)
     lasted = took(as_number(gate.get("duration_sec")))
     line = f"{clean(str(gate.get('command')), 500)}: {clean(result)}, {lasted}"
-    yield f"  {paint('gate'.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
+    items = [shorten(str(title), 200) for title in as_list(gate.get("items"))]
+    label = "check" if items else "gate"
+    yield f"  {paint(label.ljust(11), 'dim')}{paint(line, 'green' if ok else 'red')}"
+    yield from (f"{' ' * 13}of {title}" for title in items)
+    yield from _field("", gate.get("tick"), paint)
     if not ok and gate.get("output"):
         yield from _indented(clean_block(str(gate["output"]), bound))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from codex_self_iter.core import backoff, bounds, stagnation, waits
 from codex_self_iter.core.commands import Command, Log, Notify
+from codex_self_iter.core.marks import mark
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Iteration, Last, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
@@ -87,11 +88,12 @@ class Closing:
         """Take note of what was ticked and mended; true when that is progress beyond all before."""
         opened = self.opened
         changed = opened.changed is not False
+        refused = len(opened.ticked_marks) - len(opened.done_marks)
         best, forward = stagnation.advanced(
             self.state.best,
-            opened.ticked,
+            opened.ticked - refused,
             opened.gates,
-            marks=opened.ticked_marks,
+            marks=opened.done_marks,
             changed=changed,
         )
         self.leave(best=best)
@@ -99,10 +101,16 @@ class Closing:
             self.count(gate_repeats=0, gate_print="", cooldowns=0)
         return forward
 
+    def remember_ticks(self) -> None:
+        """What a run has ticked that failed is checked when completion is claimed."""
+        best = self.state.best
+        done = tuple(dict.fromkeys((*best.done, *self.opened.ticked_marks)))[-stagnation.DONE :]
+        self.leave(best=dataclasses.replace(best, done=done))
+
     def ask(self, goal: str, *, forward: bool) -> None:
         """Ask for this goal next; `forward`: what was asked for before does not count."""
         before = () if forward else self.state.goals
-        self.leave(goal=goal, goals=(*before, stagnation.mark(goal))[-stagnation.HISTORY :])
+        self.leave(goal=goal, goals=(*before, mark(goal))[-stagnation.HISTORY :])
         changed = self.opened.changed or forward
         if changed or self.opened.changed is not None:
             self.count(no_change=0 if changed else self.counters.no_change + 1)

@@ -83,7 +83,8 @@ class RunEnded:
     `prompt` is what was sent, so that echoes can be told; `gate_files` None: nobody looked (it
     never started).
     `ticked`: items of the plan that it ticked, less those that it unticked; `ticked_marks`: what
-    tells them from others (see `Iteration`); `dropped`: None: nobody looked.
+    tells them from others (see `Iteration`); `dropped`: None: nobody looked; `plan_checks`: an item
+    of the plan has a check, and such are run.
     `not_started`: its files could not be written, so nothing was run; the same iteration tries
     again later."""
 
@@ -101,6 +102,7 @@ class RunEnded:
     ticked: int = 0
     ticked_marks: tuple[str, ...] = ()
     dropped: Dropped | None = None
+    plan_checks: bool = False
     not_started: bool = False
     owed: Owed | None = None
 

@@ -18,6 +18,12 @@ class GateResult:
     timed_out: bool = False
     flaw: str = ""
     """Why it could not run at all ("command not found"), else ""."""
+    items: tuple[str, ...] = ()
+    """Titles of the items of the plan whose check it is; of a gate none."""
+    tick: str = ""
+    """What became of their ticks when it failed."""
+    refused: tuple[str, ...] = ()
+    """Marks (see `Iteration.ticked_marks`) of the ticks that were taken back."""
 
     @property
     def ok(self) -> bool:

@@ -164,9 +164,16 @@ def _executor(
         return block
     claim = block.completed or promised(word, answer, block, event.prompt)
     opened = dataclasses.replace(opened, block=block, claim=claim, gate_flaw=_gate_flaw(state))
-    if policy.verify_commands and (claim or block.stop or policy.verify_every_iteration):
+    if asks_gates(opened, policy) or (event.plan_checks and (claim or opened.ticked_marks)):
         return opened, Next.VERIFY
     return opened, Next.RUN if policy.mode is Mode.ROLES else Next.CLOSE
+
+
+def asks_gates(opened: Iteration, policy: Policy) -> bool:
+    """Whether the gates are due after the answer of the executor."""
+    stop = opened.block is not None and opened.block.stop
+    asked = opened.claim or stop or policy.verify_every_iteration
+    return bool(policy.verify_commands) and asked
 
 
 def changed_gate_files(state: LoopState) -> list[str]:

@@ -9,6 +9,12 @@ Blocks of shell commands (fences marked sh, bash, shell or console) belong to th
 up to the next item, the next heading or ruler, or a plain list line that is no deeper than the
 item. They may be indented or not.
 
+A check is a shell command that says whether a step is done: `check: COMMAND`, in lower case, on an
+indented line of its own below the item (with or without a list marker), or at the end of the item's
+own line, after `;`, `,`, `.` or a dash, in parentheses, or in backticks. Where the command begins
+with a backtick, every code span is one, and the rest is text. `(after: 2, 3)` in an item names by
+number those of the top level that come before it.
+
 Pure, and light to import (`status` reads it): standard library only, no dataclasses."""
 
 from __future__ import annotations
@@ -32,6 +38,12 @@ _BULLET = r"(?:[-*+]|[0-9]{1,9}[.)])"
 _ITEM = re.compile(rf"([ \t]*){_BULLET}[ \t]+\[([ \txX])\][ \t]+(\S.*)")
 _LIST_LINE = re.compile(rf"([ \t]*){_BULLET}(?:[ \t]|$)")
 _FENCE = re.compile(rf"([ \t]*)(?:{_BULLET}[ \t]+)?(`{{3,}}|~{{3,}})(.*)")
+_CHECK_LINE = re.compile(r"[ \t]+(?:[-*+][ \t]+)?check:[ \t]*(\S.*)")
+_INLINE_CHECK = re.compile(
+    r"(?:[;,.\u2013\u2014][ \t]+|[ \t]--?[ \t]+|\()check:[ \t]*(?=\S)|[ \t]check:[ \t]*(?=`)"
+)
+_SPAN = re.compile(r"`([^`]+)`")
+_AFTER = re.compile(r"[ \t]?\(after:([^()]*)\)")
 _SECTION = re.compile(r" {0,3}(?:#{1,6}(?:[ \t]|$)|=+[ \t]*$|(?:[-*_][ \t]*){3,}$|-{2,}[ \t]*$)")
 
 
@@ -71,7 +83,7 @@ class Item(NamedTuple):
 
     `text` is the rest of its line; `line` counts from 1; `ticked` is its state; `depth` is the
     column of the list marker (tabs to multiples of four); `mark` is the index in the plan's text of
-    the character between the brackets."""
+    the character between the brackets; `below` are the checks on lines of their own."""
 
     text: str
     line: int
@@ -79,6 +91,22 @@ class Item(NamedTuple):
     depth: int
     mark: int
     blocks: tuple[Block, ...] = ()
+    below: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The text without its check and what it comes after."""
+        return _split(self.text)[0] or self.text
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The commands that must succeed before it counts as done, in the order of the file."""
+        return (*_split(self.text)[1], *self.below)
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """What stands in `(after: …)`, word by word."""
+        return tuple(" ".join(_AFTER.findall(self.text)).replace(",", " ").split())
 
     @property
     def runnable(self) -> tuple[Block, ...]:
@@ -107,6 +135,16 @@ class Plan(NamedTuple):
         end = next((n for n, other in enumerate(below) if other.depth <= item.depth), len(below))
         return below[:end]
 
+    def numbers(self) -> tuple[int, ...]:
+        """For each item the number, from 1, of the one of the top level that it is or belongs to."""
+        found: list[int] = []
+        number, top = 0, 0
+        for item in self.items:
+            if not found or item.depth <= top:
+                number, top = number + 1, item.depth
+            found.append(number)
+        return tuple(found)
+
     def next_open(self) -> Item | None:
         """The item to work on now: the first open one, save that an item which has no commands of
         its own and open items under it waits for those."""
@@ -118,9 +156,28 @@ class Plan(NamedTuple):
         return None
 
 
+class Reading(NamedTuple):
+    """A plan, and what of its text is none: for who looks for mistakes.
+
+    `loose`: by number, the lines outside fences and comments that are no item and no check;
+    `unclosed`: number of the line with the fence or comment that nothing closes, else 0."""
+
+    plan: Plan
+    loose: dict[int, str]
+    unclosed: int
+
+
 def parse_plan(text: str) -> Plan:
     """Read a plan. Never raises; a text without checkboxes gives an empty plan."""
-    return Plan(tuple(_Reader().read(text)))
+    return read_plan(text).plan
+
+
+def read_plan(text: str) -> Reading:
+    """The same, with what is no item. Never raises."""
+    reader = _Reader()
+    items = reader.read(text)
+    fence = reader.fence.line if reader.fence is not None else 0
+    return Reading(Plan(tuple(items)), reader.loose, fence or reader.in_comment)
 
 
 def plan_progress(text: str) -> tuple[int, int, str | None]:
@@ -265,6 +322,38 @@ def _column(indent: str) -> int:
     return len(indent.expandtabs(4))
 
 
+def _split(text: str) -> tuple[str, tuple[str, ...]]:
+    """(title, checks) of an item's own line."""
+    if "check:" not in text and "(after:" not in text:
+        return text, ()
+    text = _AFTER.sub("", text)
+    found = _INLINE_CHECK.search(text)
+    if found is None:
+        return text.strip(), ()
+    end = len(text)
+    if found[0].startswith("("):
+        end = _closing(text, found.end())
+    title = text[: found.start()].rstrip() + text[end + 1 :].rstrip()
+    return title, _commands(text[found.end() : end])
+
+
+def _closing(text: str, start: int) -> int:
+    """Index of the parenthesis that closes one opened before `start`; the end where there is none."""
+    depth = 0
+    for index in range(start, len(text)):
+        depth += (text[index] == "(") - (text[index] == ")")
+        if depth < 0:
+            return index
+    return len(text)
+
+
+def _commands(text: str) -> tuple[str, ...]:
+    """What stands after `check:`: one command, or those in backticks."""
+    spans = _SPAN.findall(text) if text.startswith("`") else []
+    found = (one.strip() for one in spans or [text.strip("` \t")])
+    return tuple(one for one in found if one and "\0" not in one)  # no program takes a zero byte
+
+
 def _prompted(script: str) -> str:
     """The commands of a console block: `$ command`, with `> ` lines going on after a backslash; the
     rest is output."""
@@ -313,9 +402,14 @@ class _Reader:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.blocks: dict[int, list[Block]] = {}
+        self.checks: dict[int, list[str]] = {}
+        self.around: list[int] = []
+        """The items that a line may be in, the innermost last."""
+        self.loose: dict[int, str] = {}
         self.item: int | None = None
         self.fence: _OpenFence | None = None
-        self.in_comment = False
+        self.in_comment = 0
+        """The line in which a comment was opened that goes on."""
         self.in_list = False
         self.after_blank = True
 
@@ -324,7 +418,7 @@ class _Reader:
             if self.fence is not None:
                 self._inside_fence(line)
             elif self.in_comment:
-                self.in_comment = "-->" not in line
+                self.in_comment = 0 if "-->" in line else self.in_comment
             else:
                 self._outside(number, start, line)
             self.after_blank = not line.strip()
@@ -332,6 +426,8 @@ class _Reader:
             self._keep(self.fence.block(closed=False))
         for owner, blocks in self.blocks.items():
             self.items[owner] = self.items[owner]._replace(blocks=tuple(blocks))
+        for owner, checks in self.checks.items():
+            self.items[owner] = self.items[owner]._replace(below=tuple(checks))
         return self.items
 
     def _inside_fence(self, line: str) -> None:
@@ -350,24 +446,52 @@ class _Reader:
         content = line.lstrip(" \t")
         indent = _column(line[: len(line) - len(content)])
         if indent >= 4 and not self.in_list:
-            return  # an indented code block
+            self.loose[number] = line  # an indented code block
+            return
         fence = _FENCE.fullmatch(line)
         if fence and not (fence[2][0] == "`" and "`" in fence[3]):
             self.fence = _OpenFence(number, fence)
         elif content.startswith("<!--"):
-            self.in_comment = "-->" not in content
+            self.in_comment = 0 if "-->" in content else number
         elif _SECTION.match(line):
             self.item, self.in_list = None, False
-        else:
-            self._list_line(number, start, line, indent)
+            self.around.clear()
+        elif not self._is_item(number, start, line, indent) and not self._is_check(line, indent):
+            self._plain_line(number, line, indent)
 
-    def _list_line(self, number: int, start: int, line: str, indent: int) -> None:
-        if match := _ITEM.fullmatch(line):
-            item = Item(match[3].rstrip(), number, match[2] in "xX", indent, start + match.start(2))
-            self.items.append(item)
-            self.item, self.in_list = len(self.items) - 1, True
-        elif _LIST_LINE.match(line):
+    def _is_item(self, number: int, start: int, line: str, indent: int) -> bool:
+        """Whether the line is an item; it is kept then."""
+        match = _ITEM.fullmatch(line)
+        if match is None:
+            return False
+        item = Item(match[3].rstrip(), number, match[2] in "xX", indent, start + match.start(2))
+        self._leave(indent)
+        self.items.append(item)
+        self.item, self.in_list = len(self.items) - 1, True
+        self.around.append(self.item)
+        return True
+
+    def _leave(self, indent: int) -> None:
+        """A line that is no deeper than an item is not in it."""
+        while self.around and self.items[self.around[-1]].depth >= indent:
+            self.around.pop()
+
+    def _is_check(self, line: str, indent: int) -> bool:
+        """Whether the line is a check of an item that it is in; it is kept then."""
+        match = _CHECK_LINE.fullmatch(line) if self.in_list else None
+        if match is None:
+            return False
+        self._leave(indent)
+        if self.around:
+            self.checks.setdefault(self.around[-1], []).extend(_commands(match[1]))
+        return bool(self.around)
+
+    def _plain_line(self, number: int, line: str, indent: int) -> None:
+        if line.strip():
+            self.loose[number] = line
+        if _LIST_LINE.match(line):
             self.in_list = True
+            self._leave(indent)
             if self.item is not None and indent <= self.items[self.item].depth:
                 self.item = None
         elif line and indent == 0 and self.after_blank:

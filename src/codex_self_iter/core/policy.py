@@ -71,6 +71,7 @@ class Policy:
     completion_promise: str = "PLAN_COMPLETE"
     verify_commands: tuple[str, ...] = ()
     verify_every_iteration: bool = False
+    item_checks: bool = False
     confirmations: int = 0
     require_plan_done: bool = False
     budget: BudgetPolicy = BudgetPolicy()

@@ -14,6 +14,7 @@ from typing import Any
 
 from codex_self_iter.core.control_block import strict_schema
 from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import PlannerAnswer
 from codex_self_iter.core.terms import Role, Verdict
 from codex_self_iter.core.text import both_ends
@@ -50,6 +51,7 @@ class PromptInputs:
         plan_file: where the plan is kept, if that is no place where one would look.
         plan_path, task_path: where the two are, when they are too long to be shown; "" shows them.
         warnings: what the supervisor could not do and an agent can mend.
+        item_checks: the checks of the plan's items are run.
         commit: who commits: "agent", "supervisor" or "none".
         planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
             executor's result (reviewer only)."""
@@ -73,6 +75,7 @@ class PromptInputs:
     gate_results: Sequence[Mapping[str, Any]] = ()
     changed_files: Sequence[str] = ()
     plan_file: str = ""
+    item_checks: bool = False
     plan_path: str = ""
     task_path: str = ""
 
@@ -217,6 +220,21 @@ def _quoted(data: Mapping[str, Any]) -> str:
     )
 
 
+_CHECKS = (
+    "`check: COMMAND` in an item of the plan names the shell command that must exit with 0 before the "
+    "item counts as done: run it before you tick the item, and never weaken it to make it pass. Give "
+    "an item that you add a check of its own, on an indented line below it."
+)
+
+_CHECKED = " When you have answered it is run once more: the tick of an item whose check fails is taken back."
+
+
+def _checks(plan: str, run: bool) -> str:
+    """What a check is, for a plan that has one."""
+    there = "check:" in plan and any(item.checks for item in parse_plan(plan).items)
+    return _CHECKS + (_CHECKED if run else "") if there else ""
+
+
 def _elsewhere(path: str) -> str:
     return f"It is too long to be shown here. Read it in {path}, in parts." if path else ""
 
@@ -236,6 +254,7 @@ def build(inputs: PromptInputs) -> str:
         _INTRO[role].format(n=inputs.iteration) + "\n",
         _section("Task", task),
         _section(f"Plan (the file {inputs.plan_file})" if inputs.plan_file else "Plan", plan),
+        _section("Checks in the plan", _checks(inputs.plan, inputs.item_checks)),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),
         _section("What failed last time", both_ends(inputs.feedback, FEEDBACK_BYTES)),

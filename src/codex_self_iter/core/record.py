@@ -32,6 +32,7 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         "changed_files": list(opened.changed_files[:200]),
         "changed_count": len(opened.changed_files),
         "change_note": opened.change_note,
+        "ticked": list(opened.done_marks),
         "head_before": opened.head_before,
         "head_after": opened.head_after,
         "commit": opened.commit,

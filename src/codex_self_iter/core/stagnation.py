@@ -15,12 +15,11 @@ the best that was reached before: who ticks and unticks, breaks and mends, comes
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
-import unicodedata
 from collections.abc import Sequence
 
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.marks import mark
 from codex_self_iter.core.state import Best
 
 CHURN = 3
@@ -32,7 +31,6 @@ DONE = 500
 GREEN, UNCOUNTED = -1, 10**9
 """What is left to do for a gate that passes, and for one that fails without a count."""
 
-_NOT_WORD = re.compile(r"[\W_]+")
 _BAD = (
     r"(?:errors?|fail(?:ed|ures?|ing|s)?|warnings?|problems?|issues?|violations?|defects?|offenses"
     r"|mismatch(?:es)?|conflicts?|regressions?|vulnerabilit(?:y|ies)|missing|broken"
@@ -50,18 +48,6 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _ALONE = re.compile(r"\s*(\d{1,9})\s*")
-
-
-def normalise(goal: str) -> str:
-    """Fold case, white space and punctuation, so that "Fix  tests!" equals "fix tests"."""
-    folded = unicodedata.normalize("NFKC", goal).casefold()
-    return _NOT_WORD.sub(" ", folded).strip()
-
-
-def mark(goal: str) -> str:
-    """Tells goals apart that are not the same after `normalise`, and says nothing of them: a secret
-    in one would be no longer known for one, once it is folded."""
-    return hashlib.sha256(normalise(goal).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

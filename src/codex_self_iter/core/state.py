@@ -241,7 +241,7 @@ class Iteration:
     ticked: int = 0
     """Items ticked by its runs, less those unticked."""
     ticked_marks: tuple[str, ...] = ()
-    """Marks (`stagnation.mark`) of what `plan.newly_ticked` says of its runs."""
+    """Marks (`marks.mark`) of what `plan.newly_ticked` says of its runs."""
     usage: Usage | None = None
     refused: tuple[str, ...] = ()
     commit: str = ""
@@ -259,6 +259,12 @@ class Iteration:
         """Seconds from its start to this moment; after a reboot by the wall clock."""
         same = self.boot_id == at.boot_id
         return round(max(0.0, at.up - self.up if same else at.wall - self.started_at), 3)
+
+    @property
+    def done_marks(self) -> tuple[str, ...]:
+        """Marks of what its runs have ticked, without what was taken back."""
+        refused = {name for gate in self.gates for name in gate.refused}
+        return tuple(name for name in self.ticked_marks if name not in refused)
 
     @property
     def aim(self) -> str:
@@ -351,7 +357,7 @@ class LoopState:
         blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
         carried: messages whose run did no work; they go into the next prompt.
         feedback: what failed last time, for the next prompt.
-        goals: marks of the goals (see `stagnation.mark`), oldest first.
+        goals: marks of the goals (see `marks.mark`), oldest first.
         goal_set: a goal that a person set; it replaces the `next_goal` of the open iteration.
         limits: account -> the wait until it may be used again: of kind LIMIT, or AUTH or ERROR
             when its agent stands aside because it fails.

@@ -13,12 +13,12 @@ from codex_self_iter.core import backoff, waits
 from codex_self_iter.core.closing import Closed, Closing, Finish
 from codex_self_iter.core.commands import Notify
 from codex_self_iter.core.control_block import ControlBlock
-from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.evidence import GateResult, gate_end
 from codex_self_iter.core.failing import account_of, anew, failed
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Iteration, LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
-from codex_self_iter.core.text import both_ends
+from codex_self_iter.core.text import both_ends, listed
 
 IDENTICAL_FAILURES = 3
 """So many identical gate failures in a row escalate in the prompt and count as a circle."""
@@ -34,6 +34,8 @@ def close(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Cl
     closing = Closing(state, opened, policy, at)
     failure = opened.failure
     finish = _answered(closing) if failure is None else failed(closing, failure)
+    if failure is not None and policy.item_checks:
+        closing.remember_ticks()
     goal = state.goal_set or closing.changes.get("goal", state.goal)
     left = closing.changes | {"open": None, "goal": goal, "goal_set": ""}
     after = dataclasses.replace(state, counters=closing.counters, **left)
@@ -78,7 +80,7 @@ def _working(closing: Closing) -> dict[str, Wait]:
 
 def _unmet(opened: Iteration, policy: Policy, dropped: Sequence[str]) -> list[str]:
     """Everything that stands against believing that the work is done."""
-    unmet = [f"`{gate.command}` {gate_end(gate.to_json())}" for gate in opened.gates if not gate.ok]
+    unmet = [_failed(gate) for gate in opened.gates if not gate.ok]
     if policy.verify_commands and not opened.gates_ran:
         unmet.append("the gates did not run")
     if opened.claim and opened.gate_flaw:
@@ -88,6 +90,14 @@ def _unmet(opened: Iteration, policy: Policy, dropped: Sequence[str]) -> list[st
     if opened.claim and policy.require_plan_done and dropped:
         unmet.append(_dropped(dropped))
     return unmet if opened.gates_ran or opened.claim else []
+
+
+def _failed(gate: GateResult) -> str:
+    end = f"`{gate.command}` {gate_end(gate.to_json())}"
+    if not gate.items:
+        return end
+    named = listed([repr(title[:200]) for title in gate.items], NAMED)
+    return "; ".join(filter(None, [f"the check of {named}: {end}", gate.tick]))
 
 
 def _dropped(items: Sequence[str]) -> str:

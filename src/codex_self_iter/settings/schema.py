@@ -75,6 +75,8 @@ class VerifySettings(Table):
     """Variables that gates get although they look like secrets ("NAME", "NAME_*")."""
     require_plan_done: Switch = False
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
+    item_checks: Switch = False
+    """Run the check of an item that a run has ticked, as a gate, and take the tick back if it fails."""
 
 
 class BudgetSettings(Table):

@@ -1,6 +1,7 @@
 """Task and plan as `init` writes them, and what is said where something is still to be done."""
 
 from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.plan_lint import PLAN
 
 TASK = """\
 # Task
@@ -13,21 +14,12 @@ iteration; an edit takes effect with the next one.
 - Done when:
 """
 
-PLAN = """\
-# Plan
-
-One item a line, small enough for one sitting. The agent ticks what is done and may add items.
-
-- [ ] Read the repository and write down here what has to be done, item by item
-- [ ] Do the items, each with its tests
-- [ ] Check the whole against TASK.md
-"""
 
 PLAN_TO_MAKE = """\
 # Plan
 
 - [ ] Make this plan: read the task and the code, then write here, instead of this line, small steps in their order, each
-      as `- [ ] step` with how it is checked, and begin with the first
+      as `- [ ] step`, indented below it `check: COMMAND` that proves it, and begin with the first
 """
 """What stands in for the plan of a task that was given in words, until the agent has made one."""
 

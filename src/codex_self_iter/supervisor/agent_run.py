@@ -15,6 +15,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core import stagnation, waits
 from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.core.marks import mark
 from codex_self_iter.core.opening import gates_found
 from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
@@ -22,7 +23,7 @@ from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings.templates import PLAN_TO_MAKE
-from codex_self_iter.supervisor import asking, gates, scratch, shortfalls
+from codex_self_iter.supervisor import asking, gates, item_checks, scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -237,6 +238,7 @@ class AgentRuns:
                 ticked=0 if before is None else ticks(before, ctx.plan.text),
                 ticked_marks=() if before is None else self._marks(before),
                 dropped=dropped_items(ctx, before, lost),
+                plan_checks=item_checks.there(ctx),
                 owed=self.workspace.owed,
             )
         )
@@ -271,7 +273,7 @@ class AgentRuns:
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
         found = newly_ticked(before, self.ctx.plan.text)[-stagnation.DONE :]
-        return tuple(stagnation.mark(text) for text in found)
+        return tuple(mark(text) for text in found)
 
     def _read(self, run: OpenRun, request: Request, outcome: RunOutcome) -> AgentReport:
         """Read what it said, then take secrets out of what is kept."""

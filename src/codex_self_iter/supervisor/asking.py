@@ -60,6 +60,7 @@ def inputs(ctx: Context, run: OpenRun) -> prompts.PromptInputs:
         circling=prompts.circling_text(opened.goal) if opened.warned else "",
         promise=ctx.settings.completion_promise,
         gates=ctx.settings.verify.commands,
+        item_checks=ctx.policy.item_checks,
         commit=ctx.settings.git.commit,
         planner=opened.planner,
         block=opened.block.to_json() if opened.block else None,

@@ -17,9 +17,17 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Sequence
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
-from codex_self_iter.core.plan import MAX_LINES, followed, plan_progress
+from codex_self_iter.core.plan import (
+    MAX_LINES,
+    Item,
+    find_again,
+    followed,
+    parse_plan,
+    plan_progress,
+)
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths
 from codex_self_iter.world.guarded import QUARANTINE, read_guarded, read_object
@@ -123,6 +131,34 @@ class Document:
         self._seen = self._candidate = self._signature()
         name = os.path.basename(self.path)
         return f"{name} {how}: its last text was put back"
+
+    def untick(self, items: Sequence[Item]) -> dict[Item, str]:
+        """Take the ticks of these items of `text` back in the file. Which stand, and why.
+
+        One byte is written for each, in place: what somebody has edited meanwhile stays as it is,
+        and so does an item that was edited itself."""
+        name, stand = os.path.basename(self.path), dict[Item, str]()
+        try:
+            with open(os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
+                text = after = data.decode("utf-8-sig")
+                old, new = parse_plan(self.text), parse_plan(text)
+                for item in items:
+                    now = find_again(old, item, new)
+                    if now is None or now.checks != item.checks:
+                        stand[item] = "it was edited meanwhile"
+                    elif now.ticked:
+                        byte = len(data) - len(text[now.mark :].encode())
+                        os.pwrite(file.fileno(), b" ", byte)
+                        after = f"{after[: now.mark]} {after[now.mark + 1 :]}"
+        except OSError as error:
+            return dict.fromkeys(items, f"{name} cannot be written ({error.strerror})")
+        except UnicodeDecodeError:
+            return dict.fromkeys(items, f"{name} is not UTF-8")
+        if text == self.text:
+            self.text = self._good = after
+            self._seen = self._candidate = self._signature()
+        return stand
 
     def save(self, directory: str) -> None:
         """A run begins: leave the text in its directory, for a supervisor that comes later. Raises

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Sequence
 
 from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.evidence import GateResult, gate_end
-from codex_self_iter.core.judge import changed_gate_files
+from codex_self_iter.core.judge import asks_gates, changed_gate_files
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import CONFIG_NAME
-from codex_self_iter.supervisor import gate_globs, notify, shortfalls
+from codex_self_iter.supervisor import gate_globs, item_checks, notify, shortfalls
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -32,9 +33,11 @@ async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int
     """Run every gate in order, so that the next prompt knows of all that fail; post GatesEnded."""
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
     async with slot, workspace.working():
-        results = await _results(ctx, work, iteration, "gate")
+        checks = item_checks.commands(ctx)
+        results = await _results(ctx, work, iteration, "gate", _due(ctx, checks))
         if results is not None:
             ctx.warnings.clear(AT_START)
+            results = await item_checks.judged(ctx, results, checks)
             await shortfalls.tell_commands(ctx)  # a run may have written what was missing
     ended = ev.GatesEnded(tuple(results or ()), aborted=results is None, owed=workspace.owed)
     ctx.post(ended)
@@ -46,7 +49,9 @@ async def at_start(ctx: Context, work: Work, workspace: Workspace) -> None:
         return
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
     async with slot, workspace.working():
-        results = await _results(ctx, work, ctx.state.iteration, "start-gate")
+        results = await _results(
+            ctx, work, ctx.state.iteration, "start-gate", ctx.settings.verify.commands
+        )
     ctx.at_start = results or ()
     red = [one for one in ctx.at_start if not one.ok]
     if not red:
@@ -57,10 +62,20 @@ async def at_start(ctx: Context, work: Work, workspace: Workspace) -> None:
     ctx.warnings.tell(AT_START, text, agent=True)
 
 
-async def _results(ctx: Context, work: Work, iteration: int, kind: str) -> list[GateResult] | None:
-    """The result of each gate; None when one was ended on request."""
+def _due(ctx: Context, checks: Iterable[str]) -> list[str]:
+    """The commands that are due for the open iteration: gates, and checks of items."""
+    opened = ctx.state.open
+    asked = opened is not None and asks_gates(opened, ctx.policy)
+    gates = ctx.settings.verify.commands if asked else ()
+    return [*gates, *(command for command in checks if command not in gates)]
+
+
+async def _results(
+    ctx: Context, work: Work, iteration: int, kind: str, commands: Sequence[str]
+) -> Sequence[GateResult] | None:
+    """The result of each command; None when one was ended on request."""
     results: list[GateResult] = []
-    for index, command in enumerate(ctx.settings.verify.commands, 1):
+    for index, command in enumerate(commands, 1):
         try:
             result = await _run(ctx, work, iteration, f"{kind}-{index}", command)
         except StorageError as error:

@@ -83,6 +83,7 @@ class Status:
             started_at=self._started_at,
             log=os.path.join(str(ctx.paths.state_dir), "logs", "supervisor.log"),
             plan=ctx.plan.progress(),
+            plan_path=ctx.plan.path,
             identity=work.identity,
             sample=work.sample(),
             wall_limit_sec=float(ctx.settings.command_timeout_sec),

@@ -35,6 +35,7 @@ class Facts:
     started_at: float
     log: str
     plan: tuple[int, int, str | None] = (0, 0, None)
+    plan_path: str = ""
     identity: RunIdentity | None = None
     sample: RunSample | None = None
     wall_limit_sec: float = 0.0
@@ -136,6 +137,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
     """The content of `status.json`."""
     wait = None if state.blocked_by or state.finished else asked.told_wait(state)
     done, total, ticked = facts.plan
+    plan = {"done": done, "total": total, "last_ticked": ticked, "path": facts.plan_path}
     last = None
     if state.last:
         last = dataclasses.asdict(state.last) | {"ended_at": iso(state.last.ended_at)}
@@ -185,7 +187,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "hours": round(state.spent.hours, 3),
         },
         "owed": dataclasses.asdict(state.owed) if state.owed else None,
-        "plan": {"done": done, "total": total, "last_ticked": ticked} if total else None,
+        "plan": plan if total else None,
         "disk": {
             "state_mb": round(facts.state_mb, 1),
             "free_mb": _coarse(facts.free_mb),

@@ -179,11 +179,12 @@ def tail(path: str, count: int) -> list[dict[str, Any]]:
         return [] if fd is None else _last_good(fd, count, TAIL_SCAN)
 
 
-def stream(path: str) -> Iterator[dict[str, Any]]:
-    """All good lines, oldest first, one at a time. Raises StorageError."""
+def stream(path: str, wanted: re.Pattern[bytes] | None = None) -> Iterator[dict[str, Any]]:
+    """All good lines in which there is what is `wanted`, oldest first, one at a time. Raises
+    StorageError."""
     with _opened(path) as fd:
         for raw in _forwards(fd) if fd is not None else ():
-            record = good_line(raw)
+            record = good_line(raw) if wanted is None or wanted.search(raw) else None
             if record is not None:
                 yield record
 

@@ -1,0 +1,199 @@
+"""`plan check|show`: what is wrong with a plan, and how far it has come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from codex_self_iter.cli import _common
+from codex_self_iter.cli._common import Target
+from codex_self_iter.cli._terminal import Paint, width
+from codex_self_iter.core.foreign import as_dict, as_list, as_text
+from codex_self_iter.core.marks import mark
+from codex_self_iter.core.plan import Item, Plan, parse_plan
+from codex_self_iter.core.text import clean, counted, cut, shorten
+from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.world.guarded import read_guarded
+from codex_self_iter.world.state import journal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from codex_self_iter.core.plan_lint import Remark
+
+ACTIONS = ("check", "show")
+MAX_BYTES = 4 * 1024 * 1024
+"""Longest plan that a loop takes: `settings.paths.MAX_DOCUMENT_BYTES`, which costs too much here."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = "check: say what is wrong with it; show: items, ticks and what is next (the default)"
+    parser.add_argument("action", nargs="?", default="show", metavar="check|show", help=what)
+    what = "another file than the workspace's plan"
+    parser.add_argument("file", nargs="?", metavar="FILE", help=what)
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    _common.add_loop_arguments(parser, name=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print; 2 when `check` finds a fault. Raises UsageError."""
+    if args.action not in ACTIONS:
+        from codex_self_iter.cli import nearest
+
+        near = nearest(args.action, ACTIONS)
+        hint = f" (did you mean {near!r}?)" if near else ""
+        raise UsageError(f"expected 'check' or 'show' after 'plan', not {args.action!r}{hint}")
+    named = args.loop or args.workspace or args.state_dir
+    loop = None if args.file and not named else _common.find_loop(args)
+    path = args.file or (_plan_file(loop) if loop else "")
+    text = _read(path, loop)
+    near = os.path.relpath(path)
+    name = clean(path if near.startswith("..") else near)
+    if args.action == "check":
+        from codex_self_iter.core.plan_lint import lint
+
+        remarks = lint(text, gates=_has_gates(loop.workspace if loop else ".", args.config or ""))
+        return _say_remarks(name, parse_plan(text), remarks, args.json)
+    rows = _rows(parse_plan(text), _ticked_in(loop.state_dir) if loop else {})
+    if args.json:
+        return _print(_as_json(name, rows))
+    return _print("\n".join(_lines(name, rows, Paint(), width())))
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text + "\n")
+    return int(ExitCode.OK)
+
+
+# -- which file ------------------------------------------------------------------------------------
+
+
+def _plan_file(loop: Target) -> str:
+    """The plan that the loop's last supervisor followed; without one, that of the configuration."""
+    told = as_text(as_dict(_common.read_status(loop.state_dir).get("plan")).get("path"))
+    given = os.environ.get(f"{_common.ENVIRONMENT}PLAN_FILE", "")
+    given = given or as_text(_common.read_config(loop.workspace, loop.config).get("plan_file"))
+    return told or os.path.join(loop.workspace, os.path.expanduser(given or "plan.md"))
+
+
+def _has_gates(workspace: str, config: str) -> bool:
+    """Whether commands are configured that must succeed before a completion is believed."""
+    verify = as_dict(_common.read_config(workspace, config).get("verify"))
+    return bool(verify.get("commands") or os.environ.get(f"{_common.ENVIRONMENT}VERIFY__COMMANDS"))
+
+
+def _read(path: str, loop: Target | None) -> str:
+    """The text of a plan. Raises UsageError."""
+    try:
+        data = read_guarded(path, MAX_BYTES + 1, follow=True)
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        init = "`codex-self-iter init` writes one, or name another file"
+        mend = init if loop else "name another file"
+        raise UsageError(f"plan file {path} does not exist; {mend}") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"plan file {path} is not UTF-8 (line {line}); save it as UTF-8") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(f"plan file {path} cannot be read ({why}); name a text file") from None
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"plan file {path} is larger than {MAX_BYTES // 2**20} MiB; shorten it")
+    return text
+
+
+# -- check -----------------------------------------------------------------------------------------
+
+
+def _say_remarks(name: str, plan: Plan, remarks: list[Remark], as_json: bool) -> int:
+    faults = sum(one.fault for one in remarks)
+    suggestions = len(remarks) - faults
+    if as_json:
+        value = {
+            "schema": 1, "path": name, "items": plan.total, "faults": faults,
+            "suggestions": suggestions, "findings": [
+                {"line": one.line, "kind": _kind(one), "rule": one.rule, "what": one.what,
+                 "mend": one.mend}
+                for one in remarks
+            ],
+        }  # fmt: skip
+        _print(json.dumps(value, ensure_ascii=False, indent=2))
+    else:
+        for one in remarks:
+            text = f"{_kind(one)}: {one.what}; {one.mend} [{one.rule}]"
+            _print(f"{name}:{one.line}: {clean(text)}")
+        found = f"{counted(faults, 'fault')}, {counted(suggestions, 'suggestion')}"
+        verdict = "is wrong" if faults else "can be used" if suggestions else "is good"
+        _print(f"{name} {verdict}: {counted(plan.total, 'item')}, {found}")
+    return int(ExitCode.USAGE if faults else ExitCode.OK)
+
+
+def _kind(remark: Remark) -> str:
+    return "fault" if remark.fault else "suggestion"
+
+
+# -- show ------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """An item as it is shown. `level`: how deep it is nested; `since`: the iteration that ticked it."""
+
+    item: Item
+    level: int
+    next: bool
+    since: int | None
+
+
+def _ticked_in(state_dir: str) -> dict[str, int]:
+    """By mark of what was ticked, the last iteration that did. Raises StorageError."""
+    wanted = re.compile(rb'"ticked"\s*:\s*\["')
+    return {
+        mark: record["iteration"]
+        for record in journal.stream(os.path.join(state_dir, journal.JOURNAL), wanted)
+        for mark in map(as_text, as_list(record.get("ticked")))
+    }
+
+
+def _rows(plan: Plan, ticked: dict[str, int]) -> list[Row]:
+    following, around, rows = plan.next_open(), list[int](), list[Row]()
+    count: dict[str, int] = {}
+    for item in plan.items:
+        while around and around[-1] >= item.depth:
+            around.pop()
+        since = None
+        if item.ticked and ticked:
+            count[item.text] = count.get(item.text, 0) + 1
+            since = ticked.get(mark(f"{item.text} {count[item.text]}"))
+        rows.append(Row(item, len(around), item is following, since))
+        around.append(item.depth)
+    return rows
+
+
+def _as_json(name: str, rows: list[Row]) -> str:
+    items = [
+        {"line": row.item.line, "text": row.item.title, "level": row.level,
+         "ticked": row.item.ticked, "next": row.next, "checks": row.item.checks,
+         "since_iteration": row.since}
+        for row in rows
+    ]  # fmt: skip
+    done = sum(row.item.ticked for row in rows)
+    value = {"schema": 1, "path": name, "done": done, "total": len(rows), "items": items}
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def _lines(name: str, rows: list[Row], paint: Paint, columns: int) -> Iterator[str]:
+    done = sum(row.item.ticked for row in rows)
+    yield paint(f"{name}: {done} of {counted(len(rows), 'item')} done", "bold")
+    for row in rows:
+        since = f"  iteration {row.since}" if row.since else ""
+        indent = "  " * min(row.level, 8)
+        head = f"{'>' if row.next else ' '} {indent}[{'x' if row.item.ticked else ' '}] "
+        title = shorten(row.item.title, columns - len(head) - len(since))
+        style = "dim" if row.item.ticked else "bold" if row.next else ""
+        yield paint(f"{head}{title}", *filter(None, [style])) + paint(since, "dim")
+        for check in row.item.checks:
+            yield paint(cut(f"  {indent}    check: {check}", columns), "dim")
