@@ -27,6 +27,7 @@ ELSEWHERE = {
     "signal.doubtful": "program/test_control_stop.py::test_of_a_sender_that_is_gone_while_a_run_is_on_only_the_second_counts",
     "stop.forced": "program/test_control_results.py::test_a_call_that_never_comes_back_does_not_hold_up_the_end",
     "tick.refused": "program/test_item_checks.py::test_a_tick_whose_check_fails_is_taken_back",
+    "loop.terms": "program/test_start.py::test_the_terms_of_a_plan_say_how_far_it_is",
     "strays.ended": "program/test_reported.py::test_no_second_agent_beside_one_of_which_no_record_is_left",
 }
 """Events that need surroundings of their own, and the test from outside that makes them."""
