@@ -17,7 +17,6 @@ from tests.support.harness import wipe
 from tests.support.wheel import ROOT, Kit
 
 pytestmark = pytest.mark.slow
-VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 NAME = "codex-self-iter"
 
 
@@ -57,15 +56,22 @@ def check(run: Callable[..., str], command: Path, share: Path, python: str = "3.
         assert (share / file.relative_to(SHARE)).read_text() == file.read_text()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+every_version = pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+
+
+def interpreter(version: str) -> str:
+    found = wheel.interpreter(version)
+    if found is None:
+        pytest.skip(f"NOT TESTED HERE: there is no Python {version} on PATH or in pyenv")
+    return found
+
+
+@every_version
 def test_pip_installs_the_wheel(
     run: Callable[..., str], kit: Kit, tmp_path: Path, version: str
 ) -> None:
-    python = wheel.interpreter(version)
-    if python is None:
-        pytest.skip(f"NOT TESTED HERE: there is no Python {version} on PATH or in pyenv")
-    run(python, "-m", "venv", "place")
     place = tmp_path / "place"
+    run(interpreter(version), "-m", "venv", place)
     run(place / "bin" / "pip", "install", "--quiet", kit.wheel)
     check(run, place / "bin" / NAME, place / "share", f"{version}.")
     said = run(place / "bin" / "python", "-m", "codex_self_iter", "--help")
@@ -79,10 +85,14 @@ def test_pip_installs_the_sdist(run: Callable[..., str], kit: Kit, tmp_path: Pat
     check(run, place / "bin" / NAME, place / "share")
 
 
-def test_uv_installs_the_sdist_as_a_tool(run: Callable[..., str], kit: Kit, tmp_path: Path) -> None:
-    run(kit.uv, "tool", "install", "--quiet", kit.sdist)
+@every_version
+def test_uv_installs_the_sdist_as_a_tool(
+    run: Callable[..., str], kit: Kit, tmp_path: Path, version: str
+) -> None:
+    run(kit.uv, "tool", "install", "--quiet", "--python", interpreter(version), kit.sdist)
     local = tmp_path / ".local"
-    check(run, local / "bin" / NAME, local / "share" / "uv" / "tools" / NAME / "share")
+    share = local / "share" / "uv" / "tools" / NAME / "share"
+    check(run, local / "bin" / NAME, share, f"{version}.")
 
 
 def test_pipx_installs_the_wheel_and_links_manual_and_completions(

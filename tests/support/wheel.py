@@ -80,7 +80,8 @@ def _to_the_index() -> dict[str, str]:
     index = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
     named = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
     versions = str(ROOT / "constraints.txt")
-    return {**named, **found, "PIP_CONSTRAINT": versions, "UV_CONSTRAINT": versions}
+    chosen = {"PIP_CONSTRAINT": versions, "UV_CONSTRAINT": versions, "UV_PYTHON_DOWNLOADS": "never"}
+    return {**named, **found, **chosen}
 
 
 def interpreter(version: str) -> str | None:
