@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from codex_self_iter.errors import ExitCode
 from tests.support import container
 from tests.support.container import BASE, Podman
 from tests.support.harness import wait_until
@@ -106,6 +107,7 @@ def test_the_image_is_built_and_a_loop_runs_in_it_as_process_1(
     assert podman("exec", "loop", "id", "-u").strip() == str(OWNER)
     podman("healthcheck", "run", "loop")  # fails unless it is healthy
     assert len(escaped()) == 1
+    podman("run", "--rm", f"--volume={workspace}:/workspace", IMAGE, code=ExitCode.BUSY)
 
     podman("stop", "--time=45", "loop")
     ended = "{{.State.Status}} {{.State.ExitCode}}"
