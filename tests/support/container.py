@@ -2,8 +2,8 @@
 
 podman and runc write below /run, /etc and /var/lib whatever store they are given, and a container
 outlives the command that started it. So everything is done inside namespaces of processes and
-mounts in which these three directories have a layer of ours over them; with their first process all
-of it is gone."""
+mounts in which these three directories have a layer of ours over them, and images lie in memory
+(a gigabyte); with their first process all of it is gone."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ for place in run etc var/lib; do
     mount -t overlay overlay "/$place" -o \
         "lowerdir=/$place,upperdir=$1/over/$place/upper,workdir=$1/over/$place/work"
 done
+mkdir "$1/store"
+mount -t tmpfs tmpfs "$1/store"
 mount -t proc proc /proc
 touch "$1/up"
 exec sleep infinity
@@ -65,6 +67,8 @@ class Podman:
         self.directory = directory
         self._group = f"codex-self-iter-test-{os.getpid()}-{time.monotonic_ns()}"
         self._first: subprocess.Popen[bytes] | None = None
+        places = {"root": "store/root", "runroot": "runroot", "tmpdir": "tmp"}
+        self._podman = ("podman", *(f"--{name}={directory / at}" for name, at in places.items()))
         settings = directory / "containers.conf"
         self._environment = {
             **os.environ, "CONTAINERS_CONF": str(settings), "TMPDIR": str(directory),
@@ -93,11 +97,15 @@ class Podman:
         assert self._first.poll() is None, (self.directory / "boot.log").read_text()
         return (self.directory / "up").exists()
 
-    def inside(self, *words: str | Path, patience: float = 300, code: int = 0) -> str:
-        """Run a command in the namespaces; what it printed. It must end with `code`."""
+    def _init(self) -> str:
+        """The first process inside."""
         assert self._first is not None
         children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children")
-        enter = ("nsenter", "--target", children.read_text().split()[0], "--mount", "--pid", "--")
+        return children.read_text().split()[0]
+
+    def inside(self, *words: str | Path, patience: float = 300, code: int = 0) -> str:
+        """Run a command in the namespaces; what it printed. It must end with `code`."""
+        enter = ("nsenter", "--target", self._init(), "--mount", "--pid", "--")
         done = subprocess.run(
             [*enter, *words], env=self._environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=patience,
@@ -108,27 +116,26 @@ class Podman:
 
     def __call__(self, *words: str | Path, code: int = 0) -> str:
         """Run a command of podman; what it printed. It must end with `code`."""
-        places = [f"--{name}={self.directory / name}" for name in ("root", "runroot", "tmpdir")]
         group = [f"--cgroup-parent=/{self._group}"] if words[0] in ("build", "run") else []
-        return self.inside("podman", *places, words[0], *group, *words[1:], code=code)
+        return self.inside(*self._podman, words[0], *group, *words[1:], code=code)
 
     def import_base(self) -> None:
         """A bare Debian with Python under the name of BASE, from Debian's archive."""
-        tree = self.directory / "base"
+        tree = self.directory / "store" / "base"
         choice = ("--variant=minbase", f"--include={PACKAGES}", RELEASE)
         self.inside("debootstrap", *choice, tree, patience=500)
-        (tree / "usr" / "bin" / "python").symlink_to("python3")
+        seen = Path(f"/proc/{self._init()}/root{tree}")  # from outside
+        (seen / "usr" / "bin" / "python").symlink_to("python3")
         lines = ["[global]"]
         if CERTIFICATES.exists():  # the package index may be reached through a proxy with its own
-            shutil.copy(CERTIFICATES, tree / "etc" / "index.crt")
+            shutil.copy(CERTIFICATES, seen / "etc" / "index.crt")
             lines += ["cert = /etc/index.crt"]
         if index := os.environ.get("PIP_INDEX_URL"):
             lines += [f"index-url = {index}"]
-        (tree / "etc" / "pip.conf").write_text("\n".join(lines) + "\n")
-        pack = 'tar -C "$1" -c . | podman --root "$2" --runroot "$3" --tmpdir "$4" import - "$5"'
-        places = [self.directory / name for name in ("root", "runroot", "tmpdir")]
-        self.inside("sh", "-c", pack, "sh", tree, *places, BASE)
-        wipe(tree)
+        (seen / "etc" / "pip.conf").write_text("\n".join(lines) + "\n")
+        pack = 'tree=$1; shift; tar -C "$tree" -c . | "$@" import - '
+        self.inside("sh", "-c", pack + BASE, "sh", tree, *self._podman)
+        self.inside("rm", "-rf", tree)
 
     def close(self) -> None:
         """End every process, unmount everything, remove the control groups and all files."""
