@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.claims.documents import ROOT
-from tests.support import wheel
 from tests.support.agent_runs import real_program
 from tests.support.harness import Workspace
 from tests.support.program import PROGRAM
@@ -74,19 +73,6 @@ def test_the_scripts_work_in_a_fresh_clone(tmp_path: Path) -> None:
     tests = script("test.sh", "-q", "tests/claims/test_complete.py::test_no_table_is_left_over")
     assert tests.returncode == 0, tests.stdout[-2000:] + tests.stderr[-2000:]
     assert "1 passed" in tests.stdout
-
-
-@pytest.mark.slow
-def test_an_installation_has_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pipx and uv do: a wheel of this directory in an environment of its own."""
-    monkeypatch.setenv(wheel.VARIABLE, "")
-    wheel.install(tmp_path)
-    command = tmp_path / "environment" / "bin" / "codex-self-iter"
-    done = subprocess.run(
-        [command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert done.stdout.startswith("codex-self-iter ")
 
 
 @pytest.fixture

@@ -186,6 +186,8 @@ def test_reading_commands_import_nothing_heavy(command) -> None:
         ["complete", "--", "st"],
         ["plan", "check"],
         ["plan", "show"],
+        ["version"],
+        ["version", "--json"],
     )
     for words in (*reading, ["stop"], ["resume"], ["steer", "x"], ["goal", "x"]):
         done = subprocess.run(
@@ -215,7 +217,12 @@ def test_a_start_hardly_looks_for_waste() -> None:
     assert int(done.stdout) < 60  # 250 by default
 
 
-def test_status_imports_next_to_nothing(command) -> None:
+@pytest.mark.parametrize(
+    ("name", "ours"), [("status", {"_common", "_terminal", "status"}), ("version", {"version"})]
+)
+def test_what_only_says_something_imports_next_to_nothing(
+    command, name: str, ours: set[str]
+) -> None:
     """Each of these costs a start of `status` some per cent, and came in unnoticed once."""
     command.write_status()
     dear = {
@@ -225,21 +232,21 @@ def test_status_imports_next_to_nothing(command) -> None:
     script = (
         "import sys, json, time; began = time.perf_counter()\n"
         "from codex_self_iter.cli import main\n"
-        "code = main(['status'])\n"
+        "code = main(sys.argv[1:])\n"
         "print(json.dumps([code, time.perf_counter() - began, sorted(sys.modules)]), file=sys.stderr)"
     )
     # -S: what a site's own .pth files import is not ours
     environment = command.env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-S", "-c", script], cwd=command.workspace, env=environment,
+        [sys.executable, "-S", "-c", script, name], cwd=command.workspace, env=environment,
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     code, seconds, modules = json.loads(done.stderr)
-    print(f"status: {seconds * 1000:.0f} ms after the interpreter's start, {len(modules)} modules")
+    print(f"{name}: {seconds * 1000:.0f} ms after the interpreter's start, {len(modules)} modules")
     assert code == 0
     assert dear.isdisjoint(modules)
-    ours = {name for name in modules if name.startswith("codex_self_iter.cli.")}
-    assert ours == {f"codex_self_iter.cli.{name}" for name in ("_common", "_terminal", "status")}
+    cli = "codex_self_iter.cli."
+    assert {name.removeprefix(cli) for name in modules if name.startswith(cli)} == ours
 
 
 def test_the_import_budget_would_notice(command) -> None:

@@ -1,5 +1,6 @@
 """Write the two references for users: docs/commands.md from the parsers of the commands, and
-docs/configuration.md from the schema of the configuration.
+docs/configuration.md from the schema of the configuration. And what is installed for people: the
+files of share/ (make_manual.py).
 
 python -m tests.project.make_reference            rewrite the documents
 python -m tests.project.make_reference --check    exit 1 if one is out of date"""
@@ -24,6 +25,7 @@ from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_a
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings, Price, WorkspaceEntry
 from codex_self_iter.supervisor.reload import FIXED
+from tests.project import make_manual
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -235,13 +237,14 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def main() -> int:
-    made = {CONFIGURATION: configuration(), COMMANDS_PAGE: commands()}
+    made = {CONFIGURATION: configuration(), COMMANDS_PAGE: commands(), **make_manual.files()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
             print(f"{path} is out of date: run python -m tests.project.make_reference")
         return 1 if stale else 0
     for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return 0
 

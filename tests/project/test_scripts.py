@@ -54,7 +54,7 @@ def clone(tmp_path: Path) -> Path:
     """A copy of what the scripts need, at a path with everything that quoting can get wrong."""
     target = tmp_path / "a clone, it's [new] $HOME é"
     leave_out = shutil.ignore_patterns("__pycache__")
-    for name in ("src", "scripts"):
+    for name in ("src", "scripts", "share"):
         shutil.copytree(ROOT / name, target / name, ignore=leave_out)
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target / name)

@@ -267,7 +267,7 @@ def test_a_listener_that_does_not_read_cannot_stop_us(tmp_path: Path) -> None:
         assert not all(sent)
 
 
-# -- containers: not built by the tests, so their files are read ------------------------------
+# -- containers: as they are read; test_container.py builds and runs the image --------------
 
 
 def test_the_image_runs_as_a_person_and_needs_no_init() -> None:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "config": "show, check or describe the configuration",
     "service": "install the supervisor as a systemd or launchd service",
     "demo": "a complete run on a sample workspace, without any agent installed",
+    "version": "what is installed: version, Python, platform, libraries, extras",
 }
 HIDDEN = {"complete": "shell completion"}
 _MODULES = {"resume": "pause"}

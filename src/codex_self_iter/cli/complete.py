@@ -23,7 +23,11 @@ _codex_self_iter() {
   found=("${(@f)$(codex-self-iter complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
   compadd -a found || _files
 }
-compdef _codex_self_iter codex-self-iter
+if [[ ${funcstack[1]} == _codex-self-iter ]]; then
+  _codex_self_iter "$@"
+else
+  compdef _codex_self_iter codex-self-iter
+fi
 """,
     "fish": """function __codex_self_iter
   codex-self-iter complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null

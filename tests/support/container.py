@@ -1,0 +1,155 @@
+"""podman with a store of its own, in private namespaces: no container, mount or file is left.
+
+podman and runc write below /run, /etc and /var/lib whatever store they are given, and a container
+outlives the command that started it. So everything is done inside namespaces of processes and
+mounts in which these three directories have a layer of ours over them, and images lie in memory
+(a gigabyte); with their first process all of it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.support.harness import wait_until, wipe
+
+PROGRAMS = ("podman", "runc", "debootstrap", "unshare", "nsenter")
+RELEASE = "bookworm"
+PACKAGES = "python3,python3-venv"
+BASE = "localhost/base:1"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+# crun cannot set limits in a hybrid hierarchy of control groups, and its own are high
+SETTINGS = """\
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+runtime = "runc"
+[containers]
+apparmor_profile = "unconfined"
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+log_driver = "k8s-file"
+netns = "host"
+"""
+# $1 is our directory; the last line's process is the first of the namespaces
+BOOT = r"""
+set -eu
+mount --make-rprivate /
+for place in run etc var/lib; do
+    mkdir -p "$1/over/$place/upper" "$1/over/$place/work"
+    mount -t overlay overlay "/$place" -o \
+        "lowerdir=/$place,upperdir=$1/over/$place/upper,workdir=$1/over/$place/work"
+done
+mkdir "$1/store"
+mount -t tmpfs tmpfs "$1/store"
+mount -t proc proc /proc
+touch "$1/up"
+exec sleep infinity
+"""
+
+
+def missing() -> str:
+    """What keeps containers from being run here, "" if nothing does."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "needs root on Linux"
+    lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+    return f"needs {', '.join(lacking)} (Debian packages)" if lacking else ""
+
+
+class Podman:
+    """podman below one directory. Use as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._group = f"codex-self-iter-test-{os.getpid()}-{time.monotonic_ns()}"
+        self._first: subprocess.Popen[bytes] | None = None
+        places = {"root": "store/root", "runroot": "runroot", "tmpdir": "tmp"}
+        self._podman = ("podman", *(f"--{name}={directory / at}" for name, at in places.items()))
+        settings = directory / "containers.conf"
+        self._environment = {
+            **os.environ, "CONTAINERS_CONF": str(settings), "TMPDIR": str(directory),
+        }  # fmt: skip
+        settings.write_text(SETTINGS)
+
+    def __enter__(self) -> Podman:
+        inner = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+        with (self.directory / "boot.log").open("wb") as log:
+            self._first = subprocess.Popen(
+                [*inner, "sh", "-c", BOOT, "sh", str(self.directory)],
+                stdin=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+        try:
+            wait_until(self._is_up, lambda: (self.directory / "boot.log").read_text())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _is_up(self) -> bool:
+        assert self._first is not None
+        assert self._first.poll() is None, (self.directory / "boot.log").read_text()
+        return (self.directory / "up").exists()
+
+    def _init(self) -> str:
+        """The first process inside."""
+        assert self._first is not None
+        children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children")
+        return children.read_text().split()[0]
+
+    def inside(self, *words: str | Path, patience: float = 300, code: int = 0) -> str:
+        """Run a command in the namespaces; what it printed. It must end with `code`."""
+        enter = ("nsenter", "--target", self._init(), "--mount", "--pid", "--")
+        done = subprocess.run(
+            [*enter, *words], env=self._environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False, timeout=patience,
+        )  # fmt: skip
+        said = f"{words}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == code, said
+        return done.stdout
+
+    def __call__(self, *words: str | Path, code: int = 0) -> str:
+        """Run a command of podman; what it printed. It must end with `code`."""
+        group = [f"--cgroup-parent=/{self._group}"] if words[0] in ("build", "run") else []
+        return self.inside(*self._podman, words[0], *group, *words[1:], code=code)
+
+    def import_base(self) -> None:
+        """A bare Debian with Python under the name of BASE, from Debian's archive."""
+        tree = self.directory / "store" / "base"
+        choice = ("--variant=minbase", f"--include={PACKAGES}", RELEASE)
+        self.inside("debootstrap", *choice, tree, patience=500)
+        seen = Path(f"/proc/{self._init()}/root{tree}")  # from outside
+        (seen / "usr" / "bin" / "python").symlink_to("python3")
+        lines = ["[global]"]
+        if CERTIFICATES.exists():  # the package index may be reached through a proxy with its own
+            shutil.copy(CERTIFICATES, seen / "etc" / "index.crt")
+            lines += ["cert = /etc/index.crt"]
+        if index := os.environ.get("PIP_INDEX_URL"):
+            lines += [f"index-url = {index}"]
+        (seen / "etc" / "pip.conf").write_text("\n".join(lines) + "\n")
+        pack = 'tree=$1; shift; tar -C "$tree" -c . | "$@" import - '
+        self.inside("sh", "-c", pack + BASE, "sh", tree, *self._podman)
+        self.inside("rm", "-rf", tree)
+
+    def close(self) -> None:
+        """End every process, unmount everything, remove the control groups and all files."""
+        if self._first is not None:
+            self._first.kill()  # --kill-child: the namespaces' first process goes with it
+            self._first.wait()
+        groups = [*Path("/sys/fs/cgroup").glob(f"**/{self._group}")]
+        for group in groups:
+            wait_until(lambda group=group: _removed(group), f"no process is left in {group}")
+        wipe(self.directory)
+
+
+def _removed(group: Path) -> bool:
+    for directory, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+    return not group.exists()
