@@ -219,7 +219,7 @@ def test_one_sentence_in_a_terminal_ends_proven(scene, program):
     assert ".codex-self-iter/plan.md" in asked
     assert pathlib.Path(plan).read_text() == made
     said = [
-        f'{program.agent} works on "Make a.txt, please" in safe mode (its own sandbox or permission rules hold)',
+        f'{program.agent} works on "Make a.txt, please" in safe mode (the agent\'s own sandbox or permission rules hold)',
         "done will be believed when `make test` exits 0",
         "completed: ",
         "  gate      `make test`: passed",

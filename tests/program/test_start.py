@@ -206,7 +206,7 @@ def test_the_terms_of_a_plan_say_how_far_it_is(ws: Workspace) -> None:
     )
     assert ws.run(*limits, "--verify-command", "true", "--verify-command", "test 1 = 1") == 0
     assert terms(ws) == [
-        "command works on plan.md (1 of 2 items done) (agent_mode = safe is for it to keep)",
+        "command works on plan.md (1 of 2 items done) (agent_mode = safe is for the program to keep)",
         "done will be believed when `true` and `test 1 = 1` exit 0",
         "limits: 3 iterations, $2.5, 1 min 30 s a run, 12 iterations in a row without progress",
     ]

@@ -22,7 +22,9 @@ def lines(ctx: Context) -> list[str]:
     """The same, as three lines."""
     settings, policy = ctx.settings, ctx.policy
     done, total, _ = ctx.plan.progress()
-    work = f"{os.path.basename(ctx.plan.path)} ({done} of {total} items done)"
+    work = os.path.basename(ctx.plan.path)
+    if total:
+        work += f" ({done} of {total} items done)"
     if ctx.paths.in_words:
         work = f'"{one_line(ctx.task.text, _SHOWN)}"'
     first = (policy.agents[role][0].name for role in policy.roles)
@@ -30,7 +32,7 @@ def lines(ctx: Context) -> list[str]:
     bounds["command_timeout_sec"] = settings.command_timeout_sec
     bounds["max_stagnation"] = settings.max_stagnation
     return terms(
-        " and ".join(dict.fromkeys(first)),
+        [*dict.fromkeys(first)],
         settings.agent_mode,
         work,
         settings.verify.commands,

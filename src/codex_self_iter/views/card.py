@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_list
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import clean, counted, money, one_line
@@ -53,9 +54,13 @@ def card(
     ]
     if len(warnings) > _WARNINGS:
         rows.append(("warning", f"and {len(warnings) - _WARNINGS} more, in the report"))
-    rows += [("look", text) for text in _look(lines, where, report)]
-    if changes:
-        rows.append(("take back", f"codex-self-iter rewind{where} {lines[0]['iteration']}-before"))
+    if lines:
+        rows.append(("look", f"codex-self-iter history{where}"))
+        rows.append(("look", f"codex-self-iter show{where} {as_int(lines[-1].get('iteration'))}"))
+    rows.append(("look", report))
+    if any(line.get("checkpoint") for line in lines):
+        first = as_int(lines[0].get("iteration"))
+        rows.append(("take back", f"codex-self-iter rewind{where} {first}-before"))
     labels = ["", *(name for name, _ in rows)]
     told = (
         f"  {name * (name != labels[n]):<10}{clean(text)}" for n, (name, text) in enumerate(rows)
@@ -64,31 +69,24 @@ def card(
 
 
 def _spent(lines: Sequence[Mapping[str, Any]]) -> str:
-    known = [line["usage"].get("total_tokens") or 0 for line in lines if line.get("usage")]
-    costs = [line["cost_usd"] for line in lines if line.get("cost_usd") is not None]
+    known = [as_int(as_dict(line.get("usage")).get("total_tokens")) for line in lines]
+    costs = [cost for line in lines if (cost := as_cost(line.get("cost_usd"))) is not None]
     if not sum(known):
         return "tokens and money are not known" if lines else "nothing"
-    cost = money(sum(costs)) if costs else "what they cost is not known"
-    part = "" if len(costs) in (0, len(known)) else " so far as known"
-    return f"{sum(known)} tokens, {cost}{part}"
+    spent = money(sum(costs)) if costs else "what they cost is not known"
+    part = " so far as known" if 0 < len(costs) < len([one for one in known if one]) else ""
+    return f"{sum(known):,} tokens, {spent}{part}"
 
 
 def _gates(
     state: LoopState, lines: Sequence[Mapping[str, Any]], before: Sequence[str]
 ) -> list[str]:
-    last = lines[-1] if lines else {}
+    last = as_list(lines[-1].get("gates")) if lines else []
     found = [
         f"`{gate.get('command')}`: {gate_end(gate)}"
         + (", was red before the first run" if gate.get("command") in before else "")
-        for gate in last.get("gates") or ()
+        for gate in map(as_dict, last)
     ]
     if not found and state.state is State.COMPLETED:
         return ["none was run: that it is complete is the agent's word"]
     return found
-
-
-def _look(lines: Sequence[Mapping[str, Any]], where: str, report: str) -> list[str]:
-    if not lines:
-        return [report]
-    last = lines[-1]["iteration"]
-    return [f"codex-self-iter history{where}", f"codex-self-iter show{where} {last}", report]

@@ -9,8 +9,8 @@ from codex_self_iter.core.text import counted, in_a_row
 from codex_self_iter.views.report import duration
 
 _MODES = {
-    "safe": "in safe mode (its own sandbox or permission rules hold)",
-    "bypass": "in bypass mode (nothing but this machine holds it)",
+    "safe": "in safe mode (the agent's own sandbox or permission rules hold)",
+    "bypass": "in bypass mode (nothing but this machine holds the agent)",
 }
 _BOUNDS = {
     "max_hours": "{:g} h of agent runs",
@@ -24,14 +24,21 @@ HOW_GATE = "name a check that does: --verify-command 'COMMAND', or [verify] comm
 
 
 def terms(
-    agent: str, mode: str, work: str, gates: Sequence[str], remark: str, bounds: Mapping[str, float]
+    agents: Sequence[str],
+    mode: str,
+    work: str,
+    gates: Sequence[str],
+    remark: str,
+    bounds: Mapping[str, float],
 ) -> list[str]:
     """Three lines; what has no proof is said first.
 
     `work`: what it works on; `remark`: of gates that cannot run; `bounds`: by key, with
     `command_timeout_sec` and `max_stagnation`, 0 for none."""
-    how = _MODES[mode] if agent in CLIS else f"(agent_mode = {mode} is for it to keep)"
-    who = f"{agent} works on {work} {how}"
+    known = all(agent in CLIS for agent in agents)
+    how = _MODES[mode] if known else f"(agent_mode = {mode} is for the program to keep)"
+    verb = "works" if len(agents) == 1 else "work"
+    who = f"{' and '.join(agents)} {verb} on {work} {how}"
     most = bounds["max_iterations"]
     named = [counted(most, "iteration")] if most else []
     named += [text.format(bounds[key]) for key, text in _BOUNDS.items() if bounds[key]]
