@@ -4,6 +4,7 @@
     ├── UsageError              exit 2: bad usage, configuration, plan, workspace or state directory
     ├── WorkspaceBusyError      exit 75: another supervisor has this workspace
     ├── WorkspaceGoneError      exit 4: the workspace was deleted under its loop
+    ├── AgentFailedError        exit 4: the agent of a single run has not done what it was asked
     └── StorageError            the state directory cannot be read or written *now*; callers wait and retry
 
 An exception's message is one clear line (or a short list): what is wrong, where, and what to do."""
@@ -52,6 +53,12 @@ class WorkspaceBusyError(CodexSelfIterError):
 
 class WorkspaceGoneError(CodexSelfIterError):
     """The workspace was deleted, moved away or unmounted while its loop ran."""
+
+    exit_code = ExitCode.NEEDS_HUMAN
+
+
+class AgentFailedError(CodexSelfIterError):
+    """An agent that was run once, for a command, failed or did not answer what was asked."""
 
     exit_code = ExitCode.NEEDS_HUMAN
 

@@ -15,7 +15,7 @@ import pytest
 
 import codex_self_iter
 from tests.support.agent_runs import both_versions, claude_config, codex_config, lines_of
-from tests.support.model_server import ModelServer, answer, fault, shell, write
+from tests.support.model_server import ModelServer, answer, fault, say, shell, write
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
 
@@ -228,3 +228,22 @@ def test_one_sentence_in_a_terminal_ends_proven(scene, program):
     places = [text.find(line) for line in said]
     assert -1 not in places, (places, text)
     assert places == sorted(places)
+
+
+@both_versions
+def test_a_plan_is_drafted(scene, program):
+    plan = "# Plan\n\n- [ ] make a.txt\n  check: test -f a.txt\n"
+    loop = program(shell("echo x > planted.txt"), say(f"I have looked.\n\n{plan}"))
+    for name in ("plan.md", "TASK.md"):
+        (scene.workspace / name).unlink()
+    argv = [sys.executable, "-m", "codex_self_iter", "plan", "Make a.txt, please", "--yes"]
+    environment = {**scene.environment, "CODEX_SELF_ITER_AGENT": program.agent}
+    done = subprocess.run(
+        argv, cwd=scene.workspace, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (loop.state / "plan.md").read_text() == plan
+    assert "Make a.txt, please" in json.dumps(loop.server.main_asks[0].body)
+    if program.agent == "codex":  # claude's sandbox lets commands write in the workspace
+        assert not (scene.workspace / "planted.txt").exists()

@@ -162,8 +162,8 @@ def test_what_is_no_text_file_is_refused(command) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sho"], "expected 'check' or 'show' after 'plan', not 'sho' (did you mean 'show'?)"),
-        (["write me a parser"], "expected 'check' or 'show' after 'plan', not 'write me a parser'"),
+        (["sho"], "a task in words after 'plan', not 'sho' (did you mean 'show'?)"),
+        (["write me a parser"], "give --yes to take the plan as it comes"),
         (["check", "no.md"], "plan file no.md does not exist; name another file"),
         (["check", "a", "b"], "unrecognized arguments: b"),
     ],

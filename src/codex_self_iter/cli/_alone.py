@@ -33,12 +33,25 @@ def no_supervisor(workspace: str, state_dir: str) -> Iterator[ExitStack]:
 def nobody(workspace: str, state_dir: str) -> Iterator[None]:
     """The same, where no agent of a supervisor that is gone is at work either."""
     with no_supervisor(workspace, state_dir) as held:
-        found = left.at_work(state_dir)
-        if found or not _lock(os.path.join(state_dir, "run.lock"), held):
-            pids = ", ".join(f"pid {left.pid_of(one)}" for one in found.values())
-            who = f"an agent of a supervisor that is gone{f' ({pids})' if pids else ''}"
-            raise _busy(f"{who} is still at work in {workspace}", workspace)
+        _no_agent(workspace, state_dir, held)
         yield
+
+
+@contextmanager
+def free_for_a_run(workspace: str, state_dir: str) -> Iterator[None]:
+    """The same, and the lock that a run inherits is left to it."""
+    with no_supervisor(workspace, state_dir):
+        with ExitStack() as held:
+            _no_agent(workspace, state_dir, held)
+        yield
+
+
+def _no_agent(workspace: str, state_dir: str, held: ExitStack) -> None:
+    found = left.at_work(state_dir)
+    if found or not _lock(os.path.join(state_dir, "run.lock"), held):
+        pids = ", ".join(f"pid {left.pid_of(one)}" for one in found.values())
+        who = f"an agent of a supervisor that is gone{f' ({pids})' if pids else ''}"
+        raise _busy(f"{who} is still at work in {workspace}", workspace)
 
 
 def _busy(what: str, workspace: str) -> WorkspaceBusyError:

@@ -90,7 +90,7 @@ def _write(path: str, text: str, force: bool) -> str:
         return f"kept     {path}"
     try:
         if os.path.lexists(path):
-            moved = _free_name(path)
+            moved = free_name(path)
             os.rename(path, moved)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
@@ -104,7 +104,8 @@ def _write(path: str, text: str, force: bool) -> str:
     return f"wrote    {path}{old}"
 
 
-def _free_name(path: str) -> str:
+def free_name(path: str) -> str:
+    """PATH.bak, or the first PATH.bakN that is free."""
     names = itertools.chain([f"{path}.bak"], (f"{path}.bak{n}" for n in itertools.count(2)))
     return next(name for name in names if not os.path.lexists(name))
 

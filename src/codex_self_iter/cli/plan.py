@@ -1,4 +1,4 @@
-"""`plan check|show`: what is wrong with a plan, and how far it has come."""
+"""`plan check|show`: what is wrong with a plan, and how far it has come; `plan "TASK"`."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = "check: say what is wrong with it; show: items, ticks and what is next (the default)"
-    parser.add_argument("action", nargs="?", default="show", metavar="check|show", help=what)
+    what = (
+        "check: say what is wrong with it; show: items, ticks and what is next (the default); "
+        "a task in words, a file with one or -: have the agent make a plan"
+    )
+    parser.add_argument("action", nargs="?", default="show", metavar="check|show|TASK", help=what)
     what = "another file than the workspace's plan"
     parser.add_argument("file", nargs="?", metavar="FILE", help=what)
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    what = "with a task: take the plan as it comes, without asking"
+    parser.add_argument("--yes", action="store_true", help=what)
     _common.add_loop_arguments(parser, name=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print; 2 when `check` finds a fault. Raises UsageError."""
     if args.action not in ACTIONS:
-        from codex_self_iter.cli import nearest
-
-        near = nearest(args.action, ACTIONS)
-        hint = f" (did you mean {near!r}?)" if near else ""
-        raise UsageError(f"expected 'check' or 'show' after 'plan', not {args.action!r}{hint}")
+        return _have_one_made(args)
+    _common.goes_with(args, False, "a task", "yes")
     named = args.loop or args.workspace or args.state_dir
     loop = None if args.file and not named else _common.find_loop(args)
     path = args.file or (_plan_file(loop) if loop else "")
@@ -62,6 +64,24 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         return _print(_as_json(name, rows))
     return _print("\n".join(_lines(name, rows, Paint(), width())))
+
+
+def _have_one_made(args: argparse.Namespace) -> int:
+    """The dialogue. Raises UsageError for a word that is neither an action, a file nor a task."""
+    words = args.action
+    if args.file or args.json:
+        raise UsageError(f"expected 'check' or 'show' after 'plan', or one task, not {words!r}")
+    one_word = words.isascii() and len(words.split()) == 1 and words != "-"
+    if one_word and not os.path.isfile(words):
+        from codex_self_iter.cli import nearest
+
+        near = nearest(words, ACTIONS)
+        hint = f" (did you mean {near!r}?)" if near else ""
+        what = f"expected 'check', 'show', a file or a task in words after 'plan', not {words!r}"
+        raise UsageError(what + hint)
+    from codex_self_iter.cli import _drafting
+
+    return _drafting.run(args, words)
 
 
 def _print(text: str) -> int:

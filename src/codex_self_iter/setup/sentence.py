@@ -4,6 +4,7 @@ the work tree."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.paths import OWN_PLAN, OWN_TASK
@@ -38,11 +39,16 @@ def take(root: StateRoot, sentence: str, *, own_plan: bool) -> bool:
     files = {} if known else {OWN_TASK: f"{sentence}\n"}
     if own_plan and not (known and root.look(OWN_PLAN)):
         files = {OWN_PLAN: PLAN_TO_MAKE} | files  # the task last: by it the next start knows
+    put(root, files)
+    return not known
+
+
+def put(root: StateRoot, files: Mapping[str, str]) -> None:
+    """Write them; what was there stays under a name with a number. Raises StorageError."""
     number = next(n for n in itertools.count(1) if not any(root.look(_kept(f, n)) for f in files))
     for name, text in files.items():
         earlier = _kept(name, number) if root.look(name) else ""
         root.replace(name, text.encode("utf-8", "replace"), keep=earlier)
-    return not known
 
 
 def _kept(name: str, number: int) -> str:

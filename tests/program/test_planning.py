@@ -1,0 +1,267 @@
+"""From outside: `plan "TASK"`, with a person at a terminal and without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.control_steps import CLAIM, WORK, long_run
+from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
+
+TASK = "Make the tests pass"
+PLAN = "# Plan\n\n- [ ] mend it\n      check: test -e mended\n"
+OTHER = "# Plan\n\n- [ ] mend it otherwise\n      check: test -e other\n"
+WRONG = "# Plan\n\n- [ ] mend it (after: 7)\n"
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    """A repository without a plan of ours."""
+    workspace = Workspace(tmp_path)
+    workspace.git("rm", "-q", "plan.md")
+    workspace.git("commit", "-q", "-m", "no plan")
+    workspace.config()
+    yield workspace
+    workspace.close()
+
+
+def says(text: str) -> dict[str, object]:
+    return {"raw": f"I have looked around.\n\n{text}"}
+
+
+class Terminal:
+    """`plan` in a terminal: what it shows, and what is typed."""
+
+    def __init__(self, ws: Workspace, *words: str, **environment: str) -> None:
+        self.screen, terminal = os.openpty()
+        argv = [*PROGRAM, "plan", *words, "--workspace", str(ws.path)]
+        self.process = subprocess.Popen(
+            argv, cwd=ws.root, env={**ws.environment, **environment}, stdin=terminal,
+            stdout=terminal, stderr=terminal, start_new_session=True,
+        )  # fmt: skip
+        os.close(terminal)
+        self.shown = ""
+
+    def until(self, text: str) -> None:
+        """Read on until it is shown."""
+        end = time.monotonic() + 60
+        while text not in self.shown and time.monotonic() < end:
+            if select.select([self.screen], [], [], 0.1)[0]:
+                part = b""
+                with contextlib.suppress(OSError):  # the other side is closed
+                    part = os.read(self.screen, 65536)
+                self.shown += part.decode().replace("\r\n", "\n")
+                if not part:
+                    break
+        assert text in self.shown, self.shown
+
+    def types(self, text: str) -> None:
+        self.shown = ""
+        os.write(self.screen, text.encode())
+
+    def ends(self, text: str) -> int:
+        self.until(text)
+        code = self.process.wait(60)
+        os.close(self.screen)
+        return code
+
+
+def plan_of(ws: Workspace) -> str:
+    return (ws.state / "plan.md").read_text()
+
+
+def test_a_plan_is_made_shown_and_accepted(ws: Workspace) -> None:
+    ws.script(says(PLAN), CLAIM)
+    talk = Terminal(ws, TASK)
+    talk.until("[a]ccept, [r]evise in words, [e]dit, [q]uit? ")
+    assert PLAN in talk.shown
+    assert TASK in ws.prompt(1)
+    talk.types("a\n")
+    assert talk.ends("Start it: ") == 0
+    assert plan_of(ws) == PLAN
+    assert ws.git("status", "--short") == ""
+    assert ws.run() == 0
+    assert TASK in ws.prompt(2)
+    assert "- [ ] mend it\n" in ws.prompt(2)
+
+
+def test_it_is_revised_in_words_and_asks_when_it_must(ws: Workspace) -> None:
+    ws.script(says("? Which tests?\n? By when?"), says(PLAN), says(OTHER))
+    talk = Terminal(ws, TASK)
+    talk.until("Which tests? ")
+    talk.types("all of them\n")
+    talk.until("By when? ")
+    talk.types("today\n")
+    talk.until("[q]uit? ")
+    assert "Which tests?\nall of them\n" in ws.prompt(2)
+    talk.types("r\n")
+    talk.until("What should be different? ")
+    talk.types("another way, please\n")
+    talk.until("[q]uit? ")
+    assert "another way, please" in ws.prompt(3)
+    assert PLAN.strip() in ws.prompt(3)
+    talk.types("a\n")
+    assert talk.ends("Start it: ") == 0
+    assert plan_of(ws) == OTHER
+
+
+@pytest.mark.parametrize("typed", ["q\n", "\x04"])
+def test_who_wants_none_gets_none(ws: Workspace, typed: str) -> None:
+    ws.script(says(PLAN))
+    talk = Terminal(ws, TASK)
+    talk.until("[q]uit? ")
+    talk.types(typed)
+    assert talk.ends("Nothing was written.") == 0
+    assert not (ws.state / "plan.md").exists()
+
+
+def test_an_editor_edits_it_and_one_that_fails_changes_nothing(ws: Workspace) -> None:
+    ws.script(says(PLAN))
+    for name, does in (
+        ("good", 'sed -i s/mend/repair/ "$1"'),
+        ("bad", "exit 3"),
+        ("empty", ': > "$1"'),
+    ):
+        (ws.root / name).write_text(f"#!/bin/sh\n{does}\n")
+        (ws.root / name).chmod(0o755)
+    talk = Terminal(ws, TASK, EDITOR=str(ws.root / "bad"), VISUAL="")
+    talk.until("[q]uit? ")
+    talk.types("e\n")
+    talk.until("[q]uit? ")
+    assert "ended with 3. The plan is as it was." in talk.shown
+    assert PLAN in talk.shown
+    talk.types("q\n")
+    assert talk.ends("Nothing was written.") == 0
+    for name, shown in (
+        ("none", "cannot be used"),
+        ("empty", "left an empty file"),
+        ("good", "repair it"),
+    ):
+        talk = Terminal(ws, TASK, EDITOR=str(ws.root / name), VISUAL="")
+        talk.until("[q]uit? ")
+        talk.types("e\n")
+        talk.until("[q]uit? ")
+        assert shown in talk.shown
+        talk.types("a\n")
+        assert talk.ends("Start it: ") == 0
+    assert "- [ ] repair it\n" in plan_of(ws)
+
+
+# -- without a person ------------------------------------------------------------------------------
+
+
+def headless(ws: Workspace, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [*PROGRAM, "plan", *words, "--workspace", str(ws.path)]
+    return subprocess.run(
+        argv, cwd=ws.root, env=ws.environment, input=given, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+
+
+def test_without_a_terminal_it_is_taken_as_it_comes(ws: Workspace) -> None:
+    ws.script(says(PLAN))
+    refused = headless(ws, TASK)
+    assert (refused.returncode, "give --yes" in refused.stderr) == (2, True)
+    assert ws.started() == 0
+    done = headless(ws, TASK, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert PLAN in done.stdout
+    assert "Ask nothing" in ws.prompt(1)
+    assert plan_of(ws) == PLAN
+
+
+@pytest.mark.parametrize("how", ["file", "-"])
+def test_the_task_may_come_from_a_file_or_standard_input(ws: Workspace, how: str) -> None:
+    ws.script(says(PLAN))
+    words = "-"
+    if how == "file":
+        (ws.root / "wish.txt").write_text("What I want\n")
+        words = str(ws.root / "wish.txt")
+    done = headless(ws, words, "--yes", given="What I want\n")
+    assert done.returncode == 0, done.stderr
+    assert (ws.state / "task.md").read_text() == "What I want\n"
+
+
+def test_what_is_wrong_in_it_is_told_to_the_agent_once(ws: Workspace) -> None:
+    ws.script(says(WRONG), says(PLAN))
+    assert headless(ws, TASK, "--yes").returncode == 0
+    assert "line 3: " in ws.prompt(2)
+    assert plan_of(ws) == PLAN
+    ws.script(says(WRONG))
+    again = headless(ws, TASK, "--yes")
+    assert again.returncode == 2, again.stderr
+    assert "nothing was written" in again.stderr
+    assert plan_of(ws) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (says("I would rather not."), "has answered without a plan (I have looked around."),
+        ({"raw": ""}, "has answered without a plan (nothing)"),
+        ({"exit": 3}, "exit code 3"),
+    ],
+)
+def test_a_plan_that_never_comes_is_said(ws: Workspace, step: dict[str, object], said: str) -> None:
+    ws.script(step)
+    done = headless(ws, TASK, "--yes")
+    assert done.returncode == 4
+    assert said in done.stderr
+    assert "its output is in " in done.stderr
+    assert not (ws.state / "plan.md").exists()
+    assert len(done.stderr.strip().splitlines()) == 2  # who is at it, and what became of it
+
+
+def test_a_plan_of_the_workspace_is_replaced_and_kept(ws: Workspace) -> None:
+    ws.plan("- [ ] of the person\n")
+    ws.script(says(PLAN))
+    assert headless(ws, TASK, "--yes").returncode == 0
+    assert (ws.path / "plan.md").read_text() == PLAN
+    assert (ws.path / "plan.md.bak").read_text() == "- [ ] of the person\n"
+    assert not (ws.state / "plan.md").exists()
+
+
+def test_a_loop_that_was_here_begins_with_the_new_plan(ws: Workspace) -> None:
+    ws.script({**WORK, "block": {"next_goal": "old goal"}}, says(PLAN), CLAIM)
+    assert ws.run("run", TASK, "--once") == 0
+    done = headless(ws, "Something else", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert ws.run() == 0
+    assert "Begin with the first open item of the new plan." in ws.prompt(3)
+    assert "Something else" in ws.prompt(3)
+
+
+def test_nothing_is_planned_while_a_supervisor_is_at_work(ws: Workspace) -> None:
+    ws.script(long_run("go"), CLAIM)
+    ws.start("run", TASK)
+    ws.wait_runs(1)
+    done = headless(ws, "Something else", "--yes")
+    assert done.returncode == 75
+    assert (ws.state / "task.md").read_text() == f"{TASK}\n"
+
+
+def test_the_keyboard_ends_it_with_all_that_it_has_started(ws: Workspace) -> None:
+    ws.script({**says(PLAN), "sleep": 600, "spawn": ["setsid"]})
+    talk = Terminal(ws, TASK)
+    ws.wait_runs(1)
+    os.killpg(talk.process.pid, signal.SIGINT)
+    assert talk.process.wait(60) == 130
+    wait_until(lambda: not ws.leftovers(), "nothing to be left")
+    assert not (ws.state / "plan.md").exists()
+
+
+@pytest.mark.parametrize("words", [["chck"], [TASK, "more"], [TASK, "--json"], [""]])
+def test_what_is_no_task_is_refused(ws: Workspace, words: list[str]) -> None:
+    done = headless(ws, *words, "--yes")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert ws.started() == 0
