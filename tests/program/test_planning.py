@@ -259,7 +259,7 @@ def test_the_keyboard_ends_it_with_all_that_it_has_started(ws: Workspace) -> Non
     assert not (ws.state / "plan.md").exists()
 
 
-@pytest.mark.parametrize("words", [["chck"], [TASK, "more"], [TASK, "--json"], [""]])
+@pytest.mark.parametrize("words", [["chkc"], [TASK, "more"], [TASK, "--json"], [""]])
 def test_what_is_no_task_is_refused(ws: Workspace, words: list[str]) -> None:
     done = headless(ws, *words, "--yes")
     assert done.returncode == 2
