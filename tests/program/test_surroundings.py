@@ -259,3 +259,40 @@ def test_a_file_that_the_supervisor_does_not_write_is_the_agents_work(ws: Worksp
     ws.script({"append": {"logs/run.log": "x"}, "block": {"next_goal": "a"}})
     assert ws.run() == 0
     assert ws.verdicts() == ["continue"]
+
+
+def test_a_directory_of_sources_is_never_taken_for_the_state(ws: Workspace) -> None:
+    (ws.path / "src").mkdir(mode=0o755)
+    (ws.path / "src/main.py").write_text("print()\n")
+    for command in ("config", "check"), ("doctor",), ("run",):
+        ws.config(state_dir="src")
+        done = ws.cli(*command)
+        assert done.returncode == (4 if command == ("doctor",) else 2), done
+        said = done.stdout + done.stderr
+        assert f"state directory {ws.path}/src holds something else (main.py)" in said
+        assert "Traceback" not in said
+    assert [path.name for path in (ws.path / "src").iterdir()] == ["main.py"]
+    assert (ws.path / "src").stat().st_mode & 0o777 == 0o755
+    refused = {".": "workspace or above", ".git": "git's own", "plan.md": "is not a directory"}
+    for place, says in refused.items():
+        ws.config(state_dir=place)
+        done = ws.cli("config", "check")
+        assert (done.returncode, says in done.stderr) == (2, True), done
+    ws.config(state_dir="new")  # negative control
+    assert ws.cli("config", "check").returncode == 0
+    assert ws.cli("steer", "be brief").returncode == 0
+    assert ws.run("run") == 0, ws.log()
+    assert ws.git("status", "--porcelain", "--", "new") == ""
+
+
+def test_the_rules_of_somebody_else_do_not_show_the_state_to_git(ws: Workspace) -> None:
+    ws.config(state_dir="build")
+    ws.state = ws.path / "build"
+    ws.state.mkdir()
+    (ws.state / ".gitignore").write_text("*.o\n")
+    assert ws.run("run") == 0, ws.log()
+    assert ws.git("status", "--porcelain", "--", "build") == ""
+    assert ".gitignore was set aside" in ws.log()
+    (ws.state / ".gitignore").write_text("# mine\n*\n!report.md\n")  # what is meant stays
+    assert ws.run("run") == 0, ws.log()
+    assert "# mine" in (ws.state / ".gitignore").read_text()
