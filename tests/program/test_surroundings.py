@@ -296,3 +296,36 @@ def test_the_rules_of_somebody_else_do_not_show_the_state_to_git(ws: Workspace) 
     (ws.state / ".gitignore").write_text("# mine\n*\n!report.md\n")  # what is meant stays
     assert ws.run("run") == 0, ws.log()
     assert "# mine" in (ws.state / ".gitignore").read_text()
+
+
+def test_one_state_directory_is_never_that_of_two_workspaces(ws: Workspace) -> None:
+    other = Workspace(ws.root, "other")
+    for one in ws, other:
+        one.state = ws.root / "state of all"
+        one.config(state_dir=str(one.state))
+        one.script({"append": {"w.txt": "x\n"}, "block": {"next_goal": f"more {one.path.name}"}})
+    assert ws.run("run", "--once") == 0, ws.log()
+    before = (ws.state / "runtime.json").read_bytes()
+    says = f"state directory {ws.state} is that of the workspace {ws.path}, and not of {other.path}"
+    assert says in other.cli("config", "check").stderr
+    done = other.cli("run", "do something else", "--once")
+    assert (done.returncode, says in done.stderr) == (2, True), done
+    assert (ws.state / "runtime.json").read_bytes() == before
+    assert not (ws.state / "task.md").exists()
+    assert ws.run("run", "--once") == 0, ws.log()  # negative control: it goes on with its own
+    copied = ws.root / "copy"
+    shutil.copytree(ws.state, copied)
+    other.config(state_dir=str(copied))
+    assert other.cli("config", "check").returncode == 0  # as somebody asked for
+    ws.path.rename(ws.root / "gone")
+    other.config(state_dir=str(ws.state))  # moved: the state of what is gone goes on
+    assert other.run("run", "--once") == 0, other.log()
+    assert [line["iteration"] for line in other.journal()] == [1, 2, 3]
+    other.close()
+
+
+def test_a_copy_of_a_workspace_goes_on_beside_it(ws: Workspace) -> None:
+    assert ws.run("run", "--once") == 0, ws.log()
+    copied = ws.root / "copy"
+    shutil.copytree(ws.path, copied)
+    assert ws.run("run", "--once", "--workspace", str(copied)) == 0, ws.log()

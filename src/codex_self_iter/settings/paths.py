@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.rules import RESERVED_NAMES
@@ -130,6 +131,25 @@ def state_flaws(settings: Settings) -> Iterator[str]:
     elif mode is not None and (alien := _alien(state, settings)):
         what = f"holds something else ({alien}), and all in it would be hidden from git"
         yield f"state directory {state} {what}; name one that is new or empty (state_dir)"
+    elif mode is not None and (other := _other_workspace(paths)):
+        what = f"is that of the workspace {other}, and not of {paths.workspace}"
+        mend = "give each its own (state_dir), or go on with a copy: cp -a"
+        yield f"state directory {state} {what}; {mend} {shlex.quote(str(state))} ELSEWHERE"
+
+
+def _other_workspace(paths: ResolvedPaths) -> str:
+    """The workspace of the loop whose state this is, where that is another one; else "".
+
+    One that is gone was moved here, and a state directory at another place than it was is a copy,
+    or was moved with its workspace."""
+    try:
+        known = decode(read_plain(paths.state_dir / "status.json", MAX_DOCUMENT_BYTES).decode())
+    except (OSError, ValueError, BadFileError):
+        return ""
+    other = as_text((known or {}).get("workspace"))
+    here = as_text((known or {}).get("state_dir")) == str(paths.state_dir)
+    there = os.path.isabs(other) and os.path.isdir(other) and os.path.isdir(paths.workspace)
+    return other if here and there and not os.path.samefile(other, paths.workspace) else ""
 
 
 def _alien(state: Path, settings: Settings) -> str:
