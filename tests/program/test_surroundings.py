@@ -329,3 +329,26 @@ def test_a_copy_of_a_workspace_goes_on_beside_it(ws: Workspace) -> None:
     copied = ws.root / "copy"
     shutil.copytree(ws.path, copied)
     assert ws.run("run", "--once", "--workspace", str(copied)) == 0, ws.log()
+
+
+def test_a_workspace_whose_name_is_no_text_is_watched_by_looking(tmp_path: Path) -> None:
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/w\xff")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    ws = Workspace(tmp_path, os.fsdecode(b"w\xff"))
+    ws.control = tmp_path / "control"
+    ws.control.mkdir()
+    ws.config()
+    ws.script({"sleep": 60, "until": "never", "block": {"next_goal": "on"}})
+    process = ws.start("run")
+    ws.wait_runs(1)
+    wait_until(lambda: "watching by events failed" in ws.log(), "it to be said")
+    (ws.state / "STOP").touch()
+    assert ws.ended(process) == 0, ws.log()
+    assert ws.status()["state"] == "stopped"
+    assert ws.log().count("watching by events failed") == 1
+    done = ws.cli("service", "install", "--dry-run")
+    assert done.returncode == 2
+    assert "a path that is not UTF-8 cannot become a service" in done.stderr
+    ws.close()
