@@ -72,7 +72,7 @@ class SmallDisk(Workspace):
 
     def fill(self, leave: int = 0) -> None:
         """Take all the room, but for so many bytes."""
-        with (self.state / "ballast").open("wb", buffering=0) as file:
+        with (self.state / "ballast.tmp").open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(b"b" * 4096)
@@ -82,7 +82,7 @@ class SmallDisk(Workspace):
                 file.truncate(max(0, file.tell() - leave))
 
     def drain(self) -> None:
-        (self.state / "ballast").unlink()
+        (self.state / "ballast.tmp").unlink()
 
     def quiet(self) -> int:
         """Wait until no agent runs start any more; returns how many there were."""

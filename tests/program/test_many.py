@@ -194,9 +194,8 @@ def test_a_config_directory_is_watched(three: list[Workspace]) -> None:
     c.wait_runs(1)
     add(c, "c", "max_iterations = 1\n")
     wait_until(lambda: "max_iterations" in a.log(), "the change to be logged")
+    # It was there, and bad, before: it cannot be the one that goes.
     (directory / "b.toml").rename(directory / "b.away")
-    # A file that cannot be read might be anybody's: nothing is removed while there is one.
-    (directory / "bad.toml").unlink()
     wait_until(lambda: "loop.removed" in a.log(), "the loop of the missing file to be let go")
     (b.control / "go").touch()
     b.wait_state("stopped")
@@ -242,6 +241,14 @@ def test_a_file_of_the_config_directory_may_be_away_renamed_or_half_written(
     wait_until(lambda: "config.skipped" in first.log(), "the half-written file to be skipped")
     (directory / "c.toml").write_text(whole + "[output]\nkeep_runs = 7\n")
     wait_until(lambda: "keep_runs" in first.log(), "the whole file to be read")
+    whole = (directory / "renamed.toml").read_text()
+    (directory / "renamed.toml").unlink()
+    (directory / "half.toml").write_text(whole[:20])
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "half.toml" in str(three[1].status()["warnings"]), "the file to be named")
+    (directory / "half.toml").write_text(whole)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: first.log().count("loop.renamed") == 2, "it to be followed again")
     for ws in three:
         (ws.control / "go").touch()
     assert first.ended(process) == 0

@@ -259,3 +259,96 @@ def test_a_file_that_the_supervisor_does_not_write_is_the_agents_work(ws: Worksp
     ws.script({"append": {"logs/run.log": "x"}, "block": {"next_goal": "a"}})
     assert ws.run() == 0
     assert ws.verdicts() == ["continue"]
+
+
+def test_a_directory_of_sources_is_never_taken_for_the_state(ws: Workspace) -> None:
+    (ws.path / "src").mkdir(mode=0o755)
+    (ws.path / "src/main.py").write_text("print()\n")
+    for command in ("config", "check"), ("doctor",), ("run",):
+        ws.config(state_dir="src")
+        done = ws.cli(*command)
+        assert done.returncode == (4 if command == ("doctor",) else 2), done
+        said = done.stdout + done.stderr
+        assert f"state directory {ws.path}/src holds something else (main.py)" in said
+        assert "Traceback" not in said
+    assert [path.name for path in (ws.path / "src").iterdir()] == ["main.py"]
+    assert (ws.path / "src").stat().st_mode & 0o777 == 0o755
+    refused = {".": "workspace or above", ".git": "git's own", "plan.md": "is not a directory"}
+    for place, says in refused.items():
+        ws.config(state_dir=place)
+        done = ws.cli("config", "check")
+        assert (done.returncode, says in done.stderr) == (2, True), done
+    ws.config(state_dir="new")  # negative control
+    assert ws.cli("config", "check").returncode == 0
+    assert ws.cli("steer", "be brief").returncode == 0
+    assert ws.run("run") == 0, ws.log()
+    assert ws.git("status", "--porcelain", "--", "new") == ""
+
+
+def test_the_rules_of_somebody_else_do_not_show_the_state_to_git(ws: Workspace) -> None:
+    ws.config(state_dir="build")
+    ws.state = ws.path / "build"
+    ws.state.mkdir()
+    (ws.state / ".gitignore").write_text("*.o\n")
+    assert ws.run("run") == 0, ws.log()
+    assert ws.git("status", "--porcelain", "--", "build") == ""
+    assert ".gitignore was set aside" in ws.log()
+    (ws.state / ".gitignore").write_text("# mine\n*\n!report.md\n")  # what is meant stays
+    assert ws.run("run") == 0, ws.log()
+    assert "# mine" in (ws.state / ".gitignore").read_text()
+
+
+def test_one_state_directory_is_never_that_of_two_workspaces(ws: Workspace) -> None:
+    other = Workspace(ws.root, "other")
+    for one in ws, other:
+        one.state = ws.root / "state of all"
+        one.config(state_dir=str(one.state))
+        one.script({"append": {"w.txt": "x\n"}, "block": {"next_goal": f"more {one.path.name}"}})
+    assert ws.run("run", "--once") == 0, ws.log()
+    before = (ws.state / "runtime.json").read_bytes()
+    says = f"state directory {ws.state} is that of the workspace {ws.path}, and not of {other.path}"
+    assert says in other.cli("config", "check").stderr
+    done = other.cli("run", "do something else", "--once")
+    assert (done.returncode, says in done.stderr) == (2, True), done
+    assert (ws.state / "runtime.json").read_bytes() == before
+    assert not (ws.state / "task.md").exists()
+    assert ws.run("run", "--once") == 0, ws.log()  # negative control: it goes on with its own
+    copied = ws.root / "copy"
+    shutil.copytree(ws.state, copied)
+    other.config(state_dir=str(copied))
+    assert other.cli("config", "check").returncode == 0  # as somebody asked for
+    ws.path.rename(ws.root / "gone")
+    other.config(state_dir=str(ws.state))  # moved: the state of what is gone goes on
+    assert other.run("run", "--once") == 0, other.log()
+    assert [line["iteration"] for line in other.journal()] == [1, 2, 3]
+    other.close()
+
+
+def test_a_copy_of_a_workspace_goes_on_beside_it(ws: Workspace) -> None:
+    assert ws.run("run", "--once") == 0, ws.log()
+    copied = ws.root / "copy"
+    shutil.copytree(ws.path, copied)
+    assert ws.run("run", "--once", "--workspace", str(copied)) == 0, ws.log()
+
+
+def test_a_workspace_whose_name_is_no_text_is_watched_by_looking(tmp_path: Path) -> None:
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/w\xff")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    ws = Workspace(tmp_path, os.fsdecode(b"w\xff"))
+    ws.control = tmp_path / "control"
+    ws.control.mkdir()
+    ws.config()
+    ws.script({"sleep": 60, "until": "never", "block": {"next_goal": "on"}})
+    process = ws.start("run")
+    ws.wait_runs(1)
+    wait_until(lambda: "watching by events failed" in ws.log(), "it to be said")
+    (ws.state / "STOP").touch()
+    assert ws.ended(process) == 0, ws.log()
+    assert ws.status()["state"] == "stopped"
+    assert ws.log().count("watching by events failed") == 1
+    done = ws.cli("service", "install", "--dry-run")
+    assert done.returncode == 2
+    assert "a path that is not UTF-8 cannot become a service" in done.stderr
+    ws.close()

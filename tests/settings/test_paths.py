@@ -10,6 +10,7 @@ import pytest
 
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load, validate_workspace
+from codex_self_iter.settings.paths import state_flaws
 
 
 def prepared(tmp_path: Path) -> Path:
@@ -102,6 +103,45 @@ def test_a_state_directory_that_would_hide_the_repository_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         validate_workspace(Settings(workspace=prepared(tmp_path), state_dir=Path(state_dir)))
+
+
+FOREIGN = ["main.py", "status.json main.py", "logs/app.log main.py", ".config", "task.md.orig"]
+OURS = [
+    "", "inbox/1.md", "STOP PAUSE", "inbox/goal", "task.md plan.md", "task.md task-1.md plan-12.md",
+    ".gitignore", "runtime.json.tmp", "lost+found/x", "logs/supervisor.log", "prompts/1.md",
+    "runtime.json main.py", "runtime.json.1 main.py", "loop.lock main.py", "logs/runs/1/x main.py",
+    "logs/iterations.jsonl main.py", "inbox/done/1.md main.py", "quarantine/x main.py",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [*FOREIGN, *OURS])
+def test_a_state_directory_that_holds_something_else_is_refused(tmp_path: Path, names: str) -> None:
+    workspace = prepared(tmp_path)
+    for name in names.split():
+        (workspace / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / "src" / name).touch()
+    settings = Settings(workspace=workspace, state_dir=Path("src"))
+    flaws = list(state_flaws(settings))
+    if names in OURS:
+        assert flaws == []
+        return
+    alien = names.split()[-1]
+    (flaw,) = flaws
+    assert f"{workspace}/src holds something else ({alien}), and" in flaw
+    assert flaw.endswith("; name one that is new or empty (state_dir)")
+    with pytest.raises(UsageError, match="holds something else"):
+        validate_workspace(settings)
+
+
+def test_the_configured_lock_and_stop_files_are_ours(tmp_path: Path) -> None:
+    workspace = prepared(tmp_path)
+    (workspace / "s").mkdir()
+    (workspace / "s/halt").touch()
+    settings = Settings(workspace=workspace, state_dir=Path("s"), lock_file_name="my.lock")
+    assert list(state_flaws(settings)) != []
+    assert list(state_flaws(settings.model_copy(update={"stop_file_name": "halt"}))) == []
+    (workspace / "s/my.lock").touch()
+    assert list(state_flaws(settings)) == []
 
 
 def test_a_missing_workspace_or_a_file_is_refused(tmp_path: Path) -> None:

@@ -127,6 +127,10 @@ def test_directories_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
             "c.toml:4: workspaces[1].path: is the same directory",
         ),
         (
+            'path = "a"\n[[workspaces]]\npath = "b"\nstate_dir = "../a/.codex-self-iter"',
+            "c.toml:5: workspaces[1].state_dir: is the same directory as that of workspaces[0]",
+        ),
+        (
             'path = "a"\nname = "n"\n[[workspaces]]\npath = "b"\nname = "n"',
             "c.toml:6: workspaces[1].name: is the same as that of workspaces[0]",
         ),
@@ -137,6 +141,29 @@ def test_an_error_in_an_entry_has_its_own_line(tmp_path: Path, entry: str, says:
         read(tmp_path, "[[workspaces]]\n" + entry)
     assert str(caught.value).startswith("1 error ")
     assert says in str(caught.value)
+
+
+def test_one_state_directory_for_several_entries_is_an_error(tmp_path: Path) -> None:
+    entries = '[[workspaces]]\npath = "a"\n[[workspaces]]\npath = "b"\n'
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, f'state_dir = "{tmp_path}/s"\n{entries}')
+    says = (
+        "c.toml:1: state_dir: workspaces.1.state_dir is the same directory as that of workspaces[0]"
+    )
+    assert f"{says}: {tmp_path}/s; give each its own" in str(caught.value)
+    own = f'state_dir = "{tmp_path}/other"\n'
+    assert len(read(tmp_path, f'state_dir = "{tmp_path}/s"\n{entries}{own}').loops()) == 2
+
+
+def test_one_state_directory_for_two_files_is_an_error_of_the_second(tmp_path: Path) -> None:
+    for name in "abc":
+        state = "other" if name == "c" else "s"
+        text = f'workspace = "/{name}"\nstate_dir = "{tmp_path}/{state}"\n'
+        (tmp_path / f"{name}.toml").write_text(text)
+    loaded, (error,) = load_directory(tmp_path)
+    assert [one.name for one in loaded] == ["a", "c"]
+    says = f"{tmp_path}/b.toml: state_dir: {tmp_path}/s is already that of {tmp_path}/a.toml"
+    assert says in str(error)
 
 
 def test_errors_of_the_file_and_of_several_entries_come_together(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
 from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import KeyPath
+from codex_self_iter.settings.paths import state_flaws
 from codex_self_iter.settings.problems import is_secret
 
 
@@ -54,7 +55,11 @@ def _print(text: str) -> int:
 
 
 def _checked(settings: Settings) -> str:
+    """What is said of a good configuration. Raises UsageError for a state directory that a run would
+    refuse."""
     loops = settings.loops()
+    if flaws := [flaw for loop in loops for flaw in state_flaws(loop)]:
+        raise UsageError("\n".join(dict.fromkeys(flaws)))
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""
     good = f"The configuration is good ({source}{count})."

@@ -78,8 +78,11 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
     directory, argv = _what_runs(args)
     if not gone and not os.path.isdir(directory):
         raise UsageError(f"{directory} does not exist or is not a directory")
-    if any(ord(character) < 32 for character in directory):
-        raise UsageError("a path with control characters cannot become a service")
+    for path in (directory, *argv):
+        if any(ord(character) < 32 for character in path):
+            raise UsageError("a path with control characters cannot become a service")
+        if any("\ud800" <= character <= "\udfff" for character in path):
+            raise UsageError(f"{path}: a path that is not UTF-8 cannot become a service; rename it")
     name = args.name or spec.service_name(directory)
     if not _NAME.fullmatch(name):
         raise UsageError(f"service name {name!r}: letters, digits, '_', '.' and '-' only")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.env_source import PREFIX, FlagSource, VariableSource
 from codex_self_iter.settings.model import KeyPath, Origin, Settings, merge
+from codex_self_iter.settings.paths import resolve_paths
 from codex_self_iter.settings.problems import ConfigError, Problem, from_validation
 from codex_self_iter.settings.rules import breaches
 from codex_self_iter.settings.schema import LoopFields
@@ -158,7 +159,11 @@ def _claim(settings: Settings, file: str, taken: dict[Path, str]) -> None:
     if clashes:
         words = [f"{path} is already that of {taken[path]}" for path in clashes]
         raise ConfigError(Problem(file, ("workspace",), text) for text in words)
-    taken.update(dict.fromkeys(paths, file))
+    states = [resolve_paths(loop).state_dir for loop in settings.loops()]
+    if clashes := [state for state in states if state in taken]:
+        words = [f"{state} is already that of {taken[state]}" for state in clashes]
+        raise ConfigError(Problem(file, ("state_dir",), text) for text in words)
+    taken.update(dict.fromkeys([*paths, *states], file))
 
 
 def _checked(sources: Sources, cwd: str) -> Settings:

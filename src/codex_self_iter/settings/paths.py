@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from codex_self_iter.core.foreign import as_text, decode
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.model import Settings
+from codex_self_iter.settings.rules import RESERVED_NAMES
 from codex_self_iter.settings.tomlfile import BadFileError, read_plain
 
 OWN_TASK, OWN_PLAN = "task.md", "plan.md"
 """In the state directory: a task that was given in words, and the plan that is made for it."""
+_OWN = re.compile(r"(task|plan)(-\d+)?\.md|git|lost\+found|.*\.tmp")
+"""Names in a state directory beside the reserved ones and the two that are configured."""
+_MARKS = ("runtime.json", "runtime.json.1", "quarantine", "logs/iterations.jsonl", "logs/runs",
+          "inbox/done")  # fmt: skip
+"""What only a state directory has: with one of them it is ours, whatever else lies in it."""
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
 
@@ -65,7 +73,7 @@ def validate_workspace(settings: Settings, *, documents: bool = True) -> Resolve
         if documents:
             flaws += _plan_flaws(paths.plan, paths.workspace)
             flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
-        flaws += _state_flaws(paths)
+        flaws += state_flaws(settings)
     if flaws:
         raise UsageError("\n".join(flaws))
     return paths
@@ -108,17 +116,50 @@ def _task_flaws(path: Path, *, asked: bool) -> Iterator[str]:
             yield f"task file {path} {flaw}"
 
 
-def _state_flaws(paths: ResolvedPaths) -> Iterator[str]:
-    state = paths.state_dir
+def state_flaws(settings: Settings) -> Iterator[str]:
+    """Why a loop cannot keep its state where it is configured; one line each."""
+    paths = resolve_paths(settings)
+    state, mode = paths.state_dir, _mode(paths.state_dir)
     if state == paths.workspace or state in paths.workspace.parents:
         yield f"state directory {state} is the workspace or above it; give it its own (state_dir)"
     elif ".git" in state.parts:
         yield f"state directory {state} is inside git's own directory; choose another (state_dir)"
-    mode = _mode(state)
-    if mode is not None and not stat.S_ISDIR(mode):
+    elif mode is not None and not stat.S_ISDIR(mode):
         yield f"state directory {state} is not a directory; move that file away or set state_dir"
     elif mode is not None and not os.access(state, os.R_OK | os.W_OK | os.X_OK):
         yield f"state directory {state} {_unwritable(state)}"
+    elif mode is not None and (alien := _alien(state, settings)):
+        what = f"holds something else ({alien}), and all in it would be hidden from git"
+        yield f"state directory {state} {what}; name one that is new or empty (state_dir)"
+    elif mode is not None and (other := _other_workspace(paths)):
+        what = f"is that of the workspace {other}, and not of {paths.workspace}"
+        mend = "give each its own (state_dir), or go on with a copy: cp -a"
+        yield f"state directory {state} {what}; {mend} {shlex.quote(str(state))} ELSEWHERE"
+
+
+def _other_workspace(paths: ResolvedPaths) -> str:
+    """The workspace of the loop whose state this is, where that is another one; else "".
+
+    One that is gone was moved here, and a state directory at another place than it was is a copy,
+    or was moved with its workspace."""
+    try:
+        known = decode(read_plain(paths.state_dir / "status.json", MAX_DOCUMENT_BYTES).decode())
+    except (OSError, ValueError, BadFileError):
+        return ""
+    other = as_text((known or {}).get("workspace"))
+    here = as_text((known or {}).get("state_dir")) == str(paths.state_dir)
+    there = os.path.isabs(other) and os.path.isdir(other) and os.path.isdir(paths.workspace)
+    return other if here and there and not os.path.samefile(other, paths.workspace) else ""
+
+
+def _alien(state: Path, settings: Settings) -> str:
+    """What in a directory shows that it is no state directory; "" where that is one, or is empty
+    but for what may be left there for the first start."""
+    if any(os.path.lexists(state / mark) for mark in (*_MARKS, settings.lock_file_name)):
+        return ""
+    own = {*RESERVED_NAMES, settings.stop_file_name}
+    names = (name for name in os.listdir(state) if not (name in own or _OWN.fullmatch(name)))
+    return min(names, default="")
 
 
 def _unwritable(path: Path) -> str:

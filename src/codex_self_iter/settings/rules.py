@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 
 from codex_self_iter.settings.model import KeyPath, Settings
+from codex_self_iter.settings.schema import WorkspaceEntry
 
 Breach = tuple[tuple[KeyPath, ...], str]
 """The keys that do not go together (the first is the one to report) and the message."""
@@ -71,6 +73,7 @@ def _agents(settings: Settings) -> Iterator[Breach]:
 def _entries(settings: Settings) -> Iterator[Breach]:
     paths: dict[str, int] = {}
     names: dict[str, int] = {}
+    states: dict[str, int] = {}
     for index, entry in enumerate(settings.workspaces):
         key: KeyPath = ("workspaces", index)
         path = str(settings.entry_path(entry))
@@ -80,10 +83,21 @@ def _entries(settings: Settings) -> Iterator[Breach]:
         if entry.name and entry.name in names:
             text = f"is the same as that of workspaces[{names[entry.name]}]: {entry.name!r}"
             yield ((*key, "name"),), text
+        state = _state_dir(settings, entry)
+        if state in states and path not in paths:
+            text = f"is the same directory as that of workspaces[{states[state]}]: {state}"
+            yield ((*key, "state_dir"), ("state_dir",)), f"{text}; give each its own"
+        states.setdefault(state, index)
         paths.setdefault(path, index)
         names.setdefault(entry.name, index)
         if entry.name and not _is_loop_name(entry.name):
             yield ((*key, "name"),), "must be printable, without / and not starting with - or ."
+
+
+def _state_dir(settings: Settings, entry: WorkspaceEntry) -> str:
+    given = str(settings.loop_values(entry).get("state_dir", settings.state_dir))
+    place = os.path.join(settings.entry_path(entry), os.path.expanduser(given))
+    return place if "\0" in place else os.path.realpath(place)
 
 
 def _is_loop_name(name: str) -> bool:

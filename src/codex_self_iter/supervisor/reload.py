@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
@@ -22,6 +23,8 @@ SETTLE_SEC = 0.2
 """A file that is just being written is not read before it has had time to become whole."""
 AWAY_SEC = 5.0
 """A file that is missing for so long was removed; until then it may be about to be replaced."""
+HELD_SEC = 30.0
+"""So long a missing file may be one that is new or changed since, and cannot be read."""
 FIXED = {
     "workspace", "state_dir", "lock_file_name", "stop_file_name", "global_stop_file_name",
     "plan_file", "task_file", "log.level", "log.format", "output.log_max_mb", "output.log_files",
@@ -29,7 +32,24 @@ FIXED = {
 }  # fmt: skip
 """Keys that a reload cannot change: what they name, or made, is in use, or they are for a start."""
 
+Signature = tuple[tuple[str, int, int, int], ...]
+Files = dict[str, tuple[int, int, int]]
+"""Path -> inode, size, mtime_ns."""
 Reader = Callable[[], tuple[list[Settings], list[CodexSelfIterError]]]
+
+
+@dataclasses.dataclass(slots=True)
+class _Away:
+    """A loop whose file or entry is missing.
+
+    Attributes:
+        since: when that was noticed.
+        known: the bad files of the look before; none of them can be its own.
+        due: when it is to end for that."""
+
+    since: float
+    known: Files
+    due: float
 
 
 class Reload:
@@ -43,8 +63,9 @@ class Reload:
         self._now = shared.clock.monotonic
         self._said = False
         """This reload has changed something, and that was logged."""
-        self._away: dict[str, float] = {}
-        """Loops whose file is missing, and when they are to end for that."""
+        self._away: dict[str, _Away] = {}
+        self._bad: Files = {}
+        """The files of the directory that could not be read at the last look."""
 
     def run(self) -> list[Rounds]:
         """Read the configuration again; the living loops for which that was good. The others keep
@@ -80,9 +101,15 @@ class Reload:
         self._said = False
         refused = {name: self._take(name, settings) for name, settings in by_name.items()}
         missing = self._members.by_name.keys() - by_name.keys()
-        if not problems and not self._alone:
-            self._let_go(missing, 0.0 if not self._directory else AWAY_SEC)
-        refused |= dict.fromkeys(missing, "; ".join(map(str, problems)))
+        if self._directory:
+            found = _directory_signature(self._directory)
+            self._bad, before = self._bad_files(found, wanted), self._bad
+            refused |= self._let_go(missing, before, list(map(str, problems)))
+        elif problems or self._alone:
+            refused |= dict.fromkeys(missing, "; ".join(map(str, problems)))
+        else:
+            for name in missing:
+                self._members.remove(self._members.by_name[name])
         refused = {name: why for name, why in refused.items() if why}
         if not (self._said or refused or missing or self._directory):
             self._log.info("config.unchanged")
@@ -108,20 +135,38 @@ class Reload:
                 self._log.info("loop.renamed", loop=old, name=name)
                 members[name] = members.pop(old)
 
-    def _let_go(self, missing: set[str], patience: float) -> None:
-        """End loops whose file or entry is gone for good: editors and tools take a file away for a
-        moment."""
+    def _bad_files(self, found: Signature, good: Iterable[Settings]) -> Files:
+        read = {str(path) for settings in good for path in settings.sources}
+        files = {os.path.join(self._directory, name): about for name, *about in found}
+        return {path: (a, b, c) for path, (a, b, c) in files.items() if path not in read}
+
+    def _let_go(self, missing: set[str], before: Files, problems: list[str]) -> dict[str, str]:
+        """End loops whose file or entry is gone for good; what keeps the others, by loop.
+
+        Editors and tools take a file away for a moment, or give it another name and write on in it.
+        A file that was bad before the loop's went away is another's."""
         now, members = self._now(), self._members.by_name
-        living = {name for name in missing if members[name].ended is None}
-        self._away = {name: self._away.get(name, now + patience) for name in living}
-        for name, due in self._away.items():
-            if now >= due:
-                self._members.remove(members[name])
+        away, kept = {}, {}
+        for name in missing:
+            if members[name].ended is not None:
+                continue
+            held = self._bad.keys() & set(map(str, members[name].settings.sources))
+            if not held:
+                one = away[name] = self._away.get(name) or _Away(now, before, now)
+                held = {path for path, _ in self._bad.items() - one.known.items()}
+                one.due = one.since + (HELD_SEC if held else AWAY_SEC)
+                if now >= one.due:
+                    self._members.remove(members[name])
+                    continue
+            told = [text for text in problems if any(path in text for path in held)]
+            kept[name] = "; ".join(told or sorted(held))
+        self._away = away
+        return kept
 
     def _due(self) -> bool:
         """True when a missing file is to be looked for once more."""
         members = self._members.by_name
-        return any(self._now() >= due and not members[n].leaving for n, due in self._away.items())
+        return any(self._now() >= a.due and not members[n].leaving for n, a in self._away.items())
 
     def _take(self, name: str, settings: Settings) -> str:
         """Give a loop its settings; why it cannot have them, or ""."""
@@ -130,6 +175,7 @@ class Reload:
             member.back = settings
             return ""
         if member is not None and _same(member.settings, settings) and not member.leaving:
+            member.settings = settings  # it may have come from a file of another name
             return ""
         again = member is not None and member.ended is not None
         self._said = True
@@ -169,6 +215,7 @@ class Reload:
         if watcher is not None:
             watcher.subscribe({"configuration": self._directory}, lambda _kind: changed.set())
         seen = await threads.run_sync(_directory_signature, self._directory)
+        self._bad = self._bad_files(seen, (one.settings for one in self._members.by_name.values()))
         while True:
             heard = watcher is not None and watcher.hint_alive
             with anyio.move_on_after(CONFIG_DIR_HEARD_SEC if heard else CONFIG_DIR_SEC):
@@ -208,7 +255,7 @@ def _leaves(settings: Settings) -> dict[str, Any]:
     return {**leaves, "priority": settings.priority}
 
 
-def _directory_signature(path: str) -> tuple[tuple[str, int, int, int], ...]:
+def _directory_signature(path: str) -> Signature:
     found = []
     try:
         for entry in os.scandir(path):

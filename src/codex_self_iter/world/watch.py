@@ -209,8 +209,9 @@ class Watcher:
             except (
                 OSError,
                 RuntimeError,
+                ValueError,
                 ExceptionGroup,
-            ) as error:  # no inotify instance left, a directory gone…
+            ) as error:  # no inotify instance left, a directory gone, a path that is no UTF-8…
                 if _only_a_name(error):
                     await self._refresh(self._subscriptions)
                 else:

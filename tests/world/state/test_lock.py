@@ -100,6 +100,15 @@ def test_another_state_directory_or_path_opens_no_door(
         assert f"process {holder.pid}" in message
 
 
+def test_who_has_the_state_directory_for_another_workspace_is_named(
+    make, holder, state: str, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    message = refused(make(state, tmp_path / "other"))
+    assert f"state directory {state} is in use for the workspace {workspace}: process" in message
+    assert f"Give {tmp_path}/other its own (state_dir)" in message
+
+
 def test_deleting_the_files_opens_no_door(make, holder, state: str, workspace: Path) -> None:
     shutil.rmtree(state)
     assert f"process {holder.pid}" in refused(make(state, workspace))

@@ -153,6 +153,14 @@ class SupervisorLock:
             f"Look at it with: codex-self-iter status --workspace {self._workspace}"
         )
 
+    def _state_busy(self, holder: Holder) -> WorkspaceBusyError:
+        if holder.workspace in ("", self._workspace):
+            return self._busy(holder)
+        return WorkspaceBusyError(
+            f"the state directory {self._root.path} is in use for the workspace {holder.workspace}:"
+            f" {holder}. Give {self._workspace} its own (state_dir)"
+        )
+
     def _lock_file(self) -> int:
         path = f"{self._root.path}/{self._name}"
         with storing("lock", path):
@@ -171,7 +179,7 @@ class SupervisorLock:
         """Lock the open file and write who we are; False when it is not the file to lock."""
         try:
             if not _lock_patiently(fd):
-                raise self._busy(holder_of(fd))
+                raise self._state_busy(holder_of(fd))
         except OSError as error:
             if error.errno in _UNSUPPORTED:
                 flaw = f"the file system of {self._root.path} supports no locks"

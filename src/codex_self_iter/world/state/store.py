@@ -36,6 +36,7 @@ NEXT = "runtime.json.next"
 """The state of a journal line out of which a secret was taken, until the snapshot has it."""
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
+_MAX_RULES = 64 * 1024
 _ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
 _LAST_LINES = 32
@@ -137,6 +138,7 @@ class StateDirectory:
         self._status: tuple[Mapping[str, Any], bytes, bytes] = ({}, b"", b"")
         try:
             self._create_parts()
+            self._hide_from_git()
         except BaseException:
             self.root.close()
             raise
@@ -176,6 +178,13 @@ class StateDirectory:
             self.root.replace(".gitignore", _GITIGNORE, durable=False)
             done.append(".gitignore")
         return done
+
+    def _hide_from_git(self) -> None:
+        """See that our own `.gitignore` holds: another one would let `git add` take what is here."""
+        rules = self.root.read(".gitignore", _MAX_RULES) or b""
+        if b"*" not in map(bytes.strip, rules.splitlines()):
+            self.root.set_aside(".gitignore", "it does not hide this directory from git (*)")
+            self._create_parts()
 
     # -- writing -----------------------------------------------------------------------------------
 
