@@ -667,3 +667,31 @@ def test_a_file_that_a_run_hides_from_git_is_said(ws: Workspace, how: str) -> No
     assert "ours.txt" in ws.prompt(2)
     assert ws.status()["warnings"] == []
     assert committed(ws) == {"ours.txt"}
+
+
+def test_new_secrets_large_files_and_heaps_are_left_out_of_the_commit_and_named_until_ignored(
+    ws: Workspace,
+) -> None:
+    ws.config(COMMIT)
+    many = "mkdir node_modules; cd node_modules; seq 1002 | xargs touch"
+    ws.script(
+        {"write": {".env": "A=1", "a.txt": "a"}, "run": f"truncate -s 60M big.bin; {many}"},
+        {"write": {"b.txt": "b"}, **DONE},
+        {"write": {".gitignore": ".env\nnode_modules\nbig.bin\n"}, **DONE},
+    )
+    assert ws.run() == 0
+    assert committed(ws) == {"a.txt", "b.txt"}
+    told = (
+        ".env looks like a secret",
+        "big.bin is 60 MiB",
+        "1001 more new files below node_modules",
+    )
+    places = ws.prompt(2), " ".join(ws.status()["warnings"]), ws.status()["reason"], ws.log()
+    for place in places:
+        assert [words for words in told if words not in place] == []
+    assert "let .gitignore name it" in ws.prompt(2)
+    (ws.path / "person.txt").write_text("p")
+    assert ws.run() == 0
+    assert committed(ws) == {"a.txt", "b.txt", ".gitignore"}
+    assert ws.status()["owed"] is None
+    assert "left out" not in " ".join([*ws.status()["warnings"], ws.status()["reason"]])

@@ -28,6 +28,7 @@ from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.index import INDEX_INFO, PLUMBING, PrivateIndex
+from codex_self_iter.world.git.left_out import left_out
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
 from codex_self_iter.world.git.run import HEAD, Git, GitError
@@ -109,10 +110,12 @@ class SupervisorCommits:
         if not debts and not mine and look.complete:
             return CommitResult()
         ours, left = await self._git.beside(divide, debts, look)
-        mine = {p: entry for p, entry in mine.items() if p in ours or p not in look.entries}
         try:
             if obstacle := await self._obstacle(look):
                 return CommitResult(left=left, error=obstacle)
+            left |= (unfit := await left_out(self._git, ours))
+            ours = {path: value for path, value in ours.items() if path not in unfit}
+            mine = {p: entry for p, entry in mine.items() if p in ours or p not in look.entries}
             if not ours and not mine:
                 return CommitResult(left=left)
             for _ in range(_TRIES):
