@@ -695,3 +695,28 @@ def test_new_secrets_large_files_and_heaps_are_left_out_of_the_commit_and_named_
     assert committed(ws) == {"a.txt", "b.txt", ".gitignore"}
     assert ws.status()["owed"] is None
     assert "left out" not in " ".join([*ws.status()["warnings"], ws.status()["reason"]])
+
+
+def test_a_conflict_without_a_merge_is_said_to_the_agent_and_committed_when_resolved(
+    ws: Workspace,
+) -> None:
+    (ws.path / "c.txt").write_text("ours\n")
+    ws.git("add", "c.txt")
+    ws.git("commit", "-qm", "ours")
+    ws.config(COMMIT)
+    (ws.path / "c.txt").write_text("a person's\n")
+    ws.git("stash", "-q")
+    (ws.path / "c.txt").write_text("changed\n")
+    ws.git("commit", "-qam", "changed")
+    ws.script(
+        {"run": "git stash pop || true", "write": {"a.txt": "a"}},
+        {"write": {"c.txt": "resolved\n"}, **DONE},
+    )
+    assert ws.run() == 0
+    assert "c.txt has an unresolved conflict" in ws.prompt(2)
+    assert committed(ws) == {"a.txt", "c.txt"}
+    assert ws.git("show", "HEAD:c.txt") == "resolved\n"
+    assert ws.git("log", "-S<<<<<<<", "--format=%h", "--", "c.txt") == ""
+    assert left(ws) == ""
+    assert ws.status()["owed"] is None
+    assert ws.status()["warnings"] == []

@@ -665,3 +665,71 @@ async def test_on_an_unborn_branch_all_is_new(tmp_path: Path, repo: Repo) -> Non
     result = await iteration(empty, lambda: (empty.write(".env", "A"), empty.write("a", "a")))
     assert result.files == ("a",)
     assert list(result.left) == [".env"]
+
+
+def torn(repo: Repo, how: str) -> None:
+    """A conflict in a.txt, and d.txt that one side deleted, without an operation half done."""
+    repo.write("d.txt", "d\n")
+    repo.commit("before")
+    repo.git("checkout", "-qb", "other")
+    repo.write("a.txt", "theirs\n")
+    repo.git("rm", "-q", "d.txt")
+    repo.commit("theirs")
+    repo.git("checkout", "-q", "main")
+    repo.write("a.txt", "ours\n")
+    repo.write("d.txt", "ours, too\n")
+    repo.commit("ours")
+    assert repo.git(*how.split(), "other", check=False)
+    assert "<<<<<<<" in repo.read("a.txt")
+
+
+CONFLICT = "has an unresolved conflict: resolve it in the file, or git add it"
+
+
+@pytest.mark.parametrize("how", ["merge --squash", "cherry-pick -n"])
+@pytest.mark.parametrize("mend", ["edited", "as HEAD has it", "git add"])
+async def test_a_conflict_is_left_until_it_is_resolved(repo: Repo, how: str, mend: str) -> None:
+    def resolve() -> None:
+        repo.write("a.txt", "ours\n" if mend == "as HEAD has it" else "both\n")
+        (repo.path / "d.txt").unlink()
+        if mend == "git add":
+            repo.git("add", "-A")
+
+    result = await iteration(repo, lambda: (torn(repo, how), repo.write("b.txt", "b")))
+    assert result.files == ("b.txt",)
+    assert dict(result.left) == {"a.txt": CONFLICT, "d.txt": CONFLICT}
+    result = await iteration(repo, lambda: repo.write("c.txt", "c"), 2)
+    assert (result.files, dict(result.left)) == (
+        ("c.txt",),
+        {"a.txt": CONFLICT, "d.txt": CONFLICT},
+    )
+    result = await iteration(repo, resolve, 3)
+    assert (result.error, dict(result.left)) == ("", {})
+    assert result.files == (("d.txt",) if mend == "as HEAD has it" else ("a.txt", "d.txt"))
+    assert repo.status() == ""
+    assert repo.git("ls-files", "--unmerged") == ""
+
+
+async def test_a_conflict_that_ends_as_head_has_it_ends_in_the_index_too(repo: Repo) -> None:
+    def resolve() -> None:
+        repo.write("a.txt", "ours\n")
+        repo.git("add", "d.txt")
+
+    await iteration(repo, lambda: torn(repo, "merge --squash"))
+    result = await iteration(repo, resolve, 2)
+    assert (result.commit, result.error, dict(result.left)) == ("", "", {})
+    assert repo.status() == ""
+
+
+async def test_a_binary_conflict_is_not_taken_for_resolved(repo: Repo) -> None:
+    def merge() -> None:
+        for side in ("theirs", "ours"):
+            repo.git("checkout", "-q", *(["-b", "x"] if side == "theirs" else ["main"]))
+            repo.write("a.txt", f"\0{side}")
+            repo.commit(side)
+        repo.git("merge", "--squash", "x", check=False)
+
+    result = await iteration(repo, merge)
+    assert dict(result.left) == {"a.txt": CONFLICT}
+    result = await iteration(repo, lambda: repo.write("a.txt", "\0both"), 2)
+    assert result.files == ("a.txt",)
