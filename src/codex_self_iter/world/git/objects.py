@@ -64,7 +64,8 @@ async def keep_up(git: Git) -> None:
     if graphs and await git.beside(_packs, directory) != packs:  # what they name may be gone
         kinds = ("refs/heads", "refs/remotes")
         known = await git.ask("for-each-ref", "--format=%(objectname)", *kinds)
-        await git.ask("commit-graph", "write", "--stdin-commits", stdin=known)
+        # it fails while somebody else writes one
+        await git.run("commit-graph", "write", "--stdin-commits", stdin=known)
 
 
 async def _directory(git: Git) -> str:
