@@ -7,7 +7,7 @@ import re
 import pytest
 
 from codex_self_iter.agents.passed_env import agent_environment
-from codex_self_iter.core.secrets import FORMATS, NAMES, SECRETS, Format, Secrets
+from codex_self_iter.core.secrets import FORMATS, NAMES, SECRETS, Format, Secrets, secret_file
 from codex_self_iter.world.state.redact import REDACTED, Redactor, secret_values
 
 VALUE = "correct-horse-7"
@@ -103,3 +103,50 @@ def test_a_count_of_tokens_is_no_text_to_look_for() -> None:
 def test_what_looks_secret_and_is_needed_is_handed_on() -> None:
     ours = {"SSH_AUTH_SOCK": "/tmp/s", "GPG_KEY": "0xABCDEF", "https_proxy": "http://me:pw@proxy:1"}
     assert agent_environment(ours) == ours
+
+
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n"
+RSA = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEpAIBAAKCAQEA0Z3VS5\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (".env", ""),
+        ("app/.env.production", ""),
+        (".env.example.local", ""),
+        ("keys/id_rsa", ""),
+        ("id_ed25519", ""),
+        (".netrc", ""),
+        (".git-credentials", ""),
+        ("home/.aws/credentials", ""),
+        (".npmrc", "registry=x\n//registry.example/:_authToken=abc\n"),
+        (".pypirc", "[pypi]\npassword = x\n"),
+        ("server.pem", f"a comment\n{KEY}"),
+        ("notes.txt", RSA),
+        ("account.json", '{"private_key": "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhki'),
+    ],
+)
+def test_a_file_that_is_plainly_a_secret_is_known(path: str, text: str) -> None:
+    assert secret_file(path, text)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (".env.example", "A="),
+        (".env.sample", ""),
+        ("app/.env.template", ""),
+        ("id_rsa.pub", "ssh-rsa AAAA"),
+        ("credentials", ""),
+        ("credentials.py", "import os"),
+        (".npmrc", "//registry.example/:_authToken=${TOKEN}\n;_auth=x\n_auth=\nsave=x\n"),
+        (".pypirc", "[pypi]\nusername = x\npassword =\n"),
+        ("ca.pem", "-----BEGIN CERTIFICATE-----\nMIIEpAIBAAKCAQEA0Z3VS5\n"),
+        ("key.py", 'HEAD = "-----BEGIN PRIVATE KEY-----"\n'),
+        ("doc.md", "-----BEGIN PRIVATE KEY-----\n…\n-----END PRIVATE KEY-----\n"),
+        ("environment", "TOKEN"),
+    ],
+)
+def test_a_file_that_only_looks_like_one_is_not(path: str, text: str) -> None:
+    assert secret_file(path, text) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -210,3 +211,39 @@ def test_a_goal_and_items_that_came_too_late_for_every_run_are_said(ws: Workspac
     assert ws.run() == 0
     assert "translate the docs" in ws.prompt(2)
     assert not ws.status()["warnings"]
+
+
+GATE = "touch '{c}/gate'; until [ -e '{c}/go' ]; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize("edited", [False, pytest.param(True, id="edited", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["SIGKILL in the run", "SIGKILL", "SIGTERM", "stop"])
+def test_after_a_restart_only_items_that_came_in_are_said_to_have_come(
+    ws: Workspace, how: str, edited: bool
+) -> None:
+    signs = ws.control
+    if how == "SIGKILL in the run":
+        ws.script(long_run(until="go", block={"completed": True}))
+    else:
+        ws.config(f"[verify]\ncommands = [{json.dumps(GATE.format(c=signs))}]\n")
+        ws.script(CLAIM)
+    process = ws.start()
+    ws.wait_runs(1)
+    if how == "stop":
+        wait_until((signs / "gate").exists, "the gate")
+        assert ws.cli("stop").returncode == 0
+    elif how == "SIGKILL in the run":
+        process.kill()
+    else:
+        wait_until((signs / "gate").exists, "the gate")
+        process.send_signal(getattr(signal, how))
+    ws.ended(process)
+    if edited:
+        with open(ws.path / "plan.md", "a") as plan:
+            plan.write("- [ ] of a person\n")
+    (signs / "go").touch()
+    assert ws.run("--clear-stop") == 0, ws.log()
+    assert ws.started() == 1
+    assert ws.verdicts() == ["completed"]
+    said = [text for text in ws.status()["warnings"] if "came in during the last run" in text]
+    assert [text.rpartition(": ")[2] for text in said] == (["of a person"] if edited else [])

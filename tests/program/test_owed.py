@@ -667,3 +667,56 @@ def test_a_file_that_a_run_hides_from_git_is_said(ws: Workspace, how: str) -> No
     assert "ours.txt" in ws.prompt(2)
     assert ws.status()["warnings"] == []
     assert committed(ws) == {"ours.txt"}
+
+
+def test_new_secrets_large_files_and_heaps_are_left_out_of_the_commit_and_named_until_ignored(
+    ws: Workspace,
+) -> None:
+    ws.config(COMMIT)
+    many = "mkdir node_modules; cd node_modules; seq 1002 | xargs touch"
+    ws.script(
+        {"write": {".env": "A=1", "a.txt": "a"}, "run": f"truncate -s 60M big.bin; {many}"},
+        {"write": {"b.txt": "b"}, **DONE},
+        {"write": {".gitignore": ".env\nnode_modules\nbig.bin\n"}, **DONE},
+    )
+    assert ws.run() == 0
+    assert committed(ws) == {"a.txt", "b.txt"}
+    told = (
+        ".env looks like a secret",
+        "big.bin is 60 MiB",
+        "1001 more new files below node_modules",
+    )
+    places = ws.prompt(2), " ".join(ws.status()["warnings"]), ws.status()["reason"], ws.log()
+    for place in places:
+        assert [words for words in told if words not in place] == []
+    assert "let .gitignore name it" in ws.prompt(2)
+    (ws.path / "person.txt").write_text("p")
+    assert ws.run() == 0
+    assert committed(ws) == {"a.txt", "b.txt", ".gitignore"}
+    assert ws.status()["owed"] is None
+    assert "left out" not in " ".join([*ws.status()["warnings"], ws.status()["reason"]])
+
+
+def test_a_conflict_without_a_merge_is_said_to_the_agent_and_committed_when_resolved(
+    ws: Workspace,
+) -> None:
+    (ws.path / "c.txt").write_text("ours\n")
+    ws.git("add", "c.txt")
+    ws.git("commit", "-qm", "ours")
+    ws.config(COMMIT)
+    (ws.path / "c.txt").write_text("a person's\n")
+    ws.git("stash", "-q")
+    (ws.path / "c.txt").write_text("changed\n")
+    ws.git("commit", "-qam", "changed")
+    ws.script(
+        {"run": "git stash pop || true", "write": {"a.txt": "a"}},
+        {"write": {"c.txt": "resolved\n"}, **DONE},
+    )
+    assert ws.run() == 0
+    assert "c.txt has an unresolved conflict" in ws.prompt(2)
+    assert committed(ws) == {"a.txt", "c.txt"}
+    assert ws.git("show", "HEAD:c.txt") == "resolved\n"
+    assert ws.git("log", "-S<<<<<<<", "--format=%h", "--", "c.txt") == ""
+    assert left(ws) == ""
+    assert ws.status()["owed"] is None
+    assert ws.status()["warnings"] == []

@@ -31,6 +31,10 @@ WHY = 4000
 """Characters of a reason; a hook may say a lot."""
 MIXED = "was changed and not committed before the iteration"
 EDITED = "was edited by somebody else since the loop changed it"
+LEFT_OUT = "left out: let .gitignore name it, or commit it yourself on purpose"
+"""Ends the reason of what is not committed unasked: an agent can let git ignore it."""
+CONFLICT = "has an unresolved conflict: resolve it in the file, or git add it"
+_MENDABLE = (LEFT_OUT, CONFLICT)
 NESTED = ("160000", "repository")
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -65,7 +69,8 @@ class Owed:
         iteration: the oldest debt's.
         files: some of them, fit for UTF-8.
         why: why they are not committed; "" when it was not tried yet.
-        mendable: an agent can do something about it (a hook refuses, a lock is left)."""
+        mendable: an agent can do something about it (a hook refuses, a lock is left, a
+            conflict is not resolved, what is left out is to be ignored)."""
 
     count: int = 0
     iteration: int = 0
@@ -256,5 +261,5 @@ def summary(debts: Debts, error: str = "", stash: str = "") -> Owed:
         iteration=min((debt.iteration for debt in debts.values()), default=0),
         files=tuple(printable(path) for path in names[:SAMPLE]),
         why=why[:WHY],
-        mendable=bool(error),
+        mendable=bool(error) or any(debt.why.endswith(_MENDABLE) for debt in debts.values()),
     )

@@ -1,4 +1,4 @@
-"""What is a secret: the one list of variables' names and of keys' formats. Pure.
+"""What is a secret: the one list of names of variables and files, and of keys' formats. Pure.
 
 What looks like a secret is withheld from agents and, wherever it is kept, replaced. Withholding may
 err on the careful side: a variable is handed on by one line of `pass_env`. Spoilt text is spoilt,
@@ -125,6 +125,36 @@ FORMATS = (
         "uthorization: [Bb]asic "),
     Format("://", _USER, r"://[^/:@\"'<> \t\n]+:[^/@\"'<> \t\n]+@", r"://[^/\s:@]+:[^/\s@]+@"),
 )  # fmt: skip
+
+
+_FILE = re.compile(
+    r"\.env|\.env\..*(?<!\.example)(?<!\.sample)(?<!\.template)|id_(?:rsa|dsa|ecdsa|ed25519)"
+    r"|\.netrc|_netrc|\.pgpass|\.git-credentials"
+)
+"""Names of files that hold secrets and nothing else. Beside `.env` lies an example without any."""
+_SETTINGS = {
+    ".npmrc": re.compile(r"(?m)^[^#;\n]*_(?:authToken|auth|password)[ \t]*=[ \t]*+(?!\$\{)\S"),
+    ".pypirc": re.compile(r"(?m)^[ \t]*password[ \t]*[=:][ \t]*\S"),
+}
+"""Names of files that hold a secret when this is in them."""
+_BEGIN = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+_KEY_FILE = re.compile(
+    rf"(?m)^{_BEGIN}\r?\n(?:[\w-]+: .*\r?\n)*\s*[A-Za-z0-9+/=]{{16}}"
+    rf"|\"private_key\"\s*:\s*\"{_BEGIN}\\n[A-Za-z0-9+/=]{{16}}"
+)
+
+
+def secret_file(path: str, head: str) -> str:
+    """What makes a file plainly a secret, by its name or how its text begins; "" when nothing does.
+
+    A text that only speaks of keys (a header in the middle of a line, without a body) is none."""
+    directory, _, name = path.rpartition("/")
+    aws = name == "credentials" and directory.endswith(".aws")
+    if aws or _FILE.fullmatch(name):
+        return "looks like a secret by its name"
+    if name in _SETTINGS and _SETTINGS[name].search(head):
+        return "has a password or token in it"
+    return "has a private key in it" if _KEY_FILE.search(head) else ""
 
 
 class Secrets:

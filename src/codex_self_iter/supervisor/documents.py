@@ -70,7 +70,8 @@ class Document:
         self.away = False
         """A run has left the branch that has the file: the last good text goes on without it."""
         self.came: tuple[str, ...] = ()
-        """Open items that came in since the last `save`; some may be gone again."""
+        """Open items that came in since the last `save`, by whichever supervisor; some may be gone
+        again."""
         self.missing: tuple[str, ...] = ()
         """Those that were gone when a run ended, and are not back."""
         self._seen: Signature | str = "never"
@@ -184,11 +185,12 @@ class Document:
             os.unlink(os.path.join(directory, f"{self.what}.md"))
 
     def recall(self, directory: str) -> None:
-        """Take what `save` left, if the file has been lost since."""
-        if self.text:
-            return
+        """Take what `save` left, if the file has been lost since; if not, what came in since is
+        known from it."""
         text = self.saved(directory)
-        if text is not None:
+        if text is not None and self.text:
+            self.came = followed((), text, self.text)
+        elif text is not None:
             self._good = text
             if self.lost():
                 self.text, self.problem = text, ""
@@ -218,12 +220,13 @@ class Document:
             return None  # it changed while it was read: look again
         if stood_still < self._patience(text, problem):
             return None
+        first = self._seen == "never"
         self._seen = self._candidate = signature
         self.problem = problem
         if problem or text == self.text:
             return None
         edit = self._edit(self.text, text)
-        if not edit.ticks_only:
+        if not edit.ticks_only and not first:
             self.came = followed(self.came, self.text, text)
         self.text = text
         self._good = text if text.strip() else ""

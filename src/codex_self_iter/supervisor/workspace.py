@@ -320,7 +320,7 @@ class Workspace:
             text = self._error
         for key, is_this in (("commit", bool(self._error)), ("commit.left", not self._error)):
             if text and is_this:
-                warnings.tell(key, text, agent=bool(self._error))
+                warnings.tell(key, text, agent=bool(self._error) or owed.mendable)
             else:
                 warnings.clear(key)
 
@@ -455,7 +455,7 @@ class Workspace:
                 "commit.failed", error=ctx.shown(made.error, 500), files=len(ledger.debts)
             )
         if made.left:
-            named = [f"{path} ({why})" for path, why in sorted(made.left.items())]
+            named = [f"{path} ({why})" for path, why in sorted(made.left.items()) if why]
             ctx.log.warning("commit.left", files=named[:20])
         if made.commit:
             ctx.log.info("commit.made", commit=made.commit[:12], files=len(made.files))

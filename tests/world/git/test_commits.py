@@ -15,6 +15,7 @@ from codex_self_iter.core.owed import Debt, divide, seen, worked
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.commits import CommitResult, SupervisorCommits, message
 from codex_self_iter.world.git.ledger import Ledger
+from codex_self_iter.world.git.left_out import MAX_HEAP
 from codex_self_iter.world.git.run import Git
 from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.process.tool import run_tool
@@ -570,6 +571,10 @@ async def test_a_submodules_new_commit_is_committed_and_its_own_changes_are_name
 
 
 async def test_a_file_too_large_to_be_read_whole_is_committed_staged_or_not(repo: Repo) -> None:
+    for name in ("staged.bin", "plain.bin"):
+        repo.write(name, "small")  # a new one as large would be left out
+    repo.commit("small files")
+
     def act() -> None:
         for name in ("staged.bin", "plain.bin"):
             with (repo.path / name).open("wb") as file:
@@ -579,3 +584,152 @@ async def test_a_file_too_large_to_be_read_whole_is_committed_staged_or_not(repo
     result = await iteration(repo, act)
     assert result.files == ("plain.bin", "staged.bin")
     assert repo.status() == ""
+
+
+SECRET = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA0Z3VS5JJcds3xfn\n"
+
+
+def sparse(repo: Repo, name: str, mib: int) -> None:
+    with open(repo.path / name, "wb") as file:
+        file.truncate(mib * 2**20)
+
+
+async def test_new_secrets_large_files_and_heaps_are_left_out_and_named(repo: Repo) -> None:
+    def act() -> None:
+        for name in (".env", ".env.example", "id_rsa", "node_modules/few/a.js", "big ä.txt"):
+            repo.write(name, "A=1\n")
+        repo.write("server.pem", SECRET)
+        sparse(repo, "big.bin", 51)
+        sparse(repo, "fair.bin", 2)
+        repo.git("add", ".env", "id_rsa")  # whoever stages it does not decide that it is published
+
+    result = await iteration(repo, act)
+    assert result.error == ""
+    assert result.files == (".env.example", "big ä.txt", "fair.bin", "node_modules/few/a.js")
+    end = "left out: let .gitignore name it, or commit it yourself on purpose)"
+    assert left(result) == [
+        f".env (looks like a secret by its name, {end}",
+        f"big.bin (is 51 MiB, {end}",
+        f"id_rsa (looks like a secret by its name, {end}",
+        f"server.pem (has a private key in it, {end}",
+    ]
+    repo.write(".gitignore", ".env\nid_rsa\n*.pem\n*.bin\n")
+    repo.git("reset", "-q")
+    assert left(await iteration(repo, lambda: repo.write("b", "b"), 2)) == []
+
+
+async def test_what_head_has_is_committed_as_ever(repo: Repo) -> None:
+    repo.write(".env", "A=1\n")
+    repo.write("server.pem", SECRET)
+    sparse(repo, "big.bin", 51)
+    repo.write("node_modules/mine.js", "1")
+    repo.commit("on purpose")
+
+    def act() -> None:
+        repo.write(".env", "A=2\n")
+        repo.write("server.pem", f"{SECRET}#\n")
+        sparse(repo, "big.bin", 52)
+        for number in range(MAX_HEAP + 1):
+            repo.write(f"node_modules/{number}.js", "")
+
+    result = await iteration(repo, act)
+    assert left(result) == []
+    assert len(result.files) == 3 + MAX_HEAP + 1
+
+
+async def test_a_heap_is_left_out_whole_and_told_once(repo: Repo) -> None:
+    def act() -> None:
+        repo.write("app/x.js", "x")
+        for number in range(MAX_HEAP + 1):
+            repo.write(f"app/node_modules/{number:04}/node_modules/i.js", "")
+            repo.write(f"work/{number}.txt", "")
+
+    result = await iteration(repo, act)
+    assert len(result.files) == MAX_HEAP + 2  # other directories may hold what they like
+    told = [why for why in result.left.values() if why]
+    assert len(told) == 1
+    assert told[0].startswith(f"and {MAX_HEAP} more new files below app/node_modules, left out: ")
+    assert len(result.left) == MAX_HEAP + 1
+
+
+async def test_a_large_file_that_a_filter_makes_small_is_committed(repo: Repo) -> None:
+    repo.git("config", "filter.small.clean", "head -c 10")
+    repo.write(".gitattributes", "*.bin filter=small\n")
+    repo.commit("a filter")
+    result = await iteration(repo, lambda: sparse(repo, "big.bin", 51))
+    assert result.files == ("big.bin",)
+
+
+async def test_on_an_unborn_branch_all_is_new(tmp_path: Path, repo: Repo) -> None:
+    empty = Repo(tmp_path / "empty", commit=False)
+    result = await iteration(empty, lambda: (empty.write(".env", "A"), empty.write("a", "a")))
+    assert result.files == ("a",)
+    assert list(result.left) == [".env"]
+
+
+def torn(repo: Repo, how: str) -> None:
+    """A conflict in a.txt, and d.txt that one side deleted, without an operation half done."""
+    repo.write("d.txt", "d\n")
+    repo.commit("before")
+    repo.git("checkout", "-qb", "other")
+    repo.write("a.txt", "theirs\n")
+    repo.git("rm", "-q", "d.txt")
+    repo.commit("theirs")
+    repo.git("checkout", "-q", "main")
+    repo.write("a.txt", "ours\n")
+    repo.write("d.txt", "ours, too\n")
+    repo.commit("ours")
+    assert repo.git(*how.split(), "other", check=False)
+    assert "<<<<<<<" in repo.read("a.txt")
+
+
+CONFLICT = "has an unresolved conflict: resolve it in the file, or git add it"
+
+
+@pytest.mark.parametrize("how", ["merge --squash", "cherry-pick -n"])
+@pytest.mark.parametrize("mend", ["edited", "as HEAD has it", "git add"])
+async def test_a_conflict_is_left_until_it_is_resolved(repo: Repo, how: str, mend: str) -> None:
+    def resolve() -> None:
+        repo.write("a.txt", "ours\n" if mend == "as HEAD has it" else "both\n")
+        (repo.path / "d.txt").unlink()
+        if mend == "git add":
+            repo.git("add", "-A")
+
+    result = await iteration(repo, lambda: (torn(repo, how), repo.write("b.txt", "b")))
+    assert result.files == ("b.txt",)
+    assert dict(result.left) == {"a.txt": CONFLICT, "d.txt": CONFLICT}
+    result = await iteration(repo, lambda: repo.write("c.txt", "c"), 2)
+    assert (result.files, dict(result.left)) == (
+        ("c.txt",),
+        {"a.txt": CONFLICT, "d.txt": CONFLICT},
+    )
+    result = await iteration(repo, resolve, 3)
+    assert (result.error, dict(result.left)) == ("", {})
+    assert result.files == (("d.txt",) if mend == "as HEAD has it" else ("a.txt", "d.txt"))
+    assert repo.status() == ""
+    assert repo.git("ls-files", "--unmerged") == ""
+
+
+async def test_a_conflict_that_ends_as_head_has_it_ends_in_the_index_too(repo: Repo) -> None:
+    def resolve() -> None:
+        repo.write("a.txt", "ours\n")
+        repo.git("add", "d.txt")
+
+    await iteration(repo, lambda: torn(repo, "merge --squash"))
+    result = await iteration(repo, resolve, 2)
+    assert (result.commit, result.error, dict(result.left)) == ("", "", {})
+    assert repo.status() == ""
+
+
+async def test_a_binary_conflict_is_not_taken_for_resolved(repo: Repo) -> None:
+    def merge() -> None:
+        for side in ("theirs", "ours"):
+            repo.git("checkout", "-q", *(["-b", "x"] if side == "theirs" else ["main"]))
+            repo.write("a.txt", f"\0{side}")
+            repo.commit(side)
+        repo.git("merge", "--squash", "x", check=False)
+
+    result = await iteration(repo, merge)
+    assert dict(result.left) == {"a.txt": CONFLICT}
+    result = await iteration(repo, lambda: repo.write("a.txt", "\0both"), 2)
+    assert result.files == ("a.txt",)

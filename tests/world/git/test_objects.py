@@ -108,6 +108,48 @@ async def test_git_keeps_up_by_the_repositorys_own_settings(repo: Repo, git: Git
     repo.git("config", "gc.auto", "10")
     await objects.keep_up(git)
     assert (await objects.count(git)).loose == 0
+    graph = repo.path / ".git/objects/info/commit-graph"
+    assert not graph.exists()
+    repo.git("gc", "-q")  # the negative control: by itself it writes one
+    assert graph.exists()
+
+
+@pytest.mark.parametrize("how", [(), ("--split",)], ids=["one", "a chain"])
+async def test_what_a_commit_graph_names_stays_whole(
+    repo: Repo, git: Git, how: tuple[str, ...]
+) -> None:
+    points = Checkpoints(git, str(repo.state))
+    for number in (1, 2, 3, 4):
+        repo.write("b.txt", str(number))
+        assert not (await points.save(number)).error
+        if number == 2:  # as `git maintenance` does
+            repo.git("commit-graph", "write", "--reachable", *how)
+    commits = {one.label: one.commit for one in await points.listing()}
+    await points.prune(1, 0, time.time())
+    assert [there(repo, commits[label]) for label in "1234"] == [True, True, False, True]
+    repo.git("fsck", "--full")
+    os.unlink(repo.path / ".git/objects" / commits["1"][:2] / commits["1"][2:])
+    with pytest.raises(AssertionError, match="commit-graph"):  # the negative control
+        repo.git("fsck", "--full")
+
+
+async def test_a_commit_graph_is_written_anew_without_checkpoints(repo: Repo, git: Git) -> None:
+    points = Checkpoints(git, str(repo.state))
+    repo.write("b.txt", "1")
+    commit = (await points.save(1)).commit
+    repo.git("commit-graph", "write", "--reachable")
+    graph = repo.path / ".git/objects/info/commit-graph"
+    assert bytes.fromhex(commit) in graph.read_bytes()
+    wanted = (str(number) for number in range(10**6) if _id(str(number)).startswith("17"))
+    for number, text in zip(range(5), wanted, strict=False):
+        repo.write(f"file {number}", text)
+    repo.git("config", "gc.auto", "0")
+    repo.commit("many")
+    repo.git("config", "gc.auto", "10")
+    await objects.keep_up(git)
+    assert bytes.fromhex(repo.head()) in graph.read_bytes()
+    assert bytes.fromhex(commit) not in graph.read_bytes()
+    repo.git("fsck", "--full")
 
 
 def _id(text: str) -> str:

@@ -27,7 +27,9 @@ from codex_self_iter.core.owed import Debts, colliding, divide
 from codex_self_iter.core.progress import printable
 from codex_self_iter.errors import StorageError
 from codex_self_iter.world.bounded import ToolResult
+from codex_self_iter.world.git.conflicts import conflicts
 from codex_self_iter.world.git.index import INDEX_INFO, PLUMBING, PrivateIndex
+from codex_self_iter.world.git.left_out import left_out
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, to_text
 from codex_self_iter.world.git.repository import Finder, Repository
 from codex_self_iter.world.git.run import HEAD, Git, GitError
@@ -109,10 +111,12 @@ class SupervisorCommits:
         if not debts and not mine and look.complete:
             return CommitResult()
         ours, left = await self._git.beside(divide, debts, look)
-        mine = {p: entry for p, entry in mine.items() if p in ours or p not in look.entries}
         try:
             if obstacle := await self._obstacle(look):
                 return CommitResult(left=left, error=obstacle)
+            left |= (unfit := await left_out(self._git, ours))
+            ours = {path: value for path, value in ours.items() if path not in unfit}
+            mine = {p: entry for p, entry in mine.items() if p in ours or p not in look.entries}
             if not ours and not mine:
                 return CommitResult(left=left)
             for _ in range(_TRIES):
@@ -135,7 +139,7 @@ class SupervisorCommits:
             if self._repository is None or parent != old or f"\n{TRAILER}: " not in text:
                 return
             staged = await self._differences("diff-index", "--cached", old)
-            await self._publish(old, new, {change.path: change.new for change in staged})
+            await self._publish(old, new, {change.path: change.new for change in staged}, {})
         except (GitError, ValueError):
             return  # nothing is lost: `git reset` does the same
 
@@ -160,7 +164,11 @@ class SupervisorCommits:
         """One try; None when somebody else has moved HEAD meanwhile."""
         assert self._repository is not None
         old = await self._git.resolve(HEAD)
-        staged = {c.path: c.new for c in await self._differences("diff-index", "--cached", old)}
+        changes = await self._differences("diff-index", "--cached", old)
+        torn = await conflicts(self._git, ours) if any(not c.new for c in changes) else {}
+        ours = {path: value for path, value in ours.items() if not torn.get(path)}
+        ended = {self._full(path) for path, why in torn.items() if not why}
+        staged = {c.path: c.new for c in changes if c.path not in ended}
         await self._git.beside(self._index.copy_from, self._repository)
         mine = {p: entry for p, entry in mine.items() if staged.get(self._full(p)) == entry}
         alike, other = await self._staged(ours, staged, mine)
@@ -169,13 +177,16 @@ class SupervisorCommits:
         other |= set(colliding(ours, [*foreign, *other]))
         alike = {path: entry for path, entry in alike.items() if self._inner(path) not in other}
         left = dict.fromkeys(other, "staged with other content")
-        if staged:
+        left |= {path: why for path, why in torn.items() if why}
+        if changes:
             await self._index.ask("read-tree", *(["--reset", old] if old else ["--empty"]))
         plain = {p: value for p, value in ours.items() if self._full(p) not in alike}
         plain = {p: value for p, value in plain.items() if p not in other}
         there, gone = ([p for p in plain if bool(plain[p]) is known] for known in (True, False))
         await self._index.update(gone, "--force-remove")
         refused = await self._index.add(there)
+        ended -= {self._full(path) for path in [*other, *refused]}
+        merged = {c.path: c.old for c in changes if c.path in ended}
         left |= refused
         error = "".join(f"{printable(p)} cannot be added: {refused[p]}" for p in [*refused][:1])
         if alike:
@@ -184,7 +195,9 @@ class SupervisorCommits:
             await self._index.ask(*INDEX_INFO, stdin=orders)
         same = await self._index.run("diff-index", "--cached", "--quiet", self._tree(old))
         if same.exit_code == 0:
-            return CommitResult(left=left, error=error)
+            if merged:
+                await self._publish(old, old, {}, merged)
+            return CommitResult(left=left, error=error, tried=bool(merged))
         identity, note = await self._identity()
         flags = ["--no-verify"] if self.no_verify else []
         if await self._git.resolve(HEAD) != old:
@@ -209,7 +222,7 @@ class SupervisorCommits:
                 return None
             note = f"{new[:12]} takes back what {parent[:12]} has brought: {_MOVED}"
         theirs = {path: entry for path, entry in staged.items() if self._inner(path) not in mine}
-        files, late = await self._publish(old, new, theirs)
+        files, late = await self._publish(old, new, theirs, merged)
         failed = f"committed, but afterwards {self._refused(out)}" if out.exit_code != 0 else ""
         trouble = [note, failed, late]
         told = "; ".join(part for part in trouble if part)
@@ -247,13 +260,15 @@ class SupervisorCommits:
         return {self._full(p): staged[self._full(p)] for p in alike}, (other | out) - mine.keys()
 
     async def _publish(
-        self, old: str, new: str, staged: Mapping[bytes, str]
+        self, old: str, new: str, staged: Mapping[bytes, str], merged: Mapping[bytes, str]
     ) -> tuple[tuple[str, ...], str]:
-        """Bring the person's index up to date, but for paths that they staged differently."""
+        """Bring the person's index up to date, but for paths that they staged differently; of the
+        conflicts `merged` those that the commit does not hold are as in `old`."""
         changes = await self._differences("diff-tree", old, new)
         wanted = [c for c in changes if staged.get(c.path, c.new) == c.new]
         zero = "0 " + "0" * len(new)
-        orders = _orders({c.path: c.new or zero for c in wanted})
+        entries = {**merged, **{c.path: c.new for c in wanted}}
+        orders = _orders({path: entry or zero for path, entry in entries.items()})
         files = tuple(sorted(printable(self._inner(c.path)) for c in changes))
         trouble = ""
         for _ in range(5):  # an editor's `git status` holds the lock for some milliseconds

@@ -10,14 +10,19 @@ two weeks after their checkpoint is gone, and runs only when somebody else's com
   moved aside, so that nobody can say it too late.
 - `gc.pruneExpire`, where somebody set it, is obeyed: "never" keeps everything.
 - While an index is locked somebody is at work: nothing goes.
+- What a commit-graph names stays with all that it reaches: git takes a graph with a commit that is
+  gone for damage. `git maintenance` and `git fetch` may write one that names checkpoints.
 
 `git gc --auto` is what every commit of a person would run; our calls hold it off, so now and then
-it is run by itself, with the repository's own settings."""
+it is run by itself, with the repository's own settings. Only a commit-graph is not its business:
+that would name the checkpoints that other loops are about to delete. Where there is one, it is
+written anew from branches."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import mmap
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -49,20 +54,58 @@ async def count(git: Git) -> Stored:
 
 async def keep_up(git: Git) -> None:
     """What a commit of a person would start: `git gc --auto`, here, to its end. Raises GitError."""
-    foreground = ("-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
-    out = await git.run(*foreground, hooks=True, upkeep=True)
+    directory = await _directory(git)
+    packs = await git.beside(_packs, directory)
+    foreground = ("-c", "gc.autoDetach=false", "-c", "gc.writeCommitGraph=false")
+    out = await git.run(*foreground, "gc", "--auto", "--quiet", hooks=True, upkeep=True)
     if out.exit_code != 0:
         raise failed(out, "gc", git)
+    graphs = await git.beside(_graphs, directory)
+    if graphs and await git.beside(_packs, directory) != packs:  # what they name may be gone
+        kinds = ("refs/heads", "refs/remotes")
+        known = await git.ask("for-each-ref", "--format=%(objectname)", *kinds)
+        # it fails while somebody else writes one
+        await git.run("commit-graph", "write", "--stdin-commits", stdin=known)
+
+
+async def _directory(git: Git) -> str:
+    """Where the objects are. Raises GitError."""
+    return os.path.join(git.cwd, await git.line("rev-parse", "--git-path", "objects"))
+
+
+def _packs(directory: str) -> int:
+    """Is another one when packs came or went."""
+    found = stat_or_none(os.path.join(directory, "pack"))
+    return found.st_mtime_ns if found else 0
+
+
+def _graphs(directory: str) -> list[str]:
+    info = os.path.join(glob.escape(directory), "info")
+    return glob.glob(f"{info}/commit-graph") + glob.glob(f"{info}/commit-graphs/*.graph")
+
+
+def _named(directory: str, commits: Sequence[str]) -> list[str]:
+    """Those of these commits that a commit-graph names. Blocking."""
+    named: list[str] = []
+    for path in _graphs(directory):
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph,
+        ):
+            named += [one for one in commits if graph.find(bytes.fromhex(one)) >= 0]
+    return named
 
 
 async def forget(git: Git, commits: Sequence[str], newest: float) -> int:
     """Remove what only these deleted checkpoints reached, the newest of them made at `newest`
     (Unix seconds). How many objects. Raises GitError."""
     limit = await _youngest(git, newest + SLACK_SEC)
-    directory = os.path.join(git.cwd, await git.line("rev-parse", "--git-path", "objects"))
+    directory = await _directory(git)
     if limit is None or await git.beside(_somebody_at_work, directory):
         return 0
-    away = [f"^{name}" for name in _ELSEWHERE]
+    named = await git.beside(_named, directory, commits)
+    away = [f"^{name}" for name in (*_ELSEWHERE, *named)]
     out = await git.ask(
         *("rev-list", "--objects", "--ignore-missing", "--stdin", *away),
         *("--not", "--all", "--reflog", "--indexed-objects"),
