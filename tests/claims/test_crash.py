@@ -107,7 +107,7 @@ def test_the_comparison_finds_what_differs(seen: Theatre) -> None:
 AT_THE_START = [
     ("supervisor.loop", "recover"),
     ("supervisor.rounds", "Rounds._boot"),
-    ("supervisor.loop", "Loop._context"),
+    ("supervisor.loop", "Loop.context"),
     ("supervisor.loop", "configure"),
     ("supervisor.loop", "validate_workspace"),
 ]

@@ -195,7 +195,7 @@ def test_an_item_of_a_person_that_an_agent_writes_over_is_said(ws: Workspace, as
     go.touch()
     assert ws.ended(process) == 0
     assert "plan.md had during a run what is gone now without a tick: of a person" in ws.prompt(2)
-    assert ws.log().count("plan.md had during a run") == 1
+    assert ws.log().count("text='plan.md had during a run") == 1
     assert ws.verdicts() == ["continue", *["claim_rejected"] * asked, "completed"]
     assert bool(ws.status()["warnings"]) is not asked  # until it is back
     assert "of a person" in (ws.state / "report.md").read_text()

@@ -17,7 +17,7 @@ from codex_self_iter.core.drafting import Draft
 from codex_self_iter.core.plan_lint import Remark, lint
 from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import ExitCode, UsageError
-from codex_self_iter.settings import load, resolve_paths
+from codex_self_iter.settings import load, validate_workspace
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.setup.sentence import checked
 from codex_self_iter.supervisor.planning import Planner, keep
@@ -42,9 +42,7 @@ def run(args: argparse.Namespace, words: str) -> int:
     flags = {"workspace": args.workspace, "state_dir": args.state_dir}
     settings = load(flags, config_file=args.config, environ=os.environ, cwd=os.getcwd())
     settings = with_gates(settings, os.environ, new=True)
-    paths = resolve_paths(settings)
-    if not paths.workspace.is_dir():
-        raise UsageError(f"workspace {paths.workspace} does not exist")
+    paths = validate_workspace(settings, documents=False)
     store = StateDirectory(str(paths.state_dir), str(paths.workspace))
     try:
         with free_for_a_run(str(paths.workspace), str(paths.state_dir)):
