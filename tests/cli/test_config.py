@@ -50,7 +50,9 @@ def test_show_prints_every_key_with_its_source(
 
 
 def test_show_changed_prints_only_what_differs_from_the_default(call: Call, tmp_path: Path) -> None:
-    text = 'mode = "goal"\nmax_iterations = 0\n[verify]\ncommands = ["a"]\n[agents.codex.env]\nA = "b"'
+    text = (
+        'mode = "goal"\nmax_iterations = 0\n[verify]\ncommands = ["a"]\n[agents.codex.env]\nA = "b"'
+    )
     (tmp_path / CONFIG_NAME).write_text(text)
     assert [
         line.split("  #")[0].strip() for line in call("show", "--changed").splitlines()[1:]

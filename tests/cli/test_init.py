@@ -160,3 +160,55 @@ def test_the_command_itself_writes_and_then_keeps(command: Any) -> None:
     assert second.stdout.count("kept  ") == 3
     assert command("config", "check").returncode == 0
     assert command("init", "--workspace", "gone").returncode == 2
+
+
+@pytest.mark.slow
+def test_what_is_kept_is_read_and_only_what_is_true_is_said(command: Any) -> None:
+    """Negative control: without the configuration it says that there is no agent and no gate."""
+    here, agent = command.workspace, command.workspace.parent / "my-agent"
+    program(agent)
+    nothing = command("init", PATH="/usr/bin:/bin").stdout
+    assert "no agent was found" in nothing
+    assert "no gate is configured" in nothing
+    assert "Write down what is wanted in TASK.md." in nothing  # the plan was there
+    (here / CONFIG_NAME).write_text(
+        f'agent_command_template = "{agent} {{prompt_file}}"\ntask_file = "docs/WANTED.md"\n'
+        '[verify]\ncommands = ["true"]\n'
+    )
+    kept = command("init", PATH="/usr/bin:/bin").stdout
+    assert f"wrote    {here}/docs/WANTED.md" in kept
+    assert "no agent" not in kept
+    assert "no gate" not in kept
+    assert f"Agents of {CONFIG_NAME}: command." in kept
+    assert "A completion must pass: true." in kept
+    assert "Write down what is wanted in docs/WANTED.md." in kept
+    (here / "docs/WANTED.md").write_text("Everything\n")
+    assert "Write down" not in command("init", PATH="/usr/bin:/bin").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_iteratons = 3\n", "config check"),
+        ('agent_command_template = "/gone {prompt_file}"\n', "/gone"),
+    ],
+)
+def test_a_kept_configuration_with_which_nothing_starts_is_said(
+    command: Any, text: str, said: str
+) -> None:
+    (command.workspace / CONFIG_NAME).write_text(text)
+    done = command("init", PATH="/usr/bin:/bin")
+    assert done.returncode == 0
+    mend = [line for line in done.stdout.splitlines() if ". Mend " in line]
+    assert len(mend) == 1
+    assert CONFIG_NAME in mend[0]
+    assert said in mend[0]
+    assert "no agent was found" not in done.stdout
+
+
+def test_a_task_in_words_that_comes_first_is_said(call: Call, tmp_path: Path) -> None:
+    assert "--task-file" not in call()
+    (tmp_path / "ws/.codex-self-iter").mkdir()
+    (tmp_path / "ws/.codex-self-iter/task.md").write_text("Make it pass\n")
+    assert f"the loop here works on {tmp_path}/ws/.codex-self-iter/task.md, unless" in call()

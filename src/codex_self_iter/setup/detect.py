@@ -93,13 +93,13 @@ def _uses_pytest(workspace: str) -> bool:
     if any(os.path.isfile(os.path.join(workspace, name)) for name in names):
         return True
     try:
-        project = tomllib.loads(_text(workspace, "pyproject.toml"))
+        project = tomllib.loads(text_of(workspace, "pyproject.toml"))
     except tomllib.TOMLDecodeError:
         project = {}
     if "pytest" in as_dict(project.get("tool")):
         return True
     sections = {"setup.cfg": "[tool:pytest]", "tox.ini": "[pytest]"}
-    if any(section in _text(workspace, name) for name, section in sections.items()):
+    if any(section in text_of(workspace, name) for name, section in sections.items()):
         return True
     here = glob.escape(workspace)
     return bool(glob.glob(f"{here}/test*/test_*.py") or glob.glob(f"{here}/test_*.py"))
@@ -107,18 +107,18 @@ def _uses_pytest(workspace: str) -> bool:
 
 def _has_npm_test(workspace: str) -> bool:
     """A test script that is not the placeholder which `npm init` writes."""
-    package = decode(_text(workspace, "package.json")) or {}
+    package = decode(text_of(workspace, "package.json")) or {}
     script = as_text(as_dict(package.get("scripts")).get("test"))
     return bool(script.strip()) and "no test specified" not in script
 
 
 def _has_make_test(workspace: str) -> bool:
     names = ("GNUmakefile", "makefile", "Makefile")
-    text = "".join(_text(workspace, name) + "\n" for name in names)
+    text = "".join(text_of(workspace, name) + "\n" for name in names)
     return re.search(r"^test\s*:(?!=)", text, re.MULTILINE) is not None
 
 
-def _text(workspace: str, name: str) -> str:
+def text_of(workspace: str, name: str) -> str:
     """A file's text, "" when there is none that can be read."""
     path = os.path.join(workspace, name)
     if not os.path.isfile(path):
