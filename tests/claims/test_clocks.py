@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,24 @@ def test_no_time_of_another_format_is_shown(there: Workspace) -> None:
             fits = re.fullmatch(rf"(until=)?'?({TIME})(\+05:30)?'?", word)
             assert path or fits, (word, text)
             assert "T" not in word
+
+
+def test_doctor_and_a_refused_start_say_local_times(ws: Workspace) -> None:
+    ws.environment["TZ"] = FAR
+    ws.script({"sleep": 60})
+    first = ws.start()
+    ws.wait_runs(1)
+    assert ws.run() == 75
+    refused = re.search(r"already has a supervisor: process \d+ since (.*) on ", ws.log())
+    asked = re.search(r"time.clock: (.*)", ws.cli("doctor").stdout)
+    held = re.search(
+        r"a supervisor works here: process \d+ since (.*) on ", ws.cli("doctor").stdout
+    )
+    for found in (refused, asked, held):
+        assert found
+        assert re.fullmatch(rf"{DAY} {TIME}\+05:30", found[1].strip()), found[0]
+    first.send_signal(signal.SIGTERM)
+    assert ws.ended(first) == 0
 
 
 def test_a_time_that_is_not_near_has_its_date(there: Workspace) -> None:
