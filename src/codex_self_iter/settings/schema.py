@@ -104,12 +104,14 @@ class OutputSettings(Table):
     limit."""
     keep_runs: Count = 200
     """How many runs' files are kept, those of gates too; the last three iterations' always are; 0 =
-    no limit."""
+    no limit. Pruned every few minutes, and at the end of a shorter start."""
     keep_days: Amount = 30
-    """How many days a run's files are kept; the last three iterations' always are; 0 = no limit."""
+    """How many days a run's files are kept; the last three iterations' always are; 0 = no limit.
+    Pruned every few minutes, and at the end of a shorter start."""
     max_state_mb: Amount = 2048
     """Size of the whole state directory, in MiB, above which the oldest runs go, but for the last
-    three iterations'; 0 = no limit."""
+    three iterations'; 0 = no limit. Pruned every few minutes, and at the end of a
+    shorter start."""
     log_max_mb: Amount = 10
     """Size at which the supervisor's own log is rotated, in MiB; 0 = never."""
     log_files: AtLeastOne = 5
