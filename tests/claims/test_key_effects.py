@@ -480,6 +480,18 @@ def test_checkpoints_are_kept_up_to_their_number(ws: Workspace, checkpoints: boo
     assert "000001" not in kept
 
 
+@pytest.mark.slow
+def test_as_many_checkpoints_of_what_was_found_are_kept_beside_them(ws: Workspace) -> None:
+    ws.config("[git]\ncheckpoint_keep = 2\n")
+    ws.script({**WORK, "number": True})
+    for number in range(5):
+        (ws.path / "mine.txt").write_text(f"{number}\n")
+        assert ws.run("--once") == 0
+    refs = ws.git("for-each-ref", "--format=%(refname:lstrip=3)", "refs/codex-self-iter").split()
+    kept = {ref.rsplit("/", 1)[-1] for ref in refs}
+    assert kept == {"000004", "000005", "000004-before", "000005-before"}
+
+
 @pytest.mark.parametrize(("skip", "committed"), [("true", True), ("false", False)])
 def test_hooks_are_skipped_when_asked(ws: Workspace, skip: str, committed: bool) -> None:
     hook = ws.path / ".git" / "hooks" / "pre-commit"

@@ -141,7 +141,8 @@ class GitSettings(Table):
     checkpoints: Switch = True
     """Keep each iteration's result under refs/codex-self-iter/."""
     checkpoint_keep: Count = 200
-    """How many checkpoints are kept, or up to a tenth more; 0 = all."""
+    """How many iterations' checkpoints are kept, or up to a tenth more, and as many beside them of
+    what was found (`N-before`, `before-rewind-…`); 0 = all."""
     checkpoint_keep_days: Amount = 30
     """How many days checkpoints are kept, until the next 20th iteration at most; 0 = for ever."""
     checkpoint_max_file_mb: Amount = 10
