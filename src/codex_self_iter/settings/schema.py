@@ -320,7 +320,8 @@ class LoopFields(Table):
     agent_command_template: Template = ""
     """Command of your own agent, with {prompt_file} and, if wanted, {workspace}; no shell."""
     max_iterations: Count = 0
-    """Iterations of this run after which the loop stops; 0 = no limit."""
+    """Iterations of this start after which the loop stops, one that it adopts included; 0 = no
+    limit."""
     max_stagnation: Count = 12
     """Iterations without progress in a row that end the loop (three times as many with the same goal
     but changes of content); 0 = off."""
