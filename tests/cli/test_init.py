@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from codex_self_iter.settings import CONFIG_NAME, load, validate_workspace
 from codex_self_iter.setup.detect import find_agent, gate_commands
 
 Call = Callable[..., str]
+CASE = "import unittest\n\nclass A(unittest.TestCase):\n    def test_a(self):\n        pass\n"
+PYTEST = ("python3 -m pytest -q",)
 NAMES = ("TASK.md", "plan.md", CONFIG_NAME)
 
 
@@ -113,6 +116,16 @@ def test_the_newest_of_several_node_versions_is_taken(tmp_path: Path) -> None:
         ({"pyproject.toml": "[project]\nname='x'\n"}, ()),
         ({"pyproject.toml": "broken ="}, ()),
         ({"tests/test_a.py": ""}, ("python3 -m pytest -q",)),
+        ({"test_a.py": CASE}, ("python3 -m unittest -q",)),
+        ({"tests/__init__.py": "", "tests/test_a.py": CASE}, ("python3 -m unittest -q",)),
+        ({"tests/test_a.py": CASE}, ("python3 -m unittest discover -q -s tests",)),
+        # anything that speaks of pytest, or that unittest would not run
+        ({"tests/test_a.py": CASE, "requirements-dev.txt": "pytest>=8"}, PYTEST),
+        ({"tests/test_a.py": CASE, "tox.ini": "commands = pytest"}, PYTEST),
+        ({"tests/test_a.py": CASE, "tests/conftest.py": ""}, PYTEST),
+        ({"tests/test_a.py": CASE, "tests/test_b.py": "def test_b(): pass"}, PYTEST),
+        ({"tests/test_a.py": CASE + "\n\ndef test_b():\n    pass\n"}, PYTEST),
+        ({"tests/test_a.py": CASE, "test_b.py": CASE}, PYTEST),
         ({"setup.cfg": "[tool:pytest]\n"}, ("python3 -m pytest -q",)),
         ({"package.json": '{"scripts": {"test": "jest"}}'}, ("npm test",)),
         (
@@ -141,6 +154,24 @@ def test_the_test_command_is_recognised_by_files(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert gate_commands(str(tmp_path), {"PATH": "/nonexistent"}) == gates
+
+
+@pytest.mark.parametrize("place", [".", "tests", "package"])
+@pytest.mark.parametrize("good", [True, False])
+def test_the_command_for_unittest_runs_the_tests(tmp_path: Path, place: str, good: bool) -> None:
+    (tmp_path / "mine.py").write_text("X = 1\n")
+    directory = tmp_path / place.replace("package", "tests")
+    directory.mkdir(exist_ok=True)
+    if place == "package":
+        (directory / "__init__.py").touch()
+    text = CASE.replace("pass", f"self.assertEqual(mine.X, {1 if good else 2})")
+    (directory / "test_a.py").write_text(f"import mine\n{text}")
+    (command,) = gate_commands(str(tmp_path), {"PATH": "/nonexistent"})
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "Ran 1 test" in done.stderr
+    assert (done.returncode == 0) is good
 
 
 def test_recognised_gates_stand_in_the_configuration(call: Call, tmp_path: Path) -> None:
