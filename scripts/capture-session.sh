@@ -14,7 +14,7 @@ XDG_CACHE_HOME=$scratch/cache XDG_STATE_HOME=$scratch/state NO_COLOR=1 \
 
 {
     echo '```console'
-    echo '$ ./scripts/run-local.sh 2>demo.log'
+    echo '$ ./scripts/run-local.sh 2>/tmp/demo.log'
     sed -e "s#$scratch/cache#~/.cache#g" -e "s#$root/##g" "$scratch/output"
     echo '```'
 } >"$scratch/session"

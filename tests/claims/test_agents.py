@@ -306,6 +306,20 @@ def test_the_promise_word_claims_where_it_is_said_to(ws: Workspace, how: str) ->
 # -- when a run fails ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_every_variable_that_a_cli_gets_of_ours_is_documented(ws: Workspace, name: str) -> None:
+    install(ws, name, f'env > "{ws.root}/env"', *good(name))
+    config(ws, agent=name)
+    assert ws.run("--once") == 0
+    given = dict(line.split("=", 1) for line in (ws.root / "env").read_text().splitlines())
+    pages = [(ROOT / "docs" / page).read_text() for page in ("agents.md", "contract.md")]
+    told = {found for page in pages for found in re.findall(r"`([A-Z_]+)`", page)}
+    shells = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert given.keys() - ws.environment.keys() - shells <= told
+    assert given["GIT_CEILING_DIRECTORIES"].startswith(f"{ws.state}/logs/runs/")
+
+
 def claude_fails(ws: Workspace, status: int, text: str) -> None:
     """A claude that has this HTTP status for its error."""
     event = {"type": "result", "subtype": "success", "is_error": True, "session_id": "s",
@@ -360,6 +374,8 @@ def test_a_limit_is_waited_out_and_nothing_started_into_it(ws: Workspace) -> Non
     ws.wait_state("limited")
     assert [line["failure_class"] for line in ws.journal()] == ["limit"]
     assert ws.status()["wait"]["kind"] == "limit"
+    (line,) = ws.journal()  # the reset is counted from the second in which it was read
+    assert 7200 + 4 <= line["wait"]["length"] <= 7200 + 36
     process.terminate()
     assert ws.ended(process) == 0
     again = ws.start()  # nor does a restart

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,39 @@ def test_programs_read_utc_with_milliseconds_in_every_file(there: Workspace) -> 
     assert any("until" in line for line in lines)
 
 
+def seconds(value: object, path: str = "") -> Iterator[str]:
+    """Where something in it is Unix seconds of our days."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from seconds(below, f"{path}.{key}")
+    elif isinstance(value, list):
+        for below in value:
+            yield from seconds(below, f"{path}[]")
+    elif isinstance(value, float) and value > 1e9:
+        yield path
+
+
+def test_unix_seconds_stand_only_where_the_page_says(there: Workspace, tmp_path: Path) -> None:
+    places = {place for line in there.journal() for place in seconds(line)}
+    assert ".wait.until" in places
+    assert {place for place in places if not place.startswith((".wait.", ".after."))} == set()
+    assert set(seconds(there.status())) == set()
+    assert set(seconds(json.loads(there.cli("status", "--json").stdout))) == set()
+    assert set(seconds(json.loads((there.state / "runtime.json").read_text())))
+    beside = (there.state / "logs" / "runs").rglob("*.json")
+    assert any(set(seconds(json.loads(path.read_text()))) for path in beside)
+    ws = Workspace(tmp_path)
+    try:
+        ws.config()
+        ws.script({"append": {"w": "x"}})
+        assert ws.cli("goal", "Say when").returncode == 0
+        assert ws.run("--once") == 0
+        (event,) = ws.journal()[0]["events"]
+        assert (event["kind"], list(seconds(event))) == ("goal.set", [".at"])
+    finally:
+        ws.close()
+
+
 def test_people_read_their_own_time_everywhere(there: Workspace) -> None:
     first = there.journal()[0]["ts"]
     at = local(there, first)
@@ -86,6 +120,24 @@ def test_no_time_of_another_format_is_shown(there: Workspace) -> None:
             fits = re.fullmatch(rf"(until=)?'?({TIME})(\+05:30)?'?", word)
             assert path or fits, (word, text)
             assert "T" not in word
+
+
+def test_doctor_and_a_refused_start_say_local_times(ws: Workspace) -> None:
+    ws.environment["TZ"] = FAR
+    ws.script({"sleep": 60})
+    first = ws.start()
+    ws.wait_runs(1)
+    assert ws.run() == 75
+    refused = re.search(r"already has a supervisor: process \d+ since (.*) on ", ws.log())
+    asked = re.search(r"time.clock: (.*)", ws.cli("doctor").stdout)
+    held = re.search(
+        r"a supervisor works here: process \d+ since (.*) on ", ws.cli("doctor").stdout
+    )
+    for found in (refused, asked, held):
+        assert found
+        assert re.fullmatch(rf"{DAY} {TIME}\+05:30", found[1].strip()), found[0]
+    first.send_signal(signal.SIGTERM)
+    assert ws.ended(first) == 0
 
 
 def test_a_time_that_is_not_near_has_its_date(there: Workspace) -> None:

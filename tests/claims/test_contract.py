@@ -164,6 +164,7 @@ def test_what_is_promised_is_in_the_environment(lived: Workspace, who: str) -> N
     if who == "run-env":
         assert variables["CODEX_SELF_ITER_RUN_ID"] == last["runs"][0]["run_id"]
         assert variables["CODEX_SELF_ITER_AGENT_MODE"] == "bypass"
+        assert variables["GIT_CEILING_DIRECTORIES"].startswith(f"{lived.state}/logs/runs/000001")
     else:
         assert variables["CODEX_SELF_ITER_RUN_ID"]
         assert "CODEX_SELF_ITER_AGENT_MODE" not in variables
@@ -175,6 +176,8 @@ def test_what_is_promised_is_in_the_environment(lived: Workspace, who: str) -> N
         for name in re.findall("`([A-Z_]+)`", cells[0])
     }
     assert {name for name in variables if name.startswith("CODEX_SELF_ITER_")} <= documented
+    shells = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert variables.keys() - lived.environment.keys() - shells <= documented
 
 
 def test_the_run_of_status_is_the_run_of_the_environment(lived: Workspace) -> None:

@@ -441,6 +441,21 @@ def test_the_oldest_runs_go_but_for_the_last_three(ws: Workspace, key: str) -> N
     assert ws.ended(process) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key", ["keep_runs = 2", "keep_days = 0.00000001", "max_state_mb = 0.00001"]
+)
+def test_starts_that_are_short_prune_at_their_end(ws: Workspace, key: str) -> None:
+    """A `--once` from cron is over before the first pass is due."""
+    ws.config(f"[output]\n{key}\n")
+    ws.script({**WORK, "number": True})
+    for _ in range(5):
+        assert ws.run("--once") == 0
+    runs = {int(path.name[:6]) for path in (ws.state / "logs" / "runs").iterdir()}
+    assert runs == {3, 4, 5}
+    assert ws.status()["disk"]["state_mb"] > 0
+
+
 def test_the_log_is_rotated_at_its_size_and_so_many_files_are_kept(ws: Workspace) -> None:
     ws.config("[output]\nlog_max_mb = 0.001\nlog_files = 3\n", max_iterations=12, max_stagnation=0)
     ws.script({**WORK, "number": True})
@@ -463,6 +478,18 @@ def test_checkpoints_are_kept_up_to_their_number(ws: Workspace, checkpoints: boo
         return
     wait_until(lambda: kept[-1] == "000004", "the last one")
     assert "000001" not in kept
+
+
+@pytest.mark.slow
+def test_as_many_checkpoints_of_what_was_found_are_kept_beside_them(ws: Workspace) -> None:
+    ws.config("[git]\ncheckpoint_keep = 2\n")
+    ws.script({**WORK, "number": True})
+    for number in range(5):
+        (ws.path / "mine.txt").write_text(f"{number}\n")
+        assert ws.run("--once") == 0
+    refs = ws.git("for-each-ref", "--format=%(refname:lstrip=3)", "refs/codex-self-iter").split()
+    kept = {ref.rsplit("/", 1)[-1] for ref in refs}
+    assert kept == {"000004", "000005", "000004-before", "000005-before"}
 
 
 @pytest.mark.parametrize(("skip", "committed"), [("true", True), ("false", False)])

@@ -45,6 +45,13 @@ def test_the_session_is_what_the_demo_prints(tmp_path: Path) -> None:
     assert shape(printed) == shape(session)
 
 
+def test_the_session_leaves_no_file_in_the_clone() -> None:
+    command = README.partition("```console\n$ ")[2].partition("\n")[0]
+    assert f"echo '$ {command}'" in (ROOT / "scripts" / "capture-session.sh").read_text()
+    _, _, log = command.partition(" 2>")
+    assert Path(log).is_absolute()
+
+
 @pytest.mark.slow
 def test_the_scripts_work_in_a_fresh_clone(tmp_path: Path) -> None:
     """They make the environment, the demo ends well, and the tests of the clone are run."""

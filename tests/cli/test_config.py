@@ -49,11 +49,14 @@ def test_show_prints_every_key_with_its_source(
     assert len(rows) == len(list(Settings().leaves()))
 
 
-def test_show_changed_prints_only_what_was_set(call: Call, tmp_path: Path) -> None:
-    (tmp_path / CONFIG_NAME).write_text('[verify]\ncommands = ["a"]')
+def test_show_changed_prints_only_what_differs_from_the_default(call: Call, tmp_path: Path) -> None:
+    text = (
+        'mode = "goal"\nmax_iterations = 0\n[verify]\ncommands = ["a"]\n[agents.codex.env]\nA = "b"'
+    )
+    (tmp_path / CONFIG_NAME).write_text(text)
     assert [
         line.split("  #")[0].strip() for line in call("show", "--changed").splitlines()[1:]
-    ] == ['verify.commands = ["a"]']
+    ] == ['verify.commands = ["a"]', 'agents.codex.env.A = "***"']
 
 
 def test_show_json_is_the_same_for_programs(call: Call, tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ def test_a_misspelled_option_names_the_nearest(command) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("run", "--nope"), ("status", "--nope"), ("nope",), ("run", "--x")]
+)
+def test_a_far_fetched_guess_is_none(command, words: tuple[str, ...]) -> None:
+    done = command(*words)
+    assert done.returncode == 2
+    assert "did you mean" not in done.stderr
+
+
 def test_a_command_behind_options_of_run_is_said_to_go_first(command) -> None:
     done = command("--agent-command-template", "x {prompt_file}", "status")
     assert done.returncode == 2

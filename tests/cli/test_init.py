@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from codex_self_iter.settings import CONFIG_NAME, load, validate_workspace
 from codex_self_iter.setup.detect import find_agent, gate_commands
 
 Call = Callable[..., str]
+CASE = "import unittest\n\nclass A(unittest.TestCase):\n    def test_a(self):\n        pass\n"
+PYTEST = ("python3 -m pytest -q",)
 NAMES = ("TASK.md", "plan.md", CONFIG_NAME)
 
 
@@ -113,6 +116,16 @@ def test_the_newest_of_several_node_versions_is_taken(tmp_path: Path) -> None:
         ({"pyproject.toml": "[project]\nname='x'\n"}, ()),
         ({"pyproject.toml": "broken ="}, ()),
         ({"tests/test_a.py": ""}, ("python3 -m pytest -q",)),
+        ({"test_a.py": CASE}, ("python3 -m unittest -q",)),
+        ({"tests/__init__.py": "", "tests/test_a.py": CASE}, ("python3 -m unittest -q",)),
+        ({"tests/test_a.py": CASE}, ("python3 -m unittest discover -q -s tests",)),
+        # anything that speaks of pytest, or that unittest would not run
+        ({"tests/test_a.py": CASE, "requirements-dev.txt": "pytest>=8"}, PYTEST),
+        ({"tests/test_a.py": CASE, "tox.ini": "commands = pytest"}, PYTEST),
+        ({"tests/test_a.py": CASE, "tests/conftest.py": ""}, PYTEST),
+        ({"tests/test_a.py": CASE, "tests/test_b.py": "def test_b(): pass"}, PYTEST),
+        ({"tests/test_a.py": CASE + "\n\ndef test_b():\n    pass\n"}, PYTEST),
+        ({"tests/test_a.py": CASE, "test_b.py": CASE}, PYTEST),
         ({"setup.cfg": "[tool:pytest]\n"}, ("python3 -m pytest -q",)),
         ({"package.json": '{"scripts": {"test": "jest"}}'}, ("npm test",)),
         (
@@ -143,6 +156,24 @@ def test_the_test_command_is_recognised_by_files(
     assert gate_commands(str(tmp_path), {"PATH": "/nonexistent"}) == gates
 
 
+@pytest.mark.parametrize("place", [".", "tests", "package"])
+@pytest.mark.parametrize("good", [True, False])
+def test_the_command_for_unittest_runs_the_tests(tmp_path: Path, place: str, good: bool) -> None:
+    (tmp_path / "mine.py").write_text("X = 1\n")
+    directory = tmp_path / place.replace("package", "tests")
+    directory.mkdir(exist_ok=True)
+    if place == "package":
+        (directory / "__init__.py").touch()
+    text = CASE.replace("pass", f"self.assertEqual(mine.X, {1 if good else 2})")
+    (directory / "test_a.py").write_text(f"import mine\n{text}")
+    (command,) = gate_commands(str(tmp_path), {"PATH": "/nonexistent"})
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "Ran 1 test" in done.stderr
+    assert (done.returncode == 0) is good
+
+
 def test_recognised_gates_stand_in_the_configuration(call: Call, tmp_path: Path) -> None:
     (tmp_path / "ws/go.mod").touch()
     program(tmp_path / "bin/pytest")
@@ -160,3 +191,55 @@ def test_the_command_itself_writes_and_then_keeps(command: Any) -> None:
     assert second.stdout.count("kept  ") == 3
     assert command("config", "check").returncode == 0
     assert command("init", "--workspace", "gone").returncode == 2
+
+
+@pytest.mark.slow
+def test_what_is_kept_is_read_and_only_what_is_true_is_said(command: Any) -> None:
+    """Negative control: without the configuration it says that there is no agent and no gate."""
+    here, agent = command.workspace, command.workspace.parent / "my-agent"
+    program(agent)
+    nothing = command("init", PATH="/usr/bin:/bin").stdout
+    assert "no agent was found" in nothing
+    assert "no gate is configured" in nothing
+    assert "Write down what is wanted in TASK.md." in nothing  # the plan was there
+    (here / CONFIG_NAME).write_text(
+        f'agent_command_template = "{agent} {{prompt_file}}"\ntask_file = "docs/WANTED.md"\n'
+        '[verify]\ncommands = ["true"]\n'
+    )
+    kept = command("init", PATH="/usr/bin:/bin").stdout
+    assert f"wrote    {here}/docs/WANTED.md" in kept
+    assert "no agent" not in kept
+    assert "no gate" not in kept
+    assert f"Agents of {CONFIG_NAME}: command." in kept
+    assert "A completion must pass: true." in kept
+    assert "Write down what is wanted in docs/WANTED.md." in kept
+    (here / "docs/WANTED.md").write_text("Everything\n")
+    assert "Write down" not in command("init", PATH="/usr/bin:/bin").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_iteratons = 3\n", "config check"),
+        ('agent_command_template = "/gone {prompt_file}"\n', "/gone"),
+    ],
+)
+def test_a_kept_configuration_with_which_nothing_starts_is_said(
+    command: Any, text: str, said: str
+) -> None:
+    (command.workspace / CONFIG_NAME).write_text(text)
+    done = command("init", PATH="/usr/bin:/bin")
+    assert done.returncode == 0
+    mend = [line for line in done.stdout.splitlines() if ". Mend " in line]
+    assert len(mend) == 1
+    assert CONFIG_NAME in mend[0]
+    assert said in mend[0]
+    assert "no agent was found" not in done.stdout
+
+
+def test_a_task_in_words_that_comes_first_is_said(call: Call, tmp_path: Path) -> None:
+    assert "--task-file" not in call()
+    (tmp_path / "ws/.codex-self-iter").mkdir()
+    (tmp_path / "ws/.codex-self-iter/task.md").write_text("Make it pass\n")
+    assert f"the loop here works on {tmp_path}/ws/.codex-self-iter/task.md, unless" in call()

@@ -248,6 +248,15 @@ def test_a_workspace_without_a_loop(command) -> None:
     done = command("status")
     assert done.returncode == 0
     assert "No loop has run in" in done.stdout
+    assert re.search(r"^Start it: \S*codex-self-iter run$", done.stdout, re.M)  # a plan is there
+    far = command("status", "--workspace", str(command.workspace), cwd=command.workspace.parent)
+    assert f"codex-self-iter run --workspace '{command.workspace}'" in far.stdout
+    (command.workspace / "plan.md").unlink()
+    assert (
+        'codex-self-iter run "what is wanted"'
+        in command("status", "--workspace", str(command.workspace)).stdout
+    )
+    (command.workspace / "plan.md").touch()
     value = json.loads(command("status", "--json").stdout)
     assert (value["alive"], value["state"], value["stale_sec"]) == (False, None, None)
     assert set(value) == documented()

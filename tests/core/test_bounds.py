@@ -249,6 +249,22 @@ def test_a_file_is_no_work_of_a_run_that_did_nothing(kind: FailureClass, guessed
     assert state.counters.agent_errors == (kind is FailureClass.AGENT)
 
 
+def test_waits_grow_for_runs_that_change_something_and_exit_with_an_error() -> None:
+    """Negative controls: those that are cut short, and those that tick items, have worked."""
+    gives_up = dataclasses.replace(fail(FailureClass.AGENT), changed=True)
+    waited = []
+    for answer in (gives_up, cut_short(), dataclasses.replace(gives_up, ticked=1)):
+        world = play(Script([*[answer] * 6, claim()]), policy())
+        assert end(world) == ("completed", 0)
+        waited.append(max(world.slept))
+    assert waited[0] > 16 * waited[1] > 0
+    assert waited[2] < 2 * waited[1]
+    state = play(Script([gives_up]), policy()).state
+    assert state.counters.agent_errors == 0
+    two = play(Script([*[gives_up] * 3, claim()]), policy(*TWO))
+    assert agents_of(two)[-2:] == ["one", "two"]
+
+
 def test_an_agent_that_always_works_and_never_answers_ends() -> None:
     world = play(Script([cut_short()]), policy(max_stagnation=4))
     assert (end(world), len(world.disk.journal)) == (("blocked", 4), bounds.WORKED_TRIES)

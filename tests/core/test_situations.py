@@ -268,6 +268,30 @@ def test_a_restart_goes_on_at_the_step(name: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "trace", "count"),
+    [
+        ("running", "adopted", 1),
+        ("running", "none", 1),
+        ("running", "gone", 0),
+        ("verifying", "none", 1),
+        ("keeping", "none", 1),
+        ("preparing", "none", 0),
+    ],
+)
+def test_an_iteration_that_a_start_goes_on_with_is_one_of_its_own(
+    name: str, trace: str, count: int
+) -> None:
+    begun = SITUATIONS[name]()
+    state, commands = drive(begun, ev.Boot(ev.Trace(trace)), rules=policy(max_iterations=1))
+    assert state.run_iterations == count
+    if trace == "none" and count and "Prepare" in kinds(commands):
+        state, _ = drive(state, ev.Prepared(), rules=policy(max_iterations=1))
+        assert state.run_iterations == count
+    ending = dataclasses.replace(begun, ending=Ending(EndingKind.STOP, "enough"))
+    assert drive(ending, ev.Boot(ev.Trace(trace)))[0].run_iterations == 0
+
+
+@pytest.mark.parametrize(
     ("answer", "forgotten"),
     [(claim(), True), (Answer("?", changed=False), True), (Answer(block("", stop=True)), False)],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import re
@@ -111,6 +112,18 @@ def test_a_history_that_the_program_writes_is_no_work(
     assert (first["failures"], second["failures"]) == (1, 2)
     process.terminate()
     assert ws.ended(process) == (4 if kind == "auth" else 0)
+
+
+@pytest.mark.slow
+def test_a_run_that_changes_something_and_exits_with_an_error_waits_longer_each_time(
+    ws: Workspace,
+) -> None:
+    says(ws, 'date +%N >> "$2/agent.log"', "exit 1", backoff_base_sec=0.05, backoff_max_sec=60)
+    assert ws.run("--max-iterations", "6") == 0
+    assert classes(ws) == ["agent"] * 6
+    waits = [line["wait"]["length"] for line in ws.journal()]
+    assert all(one * 1.7 < other for one, other in itertools.pairwise(waits)), waits
+    assert ws.status()["counters"]["consecutive_errors"] == 0
 
 
 @pytest.mark.parametrize(

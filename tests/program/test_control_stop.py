@@ -316,8 +316,10 @@ def test_what_works_on_without_its_supervisor_is_told_and_ended_by_stop(
     process = reach(ws, {"agent": "running", "gate": "verifying"}[what])
     process.kill()
     process.wait()
-    pid = json.loads(ws.cli("status", "--json").stdout)["orphan_pid"]
+    seen = json.loads(ws.cli("status", "--json").stdout)
+    pid = seen["orphan_pid"]
     assert psutil.pid_exists(pid)
+    assert seen["state"] == ws.status()["state"] == {"agent": "running"}.get(what, "verifying")
     assert "orphan" in ws.cli("status").stdout.splitlines()[0]
     for words in (["doctor"], ["rewind", "1-before", "--yes"], ["pause"]):
         told = ws.cli(*words)

@@ -253,6 +253,32 @@ def test_a_run_that_ended_while_nobody_watched_is_not_done_again(
     assert ws.started() == 1
 
 
+def test_an_iteration_that_is_adopted_is_the_one_of_once(ws: Workspace) -> None:
+    """Negative control: one that was interrupted is none; another one is run."""
+
+    def killed(run: int) -> None:
+        process = ws.start("--once")
+        ws.wait_runs(run)
+        process.kill()
+        process.wait()
+
+    ws.script({"append": {"w": "x"}, "sleep": 60, "until": "go"})
+    killed(1)
+    process = ws.start("--once")
+    wait_until(lambda: ws.status()["pid"] == process.pid, "it to be adopted")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    assert ws.verdicts() == ["continue"]
+    assert ws.status()["counters"]["iterations_this_run"] == 1
+    (ws.control / "go").unlink()
+    killed(2)
+    ws.config(on_orphan="kill")
+    ws.script({"append": {"w": "x"}})
+    assert ws.run("--once") == 0
+    assert ws.verdicts() == ["continue", "interrupted", "continue"]
+    assert ws.status()["counters"]["iterations_this_run"] == 1
+
+
 def test_a_living_orphan_is_ended_when_asked(ws: Workspace) -> None:
     ws.config(on_orphan="kill")
     ws.script({"sleep": 60, "spawn": ["bare"]}, goal("", completed=True))

@@ -4,6 +4,7 @@ paths."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from codex_self_iter.cli import COMMANDS, HIDDEN
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
@@ -275,3 +278,10 @@ def test_without_uv_venv_and_pip_do_it(clone: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("codex-self-iter")
+
+
+def test_run_local_knows_every_command() -> None:
+    text = (ROOT / "scripts/run-local.sh").read_text()
+    listed = re.search(r"^commands='([^']*)'$", text, re.MULTILINE)
+    assert listed
+    assert set(listed[1].split()) == {*COMMANDS, *HIDDEN}

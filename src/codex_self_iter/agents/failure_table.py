@@ -154,8 +154,8 @@ TABLE: tuple[Row, ...] = (
     Row(
         FailureClass.LIMIT,
         "HTTP 429, codes of usage and rate limits, their sentences",
-        "state `limited` until the reset that the CLI names, else backoff; nothing is started into "
-        "it; read from text alone it is an ordinary backoff until a second run has said it, too",
+        "state `limited` until the reset that the CLI names and 5 to 35 s longer, else backoff; "
+        "nothing is started into it; read from text alone it is an ordinary backoff until a second run has said it, too",
         statuses=(429,),
         codes=(
             "usage_limit_reached", "usage_limit_exceeded", "rate_limit_exceeded",

@@ -99,7 +99,9 @@ def nearest(word: str, known: Sequence[str]) -> str:
     """The known word that `word` was probably meant to be, or ""."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), "")
+    bare = {one.lstrip("-"): one for one in known}
+    near = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=0.7)
+    return bare[near[0]] if near else ""
 
 
 def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:

@@ -10,8 +10,9 @@ import sys
 import time
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
+from codex_self_iter.core.text import epoch
 from codex_self_iter.errors import UsageError
-from codex_self_iter.views.summary import Life, Seen, epoch
+from codex_self_iter.views.summary import Life, Seen
 from codex_self_iter.world import registry
 from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.start import home_directory

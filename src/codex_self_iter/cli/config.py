@@ -78,9 +78,11 @@ def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
 
 
 def _values(settings: Settings, changed: bool) -> Iterator[tuple[KeyPath, Any, str]]:
+    defaults = dict(Settings().leaves())
     for path, value in settings.leaves():
         secret, origin = is_secret(path) and value, settings.origin(*path)
-        if not changed or origin != "default":
+        differs = origin != "default" and (path not in defaults or value != defaults[path])
+        if differs or not changed:
             yield path, "***" if secret else value, origin
 
 

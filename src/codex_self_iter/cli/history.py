@@ -13,9 +13,9 @@ from codex_self_iter.cli import _common
 from codex_self_iter.cli._records import Record, newest, spent
 from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.foreign import as_dict, as_list, as_number
-from codex_self_iter.core.text import clean, shorten, took
+from codex_self_iter.core.text import clean, epoch, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
-from codex_self_iter.views.summary import against, clock, epoch
+from codex_self_iter.views.summary import against, clock
 
 VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",

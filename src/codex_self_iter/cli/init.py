@@ -13,16 +13,20 @@ from codex_self_iter.cli._common import enclosing
 from codex_self_iter.cli._program import program_name
 from codex_self_iter.core.plan_lint import PLAN
 from codex_self_iter.errors import UsageError
+from codex_self_iter.settings import CONFIG_NAME, Settings, load, resolve_paths
 from codex_self_iter.settings.example import toml_value
-from codex_self_iter.settings.load import CONFIG_NAME
 from codex_self_iter.settings.templates import (
     HOW_AGENT,
     NO_AGENT,
     NO_GATE,
     NO_REPOSITORY,
     TASK,
+    unwritten,
 )
-from codex_self_iter.setup.detect import Detected, detect
+from codex_self_iter.setup.detect import Detected, detect, text_of
+
+_FILES = ("TASK.md", "plan.md")
+_WANTED = ("what is wanted in {0}", "the next steps in {1}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +44,34 @@ def run(args: argparse.Namespace) -> int:
         what = "is not a directory" if there else "does not exist; create it first"
         raise UsageError(f"workspace {workspace} {what}")
     found = detect(workspace, os.environ)
-    files = {"TASK.md": TASK, "plan.md": PLAN, CONFIG_NAME: config_text(found)}
-    places = {os.path.join(workspace, name): text for name, text in files.items()}
-    lines = [_write(path, text, args.force) for path, text in places.items()]
+    kept = os.path.lexists(os.path.join(workspace, CONFIG_NAME)) and not args.force
+    settings = _settings(workspace) if kept else None
+    names = [str(one) for one in ((settings.task_file, settings.plan_file) if settings else _FILES)]
+    files = {names[0]: TASK, names[1]: PLAN, CONFIG_NAME: config_text(found)}
+    lines = [
+        _write(os.path.join(workspace, os.path.expanduser(name)), text, args.force)
+        for name, text in files.items()
+    ]
+    settings = settings or (None if kept else _settings(workspace))
     lines += _misplaced(workspace)
-    sys.stdout.write("\n".join([*lines, "", *_next_steps(workspace, found)]) + "\n")
+    if settings and (paths := resolve_paths(settings)).in_words:
+        lines.append(
+            f"note     the loop here works on {paths.task}, unless --task-file names another"
+        )
+    steps = list(_next_steps(workspace, found, settings, names, kept=kept))
+    shown = (f"  {number}. {step}" for number, step in enumerate(steps, 1))
+    sys.stdout.write("\n".join([*lines, "", "Next:", *shown]) + "\n")
     return 0
+
+
+def _settings(workspace: str) -> Settings | None:
+    """What the configuration that lies there says; None when it is not valid."""
+    given, file = {"workspace": workspace}, os.path.join(workspace, CONFIG_NAME)
+    try:
+        loaded = load(given, config_file=file, environ=os.environ, cwd=os.getcwd())
+    except UsageError:
+        return None
+    return loaded.loops()[0]
 
 
 def _misplaced(workspace: str) -> Iterator[str]:
@@ -89,6 +115,7 @@ def _write(path: str, text: str, force: bool) -> str:
     if os.path.lexists(path) and not force:
         return f"kept     {path}"
     try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.lexists(path):
             moved = free_name(path)
             os.rename(path, moved)
@@ -110,23 +137,49 @@ def free_name(path: str) -> str:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def _next_steps(workspace: str, found: Detected) -> list[str]:
-    steps = ["Write down what is wanted in TASK.md, and the first steps in plan.md."]
-    if not os.path.exists(os.path.join(workspace, ".git")):
-        steps.append(f"`git init`, for {NO_REPOSITORY}.")
-    steps.append(
-        "Commit these files: what is not committed when a loop starts stays yours to commit."
-    )
-    if found.agents:
-        places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
-        steps.append(f"Agents found: {places}.")
-    else:
-        steps.append(f"{HOW_AGENT[0].upper()}{HOW_AGENT[1:]}: {NO_AGENT}.")
-    if found.gates:
-        steps.append(f"A completion must pass: {', '.join(found.gates)}.")
-    else:
-        steps.append(f"Name your tests under [verify] in {CONFIG_NAME}: {NO_GATE}.")
+def _next_steps(
+    workspace: str, found: Detected, settings: Settings | None, names: list[str], *, kept: bool
+) -> Iterator[str]:
     here = os.path.samefile(workspace, os.getcwd())
     where = "" if here else f" --workspace {shlex.quote(workspace)}"
-    steps += [f"{program_name()} {command}{where}" for command in ("doctor", "run")]
-    return ["Next:", *(f"  {number}. {step}" for number, step in enumerate(steps, 1))]
+    wanted = [
+        text
+        for what, name, text in zip(("task", "plan"), names, _WANTED, strict=True)
+        if not (said := text_of(workspace, os.path.expanduser(name))).strip()
+        or unwritten(what, name, said)
+    ]
+    if wanted:
+        yield f"Write down {', and '.join(wanted).format(*names)}."
+    if not os.path.exists(os.path.join(workspace, ".git")):
+        yield f"`git init`, for {NO_REPOSITORY}."
+    yield "Commit these files: what is not committed when a loop starts stays yours to commit."
+    if settings is None:
+        check = f"{program_name()} config check{where}"
+        yield f"Mend {CONFIG_NAME}, which was there and is not valid: `{check}` says what is wrong."
+    else:
+        yield _agent_step(found, settings, kept=kept)
+        yield _gate_step(found, settings)
+    yield from (f"{program_name()} {command}{where}" for command in ("doctor", "run"))
+
+
+def _agent_step(found: Detected, settings: Settings, *, kept: bool) -> str:
+    from codex_self_iter.supervisor.configured import configure  # imports much
+
+    if found.agents and not kept:
+        places = "; ".join(f"{name}: {path}" for name, path in found.agents.items())
+        return f"Agents found: {places}."
+    try:
+        policy = configure(settings, resolve_paths(settings), os.environ).policy
+    except UsageError as error:
+        if str(error).startswith(NO_AGENT):
+            return f"{HOW_AGENT[0].upper()}{HOW_AGENT[1:]}: {NO_AGENT}."
+        return f"Mend what stands in {CONFIG_NAME}: {error}."
+    names = dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role])
+    return f"Agents of {CONFIG_NAME}: {', '.join(names)}."
+
+
+def _gate_step(found: Detected, settings: Settings) -> str:
+    if settings.verify.commands:
+        return f"A completion must pass: {', '.join(settings.verify.commands)}."
+    some = f" (found here: {', '.join(found.gates)})" if found.gates else ""
+    return f"Name your tests under [verify] in {CONFIG_NAME}{some}: {NO_GATE}."

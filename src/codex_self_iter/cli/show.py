@@ -16,9 +16,8 @@ from codex_self_iter.cli._records import Record
 from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
-from codex_self_iter.core.text import clean, clean_block, shorten, took
+from codex_self_iter.core.text import clean, clean_block, epoch, moment, shorten, took
 from codex_self_iter.errors import ExitCode
-from codex_self_iter.views.summary import epoch, moment
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.guarded import read_guarded
 

@@ -99,7 +99,7 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
             f"No loop has run in {seen.workspace} yet.",
             *_unreadable(seen),
             *_left(seen),
-            meant or HOW_TO_START,
+            meant or _how_to_start(seen),
         ]
     stop = _is_there(seen, "stop_file") or _is_there(seen, "global_stop_file")
     around = Surroundings(
@@ -162,6 +162,17 @@ def _where(seen: Seen) -> str:
     import shlex  # only where a path is to be quoted
 
     return f" --workspace {shlex.quote(seen.workspace)}"
+
+
+def _how_to_start(seen: Seen) -> str:
+    where = _where(seen)
+    ready = any(
+        os.path.lexists(f"{seen.workspace}/{name}") for name in ("plan.md", _common.CONFIG_NAME)
+    )
+    if ready:
+        return f"Start it: codex-self-iter run{where}"
+    what = f"(codex-self-iter init{where} writes a plan to begin with)"
+    return f'Start one: codex-self-iter run{where} "what is wanted"   {what}'
 
 
 def _is_there(seen: Seen, sentinel: str) -> bool:

@@ -21,9 +21,10 @@ limit ends, or after ASIDE_SEC; it has shown that it works when it answers.
 
 A run that changed content and failed as `agent`, `context`, `memory` or `killed` has worked:
 nothing is counted, the next prompt says that the work is kept, and only WORKED_TRIES bounds how
-often that may happen in a row. An outage, and what a person must mend, are counted whatever changed
-(progress of the plan alone starts an outage anew). The messages of an iteration that failed go into
-the next prompt, until one with an answer had them."""
+often that may happen in a row; the waits grow all the same while such runs exit with an error. An
+outage, and what a person must mend, are counted whatever changed (progress of the plan alone starts
+an outage anew). The messages of an iteration that failed go into the next prompt, until one with an
+answer had them."""
 
 from __future__ import annotations
 
@@ -88,6 +89,13 @@ def _worked(opened: Iteration) -> bool:
     return opened.changed is True and not refused and at_work
 
 
+def _gave_up(opened: Iteration) -> bool:
+    """True when the last run ended by itself, with an error: what it changed may be no more than a
+    log of its program, so the waits grow."""
+    last = opened.ended[-1]
+    return last.cause is EndCause.EXIT and bool(last.exit_code)
+
+
 def _tell_agent(closing: Closing, failure: Failure) -> None:
     """Say in the next prompt what went wrong, and that work was not in vain."""
     opened, kind = closing.opened, failure.kind
@@ -117,6 +125,8 @@ def _count(closing: Closing, kind: FailureClass, *, forward: bool) -> None:
     opened, worked = closing.opened, _worked(closing.opened)
     fresh = worked or (forward and kind in OUTAGE)
     counters = anew(closing.counters) if fresh else closing.counters
+    gave_up = kind is FailureClass.AGENT and worked and not forward and _gave_up(opened)
+    failures = (closing.counters if gave_up else counters).failures + 1
     tries, outage = dict(counters.tries), counters.outage_sec
     if forward:
         closing.leave(goals=())
@@ -134,7 +144,7 @@ def _count(closing: Closing, kind: FailureClass, *, forward: bool) -> None:
             outage += sum(run.duration_sec for run in opened.ended)
     closing.counters = dataclasses.replace(
         counters,
-        failures=counters.failures + 1,
+        failures=failures,
         agent_errors=counters.agent_errors + (kind is FailureClass.AGENT and not worked),
         auth_errors=counters.auth_errors + 1 if kind in PERSON else 0,
         confirmations=0,

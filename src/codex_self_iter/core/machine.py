@@ -346,8 +346,15 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
     ending = state.ending
     state = recovery.after_restart(_unfrozen(state, at), at)
     gates = policy.verify_commands
-    state = dataclasses.replace(state, paused=event.paused, paused_up=at.up, gates=gates)
     opened = state.open
+    lost = opened is not None and opened.run is not None and event.trace is Trace.GONE
+    state = dataclasses.replace(
+        state,
+        paused=event.paused,
+        paused_up=at.up,
+        gates=gates,
+        run_iterations=int(opened is not None and not lost and ending is None),
+    )
     if opened is None:
         return proceed(state, policy, at)
     if opened.step is Step.VERIFY:

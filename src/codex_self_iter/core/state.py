@@ -365,7 +365,8 @@ class LoopState:
         gate_baseline: fingerprints of the gate files as the person left them; gate_seen: at the
             last look, before or after a run.
         gates: the verification commands at the last start or reload; None: not known.
-        run_iterations: iterations begun since this supervisor started.
+        run_iterations: iterations begun since this supervisor started, and the one that it went on
+            with.
         owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
 
     loop_id: str

@@ -98,6 +98,29 @@ def iso(wall: float) -> str:
     return text.replace("+00:00", "Z")
 
 
+def epoch(text: object) -> float | None:
+    """Unix seconds of an ISO 8601 time, None for anything else; without a zone it is UTC."""
+    from datetime import UTC, datetime
+
+    if not isinstance(text, str):
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def moment(seconds: float) -> str:
+    """A local date and time with its offset from UTC, `2026-01-31 23:59:59+01:00`."""
+    from datetime import UTC, datetime
+
+    try:
+        return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return iso(seconds)
+
+
 def took(seconds: float) -> str:
     """A duration that is over: like `age`, but short ones keep a decimal, `0.4 s`."""
     return f"{max(0.0, seconds):.1f} s" if seconds < 9.95 else age(seconds)

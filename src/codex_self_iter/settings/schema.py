@@ -106,12 +106,14 @@ class OutputSettings(Table):
     limit."""
     keep_runs: Count = 200
     """How many runs' files are kept, those of gates too; the last three iterations' always are; 0 =
-    no limit."""
+    no limit. Pruned every few minutes, and at the end of a shorter start."""
     keep_days: Amount = 30
-    """How many days a run's files are kept; the last three iterations' always are; 0 = no limit."""
+    """How many days a run's files are kept; the last three iterations' always are; 0 = no limit.
+    Pruned every few minutes, and at the end of a shorter start."""
     max_state_mb: Amount = 2048
     """Size of the whole state directory, in MiB, above which the oldest runs go, but for the last
-    three iterations'; 0 = no limit."""
+    three iterations'; 0 = no limit. Pruned every few minutes, and at the end of a
+    shorter start."""
     log_max_mb: Amount = 10
     """Size at which the supervisor's own log is rotated, in MiB; 0 = never."""
     log_files: AtLeastOne = 5
@@ -141,7 +143,8 @@ class GitSettings(Table):
     checkpoints: Switch = True
     """Keep each iteration's result under refs/codex-self-iter/."""
     checkpoint_keep: Count = 200
-    """How many checkpoints are kept, or up to a tenth more; 0 = all."""
+    """How many iterations' checkpoints are kept, or up to a tenth more, and as many beside them of
+    what was found (`N-before`, `before-rewind-…`); 0 = all."""
     checkpoint_keep_days: Amount = 30
     """How many days checkpoints are kept, until the next 20th iteration at most; 0 = for ever."""
     checkpoint_max_file_mb: Amount = 10
@@ -319,7 +322,8 @@ class LoopFields(Table):
     agent_command_template: Template = ""
     """Command of your own agent, with {prompt_file} and, if wanted, {workspace}; no shell."""
     max_iterations: Count = 0
-    """Iterations of this run after which the loop stops; 0 = no limit."""
+    """Iterations of this start after which the loop stops, one that it adopts included; 0 = no
+    limit."""
     max_stagnation: Count = 12
     """Iterations without progress in a row that end the loop (three times as many with the same goal
     but changes of content); 0 = off."""

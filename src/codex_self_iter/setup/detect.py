@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import os
 import re
 import shutil
@@ -18,6 +19,18 @@ from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.world.bounded import run
 
 _READ_BYTES = 1024 * 1024
+_MOST_TESTS = 200
+"""Files with tests that are looked at; with more of them pytest, which runs both kinds, is meant."""
+_SPEAKING = (
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+    "tox.ini",
+    "pytest.ini",
+    "noxfile.py",
+    "Pipfile",
+)
+_PLAIN_TEST = re.compile(r"^(async )?def test", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +90,9 @@ def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]
 
 
 def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
-    if _uses_pytest(workspace):
+    if alone := _unittest(workspace):
+        yield alone
+    elif _uses_pytest(workspace):
         there = shutil.which("pytest", path=environ.get("PATH"))
         yield "pytest -q" if there else "python3 -m pytest -q"
     if _has_npm_test(workspace):
@@ -88,18 +103,43 @@ def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
         yield "go test ./..."
 
 
+def _unittest(workspace: str) -> str:
+    """The command for tests that are all of the standard library's kind, in one directory, where
+    nothing speaks of pytest; else ""."""
+    here = glob.escape(workspace)
+    named = itertools.chain.from_iterable(
+        glob.iglob(f"{here}/{pattern}", recursive=True)
+        for pattern in ("test_*.py", "test*/**/test_*.py", "conftest.py", "test*/**/conftest.py")
+    )
+    files = [os.path.relpath(path, workspace) for path in itertools.islice(named, _MOST_TESTS)]
+    settings = (os.path.relpath(path, workspace) for path in glob.iglob(f"{here}/*requirements*"))
+    texts = [text_of(workspace, name) for name in (*_SPEAKING, *settings, *files)]
+    if not files or any("pytest" in text for text in texts) or len(files) == _MOST_TESTS:
+        return ""
+    if not all(
+        "unittest" in text and not _PLAIN_TEST.search(text) for text in texts[-len(files) :]
+    ):
+        return ""
+    places = {os.path.dirname(name) for name in files}
+    if len(places) != 1 or (place := places.pop()).count(os.sep):
+        return ""
+    if not place or os.path.isfile(os.path.join(workspace, place, "__init__.py")):
+        return "python3 -m unittest -q"
+    return f"python3 -m unittest discover -q -s {place}"
+
+
 def _uses_pytest(workspace: str) -> bool:
     names = ("pytest.ini", "conftest.py", "tests/conftest.py")
     if any(os.path.isfile(os.path.join(workspace, name)) for name in names):
         return True
     try:
-        project = tomllib.loads(_text(workspace, "pyproject.toml"))
+        project = tomllib.loads(text_of(workspace, "pyproject.toml"))
     except tomllib.TOMLDecodeError:
         project = {}
     if "pytest" in as_dict(project.get("tool")):
         return True
     sections = {"setup.cfg": "[tool:pytest]", "tox.ini": "[pytest]"}
-    if any(section in _text(workspace, name) for name, section in sections.items()):
+    if any(section in text_of(workspace, name) for name, section in sections.items()):
         return True
     here = glob.escape(workspace)
     return bool(glob.glob(f"{here}/test*/test_*.py") or glob.glob(f"{here}/test_*.py"))
@@ -107,18 +147,18 @@ def _uses_pytest(workspace: str) -> bool:
 
 def _has_npm_test(workspace: str) -> bool:
     """A test script that is not the placeholder which `npm init` writes."""
-    package = decode(_text(workspace, "package.json")) or {}
+    package = decode(text_of(workspace, "package.json")) or {}
     script = as_text(as_dict(package.get("scripts")).get("test"))
     return bool(script.strip()) and "no test specified" not in script
 
 
 def _has_make_test(workspace: str) -> bool:
     names = ("GNUmakefile", "makefile", "Makefile")
-    text = "".join(_text(workspace, name) + "\n" for name in names)
+    text = "".join(text_of(workspace, name) + "\n" for name in names)
     return re.search(r"^test\s*:(?!=)", text, re.MULTILINE) is not None
 
 
-def _text(workspace: str, name: str) -> str:
+def text_of(workspace: str, name: str) -> str:
     """A file's text, "" when there is none that can be read."""
     path = os.path.join(workspace, name)
     if not os.path.isfile(path):

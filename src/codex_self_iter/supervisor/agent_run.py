@@ -20,6 +20,7 @@ from codex_self_iter.core.opening import gates_found
 from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
+from codex_self_iter.core.text import moment
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings.templates import PLAN_TO_MAKE
@@ -32,7 +33,6 @@ from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
-from codex_self_iter.views.summary import moment
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.ports import RunHandle
 from codex_self_iter.world.state.durable import replace_private, storing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import anyio
+
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.state.retention import Retention
@@ -10,14 +12,34 @@ FIRST_SEC = 2.0
 """After the start, so that status has a figure soon and a short run is not held up."""
 
 
-async def run(ctx: Context) -> None:
-    """Prune and measure for ever."""
-    # one for all: it remembers the sizes of what no longer changes
-    retention = Retention(ctx.store.root)
-    await ctx.shared.clock.sleep(FIRST_SEC)
-    while True:
-        await _once(ctx, retention)
-        await ctx.shared.clock.sleep(ctx.shared.housekeeping_sec * (1.0 + ctx.shared.rng.random()))
+class Housekeeping:
+    """The passes of one start."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        # one for all: it remembers the sizes of what no longer changes
+        self._retention = Retention(ctx.store.root)
+        self._at_work = anyio.Lock()
+        self._done = False
+
+    async def run(self) -> None:
+        """Prune and measure for ever."""
+        shared = self._ctx.shared
+        await shared.clock.sleep(FIRST_SEC)
+        while True:
+            await self._pass()
+            await shared.clock.sleep(shared.housekeeping_sec * (1.0 + shared.rng.random()))
+
+    async def finish(self) -> None:
+        """Do it now if this start was too short for it. What it takes is bounded by `prune`."""
+        if not self._done:
+            await self._pass(again=False)
+
+    async def _pass(self, *, again: bool = True) -> None:
+        async with self._at_work:
+            if again or not self._done:
+                await _once(self._ctx, self._retention)
+            self._done = True
 
 
 async def _once(ctx: Context, retention: Retention) -> None:

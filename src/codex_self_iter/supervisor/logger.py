@@ -14,8 +14,8 @@ import structlog
 from structlog.processors import JSONRenderer, add_log_level, format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from codex_self_iter.core.text import clean_block, iso
-from codex_self_iter.views.summary import clock, epoch, moment
+from codex_self_iter.core.text import clean_block, epoch, iso, moment
+from codex_self_iter.views.summary import clock
 from codex_self_iter.world.console import Console
 from codex_self_iter.world.state.logfile import LogFile
 from codex_self_iter.world.state.redact import Redactor

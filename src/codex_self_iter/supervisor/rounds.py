@@ -23,11 +23,12 @@ from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import iso
 from codex_self_iter.errors import ExitCode, StorageError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import ending, gates, housekeeping, notify, orphans, shortfalls
+from codex_self_iter.supervisor import ending, gates, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.housekeeping import Housekeeping
 from codex_self_iter.supervisor.outbox import Outbox
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.status_file import Status
@@ -61,6 +62,7 @@ class Rounds:
         runs = AgentRuns(ctx, self.work, self.workspace, self.senses, self.conditions)
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
+        self.housekeeping = Housekeeping(ctx)
         self.ended: Ended | None = None
         self._events = events
         self._saving = anyio.Lock()
@@ -86,7 +88,7 @@ class Rounds:
             async with ctx.tasks as tasks:
                 await self._boot(ready)
                 ctx.start("status", self.status.keep)
-                ctx.start("housekeeping", housekeeping.run, ctx)
+                ctx.start("housekeeping", self.housekeeping.run)
                 with self._looking():
                     self.senses.listen(self.hint)
                     await self._consume()
@@ -197,6 +199,7 @@ class Rounds:
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
             self.senses.tell_unheard()
+            await self.housekeeping.finish()
             if end.state is State.COMPLETED:
                 ctx.warnings.clear(UNMADE)  # it was done without
             self._warned = [*ctx.warnings]

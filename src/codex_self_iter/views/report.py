@@ -12,8 +12,7 @@ from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.state import LoopState, Spent
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import counted, money
-from codex_self_iter.views.summary import moment
+from codex_self_iter.core.text import counted, moment, money
 
 _ITEMS = 20
 """Open items of the plan that are listed."""

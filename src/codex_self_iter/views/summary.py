@@ -14,8 +14,8 @@ from codex_self_iter.core.text import (
     clean,
     counted,
     cut,
+    epoch,
     in_a_row,
-    iso,
     money,
     shorten,
     size,
@@ -184,29 +184,10 @@ def against(unproven: object, gates: object) -> str:
     return f"gate `{named[0]}`{more} failed" if named else ""
 
 
-def epoch(text: object) -> float | None:
-    """Unix seconds of an ISO 8601 time, None for anything else; without a zone it is UTC."""
-    if not isinstance(text, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 def clock(seconds: float, now: float) -> str:
     """A local time of day, with the date when it is not within half a day of now."""
     form = "%H:%M:%S" if abs(seconds - now) < 43200 else "%Y-%m-%d %H:%M"
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
-
-
-def moment(seconds: float) -> str:
-    """A local date and time with its offset from UTC, `2026-01-31 23:59:59+01:00`."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
-    except (OverflowError, ValueError, OSError):
-        return iso(seconds)
 
 
 class _View:

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
+from codex_self_iter.core.text import moment
 from codex_self_iter.world.process import proctable
 
 _OLDEST_CLOCK = 1_704_067_200.0
@@ -42,11 +43,11 @@ def processes(_: Context) -> Iterator[Finding]:
 def clock(context: Context) -> Iterator[Finding]:
     """The wall clock, and whether this machine sleeps."""
     if context.now < _OLDEST_CLOCK:
-        day = time.strftime("%Y-%m-%d", time.gmtime(context.now))
+        day = moment(context.now)[:10]
         mend = "set the clock: sudo timedatectl set-ntp true"
         yield fail("time.clock", f"the clock says {day}", mend)
     else:
-        yield good("time.clock", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(context.now)))
+        yield good("time.clock", moment(context.now))
     if os.path.isdir("/run/systemd/system"):  # elsewhere the clock is the host's matter
         answer = ask(["timedatectl", "show", "-p", "NTPSynchronized", "--value"], context)
         if answer.ok and answer.text == "no":

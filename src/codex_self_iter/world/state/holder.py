@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 
+from codex_self_iter.core.text import epoch, moment
 from codex_self_iter.world.guarded import parse_object
 
 TYPE_CHECKING = False
@@ -36,7 +37,8 @@ class Holder:
 
     def __str__(self) -> str:
         who = f"process {self.pid}" if self.pid else "another process"
-        since = f" since {self.since}" if self.since else ""
+        at = epoch(self.since)
+        since = f" since {self.since if at is None else moment(at)}" if self.since else ""
         return f"{who}{since}{f' on {self.host}' if self.host else ''}"
 
 
