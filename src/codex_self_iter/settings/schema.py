@@ -74,6 +74,25 @@ class VerifySettings(Table):
     """Refuse a completion while the plan has open checkboxes, or a run has deleted some of them."""
 
 
+class HooksSettings(Table):
+    """Commands of your own at turns of the loop."""
+
+    on_start: TextList = ()
+    """Run once when the loop starts."""
+    before_iteration: TextList = ()
+    """Run before each iteration; while one fails no iteration begins."""
+    after_iteration: TextList = ()
+    """Run after each iteration."""
+    on_wait: TextList = ()
+    """Run once when a wait of five seconds or more begins."""
+    on_end: TextList = ()
+    """Run when the loop has ended, whatever its end."""
+    timeout_sec: Seconds = 60
+    """Longest time for one hook; 0 = no limit."""
+    pass_env: TextList = ()
+    """Variables that hooks get although they look like secrets ("NAME", "NAME_*")."""
+
+
 class BudgetSettings(Table):
     """What may be spent. A spent budget ends the loop with exit code 4."""
 
@@ -367,6 +386,8 @@ class LoopFields(Table):
     "completed": false; without a control block, as the last line; "" = off."""
     verify: VerifySettings = Field(default_factory=VerifySettings)
     """Gates: what must succeed before "completed" is believed."""
+    hooks: HooksSettings = Field(default_factory=HooksSettings)
+    """Commands of your own at turns of the loop."""
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
     """What may be spent."""
     output: OutputSettings = Field(default_factory=OutputSettings)

@@ -32,6 +32,7 @@ from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files, tell_configuration
+from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.lingering import Lingering
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
@@ -74,10 +75,16 @@ class AgentRuns:
     workspace: Workspace
     senses: Senses
     conditions: Conditions
+    hooks: Hooks
 
     async def prepare(self) -> None:
-        """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used."""
+        """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used, or a
+        hook forbids it."""
         ctx = self.ctx
+        stopping = self.senses.stop_request() is not None  # then nobody is asked
+        if not (stopping or await self.hooks.may_begin()):
+            ctx.post(ev.Prepared())  # held by now
+            return
         await self._settle(in_run=False)
         self.conditions.look_disk()
         self.senses.look_problem()

@@ -28,6 +28,7 @@ from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.outbox import Outbox
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.status_file import Status
@@ -56,7 +57,8 @@ class Rounds:
         self.work = Work(ctx)
         self.senses = Senses(ctx, self.workspace)
         self.conditions = Conditions(ctx, self.work)
-        runs = AgentRuns(ctx, self.work, self.workspace, self.senses, self.conditions)
+        self.hooks = Hooks(ctx, self.work, self.workspace)
+        runs = AgentRuns(ctx, self.work, self.workspace, self.senses, self.conditions, self.hooks)
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
         self.ended: Ended | None = None
@@ -118,6 +120,8 @@ class Rounds:
         if run is not None and trace is ev.Trace.GONE:
             before = ctx.plan.saved(f"{ctx.store.path}/logs/runs/{run.label}")
             dropped = dropped_items(ctx, before)
+        if stop is None:
+            self.hooks.fire("on_start")
         await self.handle(ev.Boot(trace, paused=paused, dropped=dropped))
         ready.set()
         if stop is not None:
@@ -194,6 +198,7 @@ class Rounds:
         self.senses.stop_listening()
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
+            await self.hooks.leave(end.code)
             self.senses.tell_unheard()
             self._warned = [*ctx.warnings]
             await ending.write_report(ctx, self._times)
@@ -235,6 +240,7 @@ class Rounds:
                 partial(ending.write_report, ctx, self._times),
                 self.status.write_last,
                 partial(notify.tell_end, ctx),
+                partial(self.hooks.leave, None if again_sec is not None else int(code)),
                 self._leave_again,
             ):
                 with contextlib.suppress(Exception):  # what failed the loop may fail this, too
@@ -246,6 +252,7 @@ class Rounds:
         """One look at everything; returns the seconds until the next."""
         self.senses.look()
         self.conditions.look()
+        self.hooks.look()
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)
