@@ -7,11 +7,12 @@ from typing import Any
 
 from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import Settings
-from codex_self_iter.settings.schema import CliSettings
+from codex_self_iter.settings.schema import TEXTS, CliSettings
 
 _ROLES = (
     "roles.planner", "roles.executor", "roles.reviewer", "planner_model_hint",
     "reviewer_model_hint", "continue_false_backoff_sec", "planner_stop_backoff_sec",
+    *(f"prompt.{role}.{key}" for role in ("planner", "reviewer") for key in TEXTS),
 )  # fmt: skip
 MOMENTS = frozenset(("on_start", "before_iteration", "after_iteration", "on_wait", "on_end"))
 """Keys of `[hooks]` that are commands."""

@@ -16,6 +16,9 @@ from codex_self_iter.settings.tomlfile import BadFileError, read_plain
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
 
+MAX_TEXT_BYTES = 64 * 1024
+"""Longest text of `[prompt]`: it is in every prompt, also in one that had to be shortened."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedPaths:
@@ -46,6 +49,7 @@ def validate_workspace(settings: Settings) -> ResolvedPaths:
     if not flaws:
         flaws += _plan_flaws(paths.plan, paths.workspace)
         flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
+        flaws += text_flaws(settings)
         flaws += _state_flaws(paths)
     if flaws:
         raise UsageError("\n".join(flaws))
@@ -89,6 +93,23 @@ def _task_flaws(path: Path, *, asked: bool) -> Iterator[str]:
             yield f"task file {path} {flaw}"
 
 
+def text_path(settings: Settings, file: str) -> Path:
+    """Where a file of `[prompt]` is."""
+    return Path(os.path.abspath(settings.workspace_path / os.path.expanduser(file)))
+
+
+def text_flaws(settings: Settings) -> Iterator[str]:
+    """What is wrong with the files that `[prompt]` names."""
+    for key, file in settings.prompt.files().items():
+        path = text_path(settings, file)
+        if _mode(path) is None:
+            yield f"prompt file {path} does not exist; write it, or leave out {key}"
+            continue
+        text, flaw = _read(path, MAX_TEXT_BYTES)
+        if flaw or not text.strip():
+            yield f"prompt file {path} {flaw or f'is empty; write it, or leave out {key}'}"
+
+
 def _state_flaws(paths: ResolvedPaths) -> Iterator[str]:
     state = paths.state_dir
     if state == paths.workspace or state in paths.workspace.parents:
@@ -109,13 +130,12 @@ def _unwritable(path: Path) -> str:
     return "cannot be written by this user; mend its permissions (chmod, chown)"
 
 
-def _read(path: Path) -> tuple[str, str]:
+def _read(path: Path, most: int = MAX_DOCUMENT_BYTES) -> tuple[str, str]:
     """The text, or why it cannot be read and what to do."""
     try:
-        data = read_plain(path, MAX_DOCUMENT_BYTES + 1)
-        if len(data) > MAX_DOCUMENT_BYTES:
-            most = MAX_DOCUMENT_BYTES // 2**20
-            return "", f"is larger than {most} MiB, too much for a prompt; shorten it"
+        data = read_plain(path, most + 1)
+        if len(data) > most:
+            return "", f"is larger than {mib(most)}, too much for a prompt; shorten it"
         if b"\0" in data:
             line = data.count(b"\n", 0, data.index(b"\0")) + 1
             return "", f"is no text (line {line} holds a zero byte); save it as UTF-8 text"
@@ -129,6 +149,11 @@ def _read(path: Path) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return "", f"is not UTF-8 (line {line}, byte 0x{data[error.start]:02x}); save it as UTF-8"
+
+
+def mib(size: int) -> str:
+    """A bound in bytes as people read it."""
+    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
 
 
 def _mode(path: Path) -> int | None:

@@ -34,6 +34,7 @@ from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files, tell_configuration
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.lingering import Lingering
+from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
@@ -76,6 +77,7 @@ class AgentRuns:
     senses: Senses
     conditions: Conditions
     hooks: Hooks
+    texts: OwnTexts
 
     async def prepare(self) -> None:
         """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used, or a
@@ -115,7 +117,7 @@ class AgentRuns:
         while True:
             for document in ctx.documents:
                 self.senses.look_document(document, clock.monotonic(), in_run=in_run)
-            arriving = not in_run and ctx.inbox.arriving(clock.wall())
+            arriving = not in_run and (self.texts.look() or ctx.inbox.arriving(clock.wall()))
             settling = arriving or any(document.settling for document in ctx.documents)
             if not settling or clock.monotonic() >= give_up:
                 return
@@ -393,6 +395,7 @@ class AgentRuns:
             block=opened.block.to_json() if opened.block else None,
             gate_results=[gate.to_json() for gate in opened.gates],
             changed_files=opened.changed_files,
+            **self.texts.of(run.role),
         )
 
     def _shown(self, messages: tuple[Message, ...], brief: bool) -> list[str]:

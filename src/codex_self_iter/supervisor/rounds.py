@@ -21,8 +21,9 @@ from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import iso
-from codex_self_iter.errors import ExitCode, StorageError
+from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import text_flaws
 from codex_self_iter.supervisor import ending, gates, housekeeping, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
@@ -30,6 +31,7 @@ from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.outbox import Outbox
+from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.status_file import Status
 from codex_self_iter.supervisor.work import Work
@@ -58,7 +60,9 @@ class Rounds:
         self.senses = Senses(ctx, self.workspace)
         self.conditions = Conditions(ctx, self.work)
         self.hooks = Hooks(ctx, self.work, self.workspace)
-        runs = AgentRuns(ctx, self.work, self.workspace, self.senses, self.conditions, self.hooks)
+        runs = AgentRuns(
+            ctx, self.work, self.workspace, self.senses, self.conditions, self.hooks, OwnTexts(ctx)
+        )
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
         self.ended: Ended | None = None
@@ -292,6 +296,8 @@ class Rounds:
         What bounds the loop as a whole holds at once, so that a raised limit comes in time for the
         iteration that would have been the last."""
         ctx = self.ctx
+        if flaws := list(text_flaws(settings)):
+            raise UsageError("\n".join(flaws))
         self._next = configure(settings, ctx.paths, ctx.shared.environ)
         tell()
         new = self._next.policy
