@@ -216,7 +216,8 @@ def _options(
 
 
 def _name(action: argparse.Action) -> str:
-    value = f" {action.metavar}" if action.metavar and action.option_strings else ""
+    word = f"[{action.metavar}]" if action.nargs == "?" else action.metavar
+    value = f" {word}" if action.metavar and action.option_strings else ""
     names = action.option_strings or [
         str(action.metavar or "|".join(action.choices or [action.dest]))
     ]
