@@ -549,12 +549,12 @@ def wiped(seen: Stage) -> None:
 
 @scene
 def told_in_vain(seen: Stage) -> None:
-    """A notify command that fails, and succeeds later."""
+    """A notify command that fails, and succeeds later; a hook that fails."""
     ws = seen.ws
     budget = "[budget]\nmax_hours = 1\nnotice_at = 0.0000001\n"
     ws.config(
         f'{budget}[notify]\ncommand = ["sh", "-c", "test -e ok || exit 7"]\n'
-        '[log]\nformat = "json"\n[git]\ncheckpoints = false\n',
+        '[log]\nformat = "json"\n[git]\ncheckpoints = false\n[hooks]\non_start = ["true", "false"]\n',
         mode="roles", planner_stop_backoff_sec=0.3,
     )  # fmt: skip
     ws.script(

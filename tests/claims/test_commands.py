@@ -171,6 +171,8 @@ NOTHING = [
     ("config schema --changed", "'show'"),
     ("config check --example", "'show'"),
     ("config --example --json", "leave --json"),
+    ("show 1 --prompt --json", "--prompt"),
+    ("show 1 --prompt --full", "--prompt"),
     ("run --config-dir . --workspace .", "--config-dir"),
     ("run --config-dir . --config x.toml", "--config-dir"),
     ("run --once --max-iterations 2", "--once"),

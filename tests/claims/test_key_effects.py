@@ -613,6 +613,8 @@ IDLE = {
     "verify.timeout_sec = 5": "verify.timeout_sec",
     "verify.every_iteration = true": "verify.every_iteration",
     'verify.pass_env = ["A"]': "verify.pass_env",
+    "hooks.timeout_sec = 5": "hooks.timeout_sec",
+    'prompt.planner.before = "plan.md"': "prompt.planner.before",
     "git.no_verify = true": "git.no_verify",
     "git.checkpoints = false\ngit.checkpoint_keep = 3": "git.checkpoint_keep",
     'notify.events = ["blocked"]': "notify.events",

@@ -45,6 +45,8 @@ def chosen(row: Row, at: int = 0) -> str:
         "plan_file": ['"p.md"', '"p2.md"'],
         "task_file": ['"t.md"', '"t2.md"'],
     }
+    if row.key.startswith("prompt."):
+        return ['"plan.md"', '"codex-self-iter.toml"'][at % 2]
     tables = ["{ A = 'b' }", "{ C = 'd' }"] if row.key.endswith(".env") else []
     tables = ["{ codex = 1 }", "{ codex = 2 }"] if row.key.endswith("per_agent") else tables
     good = tables or fixed.get(row.key, row.good)

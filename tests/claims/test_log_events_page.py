@@ -51,6 +51,8 @@ SCENE_OF = {
     "console.lines_lost": "unread",
     "gate.failed": "proof",
     "gate.passed": "proof",
+    "hook.failed": "told_in_vain",
+    "hook.passed": "told_in_vain",
     "git.gc_failed": "storage",
     "git.branch_changed": "git",
     "git.commits_lost": "git",

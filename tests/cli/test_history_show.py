@@ -244,3 +244,52 @@ def test_waits_events_and_refusals_are_shown_in_words(command) -> None:
     assert "until 2026-11-22 17:36:40+02:30" in there
     assert "boot_id" not in shown
     assert "{" not in shown
+
+
+def prompts(command, **texts: bytes) -> None:
+    directory = command.state_dir / "prompts"
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (directory / f"{name.removeprefix('n').replace('_', '-')}.md").write_bytes(text)
+
+
+def test_a_prompt_is_shown_byte_for_byte(command) -> None:
+    text = "# Ü\r\n\x1b[31mred\x1b[0m\n\n\n".encode() + b"\xff" + b"no end of line"
+    write(command, record(1), record(2))
+    prompts(command, n000001_executor=text, n000002_executor=b"two\n", n000003_executor=b"three\n")
+    for words in (["1", "--prompt"], ["--prompt", "1"], ["1", "--prompt", "executor"]):
+        done = subprocess.run(
+            command.argv("show", *words), cwd=command.workspace, env=command.env,
+            capture_output=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, text, b"")
+    assert command("show", "--prompt").stdout == "two\n"  # the last that is recorded
+    assert command("show", "3", "--prompt").stdout == "three\n"  # it is on
+
+
+def test_of_several_prompts_one_is_named(command) -> None:
+    write(command, record(1))
+    prompts(
+        command, n000001_executor=b"one\n", n000001_executor_2=b"again\n", n000001_planner=b"p\n"
+    )
+    done = command("show", "1", "--prompt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        "has several prompts; name one: show 1 --prompt planner | executor | executor-2"
+        in done.stderr
+    )
+    assert command("show", "1", "--prompt", "executor-2").stdout == "again\n"
+    assert command("show", "1", "--prompt=planner").stdout == "p\n"
+    done = command("show", "1", "--prompt", "reviewer")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no prompt 'reviewer'; name one" in done.stderr
+
+
+def test_a_prompt_that_is_not_kept_any_more_or_never_was_is_said(command) -> None:
+    write(command, record(1))
+    done = command("show", "1", "--prompt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the prompt of iteration 1 is not kept any more; [output] keep_runs" in done.stderr
+    done = command("show", "9", "--prompt")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no iteration 9" in done.stderr

@@ -77,6 +77,11 @@ def configuration() -> str:
             parts += _section(f"[{name}]", (name,), table, _sentence(field))
         if table is AgentsSettings:
             parts += _section(*ADAPTERS)
+            continue
+        for inner, below in fields_of(table).items() if table is not None else ():
+            found = table_at((name, inner))
+            if found is not None:
+                parts += _section(f"[{name}.{inner}]", (name, inner), found, _sentence(below))
     for title, path, said in FREE:
         parts += _section(title, path, Price if path == ("prices", "x") else WorkspaceEntry, said)
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -214,7 +219,8 @@ def _options(
 
 
 def _name(action: argparse.Action) -> str:
-    value = f" {action.metavar}" if action.metavar and action.option_strings else ""
+    word = f"[{action.metavar}]" if action.nargs == "?" else action.metavar
+    value = f" {word}" if action.metavar and action.option_strings else ""
     names = action.option_strings or [
         str(action.metavar or "|".join(action.choices or [action.dest]))
     ]

@@ -36,6 +36,7 @@ def documented() -> dict[str, str]:
 def written() -> dict[str, set[str]]:
     # Chosen at run time:
     events = {"gate.failed": {"info"}, "gate.passed": {"info"}, "loop.ended": {"info", "error"}}
+    events |= {"hook.failed": {"info"}, "hook.passed": {"info"}}
     events["log.lines_lost"] = {"warning"}  # by the writer of the log itself
     events |= {f"{what}.changed": {"info"} for what in ("plan", "task")}
     for path in (ROOT / "src").rglob("*.py"):

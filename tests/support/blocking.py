@@ -44,7 +44,7 @@ SHORT = {
     "world/process/watched.py:read_report": "one small file, once a start",
     "supervisor/documents.py": "the plan or the task, bounded in size, where it was lost",
     "supervisor/:_request": "the few files of a run that is about to start",
-    "supervisor/:_end_gates": "the names in one directory, once a start",
+    "supervisor/:_end_left": "the names in two directories, once a start",
     "supervisor/:_listen": "signals' numbers from a pipe that has some",
 }
 """What may do short things with files, and why. A folder, module or `module:function`; a function

@@ -18,11 +18,12 @@ from codex_self_iter.settings.keys import allowed_in, fields_of, table_at
 from codex_self_iter.settings.types import Option
 
 _TABLES = (
-    "verify", "budget", "output", "pool", "git", "roles", "agents", "notify", "service", "log",
+    "verify", "prompt", "hooks", "budget", "output", "pool", "git", "roles", "agents", "notify",
+    "service", "log",
 )  # fmt: skip
 """In the order of `--help`, after the keys that are in no table."""
 _BY_SET = ("workspace", "workspaces", "prices", "pool.per_agent")
-"""Keys with an option of their own, or none but `--set`, like the adapters' tables."""
+"""Keys with an option of their own, or none but `--set`, like the tables of adapters and roles."""
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 

@@ -17,13 +17,14 @@ from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, epoch, moment, shorten, took
-from codex_self_iter.errors import ExitCode
+from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.guarded import read_guarded
 
 MAX_TEXT = 4000
 """Characters of prompt, answer and gate output without --full; half of it of what was reported."""
 MAX_FULL = 4_000_000
+MAX_PROMPT_BYTES = 64 * 1024 * 1024
 FIELDS = (
     "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "refused", "messages",
     "events",
@@ -36,12 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_iteration_arguments(parser)
     add("--full", action="store_true", help="everything without a bound")
     add("--json", action="store_true", help="the journal's line, with the paths of the files")
+    add(
+        "--prompt",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="its prompt alone, byte for byte; of several runs, name one (planner, executor-2)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the iteration. Raises UsageError for one that is not recorded."""
+    """Print the iteration, or its prompt. Raises UsageError for what is not there."""
+    if args.prompt is not None and (args.json or args.full):
+        raise UsageError("--prompt goes with neither --json nor --full")
+    if args.prompt and args.prompt.isdigit():  # `show --prompt 3`
+        args.what, args.prompt = [*args.what, args.prompt], ""
     iteration = _common.iteration_word(args)
     loop = _common.find_loop(args)
+    if args.prompt is not None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_sent(loop, iteration, args.prompt))
+        return int(ExitCode.OK)
     record = _records.find(loop.state_dir, iteration)
     if args.json:
         prompts, directories = _prompts(loop, record), _directories(loop, record)
@@ -52,6 +68,29 @@ def run(args: argparse.Namespace) -> int:
         for line in _lines(loop, record, stat, MAX_FULL if args.full else MAX_TEXT, Paint()):
             sys.stdout.write(line + "\n")
     return int(ExitCode.OK)
+
+
+def _sent(loop: Target, iteration: int | None, run: str) -> bytes:
+    """A prompt as it is kept; also of an iteration that is on. Raises UsageError."""
+    number = _records.find(loop.state_dir, None)["iteration"] if iteration is None else iteration
+    files = _prompts(loop, {"iteration": number})
+    kept = {os.path.basename(path)[7:].removesuffix(".md"): path for path in files}
+    if not kept:
+        _records.find(loop.state_dir, number)  # there was no such iteration
+        raise UsageError(
+            f"the prompt of iteration {number} is not kept any more; [output] keep_runs, keep_days "
+            "and max_state_mb say what is"
+        )
+    if run not in kept and (run or len(kept) > 1):
+        what = f"no prompt {run!r}" if run else "several prompts"
+        raise UsageError(
+            f"iteration {number} has {what}; name one: show {number} --prompt {' | '.join(kept)}"
+        )
+    path = kept[run] if run else files[0]
+    try:
+        return read_guarded(path, MAX_PROMPT_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) -> Iterator[str]:
@@ -209,9 +248,9 @@ def _prompts(loop: Target, record: Record) -> list[str]:
     directory, prefix = os.path.join(loop.state_dir, "prompts"), f"{record['iteration']:06d}-"
     roles = ("planner", "executor", "reviewer")
 
-    def order(path: str) -> tuple[int, str]:
-        role = os.path.basename(path)[len(prefix) :].partition(".")[0].partition("-")[0]
-        return (roles.index(role) if role in roles else len(roles), path)
+    def order(path: str) -> tuple[int, int, str]:
+        role, _, attempt = os.path.basename(path)[len(prefix) :].removesuffix(".md").partition("-")
+        return roles.index(role) if role in roles else len(roles), len(attempt), attempt
 
     return sorted(glob.glob(f"{glob.escape(directory)}/{prefix}*"), key=order)
 

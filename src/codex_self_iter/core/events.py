@@ -32,6 +32,8 @@ class Hold(enum.StrEnum):
     STORAGE = "storage"
     START = "start"
     """The last run could not be started."""
+    HOOK = "hook"
+    """`[hooks] before_iteration` has failed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

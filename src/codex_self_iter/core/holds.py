@@ -18,7 +18,7 @@ HOLDS: tuple[tuple[str, str], ...] = (
     ("pause", "paused"),
     ("iteration limit reached", "stopped; blocked when only a person can mend the last failure"),
     ("plan missing, empty or unreadable", "cooldown"),
-    ("disk or state directory cannot be written", "blocked"),
+    ("disk or state directory cannot be written, or a hook fails", "blocked"),
     ("a wait is not over", "backoff, cooldown, limited or blocked, by its kind"),
     ("budget spent", "blocked"),
     ("every agent's account is limited", "limited"),

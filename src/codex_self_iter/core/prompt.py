@@ -53,6 +53,7 @@ class PromptInputs:
         warnings: what the supervisor could not do and an agent can mend.
         item_checks: the checks of the plan's items are run.
         commit: who commits: "agent", "supervisor" or "none".
+        before, introduction, after: the person's own texts, whole; "" for none.
         planner: the planner's answer (executor and reviewer); block, gates, changed_files: the
             executor's result (reviewer only)."""
 
@@ -78,6 +79,9 @@ class PromptInputs:
     item_checks: bool = False
     plan_path: str = ""
     task_path: str = ""
+    before: str = ""
+    introduction: str = ""
+    after: str = ""
 
 
 def worked(line: Mapping[str, Any]) -> bool:
@@ -133,6 +137,10 @@ def _listed(texts: Sequence[str]) -> str:
 
 def _section(title: str, text: str) -> str:
     return f"# {title}\n\n{text.strip(chr(10))}\n" if text.strip() else ""
+
+
+def _plain(text: str) -> str:
+    return text.strip("\n") + "\n" if text.strip() else ""
 
 
 _INTRO = {
@@ -251,7 +259,8 @@ def build(inputs: PromptInputs) -> str:
     plan = _elsewhere(inputs.plan_path) or inputs.plan
     task = _elsewhere(inputs.task_path) or inputs.task
     sections = [
-        _INTRO[role].format(n=inputs.iteration) + "\n",
+        _plain(inputs.before),
+        _plain(inputs.introduction or _INTRO[role].format(n=inputs.iteration)),
         _section("Task", task),
         _section(f"Plan (the file {inputs.plan_file})" if inputs.plan_file else "Plan", plan),
         _section("Checks in the plan", _checks(inputs.plan, inputs.item_checks)),
@@ -271,6 +280,7 @@ def build(inputs: PromptInputs) -> str:
         else "",
         _section("Commits", _COMMIT.get(inputs.commit, "")) if role is Role.EXECUTOR else "",
         _section("Hint", inputs.hint),
+        _plain(inputs.after),
         _section("How to answer", answer),
     ]
     return "\n".join(section for section in sections if section)

@@ -354,7 +354,7 @@ class LoopState:
         stops: who asks it to stop once the open iteration has ended.
         ending: what to do when the run that is being ended has ended.
         paused: a PAUSE file is there; paused_up: boot-time clock at which the pause began.
-        blocked_by: a condition that forbids new runs now (disk, storage, plan…), by name.
+        blocked_by: a condition that forbids new runs now (disk, storage, plan, hook…), by name.
         carried: messages whose run did no work; they go into the next prompt.
         feedback: what failed last time, for the next prompt.
         goals: marks of the goals (see `marks.mark`), oldest first.

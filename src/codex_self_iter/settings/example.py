@@ -52,7 +52,7 @@ def example_toml() -> str:
         if isinstance(table, BaseModel):
             lines += ["", f"# {_sentence(field.description)}", f"[{name}]"]
             lines += _scalars(type(table), table)
-            lines += _adapters() if isinstance(table, AgentsSettings) else []
+            lines += _adapters() if isinstance(table, AgentsSettings) else _below(name, table)
     return "\n".join([*lines, "", _TAIL])
 
 
@@ -92,6 +92,15 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
             continue
         yield f"# {_sentence(field.description)}"
         yield f"{mark}{name} = {toml_value(value)}"
+
+
+def _below(name: str, table: BaseModel) -> Iterator[str]:
+    """The tables inside a table."""
+    for inner, field in fields_of(type(table)).items():
+        below = getattr(table, inner)
+        if isinstance(below, BaseModel):
+            yield from ("", f"# {_sentence(field.description)}", f"[{name}.{inner}]")
+            yield from _scalars(type(below), below)
 
 
 def _adapters() -> Iterator[str]:

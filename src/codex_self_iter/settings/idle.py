@@ -7,12 +7,15 @@ from typing import Any
 
 from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import Settings
-from codex_self_iter.settings.schema import CliSettings
+from codex_self_iter.settings.schema import TEXTS, CliSettings
 
 _ROLES = (
     "roles.planner", "roles.executor", "roles.reviewer", "planner_model_hint",
     "reviewer_model_hint", "continue_false_backoff_sec", "planner_stop_backoff_sec",
+    *(f"prompt.{role}.{key}" for role in ("planner", "reviewer") for key in TEXTS),
 )  # fmt: skip
+MOMENTS = frozenset(("on_start", "before_iteration", "after_iteration", "on_wait", "on_end"))
+"""Keys of `[hooks]` that are commands."""
 _CHECKPOINTS = ("git.checkpoint_keep", "git.checkpoint_keep_days", "git.checkpoint_max_file_mb")
 
 
@@ -38,6 +41,9 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
     if not verify.commands:
         for key in ("verify.timeout_sec", "verify.every_iteration", "verify.pass_env"):
             yield key, "there are no [verify] commands"
+    hooks = dict(settings.hooks)
+    if not any(hooks[moment] for moment in MOMENTS):
+        yield from ((f"hooks.{key}", "there are no [hooks]") for key in hooks.keys() - MOMENTS)
     if not repository:
         keys = ("git.commit", "git.no_verify", "git.timeout_sec", *_CHECKPOINTS)
         yield from ((key, "the workspace is in no git repository") for key in keys)

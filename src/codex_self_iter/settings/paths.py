@@ -26,6 +26,9 @@ _MARKS = ("runtime.json", "runtime.json.1", "quarantine", "logs/iterations.jsonl
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Longest plan or task. No agent that was measured takes a longer prompt."""
 
+MAX_TEXT_BYTES = 64 * 1024
+"""Longest text of `[prompt]`: it is in every prompt, also in one that had to be shortened."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ResolvedPaths:
@@ -73,6 +76,7 @@ def validate_workspace(settings: Settings, *, documents: bool = True) -> Resolve
         if documents:
             flaws += _plan_flaws(paths.plan, paths.workspace)
             flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
+        flaws += text_flaws(settings)
         flaws += state_flaws(settings)
     if flaws:
         raise UsageError("\n".join(flaws))
@@ -114,6 +118,23 @@ def _task_flaws(path: Path, *, asked: bool) -> Iterator[str]:
         _, flaw = _read(path)
         if flaw:
             yield f"task file {path} {flaw}"
+
+
+def text_path(settings: Settings, file: str) -> Path:
+    """Where a file of `[prompt]` is."""
+    return Path(os.path.abspath(settings.workspace_path / os.path.expanduser(file)))
+
+
+def text_flaws(settings: Settings) -> Iterator[str]:
+    """What is wrong with the files that `[prompt]` names."""
+    for key, file in settings.prompt.files().items():
+        path = text_path(settings, file)
+        if _mode(path) is None:
+            yield f"prompt file {path} does not exist; write it, or leave out {key}"
+            continue
+        text, flaw = _read(path, MAX_TEXT_BYTES)
+        if flaw or not text.strip():
+            yield f"prompt file {path} {flaw or f'is empty; write it, or leave out {key}'}"
 
 
 def state_flaws(settings: Settings) -> Iterator[str]:
@@ -169,13 +190,12 @@ def _unwritable(path: Path) -> str:
     return "cannot be written by this user; mend its permissions (chmod, chown)"
 
 
-def _read(path: Path) -> tuple[str, str]:
+def _read(path: Path, most: int = MAX_DOCUMENT_BYTES) -> tuple[str, str]:
     """The text, or why it cannot be read and what to do."""
     try:
-        data = read_plain(path, MAX_DOCUMENT_BYTES + 1)
-        if len(data) > MAX_DOCUMENT_BYTES:
-            most = MAX_DOCUMENT_BYTES // 2**20
-            return "", f"is larger than {most} MiB, too much for a prompt; shorten it"
+        data = read_plain(path, most + 1)
+        if len(data) > most:
+            return "", f"is larger than {mib(most)}, too much for a prompt; shorten it"
         if b"\0" in data:
             line = data.count(b"\n", 0, data.index(b"\0")) + 1
             return "", f"is no text (line {line} holds a zero byte); save it as UTF-8 text"
@@ -189,6 +209,11 @@ def _read(path: Path) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return "", f"is not UTF-8 (line {line}, byte 0x{data[error.start]:02x}); save it as UTF-8"
+
+
+def mib(size: int) -> str:
+    """A bound in bytes as people read it."""
+    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
 
 
 def _mode(path: Path) -> int | None:

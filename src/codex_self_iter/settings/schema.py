@@ -79,6 +79,60 @@ class VerifySettings(Table):
     """Run the check of an item that a run has ticked, as a gate, and take the tick back if it fails."""
 
 
+class HooksSettings(Table):
+    """Commands of your own at turns of the loop."""
+
+    on_start: TextList = ()
+    """Run once when the loop starts."""
+    before_iteration: TextList = ()
+    """Run before each iteration; while one fails no iteration begins."""
+    after_iteration: TextList = ()
+    """Run after each iteration."""
+    on_wait: TextList = ()
+    """Run once when a wait of five seconds or more begins."""
+    on_end: TextList = ()
+    """Run when the loop has ended, whatever its end."""
+    timeout_sec: Seconds = 60
+    """Longest time for one hook; 0 = no limit."""
+    pass_env: TextList = ()
+    """Variables that hooks get although they look like secrets ("NAME", "NAME_*")."""
+
+
+class PromptTexts(Table):
+    """Text files of your own that go into prompts, by path, relative to the workspace."""
+
+    before: Text = ""
+    """File whose text stands before everything else; "" = none."""
+    introduction: Text = ""
+    """File whose text stands in place of the introduction; "" = the program's own."""
+    after: Text = ""
+    """File whose text stands after everything but the section on how to answer; "" = none."""
+
+
+class PromptSettings(PromptTexts):
+    """Text files of your own in every prompt; a role's own table goes first, key by key."""
+
+    planner: PromptTexts = Field(default_factory=PromptTexts)
+    """The same for the planner alone."""
+    executor: PromptTexts = Field(default_factory=PromptTexts)
+    """The same for the executor alone: in goal mode that is every run."""
+    reviewer: PromptTexts = Field(default_factory=PromptTexts)
+    """The same for the reviewer alone."""
+
+    def files(self) -> Mapping[str, str]:
+        """The key and path of every file that is named."""
+        tables = {"prompt": self, **{f"prompt.{name}": getattr(self, name) for name in ROLES}}
+        named = {f"{at}.{key}": getattr(tables[at], key) for at in tables for key in TEXTS}
+        return {key: file for key, file in named.items() if file}
+
+    def of(self, role: str) -> Mapping[str, str]:
+        """Paths for the prompts of a role, by key; "" for none."""
+        return {key: getattr(getattr(self, role), key) or getattr(self, key) for key in TEXTS}
+
+
+ROLES, TEXTS = ("planner", "executor", "reviewer"), ("before", "introduction", "after")
+
+
 class BudgetSettings(Table):
     """What may be spent. A spent budget ends the loop with exit code 4."""
 
@@ -376,6 +430,10 @@ class LoopFields(Table):
     "completed": false; without a control block, as the last line; "" = off."""
     verify: VerifySettings = Field(default_factory=VerifySettings)
     """Gates: what must succeed before "completed" is believed."""
+    prompt: PromptSettings = Field(default_factory=PromptSettings)
+    """Text files of your own in every prompt; a role's own table goes first, key by key."""
+    hooks: HooksSettings = Field(default_factory=HooksSettings)
+    """Commands of your own at turns of the loop."""
     budget: BudgetSettings = Field(default_factory=BudgetSettings)
     """What may be spent."""
     output: OutputSettings = Field(default_factory=OutputSettings)

@@ -29,7 +29,9 @@ from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files, tell_configuration
+from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.lingering import Lingering
+from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
@@ -55,10 +57,17 @@ class AgentRuns:
     workspace: Workspace
     senses: Senses
     conditions: Conditions
+    hooks: Hooks
+    texts: OwnTexts
 
     async def prepare(self) -> None:
-        """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used."""
+        """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used, or a
+        hook forbids it."""
         ctx = self.ctx
+        stopping = self.senses.stop_request() is not None  # then nobody is asked
+        if not (stopping or await self.hooks.may_begin()):
+            ctx.post(ev.Prepared())  # held by now
+            return
         await self._settle(in_run=False)
         self.conditions.look_disk()
         self.senses.look_problem()
@@ -90,7 +99,7 @@ class AgentRuns:
         while True:
             for document in ctx.documents:
                 self.senses.look_document(document, clock.monotonic(), in_run=in_run)
-            arriving = not in_run and ctx.inbox.arriving(clock.wall())
+            arriving = not in_run and (self.texts.look() or ctx.inbox.arriving(clock.wall()))
             settling = arriving or any(document.settling for document in ctx.documents)
             if not settling or clock.monotonic() >= give_up:
                 return
@@ -316,7 +325,7 @@ class AgentRuns:
         else:
             scratch.remove(ctx.store.run_directory(*place))  # of a try that could not start
             directory = ctx.store.fresh_run_directory(*place)
-            text = prompts.build(asking.inputs(ctx, run))
+            text = prompts.build(asking.inputs(ctx, run, self.texts.of(run.role)))
             # Verbatim while the agent reads it; redacted when the run has ended.
             path = ctx.store.save_prompt(
                 opened.number, run.role.value, text, run.attempt, redact=False

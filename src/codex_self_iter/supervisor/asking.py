@@ -35,8 +35,10 @@ SCHEMAS = {
 }
 
 
-def inputs(ctx: Context, run: OpenRun) -> prompts.PromptInputs:
-    """Everything that the prompt of a run of the open iteration is built from."""
+def inputs(ctx: Context, run: OpenRun, own: Mapping[str, str]) -> prompts.PromptInputs:
+    """Everything that the prompt of a run of the open iteration is built from.
+
+    `own`: the person's own texts for its role."""
     opened = ctx.state.open
     assert opened is not None
     brief = ctx.state.counters.tries.get(FailureClass.CONTEXT.value, 0) >= BRIEF
@@ -66,6 +68,7 @@ def inputs(ctx: Context, run: OpenRun) -> prompts.PromptInputs:
         block=opened.block.to_json() if opened.block else None,
         gate_results=[gate.to_json() for gate in opened.gates],
         changed_files=opened.changed_files,
+        **own,
     )
 
 

@@ -29,7 +29,7 @@ from codex_self_iter.core.plan import (
     plan_progress,
 )
 from codex_self_iter.errors import StorageError
-from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths
+from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES, ResolvedPaths, mib
 from codex_self_iter.world.guarded import QUARANTINE, read_guarded, read_object
 from codex_self_iter.world.process.bare import move_aside
 from codex_self_iter.world.state.durable import replace_private, storing
@@ -58,10 +58,13 @@ class Edit:
 class Document:
     """One text file that a person edits while the loop runs."""
 
-    def __init__(self, what: str, path: str, *, required: bool, aside: str) -> None:
+    def __init__(
+        self, what: str, path: str, *, required: bool, aside: str, most: int = MAX_DOCUMENT_BYTES
+    ) -> None:
         """`what` names it in messages ("plan", "task"); `aside`: the directory for what lies in its
-        place and cannot be read."""
+        place and cannot be read; `most`: bytes of the longest text."""
         self.what = what
+        self._most = most
         self._aside = aside
         self.path = path
         self.required = required
@@ -260,14 +263,13 @@ class Document:
             with open(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return "", "is not a regular file: the loop goes on when it is"
-                data = file.read(MAX_DOCUMENT_BYTES + 1)
+                data = file.read(self._most + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             return "", f"cannot be read ({error.strerror}): the loop goes on when it can"
-        if len(data) > MAX_DOCUMENT_BYTES:
-            size = f"larger than {MAX_DOCUMENT_BYTES // 2**20} MiB"
-            return "", f"is {size}: shorten it and the loop goes on"
+        if len(data) > self._most:
+            return "", f"is larger than {mib(self._most)}: shorten it and the loop goes on"
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

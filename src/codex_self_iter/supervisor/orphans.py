@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 from functools import partial
@@ -31,6 +32,7 @@ async def find(ctx: Context, work: Work, workspace: Workspace, *, kill: bool) ->
     # The record of a stray may be gone with the state directory.
     keep = work.adopted.identity.run_id if work.adopted else ""
     await _redact(ctx, work, adopted=bool(keep))
+    await _end_left(ctx, "logs/hooks/*", "hook-")
     ended = await ctx.shared.host.sweep_strays(str(ctx.paths.workspace), keep)
     if ended:
         ctx.log.warning("strays.ended", processes=ended)
@@ -56,7 +58,7 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
     opened, host = ctx.state.open, ctx.shared.host
     run = opened.run if opened else None
     if opened is not None and opened.step is Step.VERIFY:
-        await _end_gates(ctx, opened.number)
+        await _end_left(ctx, f"logs/runs/{opened.number:06d}-gate-*")
     if opened is None or run is None:
         return Trace.NONE
     directory = ctx.store.run_directory(opened.number, run.role.value, run.attempt)
@@ -83,12 +85,13 @@ async def _open_run(ctx: Context, work: Work, workspace: Workspace, *, kill: boo
     return Trace.ADOPTED
 
 
-async def _end_gates(ctx: Context, iteration: int) -> None:
-    """End the gates: they run again, and never beside their old selves."""
-    pattern = f"{glob.escape(ctx.store.path)}/logs/runs/{iteration:06d}-gate-*"
-    for directory in sorted(glob.glob(pattern)):
-        run_id = f"{ctx.state.loop_id}-{os.path.basename(directory)}"
+async def _end_left(ctx: Context, pattern: str, kind: str = "") -> None:
+    """End gates or hooks: they run again, and never beside their old selves."""
+    for directory in sorted(glob.glob(f"{glob.escape(ctx.store.path)}/{pattern}")):
+        run_id = f"{ctx.state.loop_id}-{kind}{os.path.basename(directory)}"
         spec = _spec(ctx, run_id, directory)
+        if kind:  # who holds the agents' lock may go on
+            spec = dataclasses.replace(spec, run_lock_path=os.path.join(directory, "lock"))
         if swept := await ctx.shared.host.sweep(spec, read_identity(spec)):
             ctx.log.warning("orphan.ended", run_id=run_id, processes=swept)
 

@@ -149,6 +149,7 @@ class Outbox:
                 raise AssertionError("handled before")
 
     async def _gates(self, iteration: int) -> None:
+        await self._runs.hooks.turn()
         await gates.run_all(self._ctx, self._work, self._workspace, iteration)
         await self._senses.mend_documents()
 
@@ -174,6 +175,8 @@ class Outbox:
     def _journalled(self, record: dict[str, Any]) -> None:
         ctx, shown = self._ctx, self._ctx.shown
         ctx.recent.append(ctx.store.redactor.value(record))
+        line = {key: value for key, value in record.items() if key != "after"}
+        self._runs.hooks.fire("after_iteration", verdict=record["verdict"], record=line)
         ctx.log.info(
             "iteration.ended",
             iteration=record["iteration"],

@@ -29,6 +29,7 @@ from codex_self_iter.supervisor.configured import configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.logger import FILES
 from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import stop_files
 from codex_self_iter.supervisor.shared import Shared
 from codex_self_iter.world.clock import SystemClock
@@ -102,7 +103,7 @@ def _played(
         wait = ctx.state.wait
         yield f"no run would start now: {ctx.state.reason or (wait.reason if wait else '')}"
         return
-    text = plain(prompts.build(asking.inputs(ctx, run)))
+    text = plain(prompts.build(asking.inputs(ctx, run, OwnTexts(ctx).of(run.role))))
     path = os.path.join(ctx.store.path, "prompts", f"{run.label}.md")
     directory = os.path.join(ctx.store.path, "logs", "runs", run.label)
     asked = asking.request(ctx, run, text, path, directory, "")

@@ -21,15 +21,18 @@ from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import iso
-from codex_self_iter.errors import ExitCode, StorageError
+from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import text_flaws
 from codex_self_iter.supervisor import ending, gates, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.housekeeping import Housekeeping
 from codex_self_iter.supervisor.outbox import Outbox
+from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.status_file import Status
 from codex_self_iter.supervisor.work import Work
@@ -59,7 +62,10 @@ class Rounds:
         self.work = Work(ctx)
         self.senses = Senses(ctx, self.workspace)
         self.conditions = Conditions(ctx, self.work)
-        runs = AgentRuns(ctx, self.work, self.workspace, self.senses, self.conditions)
+        self.hooks = Hooks(ctx, self.work, self.workspace)
+        runs = AgentRuns(
+            ctx, self.work, self.workspace, self.senses, self.conditions, self.hooks, OwnTexts(ctx)
+        )
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
         self.housekeeping = Housekeeping(ctx)
@@ -122,6 +128,8 @@ class Rounds:
         if run is not None and trace is ev.Trace.GONE:
             before = ctx.plan.saved(f"{ctx.store.path}/logs/runs/{run.label}")
             dropped = dropped_items(ctx, before)
+        if stop is None:
+            self.hooks.fire("on_start")
         await self.handle(ev.Boot(trace, paused=paused, dropped=dropped))
         ready.set()
         if stop is not None:
@@ -198,6 +206,7 @@ class Rounds:
         self.senses.stop_listening()
         with anyio.CancelScope(shield=True):
             await self.work.end_everything()
+            await self.hooks.leave(end.code)
             self.senses.tell_unheard()
             await self.housekeeping.finish()
             if end.state is State.COMPLETED:
@@ -242,6 +251,7 @@ class Rounds:
                 partial(ending.write_report, ctx, self._times),
                 self.status.write_last,
                 partial(notify.tell_end, ctx),
+                partial(self.hooks.leave, None if again_sec is not None else int(code)),
                 self._leave_again,
             ):
                 with contextlib.suppress(Exception):  # what failed the loop may fail this, too
@@ -253,6 +263,7 @@ class Rounds:
         """One look at everything; returns the seconds until the next."""
         self.senses.look()
         self.conditions.look()
+        self.hooks.look()
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)
@@ -292,6 +303,8 @@ class Rounds:
         What bounds the loop as a whole holds at once, so that a raised limit comes in time for the
         iteration that would have been the last."""
         ctx = self.ctx
+        if flaws := list(text_flaws(settings)):
+            raise UsageError("\n".join(flaws))
         self._next = configure(settings, ctx.paths, ctx.shared.environ)
         tell()
         new = self._next.policy

@@ -34,6 +34,8 @@ class Work:
         self.adopted: RunHandle | None = None
         self.retrying = ""
         """What the present run says of its trying again to reach its model, else ""."""
+        self.hook = ""
+        """Why what is due waits for a hook, else ""."""
         self.last_look: Callable[[], None] | None = None
         """Called in a thread before the present run is ended: what it has answered counts."""
         self._remains = Remains(ctx)
@@ -61,8 +63,9 @@ class Work:
         return self._scope is not None
 
     def waiting_for(self) -> str:
-        """Why a run that is due has not started: a place in the pool, else ""."""
-        return self._ctx.shared.pool.waiting_for(self._ctx.name) or ""
+        """Why a run that is due has not started: a place in the pool, or a hook; else ""."""
+        hook = self.hook if self._ctx.state.preparing else ""
+        return self._ctx.shared.pool.waiting_for(self._ctx.name) or hook
 
     def begin(
         self,

@@ -5,6 +5,7 @@ Light to import: `status` asks it of every loop that no supervisor has."""
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def at_work(state_dir: str) -> dict[str, RunIdentity]:
-    """Directory -> identity of the runs and gates whose end nobody has recorded and of which the
+    """Directory -> identity of the runs, gates and hooks whose end nobody has recorded and of which the
     recorder or the first process lives, newest first. Only for a loop without a supervisor."""
-    runs = os.path.join(state_dir, "logs", "runs")
-    try:
-        directories = [os.path.join(runs, name) for name in sorted(os.listdir(runs), reverse=True)]
-    except OSError:
-        return {}
-    found = {one: identity_in(one) for one in directories if _open(one)}
+    found: dict[str, RunIdentity | None] = {}
+    for place in ("runs", "hooks"):
+        above = os.path.join(state_dir, "logs", place)
+        with suppress(OSError):
+            directories = [f"{above}/{name}" for name in sorted(os.listdir(above), reverse=True)]
+            found |= {one: identity_in(one) for one in directories if _open(one)}
     return {place: known for place, known in found.items() if known is not None and lives(known)}
 
 

@@ -345,7 +345,10 @@ class StateDirectory:
         its path.
 
         Raises StorageError."""
-        name = f"logs/runs/{_label(iteration, label, attempt)}"
+        return self._directory(f"logs/runs/{_label(iteration, label, attempt)}")
+
+    def _directory(self, name: str) -> str:
+        """Create a directory and return its path. Raises StorageError."""
         with self.root.guard, storing("create", f"{self.path}/{name}"):
             if not self.root.is_current():
                 self._restored = self.heal()  # told by the next look
@@ -361,6 +364,20 @@ class StateDirectory:
         what runs `again` it is removed. Whatever is no regular file is set aside. Raises
         StorageError."""
         path = self.run_directory(iteration, label, attempt)
+        if self._emptied(path, again=again):
+            return path
+        self.set_run_aside(path)
+        return self.run_directory(iteration, label, attempt)
+
+    def hook_directory(self, name: str) -> str:
+        """`logs/hooks/NAME` for a hook that is to start, with nothing in it. Raises StorageError."""
+        path = self._directory(f"logs/hooks/{name}")
+        self._emptied(path, again=True)
+        return path
+
+    def _emptied(self, path: str, *, again: bool) -> bool:
+        """Empty a run's directory, but of what tells of another run unless it runs `again`; False
+        for that. Raises StorageError."""
         name = os.path.relpath(path, self.path)
         with self.root.guard, storing("empty", path), self.root.directory(name) as fd:
             found = {
@@ -372,10 +389,7 @@ class StateDirectory:
                     self.root.set_aside(f"{name}/{leaf}", "not a regular file of ours")
                 elif again or not told:
                     os.unlink(leaf, dir_fd=fd)
-        if told and not again:
-            self.set_run_aside(path)
-            return self.run_directory(iteration, label, attempt)
-        return path
+        return again or not told
 
     def set_run_aside(self, directory: str) -> None:
         """Set aside a run's directory that is not of the present history. Raises StorageError."""
