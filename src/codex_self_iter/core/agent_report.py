@@ -7,6 +7,7 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
+from codex_self_iter.core.runs import RunOutcome
 from codex_self_iter.core.text import one_line
 
 SEEN_CHARS = 16 * 1024
@@ -28,6 +29,8 @@ class FailureClass(enum.StrEnum):
     AUTH = "auth"
     CONFIG = "config"
     """Not installed, unknown model, bad flag, not a git repository…: a person must act."""
+    MISSING = "missing"
+    """Its program could be started before and cannot now: an update replaces it, most often."""
     SANDBOX = "sandbox"
     CONTEXT = "context"
     """The conversation no longer fits the model: the next run starts a fresh session."""
@@ -88,6 +91,14 @@ class Failure:
     guessed: bool = False
     mend: str = ""
     idle: bool = False
+
+
+def not_started(outcome: RunOutcome) -> Failure:
+    """The failure of a run whose program could not be started."""
+    kind = FailureClass.CONFIG if outcome.argv0_missing else FailureClass.AGENT
+    if outcome.argv0_missing and outcome.was_there:
+        kind = FailureClass.MISSING
+    return Failure(kind, f"could not be started: {outcome.error or 'unknown reason'}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import enum
 import re
 from typing import Any
 
-from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, not_started
 from codex_self_iter.core.control_block import (
     Unreadable,
     parse,
@@ -137,8 +137,7 @@ def _from_outcome(outcome: RunOutcome) -> Failure | None:
         kind = FailureClass.MEMORY
         text = "ended: the agent's processes used more than memory_limit_mb"
     elif outcome.cause is EndCause.SPAWN_FAILED:
-        kind = FailureClass.CONFIG if outcome.argv0_missing else kind
-        text = f"could not be started: {outcome.error}"
+        return not_started(outcome)
     elif outcome.cause is EndCause.REQUEST:
         text = "ended by a signal to its recorder that nobody here asked for"
     elif outcome.cause is EndCause.LOST:

@@ -75,6 +75,7 @@ class Counters:
         tries: the same for the other classes, by `bounds.key`.
         outage_sec: how long an outage has lasted: its runs and waits, so that no clock's jump and
             no suspend counts.
+        missing_sec: the same, of an agent's program that was there before.
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
@@ -90,6 +91,7 @@ class Counters:
     cooldowns: int = 0
     tries: dict[str, int] = dataclasses.field(default_factory=dict)
     outage_sec: float = 0.0
+    missing_sec: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -55,6 +56,8 @@ BRIEF_FEEDBACK = 2_000
 BRIEF_MESSAGES = 16_000
 """Bytes that all messages share in a short prompt."""
 UNMADE = "plan unmade"
+PROGRAM = "agent program"
+BEING_WRITTEN = os.strerror(errno.ETXTBSY)
 SHORTENED = (
     "prompts were too long for the model: they name task and plan by their paths, cut long messages "
     "and show no history until task or plan is edited; shorten them, or choose a model with a larger "
@@ -140,13 +143,30 @@ class AgentRuns:
             with contextlib.suppress(StorageError):  # its prompt may have been written
                 ctx.store.redact_iteration(self._opened.number)
             missing = isinstance(error, AgentMissingError)
-            self._not_run(run, EndCause.SPAWN_FAILED, error=str(error), argv0_missing=missing)
+            self._not_run(
+                run,
+                EndCause.SPAWN_FAILED,
+                error=str(error),
+                argv0_missing=missing,
+                was_there=missing and self._was_there(run, str(error), away=True),
+            )
         except StorageError as error:
             # its iteration stays open until its files can be written
             self.conditions.hold_start(str(error))
             self._not_run(run, EndCause.REQUEST, not_started=True)
         else:
             await self._report(run, request, outcome)
+
+    def _was_there(self, run: OpenRun, error: str, *, away: bool = False) -> bool:
+        """Whether the run's program could be started before, and say so. A file that is there and
+        cannot be started (half of one, no interpreter) may never have been a program."""
+        there = run.agent in self.work.started
+        if away or BEING_WRITTEN in error:
+            there = there or run.agent in self.ctx.config.found
+        if there:
+            text = f"the program of {run.agent} was there before and cannot be started now: {error}"
+            self.ctx.warnings.tell(PROGRAM, text)
+        return there
 
     async def _overtaken(self, run: OpenRun) -> bool:
         """It has waited for its place: what it finds is looked at again.
@@ -192,7 +212,13 @@ class AgentRuns:
         lingering = Lingering(ctx, self.work, run.agent, spec.directory)
         lingering.begin()
         try:
-            return lingering.done(await self.work.run_agent(spec, adopted))
+            outcome = await self.work.run_agent(spec, adopted)
+            if outcome.cause is not EndCause.SPAWN_FAILED:
+                self.work.started.add(run.agent)
+                ctx.warnings.clear(PROGRAM)
+            elif outcome.argv0_missing and self._was_there(run, outcome.error):
+                outcome = dataclasses.replace(outcome, was_there=True)
+            return lingering.done(outcome)
         finally:
             lingering.stop()
 
