@@ -109,6 +109,7 @@ class AgentReport:
         answer: the final message, verbatim (bounded to its last 256 KiB); "" if there was none.
         said: the last of its messages together, the answer at their end (bounded as it is), where
             there were several; "" otherwise.
+        cut: how many bytes of the answer are here, at its end, if it was longer; 0: all of them.
         usage: of this run alone, or None if unknown.
         thread_usage: cumulative totals of the thread as the CLI reports them (codex), or None.
         session_id: thread to resume, or "".
@@ -129,6 +130,7 @@ class AgentReport:
     answered: bool = False
     note: str = ""
     said: str = ""
+    cut: int = 0
 
     def shown(self, redact: Callable[[str], str]) -> AgentReport:
         """The report as it is kept: what programs said without secrets, then short. The other way

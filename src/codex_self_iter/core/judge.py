@@ -80,6 +80,11 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
     else:
         judged = _executor(state, opened, event, policy)
     if isinstance(judged, Unreadable):
+        if event.report.cut:
+            judged = Unreadable(
+                f"{judged.why}; the answer is too large: a control block is looked for in its last "
+                f"{event.report.cut // 1024} KiB alone, make it shorter"
+            )
         refused = f"; refused: {', '.join(opened.refused[:5])}" if opened.refused else ""
         failure = Failure(FailureClass.AGENT, f"{judged.why}{refused}")
         return _failed(opened, failure, Verdict.ERROR), Next.CLOSE
