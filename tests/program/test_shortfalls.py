@@ -208,6 +208,30 @@ def test_a_gate_that_takes_too_long_is_said_to_have_timed_out(ws: Workspace) -> 
     assert "- `sleep 600`: timed out" in (ws.state / "report.md").read_text()
 
 
+def test_a_gate_that_a_signal_ends_is_said_to_have_ended_so(ws: Workspace) -> None:
+    ws.config('[verify]\ncommands = ["kill -SEGV $$"]\n', max_iterations=1)
+    ws.script({"block": {"completed": True}})
+    ws.run()
+    assert "`kill -SEGV $$` ended by signal SEGV (code 139)" in ws.journal()[0]["unproven"]
+    assert ws.journal()[0]["gates"][0]["exit_code"] == 139
+
+
+def test_a_plan_without_items_makes_require_plan_done_void_and_that_is_said(ws: Workspace) -> None:
+    ws.config("[verify]\nrequire_plan_done = true\n")
+    ws.plan("# Plan\n\nNo boxes yet.\n")
+    ws.script(
+        {"block": {"next_goal": "x"}, "write": {"plan.md": "- [x] a box\n"}},
+        {"block": {"completed": True}},
+    )
+    process = ws.start()
+    said = "require_plan_done has no effect: plan.md has no checkboxes"
+    assert ws.ended(process) == 0
+    log = ws.log()
+    assert log.index(said) < log.index("run.started")
+    assert log.count(said) == 1
+    assert said not in str(ws.status()["warnings"])
+
+
 def test_a_task_that_nobody_has_written_is_said_until_it_is(ws: Workspace) -> None:
     (ws.path / "TASK.md").write_text(TASK)
     ws.script(long_run(until="go"), CLAIM)

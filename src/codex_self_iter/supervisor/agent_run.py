@@ -56,6 +56,7 @@ BRIEF_FEEDBACK = 2_000
 BRIEF_MESSAGES = 16_000
 """Bytes that all messages share in a short prompt."""
 UNMADE = "plan unmade"
+BOXES = "plan boxes"
 PROGRAM = "agent program"
 BEING_WRITTEN = os.strerror(errno.ETXTBSY)
 SHORTENED = (
@@ -84,6 +85,7 @@ class AgentRuns:
         """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used."""
         ctx = self.ctx
         await self._settle(in_run=False)
+        self._tell_boxes()
         self.conditions.look_disk()
         self.senses.look_problem()
         await gates.at_start(ctx, self.work, self.workspace)
@@ -315,6 +317,17 @@ class AgentRuns:
         path = _own_plan(self.ctx) or self.ctx.plan.path
         text = f"no plan has been written yet: {path} is as it was; the loop goes on without steps"
         self.ctx.warnings.tell(UNMADE, text, agent=True)
+
+    def _tell_boxes(self) -> None:
+        """Say that a plan without items proves nothing, where its items are asked for."""
+        ctx, plan = self.ctx, self.ctx.plan
+        asked = ctx.policy.require_plan_done and plan.text != PLAN_TO_MAKE
+        if asked and not plan.progress()[1]:
+            name = os.path.basename(plan.path)
+            text = f"require_plan_done has no effect: {name} has no checkboxes (`- [ ] …`)"
+            ctx.warnings.tell(BOXES, text)
+        else:
+            ctx.warnings.clear(BOXES)
 
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
