@@ -79,6 +79,7 @@ class Counters:
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
+        aimless: iterations in a row without a tick, a claim or another result of a gate.
         cooldowns: planner stops or `continue=false` in a row without progress (`Best`)."""
 
     failures: int = 0
@@ -92,6 +93,7 @@ class Counters:
     tries: dict[str, int] = dataclasses.field(default_factory=dict)
     outage_sec: float = 0.0
     missing_sec: float = 0.0
+    aimless: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

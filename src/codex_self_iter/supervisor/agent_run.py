@@ -57,6 +57,7 @@ BRIEF_MESSAGES = 16_000
 """Bytes that all messages share in a short prompt."""
 UNMADE = "plan unmade"
 BOXES = "plan boxes"
+AIMLESS = "aimless"
 PROGRAM = "agent program"
 BEING_WRITTEN = os.strerror(errno.ETXTBSY)
 SHORTENED = (
@@ -86,6 +87,7 @@ class AgentRuns:
         ctx = self.ctx
         await self._settle(in_run=False)
         self._tell_boxes()
+        self._tell_aimless()
         self.conditions.look_disk()
         self.senses.look_problem()
         await gates.at_start(ctx, self.work, self.workspace)
@@ -328,6 +330,15 @@ class AgentRuns:
             ctx.warnings.tell(BOXES, text)
         else:
             ctx.warnings.clear(BOXES)
+
+    def _tell_aimless(self) -> None:
+        """Say that nothing has come of many iterations, to the next agent once."""
+        count, bound = self.ctx.state.counters.aimless, self.ctx.policy.max_stagnation
+        text, first = stagnation.aimless(count, bound)
+        if text:
+            self.ctx.warnings.tell(AIMLESS, text, agent=first)
+        else:
+            self.ctx.warnings.clear(AIMLESS)
 
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""
