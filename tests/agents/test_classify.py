@@ -92,6 +92,10 @@ def test_what_stderr_says_of_a_good_run_means_nothing():
             run(None, cause=EndCause.SPAWN_FAILED, argv0_missing=True, error="gone"),
             FailureClass.CONFIG,
         ),
+        (
+            run(None, cause=EndCause.SPAWN_FAILED, argv0_missing=True, was_there=True),
+            FailureClass.MISSING,
+        ),
         (run(None, cause=EndCause.SPAWN_FAILED, error="E2BIG"), FailureClass.AGENT),
         (run(None, cause=EndCause.WALL_TIMEOUT), FailureClass.AGENT),
         (run(None, signal=9), FailureClass.AGENT),

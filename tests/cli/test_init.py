@@ -73,8 +73,14 @@ def test_what_is_there_is_kept_and_said(call: Call, tmp_path: Path) -> None:
     text = call()
     assert (tmp_path / "ws/plan.md").read_text() == "mine"
     assert f"kept     {tmp_path / 'ws/plan.md'}" in text
-    assert f"kept     {tmp_path / 'ws/TASK.md'}" in text
+    assert f"kept     {tmp_path / 'ws/plan.md'}\n" in text
+    assert f"kept     {tmp_path / 'ws/TASK.md'} (a link to nothing: remove it" in text
     assert not (tmp_path / "ws/gone").exists()
+
+
+def test_a_directory_in_the_place_of_a_file_is_said(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "ws/plan.md").mkdir()
+    assert f"kept     {tmp_path / 'ws/plan.md'} (it is no file: move it away" in call()
 
 
 def test_force_keeps_every_old_file_beside_the_new(call: Call, tmp_path: Path) -> None:

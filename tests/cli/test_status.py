@@ -39,6 +39,11 @@ def test_one_screen_of_a_working_loop(command) -> None:
     assert "\x1b" not in text
 
 
+def test_a_run_that_has_just_begun_has_no_pid(command) -> None:
+    command.write_status(run={"agent": "codex", "role": "executor", "pid": None})
+    assert "codex (executor), starting, age " in command("status").stdout
+
+
 def test_a_wait_says_for_what_and_until_when(command) -> None:
     until = command.iso(125)
     command.write_status(
@@ -278,6 +283,13 @@ def test_a_workspace_that_is_not_there(command) -> None:
     done = command("status", "--workspace", "nowhere")
     assert done.returncode == 2
     assert "does not exist" in done.stderr
+
+
+def test_a_directory_is_no_configuration_file(command) -> None:
+    for words in (["status"], ["run"]):
+        done = command(*words, "--config", str(command.workspace))
+        assert done.returncode == 2
+        assert "is a directory; name the file in it" in done.stderr
 
 
 def test_the_configured_state_directory_is_found(command) -> None:

@@ -115,6 +115,27 @@ def test_what_a_person_must_mend_is_told_once(kind: FailureClass) -> None:
     assert world.slept[-1] == pytest.approx(5.0, rel=0.11)  # not the ninth wait of an outage
 
 
+def test_a_program_that_was_there_is_waited_for_ten_minutes() -> None:
+    gone = fail(FailureClass.MISSING, "it is away")
+    world = play(Script([*[gone] * 5, claim()]), policy(max_consecutive_errors=1))
+    assert end(world) == ("completed", 0)
+    assert world.notified == ["outage", "completed"]  # told at once, and once
+    world = play(Script([gone] * 40), policy())
+    assert (end(world), world.notified) == (("blocked", 4), ["outage", "blocked"])
+    assert bounds.MISSING_SEC <= sum(world.slept) < 3 * bounds.MISSING_SEC
+    assert "it is away" in world.state.reason
+    long = [fail(FailureClass.NETWORK)] * 20  # hours of another outage are not its own
+    world = play(Script([*long, gone, claim()]), policy())
+    assert end(world) == ("completed", 0)
+
+
+def test_the_next_agent_stands_in_for_a_program_that_is_away() -> None:
+    gone = fail(FailureClass.MISSING)
+    world = play(Script([gone, gone, gone, claim()]), policy("one", "two"))
+    assert agents_of(world) == ["one", "one", "one", "two"]
+    assert (end(world), world.notified) == (("completed", 0), ["outage", "outage", "completed"])
+
+
 def test_another_end_than_the_one_that_was_told_is_told() -> None:
     script = Script([fail(FailureClass.AUTH), *[MUTE] * 12])
     world = play(script, policy(max_consecutive_errors=4))
@@ -206,7 +227,7 @@ def test_an_answer_that_cannot_be_read_is_told_as_that() -> None:
     assert "smaller steps" not in state.feedback
 
 
-REFUSALS = sorted(bounds.OUTAGE | bounds.PERSON)
+REFUSALS = sorted(bounds.WAITED | bounds.PERSON)
 
 
 @pytest.mark.parametrize("kind", REFUSALS)

@@ -17,6 +17,7 @@ from codex_self_iter.core import control_block
 from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.control_block import (
     FIELDS,
+    MAX_TEXT,
     ControlBlock,
     Unreadable,
     promised,
@@ -278,6 +279,12 @@ def test_of_a_broken_block_the_place_is_told(text: str, place: str) -> None:
     prompt = prompt_with(text)
     with pytest.raises(ParseError, match="no control block was found"):
         parse(prompt, prompt)
+
+
+def test_a_large_block_after_words_is_read_and_its_field_is_cut() -> None:
+    large = json.dumps({"summary": "s", "next_goal": "x" * 200_000, "stop": False})
+    found = parse(f"Done.\n\n{large}\n", "the task")
+    assert found.next_goal == "x" * MAX_TEXT
 
 
 def test_a_planners_object_may_be_nearly_json_too() -> None:

@@ -42,6 +42,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
         assert written.pop(name) == value
     counters = written["counters"]
     assert (counters.pop("tries"), counters.pop("outage_sec")) == ({}, 0.0)
+    assert (counters.pop("missing_sec"), counters.pop("aimless")) == (0.0, 0)
     last = written["last"] or {}
     assert (last.pop("failure_class", ""), last.pop("unproven", "")) == ("", "")
     assert written["spent"].pop("unpriced_tokens") == 0

@@ -119,6 +119,23 @@ def test_ping_pong_stagnates_and_progress_does_not() -> None:
     assert not any(line["warned"] for line in world.disk.journal)
 
 
+@pytest.mark.parametrize("ticking", [False, True])
+def test_ever_other_goals_of_which_nothing_comes_are_told_once(*, ticking: bool) -> None:
+    goals = [work(f"goal {n}", ticked=int(ticking and n % 6 == 5)) for n in range(40)]
+    world = play(Script(goals), policy(max_stagnation=2, max_iterations=40))
+    assert end(world) == ("stopped", 0)
+    assert world.notified.count("cooldown") == (not ticking)
+    off = play(Script(goals), policy(max_stagnation=0, max_iterations=40))
+    assert "cooldown" not in off.notified
+
+
+def test_claims_are_something_that_came() -> None:
+    gates = policy(max_stagnation=2, max_iterations=12, require_plan_done=True)
+    goals = [work(f"goal {n}", plan_open=1) for n in range(5)]
+    claims = [claim(plan_open=1), *goals] * 4
+    assert "cooldown" not in play(Script(claims), gates).notified
+
+
 def test_a_warned_loop_that_finds_another_way_goes_on() -> None:
     answers = [work("same", changed=False)] * 3 + [work(f"new {n}") for n in range(9)]
     world = play(Script(answers), policy(max_stagnation=4, max_iterations=9))

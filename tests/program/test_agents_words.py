@@ -170,6 +170,20 @@ def test_the_mode_reaches_codex_through_the_wrapper(ws: Workspace, mode: str) ->
     assert "CODEX_SELF_ITER_LOG__LEVEL" not in words
 
 
+def test_an_answer_that_is_too_large_is_told_as_that(ws: Workspace) -> None:
+    ws.script(
+        {"append": {"work.txt": "x\n"}, "block": {"next_goal": "g" * 300_000}},
+        {"append": {"work.txt": "x\n"}, "block": {"next_goal": "h" * 250_000}},
+        {"block": {"completed": True}},
+    )
+    assert ws.run() == 0
+    assert ws.verdicts() == ["error", "continue", "completed"]
+    assert (
+        "the answer is too large: a control block is looked for in its last 256 KiB" in ws.prompt(2)
+    )
+    assert len(ws.journal()[1]["next_goal"]) == 20_000
+
+
 RECIPE = re.compile(r"^\| \w+ \| `(agent_command_template = .*)` \|$", re.MULTILINE)
 RECIPES = RECIPE.findall((ROOT / "docs" / "agents.md").read_text(encoding="utf-8"))
 ANSWER = json.dumps({"summary": "s", "next_goal": "n", "stop": False, "completed": True})

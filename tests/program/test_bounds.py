@@ -68,6 +68,45 @@ def test_an_outage_is_told_at_the_third_try_and_ends(ws: Workspace) -> None:
     assert "failure_class=overload" in ws.log()
 
 
+ANSWERS = (
+    '{"type":"result","subtype":"success","is_error":false,"session_id":"s",'
+    '"result":"{\\"next_goal\\": \\"go on\\", \\"stop\\": false}"}'
+)
+AWAY = {
+    "gone": 'mv "$PWD/claude" "$PWD/kept"',
+    "not executable": 'cp claude kept; chmod -x "$PWD/claude"',
+    "half of it": "cp -p claude kept; head -c 8 /bin/sh | tr -d E > new; chmod +x new; mv new claude",
+}
+
+
+@pytest.mark.parametrize("way", AWAY)
+def test_an_update_of_the_agents_program_ends_nothing(ws: Workspace, way: str) -> None:
+    work = f"echo x >> '{ws.path}/work.txt'; {AWAY[way]}; echo '{ANSWERS}'"
+    at = stand_in(ws, work, tables=notify(ws), backoff_max_sec=0.2)
+    process = ws.start()
+    wait_until(lambda: len(ws.journal()) >= 4, "more tries than a person's")
+    assert [line["failure_class"] for line in ws.journal()][1:4] == ["missing"] * 3
+    wait_until(lambda: told(ws), "the notice")
+    assert [one["event"] for one in told(ws)] == ["outage"]
+    assert any("was there before" in text for text in ws.status()["warnings"])
+    (at / "new").write_text(CLAUDE + f"echo y >> '{ws.path}/work.txt'; echo '{ANSWERS}'\n")
+    (at / "new").chmod(0o755)
+    (at / "new").rename(at / "claude")
+    wait_until(lambda: ws.journal()[-1]["failure_class"] == "", "the program to be back")
+    ws.cli("stop")
+    assert ws.ended(process) == 0
+    assert ws.status()["warnings"] == []
+    assert len(told(ws)) == 1
+
+
+def test_a_file_that_never_was_a_program_is_for_a_person(ws: Workspace) -> None:
+    at = stand_in(ws, "")
+    (at / "claude").write_text("echo no first line\n")
+    assert ws.run() == 4
+    assert [line["failure_class"] for line in ws.journal()] == ["config", "config"]
+    assert "begin it with #!/bin/sh" in ws.status()["reason"]
+
+
 def test_a_prompt_that_does_not_fit_is_shortened_and_then_given_up(ws: Workspace) -> None:
     at = stand_in(ws, "cat > last", fails(413, "Prompt is too long"))
     (at / "claude").write_text((at / "claude").read_text().replace("cat >/dev/null", ""))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.settings.templates import TASK
-from tests.support.control_steps import CLAIM, long_run
+from tests.support.control_steps import CLAIM, long_run, notify, told
 from tests.support.harness import Workspace, wait_until
 
 DENIAL = {"tool_name": "Bash", "tool_use_id": "t", "tool_input": {"command": "pytest -q"}}
@@ -206,6 +206,42 @@ def test_a_gate_that_takes_too_long_is_said_to_have_timed_out(ws: Workspace) -> 
     assert "timed out" in gate
     assert "000001-gate-1: timed out" in ws.cli("logs", "1").stdout
     assert "- `sleep 600`: timed out" in (ws.state / "report.md").read_text()
+
+
+def test_a_gate_that_a_signal_ends_is_said_to_have_ended_so(ws: Workspace) -> None:
+    ws.config('[verify]\ncommands = ["kill -SEGV $$"]\n', max_iterations=1)
+    ws.script({"block": {"completed": True}})
+    ws.run()
+    assert "`kill -SEGV $$` ended by signal SEGV (code 139)" in ws.journal()[0]["unproven"]
+    assert ws.journal()[0]["gates"][0]["exit_code"] == 139
+
+
+def test_a_plan_without_items_makes_require_plan_done_void_and_that_is_said(ws: Workspace) -> None:
+    ws.config("[verify]\nrequire_plan_done = true\n")
+    ws.plan("# Plan\n\nNo boxes yet.\n")
+    ws.script(
+        {"block": {"next_goal": "x"}, "write": {"plan.md": "- [x] a box\n"}},
+        {"block": {"completed": True}},
+    )
+    process = ws.start()
+    said = "require_plan_done has no effect: plan.md has no checkboxes"
+    assert ws.ended(process) == 0
+    log = ws.log()
+    assert log.index(said) < log.index("run.started")
+    assert log.count(said) == 1
+    assert said not in str(ws.status()["warnings"])
+
+
+def test_a_loop_that_comes_to_nothing_is_told_once_and_goes_on(ws: Workspace) -> None:
+    ws.config(notify(ws), max_stagnation=1, max_iterations=7)
+    ws.script({"append": {"work.txt": "x\n"}, "number": True})
+    assert ws.run() == 0
+    said = "no item ticked, no claim and no other result of a gate for more than 3 iterations"
+    assert [said in ws.prompt(run) for run in range(1, 8)] == [False] * 4 + [True] + [False] * 2
+    assert [one["event"] for one in told(ws)] == ["cooldown"]
+    assert said in told(ws)[0]["text"]
+    assert ws.log().count("state.warning") == 1
+    assert any(said in text for text in ws.status()["warnings"])
 
 
 def test_a_task_that_nobody_has_written_is_said_until_it_is(ws: Workspace) -> None:

@@ -87,6 +87,11 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ('workspace = ""', "1: workspace: must be a path"),
         ('state_dir = "a\\u0000b"', "1: state_dir: must not contain a NUL"),
         ("[pool]\nmax_agents = 0", "2: pool.max_agents: must be a whole number, 1 or more"),
+        ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list: write [[workspaces]]"),
+        ("\n[[verify]]\ncommands = []", "2: verify: must be a table, not"),
+        (f"max_iterations = {10**26}", "(a whole number); the largest is 9007199254740992"),
+        ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, command, plan-"),
+        ("[pool.per_agent]\ncodx = 1", 'did you mean "codex"?'),
         (
             "[pool.per_agent]\nfoo = 1",
             '2: pool.per_agent.foo: must not be "foo" (a text); allowed: a table of adapter',

@@ -22,7 +22,7 @@ from codex_self_iter.agents.failure_table import (
 from codex_self_iter.agents.reset_time import believable, parse_reset
 from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import ErrorFacts, Parsed
-from codex_self_iter.core.agent_report import SEEN_CHARS, Failure, FailureClass
+from codex_self_iter.core.agent_report import SEEN_CHARS, Failure, FailureClass, not_started
 from codex_self_iter.core.foreign import as_dict, as_text, decode_at
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.text import clean_block, one_line
@@ -127,8 +127,8 @@ def _from_cause(parsed: Parsed, outcome: RunOutcome) -> tuple[FailureClass, str]
     """What follows from how the run ended alone."""
     match outcome.cause:
         case EndCause.SPAWN_FAILED:
-            kind = FailureClass.CONFIG if outcome.argv0_missing else FailureClass.AGENT
-            return kind, f"could not be started: {outcome.error or 'unknown reason'}"
+            failure = not_started(outcome)
+            return failure.kind, failure.message
         case EndCause.MEMORY:
             return FailureClass.MEMORY, "ended because it used more memory than allowed"
         case EndCause.REQUEST | EndCause.CRASHED:

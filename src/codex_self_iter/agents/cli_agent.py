@@ -161,8 +161,9 @@ class CliAgent(abc.ABC):
         if failure is None and not said.strip() and parsed.note:  # why it ended without a word
             failure = Failure(FailureClass.AGENT, one_line(f"no answer: {parsed.note}", SEEN_CHARS))
         done = failure is None and answered(parsed, run.outcome)
+        answer = "" if failure else bounded_answer(said)
         return AgentReport(
-            answer="" if failure else bounded_answer(said),
+            answer=answer,
             usage=priced(parsed.usage, model, self.config.prices),
             session_id=parsed.session_id,
             failure=failure,
@@ -171,6 +172,7 @@ class CliAgent(abc.ABC):
             answered=done,
             note=_end_note(run.outcome) if done else "",
             said="" if failure else _together(parsed.messages, said),
+            cut=ANSWER_BYTES if len(answer) < len(said) and answer else 0,
         )
 
     def _classified(self, run: Reading) -> Failure | None:

@@ -132,4 +132,5 @@ def text_report(
         if isinstance(block, ControlBlock):  # it failed, and says itself why
             printed = Printed(warned, block.reason or block.summary)
         failure = classify(parsed, outcome, printed, at, account=account)
-    return AgentReport(answer=answer, failure=failure)
+    cut = ANSWER_BYTES if answer and files.size("stdout.log") > ANSWER_BYTES else 0
+    return AgentReport(answer=answer, failure=failure, cut=cut)

@@ -251,7 +251,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         FailureClass.CONFIG,
-        "HTTP 404, codes of unknown models, a program that is not there, gemini's exit codes 52 "
+        "HTTP 404, codes of unknown models, a program that never was there, gemini's exit codes 52 "
         "and 55, words of unknown models, flags and untrusted folders",
         "state `blocked`, told once with what to do, one more try; the next agent stands in",
         statuses=(404,),
@@ -362,6 +362,12 @@ TABLE: tuple[Row, ...] = (
             # Half an event of a stream that was cut.
             r"expected property name or '}' in json|unexpected end of json|unterminated string",
         ),
+    ),
+    Row(
+        FailureClass.MISSING,
+        "a program that was there before and is gone, cannot be executed or is being written",
+        "backoff: an update may be replacing it; not the agent's fault",
+        mend="install it again, if no update is under way",
     ),
     Row(
         FailureClass.SANDBOX,

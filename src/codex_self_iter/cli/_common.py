@@ -250,10 +250,19 @@ def read_config(workspace: str, config: str = "") -> dict[str, object]:
         return {}
 
 
+def need_file(config: str) -> None:
+    """Raises UsageError unless the configuration file is there and is a file."""
+    if os.path.isdir(config):
+        hint = "name the file in it, or use `run --config-dir`"
+        raise UsageError(f"configuration file {config} is a directory; {hint}")
+    if not os.path.isfile(config):
+        raise UsageError(f"configuration file {config} does not exist")
+
+
 def _config_path(workspace: str, config: str) -> str:
     """The configuration file that counts, or ""."""
-    if config and not os.path.isfile(config):
-        raise UsageError(f"configuration file {config} does not exist")
+    if config:
+        need_file(config)
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home_directory(), ".config")
     places = (
         config,

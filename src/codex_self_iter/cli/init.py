@@ -113,7 +113,7 @@ def _write(path: str, text: str, force: bool) -> str:
     """Create one private file. What is there stays, or with `force` is moved aside, never lost."""
     moved = ""
     if os.path.lexists(path) and not force:
-        return f"kept     {path}"
+        return f"kept     {path}{_odd(path)}"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.lexists(path):
@@ -129,6 +129,13 @@ def _write(path: str, text: str, force: bool) -> str:
         raise UsageError(what) from None
     old = f" (the old one is now {os.path.basename(moved)})" if moved else ""
     return f"wrote    {path}{old}"
+
+
+def _odd(path: str) -> str:
+    """Why what was kept cannot be used, or ""."""
+    if not os.path.exists(path):
+        return " (a link to nothing: remove it, or make what it names)"
+    return "" if os.path.isfile(path) else " (it is no file: move it away, and init writes one)"
 
 
 def free_name(path: str) -> str:

@@ -96,10 +96,11 @@ def options(args: argparse.Namespace) -> RunOptions:
         if not os.path.isdir(os.path.expanduser(path)):
             what = "is not a directory" if os.path.exists(path) else "does not exist"
             raise UsageError(f"workspace {path} {what}")
-    if args.config and not os.path.isfile(args.config):
-        raise UsageError(f"configuration file {args.config} does not exist")
+    if args.config:
+        _common.need_file(args.config)
     if args.config_dir and not os.path.isdir(args.config_dir):
-        raise UsageError(f"configuration directory {args.config_dir} does not exist")
+        what = "is not a directory" if os.path.exists(args.config_dir) else "does not exist"
+        raise UsageError(f"configuration directory {args.config_dir} {what}")
     return RunOptions(
         workspaces=tuple(args.workspace),
         config=args.config or "",

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
+from codex_self_iter.core.runs import RunOutcome
 from codex_self_iter.core.text import one_line
 
 SEEN_CHARS = 16 * 1024
@@ -28,6 +29,8 @@ class FailureClass(enum.StrEnum):
     AUTH = "auth"
     CONFIG = "config"
     """Not installed, unknown model, bad flag, not a git repository…: a person must act."""
+    MISSING = "missing"
+    """Its program could be started before and cannot now: an update replaces it, most often."""
     SANDBOX = "sandbox"
     CONTEXT = "context"
     """The conversation no longer fits the model: the next run starts a fresh session."""
@@ -90,6 +93,14 @@ class Failure:
     idle: bool = False
 
 
+def not_started(outcome: RunOutcome) -> Failure:
+    """The failure of a run whose program could not be started."""
+    kind = FailureClass.CONFIG if outcome.argv0_missing else FailureClass.AGENT
+    if outcome.argv0_missing and outcome.was_there:
+        kind = FailureClass.MISSING
+    return Failure(kind, f"could not be started: {outcome.error or 'unknown reason'}")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgentReport:
     """What an adapter read from a finished run's files.
@@ -98,6 +109,7 @@ class AgentReport:
         answer: the final message, verbatim (bounded to its last 256 KiB); "" if there was none.
         said: the last of its messages together, the answer at their end (bounded as it is), where
             there were several; "" otherwise.
+        cut: how many bytes of the answer are here, at its end, if it was longer; 0: all of them.
         usage: of this run alone, or None if unknown.
         thread_usage: cumulative totals of the thread as the CLI reports them (codex), or None.
         session_id: thread to resume, or "".
@@ -118,6 +130,7 @@ class AgentReport:
     answered: bool = False
     note: str = ""
     said: str = ""
+    cut: int = 0
 
     def shown(self, redact: Callable[[str], str]) -> AgentReport:
         """The report as it is kept: what programs said without secrets, then short. The other way

@@ -19,10 +19,14 @@ PERSON = frozenset(map(FailureClass, ("auth", "billing", "config", "sandbox")))
 """Only a person can mend these."""
 OUTAGE = frozenset(map(FailureClass, ("limit", "overload", "network")))
 """These end by themselves, most of the time: counted together, as "outage"."""
+WAITED = OUTAGE | {FailureClass.MISSING}
+"""What is waited for; the agent has had no chance to work."""
 
 PERSON_TRIES = 2
 """One more try than the first, because a login may be renewed, or a program replaced, in the very
 moment."""
+MISSING_SEC = 600.0
+"""So long at least a program that was there is waited for: an update that takes longer is stuck."""
 OUTAGE_TRIES = 10
 """An outage ends the loop when it has lasted `max_outage_sec` and has been tried so often: the wait
 for one long limit is no reason."""
@@ -68,6 +72,10 @@ def spent(kind: FailureClass, counters: Counters, policy: Policy) -> str:
         if not bound or lasted < bound or count < OUTAGE_TRIES:
             return ""
         return f"no answer for {lasted / 3600:.1f} h, {count} tries (max_outage_sec); {kind}"
+    if kind is FailureClass.MISSING:
+        lasted = counters.missing_sec
+        reached = lasted >= MISSING_SEC and count >= PERSON_TRIES
+        return f"a person must act ({kind} for {lasted / 60:.0f} min)" if reached else ""
     if count < TRIES[kind]:
         return ""
     if kind is FailureClass.CONTEXT:
@@ -92,6 +100,8 @@ def said(kind: FailureClass) -> str:
             f"{LONG_SEC / 3600:.0f} h; exit 4 after `max_outage_sec` (three days) without an answer "
             f"and {OUTAGE_TRIES} tries"
         )
+    if kind is FailureClass.MISSING:
+        return f"told at once; exit 4 after {MISSING_SEC / 60:.0f} minutes"
     if kind is FailureClass.CONTEXT:
         return "exit 4 with advice when the shortened prompt does not fit"
     return f"exit 4 after {TRIES[kind]} in a row"

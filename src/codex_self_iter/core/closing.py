@@ -98,7 +98,7 @@ class Closing:
         )
         self.leave(best=best)
         if forward:
-            self.count(gate_repeats=0, gate_print="", cooldowns=0)
+            self.count(gate_repeats=0, gate_print="", cooldowns=0, aimless=0)
         return forward
 
     def remember_ticks(self) -> None:
@@ -114,6 +114,16 @@ class Closing:
         changed = self.opened.changed or forward
         if changed or self.opened.changed is not None:
             self.count(no_change=0 if changed else self.counters.no_change + 1)
+
+    def wander(self, *, forward: bool) -> None:
+        """Count an iteration of which nothing came that can be told; tell a person once."""
+        counters, bound = self.counters, self.policy.max_stagnation
+        came = forward or self.opened.claim
+        came = came or counters.gate_print != self.state.counters.gate_print
+        self.count(aimless=0 if came else counters.aimless + 1)
+        text, first = stagnation.aimless(self.counters.aimless, bound)
+        if first:
+            self.notes = (*self.notes, Notify("cooldown", text))
 
     def circles(self) -> Finish | None:
         """Warn a loop that goes in circles once, then give up."""

@@ -65,7 +65,9 @@ MAX_NEARLY = 8
 MAX_ECHOES = 25
 """So many blocks at the end are compared with the prompt: each may cost a search of all of it."""
 WINDOW = 64 * 1024
-"""Characters of one JSON object that does not fill the answer as a whole."""
+"""Characters of one JSON object that neither fills the answer as a whole nor is one of the last
+MAX_LARGE that begin as a control block does."""
+MAX_LARGE = 4
 MAX_DEPTH = 8
 """Nested lists that become lines; what is deeper stays JSON."""
 MAX_TEXT = 20_000
@@ -76,6 +78,7 @@ ECHO_CONTEXT = 40
 _LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED)"
 _LINE_LABEL = re.compile(rf"^[ \t>*_`#-]*{_LABEL}[*_`]*[ \t]*:[*_`]*", re.MULTILINE)
 _INLINE_LABEL = re.compile(rf"(?<![\w]){_LABEL}[*_`]*[ \t]*:")
+_FIRST = re.compile(rf"\{{\s*\"(?:{'|'.join(FIELDS)})\"")
 _OBJECT = re.compile(r"\{\s*\"")
 _NEARLY = re.compile(r"""\{(?>(?:\s|//[^\n]*\n)*)["'“](?P<key>\w+)["'”]\s*:""")
 _PLACEHOLDER = re.compile(r"\.{3,}|…+|<[^<>\n]{1,200}>")
@@ -241,8 +244,11 @@ def _json_objects(
     """Yield (start, end, object) of the wanted JSON objects, last one first."""
     starts = [match.start() for match in _OBJECT.finditer(text)][-MAX_CANDIDATES:]
     begin = len(text) - len(text.lstrip())
+    large = MAX_LARGE
     for start in reversed(starts):
-        whole = start <= begin
+        first = large > 0 and bool(_FIRST.match(text, start))
+        large -= first
+        whole = first or start <= begin
         window = text[start:] if whole else text[start : start + WINDOW]
         # a line break inside a text is what agents write most often wrong
         found = decode_at(window, 0, strict=False)

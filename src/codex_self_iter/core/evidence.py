@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GateResult:
-    """One verification command's end. `output` is head and tail, bounded, ready for a prompt."""
+    """One verification command's end. `output` is head and tail, bounded, ready for a prompt;
+    `exit_code` is 128 and the signal's number where one ended it, as shells have it."""
 
     command: str
     exit_code: int | None
@@ -37,6 +38,12 @@ class GateResult:
 
 _MISSING = {126: " (a program of it cannot be executed)", 127: " (a program of it is not there)"}
 
+_SIGNALS = {
+    129: "HUP", 130: "INT", 131: "QUIT", 132: "ILL", 134: "ABRT", 135: "BUS", 136: "FPE", 137: "KILL",
+    139: "SEGV", 141: "PIPE", 143: "TERM", 152: "XCPU", 153: "XFSZ",
+}  # fmt: skip
+"""As shells tell what ended a program."""
+
 
 def gate_end(gate: Mapping[str, Any]) -> str:
     """How a gate ended, in words; `gate` as `GateResult.to_json`, perhaps an older one."""
@@ -44,9 +51,13 @@ def gate_end(gate: Mapping[str, Any]) -> str:
         return "passed"
     if gate.get("flaw"):
         return f"could not run: {gate['flaw']}"
+    if gate.get("timed_out"):
+        return "timed out"
     code = gate.get("exit_code")
+    if code in _SIGNALS:
+        return f"ended by signal {_SIGNALS[code]} (code {code})"
     missing = _MISSING.get(code, "") if isinstance(code, int) else ""
-    return "timed out" if gate.get("timed_out") else f"exited with code {code}{missing}"
+    return f"exited with code {code}{missing}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
                a guess           backoff; held from the second in a row
     overload   an outage         backoff
     network    an outage         backoff
+    missing    MISSING_SEC       backoff, told at once
     auth       PERSON_TRIES      state blocked, backoff
     billing    PERSON_TRIES      state blocked, backoff
     config     PERSON_TRIES      state blocked, backoff
@@ -32,7 +33,7 @@ import dataclasses
 
 from codex_self_iter.core import backoff, bounds, waits
 from codex_self_iter.core.agent_report import Failure, FailureClass
-from codex_self_iter.core.bounds import OUTAGE, PERSON
+from codex_self_iter.core.bounds import OUTAGE, PERSON, WAITED
 from codex_self_iter.core.closing import Closing, Finish
 from codex_self_iter.core.commands import Command, Log, Notify, ShareLimit
 from codex_self_iter.core.policy import AgentPolicy, Policy
@@ -40,7 +41,7 @@ from codex_self_iter.core.runs import CALLED_OFF, EndCause
 from codex_self_iter.core.state import Counters, Iteration, Wait, WaitKind
 from codex_self_iter.core.terms import Role, State, Verdict
 
-UNTOLD = (OUTAGE | PERSON | {FailureClass.CONTEXT, FailureClass.KILLED}) - {FailureClass.SANDBOX}
+UNTOLD = (WAITED | PERSON | {FailureClass.CONTEXT, FailureClass.KILLED}) - {FailureClass.SANDBOX}
 """Classes in which the agent did no work, so that there is nothing to tell it."""
 
 
@@ -76,6 +77,7 @@ def anew(counters: Counters) -> Counters:
         auth_errors=0,
         tries={FailureClass.CONTEXT.value: bounds.BRIEF} if brief else {},
         outage_sec=0.0,
+        missing_sec=0.0,
     )
 
 
@@ -84,7 +86,7 @@ def _worked(opened: Iteration) -> bool:
     end of a run that did nothing, whose program wrote a file, nor what a planner wrote; and not
     ended by signals to our own processes: an agent that sends them would do so in every run."""
     failure, last = opened.failure, opened.ended[-1]
-    refused = failure is not None and (failure.idle or failure.kind in OUTAGE | PERSON)
+    refused = failure is not None and (failure.idle or failure.kind in WAITED | PERSON)
     at_work = last.role is not Role.PLANNER and last.cause not in CALLED_OFF
     return opened.changed is True and not refused and at_work
 
@@ -213,7 +215,7 @@ def _broken(closing: Closing, failure: Failure) -> Finish | None:
         length = _backoff(closing, counters.failures)
         wait = waits.make(WaitKind.ERROR, length, failure.message, closing.at)
     _wait(closing, wait)
-    if kind in OUTAGE:
+    if kind in WAITED:
         _tell_outage(closing, failure)
     return None
 
@@ -284,7 +286,11 @@ def _wait(closing: Closing, wait: Wait) -> None:
     """Wait; in an outage that is a part of it."""
     closing.leave(wait=wait)
     failure = closing.opened.failure
-    if failure is not None and failure.kind in OUTAGE:
+    if failure is None or failure.kind not in WAITED:
+        return
+    if failure.kind is FailureClass.MISSING:
+        closing.count(missing_sec=closing.counters.missing_sec + wait.length)
+    else:
         closing.count(outage_sec=closing.counters.outage_sec + wait.length)
 
 
@@ -292,13 +298,15 @@ def _tell_outage(closing: Closing, failure: Failure) -> None:
     """Say that something does not pass as soon as it should: a long wait at once, else once."""
     policy, count = closing.policy, closing.counters.tries.get(bounds.key(failure.kind), 0)
     length = closing.changes["wait"].length
-    long = length > bounds.LONG_SEC
-    if not long and count != bounds.TOLD_AT:
+    long, missing = length > bounds.LONG_SEC, failure.kind is FailureClass.MISSING
+    if not long and count != (1 if missing else bounds.TOLD_AT):
         return
     often = f", {count} times in a row" if count > 1 else ""
     text = f"{failure.kind}{often}: {failure.message}; it is tried again"
     if long:
         text += f" in {length / 3600:.0f} h"
+    elif missing:
+        text += f" for {bounds.MISSING_SEC / 60:.0f} minutes at least, then the loop ends"
     elif policy.max_outage_sec:
         text += f" for {policy.max_outage_sec / 3600:.0f} h at least, then the loop ends"
     closing.notes = (*closing.notes, Notify("outage", text))

@@ -7,7 +7,7 @@ import enum
 import re
 from typing import Any
 
-from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass
+from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, not_started
 from codex_self_iter.core.control_block import (
     Unreadable,
     parse,
@@ -80,6 +80,11 @@ def judge_run(state: LoopState, opened: Iteration, event: RunEnded, policy: Poli
     else:
         judged = _executor(state, opened, event, policy)
     if isinstance(judged, Unreadable):
+        if event.report.cut:
+            judged = Unreadable(
+                f"{judged.why}; the answer is too large: a control block is looked for in its last "
+                f"{event.report.cut // 1024} KiB alone, make it shorter"
+            )
         refused = f"; refused: {', '.join(opened.refused[:5])}" if opened.refused else ""
         failure = Failure(FailureClass.AGENT, f"{judged.why}{refused}")
         return _failed(opened, failure, Verdict.ERROR), Next.CLOSE
@@ -137,8 +142,7 @@ def _from_outcome(outcome: RunOutcome) -> Failure | None:
         kind = FailureClass.MEMORY
         text = "ended: the agent's processes used more than memory_limit_mb"
     elif outcome.cause is EndCause.SPAWN_FAILED:
-        kind = FailureClass.CONFIG if outcome.argv0_missing else kind
-        text = f"could not be started: {outcome.error}"
+        return not_started(outcome)
     elif outcome.cause is EndCause.REQUEST:
         text = "ended by a signal to its recorder that nobody here asked for"
     elif outcome.cause is EndCause.LOST:

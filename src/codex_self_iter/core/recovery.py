@@ -72,6 +72,7 @@ def forget_circles(state: LoopState) -> LoopState:
     counters = dataclasses.replace(
         state.counters,
         no_change=0,
+        aimless=0,
         gate_repeats=0,
         gate_print="",
         cooldowns=0,

@@ -168,8 +168,9 @@ class RunOutcome:
         left: what could not be ended, `pid (name)` each.
         troubles: what became of its files that nobody should have to guess, a line each.
         error: one line about a spawn error, else "".
-        argv0_missing: True when the program itself was not found (a configuration fault, not the
-            agent's).
+        argv0_missing: True when the program itself was not found or cannot be executed (a
+            configuration fault, not the agent's).
+        was_there: True when that program could be started before.
         answered: its stream had said its final event before we signalled it."""
 
     run_id: str
@@ -183,6 +184,7 @@ class RunOutcome:
     swept: int = 0
     error: str = ""
     argv0_missing: bool = False
+    was_there: bool = False
     left: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
     answered: bool = False

@@ -10,7 +10,10 @@ Three measures, each compared with `max_stagnation`:
 
 What cannot come of going in circles starts all of them anew (`advanced`): an item of the plan that
 was ticked, a gate that turned green, a count in a gate's output that fell. Each counts only beyond
-the best that was reached before: who ticks and unticks, breaks and mends, comes nowhere."""
+the best that was reached before: who ticks and unticks, breaks and mends, comes nowhere.
+
+Changes for ever other goals may be work, so they end nothing. Where nothing else comes of them (no
+tick, no claim, no other result of a gate) a person is told once (`aimless`)."""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from codex_self_iter.core.state import Best
 
 CHURN = 3
 """The same goal with changes of content may go on for so many times the bound."""
+AIMLESS = 3
+"""So many times the bound may changes go on for ever other goals before a person is told."""
 HISTORY = 64
 """Goals remembered: also the longest that the same goal may go on."""
 DONE = 500
@@ -64,6 +69,19 @@ class Circle:
         """Iterations that are left of the bound."""
         longest = min(self.times * bound, max(bound, HISTORY))
         return max(longest, self.least) - self.length
+
+
+def aimless(count: int, bound: int) -> tuple[str, bool]:
+    """What is said of so many iterations of which nothing came ("" for few), and whether it is said
+    for the first time. Goals that repeat have ended the loop before."""
+    most = AIMLESS * bound
+    if not 0 < most < count:
+        return "", False
+    text = (
+        f"no item ticked, no claim and no other result of a gate for more than {most} iterations in a "
+        f"row ({AIMLESS} times max_stagnation); the loop goes on"
+    )
+    return text, count == most + 1
 
 
 def _suffix(goals: Sequence[str], period: int) -> int:

@@ -75,9 +75,11 @@ class Counters:
         tries: the same for the other classes, by `bounds.key`.
         outage_sec: how long an outage has lasted: its runs and waits, so that no clock's jump and
             no suspend counts.
+        missing_sec: the same, of an agent's program that was there before.
         no_change: iterations in a row without progress.
         confirmations: passing completion claims in a row.
         gate_repeats: identical gate failures in a row; gate_print: their fingerprint.
+        aimless: iterations in a row without a tick, a claim or another result of a gate.
         cooldowns: planner stops or `continue=false` in a row without progress (`Best`)."""
 
     failures: int = 0
@@ -90,6 +92,8 @@ class Counters:
     cooldowns: int = 0
     tries: dict[str, int] = dataclasses.field(default_factory=dict)
     outage_sec: float = 0.0
+    missing_sec: float = 0.0
+    aimless: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -55,9 +55,11 @@ def _answered(closing: Closing) -> Finish | None:
     block = opened.block or ControlBlock()
     review = opened.reviewer
     goal = (review.next_focus.strip() if review else "") or block.next_goal or closing.state.goal
-    closing.ask(goal, forward=closing.advance())
+    forward = closing.advance()
+    closing.ask(goal, forward=forward)
     unmet = _unmet(opened, closing.policy, closing.state.dropped.items)
     _gate_feedback(closing, unmet)
+    closing.wander(forward=forward)
     agreed = opened.reviewer is None or not opened.reviewer.go_on
     if opened.claim and not unmet and agreed:
         return _proven(closing, block)

@@ -12,7 +12,14 @@ from pydantic import ValidationError
 
 from codex_self_iter.core.text import counted
 from codex_self_iter.errors import UsageError
-from codex_self_iter.settings.keys import allowed_at, dotted, kind_at, suggestion, table_at
+from codex_self_iter.settings.keys import (
+    allowed_at,
+    dotted,
+    kind_at,
+    names_in,
+    suggestion,
+    table_at,
+)
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.types import AGENT_NAMES
 
@@ -100,8 +107,12 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
         return f"is required: {allowed_at(path)}"
     reason = str(details["ctx"]["error"]) if kind == "value_error" else ""
     allowed = allowed_at(path) or ("a table" if kind_at(path) is not None else "")
+    if path == ("workspaces",):
+        allowed = "a list: write [[workspaces]]"
     if details["loc"][-1] == "[key]":
         value = path[-1]
+        names = names_in(path[:-1])
+        allowed += f" ({', '.join(names)})" if names else ""
     if reason:
         text = f"{reason}, but is {shown(path, value)}; allowed: {allowed}"
     elif not allowed:
@@ -110,6 +121,8 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
         text = f"must not be {shown(path, value)}; allowed: {allowed}"
     else:
         text = f"must be {allowed}, not {shown(path, value)}"
+    if kind == "less_than_equal" and "to" not in allowed.split():
+        text += f"; the largest is {details['ctx']['le']}"
     return text + _near_value(allowed, value)
 
 

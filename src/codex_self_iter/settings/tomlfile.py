@@ -37,8 +37,9 @@ class TomlFile:
     def line(self, path: KeyPath) -> int:
         """The line of a key, or of the nearest key above it that is written; 1 for none."""
         for end in range(len(path), 0, -1):
-            if path[:end] in self.lines:
-                return self.lines[path[:end]]
+            found = self.lines.get(path[:end]) or self.lines.get((*path[:end], 0))  # a [[list]]
+            if found:
+                return found
         return 1
 
 

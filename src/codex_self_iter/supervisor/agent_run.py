@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 from typing import Any
 
@@ -46,6 +47,10 @@ SETTLE_PATIENCE_SEC = 3.0
 AT_ONCE_SEC = 0.05
 """A place in the pool that came sooner was not waited for."""
 UNMADE = "plan unmade"
+BOXES = "plan boxes"
+AIMLESS = "aimless"
+PROGRAM = "agent program"
+BEING_WRITTEN = os.strerror(errno.ETXTBSY)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class AgentRuns:
             ctx.post(ev.Prepared())  # held by now
             return
         await self._settle(in_run=False)
+        self._tell_boxes()
+        self._tell_aimless()
         self.conditions.look_disk()
         self.senses.look_problem()
         await gates.at_start(ctx, self.work, self.workspace)
@@ -128,13 +135,30 @@ class AgentRuns:
             with contextlib.suppress(StorageError):  # its prompt may have been written
                 ctx.store.redact_iteration(self._opened.number)
             missing = isinstance(error, AgentMissingError)
-            self._not_run(run, EndCause.SPAWN_FAILED, error=str(error), argv0_missing=missing)
+            self._not_run(
+                run,
+                EndCause.SPAWN_FAILED,
+                error=str(error),
+                argv0_missing=missing,
+                was_there=missing and self._was_there(run, str(error), away=True),
+            )
         except StorageError as error:
             # its iteration stays open until its files can be written
             self.conditions.hold_start(str(error))
             self._not_run(run, EndCause.REQUEST, not_started=True)
         else:
             await self._report(run, request, outcome)
+
+    def _was_there(self, run: OpenRun, error: str, *, away: bool = False) -> bool:
+        """Whether the run's program could be started before, and say so. A file that is there and
+        cannot be started (half of one, no interpreter) may never have been a program."""
+        there = run.agent in self.work.started
+        if away or BEING_WRITTEN in error:
+            there = there or run.agent in self.ctx.config.found
+        if there:
+            text = f"the program of {run.agent} was there before and cannot be started now: {error}"
+            self.ctx.warnings.tell(PROGRAM, text)
+        return there
 
     async def _overtaken(self, run: OpenRun) -> bool:
         """It has waited for its place: what it finds is looked at again.
@@ -180,7 +204,13 @@ class AgentRuns:
         lingering = Lingering(ctx, self.work, run.agent, spec.directory)
         lingering.begin()
         try:
-            return lingering.done(await self.work.run_agent(spec, adopted))
+            outcome = await self.work.run_agent(spec, adopted)
+            if outcome.cause is not EndCause.SPAWN_FAILED:
+                self.work.started.add(run.agent)
+                ctx.warnings.clear(PROGRAM)
+            elif outcome.argv0_missing and self._was_there(run, outcome.error):
+                outcome = dataclasses.replace(outcome, was_there=True)
+            return lingering.done(outcome)
         finally:
             lingering.stop()
 
@@ -278,6 +308,26 @@ class AgentRuns:
         path = asking.own_plan(self.ctx) or self.ctx.plan.path
         text = f"no plan has been written yet: {path} is as it was; the loop goes on without steps"
         self.ctx.warnings.tell(UNMADE, text, agent=True)
+
+    def _tell_boxes(self) -> None:
+        """Say that a plan without items proves nothing, where its items are asked for."""
+        ctx, plan = self.ctx, self.ctx.plan
+        asked = ctx.policy.require_plan_done and plan.text != PLAN_TO_MAKE
+        if asked and not plan.progress()[1]:
+            name = os.path.basename(plan.path)
+            text = f"require_plan_done has no effect: {name} has no checkboxes (`- [ ] …`)"
+            ctx.warnings.tell(BOXES, text)
+        else:
+            ctx.warnings.clear(BOXES)
+
+    def _tell_aimless(self) -> None:
+        """Say that nothing has come of many iterations, to the next agent once."""
+        count, bound = self.ctx.state.counters.aimless, self.ctx.policy.max_stagnation
+        text, first = stagnation.aimless(count, bound)
+        if text:
+            self.ctx.warnings.tell(AIMLESS, text, agent=first)
+        else:
+            self.ctx.warnings.clear(AIMLESS)
 
     def _marks(self, before: str) -> tuple[str, ...]:
         """Marks of what was ticked since, the last ones that are remembered."""

@@ -24,28 +24,29 @@ MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)
 
 
 class Configured(NamedTuple):
-    """Settings and what was made of them."""
+    """Settings and what was made of them; `found`: the agents whose program is there."""
 
     settings: Settings
     agents: Mapping[str, Agent]
     policy: Policy
+    found: frozenset[str] = frozenset()
 
 
 def configure(settings: Settings, paths: ResolvedPaths, environ: Mapping[str, str]) -> Configured:
     """Raises UsageError, also when no agent of a role can be started."""
     agents = make_agents(settings, environ)
     policy = make_policy(settings, agents, environ)
+    missing: dict[str, AgentMissingError] = {}
+    for name, agent in agents.items():
+        try:
+            agent.prepare(_probe(paths, environ, Role.EXECUTOR))
+        except AgentMissingError as error:
+            missing[name] = error
     for role in policy.roles:
-        missing: list[AgentMissingError] = []
-        for agent in policy.agents[role]:
-            try:
-                agents[agent.name].prepare(_probe(paths, environ, role))
-                break
-            except AgentMissingError as error:
-                missing.append(error)
-        else:
-            raise missing[0]
-    return Configured(settings, agents, policy)
+        names = [agent.name for agent in policy.agents[role]]
+        if missing.keys() >= set(names):
+            raise missing[names[0]]
+    return Configured(settings, agents, policy, frozenset(agents) - missing.keys())
 
 
 def _probe(paths: ResolvedPaths, environ: Mapping[str, str], role: Role) -> Request:

@@ -138,7 +138,7 @@ def _result(
     }
     return GateResult(
         command=command,
-        exit_code=outcome.exit_code,
+        exit_code=outcome.exit_code if outcome.signal is None else 128 + outcome.signal,
         duration_sec=round(outcome.duration_sec, 3),
         output=_text(head) + cut + _text(tail),
         timed_out=outcome.cause is EndCause.WALL_TIMEOUT,

@@ -32,6 +32,8 @@ class Work:
         self.handle: RunHandle | None = None
         self.directory = ""
         self.adopted: RunHandle | None = None
+        self.started: set[str] = set()
+        """The agents whose program could be started."""
         self.retrying = ""
         """What the present run says of its trying again to reach its model, else ""."""
         self.hook = ""

@@ -272,8 +272,9 @@ class _View:
         run = as_dict(self.status.get("run"))
         if not run or not self.life.alive:
             return []
+        pid = run.get("pid")
         first = (
-            f"{run.get('agent')} ({run.get('role')}), pid {run.get('pid')}"
+            f"{run.get('agent')} ({run.get('role')}), {f'pid {pid}' if pid else 'starting'}"
             f", age {age(as_number(run.get('age_sec')) + (self.life.stale_sec or 0.0))}"
             f", cpu {as_number(run.get('cpu_percent')):.0f} %"
             f", memory {as_number(run.get('memory_mb')):.0f} MB"

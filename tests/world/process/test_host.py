@@ -160,6 +160,9 @@ async def test_every_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
 async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
     plain = tmp_path / "not-executable"
     plain.write_text("text")
+    unmarked = tmp_path / "unmarked"
+    unmarked.write_text("echo no first line\n")
+    unmarked.chmod(0o755)
     cases = {
         "missing": (
             make_spec(tmp_path, "no-such-program-anywhere"),
@@ -167,6 +170,7 @@ async def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
             "no-such-program-anywhere",
         ),
         "not executable": (make_spec(tmp_path, str(plain)), True, "not-executable"),
+        "no format": (make_spec(tmp_path, str(unmarked)), True, "begin it with #!/bin/sh"),
         "no directory": (make_spec(tmp_path, "true", cwd=str(tmp_path / "gone")), False, "gone"),
         "too long": (make_spec(tmp_path, "true", "x" * 3_000_000), False, "too long"),
         "NUL": (make_spec(tmp_path, "true", "a\0b"), False, "null byte"),

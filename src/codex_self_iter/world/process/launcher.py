@@ -19,6 +19,7 @@ It runs isolated, without site-packages: of the package it imports `bare` alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import json
@@ -54,6 +55,8 @@ COMMAND = (
 """What the interpreter is to do; its arguments: the socket, the agents' soft limit of open files,
 and where the package is."""
 
+NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ETXTBSY, errno.ENOEXEC)
+"""How the start of a file fails that is no program, or just now none."""
 MAX_FRAME = 64 * 1024 * 1024
 """Longest request in bytes; far above what exec can take, so only a broken peer exceeds it."""
 NAME_PREFIX = "csi-"
@@ -222,12 +225,17 @@ class Recorder:
             cwd = request["cwd"]
             named = getattr(error, "filename", None)
             missing = (
-                isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError)
+                getattr(error, "errno", 0) in NO_PROGRAM
                 and named != cwd
                 and named != os.fsencode(cwd)
             )
             os.close(self.lock)
-            self.tell({"event": "failed", "error": str(error), "argv0_missing": missing})
+            said = str(error)
+            if missing and isinstance(error, OSError):
+                said = f"{error.strerror}: {request['argv'][0]}"
+                if error.errno == errno.ENOEXEC:
+                    said += " (begin it with #!/bin/sh, if it is a script)"
+            self.tell({"event": "failed", "error": said, "argv0_missing": missing})
             return False
         process.returncode = 0  # this loop reaps it, not Popen
         self.agent = process.pid
