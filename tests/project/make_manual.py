@@ -112,5 +112,5 @@ def _bold(text: str) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is a request or an escape, and a hyphen can be copied."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
-    escaped = escaped.replace("…", "...").replace("×", "x")  # not every terminal has them
+    escaped = escaped.replace("…", "...")  # not every terminal has them
     return "\\&" + escaped if escaped.startswith((".", "'")) else escaped
