@@ -379,7 +379,7 @@ def controls(seen: Stage) -> None:
     ws.cli("stop", "--after-iteration")
     seen.until(lambda one: "stops after" in one["reason"], "the stop to be announced")
     (ws.state / "STOP").unlink()
-    seen.until(lambda one: one["state"] == "running", "the loop")
+    seen.until(lambda one: "stops after" not in one["reason"], "the stop to be taken back")
     (ws.control / "go").touch()
     ws.wait_runs(3)
     os.kill(process.pid, signal.SIGUSR1)
@@ -497,7 +497,7 @@ def outage(seen: Stage) -> None:
     lines = ("cat retry", "sleep 1.5", failed(529, "Overloaded"))
     tables = claude(ws, *lines) + '[agents]\norder = ["claude", "command"]\n'
     set_up(ws, tables, agent="claude")
-    ws.script(DONE)
+    ws.script({**DONE, "sleep": SEEN_SEC})
     seen.ended()
 
 

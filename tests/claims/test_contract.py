@@ -43,7 +43,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     environment, gate = (shlex.quote(str(ws.control / name)) for name in ("run-env", "gate-env"))
     ws.config(
         f'[verify]\ncommands = ["env > {gate}; pwd >> {gate}; test -f proof"]\n'
-        '[git]\ncommit = "supervisor"\n',
+        '[git]\ncommit = "supervisor"\n[hooks]\nafter_iteration = ["true"]\n',
         agent_mode="bypass",
     )
     done = {"next_goal": "rest", "completed": True, "evidence": ["a", "b"], "reason": "because"}
@@ -75,6 +75,10 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 # -- the state directory --------------------------------------------------------------------------
 
 
+TASK_IN_WORDS = ("task.md", "plan.md", "task-1.md", "plan-1.md")
+"""`program/test_start.py` has them."""
+
+
 def test_every_file_of_the_table_is_there_and_no_other(lived: Workspace) -> None:
     """What may be there at times only is tried below."""
     named = [
@@ -83,8 +87,8 @@ def test_every_file_of_the_table_is_there_and_no_other(lived: Workspace) -> None
     there = {str(path.relative_to(lived.state)) for path in lived.state.rglob("*")}
     for name in named:
         pattern = name.rstrip("/").replace("NNNNNN", r"\d{6}").replace("ROLE", "executor")
-        pattern = pattern.replace("gate-N", r"gate-\d")
-        if name not in ("STOP", "PAUSE", "inbox/goal"):
+        pattern = pattern.replace("gate-N", r"gate-\d").replace("MOMENT-N", r"\w+-\d")
+        if name not in ("STOP", "PAUSE", "inbox/goal", *TASK_IN_WORDS):
             assert any(re.fullmatch(pattern, path) for path in there), name
     tops = {name.split("/")[0] for name in named} | {"runtime.json.1", ".gitignore"}
     assert {path.name for path in lived.state.iterdir()} <= tops

@@ -112,6 +112,8 @@ class Lingering:
         text = self._ctx.shown(text, 300)
         if text and not self._work.retrying:
             self._ctx.log.warning("run.retrying", agent=self._name, text=text)
+        if bool(text) != bool(self._work.retrying):
+            self._ctx.tell()
         self._work.retrying = text
 
     async def _watch(self, stream: Stream) -> None:

@@ -278,7 +278,7 @@ class Checkpoints:
         doomed: list[Checkpoint] = []
         for numbered in (True, False):
             group = [one for one in known if (one.iteration is not None) is numbered]
-            newest = sorted(group, key=lambda one: (one.created, one.iteration or 0), reverse=True)
+            newest = sorted(group, key=lambda one: (one.created, one.place), reverse=True)
             for rank, one in enumerate(newest):
                 old = keep_days > 0 and one.created < now - keep_days * 86400
                 if rank and ((keep and rank >= keep) or old):
