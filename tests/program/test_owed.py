@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.claims.scenes import defect
 from tests.support.harness import Workspace, wait_until
 
 COMMIT = '[git]\ncommit = "supervisor"\n'
@@ -52,6 +53,32 @@ WAITING_GATE = "touch '{c}/gate'; until [ -e '{c}/go' ]; do sleep 0.05; done"
 
 def wait_file(ws: Workspace, name: str) -> None:
     wait_until((ws.control / name).exists, lambda: f"{name}; log:\n{ws.log()[-3000:]}")
+
+
+@pytest.mark.parametrize("method", ["before", "_look"])
+def test_killed_again_before_it_has_looked_the_work_is_still_the_loops(
+    ws: Workspace, method: str
+) -> None:
+    """The second supervisor ends right after it has ended the run of the first."""
+    at_once = "__import__('os')._exit(9)"
+    environment, flag = defect(ws, "supervisor.workspace", f"Workspace.{method}", error=at_once)
+    ws.config(COMMIT, on_orphan="kill")
+    ws.script(
+        {"write": {"before.txt": "b"}},
+        {"write": {"work.txt": "w"}, "sleep": 60, "until": "never"},
+        {"write": {"more.txt": "m"}, **DONE},
+    )
+    first = ws.start()
+    ws.wait_runs(2)
+    wait_until((ws.path / "work.txt").exists, "the work")
+    first.kill()
+    first.wait()
+    flag.touch()
+    assert ws.run(environment=environment) == 9, ws.log()
+    flag.unlink()
+    assert ws.run() == 0, ws.log()
+    assert committed(ws) == {"before.txt", "work.txt", "more.txt"}
+    assert left(ws) == ""
 
 
 @pytest.mark.parametrize("how", END)

@@ -301,6 +301,10 @@ class Workspace:
         self.owed = await self._beside(len(debts), summary, debts, self._error, self._side.stash)
         if tried or not (self.owed and ctx.policy.commit):  # else a commit has yet to be tried
             self._tell()
+        await self._write_down()
+
+    async def _write_down(self) -> None:
+        ctx = self._ctx
         try:
             await ctx.shared.in_thread(self._ledger.save)
             ctx.warnings.clear("owed")
@@ -381,6 +385,8 @@ class Workspace:
             mark = await self._ctx.shared.in_thread(_read_mark, directory)
             self._ledger.under_way = mark
             self._locks = mark.locks if mark else None
+            if mark is not None:  # killed once more, the next one would take it for a person's
+                await self._write_down()
 
     # -- commit and checkpoint ---------------------------------------------------------------------
 
