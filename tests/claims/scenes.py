@@ -379,7 +379,7 @@ def controls(seen: Stage) -> None:
     ws.cli("stop", "--after-iteration")
     seen.until(lambda one: "stops after" in one["reason"], "the stop to be announced")
     (ws.state / "STOP").unlink()
-    seen.until(lambda one: "stops after" not in one["reason"], "the stop to be taken back")
+    wait_until(lambda: "stops after" not in ws.status()["reason"], "the stop to be taken back")
     (ws.control / "go").touch()
     ws.wait_runs(3)
     os.kill(process.pid, signal.SIGUSR1)

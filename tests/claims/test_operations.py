@@ -196,6 +196,7 @@ def test_a_file_that_is_written_on_after_it_was_taken_comes_again_whole(ws: Work
         wait_until(lambda: not note.exists(), "the message to be taken")
         writer.write("two\n")
         writer.flush()
+        time.sleep(0.6)  # what has just been written may not be whole: it is left to settle
         wait_log(ws, "inbox.message")
         (ws.control / "go on").touch()
         assert ws.ended(process) == 0
