@@ -336,7 +336,9 @@ def test_kill_grace_is_the_time_between_asking_and_killing(
 
 
 def test_more_memory_than_allowed_ends_a_run(ws: Workspace) -> None:
-    eat = f"{sys.executable} -c 'import time; x = bytearray(300 << 20); time.sleep(20)'"
+    eat = (
+        f"{shlex.quote(sys.executable)} -c 'import time; x = bytearray(300 << 20); time.sleep(20)'"
+    )
     ws.config(memory_limit_mb=150, max_consecutive_errors=1)
     ws.script({"run": eat})
     assert ws.run() == 4, ws.log()

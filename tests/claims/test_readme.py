@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def test_the_session_is_what_the_demo_prints(tmp_path: Path) -> None:
         check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.replace(" ".join(PROGRAM), "codex-self-iter")
+    printed = done.stdout.replace(shlex.join(PROGRAM), "codex-self-iter")
     assert shape(printed) == shape(session)
 
 
@@ -86,9 +87,7 @@ def test_the_scripts_work_in_a_fresh_clone(tmp_path: Path) -> None:
 def fresh(tmp_path: Path) -> Iterator[Workspace]:
     """A repository with tests, and with an agent of each name on PATH."""
     ws = Workspace(tmp_path, "mine")
-    for path in (ws.path / "plan.md",):
-        path.unlink()
-    ws.git("commit", "-qam", "no plan yet")
+    ws.without_plan()
     (ws.path / "Makefile").write_text("test:\n\ttest -f done\n")
     yield ws
     ws.close()

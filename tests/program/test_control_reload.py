@@ -3,6 +3,7 @@ says why."""
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import time
@@ -89,7 +90,7 @@ def test_another_agent_takes_over_from_one_that_is_limited(ws: Workspace) -> Non
         "import json\nprint(json.dumps(dict(summary='ok', next_goal='', stop=False, "
         "completed=True)))\n"
     )
-    ws.config(agent_command_template=f"{sys.executable} other.py {{prompt_file}}")
+    ws.config(agent_command_template=f"{shlex.quote(sys.executable)} other.py {{prompt_file}}")
     process.send_signal(signal.SIGHUP)
     assert ws.ended(process) == 0
     # words alone hold no account: the old agent may have been asked once more

@@ -4,6 +4,7 @@ codes."""
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 
@@ -211,7 +212,7 @@ def test_paths_with_every_kind_of_character_work(tmp_path: object) -> None:
     root = Path(str(tmp_path))
     odd = Workspace(root, "wörk {x} $HOME 'q' \"d\"")
     odd.config()
-    template = f"{sys.executable} agent.py {{prompt_file}} {{workspace}}"
+    template = f"{shlex.quote(sys.executable)} agent.py {{prompt_file}} {{workspace}}"
     (odd.path / "agent.py").write_text(
         "import sys, json\n"
         "assert open(sys.argv[1]).read() and open(sys.argv[2] + '/plan.md').read()\n"

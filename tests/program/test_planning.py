@@ -8,8 +8,6 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -24,14 +22,10 @@ WRONG = "# Plan\n\n- [ ] mend it (after: 7)\n"
 
 
 @pytest.fixture
-def ws(tmp_path: Path) -> Iterator[Workspace]:
+def ws(ws: Workspace) -> Workspace:
     """A repository without a plan of ours."""
-    workspace = Workspace(tmp_path)
-    workspace.git("rm", "-q", "plan.md")
-    workspace.git("commit", "-q", "-m", "no plan")
-    workspace.config()
-    yield workspace
-    workspace.close()
+    ws.without_plan()
+    return ws
 
 
 def says(text: str) -> dict[str, object]:

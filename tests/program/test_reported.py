@@ -49,7 +49,7 @@ def test_no_second_agent_beside_one_of_which_no_record_is_left(
     ws: Workspace, meanwhile: Callable[[Workspace], tuple[str, ...]], environment: str
 ) -> None:
     if environment == "emptied":  # the marks that are looked for are gone with it
-        agent = f"{sys.executable} -S -E {shlex.quote(str(AGENT))} {shlex.quote(str(ws.control))}"
+        agent = f"{shlex.quote(sys.executable)} -S -E {shlex.quote(str(AGENT))} {shlex.quote(str(ws.control))}"
         command = f"env -i PATH={os.defpath} {agent} {{prompt_file}} {{workspace}}"
         ws.config(agent_command_template=command)
     ws.script({**SLOW, "spawn": ["setsid"]}, {**STEP, "block": {"completed": True}})

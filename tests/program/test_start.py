@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +19,11 @@ MADE = {PLAN: "- [x] all of it\n"}
 
 
 @pytest.fixture
-def ws(tmp_path: Path) -> Iterator[Workspace]:
+def ws(ws: Workspace) -> Workspace:
     """A repository without a plan of ours."""
-    workspace = Workspace(tmp_path)
-    workspace.git("rm", "-q", "plan.md")
-    workspace.git("commit", "-q", "-m", "no plan")
-    workspace.config()
-    workspace.script({**CLAIM, "write": MADE})
-    yield workspace
-    workspace.close()
+    ws.without_plan()
+    ws.script({**CLAIM, "write": MADE})
+    return ws
 
 
 def card(ws: Workspace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,9 @@ def test_a_deleted_working_directory_stops_nothing(ws: Workspace) -> None:
     here.mkdir()
     agent = ws.path / "scripts" / "agent.sh"
     agent.parent.mkdir()
-    agent.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {_agent(ws)} "$1" "$2"\n')
+    agent.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S -E {_agent(ws)} "$1" "$2"\n'
+    )
     agent.chmod(0o755)
     ws.config(agent_command_template="scripts/agent.sh {prompt_file} {workspace}")
     ws.script({**WORK, "sleep": 60, "until": "go"}, END)
@@ -54,7 +57,9 @@ def _agent(ws: Workspace) -> str:
 
 
 def test_a_command_in_a_deleted_directory_says_so(ws: Workspace) -> None:
-    script = f'cd "$1" && rmdir "$1" && exec {sys.executable} -m codex_self_iter doctor'
+    script = (
+        f'cd "$1" && rmdir "$1" && exec {shlex.quote(sys.executable)} -m codex_self_iter doctor'
+    )
     gone = ws.root / "gone"
     gone.mkdir()
     done = subprocess.run(

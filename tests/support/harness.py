@@ -98,6 +98,11 @@ class Workspace:
 
     # -- content -----------------------------------------------------------------------------------
 
+    def without_plan(self) -> None:
+        """Take the plan out of the repository: the workspace of somebody who has none."""
+        self.git("rm", "-q", "plan.md")
+        self.git("commit", "-q", "-m", "no plan")
+
     def git(self, *args: str) -> str:
         done = subprocess.run(
             ["git", *args],
@@ -122,9 +127,7 @@ class Workspace:
     def config(self, tables: str = "", **keys: Any) -> None:
         """Write codex-self-iter.toml: fast waits, no noise in git; `tables` is appended as it
         is."""
-        program = (
-            f"{sys.executable} -S -E {shlex.quote(str(AGENT))} {shlex.quote(str(self.control))}"
-        )
+        program = f"{shlex.quote(sys.executable)} -S -E {shlex.quote(str(AGENT))} {shlex.quote(str(self.control))}"
         values = {"agent_command_template": program + " {prompt_file} {workspace}", **FAST, **keys}
         lines = [f"{key} = {toml(value)}" for key, value in values.items()]
         (self.path / "codex-self-iter.toml").write_text("\n".join(lines) + "\n" + tables + "\n")
@@ -188,7 +191,7 @@ class Workspace:
         """The environment, with the program on PATH under its name."""
         command = self.root / "bin" / "codex-self-iter"
         command.parent.mkdir()
-        command.write_text(f'#!/bin/sh\nexec {" ".join(PROGRAM)} "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec {shlex.join(PROGRAM)} "$@"\n')
         command.chmod(0o755)
         return {**self.environment, "PATH": f"{command.parent}:{self.environment['PATH']}"}
 

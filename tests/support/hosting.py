@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ ESCAPES: Mapping[str, str] = {
     "daemon_closed": f"(setsid bash -c '{CLOSE_FDS} sleep TAG &' &)",
     "daemon_env_i": "(setsid env -i bash -c 'PATH=/usr/bin:/bin; sleep TAG &' &)",
     "all_at_once": f"(setsid env -i bash -c '{CLOSE_FDS} PATH=/usr/bin:/bin; sleep TAG &' &)",
-    "overwrites_environ": f'{sys.executable} -S -c "{OVERWRITE_ENVIRON}"',
+    "overwrites_environ": f'{shlex.quote(sys.executable)} -S -c "{OVERWRITE_ENVIRON}"',
 }
 """Shell text that leaves one `sleep TAG` (or a Python that sleeps TAG) behind."""
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+import shlex
 import signal
 import stat
 import subprocess
@@ -754,7 +755,7 @@ time.sleep(TAG)
 async def test_a_name_like_ours_spares_nobody(tmp_path: Path) -> None:
     tag = new_tag()
     script = (
-        f"env -i {sys.executable} -S -c '{DISGUISED.replace('TAG', tag)}'; sleep 0.3;"
+        f"env -i {shlex.quote(sys.executable)} -S -c '{DISGUISED.replace('TAG', tag)}'; sleep 0.3;"
         f" kill -9 $PPID; {HANG}"
     )
     async with Host() as host:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,7 +233,7 @@ async def test_working_agents_are_not_idle(tmp_path: Path, script: str) -> None:
 
 @pytest.mark.anyio
 async def test_memory_of_the_whole_tree_is_bounded(tmp_path: Path) -> None:
-    grow = f"{sys.executable} -S -c 'import time; x = b\"x\" * (150 << 20); time.sleep(60)'"
+    grow = f"{shlex.quote(sys.executable)} -S -c 'import time; x = b\"x\" * (150 << 20); time.sleep(60)'"
     limits = RunLimits(memory_bytes=250 << 20, kill_grace_sec=0.3)
     outcome = await outcome_of(tmp_path, f"{grow} & {grow} & {grow} & wait", limits)
     assert outcome.cause is EndCause.MEMORY
@@ -244,7 +245,9 @@ async def test_negative_control_without_sampling_no_limit_on_use_ends_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sampler, "__call__", lambda *_: Usage())
-    grow = f"{sys.executable} -S -c 'import time; x = b\"x\" * (60 << 20); time.sleep(2)'"
+    grow = (
+        f"{shlex.quote(sys.executable)} -S -c 'import time; x = b\"x\" * (60 << 20); time.sleep(2)'"
+    )
     limits = RunLimits(memory_bytes=20 << 20, kill_grace_sec=0.3)
     assert (await outcome_of(tmp_path, grow, limits)).ok
     works = f"timeout 60 sh -c '{WORK}'; exit 0"
