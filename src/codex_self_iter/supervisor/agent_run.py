@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from codex_self_iter.agents.base import AgentMissingError, Request
+from codex_self_iter.agents.base import Agent, AgentMissingError, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import prompt as prompts
@@ -24,6 +24,7 @@ from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.text import moment
 from codex_self_iter.core.verdict import NAMED
 from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.settings import Settings
 from codex_self_iter.settings.templates import PLAN_TO_MAKE
 from codex_self_iter.supervisor import asking, gates, item_checks, scratch, shortfalls
 from codex_self_iter.supervisor.conditions import Conditions
@@ -394,21 +395,31 @@ class AgentRuns:
 
     def _spec(self, run: OpenRun, request: Request) -> RunSpec:
         """How the process host is to run it. Raises AgentMissingError, StorageError."""
-        invocation = self.ctx.agents[run.agent].prepare(request)
-        for path, text in invocation.files.items():
-            with storing("write", path):
-                replace_private(path, text.encode())
-        return RunSpec(
-            run_id=run.run_id,
-            argv=invocation.argv,
-            cwd=request.workspace,
-            env=invocation.env,
-            directory=request.directory,
-            run_lock_path=self.ctx.run_lock_path,
-            stdin_path=invocation.stdin_path,
-            watch_root=request.workspace,
-            limits=run_limits(self.ctx.settings, self.ctx.agents[run.agent]),
-        )
+        ctx = self.ctx
+        return spec_of(ctx.agents[run.agent], request, run.run_id, ctx.run_lock_path, ctx.settings)
+
+
+def spec_of(
+    agent: Agent, request: Request, run_id: str, run_lock_path: str, settings: Settings
+) -> RunSpec:
+    """How the process host is to run an agent; the files that it is handed are written.
+
+    Raises AgentMissingError, StorageError."""
+    invocation = agent.prepare(request)
+    for path, text in invocation.files.items():
+        with storing("write", path):
+            replace_private(path, text.encode())
+    return RunSpec(
+        run_id=run_id,
+        argv=invocation.argv,
+        cwd=request.workspace,
+        env=invocation.env,
+        directory=request.directory,
+        run_lock_path=run_lock_path,
+        stdin_path=invocation.stdin_path,
+        watch_root=request.workspace,
+        limits=run_limits(settings, agent),
+    )
 
 
 def dropped_items(ctx: Context, before: str | None, lost: tuple[str, ...] = ()) -> Dropped | None:

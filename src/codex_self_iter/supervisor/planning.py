@@ -9,7 +9,6 @@ from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import drafting
 from codex_self_iter.core.drafting import Draft
-from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import AgentFailedError, StorageError
@@ -17,10 +16,11 @@ from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import OWN_PLAN, OWN_TASK, ResolvedPaths
 from codex_self_iter.setup import sentence
 from codex_self_iter.supervisor import scratch
-from codex_self_iter.supervisor.configured import configure, run_limits
+from codex_self_iter.supervisor.agent_run import spec_of
+from codex_self_iter.supervisor.configured import configure
 from codex_self_iter.world import threads
 from codex_self_iter.world.process.host import Host
-from codex_self_iter.world.state.durable import replace_private, storing
+from codex_self_iter.world.state.durable import storing
 from codex_self_iter.world.state.inbox import write_goal
 from codex_self_iter.world.state.store import RUNTIME, StateDirectory
 
@@ -57,21 +57,8 @@ class Planner:
             model_hint=self._settings.planner_model_hint,
             temporary=scratch.make(directory),
         )
-        call = self.agent.prepare(request)
-        for name, content in call.files.items():
-            with storing("write", name):
-                replace_private(name, content.encode())
-        spec = RunSpec(
-            run_id=f"{os.urandom(4).hex()}-plan-{self._runs}",
-            argv=call.argv,
-            cwd=request.workspace,
-            env=call.env,
-            directory=directory,
-            run_lock_path=os.path.join(self._store.path, "run.lock"),
-            stdin_path=call.stdin_path,
-            watch_root=request.workspace,
-            limits=run_limits(self._settings, self.agent),
-        )
+        run_id, lock = f"{os.urandom(4).hex()}-plan-{self._runs}", f"{self._store.path}/run.lock"
+        spec = spec_of(self.agent, request, run_id, lock, self._settings)
         try:
             async with Host() as host:
                 outcome = await (await host.start(spec)).wait()
