@@ -120,11 +120,12 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
         log.error("config.skipped", error=str(problem))
     os.umask(os.umask(0o077) & 0o077)  # what we and the agent make, we can always read ourselves
 
+    card = len(loops) == 1 and not logger.wants_json(first.log.format, os.environ)
     cards: list[str] = []
 
     async def supervise() -> int:
         reader = partial(read_settings, flags, options)
-        supervisor = Supervisor(loops, log, reader, options, live)
+        supervisor = Supervisor(loops, log, reader, options, live, card)
         code = await supervisor.run()
         cards.extend(supervisor.cards())
         return code
@@ -134,9 +135,8 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
         code = anyio.run(supervise)
     finally:
         console.close()
-    if len(loops) == 1 and not logger.wants_json(first.log.format, os.environ):
-        for card in cards:
-            show(card)
+    for text in cards:
+        show(text)
     if problems:
         code = max(code, int(ExitCode.USAGE), key=Supervisor.severity)
     return code

@@ -31,7 +31,8 @@ STRETCHES = 5
 
 
 async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
-    """Write `report.md`; one that cannot be written is only logged. Returns the card of this run."""
+    """Write `report.md`; one that cannot be written is only logged. Returns the card of this run,
+    where one is wanted, or ""."""
     redact = ctx.store.redactor.text  # before anything is cut
     try:
         lines = ctx.store.journal_tail(LINES)
@@ -49,6 +50,8 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
         await ctx.shared.in_thread(ctx.store.write_report, text)
     except StorageError as error:
         ctx.log.warning("report.not_written", error=str(error))
+        return ""
+    if not ctx.shared.card:
         return ""
     mine = lines[-ctx.state.run_iterations :] if ctx.state.run_iterations else []
     if len(mine) < len(lines):

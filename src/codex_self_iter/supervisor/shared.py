@@ -85,7 +85,8 @@ class Shared:
         open_work_tree: what tells the workspace's content (workspace, state directory, seconds for
             git, bounds).
         free_disk_mb: free disk where a path is.
-        alone: True when this process supervises one loop only."""
+        alone: True when this process supervises one loop only.
+        card: True when a person is to see a card at the end."""
 
     host: ProcessHost
     pool: Pool
@@ -103,6 +104,7 @@ class Shared:
     heartbeat_sec: float = 3.0
     housekeeping_sec: float = 60.0
     alone: bool = True
+    card: bool = False
     debug: bool = False
     fault: BaseException | None = None
     """A defect of what the loops share, which ends them all."""

@@ -65,15 +65,17 @@ class Supervisor:
         reader: Reader,
         options: RunOptions,
         live: Callable[[str], None] | None = None,
+        card: bool = False,
         shared: Shared | None = None,
     ) -> None:
         """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`); `live` shows
-        what the only loop does.
+        what the only loop does; `card`: its end is to be summed up for a person.
 
         `shared` replaces the real process host, clock and so on: for tests and simulations."""
         files = raise_limit()
         self._loops, self._log, self._options, self._live = loops, log, options, live
         self._shared = shared or self._share()
+        self._shared.card = card
         self._shared.on_round = self._on_round
         self._members = Members(self._shared, options, files, loops[0])
         self._reload = Reload(self._members, reader, options, self._shared)
