@@ -87,8 +87,13 @@ def test_a_night_begins_with_a_look_and_ends_with_a_report(mine: Workspace) -> N
 
 
 def test_the_mail_has_the_object_in_it(mine: Workspace) -> None:
-    program(mine, "mail", f'echo "$@" >> "{mine.root}/mails"; cat >> "{mine.root}/mails"')
     (config,) = fences("Be told when it needs you", "toml")
+    mine.environment["PATH"] = f"{mine.root}/bin:/usr/bin:/bin"
+    said = sh(
+        mine, f"cat > codex-self-iter.toml <<'END'\n{config}END\ncodex-self-iter doctor || true"
+    )
+    assert "the program 'mail' of [notify] command is not there" in said
+    program(mine, "mail", f'echo "$@" >> "{mine.root}/mails"; cat >> "{mine.root}/mails"')
     (trial,) = fences("Be told when it needs you", "sh")
     configure(mine, config)
     sh(mine, trial)
@@ -188,7 +193,7 @@ def test_an_iteration_is_taken_back(mine: Workspace) -> None:
     mine.script({"write": {"a": "1"}, "block": {"next_goal": "b"}}, {**CLAIM, "write": {"a": "2"}})
     sh(mine, "codex-self-iter run")
     said = sh(mine, look)
-    assert "1 file changed" in said
+    assert "2 files changed" in said
     assert re.search(r"codex-self-iter rewind before-rewind-\w+", said)
     assert (mine.path / "a").read_text() == "1"
     assert "refs/codex-self-iter/" in sh(mine, refs)
