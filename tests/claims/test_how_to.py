@@ -66,6 +66,14 @@ def configure(ws: Workspace, text: str) -> None:
     assert "is good" in sh(ws, "codex-self-iter config check")
 
 
+def test_no_recipe_is_left_out() -> None:
+    titles = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
+    tests = (ROOT / "tests" / "claims" / "test_how_to.py").read_text(encoding="utf-8")
+    assert [title for title in titles if f'fences("{title}"' not in tests] == []
+    listed = re.findall(r"^- \[(.+)\]\(#", PAGE, re.MULTILINE)
+    assert [title.lower() for title in titles] == listed
+
+
 @pytest.mark.slow
 def test_a_night_begins_with_a_look_and_ends_with_a_report(mine: Workspace) -> None:
     evening, morning = fences("Leave it alone overnight", "sh")
