@@ -280,6 +280,18 @@ class TestProbe:
         assert (probe.installed, probe.version) == (True, "")
         assert "oh no" in probe.detail
 
+    def test_codexs_sandbox_is_tried_in_a_temporary_directory_as_runs_have_it(
+        self, tmp_path, program
+    ):
+        """With a home below it codex makes no helper; a home below /tmp alone is no fault."""
+        said = "bwrap: execvp codex-linux-sandbox: No such file or directory"
+        path = program("codex", f'case "$HOME" in "$TMPDIR"/*) echo "{said}";; esac')
+        environment = {"HOME": f"{tmp_path}/home", "TMPDIR": str(tmp_path), "PATH": os.defpath}
+        agent = catalog.get("codex", AgentConfig("codex", binary=path))
+        assert agent.sandbox_flaw(environment) == ("", "")
+        chosen = AgentConfig("codex", binary=path, env={"TMPDIR": str(tmp_path)})
+        assert catalog.get("codex", chosen).sandbox_flaw(environment)[0] == said
+
     @pytest.mark.parametrize(
         ("version", "said"),
         [("1.2.3", "older"), ("1.5.0", ""), ("2.0.0-beta.1", "newer"), ("1.10.0", "newer")],

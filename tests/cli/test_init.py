@@ -249,3 +249,21 @@ def test_a_task_in_words_that_comes_first_is_said(call: Call, tmp_path: Path) ->
     (tmp_path / "ws/.codex-self-iter").mkdir()
     (tmp_path / "ws/.codex-self-iter/task.md").write_text("Make it pass\n")
     assert f"the loop here works on {tmp_path}/ws/.codex-self-iter/task.md, unless" in call()
+
+
+def test_a_plan_that_was_made_for_a_task_in_words_stays_the_plan(
+    call: Call, tmp_path: Path
+) -> None:
+    """`plan "…"`, then `init`: a placeholder in the work tree would go before it."""
+    own = tmp_path / "ws/.codex-self-iter"
+    own.mkdir()
+    for name in ("task.md", "plan.md"):
+        (own / name).write_text("- [ ] the accepted step\n")
+    text = call()
+    assert f"kept     {own}/plan.md" in text
+    assert "Write down" not in text
+    assert sorted(path.name for path in (tmp_path / "ws").iterdir()) == [own.name, CONFIG_NAME]
+    settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert validate_workspace(settings).plan == own / "plan.md"
+    assert f"wrote    {tmp_path}/ws/plan.md" in call("--force")  # who wants them gets them
+    assert (own / "plan.md").read_text() == "- [ ] the accepted step\n"

@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "run": "run the loop (the default command)",
     "init": "write TASK.md, plan.md and a configuration into a workspace",
     "doctor": "check everything that could stop a run tonight",
-    "plan": "check the plan, or show how far it has come",
+    "plan": "have the agent draft a plan, check it, or show how far it has come",
     "status": "what is happening now; all loops without a workspace",
     "logs": "the agent's output, across iterations",
     "history": "a table of the iterations",

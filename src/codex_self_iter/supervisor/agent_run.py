@@ -261,7 +261,7 @@ class AgentRuns:
         before = ctx.plan.saved(request.directory)
         lost = overwritten(ctx.plan.came, before or "", ctx.plan.text)
         self._tell_overwritten(lost)
-        self._tell_unmade()
+        self._tell_unmade(worked=reports[0].failure is None or bool(change.changed))
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,
@@ -301,10 +301,13 @@ class AgentRuns:
         )
         ctx.warnings.tell("plan items", text, agent=bool(lost))
 
-    def _tell_unmade(self) -> None:
-        """Say that the plan of a task in words is still to be made, for as long as it is so."""
+    def _tell_unmade(self, *, worked: bool) -> None:
+        """Say that the plan of a task in words is still to be made, for as long as it is so, once a
+        run `worked` that could have made it."""
         if self.ctx.plan.text != PLAN_TO_MAKE:
             self.ctx.warnings.clear(UNMADE)
+            return
+        if not worked:
             return
         path = asking.own_plan(self.ctx) or self.ctx.plan.path
         text = f"no plan has been written yet: {path} is as it was; the loop goes on without steps"

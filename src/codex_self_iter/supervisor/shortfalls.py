@@ -5,6 +5,7 @@ it has ended."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from codex_self_iter.world.guarded import stat_or_none
 OWNER = "workspace.owner"
 NETWORK = "workspace.network"
 REFUSED = "refused"
+_SHELL = re.compile(r"(?:/(?:usr/)?bin/)?(?:ba|da|z)?sh")
 _TOKENS = ("max_tokens", "max_tokens_per_day")
 _SHOWN = 5
 """Refused calls that a warning names; the journal has all of them."""
@@ -162,8 +164,10 @@ def _gate_flaws(
 
 def notify_flaw(settings: Settings, workspace: str, environ: Mapping[str, str]) -> Shortfall | None:
     """Why the `[notify] command` cannot be started."""
-    program = next(iter(settings.notify.command), "")
-    lost = _lacking(program, "[notify] command", workspace, environ, by_shell=False)
+    whose, command = "[notify] command", settings.notify.command
+    lost = _lacking(next(iter(command), ""), whose, workspace, environ, by_shell=False)
+    if not lost and len(command) > 2 and _SHELL.fullmatch(command[0]) and command[1] == "-c":
+        lost = _lacking(first_program(command[2]), whose, workspace, environ)
     return Shortfall("notify", *lost) if lost else None
 
 
