@@ -50,6 +50,24 @@ def test_a_sentence_is_all_that_a_loop_needs(ws: Workspace) -> None:
     assert ws.git("status", "--short").split() == ["??", "work.txt"]  # nothing of ours
 
 
+@pytest.mark.parametrize("plan", [PLAN, "plan.md"])
+def test_to_make_the_plan_and_to_tick_it_is_work_where_git_does_not_see_it(
+    ws: Workspace, plan: str
+) -> None:
+    """No wait because "nothing was changed"; words beside the items are no work."""
+    steps = ("- [ ] a\n- [ ] b\n", "- [x] a\n- [ ] b\n", "- [x] a\n- [ ] b\n\nI have thought.\n")
+    ws.script(*({"write": {plan: text}, "block": {"next_goal": text[-9:]}} for text in steps))
+    words = [TASK]
+    if plan != PLAN:
+        (ws.path / ".git/info/exclude").write_text("*.md\n*.toml\n")
+        ws.plan("# Plan\n\n- [ ] make it\n")
+        words = []
+    assert ws.run("run", *words, "--max-iterations", "3") == 0, ws.log()
+    assert ws.verdicts() == ["continue", "continue", "no_change"]
+    assert [line["has_new_changes"] for line in ws.journal()] == [True, True, False]
+    assert f"Tick an item in {plan}" in ws.prompt(1)
+
+
 def test_the_next_start_without_a_sentence_goes_on_with_it(ws: Workspace) -> None:
     ws.script(
         {**WORK, "write": {PLAN: "- [ ] the one step\n"}, "block": {"next_goal": "step"}}, CLAIM
@@ -116,6 +134,9 @@ def test_a_plan_that_never_comes_is_said_and_holds_nothing_up(ws: Workspace) -> 
         (("statsu",), "'statsu' is one word (did you mean the command 'status'?)"),
         (("--debug", "stop"), "(the command goes first: "),
         ((TASK, "more"), "unrecognized arguments: more"),
+        (("Make", "the", "plan", "work"), "(a task in words needs quotes: "),
+        (("x", "status"), "(the command goes first: "),
+        (("Fix", "it", "--dry-rnu"), "(did you mean --dry-run for --dry-rnu?)"),
     ],
 )  # fmt: skip
 def test_a_task_that_cannot_be_one_is_refused(ws: Workspace, words: list[str], said: str) -> None:
