@@ -68,6 +68,14 @@ def test_to_make_the_plan_and_to_tick_it_is_work_where_git_does_not_see_it(
     assert f"Tick an item in {plan}" in ws.prompt(1)
 
 
+@pytest.mark.parametrize("task", ["- [ ] do this first", "--input-format is what?", "-x must go"])
+@pytest.mark.parametrize("before", [[], ["--"]])
+def test_a_task_may_begin_with_a_dash(ws: Workspace, task: str, before: list[str]) -> None:
+    done = ws.cli("run", "--dry-run", *before, task)
+    assert done.returncode == 0, done.stderr
+    assert f"# Task\n\n{task}\n" in done.stdout
+
+
 def test_the_next_start_without_a_sentence_goes_on_with_it(ws: Workspace) -> None:
     ws.script(
         {**WORK, "write": {PLAN: "- [ ] the one step\n"}, "block": {"next_goal": "step"}}, CLAIM
