@@ -106,6 +106,21 @@ def test_the_same_sentence_again_goes_on_and_another_one_begins_anew(ws: Workspa
     assert (ws.state / "plan-1.md").read_text() == MADE[PLAN]
 
 
+@pytest.mark.parametrize("mine", [False, True])
+def test_the_same_sentence_after_completion_begins_anew(ws: Workspace, mine: bool) -> None:
+    """The tests that were mended once fail again: the ticked plan and its goal are those of then."""
+    if mine:
+        ws.plan("- [x] of the person\n")
+    done = {**WORK, "block": {"next_goal": "nothing is left", "completed": True}}
+    ws.script(done if mine else {**done, "write": MADE}, done)
+    assert ws.run("run", TASK) == 0, ws.log()
+    assert ws.run("run", TASK) == 0
+    assert "# Current goal\n\nBegin with the new task" in ws.prompt(2)
+    assert ("Make this plan" in ws.prompt(2)) is not mine
+    assert ws.run() == 0  # without words it goes on
+    assert "Begin with the new task" not in ws.prompt(3).partition("# History")[0]
+
+
 def test_with_a_plan_of_the_workspace_the_sentence_is_the_task(ws: Workspace) -> None:
     ws.plan("- [ ] of the person\n")
     (ws.path / "TASK.md").write_text("the task of the file\n")
