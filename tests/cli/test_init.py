@@ -15,7 +15,7 @@ import pytest
 from codex_self_iter.cli import init
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import CONFIG_NAME, load, validate_workspace
-from codex_self_iter.setup.detect import find_agent, gate_commands
+from codex_self_iter.setup.detect import find_agent, gate_commands, with_gates
 
 Call = Callable[..., str]
 CASE = "import unittest\n\nclass A(unittest.TestCase):\n    def test_a(self):\n        pass\n"
@@ -160,6 +160,33 @@ def test_the_test_command_is_recognised_by_files(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert gate_commands(str(tmp_path), {"PATH": "/nonexistent"}) == gates
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "gate"),
+    [
+        (".venv/bin/pytest", {"conftest.py": ""}, ".venv/bin/python -m pytest -q"),
+        ("venv/bin/pytest", {"conftest.py": ""}, "venv/bin/python -m pytest -q"),
+        ("venv/bin/other", {"conftest.py": ""}, "pytest -q"),  # it has none
+        ("venv/bin/other", {"test_a.py": CASE}, "venv/bin/python -m unittest -q"),
+    ],
+)
+def test_the_environment_of_the_repository_runs_its_tests(
+    tmp_path: Path, own: str, files: dict[str, str], gate: str
+) -> None:
+    """A pytest from elsewhere would not find what the tests import."""
+    program(tmp_path / "bin/pytest")
+    program(tmp_path / own)
+    program(tmp_path / own.rpartition("/")[0] / "python")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    path = {"PATH": str(tmp_path / "bin")}
+    assert gate_commands(str(tmp_path), path) == (gate,)
+    settings = load({"workspace": "."}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert with_gates(settings, path, new=True).verify.commands == (gate,)
+    if "/" in gate.partition(" ")[0]:
+        (tmp_path / gate.partition(" ")[0]).chmod(0o644)
+        assert with_gates(settings, path, new=True).verify.commands == ()
 
 
 @pytest.mark.parametrize("place", [".", "tests", "package"])
