@@ -36,7 +36,7 @@ def test_what_is_typed_prints_what_is_shown(reader: Reader) -> None:
     for typed, printed in play(reader, TEXT):
         if not fits(typed.shown, printed):
             differs.append("\n".join([f"$ {typed.command}", *printed]))
-    assert differs == []
+    assert not differs, "\n\n".join(differs)
     assert reader.left() == []  # every word of the model was asked for
     assert "Call the total TOTAL" in str(reader.server.main_asks[-1].body)
 
