@@ -1,12 +1,11 @@
-"""What `diff` and `rewind` share: the checkpoints of the loop that the arguments name."""
+"""What `diff`, `rewind` and the screens share: the checkpoints of a loop."""
 
 from __future__ import annotations
 
-import argparse
 import os
 
-from codex_self_iter.cli import _common
 from codex_self_iter.core.foreign import as_dict
+from codex_self_iter.screens.loops import Target, read_config
 from codex_self_iter.world.git.checkpoints import Checkpoints
 from codex_self_iter.world.git.run import Git, run_blocking
 
@@ -15,10 +14,9 @@ _TIMEOUT_SEC = 600.0
 _MAX_FILE_MB = 10.0
 
 
-def open_checkpoints(args: argparse.Namespace) -> Checkpoints:
-    """The checkpoints, to be used without an event loop. Raises UsageError."""
-    loop = _common.find_loop(args)
-    config = _common.read_config(loop.workspace, loop.config)
+def open_checkpoints(loop: Target) -> Checkpoints:
+    """The checkpoints, to be used without an event loop (`world.git.run.complete`)."""
+    config = read_config(loop.workspace, loop.config)
     chosen = as_dict(config.get("git")).get("checkpoint_max_file_mb")
     size = float(chosen) if isinstance(chosen, int | float) else _MAX_FILE_MB
     workspace = os.path.realpath(loop.workspace)
