@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from codex_self_iter.screens import steering
 from codex_self_iter.screens.board.bindings import BINDINGS, BY_KEY
 from codex_self_iter.screens.board.showing import MAX_LINES, Body, Level
-from codex_self_iter.screens.board.terminal import Board, Meant, Reader
+from codex_self_iter.screens.board.terminal import ITERATIONS, Board, Meant, Reader
 from codex_self_iter.screens.kept import open_checkpoints
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.world.git.run import complete
@@ -26,6 +27,7 @@ from tests.support.shown_loops import cases, on_disk, record
 
 pytestmark = pytest.mark.anyio
 SIZE = (100, 24)
+PAGE = (Path(__file__).parents[2] / "docs" / "screens.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -83,6 +85,76 @@ async def test_help_lists_the_keys_and_any_other_closes_it(loop: Target) -> None
         assert not os.path.lexists(f"{loop.state_dir}/PAUSE")
 
 
+def test_the_page_lists_the_keys_and_what_they_do() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", PAGE, re.M)
+    assert rows == [(binding.shown, binding.words) for binding in BINDINGS]
+
+
+async def test_keys_go_from_loop_to_loop_and_closer_and_back(loop: Target) -> None:
+    async with at_board(SIZE) as seat:
+        on = seat.board.on
+
+        def place() -> tuple[Level, str, int | None]:
+            return on.level, on.row.name if on.row else "", on.number
+
+        assert place() == (Level.LOOPS, "other", None)
+        for key, name in (
+            ("j", "one"),
+            ("k", "other"),
+            ("down", "one"),
+            ("up", "other"),
+            ("G", "one"),
+        ):
+            await seat.press(key)
+            assert place() == (Level.LOOPS, name, None), key
+        assert "no other loop" in await seat.press("j")
+        await seat.until(lambda _: len(on.iterations) == 4)
+        await seat.press("enter", "j")
+        assert place() == (Level.LOOP, "one", 11)
+        await seat.press("G")
+        assert place() == (Level.LOOP, "one", 9)
+        assert "< reads older ones" in await seat.press("j")
+        await seat.press("enter")
+        assert place() == (Level.ITERATION, "one", 9)
+        assert "as close as it gets" in await seat.press("enter")
+        await seat.press("escape", "g")
+        assert place() == (Level.LOOP, "one", None)
+        await seat.press("escape")
+        assert "q leaves" in await seat.press("escape")
+        await seat.press("q")
+        assert not seat.board.is_running
+
+
+async def test_keys_go_through_the_tabs(loop: Target) -> None:
+    async with at_board(SIZE) as seat:
+        for key, tab in (("tab", 1), ("tab", 2), ("shift+tab", 1), ("8", 7), ("tab", 0), ("d", 2)):
+            await seat.press(key)
+            assert seat.board.on.tab == tab, key
+
+
+async def test_a_page_is_scrolled_and_older_iterations_are_read_when_asked_for(
+    loop: Target,
+) -> None:
+    last, logs = ITERATIONS + 50, Path(loop.state_dir, "logs")
+    lines = [json.dumps(record(number, time.time() - 9)) + "\n" for number in range(1, last + 1)]
+    (logs / "iterations.jsonl").write_text("".join(lines))
+    run = (logs / "runs" / "000012-executor").rename(logs / "runs" / f"{last + 1:06d}-executor")
+    (run / "stdout.log").write_text("".join(f"line {number}\n" for number in range(100_000)))
+    change(loop, iteration=last + 1)
+    async with at_board((100, 24), chosen=loop.state_dir) as seat:
+        on = seat.board.on
+        await seat.until(lambda text: "line 99999" in text)
+        assert f"before this: codex-self-iter logs {last + 1} has all" in on.body.lines[1][0]
+        await seat.press("pageup")
+        assert "line 99999" not in seat.text()
+        await seat.press("space", "space")
+        assert "line 99999" in seat.text()
+        assert [one.number for one in on.iterations] == [*range(last + 1, 50, -1)]
+        await seat.press("<")
+        await seat.until(lambda _: len(on.iterations) > ITERATIONS + 1)
+        assert [one.number for one in on.iterations] == [*range(last + 1, 0, -1)]
+
+
 async def test_the_output_grows_and_a_new_iteration_is_followed(loop: Target) -> None:
     async with at_board(SIZE, chosen=loop.state_dir) as seat:
         assert "Writes the parser" in await seat.until(lambda text: "Writes" in text)
@@ -93,6 +165,30 @@ async def test_the_output_grows_and_a_new_iteration_is_followed(loop: Target) ->
         begin(loop, 13)
         shown = await seat.until(lambda text: "hello from 13" in text)
         assert "Tests it" not in shown
+
+
+async def test_what_an_agent_prints_is_no_trouble_of_the_loop(loop: Target) -> None:
+    log = Path(loop.state_dir, "logs/runs/000012-executor/stdout.log")
+    log.write_text("error: usage limit reached\nTraceback: blocked, crashed, needs you\n")
+    async with at_board(SIZE, chosen=loop.state_dir) as seat:
+        await seat.until(lambda text: "usage limit reached" in text)
+        assert seat.board.on.troubles == []
+        assert "needs you" not in seat.text().splitlines()[0]
+
+
+async def test_one_error_is_no_alarm_and_three_are(loop: Target) -> None:
+    counters = dict.fromkeys(("consecutive_errors", "no_change", "gate_failures", "same_goal"), 0)
+    async with at_board(SIZE, chosen=loop.state_dir) as seat:
+        for key in counters:
+            change(loop, counters=counters | {key: 1})
+            assert "stuck?" not in await seat.looked(4), key
+            change(loop, counters=counters | {key: 3})
+            await seat.until(lambda text: "1 stuck?" in text)
+            change(loop, counters=counters)
+            await seat.until(lambda text: "stuck?" not in text)
+        run = json.loads(Path(loop.state_dir, "status.json").read_text())["run"]
+        change(loop, run=run | {"idle_sec": 301.0})
+        await seat.until(lambda text: "no sign of life from the agent for 5 m 01 s" in text)
 
 
 async def test_in_review_nothing_moves_but_a_new_iteration_is_said(loop: Target) -> None:

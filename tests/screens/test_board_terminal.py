@@ -133,6 +133,15 @@ def test_without_colours_it_says_everything_by_words_and_marks(
     assert colour.search(bright.screen(colours=True))
 
 
+def test_a_loop_that_is_named_is_opened(ws: Workspace, terminal: Open) -> None:
+    ws.script({"block": {"completed": True}, "append": {"a": "1"}})
+    assert ws.run() == 0
+    top = terminal("work space")
+    assert "loops > work space" in top.until("completed")
+    top.keys("q")
+    top.until("ended with 0")
+
+
 def on_a_terminal(ws: Workspace, *words: str, **environment: str) -> tuple[int, str]:
     """Exit code and output of `top` where stdin and stdout are a terminal."""
     ours, theirs = pty.openpty()

@@ -197,7 +197,7 @@ def on_disk(
         (state_dir / "status.json").write_text("{torn")
     last = (time.time() if now is None else now) - 730
     lines = [
-        record(12 - back, last - 600 * (back - 1), gates=[GATE] if back == 1 else [])
+        record(12 - back, last - 600 * (back - 1), gates=[GATE] * (back == 1))
         for back in range(records, 0, -1)
     ]
     (state_dir / "logs" / "iterations.jsonl").write_text(
