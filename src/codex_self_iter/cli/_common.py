@@ -7,27 +7,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
-from codex_self_iter.core.text import epoch
 from codex_self_iter.errors import UsageError
-from codex_self_iter.views.summary import Life, Seen
+from codex_self_iter.screens.loops import (
+    CONFIG_NAME,
+    DEFAULT_STATE_DIR,
+    ENVIRONMENT,
+    Target,
+    config_path,
+    read_config,
+    read_status,
+)
 from codex_self_iter.world import registry
-from codex_self_iter.world.guarded import read_object
-from codex_self_iter.world.start import home_directory
-
-DEFAULT_STATE_DIR = ".codex-self-iter"
-CONFIG_NAME = "codex-self-iter.toml"
-ENVIRONMENT = "CODEX_SELF_ITER_"
-MAX_STATUS_BYTES = 4_000_000
-
-
-class Target:
-    """One loop, as the person named it. `config` is the file given with --config, else ""."""
-
-    def __init__(self, name: str, workspace: str, state_dir: str, config: str = "") -> None:
-        self.name, self.workspace, self.state_dir, self.config = name, workspace, state_dir, config
 
 
 def add_loop_arguments(parser: argparse.ArgumentParser, *, name: bool = True) -> None:
@@ -164,7 +156,7 @@ def named_loop(args: argparse.Namespace) -> Target:
 def config_loops(config: str) -> list[Target]:
     """The loops of the configuration's [[workspaces]]; [] when it has none, or when the current
     directory is one of them: then that one is meant."""
-    path = _config_path(".", config)
+    path = config_path(".", config)
     read = read_config(".", config)
     entries = [as_dict(entry) for entry in as_list(read.get("workspaces"))]
     if not entries:
@@ -231,78 +223,6 @@ def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
     real = os.path.realpath(workspace)
     used = [entry for entry in registry.entries() if os.path.realpath(entry.workspace) == real]
     return used[0].state_dir if len(used) == 1 else configured
-
-
-def read_config(workspace: str, config: str = "") -> dict[str, object]:
-    """The plain content of the configuration file, {} when there is none or it cannot be read.
-
-    The commands that come here need a name or two of it and must work whatever its state; `config
-    check` judges it. Raises UsageError only for a file that was named and is not there."""
-    path = _config_path(workspace, config)
-    if not path:
-        return {}
-    import tomllib  # only where there is something to read: it costs a tenth of the start
-
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (OSError, ValueError):
-        return {}
-
-
-def need_file(config: str) -> None:
-    """Raises UsageError unless the configuration file is there and is a file."""
-    if os.path.isdir(config):
-        hint = "name the file in it, or use `run --config-dir`"
-        raise UsageError(f"configuration file {config} is a directory; {hint}")
-    if not os.path.isfile(config):
-        raise UsageError(f"configuration file {config} does not exist")
-
-
-def _config_path(workspace: str, config: str) -> str:
-    """The configuration file that counts, or ""."""
-    if config:
-        need_file(config)
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.join(home_directory(), ".config")
-    places = (
-        config,
-        os.path.join(workspace, CONFIG_NAME),
-        os.path.join(home, "codex-self-iter", "config.toml") if os.path.isabs(home) else "",
-    )
-    return next((path for path in places if path and os.path.isfile(path)), "")
-
-
-def read_status(state_dir: str) -> dict[str, object]:
-    """`status.json`, or {} when it is missing, unreadable or not ours."""
-    return read_object(os.path.join(state_dir, "status.json"), MAX_STATUS_BYTES) or {}
-
-
-def life(loop: Target, status: dict[str, object], now: float | None = None) -> Life:
-    """Whether the supervisor of a loop lives, and how old its last sign is.
-
-    Its lock is the truth: a process id may have been used again, and means nothing across
-    containers."""
-    from codex_self_iter.world.state.holder import LOCK_FILE, probe
-
-    heard = epoch(status.get("updated_at"))
-    stale = None if heard is None else max(0.0, (time.time() if now is None else now) - heard)
-    pid = status.get("pid")
-    pid = pid if isinstance(pid, int) else 0
-    known = os.path.exists(os.path.join(loop.state_dir, LOCK_FILE))
-    # A lock file of another name, or none (deleted this second): then the workspace's lock answers.
-    holder = probe(loop.state_dir, workspace="" if known else loop.workspace)
-    if holder:
-        return Life(True, stale, holder.pid or pid)
-    from codex_self_iter.world.process import left
-
-    orphans = map(left.pid_of, left.at_work(loop.state_dir).values())
-    return Life(False, stale, pid, next(orphans, 0))
-
-
-def look(loop: Target) -> Seen:
-    """The loop as it is at this moment."""
-    status = read_status(loop.state_dir)
-    return Seen(loop.name, loop.workspace, loop.state_dir, status, life(loop, status))
 
 
 def say(text: str) -> None:

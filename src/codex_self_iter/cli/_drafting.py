@@ -12,12 +12,12 @@ import tempfile
 
 import anyio
 
-from codex_self_iter.cli._alone import free_for_a_run
 from codex_self_iter.cli.init import free_name
 from codex_self_iter.core.drafting import Draft
 from codex_self_iter.core.plan_lint import Remark, lint
 from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.screens.alone import free_for_a_run
 from codex_self_iter.settings import load, validate_workspace
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.setup.sentence import checked

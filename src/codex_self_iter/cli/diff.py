@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the difference. Raises UsageError for a checkpoint that is not there."""
-    from codex_self_iter.cli._checkpoints import open_checkpoints
+    from codex_self_iter.screens.kept import open_checkpoints
     from codex_self_iter.world.git.run import complete
 
     words = args.what
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if len(words) > 2:
         raise UsageError(f"expected one or two iterations, not {' '.join(words)!r}")
     first, second = [*words, ""][:2]
-    checkpoints = open_checkpoints(args)
+    checkpoints = open_checkpoints(_common.find_loop(args))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     text = complete(checkpoints.diff(first, second, summary=args.stat, colour=colour))
     sys.stdout.buffer.write(text)

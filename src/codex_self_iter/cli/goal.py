@@ -7,6 +7,7 @@ import argparse
 from codex_self_iter.cli import _common, _controls
 from codex_self_iter.cli._common import say
 from codex_self_iter.core.text import shorten
+from codex_self_iter.screens import steering
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     before = aim.status.get("goal")
     living, dead = "takes it for the next iteration", "the next start begins with it"
     old = f"\nIt replaces: {shorten(str(before), 200)}" if before else ""
-    say(f"Goal written. {_controls.who_notices(aim, living, dead)}{old}")
+    say(f"Goal written. {steering.who_notices(aim, living, dead)}{old}")
     return 0

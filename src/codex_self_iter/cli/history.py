@@ -10,19 +10,19 @@ from collections.abc import Callable
 from datetime import datetime
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._records import Record, newest, spent
 from codex_self_iter.cli._terminal import Paint, width
-from codex_self_iter.core.foreign import as_dict, as_list, as_number
+from codex_self_iter.core.foreign import as_list, as_number
 from codex_self_iter.core.text import clean, epoch, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
-from codex_self_iter.views.summary import against, clock
+from codex_self_iter.screens.records import newest
+from codex_self_iter.views.summary import clock
+from codex_self_iter.views.timeline import Record, colour, spent, summed_up
 
 VERDICTS = (
     "continue", "no_change", "completed", "claim_rejected", "awaiting_confirmation", "stop", "planner_stop",
     "continue_false", "error", "timed_out", "limited", "aborted", "interrupted",
 )  # fmt: skip
 LIMIT = 30
-_GOOD, _BAD = ("completed", "continue"), ("error", "timed_out", "claim_rejected")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,11 +101,7 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
         kind = clean(str(record.get("failure_class") or ""), 30)
         lasted = took(as_number(record.get("duration_sec")))
         files = str(len(as_list(record.get("changed_files"))) or "")
-        text = str(record.get("summary") or record.get("error") or record.get("reason") or "")
-        gates = map(as_dict, as_list(record.get("gates")))
-        failed = [gate.get("command") for gate in gates if not gate.get("ok", 1)]
-        if why := against(record.get("unproven"), failed):
-            text = f"{why}: {text}"
+        text = summed_up(record)
         told = f"{verdict} ({kind})" if kind else verdict
         rows.append((str(record["iteration"]), shown, told, lasted, *spent(record), files, text))
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
@@ -114,8 +110,6 @@ def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:
     for row in rows[1:]:
         cells = [f"{cell:<{w}}" for cell, w in zip(row[:7], widths, strict=True)]
         room = max(20, columns - sum(widths) - 14)
-        verdict = row[2].partition(" ")[0]
-        colour = "green" if verdict in _GOOD else "red" if verdict in _BAD else "yellow"
-        cells[2] = paint(cells[2], colour)
+        cells[2] = paint(cells[2], colour(row[2].partition(" ")[0]))
         lines.append("  ".join([*cells, shorten(row[7], room)]).rstrip())
     return lines

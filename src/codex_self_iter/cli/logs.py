@@ -4,45 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._common import Target
-from codex_self_iter.cli._records import newest
-from codex_self_iter.cli._tail import GrowingFile
 from codex_self_iter.cli._terminal import Paint
-from codex_self_iter.core.evidence import gate_end
-from codex_self_iter.core.foreign import as_dict, as_list
 from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.screens.loops import Target, look
+from codex_self_iter.screens.outputs import Run, reader, runs, with_ends
 from codex_self_iter.views.summary import standstill
-from codex_self_iter.views.transcript import Item, Reader, Transcript
+from codex_self_iter.views.transcript import Item, Transcript
+from codex_self_iter.world.growing import GrowingFile
 
 POLL_SEC = 0.2
 RESTART_SEC, CRASH_SEC = 3.0, 10.0
 """A supervisor that was there may come again so soon: after an end (an update), and after none (a
 service starts it again after 5 s)."""
 _NOT_YET = "no supervisor has run here yet: waiting for the first start"
-_NAME = re.compile(r"(\d{1,12})-([a-z_-]+?)(?:-(\d+))?$")
 _STYLE = {"command": "bold", "change": "green", "error": "red", "note": "dim", "output": "dim"}
 _MARK = {"command": "$ ", "change": "± ", "error": "! ", "note": "  ", "output": "  | "}
 _PLAIN_MARK = _MARK | {"change": "+ "}
-
-
-class Run(NamedTuple):
-    """One run directory; ordered as the runs were."""
-
-    iteration: int
-    began_ns: int
-    name: str
-    path: str
-    end: str = ""
-    """How a gate that has failed ended."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,35 +54,13 @@ def run(args: argparse.Namespace) -> int:
     found = runs(loop.state_dir)
     chosen = _choose(found, iteration, args, loop)
     last = None
-    for one in _with_ends(chosen, loop.state_dir):
+    for one in with_ends(chosen, loop.state_dir):
         last = _next(last, one, printer)
     if watch:
         _follow(watch, {one.name for one in found}, last, printer)
     else:
         _end(last, printer)
     return int(ExitCode.OK)
-
-
-def runs(state_dir: str) -> list[Run]:
-    """The run directories, in the order of the runs. Foreign names are passed over."""
-    found, entries = [], []
-    with suppress(OSError):
-        entries = list(os.scandir(os.path.join(state_dir, "logs", "runs")))
-    for entry in entries:
-        match = _NAME.match(entry.name)
-        with suppress(OSError):  # retention has just removed it
-            if match and entry.is_dir(follow_symlinks=False):
-                began = _began(entry.path) or entry.stat().st_mtime_ns
-                found.append(Run(int(match[1]), began, entry.name, entry.path))
-    return sorted(found)
-
-
-def _began(directory: str) -> int:
-    """When a run was started, by the file that its recorder writes then; 0 without one. The
-    directory itself changes once more when the iteration has ended."""
-    with suppress(OSError):
-        return os.stat(os.path.join(directory, "identity.json")).st_mtime_ns
-    return 0
 
 
 def _choose(
@@ -118,31 +80,16 @@ def _choose(
     return [one for one in found if one.iteration in wanted]
 
 
-def _with_ends(chosen: list[Run], state_dir: str) -> list[Run]:
-    """The same runs, with how gates ended that the journal has: their output does not say it."""
-    gates = {one.iteration for one in chosen if "-gate-" in one.name}
-    if not gates:
-        return chosen
-    records = newest(state_dir, len(gates), lambda record: record["iteration"] in gates)
-    ends = {
-        f"{record['iteration']:06d}-gate-{number}": gate_end(as_dict(gate))
-        for record in records
-        for number, gate in enumerate(as_list(record.get("gates")), 1)
-        if not as_dict(gate).get("ok")
-    }
-    return [one._replace(end=ends.get(one.name, "")) for one in chosen]
-
-
 class _Watch:
     """Whether the loop goes on, and what it says when it does not."""
 
     def __init__(self, loop: Target) -> None:
         self.loop, self._told = loop, ""
-        self._alive_at = time.monotonic() if _common.look(loop).life.alive else float("-inf")
+        self._alive_at = time.monotonic() if look(loop).life.alive else float("-inf")
 
     def look(self) -> tuple[str, bool]:
         """What is new ("" when nothing is), and whether it is the end."""
-        seen, now = _common.look(self.loop), time.monotonic()
+        seen, now = look(self.loop), time.monotonic()
         if not (seen.status or seen.life.alive or self._told):
             self._told = _NOT_YET
             return _NOT_YET, False
@@ -191,14 +138,6 @@ def _end(current: _Stream | None, printer: _Printer) -> None:
         current.close(printer)
 
 
-def _reader(kind: str, value: Mapping[str, Any]) -> Reader | None:
-    # Imported at the first event: plain output is shown without any adapter.
-    from codex_self_iter.agents import catalog
-
-    adapter = catalog.speaker(kind, value)
-    return adapter.events if adapter else None
-
-
 class _Stream:
     """stdout and stderr of one run."""
 
@@ -207,7 +146,7 @@ class _Stream:
         self.files = [
             (GrowingFile(os.path.join(path, name)), is_error) for name, is_error in names.items()
         ]
-        self.transcript = Transcript(_reader)
+        self.transcript = Transcript(reader)
 
     def show(self, printer: _Printer) -> None:
         for file, is_error in self.files:
@@ -302,7 +241,7 @@ def _supervisor_log(loop: Target, watch: _Watch | None, printer: _Printer) -> in
             printer.note(news)
         for data in _chunks(file, raw=printer.raw):
             if isinstance(data, bytes):
-                printer.feed(data, Transcript(_reader), is_error=False)
+                printer.feed(data, Transcript(reader), is_error=False)
             else:
                 printer.items([Item("text", clean_block(data))])
         if over:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._terminal import Paint, width
-from codex_self_iter.core.foreign import as_dict, as_list, as_text
-from codex_self_iter.core.marks import mark
-from codex_self_iter.core.plan import Item, Plan, parse_plan
+from codex_self_iter.core.foreign import as_dict, as_text
+from codex_self_iter.core.plan import Plan, parse_plan
 from codex_self_iter.core.text import clean, counted, cut, shorten
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.screens.loops import ENVIRONMENT, Target, read_config, read_status
+from codex_self_iter.screens.records import ticked_in
+from codex_self_iter.views.plan_view import Line, lines
 from codex_self_iter.world.guarded import read_guarded
-from codex_self_iter.world.state import journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
         remarks = lint(text, gates=_has_gates(loop.workspace if loop else ".", args.config or ""))
         return _say_remarks(name, parse_plan(text), remarks, args.json)
-    rows = _rows(parse_plan(text), _ticked_in(loop.state_dir) if loop else {})
+    rows = lines(parse_plan(text), ticked_in(loop.state_dir) if loop else {})
     if args.json:
         return _print(_as_json(name, rows))
     return _print("\n".join(_lines(name, rows, Paint(), width())))
@@ -95,9 +93,9 @@ def _print(text: str) -> int:
 def _plan_file(loop: Target) -> str:
     """The plan that the loop's last supervisor followed; without one, that of the configuration, or
     of a task in words."""
-    told = as_text(as_dict(_common.read_status(loop.state_dir).get("plan")).get("path"))
-    given = os.environ.get(f"{_common.ENVIRONMENT}PLAN_FILE", "")
-    given = given or as_text(_common.read_config(loop.workspace, loop.config).get("plan_file"))
+    told = as_text(as_dict(read_status(loop.state_dir).get("plan")).get("path"))
+    given = os.environ.get(f"{ENVIRONMENT}PLAN_FILE", "")
+    given = given or as_text(read_config(loop.workspace, loop.config).get("plan_file"))
     plan = os.path.join(loop.workspace, os.path.expanduser(given or "plan.md"))
     own = os.path.join(loop.state_dir, "plan.md")
     there = not given and not os.path.lexists(plan) and os.path.isfile(own)
@@ -106,8 +104,8 @@ def _plan_file(loop: Target) -> str:
 
 def _has_gates(workspace: str, config: str) -> bool:
     """Whether commands are configured that must succeed before a completion is believed."""
-    verify = as_dict(_common.read_config(workspace, config).get("verify"))
-    return bool(verify.get("commands") or os.environ.get(f"{_common.ENVIRONMENT}VERIFY__COMMANDS"))
+    verify = as_dict(read_config(workspace, config).get("verify"))
+    return bool(verify.get("commands") or os.environ.get(f"{ENVIRONMENT}VERIFY__COMMANDS"))
 
 
 def _read(path: str, loop: Target | None) -> str:
@@ -163,41 +161,7 @@ def _kind(remark: Remark) -> str:
 # -- show ------------------------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
-    """An item as it is shown. `level`: how deep it is nested; `since`: the iteration that ticked it."""
-
-    item: Item
-    level: int
-    next: bool
-    since: int | None
-
-
-def _ticked_in(state_dir: str) -> dict[str, int]:
-    """By mark of what was ticked, the last iteration that did. Raises StorageError."""
-    wanted = re.compile(rb'"ticked"\s*:\s*\["')
-    return {
-        mark: record["iteration"]
-        for record in journal.stream(os.path.join(state_dir, journal.JOURNAL), wanted)
-        for mark in map(as_text, as_list(record.get("ticked")))
-    }
-
-
-def _rows(plan: Plan, ticked: dict[str, int]) -> list[Row]:
-    following, around, rows = plan.next_open(), list[int](), list[Row]()
-    count: dict[str, int] = {}
-    for item in plan.items:
-        while around and around[-1] >= item.depth:
-            around.pop()
-        since = None
-        if item.ticked and ticked:
-            count[item.text] = count.get(item.text, 0) + 1
-            since = ticked.get(mark(f"{item.text} {count[item.text]}"))
-        rows.append(Row(item, len(around), item is following, since))
-        around.append(item.depth)
-    return rows
-
-
-def _as_json(name: str, rows: list[Row]) -> str:
+def _as_json(name: str, rows: list[Line]) -> str:
     items = [
         {"line": row.item.line, "text": row.item.title, "level": row.level,
          "ticked": row.item.ticked, "next": row.next, "checks": row.item.checks,
@@ -209,7 +173,7 @@ def _as_json(name: str, rows: list[Row]) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def _lines(name: str, rows: list[Row], paint: Paint, columns: int) -> Iterator[str]:
+def _lines(name: str, rows: list[Line], paint: Paint, columns: int) -> Iterator[str]:
     done = sum(row.item.ticked for row in rows)
     yield paint(f"{name}: {done} of {counted(len(rows), 'item')} done", "bold")
     for row in rows:

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._alone import nobody
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.screens.alone import nobody
 
 if TYPE_CHECKING:
     from codex_self_iter.world.git.rewind import RewindPlan
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, ask, act. Raises UsageError, WorkspaceBusyError, GitError."""
-    from codex_self_iter.cli._checkpoints import open_checkpoints
+    from codex_self_iter.screens.kept import open_checkpoints
     from codex_self_iter.world.git.rewind import plan_rewind, rewind
     from codex_self_iter.world.git.run import HEAD, complete
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if len(names) > 1 or (names and args.loop):
         raise UsageError(f"expected one iteration, not {' '.join(args.what)!r}")
     args.loop = names[0] if names else args.loop
-    checkpoints = open_checkpoints(args)
+    checkpoints = open_checkpoints(_common.find_loop(args))
     place = checkpoints.git.cwd, checkpoints.state_dir
     alone = nullcontext() if args.dry_run else nobody(*place)
     with alone:

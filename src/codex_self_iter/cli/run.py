@@ -9,6 +9,7 @@ import sys
 from codex_self_iter.cli import COMMANDS, PROGRAM, _common, _flags, nearest
 from codex_self_iter.cli._program import as_typed
 from codex_self_iter.errors import UsageError
+from codex_self_iter.screens.loops import need_file
 from codex_self_iter.setup.sentence import checked
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.world.console import say
@@ -97,7 +98,7 @@ def options(args: argparse.Namespace) -> RunOptions:
             what = "is not a directory" if os.path.exists(path) else "does not exist"
             raise UsageError(f"workspace {path} {what}")
     if args.config:
-        _common.need_file(args.config)
+        need_file(args.config)
     if args.config_dir and not os.path.isdir(args.config_dir):
         what = "is not a directory" if os.path.exists(args.config_dir) else "does not exist"
         raise UsageError(f"configuration directory {args.config_dir} {what}")

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._common import say
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.screens.loops import read_config
 from codex_self_iter.service import launchd, spec, systemd
 from codex_self_iter.world.state.durable import replace_private
 
@@ -94,7 +95,7 @@ def _service(args: argparse.Namespace) -> spec.ServiceSpec:
         argv=argv,
         env_file=os.path.abspath(args.env_file or _default_env_file(name, system=args.system)),
         environment={key: os.environ[key] for key in passed if os.environ.get(key)},
-        stop_sec=spec.stop_seconds({} if gone else _common.read_config(directory, config)),
+        stop_sec=spec.stop_seconds({} if gone else read_config(directory, config)),
         system=args.system,
         user=_account(args, directory),
     )
@@ -109,7 +110,7 @@ def _what_runs(args: argparse.Namespace) -> tuple[str, tuple[str, ...]]:
             raise UsageError(what)
         directory = os.path.abspath(os.path.expanduser(args.config_dir))
         return directory, spec.supervisor_argv(config_dir=directory)
-    if config and not args.workspace and _common.read_config("", config).get("workspaces"):
+    if config and not args.workspace and read_config("", config).get("workspaces"):
         return os.path.dirname(config), spec.supervisor_argv(config=config)
     workspace = os.path.abspath(os.path.expanduser(args.workspace or "."))
     return workspace, spec.supervisor_argv(workspace, config)

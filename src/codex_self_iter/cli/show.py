@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.cli import _common, _records
-from codex_self_iter.cli._common import Target
-from codex_self_iter.cli._records import Record
+from codex_self_iter.cli import _common
 from codex_self_iter.cli._terminal import Paint
 from codex_self_iter.core.evidence import gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, epoch, moment, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.screens import records
+from codex_self_iter.screens.loops import Target
+from codex_self_iter.screens.outputs import agent_runs, prompts
+from codex_self_iter.views.timeline import Record, spent
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.guarded import read_guarded
 
@@ -58,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(_sent(loop, iteration, args.prompt))
         return int(ExitCode.OK)
-    record = _records.find(loop.state_dir, iteration)
+    record = records.find(loop.state_dir, iteration)
     if args.json:
-        prompts, directories = _prompts(loop, record), _directories(loop, record)
-        value = {**record, "prompt_files": prompts, "run_directories": directories}
+        number = record["iteration"]
+        value = {**record, "prompt_files": prompts(loop.state_dir, number)}
+        value |= {"run_directories": agent_runs(loop.state_dir, number)}
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
     else:
         stat = _diff_stat(loop.workspace, record)
@@ -72,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _sent(loop: Target, iteration: int | None, run: str) -> bytes:
     """A prompt as it is kept; also of an iteration that is on. Raises UsageError."""
-    number = _records.find(loop.state_dir, None)["iteration"] if iteration is None else iteration
-    files = _prompts(loop, {"iteration": number})
+    number = records.find(loop.state_dir, None)["iteration"] if iteration is None else iteration
+    files = prompts(loop.state_dir, number)
     kept = {os.path.basename(path)[7:].removesuffix(".md"): path for path in files}
     if not kept:
-        _records.find(loop.state_dir, number)  # there was no such iteration
+        records.find(loop.state_dir, number)  # there was no such iteration
         raise UsageError(
             f"the prompt of iteration {number} is not kept any more; [output] keep_runs, keep_days "
             "and max_state_mb say what is"
@@ -105,7 +107,7 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
     yield from _field("not kept", record.get("keep_error"), paint)
     yield from _field("owed", _owed(record), paint)
     yield from _field("agent", _agents(record), paint)
-    yield from _field("usage", ", ".join(filter(None, _records.spent(record))), paint)
+    yield from _field("usage", ", ".join(filter(None, spent(record))), paint)
     for gate in as_list(record.get("gates")):
         if isinstance(gate, dict):
             yield from _gate(gate, bound, paint)
@@ -114,9 +116,9 @@ def _lines(loop: Target, record: Record, stat: str, bound: int, paint: Paint) ->
         yield from _indented(clean_block(stat))
     else:
         yield from _field("changed", record.get("changed_files"), paint)
-    for path in _prompts(loop, record):
+    for path in prompts(loop.state_dir, record["iteration"]):
         yield from _text("prompt", path, bound, paint)
-    for directory in _directories(loop, record):
+    for directory in agent_runs(loop.state_dir, record["iteration"]):
         yield from _text("answer", os.path.join(directory, "answer.txt"), bound, paint)
     yield paint(f"output: codex-self-iter logs {record['iteration']}", "dim")
 
@@ -241,23 +243,3 @@ def _text(label: str, path: str, bound: int, paint: Paint) -> Iterator[str]:
 
 def _indented(text: str) -> Iterator[str]:
     yield from (f"    {line}".rstrip() for line in text.rstrip().split("\n"))
-
-
-def _prompts(loop: Target, record: Record) -> list[str]:
-    """The prompt files of an iteration, in the order of the runs."""
-    directory, prefix = os.path.join(loop.state_dir, "prompts"), f"{record['iteration']:06d}-"
-    roles = ("planner", "executor", "reviewer")
-
-    def order(path: str) -> tuple[int, int, str]:
-        role, _, attempt = os.path.basename(path)[len(prefix) :].removesuffix(".md").partition("-")
-        return roles.index(role) if role in roles else len(roles), len(attempt), attempt
-
-    return sorted(glob.glob(f"{glob.escape(directory)}/{prefix}*"), key=order)
-
-
-def _directories(loop: Target, record: Record) -> list[str]:
-    """The directories of an iteration's agent runs that are still kept, in their order."""
-    from codex_self_iter.cli.logs import runs
-
-    of_it = (one for one in runs(loop.state_dir) if one.iteration == record["iteration"])
-    return [one.path for one in of_it if "-gate" not in one.name]

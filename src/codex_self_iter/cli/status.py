@@ -9,12 +9,11 @@ import sys
 import time
 
 from codex_self_iter.cli import _common
-from codex_self_iter.cli._common import Target
 from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.text import shorten
 from codex_self_iter.errors import UsageError
+from codex_self_iter.screens.loops import CONFIG_NAME, Target, known, look, waiting
 from codex_self_iter.views.summary import Seen, Surroundings, inbox, render, table
-from codex_self_iter.world import registry
 
 HOW_TO_START = "Start one: codex-self-iter --workspace DIR   (codex-self-iter init writes a plan to begin with)"
 
@@ -116,10 +115,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     if not _wants_table(args):
         target = _common.named_loop(args)
         return [(target.name, _look(target))]
-    known = registry.entries()
-    names = registry.display_names(known)
-    loops = (Target(entry.name, entry.workspace, entry.state_dir) for entry in known)
-    return [(names[loop.state_dir], _look(loop)) for loop in loops]
+    return [(name, _look(loop)) for name, loop in known(forget=True)]
 
 
 def _configured(args: argparse.Namespace) -> list[Target]:
@@ -132,23 +128,9 @@ def _configured(args: argparse.Namespace) -> list[Target]:
 
 
 def _look(target: Target) -> Seen:
-    seen = _common.look(target)
-    seen.waiting = _waiting(target.state_dir)
+    seen = look(target)
+    seen.waiting = waiting(target.state_dir)
     return seen
-
-
-def _waiting(state_dir: str) -> tuple[str, int]:
-    """The goal and the number of messages in the inbox."""
-    try:
-        every = os.listdir(os.path.join(state_dir, "inbox"))
-    except OSError:
-        every = []
-    if not set(every) - {"done"}:
-        return "", 0
-    # only where there is something to read
-    from codex_self_iter.world.state.inbox import GOAL, is_waiting, waiting_goal
-
-    return waiting_goal(state_dir), len(set(filter(is_waiting, every)) - {GOAL})
 
 
 def _left(seen: Seen) -> list[str]:
@@ -167,7 +149,7 @@ def _where(seen: Seen) -> str:
 def _how_to_start(seen: Seen) -> str:
     where = _where(seen)
     here, own = seen.workspace, seen.state_dir
-    begin = (f"{here}/plan.md", f"{here}/{_common.CONFIG_NAME}", f"{own}/plan.md")
+    begin = (f"{here}/plan.md", f"{here}/{CONFIG_NAME}", f"{own}/plan.md")
     if any(map(os.path.lexists, begin)):
         return f"Start it: codex-self-iter run{where}"
     what = f"(codex-self-iter init{where} writes a plan to begin with)"
@@ -213,7 +195,4 @@ def _nothing_yet(seen: Seen) -> dict[str, object]:
 
 
 def _unreadable(seen: Seen) -> list[str]:
-    path = os.path.join(seen.state_dir, "status.json")
-    if not os.path.lexists(path) or _common.read_status(seen.state_dir):
-        return []
-    return [f"{path} cannot be read as JSON; 'codex-self-iter history' reads the journal instead."]
+    return [f"{seen.flaw}."] if seen.flaw else []

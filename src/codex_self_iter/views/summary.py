@@ -61,7 +61,8 @@ class Seen:
     """One loop at this moment: what it is called, what its file says, whether it lives.
 
     Attributes:
-        waiting: the goal ("": none) and the number of messages that nothing has read yet."""
+        waiting: the goal ("": none) and the number of messages that nothing has read yet.
+        flaw: why its file cannot be believed, and what helps; else ""."""
 
     def __init__(
         self,
@@ -71,15 +72,18 @@ class Seen:
         status: Status,
         life: Life,
         waiting: tuple[str, int] = ("", 0),
+        flaw: str = "",
     ) -> None:
         self.name, self.workspace, self.state_dir = name, workspace, state_dir
-        self.status, self.life, self.waiting = status, life, waiting
+        self.status, self.life, self.waiting, self.flaw = status, life, waiting, flaw
 
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""
         state = clean(str(self.status.get("state") or "unknown"))
         if self.life.orphan:
             return "orphan", "red"
+        if self.flaw:
+            return "unreadable", "red"
         if not self.status and not self.life.alive:
             return "not started", "yellow"
         if not self.life.alive and state not in GOOD + BAD:
@@ -107,7 +111,7 @@ class Surroundings:
 
 def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
     """All lines of the screen, none longer than `width` (colours apart) but for a long word."""
-    view = _View(seen, around)
+    view = View(seen, around)
     lines = [view.head(paint)]
     room = width - LABEL - 2
     for label, texts in view.rows():
@@ -190,7 +194,9 @@ def clock(seconds: float, now: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime(form)
 
 
-class _View:
+class View:
+    """What each row of the screen says; "" and [] where there is nothing to say."""
+
     def __init__(self, seen: Seen, around: Surroundings) -> None:
         self.seen, self.status, self.life = seen, seen.status, seen.life
         self.now, self.around = around.now, around

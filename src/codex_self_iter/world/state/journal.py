@@ -128,16 +128,19 @@ def _backwards(fd: int, end: int, scan: int | None = None) -> Iterator[tuple[int
         yield 0, b"".join(reversed(pieces))
 
 
-def _forwards(fd: int) -> Iterator[bytes]:
-    """Every complete line, oldest first, in bounded memory; over-long lines are left out."""
-    position, rest, dropping = 0, b"", False
+def _forwards(fd: int, position: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(offset behind its line feed, line) of every complete line from `position`, oldest first, in
+    bounded memory; over-long lines are left out."""
+    end, rest, dropping = position, b"", False
     while block := os.pread(fd, _COPY, position):
         position += len(block)
         *lines, last = block.split(b"\n")
         for line in lines:
+            end += len(line) + 1
             if not dropping:
-                yield rest + line
+                yield end, rest + line
             rest, dropping = b"", False
+        end = position - len(last)
         if not dropping:
             rest += last
             dropping = len(rest) > MAX_LINE
@@ -183,7 +186,7 @@ def stream(path: str, wanted: re.Pattern[bytes] | None = None) -> Iterator[dict[
     """All good lines in which there is what is `wanted`, oldest first, one at a time. Raises
     StorageError."""
     with _opened(path) as fd:
-        for raw in _forwards(fd) if fd is not None else ():
+        for _, raw in _forwards(fd) if fd is not None else ():
             record = good_line(raw) if wanted is None or wanted.search(raw) else None
             if record is not None:
                 yield record
@@ -191,15 +194,51 @@ def stream(path: str, wanted: re.Pattern[bytes] | None = None) -> Iterator[dict[
 
 def find(path: str, iteration: int) -> dict[str, Any] | None:
     """An iteration's last good line. Raises StorageError."""
+    found = place(path, iteration)
+    return found[1] if found else None
+
+
+def place(path: str, iteration: int) -> tuple[int, dict[str, Any]] | None:
+    """The offset behind an iteration's last good line, and the line. Raises StorageError."""
     wanted = re.compile(rb'"iteration"\s*:\s*%d\b' % iteration)
     with _opened(path) as fd:
         if fd is not None:
-            for _, raw in _backwards(fd, os.fstat(fd).st_size):
+            for offset, raw in _backwards(fd, os.fstat(fd).st_size):
                 if wanted.search(raw):  # 20 times cheaper than parsing every line
                     record = good_line(raw)
                     if record is not None and record["iteration"] == iteration:
-                        return record
+                        return offset + len(raw) + 1, record
     return None
+
+
+def before(path: str, end: int | None, count: int) -> list[tuple[int, dict[str, Any]]]:
+    """The last `count` good lines that end at `end` or before (None: at the file's end), oldest
+    first, each with the offset behind it. Raises StorageError."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    with _opened(path) as fd:
+        size = os.fstat(fd).st_size if fd is not None else 0
+        lines = _backwards(fd, size if end is None else min(end, size)) if fd is not None else ()
+        for offset, raw in lines if count > 0 else ():
+            record = good_line(raw)
+            if record is not None:
+                found.append((offset + len(raw) + 1, record))
+                if len(found) == count:
+                    break
+    return found[::-1]
+
+
+def after(path: str, start: int, count: int) -> list[tuple[int, dict[str, Any]]]:
+    """The first `count` good lines from `start` on, each with the offset behind it. Raises
+    StorageError."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    with _opened(path) as fd:
+        for end, raw in _forwards(fd, start) if fd is not None and count > 0 else ():
+            record = good_line(raw)
+            if record is not None:
+                found.append((end, record))
+                if len(found) == count:
+                    break
+    return found
 
 
 # -- writing, by the one supervisor ----------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from codex_self_iter.cli._common import Target, read_config
 from codex_self_iter.errors import WorkspaceBusyError
+from codex_self_iter.screens.loops import Target, read_config
 from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import LOCK_FILE, probe, try_lock
 

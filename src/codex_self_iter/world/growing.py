@@ -16,11 +16,15 @@ CUT = "[…]"
 class GrowingFile:
     """A file that an agent appends to and that the output cap may shorten or punch a hole into."""
 
-    def __init__(self, path: str) -> None:
-        """Nothing is opened yet; the file need not exist."""
+    def __init__(self, path: str, window: int | None = None) -> None:
+        """Nothing is opened yet; the file need not exist. With a `window`, of what is there when it
+        is opened only the whole lines in the last so many bytes are read."""
         self.path = path
         self._fd = -1
         self._offset = 0
+        self._window = window
+        self.skipped = 0
+        """Bytes at the beginning that the window has left out."""
         self._line: list[bytes] = []
         self._held = 0
         self._dropped = 0
@@ -56,6 +60,7 @@ class GrowingFile:
                 self._fd = open_guarded(self.path)
             except FileNotFoundError:
                 return b""
+            self._skip()
         size = os.fstat(self._fd).st_size
         if size < self._offset:
             self._offset = 0
@@ -67,6 +72,14 @@ class GrowingFile:
         data = os.pread(self._fd, CHUNK, self._offset)
         self._offset += len(data)
         return data
+
+    def _skip(self) -> None:
+        """Begin with the first whole line of the window."""
+        window, self._window = self._window, None
+        start = 0 if window is None else os.fstat(self._fd).st_size - window
+        if start > 0:
+            feed = os.pread(self._fd, CHUNK, start - 1).find(b"\n")
+            self._offset = self.skipped = start + max(0, feed)
 
     def _hole(self, size: int) -> int:
         """Length of the hole at the offset, 0 when there is data (or no way to know)."""
