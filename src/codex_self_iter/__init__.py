@@ -3,6 +3,7 @@
 The map (arrows point at what a package may import):
 
     cli -> supervisor -> {world, agents} -> core
+    cli -> screens -> {views, agents, world} -> core
 
     core/        decides. Pure: values in, values out; no I/O, clock, await or logging
     world/       acts, in wings: process/, state/, git/; beside them clock, pool, service manager
@@ -10,6 +11,7 @@ The map (arrows point at what a package may import):
     supervisor/  the one meeting place: event -> decide -> persist -> act
     setup/       what a start finds or is told: agents, gates, a task in one sentence
     views/       pure: what people are shown, from status, journal and logs
+    screens/     what people look at for long: reads a loop's files, writes what the commands write
     settings/    the border at which configuration becomes frozen values
     cli/         a thin file for each command; __main__.py enters here
     service/     units for systemd and launchd

@@ -53,7 +53,7 @@ def _of_its_life(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
         words = f"the supervisor is {view.supervisor()}"
         yield Trouble("gone", Urgency.NEEDS_YOU, words, mend, heard)
     if seen.life.late:
-        words = f"the supervisor, {view.supervisor()}"
+        words = f"supervisor {view.supervisor()}"
         yield Trouble("late", Urgency.NEEDS_YOU, words, f"kill -CONT {pid}", heard)
 
 
