@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.errors import UsageError
-from codex_self_iter.screens.page import entering, opening
+from codex_self_iter.screens.page import entering, listening
 from codex_self_iter.screens.page.bounded_server import ASK_SEC, MOST_CONNECTIONS
 from codex_self_iter.screens.page.entering import COOKIE_SEC, LINK_SEC, LOCKED_SEC, TRIES, Keys
-from codex_self_iter.screens.page.opening import Options
+from codex_self_iter.screens.page.listening import Options
 from tests.support.harness import PATIENCE, wait_until
 from tests.support.program import PROGRAM
 from tests.support.shown_loops import GATE, cases, on_disk, record
@@ -397,7 +397,7 @@ def test_beyond_loopback_it_listens_with_token_and_tls_or_behind_a_proxy(
     held: ExitStack, tmp_path: Path, host: str
 ) -> None:
     token, tls = {"token_file": token_file(tmp_path)}, {"tls_cert": "c", "tls_key": "k"}
-    may = opening._may_listen
+    may = listening._may_listen
     for some in ({}, token, tls):
         with pytest.raises(UsageError, match="can be reached from other machines"):
             may(host, Options(**some), TOKEN if some is token else "")
@@ -410,10 +410,10 @@ def test_beyond_loopback_it_listens_with_token_and_tls_or_behind_a_proxy(
 def test_a_wildcard_needs_the_names_under_which_it_is_reached(held: ExitStack) -> None:
     options = Options(tls_cert="c", tls_key="k")
     with pytest.raises(UsageError, match="--name"):
-        opening._may_listen("0.0.0.0", options, TOKEN)
+        listening._may_listen("0.0.0.0", options, TOKEN)
     named = options._replace(names=("loops.example.org",))
-    opening._may_listen("0.0.0.0", named, TOKEN)
-    assert opening._origins(named, "0.0.0.0", 443) == ("https://loops.example.org",)
+    listening._may_listen("0.0.0.0", named, TOKEN)
+    assert listening._origins(named, "0.0.0.0", 443) == ("https://loops.example.org",)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal comes, or print a link. Raises UsageError."""
     need("screens", "the page", "jinja2", "starlette", "uvicorn")
-    from codex_self_iter.screens.page import opening
+    from codex_self_iter.screens.page import listening
     from codex_self_iter.screens.page.entering import Keys
 
     if args.forget:
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
         _common.say("Every link and every device's cookie is void now.")
         return int(ExitCode.OK)
     if args.link:
-        _common.say(opening.link(args.port))
+        _common.say(listening.link(args.port))
         return int(ExitCode.OK)
     named = args.loop or args.workspace or args.state_dir or args.config
     loops = (_common.find_loop(args),) if named else ()
-    options = opening.Options(
+    options = listening.Options(
         host=args.host,
         port=args.port,
         control=args.control,
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         proxy_from=args.proxy_from,
         extra=loops,
     )
-    return opening.serve(options, _common.say)
+    return listening.serve(options, _common.say)
 
 
 def _port(text: str) -> int:

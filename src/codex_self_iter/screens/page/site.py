@@ -18,7 +18,7 @@ from codex_self_iter.screens import records
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.screens.outputs import page as window
 from codex_self_iter.screens.outputs import rendered
-from codex_self_iter.screens.page import contents, live
+from codex_self_iter.screens.page import contents, streams
 from codex_self_iter.screens.page.gatekeeper import Gatekeeper, RefusedError
 from codex_self_iter.screens.page.pages import asset, entrance, page, render
 from codex_self_iter.screens.page.web_api import act, failure, loop_of, routes
@@ -86,7 +86,7 @@ class Site:
     def loop(self, request: Request) -> Response:
         """One loop."""
         one = self._loop(request)
-        follower = live.Follower(one.loop.state_dir)
+        follower = streams.Follower(one.loop.state_dir)
         output = follower.begin(None)
         placed = contents.latest(one)
         place = follower.place(placed[-1].mark if placed else "")
@@ -98,8 +98,8 @@ class Site:
             **contents.plan(one),
             **contents.messages(one),
             "output": output,
-            "run": place.run,
-            "before": follower.began_at,
+            "run": follower.began_at[0],
+            "before": follower.began_at[1],
             "stream": f"{base}/events",
             "since": str(place),
         }
@@ -177,32 +177,32 @@ class Site:
 
     async def board_events(self, request: Request) -> Response:
         """The columns, as they change."""
-        return self._events(request, live.BoardStream(self.known), live.BOARD_SEC)
+        return self._events(request, streams.BoardStream(self.known), streams.BOARD_SEC)
 
     async def loop_events(self, request: Request) -> Response:
         """A loop, as it changes, from where the page is."""
         one = await asyncio.to_thread(self._loop, request)
         # a browser that reconnects by itself says where it was; the page's script says it, too
         since = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        stream = live.LoopStream(one.name, one.loop, live.Place.read(since))
-        return self._events(request, stream, live.TICK_SEC)
+        stream = streams.LoopStream(one.name, one.loop, streams.Place.read(since))
+        return self._events(request, stream, streams.TICK_SEC)
 
     async def journal_events(self, request: Request) -> Response:
         """The journal's lines, all behind the place that is given."""
         one = await asyncio.to_thread(self._loop, request)
         since = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        return self._events(request, live.JournalStream(one.loop, since), live.TICK_SEC)
+        return self._events(request, streams.JournalStream(one.loop, since), streams.TICK_SEC)
 
-    def _events(self, request: Request, stream: live.Stream, tick_sec: float) -> Response:
-        if self._streams >= live.MOST_STREAMS:
+    def _events(self, request: Request, stream: streams.Stream, tick_sec: float) -> Response:
+        if self._streams >= streams.MOST_STREAMS:
             stream.close()
-            words = f"{live.MOST_STREAMS} pages are open: close one."
+            words = f"{streams.MOST_STREAMS} pages are open: close one."
             return PlainTextResponse(words, 503, headers={"retry-after": "30"})
 
         async def counted() -> Any:
             self._streams += 1
             try:
-                async for part in live.events(stream, tick_sec, lambda: self._still(request)):
+                async for part in streams.events(stream, tick_sec, lambda: self._still(request)):
                     yield part
             finally:
                 self._streams -= 1

@@ -63,6 +63,8 @@
 
   let source = null, patience = 1000, timer = 0, last = root.dataset.since || "";
   const listen = () => {
+    clearTimeout(timer);
+    if (source) source.close(); // one at a time: two would show every line twice
     // not the browser's own repetition: that gives up at an error page, such as a restart shows
     const from = last ? `?since=${encodeURIComponent(last)}` : "";
     source = new EventSource(stream + from);

@@ -23,7 +23,7 @@ from codex_self_iter.core.text import clean_block, size
 from codex_self_iter.errors import StorageError
 from codex_self_iter.screens import records, sources
 from codex_self_iter.screens.loops import Target
-from codex_self_iter.screens.outputs import WINDOW, Run, reader, runs
+from codex_self_iter.screens.outputs import OUTPUT_FILES, WINDOW, Run, reader, runs
 from codex_self_iter.screens.page import contents
 from codex_self_iter.screens.page.pages import render
 from codex_self_iter.views.timeline import iteration
@@ -77,8 +77,8 @@ class Follower:
         self._files: list[GrowingFile] = []
         self._transcript = Transcript(reader)
         self._settled = 0
-        self.began_at = 0
-        """The byte of the run's output at which what was shown of it begins."""
+        self.began_at = "", 0
+        """The run, and the byte of its output, at which what is shown begins."""
 
     def place(self, mark: str) -> Place:
         """How far it is."""
@@ -87,18 +87,19 @@ class Follower:
         return Place(mark, self._run.name, self._settled, self._files[1].position)
 
     def begin(self, place: Place | None) -> list[Item]:
-        """Go to a place; without one, to the last window of the newest run. What is new there."""
+        """Go to a place; without one, to what the newest iteration's runs printed last. What is
+        new there."""
         every = self._every() or []
         run = next((one for one in every if place and one.name == place.run), None)
         if run is not None and place is not None:
             self._open(run, place.stdout, place.stderr)
         elif every:
-            paths = [os.path.join(every[-1].path, name) for name in ("stdout.log", "stderr.log")]
-            starts = [_last_window(path) for path in paths]
-            self._open(every[-1], *starts)
-            self.began_at = starts[0]
+            first = next(one for one in every if one.iteration == every[-1].iteration)
+            starts = [_last_window(path) for path in _outputs(first)]
+            self._open(first, *starts)
+            self.began_at = first.name, starts[0]
             self._runs_changed = -1
-            return [_heading(every[-1]), *self.new()]
+            return [_heading(first), *self.new()]
         self._runs_changed = -1
         return self.new()
 
@@ -138,7 +139,7 @@ class Follower:
     def _open(self, run: Run, stdout: int, stderr: int) -> None:
         self.close()
         self._run = run
-        paths = [os.path.join(run.path, name) for name in ("stdout.log", "stderr.log")]
+        paths = _outputs(run)
         self._files = [
             GrowingFile(path, start=start)
             for path, start in zip(paths, (stdout, stderr), strict=True)
@@ -179,7 +180,11 @@ class Follower:
 
 
 def _heading(run: Run) -> Item:
-    return Item("heading", f"{run.name}: {run.end}" if run.end else run.name)
+    return Item("heading", run.name)
+
+
+def _outputs(run: Run) -> list[str]:
+    return [os.path.join(run.path, name) for name in OUTPUT_FILES]
 
 
 def _last_window(path: str) -> int:
