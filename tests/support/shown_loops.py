@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,7 +172,9 @@ GATE = {"command": "pytest -q", "ok": False, "exit_code": 1, "duration_sec": 3.0
 
 
 @contextmanager
-def on_disk(directory: Path, name: str, case: Case, records: int = 3) -> Iterator[Target]:
+def on_disk(
+    directory: Path, name: str, case: Case, records: int = 3, now: float | None = None
+) -> Iterator[Target]:
     """The same as files: a workspace with plan, journal and output below `directory`, known to the
     registry (set XDG_STATE_HOME before), its lock held by this process where it lives."""
     workspace = directory / name
@@ -191,7 +194,11 @@ def on_disk(directory: Path, name: str, case: Case, records: int = 3) -> Iterato
         (state_dir / "status.json").write_text(json.dumps(moved))
     elif case.flaw:
         (state_dir / "status.json").write_text("{torn")
-    lines = [record(number, NOW - 600 * (records - number)) for number in range(1, records + 1)]
+    last = (time.time() if now is None else now) - 730
+    lines = [
+        record(12 - back, last - 600 * (back - 1), gates=[GATE] if back == 1 else [])
+        for back in range(records, 0, -1)
+    ]
     (state_dir / "logs" / "iterations.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in lines)
     )

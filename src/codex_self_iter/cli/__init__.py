@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "check everything that could stop a run tonight",
     "plan": "check the plan, or show how far it has come",
     "status": "what is happening now; all loops without a workspace",
+    "top": "all loops in the terminal, and each in depth",
     "logs": "the agent's output, across iterations",
     "history": "a table of the iterations",
     "show": "everything about one iteration",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from codex_self_iter.core.foreign import as_dict
+from codex_self_iter.core.text import counted
 from codex_self_iter.screens.loops import Target, read_config
 from codex_self_iter.world.git.checkpoints import Checkpoints
-from codex_self_iter.world.git.run import Git, run_blocking
+from codex_self_iter.world.git.run import Git, complete, run_blocking
 
 _TIMEOUT_SEC = 600.0
 """A person waits and can interrupt; a big work tree may take minutes."""
@@ -25,3 +26,21 @@ def open_checkpoints(loop: Target) -> Checkpoints:
     if isinstance(stop := config.get("global_stop_file_name"), str):
         checkpoints.own = (stop,)
     return checkpoints
+
+
+def go_back(loop: Target, label: str) -> str:
+    """Make the work tree's content that of a checkpoint; what is told of it. The present is kept.
+
+    Raises UsageError where there is no such checkpoint, WorkspaceBusyError while anything is at
+    work there, GitError."""
+    from codex_self_iter.screens.alone import nobody
+    from codex_self_iter.world.git.rewind import plan_rewind, rewind
+
+    checkpoints = open_checkpoints(loop)
+    with nobody(checkpoints.git.cwd, checkpoints.state_dir):
+        plan = complete(plan_rewind(checkpoints, label))
+        if not plan.changes:
+            return f"The work tree already is as in checkpoint {plan.target.label}."
+        kept = complete(rewind(checkpoints, plan))
+    again = f"codex-self-iter rewind {kept}"
+    return f"{counted(len(plan.lines()), 'file')} changed back. To take this back: {again}"
