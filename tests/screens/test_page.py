@@ -16,7 +16,7 @@ import pytest
 from codex_self_iter.screens.page import contents, openapi, web_api
 from codex_self_iter.screens.page.pages import environment as templates
 from codex_self_iter.views.rows import COLUMNS
-from tests.support.shown_loops import GATE, cases, on_disk, record
+from tests.support.shown_loops import GATE, NOW, cases, on_disk, record
 from tests.support.web import TOKEN, App
 
 pytestmark = pytest.mark.anyio
@@ -34,10 +34,14 @@ def app(held: ExitStack, tmp_path: Path) -> App:
     return App(tmp_path, control=True, token=TOKEN)
 
 
-def loop(held: ExitStack, tmp_path: Path, state: str = "running", records: int = 3) -> Path:
-    """A loop on disk; its state directory."""
+def loop(held: ExitStack, tmp_path: Path, state: str = "running", records: int = 0) -> Path:
+    """A loop on disk, with iterations 1 to `records` if that is given; its state directory."""
     case = cases(time.time())[state]
-    return Path(held.enter_context(on_disk(tmp_path, "app", case, records)).state_dir)
+    made = Path(held.enter_context(on_disk(tmp_path, "app", case)).state_dir)
+    if records:
+        lines = (json.dumps(record(n, NOW + 60 * n)) + "\n" for n in range(1, records + 1))
+        (made / "logs/iterations.jsonl").write_text("".join(lines))
+    return made
 
 
 async def path_of(app: App, name: str = "app") -> str:
@@ -99,19 +103,19 @@ async def test_loops_of_one_name_are_told_apart(held: ExitStack, tmp_path: Path,
 
 
 async def test_a_loop_is_shown_in_depth(held: ExitStack, tmp_path: Path, app: App) -> None:
-    state = loop(held, tmp_path, records=3)
-    line = record(4, gates=[GATE], verdict="claim_rejected", commit="abc123")
+    state = loop(held, tmp_path)
+    line = record(12, gates=[GATE], verdict="claim_rejected", commit="abc123")
     with (state / "logs/iterations.jsonl").open("a") as journal:
         journal.write(json.dumps(line) + "\n")
     await app.enter()
     page = await app.ask(await path_of(app))
     for text in (
-        "Make the parser accept comments", "Write the lexer", "Write the parser", "(next)", "Step 3 is done",
+        "Make the parser accept comments", "Write the lexer", "Write the parser", "(next)", "Step 11 is done",
         "pytest -q", "1 failed", "claim_rejected", "Writes the parser", "000012-executor", "Nobody has written to it.",
     ):  # fmt: skip
         assert text in page.words, text
     assert "8 of 12" in page.words
-    assert page.text.index(">4</a>") < page.text.index(">3</a>")
+    assert page.text.index(">12</a>") < page.text.index(">11</a>")
 
 
 @pytest.mark.parametrize("state", list(cases()))
@@ -189,14 +193,14 @@ async def test_a_big_output_is_read_window_by_window(
 
 
 async def test_plots_are_drawn(held: ExitStack, tmp_path: Path, app: App) -> None:
-    state = loop(held, tmp_path, records=3)
+    state = loop(held, tmp_path)
     with (state / "logs/iterations.jsonl").open("a") as journal:
-        journal.writelines(json.dumps(record(n, gates=[GATE])) + "\n" for n in (4, 5))
+        journal.writelines(json.dumps(record(n, gates=[GATE])) + "\n" for n in (12, 13))
     await app.enter()
     text = (await app.ask(f"{await path_of(app)}/plots")).text
     assert text.count("<svg") == 5
     assert "tokens a day: 5.0k in all" in text
-    assert 'aria-label="pytest -q: 2 runs, 2 failed' in text
+    assert 'aria-label="pytest -q: 3 runs, 3 failed' in text
 
 
 async def test_settings_hide_secrets_and_say_what_is_wrong(

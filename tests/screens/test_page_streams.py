@@ -181,12 +181,12 @@ def test_forgetting_ends_open_streams(
 def test_programs_hear_every_iteration_once(page: Page, state: Path) -> None:
     path = loop_path(page).replace("/loop/", "/api/v1/loops/") + "/events"
     events = page.events(path)
-    assert [events.next("iteration")[1]["number"] for _ in range(3)] == [1, 2, 3]
+    assert [events.next("iteration")[1]["number"] for _ in range(3)] == [9, 10, 11]
     last = events.last
     events.close()
-    journal(state, 4, 5)
+    journal(state, 12, 13)
     events = page.events(path, last)
-    assert [events.next("iteration")[1]["number"] for _ in range(2)] == [4, 5]
+    assert [events.next("iteration")[1]["number"] for _ in range(2)] == [12, 13]
     events.close()
 
 

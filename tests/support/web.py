@@ -189,14 +189,14 @@ class Page:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            code = self.process.wait(PATIENCE)
+            return self.process.wait(PATIENCE)
         finally:
             self.process.kill()
             self.process.wait()
             assert self.process.stdout
-            self.said += self.process.stdout.read()
-            self.process.stdout.close()
-        return code
+            if not self.process.stdout.closed:
+                self.said += self.process.stdout.read()
+                self.process.stdout.close()
 
 
 class Events:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import ssl
@@ -30,7 +31,8 @@ MOST_HEAD = 16 * 1024
 """Bytes of a request line with its headers."""
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel holds for one reader."""
-END_SEC = 1
+END_SEC = 2
+"""For answers that are under way when it ends."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -108,11 +110,10 @@ def _cancel(*timers: asyncio.TimerHandle | None) -> None:
 class BoundedServer(uvicorn.Server):
     """uvicorn on a socket of ours; it wakes once a second and at a signal, not ten times."""
 
-    def __init__(self, app: Any, tls: ssl.SSLContext | None) -> None:
-        """`tls`: None for plain HTTP."""
+    def __init__(self, app: Any, tls: ssl.SSLContext | None, over: asyncio.Event) -> None:
+        """`tls`: None for plain HTTP; `over`: is set when it ends, so that whoever streams ends, too."""
         super().__init__(_config(app))
-        self._tls = tls
-        self._over = asyncio.Event()
+        self._tls, self._over = tls, over
         self.ended_by = 0
         """The signal that ended it."""
 
@@ -154,6 +155,8 @@ class BoundedServer(uvicorn.Server):
 
 
 def _config(app: Any) -> Config:
+    # a defect of a page is in the crash log; all else that is said there anybody can cause
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -169,10 +172,12 @@ def _config(app: Any) -> Config:
     )
 
 
-async def serve(app: Any, sock: socket.socket, tls: ssl.SSLContext | None) -> int:
+async def serve(
+    app: Any, sock: socket.socket, tls: ssl.SSLContext | None, over: asyncio.Event
+) -> int:
     """Answer on an open socket until a signal comes; its number."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    server = BoundedServer(app, tls)
+    server = BoundedServer(app, tls, over)
     await server.serve([sock])
     return server.ended_by
 

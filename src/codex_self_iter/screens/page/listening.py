@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ from codex_self_iter.screens.page.gatekeeper import Address, Gatekeeper
 
 PORT = 8420
 LOOPBACK = "127.0.0.1"
+WAKE_SEC = 10.0
+"""For a service manager to start the page."""
 LISTEN_FD = 3
 """The first socket of a service manager's (sd_listen_fds)."""
 
@@ -47,6 +50,7 @@ class Options(NamedTuple):
 
 def serve(options: Options, say: Callable[[str], None]) -> int:
     """Show the loops until a signal comes. Raises UsageError for what would be unsafe or cannot be."""
+    options = options._replace(host=_address(options.host))
     keys = Keys()
     keys.secret()
     token = read_token(options.token_file) if options.token_file else ""
@@ -66,10 +70,11 @@ def serve(options: Options, say: Callable[[str], None]) -> int:
         from codex_self_iter.screens.page.bounded_server import serve as answer
         from codex_self_iter.screens.page.site import site
 
-        make = lambda keeper: site(keeper, options.extra)  # noqa: E731
+        over = asyncio.Event()
+        make = lambda keeper: site(keeper, options.extra, over)  # noqa: E731
         gate = Gatekeeper(make, door, address)
         try:
-            ended_by = asyncio.run(answer(gate, sock, tls))
+            ended_by = asyncio.run(answer(gate, sock, tls, over))
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(running)
@@ -79,10 +84,22 @@ def serve(options: Options, say: Callable[[str], None]) -> int:
 def link(port: int) -> str:
     """A new link to the page that runs at a port. Raises UsageError when none does."""
     keys = Keys()
-    _, origin = keys.running(port)
+    origin = keys.running(port)[1] or _woken(keys, port)
     if not origin:
         raise UsageError(f"no page of yours runs at port {port}; start one: codex-self-iter serve")
     return f"{origin}/enter?key={keys.new_link(port)}"
+
+
+def _woken(keys: Keys, port: int) -> str:
+    """The origin of a page that a service manager starts for whoever connects; "" for none."""
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=WAKE_SEC).close()
+    except OSError:
+        return ""
+    patience = time.monotonic() + WAKE_SEC
+    while not (origin := keys.running(port)[1]) and time.monotonic() < patience:
+        time.sleep(0.1)
+    return origin
 
 
 def _say_how(
@@ -102,11 +119,17 @@ def _say_how(
             say("No browser could be opened here: open the link yourself.")
 
 
+def _address(host: str) -> str:
+    """An IP address in its usual form. Raises UsageError for a name, which may mean several."""
+    try:
+        return str(ipaddress.ip_address(LOOPBACK if host == "localhost" else host))
+    except ValueError:
+        raise UsageError(f"--host {host!r} is no IP address") from None
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can connect to that address."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    return ipaddress.ip_address(host).is_loopback
 
 
 def _may_listen(host: str, options: Options, token: str) -> None:
@@ -170,16 +193,11 @@ def _proxy_from(options: Options) -> str:
 def _listen(options: Options, keys: Keys) -> socket.socket:
     from codex_self_iter.screens.page.bounded_server import listener
 
-    host = LOOPBACK if options.host == "localhost" else options.host
     try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise UsageError(f"--host {host!r} is no IP address") from None
-    try:
-        return listener(host, options.port)
+        return listener(options.host, options.port)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            what = f"cannot listen on {host} port {options.port}"
+            what = f"cannot listen on {options.host} port {options.port}"
             raise UsageError(f"{what}: {error.strerror}") from error
     pid, _ = keys.running(options.port)
     if pid:

@@ -35,9 +35,9 @@ Facts = dict[str, Any]
 class Site:
     """Everything behind the door."""
 
-    def __init__(self, keeper: Gatekeeper, named: Sequence[Target] = ()) -> None:
-        """`named`: loops that need not be in the registry."""
-        self.keeper, self.known = keeper, contents.Known(named)
+    def __init__(self, keeper: Gatekeeper, named: Sequence[Target], over: asyncio.Event) -> None:
+        """`named`: loops that need not be in the registry; `over`: is set when the page ends."""
+        self.keeper, self.known, self._over = keeper, contents.Known(named), over
         self._streams = 0
 
     # -- the door ----------------------------------------------------------------------------------
@@ -202,7 +202,9 @@ class Site:
         async def counted() -> Any:
             self._streams += 1
             try:
-                async for part in streams.events(stream, tick_sec, lambda: self._still(request)):
+                async for part in streams.events(
+                    stream, tick_sec, self._over, lambda: self._still(request)
+                ):
                     yield part
             finally:
                 self._streams -= 1
@@ -282,9 +284,11 @@ def _failed(request: Request, error: Exception) -> Response:
     return page("said.html", facts, status, headers)
 
 
-def site(keeper: Gatekeeper, named: Sequence[Target] = ()) -> Starlette:
-    """The application behind the door."""
-    here = Site(keeper, named)
+def site(
+    keeper: Gatekeeper, named: Sequence[Target] = (), over: asyncio.Event | None = None
+) -> Starlette:
+    """The application behind the door; its arguments are those of `Site`."""
+    here = Site(keeper, named, over or asyncio.Event())
     loop = "/loop/{key}"
     pages: list[tuple[str, Callable[..., Any], str]] = [
         ("/enter", here.enter, "GET POST"),

@@ -7,6 +7,7 @@ fifty places."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -15,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import anyio
 from anyio import to_thread
 
 from codex_self_iter.core.foreign import as_dict, as_text
@@ -349,19 +349,20 @@ def event(kind: str, data: object, place: str) -> bytes:
 
 
 async def events(
-    stream: Stream, tick_sec: float, allowed: Callable[[], bool]
+    stream: Stream, tick_sec: float, over: asyncio.Event, allowed: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """All events of one open page, until it goes or is no longer allowed in."""
+    """All events of one open page, until it goes, is no longer allowed in, or all is over."""
     beat = time.monotonic()
     yield event("clock", time.time(), "")
     try:
-        while allowed():
+        while allowed() and not over.is_set():
             if part := await to_thread.run_sync(stream.step):
                 yield part
                 beat = time.monotonic()
             elif time.monotonic() - beat > BEAT_SEC:
                 yield event("clock", time.time(), "")
                 beat = time.monotonic()
-            await anyio.sleep(tick_sec)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), tick_sec)
     finally:
         stream.close()
