@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, expect, sync_playwright
 from playwright.sync_api import Page as Tab
 
 from tests.support.agent_runs import real_agents_directory
@@ -363,6 +366,33 @@ def test_the_policy_runs_no_planted_script(browser: Browser, page: Page, ended: 
     tab.locator("#a").click()
     tab.wait_for_timeout(300)
     assert tab.title().endswith("codex-self-iter")
+    tab.context.close()
+
+
+def test_a_server_at_another_port_is_sent_the_cookie_and_at_another_address_is_not(
+    browser: Browser, page: Page
+) -> None:
+    """Not a wish: what docs/screens.md warns of, and what helps."""
+    sent: dict[str, str] = {}
+
+    class Curious(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent[self.headers["Host"].partition(":")[0]] = self.headers.get("Cookie", "")
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    tab = opened(browser, page)
+    with ThreadingHTTPServer(("0.0.0.0", 0), Curious) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for host in ("127.0.0.1", "127.0.0.2"):
+            with suppress(Error):  # 204: there is nothing to show
+                tab.goto(f"http://{host}:{server.server_port}/")
+        server.shutdown()
+    assert "codex-self-iter" in sent["127.0.0.1"]
+    assert sent["127.0.0.2"] == ""
     tab.context.close()
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from codex_self_iter.cli import build_parser
 from codex_self_iter.cli._extra import need
 from codex_self_iter.errors import UsageError
-from tests.support.harness import PATIENCE
+from codex_self_iter.screens.page.listening import LOOPBACK, PORT
+from tests.support.harness import PATIENCE, wait_until
 from tests.support.program import PROGRAM
 from tests.support.shown_loops import cases, on_disk
 from tests.support.web import served
@@ -136,6 +138,21 @@ def test_an_extra_that_is_missing_is_named_with_its_command() -> None:
     ):
         need("screens", "the page", "starlette", "a_module_that_is_not_there")
     need("screens", "the page", "starlette")
+
+
+def test_its_usual_port_and_address() -> None:
+    args = build_parser("serve")[0].parse_args([])
+    assert (args.host, args.port) == ("127.0.0.1", 8420) == (LOOPBACK, PORT)
+    assert not args.control
+
+
+def test_it_opens_a_browser_where_there_is_one(environment: dict[str, str], tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > "{tmp_path}/opened"\n')
+    browser.chmod(0o755)
+    with served(environment | {"BROWSER": f"{browser} %s"}, tmp_path, "--open") as page:
+        wait_until((tmp_path / "opened").exists, "the browser")
+        wait_until(lambda: (tmp_path / "opened").read_text().strip() == page.link, "the link")
 
 
 def test_a_loop_that_is_named_need_not_be_known(

@@ -14,7 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from codex_self_iter.screens.page.streams import Follower, JournalStream, LoopStream, Place
+from codex_self_iter.screens.page.streams import (
+    MOST_STREAMS,
+    Follower,
+    JournalStream,
+    LoopStream,
+    Place,
+)
 from tests.support.harness import wait_until
 from tests.support.shown_loops import cases, on_disk, record
 from tests.support.web import Page, served
@@ -188,6 +194,31 @@ def test_programs_hear_every_iteration_once(page: Page, state: Path) -> None:
     events = page.events(path, last)
     assert [events.next("iteration")[1]["number"] for _ in range(2)] == [12, 13]
     events.close()
+
+
+@pytest.mark.slow
+def test_so_many_pages_may_be_open(page: Page, state: Path) -> None:
+    path = f"{loop_path(page)}/events"
+    streams = [page.events(path) for _ in range(MOST_STREAMS)]
+    for events in streams:
+        events.texts("Writes the parser")
+    refused = page.ask(path)
+    assert refused.status == 503
+    assert "close one" in refused.text
+    assert page.ask("/").status == 200
+    say(state, "to all of them")
+    for events in streams:
+        assert events.texts("to all of them") == ["to all of them"]
+        events.close()
+    wait_until(lambda: _opens(page, path), "room for another one")
+
+
+def _opens(page: Page, path: str) -> bool:
+    try:
+        page.events(path).close()
+    except AssertionError:
+        return False
+    return True
 
 
 # -- without a server ------------------------------------------------------------------------------
