@@ -28,7 +28,7 @@ PAINT = """() => new Promise((found) => new PerformanceObserver((list) => {
     for (const one of list.getEntriesByName("first-contentful-paint")) found(one.startTime);
 }).observe({type: "paint", buffered: true}))"""
 ROUNDS = 9
-IDLE_SEC = 60.0
+IDLE_SEC = 30.0
 
 
 def ask(port: int, path: str, cookie: str = "") -> tuple[float, str, str]:

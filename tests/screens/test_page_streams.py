@@ -336,3 +336,15 @@ def _target(state: Path):
     from codex_self_iter.screens.loops import Target
 
     return Target("app", str(state.parent), str(state))
+
+
+def test_the_columns_are_told_when_they_change(page: Page, state: Path) -> None:
+    events = page.events("/events")
+    _, data = events.next("region")
+    assert data["id"] == "columns"
+    status = state / "status.json"
+    changed = json.loads(status.read_text()) | {"state": "paused", "run": None}
+    status.write_text(json.dumps(changed))
+    _, data = events.next("region")
+    assert "paused" in data["html"]
+    events.close()

@@ -52,12 +52,14 @@ class Known:
         self._loops = sources.Loops(named)
         self._lock = threading.Lock()
         self._at = float("-inf")
+        self.changes = 0
+        """How often any line was another one than before."""
 
     def shown(self) -> list[Shown]:
         """Every loop, the most urgent first."""
         with self._lock:
             if time.monotonic() - self._at > self.FRESH_SEC:
-                self._loops.refresh()
+                self.changes += self._loops.refresh()
                 self._at = time.monotonic()
             return list(self._loops.shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Mapping
 from importlib import resources
@@ -46,7 +47,14 @@ def environment() -> jinja2.Environment:
         "tokens": lambda count: "" if count is None else tokens(count),
         "money": lambda cost: "" if cost is None else money(cost),
     }
+    made.globals["version_of"] = version_of
     return made
+
+
+@functools.cache
+def version_of(name: str) -> str:
+    """What changes with the content of an asset: browsers keep one for good under its name and this."""
+    return hashlib.blake2b(asset(name), digest_size=6).hexdigest()
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:

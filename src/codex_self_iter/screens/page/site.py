@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from codex_self_iter import __version__
 from codex_self_iter.core.foreign import as_text
 from codex_self_iter.errors import CodexSelfIterError, UsageError
 from codex_self_iter.screens import records
@@ -255,7 +254,7 @@ def static(request: Request) -> Response:
         data = asset(name)
     except FileNotFoundError:
         raise HTTPException(404, "There is no such file.") from None
-    headers = {"cache-control": "no-cache", "etag": f'"{__version__}-{len(data)}"'}
+    headers = {"cache-control": "max-age=31536000, immutable"}
     return Response(data, media_type=KINDS.get(name.rpartition(".")[2]), headers=headers)
 
 

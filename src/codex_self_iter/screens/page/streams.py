@@ -295,12 +295,16 @@ class BoardStream:
 
     def __init__(self, known: contents.Known) -> None:
         """Of these loops."""
-        self._known = known
+        self._known, self._seen = known, -1
         self._said: dict[str, bytes] = {}
 
     def step(self) -> bytes:
         """The columns, if they have changed."""
-        facts = contents.board(self._known.shown())
+        shown, seen = self._known.shown(), self._known.changes
+        if seen == self._seen:
+            return b""
+        self._seen = seen
+        facts = contents.board(shown)
         return region(self._said, "columns", render("columns.html", facts), "")
 
     def close(self) -> None:
