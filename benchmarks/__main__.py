@@ -11,6 +11,7 @@ flood       1 GiB of output through the process host beside `agent > file`
 read        64 MiB of an agent's output, read and gone through for secrets
 poll        one look at the process table with 1, 100 and 1,000 descendants
 scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
+board       `top` with 100 loops: idle CPU, memory, from a key to the screen
 prompt      size of our part of a prompt beside task and plan
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import board as bench_board
 from benchmarks import git as bench_git
 from benchmarks import host as bench_host
 from benchmarks import prompt as bench_prompt
@@ -211,6 +213,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "poll": figures("poll"),
     "scale": lambda _root: bench_scale.scale(),
     "git": lambda _root: bench_git.run(),
+    "board": bench_board.board,
     "prompt": lambda _root: bench_prompt.show(),
     "read": bench_read.show,
 }

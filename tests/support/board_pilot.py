@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 
-from codex_self_iter.screens.board.terminal import Board
+from codex_self_iter.screens.board.terminal import Board, Reader
 from codex_self_iter.screens.loops import Target
 
 
@@ -48,10 +49,14 @@ class Seat:
 
 @asynccontextmanager
 async def at_board(
-    size: tuple[int, int], named: list[Target] | None = None, chosen: str = ""
+    size: tuple[int, int],
+    named: list[Target] | None = None,
+    chosen: str = "",
+    reader: Reader | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Seat]:
     """The board, after its first look."""
-    board = Board(named or [], chosen)
+    board = Board(reader or Reader(named or []), chosen, clock)
     async with board.run_test(size=size) as pilot:
         seat = Seat(board, pilot)
         await seat.looked()

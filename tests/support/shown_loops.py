@@ -15,6 +15,7 @@ from codex_self_iter.core.text import iso
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.views.summary import Life, Seen
 from codex_self_iter.world import registry
+from codex_self_iter.world.state.durable import encode_lines
 from codex_self_iter.world.state.holder import boot_id
 
 NOW = 1_893_456_000.0
@@ -191,12 +192,12 @@ def on_disk(
     moved = json.loads(json.dumps(case.status).replace("/srv/app", str(workspace)))
     if moved:
         moved["name"] = name
-        (state_dir / "status.json").write_text(json.dumps(moved))
+        (state_dir / "status.json").write_bytes(encode_lines(moved))
     elif case.flaw:
         (state_dir / "status.json").write_text("{torn")
     last = (time.time() if now is None else now) - 730
     lines = [
-        record(12 - back, last - 600 * (back - 1), gates=[GATE] if back == 1 else [])
+        record(12 - back, last - 600 * (back - 1), gates=[GATE] * (back == 1))
         for back in range(records, 0, -1)
     ]
     (state_dir / "logs" / "iterations.jsonl").write_text(

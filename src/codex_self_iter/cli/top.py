@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.cli._extra import need
 
     need("screens", "the board", "textual")
-    from codex_self_iter.screens.board.terminal import Board
+    from codex_self_iter.screens.board.terminal import Board, Reader
 
     named, chosen = _named(args)
-    board = Board(named, chosen)
+    board = Board(Reader(named), chosen)
     board.run()
     if board.failed is not None:
         raise board.failed

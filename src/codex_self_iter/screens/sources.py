@@ -36,9 +36,11 @@ MAX_PLAN_BYTES = 4 * 1024 * 1024
 MAX_MESSAGE = 16 * 1024
 MESSAGES = 200
 """The newest messages that are shown."""
-LOOK_SEC, ENDED_SEC = 5.0, 30.0
-"""A loop is looked at anew when its `status.json` has changed, and after so long: one that may be
-gone without a word, and one that has ended."""
+LOOK_SEC, ENDED_SEC = 6.0, 30.0
+"""A loop whose `status.json` does not change is looked at anew after so long: one that may be gone
+without a word (its heart beats every 5 seconds), and one that has ended."""
+BEATS_SEC = 12.0
+"""For so long nothing but heartbeats is no reason to read a file anew."""
 _DONE = re.compile(r"(\d{1,12})-(.+)")
 
 
@@ -78,10 +80,25 @@ def show(name: str, loop: Target, now: float | None = None, *, had: bool = True)
     return Shown(name, loop, seen, around, row(name, seen, around))
 
 
+class _Look(NamedTuple):
+    """A loop as it was seen at `at`, and how its `status.json` was: its `stamp` tells whether it has
+    been written since, its `head` whether by more than a heartbeat; `beat`: when it was last."""
+
+    shown: Shown
+    at: float
+    stamp: object
+    head: bytes
+    beat: float
+
+
 class Loops:
     """All loops of this user, and those that were named, the most urgent first.
 
-    Made for looking often: what has not changed is not read again. For one thread at a time."""
+    Made for looking often: what has not changed is not read again, and a heartbeat is no change for
+    a while. For one thread at a time.
+
+    Attributes:
+        closely: state directory of a loop of which every change is read at once."""
 
     def __init__(self, named: Sequence[Target] = ()) -> None:
         """`named`: loops that need not be in the registry; the first name of a loop counts."""
@@ -89,29 +106,39 @@ class Loops:
         self._known: list[tuple[str, Target]] = []
         self._had: set[str] = set()
         self._registry: tuple[int, float] = 0, 0.0
-        self._shown: dict[str, tuple[object, float, Shown]] = {}
+        self._looks: dict[str, _Look] = {}
+        self.closely = ""
         self.shown: list[Shown] = []
 
     def refresh(self) -> bool:
         """Look at what may have changed; whether any line is another one now. Never raises."""
         now, steady = time.time(), time.monotonic()
         self._find(steady)
-        fresh = {}
-        for name, loop in self._known:
-            stamp, looked, old = self._shown.get(loop.state_dir, (None, 0.0, None))
-            new_stamp = _stamp(loop.state_dir)
-            patience = ENDED_SEC if old and old.seen.status.get("exit") else LOOK_SEC
-            if old is None or old.name != name or stamp != new_stamp or steady - looked > patience:
-                looked, old = steady, show(name, loop, now, had=loop.state_dir in self._had)
-            fresh[loop.state_dir] = new_stamp, looked, old
-        self._shown = fresh
-        place = {
-            one.state_dir: n for n, one in enumerate(ranked(s.row for _, _, s in fresh.values()))
-        }
-        shown = sorted((s for _, _, s in fresh.values()), key=lambda s: place[s.row.state_dir])
-        changed = [one.row for one in shown] != [one.row for one in self.shown]
-        self.shown = shown
-        return changed
+        looks = {loop.state_dir: self._look(name, loop, now, steady) for name, loop in self._known}
+        old, self._looks = self._looks, looks
+        if [one.shown for one in looks.values()] == [one.shown for one in old.values()]:
+            return False
+        before = [one.row for one in self.shown]
+        order = ranked(one.shown.row for one in looks.values())
+        self.shown = [looks[row.state_dir].shown for row in order]
+        return order != before
+
+    def _look(self, name: str, loop: Target, now: float, steady: float) -> _Look:
+        """Look at one, if need be."""
+        path, old = f"{loop.state_dir}/status.json", self._looks.get(loop.state_dir)
+        found = stat_or_none(path, follow=False)
+        stamp = found and (found.st_ino, found.st_mtime_ns, found.st_size)
+        if old is not None and old.shown.name == name:
+            ended = old.shown.seen.status.get("exit")
+            if stamp == old.stamp:
+                if steady - old.beat <= (ENDED_SEC if ended else LOOK_SEC):
+                    return old
+            elif loop.state_dir == self.closely or steady - old.at > BEATS_SEC:
+                pass
+            elif _head(path) == old.head:
+                return old._replace(stamp=stamp, beat=steady)
+        shown = show(name, loop, now, had=loop.state_dir in self._had)
+        return _Look(shown, steady, stamp, _head(path), steady)
 
     def find(self, name: str) -> Shown | None:
         """The loop of that name, as it was seen last."""
@@ -134,9 +161,12 @@ class Loops:
         self._known = every
 
 
-def _stamp(state_dir: str) -> object:
-    found = stat_or_none(os.path.join(state_dir, "status.json"), follow=False)
-    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
+def _head(path: str) -> bytes:
+    """The part of `status.json` that no heartbeat changes: state, reason, iteration, goal."""
+    with suppress(OSError):
+        head = read_guarded(path, 8192).partition(b'"run"')[0]
+        return re.sub(rb'"updated_at":\s*"[^"]*"', b"", head)
+    return b""
 
 
 # -- of one loop -----------------------------------------------------------------------------------

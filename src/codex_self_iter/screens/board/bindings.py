@@ -31,7 +31,7 @@ BINDINGS = (
     Binding(("pagedown", "space", "ctrl+f", "ctrl+d"), "space", "page_down", "scroll a page down"),
     Binding(("pageup", "ctrl+b", "ctrl+u"), "pgup", "page_up", "scroll a page up"),
     Binding(("f",), "f", "follow", "follow the newest iteration, or stay with this one"),
-    Binding(("<",), "<", "earlier", "more of what was before: output, older iterations"),
+    Binding(("<",), "<", "earlier", "older iterations than those that were read"),
     Binding(("/",), "/", "search", "search: loops in the list, else the text that is shown"),
     Binding(("n",), "n", "next_match", "the next match"),
     Binding(("N",), "N", "last_match", "the match before"),

@@ -38,21 +38,22 @@ def ago(seconds: float) -> str:
 
 def draw(on: Showing, width: int, height: int) -> list[Pieces]:
     """Exactly `height` lines of at most `width` columns each."""
-    room = max(0, height - 2)
+    foot = _footer(on, width, height)
+    room = max(0, height - 1 - len(foot))
     if on.help:
         middle = _help(on, room)
-    elif width < NARROW:
+    elif width < NARROW or not on.rows:
         middle = _narrow(on, width, room)
     else:
         middle = _wide(on, width, room)
     middle = (middle + [[]] * room)[:room]
-    lines = [_header(on, width), *middle, _footer(on, width)]
+    lines = [_header(on, width), *middle, *foot]
     return [_fitted(line, width) for line in lines[:height]]
 
 
 def body_size(on: Showing, width: int, height: int) -> tuple[int, int]:
     """Columns and rows of the part that is scrolled."""
-    room = max(0, height - 2)
+    room = max(0, height - 1 - len(_footer(on, width, height)))
     if on.help or (width < NARROW and on.level is not Level.ITERATION):
         return width, room
     columns = width if on.level is Level.ITERATION else width - _left_width(width) - 1
@@ -84,18 +85,21 @@ def _header(on: Showing, width: int) -> Pieces:
     return line
 
 
-def _footer(on: Showing, width: int) -> Pieces:
+def _footer(on: Showing, width: int, height: int) -> list[Pieces]:
+    """A question, or what the last key came to, to its end where there is room; else the keys."""
     if on.typing:
-        return [(on.typing, "bold")]
-    if on.question:
-        return [(f"{on.question} y/n", "bold yellow")]
-    if on.message:
-        return [(on.message, "red" if on.bad else "cyan")]
+        return [[(on.typing, "bold")]]
+    text, style = f"{on.question} y/n", "bold yellow"
+    if not on.question:
+        text, style = on.message, "red" if on.bad else "cyan"
+    if text:
+        parts = textwrap.wrap(text, max(1, width), break_on_hyphens=False) or [""]
+        return [[(part, style)] for part in parts[: max(1, min(4, height // 4))]]
     line = ""
     for hint in (_HINTS[-1], _HINTS[-2], *_HINTS[:-2]):
         if len(line) + len(hint) + 3 <= width:
             line = f"{line}   {hint}" if line else hint
-    return [(line, "dim")]
+    return [[(line, "dim")]]
 
 
 def _help(on: Showing, room: int) -> list[Pieces]:
@@ -292,7 +296,7 @@ def _tabs(on: Showing, width: int) -> Pieces:
     line: Pieces = []
     for number, name in enumerate(names):
         chosen = number == on.tab or len(names) == 1
-        line += [(name, "bold reverse" if chosen else "dim"), (gap, "")]
+        line += [(gap if number else "", ""), (name, "bold reverse" if chosen else "dim")]
     used = sum(cell_len(text) for text, _ in line)
     pad = max(1, width - used - cell_len(live))
     return [*line, (" " * pad, ""), (live, "green" if live == "LIVE" else "yellow")]

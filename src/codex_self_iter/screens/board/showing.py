@@ -45,13 +45,6 @@ class Body:
         elif self._width:
             self._wrapped += _wrap(more, self._width)
 
-    def prepend(self, more: list[Line]) -> int:
-        """Lines before the others; by how many rows the old ones have moved."""
-        before = len(self._wrapped)
-        self.lines = more + self.lines
-        width, self._width = self._width, 0
-        return len(self.wrapped(width)) - before if width else 0
-
     def wrapped(self, width: int) -> list[Line]:
         """The rows of a terminal of that width."""
         if width != self._width:

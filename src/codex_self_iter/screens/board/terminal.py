@@ -20,6 +20,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.worker import WorkerFailed
 
 from codex_self_iter.core.foreign import as_dict, as_int
 from codex_self_iter.core.text import clean, one_line, size
@@ -37,8 +38,8 @@ from codex_self_iter.views.timeline import Iteration, colour, iteration, iterati
 from codex_self_iter.views.troubles import troubles
 from codex_self_iter.world.guarded import stat_or_none
 
-LOOK_SEC = 0.5
-"""Between two looks at the files."""
+LOOK_SEC, ALL_SEC = 0.5, 1.0
+"""Between two looks at the loop that is shown, and at all of them."""
 ITERATIONS = 200
 """So many are read at first, and with each step further back."""
 _STYLE_OF = {"": Style()}
@@ -71,6 +72,7 @@ class Reader:
 
     def __init__(self, named: list[Target]) -> None:
         self._loops = Loops(named)
+        self._all_at = 0.0
         self._dir = ""
         self._mark = ""
         self._first = ""
@@ -83,7 +85,11 @@ class Reader:
 
     def look(self, meant: Meant) -> Found:
         """What there is now. Without a loop in `meant` it is the most urgent one."""
-        self._loops.refresh()
+        steady = time.monotonic()
+        if meant.state_dir != self._dir or steady >= self._all_at:
+            self._loops.closely = meant.state_dir
+            self._loops.refresh()
+            self._all_at = steady + ALL_SEC
         shown = self._loops.shown
         one = next((s for s in shown if s.row.state_dir == meant.state_dir), None)
         one = one or next(iter(shown), None)
@@ -306,19 +312,24 @@ class Board(App[None]):
             background: ansi_default; color: ansi_default; }
     """
 
-    def __init__(self, named: list[Target], chosen: str = "") -> None:
-        """`chosen`: state directory of the loop to open, "" for the list of all."""
+    def __init__(
+        self, reader: Reader, chosen: str = "", clock: Callable[[], float] = time.time
+    ) -> None:
+        """`chosen`: state directory of the loop to open, "" for the list of all; `clock`: Unix
+        seconds."""
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"
         self.on = Showing(chosen=chosen, level=Level.LOOP if chosen else Level.LOOPS)
-        self.failed: Exception | None = None
-        self._reader = Reader(named)
+        self.failed: BaseException | None = None
+        self._reader, self._clock = reader, clock
         self._found: Found | None = None
         self._older = 0
         self._wake = asyncio.Event()
         self._answer: Callable[[], str] | None = None
         self._take: Callable[[str], None] | None = None
         self._known = 0
+        self._minute = 0
+        """In which it was drawn last: what is said of ages changes no more often."""
         self.looks = 0
         """How often the files were looked at."""
 
@@ -344,12 +355,13 @@ class Board(App[None]):
 
     def _handle_exception(self, error: Exception) -> None:
         """A defect ends the board without a traceback across the terminal; `failed` has it."""
-        self.failed = self.failed or error
+        if self.failed is None:
+            self.failed = error.error if isinstance(error, WorkerFailed) else error
         self.exit()
 
     def redraw(self) -> None:
         """Draw what has changed."""
-        self.on.now = time.time()
+        self.on.now = self._clock()
         canvas = self.query_one(Canvas)
         if canvas.size.width and canvas.size.height:
             canvas.show(draw(self.on, canvas.size.width, canvas.size.height))
@@ -377,8 +389,14 @@ class Board(App[None]):
 
     def _apply(self, found: Found) -> None:
         """Show what was found, unless another thing is meant by now."""
-        on = self.on
+        on, old = self.on, self._found
         self._found = found
+        minute = int(self._clock() // 60)
+        if old is not None and found.lines is None and minute == self._minute:
+            same = old.shown is found.shown and old.done == found.done
+            if same and old.meant == found.meant:
+                return
+        self._minute = minute
         on.loading = False
         on.rows = [one.row for one in found.shown]
         if not on.chosen or on.row is None:
