@@ -40,6 +40,8 @@ COMMANDS: dict[str, str] = {
     "goal": "replace the current goal",
     "diff": "what an iteration changed",
     "rewind": "take the work tree back to an iteration",
+    "serve": "all loops in a browser, also on a phone",
+    "export": "one loop as one HTML file",
     "config": "show, check or describe the configuration",
     "service": "install the supervisor as a systemd or launchd service",
     "demo": "a complete run on a sample workspace, without any agent installed",

@@ -44,6 +44,11 @@ class Transcript:
         self._open: list[str] = []
         self._pieces = ""
 
+    @property
+    def pending(self) -> bool:
+        """Whether a message is coming in pieces, of which nothing was shown yet."""
+        return bool(self._pieces)
+
     def feed(self, line: str) -> list[Item]:
         """What one line, without its line feed, has to show."""
         value = decode(line) if line.startswith("{") else None
