@@ -234,6 +234,19 @@ def test_a_plan_that_never_comes_is_said(ws: Workspace, step: dict[str, object],
     assert len(done.stderr.strip().splitlines()) == 2  # who is at it, and what became of it
 
 
+@pytest.mark.parametrize("plan", [PLAN, "no plan"])
+def test_what_the_agent_changes_instead_of_planning_is_said(ws: Workspace, plan: str) -> None:
+    """A program of a template has all rights."""
+    (ws.path / "mine.txt").write_text("a person's")
+    ws.script({**says(plan), "write": {"new.txt": "n"}, "run": "rm codex-self-iter.toml"})
+    ws.git("add", "-f", "codex-self-iter.toml")
+    done = headless(ws, TASK, "--yes")
+    assert done.returncode == (0 if plan == PLAN else 4)
+    said = "command was to plan and has changed files: codex-self-iter.toml, new.txt\n"
+    assert said in done.stderr
+    assert ("mine.txt" in done.stderr) is False
+
+
 def test_a_plan_of_the_workspace_is_replaced_and_kept(ws: Workspace) -> None:
     ws.plan("- [ ] of the person\n")
     ws.script(says(PLAN))

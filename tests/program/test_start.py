@@ -76,6 +76,22 @@ def test_a_task_may_begin_with_a_dash(ws: Workspace, task: str, before: list[str
     assert f"# Task\n\n{task}\n" in done.stdout
 
 
+def test_a_task_in_words_is_for_one_workspace_and_no_plan_that_is_named(ws: Workspace) -> None:
+    ws.config(plan_file="docs/p.md")
+    said = refused(ws, TASK)
+    assert "docs/p.md does not exist; write it, or leave out plan_file: then run " in said
+    assert not (ws.state / "task.md").exists()
+    (ws.root / "second").mkdir()
+    ws.config(f'[[workspaces]]\npath = "."\n[[workspaces]]\npath = "{ws.root}/second"\n')
+    done = subprocess.run(
+        [*PROGRAM, "run", TASK], cwd=ws.path, env=ws.environment, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, ws.started(), (ws.state / "task.md").exists()) == (2, 0, False)
+    assert "for one workspace, and the configuration names 2; say which" in done.stderr
+    assert ws.run("run", TASK) == 0  # it names its own
+
+
 def test_the_next_start_without_a_sentence_goes_on_with_it(ws: Workspace) -> None:
     ws.script(
         {**WORK, "write": {PLAN: "- [ ] the one step\n"}, "block": {"next_goal": "step"}}, CLAIM

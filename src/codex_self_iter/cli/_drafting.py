@@ -15,7 +15,7 @@ import anyio
 from codex_self_iter.cli.init import free_name
 from codex_self_iter.core.drafting import Draft
 from codex_self_iter.core.plan_lint import Remark, lint
-from codex_self_iter.core.text import clean, clean_block
+from codex_self_iter.core.text import clean, clean_block, listed
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.screens.alone import free_for_a_run
 from codex_self_iter.settings import load, validate_workspace
@@ -122,7 +122,11 @@ class _Talk:
     def _draft(self) -> None:
         for left in reversed(range(ROUNDS + 1)):
             _say(f"{self._planner.agent.name} is at it …")
-            found: Draft = anyio.run(self._again, bool(left) and self._ask)
+            try:
+                found: Draft = anyio.run(self._again, bool(left) and self._ask)
+            finally:
+                if names := clean(listed(self._planner.changed)):
+                    _say(f"{self._planner.agent.name} was to plan and has changed files: {names}")
             if found.plan:
                 self._plan = found.plan
                 return

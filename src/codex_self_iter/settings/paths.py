@@ -74,7 +74,8 @@ def validate_workspace(settings: Settings, *, documents: bool = True) -> Resolve
     flaws = list(_workspace_flaws(paths.workspace))
     if not flaws:
         if documents:
-            flaws += _plan_flaws(paths.plan, paths.workspace)
+            asked = settings.origin("plan_file") != "default"
+            flaws += _plan_flaws(paths.plan, paths.workspace, asked=asked)
             flaws += _task_flaws(paths.task, asked=settings.origin("task_file") != "default")
         flaws += text_flaws(settings)
         flaws += state_flaws(settings)
@@ -93,7 +94,7 @@ def _workspace_flaws(path: Path) -> Iterator[str]:
         yield f"workspace {path} {_unwritable(path)}"
 
 
-def _plan_flaws(path: Path, workspace: Path) -> Iterator[str]:
+def _plan_flaws(path: Path, workspace: Path, *, asked: bool) -> Iterator[str]:
     if _mode(path) is None:
         link = " (it is a symbolic link to nothing)" if path.is_symlink() else ""
         here = os.path.samefile(workspace, os.curdir)
@@ -101,6 +102,8 @@ def _plan_flaws(path: Path, workspace: Path) -> Iterator[str]:
             "" if here else f" --workspace {shlex.quote(str(workspace))}"
         )
         what = f'`{init}` writes one, run "what is wanted" needs none, or name another with --plan-file'
+        if asked:
+            what = 'write it, or leave out plan_file: then run "what is wanted" needs none'
         yield f"plan file {path} does not exist{link}; {what}"
         return
     text, flaw = _read(path)

@@ -70,14 +70,18 @@ def rehearse(flags: Mapping[str, Any], options: RunOptions) -> str:
     loops, problems = read_settings(flags, options)
     if problems:
         raise problems[0]
-    _look_at_repository(loops, options)
+    _check_place(loops, options)
     texts = (one(loop, options.sentence, options.clear_stop) for loop in loops)
     heads = (f"# {loop.name}\n" if len(loops) > 1 else "" for loop in loops)
     return "\n".join(head + text for head, text in zip(heads, texts, strict=True))
 
 
-def _look_at_repository(loops: list[Settings], options: RunOptions) -> None:
-    """Raises UsageError where a task in words has no repository, unless that is meant."""
+def _check_place(loops: list[Settings], options: RunOptions) -> None:
+    """Raises UsageError where a task in words has no repository, unless that is meant, or several
+    workspaces."""
+    if options.sentence and len(loops) > 1:
+        what = f"a task in words is for one workspace, and the configuration names {len(loops)}"
+        raise UsageError(f"{what}; say which with --workspace")
     where = str(loops[0].workspace_path) if loops else ""
     if options.sentence and not options.no_git and not git_directories(where):
         raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
@@ -96,7 +100,7 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
             raise problems[0]
         what = "there is no *.toml file in it, so there is nothing to run"
         raise UsageError(f"{options.config_dir}: {what}")
-    _look_at_repository(loops, options)
+    _check_place(loops, options)
     if blind := proctable.blind():
         raise UsageError(blind)
     if not threads.can_be_had(THREADS):  # later a call would wait for one, deaf to signals

@@ -119,6 +119,8 @@ class Loop:
         settings = self.settings
         there = os.path.lexists(settings.workspace_path / settings.plan_file)
         own_plan = settings.origin("plan_file") == "default" and not there
+        if not own_plan:  # what is wrong with the plan is said before the task is taken
+            validate_workspace(settings)
         finished = any(one.get("verdict") == Verdict.COMPLETED for one in store.journal_tail(1))
         new = sentences.take(store.root, self.sentence, own_plan=own_plan, finished=finished)
         if new and store.root.look(RUNTIME):

@@ -9,6 +9,7 @@ from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import drafting
 from codex_self_iter.core.drafting import Draft
+from codex_self_iter.core.progress import compare
 from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import AgentFailedError, StorageError
@@ -19,7 +20,9 @@ from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.agent_run import spec_of
 from codex_self_iter.supervisor.configured import configure
 from codex_self_iter.world import threads
+from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.process.host import Host
+from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.durable import storing
 from codex_self_iter.world.state.inbox import write_goal
 from codex_self_iter.world.state.store import RUNTIME, StateDirectory
@@ -39,6 +42,9 @@ class Planner:
         role = Role.PLANNER if config.policy.mode is Mode.ROLES else Role.EXECUTOR
         self.agent = config.agents[config.policy.agents[role][0].name]
         self._runs = 0
+        self._tree = GitWorkTree(str(paths.workspace), store.path, run_tool)
+        self.changed: tuple[str, ...] = ()
+        """Files that the last run has changed, although it was only to plan."""
 
     async def draft(self, plan: str, said: Sequence[str], *, may_ask: bool) -> Draft:
         """Ask the agent. Raises AgentFailedError: it failed, or answered neither plan nor question."""
@@ -59,9 +65,11 @@ class Planner:
         )
         run_id, lock = f"{os.urandom(4).hex()}-plan-{self._runs}", f"{self._store.path}/run.lock"
         spec = spec_of(self.agent, request, run_id, lock, self._settings)
+        before = await self._tree.snapshot(None)
         try:
             async with Host() as host:
                 outcome = await (await host.start(spec)).wait()
+            self.changed = compare(before, await self._tree.snapshot(before)).files
             files = RunFiles(directory)
             report = await threads.run_sync(self.agent.read, request, outcome, files)
         finally:
