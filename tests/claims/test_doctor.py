@@ -753,5 +753,5 @@ def test_a_start_says_the_same_words(ws: Workspace) -> None:
     ):
         assert [what for what in said.values() if what not in report] == [doubtful]
     assert "TASK.md does not exist" not in str(ws.status()["warnings"])
-    commands = [what for name, what in said.items() if name.startswith(("gate", "notify"))]
+    commands = [what for name, what in said.items() if name.startswith(("gate", "hook", "notify"))]
     assert [what for what in commands if what not in checked.stdout] == []

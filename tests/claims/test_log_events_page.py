@@ -74,6 +74,7 @@ SCENE_OF = {
     "loop.released": "reload",
     "loop.removed": "many",
     "loop.renamed": "many",
+    "notes.kept": "proof",
     "notify.failed": "told_in_vain",
     "orphan.adopted": "killed",
     "orphan.ended": "killed",

@@ -27,8 +27,8 @@ MAX_TEXT = 4000
 MAX_FULL = 4_000_000
 MAX_PROMPT_BYTES = 64 * 1024 * 1024
 FIELDS = (
-    "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "refused", "messages",
-    "events",
+    "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "notes", "refused",
+    "messages", "events",
 )  # fmt: skip
 GIT_TIMEOUT_SEC = 20
 

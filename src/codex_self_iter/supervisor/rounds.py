@@ -31,6 +31,7 @@ from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.housekeeping import Housekeeping
+from codex_self_iter.supervisor.note_file import Notes
 from codex_self_iter.supervisor.outbox import Outbox
 from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
@@ -63,8 +64,16 @@ class Rounds:
         self.senses = Senses(ctx, self.workspace)
         self.conditions = Conditions(ctx, self.work)
         self.hooks = Hooks(ctx, self.work, self.workspace)
+        self.notes = Notes(ctx)
         runs = AgentRuns(
-            ctx, self.work, self.workspace, self.senses, self.conditions, self.hooks, OwnTexts(ctx)
+            ctx,
+            self.work,
+            self.workspace,
+            self.senses,
+            self.conditions,
+            self.hooks,
+            OwnTexts(ctx),
+            self.notes,
         )
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
@@ -114,6 +123,7 @@ class Rounds:
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
+        self.notes.begin()
         gates.tell_configuration(ctx, ctx.state)
         gates.tell_gates(ctx)
         await shortfalls.tell_commands(ctx)
@@ -209,6 +219,7 @@ class Rounds:
             await self.work.end_everything()
             await self.hooks.leave(end.code)
             self.senses.tell_unheard()
+            self.notes.look()
             await self.housekeeping.finish()
             if end.state is State.COMPLETED:
                 ctx.warnings.clear(UNMADE)  # it was done without
