@@ -185,7 +185,8 @@ def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Comm
 
 def _prepared(state: LoopState, event: Prepared, policy: Policy, at: Moment) -> Decision:
     """Inputs were read: look at the conditions again, then open the iteration and start its run."""
-    state = dataclasses.replace(state, preparing=False)
+    at_start = opening.first_results(state, event)
+    state = dataclasses.replace(state, preparing=False, at_start=at_start)
     hold = held(state, policy, at)
     if hold is not None:
         return hold

@@ -93,7 +93,8 @@ class AgentRuns:
         files = await gate_files(ctx, self.workspace)
         tell_configuration(ctx, gates_found(ctx.state, files))
         self.senses.look_requests()
-        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
+        red = {gate.command: gate.ok for gate in ctx.at_start or ()}
+        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed, red))
 
     def _messages(self) -> tuple[Message, ...]:
         """What waits in the inbox, as much as fits beside what the iteration has."""
