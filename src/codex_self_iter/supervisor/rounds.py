@@ -63,7 +63,7 @@ class Rounds:
         self.work = Work(ctx)
         self.senses = Senses(ctx, self.workspace)
         self.conditions = Conditions(ctx, self.work)
-        self.hooks = Hooks(ctx, self.work, self.workspace)
+        self.hooks = Hooks(ctx, self.work, self.workspace, self.senses.stops_seen)
         self.notes = Notes(ctx)
         runs = AgentRuns(
             ctx,
@@ -160,6 +160,8 @@ class Rounds:
     async def handle(self, event: ev.Event) -> None:
         """Decide one event and carry out what can be carried out."""
         ctx, before = self.ctx, self.ctx.state
+        if isinstance(event, ev.Stop) and not event.after_iteration:
+            self.hooks.stopping.set()
         state, commands = decide(before, event, ctx.policy, ctx.shared.moment())
         if ctx.shared.debug:
             ctx.log.debug(
