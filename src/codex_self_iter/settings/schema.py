@@ -329,12 +329,14 @@ class NotifySettings(Table):
 
 
 class ServiceSettings(Table):
-    """How a service stops."""
+    """How a service stops, and whether the machine may sleep meanwhile."""
 
     on_stop: Annotated[Literal["end", "finish"], Allowed('one of "end", "finish"')] = "end"
     """On SIGTERM: "end" the running agent, or let it "finish" its iteration."""
     finish_timeout_sec: Seconds = 3600
     """Longest wait for "finish"; 0 = none."""
+    inhibit_sleep: Switch = False
+    """Keep the machine awake while a run or a gate is on (systemd-inhibit, or caffeinate on macOS)."""
 
 
 class LogSettings(Table):

@@ -24,7 +24,7 @@ from codex_self_iter.core.text import iso
 from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import text_flaws
-from codex_self_iter.supervisor import ending, gates, notify, orphans, shortfalls
+from codex_self_iter.supervisor import awake, ending, gates, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -113,6 +113,7 @@ class Rounds:
             ctx.shared.limits.leave(ctx)
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything(EndCause.CRASHED)
+                await awake.leave(ctx)
                 await self._leave_again()
         assert self.ended is not None
         return self.ended
@@ -278,6 +279,7 @@ class Rounds:
         self.senses.look()
         self.conditions.look()
         self.hooks.look()
+        awake.look(self.ctx)
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)
