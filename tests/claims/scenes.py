@@ -251,7 +251,7 @@ def proof(seen: Stage) -> None:
     set_up(ws, tables + '[git]\ncommit = "supervisor"\n', command_timeout_sec=500)
     ws.script(
         {**long_run("go"), "say": "hello", "run": f"printenv CODEX_SELF_ITER_RUN_ID > '{ws.root}/id'",
-         "block": {"completed": True, "summary": "claims"}},
+         "block": {"completed": True, "summary": "claims", "notes": ["one", "two"]}},
         {**long_run("rest"), "write": {"done": "1", "plan.md": "- [x] first\n- [x] second\n"},
          "block": {"completed": True, "summary": "did the rest"}},
         {**long_run("go on"), "block": {"completed": True}},

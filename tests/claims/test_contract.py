@@ -48,7 +48,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     )
     done = {"next_goal": "rest", "completed": True, "evidence": ["a", "b"], "reason": "because"}
     ws.script(
-        {"write": {"a": "1"}, "block": {**done, "summary": f"claimed with {SECRET}"},
+        {"write": {"a": "1"},
+         "block": {**done, "summary": f"claimed with {SECRET}", "notes": ["a fact"]},
          "run": f"env > {environment}; pwd >> {environment}; echo x > $TMPDIR/mine"},
         {"say": "about to fail", "exit": 3},
         {"append": {"plan.md": "\n- [ ] third\n"}, "sleep": 60, "until": "go"},
@@ -248,7 +249,7 @@ def test_the_check_of_kinds_sees_what_is_wrong(lived: Workspace) -> None:
             "stop": False, "claimed": True, "verdict": "claim_rejected", "agent": "command",
             "model": "", "exit_code": 0, "signal": None, "cause": "exit", "error": "",
             "failure_class": "", "usage": None, "cost_usd": None, "changed_count": 1,
-            "changed_files": ["a"], "owed": None, "refused": [], "roles": {},
+            "changed_files": ["a"], "owed": None, "refused": [], "roles": {}, "notes": ["a fact"],
         }),
         (2, {"verdict": "error", "exit_code": 3, "cause": "exit", "failure_class": "agent",
              "completed": False, "claimed": False, "has_new_changes": False, "state": "backoff"}),
@@ -337,6 +338,7 @@ def test_what_is_a_control_block_and_what_is_none(ws: Workspace) -> None:
         if answer == LABELLED:
             said = [line[key] for key in ("summary", "reason", "evidence")]
             assert said == ["wrote the parser", "more to do", ["pytest -q: 3 passed"]]
+            assert line["notes"] == ["the tests need redis"]
 
 
 @pytest.mark.slow

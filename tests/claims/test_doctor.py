@@ -133,7 +133,7 @@ def nothing_done(place: Place) -> Faults:
     assert "no gate is configured: a completion is believed without proof" in done.stdout
     place.config(
         "min_free_disk_mb = 1000000000000\n[output]\nmax_state_mb = 1\n"
-        '[notify]\nevents = ["completed"]\n'
+        '[notify]\nevents = ["completed"]\n[service]\ninhibit_sleep = true\n'
     )
     place.state.mkdir(mode=0o755)
     (place.state / "logs").write_bytes(b"x" * 3 * 2**20)
@@ -149,6 +149,7 @@ def nothing_done(place: Place) -> Faults:
     place.prefix = ("/usr/bin/env", f"PATH={os.environ['PATH']}", "sh", "-c",
                     f'PATH={shlex.quote(place.env["PATH"])}; export PATH; exec "$@"', "sh")  # fmt: skip
     return {
+        "service.inhibit_sleep": ("warn", "the machine may sleep", "take [service] inhibit_sleep"),
         "tmp": ("warn", "no temporary file can be made", "TMPDIR"),
         "home": ("warn", "does not exist", "mkdir -p"),
         "limits.files": ("warn", "only 200 files", "ulimit -n 1024"),
@@ -198,6 +199,7 @@ def commands(place: Place) -> Faults:
         'agent_command_template = "./agent.sh {prompt_file}"\n[budget]\nmax_cost_usd = 1\nmax_tokens = 1\n'
         f'[verify]\ncommands = {gates}\ngate_files = ["plan.md", "no/such/*.py"]\n'
         '[notify]\ncommand = ["./plain.sh"]\n'
+        '[hooks]\non_start = ["./plain.sh", "true"]\non_end = ["true && no-such-linter"]\n'
     )
     place.write("plan.md", "- [x] all\n")
     place.write("TASK.md", " \n")
@@ -209,6 +211,8 @@ def commands(place: Place) -> Faults:
         "agent.command": ("fail", "no first line that names its interpreter", "#!/bin/sh"),
         "budget.command": ("warn", "max_cost_usd and max_tokens cannot be kept", "max_hours"),
         "config.without_effect": ("warn", "no file matches no/such/*.py", "take it out"),
+        "hook.on_start.1": ("fail", "'./plain.sh' of the on_start hook", "chmod +x"),
+        "hook.on_end.1": ("warn", "'no-such-linter' of the on_end hook", "install"),
         "notify": ("fail", "'./plain.sh' of [notify] command is not executable", "chmod +x"),
         "workspace.task": ("warn", "TASK.md is empty", "write down"),
         "workspace.plan": ("warn", "every item of", "add what is to be done"),
@@ -625,7 +629,9 @@ def _literal(node: ast.expr) -> Iterator[str]:
     elif isinstance(node, ast.JoinedStr):
         text = "".join(str(getattr(part, "value", "")) if isinstance(part, ast.Constant) else "{}"
                        for part in node.values)  # fmt: skip
-        if text in ("sentinel.{}", "workspace.{}"):
+        if text == "hook.{}.{}":
+            yield "hook.MOMENT.N"
+        elif text in ("sentinel.{}", "workspace.{}"):
             kinds = ("stop", "pause") if text[0] == "s" else ("task", "plan")
             yield from (text.format(kind) for kind in kinds)
         else:
@@ -634,6 +640,11 @@ def _literal(node: ast.expr) -> Iterator[str]:
 
 def test_every_check_has_its_row_and_every_row_its_check() -> None:
     assert set(names()) == set(rows())
+
+
+def _general(check: str) -> str:
+    """The name of a gate's or a hook's check as the page has it."""
+    return re.sub(r"^hook\.\w+\.\d+$", "hook.MOMENT.N", re.sub(r"^gate\.\d+$", "gate.N", check))
 
 
 def test_every_row_is_seen_red(tmp_path: Path) -> None:
@@ -646,7 +657,7 @@ def test_every_row_is_seen_red(tmp_path: Path) -> None:
         wanted = scene(place)
         place.close()
         for check, (status, *_) in wanted.items():
-            general = re.sub(r"^gate\.\d+$", "gate.N", check)
+            general = _general(check)
             general = re.sub(r"^(agent|budget)\.[a-z]+", r"\1.NAME", general)
             seen.setdefault(general, set()).add(status)
     for check, levels in rows().items():
@@ -717,6 +728,7 @@ def test_a_start_says_the_same_words(ws: Workspace) -> None:
     ws.config(
         '[verify]\ncommands = ["true", "no-such-program"]\ngate_files = ["no/such"]\n'
         '[notify]\ncommand = ["no-such-notify"]\n[budget]\nmax_cost_usd = 1\n'
+        '[hooks]\non_end = ["no-such-hook"]\n'
     )
     ws.plan("- [x] all\n")
     (ws.path / "TASK.md").write_text("\n")
@@ -729,16 +741,14 @@ def test_a_start_says_the_same_words(ws: Workspace) -> None:
     } - {"workspace.owner", "workspace.network"}  # fmt: skip
     said = {}
     for one in json.loads(done.stdout)["findings"]:
-        name = re.sub(r"^gate\.\d+$", "gate.N", one["id"]).replace("budget.command", "budget.NAME")
+        name = _general(one["id"]).replace("budget.command", "budget.NAME")
         if name in marked:
             assert one["status"] != "ok", one
             said[one["id"]] = one["what"]
         elif one["id"] == "config.without_effect":
             said["gate_files"] = one["what"]
     assert "no file matches no/such" in said["gate_files"]
-    assert {
-        re.sub(r"gate\.\d", "gate.N", re.sub("budget.*", "budget.NAME", n)) for n in said
-    } == marked | {"gate_files"}
+    assert {_general(re.sub("budget.*", "budget.NAME", n)) for n in said} == marked | {"gate_files"}
     checked = subprocess.run(
         [*PROGRAM, "config", "check"], cwd=ws.path, env=ws.environment, capture_output=True,
         text=True, check=False, timeout=110,
@@ -753,5 +763,5 @@ def test_a_start_says_the_same_words(ws: Workspace) -> None:
     ):
         assert [what for what in said.values() if what not in report] == [doubtful]
     assert "TASK.md does not exist" not in str(ws.status()["warnings"])
-    commands = [what for name, what in said.items() if name.startswith(("gate", "notify"))]
+    commands = [what for name, what in said.items() if name.startswith(("gate", "hook", "notify"))]
     assert [what for what in commands if what not in checked.stdout] == []

@@ -22,6 +22,8 @@ QUICK = ("proof", "errors", "money", "crash")
 ALWAYS = {"event", "level", "timestamp"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
+    "awake.held": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
+    "awake.released": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "clock.jumped": "program/test_durability_clocks.py::test_a_wait_is_neither_lost_nor_prolonged_when_the_clock_is_set_during_it",
     "registry.not_written": "program/test_surroundings.py::test_nothing_is_asked_of_the_environment",
     "signal.doubtful": "program/test_control_stop.py::test_of_a_sender_that_is_gone_while_a_run_is_on_only_the_second_counts",
@@ -74,6 +76,7 @@ SCENE_OF = {
     "loop.released": "reload",
     "loop.removed": "many",
     "loop.renamed": "many",
+    "notes.kept": "proof",
     "notify.failed": "told_in_vain",
     "orphan.adopted": "killed",
     "orphan.ended": "killed",

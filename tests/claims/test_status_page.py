@@ -371,6 +371,7 @@ MEANING |= {
     "plan": ("proof", lambda one: one.last["plan"] is not None),
     "plan.done": ("proof", lambda one: (one.statuses[0]["plan"]["done"], one.last["plan"]["done"]) == (0, 3)),
     "plan.total": ("proof", lambda one: set(values(one.statuses, "plan.total")) == {2, 3}),
+    "notes": ("proof", lambda one: set(values(one.statuses, "notes")) == {0, 2}),
     "plan.path": ("proof", each("plan.path", lambda v, _: v.endswith("/plan.md") and v.startswith("/"))),
     "plan.last_ticked": (
         "proof", lambda one: set(values(one.statuses, "plan.last_ticked")) >= {None, "second", "third"},

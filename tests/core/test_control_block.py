@@ -754,3 +754,37 @@ def test_labelled_blocks_round_trip_in_any_order(
         reason,
         stop,
     )
+
+
+LABELS = "NEXT_GOAL: go on\nSTOP: false\nSUMMARY: did it"
+
+
+@pytest.mark.parametrize(
+    ("answer", "notes"),
+    [
+        (json.dumps({"next_goal": "x", "stop": False, "notes": ["a", " b "]}), ("a", "b")),
+        (json.dumps({"next_goal": "x", "stop": False, "notes": "- a\n- b"}), ("a", "b")),
+        (json.dumps({"next_goal": "x", "stop": False, "notes": None}), ()),
+        (json.dumps({"next_goal": "x", "stop": False}), ()),
+        (json.dumps({"next_goal": "x", "stop": False, "notes": [["a"], 7, ""]}), ("a", "7")),
+        (f"{LABELS}\nNOTES:\n- a\n- b", ("a", "b")),
+        (f"{LABELS}\nNOTES: none", ()),
+        (f"NOTES: prose before\n\nNOTES: a\n{LABELS}", ("a",)),
+        (f"NOTES: prose before\n\n{LABELS.replace('STOP', 'NOTES: a' + chr(10) + 'STOP')}", ("a",)),
+    ],
+)
+def test_notes_are_read_in_every_form_and_need_not_be_there(
+    answer: str, notes: tuple[str, ...]
+) -> None:
+    block = parse(answer)
+    assert (block.notes, bool(block.next_goal)) == (notes, True)
+
+
+def test_notes_are_bounded_and_alone_make_no_block() -> None:
+    many = [f"note {number}" for number in range(500)]
+    assert parse(json.dumps({"next_goal": "x", "stop": False, "notes": many})).notes == tuple(
+        many[: control_block.PROPOSED]
+    )
+    with pytest.raises(ParseError):
+        parse(json.dumps({"notes": ["a"], "summary": "s"}))
+    assert parse(f"{LABELS}\n\n{json.dumps({'notes': ['a'], 'name': 'x'})}").notes == ()

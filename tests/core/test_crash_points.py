@@ -53,6 +53,10 @@ def two_messages(world: World) -> None:
     world.say("b.md")
 
 
+def noting(*notes: str) -> Answer:
+    return Answer(block("go on", notes=notes))
+
+
 SCENARIOS = {
     "goal mode": Scenario(
         lambda: Script([work("b"), work("c"), claim()]),
@@ -65,6 +69,11 @@ SCENARIOS = {
             [work("b"), claim(), claim(), claim(), claim()], gates=[passing(), failing(), passing()]
         ),
         policy(verify_commands=("true",), confirmations=2, max_stagnation=0),
+        ("completed", 0),
+    ),
+    "notes": Scenario(
+        lambda: Script([noting("one", "two"), noting("two"), noting("three"), claim()]),
+        policy(checkpoints=True),
         ("completed", 0),
     ),
     "keep": Scenario(
@@ -283,6 +292,7 @@ def story(world: World) -> list[tuple[str, str, str]]:
 def compare(scenario: Scenario, world: World, whole: World, way: str) -> None:
     assert world.exit is not None
     assert (world.exit.state.value, world.exit.code) == scenario.end
+    assert world.disk.notes == whole.disk.notes
     numbers = [line["iteration"] for line in world.disk.journal]
     assert numbers == list(range(1, len(numbers) + 1))
     told, expected = story(world), story(whole)

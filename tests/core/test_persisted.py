@@ -23,6 +23,9 @@ ADDED: dict[str, Any] = {
     "best": BEST,
     "dropped": DROPPED,
     "gates": None,
+    "noted": 0,
+    "unkept": [],
+    "at_start": {},
 }
 """Fields of a snapshot that the first version did not have, as they are written for its files."""
 GONE = {"after_iteration"}
@@ -57,7 +60,7 @@ def first_version(state: LoopState) -> dict[str, Any]:
     for message in (*written["carried"], *opened["messages"]):
         assert message.pop("mark") == ""
     if block := opened.get("block"):
-        assert block.pop("denied") is False
+        assert (block.pop("denied"), block.pop("notes")) == (False, [])
     if failure := opened.get("failure"):
         assert (failure.pop("guessed"), failure.pop("mend")) == (False, "")
         assert failure.pop("idle") is False

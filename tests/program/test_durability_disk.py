@@ -6,6 +6,7 @@ the test."""
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -142,6 +143,22 @@ def test_a_full_disk_stops_the_work_but_not_the_supervisor(disk: SmallDisk, leav
     assert "the disk is full" in disk.log()
     disk.drain()
     goes_on(disk, process, count)
+
+
+def test_what_was_noted_on_a_full_disk_is_kept_when_there_is_room(disk: SmallDisk) -> None:
+    gate = f"until test -e '{disk.control}/go'; do sleep 0.05; done"
+    disk.config(f"[verify]\nevery_iteration = true\ncommands = [{json.dumps(gate)}]\n")
+    disk.script({**SHORT, "block": {"notes": ["redis must run"]}}, SHORT)
+    process = disk.begin()
+    wait_until(lambda: disk.status().get("state") == "verifying", "the gate")
+    disk.fill()
+    (disk.control / "go").touch()
+    wait_until(lambda: "state.cannot_write" in disk.log(), "the full disk")
+    assert not (disk.state / "notes.md").exists()
+    disk.drain()
+    goes_on(disk, process, 1)
+    assert "- redis must run\n" in (disk.state / "notes.md").read_text()
+    assert "redis must run" in disk.prompt(2)
 
 
 @pytest.mark.parametrize(

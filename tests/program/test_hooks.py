@@ -257,6 +257,67 @@ def test_stop_ends_a_hook_whose_supervisor_is_gone(ws: Workspace) -> None:
     wait_until(lambda: not psutil.pid_exists(pid), "the hook's end")
 
 
+def after_a_stop(ws: Workspace, **table: Any) -> tuple[subprocess.Popen[bytes], int]:
+    """A loop that was stopped by a file while a hook hangs; the hook's pid."""
+    ws.config(hooks(timeout_sec=600, **table), kill_grace_sec=1)
+    ws.script(WORK)
+    process = ws.start()
+    pid = pid_in(ws, "pid")
+    ws.cli("stop")
+    return process, pid
+
+
+def test_a_stop_gives_a_hanging_after_iteration_its_grace_and_on_end_its_chance(
+    ws: Workspace,
+) -> None:
+    process, pid = after_a_stop(ws, after_iteration=[HANGS], on_end=["sleep 1.5; touch ended"])
+    assert ws.ended(process) == 0  # the control: 600 s
+    assert not psutil.pid_exists(pid)
+    assert (ws.path / "ended").exists()
+    said = "the after_iteration hook was ended 1 s (kill_grace_sec) after the stop"
+    assert said in "\n".join(ws.status()["warnings"])
+    assert said in (ws.state / "report.md").read_text()
+
+
+def test_a_stop_lets_an_after_iteration_that_is_quick_come_to_its_end(ws: Workspace) -> None:
+    quick = "echo $$ > pid; until test -e .codex-self-iter/STOP; do sleep 0.05; done; touch done"
+    process, _ = after_a_stop(ws, after_iteration=[quick])
+    assert ws.ended(process) == 0
+    assert (ws.path / "done").exists()
+    assert not ws.status()["warnings"]
+
+
+def test_a_second_stop_waits_for_no_hook(ws: Workspace) -> None:
+    hangs = f"trap '' TERM; {HANGS}"
+    ws.config(hooks(after_iteration=[hangs], on_end=["touch ended"]), kill_grace_sec=600)
+    ws.script(WORK)
+    process = ws.start()
+    pid = pid_in(ws, "pid")
+    again = lambda: ws.cli("stop").returncode == 0 and process.poll() is not None  # noqa: E731
+    wait_until(again, "the end")  # the control: 600 s
+    assert ws.ended(process) == 0
+    assert not psutil.pid_exists(pid)
+    assert not (ws.path / "ended").exists()
+
+
+@pytest.mark.parametrize("ended", ["stopped", "completed"])
+def test_a_stop_that_comes_while_on_end_hangs_ends_it(ws: Workspace, ended: str) -> None:
+    deaf = "trap '' TERM; echo $$ > pid; while :; do sleep 1; done"
+    ws.config(hooks(on_end=[deaf], timeout_sec=600), kill_grace_sec=60)
+    ws.script(CLAIM if ended == "completed" else {**WORK, "sleep": 60})
+    process = ws.start()
+    if ended == "stopped":
+        ws.wait_runs(1)
+        ws.cli("stop")
+    pid = pid_in(ws, "pid")
+    assert process.poll() is None
+    ws.cli("stop")
+    assert ws.ended(process) == 0  # the control: 600 s
+    assert not psutil.pid_exists(pid)
+    assert ws.status()["state"] == ended
+    assert "on_end, or what ran before it, was cut short" in "\n".join(ws.status()["warnings"])
+
+
 def test_a_stop_at_the_start_runs_no_hook_but_that_of_the_end(ws: Workspace) -> None:
     ws.config(hooks(**{moment: [NOTE] for moment in MOMENTS}))
     (ws.path / ".codex-stop").touch()

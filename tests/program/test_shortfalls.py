@@ -199,6 +199,56 @@ def test_commands_that_cannot_work_are_said_before_the_first_run_until_they_can(
     assert [line["unproven"] for line in ws.journal()] == [missing, ""]
 
 
+HOOKS = """[hooks]
+on_start = ["./hook --now"]
+on_end = ["date && no-such-hook", "echo 'open"]
+before_iteration = ["test 1 = 1"]
+"""
+
+
+def test_hooks_that_cannot_work_are_said_by_doctor_config_check_and_a_start(ws: Workspace) -> None:
+    (ws.path / "hook").write_text("#!/bin/sh\n")
+    ws.config(HOOKS)
+    missing = "the program './hook' of the on_start hook './hook --now' is not executable"
+    doubtful = "the program 'no-such-hook' of the on_end hook 'date && no-such-hook' is not there"
+    broken = '"echo \'open" is no shell command'
+    found = json.loads(ws.cli("doctor", "--json").stdout)["findings"]
+    told = {one["id"]: one for one in found if one["id"].startswith("hook.")}
+    assert {key: (one["status"], one["what"].partition(" (")[0]) for key, one in told.items()} == {
+        "hook.on_start.1": ("fail", missing),
+        "hook.on_end.1": ("warn", doubtful),
+        "hook.on_end.2": ("fail", broken),
+    }
+    assert told["hook.on_start.1"]["mend"].startswith("chmod +x ")
+    assert told["hook.on_end.2"]["mend"] == "mend [hooks] on_end"
+    checked = ws.cli("config", "check")
+    assert checked.returncode == 0
+    assert all(text in checked.stdout for text in (missing, doubtful, broken))
+    assert ws.run() == 0
+    (warning,) = [text for text in ws.status()["warnings"] if missing in text]
+    assert broken in warning
+    assert doubtful not in warning
+
+
+@pytest.mark.parametrize("flaw", ["", "missing", "empty", "large", "binary"])
+def test_files_of_prompt_are_looked_at_in_the_words_of_a_start(ws: Workspace, flaw: str) -> None:
+    texts = {"": b"Hello", "empty": b" \n", "large": b"x" * 70_000, "binary": b"a\0"}
+    if flaw != "missing":
+        (ws.path / "mine.md").write_bytes(texts[flaw])
+    ws.config('[prompt.planner]\nbefore = "mine.md"\n', mode="roles")
+    checked = ws.cli("config", "check")
+    found = json.loads(ws.cli("doctor", "--json").stdout)["findings"]
+    faults = [one["what"] for one in found if one["status"] == "fail"]
+    if not flaw:
+        assert (checked.returncode, faults) == (0, [])
+        return
+    assert ws.run() == 2
+    (said,) = [line for line in ws.log().splitlines() if "mine.md" in line]
+    assert checked.returncode == 2
+    assert said.split("; ")[0].endswith(faults[0])
+    assert said.strip() in checked.stderr
+
+
 def test_a_gate_that_takes_too_long_is_said_to_have_timed_out(ws: Workspace) -> None:
     ws.config('[verify]\ncommands = ["sleep 600"]\ntimeout_sec = 0.2\n', max_iterations=1)
     ws.script({"block": {"completed": True}})

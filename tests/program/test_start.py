@@ -281,8 +281,42 @@ def test_what_is_red_before_the_first_run_is_said_to_person_and_agent(
     said = "red before the first run of this start: `test -e done` exited with code 1"
     assert (said in ws.prompt(1)) == (said in ws.log()) == asked
     assert not ws.status()["warnings"]  # it is green now
-    assert ("`test -e done`: passed, was red before the first run" in card(ws)) == asked
+    before = "was red before the loop began"
+    assert (f"`test -e done`: passed, {before}" in card(ws)) == asked
+    assert (f"test -e done: ok, {before}" in ws.cli("show", "2").stdout) == asked
     assert "`true`: passed, was" not in card(ws)
+
+
+def test_what_was_red_at_first_is_known_to_later_starts_until_the_work_is_complete(
+    ws: Workspace,
+) -> None:
+    gate = '[verify]\ncommands = ["test -e done"]\nat_start = true\nevery_iteration = true\n'
+    ws.plan("- [ ] x\n")
+    ws.config(gate, max_iterations=1)
+    red = "test -e done: exited with code 1"
+    before = ", was red before the loop began"
+    ws.script(WORK, {**CLAIM, "write": {"done": ""}}, {**WORK, "run": "rm done"})
+    for number, code in ((1, 0), (2, 0), (3, 0)):
+        assert ws.run() == code, ws.log()
+        assert ws.journal()[-1]["iteration"] == number
+    told = [ws.cli("show", str(number)).stdout for number in (1, 2, 3)]
+    assert red + before in told[0]
+    assert "test -e done: ok" + before in told[1]
+    assert red in told[2]
+    assert before not in told[2]  # green when this work began
+    assert [line["gates"][0]["red_at_start"] for line in ws.journal()] == [True, True, False]
+
+
+def test_a_gate_that_a_later_start_finds_red_was_not_so_before_the_loop(ws: Workspace) -> None:
+    ws.plan("- [ ] x\n")
+    ws.config(
+        '[verify]\ncommands = ["test ! -e broken"]\nat_start = true\nevery_iteration = true\n',
+        max_iterations=1,
+    )
+    ws.script({**WORK, "write": {"broken": ""}}, WORK)
+    assert ws.run() == ws.run() == 0
+    assert "was red" not in ws.cli("show", "2").stdout
+    assert [line["gates"][0]["red_at_start"] for line in ws.journal()] == [False, False]
 
 
 def test_a_stop_while_the_gates_run_before_the_first_run_ends_it(ws: Workspace) -> None:

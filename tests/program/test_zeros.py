@@ -22,6 +22,7 @@ TABLES = {
         "max_hours_per_day", "notice_at",
     ),
     "output": ("max_run_mb", "keep_runs", "keep_days", "max_state_mb", "log_max_mb"),
+    "notes": ("max_count", "max_bytes"),
     "pool": ("max_memory_mb",),
     "service": ("finish_timeout_sec",),
     "git": ("timeout_sec", "checkpoint_keep", "checkpoint_keep_days", "checkpoint_max_file_mb"),

@@ -194,6 +194,7 @@ class Disk:
     def __init__(self) -> None:
         self.runtime: LoopState | None = None
         self.journal: list[dict[str, Any]] = []
+        self.notes: tuple[str, ...] = ()
         self.inbox: dict[str, str] = {}
         self.stop: ev.Stop | None = None
         self.paused = False
@@ -372,6 +373,8 @@ class World:
                 self.disk.journal[-1]["iteration"] if self.disk.journal else 0
             ), "a number is repeated or left out"
             self.disk.journal.append(command.record)
+        elif isinstance(command, cmd.KeepNotes):
+            self.disk.notes = tuple(dict.fromkeys((*self.disk.notes, *command.notes)))
         elif isinstance(command, cmd.TakeMessages):
             for message in command.messages:
                 if message.mark in ("", self.disk.inbox.get(message.name)):

@@ -75,6 +75,7 @@ def base(now: float = NOW, workspace: str = "/srv/app", name: str = "app") -> di
         "owed": None,
         "plan": {"done": 8, "total": 12, "last_ticked": "Write the lexer",
                  "path": f"{workspace}/plan.md"},
+        "notes": 0,
         "disk": {"state_mb": 120.0, "free_mb": 40_000.0, "git_mb": 60.0, "git_loose": 12},
         "warnings": [], "log": f"{state_dir}/logs/supervisor.log",
         "stop_file": f"{state_dir}/STOP", "global_stop_file": f"{workspace}/.codex-stop",

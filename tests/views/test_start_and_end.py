@@ -25,7 +25,7 @@ LINE: dict[str, Any] = {
     "checkpoint": "abc",
 }  # fmt: skip
 GATES = [
-    {"command": "pytest -q", "ok": True, "exit_code": 0},
+    {"command": "pytest -q", "ok": True, "exit_code": 0, "red_at_start": True},
     {"command": "mypy", "ok": False, "exit_code": 1},
 ]
 
@@ -36,7 +36,7 @@ def state(end: State, reason: str, **more: Any) -> LoopState:
 
 def shown(end: LoopState, lines: list[dict[str, Any]], **more: Any) -> str:
     given: dict[str, Any] = {
-        "seconds": 3725.0, "changes": [], "warnings": [], "before": [], "where": "",
+        "seconds": 3725.0, "changes": [], "warnings": [], "where": "",
         "report": "/w/.codex-self-iter/report.md",
     } | more  # fmt: skip
     return card(end, lines, **given)
@@ -61,7 +61,6 @@ def everything() -> str:
                 ("Changed in iterations 3 to 4", " a.py | 2 +-\n 1 file changed, 2 insertions(+)\n")
             ],
             warnings=["one", "two", "three", "four", "five"],
-            before=["pytest -q"],
             where=" --workspace '/my work'",
         ),
         shown(state(State.COMPLETED, "Its word."), [{**LINE, "usage": None, "cost_usd": None}]),

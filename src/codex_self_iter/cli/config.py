@@ -14,7 +14,7 @@ from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.effective import values
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
-from codex_self_iter.settings.paths import state_flaws
+from codex_self_iter.settings.paths import state_flaws, text_flaws
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +53,12 @@ def _print(text: str) -> int:
 
 
 def _checked(settings: Settings) -> str:
-    """What is said of a good configuration. Raises UsageError for a state directory that a run would
-    refuse."""
+    """What is said of a good configuration. Raises UsageError for a state directory, and for files of
+    `[prompt]`, that a run would refuse."""
     loops = settings.loops()
-    if flaws := [flaw for loop in loops for flaw in state_flaws(loop)]:
+    there = [loop for loop in loops if loop.workspace_path.is_dir()]
+    flaws = [flaw for loop in loops for flaw in state_flaws(loop)]
+    if flaws := [*flaws, *(flaw for loop in there for flaw in text_flaws(loop))]:
         raise UsageError("\n".join(dict.fromkeys(flaws)))
     source = ", ".join(map(str, settings.sources)) or "no configuration file, defaults only"
     count = f"; {len(loops)} workspaces" if settings.workspaces else ""

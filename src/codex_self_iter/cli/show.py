@@ -11,7 +11,7 @@ from typing import Any
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._terminal import Paint
-from codex_self_iter.core.evidence import gate_end
+from codex_self_iter.core.evidence import gate_before, gate_end
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_words
 from codex_self_iter.core.text import clean, clean_block, epoch, moment, shorten, took
 from codex_self_iter.errors import ExitCode, UsageError
@@ -27,8 +27,8 @@ MAX_TEXT = 4000
 MAX_FULL = 4_000_000
 MAX_PROMPT_BYTES = 64 * 1024 * 1024
 FIELDS = (
-    "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "refused", "messages",
-    "events",
+    "goal_in", "summary", "unproven", "reason", "error", "next_goal", "evidence", "notes", "refused",
+    "messages", "events",
 )  # fmt: skip
 GIT_TIMEOUT_SEC = 20
 
@@ -184,7 +184,7 @@ def _agent(record: Record) -> str:
 
 def _gate(gate: dict[str, Any], bound: int, paint: Paint) -> Iterator[str]:
     ok = gate.get("ok")
-    result = "ok" if ok else gate_end(gate)
+    result = f"ok{gate_before(gate)}" if ok else gate_end(gate)
     lasted = took(as_number(gate.get("duration_sec")))
     line = f"{clean(str(gate.get('command')), 500)}: {clean(result)}, {lasted}"
     items = [shorten(str(title), 200) for title in as_list(gate.get("items"))]

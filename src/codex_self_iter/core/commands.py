@@ -1,6 +1,6 @@
 """What to do: the outputs of `decide`, executed by the supervisor in order.
 
-`Persist` and `Journal` are durable when they return; what follows them may rely on it. A command
+`Persist`, `Journal` and `KeepNotes` are durable when they return; what follows them may rely on it. A command
 that cannot be carried out (disk full) blocks those behind it until it can."""
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ class Journal:
     """Append one line to the journal."""
 
     record: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeepNotes:
+    """Add what an iteration noted to the loop's notes; durable when it returns. What is there
+    already is not added again."""
+
+    notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +111,7 @@ class Exit:
 Command = (
     Persist
     | Journal
+    | KeepNotes
     | Prepare
     | TakeMessages
     | StartRun

@@ -3,7 +3,8 @@
 Two formats are understood, wherever the last one ends wins:
 
     JSON        one object, bare or in a code fence, with the fields of FIELDS
-    labels      NEXT_GOAL: … STOP: … SUMMARY: … REASON: … EVIDENCE: … COMPLETED: …   in any order
+    labels      NEXT_GOAL: … STOP: … SUMMARY: … REASON: … EVIDENCE: … COMPLETED: …   in any order,
+                with NOTES: … if there are any
 
 A block must say what comes next: `next_goal` and `stop`, or `completed`/`stop` that is true, or the
 promise word as its summary. Everything else has a safe default (nothing is completed, nothing
@@ -20,9 +21,11 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import decode_at, encode, flaw_at
 from codex_self_iter.core.nearly_json import decode_nearly
+from codex_self_iter.core.notes import PROPOSED
 from codex_self_iter.core.text import SEQUENCE
 
 FIELDS = ("summary", "next_goal", "stop", "reason", "evidence", "completed")
+"""By these a block is known; `notes` may be there beside them."""
 
 
 def strict_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +61,16 @@ SCHEMA: Mapping[str, Any] = strict_schema(
         },
     }
 )
+SCHEMA_WITH_NOTES: Mapping[str, Any] = strict_schema(
+    {
+        **SCHEMA["properties"],
+        "notes": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "New facts that later iterations need, one short line each; else empty.",
+        },
+    }
+)
 
 MAX_CANDIDATES = 2_000
 MAX_NEARLY = 8
@@ -75,7 +88,7 @@ MAX_TEXT = 20_000
 ECHO_CONTEXT = 40
 """Characters before a block that must agree with the prompt for it to be an echo."""
 
-_LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED)"
+_LABEL = r"(?P<key>NEXT_GOAL|STOP|SUMMARY|REASON|EVIDENCE|COMPLETED|NOTES)"
 _LINE_LABEL = re.compile(rf"^[ \t>*_`#-]*{_LABEL}[*_`]*[ \t]*:[*_`]*", re.MULTILINE)
 _INLINE_LABEL = re.compile(rf"(?<![\w]){_LABEL}[*_`]*[ \t]*:")
 _FIRST = re.compile(rf"\{{\s*\"(?:{'|'.join(FIELDS)})\"")
@@ -106,6 +119,7 @@ class ControlBlock:
     reason: str = ""
     evidence: tuple[str, ...] = ()
     completed: bool = False
+    notes: tuple[str, ...] = ()
     denied: bool = dataclasses.field(default=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -177,6 +191,7 @@ def _coerce(fields: Mapping[str, Any], promise: str = "") -> ControlBlock | Unre
         reason=to_text(fields.get("reason")),
         evidence=_to_list(fields.get("evidence")),
         completed=bool(completed),
+        notes=_to_list(fields.get("notes"))[:PROPOSED],
         denied=denied,
     )
 
@@ -274,7 +289,8 @@ def _labelled(text: str, pattern: re.Pattern[str], region: tuple[int, int]) -> I
     label's place, and its end, for telling an echo, that of the label's line."""
     blocks: list[list[re.Match[str]]] = []
     for match in pattern.finditer(text, region[0], region[1]):
-        if not blocks or match["key"] in {earlier["key"] for earlier in blocks[-1]}:
+        known = {earlier["key"] for earlier in blocks[-1]} if blocks else set()
+        if not known or (match["key"] in known and match["key"] != "NOTES"):
             blocks.append([])
         blocks[-1].append(match)
     del blocks[:-MAX_CANDIDATES]

@@ -62,6 +62,8 @@ class Prepared:
     head: str = ""
     gate_files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     owed: Owed | None = None
+    at_start: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    """By gate, whether it succeeded before the first run of this start."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

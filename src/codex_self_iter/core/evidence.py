@@ -47,6 +47,15 @@ _SIGNALS = {
 
 def gate_end(gate: Mapping[str, Any]) -> str:
     """How a gate ended, in words; `gate` as `GateResult.to_json`, perhaps an older one."""
+    return _ended(gate) + gate_before(gate)
+
+
+def gate_before(gate: Mapping[str, Any]) -> str:
+    """What to add of a gate of the journal that had failed before the loop's first run, else ""."""
+    return ", was red before the loop began" if gate.get("red_at_start") else ""
+
+
+def _ended(gate: Mapping[str, Any]) -> str:
     if gate.get("ok"):
         return "passed"
     if gate.get("flaw"):

@@ -38,6 +38,7 @@ from codex_self_iter.core.commands import (
     Abort,
     Command,
     Keep,
+    KeepNotes,
     Log,
     Persist,
     Prepare,
@@ -184,7 +185,8 @@ def _proceed_if_idle(state: LoopState, policy: Policy, at: Moment, *before: Comm
 
 def _prepared(state: LoopState, event: Prepared, policy: Policy, at: Moment) -> Decision:
     """Inputs were read: look at the conditions again, then open the iteration and start its run."""
-    state = dataclasses.replace(state, preparing=False)
+    at_start = opening.first_results(state, event)
+    state = dataclasses.replace(state, preparing=False, at_start=at_start)
     hold = held(state, policy, at)
     if hold is not None:
         return hold
@@ -298,6 +300,8 @@ def _kept(state: LoopState, event: Kept, policy: Policy, at: Moment) -> Decision
 
 def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Decision:
     """Close the iteration: journal line first, then what follows from it."""
+    notes = opened.block.notes if opened.block else ()
+    state = dataclasses.replace(state, noted=state.noted + len(notes))
     closed = verdict.close(state, opened, policy, at)
     end, ending = closed.finish, state.ending
     stopping = ending is not None and ending.kind is EndingKind.STOP
@@ -308,7 +312,8 @@ def _verdict(state: LoopState, opened: Iteration, policy: Policy, at: Moment) ->
     else:
         after, commands = _after_end(closed.state, policy, at)
     durable = () if any(isinstance(c, Persist | Prepare) for c in commands) else (Persist(),)
-    return after, (journal_record(opened, after, at), *closed.notes, *durable, *commands)
+    kept = (KeepNotes(notes),) if notes else ()
+    return after, (journal_record(opened, after, at), *kept, *closed.notes, *durable, *commands)
 
 
 def _after_end(state: LoopState, policy: Policy, at: Moment) -> Decision:
@@ -342,6 +347,13 @@ def _verify(state: LoopState, opened: Iteration, at: Moment) -> Decision:
 
 
 def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
+    """Keep what may be in the journal alone, then go on."""
+    kept = (KeepNotes(state.unkept),) if state.unkept else ()
+    state, commands = _booted(dataclasses.replace(state, unkept=()), event, policy, at)
+    return state, (*kept, *commands)
+
+
+def _booted(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     ending = state.ending
     state = recovery.after_restart(_unfrozen(state, at), at)

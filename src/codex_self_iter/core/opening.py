@@ -9,7 +9,7 @@ from codex_self_iter.core.account import session_key
 from codex_self_iter.core.events import Prepared
 from codex_self_iter.core.policy import AgentPolicy
 from codex_self_iter.core.state import Iteration, LoopState, OpenRun
-from codex_self_iter.core.terms import Moment, Role
+from codex_self_iter.core.terms import Moment, Role, Verdict
 
 RULES = ":ignore"
 """Among gate files no path, but the rules by which git ignores files: marks of each, sorted."""
@@ -61,6 +61,13 @@ def gates_found(state: LoopState, files: Mapping[str, str]) -> LoopState:
             if before.get(path) != files.get(path):
                 baseline[path] = files.get(path, "")
     return dataclasses.replace(state, gate_baseline=baseline, gate_seen=dict(files))
+
+
+def first_results(state: LoopState, event: Prepared) -> dict[str, bool]:
+    """What the gates said before the loop's first run: what a later start finds, the loop itself may
+    have left. After a completion it begins anew."""
+    over = state.last is not None and state.last.verdict is Verdict.COMPLETED
+    return {**event.at_start, **({} if over and event.at_start else state.at_start)}
 
 
 def _run(

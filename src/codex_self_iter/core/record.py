@@ -6,6 +6,7 @@ from typing import Any
 
 from codex_self_iter.core.commands import Journal
 from codex_self_iter.core.control_block import ControlBlock
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.state import Iteration, LoopState, plain, to_json
 from codex_self_iter.core.terms import Moment, Role
 from codex_self_iter.core.text import iso
@@ -14,7 +15,8 @@ from codex_self_iter.core.text import iso
 def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
     """The line of an iteration that was `opened` and is closed in `after`."""
     answers = {"planner": opened.planner, "reviewer": opened.reviewer}
-    kept = to_json(after) | {"preparing": False}
+    notes = list(opened.block.notes) if opened.block else []
+    kept = to_json(after) | {"preparing": False, "unkept": notes}
     record: dict[str, Any] = {
         "ts": iso(at.wall),
         "iteration": opened.number,
@@ -27,7 +29,8 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         **_ended(opened),
         "usage": opened.usage.to_json() if opened.usage else None,
         "cost_usd": opened.usage.cost_usd if opened.usage else None,
-        "gates": [gate.to_json() for gate in opened.gates],
+        "notes": notes,
+        "gates": [_gate(gate, after) for gate in opened.gates],
         "gate_flaw": opened.gate_flaw,
         "changed_files": list(opened.changed_files[:200]),
         "changed_count": len(opened.changed_files),
@@ -50,6 +53,12 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         "after": kept,
     }
     return Journal(record)
+
+
+def _gate(gate: GateResult, after: LoopState) -> dict[str, Any]:
+    """A gate's end, and whether it had failed before the loop's first run; None: not known."""
+    before = after.at_start.get(gate.command)
+    return gate.to_json() | {"red_at_start": None if before is None else not before}
 
 
 def _answered(opened: Iteration, after: LoopState) -> dict[str, Any]:

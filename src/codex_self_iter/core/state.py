@@ -371,7 +371,10 @@ class LoopState:
         gates: the verification commands at the last start or reload; None: not known.
         run_iterations: iterations begun since this supervisor started, and the one that it went on
             with.
-        owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`)."""
+        owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`).
+        noted: how many notes its iterations have left; unkept: those that only the journal is sure
+            to have.
+        at_start: by gate, whether it succeeded before the loop's first run (`verify.at_start`)."""
 
     loop_id: str
     iteration: int = 0
@@ -405,6 +408,9 @@ class LoopState:
     best: Best = Best()
     dropped: Dropped = Dropped()
     last: Last | None = None
+    noted: int = 0
+    unkept: tuple[str, ...] = ()
+    at_start: dict[str, bool] = dataclasses.field(default_factory=dict)
     exit_code: int | None = None
 
     @property

@@ -70,7 +70,7 @@ class Settings(BaseSettings, LoopFields):
     pool: PoolSettings = Field(default_factory=PoolSettings)
     """How many agent runs one supervisor may have alive at once."""
     service: ServiceSettings = Field(default_factory=ServiceSettings)
-    """How a service stops."""
+    """How a service stops, and whether the machine may sleep meanwhile."""
     log: LogSettings = Field(default_factory=LogSettings)
     """The supervisor's own log."""
     workspaces: tuple[WorkspaceEntry, ...] = ()

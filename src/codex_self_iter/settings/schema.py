@@ -133,6 +133,21 @@ class PromptSettings(PromptTexts):
 ROLES, TEXTS = ("planner", "executor", "reviewer"), ("before", "introduction", "after")
 
 
+class NotesSettings(Table):
+    """Notes: short facts that agents leave for later iterations."""
+
+    max_count: Count = 50
+    """How many notes are kept and shown in prompts, the newest; 0 = none: agents are not asked for
+    any."""
+    max_bytes: Count = 6000
+    """Their size together, in bytes, beyond which the oldest go; 0 = as max_count = 0."""
+
+    @property
+    def on(self) -> bool:
+        """Whether agents are asked for notes."""
+        return self.max_count > 0 and self.max_bytes > 0
+
+
 class BudgetSettings(Table):
     """What may be spent. A spent budget ends the loop with exit code 4."""
 
@@ -314,12 +329,14 @@ class NotifySettings(Table):
 
 
 class ServiceSettings(Table):
-    """How a service stops."""
+    """How a service stops, and whether the machine may sleep meanwhile."""
 
     on_stop: Annotated[Literal["end", "finish"], Allowed('one of "end", "finish"')] = "end"
     """On SIGTERM: "end" the running agent, or let it "finish" its iteration."""
     finish_timeout_sec: Seconds = 3600
     """Longest wait for "finish"; 0 = none."""
+    inhibit_sleep: Switch = False
+    """Keep the machine awake while a run or a gate is on (systemd-inhibit, or caffeinate on macOS)."""
 
 
 class LogSettings(Table):
@@ -432,6 +449,8 @@ class LoopFields(Table):
     """Gates: what must succeed before "completed" is believed."""
     prompt: PromptSettings = Field(default_factory=PromptSettings)
     """Text files of your own in every prompt; a role's own table goes first, key by key."""
+    notes: NotesSettings = Field(default_factory=NotesSettings)
+    """Notes: short facts that agents leave for later iterations."""
     hooks: HooksSettings = Field(default_factory=HooksSettings)
     """Commands of your own at turns of the loop."""
     budget: BudgetSettings = Field(default_factory=BudgetSettings)

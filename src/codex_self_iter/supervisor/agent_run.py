@@ -40,6 +40,7 @@ from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.gates import gate_files, tell_configuration
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.lingering import Lingering
+from codex_self_iter.supervisor.note_file import Notes
 from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
@@ -72,6 +73,7 @@ class AgentRuns:
     conditions: Conditions
     hooks: Hooks
     texts: OwnTexts
+    notes: Notes
 
     async def prepare(self) -> None:
         """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used, or a
@@ -91,7 +93,8 @@ class AgentRuns:
         files = await gate_files(ctx, self.workspace)
         tell_configuration(ctx, gates_found(ctx.state, files))
         self.senses.look_requests()
-        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed))
+        red = {gate.command: gate.ok for gate in ctx.at_start or ()}
+        ctx.post(ev.Prepared(self._messages(), before.head, files, self.workspace.owed, red))
 
     def _messages(self) -> tuple[Message, ...]:
         """What waits in the inbox, as much as fits beside what the iteration has."""
@@ -114,7 +117,9 @@ class AgentRuns:
         while True:
             for document in ctx.documents:
                 self.senses.look_document(document, clock.monotonic(), in_run=in_run)
-            arriving = not in_run and (self.texts.look() or ctx.inbox.arriving(clock.wall()))
+            arriving = not in_run and (
+                self.texts.look() or self.notes.look() or ctx.inbox.arriving(clock.wall())
+            )
             settling = arriving or any(document.settling for document in ctx.documents)
             if not settling or clock.monotonic() >= give_up:
                 return
@@ -388,7 +393,7 @@ class AgentRuns:
         else:
             scratch.remove(ctx.store.run_directory(*place))  # of a try that could not start
             directory = ctx.store.fresh_run_directory(*place)
-            text = prompts.build(asking.inputs(ctx, run, self.texts.of(run.role)))
+            text = prompts.build(asking.inputs(ctx, run, self.texts.of(run.role), self.notes))
             # Verbatim while the agent reads it; redacted when the run has ended.
             path = ctx.store.save_prompt(
                 opened.number, run.role.value, text, run.attempt, redact=False

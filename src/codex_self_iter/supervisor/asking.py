@@ -11,11 +11,12 @@ from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.bounds import BRIEF
-from codex_self_iter.core.control_block import SCHEMA
+from codex_self_iter.core.control_block import SCHEMA, SCHEMA_WITH_NOTES
 from codex_self_iter.core.state import Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.core.text import both_ends
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.note_file import Notes
 
 HISTORY_LINES = 500
 """So many lines of the journal, or twice as many, are looked through for those that a prompt shows."""
@@ -28,14 +29,12 @@ SHORTENED = (
     "and show no history until task or plan is edited; shorten them, or choose a model with a larger "
     "context"
 )
-SCHEMAS = {
-    Role.PLANNER: prompts.PLANNER_SCHEMA,
-    Role.EXECUTOR: SCHEMA,
-    Role.REVIEWER: prompts.REVIEWER_SCHEMA,
-}
+SCHEMAS = {Role.PLANNER: prompts.PLANNER_SCHEMA, Role.REVIEWER: prompts.REVIEWER_SCHEMA}
 
 
-def inputs(ctx: Context, run: OpenRun, own: Mapping[str, str]) -> prompts.PromptInputs:
+def inputs(
+    ctx: Context, run: OpenRun, own: Mapping[str, str], notes: Notes
+) -> prompts.PromptInputs:
     """Everything that the prompt of a run of the open iteration is built from.
 
     `own`: the person's own texts for its role."""
@@ -68,6 +67,8 @@ def inputs(ctx: Context, run: OpenRun, own: Mapping[str, str]) -> prompts.Prompt
         block=opened.block.to_json() if opened.block else None,
         gate_results=[gate.to_json() for gate in opened.gates],
         changed_files=opened.changed_files,
+        notes=notes.shown(),
+        take_notes=ctx.settings.notes.on,
         **own,
     )
 
@@ -89,7 +90,7 @@ def request(
         directory=directory,
         role=run.role,
         session_id=run.session_id,
-        schema=SCHEMAS[run.role],
+        schema=SCHEMAS.get(run.role) or (SCHEMA_WITH_NOTES if ctx.settings.notes.on else SCHEMA),
         commit_by_agent=ctx.settings.git.commit == "agent",
         environment=ctx.shared.environ,
         model_hint=hints.get(run.role, ""),

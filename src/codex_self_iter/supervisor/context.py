@@ -39,6 +39,7 @@ class Context:
         post: queues an event; callable from any task of this event loop.
         config: replaced as a whole by a reload.
         state: written by the loop only.
+        notes: how many there are.
         warnings: what could not be done for the person; recent: the journal's last lines.
         stored: what the repository's object store holds, once it was counted.
         at_start: what the gates said before the first run of this start; None: not asked.
@@ -62,6 +63,7 @@ class Context:
     )
     free_mb: float = 0.0
     state_mb: float = 0.0
+    notes: int = 0
     stored: Stored | None = None
     at_start: Sequence[GateResult] | None = None
     changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)

@@ -65,7 +65,6 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
             seconds=sum(times.values()),
             changes=changes,
             warnings=list(ctx.warnings),
-            before=[gate.command for gate in ctx.at_start or () if not gate.ok],
             where=f" --workspace {shlex.quote(workspace)}" if elsewhere else "",
             report=f"{ctx.store.path}/report.md",
         )

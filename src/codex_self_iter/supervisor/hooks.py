@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -56,8 +57,18 @@ class _Asked:
 class Hooks:
     """The hooks of one loop."""
 
-    def __init__(self, ctx: Context, work: Work, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        work: Work,
+        workspace: Workspace,
+        stops_seen: Callable[[], tuple[object, ...]],
+    ) -> None:
+        """`stops_seen` tells the STOP files that are there from those of another look."""
         self._ctx, self._work, self._workspace = ctx, work, workspace
+        self._stops_seen = stops_seen
+        self.stopping = anyio.Event()
+        """Set once somebody wants the loop to end now."""
         self._remains = Remains(ctx)
         self._turn = anyio.Lock()
         self._asked: list[_Asked] = []
@@ -97,7 +108,7 @@ class Hooks:
         in a hurry. None: it starts again."""
         with self._work.cut_short() as scope:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._beat, name=f"{self._ctx.name}: beat")
+                tasks.start_soon(self._watch, name=f"{self._ctx.name}: stop")
                 await self._leave(code)
                 tasks.cancel_scope.cancel()
         if scope.cancelled_caught:
@@ -111,15 +122,35 @@ class Hooks:
             if one.moment != AFTER:
                 one.scope.cancel()
             elif not self._ctx.tasks.cancel_scope.cancel_called:
-                await one.done.wait()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._cut, one, name=f"{self._ctx.name}: cut a hook")
+                    await one.done.wait()
+                    tasks.cancel_scope.cancel()
         if code is not None and self._commands("on_end"):
+            self.stopping.set()  # a stop that comes from now on is one too many
             await self._tell(_Asked("on_end"), self._facts("on_end", exit_code=code))
 
-    async def _beat(self) -> None:
-        """The loop has no rounds any more; the service manager is told that it lives all the same."""
+    async def _cut(self, one: _Asked) -> None:
+        """After a stop it may come to its end by itself, but not for long."""
+        await self.stopping.wait()
+        grace = float(self._ctx.settings.kill_grace_sec)
+        await self._ctx.shared.clock.sleep(grace)
+        text = f"the {one.moment} hook was ended {grace:g} s (kill_grace_sec) after the stop"
+        self._ctx.warnings.tell(f"hook {one.moment}", text)
+        one.scope.cancel()
+
+    async def _watch(self) -> None:
+        """The loop looks at nothing any more: hear of a stop that comes now, the second of which
+        waits for no hook, and tell the service manager that it lives."""
+        seen = self._stops_seen()
         while True:
             self._ctx.shared.on_round()
-            await self._ctx.shared.clock.sleep(1.0)
+            await self._ctx.shared.clock.sleep(self._ctx.shared.poll_sec)
+            before, seen = seen, self._stops_seen()
+            if seen and seen != before:
+                if self.stopping.is_set():
+                    self._work.hurry()
+                self.stopping.set()
 
     # -- looking -----------------------------------------------------------------------------------
 

@@ -129,6 +129,8 @@ class Outbox:
             case do.Journal(record):
                 await ctx.shared.in_thread(self._append, record)
                 self._journalled(record)
+            case do.KeepNotes(notes):
+                await self._runs.notes.keep(notes)
             case do.TakeMessages(iteration, messages):
                 self._senses.take(messages, iteration)
             case do.Prepare():

@@ -29,6 +29,7 @@ from codex_self_iter.supervisor.configured import configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.logger import FILES
 from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.note_file import Notes
 from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import stop_files
 from codex_self_iter.supervisor.shared import Shared
@@ -38,9 +39,9 @@ from codex_self_iter.world.process import left
 from codex_self_iter.world.state.holder import boot_id
 from codex_self_iter.world.state.inbox import MAX_MESSAGES, PAUSE_FILE
 from codex_self_iter.world.state.journal import JOURNAL
-from codex_self_iter.world.state.store import NEXT, PREVIOUS, RUNTIME, StateDirectory
+from codex_self_iter.world.state.store import NEXT, NOTES, PREVIOUS, RUNTIME, StateDirectory
 
-_COPIED = (RUNTIME, PREVIOUS, NEXT, JOURNAL, OWN_TASK, OWN_PLAN, "inbox")
+_COPIED = (RUNTIME, PREVIOUS, NEXT, JOURNAL, NOTES, OWN_TASK, OWN_PLAN, "inbox")
 
 
 def rehearse(settings: Settings, sentence: str, clear_stop: bool) -> str:
@@ -103,7 +104,9 @@ def _played(
         wait = ctx.state.wait
         yield f"no run would start now: {ctx.state.reason or (wait.reason if wait else '')}"
         return
-    text = plain(prompts.build(asking.inputs(ctx, run, OwnTexts(ctx).of(run.role))))
+    notes = Notes(ctx)
+    notes.begin()
+    text = plain(prompts.build(asking.inputs(ctx, run, OwnTexts(ctx).of(run.role), notes)))
     path = os.path.join(ctx.store.path, "prompts", f"{run.label}.md")
     directory = os.path.join(ctx.store.path, "logs", "runs", run.label)
     asked = asking.request(ctx, run, text, path, directory, "")

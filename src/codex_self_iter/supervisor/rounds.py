@@ -24,13 +24,14 @@ from codex_self_iter.core.text import iso
 from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import text_flaws
-from codex_self_iter.supervisor import ending, gates, notify, orphans, shortfalls
+from codex_self_iter.supervisor import awake, ending, gates, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.housekeeping import Housekeeping
+from codex_self_iter.supervisor.note_file import Notes
 from codex_self_iter.supervisor.outbox import Outbox
 from codex_self_iter.supervisor.own_texts import OwnTexts
 from codex_self_iter.supervisor.senses import Senses
@@ -62,9 +63,17 @@ class Rounds:
         self.work = Work(ctx)
         self.senses = Senses(ctx, self.workspace)
         self.conditions = Conditions(ctx, self.work)
-        self.hooks = Hooks(ctx, self.work, self.workspace)
+        self.hooks = Hooks(ctx, self.work, self.workspace, self.senses.stops_seen)
+        self.notes = Notes(ctx)
         runs = AgentRuns(
-            ctx, self.work, self.workspace, self.senses, self.conditions, self.hooks, OwnTexts(ctx)
+            ctx,
+            self.work,
+            self.workspace,
+            self.senses,
+            self.conditions,
+            self.hooks,
+            OwnTexts(ctx),
+            self.notes,
         )
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
@@ -104,6 +113,7 @@ class Rounds:
             ctx.shared.limits.leave(ctx)
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything(EndCause.CRASHED)
+                await awake.leave(ctx)
                 await self._leave_again()
         assert self.ended is not None
         return self.ended
@@ -114,6 +124,7 @@ class Rounds:
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
+        self.notes.begin()
         gates.tell_configuration(ctx, ctx.state)
         gates.tell_gates(ctx)
         await shortfalls.tell_commands(ctx)
@@ -150,6 +161,8 @@ class Rounds:
     async def handle(self, event: ev.Event) -> None:
         """Decide one event and carry out what can be carried out."""
         ctx, before = self.ctx, self.ctx.state
+        if isinstance(event, ev.Stop) and not event.after_iteration:
+            self.hooks.stopping.set()
         state, commands = decide(before, event, ctx.policy, ctx.shared.moment())
         if ctx.shared.debug:
             ctx.log.debug(
@@ -209,6 +222,7 @@ class Rounds:
             await self.work.end_everything()
             await self.hooks.leave(end.code)
             self.senses.tell_unheard()
+            self.notes.look()
             await self.housekeeping.finish()
             if end.state is State.COMPLETED:
                 ctx.warnings.clear(UNMADE)  # it was done without
@@ -265,6 +279,7 @@ class Rounds:
         self.senses.look()
         self.conditions.look()
         self.hooks.look()
+        awake.look(self.ctx)
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)

@@ -131,6 +131,11 @@ class Senses:
         reason = f"stopped by {path}; remove this file to run again"
         return ev.Stop(reason, after_iteration=text == AFTER_ITERATION)
 
+    def stops_seen(self) -> tuple[object, ...]:
+        """What tells the STOP files that are there from those of another look; () for none."""
+        found = (_stat(self.stop_path), _stat(self.global_stop_path))
+        return found if any(found) else ()
+
     def _look_stop(self) -> None:
         request = self.stop_request()
         if request != self._stop:

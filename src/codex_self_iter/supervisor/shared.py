@@ -20,6 +20,7 @@ from codex_self_iter.world.git.scan import ScanLimits
 from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.pool import Pool
 from codex_self_iter.world.ports import Clock, ProcessHost, WorkTree
+from codex_self_iter.world.process.inhibitor import Inhibitor
 from codex_self_iter.world.process.output import free_disk_mb
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.state.store import StateDirectory
@@ -97,6 +98,7 @@ class Shared:
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
     output_files: tuple[str, ...] = dataclasses.field(default_factory=console.output_files)
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
+    inhibitor: Inhibitor = dataclasses.field(default_factory=Inhibitor)
     rng: random.Random = dataclasses.field(default_factory=random.Random)
     poller: Poller | None = None
     poll_sec: float = 0.25

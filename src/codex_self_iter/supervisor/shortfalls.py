@@ -26,7 +26,7 @@ from codex_self_iter.core.shell import (
     with_bash,
 )
 from codex_self_iter.settings import Settings, resolve_paths
-from codex_self_iter.settings.idle import idle
+from codex_self_iter.settings.idle import MOMENTS, idle
 from codex_self_iter.settings.templates import unwritten
 from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
@@ -134,9 +134,26 @@ def gate_flaws(
     """Gates that cannot succeed as things are here, or that prove nothing. Blocks while /bin/sh
     answers."""
     for number, command in enumerate(settings.verify.commands, 1):
-        flaws = _gate_flaws(command, workspace, {**environ, "LC_ALL": "C"})
-        found = sorted(flaws, key=lambda flaw: not flaw[2])[:1]
-        yield from (Shortfall(f"gate.{number}", *flaw) for flaw in found)
+        flaws = _gate_flaws(command, workspace, environ)
+        yield from _worst(f"gate.{number}", flaws)
+
+
+def hook_flaws(
+    settings: Settings, workspace: str, environ: Mapping[str, str]
+) -> Iterator[Shortfall]:
+    """Hooks that cannot succeed as things are here. Blocks while /bin/sh answers."""
+    for moment in sorted(MOMENTS):
+        for number, command in enumerate(getattr(settings.hooks, moment), 1):
+            whose, where = f"the {moment} hook {command!r}", f"[hooks] {moment}"
+            flaws = _shell_flaws(command, whose, where, workspace, environ)
+            key = f"hook.{moment}.{number}"
+            yield from _worst(key, flaws)
+
+
+def _worst(key: str, flaws: Iterable[tuple[str, str, bool]]) -> Iterator[Shortfall]:
+    """The flaw of a command that is told: one that is sure, if there is one."""
+    found = sorted(flaws, key=lambda flaw: not flaw[2])[:1]
+    return (Shortfall(key, *flaw) for flaw in found)
 
 
 def _gate_flaws(
@@ -144,24 +161,32 @@ def _gate_flaws(
 ) -> Iterator[tuple[str, str, bool]]:
     """What is wrong with a gate, how it is mended, and whether it surely is."""
     whose = f"the gate {command!r}"
-    used = bashism(command)
-    if used and ask(["/bin/sh", "-c", used.probe], environ)[0] != 0:
-        what = f"{used.words} in {whose} is bash's, and /bin/sh is no bash here"
-        yield what, with_bash(command), used.sure
-    code, said = ask(["/bin/sh", "-n", "-c", command], environ)
-    if code != 0:
-        yield f"{command!r} is no shell command ({said})", "mend [verify] commands", True
-    elif lost := _lacking(first_program(command), whose, workspace, environ):
-        yield *lost, True
-    for program in later_programs(command):
-        if lost := _lacking(program, whose, workspace, environ):
-            yield *lost, False
+    yield from _shell_flaws(command, whose, "[verify] commands", workspace, environ)
     if hollow(command):
         what = f"{whose} succeeds whatever is wrong: it proves nothing"
         yield what, "name a command that fails while the work is not done", False
     elif piped(command):
         what = f"the exit code of {whose} is that of its last part, whatever failed before"
         yield what, with_bash(f"set -o pipefail; {command}"), False
+
+
+def _shell_flaws(
+    command: str, whose: str, where: str, workspace: str, environ: Mapping[str, str]
+) -> Iterator[tuple[str, str, bool]]:
+    """Why a command for /bin/sh, which is configured in `where`, cannot work."""
+    environ = {**environ, "LC_ALL": "C"}
+    used = bashism(command)
+    if used and ask(["/bin/sh", "-c", used.probe], environ)[0] != 0:
+        what = f"{used.words} in {whose} is bash's, and /bin/sh is no bash here"
+        yield what, with_bash(command), used.sure
+    code, said = ask(["/bin/sh", "-n", "-c", command], environ)
+    if code != 0:
+        yield f"{command!r} is no shell command ({said})", f"mend {where}", True
+    elif lost := _lacking(first_program(command), whose, workspace, environ):
+        yield *lost, True
+    for program in later_programs(command):
+        if lost := _lacking(program, whose, workspace, environ):
+            yield *lost, False
 
 
 def notify_flaw(settings: Settings, workspace: str, environ: Mapping[str, str]) -> Shortfall | None:
@@ -228,9 +253,10 @@ def found(program: str, environ: Mapping[str, str], workspace: str) -> str:
 def command_flaws(
     settings: Settings, workspace: str, environ: Mapping[str, str]
 ) -> list[Shortfall]:
-    """The flaws of gates and notify together."""
+    """The flaws of gates, hooks and notify together."""
     lost = notify_flaw(settings, workspace, environ)
-    return [*gate_flaws(settings, workspace, environ), *([lost] if lost else [])]
+    gates, hooks = (find(settings, workspace, environ) for find in (gate_flaws, hook_flaws))
+    return [*gates, *hooks, *([lost] if lost else [])]
 
 
 async def tell_commands(ctx: Context) -> None:

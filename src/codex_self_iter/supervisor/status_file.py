@@ -94,6 +94,7 @@ class Status:
             state_mb=ctx.state_mb,
             free_mb=ctx.free_mb,
             stored=ctx.stored,
+            notes=ctx.notes,
             warnings=list(ctx.warnings)[-20:],
             stop_file=senses.stop_path,
             global_stop_file=senses.global_stop_path,

@@ -25,7 +25,6 @@ def card(
     seconds: float,
     changes: Sequence[tuple[str, str]],
     warnings: Sequence[str],
-    before: Sequence[str],
     where: str,
     report: str,
 ) -> str:
@@ -35,7 +34,6 @@ def card(
         lines: of the journal, those of this run.
         seconds: how long the supervisor was at it.
         changes: git's summaries, each with what it is.
-        before: gates that failed before the first run.
         where: options that name the loop to a command, with a space before them, or "".
         report: path of the report."""
     verdicts = Counter(str(line.get("verdict")) for line in lines)
@@ -44,7 +42,7 @@ def card(
     rows = [
         ("time", took + (f" ({counts})" if counts else "")),
         ("spent", _spent(lines)),
-        *(("gate", text) for text in _gates(state, lines, before)),
+        *(("gate", text) for text in _gates(state, lines)),
         *(
             ("changed", f"{stat.strip().splitlines()[-1].strip()} ({what})")
             for what, stat in changes
@@ -78,15 +76,9 @@ def _spent(lines: Sequence[Mapping[str, Any]]) -> str:
     return f"{sum(known):,} tokens, {spent}{part}"
 
 
-def _gates(
-    state: LoopState, lines: Sequence[Mapping[str, Any]], before: Sequence[str]
-) -> list[str]:
+def _gates(state: LoopState, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     last = as_list(lines[-1].get("gates")) if lines else []
-    found = [
-        f"`{gate.get('command')}`: {gate_end(gate)}"
-        + (", was red before the first run" if gate.get("command") in before else "")
-        for gate in map(as_dict, last)
-    ]
+    found = [f"`{gate.get('command')}`: {gate_end(gate)}" for gate in map(as_dict, last)]
     if not found and state.state is State.COMPLETED:
         return ["none was run: that it is complete is the agent's word"]
     return found

@@ -47,6 +47,7 @@ class Facts:
     free_mb: float = 0.0
     stored: tuple[int, float] | None = None
     """Of the repository: loose objects, and MiB of all objects."""
+    notes: int = 0
     warnings: Sequence[str] = ()
     stop_file: str = ""
     global_stop_file: str = ""
@@ -188,6 +189,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         },
         "owed": dataclasses.asdict(state.owed) if state.owed else None,
         "plan": plan if total else None,
+        "notes": facts.notes,
         "disk": {
             "state_mb": round(facts.state_mb, 1),
             "free_mb": _coarse(facts.free_mb),

@@ -18,7 +18,7 @@ from codex_self_iter.setup.detect import with_gates
 
 LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
 CONFIGURED: tuple[Check, ...] = (
-    checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.notify
+    checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.hooks, checks_loop.notify
 )  # fmt: skip
 """Checks that say nothing true while the configuration has errors."""
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}

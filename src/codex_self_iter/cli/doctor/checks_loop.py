@@ -279,6 +279,15 @@ def without_effect(context: Context) -> Iterator[Finding]:
             yield warn("config.without_effect", text, "take it out, or set what it needs")
 
 
+def hooks(context: Context) -> Iterator[Finding]:
+    """Whether the hooks can be run; none is."""
+    from codex_self_iter.supervisor.shortfalls import hook_flaws  # import much
+
+    if context.has_workspace:
+        found = hook_flaws(context.settings, context.workspace, context.environ)
+        yield from map(_lost, found)
+
+
 def notify(context: Context) -> Iterator[Finding]:
     """Whether somebody is told."""
     from codex_self_iter.supervisor.shortfalls import notify_flaw  # import much
@@ -352,5 +361,6 @@ def _size(path: str) -> tuple[int, bool]:
 
 
 CHECKS: tuple[Check, ...] = (
-    workspace, state_directory, lock, sentinels, agent, spent, gates, without_effect, notify
+    workspace, state_directory, lock, sentinels, agent, spent, gates, hooks, without_effect,
+    notify,
 )  # fmt: skip

@@ -57,10 +57,27 @@ def clock(context: Context) -> Iterator[Finding]:
         asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
         if asleep > _SUSPENDED_SEC:
             what = f"this machine has slept for {asleep / 3600:.1f} h since its boot: a loop rests with it"
-            awake = "systemd-inhibit --what=sleep:idle codex-self-iter run"
+            awake = "[service] inhibit_sleep = true"
             yield good("time.suspend", f"{what}, unless it is kept awake ({awake})")
         else:
             yield good("time.suspend", "this machine has not slept since its boot")
+
+
+def awake(context: Context) -> Iterator[Finding]:
+    """Whether the machine can be kept awake, where that is asked for."""
+    from codex_self_iter.world.process.inhibitor import command  # imports much
+
+    if not context.settings.service.inhibit_sleep:
+        return
+    argv, name = command(context.environ)
+    answer = ask([*argv, "true"], context) if argv else None
+    if answer is not None and answer.ok:
+        yield good("service.inhibit_sleep", f"{name} keeps the machine awake")
+        return
+    why = f"{name} is not there" if answer is None else f"{name} fails: {answer.text}"
+    mend = "install it" if answer is None else "ask whoever manages this machine"
+    text = f"the machine may sleep while a run is on: {why}"
+    yield warn("service.inhibit_sleep", text, f"{mend}, or take [service] inhibit_sleep out")
 
 
 def inotify(_: Context) -> Iterator[Finding]:
@@ -226,5 +243,5 @@ def _is_inotify(path: str) -> bool:
 
 
 CHECKS: tuple[Check, ...] = (
-    python, processes, clock, inotify, temporary, home, limits, linger
+    python, processes, clock, awake, inotify, temporary, home, limits, linger
 )  # fmt: skip

@@ -34,9 +34,11 @@ from codex_self_iter.world.state.root import Signature, StateRoot, signature
 RUNTIME, PREVIOUS, STATUS, REPORT = "runtime.json", "runtime.json.1", "status.json", "report.md"
 NEXT = "runtime.json.next"
 """The state of a journal line out of which a secret was taken, until the snapshot has it."""
+NOTES = "notes.md"
 PARTS = ("inbox", "inbox/done", QUARANTINE, "prompts", "logs", "logs/runs")
 _GITIGNORE = b"*\n"
 _MAX_RULES = 64 * 1024
+_MAX_NOTES = 256 * 1024
 _ITS_OWN = "it must be a directory of its own"
 _MAX_RUNTIME = 64 * 1024 * 1024
 _LAST_LINES = 32
@@ -389,6 +391,34 @@ class StateDirectory:
         self._replace_held(REPORT, data, durable=False)
         return f"{self.path}/{REPORT}"
 
+    def write_notes(self, text: str) -> None:
+        """Replace `notes.md` (secrets redacted), durably. Raises StorageError."""
+        self._replace_held(NOTES, self.redactor.text(text).encode("utf-8", "replace"))
+
+    def read_notes(self) -> str | None:
+        """The text of `notes.md`; None: there is none, or what was there was set aside. From now on
+        it is put back if it is deleted. Raises StorageError."""
+        with self.root.guard:
+            data, found = self.root.read(NOTES, _MAX_NOTES), self.root.look(NOTES)
+            if data is None or found is None:
+                return None
+            try:
+                if len(data) > _MAX_NOTES or b"\0" in data:
+                    raise ValueError
+                text = data.decode("utf-8-sig")
+            except ValueError:
+                why = f"it is no text of at most {_MAX_NOTES // 1024} KiB"
+                self.root.set_aside(NOTES, why)
+                self._held.pop(NOTES, None)
+                return None
+            self._held[NOTES] = _Held(data, signature(found))
+            return text
+
+    def notes_seen(self) -> Signature | None:
+        """What `notes.md` looks like now. Raises StorageError."""
+        found = self.root.look(NOTES)
+        return None if found is None else signature(found)
+
     # -- reading back ------------------------------------------------------------------------------
 
     def load(self) -> Loaded:
@@ -514,6 +544,8 @@ class StateDirectory:
         if here is not None and name not in (RUNTIME, PREVIOUS):
             # Somebody edited a prompt, a report or the status: it stays until we write again.
             held.seen = signature(here)
+            if name == NOTES:
+                self.read_notes()  # what a person wrote is put back as they wrote it
             return
         if here is not None:
             self.root.set_aside(name, "another program had changed it")
