@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from anyio import to_thread
-
 from codex_self_iter.core.foreign import as_dict, as_text
 from codex_self_iter.core.text import clean_block, size
 from codex_self_iter.errors import StorageError
@@ -356,11 +354,11 @@ async def events(
     stream: Stream, tick_sec: float, over: asyncio.Event, allowed: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
     """All events of one open page, until it goes, is no longer allowed in, or all is over."""
-    beat = time.monotonic()
+    beat, loop = time.monotonic(), asyncio.get_running_loop()
     yield event("clock", time.time(), "")
     try:
         while allowed() and not over.is_set():
-            if part := await to_thread.run_sync(stream.step):
+            if part := await loop.run_in_executor(None, stream.step):
                 yield part
                 beat = time.monotonic()
             elif time.monotonic() - beat > BEAT_SEC:
