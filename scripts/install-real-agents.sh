@@ -1,14 +1,15 @@
 #!/bin/sh
-# Install the real agent CLIs, in the versions that the adapters were measured with, for the end-to-end tests.
+# Install the real agent CLIs, in the versions that the adapters were measured with, for the end-to-end tests; and
+# axe-core, with which the tests of the page look for what keeps people out.
 #
-#   install-real-agents.sh [NAME…]      codex claude gemini opencode qwen copilot aider (default: all)
+#   install-real-agents.sh [NAME…]      codex claude gemini opencode qwen copilot aider axe (default: all)
 #
 # They go to $CODEX_SELF_ITER_REAL_AGENTS (default ~/.cache/codex-self-iter/agents), the oldest measured versions of
 # codex and claude to `older` below it, nowhere else. Needs npm, and Python 3.11 or 3.12 for aider.
 set -eu
 
 agents=${CODEX_SELF_ITER_REAL_AGENTS:-$HOME/.cache/codex-self-iter/agents}
-[ $# -gt 0 ] || set -- codex claude gemini opencode qwen copilot aider
+[ $# -gt 0 ] || set -- codex claude gemini opencode qwen copilot aider axe
 command -v npm >/dev/null 2>&1 || {
     echo "install-real-agents.sh: npm was not found; install Node.js 20 or newer" >&2
     exit 1
@@ -60,7 +61,20 @@ install_aider() {
     echo "installed aider $version in $home"
 }
 
-newest='' older='' with_aider=''
+# A library without a program.
+install_axe() {
+    version=4.14.1 prefix=$agents/axe
+    if grep -q "\"version\": *\"$version\"" "$prefix/node_modules/axe-core/package.json" 2>/dev/null; then
+        echo "axe $version is there"
+        return 0
+    fi
+    mkdir -p "$prefix"
+    [ -e "$prefix/package.json" ] || printf '{"private": true}\n' >"$prefix/package.json"
+    npm install --prefix "$prefix" --no-audit --no-fund --loglevel=error "axe-core@$version"
+    echo "installed axe $version in $prefix"
+}
+
+newest='' older='' with_aider='' with_axe=''
 for name in "$@"; do
     case $name in
         codex)
@@ -76,8 +90,9 @@ for name in "$@"; do
         qwen) newest="$newest @qwen-code/qwen-code=0.24.4=qwen" ;;
         copilot) newest="$newest @github/copilot=1.0.102=copilot" ;;
         aider) with_aider=yes ;;
+        axe) with_axe=yes ;;
         *)
-            echo "install-real-agents.sh: unknown agent $name; known are codex claude gemini opencode qwen copilot aider" >&2
+            echo "install-real-agents.sh: unknown agent $name; known are codex claude gemini opencode qwen copilot aider axe" >&2
             exit 2
             ;;
     esac
@@ -87,3 +102,4 @@ install "$agents" $newest
 # shellcheck disable=SC2086
 install "$agents/older" $older
 [ -z "$with_aider" ] || install_aider
+[ -z "$with_axe" ] || install_axe

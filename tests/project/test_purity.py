@@ -12,7 +12,7 @@ import codex_self_iter
 
 PACKAGE = Path(codex_self_iter.__file__).parent
 PURE = {
-    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib", "html",
     "itertools", "json", "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
     "codex_self_iter",
 }  # fmt: skip

@@ -45,6 +45,7 @@ SHORT = {
     "supervisor/documents.py": "the plan or the task, bounded in size, where it was lost",
     "supervisor/:_request": "the few files of a run that is about to start",
     "supervisor/:_end_left": "the names in two directories, once a start",
+    "screens/page/entering.py:secret": "32 bytes, when they have changed",
     "supervisor/:_listen": "signals' numbers from a pipe that has some",
 }
 """What may do short things with files, and why. A folder, module or `module:function`; a function

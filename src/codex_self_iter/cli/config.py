@@ -12,11 +12,9 @@ from typing import Any
 from codex_self_iter.cli import _common
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load
+from codex_self_iter.settings.effective import values
 from codex_self_iter.settings.example import example_toml, json_schema, toml_value
-from codex_self_iter.settings.keys import dotted
-from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.paths import state_flaws
-from codex_self_iter.settings.problems import is_secret
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,19 +75,10 @@ def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
         yield from (f"Warning: {text}" for text in without_effect(loop))
 
 
-def _values(settings: Settings, changed: bool) -> Iterator[tuple[KeyPath, Any, str]]:
-    defaults = dict(Settings().leaves())
-    for path, value in settings.leaves():
-        secret, origin = is_secret(path) and value, settings.origin(*path)
-        differs = origin != "default" and (path not in defaults or value != defaults[path])
-        if differs or not changed:
-            yield path, "***" if secret else value, origin
-
-
 def _rows(settings: Settings, changed: bool) -> Iterator[str]:
     yield f"# configuration file: {', '.join(map(str, settings.sources)) or 'none'}"
-    values = _values(settings, changed)
-    rows = [(f"{dotted(path)} = {toml_value(value)}", origin) for path, value, origin in values]
+    shown = values(settings, changed=changed)
+    rows = [(f"{key} = {toml_value(value)}", origin) for key, value, origin in shown]
     width = min(56, max((len(text) for text, _ in rows), default=0))
     for text, origin in rows:
         yield f"{text:<{width}}  # {origin}"
@@ -97,7 +86,7 @@ def _rows(settings: Settings, changed: bool) -> Iterator[str]:
 
 def _as_json(settings: Settings, changed: bool) -> dict[str, Any]:
     keys = [
-        {"key": dotted(path), "value": value, "origin": origin}
-        for path, value, origin in _values(settings, changed)
+        {"key": key, "value": value, "origin": origin}
+        for key, value, origin in values(settings, changed=changed)
     ]
     return {"schema": 1, "files": [str(path) for path in settings.sources], "keys": keys}

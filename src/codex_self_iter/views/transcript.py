@@ -6,6 +6,7 @@ so that an agent behind a command template or a wrapper script is read as well."
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -42,6 +43,11 @@ class Transcript:
         self._reader: Reader | None = None
         self._open: list[str] = []
         self._pieces = ""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a message is coming in pieces, of which nothing was shown yet."""
+        return bool(self._pieces)
 
     def feed(self, line: str) -> list[Item]:
         """What one line, without its line feed, has to show."""
@@ -133,8 +139,11 @@ def _without_shell(text: str) -> str:
     """A command without the shell that codex wraps around it."""
     for shell in ("/bin/bash -lc ", "bash -lc ", "/bin/sh -c ", "/bin/zsh -lc "):
         if text.startswith(shell):
-            inner = text[len(shell) :]
-            quoted = len(inner) > 1 and inner[0] == inner[-1] and inner[0] in "'\""
-            text = inner[1:-1] if quoted else inner
+            text = text[len(shell) :]
+            quote = text[0] if len(text) > 1 and text[0] == text[-1] else ""
+            if quote == "'":
+                text = text[1:-1]
+            elif quote == '"':
+                text = re.sub(r'\\(["\\$`])', r"\1", text[1:-1])
             break
     return clean(text, MAX_COMMAND)

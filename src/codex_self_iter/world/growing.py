@@ -16,12 +16,13 @@ CUT = "[…]"
 class GrowingFile:
     """A file that an agent appends to and that the output cap may shorten or punch a hole into."""
 
-    def __init__(self, path: str, window: int | None = None) -> None:
+    def __init__(self, path: str, window: int | None = None, start: int = 0) -> None:
         """Nothing is opened yet; the file need not exist. With a `window`, of what is there when it
-        is opened only the whole lines in the last so many bytes are read."""
+        is opened only the whole lines in the last so many bytes are read; else all from `start` on,
+        the beginning of a line."""
         self.path = path
         self._fd = -1
-        self._offset = 0
+        self._offset = start
         self._window = window
         self.skipped = 0
         """Bytes at the beginning that the window has left out."""
@@ -34,6 +35,21 @@ class GrowingFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    @property
+    def position(self) -> int:
+        """The offset behind the last whole line that was read: a `start` to go on from."""
+        return self._offset - self._held - self._dropped
+
+    def catch_up(self, most: int, window: int) -> int:
+        """Go to the whole lines of the last `window` bytes where more than `most` are unread; the bytes
+        left out. Raises OSError for anything but a missing file."""
+        before = self.position
+        if not self._opened() or os.fstat(self._fd).st_size - self._offset <= most:
+            return 0
+        self._line, self._held, self._dropped, self._window = [], 0, 0, window
+        self._skip()
+        return self._offset - before
 
     def lines(self) -> list[str]:
         """The next whole lines, at most about CHUNK bytes of them; [] when there is nothing new.
@@ -55,12 +71,8 @@ class GrowingFile:
 
     def chunk(self) -> bytes:
         """The next bytes as they are, b"" when there are none yet; a hole is left out and marked."""
-        if self._fd < 0:
-            try:
-                self._fd = open_guarded(self.path)
-            except FileNotFoundError:
-                return b""
-            self._skip()
+        if not self._opened():
+            return b""
         size = os.fstat(self._fd).st_size
         if size < self._offset:
             self._offset = 0
@@ -72,6 +84,15 @@ class GrowingFile:
         data = os.pread(self._fd, CHUNK, self._offset)
         self._offset += len(data)
         return data
+
+    def _opened(self) -> bool:
+        if self._fd < 0:
+            try:
+                self._fd = open_guarded(self.path)
+            except FileNotFoundError:
+                return False
+            self._skip()
+        return True
 
     def _skip(self) -> None:
         """Begin with the first whole line of the window."""
