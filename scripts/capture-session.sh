@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the demo and puts what it printed into README.md, between the session marks. Nothing in it is made up:
-# only this machine's directories are replaced. The log (stderr) is left out: its lines are too wide for a page.
+# only this machine's directories are replaced, and the lists behind the card are left out. The log (stderr) is left out: its lines are too wide for a page.
 set -eu
 
 . "$(dirname -- "$0")/environment.sh"
@@ -15,7 +15,8 @@ XDG_CACHE_HOME=$scratch/cache XDG_STATE_HOME=$scratch/state NO_COLOR=1 \
 {
     echo '```console'
     echo '$ ./scripts/run-local.sh 2>/tmp/demo.log'
-    sed -e "s#$scratch/cache#~/.cache#g" -e "s#$root/##g" "$scratch/output"
+    sed -e '/^Iterations$/,$d' -e "s#$scratch/cache#~/.cache#g" -e "s#$root/##g" "$scratch/output" |
+        sed -e '$ { /^$/d }'
     echo '```'
 } >"$scratch/session"
 

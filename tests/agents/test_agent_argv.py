@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import time
 
 import pytest
@@ -87,6 +89,19 @@ def test_claude_in_safe_mode_is_confined_to_the_workspace(request_for):
     allowed = argv[argv.index("--allowedTools") + 1].split(",")
     assert not {"Read", "Edit", "Write", "MultiEdit", "NotebookEdit", "Bash"} & set(allowed)
     assert "acceptEdits" in argv
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another sandbox elsewhere")
+@pytest.mark.parametrize(
+    ("mode", "own", "shell"),
+    [("safe", {}, "bash"), ("bypass", {}, None), ("safe", {"CLAUDE_CODE_SHELL": "/x"}, "/x")],
+)
+def test_in_safe_mode_claude_runs_commands_with_bash(request_for, mode, own, shell):
+    """It takes a zsh where one is installed, and its older versions have no sandbox then."""
+    ours = {"PATH": os.environ["PATH"], "SHELL": "/bin/zsh"} | own
+    env = prepared("claude", request_for(environment=ours), mode=mode).env
+    found = shutil.which("bash") if shell == "bash" else shell
+    assert env.get("CLAUDE_CODE_SHELL") == found
 
 
 @pytest.mark.parametrize("role", [Role.PLANNER, Role.REVIEWER])
@@ -264,6 +279,18 @@ class TestProbe:
         probe = probe_program(program("broken", "echo oh no; exit 3"), dict(os.environ), None)
         assert (probe.installed, probe.version) == (True, "")
         assert "oh no" in probe.detail
+
+    def test_codexs_sandbox_is_tried_in_a_temporary_directory_as_runs_have_it(
+        self, tmp_path, program
+    ):
+        """With a home below it codex makes no helper; a home below /tmp alone is no fault."""
+        said = "bwrap: execvp codex-linux-sandbox: No such file or directory"
+        path = program("codex", f'case "$HOME" in "$TMPDIR"/*) echo "{said}";; esac')
+        environment = {"HOME": f"{tmp_path}/home", "TMPDIR": str(tmp_path), "PATH": os.defpath}
+        agent = catalog.get("codex", AgentConfig("codex", binary=path))
+        assert agent.sandbox_flaw(environment) == ("", "")
+        chosen = AgentConfig("codex", binary=path, env={"TMPDIR": str(tmp_path)})
+        assert catalog.get("codex", chosen).sandbox_flaw(environment)[0] == said
 
     @pytest.mark.parametrize(
         ("version", "said"),

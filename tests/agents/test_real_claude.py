@@ -356,6 +356,25 @@ def test_safe_mode_in_its_sandbox_keeps_to_the_workspace(scene, serve, sandbox):
 
 
 @both_versions
+@pytest.mark.parametrize("chosen", [False, True], ids=["ours", "the person's"])
+def test_its_commands_are_no_zshs_unless_a_person_chose_one(scene, serve, chosen, sandbox):
+    """With a real zsh the sandbox of 2.1.197 is none (tried by hand with zsh 5.9)."""
+    used, zsh = scene.base / "zsh-was-used", scene.base / "bin" / "zsh"
+    zsh.parent.mkdir()
+    zsh.write_text(f'#!/bin/sh\n: >{used}\nexec bash "$@"\n')
+    zsh.chmod(0o755)
+    scene.environment |= {"PATH": f"{zsh.parent}:{scene.environment['PATH']}", "SHELL": str(zsh)}
+    env = {"CLAUDE_CODE_SHELL": str(zsh)} if chosen else {}
+    _server, claude = serve(shell("pwd"), say("done"), env=env)
+    report, _ = go(claude, scene.request())
+    assert report.failure is None
+    assert used.exists() == chosen
+    flaw, mend = claude.lacking(scene.environment)
+    assert ("run the commands of a zsh outside" in flaw) == chosen
+    assert ("install bash, and set CLAUDE_CODE_SHELL" in mend) == chosen
+
+
+@both_versions
 def test_in_its_sandbox_named_files_can_be_committed_and_all_at_once_cannot(scene, serve, sandbox):
     Ground(scene)
     scene.git("checkout", "-q", "-b", "work")

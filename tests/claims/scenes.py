@@ -252,7 +252,7 @@ def proof(seen: Stage) -> None:
     ws.script(
         {**long_run("go"), "say": "hello", "run": f"printenv CODEX_SELF_ITER_RUN_ID > '{ws.root}/id'",
          "block": {"completed": True, "summary": "claims"}},
-        {"write": {"done": "1", "plan.md": "- [x] first\n- [x] second\n"}, "sleep": SEEN_SEC,
+        {**long_run("rest"), "write": {"done": "1", "plan.md": "- [x] first\n- [x] second\n"},
          "block": {"completed": True, "summary": "did the rest"}},
         {**long_run("go on"), "block": {"completed": True}},
     )  # fmt: skip
@@ -268,6 +268,8 @@ def proof(seen: Stage) -> None:
     seen.facts["run_id"] = (ws.root / "id").read_text().strip()
     wait_log(ws, "task.changed")
     (ws.control / "go").touch()
+    seen.until(lambda one: one["run"] and one["iteration"] == 2, "the second iteration's run")
+    (ws.control / "rest").touch()
     wait_until(lambda: len(ws.journal()) == 2, "the claim that is to be confirmed")
     ws.plan("- [x] first\n- [x] second\n- [x] third\n")
     wait_log(ws, "plan.changed")

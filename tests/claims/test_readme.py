@@ -33,7 +33,7 @@ def shape(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_session_is_what_the_demo_prints(tmp_path: Path) -> None:
-    shown = README.partition("```console\n")[2].partition("```")[0]
+    shown = README.partition("<!-- session:start -->\n```console\n")[2].partition("```")[0]
     _, _, session = shown.partition("\n")
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"),
                    "XDG_STATE_HOME": str(tmp_path / "state")}  # fmt: skip
@@ -43,7 +43,14 @@ def test_the_session_is_what_the_demo_prints(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed = done.stdout.replace(shlex.join(PROGRAM), "codex-self-iter")
-    assert shape(printed) == shape(session)
+    assert shape(printed.partition("\nIterations\n")[0]) == shape(session)
+
+
+def test_the_card_is_the_one_of_the_tutorial() -> None:
+    """Which is compared with what the program prints."""
+    card = README.partition("```console\n")[2].partition("```")[0]
+    assert card.startswith("completed: ")
+    assert card in (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 
 
 def test_the_session_leaves_no_file_in_the_clone() -> None:
@@ -128,7 +135,7 @@ def test_every_agent_that_is_named_is_called_by_its_name(ws: Workspace, name: st
 
 
 def test_any_program_works_through_a_command_line(ws: Workspace) -> None:
-    """`codex-self-iter --agent-command-template "my-agent {prompt_file} {workspace}"`, as it stands."""
+    """The template as it stands, with a sentence as the README has it, and without one."""
     template = re.findall(r'--agent-command-template "([^"]+)"', README)[0]
     assert template.startswith("my-agent ")
     answer = json.dumps({"summary": "s", "next_goal": "n", "stop": False, "completed": True})
@@ -142,6 +149,9 @@ def test_any_program_works_through_a_command_line(ws: Workspace) -> None:
     assert ws.run("--agent-command-template", template, environment=path) == 0
     assert ws.journal()[0]["agent"] == "command"
     assert (ws.path / "work").exists()
+    flags = "run", "Do the work", "--agent-command-template", template
+    assert ws.run(*flags, environment=path) == 0, ws.log()
+    assert (ws.state / "task.md").read_text() == "Do the work\n"
 
 
 @pytest.mark.slow

@@ -188,10 +188,13 @@ def agents_process(value: int, status: dict[str, Any]) -> bool:
 
 
 def since_moves_with_the_state(one: Seen) -> bool:
-    pairs = list(pairwise(one.statuses))
+    """Between two looks of different iterations the loop may have been in another state."""
+    kept = ("state", "iteration")
     return all(
-        (a["state"] == b["state"]) <= (a["since"] == b["since"]) and a["since"] <= a["updated_at"]
-        for a, b in pairs
+        all(a[key] == b[key] for key in kept) <= (a["since"] == b["since"])
+        and (a["since"] == b["since"]) <= (a["state"] == b["state"])
+        and a["since"] <= a["updated_at"]
+        for a, b in pairwise(one.statuses)
     ) and len({x["since"] for x in one.statuses}) > 2  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from codex_self_iter.cli._flags import FLAGS, collect
 from codex_self_iter.cli.run import options
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.options import RunOptions
+from tests.support.program import PYTHON
 
 HEAVY = {
     "anyio", "asyncio", "pydantic", "pydantic_settings", "psutil", "rich", "structlog", "typer", "watchfiles",
@@ -72,6 +73,22 @@ def test_a_command_behind_options_of_run_is_said_to_go_first(command) -> None:
     assert found, done.stderr
     (program,) = shlex.split(found[1])  # it can be typed, whatever is in its path
     assert program.endswith("codex-self-iter")
+
+
+def test_it_is_called_by_its_name_where_a_link_on_path_leads_to_it(command, tmp_path) -> None:
+    """As `pipx` and `uv tool` install it; another program of that name is not meant."""
+    links = tmp_path / "links"
+    links.mkdir()
+    command.env["PATH"] = f"{links}{os.pathsep}{command.env['PATH']}"
+    link, beside = (
+        links / "codex-self-iter",
+        os.path.join(os.path.dirname(PYTHON), "codex-self-iter"),
+    )
+    for target, by_name in ((beside, True), ("/bin/true", False)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        said = command("--agent-command-template", "x {prompt_file}", "status").stderr
+        assert ("the command goes first: codex-self-iter status" in said) is by_name, said
 
 
 @pytest.mark.parametrize("name", ["run", "status", "stop", "pause", "resume", "steer", "goal"])

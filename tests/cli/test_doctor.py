@@ -130,6 +130,11 @@ def spoil_gate_mode(path: Path) -> None:
     (path / CONFIG_NAME).write_text(CONFIG.replace('"true"', '"./check.sh"'))
 
 
+def spoil_notify_of_a_shell(path: Path) -> None:
+    command = '["sh", "-c", "no-such-mail -s it ada@example.org"]'
+    (path / CONFIG_NAME).write_text(f"{CONFIG}[notify]\ncommand = {command}\n")
+
+
 def spoil_notify(path: Path) -> None:
     (path / CONFIG_NAME).write_text(CONFIG + '[notify]\ncommand = ["no-such-program"]\n')
 
@@ -170,6 +175,7 @@ def spoil_repository(path: Path) -> None:
         (spoil_gate_quotes, "gate.1", "mend [verify] commands"),
         (spoil_gate_mode, "gate.1", "chmod +x '"),
         (spoil_notify, "notify", "install no-such-program"),
+        (spoil_notify_of_a_shell, "notify", "install no-such-mail"),
         (spoil_agent, "agent.command", "chmod +x"),
         (spoil_disk, "disk", "make room"),
         (spoil_identity, "git.identity", "config user.name"),

@@ -15,7 +15,7 @@ import pytest
 from codex_self_iter.cli import init
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import CONFIG_NAME, load, validate_workspace
-from codex_self_iter.setup.detect import find_agent, gate_commands
+from codex_self_iter.setup.detect import find_agent, gate_commands, with_gates
 
 Call = Callable[..., str]
 CASE = "import unittest\n\nclass A(unittest.TestCase):\n    def test_a(self):\n        pass\n"
@@ -162,6 +162,33 @@ def test_the_test_command_is_recognised_by_files(
     assert gate_commands(str(tmp_path), {"PATH": "/nonexistent"}) == gates
 
 
+@pytest.mark.parametrize(
+    ("own", "files", "gate"),
+    [
+        (".venv/bin/pytest", {"conftest.py": ""}, ".venv/bin/python -m pytest -q"),
+        ("venv/bin/pytest", {"conftest.py": ""}, "venv/bin/python -m pytest -q"),
+        ("venv/bin/other", {"conftest.py": ""}, "pytest -q"),  # it has none
+        ("venv/bin/other", {"test_a.py": CASE}, "venv/bin/python -m unittest -q"),
+    ],
+)
+def test_the_environment_of_the_repository_runs_its_tests(
+    tmp_path: Path, own: str, files: dict[str, str], gate: str
+) -> None:
+    """A pytest from elsewhere would not find what the tests import."""
+    program(tmp_path / "bin/pytest")
+    program(tmp_path / own)
+    program(tmp_path / own.rpartition("/")[0] / "python")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    path = {"PATH": str(tmp_path / "bin")}
+    assert gate_commands(str(tmp_path), path) == (gate,)
+    settings = load({"workspace": "."}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert with_gates(settings, path, new=True).verify.commands == (gate,)
+    if "/" in gate.partition(" ")[0]:
+        (tmp_path / gate.partition(" ")[0]).chmod(0o644)
+        assert with_gates(settings, path, new=True).verify.commands == ()
+
+
 @pytest.mark.parametrize("place", [".", "tests", "package"])
 @pytest.mark.parametrize("good", [True, False])
 def test_the_command_for_unittest_runs_the_tests(tmp_path: Path, place: str, good: bool) -> None:
@@ -249,3 +276,21 @@ def test_a_task_in_words_that_comes_first_is_said(call: Call, tmp_path: Path) ->
     (tmp_path / "ws/.codex-self-iter").mkdir()
     (tmp_path / "ws/.codex-self-iter/task.md").write_text("Make it pass\n")
     assert f"the loop here works on {tmp_path}/ws/.codex-self-iter/task.md, unless" in call()
+
+
+def test_a_plan_that_was_made_for_a_task_in_words_stays_the_plan(
+    call: Call, tmp_path: Path
+) -> None:
+    """`plan "…"`, then `init`: a placeholder in the work tree would go before it."""
+    own = tmp_path / "ws/.codex-self-iter"
+    own.mkdir()
+    for name in ("task.md", "plan.md"):
+        (own / name).write_text("- [ ] the accepted step\n")
+    text = call()
+    assert f"kept     {own}/plan.md" in text
+    assert "Write down" not in text
+    assert sorted(path.name for path in (tmp_path / "ws").iterdir()) == [own.name, CONFIG_NAME]
+    settings = load({"workspace": "ws"}, config_file=None, environ={}, cwd=str(tmp_path))
+    assert validate_workspace(settings).plan == own / "plan.md"
+    assert f"wrote    {tmp_path}/ws/plan.md" in call("--force")  # who wants them gets them
+    assert (own / "plan.md").read_text() == "- [ ] the accepted step\n"

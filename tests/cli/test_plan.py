@@ -76,12 +76,28 @@ def test_every_rule_is_found(command, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["- []", "- [X ] b", "-[ ] b", "- [ ]b", "- [v] b", "[ ] b", "\nb\n\n    - [ ] code"]
+    "line",
+    [
+        "- []",
+        "- [X ] b",
+        "-[ ] b",
+        "- [ ]b",
+        "- [v] b",
+        "- [~] b",
+        "[ ] b",
+        "\nb\n\n    - [ ] code",
+    ],
 )
 def test_every_box_that_is_none_is_found(command, line: str) -> None:
     write(command, f"- [ ] a\n{line}\n")
     code, found = findings(command)
     assert (code, [one["rule"] for one in found if one["kind"] == "fault"]) == (2, ["not-an-item"])
+
+
+def test_dates_links_and_boxes_in_a_fence_are_neither_items_nor_faults(command) -> None:
+    write(command, "- [x] a\n- [2026-01-29] b\n- [x](y)\n\n   ```md\n   - [ ] c\n   ```\n")
+    assert [one["rule"] for one in findings(command)[1]] == ["nothing-to-verify"]
+    assert "1 of 1 item done" in command("plan", "show").stdout
 
 
 def test_what_init_wrote_is_found(command) -> None:

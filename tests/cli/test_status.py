@@ -261,7 +261,10 @@ def test_a_workspace_without_a_loop(command) -> None:
         'codex-self-iter run "what is wanted"'
         in command("status", "--workspace", str(command.workspace)).stdout
     )
-    (command.workspace / "plan.md").touch()
+    command.state_dir.mkdir(exist_ok=True)
+    (command.state_dir / "plan.md").touch()  # one that was made and accepted
+    assert "what is wanted" not in command("status").stdout
+    (command.state_dir / "plan.md").rename(command.workspace / "plan.md")
     value = json.loads(command("status", "--json").stdout)
     assert (value["alive"], value["state"], value["stale_sec"]) == (False, None, None)
     assert set(value) == documented()

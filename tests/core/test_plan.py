@@ -81,6 +81,8 @@ def test_both_letters_are_ticks(line: str) -> None:
         "-[ ] a",
         "- [ ]",
         "- [y] a",
+        "- [~] a",
+        "- [2026-01-29] a",
         "> - [ ] a",
         "text - [ ] a",
     ],

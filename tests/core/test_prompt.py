@@ -49,6 +49,14 @@ def test_nothing_in_it_is_interpreted(text: str) -> None:
     assert prompt(task=text, goal=text).count(text) == 2
 
 
+def test_ticks_are_asked_of_the_one_who_does_the_work_while_something_is_open() -> None:
+    ticks = "Ticks in the plan"
+    assert ticks in prompt(plan_file="plan.md")
+    assert ticks not in prompt(plan_file="plan.md", role=Role.REVIEWER)
+    assert ticks not in prompt(plan_file="plan.md", role=Role.PLANNER)
+    assert ticks not in prompt(plan_file="plan.md", plan="- [x] done\n\nIn words.")
+
+
 def test_an_executor_is_told_that_nothing_outlives_its_answer() -> None:
     """Agents leave builds in the background and mean to be called when they are done."""
     assert "ends with your answer, also in the background" in prompt()
@@ -75,6 +83,11 @@ def test_the_parts_that_are_empty_are_left_out() -> None:
         (
             {"plan": "- [ ] a; check: make"},
             "# Checks in the plan\n\n`check: COMMAND` in an item of the plan names the shell command",
+        ),
+        ({"plan_file": "docs/p.md"}, "# Plan (the file docs/p.md)\n\n- [ ] an item of the plan"),
+        (
+            {"plan_file": "{n}.md"},
+            "# Ticks in the plan\n\nTick an item in {n}.md, `- [x]`, when it",
         ),
         ({"feedback": "exit 1"}, "# What failed last time\n\nexit 1"),
         ({"circling": circling_text("the goal")}, "take another way"),

@@ -29,6 +29,25 @@ def done(**more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("asked", [True, False])
+def test_what_is_set_for_gates_is_for_checks_too(ws: Workspace, asked: bool) -> None:
+    ws.config(f"[verify]\nitem_checks = {str(asked).lower()}\ntimeout_sec = 77\nat_start = true\n")
+    assert ws.run() == 0
+    assert ("verify.timeout_sec does nothing" in ws.log()) is not asked
+    assert "verify.at_start does nothing" in ws.log()
+
+
+def test_a_tick_that_is_taken_back_is_nothing_that_a_gate_took(ws: Workspace) -> None:
+    """The plan is as it was committed then, and so no change any more."""
+    ws.config(ON)
+    ws.plan(OPEN)
+    ws.git("commit", "-qam", "plan")
+    ws.script(ticks())
+    assert ws.run("--max-iterations", "1") == 0
+    assert plan(ws) == OPEN
+    assert "took changes" not in ws.log()
+
+
+@pytest.mark.parametrize("asked", [True, False])
 def test_a_tick_whose_check_fails_is_taken_back(ws: Workspace, asked: bool) -> None:
     """Without the key it stands: the control."""
     ws.config(ON if asked else "")

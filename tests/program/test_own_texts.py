@@ -50,7 +50,7 @@ def test_an_introduction_of_ones_own_stands_in_place_of_ours(ws: Workspace) -> N
     write(ws, mine="You mend clocks.\n", first="FIRST\n")
     ws.config(prompt({"introduction": "mine.md", "before": "first.md"}))
     assert ws.run() == 0
-    assert ws.prompt(1).startswith("FIRST\n\nYou mend clocks.\n\n# Plan\n")
+    assert ws.prompt(1).startswith("FIRST\n\nYou mend clocks.\n\n# Plan (the file plan.md)\n")
     assert OURS not in ws.prompt(1)
     assert "completed (boolean)" in ws.prompt(1)
 

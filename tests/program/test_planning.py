@@ -118,6 +118,25 @@ def test_who_wants_none_gets_none(ws: Workspace, typed: str) -> None:
     assert not (ws.state / "plan.md").exists()
 
 
+def test_the_end_of_input_is_no_answer_and_an_empty_line_no_wish(ws: Workspace) -> None:
+    ws.script(says("? Which tests?"), says(PLAN))
+    talk = Terminal(ws, TASK)
+    talk.until("Which tests? ")
+    talk.types("\x04")
+    assert talk.ends("Nothing was written.") == 0
+    talk = Terminal(ws, TASK)
+    talk.until("[q]uit? ")
+    talk.types("r\n")
+    talk.until("What should be different? ")
+    talk.types("\n")
+    talk.until("[q]uit? ")
+    talk.types("r\n")
+    talk.until("What should be different? ")
+    talk.types("\x04")
+    assert talk.ends("Nothing was written.") == 0
+    assert ws.started() == 2  # no run for words that nobody said
+
+
 def test_an_editor_edits_it_and_one_that_fails_changes_nothing(ws: Workspace) -> None:
     ws.script(says(PLAN))
     for name, does in (
@@ -243,14 +262,22 @@ def test_nothing_is_planned_while_a_supervisor_is_at_work(ws: Workspace) -> None
     assert (ws.state / "task.md").read_text() == f"{TASK}\n"
 
 
-def test_the_keyboard_ends_it_with_all_that_it_has_started(ws: Workspace) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_who_ends_it_ends_all_that_it_has_started(ws: Workspace, number: signal.Signals) -> None:
+    """The keyboard, a service manager, a terminal that is closed."""
     ws.script({**says(PLAN), "sleep": 600, "spawn": ["setsid"]})
     talk = Terminal(ws, TASK)
     ws.wait_runs(1)
-    os.killpg(talk.process.pid, signal.SIGINT)
+    os.killpg(talk.process.pid, number)
     assert talk.process.wait(60) == 130
     wait_until(lambda: not ws.leftovers(), "nothing to be left")
     assert not (ws.state / "plan.md").exists()
+
+
+def test_empty_input_is_no_task(ws: Workspace) -> None:
+    done = headless(ws, "-", "--yes")
+    assert (done.returncode, ws.started()) == (2, 0)
+    assert "- is empty; write down what is wanted" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["chkc"], [TASK, "more"], [TASK, "--json"], [""]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from codex_self_iter.settings.templates import TASK
 from tests.support.control_steps import CLAIM, long_run, notify, told
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
 
 DENIAL = {"tool_name": "Bash", "tool_use_id": "t", "tool_input": {"command": "pytest -q"}}
 BLOCK = {"summary": "s", "next_goal": "on", "stop": False, "reason": "r", "evidence": []}
@@ -254,3 +256,27 @@ def test_a_task_that_nobody_has_written_is_said_until_it_is(ws: Workspace) -> No
     wait_until(lambda: not ws.status()["warnings"], "the end of the warning")
     (ws.control / "go").touch()
     assert ws.ended(process) == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("where", ["inner", ".."])
+def test_two_loops_on_the_same_files_are_told(ws: Workspace, own: bool, where: str) -> None:
+    """One that has a repository of its own shares nothing."""
+    other = ws.path / where if where == "inner" else ws.path.parent
+    other.mkdir(exist_ok=True)
+    (other / "plan.md").write_text("- [ ] a\n\n  ```sh\n  true\n  ```\n")
+    if where == "inner":
+        if own:
+            subprocess.run(["git", "init", "-q"], cwd=other, env=ws.environment, check=True)
+    elif not own:
+        (ws.path / ".git").rename(ws.root / "away")
+    ws.script(long_run("go"), CLAIM)
+    ws.start()
+    ws.wait_runs(1)
+    done = subprocess.run(
+        [*PROGRAM, "run", "--workspace", str(other), "--agent", "plan-shell"],
+        env=ws.environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = f"another loop is at work on the same files ({ws.path})"
+    assert (said in done.stderr) is not own

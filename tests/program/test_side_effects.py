@@ -44,6 +44,31 @@ def test_what_a_run_stashes_is_said_everywhere_until_it_is_back(ws: Workspace, m
     assert ws.git("stash", "list").count("\n") == 2  # the person's
 
 
+@pytest.mark.parametrize("mode", ["supervisor", "none"])
+@pytest.mark.parametrize("gate", ["git clean -fdq", "git stash -qu", "touch x; rm x"])
+def test_what_gates_take_out_of_the_work_tree_is_said(ws: Workspace, mode: str, gate: str) -> None:
+    gates = json.dumps([gate])
+    ws.config(f'[git]\ncommit = "{mode}"\n[verify]\ncommands = {gates}\n')
+    ws.script({"write": {"new.txt": "n"}, **DONE})
+    assert ws.run() == 0
+    told = str(ws.status()["warnings"])
+    assert ("took changes out of the work tree: new.txt" in told) is ("clean" in gate)
+    assert ("a run stashed 1 file(s) (new.txt)" in told) is ("stash" in gate)
+
+
+@pytest.mark.parametrize("mode", ["supervisor", "none"])
+def test_a_gate_that_changes_the_branch_is_told_until_it_is_back(ws: Workspace, mode: str) -> None:
+    gates = json.dumps(["git checkout -q -b other || git checkout -q main"])
+    ws.config(f'[git]\ncommit = "{mode}"\n[verify]\ncommands = {gates}\nevery_iteration = true\n')
+    ws.script(
+        {"write": {"a.txt": "a"}, "block": {"next_goal": "x"}}, {"write": {"b.txt": "b"}, **DONE}
+    )
+    assert ws.run("--max-iterations", "1") == 0
+    assert "a run checked out other instead of main" in str(ws.status()["warnings"])
+    assert ws.run() == 0
+    assert ws.status()["warnings"] == []
+
+
 def test_what_an_agent_that_is_to_commit_leaves_is_said_everywhere(ws: Workspace) -> None:
     (ws.path / "mine.txt").write_text("a person's")
     gates = json.dumps(["echo g > gate.txt"])

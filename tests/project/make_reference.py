@@ -1,6 +1,6 @@
 """Write the two references for users: docs/commands.md from the parsers of the commands, and
 docs/configuration.md from the schema of the configuration. And what is installed for people: the
-files of share/ (make_manual.py).
+files of share/ (make_manual.py). And docs/llms.txt (make_llms.py).
 
 python -m tests.project.make_reference            rewrite the documents
 python -m tests.project.make_reference --check    exit 1 if one is out of date"""
@@ -25,7 +25,7 @@ from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_a
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.schema import AgentSettings, AgentsSettings, Price, WorkspaceEntry
 from codex_self_iter.supervisor.reload import FIXED
-from tests.project import make_manual
+from tests.project import make_llms, make_manual
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -244,6 +244,7 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 def main() -> int:
     made = {CONFIGURATION: configuration(), COMMANDS_PAGE: commands(), **make_manual.files()}
+    made[make_llms.LLMS] = make_llms.llms()
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

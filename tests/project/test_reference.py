@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.cli import COMMANDS, HIDDEN, build_parser
+from codex_self_iter.core.control_block import FIELDS
+from codex_self_iter.errors import ExitCode
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.env_source import variable_name
 from codex_self_iter.supervisor.supervisor import SEVERITY
-from tests.project import make_reference
+from tests.project import make_llms, make_reference
 
 
 @pytest.mark.parametrize(
@@ -20,8 +22,9 @@ from tests.project import make_reference
     [
         (make_reference.CONFIGURATION, make_reference.configuration),
         (make_reference.COMMANDS_PAGE, make_reference.commands),
+        (make_llms.LLMS, make_llms.llms),
     ],
-    ids=["configuration", "commands"],
+    ids=["configuration", "commands", "llms"],
 )
 def test_a_reference_is_up_to_date(path: Path, make: object) -> None:
     assert callable(make)
@@ -52,3 +55,18 @@ def test_the_order_of_exit_codes_is_the_programs() -> None:
     text = (make_reference.ROOT / "docs" / "contract.md").read_text()
     said = text.partition("Its code is the worst of theirs:")[2].partition(".")[0]
     assert tuple(int(code) for code in re.findall(r"\d+", said)) == SEVERITY
+
+
+def test_the_page_for_language_models_lists_everything_once() -> None:
+    text = make_llms.LLMS.read_text(encoding="utf-8")
+    linked = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", text, re.MULTILINE)
+    pages = [path.relative_to(make_llms.DOCS) for path in make_llms.DOCS.rglob("*.md")]
+    assert sorted(linked) == sorted([*map(str, pages), *make_llms.FURTHER])
+    assert all((make_llms.DOCS / page).is_file() for page in linked)
+    listed = re.findall(r"^- `codex-self-iter (\w+)`: \S", text, re.MULTILINE)
+    assert listed == [name for name in COMMANDS if name not in HIDDEN]
+    for code in ExitCode:
+        assert f"\n- `{int(code)}`: " in text
+    for name in (*FIELDS, "status.json", "logs/iterations.jsonl", "inbox/"):
+        assert f"\n- `{name}`" in text
+    assert len(text) < 12_000

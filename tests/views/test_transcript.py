@@ -52,6 +52,23 @@ def test_codex_commands_are_shown_once_with_their_end() -> None:
     assert render(ended) == [("command", "make test"), ("output", "ok"), ("note", "exit 0")]
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (r"'make \"all\"'", r"make \"all\""),
+        (
+            r'"echo \"it\'s \$5\" \\\\ \`date\`"'.replace("\\'", "'"),
+            r"""echo "it's $5" \\ `date`""",
+        ),
+        ("make", "make"),
+    ],
+)
+def test_a_command_is_shown_as_the_shell_was_given_it(given: str, shown: str) -> None:
+    """codex puts double quotes around one that has single ones."""
+    started = codex_item("item.started", type="command_execution", command=f"/bin/bash -lc {given}")
+    assert render(started) == [("command", shown)]
+
+
 def test_codex_changes_messages_and_errors() -> None:
     changes = [{"path": "a.py", "kind": "add"}, {"path": "b.py", "kind": "update"}]
     assert render(

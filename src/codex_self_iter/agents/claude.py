@@ -64,6 +64,11 @@ _COMMIT_TOOLS = ("Bash(git add:*)", "Bash(git commit -m:*)", "Bash(git commit -a
 _COMMIT_NEVER = ("Bash(git add *--pathspec-fr*)", "Bash(git commit *--pathspec-fr*)")
 
 
+SHELL = "CLAUDE_CODE_SHELL"
+"""Names the shell that runs Claude's commands. Measured: where a zsh is installed 2.1.197 takes it,
+and its sandbox is then none (2.1.332 is not concerned); with bash it holds."""
+
+
 class ClaudeAgent(CliAgent):
     """Runs and reads Claude Code."""
 
@@ -116,6 +121,9 @@ class ClaudeAgent(CliAgent):
         extra = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
         if self.config.mode == "bypass" and os.geteuid() == 0:
             extra["IS_SANDBOX"] = "1"  # it refuses to bypass as root otherwise
+        if self._sandboxed() and SHELL not in request.environment:
+            bash = shutil.which("bash", path=request.environment.get("PATH"))
+            extra |= {SHELL: bash} if bash else {}
         return self.environment(request.environment, program, extra | request.scratch)
 
     @staticmethod
@@ -154,16 +162,21 @@ class ClaudeAgent(CliAgent):
         known = [usage for usage in (before if resumed else None, report.usage) if usage]
         return dataclasses.replace(report, thread_usage=Usage.of(*known) if known else None)
 
+    def _sandboxed(self) -> bool:
+        """Whether commands are to run in the sandbox that Claude has on Linux."""
+        return self.config.mode != "bypass" and sys.platform.startswith("linux")
+
     def lacking(self, environment: Mapping[str, str]) -> tuple[str, str]:
-        if self.config.mode == "bypass" or not sys.platform.startswith("linux"):
+        if not self._sandboxed():
             return "", ""
-        path = self.environment(environment, "/", {})["PATH"]
+        seen = self.environment(environment, "/", {})
+        path = seen["PATH"]
         needed = {"bwrap": "bubblewrap", "socat": "socat"}
         packages = [
             package for name, package in needed.items() if not shutil.which(name, path=path)
         ]
         if not packages:
-            return "", ""
+            return _shell_flaw(seen.get(SHELL, ""), path)
         what = (
             f"without {' and '.join(packages)} claude has no sandbox: it refuses tests, builds and "
             "every other command that is not plainly harmless"
@@ -190,6 +203,14 @@ class ClaudeAgent(CliAgent):
         if status.get("loggedIn") is True:
             return True, f"logged in ({as_text(status.get('authMethod')) or 'method unknown'})", ""
         return False, "not logged in", self.log_in
+
+
+def _shell_flaw(chosen: str, path: str) -> tuple[str, str]:
+    none_better = shutil.which("zsh", path=path) and not shutil.which("bash", path=path)
+    if "zsh" not in os.path.basename(chosen) and not none_better:
+        return "", ""
+    what = "versions of claude such as 2.1.197 run the commands of a zsh outside of their sandbox"
+    return what, f"install bash, and set {SHELL} to no zsh"
 
 
 # --- the event stream of `--output-format stream-json`

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import re
+import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -188,7 +189,9 @@ class CodexAgent(CliAgent):
     def sandbox_flaw(self, environment: Mapping[str, str]) -> tuple[str, str]:
         program = self.find(environment)
         clean = self.environment(environment, program, {})
-        _, said = ask([program, "sandbox", "--", "true"], clean)
+        with tempfile.TemporaryDirectory() as own:  # as each run has one
+            given = {**clean, "TMPDIR": self.config.env.get("TMPDIR", own)}
+            _, said = ask([program, "sandbox", "--", "true"], given)
         if not sandbox_broken(said):
             return "", ""
         return said.splitlines()[-1], (

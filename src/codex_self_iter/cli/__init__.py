@@ -27,7 +27,7 @@ COMMANDS: dict[str, str] = {
     "run": "run the loop (the default command)",
     "init": "write TASK.md, plan.md and a configuration into a workspace",
     "doctor": "check everything that could stop a run tonight",
-    "plan": "check the plan, or show how far it has come",
+    "plan": "have the agent draft a plan, check it, or show how far it has come",
     "status": "what is happening now; all loops without a workspace",
     "top": "all loops in the terminal, and each in depth",
     "logs": "the agent's output, across iterations",
@@ -82,7 +82,12 @@ class Parser(argparse.ArgumentParser):
             return ""
         known = [text for action in self._actions for text in action.option_strings]
         hints = []
-        for word in message[len(prefix) :].split():
+        words = message[len(prefix) :].split()
+        takes_task = any(action.metavar in ("TASK", "check|show|TASK") for action in self._actions)
+        alone = len(words) == 1 and words[0] in COMMANDS
+        if takes_task and not alone and not any(word.startswith("-") for word in words):
+            return f' (a task in words needs quotes: {self.prog} "Make the tests pass")'
+        for word in words:
             if word in COMMANDS:
                 return f" (the command goes first: {PROGRAM} {word} ...)"
             near = nearest(word.partition("=")[0], known) if word.startswith("-") else ""

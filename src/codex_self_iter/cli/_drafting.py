@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace, words: str) -> int:
     """Have a plan made for `words`, a task, a file with one, or "-"; the exit code.
 
     Raises UsageError, WorkspaceBusyError."""
+    _end_as_interrupted()
     asks = sys.stdin.isatty() and sys.stderr.isatty() and words != "-"
     if not (asks or args.yes):
         raise UsageError("there is no terminal to ask at: give --yes to take the plan as it comes")
@@ -48,7 +50,10 @@ def run(args: argparse.Namespace, words: str) -> int:
         with free_for_a_run(str(paths.workspace), str(paths.state_dir)):
             gates = bool(settings.verify.commands)
             talk = _Talk(Planner(settings, paths, store, task), gates, ask=asks and not args.yes)
-            plan = talk.until_agreed()
+            try:
+                plan = talk.until_agreed()
+            except EOFError:
+                plan = ""
             if not plan:
                 _say("Nothing was written.")
                 return int(ExitCode.OK)
@@ -60,12 +65,23 @@ def run(args: argparse.Namespace, words: str) -> int:
     return int(ExitCode.OK)
 
 
+def _end_as_interrupted() -> None:
+    """SIGTERM and a terminal that is closed end it as Ctrl-C does: with the agent's run."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def _task(words: str) -> str:
     if words != "-" and not os.path.isfile(words):
         return checked(words)
     try:
-        data = sys.stdin.buffer.read(MAX_BYTES + 1) if words == "-" else b""
-        text = (data or read_guarded(words, MAX_BYTES + 1, follow=True)).decode("utf-8-sig")
+        data = (
+            sys.stdin.buffer.read(MAX_BYTES + 1)
+            if words == "-"
+            else read_guarded(words, MAX_BYTES + 1, follow=True)
+        )
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"{words} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
@@ -85,7 +101,8 @@ class _Talk:
         self._plan = ""
 
     def until_agreed(self) -> str:
-        """The plan, "" when the person wants none. Raises UsageError for one that is wrong."""
+        """The plan, "" when the person wants none. Raises UsageError for one that is wrong, EOFError
+        at the end of input."""
         self._draft()
         if not self._ask:
             return self._as_it_comes()
@@ -94,12 +111,12 @@ class _Talk:
             choice = _input(_CHOICES).strip().lower()[:1]
             if choice == "a":
                 return self._plan
-            if choice in ("q", "\x04"):
+            if choice == "q":
                 return ""
             if choice == "e":
                 self._edit()
-            elif choice == "r":
-                self._said.append(_input("What should be different? "))
+            elif choice == "r" and (words := _input("What should be different? ").strip()):
+                self._said.append(words)
                 self._draft()
 
     def _draft(self) -> None:
@@ -159,10 +176,13 @@ class _Talk:
 
 
 def _input(question: str) -> str:
-    """A line of the person; at the end of input the wish to quit."""
+    """A line of the person. Raises EOFError at the end of input."""
     sys.stderr.write(question)
     sys.stderr.flush()
-    return sys.stdin.readline() or "\x04"
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,8 @@ def program_name() -> str:
     beside = Path(sys.executable).with_name(PROGRAM)
     if not beside.exists():
         return f"{shlex.quote(sys.executable)} -P -m codex_self_iter"
-    if shutil.which(PROGRAM) == str(beside):
+    found = shutil.which(PROGRAM)  # a link to it, where pipx or uv installed it
+    if found and os.path.realpath(found) == os.path.realpath(beside):
         return PROGRAM
     near = beside.is_relative_to(start_directory())
     return shlex.quote(os.path.relpath(beside) if near else str(beside))

@@ -45,14 +45,19 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"workspace {workspace} {what}")
     found = detect(workspace, os.environ)
     kept = os.path.lexists(os.path.join(workspace, CONFIG_NAME)) and not args.force
-    settings = _settings(workspace) if kept else None
-    names = [str(one) for one in ((settings.task_file, settings.plan_file) if settings else _FILES)]
+    settings = _settings(workspace)
+    named = (settings.task_file, settings.plan_file) if kept and settings else _FILES
+    names = [str(name) for name in named]
+    if settings and not args.force:
+        paths = resolve_paths(settings)  # a task that was given in words, and its plan, are there
+        both = zip((paths.task, paths.plan), names, strict=True)
+        names = [str(path) if path.parent == paths.state_dir else name for path, name in both]
     files = {names[0]: TASK, names[1]: PLAN, CONFIG_NAME: config_text(found)}
     lines = [
         _write(os.path.join(workspace, os.path.expanduser(name)), text, args.force)
         for name, text in files.items()
     ]
-    settings = settings or (None if kept else _settings(workspace))
+    settings = settings if kept else _settings(workspace)
     lines += _misplaced(workspace)
     if settings and (paths := resolve_paths(settings)).in_words:
         lines.append(
@@ -65,10 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(workspace: str) -> Settings | None:
-    """What the configuration that lies there says; None when it is not valid."""
+    """What the configuration that lies there says, if any; None when it is not valid."""
     given, file = {"workspace": workspace}, os.path.join(workspace, CONFIG_NAME)
+    named = file if os.path.lexists(file) else None
     try:
-        loaded = load(given, config_file=file, environ=os.environ, cwd=os.getcwd())
+        loaded = load(given, config_file=named, environ=os.environ, cwd=os.getcwd())
     except UsageError:
         return None
     return loaded.loops()[0]

@@ -91,11 +91,15 @@ def _print(text: str) -> int:
 
 
 def _plan_file(loop: Target) -> str:
-    """The plan that the loop's last supervisor followed; without one, that of the configuration."""
+    """The plan that the loop's last supervisor followed; without one, that of the configuration, or
+    of a task in words."""
     told = as_text(as_dict(read_status(loop.state_dir).get("plan")).get("path"))
     given = os.environ.get(f"{ENVIRONMENT}PLAN_FILE", "")
     given = given or as_text(read_config(loop.workspace, loop.config).get("plan_file"))
-    return told or os.path.join(loop.workspace, os.path.expanduser(given or "plan.md"))
+    plan = os.path.join(loop.workspace, os.path.expanduser(given or "plan.md"))
+    own = os.path.join(loop.state_dir, "plan.md")
+    there = not given and not os.path.lexists(plan) and os.path.isfile(own)
+    return told or (own if there else plan)
 
 
 def _has_gates(workspace: str, config: str) -> bool:

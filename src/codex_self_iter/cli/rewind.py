@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _common.add_loop_arguments(parser, name=False)
     parser.usage = "%(prog)s [options] [NAME] N"
-    what = "a loop; iteration, or the name of another checkpoint"
+    what = "a loop; N: as iteration N left the files, N-before: as it found them; or another checkpoint"
     add("what", metavar="[NAME] N", nargs="+", help=what)
     add("--yes", action="store_true", help="do not ask")
     add("--dry-run", action="store_true", help="only say what would be done")

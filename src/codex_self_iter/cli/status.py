@@ -148,8 +148,9 @@ def _where(seen: Seen) -> str:
 
 def _how_to_start(seen: Seen) -> str:
     where = _where(seen)
-    ready = any(os.path.lexists(f"{seen.workspace}/{name}") for name in ("plan.md", CONFIG_NAME))
-    if ready:
+    here, own = seen.workspace, seen.state_dir
+    begin = (f"{here}/plan.md", f"{here}/{CONFIG_NAME}", f"{own}/plan.md")
+    if any(map(os.path.lexists, begin)):
         return f"Start it: codex-self-iter run{where}"
     what = f"(codex-self-iter init{where} writes a plan to begin with)"
     return f'Start one: codex-self-iter run{where} "what is wanted"   {what}'

@@ -158,13 +158,15 @@ def worked(
     return now
 
 
-def taken(debts: Debts, before: Snapshot, after: Snapshot) -> dict[str, str]:
+def taken(
+    debts: Debts, before: Snapshot, after: Snapshot, *, whole: bool = False
+) -> dict[str, str]:
     """Somebody else's changes that work took out of the work tree (a stash, a hook that was ended
-    before it brought them back), or committed: path -> fingerprint."""
+    before it brought them back), or committed: path -> fingerprint. `whole`: the loop's own, too."""
     return {
         path: value
         for path, value in before.entries.items()
-        if path not in after.entries and (path not in debts or debts[path].mixed)
+        if path not in after.entries and (whole or path not in debts or debts[path].mixed)
     }
 
 

@@ -212,6 +212,11 @@ def newly_ticked(before: str, after: str) -> list[str]:
     ]
 
 
+def items_differ(before: str, after: str) -> bool:
+    """True when items came, went, were reworded, ticked or unticked between two texts of a plan."""
+    return before != after and _by_text(before) != _by_text(after)
+
+
 def _by_text(text: str) -> list[dict[str, int]]:
     """How often each text stands there, of open items and of ticked ones."""
     counts: list[dict[str, int]] = [{}, {}]

@@ -48,7 +48,7 @@ class PromptInputs:
 
     Attributes:
         history: the last journal lines, oldest first, with `history_tail` of those that `worked`.
-        plan_file: where the plan is kept, if that is no place where one would look.
+        plan_file: where the plan is kept: what is ticked there is what the next run knows of it.
         plan_path, task_path: where the two are, when they are too long to be shown; "" shows them.
         warnings: what the supervisor could not do and an agent can mend.
         item_checks: the checks of the plan's items are run.
@@ -228,6 +228,7 @@ def _quoted(data: Mapping[str, Any]) -> str:
     )
 
 
+_TICKS = "Tick an item in {file}, `- [x]`, when it is done, and not before."
 _CHECKS = (
     "`check: COMMAND` in an item of the plan names the shell command that must exit with 0 before the "
     "item counts as done: run it before you tick the item, and never weaken it to make it pass. Give "
@@ -235,6 +236,12 @@ _CHECKS = (
 )
 
 _CHECKED = " When you have answered it is run once more: the tick of an item whose check fails is taken back."
+
+
+def _ticks(inputs: PromptInputs) -> str:
+    """What is asked of the one who does the work, while there is an open item."""
+    asked = inputs.role is Role.EXECUTOR and inputs.plan_file and "[ ]" in inputs.plan
+    return _TICKS.format(file=inputs.plan_file) if asked else ""
 
 
 def _checks(plan: str, run: bool) -> str:
@@ -263,6 +270,7 @@ def build(inputs: PromptInputs) -> str:
         _plain(inputs.introduction or _INTRO[role].format(n=inputs.iteration)),
         _section("Task", task),
         _section(f"Plan (the file {inputs.plan_file})" if inputs.plan_file else "Plan", plan),
+        _section("Ticks in the plan", _ticks(inputs)),
         _section("Checks in the plan", _checks(inputs.plan, inputs.item_checks)),
         _section("Current goal", goal),
         _section("Messages from the person in charge (new; they come before the plan)", messages),

@@ -39,7 +39,8 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
     if settings.mode == "goal":
         yield from ((key, 'mode = "goal" has no roles') for key in _ROLES)
     if not verify.commands:
-        for key in ("verify.timeout_sec", "verify.every_iteration", "verify.pass_env"):
+        keys = ("verify.timeout_sec", "verify.pass_env") * (not verify.item_checks)
+        for key in (*keys, "verify.every_iteration", "verify.at_start"):
             yield key, "there are no [verify] commands"
     hooks = dict(settings.hooks)
     if not any(hooks[moment] for moment in MOMENTS):

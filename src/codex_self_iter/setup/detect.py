@@ -48,16 +48,20 @@ def with_gates(settings: Settings, environ: Mapping[str, str], *, new: bool = Fa
     if settings.origin("verify", "commands") != "default" or not (new or paths.in_words):
         return settings
     found = gate_commands(str(paths.workspace), environ)
-    flaws = {command: flaw for command in found if (flaw := _flaw(command, environ))}
+    where = str(paths.workspace)
+    flaws = {command: flaw for command in found if (flaw := _flaw(command, where, environ))}
     gates = tuple(command for command in found if command not in flaws)
     remark = "; ".join(f"`{command}` would, but {flaw}" for command, flaw in flaws.items())
     verify = settings.verify.model_copy(update={"commands": gates})
     return settings.model_copy(update={"verify": verify}).loaded_as(remark=remark)
 
 
-def _flaw(command: str, environ: Mapping[str, str]) -> str:
+def _flaw(command: str, workspace: str, environ: Mapping[str, str]) -> str:
     """Why a command that was found cannot run here, or ""."""
     program, *words = command.split()
+    if os.sep in program:  # of an environment in the workspace: nothing of it is started here
+        there = os.access(os.path.join(workspace, program), os.X_OK)
+        return "" if there else f"{program} cannot be started"
     if shutil.which(program, path=environ.get("PATH")) is None:
         return f"there is no {program} on PATH"
     if words[:1] == ["-m"] and not run([program, "-c", f"import {words[1]}"], env=environ).ok:
@@ -90,11 +94,14 @@ def gate_commands(workspace: str, environ: Mapping[str, str]) -> tuple[str, ...]
 
 
 def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
+    python = _own_python(workspace)
     if alone := _unittest(workspace):
-        yield alone
+        yield f"{python or 'python3'} -m unittest {alone}"
     elif _uses_pytest(workspace):
-        there = shutil.which("pytest", path=environ.get("PATH"))
-        yield "pytest -q" if there else "python3 -m pytest -q"
+        # a pytest beside the repository's own environment lacks what its tests import
+        own = python and os.path.isfile(os.path.join(workspace, os.path.dirname(python), "pytest"))
+        there = not own and shutil.which("pytest", path=environ.get("PATH"))
+        yield "pytest -q" if there else f"{python if own else 'python3'} -m pytest -q"
     if _has_npm_test(workspace):
         yield "npm test"
     if os.path.isfile(os.path.join(workspace, "Cargo.toml")):
@@ -103,9 +110,15 @@ def _by_language(workspace: str, environ: Mapping[str, str]) -> Iterator[str]:
         yield "go test ./..."
 
 
+def _own_python(workspace: str) -> str:
+    """The Python of a virtual environment in the workspace, seen from there; "" for none."""
+    places = (f"{name}/bin/python" for name in (".venv", "venv"))
+    return next((one for one in places if os.path.isfile(os.path.join(workspace, one))), "")
+
+
 def _unittest(workspace: str) -> str:
-    """The command for tests that are all of the standard library's kind, in one directory, where
-    nothing speaks of pytest; else ""."""
+    """What unittest is given to run tests that are all of its kind, in one directory, where nothing
+    speaks of pytest; else ""."""
     here = glob.escape(workspace)
     named = itertools.chain.from_iterable(
         glob.iglob(f"{here}/{pattern}", recursive=True)
@@ -124,8 +137,8 @@ def _unittest(workspace: str) -> str:
     if len(places) != 1 or (place := places.pop()).count(os.sep):
         return ""
     if not place or os.path.isfile(os.path.join(workspace, place, "__init__.py")):
-        return "python3 -m unittest -q"
-    return f"python3 -m unittest discover -q -s {place}"
+        return "-q"
+    return f"discover -q -s {place}"
 
 
 def _uses_pytest(workspace: str) -> bool:

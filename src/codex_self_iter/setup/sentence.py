@@ -30,12 +30,14 @@ def checked(sentence: str) -> str:
     return text
 
 
-def take(root: StateRoot, sentence: str, *, own_plan: bool) -> bool:
+def take(root: StateRoot, sentence: str, *, own_plan: bool, finished: bool) -> bool:
     """Make it the task; False when it is already, so that the loop goes on with it.
 
+    `finished`: the last task was completed; who says the same again wants it looked at anew.
     `own_plan`: the workspace has no plan, so that one is to be made. An earlier task and plan stay
     beside the new ones, as `task-1.md`, `plan-1.md`… Raises StorageError."""
-    known = (root.read(OWN_TASK, MAX_BYTES) or b"").decode("utf-8", "replace").strip() == sentence
+    last = (root.read(OWN_TASK, MAX_BYTES) or b"").decode("utf-8", "replace").strip()
+    known = last == sentence and not finished
     files = {} if known else {OWN_TASK: f"{sentence}\n"}
     if own_plan and not (known and root.look(OWN_PLAN)):
         files = {OWN_PLAN: PLAN_TO_MAKE} | files  # the task last: by it the next start knows

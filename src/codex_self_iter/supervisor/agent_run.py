@@ -18,7 +18,14 @@ from codex_self_iter.core import stagnation, waits
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.marks import mark
 from codex_self_iter.core.opening import gates_found
-from codex_self_iter.core.plan import content_hash, dropped, newly_ticked, overwritten, ticks
+from codex_self_iter.core.plan import (
+    content_hash,
+    dropped,
+    items_differ,
+    newly_ticked,
+    overwritten,
+    ticks,
+)
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.core.state import Dropped, Iteration, Message, OpenRun
 from codex_self_iter.core.text import moment
@@ -259,16 +266,18 @@ class AgentRuns:
         await self._settle(in_run=True)
         done, total, _ = ctx.plan.progress()
         before = ctx.plan.saved(request.directory)
+        # a plan that lies in the state directory, or is ignored, is in no look
+        planned = before is not None and items_differ(before, ctx.plan.text)
         lost = overwritten(ctx.plan.came, before or "", ctx.plan.text)
         self._tell_overwritten(lost)
-        self._tell_unmade()
+        self._tell_unmade(worked=reports[0].failure is None or bool(change.changed))
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,
                 outcome=outcome,
                 report=reports[0],
                 prompt=request.prompt,
-                changed=change.changed,
+                changed=planned or change.changed,
                 changed_files=change.files,
                 head=self.workspace.head,
                 change_note=change.note,
@@ -301,12 +310,15 @@ class AgentRuns:
         )
         ctx.warnings.tell("plan items", text, agent=bool(lost))
 
-    def _tell_unmade(self) -> None:
-        """Say that the plan of a task in words is still to be made, for as long as it is so."""
+    def _tell_unmade(self, *, worked: bool) -> None:
+        """Say that the plan of a task in words is still to be made, for as long as it is so, once a
+        run `worked` that could have made it."""
         if self.ctx.plan.text != PLAN_TO_MAKE:
             self.ctx.warnings.clear(UNMADE)
             return
-        path = asking.own_plan(self.ctx) or self.ctx.plan.path
+        if not worked:
+            return
+        path = asking.plan_file(self.ctx)
         text = f"no plan has been written yet: {path} is as it was; the loop goes on without steps"
         self.ctx.warnings.tell(UNMADE, text, agent=True)
 

@@ -54,7 +54,7 @@ def inputs(ctx: Context, run: OpenRun, own: Mapping[str, str]) -> prompts.Prompt
         goal=opened.aim if run.role is Role.EXECUTOR else opened.goal,
         history=() if brief else _history(ctx),
         feedback=_feedback(ctx, brief),
-        plan_file=own_plan(ctx),
+        plan_file=plan_file(ctx),
         plan_path=str(ctx.paths.plan) if brief else "",
         task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
         messages=_shown(ctx, opened.messages, brief),
@@ -98,10 +98,12 @@ def request(
     )
 
 
-def own_plan(ctx: Context) -> str:
-    """Where the plan is, seen from the workspace, when it lies in the state directory."""
-    inside = ctx.paths.plan.parent == ctx.paths.state_dir
-    return os.path.relpath(ctx.paths.plan, ctx.paths.workspace) if inside else ""
+def plan_file(ctx: Context) -> str:
+    """Where the plan is, seen from the workspace; its whole path where it lies outside."""
+    plan = ctx.paths.plan
+    seen = os.path.relpath(plan, ctx.paths.workspace)
+    outside = seen.startswith(os.pardir) and plan.parent != ctx.paths.state_dir
+    return str(plan) if outside else seen
 
 
 def _shown(ctx: Context, messages: tuple[Message, ...], brief: bool) -> list[str]:

@@ -32,7 +32,7 @@ TAIL_BYTES = 6_000
 async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int) -> None:
     """Run every gate in order, so that the next prompt knows of all that fail; post GatesEnded."""
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
-    async with slot, workspace.working():
+    async with slot, workspace.working(gates=True):
         checks = item_checks.commands(ctx)
         results = await _results(ctx, work, iteration, "gate", _due(ctx, checks))
         if results is not None:
@@ -48,7 +48,7 @@ async def at_start(ctx: Context, work: Work, workspace: Workspace) -> None:
     if ctx.at_start is not None or not ctx.settings.verify.at_start:
         return
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
-    async with slot, workspace.working():
+    async with slot, workspace.working(gates=True):
         results = await _results(
             ctx, work, ctx.state.iteration, "start-gate", ctx.settings.verify.commands
         )

@@ -12,6 +12,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.foreign import as_list, as_words
 from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.state import LoopState
+from codex_self_iter.core.terms import Verdict
 from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
@@ -118,7 +119,8 @@ class Loop:
         settings = self.settings
         there = os.path.lexists(settings.workspace_path / settings.plan_file)
         own_plan = settings.origin("plan_file") == "default" and not there
-        new = sentences.take(store.root, self.sentence, own_plan=own_plan)
+        finished = any(one.get("verdict") == Verdict.COMPLETED for one in store.journal_tail(1))
+        new = sentences.take(store.root, self.sentence, own_plan=own_plan, finished=finished)
         if new and store.root.look(RUNTIME):
             write_goal(store.path, sentences.NEW_GOAL)
         return validate_workspace(settings)

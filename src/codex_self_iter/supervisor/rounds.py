@@ -117,6 +117,7 @@ class Rounds:
         gates.tell_configuration(ctx, ctx.state)
         gates.tell_gates(ctx)
         await shortfalls.tell_commands(ctx)
+        await shortfalls.tell_neighbours(ctx)
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         if self.work.adopted is None:
             await self.senses.mend_documents()

@@ -5,6 +5,7 @@ it has ended."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,12 +30,15 @@ from codex_self_iter.settings.idle import idle
 from codex_self_iter.settings.templates import unwritten
 from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.world import mounts
+from codex_self_iter.world import mounts, registry
 from codex_self_iter.world.guarded import stat_or_none
+from codex_self_iter.world.state import holder
 
 OWNER = "workspace.owner"
 NETWORK = "workspace.network"
+NEIGHBOUR = "workspace.neighbour"
 REFUSED = "refused"
+_SHELL = re.compile(r"(?:/(?:usr/)?bin/)?(?:ba|da|z)?sh")
 _TOKENS = ("max_tokens", "max_tokens_per_day")
 _SHOWN = 5
 """Refused calls that a warning names; the journal has all of them."""
@@ -162,8 +166,10 @@ def _gate_flaws(
 
 def notify_flaw(settings: Settings, workspace: str, environ: Mapping[str, str]) -> Shortfall | None:
     """Why the `[notify] command` cannot be started."""
-    program = next(iter(settings.notify.command), "")
-    lost = _lacking(program, "[notify] command", workspace, environ, by_shell=False)
+    whose, command = "[notify] command", settings.notify.command
+    lost = _lacking(next(iter(command), ""), whose, workspace, environ, by_shell=False)
+    if not lost and len(command) > 2 and _SHELL.fullmatch(command[0]) and command[1] == "-c":
+        lost = _lacking(first_program(command[2]), whose, workspace, environ)
     return Shortfall("notify", *lost) if lost else None
 
 
@@ -234,6 +240,27 @@ async def tell_commands(ctx: Context) -> None:
     lost = [one for one in await ctx.shared.in_thread(command_flaws, *about) if one.sure]
     text = "; ".join(f"{one.what} ({one.mend})" for one in lost)
     ctx.warnings.tell("commands", text) if lost else ctx.warnings.clear("commands")
+
+
+async def tell_neighbours(ctx: Context) -> None:
+    """Warn of other loops that are at work in a directory around this workspace, or in it."""
+    workspace, state_dir = str(ctx.paths.workspace), str(ctx.paths.state_dir)
+    near = await ctx.shared.in_thread(_neighbours, workspace, state_dir)
+    what = "what one changes counts for both; give one a work tree of its own (git worktree add)"
+    text = f"another loop is at work on the same files ({', '.join(near)}): {what}"
+    ctx.warnings.tell(NEIGHBOUR, text) if near else ctx.warnings.clear(NEIGHBOUR)
+
+
+def _neighbours(workspace: str, state_dir: str) -> list[str]:
+    """Workspaces of living loops that have files in common with this one."""
+    found = []
+    for other in registry.entries(clean=False):
+        there = os.path.realpath(other.workspace)
+        nested = os.path.commonpath([there, workspace]) in (there, workspace)
+        if nested and other.state_dir != state_dir and holder.probe(other.state_dir):
+            one_repository = git_directories(there) == git_directories(workspace)
+            found += [other.workspace] if one_repository else []
+    return found
 
 
 # -- telling ---------------------------------------------------------------------------------------

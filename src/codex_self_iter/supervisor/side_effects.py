@@ -44,7 +44,7 @@ class SideEffects:
         await self._look_for_hidden()
 
     async def after(self, before: Snapshot, after: Snapshot) -> None:
-        """A run has ended."""
+        """A run has ended, or gates."""
         if before.head != after.head:
             await self._tell_lost(before, after)
         self._tell_branch(before, after)
@@ -132,7 +132,7 @@ class SideEffects:
         self, gone: Mapping[str, str], before: Snapshot, after: Snapshot
     ) -> None:
         """Say what work whose end nobody saw, gates or hooks took out of the work tree although it
-        is somebody else's, and what brings it back."""
+        is not theirs to take, and what brings it back."""
         if not self._ledger.theirs:
             self._ctx.warnings.clear("taken")
         if gone and before.head != after.head:
@@ -149,9 +149,7 @@ class SideEffects:
         names = sorted(gone)
         back = [f"git cat-file blob {ids[p]} > {shlex.quote(p)}" for p in names if ids[p] in known]
         mend = "; ".join(back[:5]) or "a hook may have kept them (pre-commit: ~/.cache/pre-commit)"
-        text = (
-            f"gates or a hook took changes of somebody else's out of the work tree: {some(names)}"
-        )
+        text = f"gates or a hook took changes out of the work tree: {some(names)}"
         self._ctx.warnings.tell(
             "taken", f"{text}; to bring them back: {printable(mend)}", agent=True
         )

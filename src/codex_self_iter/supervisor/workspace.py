@@ -140,8 +140,10 @@ class Workspace:
         await self._side.before(self._before)
         return self._before
 
-    async def _look(self) -> Snapshot:
-        """Look at the present. Work whose end nobody saw has ended by now, and is the loop's."""
+    async def _look(self, *, gates: bool = False) -> Snapshot:
+        """Look at the present. Work whose end nobody saw has ended by now, and is the loop's.
+
+        `gates`: that work was gates, which are to keep what they find."""
         self._git.timeout_sec = self._work_tree.timeout_sec = self._patience
         looked = await self._work_tree.snapshot(self._after)
         number, wall = self._ctx.state.iteration, self._ctx.shared.clock.wall()
@@ -150,7 +152,12 @@ class Workspace:
         ledger, debts = self._ledger, self._ledger.debts
         await self._beside(len(looked.entries), ledger.seen, looked, number, wall)
         if begun is not None and begun.look.complete and looked.complete:
-            await self._side.look_for_taken(taken(debts, begun.look, looked), begun.look, looked)
+            whole = gates and begun.look.stashes == looked.stashes  # a stash is told as such
+            theirs = self._keeps or whole  # else nobody knows whose a change is
+            gone = taken(debts, begun.look, looked, whole=whole) if theirs else {}
+            if whole:  # ticks whose check fails are taken back beside the gates
+                gone.pop(os.path.relpath(self._ctx.paths.plan, self._ctx.paths.workspace), None)
+            await self._side.look_for_taken(gone, begun.look, looked)
         if looked.complete and not self._ledger.debts and not self._blind:
             self._error = ""  # somebody else has committed it
         if begun is not None:
@@ -267,20 +274,24 @@ class Workspace:
         await self._save()
 
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """What changes in this block is the loop's, however the block ends."""
-        if not self._keeps:
+    async def working(self, *, gates: bool = False) -> AsyncIterator[None]:
+        """What changes in this block is the loop's, however the block ends; what `gates` do to the
+        work beside that is told."""
+        if not (self._keeps or gates):
             yield
             return
         look = await self._present()
         self._locks = self._present_locks()
         self._ledger.under_way = Mark(look, self._locks)
-        await self._save()
+        if self._keeps:
+            await self._save()
         try:
             yield
         finally:
             with anyio.move_on_after(LAST_LOOK_SEC, shield=True):
-                await self._look()
+                after = await self._look(gates=gates)
+                if gates:
+                    await self._side.after(look, after)
                 await self._save()
 
     @property
@@ -291,7 +302,7 @@ class Workspace:
     async def _save(self, *, tried: bool = False) -> None:
         ctx, ledger = self._ctx, self._ledger
         if not self._keeps:
-            ledger.debts, ledger.staged, ledger.under_way = {}, {}, None
+            ledger.debts, ledger.staged, ledger.theirs, ledger.under_way = {}, {}, {}, None
         if not ctx.policy.commit:
             left = any(not debt.mixed for debt in ledger.debts.values())
             self._error = BY_AGENT if left else ""

@@ -6,6 +6,7 @@ so that an agent behind a command template or a wrapper script is read as well."
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -138,8 +139,11 @@ def _without_shell(text: str) -> str:
     """A command without the shell that codex wraps around it."""
     for shell in ("/bin/bash -lc ", "bash -lc ", "/bin/sh -c ", "/bin/zsh -lc "):
         if text.startswith(shell):
-            inner = text[len(shell) :]
-            quoted = len(inner) > 1 and inner[0] == inner[-1] and inner[0] in "'\""
-            text = inner[1:-1] if quoted else inner
+            text = text[len(shell) :]
+            quote = text[0] if len(text) > 1 and text[0] == text[-1] else ""
+            if quote == "'":
+                text = text[1:-1]
+            elif quote == '"':
+                text = re.sub(r'\\(["\\$`])', r"\1", text[1:-1])
             break
     return clean(text, MAX_COMMAND)

@@ -482,6 +482,23 @@ async def test_odd_loop_names_are_valid_refs_and_distinct(repo: Repo) -> None:
         subprocess.run(["git", "check-ref-format", f"refs/codex-self-iter/{name}/1"], check=True)  # noqa: ASYNC221
 
 
+async def test_what_every_iteration_found_has_a_name(repo: Repo) -> None:
+    """Where nobody edited in between it is what the one before has left."""
+    points = checkpoints_of(repo)
+    await points.save_before(1)
+    made = {}
+    for number in (1, 2, 4):  # the third changed nothing
+        repo.write("a.txt", f"{number}")
+        made[number] = await points.save(number)
+    assert (await points.find("002-before")).label == "1"
+    assert (await points.find("3-before")).label == "2"
+    assert (await points.find("4-before")).label == "2"
+    assert (await points.find("1-before")).label == "1-before"
+    for label in ("0-before", "5-before", "9-before"):
+        with pytest.raises(UsageError, match=f"there is no checkpoint {label}; there are"):
+            await points.find(label)
+
+
 async def test_stretches_have_the_work_of_iterations_and_no_edit_between_them(repo: Repo) -> None:
     points, results = checkpoints_of(repo), dict[int, str]()
 

@@ -20,8 +20,9 @@ from codex_self_iter.core.state import LoopState, to_json
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.state.codec import recover
 from codex_self_iter.world.state.journal import tail
+from codex_self_iter.world.state.migrations import SCHEMA, migrate
 from codex_self_iter.world.state.redact import Redactor
-from codex_self_iter.world.state.store import SCHEMA, StateDirectory, migrate
+from codex_self_iter.world.state.store import StateDirectory
 
 
 def snapshot(iteration: int, **fields: object) -> dict:

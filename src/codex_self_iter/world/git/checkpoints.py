@@ -232,8 +232,14 @@ class Checkpoints:
     async def find(self, label: str) -> Checkpoint:
         """The checkpoint of that label. Raises UsageError, which lists what there is."""
         known = await self.listing()
+        name = labels.normal(label)
+        if name.endswith("-before") and all(one.label != name for one in known):
+            # what iteration N found has none of its own where the one before it has left it
+            numbered = [(one.label, one.label) for one in known]
+            if max(map(labels.place, dict(numbered)), default=(-1, False)) > labels.place(name):
+                name = labels.before(numbered, name) or name
         for one in known:
-            if one.label == labels.normal(label):
+            if one.label == name:
                 return one
         if not known:
             raise UsageError(f"there is no checkpoint {label}: none has been made here yet")

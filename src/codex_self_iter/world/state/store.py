@@ -17,17 +17,17 @@ import dataclasses
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from codex_self_iter.core.state import SCHEMA, LoopState
+from codex_self_iter.core.state import SCHEMA
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.world.guarded import QUARANTINE
-from codex_self_iter.world.state.codec import from_json
 from codex_self_iter.world.state.durable import encode_json, encode_lines, storing
 from codex_self_iter.world.state.holder import LOCK_FILE
 from codex_self_iter.world.state.journal import JOURNAL, Journal
 from codex_self_iter.world.state.lock import SupervisorLock
+from codex_self_iter.world.state.migrations import Runtime, accept, migrate
 from codex_self_iter.world.state.redact import InHaste, Redactor, never, redact_file
 from codex_self_iter.world.state.root import Signature, StateRoot, signature
 
@@ -45,17 +45,6 @@ _TELLING = ("exit.json", "identity.json", "stdout.log", "stderr.log")
 """Files that tell of a run that has begun."""
 _RUN_FILES = ("stdout.log", "stderr.log", "answer.txt", "events.jsonl")
 
-Runtime = dict[str, Any]
-
-
-def _from_0(runtime: Runtime) -> Runtime:
-    """Before versions were written down the fields were the same."""
-    return runtime | {"schema": 1}
-
-
-MIGRATIONS: dict[int, Callable[[Runtime], Runtime]] = {0: _from_0}
-"""Version → pure function that makes the next version of it. Never edited, only added to."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
@@ -70,35 +59,6 @@ class Loaded:
     runtime: Runtime | None
     last_line: Mapping[str, Any] | None
     warnings: list[str]
-
-
-def migrate(
-    runtime: Runtime,
-    schema: int = SCHEMA,
-    migrations: Mapping[int, Callable[[Runtime], Runtime]] = MIGRATIONS,
-) -> Runtime:
-    """Bring a snapshot to `schema`. Raises UsageError if it is newer, ValueError without a way."""
-    version = runtime.get("schema", 0)
-    if not isinstance(version, int) or isinstance(version, bool) or version < 0:
-        raise ValueError("its schema version is no number")
-    if version > schema:
-        raise UsageError(
-            f"it has schema version {version}, this program knows {schema}: "
-            "it was written by a newer codex-self-iter; install that one,"
-            " or choose another state_dir"
-        )
-    for step in range(version, schema):
-        if step not in migrations:
-            raise ValueError(f"no migration from schema version {step}")
-        runtime = migrations[step](dict(runtime))
-    return runtime
-
-
-def _accept_state(runtime: Mapping[str, Any]) -> None:
-    from_json(LoopState, runtime)
-    number = runtime.get("iteration")
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError("it has no iteration number")
 
 
 @dataclasses.dataclass(slots=True)
@@ -486,7 +446,7 @@ class StateDirectory:
             if not isinstance(found, dict):
                 raise ValueError("it is not a JSON object")
             found = migrate(found)
-            _accept_state(found)
+            accept(found)
         except UsageError as error:
             raise UsageError(f"cannot use {self.path}/{name}: {error}") from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
