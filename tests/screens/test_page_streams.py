@@ -259,7 +259,7 @@ def test_a_message_in_pieces_is_not_lost_in_between(state: Path) -> None:
     with log.open("a") as file:
         file.write(piece("world") + event(type="result", status="success", stats={}))
     told = [item.text for item in first.new()]
-    assert told[0] == "Hello, world"
+    assert told[0] == "Hello, world"  # and not the session, which was told before
     assert texts(Follower(str(state)), place) == told
 
 

@@ -74,7 +74,8 @@ class Follower:
         self._run: Run | None = None
         self._files: list[GrowingFile] = []
         self._transcript = Transcript(reader)
-        self._settled = 0
+        self._unshown = 0
+        """Bytes of the lines whose message still comes in pieces: none of it was shown."""
         self.began_at = "", 0
         """The run, and the byte of its output, at which what is shown begins."""
 
@@ -82,7 +83,8 @@ class Follower:
         """How far it is."""
         if self._run is None:
             return Place(mark)
-        return Place(mark, self._run.name, self._settled, self._files[1].position)
+        stdout, stderr = self._files
+        return Place(mark, self._run.name, stdout.position - self._unshown, stderr.position)
 
     def begin(self, place: Place | None) -> list[Item]:
         """Go to a place; without one, to what the newest iteration's runs printed last. What is
@@ -143,7 +145,7 @@ class Follower:
             for path, start in zip(paths, (stdout, stderr), strict=True)
         ]
         self._transcript = Transcript(reader)
-        self._settled = stdout
+        self._unshown = 0
         # whose output it is, and which commands are open, is told by what stands before
         for line in _lines_before(paths[0], stdout):
             self._transcript.feed(line)
@@ -160,14 +162,17 @@ class Follower:
                 while read < WINDOW and (lines := file.lines()):
                     read += sum(map(len, lines)) + len(lines)
                     found += self._items(lines, is_error=number == 1)
-        if self._files and not self._transcript.pending:
-            self._settled = self._files[0].position
         return found
 
     def _items(self, lines: list[str], *, is_error: bool) -> list[Item]:
         if is_error:
             return [Item("error", clean_block(line, MAX_TEXT)) for line in lines if line.strip()]
-        return [item for line in lines for item in self._transcript.feed(line)]
+        found: list[Item] = []
+        for line in lines:
+            found += self._transcript.feed(line)
+            length = len(line.encode("utf-8", "replace")) + 1
+            self._unshown = self._unshown + length if self._transcript.pending else 0
+        return found
 
     def _end(self) -> list[Item]:
         """The unfinished last lines of a run that has ended."""
