@@ -432,7 +432,8 @@ async def test_a_mouse_wheel_scrolls(loop: Target) -> None:
 
 async def test_nothing_is_drawn_when_nothing_has_changed(loop: Target) -> None:
     """Negative control: a changed line is drawn."""
-    async with at_board(SIZE) as seat:
+    async with at_board(SIZE, chosen=loop.state_dir) as seat:
+        await seat.until(lambda text: "Writes the parser" in text)
         canvas = seat.board.query_one("Canvas")
         drawn = []
         canvas.refresh = lambda *regions, **more: drawn.append(regions)  # type: ignore[method-assign]

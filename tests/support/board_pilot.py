@@ -61,5 +61,6 @@ async def at_board(
         seat = Seat(board, pilot)
         await seat.looked()
         yield seat
+    board._reader.close()
     if board.failed is not None:
         raise board.failed

@@ -6,11 +6,14 @@ or writes goes through threads, one at a time, so a slow disk holds up no key.""
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -38,6 +41,7 @@ from codex_self_iter.views.timeline import Iteration, colour, iteration, iterati
 from codex_self_iter.views.troubles import troubles
 from codex_self_iter.world.guarded import stat_or_none
 
+T = TypeVar("T")
 LOOK_SEC, ALL_SEC = 0.5, 1.0
 """Between two looks at the loop that is shown, and at all of them."""
 ITERATIONS = 200
@@ -322,6 +326,7 @@ class Board(App[None]):
         self.on = Showing(chosen=chosen, level=Level.LOOP if chosen else Level.LOOPS)
         self.failed: BaseException | None = None
         self._reader, self._clock = reader, clock
+        self._canvas, self._typed = Canvas(), Typed()
         self._found: Found | None = None
         self._older = 0
         self._wake = asyncio.Event()
@@ -337,12 +342,12 @@ class Board(App[None]):
 
     def compose(self) -> ComposeResult:
         """Two widgets: the screen, and the line that is typed."""
-        yield Canvas()
-        yield Typed()
+        yield self._canvas
+        yield self._typed
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self.query_one(Canvas).focus()
+        self._canvas.focus()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit)
@@ -362,30 +367,24 @@ class Board(App[None]):
     def redraw(self) -> None:
         """Draw what has changed."""
         self.on.now = self._clock()
-        canvas = self.query_one(Canvas)
-        if canvas.size.width and canvas.size.height:
-            canvas.show(draw(self.on, canvas.size.width, canvas.size.height))
+        size = self._canvas.size
+        if size.width and size.height:
+            self._canvas.show(draw(self.on, size.width, size.height))
 
     def _room(self) -> tuple[int, int]:
-        size = self.query_one(Canvas).size
+        size = self._canvas.size
         return body_size(self.on, size.width, size.height)
 
     # -- looking -----------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        try:
-            while True:
-                self._wake.clear()
-                meant = Meant(self.on.chosen, self.on.number, self.on.tab, self._older)
-                found = await asyncio.to_thread(self._reader.look, meant)
-                self._apply(found)
-                self.looks += 1
-                try:
-                    await asyncio.wait_for(self._wake.wait(), LOOK_SEC)
-                except TimeoutError:
-                    pass
-        finally:
-            self._reader.close()
+        while True:
+            self._wake.clear()
+            meant = Meant(self.on.chosen, self.on.number, self.on.tab, self._older)
+            self._apply(await _aside(functools.partial(self._reader.look, meant)))
+            self.looks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_SEC)
 
     def _apply(self, found: Found) -> None:
         """Show what was found, unless another thing is meant by now."""
@@ -684,7 +683,7 @@ class Board(App[None]):
 
     async def _done(self, act: Callable[[], str]) -> None:
         try:
-            said, bad = await asyncio.to_thread(act), False
+            said, bad = await _aside(act), False
         except CodexSelfIterError as error:
             said, bad = str(error), True
         self._say(clean(said), bad=bad)
@@ -757,10 +756,9 @@ class Board(App[None]):
 
     def _type(self, words: str, take: Callable[[str], None]) -> None:
         self.on.typing, self._take = words, take
-        field = self.query_one(Typed)
-        field.value = ""
-        field.display = True
-        field.focus()
+        self._typed.value = ""
+        self._typed.display = True
+        self._typed.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """What was typed is whole."""
@@ -769,13 +767,34 @@ class Board(App[None]):
     def typed(self, text: str | None) -> None:
         """Take a text, or with None leave it."""
         take, self._take, self.on.typing = self._take, None, ""
-        self.query_one(Typed).display = False
-        self.query_one(Canvas).focus()
+        self._typed.display = False
+        self._canvas.focus()
         if not (text and text.strip()):
             self._say("nothing was done")
         elif take is not None:
             take(text)
         self.redraw()
+
+
+async def _aside(call: Callable[[], T]) -> T:
+    """A call that may take long, in a thread that nobody waits for when the board ends."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(take: Callable[[Any], None], value: object) -> None:
+        if not future.done():
+            take(value)
+
+    def work() -> None:
+        try:
+            told = functools.partial(settle, future.set_result, call())
+        except Exception as error:
+            told = functools.partial(settle, future.set_exception, error)
+        with suppress(RuntimeError):  # the board has ended meanwhile
+            loop.call_soon_threadsafe(told)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await future
 
 
 def _stop(loop: Target) -> str:
