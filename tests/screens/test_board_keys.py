@@ -438,9 +438,11 @@ async def test_nothing_is_drawn_when_nothing_has_changed(loop: Target) -> None:
         drawn = []
         canvas.refresh = lambda *regions, **more: drawn.append(regions)  # type: ignore[method-assign]
         await seat.looked(4)
+        seat.board.redraw()
         assert drawn == []
         change(loop, goal="Something else")
         await seat.until(lambda _: bool(drawn))
+        assert len(drawn[0]) < 6
 
 
 def test_a_text_of_any_length_is_bounded_and_wrapped_once() -> None:
