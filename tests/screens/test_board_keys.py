@@ -16,8 +16,9 @@ import pytest
 
 from codex_self_iter.screens import steering
 from codex_self_iter.screens.board.bindings import BINDINGS, BY_KEY
+from codex_self_iter.screens.board.looking import ITERATIONS, Meant, Reader
 from codex_self_iter.screens.board.showing import MAX_LINES, Body, Level
-from codex_self_iter.screens.board.terminal import ITERATIONS, Board, Meant, Reader
+from codex_self_iter.screens.board.terminal import Board
 from codex_self_iter.screens.kept import open_checkpoints
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.world.git.run import complete
