@@ -202,6 +202,7 @@ def test_so_many_pages_may_be_open(page: Page, state: Path) -> None:
     streams = [page.events(path) for _ in range(MOST_STREAMS)]
     for events in streams:
         events.texts("Writes the parser")
+    assert not _opens(page, path)
     refused = page.ask(path)
     assert refused.status == 503
     assert "close one" in refused.text
