@@ -133,8 +133,9 @@ with_pip() {
 }
 
 install() {
-    what=.
-    [ "$1" = run ] || what=".[$1]"
+    extra=$1
+    [ "$extra" != run ] || extra=screens
+    what=".[$extra]"
     log=$venv/install.log
     # relative paths from here on: a comma or bracket in the repository's path is not for pip to read
     cd -- "$root" || exit 2

@@ -36,7 +36,8 @@ def terminal(ws: Workspace) -> Iterator[Open]:
     opened = []
 
     def open_one(*words: str, **environment: str) -> Terminal:
-        opened.append(Terminal([*TOP, *words], ws.environment | environment))
+        argv = [*PROGRAM, *words] if words[:1] == ("demo",) else [*TOP, *words]
+        opened.append(Terminal(argv, ws.environment | environment))
         return opened[-1]
 
     yield open_one
@@ -116,6 +117,67 @@ def test_quitting_and_killing_it_touch_no_loop(ws: Workspace, terminal: Open) ->
     top.keys("y")
     assert ws.ended(supervisor) == 0
     top.until("1 done")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stays", [False, True], ids=["by itself", "a key was pressed"])
+def test_it_leaves_at_the_end_of_its_loop_where_that_is_asked_for(
+    ws: Workspace, terminal: Open, stays: bool
+) -> None:
+    ws.script(step("go", block={"completed": True}, append={"a": "1"}))
+    supervisor = ws.start()
+    ws.wait_runs(1)
+    top = terminal("--until-end", "--workspace", str(ws.path))
+    top.until("waits for go")
+    if stays:
+        top.keys("f")
+        top.until("REVIEW")
+    (ws.control / "go").touch()
+    assert ws.ended(supervisor) == 0
+    if stays:
+        top.until("completed")
+        top.keys("x")
+        assert "x does nothing here" in top.until("x does nothing here")
+        top.keys("q")
+    else:
+        top.until("the board leaves in 5 s")
+    top.until("ended with 0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [False, True], ids=["to its end", "left before"])
+def test_the_demo_runs_behind_the_board(ws: Workspace, terminal: Open, left: bool) -> None:
+    demo = terminal("demo", str(ws.root / "sample"))
+    if left:
+        demo.until("LIVE")
+        demo.keys("q")
+        demo.until("ended with 0")
+        assert "iteration.ended" in demo.tmux("capture-pane", "-p", "-S", "-200")
+    else:
+        demo.until("the board leaves in 5 s")
+        demo.until("ended with 0")
+    told = demo.tmux("capture-pane", "-p", "-S", "-200")
+    assert "completed: Every item of the plan is ticked (5 of 5)." in told
+    assert told.index("take back") < told.index("Iterations")
+
+
+@pytest.mark.slow
+def test_a_demo_that_cannot_run_says_why_behind_the_board(ws: Workspace, terminal: Open) -> None:
+    sample = ws.root / "sample"
+    terminal("demo", str(sample)).until("ended with 0")
+    (sample / ".codex-self-iter" / "PAUSE").touch()
+    argv = [*PROGRAM, "run", "--workspace", str(sample)]
+    first = subprocess.Popen(argv, env=ws.environment, stderr=subprocess.DEVNULL)
+    try:
+        status = sample / ".codex-self-iter" / "status.json"
+        wait_until(lambda: '"paused"' in status.read_text(), "the pause")
+        demo = terminal("demo", str(sample))
+        demo.until("ended with 75")
+        told = " ".join(demo.tmux("capture-pane", "-p", "-S", "-200").split())
+        assert f"already has a supervisor: process {first.pid}" in told
+    finally:
+        first.terminate()
+        first.wait()
 
 
 @pytest.mark.slow

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     before = len(_journal(directory))
     program_name()  # as the person has it, not as the agent will
     _own_environment()
-    code = _run_loop(directory)
+    code = _run_before_a_board(directory) if _has_board() else _run_loop(directory)
     _report(directory, before)
     return code
 
@@ -72,6 +76,48 @@ def _run_loop(directory: Path) -> int:
 
     config = directory / "codex-self-iter.toml"
     return main(["run", "--workspace", str(directory), "--config", str(config)])
+
+
+def _has_board() -> bool:
+    from codex_self_iter.cli.top import no_terminal
+
+    return not no_terminal() and importlib.util.find_spec("textual") is not None
+
+
+def _run_before_a_board(directory: Path) -> int:
+    """The same behind the board. When that is left the log goes on where it was shown; what was said
+    meanwhile is said after it: the card, and the whole log of a loop that has failed."""
+    board = [sys.executable, "-m", "codex_self_iter", "top", "--until-end"]
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in (1, 2)]
+        screen = [os.dup(number) for number in (1, 2)]
+        for number in screen:
+            stack.callback(os.close, number)
+        shown = subprocess.Popen([*board, "--workspace", str(directory)])
+
+        def turn(targets: list[int]) -> None:
+            sys.stdout.flush()
+            for number, target in zip((1, 2), targets, strict=True):
+                os.dup2(target, number)
+
+        def after_it() -> None:
+            shown.wait()
+            turn(screen)
+
+        turn([file.fileno() for file in files])
+        waiting = threading.Thread(target=after_it)
+        waiting.start()
+        code = 1
+        try:
+            code = _run_loop(directory)
+        finally:
+            if code:
+                shown.terminate()
+            waiting.join()
+        for file in files[: 2 if code else 1]:
+            file.seek(0)
+            print(file.read().decode("utf-8", "replace"), end="", flush=True)
+    return code
 
 
 def _report(directory: Path, before: int) -> None:

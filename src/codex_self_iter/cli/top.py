@@ -7,12 +7,14 @@ import os
 import sys
 
 from codex_self_iter.cli import _common
-from codex_self_iter.errors import ExitCode
+from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.screens.loops import Target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_loop_arguments(parser)
+    what = "leave by itself some seconds after the loop has ended, unless a key was pressed"
+    parser.add_argument("--until-end", action="store_true", help=what)
     parser.description = (
         "All loops of this user, the most urgent first, and each in depth: output, plan, diff, gates, prompt, "
         "messages, history, plots. `?` shows the keys. Leaving it touches no loop."
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the board until the person leaves it; without a terminal, show `status`."""
-    if why := _no_terminal():
+    if why := no_terminal():
         from codex_self_iter.cli import status
 
         sys.stderr.write(f"codex-self-iter: {why}; this is what `status` says\n")
@@ -35,14 +37,16 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.screens.board.terminal import Board
 
     named, chosen = _named(args)
-    board = Board(Reader(named), chosen)
+    if args.until_end and not chosen:
+        raise UsageError("--until-end needs one loop: name it, or give --workspace")
+    board = Board(Reader(named), chosen, until_end=args.until_end)
     board.run()
     if board.failed is not None:
         raise board.failed
     return int(ExitCode.OK)
 
 
-def _no_terminal() -> str:
+def no_terminal() -> str:
     """Why nothing can be drawn here; "" where it can."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return "there is no terminal"

@@ -12,13 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from rich.segment import Segment
-from rich.style import Style
-from textual import events
-from textual.app import App, ComposeResult
-from textual.geometry import Region
-from textual.strip import Strip
-from textual.widget import Widget
+from textual.app import ComposeResult
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
@@ -27,86 +21,20 @@ from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.screens import kept, steering
 from codex_self_iter.screens.board.aside import aside
 from codex_self_iter.screens.board.bindings import BY_KEY, TABS
-from codex_self_iter.screens.board.drawing import Pieces, body_size, draw
+from codex_self_iter.screens.board.drawing import body_size, draw
 from codex_self_iter.screens.board.looking import Found, Meant, Reader
 from codex_self_iter.screens.board.showing import Body, Level, Showing
+from codex_self_iter.screens.board.widgets import Canvas, Keyed, Typed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views.troubles import troubles
 
 LOOK_SEC = 0.5
 """Between two looks at the loop that is shown."""
-_STYLE_OF = {"": Style()}
+LEAVE_SEC = 5.0
+"""How long a board that is to leave by itself shows the end."""
 
 
-class Canvas(Widget, can_focus=True):
-    """The whole screen, line by line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._drawn: list[Pieces] = []
-
-    def show(self, drawn: list[Pieces]) -> None:
-        """Draw the lines that have changed."""
-        old, self._drawn = self._drawn, drawn
-        regions = [
-            Region(0, y, self.size.width, 1)
-            for y in range(max(len(old), len(drawn)))
-            if old[y : y + 1] != drawn[y : y + 1]
-        ]
-        if regions:
-            self.refresh(*regions)
-
-    def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
-        pieces = self._drawn[y] if y < len(self._drawn) else []
-        strip = Strip([Segment(text, _style(style)) for text, style in pieces])
-        return strip.adjust_cell_length(self.size.width, Style())
-
-    def on_key(self, event: events.Key) -> None:
-        """Every key goes to the board, and nowhere else."""
-        event.stop()
-        event.prevent_default()
-        board = self.app
-        assert isinstance(board, Board)
-        # a character as it is, so that ":" and "!" are what is on the keyboard
-        plain = event.character if event.is_printable and event.character != " " else event.key
-        board.press(plain or event.key)
-
-    def on_mouse_scroll_down(self) -> None:
-        """A page goes down by some lines."""
-        self._scrolled(3)
-
-    def on_mouse_scroll_up(self) -> None:
-        """And up."""
-        self._scrolled(-3)
-
-    def _scrolled(self, rows: int) -> None:
-        assert isinstance(self.app, Board)
-        self.app.scrolled(rows)
-
-
-def _style(words: str) -> Style:
-    if words not in _STYLE_OF:
-        _STYLE_OF[words] = Style.parse(words)
-    return _STYLE_OF[words]
-
-
-class Typed(Input):
-    """The line in which a message or a search is typed; no other key than enter and esc leaves it."""
-
-    def on_key(self, event: events.Key) -> None:
-        """Leave with esc; tab and the like do nothing here."""
-        board = self.app
-        assert isinstance(board, Board)
-        if event.key == "escape":
-            event.stop()
-            board.typed(None)
-        elif event.key in ("tab", "shift+tab", "ctrl+q", "ctrl+c"):
-            event.stop()
-            event.prevent_default()
-
-
-class Board(App[None]):
+class Board(Keyed):
     """All loops, one loop, one iteration."""
 
     ENABLE_COMMAND_PALETTE = False
@@ -118,10 +46,15 @@ class Board(App[None]):
     """
 
     def __init__(
-        self, reader: Reader, chosen: str = "", clock: Callable[[], float] = time.time
+        self,
+        reader: Reader,
+        chosen: str = "",
+        clock: Callable[[], float] = time.time,
+        *,
+        until_end: bool = False,
     ) -> None:
         """`chosen`: state directory of the loop to open, "" for the list of all; `clock`: Unix
-        seconds."""
+        seconds; `until_end`: leave by itself when that loop has ended and no key was pressed."""
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"
         self.on = Showing(chosen=chosen, level=Level.LOOP if chosen else Level.LOOPS)
@@ -133,6 +66,7 @@ class Board(App[None]):
         self._wake = asyncio.Event()
         self._answer: Callable[[], str] | None = None
         self._take: Callable[[str], None] | None = None
+        self._until_end, self._ended_at = until_end, 0.0
         self._known = 0
         self._minute = 0
         """In which it was drawn last: what is said of ages changes no more often."""
@@ -184,6 +118,7 @@ class Board(App[None]):
             meant = Meant(self.on.chosen, self.on.number, self.on.tab, self._older)
             self._apply(await aside(functools.partial(self._reader.look, meant)))
             self.looks += 1
+            self._leave_at_the_end()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_SEC)
 
@@ -220,6 +155,18 @@ class Board(App[None]):
                 on.found = -1
         self.redraw()
 
+    def _leave_at_the_end(self) -> None:
+        shown = self._shown()
+        over = shown is not None and not shown.seen.life.alive and shown.seen.status.get("exit")
+        if not (self._until_end and over):
+            self._ended_at = 0.0
+        elif not self._ended_at:
+            self._ended_at = self._clock()
+            self._say(f"the loop has ended; the board leaves in {LEAVE_SEC:g} s, any key keeps it")
+            self.redraw()
+        elif self._clock() - self._ended_at >= LEAVE_SEC:
+            self.exit()
+
     def _take_loop(self) -> None:
         """What is known of the loop that is meant."""
         shown = self._shown()
@@ -242,7 +189,7 @@ class Board(App[None]):
     def press(self, key: str) -> None:
         """Do what a key is for, or say why not."""
         on = self.on
-        on.message, on.bad = "", False
+        on.message, on.bad, self._until_end = "", False, False
         if on.question:
             self._answered(key)
         elif (binding := BY_KEY.get(key)) is None:
