@@ -74,6 +74,16 @@ async def test_a_card_says_why_it_may_be_stuck_and_no_card_that_needs_a_person_i
     }
 
 
+async def test_what_is_wrong_is_said_once_on_the_page_of_a_loop(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    loop(held, tmp_path, "asks")
+    await app.enter()
+    text = (await app.ask(await path_of(app))).text
+    now = text.partition('<div id="now"')[2].partition("</section>")[0]
+    assert now.count("the agent stopped: which database?") == 1
+
+
 async def test_of_a_long_plan_the_page_shows_what_is_around_the_next_item(
     held: ExitStack, tmp_path: Path, app: App
 ) -> None:
