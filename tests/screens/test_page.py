@@ -74,6 +74,21 @@ async def test_a_card_says_why_it_may_be_stuck_and_no_card_that_needs_a_person_i
     }
 
 
+async def test_a_status_that_anybody_wrote_is_no_error_of_the_page(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    """Python reads infinity, and writes what no other program reads."""
+    state_dir = loop(held, tmp_path)
+    status = json.loads((state_dir / "status.json").read_text())
+    wild = status | {"usage": {"tokens": float("nan")}, "iteration": 1e999, "plan": [], "wait": 7}
+    (state_dir / "status.json").write_text(json.dumps(wild).replace("Infinity", "1e999"))
+    await app.enter()
+    path = await path_of(app)
+    assert (await app.ask(path)).status == 200
+    told = (await app.ask(f"/api/v1/loops/{path.rpartition('/')[2]}")).json()
+    assert (told["status"]["iteration"], told["status"]["usage"]) == (None, {"tokens": None})
+
+
 async def test_what_is_wrong_is_said_once_on_the_page_of_a_loop(
     held: ExitStack, tmp_path: Path, app: App
 ) -> None:
