@@ -79,7 +79,7 @@ def routes(known: contents.Known, events: Callable[[Request], Any]) -> list[Rout
     return [Route(path, do, methods=[method]) for path, do, method in addresses]
 
 
-def finite(status: dict[str, object]) -> object:
+def finite(status: Mapping[str, object]) -> object:
     """What was read, without what JSON has no word for: infinity and no number are null."""
     return json.loads(json.dumps(status), parse_constant=lambda _word: None)
 
