@@ -12,6 +12,7 @@ read        64 MiB of an agent's output, read and gone through for secrets
 poll        one look at the process table with 1, 100 and 1,000 descendants
 scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STOP
 board       `top` with 100 loops: idle CPU, memory, from a key to the screen
+page        `serve` with 100 loops: answers, first paint, memory, what an open page costs
 prompt      size of our part of a prompt beside task and plan
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 
@@ -36,6 +37,7 @@ import psutil
 from benchmarks import board as bench_board
 from benchmarks import git as bench_git
 from benchmarks import host as bench_host
+from benchmarks import page as bench_page
 from benchmarks import prompt as bench_prompt
 from benchmarks import read as bench_read
 from benchmarks import scale as bench_scale
@@ -214,6 +216,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "scale": lambda _root: bench_scale.scale(),
     "git": lambda _root: bench_git.run(),
     "board": bench_board.board,
+    "page": lambda _root: bench_page.page(),
     "prompt": lambda _root: bench_prompt.show(),
     "read": bench_read.show,
 }

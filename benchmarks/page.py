@@ -65,7 +65,7 @@ def paints(origin: str, cookie: str, paths: dict[str, str]) -> dict[str, float]:
     return found
 
 
-def main(loops: int = 100, iterations: int = 10_000) -> None:
+def page(loops: int = 100, iterations: int = 10_000) -> None:
     """Print the figures."""
     with ExitStack() as held:
         root = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-page-")))
@@ -133,4 +133,4 @@ def main(loops: int = 100, iterations: int = 10_000) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    page(*map(int, sys.argv[1:]))

@@ -189,7 +189,7 @@ def test_codex_takes_the_plugin_from_this_repository(tmp_path: Path) -> None:
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    (skill,) = home.rglob("SKILL.md")
+    (skill,) = home.glob("plugins/cache/*/*/*/skills/*/SKILL.md")
     mine = ROOT / "skills" / "supervise-loop" / "SKILL.md"
     assert skill.read_text() == mine.read_text()
 

@@ -15,6 +15,7 @@ import pytest
 from codex_self_iter.service.spec import data
 from tests.support.control_steps import CLAIM, WORK, agents_alive, long_run, reach, wait_log
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import PROGRAM
 
 PHASES = ("running", "verifying", "backoff", "cooldown", "limited", "paused")
 
@@ -307,6 +308,32 @@ def test_a_run_whose_supervisor_was_killed_while_it_ended_it_is_no_error(ws: Wor
     assert ws.run() == 0
     assert ws.verdicts() == ["aborted", "completed"]
     assert ws.runtime()["counters"]["agent_errors"] == 0
+
+
+IN_A_THREAD = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from codex_self_iter.screens import steering
+from codex_self_iter.screens.loops import Target
+aim = steering.aim(Target("loop", *sys.argv[1:]))
+with ThreadPoolExecutor(1) as threads:
+    print(threads.submit(lambda: steering.stop(aim, after_iteration=True)).result())
+    print(threads.submit(lambda: steering.stop(aim)).result())
+"""
+
+
+def test_a_screen_ends_what_works_on_without_its_supervisor_too(ws: Workspace) -> None:
+    """Both screens act in a thread; gently there is nobody who would obey."""
+    process = reach(ws, "running")
+    process.kill()
+    process.wait()
+    pid = json.loads(ws.cli("status", "--json").stdout)["orphan_pid"]
+    command = [PROGRAM[0], "-c", IN_A_THREAD, str(ws.path), str(ws.state)]
+    done = subprocess.run(command, env=ws.environment, capture_output=True, text=True, check=True)
+    gently, now = done.stdout.splitlines()
+    assert "Ended it" not in gently
+    assert f"Ended it (pid {pid}), with all that it had started." in now
+    assert not ws.leftovers()
 
 
 @pytest.mark.parametrize("what", ["agent", "gate"])

@@ -16,8 +16,9 @@ import pytest
 
 from codex_self_iter.screens import steering
 from codex_self_iter.screens.board.bindings import BINDINGS, BY_KEY
+from codex_self_iter.screens.board.looking import ITERATIONS, Meant, Reader
 from codex_self_iter.screens.board.showing import MAX_LINES, Body, Level
-from codex_self_iter.screens.board.terminal import ITERATIONS, Board, Meant, Reader
+from codex_self_iter.screens.board.terminal import Board
 from codex_self_iter.screens.kept import open_checkpoints
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.world.git.run import complete
@@ -432,14 +433,17 @@ async def test_a_mouse_wheel_scrolls(loop: Target) -> None:
 
 async def test_nothing_is_drawn_when_nothing_has_changed(loop: Target) -> None:
     """Negative control: a changed line is drawn."""
-    async with at_board(SIZE) as seat:
+    async with at_board(SIZE, chosen=loop.state_dir) as seat:
+        await seat.until(lambda text: "Writes the parser" in text)
         canvas = seat.board.query_one("Canvas")
         drawn = []
         canvas.refresh = lambda *regions, **more: drawn.append(regions)  # type: ignore[method-assign]
         await seat.looked(4)
+        seat.board.redraw()
         assert drawn == []
         change(loop, goal="Something else")
         await seat.until(lambda _: bool(drawn))
+        assert len(drawn[0]) < 6
 
 
 def test_a_text_of_any_length_is_bounded_and_wrapped_once() -> None:

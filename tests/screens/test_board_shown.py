@@ -10,8 +10,8 @@ import pytest
 
 from codex_self_iter.screens.board.bindings import TABS
 from codex_self_iter.screens.board.drawing import draw
+from codex_self_iter.screens.board.looking import Found, Meant, Reader, under_way
 from codex_self_iter.screens.board.showing import Body, Level, Line, Showing
-from codex_self_iter.screens.board.terminal import Found, Meant, Reader, under_way
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views.rows import ranked, row

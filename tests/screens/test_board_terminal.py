@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.harness import Workspace
+from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 from tests.support.tmux import Terminal, need_tmux
 
@@ -116,6 +116,29 @@ def test_quitting_and_killing_it_touch_no_loop(ws: Workspace, terminal: Open) ->
     top.keys("y")
     assert ws.ended(supervisor) == 0
     top.until("1 done")
+
+
+@pytest.mark.slow
+def test_a_command_that_hangs_holds_up_neither_keys_nor_the_end(
+    ws: Workspace, terminal: Open
+) -> None:
+    ws.script({"block": {"completed": True}, "append": {"a": "1"}})
+    assert ws.run() == 0
+    slow = ws.root / "slow" / "git"
+    slow.parent.mkdir()
+    slow.write_text(
+        f"#!/bin/sh\ntouch '{ws.root}/asked'\nuntil [ -e '{ws.root}/go' ]; do sleep 0.1; done\n"
+    )
+    slow.chmod(0o755)
+    top = terminal(PATH=f"{slow.parent}:{os.environ['PATH']}")
+    top.until("1 done")
+    top.keys("d")
+    wait_until((ws.root / "asked").exists, "git to be asked")
+    top.keys("?")
+    top.until("what the iteration changed")
+    top.keys("q")
+    top.until("ended with 0")
+    (ws.root / "go").touch()
 
 
 def test_without_colours_it_says_everything_by_words_and_marks(

@@ -25,7 +25,8 @@ AXE = Path(real_agents_directory()) / "axe/node_modules/axe-core/axe.min.js"
 expect.set_options(timeout=PATIENCE * 1000)
 
 
-def _need(path: str | Path, how: str) -> None:
+def need(path: str | Path, how: str) -> None:
+    """A program that tests need: without it they are skipped, or fail where they must not be."""
     if not Path(path).exists():
         if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
             pytest.fail(f"{path} is not there: {how}")
@@ -34,7 +35,7 @@ def _need(path: str | Path, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    _need(CHROMIUM, "apt-get install chromium")
+    need(CHROMIUM, "apt-get install chromium")
     with sync_playwright() as driver:
         one = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield one
@@ -316,7 +317,7 @@ def test_whoever_scrolled_up_is_not_pulled_down(
 def test_nobody_is_kept_out_by_how_it_looks(
     browser: Browser, page: Page, ended: Workspace, scheme: Any
 ) -> None:
-    _need(AXE, "scripts/install-real-agents.sh axe")
+    need(AXE, "scripts/install-real-agents.sh axe")
     tab = opened(browser, page, color_scheme=scheme)
     paper = set()
     for path in pages(tab, page):
@@ -343,7 +344,7 @@ def _serious(tab: Tab) -> list[str]:
 
 
 def test_negative_control_axe_finds_a_fault(browser: Browser, page: Page) -> None:
-    _need(AXE, "scripts/install-real-agents.sh axe")
+    need(AXE, "scripts/install-real-agents.sh axe")
     tab = opened(browser, page)
     tab.evaluate(
         "document.body.insertAdjacentHTML('beforeend', '<img src=/static/icon.svg><input>')"

@@ -67,8 +67,12 @@ def test_a_signal_ends_it_and_leaves_nothing(
         page.enter()
         events = page.events("/events")
         events.next("region")
-        assert page.end(number) == (130 if number == signal.SIGINT else 0)
+        page.process.send_signal(number)
+        while events.next()[0] != "end":  # told that it is over, not cut off
+            pass
+        assert events.response.isclosed()
         events.close()
+        assert page.end(number) == (130 if number == signal.SIGINT else 0)
         assert "Traceback" not in page.said
         assert "Cancel" not in page.said
     left = sorted(p.name for p in (tmp_path / "state/codex-self-iter/page").iterdir())

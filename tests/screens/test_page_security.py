@@ -12,12 +12,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from uvicorn.server import ServerState
 
 from codex_self_iter.errors import UsageError
-from codex_self_iter.screens.page import entering, listening
-from codex_self_iter.screens.page.bounded_server import ASK_SEC, MOST_CONNECTIONS
+from codex_self_iter.screens.page import bounded_server, entering, listening
+from codex_self_iter.screens.page.bounded_server import (
+    ASK_SEC,
+    MOST_CONNECTIONS,
+    TAKE_SEC,
+    BoundedProtocol,
+)
 from codex_self_iter.screens.page.entering import COOKIE_SEC, LINK_SEC, LOCKED_SEC, TRIES, Keys
 from codex_self_iter.screens.page.listening import Options
 from tests.support.harness import PATIENCE, wait_until
@@ -687,6 +695,47 @@ def test_who_does_not_read_is_dropped_and_others_go_on(page: Page) -> None:
         )
         for sock in slow:
             assert closed(sock)
+
+
+class Wire:
+    """A transport, and a loop whose time does not pass by itself."""
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[float, Any, list[str]]] = []
+        self.aborted = False
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_later(self, sec: float, what: Any) -> Any:
+        state: list[str] = []
+        self.timers.append((sec, what, state))
+        return SimpleNamespace(cancel=lambda: state.append("cancelled"))
+
+    def due(self, sec: float) -> list[Any]:
+        return [what for length, what, state in self.timers if length == sec and not state]
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_a_reader_has_so_long_to_take_what_is_sent(held: ExitStack, tmp_path: Path) -> None:
+    """Also where the kernel does not end such a connection by itself."""
+    wire: Any = Wire()
+    config = bounded_server._config(App(tmp_path).gate)
+    one = BoundedProtocol(config, ServerState(), {}, _loop=wire)
+    one.connection_made(wire)
+    assert wire.due(TAKE_SEC) == []
+    one.pause_writing()
+    one.resume_writing()
+    assert wire.due(TAKE_SEC) == [], "who has caught up is not dropped"
+    one.pause_writing()
+    (drop,) = wire.due(TAKE_SEC)
+    drop()
+    assert wire.aborted
 
 
 def test_tls_from_files_of_ones_own(

@@ -9,7 +9,8 @@ from typing import Any
 
 import anyio
 
-from codex_self_iter.screens.board.terminal import Board, Reader
+from codex_self_iter.screens.board.looking import Reader
+from codex_self_iter.screens.board.terminal import Board
 from codex_self_iter.screens.loops import Target
 
 
@@ -61,5 +62,6 @@ async def at_board(
         seat = Seat(board, pilot)
         await seat.looked()
         yield seat
+    board._reader.close()
     if board.failed is not None:
         raise board.failed

@@ -208,7 +208,10 @@ class Events:
         self.connection.request("GET", path, headers=headers)
         self.response = self.connection.getresponse()
         self.last = last
-        assert self.response.status == 200, self.response.read()
+        if self.response.status != 200:
+            said = self.response.read()
+            self.close()
+            raise AssertionError(said)
 
     def next(self, kind: str = "") -> Any:
         """The next event, or the next of that kind: (kind, data). Raises TimeoutError."""

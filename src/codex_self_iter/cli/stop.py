@@ -29,17 +29,7 @@ def run(args: argparse.Namespace) -> int:
     _common.goes_with(args, args.wait, "--wait", "timeout")
     aim = _controls.aim_at(args)
     say(steering.stop(aim, after_iteration=args.after_iteration))
-    if aim.life.orphan and not args.after_iteration:
-        _end(aim)
     return _wait(aim, args.timeout or 0.0) if args.wait and aim.life.alive else int(ExitCode.OK)
-
-
-def _end(aim: Aim) -> None:
-    """Nobody is there who would obey the STOP: end what works on."""
-    from codex_self_iter.screens.alone import end_left  # imports much
-
-    end_left(aim.loop)
-    say(f"Ended it (pid {aim.life.orphan}), with all that it had started.")
 
 
 def _wait(aim: Aim, timeout: float) -> int:

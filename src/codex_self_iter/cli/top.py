@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from codex_self_iter.cli._extra import need
 
     need("screens", "the board", "textual")
-    from codex_self_iter.screens.board.terminal import Board, Reader
+    from codex_self_iter.screens.board.looking import Reader
+    from codex_self_iter.screens.board.terminal import Board
 
     named, chosen = _named(args)
     board = Board(Reader(named), chosen)

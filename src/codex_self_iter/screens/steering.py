@@ -77,7 +77,8 @@ def sound(text: str, what: str) -> str:
 
 
 def stop(at: Aim, *, after_iteration: bool = False) -> str:
-    """Leave the STOP file."""
+    """Leave the STOP file. Where an agent works on without a supervisor, nobody is there who would
+    obey: it is ended, unless it may end its iteration."""
     path = control_file(at, "stop_file", "stop_file_name", "STOP")
     state_dir, name = os.path.split(path)
     inbox.write_stop(state_dir, name, after_iteration=after_iteration)
@@ -86,7 +87,13 @@ def stop(at: Aim, *, after_iteration: bool = False) -> str:
     dead = f"the next start will end at once, until {path} is removed (or 'run --clear-stop')"
     kept = after_iteration and not gently
     did = f"{path} says stop now already, and still does" if kept else f"Wrote {path}"
-    return f"{did}. {who_notices(at, living, dead)}"
+    said = f"{did}. {who_notices(at, living, dead)}"
+    if at.life.orphan and not after_iteration:
+        from codex_self_iter.screens.alone import end_left  # imports much
+
+        end_left(at.loop)
+        said += f" Ended it (pid {at.life.orphan}), with all that it had started."
+    return said
 
 
 def pause(at: Aim, *, now: bool = False) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from typing import TypeVar
 
 from rich.cells import cell_len, set_cell_size
 
@@ -13,6 +15,7 @@ from codex_self_iter.views.rows import URGENCIES, Row, Urgency, counts
 from codex_self_iter.views.summary import clock
 from codex_self_iter.views.timeline import Iteration
 
+T = TypeVar("T")
 Pieces = list[Line]
 """One line of the screen, from left to right."""
 
@@ -156,17 +159,22 @@ def _loops(on: Showing, width: int, room: int) -> list[Pieces]:
             [("Start one, in its repository:", "")],
             [('  codex-self-iter run "what is wanted"', "")],
         ]
-    lines: list[Pieces] = []
+    listed: list[Row | Urgency] = []
     chosen, group = 0, None
     many = counts(on.rows)
     for row in on.rows:
         if row.urgency is not group:
             group = row.urgency
-            lines.append([(f"{URGENCIES[group]} ({many[group]})", f"bold {_tint(group)}")])
+            listed.append(group)
         if row.state_dir == on.chosen:
-            chosen = len(lines)
-        lines.append(_loop(on, row, width))
-    return _window(lines, chosen, room)
+            chosen = len(listed)
+        listed.append(row)
+    return [
+        _loop(on, one, width)
+        if isinstance(one, Row)
+        else [(f"{URGENCIES[one]} ({many[one]})", f"bold {_tint(one)}")]
+        for one in _window(listed, chosen, room)
+    ]
 
 
 def _loop(on: Showing, row: Row, width: int) -> Pieces:
@@ -190,13 +198,10 @@ def _loop(on: Showing, row: Row, width: int) -> Pieces:
 def _iterations(on: Showing, width: int, room: int) -> list[Pieces]:
     if not on.iterations:
         return [[("No iteration yet.", "dim")]]
-    lines: list[Pieces] = []
-    chosen, meant = 0, on.iteration
-    for one in on.iterations:
-        if meant is not None and one.number == meant.number:
-            chosen = len(lines)
-        lines.append(_iteration(one, width, chosen=meant is not None and one is meant))
-    return _window(lines, chosen, room)
+    meant = on.iteration
+    chosen = next((n for n, one in enumerate(on.iterations) if one is meant), 0)
+    seen = _window(on.iterations, chosen, room)
+    return [_iteration(one, width, chosen=one is meant) for one in seen]
 
 
 def _iteration(one: Iteration, width: int, *, chosen: bool) -> Pieces:
@@ -212,10 +217,10 @@ def _iteration(one: Iteration, width: int, *, chosen: bool) -> Pieces:
     return line
 
 
-def _window(lines: list[Pieces], chosen: int, room: int) -> list[Pieces]:
-    """As many as there is room for, with the chosen one in sight, and what stands above it."""
-    first = max(0, min(chosen - room // 2, len(lines) - room))
-    return lines[first : first + room]
+def _window(listed: Sequence[T], chosen: int, room: int) -> Sequence[T]:
+    """As many as there is room for, with the chosen one in sight."""
+    first = max(0, min(chosen - room // 2, len(listed) - room))
+    return listed[first : first + room]
 
 
 # -- the detail ------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ or writes goes through threads, one at a time, so a slow disk holds up no key.""
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 import signal
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
 
 from rich.segment import Segment
 from rich.style import Style
@@ -22,214 +22,20 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
-from codex_self_iter.core.foreign import as_dict, as_int
-from codex_self_iter.core.text import clean, one_line, size
+from codex_self_iter.core.text import clean, one_line
 from codex_self_iter.errors import CodexSelfIterError
 from codex_self_iter.screens import kept, steering
-from codex_self_iter.screens.board import sheets
+from codex_self_iter.screens.board.aside import aside
 from codex_self_iter.screens.board.bindings import BY_KEY, TABS
 from codex_self_iter.screens.board.drawing import Pieces, body_size, draw
-from codex_self_iter.screens.board.showing import Body, Level, Line, Showing
-from codex_self_iter.screens.loops import Target
-from codex_self_iter.screens.outputs import Output, Run, runs
-from codex_self_iter.screens.records import after, latest, older
-from codex_self_iter.screens.sources import Loops, Shown
-from codex_self_iter.views.timeline import Iteration, colour, iteration, iterations
+from codex_self_iter.screens.board.looking import Found, Meant, Reader
+from codex_self_iter.screens.board.showing import Body, Level, Showing
+from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views.troubles import troubles
-from codex_self_iter.world.guarded import stat_or_none
 
-LOOK_SEC, ALL_SEC = 0.5, 1.0
-"""Between two looks at the loop that is shown, and at all of them."""
-ITERATIONS = 200
-"""So many are read at first, and with each step further back."""
+LOOK_SEC = 0.5
+"""Between two looks at the loop that is shown."""
 _STYLE_OF = {"": Style()}
-_OPEN = ("starting", "running", "verifying", "stopping")
-
-
-class Meant(NamedTuple):
-    """What is to be read: a loop, an iteration (None: the newest), a tab; `older`: iterations of
-    before, too."""
-
-    state_dir: str
-    number: int | None
-    tab: int
-    older: int
-
-
-class Found(NamedTuple):
-    """What a look has found. `fresh`: the lines take the place of those before, else they come at
-    their end; `lines` is None where nothing has changed."""
-
-    meant: Meant
-    shown: list[Shown]
-    done: list[Iteration]
-    lines: list[Line] | None
-    fresh: bool
-
-
-class Reader:
-    """Looks at the files. For one thread at a time; never raises for what it finds there."""
-
-    def __init__(self, named: list[Target]) -> None:
-        self._loops = Loops(named)
-        self._all_at = 0.0
-        self._dir = ""
-        self._mark = ""
-        self._first = ""
-        self._steps = 0
-        self._done: list[Iteration] = []
-        self._key: object = None
-        self._open: list[tuple[str, Output]] = []
-        self._runs: list[Run] = []
-        self._runs_stamp: object = None
-
-    def look(self, meant: Meant) -> Found:
-        """What there is now. Without a loop in `meant` it is the most urgent one."""
-        steady = time.monotonic()
-        if meant.state_dir != self._dir or steady >= self._all_at:
-            self._loops.closely = meant.state_dir
-            self._loops.refresh()
-            self._all_at = steady + ALL_SEC
-        shown = self._loops.shown
-        one = next((s for s in shown if s.row.state_dir == meant.state_dir), None)
-        one = one or next(iter(shown), None)
-        if one is None:
-            return Found(meant, [], [], [], fresh=True)
-        meant = meant._replace(state_dir=one.row.state_dir)
-        problem = ""
-        try:
-            self._follow(meant)
-        except CodexSelfIterError as error:
-            problem = clean(str(error))
-        done = [*self._done, *under_way(one, self._done)]
-        lines, fresh = self._lines(meant, one, done)
-        if problem and lines is not None:
-            lines = [(problem, "red"), *lines]
-        return Found(meant, shown, done, lines, fresh)
-
-    def close(self) -> None:
-        """Close what is open."""
-        for _, output in self._open:
-            output.close()
-
-    def _follow(self, meant: Meant) -> None:
-        """Bring the iterations up to date."""
-        if meant.state_dir != self._dir:
-            self._dir, self._mark, self._first, self._steps, self._done = (
-                meant.state_dir,
-                "",
-                "",
-                0,
-                [],
-            )
-        if self._mark:
-            found = after(self._dir, self._mark)
-            self._done = iterations_of(self._done, [iteration(one.record) for one in found])
-        else:
-            found = latest(self._dir, ITERATIONS)
-            self._done = iterations(one.record for one in found)
-            self._first = found[0].mark if found else ""
-        self._mark = found[-1].mark if found else self._mark
-        while self._steps < meant.older and self._first:
-            self._steps += 1
-            before = older(self._dir, self._first, ITERATIONS)
-            self._first = before[0].mark if before else ""
-            self._done = [iteration(one.record) for one in before] + self._done
-
-    def _lines(
-        self, meant: Meant, one: Shown, done: list[Iteration]
-    ) -> tuple[list[Line] | None, bool]:
-        number = done[-1].number if meant.number is None and done else meant.number
-        which = next((it for it in done if it.number == number), None)
-        if TABS[meant.tab] == "output":
-            return self._output(meant, number or 0)
-        key = (meant.state_dir, meant.tab, self._version(meant, one, which))
-        if key == self._key:
-            return None, True
-        self._key = key
-        return sheets.sheet(meant.tab, one, which, done, time.time()), True
-
-    def _version(self, meant: Meant, one: Shown, which: Iteration | None) -> object:
-        """What must differ for a tab to be made anew."""
-        number = (which.number, which.ended) if which else None
-        status = one.seen.status
-        match TABS[meant.tab]:
-            case "plan":
-                plan = str(as_dict(status.get("plan")).get("path") or "")
-                stamp = _stamp(plan or os.path.join(one.seen.workspace, "plan.md"))
-                return stamp, status.get("goal"), one.seen.waiting, self._mark
-            case "messages":
-                inbox = os.path.join(meant.state_dir, "inbox")
-                return _stamp(inbox), _stamp(os.path.join(inbox, "done"))
-            case "history" | "plots":
-                return self._mark, len(self._done)
-            case "prompt":
-                return number, as_dict(status.get("run")).get("run_id")
-        return number
-
-    def _output(self, meant: Meant, number: int) -> tuple[list[Line] | None, bool]:
-        """Everything of the iteration's runs, then what they have printed since."""
-        key = (meant.state_dir, 0, number)
-        fresh = key != self._key
-        if fresh:
-            self.close()
-            self._key, self._open = key, []
-        have = {name for name, _ in self._open}
-        found: list[Line] = []
-        stamp = _stamp(os.path.join(meant.state_dir, "logs", "runs"))
-        every = self._runs
-        if fresh or stamp != self._runs_stamp:
-            every = [run for run in runs(meant.state_dir) if run.iteration == number]
-            self._runs, self._runs_stamp = every, stamp
-        for run in every:
-            if run.name not in have:
-                found += self._begun(run, number)
-        if self._open and have:
-            found += sheets.items(self._open[-1][1].new())
-        if fresh and not every:
-            found.append(("This iteration has printed nothing that is kept.", "dim"))
-        return (found if found or fresh else None), fresh
-
-    def _begun(self, run: Run, number: int) -> list[Line]:
-        """What is shown when a run begins, or is looked at first."""
-        found = self._last() if self._open else []
-        output = Output(run.path)
-        self._open.append((run.name, output))
-        shown = sheets.items(output.new())
-        found.append((f"── {run.name} ──", "cyan"))
-        if output.skipped:
-            words = f"{size(output.skipped)} before this: codex-self-iter logs {number} has all"
-            found.append((words, "dim"))
-        return found + shown
-
-    def _last(self) -> list[Line]:
-        """What the run before had not finished when the next one began."""
-        output = self._open[-1][1]
-        return [*sheets.items(output.new()), *sheets.items(output.finish())]
-
-
-def _stamp(path: str) -> object:
-    """What is another one when a file, or the names in a directory, have changed."""
-    found = stat_or_none(path)
-    return found and (found.st_ino, found.st_mtime_ns, found.st_size)
-
-
-def iterations_of(known: list[Iteration], more: list[Iteration]) -> list[Iteration]:
-    """The same, and those that came; of one number the last counts."""
-    if not more:
-        return known
-    numbers = {one.number for one in more}
-    return [one for one in known if one.number not in numbers] + more
-
-
-def under_way(shown: Shown, done: list[Iteration]) -> list[Iteration]:
-    """The iteration that is on, which no journal has."""
-    status = shown.seen.status
-    number, state = as_int(status.get("iteration")), shown.row.state
-    if not number or state not in _OPEN or (done and done[-1].number >= number):
-        return []
-    blank = iteration({"iteration": number, "goal_in": status.get("goal")})
-    return [blank._replace(verdict=state, colour=colour("continue"), summary=shown.row.doing)]
 
 
 class Canvas(Widget, can_focus=True):
@@ -275,9 +81,8 @@ class Canvas(Widget, can_focus=True):
         self._scrolled(-3)
 
     def _scrolled(self, rows: int) -> None:
-        board = self.app
-        assert isinstance(board, Board)
-        board.scrolled(rows)
+        assert isinstance(self.app, Board)
+        self.app.scrolled(rows)
 
 
 def _style(words: str) -> Style:
@@ -322,6 +127,7 @@ class Board(App[None]):
         self.on = Showing(chosen=chosen, level=Level.LOOP if chosen else Level.LOOPS)
         self.failed: BaseException | None = None
         self._reader, self._clock = reader, clock
+        self._canvas, self._typed = Canvas(), Typed()
         self._found: Found | None = None
         self._older = 0
         self._wake = asyncio.Event()
@@ -337,12 +143,12 @@ class Board(App[None]):
 
     def compose(self) -> ComposeResult:
         """Two widgets: the screen, and the line that is typed."""
-        yield Canvas()
-        yield Typed()
+        yield self._canvas
+        yield self._typed
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self.query_one(Canvas).focus()
+        self._canvas.focus()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.exit)
@@ -362,30 +168,24 @@ class Board(App[None]):
     def redraw(self) -> None:
         """Draw what has changed."""
         self.on.now = self._clock()
-        canvas = self.query_one(Canvas)
-        if canvas.size.width and canvas.size.height:
-            canvas.show(draw(self.on, canvas.size.width, canvas.size.height))
+        size = self._canvas.size
+        if size.width and size.height:
+            self._canvas.show(draw(self.on, size.width, size.height))
 
     def _room(self) -> tuple[int, int]:
-        size = self.query_one(Canvas).size
+        size = self._canvas.size
         return body_size(self.on, size.width, size.height)
 
     # -- looking -----------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        try:
-            while True:
-                self._wake.clear()
-                meant = Meant(self.on.chosen, self.on.number, self.on.tab, self._older)
-                found = await asyncio.to_thread(self._reader.look, meant)
-                self._apply(found)
-                self.looks += 1
-                try:
-                    await asyncio.wait_for(self._wake.wait(), LOOK_SEC)
-                except TimeoutError:
-                    pass
-        finally:
-            self._reader.close()
+        while True:
+            self._wake.clear()
+            meant = Meant(self.on.chosen, self.on.number, self.on.tab, self._older)
+            self._apply(await aside(functools.partial(self._reader.look, meant)))
+            self.looks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_SEC)
 
     def _apply(self, found: Found) -> None:
         """Show what was found, unless another thing is meant by now."""
@@ -684,7 +484,7 @@ class Board(App[None]):
 
     async def _done(self, act: Callable[[], str]) -> None:
         try:
-            said, bad = await asyncio.to_thread(act), False
+            said, bad = await aside(act), False
         except CodexSelfIterError as error:
             said, bad = str(error), True
         self._say(clean(said), bad=bad)
@@ -718,7 +518,10 @@ class Board(App[None]):
             return
         loop = shown.loop
         ends = steering.ends(steering.Aim(loop, dict(shown.seen.status), shown.seen.life))
-        self._ask(f"stop {shown.name} now? ({ends or 'it '}stops)", lambda: _stop(loop))
+        self._ask(
+            f"stop {shown.name} now? ({ends or 'it '}stops)",
+            lambda: steering.stop(steering.aim(loop)),
+        )
 
     def do_steer(self) -> None:
         """A message for the next prompt."""
@@ -757,10 +560,9 @@ class Board(App[None]):
 
     def _type(self, words: str, take: Callable[[str], None]) -> None:
         self.on.typing, self._take = words, take
-        field = self.query_one(Typed)
-        field.value = ""
-        field.display = True
-        field.focus()
+        self._typed.value = ""
+        self._typed.display = True
+        self._typed.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """What was typed is whole."""
@@ -769,22 +571,10 @@ class Board(App[None]):
     def typed(self, text: str | None) -> None:
         """Take a text, or with None leave it."""
         take, self._take, self.on.typing = self._take, None, ""
-        self.query_one(Typed).display = False
-        self.query_one(Canvas).focus()
+        self._typed.display = False
+        self._canvas.focus()
         if not (text and text.strip()):
             self._say("nothing was done")
         elif take is not None:
             take(text)
         self.redraw()
-
-
-def _stop(loop: Target) -> str:
-    """As `stop` does: with an orphan nobody is there who would obey."""
-    at = steering.aim(loop)
-    said = steering.stop(at)
-    if at.life.orphan:
-        from codex_self_iter.screens.alone import end_left  # imports much
-
-        end_left(loop)
-        said += f" Ended it (pid {at.life.orphan}), with all that it had started."
-    return said

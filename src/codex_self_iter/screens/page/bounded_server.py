@@ -31,6 +31,8 @@ MOST_HEAD = 16 * 1024
 """Bytes of a request line with its headers."""
 SEND_BUFFER = 128 * 1024
 """Bytes that the kernel holds for one reader."""
+DATE_SEC = 10.0
+"""So often the answers' date is set anew."""
 END_SEC = 2
 """For answers that are under way when it ends."""
 
@@ -108,7 +110,7 @@ def _cancel(*timers: asyncio.TimerHandle | None) -> None:
 
 
 class BoundedServer(uvicorn.Server):
-    """uvicorn on a socket of ours; it wakes once a second and at a signal, not ten times."""
+    """uvicorn on a socket of ours; it sleeps until there is something to do."""
 
     def __init__(self, app: Any, tls: ssl.SSLContext | None, over: asyncio.Event) -> None:
         """`tls`: None for plain HTTP; `over`: is set when it ends, so that whoever streams ends, too."""
@@ -135,7 +137,7 @@ class BoundedServer(uvicorn.Server):
         """Until a signal."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), 1.0)
+                await asyncio.wait_for(self._over.wait(), DATE_SEC)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

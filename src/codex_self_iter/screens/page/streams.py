@@ -16,8 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from anyio import to_thread
-
 from codex_self_iter.core.foreign import as_dict, as_text
 from codex_self_iter.core.text import clean_block, size
 from codex_self_iter.errors import StorageError
@@ -76,7 +74,8 @@ class Follower:
         self._run: Run | None = None
         self._files: list[GrowingFile] = []
         self._transcript = Transcript(reader)
-        self._settled = 0
+        self._unshown = 0
+        """Bytes of the lines whose message still comes in pieces: none of it was shown."""
         self.began_at = "", 0
         """The run, and the byte of its output, at which what is shown begins."""
 
@@ -84,7 +83,8 @@ class Follower:
         """How far it is."""
         if self._run is None:
             return Place(mark)
-        return Place(mark, self._run.name, self._settled, self._files[1].position)
+        stdout, stderr = self._files
+        return Place(mark, self._run.name, stdout.position - self._unshown, stderr.position)
 
     def begin(self, place: Place | None) -> list[Item]:
         """Go to a place; without one, to what the newest iteration's runs printed last. What is
@@ -145,7 +145,7 @@ class Follower:
             for path, start in zip(paths, (stdout, stderr), strict=True)
         ]
         self._transcript = Transcript(reader)
-        self._settled = stdout
+        self._unshown = 0
         # whose output it is, and which commands are open, is told by what stands before
         for line in _lines_before(paths[0], stdout):
             self._transcript.feed(line)
@@ -162,14 +162,17 @@ class Follower:
                 while read < WINDOW and (lines := file.lines()):
                     read += sum(map(len, lines)) + len(lines)
                     found += self._items(lines, is_error=number == 1)
-        if self._files and not self._transcript.pending:
-            self._settled = self._files[0].position
         return found
 
     def _items(self, lines: list[str], *, is_error: bool) -> list[Item]:
         if is_error:
             return [Item("error", clean_block(line, MAX_TEXT)) for line in lines if line.strip()]
-        return [item for line in lines for item in self._transcript.feed(line)]
+        found: list[Item] = []
+        for line in lines:
+            found += self._transcript.feed(line)
+            length = len(line.encode("utf-8", "replace")) + 1
+            self._unshown = self._unshown + length if self._transcript.pending else 0
+        return found
 
     def _end(self) -> list[Item]:
         """The unfinished last lines of a run that has ended."""
@@ -356,11 +359,11 @@ async def events(
     stream: Stream, tick_sec: float, over: asyncio.Event, allowed: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
     """All events of one open page, until it goes, is no longer allowed in, or all is over."""
-    beat = time.monotonic()
+    beat, loop = time.monotonic(), asyncio.get_running_loop()
     yield event("clock", time.time(), "")
     try:
         while allowed() and not over.is_set():
-            if part := await to_thread.run_sync(stream.step):
+            if part := await loop.run_in_executor(None, stream.step):
                 yield part
                 beat = time.monotonic()
             elif time.monotonic() - beat > BEAT_SEC:
