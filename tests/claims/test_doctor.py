@@ -157,6 +157,7 @@ def nothing_done(place: Place) -> Faults:
         "workspace.plan": ("warn", "still as `init` wrote it", "write down what is wanted"),
         "state.private": ("warn", "mode 755", "chmod 700"),
         "state.size": ("warn", "more than max_state_mb = 1", "prunes"),
+        "state.status": ("warn", "cannot be read as JSON", "the next start writes it anew"),
         "time.state": ("warn", "120 min in the future", "set the clock"),
         "disk": ("fail", "less than min_free_disk_mb", "make room"),
         "sentinel.stop": ("fail", ".codex-stop is there: no agent would be started", "rm "),

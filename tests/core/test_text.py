@@ -1,5 +1,9 @@
 """Text that may be shown: no control characters, bounded, figures as people say them."""
 
+import os
+import subprocess
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +17,7 @@ from codex_self_iter.core.text import (
     size,
     tokens,
     took,
+    typed,
 )
 from tests.support.harmless import assert_harmless
 
@@ -35,6 +40,24 @@ def test_clean_leaves_no_control_character(text: str) -> None:
 )
 def test_no_composition_of_sequences_survives(parts: list[str]) -> None:
     assert_harmless(clean_block("".join(parts)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/srv/app",
+        "/srv/my app",
+        "/a/it's \\ $(id)",
+        b"/a/\x1b[31mred\n'q\\7\xff\xc3\xbc",
+        "/a/\u202etxt.1",
+    ],
+)
+def test_a_path_in_a_command_is_clean_and_names_the_same_file(name: str | bytes) -> None:
+    path = os.fsdecode(name)
+    line = f"printf %s {typed(path)}"
+    assert clean(line) == line
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(path)
 
 
 def test_a_redrawn_line_shows_what_stood_last() -> None:

@@ -57,6 +57,64 @@ async def test_without_a_loop_it_says_how_to_start_one(app: App) -> None:
     assert 'codex-self-iter run "what is wanted"' in (await app.ask("/")).words
 
 
+async def test_a_card_says_why_it_may_be_stuck_and_no_card_that_needs_a_person_is_green(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    every = cases(time.time())
+    for name in ("asks", "errors", "running"):
+        held.enter_context(on_disk(tmp_path, name, every[name]))
+    await app.enter()
+    text = (await app.ask("/")).text
+    cards = {re.findall(r">([^<]+)</a>", one)[0]: one for one in text.split("<article")[1:]}
+    assert "perhaps: 3 errors in a row" in cards["errors"]
+    assert {name: re.findall(r'edge-(\w+)"', one) for name, one in cards.items()} == {
+        "asks": ["red"],
+        "errors": ["yellow"],
+        "running": ["green"],
+    }
+
+
+async def test_a_status_that_anybody_wrote_is_no_error_of_the_page(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    """Python reads infinity, and writes what no other program reads."""
+    state_dir = loop(held, tmp_path)
+    status = json.loads((state_dir / "status.json").read_text())
+    wild = status | {"usage": {"tokens": float("nan")}, "iteration": 1e999, "plan": [], "wait": 7}
+    (state_dir / "status.json").write_text(json.dumps(wild).replace("Infinity", "1e999"))
+    await app.enter()
+    path = await path_of(app)
+    assert (await app.ask(path)).status == 200
+    told = (await app.ask(f"/api/v1/loops/{path.rpartition('/')[2]}")).json()
+    assert (told["status"]["iteration"], told["status"]["usage"]) == (None, {"tokens": None})
+
+
+async def test_what_is_wrong_is_said_once_on_the_page_of_a_loop(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    loop(held, tmp_path, "asks")
+    await app.enter()
+    text = (await app.ask(await path_of(app))).text
+    now = text.partition('<div id="now"')[2].partition("</section>")[0]
+    assert now.count("the agent stopped: which database?") == 1
+
+
+async def test_of_a_long_plan_the_page_shows_what_is_around_the_next_item(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    """The page of a plan of 45,000 items took a browser 15 seconds, and a phone more."""
+    state_dir = loop(held, tmp_path)
+    lines = (f"- [{'x' if n < 20_000 else ' '}] item {n}\n" for n in range(40_000))
+    (state_dir.parent / "plan.md").write_text("".join(lines))
+    await app.enter()
+    answer = await app.ask(await path_of(app))
+    assert "item 20000 (next)" in " ".join(answer.words.split())
+    assert answer.text.count('<li class="level-') == contents.PLAN_ITEMS
+    for left_out in ("19900 more before:", "19700 more:"):
+        assert left_out in answer.words
+    assert "codex-self-iter plan show --workspace" in answer.words
+
+
 async def test_every_loop_stands_in_its_column(held: ExitStack, tmp_path: Path, app: App) -> None:
     now = time.time()
     for name, case in cases(now).items():
@@ -269,7 +327,7 @@ async def test_a_control_that_is_none_changes_nothing(
     await app.enter()
     path = await path_of(app)
     answer = await app.ask(f"{path}/steer", form=form | {"csrf": (await app.ask(path)).csrf})
-    assert answer.status == 400
+    assert answer.status == contents.PLAN_ITEMS
     assert sorted(state.rglob("*")) == before
 
 

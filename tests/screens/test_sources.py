@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from codex_self_iter.screens import records, sources
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.screens.outputs import WINDOW, Output, page, rendered
 from codex_self_iter.views.rows import Urgency
+from codex_self_iter.views.troubles import troubles
 from codex_self_iter.world.state import inbox
 from codex_self_iter.world.state.journal import Journal
 from codex_self_iter.world.state.root import StateRoot
@@ -95,6 +97,22 @@ def test_a_state_directory_that_vanishes_is_said(held: ExitStack, tmp_path: Path
     assert sources.messages(loop.state_dir) == []
     assert sources.prompts_of(loop.state_dir, 12) == []
     assert records.latest(loop.state_dir, 5) == []
+
+
+def test_the_command_that_mends_names_the_loop_whatever_it_is_called(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    """Cleaned after it was quoted, the command would name another directory, or none."""
+    name = "\x1b[31mred\n\u202ename"
+    gone = held.enter_context(on_disk(tmp_path, "app", cases(time.time())["gone"]))
+    place = str(Path(gone.workspace).rename(tmp_path / name))
+    one = sources.show(name, Target(name, place, f"{place}/.codex-self-iter"))
+    mend = troubles(one.seen, one.around)[0].mend
+    said = subprocess.run(
+        ["bash", "-c", f'codex-self-iter() {{ printf "%s|" "$@"; }}; {mend}'],
+        capture_output=True, check=True, text=True,
+    )  # fmt: skip
+    assert said.stdout.split("|")[:3] == ["run", "--workspace", place]
 
 
 def test_an_unreadable_status_and_a_newer_one_are_said(held: ExitStack, tmp_path: Path) -> None:

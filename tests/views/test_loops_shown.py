@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from codex_self_iter.views.rows import (
     row,
 )
 from codex_self_iter.views.summary import Life, Seen, Surroundings
-from codex_self_iter.views.troubles import troubles
+from codex_self_iter.views.troubles import Trouble, troubles
 from tests.support.shown_loops import NOW, Case, base, cases, seen
 
 GOLDEN = Path(__file__).parent / "shown" / "loops.txt"
@@ -96,6 +97,41 @@ def test_whoever_needs_a_person_has_a_trouble_that_says_so_and_how_to_mend_it() 
         urgent = [t for t in troubles(seen(case), AROUND) if t.urgency is Urgency.NEEDS_YOU]
         assert bool(urgent) is (case.urgency == "needs you"), name
         assert all(trouble.mend for trouble in urgent), name
+
+
+def first(status: dict[str, Any], around: Surroundings = AROUND, **more: Any) -> Trouble:
+    return troubles(seen(Case("", "", status, **more)), around)[0]
+
+
+def test_what_is_paused_or_limited_is_not_stuck_as_well() -> None:
+    """What went before the pause is no reason to look: the command is the one that ends it."""
+    counters = base()["counters"] | {"no_change": 5, "same_goal": 6}
+    for name in ("paused", "limited"):
+        status = CASES[name].status | {"counters": counters}
+        assert [t.kind for t in troubles(seen(Case("", "", status)), AROUND)] == [name]
+    assert first(CASES["paused"].status).mend == "codex-self-iter resume --workspace /srv/app"
+    assert first(base() | {"counters": counters}).kind == "stuck"  # the control: at work it is
+
+
+def test_whoever_has_answered_an_agent_is_told_to_start_it() -> None:
+    """The answer alone changes nothing: nobody runs the loop."""
+    one = seen(CASES["asks"])
+    assert "steer" in troubles(one, AROUND)[0].mend
+    one.waiting = "", 1
+    assert troubles(one, AROUND)[0].mend == "codex-self-iter run --workspace /srv/app"
+
+
+@pytest.mark.parametrize("name", ["gone", "orphan"])
+def test_a_start_that_is_advised_is_not_ended_by_a_stop_file(name: str) -> None:
+    case = CASES[name]
+    around = Surroundings(NOW, AROUND.where, stop=True, pause=False, bar="#.")
+    assert troubles(seen(case), around)[0].mend.endswith("--clear-stop")
+    assert not troubles(seen(case), AROUND)[0].mend.endswith("--clear-stop")
+
+
+def test_nothing_more_is_taken_from_a_file_that_cannot_be_believed() -> None:
+    case = CASES["asks"]._replace(flaw="status.json is of a newer form")
+    assert [t.kind for t in troubles(seen(case), AROUND)] == ["unreadable"]
 
 
 def test_one_error_is_no_alarm_and_three_are() -> None:

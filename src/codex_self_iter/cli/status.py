@@ -10,7 +10,7 @@ import time
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._terminal import Paint, width
-from codex_self_iter.core.text import shorten
+from codex_self_iter.core.text import shorten, typed
 from codex_self_iter.errors import UsageError
 from codex_self_iter.screens.loops import CONFIG_NAME, Target, known, look, waiting
 from codex_self_iter.views.summary import Seen, Surroundings, inbox, render, table
@@ -141,9 +141,7 @@ def _left(seen: Seen) -> list[str]:
 def _where(seen: Seen) -> str:
     if os.path.realpath(seen.workspace) == os.path.realpath(os.curdir):
         return ""
-    import shlex  # only where a path is to be quoted
-
-    return f" --workspace {shlex.quote(seen.workspace)}"
+    return f" --workspace {typed(seen.workspace)}"
 
 
 def _how_to_start(seen: Seen) -> str:

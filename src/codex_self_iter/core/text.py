@@ -49,6 +49,18 @@ def clean(text: str, limit: int = 4096) -> str:
     return clean_block(text, limit).replace("\n", " ").replace("\t", " ")
 
 
+def typed(path: str) -> str:
+    """A path as one word of a command line that can be shown and pasted: what cannot be seen, or is
+    not UTF-8, is written as bash, zsh and ksh read it, `$'…'`."""
+    import shlex  # only where a path is to be quoted
+
+    if path == clean(path):
+        return shlex.quote(path)
+    raw = path.encode("utf-8", "surrogateescape")
+    plain = (chr(b) if 0x20 <= b < 0x7F and b not in b"\\'" else f"\\{b:03o}" for b in raw)
+    return f"$'{''.join(plain)}'"
+
+
 def shorten(text: str, width: int) -> str:
     """One clean line of at most `width` characters, single-spaced."""
     return cut(" ".join(clean(text).split()), width)

@@ -99,11 +99,11 @@ def life(loop: Target, status: dict[str, object], now: float | None = None) -> L
 def look(loop: Target) -> Seen:
     """The loop as it is at this moment."""
     status = read_status(loop.state_dir)
-    flaw = _flaw(loop.state_dir, status)
+    flaw = flaw_of(loop.state_dir, status)
     return Seen(loop.name, loop.workspace, loop.state_dir, status, life(loop, status), flaw=flaw)
 
 
-def _flaw(state_dir: str, status: dict[str, object]) -> str:
+def flaw_of(state_dir: str, status: dict[str, object]) -> str:
     """Why what the loop says of itself cannot be believed, and what helps; "" when it can."""
     path = os.path.join(state_dir, "status.json")
     schema = status.get("schema", SCHEMA)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_text
 from codex_self_iter.core.plan import parse_plan
-from codex_self_iter.core.text import clean, clean_block
+from codex_self_iter.core.text import clean, clean_block, typed
 from codex_self_iter.errors import StorageError
 from codex_self_iter.screens.kept import open_checkpoints
 from codex_self_iter.screens.loops import Target, known, look, waiting
@@ -63,7 +62,7 @@ def surroundings(seen: Seen, now: float) -> Surroundings:
 
     return Surroundings(
         now,
-        f" --workspace {shlex.quote(seen.workspace)}",
+        f" --workspace {typed(seen.workspace)}",
         stop=there("stop_file") or there("global_stop_file"),
         pause=there("pause_file"),
         bar="█░",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from codex_self_iter.core.text import one_line
+from codex_self_iter.core.text import one_line, typed
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.views.card import card
@@ -65,7 +64,7 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
             seconds=sum(times.values()),
             changes=changes,
             warnings=list(ctx.warnings),
-            where=f" --workspace {shlex.quote(workspace)}" if elsewhere else "",
+            where=f" --workspace {typed(workspace)}" if elsewhere else "",
             report=f"{ctx.store.path}/report.md",
         )
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from codex_self_iter.core.marks import mark
@@ -44,3 +44,12 @@ def lines(plan: Plan, ticked: Mapping[str, int]) -> list[Line]:
         found.append(Line(item, len(around), item is following, since))
         around.append(item.depth)
     return found
+
+
+def around_next(every: Sequence[Line], most: int) -> tuple[int, Sequence[Line], int]:
+    """How many items are left out before, those that are shown, and how many are left out after: at
+    most `most`, with the next one among them."""
+    following = next((n for n, line in enumerate(every) if line.next), len(every))
+    first = max(0, min(following - most // 4, len(every) - most))
+    shown = every[first : first + most]
+    return first, shown, len(every) - first - len(shown)

@@ -58,7 +58,8 @@ class Row(NamedTuple):
 
     Attributes:
         name: unique among the loops of this user; state_dir: what tells it from every other.
-        state, colour: a word or two, and "green", "yellow" or "red".
+        state, colour: a word or two, and "green", "yellow" or "red": what needs a person is red,
+            what may be stuck is not green.
         doing: what it does now, waits for, or why it has ended.
         since, until: Unix seconds; when the state began, and when a wait ends.
         done, total: items of the plan; 0 of 0 without one.
@@ -99,6 +100,9 @@ def row(name: str, seen: Seen, around: Surroundings) -> Row:
     """The line of a loop; `name` as it is told from the others."""
     status, plan = seen.status, as_dict(seen.status.get("plan"))
     state, colour = seen.state()
+    urgent = urgency(seen)
+    if urgent <= Urgency.STUCK:  # whatever the state alone would be
+        colour = "red" if urgent is Urgency.NEEDS_YOU else "yellow"
     usage = as_dict(status.get("usage"))
     wait = as_dict(status.get("wait"))
     return Row(
@@ -107,7 +111,7 @@ def row(name: str, seen: Seen, around: Surroundings) -> Row:
         workspace=clean(seen.workspace),
         state=state,
         colour=colour,
-        urgency=urgency(seen),
+        urgency=urgent,
         doing=shorten(doing(seen, around), 300),
         since=epoch(status.get("since")),
         until=epoch(wait.get("until") or status.get("until")),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.core.text import clean, epoch
-from codex_self_iter.views.rows import Urgency, asks, quiet, stuck
+from codex_self_iter.views.rows import Urgency, asks, quiet, urgency
 from codex_self_iter.views.summary import BAD, Seen, Surroundings, View
 
 
@@ -28,10 +28,12 @@ class Trouble(NamedTuple):
 
 
 def troubles(seen: Seen, around: Surroundings) -> list[Trouble]:
-    """All of a loop, the most urgent first."""
+    """All of a loop, the most urgent first. Where its file cannot be believed nothing more is taken
+    from it."""
+    believed = () if seen.flaw else _of_its_state(seen, around)
     found = (
         *_of_its_life(seen, around),
-        *_of_its_state(seen, around),
+        *believed,
         *_of_its_work(seen, around),
         *_of_what_is_left(seen, around),
     )
@@ -46,15 +48,20 @@ def _of_its_life(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     if seen.flaw:
         yield Trouble("unreadable", Urgency.NEEDS_YOU, seen.flaw, f"codex-self-iter doctor{where}")
     if seen.life.orphan:
-        mend = f"codex-self-iter run{where}"
+        mend = _start(around)
         yield Trouble("orphan", Urgency.NEEDS_YOU, view.orphan(), mend, heard)
     elif seen.state()[0] == "gone":
-        mend = f"codex-self-iter run{where}"
+        mend = _start(around)
         words = f"the supervisor is {view.supervisor()}"
         yield Trouble("gone", Urgency.NEEDS_YOU, words, mend, heard)
     if seen.life.late:
         words = f"supervisor {view.supervisor()}"
         yield Trouble("late", Urgency.NEEDS_YOU, words, f"kill -CONT {pid}", heard)
+
+
+def _start(around: Surroundings) -> str:
+    """The command that goes on with it, whatever lies in its way."""
+    return f"codex-self-iter run{around.where}{' --clear-stop' if around.stop else ''}"
 
 
 def _of_its_state(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
@@ -63,8 +70,9 @@ def _of_its_state(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     since, reason = epoch(status.get("since")), as_text(status.get("reason"))
     number = as_dict(status.get("last")).get("iteration")
     if asks(seen):
-        words = f"its agent waits for a person: {reason}"
-        mend = f'codex-self-iter steer{where} "…"'
+        words, mend = f"its agent waits for a person: {reason}", f'codex-self-iter steer{where} "…"'
+        if any(seen.waiting):  # what it was told helps nobody until it is started
+            words, mend = f"answered, but nothing runs it: {reason}", _start(around)
         yield Trouble("asks", Urgency.NEEDS_YOU, words, mend, since)
     elif state in BAD:
         mend = f"codex-self-iter doctor{where}"
@@ -83,7 +91,7 @@ def _of_its_state(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
 
 def _of_its_work(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     """Signs that a loop which is at it gets nowhere."""
-    if not seen.life.alive or not stuck(seen):
+    if urgency(seen) is not Urgency.STUCK:  # one that is paused or limited does nothing by intent
         return
     words = View(seen, around).stuck()
     logs = f"codex-self-iter logs -f{around.where}"
@@ -97,7 +105,7 @@ def _of_what_is_left(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
         yield Trouble("owed", Urgency.WORKING, owed, f"codex-self-iter status{where}")
     if around.stop and not seen.life.alive:
         words = "a STOP file is there: the next start ends at once"
-        yield Trouble("stop", Urgency.WORKING, words, f"codex-self-iter run{where} --clear-stop")
+        yield Trouble("stop", Urgency.WORKING, words, _start(around))
     if around.pause and not seen.life.alive:
         words = "a PAUSE file is there: the next start pauses at once"
         yield Trouble("pause", Urgency.WORKING, words, f"codex-self-iter resume{where}")

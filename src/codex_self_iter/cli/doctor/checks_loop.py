@@ -27,6 +27,7 @@ from codex_self_iter.core.plan import parse_plan
 from codex_self_iter.core.recovery import RecoveryError
 from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
+from codex_self_iter.screens.loops import flaw_of, read_status
 from codex_self_iter.settings import validate_workspace
 from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT, NO_GATE, unwritten
 from codex_self_iter.world.guarded import read_object
@@ -82,6 +83,9 @@ def state_directory(context: Context) -> Iterator[Finding]:
             yield warn("state.size", text, "the next run prunes it")
         else:
             yield good("state.size", text)
+        if flaw := flaw_of(path, read_status(path)):
+            mend = "the next start writes it anew; 'codex-self-iter history' reads the journal"
+            yield warn("state.status", flaw.partition("; 'codex")[0], mend)
         yield from _future(path, context.now)
     yield from _disk(context)
 

@@ -19,6 +19,7 @@ from codex_self_iter.screens.outputs import Run, runs, with_ends
 from codex_self_iter.screens.records import Placed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views import plots, series
+from codex_self_iter.views.plan_view import around_next
 from codex_self_iter.views.rows import COLUMNS, Row, Urgency
 from codex_self_iter.views.summary import View, inbox
 from codex_self_iter.views.timeline import Iteration, iteration, iterations
@@ -27,6 +28,8 @@ from codex_self_iter.views.troubles import troubles
 SHORT, LONG = 20, 100
 """Iterations on a loop's page, and on a page of its history."""
 MESSAGES = 20
+PLAN_ITEMS = 400
+"""Of a plan on a loop's page: a browser takes 15 seconds over 45,000."""
 PLOTTED = 10_000
 """The newest iterations that are plotted."""
 MOST_GATES = 6
@@ -87,6 +90,7 @@ def _card(one: Shown) -> Facts:
         **one.row._asdict(),
         "id": key_of(one.loop),
         "spent": ", ".join(spent),
+        "why": urgent[0].words if urgent and one.row.urgency is Urgency.STUCK else "",
         "mend": urgent[0].mend if urgent else "",
     }
 
@@ -132,9 +136,12 @@ def base(one: Shown) -> str:
 
 
 def plan(one: Shown) -> Facts:
-    """The plan with its ticks."""
+    """The plan with its ticks; of a long one what is around the next item."""
     shown = sources.plan(one.seen)
-    return {"plan": shown.lines, "no_plan": shown.flaw, "base": base(one)}
+    before, items, after = around_next(shown.lines, PLAN_ITEMS)
+    rest = f"codex-self-iter plan show{one.around.where}"
+    left_out = {"items_before": before, "items_after": after, "all_items": rest}
+    return {"plan": items, "no_plan": shown.flaw, "base": base(one), **left_out}
 
 
 def history(one: Shown, placed: Sequence[Placed], count: int) -> Facts:

@@ -169,7 +169,7 @@ class Gatekeeper:
     def heard(self, source: str) -> None:
         """Raises RefusedError for a source that has failed too often."""
         if left := math.ceil(self.door.closed(source)):
-            words = f"Too many failures from your address: try again in {left // 60 + 1} min."
+            words = f"Too many failures from your address: try again in {-(-left // 60)} min."
             raise RefusedError(429, words, **{"retry-after": str(left)})
 
     async def _change(self, request: Request, state: dict[str, Any]) -> None:

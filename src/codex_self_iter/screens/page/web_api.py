@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,11 @@ def routes(known: contents.Known, events: Callable[[Request], Any]) -> list[Rout
     return [Route(path, do, methods=[method]) for path, do, method in addresses]
 
 
+def finite(status: Mapping[str, object]) -> object:
+    """What was read, without what JSON has no word for: infinity and no number are null."""
+    return json.loads(json.dumps(status), parse_constant=lambda _word: None)
+
+
 class Api:
     """The answers."""
 
@@ -107,7 +113,7 @@ class Api:
              "since": t.since}
             for t in troubles(one.seen, one.around)
         ]  # fmt: skip
-        facts = {"troubles": found, "items": items, "status": one.seen.status}
+        facts = {"troubles": found, "items": items, "status": finite(one.seen.status)}
         return JSONResponse({**contents.row_fields(one), **facts})
 
     def iterations(self, request: Request) -> Response:
