@@ -133,7 +133,8 @@ def git(directory):
 
 def test_codex_in_full(request_for, tmp_path):
     git(tmp_path)
-    request = request_for(schema={"type": "object"}, session_id="ID", commit_by_agent=True)
+    schema = {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a"]}
+    request = request_for(schema=schema, session_id="ID", commit_by_agent=True)
     invocation = prepared("codex", request, model="m", effort="high", args=("-c", "a=1"))
     run = str(tmp_path / "run")
     assert invocation.argv == (
@@ -144,7 +145,7 @@ def test_codex_in_full(request_for, tmp_path):
         "--output-schema", f"{run}/schema.json", "-c", "a=1", "resume", "ID", "-",
     )  # fmt: skip
     assert {path: json.loads(text) for path, text in invocation.files.items()} == {
-        f"{run}/schema.json": {"type": "object"}
+        f"{run}/schema.json": schema | {"required": ["a", "b"]}
     }
 
 

@@ -77,7 +77,9 @@ class CodexAgent(CliAgent):
         argv += ["-o", os.path.join(request.directory, "answer.txt")]
         if request.schema is not None:
             schema_path = os.path.join(request.directory, "schema.json")
-            files[schema_path] = json.dumps(request.schema, indent=1)
+            # the strict form of its server takes no field that may be left out
+            strict = {**request.schema, "required": list(request.schema.get("properties", ()))}
+            files[schema_path] = json.dumps(strict, indent=1)
             argv += ["--output-schema", schema_path]
         argv += self.config.args
         argv += ["resume", request.session_id, "-"] if request.session_id else ["-"]

@@ -61,7 +61,7 @@ SCHEMA: Mapping[str, Any] = strict_schema(
         },
     }
 )
-SCHEMA_WITH_NOTES: Mapping[str, Any] = strict_schema(
+_WITH_NOTES = strict_schema(
     {
         **SCHEMA["properties"],
         "notes": {
@@ -71,6 +71,8 @@ SCHEMA_WITH_NOTES: Mapping[str, Any] = strict_schema(
         },
     }
 )
+SCHEMA_WITH_NOTES: Mapping[str, Any] = _WITH_NOTES | {"required": list(FIELDS)}
+"""An answer without notes is one, too: claude asks anew for what lacks something that is required."""
 
 MAX_CANDIDATES = 2_000
 MAX_NEARLY = 8
