@@ -756,7 +756,7 @@ def test_labelled_blocks_round_trip_in_any_order(
     )
 
 
-LABELS = "NEXT_GOAL: go on\nSTOP: false\nSUMMARY: did it"
+SHORT = "NEXT_GOAL: go on\nSTOP: false\nSUMMARY: did it"
 
 
 @pytest.mark.parametrize(
@@ -767,10 +767,10 @@ LABELS = "NEXT_GOAL: go on\nSTOP: false\nSUMMARY: did it"
         (json.dumps({"next_goal": "x", "stop": False, "notes": None}), ()),
         (json.dumps({"next_goal": "x", "stop": False}), ()),
         (json.dumps({"next_goal": "x", "stop": False, "notes": [["a"], 7, ""]}), ("a", "7")),
-        (f"{LABELS}\nNOTES:\n- a\n- b", ("a", "b")),
-        (f"{LABELS}\nNOTES: none", ()),
-        (f"NOTES: prose before\n\nNOTES: a\n{LABELS}", ("a",)),
-        (f"NOTES: prose before\n\n{LABELS.replace('STOP', 'NOTES: a' + chr(10) + 'STOP')}", ("a",)),
+        (f"{SHORT}\nNOTES:\n- a\n- b", ("a", "b")),
+        (f"{SHORT}\nNOTES: none", ()),
+        (f"NOTES: prose before\n\nNOTES: a\n{SHORT}", ("a",)),
+        (f"NOTES: prose before\n\n{SHORT.replace('STOP', 'NOTES: a' + chr(10) + 'STOP')}", ("a",)),
     ],
 )
 def test_notes_are_read_in_every_form_and_need_not_be_there(
@@ -787,4 +787,4 @@ def test_notes_are_bounded_and_alone_make_no_block() -> None:
     )
     with pytest.raises(ParseError):
         parse(json.dumps({"notes": ["a"], "summary": "s"}))
-    assert parse(f"{LABELS}\n\n{json.dumps({'notes': ['a'], 'name': 'x'})}").notes == ()
+    assert parse(f"{SHORT}\n\n{json.dumps({'notes': ['a'], 'name': 'x'})}").notes == ()
