@@ -72,4 +72,5 @@ def test_figures_as_people_say_them() -> None:
     sizes = [size(value) for value in (0, 999, 1500, 15_000, 2.5e9, 3e12)]
     assert sizes == ["0 B", "999 B", "1.5 kB", "15 kB", "2.5 GB", "3.0 TB"]
     assert [tokens(value) for value in (5, 12_345, 2_000_000)] == ["5", "12.3k", "2.0M"]
+    assert [tokens(value) for value in (999_949, 999_950)] == ["999.9k", "1.0M"]
     assert [money(value) for value in (0, 0.0012, 3.456)] == ["$0.00", "$0.0012", "$3.46"]

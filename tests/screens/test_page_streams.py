@@ -214,6 +214,25 @@ def test_so_many_pages_may_be_open(page: Page, state: Path) -> None:
     wait_until(lambda: _opens(page, path), "room for another one")
 
 
+@pytest.mark.slow
+def test_no_more_may_be_open_that_ask_all_at_once(page: Page, state: Path) -> None:
+    ask = f"GET {loop_path(page)}/events HTTP/1.1\r\nHost: {page.host}:{page.port}\r\n"
+    with ExitStack() as held:
+        asked = [held.enter_context(page.connect()) for _ in range(MOST_STREAMS + 60)]
+        for one in asked:
+            one.sendall(f"{ask}Cookie: {page.cookie}\r\n\r\n".encode())
+        begun = 0
+        for one in asked:
+            told = b""
+            while b"\r\n0\r\n\r\n" not in told and b"event: clock" not in told:
+                part = one.recv(65536)
+                if not part or b"503" in told.partition(b"\r\n")[0]:
+                    break
+                told += part
+            begun += b"event: clock" in told
+        assert begun == MOST_STREAMS
+
+
 def _opens(page: Page, path: str) -> bool:
     try:
         page.events(path).close()

@@ -168,7 +168,7 @@ def tokens(count: float) -> str:
     """A number of tokens: `830`, `12.3k`, `4.1M`."""
     if count < 1000:
         return f"{count:.0f}"
-    return f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1_000_000:.1f}M"
+    return f"{count / 1000:.1f}k" if count < 999_950 else f"{count / 1_000_000:.1f}M"
 
 
 def money(usd: float) -> str:

@@ -199,6 +199,9 @@ class Site:
             return PlainTextResponse(words, 503, headers={"retry-after": "30"})
 
         async def counted() -> Any:
+            if self._streams >= streams.MOST_STREAMS:  # others that asked at once have begun since
+                stream.close()
+                return
             self._streams += 1
             try:
                 async for part in streams.events(
