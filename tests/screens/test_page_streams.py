@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,12 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from codex_self_iter.screens.page.entering import Session
+from codex_self_iter.screens.page.site import Site
 from codex_self_iter.screens.page.streams import (
     MOST_STREAMS,
+    BoardStream,
     Follower,
     JournalStream,
     LoopStream,
@@ -23,7 +28,7 @@ from codex_self_iter.screens.page.streams import (
 )
 from tests.support.harness import wait_until
 from tests.support.shown_loops import cases, on_disk, record
-from tests.support.web import Page, served
+from tests.support.web import App, Page, served
 
 
 @pytest.fixture
@@ -214,23 +219,21 @@ def test_so_many_pages_may_be_open(page: Page, state: Path) -> None:
     wait_until(lambda: _opens(page, path), "room for another one")
 
 
-@pytest.mark.slow
-def test_no_more_may_be_open_that_ask_all_at_once(page: Page, state: Path) -> None:
-    ask = f"GET {loop_path(page)}/events HTTP/1.1\r\nHost: {page.host}:{page.port}\r\n"
-    with ExitStack() as held:
-        asked = [held.enter_context(page.connect()) for _ in range(MOST_STREAMS + 60)]
-        for one in asked:
-            one.sendall(f"{ask}Cookie: {page.cookie}\r\n\r\n".encode())
-        begun = 0
-        for one in asked:
-            told = b""
-            while b"\r\n0\r\n\r\n" not in told and b"event: clock" not in told:
-                part = one.recv(65536)
-                if not part or b"503" in told.partition(b"\r\n")[0]:
-                    break
-                told += part
-            begun += b"event: clock" in told
-        assert begun == MOST_STREAMS
+@pytest.mark.anyio
+async def test_no_more_may_be_open_that_ask_all_at_once(tmp_path: Path) -> None:
+    """All are let in before the first of them begins."""
+    here = Site(App(tmp_path).gate, (), asyncio.Event())
+    request = SimpleNamespace(state=SimpleNamespace(session=Session("token", "")))
+    asked = [here._events(request, BoardStream(here.known), 0.01) for _ in range(MOST_STREAMS + 5)]
+    bodies = [one.body_iterator for one in asked]
+    begun = [body for body in bodies if await anext(body, None) is not None]
+    assert len(begun) == MOST_STREAMS
+    await begun[0].aclose()
+    late = here._events(request, BoardStream(here.known), 0.01).body_iterator
+    assert await anext(late, None) is not None
+    for body in (*begun, late):
+        await body.aclose()
+    assert here._streams == 0
 
 
 def _opens(page: Page, path: str) -> bool:
