@@ -88,7 +88,7 @@ def test_an_update_of_the_agents_program_ends_nothing(ws: Workspace, way: str) -
     assert [line["failure_class"] for line in ws.journal()][1:4] == ["missing"] * 3
     wait_until(lambda: told(ws), "the notice")
     assert [one["event"] for one in told(ws)] == ["outage"]
-    assert any("was there before" in text for text in ws.status()["warnings"])
+    wait_until(lambda: "was there before" in "".join(ws.status()["warnings"]), "the warning")
     (at / "new").write_text(CLAUDE + f"echo y >> '{ws.path}/work.txt'; echo '{ANSWERS}'\n")
     (at / "new").chmod(0o755)
     (at / "new").rename(at / "claude")

@@ -17,7 +17,7 @@ VARIABLE = "CODEX_SELF_ITER_TEST_PYTHON"
 
 
 def install(directory: Path) -> None:
-    """Build the wheel and install it, without extras. Raises CalledProcessError."""
+    """Build the wheel and install it, with its screens. Raises CalledProcessError."""
 
     def run(*command: str | Path) -> None:
         subprocess.run(command, check=True, cwd=directory, stdin=subprocess.DEVNULL)
@@ -27,7 +27,7 @@ def install(directory: Path) -> None:
     run(sys.executable, "-m", "venv", directory / "environment")
     run(*pip, "wheel", "--no-deps", "-w", directory, ROOT)
     (wheel,) = directory.glob("*.whl")
-    run(*pip, "install", "-c", ROOT / "constraints.txt", wheel)
+    run(*pip, "install", "-c", ROOT / "constraints.txt", f"{wheel}[screens]")
     os.environ[VARIABLE] = str(python)
 
 
