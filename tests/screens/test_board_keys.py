@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,14 +28,6 @@ from tests.support.shown_loops import cases, on_disk, record
 pytestmark = pytest.mark.anyio
 SIZE = (100, 24)
 PAGE = (Path(__file__).parents[2] / "docs" / "screens.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
-    """A scratch home; what is entered here is let go at the end."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,6 @@ from tests.support.shown_loops import GATE, NOW, cases, on_disk, record
 from tests.support.web import TOKEN, App
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

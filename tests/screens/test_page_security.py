@@ -36,18 +36,6 @@ from tests.support.web import HOME, TOKEN, App, Page, served
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path)}
-
-
 async def loop_path(app: App) -> str:
     found = (await app.ask("/api/v1/loops")).json()["loops"]
     return f"/loop/{found[0]['id']}"

@@ -32,18 +32,6 @@ from tests.support.web import App, Page, served
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path)}
-
-
-@pytest.fixture
 def state(held: ExitStack, tmp_path: Path) -> Path:
     """The state directory of a loop that runs."""
     case = cases(time.time())["running"]

@@ -24,14 +24,6 @@ from codex_self_iter.world.state.root import StateRoot
 from tests.support.shown_loops import base, cases, on_disk, record
 
 
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack]:
-    """A scratch home; what is entered here is let go at the end."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with ExitStack() as stack:
-        yield stack
-
-
 def tree(directory: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path): (path.stat().st_mtime_ns, path.stat().st_size)

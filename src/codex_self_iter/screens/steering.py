@@ -1,7 +1,8 @@
 """What stop, pause, resume and steer do, from a command or a screen: they change a file of the state
 directory and say who will notice.
 
-Every function returns the sentence that the person is told, and raises StorageError."""
+Every function returns the sentence that the person is told, and raises StorageError; `stop` also
+WorkspaceBusyError, where an orphan cannot be ended."""
 
 from __future__ import annotations
 
