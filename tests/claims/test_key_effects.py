@@ -24,7 +24,9 @@ PLANNER = (
     '"rationale": "r"}'
 )
 REVIEW = '{"continue": %s, "confidence": 0.9, "next_focus": "", "reason": "looked"}'
-STAND_IN = """#!{python} -SE
+STAND_IN = """#!/bin/sh
+'''exec' '{python}' -SE "$0" "$@"
+' '''
 # Notes how it was called; prints what codex or claude prints, as the n-th of `answers` says.
 import json, os, sys
 at = os.path.dirname(os.path.abspath(__file__))

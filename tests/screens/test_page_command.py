@@ -181,7 +181,7 @@ def test_the_service_manager_hands_the_socket(environment: dict[str, str], tmp_p
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     for unit in UNITS.glob("codex-self-iter-page.*"):
-        text = unit.read_text().replace("%h/.local/bin/codex-self-iter", sys.executable)
+        text = unit.read_text().replace("%h/.local/bin/codex-self-iter", f'"{sys.executable}"')
         (tmp_path / unit.name).write_text(text)
     paths = sorted(map(str, tmp_path.glob("codex-self-iter-page.*")))
     assert len(paths) == 2
