@@ -88,6 +88,8 @@ def test_status_answers_at_a_glance_in_every_phase(ws: Workspace, phase: str) ->
         wait_until(
             lambda: (ws.status()["run"] or {}).get("age_sec") is not None, "the first sample"
         )
+    if phase in ("backoff", "cooldown", "limited"):  # a state is told before its iteration's line
+        wait_until(lambda: ws.status()["recent"], "the line of the iteration")
     check_schema(ws.status())
     shown = ws.cli("status")
     assert shown.returncode == 0

@@ -177,6 +177,7 @@ class Outbox:
     def _journalled(self, record: dict[str, Any]) -> None:
         ctx, shown = self._ctx, self._ctx.shown
         ctx.recent.append(ctx.store.redactor.value(record))
+        ctx.tell()
         line = {key: value for key, value in record.items() if key != "after"}
         self._runs.hooks.fire("after_iteration", verdict=record["verdict"], record=line)
         ctx.log.info(

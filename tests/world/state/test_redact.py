@@ -192,7 +192,8 @@ def test_no_megabyte_takes_long(unit: str) -> None:
     redactor.text("ü")
     started = time.process_time()
     redactor.text(text + "ü")
-    assert time.process_time() - started < 0.7  # 0.02 to 0.25
+    # 0.02 to 0.25, and three times that on a slow machine; what is not linear takes minutes
+    assert time.process_time() - started < 3.0
 
 
 def lines_of_json(size: int) -> bytes:
