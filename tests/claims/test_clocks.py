@@ -122,6 +122,7 @@ def test_no_time_of_another_format_is_shown(there: Workspace) -> None:
             assert "T" not in word
 
 
+@pytest.mark.slow
 def test_doctor_and_a_refused_start_say_local_times(ws: Workspace) -> None:
     ws.environment["TZ"] = FAR
     ws.script({"sleep": 60})

@@ -563,6 +563,7 @@ def test_doctor_says_what_is_wrong_and_exits_with_4(ws: Workspace, tmp_path: Pat
     assert "max_iterations" in wrong.stdout
 
 
+@pytest.mark.slow
 def test_config_shows_checks_and_describes(ws: Workspace, tmp_path: Path) -> None:
     there = "--workspace", str(ws.path)
     shown = good(ws, "config", *there, cwd=tmp_path)

@@ -159,6 +159,7 @@ def problems(scenes: Iterable[Seen]) -> set[str]:
     return set(filter(None, found))
 
 
+@pytest.mark.slow
 def test_each_line_is_on_the_page_with_its_level_and_fields(seen: Theatre) -> None:
     assert problems(seen.all(*QUICK)) == set()
 

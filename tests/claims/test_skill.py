@@ -36,6 +36,7 @@ def test_every_command_is_tried_here() -> None:
     assert "`--json`" in TEXT
 
 
+@pytest.mark.slow
 def test_setting_one_up_works_as_it_is_told(ws: Workspace) -> None:
     assert do(ws, "--version").stdout.startswith("codex-self-iter ")
     (ws.path / "plan.md").unlink()
@@ -69,6 +70,7 @@ def test_a_completion_is_believed_when_the_commands_agree(ws: Workspace) -> None
     assert ws.verdicts() == ["claim_rejected", "completed"]
 
 
+@pytest.mark.slow
 def test_looking_after_one_works_as_it_is_told(ws: Workspace) -> None:
     ws.script({**CLAIM, "say": "hello there", "block": {"summary": "made a start"}}, long_run("go"))
     process = ws.start()

@@ -396,7 +396,8 @@ MEANING |= {
     ),
     "pause_file": ("proof", lambda one: one.last["pause_file"] == one.last["state_dir"] + "/PAUSE"),
     "exit": (
-        "proof", lambda one: [bool(x["exit"]) for x in one.statuses] == [False] * (len(one.statuses) - 1) + [True],
+        "proof", lambda one: not one.statuses[0]["exit"] and bool(one.last["exit"])
+        and all(bool(x["exit"]) == (x["state"] == "completed") for x in one.statuses),
     ),
     "exit.code": ("errors", lambda one: one.last["exit"]["code"] == one.facts["code"] == 4),
     "exit.state": ("errors", lambda one: one.last["exit"]["state"] == one.last["state"] == "blocked"),

@@ -137,6 +137,7 @@ def test_without_a_name_it_takes_a_new_directory(
     assert first.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_the_demo_ends_in_proven_completion(tmp_path: Path) -> None:
     workspace = tmp_path / "a demo"
     env = {**os.environ, "CODEX_SELF_ITER_AGENT": "codex", "HOME": str(tmp_path / "home")}

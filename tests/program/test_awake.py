@@ -103,6 +103,7 @@ def test_a_long_wait_lets_the_machine_sleep(ws: Workspace, fake: str) -> None:
     assert ws.status()["state"] == "backoff"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["refused", "missing"])
 def test_what_cannot_be_had_is_said_once_and_holds_up_nothing(
     ws: Workspace, fake: str, how: str

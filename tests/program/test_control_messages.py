@@ -133,6 +133,7 @@ def test_a_goal_replaces_the_current_one_idle_and_running(ws: Workspace) -> None
     assert len(list((ws.state / "inbox" / "done").glob("*goal"))) == 2
 
 
+@pytest.mark.slow
 def test_messages_left_without_a_supervisor_come_with_the_next_start(ws: Workspace) -> None:
     ws.script(CLAIM)
     assert "after the next start" in ws.cli("steer", "--now", "left at night").stdout

@@ -259,6 +259,7 @@ HANGS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_a_call_that_never_comes_back_does_not_hold_up_the_end(
     ws: Workspace, numbers: list[signal.Signals]

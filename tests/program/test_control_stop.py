@@ -287,6 +287,7 @@ def test_a_signal_of_the_agent_is_no_persons(ws: Workspace, name: str, sender: s
     assert "SIGTERM" in ws.status()["reason"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_supervisor_was_killed_while_it_ended_it_is_no_error(ws: Workspace) -> None:
     """Adopted, asked to stop, and the supervisor killed between TERM and KILL."""
     ws.config(kill_grace_sec=3)
@@ -336,6 +337,7 @@ def test_a_screen_ends_what_works_on_without_its_supervisor_too(ws: Workspace) -
     assert not ws.leftovers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["agent", "gate"])
 def test_what_works_on_without_its_supervisor_is_told_and_ended_by_stop(
     ws: Workspace, what: str

@@ -346,6 +346,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOMBS)
 def test_at_the_limit_of_processes_the_run_ends_and_the_loop_goes_on(
     ws: Workspace, limited: list[str], kind: str

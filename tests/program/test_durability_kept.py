@@ -110,6 +110,7 @@ def test_a_truncated_snapshot_is_replaced_by_the_one_before(ws: Workspace) -> No
     assert "runtime.json.1" in ws.log()
 
 
+@pytest.mark.slow
 def test_with_nothing_readable_it_refuses_and_keeps_everything(ws: Workspace) -> None:
     ws.script({"block": {"next_goal": "two"}}, DONE)
     assert ws.run("--max-iterations", "1") == 0

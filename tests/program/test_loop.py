@@ -121,6 +121,7 @@ def test_no_change_is_noticed_and_backed_off(ws: Workspace) -> None:
     assert ws.journal()[0]["wait"]["kind"] == "no_change"
 
 
+@pytest.mark.slow
 def test_a_second_supervisor_is_refused_and_says_who_holds(ws: Workspace) -> None:
     ws.script({"sleep": 30, "until": "go"})
     first = ws.start()
@@ -191,6 +192,7 @@ def test_broken_state_is_set_aside_and_the_journal_gives_the_goal(ws: Workspace)
     assert any((ws.state / "quarantine").iterdir())
 
 
+@pytest.mark.slow
 def test_a_time_out_ends_a_deaf_agent_with_its_children(ws: Workspace) -> None:
     # the first must have come to its left-overs by then, the second to its end
     ws.config(command_timeout_sec=5, kill_grace_sec=0.5)
@@ -223,6 +225,7 @@ def test_paths_with_every_kind_of_character_work(tmp_path: object) -> None:
     odd.close()
 
 
+@pytest.mark.slow
 def test_the_goal_survives_an_aborted_iteration(ws: Workspace) -> None:
     ws.script(goal("carry on with this"), {"sleep": 60}, goal("", completed=True))
     process = ws.start()
@@ -254,6 +257,7 @@ def test_a_run_that_ended_while_nobody_watched_is_not_done_again(
     assert ws.started() == 1
 
 
+@pytest.mark.slow
 def test_an_iteration_that_is_adopted_is_the_one_of_once(ws: Workspace) -> None:
     """Negative control: one that was interrupted is none; another one is run."""
 

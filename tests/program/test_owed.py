@@ -55,6 +55,7 @@ def wait_file(ws: Workspace, name: str) -> None:
     wait_until((ws.control / name).exists, lambda: f"{name}; log:\n{ws.log()[-3000:]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["before", "_look"])
 def test_killed_again_before_it_has_looked_the_work_is_still_the_loops(
     ws: Workspace, method: str
@@ -696,6 +697,7 @@ def test_a_file_that_a_run_hides_from_git_is_said(ws: Workspace, how: str) -> No
     assert committed(ws) == {"ours.txt"}
 
 
+@pytest.mark.slow
 def test_new_secrets_large_files_and_heaps_are_left_out_of_the_commit_and_named_until_ignored(
     ws: Workspace,
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_plan_of_the_workspace_is_replaced_and_kept(ws: Workspace) -> None:
     assert not (ws.state / "plan.md").exists()
 
 
+@pytest.mark.slow
 def test_a_loop_that_was_here_begins_with_the_new_plan(ws: Workspace) -> None:
     ws.script({**WORK, "block": {"next_goal": "old goal"}}, says(PLAN), CLAIM)
     assert ws.run("run", TASK, "--once") == 0

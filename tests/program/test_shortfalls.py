@@ -49,6 +49,7 @@ def prompt(ws: Workspace, iteration: int) -> str:
     return (ws.state / "prompts" / f"{iteration:06}-executor.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["continue", "error", "no block"])
 def test_what_was_refused_is_in_log_show_status_and_the_next_prompt(
     ws: Workspace, ends: str

@@ -169,6 +169,7 @@ MODES_COUNT = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
 """What makes file modes count for root as well."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() == 0 and shutil.which("setpriv") is None,
     reason="NOT TESTED HERE: modes do not count for root, and there is no setpriv",

@@ -104,6 +104,7 @@ def test_the_next_start_without_a_sentence_goes_on_with_it(ws: Workspace) -> Non
     assert ws.verdicts() == ["continue", "completed"]
 
 
+@pytest.mark.slow
 def test_the_same_sentence_again_goes_on_and_another_one_begins_anew(ws: Workspace) -> None:
     ws.script(
         {**WORK, "write": MADE, "block": {"next_goal": "old goal"}},
@@ -287,6 +288,7 @@ def test_what_is_red_before_the_first_run_is_said_to_person_and_agent(
     assert "`true`: passed, was" not in card(ws)
 
 
+@pytest.mark.slow
 def test_what_was_red_at_first_is_known_to_later_starts_until_the_work_is_complete(
     ws: Workspace,
 ) -> None:
@@ -362,6 +364,7 @@ def test_a_dry_run_shows_the_first_run_as_it_will_be(ws: Workspace) -> None:
     assert f"prompt       {len(prompt.encode())} bytes" in head
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_on_where_the_loop_is(ws: Workspace) -> None:
     ws.script({**WORK, "write": MADE, "block": {"next_goal": "the next goal"}})
     assert ws.run("run", TASK, "--once") == 0
@@ -375,6 +378,7 @@ def test_a_dry_run_goes_on_where_the_loop_is(ws: Workspace) -> None:
     assert "Something else" in rehearsed(ws, "Something else, please")
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_come_before_a_run(ws: Workspace) -> None:
     ws.script({"exit": 3})
     ws.config(backoff_base_sec=600, backoff_max_sec=600)

@@ -196,6 +196,7 @@ def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
         ws.close()
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None,
@@ -266,6 +267,7 @@ def test_a_file_that_the_supervisor_does_not_write_is_the_agents_work(ws: Worksp
     assert ws.verdicts() == ["continue"]
 
 
+@pytest.mark.slow
 def test_a_directory_of_sources_is_never_taken_for_the_state(ws: Workspace) -> None:
     (ws.path / "src").mkdir(mode=0o755)
     (ws.path / "src/main.py").write_text("print()\n")
@@ -303,6 +305,7 @@ def test_the_rules_of_somebody_else_do_not_show_the_state_to_git(ws: Workspace) 
     assert "# mine" in (ws.state / ".gitignore").read_text()
 
 
+@pytest.mark.slow
 def test_one_state_directory_is_never_that_of_two_workspaces(ws: Workspace) -> None:
     other = Workspace(ws.root, "other")
     for one in ws, other:

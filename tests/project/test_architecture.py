@@ -51,6 +51,7 @@ def test_the_machine_makes_no_move_that_is_not_in_the_table() -> None:
     assert made() - set(moves()) == set()
 
 
+@pytest.mark.slow
 def test_every_row_of_the_table_happens() -> None:
     # needs a history: see the tests of whole stories
     seen = made() | {(State.RUNNING, State.STAGNATED)}

@@ -33,6 +33,7 @@ def off(said: str, measured: str) -> bool:
     return any(abs(one - two) > max(0.1 * two, 0.5) for one, two in pairs)
 
 
+@pytest.mark.slow
 def test_the_measures_are_what_is_measured() -> None:
     shown = dict(
         re.findall(

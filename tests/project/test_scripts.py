@@ -244,6 +244,7 @@ def test_two_at_once_prepare_once(clone: Path, bare_path: Path) -> None:
     assert [line.split()[0] for line in uv_calls(script)] == ["venv", "pip"]
 
 
+@pytest.mark.slow
 def test_a_command_is_handed_on_and_its_messages_name_what_can_be_typed(
     clone: Path, bare_path: Path, tmp_path: Path
 ) -> None:

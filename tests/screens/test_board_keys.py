@@ -168,6 +168,7 @@ async def test_what_an_agent_prints_is_no_trouble_of_the_loop(loop: Target) -> N
         assert "needs you" not in seat.text().splitlines()[0]
 
 
+@pytest.mark.slow
 async def test_one_error_is_no_alarm_and_three_are(loop: Target) -> None:
     counters = dict.fromkeys(("consecutive_errors", "no_change", "gate_failures", "same_goal"), 0)
     async with at_board(SIZE, chosen=loop.state_dir) as seat:

@@ -284,6 +284,7 @@ def test_a_flood_is_skipped_and_said(state: Path) -> None:
     assert sum(map(len, found)) < 1_000_000
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_an_event(state: Path) -> None:
     """A million bytes of events for fifty pages leave no memory behind."""
     streams = [LoopStream("app", _target(state), None) for _ in range(50)]
