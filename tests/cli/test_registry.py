@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_the_table_of_all_loops(make_command, tmp_path: Path) -> None:
     assert "8/12" in lines[2]
     values = json.loads(one("status", "--all", "--json").stdout)
     assert [value["alive"] for value in values] == [True, True]
+
+
+def test_a_loop_whose_state_directory_is_gone_is_forgotten_not_without_a_word(
+    make_command, tmp_path: Path
+) -> None:
+    one, two = make_command("a/app"), make_command("b/app")
+    for command in (one, two):
+        command.write_status()
+        registry.register("app", str(command.workspace), str(command.state_dir))
+    one.release()
+    for file in Path(registry.directory()).glob("*.json"):
+        entry = json.loads(file.read_text())
+        if entry["workspace"] == str(one.workspace):
+            file.write_text(json.dumps(entry | {"pid": 0}))
+    shutil.rmtree(one.state_dir)
+    told = two("status", "--all").stdout
+    assert f"Forgotten: a/app, its state directory {one.state_dir} is gone." in told
+    assert len(told.splitlines()) == 3
+    assert "Forgotten" not in two("status", "--all").stdout
 
 
 def test_a_name_leads_to_its_loop_and_an_ambiguous_one_is_explained(

@@ -195,6 +195,29 @@ def test_an_open_page_goes_on_over_restarts_and_lost_connections(
         ws.cli("stop", "--wait")
 
 
+def test_an_open_page_says_that_the_supervisor_is_gone_and_goes_on_with_the_next(
+    browser: Browser, page: Page, ws: Workspace
+) -> None:
+    ws.script(step(1), step(2))
+    supervisor = ws.start()
+    ws.wait_runs(1)
+    tab = opened(browser, page)
+    tab.get_by_role("link", name="loop", exact=True).click()
+    expect(tab.locator("#output")).to_contain_text("works on step 1")
+    supervisor.kill()
+    supervisor.wait()
+    expect(tab.locator("#now .state")).to_have_text("orphan")
+    expect(tab.locator("#now")).to_contain_text("codex-self-iter run")
+    ws.start()
+    expect(tab.locator("#now .state")).to_have_text("running")
+    end(ws, 1)
+    expect(tab.locator("#history")).to_contain_text("step 1 is done")
+    expect(tab.locator("#output")).to_contain_text("works on step 2")
+    assert tab.locator("#output").inner_text().count("works on step 1") == 1
+    tab.context.close()
+    ws.cli("stop", "--wait")
+
+
 @pytest.fixture
 def ended(ws: Workspace) -> Workspace:
     """A loop that has ended, with three iterations and a failed gate."""

@@ -26,6 +26,8 @@ from codex_self_iter.screens.page.streams import (
     LoopStream,
     Place,
 )
+from codex_self_iter.world.state.journal import Journal
+from codex_self_iter.world.state.root import StateRoot
 from tests.support.harness import wait_until
 from tests.support.shown_loops import cases, on_disk, record
 from tests.support.web import App, Page, served
@@ -187,6 +189,30 @@ def test_programs_hear_every_iteration_once(page: Page, state: Path) -> None:
     events = page.events(path, last)
     assert [events.next("iteration")[1]["number"] for _ in range(2)] == [12, 13]
     events.close()
+
+
+def test_a_rotated_journal_is_told_on(page: Page, state: Path) -> None:
+    """Of open streams, and of one that comes back with a place in the old file."""
+    path = loop_path(page).replace("/loop/", "/api/v1/loops/") + "/events"
+    shown, programs = page.events(f"{loop_path(page)}/events"), page.events(path)
+    numbers = [programs.next("iteration")[1]["number"] for _ in range(3)]
+    cut_off = programs.last
+    rotated = Journal(StateRoot(str(state)))
+    rotated.open()
+    for number in range(12, 40):
+        rotated.append(record(number))
+    assert rotated.rotate(4_000)
+    rotated.append(record(40))
+    rotated.close()
+    numbers += [programs.next("iteration")[1]["number"] for _ in range(29)]
+    assert numbers == list(range(9, 41))
+    again = page.events(path, cut_off)
+    assert [again.next("iteration")[1]["number"] for _ in range(29)] == list(range(12, 41))
+    _, data = shown.next("region")
+    while data["id"] != "history" or "Step 40 is done" not in data["html"]:
+        _, data = shown.next("region")
+    for events in (shown, programs, again):
+        events.close()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from codex_self_iter.screens.loops import Target
 from codex_self_iter.screens.outputs import WINDOW, Output, page, rendered
 from codex_self_iter.views.rows import Urgency
 from codex_self_iter.views.troubles import troubles
+from codex_self_iter.world import registry
 from codex_self_iter.world.state import inbox
 from codex_self_iter.world.state.journal import Journal
 from codex_self_iter.world.state.root import StateRoot
@@ -81,14 +82,40 @@ def test_a_state_directory_that_vanishes_is_said(held: ExitStack, tmp_path: Path
     loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["running"]))
     loops = sources.Loops()
     loops.refresh()
+    without_supervisor()
     Path(loop.state_dir).rename(tmp_path / "elsewhere")
     assert loops.refresh()
     (one,) = loops.shown
     assert (one.row.state, one.row.urgency) == ("unreadable", Urgency.NEEDS_YOU)
     assert one.row.doing == f"its state directory {loop.state_dir} is gone"
+    (told,) = troubles(one.seen, one.around)
+    assert (told.kind, told.mend) == ("vanished", "codex-self-iter status --all")
+    assert [late.name for late in sources_anew()] == [one.name], "whoever looks later is told, too"
     assert sources.messages(loop.state_dir) == []
     assert sources.prompts_of(loop.state_dir, 12) == []
     assert records.latest(loop.state_dir, 5) == []
+
+
+def without_supervisor() -> None:
+    """In the registry the process of the last one is none."""
+    for path in Path(registry.directory()).glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": 0}))
+
+
+def sources_anew() -> list[sources.Shown]:
+    loops = sources.Loops()
+    loops.refresh()
+    return loops.shown
+
+
+def test_a_loop_whose_workspace_is_gone_with_all_else_is_no_trouble(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["running"]))
+    without_supervisor()
+    assert sources_anew()
+    Path(loop.workspace).rename(tmp_path / "elsewhere")
+    assert sources_anew() == []
 
 
 def test_the_command_that_mends_names_the_loop_whatever_it_is_called(

@@ -81,6 +81,8 @@ def _fingerprint(args: argparse.Namespace) -> object:
 def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
     rows, now = _chosen(args), time.time()
     many = _wants_table(args)
+    gone = [(name, seen) for name, seen in rows if many and seen.gone and not seen.life.alive]
+    rows = [row for row in rows if row not in gone]
     if args.json:
         values = [_as_json(seen) for _, seen in rows]
         indent = None if args.watch else 2
@@ -90,13 +92,13 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
         columns = width() if sys.stdout.isatty() else 0
         lines = table(rows, now, paint, columns) if rows else nothing
         meant = "" if args.all else _common.did_you_mean(os.curdir)
-        return [*lines, f"This is a part of a loop's workspace: {meant}"] if meant else lines
+        part = [f"This is a part of a loop's workspace: {meant}"] if meant else []
+        return [*lines, *(f"Forgotten: {name}, {seen.flaw}." for name, seen in gone), *part]
     seen = rows[0][1]
     if not seen.status and not seen.life.alive:
         meant = _common.did_you_mean(seen.workspace)
         return [
-            f"No loop has run in {seen.workspace} yet.",
-            *_unreadable(seen),
+            *(_unreadable(seen) or [f"No loop has run in {seen.workspace} yet."]),
             *_left(seen),
             meant or _how_to_start(seen),
         ]
@@ -115,7 +117,7 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
     if not _wants_table(args):
         target = _common.named_loop(args)
         return [(target.name, _look(target))]
-    return [(name, _look(loop)) for name, loop in known(forget=True)]
+    return [(name, _look(loop, had=True)) for name, loop in known(forget=True)]
 
 
 def _configured(args: argparse.Namespace) -> list[Target]:
@@ -127,8 +129,8 @@ def _configured(args: argparse.Namespace) -> list[Target]:
     return several if len(several) > 1 else []
 
 
-def _look(target: Target) -> Seen:
-    seen = look(target)
+def _look(target: Target, *, had: bool = False) -> Seen:
+    seen = look(target, had=had)
     seen.waiting = waiting(target.state_dir)
     return seen
 

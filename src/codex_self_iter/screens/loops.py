@@ -96,11 +96,13 @@ def life(loop: Target, status: dict[str, object], now: float | None = None) -> L
     return Life(False, stale, pid, next(orphans, 0))
 
 
-def look(loop: Target) -> Seen:
-    """The loop as it is at this moment."""
+def look(loop: Target, *, had: bool = False) -> Seen:
+    """The loop as it is at this moment; `had`: it has run before."""
     status = read_status(loop.state_dir)
-    flaw = flaw_of(loop.state_dir, status)
-    return Seen(loop.name, loop.workspace, loop.state_dir, status, life(loop, status), flaw=flaw)
+    gone = had and not os.path.isdir(loop.state_dir)
+    flaw = f"its state directory {loop.state_dir} is gone" if gone else flaw_of(loop.state_dir, status)
+    living = life(loop, status)
+    return Seen(loop.name, loop.workspace, loop.state_dir, status, living, flaw=flaw, gone=gone)
 
 
 def flaw_of(state_dir: str, status: dict[str, object]) -> str:
@@ -132,9 +134,10 @@ def waiting(state_dir: str) -> tuple[str, int]:
 
 
 def known(*, forget: bool = False) -> list[tuple[str, Target]]:
-    """All loops of this user by name, each with a name that no other has. `forget` removes those from
-    the registry whose state directory is gone."""
-    entries = registry.entries(clean=forget)
+    """All loops of this user by name, each with a name that no other has; also those whose state
+    directory is gone while their workspace is there. `forget` removes all that are gone from the
+    registry."""
+    entries = registry.entries(clean=forget, gone=True)
     names = registry.display_names(entries)
     loops = (Target(entry.name, entry.workspace, entry.state_dir) for entry in entries)
     return [(names[loop.state_dir], loop) for loop in loops]

@@ -71,10 +71,8 @@ def surroundings(seen: Seen, now: float) -> Surroundings:
 
 def show(name: str, loop: Target, now: float | None = None, *, had: bool = True) -> Shown:
     """A loop as it is at this moment; `had`: it has run before. Never raises."""
-    seen = look(loop)
+    seen = look(loop, had=had)
     seen.waiting = waiting(loop.state_dir)
-    if had and not os.path.isdir(loop.state_dir):
-        seen.flaw = f"its state directory {loop.state_dir} is gone"
     around = surroundings(seen, time.time() if now is None else now)
     return Shown(name, loop, seen, around, row(name, seen, around))
 

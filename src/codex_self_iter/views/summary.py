@@ -76,6 +76,7 @@ class Seen:
     ) -> None:
         self.name, self.workspace, self.state_dir = name, workspace, state_dir
         self.status, self.life, self.waiting, self.flaw = status, life, waiting, flaw
+        self.gone = gone
 
     def state(self) -> tuple[str, str]:
         """The state in a word or two, and its colour."""

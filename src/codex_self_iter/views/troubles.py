@@ -45,7 +45,10 @@ def _of_its_life(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     """Whether there is anybody who would go on with it."""
     view, where, pid = View(seen, around), around.where, seen.life.pid
     heard = epoch(seen.status.get("updated_at"))
-    if seen.flaw:
+    if seen.gone and not seen.life.alive:  # a supervisor puts it back by itself
+        words = f"{seen.flaw}; if that was meant, this forgets the loop"
+        yield Trouble("vanished", Urgency.NEEDS_YOU, words, "codex-self-iter status --all")
+    elif seen.flaw:
         yield Trouble("unreadable", Urgency.NEEDS_YOU, seen.flaw, f"codex-self-iter doctor{where}")
     if seen.life.orphan:
         mend = _start(around)

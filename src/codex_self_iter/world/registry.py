@@ -69,8 +69,9 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
     return entry
 
 
-def entries(*, clean: bool = True) -> list[Entry]:
-    """All loops, by name. `clean` removes entries whose state directory is gone.
+def entries(*, clean: bool = True, gone: bool = False) -> list[Entry]:
+    """All loops, by name. `clean` removes entries whose state directory is gone; `gone` has them in
+    the list where the workspace is still there: that may not have been meant.
 
     A living supervisor restores a state directory that was deleted under it, so its entry stays."""
     found: list[Entry] = []
@@ -85,7 +86,10 @@ def entries(*, clean: bool = True) -> list[Entry]:
             continue
         if os.path.isdir(entry.state_dir) or process_alive(entry.pid, entry.boot_id):
             found.append(entry)
-        elif clean:
+            continue
+        if gone and os.path.isdir(entry.workspace):
+            found.append(entry)
+        if clean:
             try:
                 os.unlink(path)
             except OSError:
