@@ -79,7 +79,7 @@ def test_a_loop_that_was_named_need_not_be_known(held: ExitStack, tmp_path: Path
 
 
 def test_a_state_directory_that_vanishes_is_said(held: ExitStack, tmp_path: Path) -> None:
-    loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["running"]))
+    loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["gone"]))
     loops = sources.Loops()
     loops.refresh()
     without_supervisor()
@@ -111,7 +111,7 @@ def sources_anew() -> list[sources.Shown]:
 def test_a_loop_whose_workspace_is_gone_with_all_else_is_no_trouble(
     held: ExitStack, tmp_path: Path
 ) -> None:
-    loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["running"]))
+    loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["gone"]))
     without_supervisor()
     assert sources_anew()
     Path(loop.workspace).rename(tmp_path / "elsewhere")

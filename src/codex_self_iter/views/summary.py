@@ -62,7 +62,8 @@ class Seen:
 
     Attributes:
         waiting: the goal ("": none) and the number of messages that nothing has read yet.
-        flaw: why its file cannot be believed, and what helps; else ""."""
+        flaw: why its file cannot be believed, and what helps; else "".
+        gone: its state directory is gone."""
 
     def __init__(
         self,
@@ -73,6 +74,8 @@ class Seen:
         life: Life,
         waiting: tuple[str, int] = ("", 0),
         flaw: str = "",
+        *,
+        gone: bool = False,
     ) -> None:
         self.name, self.workspace, self.state_dir = name, workspace, state_dir
         self.status, self.life, self.waiting, self.flaw = status, life, waiting, flaw
