@@ -120,7 +120,9 @@ def test_a_thousand_events_a_second_to_fifty_pages(page: Page, state: Path) -> N
         writer.join()
         assert readers.events == [SECONDS * A_SECOND] * PAGES, "nothing left out, nothing twice"
         assert memory(page) - before < GROWTH, (before, memory(page))
-        print(f"{before / 2**20:.0f} MiB, then {memory(page) / 2**20:.0f}; the last was {late:.2f} s late")
+        print(
+            f"{before / 2**20:.0f} MiB, then {memory(page) / 2**20:.0f}; the last was {late:.2f} s late"
+        )
         assert page.ask("/").status == 200
     finally:
         writer.join()

@@ -100,7 +100,9 @@ def look(loop: Target, *, had: bool = False) -> Seen:
     """The loop as it is at this moment; `had`: it has run before."""
     status = read_status(loop.state_dir)
     gone = had and not os.path.isdir(loop.state_dir)
-    flaw = f"its state directory {loop.state_dir} is gone" if gone else flaw_of(loop.state_dir, status)
+    flaw = (
+        f"its state directory {loop.state_dir} is gone" if gone else flaw_of(loop.state_dir, status)
+    )
     living = life(loop, status)
     return Seen(loop.name, loop.workspace, loop.state_dir, status, living, flaw=flaw, gone=gone)
 
