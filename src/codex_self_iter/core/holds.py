@@ -29,7 +29,8 @@ HOLDS: tuple[tuple[str, str], ...] = (
 def enter(state: LoopState, kind: State, reason: str, at: Moment) -> LoopState:
     """Move to another state of `status.json`; `since` moves only when the state does."""
     since = state.since if state.state is kind and state.since else at.wall
-    return dataclasses.replace(state, state=kind, since=since, reason=reason)
+    totals = state.totals_at(at)
+    return dataclasses.replace(state, state=kind, since=since, reason=reason, totals=totals)
 
 
 def finish(

@@ -85,6 +85,7 @@ from codex_self_iter.core.state import (
     WaitKind,
 )
 from codex_self_iter.core.terms import Mode, Moment, State, Verdict
+from codex_self_iter.core.totals import with_run
 
 EVENTS = 50
 """Edits and the like remembered for the next journal line; the newest are kept."""
@@ -237,6 +238,7 @@ def _run_ended(state: LoopState, event: RunEnded, policy: Policy, at: Moment) ->
         sessions=account.sessions(state, run, event),
         gate_seen=state.gate_seen if event.gate_files is None else dict(event.gate_files),
         dropped=event.dropped or state.dropped,
+        totals=with_run(state.totals, run.agent, event.outcome, event.report),
     )
     opened, then = judge.judge_run(state, account.closed(opened, run, event), event, policy)
     if then is judge.Next.CLOSE:

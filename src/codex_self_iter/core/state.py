@@ -18,6 +18,7 @@ from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Moment, Role, State, Verdict
+from codex_self_iter.core.totals import OUTAGE, Totals, until
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
@@ -374,7 +375,8 @@ class LoopState:
         owed: what the loop has changed and not committed, in short (`git.commit = "supervisor"`).
         noted: how many notes its iterations have left; unkept: those that only the journal is sure
             to have.
-        at_start: by gate, whether it succeeded before the loop's first run (`verify.at_start`)."""
+        at_start: by gate, whether it succeeded before the loop's first run (`verify.at_start`).
+        totals: what was done in all, for series."""
 
     loop_id: str
     iteration: int = 0
@@ -412,6 +414,12 @@ class LoopState:
     unkept: tuple[str, ...] = ()
     at_start: dict[str, bool] = dataclasses.field(default_factory=dict)
     exit_code: int | None = None
+    totals: Totals = Totals()
+
+    def totals_at(self, at: Moment) -> Totals:
+        """The totals at this moment, with the time in this state."""
+        waits = self.state is State.BACKOFF and self.counters.outage_sec > 0
+        return until(self.totals, OUTAGE if waits else self.state.value, at)
 
     @property
     def after_iteration(self) -> Ending | None:

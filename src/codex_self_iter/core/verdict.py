@@ -19,6 +19,7 @@ from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import Iteration, LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Moment, State, Verdict
 from codex_self_iter.core.text import both_ends, listed
+from codex_self_iter.core.totals import with_iteration
 
 IDENTICAL_FAILURES = 3
 """So many identical gate failures in a row escalate in the prompt and count as a circle."""
@@ -37,7 +38,8 @@ def close(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Cl
     if failure is not None and policy.item_checks:
         closing.remember_ticks()
     goal = state.goal_set or closing.changes.get("goal", state.goal)
-    left = closing.changes | {"open": None, "goal": goal, "goal_set": ""}
+    totals = with_iteration(state.totals, closing.changes["last"].verdict.value, opened.gates)
+    left = closing.changes | {"open": None, "goal": goal, "goal_set": "", "totals": totals}
     after = dataclasses.replace(state, counters=closing.counters, **left)
     return Closed(after, finish, closing.notes)
 

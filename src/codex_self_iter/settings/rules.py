@@ -74,6 +74,7 @@ def _entries(settings: Settings) -> Iterator[Breach]:
     paths: dict[str, int] = {}
     names: dict[str, int] = {}
     states: dict[str, int] = {}
+    metrics: dict[str, int] = {}
     for index, entry in enumerate(settings.workspaces):
         key: KeyPath = ("workspaces", index)
         path = str(settings.entry_path(entry))
@@ -87,6 +88,11 @@ def _entries(settings: Settings) -> Iterator[Breach]:
         if state in states and path not in paths:
             text = f"is the same directory as that of workspaces[{states[state]}]: {state}"
             yield ((*key, "state_dir"), ("state_dir",)), f"{text}; give each its own"
+        template = str(settings.loop_values(entry).get("metrics_file", settings.metrics_file))
+        if template in metrics and template and "{name}" not in template:
+            text = f"would be that of workspaces[{metrics[template]}], too; put {{name}} into it"
+            yield ((*key, "metrics_file"), ("metrics_file",)), text
+        metrics.setdefault(template, index)
         states.setdefault(state, index)
         paths.setdefault(path, index)
         names.setdefault(entry.name, index)

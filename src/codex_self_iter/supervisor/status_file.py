@@ -10,6 +10,7 @@ import anyio
 
 from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.metrics_file import MetricsFile
 from codex_self_iter.supervisor.outbox import Outbox
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
@@ -28,6 +29,7 @@ class Status:
         self._at = 0.0
         self._last = False
         self._lock = anyio.Lock()
+        self._metrics = MetricsFile(ctx)
 
     async def keep(self) -> None:
         """Write what changed, for ever; changes that follow each other at once go together."""
@@ -37,14 +39,14 @@ class Status:
             async with self._lock:
                 if not self._last:
                     self._stamp()
-                    await self._ctx.shared.in_thread(self._save, self._content())
+                    await self._save_beside(self._content())
             await self._ctx.shared.clock.sleep(STATUS_SEC)
 
     async def write_last(self) -> None:
         """Write the last one: it must not be overtaken by an earlier one."""
         async with self._lock:
             self._last = True
-            await self._ctx.shared.in_thread(self._save, self._content())
+            await self._save_beside(self._content())
 
     def write(self) -> None:
         """Write it now."""
@@ -57,10 +59,16 @@ class Status:
         shared = self._ctx.shared
         if shared.clock.monotonic() - self._at < shared.heartbeat_sec:
             return
-        if self._work.under_way or self._lock.locked():
+        if self._work.under_way or self._lock.locked() or self._metrics.due:
             self._ctx.tell()
         elif not self._last:
             self.write()
+
+    async def _save_beside(self, status: Mapping[str, Any]) -> None:
+        """Write it in a thread, and the numbers for machines if they are due."""
+        await self._ctx.shared.in_thread(self._save, status)
+        if self._last or self._metrics.due:
+            await self._metrics.write(status, last=self._last)
 
     def _stamp(self) -> None:
         self._at = self._ctx.shared.clock.monotonic()
@@ -73,6 +81,7 @@ class Status:
 
     def _content(self) -> dict[str, Any]:
         ctx, work, senses = self._ctx, self._work, self._senses
+        pool = ctx.shared.pool
         facts = view.Facts(
             pid=os.getpid(),
             workspace=str(ctx.paths.workspace),
@@ -95,6 +104,7 @@ class Status:
             free_mb=ctx.free_mb,
             stored=ctx.stored,
             notes=ctx.notes,
+            pool=(pool.slots, pool.in_use, pool.waiting),
             warnings=list(ctx.warnings)[-20:],
             stop_file=senses.stop_path,
             global_stop_file=senses.global_stop_path,

@@ -48,6 +48,8 @@ class Facts:
     stored: tuple[int, float] | None = None
     """Of the repository: loose objects, and MiB of all objects."""
     notes: int = 0
+    pool: tuple[int, int, int] = (0, 0, 0)
+    """Slots (0: no limit), how many are taken, how many runs wait for one."""
     warnings: Sequence[str] = ()
     stop_file: str = ""
     global_stop_file: str = ""
@@ -111,6 +113,26 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
         "duration_sec": line.get("duration_sec"),
         "tokens": usage.get("total_tokens"),
         "cost_usd": line.get("cost_usd"),
+    }
+
+
+def _totals(state: LoopState, at: Moment) -> dict[str, Any]:
+    """What was done in all, up to now."""
+    totals = state.totals if state.finished else state.totals_at(at)
+    goodput = totals.goodput
+    agents = [
+        {"agent": name, "tokens": count, "cost_usd": round(totals.cost_usd.get(name, 0.0), 4)}
+        for name, count in totals.tokens.items()
+    ]
+    return {
+        "iterations": [{"verdict": key, "count": n} for key, n in totals.iterations.items()],
+        "gates": [{"result": key, "count": n} for key, n in totals.gates.items()],
+        "runs": [{"cause": key, "count": n} for key, n in totals.runs.items()],
+        "agents": agents,
+        "time": [{"state": key, "sec": sec} for key, sec in totals.seconds.items()],
+        "lost": [{"cause": key, "sec": sec} for key, sec in totals.lost_sec.items()],
+        "productive_sec": totals.productive_sec,
+        "goodput": None if goodput is None else round(goodput, 4),
     }
 
 
@@ -187,8 +209,10 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "unpriced_tokens": state.spent.unpriced_tokens,
             "hours": round(state.spent.hours, 3),
         },
+        "totals": _totals(state, at),
         "owed": dataclasses.asdict(state.owed) if state.owed else None,
         "plan": plan if total else None,
+        "pool": dict(zip(("slots", "in_use", "waiting"), facts.pool, strict=True)),
         "notes": facts.notes,
         "disk": {
             "state_mb": round(facts.state_mb, 1),

@@ -3,8 +3,10 @@ than all the rest of a start."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shlex
 import sys
 
 TYPE_CHECKING = False
@@ -37,6 +39,22 @@ def requirements() -> dict[str, tuple[str, ...]]:
     for name, extra in re.findall(_REQUIREMENT, head, re.M):
         found.setdefault(extra, set()).add(_normal(name))
     return {extra: tuple(sorted(names)) for extra, names in found.items()}
+
+
+def lack(extra: str, *modules: str) -> str:
+    """What is missing of an extra, with the command that installs it; "" when all modules are
+    there."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not missing:
+        return ""
+    asked = requirements().get(extra, ())
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    if importlib.util.find_spec("pip") is None:
+        pip = f"uv pip install --python {shlex.quote(sys.executable)}"
+    return (
+        f"needs the extra [{extra}] ({', '.join(missing)} is not installed): "
+        f"{pip} {' '.join(asked) or ' '.join(missing)}"
+    )
 
 
 def _distributions() -> Iterator[tuple[str, str, str]]:

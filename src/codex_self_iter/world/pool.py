@@ -50,6 +50,11 @@ class Pool:
         self._held: list[_Ticket] = []
 
     @property
+    def slots(self) -> int:
+        """How many there are; 0: no limit."""
+        return max(0, self._max)
+
+    @property
     def in_use(self) -> int:
         """Number of slots taken now."""
         return len(self._held)

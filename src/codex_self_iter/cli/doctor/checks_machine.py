@@ -80,6 +80,24 @@ def awake(context: Context) -> Iterator[Finding]:
     yield warn("service.inhibit_sleep", text, f"{mend}, or take [service] inhibit_sleep out")
 
 
+def metrics(context: Context) -> Iterator[Finding]:
+    """Whether the numbers for machines can be written, where that is asked for."""
+    from codex_self_iter.world.installed import lack  # looks through the installation
+
+    template = context.settings.metrics_file
+    if not template:
+        return
+    place = os.path.dirname(os.path.join(context.workspace, os.path.expanduser(template)))
+    if flaw := lack("metrics", "prometheus_client"):
+        what, _, mend = flaw.partition(": ")
+        yield warn("metrics_file", f"nothing is written to {template}: it {what}", mend)
+    elif not os.access(place, os.W_OK | os.X_OK):
+        why = "cannot be written to" if os.path.isdir(place) else "is not there"
+        yield warn("metrics_file", f"nothing is written to {template}: {place} {why}", f"make it: mkdir -p {place}")
+    else:
+        yield good("metrics_file", f"numbers for machines go to {template}")
+
+
 def inotify(_: Context) -> Iterator[Finding]:
     """Enough inotify instances for a watcher; without one, changes are seen by polling."""
     most = _number("/proc/sys/fs/inotify/max_user_instances")
@@ -243,5 +261,5 @@ def _is_inotify(path: str) -> bool:
 
 
 CHECKS: tuple[Check, ...] = (
-    python, processes, clock, awake, inotify, temporary, home, limits, linger
+    python, processes, clock, awake, metrics, inotify, temporary, home, limits, linger
 )  # fmt: skip

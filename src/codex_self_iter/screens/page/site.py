@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from codex_self_iter.screens.page.gatekeeper import Gatekeeper, RefusedError
 from codex_self_iter.screens.page.pages import asset, entrance, page, render
 from codex_self_iter.screens.page.web_api import act, failure, loop_of, routes
 from codex_self_iter.screens.sources import Shown
-from codex_self_iter.world import crashlog
+from codex_self_iter.views.metrics import families
+from codex_self_iter.world import crashlog, installed
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -74,6 +76,15 @@ class Site:
         way = f"{self.keeper.address.origins[0]}/enter?key={door.keys.new_link(door.port)}"
         words = "Open this on the other device within an hour. It works once."
         return self._page(request, "said.html", _said("A link", words, "/", link=way))
+
+    def metrics(self, _request: Request) -> Response:
+        """The numbers of all loops, for Prometheus."""
+        if flaw := installed.lack("metrics", "prometheus_client"):
+            return PlainTextResponse(f"/metrics {flaw}\n", 501)
+        from codex_self_iter.metrics.exposition import CONTENT_TYPE, text
+
+        seen = ((one.name, one.seen) for one in self.known.shown())
+        return Response(text(families(seen, time.time())), media_type=CONTENT_TYPE)
 
     # -- pages -------------------------------------------------------------------------------------
 
@@ -297,6 +308,7 @@ def site(
         ("/leave", here.leave, "POST"),
         ("/link", here.link, "POST"),
         ("/healthz", health, "GET"),
+        ("/metrics", here.metrics, "GET"),
         ("/static/{name}", static, "GET"),
         ("/", here.board, "GET"),
         ("/events", here.board_events, "GET"),
