@@ -12,6 +12,7 @@ The map (arrows point at what a package may import):
     setup/       what a start finds or is told: agents, gates, a task in one sentence
     views/       pure: what people are shown, from status, journal and logs
     screens/     what people look at for long: reads a loop's files, writes what the commands write
+    metrics/     the same as numbers, in the forms that machines read
     settings/    the border at which configuration becomes frozen values
     cli/         a thin file for each command; __main__.py enters here
     service/     units for systemd and launchd

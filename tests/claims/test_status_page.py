@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import pairwise
@@ -202,7 +203,71 @@ def deadline(value: str, status: dict[str, Any]) -> bool:
     return abs(epoch(value) - epoch(status["run"]["started_at"]) - 500) < 5
 
 
+def counted(key: str, label: str, names: Callable[[dict[str, Any]], list[str]]) -> Check:
+    """At the end a list of `totals` has what the journal's lines have."""
+
+    def agrees(one: Seen) -> bool:
+        told = {x[label]: x["count"] for x in one.last["totals"][key]}
+        return told == Counter(name for line in one.journal for name in names(line)) != {}
+
+    return agrees
+
+
+def used(name: str, of: str) -> Check:
+    """An agent's figure is that of the whole loop, where it is the only one."""
+    return lambda one: [x[name] for x in one.last["totals"]["agents"]] == [one.last["usage"][of]]
+
+
+def spent(one: Seen, key: str, label: str) -> dict[str, float]:
+    return {x[label]: x["sec"] for x in one.last["totals"][key]}
+
+
+def whole(one: Seen) -> float:
+    """Seconds from the first supervisor's start to the last word of the last."""
+    return epoch(one.last["exit"]["at"]) - epoch(one.statuses[0]["started_at"])
+
+
+RESULTS = counted(
+    "gates", "result", lambda x: ["passed" if g["ok"] else "failed" for g in x["gates"]]
+)
+VERDICTS = counted("iterations", "verdict", lambda line: [line["verdict"]])
+CAUSES = counted("runs", "cause", lambda line: [run["cause"] for run in line["runs"]])
+
 MEANING |= {
+    "totals": ("errors", lambda one: all(x["totals"] for x in one.statuses)),
+    **dict.fromkeys(("totals.iterations", "totals.iterations[].verdict", "totals.iterations[].count"),
+                    ("proof", VERDICTS)),
+    **dict.fromkeys(("totals.gates", "totals.gates[].result", "totals.gates[].count"), ("proof", RESULTS)),
+    **dict.fromkeys(("totals.runs", "totals.runs[].cause", "totals.runs[].count"), ("proof", CAUSES)),
+    "totals.agents": ("money", lambda one: len(one.last["totals"]["agents"]) == 1),
+    "totals.agents[].agent": (
+        "money", lambda one: one.last["totals"]["agents"][0]["agent"] == one.last["agent"],
+    ),
+    "totals.agents[].tokens": ("money", used("tokens", "tokens")),
+    "totals.agents[].cost_usd": ("money", used("cost_usd", "cost_usd")),
+    "totals.time": (
+        "proof", lambda one: abs(sum(spent(one, "time", "state").values()) - whole(one)) < 1.5,
+    ),
+    "totals.time[].state": ("proof", lambda one: {"running", "verifying"} < set(spent(one, "time", "state"))),
+    "totals.time[].sec": ("errors", lambda one: spent(one, "time", "state")["backoff"] >= 1),
+    "totals.lost": ("errors", lambda one: spent(one, "lost", "cause").keys() > {"backoff", "unproductive"}),
+    "totals.lost[].cause": ("proof", lambda one: "running" not in spent(one, "lost", "cause")),
+    "totals.lost[].sec": (
+        "errors",
+        lambda one: spent(one, "lost", "cause")["backoff"] == spent(one, "time", "state")["backoff"],
+    ),
+    "totals.productive_sec": (
+        "proof",
+        lambda one: 0 < one.last["totals"]["productive_sec"] <= spent(one, "time", "state")["running"] + 1,
+    ),
+    "totals.goodput": (
+        "errors", lambda one: one.statuses[0]["totals"]["goodput"] in (None, 0.0)
+        and one.last["totals"]["goodput"] == 0.0,
+    ),
+    "pool": ("proof", lambda one: all(x["pool"] for x in one.statuses)),
+    "pool.slots": ("proof", lambda one: len({x["pool"]["slots"] for x in one.statuses}) == 1),
+    "pool.in_use": ("proof", lambda one: {x["pool"]["in_use"] for x in one.statuses} == {0, 1}),
+    "pool.waiting": ("proof", lambda one: {x["pool"]["waiting"] for x in one.statuses} == {0}),
     "schema": ("proof", same("schema", lambda _: 1)),
     "version": ("proof", same("version", lambda _: version())),
     "pid": ("proof", same("pid", lambda one: one.facts["pid"])),
@@ -472,8 +537,8 @@ def test_it_is_written_at_every_change_and_every_five_seconds(seen: Theatre) -> 
         times = [epoch(status["updated_at"]) for status in one.statuses]
         assert max(b - a for a, b in pairwise(times)) < 8  # 5 on a machine that is not busy
     beats = [x for x in seen["limit"].statuses if x["state"] == "limited"]
-    assert any({**a, "updated_at": 0, "disk": 0} == {**b, "updated_at": 0, "disk": 0}
-               for a, b in pairwise(beats))  # fmt: skip
+    moving = {"updated_at": 0, "disk": 0, "totals": 0}
+    assert any(a | moving == b | moving for a, b in pairwise(beats))
     states = {x["state"] for x in seen["proof"].statuses}
     assert states >= {"running", "verifying", "completed"}
 
@@ -598,6 +663,7 @@ def test_a_run_that_waits_for_its_place_says_so(tmp_path: Path) -> None:
         assert status["state"] == "running"
         assert status["reason"] == status["run"]["waiting_for"]
         assert "pool" in status["reason"] or "place" in status["reason"]
+        assert status["pool"] == {"slots": 1, "in_use": 1, "waiting": 1}
         for ws in (first, second):
             (ws.control / "go").touch()
         assert first.ended(process) == 0

@@ -17,6 +17,10 @@ KEPT = Path(__file__).parent / "persisted"
 NOTHING_OWED = {"count": 0, "iteration": 0, "files": [], "why": "", "mendable": False}
 BEST = {"ticks": 0, "peak": 0, "gates": {}, "done": []}
 DROPPED = {"items": [], "plan": ""}
+NOTHING_DONE = {
+    "iterations": {}, "gates": {}, "runs": {}, "tokens": {}, "cost_usd": {}, "seconds": {},
+    "productive_sec": 0.0, "up": 0.0, "wall": 0.0, "boot_id": "",
+}  # fmt: skip
 ADDED: dict[str, Any] = {
     "stops": {},
     "owed": NOTHING_OWED,
@@ -26,6 +30,7 @@ ADDED: dict[str, Any] = {
     "noted": 0,
     "unkept": [],
     "at_start": {},
+    "totals": NOTHING_DONE,
 }
 """Fields of a snapshot that the first version did not have, as they are written for its files."""
 GONE = {"after_iteration"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -47,6 +48,28 @@ async def path_of(app: App, name: str = "app") -> str:
 async def test_without_a_loop_it_says_how_to_start_one(app: App) -> None:
     await app.enter()
     assert 'codex-self-iter run "what is wanted"' in (await app.ask("/")).words
+
+
+async def test_the_numbers_of_all_loops_are_for_who_is_in(
+    held: ExitStack, tmp_path: Path, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = cases(time.time())
+    for name in ("running", "stagnated"):
+        held.enter_context(on_disk(tmp_path, name, every[name]))
+    assert (await app.ask("/metrics")).status == 401
+    await app.enter()
+    answer = await app.ask("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'csi_loop_state{loop="stagnated",state="stagnated"} 1.0' in answer.text
+    assert 'csi_tokens_total{agent="codex",loop="running"} 1.234567e+06' in answer.text
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "prometheus" in name else find(name)
+    )
+    missing = await app.ask("/metrics")
+    assert missing.status == 501
+    assert "needs the extra [metrics]" in missing.text
+    assert "pip install prometheus-client" in missing.text
 
 
 async def test_a_card_says_why_it_may_be_stuck_and_no_card_that_needs_a_person_is_green(

@@ -66,7 +66,7 @@ def _watch(args: argparse.Namespace, paint: Paint) -> None:
 
 def _fingerprint(args: argparse.Namespace) -> object:
     """What must differ for another block: not the heartbeat, not an age."""
-    moving = ("updated_at", "run", "disk", "usage")
+    moving = ("updated_at", "run", "disk", "usage", "totals")
     return [
         (
             {k: v for k, v in one.status.items() if k not in moving},

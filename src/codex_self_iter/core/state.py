@@ -18,7 +18,7 @@ from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.owed import NOTHING, Owed
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Moment, Role, State, Verdict
-from codex_self_iter.core.totals import OUTAGE, Totals, until
+from codex_self_iter.core.totals import NO_TOTALS, OUTAGE, Totals, until
 
 SCHEMA = 1
 """Version of `runtime.json`; raised when a reader of the old form would misread the new one."""
@@ -414,7 +414,7 @@ class LoopState:
     unkept: tuple[str, ...] = ()
     at_start: dict[str, bool] = dataclasses.field(default_factory=dict)
     exit_code: int | None = None
-    totals: Totals = Totals()
+    totals: Totals = NO_TOTALS
 
     def totals_at(self, at: Moment) -> Totals:
         """The totals at this moment, with the time in this state."""

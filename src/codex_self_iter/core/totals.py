@@ -27,9 +27,9 @@ class Totals:
     """What was done since the loop began.
 
     Attributes:
-        iterations: how many, by verdict.
+        iterations: how many have ended, by verdict.
         gates: how often one was run, by result: passed, failed, timed_out, flawed.
-        runs: agent runs that have ended, by cause (`EndCause`).
+        runs: agent runs of these iterations, by what ended them (`EndCause`).
         tokens, cost_usd: by agent; cost where it is known.
         seconds: by state of `status.json`, and `DOWN`, `ENDED`, `OUTAGE`; suspend counts. What
             goes on is not in it yet: see `until`.
@@ -62,15 +62,17 @@ class Totals:
         return min(1.0, self.productive_sec / best) if best > 0 else None
 
 
+NO_TOTALS = Totals()
+"""Of a loop that has not begun."""
+
+
 def until(totals: Totals, state: str, at: Moment) -> Totals:
     """The same at this moment: what has passed since was spent in `state`."""
     passed = at.up - totals.up if totals.boot_id == at.boot_id else at.wall - totals.wall
     seconds = totals.seconds
     if totals.boot_id and passed > 0:
         seconds = {**seconds, state: round(seconds.get(state, 0.0) + passed, 3)}
-    return dataclasses.replace(
-        totals, seconds=seconds, up=at.up, wall=at.wall, boot_id=at.boot_id
-    )
+    return dataclasses.replace(totals, seconds=seconds, up=at.up, wall=at.wall, boot_id=at.boot_id)
 
 
 def with_run(totals: Totals, agent: str, outcome: RunOutcome, report: AgentReport) -> Totals:
@@ -79,23 +81,27 @@ def with_run(totals: Totals, agent: str, outcome: RunOutcome, report: AgentRepor
     productive = outcome.cause is EndCause.EXIT and failure in _CUT_SHORT
     name = agent if agent in totals.tokens or len(totals.tokens) < MOST_AGENTS else OTHERS
     usage = report.usage
-    tokens = totals.tokens | {name: totals.tokens.get(name, 0) + (usage.total_tokens if usage else 0)}
+    tokens = totals.tokens | {
+        name: totals.tokens.get(name, 0) + (usage.total_tokens if usage else 0)
+    }
     cost = totals.cost_usd
     if usage and usage.cost_usd is not None:
         cost = {**cost, name: cost.get(name, 0.0) + usage.cost_usd}
     return dataclasses.replace(
         totals,
-        runs=_counted(totals.runs, [outcome.cause.value]),
         tokens=tokens,
         cost_usd=cost,
         productive_sec=round(totals.productive_sec + outcome.duration_sec * productive, 3),
     )
 
 
-def with_iteration(totals: Totals, verdict: str, gates: Iterable[GateResult]) -> Totals:
-    """The same after an iteration."""
+def with_iteration(
+    totals: Totals, verdict: str, runs: Iterable[EndCause], gates: Iterable[GateResult]
+) -> Totals:
+    """The same after an iteration whose runs have ended so."""
     return dataclasses.replace(
         totals,
+        runs=_counted(totals.runs, (cause.value for cause in runs)),
         iterations=_counted(totals.iterations, [verdict]),
         gates=_counted(totals.gates, map(_result, gates)),
     )

@@ -38,7 +38,8 @@ def close(state: LoopState, opened: Iteration, policy: Policy, at: Moment) -> Cl
     if failure is not None and policy.item_checks:
         closing.remember_ticks()
     goal = state.goal_set or closing.changes.get("goal", state.goal)
-    totals = with_iteration(state.totals, closing.changes["last"].verdict.value, opened.gates)
+    given, causes = closing.changes["last"].verdict.value, (run.cause for run in opened.ended)
+    totals = with_iteration(state.totals, given, causes, opened.gates)
     left = closing.changes | {"open": None, "goal": goal, "goal_set": "", "totals": totals}
     after = dataclasses.replace(state, counters=closing.counters, **left)
     return Closed(after, finish, closing.notes)

@@ -32,7 +32,9 @@ class MetricsFile:
     def due(self) -> bool:
         """Whether it is wanted, and the last one is old."""
         ctx = self._ctx
-        return bool(ctx.settings.metrics_file) and ctx.shared.clock.monotonic() - self._at >= EVERY_SEC
+        return (
+            bool(ctx.settings.metrics_file) and ctx.shared.clock.monotonic() - self._at >= EVERY_SEC
+        )
 
     async def write(self, status: Mapping[str, Any], *, last: bool) -> None:
         """Write it, if it is wanted; `last`: the loop has ended."""
@@ -45,7 +47,7 @@ class MetricsFile:
         else:
             ctx.warnings.clear("metrics")
 
-    def _written(self, status: Mapping[str, Any], last: bool) -> str:  # noqa: FBT001
+    def _written(self, status: Mapping[str, Any], last: bool) -> str:
         """Why it could not be written, or ""."""
         ctx = self._ctx
         where = str(ctx.paths.workspace), str(ctx.paths.state_dir)

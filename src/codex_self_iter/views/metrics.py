@@ -16,7 +16,14 @@ from codex_self_iter.core.text import clean, epoch
 from codex_self_iter.views.rows import Urgency, urgency
 from codex_self_iter.views.summary import Seen
 
-STATES = (*(state.value for state in State), "gone", "orphan", "not responding", "not started", "unreadable")
+STATES = (
+    *(state.value for state in State),
+    "gone",
+    "orphan",
+    "not responding",
+    "not started",
+    "unreadable",
+)
 """What `csi_loop_state` says: the states of `status.json`, and what only others can see."""
 WAITS = ("backoff", "cooldown", "limited", "outage", "paused", "blocked")
 LONGEST = 100

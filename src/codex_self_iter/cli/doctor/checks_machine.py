@@ -93,7 +93,11 @@ def metrics(context: Context) -> Iterator[Finding]:
         yield warn("metrics_file", f"nothing is written to {template}: it {what}", mend)
     elif not os.access(place, os.W_OK | os.X_OK):
         why = "cannot be written to" if os.path.isdir(place) else "is not there"
-        yield warn("metrics_file", f"nothing is written to {template}: {place} {why}", f"make it: mkdir -p {place}")
+        yield warn(
+            "metrics_file",
+            f"nothing is written to {template}: {place} {why}",
+            f"make it: mkdir -p {place}",
+        )
     else:
         yield good("metrics_file", f"numbers for machines go to {template}")
 
