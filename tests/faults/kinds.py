@@ -202,7 +202,11 @@ KINDS = (
     Kind(
         "Under systemd",
         "The units under a real systemd in namespaces of their own: kills, crash loops, a supervisor that is deaf or stopped.",
-        ("service/test_systemd_lab.py", "service/test_systemd_page.py", "service/test_systemd_supervisor.py"),
+        (
+            "service/test_systemd_lab.py",
+            "service/test_systemd_page.py",
+            "service/test_systemd_supervisor.py",
+        ),
     ),
 )
 

@@ -168,6 +168,8 @@ def test_the_readme_is_short() -> None:
 def test_keys_that_a_document_names_exist(document: Path) -> None:
     """`[verify] commands` and `verify.gate_files`; CHANGELOG.md speaks of what was, too."""
     text = document.read_text()
+    if document.name == "status.md":  # its rows are fields of its own
+        text = re.sub(r"^\| `[^`]+` \|", "", text, flags=re.M)
     named = re.findall(r"`\[([a-z.]+)\] ([a-z_]+)", text)
     tables = "|".join(name for name in fields_of(Settings) if table_at((name,)))
     if document.name not in ("log-events.md", "doctor.md"):  # events and checks are written so, too

@@ -3,10 +3,8 @@ than all the rest of a start."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shlex
 import sys
 
 TYPE_CHECKING = False
@@ -44,6 +42,9 @@ def requirements() -> dict[str, tuple[str, ...]]:
 def lack(extra: str, *modules: str) -> str:
     """What is missing of an extra, with the command that installs it; "" when all modules are
     there."""
+    import importlib.util  # only where an extra is asked for
+    import shlex
+
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if not missing:
         return ""
