@@ -157,6 +157,12 @@ def test_so_many_agents_are_told_apart() -> None:
     assert set(totals.cost_usd) == set(totals.tokens)
 
 
+def test_nothing_is_made_up_where_usage_is_not_known() -> None:
+    outcome = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 1.0)
+    totals = with_run(NO_TOTALS, "one", outcome, AgentReport(""))
+    assert (totals.tokens, totals.cost_usd) == ({}, {})
+
+
 def test_before_anything_there_is_no_goodput() -> None:
     assert NO_TOTALS.goodput is None
     assert Totals(seconds={DOWN: 9.0}).goodput is None

@@ -80,11 +80,9 @@ def with_run(totals: Totals, agent: str, outcome: RunOutcome, report: AgentRepor
     failure = report.failure.kind if report.failure else None
     productive = outcome.cause is EndCause.EXIT and failure in _CUT_SHORT
     name = agent if agent in totals.tokens or len(totals.tokens) < MOST_AGENTS else OTHERS
-    usage = report.usage
-    tokens = totals.tokens | {
-        name: totals.tokens.get(name, 0) + (usage.total_tokens if usage else 0)
-    }
-    cost = totals.cost_usd
+    usage, tokens, cost = report.usage, totals.tokens, totals.cost_usd
+    if usage:  # nothing is made up
+        tokens = {**tokens, name: tokens.get(name, 0) + usage.total_tokens}
     if usage and usage.cost_usd is not None:
         cost = {**cost, name: cost.get(name, 0.0) + usage.cost_usd}
     return dataclasses.replace(
