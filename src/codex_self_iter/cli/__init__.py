@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "check everything that could stop a run tonight",
     "plan": "have the agent draft a plan, check it, or show how far it has come",
     "status": "what is happening now; all loops without a workspace",
+    "digest": "what happened since yesterday, over all loops",
     "top": "all loops in the terminal, and each in depth",
     "logs": "the agent's output, across iterations",
     "history": "a table of the iterations",

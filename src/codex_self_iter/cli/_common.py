@@ -60,6 +60,23 @@ def seconds(text: str) -> float:
     return value
 
 
+def moment_of(text: str, more: str = "") -> float:
+    """Unix seconds of --since: a date, or so long ago. Raises UsageError; `more`: what else it may
+    be."""
+    import time
+    from datetime import datetime
+
+    units = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+    if text[-1:] in units and text[:-1].isascii() and text[:-1].isdigit():
+        return max(0.0, time.time() - int(text[:-1][:12]) * units[text[-1]])
+    try:
+        # a date without a zone is the person's own
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        expected = f"expected {more}90m, 12h, 7d or a date like 2030-01-31"
+        raise UsageError(f"--since {text!r}: {expected}") from None
+
+
 def goes_with(args: argparse.Namespace, meant: bool, what: str, *names: str) -> None:
     """Raises UsageError for options that were given and do nothing, for not `what` is `meant`."""
     for name in names if not meant else ():

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._terminal import Paint, width
@@ -78,17 +77,9 @@ def _filter(args: argparse.Namespace) -> Callable[[Record], bool] | None:
 
 def _since(text: str) -> tuple[int, float]:
     """(first iteration, earliest Unix time) of --since. Raises UsageError."""
-    units = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
     if text.isascii() and text.isdigit():
         return int(text), 0.0
-    if text[-1:] in units and text[:-1].isascii() and text[:-1].isdigit():
-        return 0, time.time() - int(text[:-1]) * units[text[-1]]
-    try:
-        # a date without a zone is the person's own
-        return 0, datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        expected = "expected a number, 90m, 12h, 7d or a date like 2030-01-31"
-        raise UsageError(f"--since {text!r}: {expected}") from None
+    return 0, _common.moment_of(text, "a number, ")
 
 
 def _table(records: list[Record], paint: Paint, columns: int) -> list[str]:

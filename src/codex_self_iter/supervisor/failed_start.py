@@ -84,6 +84,7 @@ def _leave(
             "recent",
             "counters",
             "usage",
+            "totals",
             "owed",
             "plan",
             "disk",

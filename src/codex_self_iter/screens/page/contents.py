@@ -19,11 +19,12 @@ from codex_self_iter.screens.outputs import Run, runs, with_ends
 from codex_self_iter.screens.records import Placed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views import plots, series
+from codex_self_iter.views.digest import LoopDigest
 from codex_self_iter.views.plan_view import around_next
 from codex_self_iter.views.rows import COLUMNS, Row, Urgency
 from codex_self_iter.views.summary import View, inbox
 from codex_self_iter.views.timeline import Iteration, iteration, iterations
-from codex_self_iter.views.troubles import troubles
+from codex_self_iter.views.troubles import Trouble, troubles
 
 SHORT, LONG = 20, 100
 """Iterations on a loop's page, and on a page of its history."""
@@ -82,6 +83,25 @@ def board(shown: Sequence[Shown]) -> Facts:
     return {"columns": [{"name": n, "rows": c} for n, c in cards.items()], "title": what}
 
 
+def digest(loops: Sequence[LoopDigest]) -> Facts:
+    """What happened in each, and which are at rest."""
+    told = [
+        {
+            **one._asdict(),
+            "done": one.done,
+            "spent": one.spent,
+            "trouble": one.trouble and _trouble(one.trouble),
+        }
+        for one in loops
+        if not one.at_rest
+    ]
+    return {"loops": told, "rest": ", ".join(one.row.name for one in loops if one.at_rest)}
+
+
+def _trouble(one: Trouble) -> Facts:
+    return {**one._asdict(), "urgent": one.urgency is Urgency.NEEDS_YOU}
+
+
 def _card(one: Shown) -> Facts:
     urgent = [t for t in troubles(one.seen, one.around) if t.urgency <= Urgency.STUCK]
     spent = [tokens(one.row.tokens) + " tokens"] if one.row.tokens else []
@@ -111,7 +131,7 @@ def now(one: Shown) -> Facts:
     return {
         "row": one.row,
         "base": base(one),
-        "troubles": [{**t._asdict(), "urgent": t.urgency is Urgency.NEEDS_YOU} for t in found],
+        "troubles": [_trouble(one) for one in found],
         "facts": [(k, [clean(t) for t in texts if t]) for k, texts in rows.items() if any(texts)],
     }
 

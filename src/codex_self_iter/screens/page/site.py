@@ -23,6 +23,7 @@ from codex_self_iter.screens.page.gatekeeper import Gatekeeper, RefusedError
 from codex_self_iter.screens.page.pages import asset, entrance, page, render
 from codex_self_iter.screens.page.web_api import act, failure, loop_of, routes
 from codex_self_iter.screens.sources import Shown
+from codex_self_iter.views.digest import LoopDigest, headline
 from codex_self_iter.views.metrics import families
 from codex_self_iter.world import crashlog, installed
 
@@ -259,6 +260,15 @@ def export(one: Shown) -> str:
 
     css = Markup(asset("page.css").decode())  # noqa: S704 - our own
     return render("export.html", {**contents.exported(one), "css": css})
+
+
+def digest_page(loops: Sequence[LoopDigest], since: float) -> str:
+    """What happened since then (Unix seconds), as a file that needs nothing beside it."""
+    from markupsafe import Markup
+
+    css = Markup(asset("page.css").decode())  # noqa: S704 - our own
+    facts = {"headline": headline(loops), "since": since, "until": time.time(), "css": css}
+    return render("digest.html", {**facts, **contents.digest(loops)})
 
 
 def static(request: Request) -> Response:
