@@ -49,6 +49,21 @@ def test_a_hundred_days_take_no_time_and_events_keep_their_order() -> None:
     assert time.monotonic() - begun < 30.0
 
 
+@pytest.mark.timeout(30)
+def test_timers_come_after_half_a_year_and_more() -> None:
+    """From 2**24 seconds on neighbouring numbers are more than asyncio's nanosecond apart."""
+
+    async def main() -> None:
+        for days in (1, 195, 365, 3650):
+            await anyio.sleep(days * 86_400.0 - anyio.current_time())
+            for part in range(3, 100):
+                before = anyio.current_time()
+                await anyio.sleep(1 / part)
+                assert anyio.current_time() - before == pytest.approx(1 / part, abs=1e-5)
+
+    run_virtual(main)
+
+
 def test_time_stands_still_while_a_thread_works() -> None:
     async def main() -> None:
         clock = VirtualClock()

@@ -16,6 +16,8 @@ __all__ = ["VirtualClock", "VirtualEventLoop", "run_inline", "run_virtual"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+RESOLUTION_SEC = 1e-6
+"""Timers that are nearer to each other come together."""
 STUCK_SEC = 10.0
 """Real seconds without a timer, a thread or a file event after which a virtual loop gives up."""
 
@@ -27,6 +29,9 @@ class VirtualEventLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._limiters: set[anyio.CapacityLimiter] = set()
         super().__init__(_Selector(self))
+        # asyncio's nanosecond is less than two neighbouring numbers differ by after 194 days (2**24
+        # seconds): a timer that is due would never be called, and this clock never go on
+        self._clock_resolution = RESOLUTION_SEC
 
     def time(self) -> float:
         """Virtual seconds."""
