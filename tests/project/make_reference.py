@@ -23,7 +23,13 @@ from codex_self_iter.settings.env_source import variable_name
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_at
 from codex_self_iter.settings.model import KeyPath
-from codex_self_iter.settings.schema import AgentSettings, AgentsSettings, Price, WorkspaceEntry
+from codex_self_iter.settings.schema import (
+    AgentSettings,
+    AgentsSettings,
+    NotifyTarget,
+    Price,
+    WorkspaceEntry,
+)
 from codex_self_iter.supervisor.reload import FIXED
 from tests.project import make_llms, make_manual
 
@@ -83,7 +89,9 @@ def configuration() -> str:
             if found is not None:
                 parts += _section(f"[{name}.{inner}]", (name, inner), found, _sentence(below))
     for title, path, said in FREE:
-        parts += _section(title, path, Price if path == ("prices", "x") else WorkspaceEntry, said)
+        model = table_at(path)
+        assert model is not None
+        parts += _section(title, path, model, said)
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -105,6 +113,12 @@ FREE: tuple[tuple[str, KeyPath, str], ...] = (
 cost. As a variable: `CODEX_SELF_ITER_PRICES`, the whole table as JSON.""",
     ),
     (
+        "[[notify.targets]]",
+        ("notify", "targets", 0),
+        """More who are told, each with what differs from the others ([notifications.md](notifications.md)). As a variable:
+`CODEX_SELF_ITER_NOTIFY__TARGETS`, the whole list as JSON.""",
+    ),
+    (
         "[[workspaces]]",
         ("workspaces", 0),
         """Several loops in one supervisor: an entry each, with these keys and any key of a loop that differs from the file's own (all
@@ -116,7 +130,7 @@ but `workspace`, `[pool]`, `[service]` and `[log]`, which belong to the supervis
 
 def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") -> Iterator[str]:
     """A heading, what it is about, and a row for each key that is no table."""
-    free = model in (Price, WorkspaceEntry)
+    free = model in (NotifyTarget, Price, WorkspaceEntry)
     yield f"\n## {title}\n"
     yield from (said, "") if said else ()
     yield from _rows(
@@ -124,7 +138,7 @@ def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") 
         (
             _key(path, name, field, free=free)
             for name, field in (model.model_fields if free else fields_of(model)).items()
-            if name not in ("prices", "workspaces") and table_at((*path, name)) is None
+            if name not in ("prices", "workspaces", "targets") and table_at((*path, name)) is None
         ),
     )
 

@@ -256,7 +256,7 @@ def test_no_package_index_and_no_directory_of_somebodys_machine_is_named() -> No
 
 
 def test_every_default_event_of_notify_is_explained() -> None:
-    text = (ROOT / "docs" / "notify.md").read_text()
+    text = (ROOT / "docs" / "notifications.md").read_text()
     table = text.partition("| event | when |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|[^|]*\|", table, re.MULTILINE))))
     assert set(NotifySettings().events) <= named <= set(EVENTS)

@@ -29,8 +29,8 @@ def failing(after: list[float], error: Exception, made: Any) -> Any:
 
 
 def fits_documentation(told: dict[str, Any]) -> bool:
-    """True when docs/notify.md has these fields, of these types and in this order."""
-    text = (Path(__file__).parents[2] / "docs" / "notify.md").read_text()
+    """True when docs/notifications.md has these fields, of these types and in this order."""
+    text = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
     fields = re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE)
     return fields == [(key, type(value).__name__) for key, value in told.items()]
 

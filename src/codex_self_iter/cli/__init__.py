@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "plan": "have the agent draft a plan, check it, or show how far it has come",
     "status": "what is happening now; all loops without a workspace",
     "digest": "what happened since yesterday, over all loops",
+    "notify": "send a test message; what became of those that were sent",
     "top": "all loops in the terminal, and each in depth",
     "logs": "the agent's output, across iterations",
     "history": "a table of the iterations",

@@ -22,7 +22,7 @@ _TABLES = (
     "service", "log",
 )  # fmt: skip
 """In the order of `--help`, after the keys that are in no table."""
-_BY_SET = ("workspace", "workspaces", "prices", "pool.per_agent")
+_BY_SET = ("workspace", "workspaces", "prices", "pool.per_agent", "notify.targets")
 """Keys with an option of their own, or none but `--set`, like the tables of adapters and roles."""
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 

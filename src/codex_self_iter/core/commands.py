@@ -85,10 +85,12 @@ class ShareLimit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Notify:
-    """Tell the person (log, `[notify] command`)."""
+    """Tell the person (log, `[notify]`). `cause`: the same for loops that one thing holds up, ""
+    where it is the loop's own."""
 
     event: str
     text: str
+    cause: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -210,7 +210,7 @@ def _broken(closing: Closing, failure: Failure) -> Finish | None:
         wait = _first_free(closing)
         if not told:
             text = f"{kind}: {to_mend(failure)}; unless that is done, the loop ends"
-            closing.notes = (*closing.notes, Notify("blocked", text))
+            closing.notes = (*closing.notes, Notify("blocked", text, _cause(closing, failure)))
     else:
         length = _backoff(closing, counters.failures)
         wait = waits.make(WaitKind.ERROR, length, failure.message, closing.at)
@@ -232,7 +232,7 @@ def _set_aside(closing: Closing, failure: Failure, other: AgentPolicy, *, again:
         closing.counters = anew(closing.counters)
         name = closing.opened.ended[-1].agent
         text = f"{name} fails ({failure.kind}): {to_mend(failure)}; {other.name} stands in for it"
-        notes = (Notify("blocked" if person else "outage", text), *notes)
+        notes = (Notify("blocked" if person else "outage", text, _cause(closing, failure)), *notes)
     closing.notes = (*closing.notes, *notes)
 
 
@@ -309,7 +309,12 @@ def _tell_outage(closing: Closing, failure: Failure) -> None:
         text += f" for {bounds.MISSING_SEC / 60:.0f} minutes at least, then the loop ends"
     elif policy.max_outage_sec:
         text += f" for {policy.max_outage_sec / 3600:.0f} h at least, then the loop ends"
-    closing.notes = (*closing.notes, Notify("outage", text))
+    closing.notes = (*closing.notes, Notify("outage", text, _cause(closing, failure)))
+
+
+def _cause(closing: Closing, failure: Failure) -> str:
+    """What all loops that use this account have in common then."""
+    return f"{failure.kind.value} of {_account(closing)}"
 
 
 def to_mend(failure: Failure) -> str:

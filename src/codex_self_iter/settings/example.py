@@ -23,6 +23,13 @@ _HEAD = """\
 """
 
 _TAIL = """\
+# More who are told, each with what differs: url, name, events, markdown, at_night.
+#[[notify.targets]]
+#url = "tgram://${TELEGRAM_TOKEN}/${TELEGRAM_CHAT}"
+#name = "phone"
+#events = ["blocked", "completed"]
+#markdown = true
+
 # Prices, in US dollars per million tokens, by the model's name as the agent reports it.
 #[prices."name-of-a-model"]
 #input_per_mtok = 1.0
@@ -88,7 +95,7 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
     """A comment and a line for each key that is no table and has a default to show."""
     for name, field in fields_of(model).items():
         value = getattr(table, name.replace("-", "_"))
-        if isinstance(value, BaseModel) or name in ("prices", "workspaces"):
+        if isinstance(value, BaseModel) or name in ("prices", "workspaces", "targets"):
             continue
         yield f"# {_sentence(field.description)}"
         yield f"{mark}{name} = {toml_value(value)}"

@@ -52,10 +52,18 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
         yield "git.no_verify", 'only git.commit = "supervisor" has hooks to skip'
     if repository and not git.checkpoints:
         yield from ((key, "git.checkpoints is false") for key in _CHECKPOINTS)
-    if not notify.command:
-        yield "notify.events", "there is no [notify] command"
+    sent = bool(notify.urls or notify.targets)
+    if not (notify.command or sent):
+        keys = ("events", "quiet", "zone", "page")
+        yield from (
+            (f"notify.{key}", "there is no [notify] command, url or target") for key in keys
+        )
     elif not notify.events:
-        yield "notify.command", "[notify] events names none"
+        yield from ((f"notify.{key}", "[notify] events names none") for key in ("command", "urls"))
+    if notify.command and not sent:
+        yield from ((f"notify.{key}", "only a command is told") for key in ("quiet", "page"))
+    if not notify.quiet:
+        yield "notify.zone", "there are no quiet hours"
     bounds = (value for key, value in settings.budget if key != "notice_at")
     if not any(bounds):
         yield "budget.notice_at", "there is no bound in [budget]"

@@ -26,6 +26,7 @@ from codex_self_iter.settings.types import (
     EventList,
     FileName,
     GlobList,
+    Hours,
     Integer,
     LogLevel,
     Money,
@@ -41,6 +42,7 @@ from codex_self_iter.settings.types import (
     Text,
     TextList,
     Word,
+    Zone,
     freeze,
 )
 
@@ -317,11 +319,37 @@ class Price(Table):
     """Day on which these prices were right; for people, nothing is made of it."""
 
 
+class NotifyTarget(Table):
+    """One more who is told, with what differs from the others."""
+
+    url: Text
+    """Where to send it, as apprise has it; ${VARIABLE} stands for what is secret in it."""
+    name: Word = ""
+    """What it is called in log, status and `notify test`; "" = by the url's scheme."""
+    events: EventList | None = None
+    """What it is told about; unset = `events` of [notify]."""
+    markdown: Switch = False
+    """Send Markdown instead of plain text."""
+    at_night: Switch = False
+    """Send also in quiet hours."""
+
+
 class NotifySettings(Table):
     """Who is told when something happens."""
 
     command: Command = ()
     """Program and arguments; it gets one JSON object on standard input."""
+    urls: tuple[Text, ...] = ()
+    """Where to send it, as apprise has it ("ntfys://ntfy.sh/${TOPIC}"); ${VARIABLE} stands for what is
+    secret; needs the extra [notify]."""
+    targets: tuple[NotifyTarget, ...] = ()
+    """The same with settings of their own."""
+    quiet: Hours = ""
+    """Hours in which nothing is sent; what happens then comes at their end. The command is run."""
+    zone: Zone = ""
+    """Time zone of the quiet hours; "" = the machine's."""
+    page: Text = ""
+    """Address of the page (`serve`) that messages name; "" = none."""
     events: EventList = (
         "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown",
     )  # fmt: skip

@@ -133,6 +133,25 @@ def _once(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _hours(value: str) -> str:
+    """Quiet hours: two different times of day."""
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", value)
+    if value and (not found or found[0][:5] == found[0][6:]):
+        raise ValueError("must be two times of a day")
+    return value
+
+
+def _zone(value: str) -> str:
+    if value:
+        import zoneinfo  # only for who sets it
+
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("is no time zone that this machine knows") from error
+    return value
+
+
 _thaw = PlainSerializer(dict, return_type=dict)
 
 Switch = Annotated[bool, Strict(), Allowed("true or false")]
@@ -231,6 +250,15 @@ EVENTS: tuple[str, ...] = typing.get_args(Event)
 """What a notification can be about: nothing else is ever told."""
 EventList = Annotated[
     tuple[Event, ...], AfterValidator(_once), Allowed("a list of: " + ", ".join(EVENTS))
+]
+Hours = Annotated[
+    str, Strict(), AfterValidator(_hours), Allowed('two times such as "22:00-07:00"; "" for none')
+]
+Zone = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_zone),
+    Allowed('a name such as "Europe/Berlin"; "" for the machine\'s'),
 ]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],

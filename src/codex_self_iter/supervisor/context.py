@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from codex_self_iter.agents.base import Agent
 from codex_self_iter.core.events import Event
 from codex_self_iter.core.evidence import GateResult
+from codex_self_iter.core.mailbox import Mailbox
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.settings import Settings
@@ -26,6 +27,19 @@ from codex_self_iter.views.status import RECENT
 from codex_self_iter.world.git.objects import Stored
 from codex_self_iter.world.state.inbox import Inbox
 from codex_self_iter.world.state.store import StateDirectory
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Mail:
+    """Words to a person that are on their way.
+
+    Attributes:
+        read: whether `box` is what the state directory has.
+        woken: set when there is something new."""
+
+    box: Mailbox = dataclasses.field(default_factory=Mailbox)
+    read: bool = False
+    woken: anyio.Event = dataclasses.field(default_factory=anyio.Event)
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -67,6 +81,7 @@ class Context:
     stored: Stored | None = None
     at_start: Sequence[GateResult] | None = None
     changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    mail: Mail = dataclasses.field(default_factory=Mail)
 
     @property
     def settings(self) -> Settings:

@@ -8,14 +8,16 @@ from typing import Any
 
 import anyio
 
+from codex_self_iter.core.mailbox import Notice, key_of
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import ExitCode
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import resolve_paths
-from codex_self_iter.supervisor import ending, notify
+from codex_self_iter.supervisor import ending, recipients
 from codex_self_iter.supervisor.senses import stop_files
 from codex_self_iter.supervisor.shared import Shared
+from codex_self_iter.views import notice as words
 from codex_self_iter.views import status as view
 from codex_self_iter.views.report import report
 from codex_self_iter.world.guarded import read_object
@@ -44,11 +46,29 @@ async def tell(
             log.error("loop.ended", state=state.state.value, reason=reason, exit_code=code)
         with contextlib.suppress(Exception):  # what failed the loop may fail this, too
             await shared.in_thread(_leave, shared, settings, state, store)
-        if notify.asked(settings, state.state.value):
-            workspace = str(settings.workspace_path)
-            told = notify.payload(name, workspace, state.state.value, reason, state)
-            redacted = Redactor.from_environment(shared.environ).value(told)
-            await notify.run(tuple(settings.notify.command), redacted)
+        await _tell_person(shared, settings, state)
+
+
+async def _tell_person(shared: Shared, settings: Settings, state: LoopState) -> None:
+    """Once: there is nothing in which it could be kept for another try."""
+    event, redact = state.state.value, Redactor.from_environment(shared.environ).text
+    word = Notice(
+        key=key_of(settings.name, event, state.reason),
+        event=event,
+        text=redact(state.reason),
+        at=state.since,
+        loop=settings.name,
+        workspace=str(settings.workspace_path),
+        state_dir="",
+        state=event,
+        since=state.since,
+        iteration=0,
+    )
+    for target in recipients.targets(settings):
+        if event in target.events:
+            told = words.message(word, None, page=settings.notify.page, markdown=target.markdown)
+            payload = words.payload(word) | {"title": told.title}
+            await recipients.send(target, told, payload, settings, shared.environ)
 
 
 def _leave(

@@ -1,82 +1,54 @@
-"""Telling a person: the log, and the `[notify] command` with one JSON object on its input."""
+"""Telling a person what has happened: the log, and those whom `[notify]` names."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
-
+from codex_self_iter.core.foreign import as_int, as_text
+from codex_self_iter.core.mailbox import Notice, key_of
 from codex_self_iter.core.state import LoopState
-from codex_self_iter.settings import Settings
+from codex_self_iter.supervisor import courier
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.world.bounded import ToolResult
-from codex_self_iter.world.process.tool import run_tool
 
-TIMEOUT_SEC = 30.0
+TOLD = ("agent_stopped", "blocked", "budget", "cooldown", "outage")
+"""What is in the log as a warning; an end has a line of its own."""
 
 
-def tell(ctx: Context, event: str, text: str, state: LoopState) -> None:
-    """Log what needs a person, and run the command if the event is among those asked for."""
-    if event in ("agent_stopped", "blocked", "budget", "cooldown", "outage"):
+def tell(ctx: Context, event: str, text: str, state: LoopState, cause: str = "") -> None:
+    """Log what needs a person, and have it sent. `cause`: the same for what has one cause."""
+    if event in TOLD:
         ctx.log.warning("loop.notify", about=event, text=text)
-    if asked(ctx.settings, event):
-        ctx.start("notify", _send, ctx, _payload(ctx, event, text, state))
+    ctx.start("notify", courier.keep, ctx, [(notice(ctx, event, text, state), cause)])
 
 
 async def tell_end(ctx: Context) -> None:
-    """The same for a loop that has ended badly: its state says how, and its tasks are gone."""
-    event = ctx.state.state.value
-    if asked(ctx.settings, event):
-        await _send(ctx, _payload(ctx, event, ctx.state.reason, ctx.state))
+    """The same for a loop that has ended badly: its state says how."""
+    state = ctx.state
+    await courier.keep(ctx, [(notice(ctx, state.state.value, state.reason, state), "")])
 
 
-def asked(settings: Settings, event: str) -> bool:
-    """True when somebody wants to be told of it."""
-    return bool(settings.notify.command) and event in settings.notify.events
-
-
-def _payload(ctx: Context, event: str, text: str, state: LoopState) -> dict[str, Any]:
-    redacted: dict[str, Any] = ctx.store.redactor.value(
-        payload(ctx.name, str(ctx.paths.workspace), event, text, state)
+def notice(
+    ctx: Context, event: str, text: str, state: LoopState, record: Mapping[str, Any] | None = None
+) -> Notice:
+    """A word about this loop, now; without secrets. `record`: the journal's line of the iteration that
+    has just ended, where it is not yet written."""
+    last = record or (ctx.recent[-1] if ctx.recent else {})
+    done, total, _ = ctx.plan.progress()
+    redact = ctx.store.redactor.text
+    return Notice(
+        key=key_of(state.loop_id, state.iteration, event, text),
+        event=event,
+        text=redact(text),
+        at=ctx.shared.clock.wall(),
+        loop=ctx.name,
+        workspace=str(ctx.paths.workspace),
+        state_dir=str(ctx.paths.state_dir),
+        state=state.state.value,
+        since=state.since,
+        iteration=state.iteration,
+        done=done,
+        total=total,
+        changed=as_int(last.get("changed_count")),
+        said=redact(as_text(last.get("summary"))),
     )
-    return redacted
-
-
-def payload(name: str, workspace: str, event: str, text: str, state: LoopState) -> dict[str, Any]:
-    """What the command is told (docs/notify.md)."""
-    return {
-        "event": event,
-        "text": text,
-        "loop": name,
-        "workspace": workspace,
-        "iteration": state.iteration,
-        "state": state.state.value,
-    }
-
-
-async def run(command: tuple[str, ...], payload: Mapping[str, Any]) -> ToolResult:
-    """Run the command with this on its input, in the payload's workspace."""
-    workspace = str(payload["workspace"])
-    return await run_tool(
-        command,
-        cwd=workspace if os.path.isdir(workspace) else "/",
-        timeout_sec=TIMEOUT_SEC,
-        stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
-    )
-
-
-async def _send(ctx: Context, payload: dict[str, Any]) -> None:
-    """Run the command; a notification that fails is told and changes nothing."""
-    command = tuple(ctx.settings.notify.command)
-    with anyio.CancelScope(shield=True):  # the loop may be ending: that is what is being told
-        result = await run(command, payload)
-    if result.exit_code == 0:
-        ctx.warnings.clear("notify")
-        return
-    how = {"exit_code": result.exit_code, "timed_out": result.timed_out}
-    ctx.log.warning("notify.failed", command=command[0], **how)
-    why = "it timed out" if result.timed_out else result.error or f"exit code {result.exit_code}"
-    ctx.warnings.tell("notify", f"the [notify] command {command[0]!r} failed: {why}")

@@ -17,7 +17,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.state import LoopState, OpenRun, to_json
 from codex_self_iter.errors import StorageError
-from codex_self_iter.supervisor import gates, notify
+from codex_self_iter.supervisor import courier, gates, notify
 from codex_self_iter.supervisor.agent_run import AgentRuns
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.senses import Senses
@@ -74,7 +74,19 @@ class Outbox:
         self._ctx.post(ev.GatesEnded((), aborted=True))
 
     async def flush(self) -> Exit | None:
-        """Carry out commands in order up to the first that cannot be, or up to an Exit."""
+        """Carry out commands in order up to the first that cannot be, or up to an Exit.
+
+        What a person is to be told is kept before anything else: killed in between, it is told once
+        more at most."""
+        words, record = [], None
+        for command, state in self._pending:
+            if isinstance(command, do.Journal):
+                record = command.record
+            elif isinstance(command, do.Notify):
+                word = notify.notice(self._ctx, command.event, command.text, state, record)
+                words.append((word, command.cause))
+        if words:
+            await courier.keep(self._ctx, words)
         while self._pending:
             command, state = self._pending[0]
             if isinstance(command, Exit):
@@ -145,8 +157,8 @@ class Outbox:
                 ctx.shared.limits.share(ctx, account, wait, ctx.shared.rng.random)
             case do.Log(event, fields):
                 ctx.log.info(event, **fields)
-            case do.Notify(event, text):
-                notify.tell(ctx, event, text, state)
+            case do.Notify(event, text, cause):
+                notify.tell(ctx, event, text, state, cause)
             case do.Abort() | do.Exit():
                 raise AssertionError("handled before")
 

@@ -24,7 +24,7 @@ from codex_self_iter.core.text import iso
 from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import text_flaws
-from codex_self_iter.supervisor import awake, ending, gates, notify, orphans, shortfalls
+from codex_self_iter.supervisor import awake, courier, ending, gates, notify, orphans, shortfalls
 from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -103,6 +103,7 @@ class Rounds:
             async with ctx.tasks as tasks:
                 await self._boot(ready)
                 ctx.start("status", self.status.keep)
+                ctx.start("courier", courier.run, ctx)
                 ctx.start("housekeeping", self.housekeeping.run)
                 with self._looking():
                     self.senses.listen(self.hint)
@@ -114,6 +115,7 @@ class Rounds:
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything(EndCause.CRASHED)
                 await awake.leave(ctx)
+                await courier.last(ctx)
                 await self._leave_again()
         assert self.ended is not None
         return self.ended
@@ -266,6 +268,7 @@ class Rounds:
                 partial(ending.write_report, ctx, self._times),
                 self.status.write_last,
                 partial(notify.tell_end, ctx),
+                partial(courier.last, ctx),
                 partial(self.hooks.leave, None if again_sec is not None else int(code)),
                 self._leave_again,
             ):

@@ -108,6 +108,8 @@ class Shared:
     alone: bool = True
     card: bool = False
     debug: bool = False
+    causes: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
+    """What was told to a person: by cause the loop that did, and when (Unix seconds)."""
     fault: BaseException | None = None
     """A defect of what the loops share, which ends them all."""
     on_round: Callable[[], None] = lambda: None

@@ -294,16 +294,45 @@ def hooks(context: Context) -> Iterator[Finding]:
 
 def notify(context: Context) -> Iterator[Finding]:
     """Whether somebody is told."""
+    from codex_self_iter.supervisor.recipients import targets
     from codex_self_iter.supervisor.shortfalls import notify_flaw  # import much
 
     command = context.settings.notify.command
     lost = notify_flaw(context.settings, context.workspace, context.environ)
-    told = (
-        f"{command[0]} is told what happens"
-        if command
-        else "nobody is told: [notify] command is empty"
-    )
-    yield _lost(lost) if lost else good("notify", told)
+    if lost or command:
+        yield _lost(lost) if lost else good("notify", f"{command[0]} is told what happens")
+    elif not targets(context.settings):
+        told = "nobody is told what happens: [notify] names no command, url or target"
+        yield good("notify", told)
+    yield from _urls(context)
+
+
+def _urls(context: Context) -> Iterator[Finding]:
+    """Of each target with a URL, whether it can be reached for all that can be known."""
+    from codex_self_iter.supervisor import recipients
+    from codex_self_iter.world.installed import lack
+
+    for target in recipients.targets(context.settings):
+        key, flaw = f"notify.{target.name}", ""
+        if not target.url:
+            continue
+        try:
+            recipients.expanded(target.url, context.environ)
+        except ValueError as error:
+            flaw = str(error)
+        if missing := lack(*recipients.EXTRA):
+            what, _, mend = missing.partition(": ")
+            yield fail(key, f"nothing is sent to {target.name}: it {what}", mend)
+        elif flaw:
+            mend = "set it where the supervisor starts (docs/notifications.md)"
+            yield fail(key, f"nothing is sent to {target.name}: {flaw}", mend)
+        elif recipients.looks_secret(target.url):
+            text = f"a secret seems to stand in the url of {target.name}"
+            yield warn(key, text, "put it into a variable, and ${VARIABLE} into the url")
+        else:
+            yield good(
+                key, f"{target.name} is told what happens; try it: codex-self-iter notify test"
+            )
 
 
 def _lost(lost: Any, status: Status = "fail") -> Finding:

@@ -1,0 +1,182 @@
+"""Words to a person that are still to be sent: what waits, when it is tried again, when given up.
+
+A word is kept before what it tells of is on the disk, and is known by its key: a supervisor that is
+killed in between says it once more at most, and never not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+MOST = 50
+"""Words that wait; the oldest go for new ones, and are counted."""
+KNOWN = 200
+"""Keys of words that were sent, by which they are not sent again."""
+FIRST_SEC, LONGEST_SEC = 30.0, 3600.0
+"""The wait after the first failure; it doubles up to the longest."""
+GIVE_UP_SEC = 3 * 86_400.0
+"""A word so old is tried no more."""
+MOST_ERROR = 300
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Notice:
+    """One word: what has happened to which loop. Texts are redacted.
+
+    Attributes:
+        key: the same for the same word; event: see docs/notifications.md.
+        at, since: Unix seconds: when it happened, and since when the loop is in its state.
+        done, total: items of the plan; changed: files that the last iteration changed.
+        said: what the last iteration said of itself."""
+
+    key: str
+    event: str
+    text: str
+    at: float
+    loop: str
+    workspace: str
+    state_dir: str
+    state: str
+    since: float
+    iteration: int
+    done: int = 0
+    total: int = 0
+    changed: int = 0
+    said: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pending:
+    """A target that has not had a word yet. `due`: Unix seconds of the next try."""
+
+    target: str
+    tries: int = 0
+    due: float = 0.0
+    error: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """A word, who has still to be told, and what became of the others: "sent" or why not. `before`:
+    the word before it, for what was done since."""
+
+    notice: Notice
+    pending: tuple[Pending, ...]
+    outcomes: dict[str, str] = dataclasses.field(default_factory=dict)
+    before: Notice | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mailbox:
+    """All of a loop.
+
+    Attributes:
+        entries: what waits, the oldest first.
+        known: keys of words that were kept before, the newest last.
+        dropped: how many went without a word for want of room, since somebody was told so.
+        last: the newest word that was kept."""
+
+    entries: tuple[Entry, ...] = ()
+    known: tuple[str, ...] = ()
+    dropped: int = 0
+    last: Notice | None = None
+
+
+def key_of(*parts: object) -> str:
+    """What names a word: the loop, its iteration, the event, the text."""
+    text = "\0".join(map(str, parts))
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def added(box: Mailbox, notice: Notice, targets: Sequence[str]) -> Mailbox:
+    """The same with this word for these targets; the same box where it was there already, or nobody
+    is to be told."""
+    if notice.key in box.known or not targets:
+        return box
+    pending = tuple(Pending(name) for name in targets)
+    entries = (*box.entries, Entry(notice, pending, before=box.last))
+    over = max(0, len(entries) - MOST)
+    return dataclasses.replace(
+        box,
+        entries=entries[over:],
+        known=(*box.known, notice.key)[-KNOWN:],
+        dropped=box.dropped + over,
+        last=notice,
+    )
+
+
+def due(box: Mailbox, target: str, now: float) -> tuple[Entry, ...]:
+    """The words that a target should be sent now, the oldest first."""
+    return tuple(
+        entry
+        for entry in box.entries
+        for one in entry.pending
+        if one.target == target and _rest(one, now) <= 0
+    )
+
+
+def patience(box: Mailbox, now: float) -> float | None:
+    """Seconds until something is due; None when nothing waits."""
+    rests = [_rest(one, now) for entry in box.entries for one in entry.pending]
+    return max(0.0, min(rests)) if rests else None
+
+
+def _rest(one: Pending, now: float) -> float:
+    """Seconds until a target is due; a clock that was set back makes it no longer than it was."""
+    rest = one.due - now
+    return rest if rest <= 86_400.0 else 0.0
+
+
+def held(box: Mailbox, target: str, until: float) -> Mailbox:
+    """The same, where the target is sent nothing before that time (Unix seconds)."""
+    return _each(box, lambda _, one: dataclasses.replace(one, due=max(one.due, until)), target)
+
+
+def settled(
+    box: Mailbox, keys: Iterable[str], target: str, error: str, now: float
+) -> tuple[Mailbox, tuple[Entry, ...]]:
+    """The same after a try to send these words to a target: `error` "" is sent. With it those that
+    nobody waits for any more."""
+    tried = set(keys)
+
+    def after(entry: Entry, one: Pending) -> Pending | str:
+        if entry.notice.key not in tried:
+            return one
+        if not error:
+            return "sent"
+        if now - entry.notice.at > GIVE_UP_SEC:
+            return f"given up after {one.tries + 1} tries: {error[:MOST_ERROR]}"
+        wait = min(LONGEST_SEC, FIRST_SEC * 2 ** min(one.tries, 20))
+        return Pending(target, one.tries + 1, now + wait, error[:MOST_ERROR])
+
+    box = _each(box, after, target)
+    over = tuple(entry for entry in box.entries if not entry.pending)
+    left = tuple(entry for entry in box.entries if entry.pending)
+    dropped = 0 if not error and tried else box.dropped
+    return dataclasses.replace(box, entries=left, dropped=dropped), over
+
+
+def without(box: Mailbox, targets: Iterable[str]) -> tuple[Mailbox, tuple[Entry, ...]]:
+    """The same for these targets only: one that is not configured any more is sent nothing."""
+    have = set(targets)
+    gone = {one.target for entry in box.entries for one in entry.pending} - have
+    for name in gone:
+        box = _each(box, lambda _e, _o: "given up: it is not in the configuration any more", name)
+    over = tuple(entry for entry in box.entries if not entry.pending)
+    left = tuple(entry for entry in box.entries if entry.pending)
+    return (dataclasses.replace(box, entries=left), over) if gone else (box, ())
+
+
+def _each(box: Mailbox, change: Callable[[Entry, Pending], Pending | str], target: str) -> Mailbox:
+    entries = []
+    for entry in box.entries:
+        pending, outcomes = list[Pending](), dict(entry.outcomes)
+        for one in entry.pending:
+            new = change(entry, one) if one.target == target else one
+            if isinstance(new, str):
+                outcomes[target] = new
+            else:
+                pending.append(new)
+        entries.append(dataclasses.replace(entry, pending=tuple(pending), outcomes=outcomes))
+    return dataclasses.replace(box, entries=tuple(entries))

@@ -1,0 +1,156 @@
+"""Words to a person on their way: kept first, then sent, tried again, given up at last.
+
+A target that is slow, wrong or gone is no reason for anything: each word is sent by a program of its
+own, for a bounded time, in a task beside the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import anyio
+
+from codex_self_iter.core import mailbox
+from codex_self_iter.core.mailbox import Entry, Mailbox, Notice
+from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor import recipients
+from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.recipients import COMMAND, Target
+from codex_self_iter.views import notice as view
+from codex_self_iter.world.state import outgoing
+
+TOGETHER = 3
+"""More words than this for one target at a time become one message."""
+LEAVE_SEC = 30.0
+"""For what is still to be sent when the loop has ended; the rest is sent by the next start."""
+LOOK_SEC = 900.0
+"""So often it is looked whether quiet hours are over, clocks were set, or targets have changed."""
+SAME_SEC = 3600.0
+"""For so long one cause is told by one loop only of those of a supervisor."""
+
+
+async def keep(ctx: Context, notices: Iterable[tuple[Notice, str]]) -> None:
+    """Keep words, each with its cause ("": its own); they are on the disk when this returns, and sent
+    soon."""
+    who = recipients.targets(ctx.settings)
+    if not who:
+        return
+    box = new = await _box(ctx)
+    for notice, cause in notices:
+        if notice.key not in new.known and not _told_elsewhere(ctx, cause, notice.at):
+            names = [one.name for one in who if notice.event in one.events]
+            new = mailbox.added(new, notice, names)
+    if new is not box:
+        await _store(ctx, new)
+    ctx.mail.woken.set()
+
+
+def _told_elsewhere(ctx: Context, cause: str, now: float) -> bool:
+    """Whether another loop of this supervisor has told the same just now."""
+    if not cause:
+        return False
+    name, at = ctx.shared.causes.get(cause, ("", 0.0))
+    if name not in ("", ctx.name) and abs(now - at) < SAME_SEC:
+        ctx.log.info("notify.shared", about=cause, told_by=name)
+        return True
+    ctx.shared.causes[cause] = ctx.name, now
+    return False
+
+
+async def run(ctx: Context) -> None:
+    """Send what is due, for ever."""
+    while True:
+        ctx.mail.woken, rest = anyio.Event(), None
+        if recipients.targets(ctx.settings):
+            await _send_due(ctx)
+            rest = mailbox.patience(ctx.mail.box, ctx.shared.clock.wall())
+        with anyio.move_on_after(None if rest is None else min(rest, LOOK_SEC)):
+            await ctx.mail.woken.wait()
+
+
+async def last(ctx: Context) -> None:
+    """The loop has ended: a last try, for a while."""
+    if recipients.targets(ctx.settings):
+        with anyio.move_on_after(LEAVE_SEC, shield=True):
+            await _send_due(ctx)
+
+
+async def _send_due(ctx: Context) -> None:
+    box, gone = mailbox.without(
+        await _box(ctx), (one.name for one in recipients.targets(ctx.settings))
+    )
+    if gone:
+        await _store(ctx, box, gone)
+    for target in recipients.targets(ctx.settings):
+        now = ctx.shared.clock.wall()
+        until = 0.0 if target.at_night else recipients.quiet_until(ctx.settings, now)
+        if until:
+            if (held := mailbox.held(ctx.mail.box, target.name, until)) != ctx.mail.box:
+                await _store(ctx, held)
+            continue
+        due = mailbox.due(ctx.mail.box, target.name, now)
+        together = bool(target.url) and len(due) > TOGETHER
+        for group in [due] if together else [(entry,) for entry in due]:
+            if not await _sent(ctx, target, group):
+                break
+
+
+async def _sent(ctx: Context, target: Target, group: Sequence[Entry]) -> bool:
+    """Send words to a target as one message; whether it was taken."""
+    settings, box = ctx.settings, ctx.mail.box
+    notices = [entry.notice for entry in group]
+    page, markdown = settings.notify.page, target.markdown
+    told = view.told(notices, group[0].before, dropped=box.dropped, page=page, markdown=markdown)
+    payload = {"event": notices[-1].event, **view.payload(notices[-1]), "title": told.title}
+    with anyio.CancelScope(shield=True):  # the loop may be ending: that is what is being told
+        why = await recipients.send(target, told, payload, settings, ctx.shared.environ)
+        why = ctx.shown(why, mailbox.MOST_ERROR)
+        keys = [one.key for one in notices]
+        box, over = mailbox.settled(ctx.mail.box, keys, target.name, why, ctx.shared.clock.wall())
+        await _store(ctx, box, over)
+    who = (
+        f"the [notify] command {settings.notify.command[0]!r}"
+        if target.name == COMMAND
+        else target.name
+    )
+    key = "notify" if target.name == COMMAND else f"notify {target.name}"
+    if not why:
+        ctx.log.info("notify.sent", target=target.name, about=notices[-1].event, count=len(notices))
+        ctx.warnings.clear(key)
+        return True
+    ctx.log.warning("notify.failed", target=target.name, about=notices[-1].event, error=why)
+    for entry in over:
+        if entry.outcomes[target.name] != "sent":
+            ctx.log.error("notify.given_up", target=target.name, about=entry.notice.event)
+    ctx.warnings.tell(key, f"{who} failed: {why}")
+    return False
+
+
+async def _box(ctx: Context) -> Mailbox:
+    """What waits, read once."""
+    if not ctx.mail.read:
+        ctx.mail.read = True
+        ctx.mail.box = await _stored(ctx, lambda: outgoing.load(ctx.store.root), ctx.mail.box)
+    return ctx.mail.box
+
+
+async def _store(ctx: Context, box: Mailbox, over: Sequence[Entry] = ()) -> None:
+    """Take this for what waits, and write down what became of the rest."""
+    ctx.mail.box = box
+    now = ctx.shared.clock.wall()
+
+    def write() -> None:
+        outgoing.save(ctx.store.root, box)
+        for entry in over:
+            outgoing.remember(ctx.store.root, entry, now)
+
+    await _stored(ctx, write, None)
+
+
+async def _stored(ctx: Context, do: Callable[[], Any], otherwise: Any) -> Any:
+    """Read or write in a thread; a disk that fails is told, and holds nothing up."""
+    try:
+        return await ctx.shared.in_thread(do)
+    except (StorageError, OSError) as error:
+        ctx.warnings.tell("outbox", f"messages to be sent are only in memory: {error}")
+        return otherwise

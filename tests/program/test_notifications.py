@@ -1,0 +1,252 @@
+"""Words to a person, from outside: to a webhook, ntfy, mail and a command; over faults, kills and quiet
+hours; and never a reason for anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.control_steps import LIMITED, long_run
+from tests.support.harness import Workspace, wait_until
+from tests.support.listeners import Listener, http, mail
+from tests.support.program import PROGRAM
+
+DONE = {"append": {"work.txt": "x\n"}, "block": {"completed": True, "summary": "all of it"}}
+FAILS = {"exit": 3}
+LONG = {**LIMITED, "raw": "ERROR: usage limit reached, try again in 5 hours\n"}
+
+
+@pytest.fixture
+def hook() -> Iterator[Listener]:
+    with http() as one:
+        yield one
+
+
+def toml(*lines: str) -> str:
+    return "\n".join(["[notify]", *lines]) + "\n"
+
+
+def urls(*each: str, **more: Any) -> str:
+    return toml(f"urls = {json.dumps(each)}", *(f"{k} = {json.dumps(v)}" for k, v in more.items()))
+
+
+def webhook(told: Listener) -> str:
+    return f"json://127.0.0.1:{told.port}/in"
+
+
+def history(ws: Workspace) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ws.cli("notify", "--json").stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_an_end_arrives_at_every_kind_of_target(
+    ws: Workspace, hook: Listener, tmp_path: Path
+) -> None:
+    with mail() as post:
+        table = (
+            f'command = ["sh", "-c", "cat > {tmp_path}/told"]\n'
+            f'page = "https://loops.example.org"\n'
+            f'urls = ["{webhook(hook)}", "ntfy://127.0.0.1:{hook.port}/${{TOPIC}}"]\n'
+            "[[notify.targets]]\n"
+            f'url = "mailto://127.0.0.1:{post.port}?from=loop@example.org&to=you@example.org"\n'
+            'name = "mail"\nmarkdown = true\n'
+        )
+        ws.config(f"[notify]\n{table}")
+        ws.script(DONE)
+        ws.environment["TOPIC"] = "my-secret-topic"
+        assert ws.run() == 0
+    said = json.loads((tmp_path / "told").read_text())
+    assert (said["event"], said["state"], said["title"]) == (
+        "completed",
+        "completed",
+        "work space: completed",
+    )
+    first = next(one for one in hook.heard if one["path"] == "/in")
+    assert first["title"] == "work space: completed"
+    lines = first["message"].splitlines()
+    assert "Completed, iteration 1, plan 0 of 2, 1 file changed by the last." in lines
+    assert "Last: all of it" in lines
+    assert f"codex-self-iter history --workspace '{ws.path}'" in lines
+    assert lines[-1] == "https://loops.example.org"
+    pushed = next(one for one in hook.heard if "topic" in one)
+    assert pushed["topic"] == "my-secret-topic"
+    assert pushed["title"] == "work space: completed"
+    (letter,) = post.heard
+    assert (letter["subject"], letter["to"]) == ("work space: completed", ["you@example.org"])
+    assert "Completed, iteration 1, plan" in letter["text"]
+    (line,) = history(ws)
+    assert line["targets"] == dict.fromkeys(("command", "json", "ntfy", "mail"), "sent")
+    assert "my-secret-topic" not in ws.log() + str(line) + json.dumps(ws.status())
+    shown = ws.cli("notify", "history").stdout
+    assert "completed" in shown
+    assert "mail: sent" in shown
+
+
+@pytest.mark.slow
+def test_a_target_that_is_down_is_tried_again_by_the_next_start(
+    ws: Workspace, hook: Listener
+) -> None:
+    hook.faults = [500, 429]
+    ws.config(urls(webhook(hook)), max_consecutive_errors=1)
+    ws.script(FAILS, DONE)
+    assert ws.run() == 4
+    assert any("json failed: " in text for text in ws.status()["warnings"])
+    (waits,) = history(ws)
+    assert waits["targets"]["json"].startswith("waits after 1 tries, again at ")
+    assert hook.heard == []
+    ws.make_due()
+    assert ws.run() == 0
+    assert [one["title"] for one in hook.heard][-1] == "work space: completed"
+    waits, done = sorted(history(ws), key=lambda one: one["event"] == "completed")
+    assert done["targets"] == {"json": "sent"}
+    assert waits["targets"]["json"].startswith("waits after 2 tries")
+    ws.make_due()
+    assert ws.cli("run", "--max-iterations", "1").returncode == 0
+    assert sorted(one["title"] for one in hook.heard).count("work space: needs you") == 1
+    assert not any("json failed" in text for text in ws.status()["warnings"])
+
+
+@pytest.mark.slow
+def test_a_kill_between_the_decision_and_the_sending_loses_nothing(
+    ws: Workspace, hook: Listener
+) -> None:
+    hook.faults = ["hang"]
+    ws.config(urls(webhook(hook)), max_consecutive_errors=1)
+    ws.script(FAILS, DONE)
+    process = ws.start()
+    wait_until(lambda: hook.tries == 1, "the first try")
+    process.kill()
+    process.wait()
+    assert hook.heard == []
+    assert ws.run() == 0
+    titles = [one["title"] for one in hook.heard]
+    assert titles.count("work space: needs you") == 1
+    assert titles.count("work space: completed") == 1
+
+
+@pytest.mark.slow
+def test_a_target_that_hangs_holds_no_iteration_up(ws: Workspace, hook: Listener) -> None:
+    hook.faults = ["hang"]
+    ws.config(
+        urls(webhook(hook), events=["budget", "completed"])
+        + "[budget]\nmax_hours = 1000\nnotice_at = 0.0000000001\n"
+    )
+    work = {"append": {"work.txt": "x\n"}, "block": {"summary": "s", "next_goal": "n"}}
+    ws.script(*[work] * 5, long_run())
+    process = ws.start()
+    wait_until(lambda: hook.tries == 1, "the first try")
+    ws.wait_runs(6)
+    assert hook.heard == []
+    hook.over.set()
+    ws.cli("stop")
+    assert ws.ended(process) == 0
+
+
+def test_in_quiet_hours_a_word_waits_but_not_for_the_command(
+    ws: Workspace, hook: Listener, tmp_path: Path
+) -> None:
+    now = datetime.now().astimezone()
+    quiet = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    table = urls(webhook(hook), quiet=quiet, command=["sh", "-c", f"cat > {tmp_path}/told"])
+    night = f'[[notify.targets]]\nurl = "{webhook(hook)}"\nname = "night"\nat_night = true\n'
+    ws.config(table + night)
+    ws.script(DONE)
+    assert ws.run() == 0
+    assert (tmp_path / "told").exists()
+    assert len(hook.heard) == 1
+    (line,) = history(ws)
+    assert line["targets"]["night"] == line["targets"]["command"] == "sent"
+    until = datetime.fromisoformat(
+        line["targets"]["json"].removeprefix("waits, again at ")
+    ).astimezone()
+    assert timedelta(minutes=50) < until - now < timedelta(minutes=61)
+
+
+def test_who_wants_no_other_events_is_told_of_none(ws: Workspace, hook: Listener) -> None:
+    table = f'[[notify.targets]]\nurl = "{webhook(hook)}"\nevents = ["blocked"]\n'
+    ws.config(table)
+    ws.script(DONE)
+    assert ws.run() == 0
+    assert hook.tries == 0
+    assert history(ws) == []
+
+
+def test_a_test_message_says_for_each_target_whether_it_arrived(
+    ws: Workspace, hook: Listener
+) -> None:
+    nobody = ws.cli("notify", "test")
+    assert nobody.returncode == 2
+    assert "nobody is told" in nobody.stderr
+    hook.faults = [200, 500]
+    ws.config(urls(webhook(hook), f"json://127.0.0.1:{hook.port}/two", "json://${NO_SUCH}/"))
+    done = ws.cli("notify", "test")
+    assert done.returncode == 4
+    first, second, third = done.stdout.splitlines()
+    assert first == "json: sent"
+    assert second.startswith("json-2: not sent: ")
+    assert third == "json-3: not sent: the variable NO_SUCH is not set"
+    assert hook.heard[0]["title"] == "work space: a test"
+    one = ws.cli("notify", "test", "json")
+    assert (one.returncode, one.stdout) == (0, "json: sent\n")
+    wrong = ws.cli("notify", "test", "phone")
+    assert wrong.returncode == 2
+    assert "there are: json, json-2, json-3" in wrong.stderr
+
+
+def test_doctor_says_what_would_not_arrive(ws: Workspace, hook: Listener) -> None:
+    assert "nobody is told" in ws.cli("doctor").stdout
+    ws.config(
+        urls(
+            "json://${NO_SUCH}/",
+            "tgram://123456789:AAEhBOweik6ad6PsVMRxjeQKXkq8rQQMwpk/12345",
+            webhook(hook),
+        )
+    )
+    said = ws.cli("doctor", "--json").stdout
+    findings = {one["id"]: one for one in json.loads(said)["findings"]}
+    assert findings["notify.json"]["status"] == "fail"
+    assert "NO_SUCH is not set" in findings["notify.json"]["what"]
+    assert findings["notify.tgram"]["status"] == "warn"
+    assert "secret" in findings["notify.tgram"]["what"]
+    assert findings["notify.json-2"]["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_loops_that_one_limit_holds_up_send_one_message(tmp_path: Path, hook: Listener) -> None:
+    loops = [Workspace(tmp_path, name) for name in ("one", "two", "three")]
+    place = tmp_path / "loops"
+    place.mkdir()
+    try:
+        for ws in loops:
+            ws.script(*[LONG] * 9)
+            ws.config(urls(webhook(hook)), backoff_base_sec=0)
+            text = (ws.path / "codex-self-iter.toml").read_text()
+            (place / f"{ws.path.name}.toml").write_text(
+                f"workspace = {json.dumps(str(ws.path))}\n{text}"
+            )
+            (ws.path / "codex-self-iter.toml").unlink()
+        with (tmp_path / "supervisor-1.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*PROGRAM, "--config-dir", str(place)], cwd=tmp_path, env=loops[0].environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        loops[0].supervisors.append(process)
+        for ws in loops:
+            ws.wait_state("limited")
+        wait_until(lambda: hook.heard, "a message")
+        time.sleep(1.0)  # for others that would come
+        titles = [one["title"] for one in hook.heard]
+        assert len(titles) == 1
+        assert "cannot go on for now" in titles[0]
+        process.terminate()
+        assert loops[0].ended(process) == 0
+    finally:
+        for ws in loops:
+            ws.close()
