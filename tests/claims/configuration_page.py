@@ -54,6 +54,8 @@ GOOD = {
     "true or false": ["true", "false"],
     "a text": ['"x y"', '""'],
     'a text of one line; "" for none': ['"READY"', '""'],
+    'two times such as "22:00-07:00"; "" for none': ['"22:00-07:30"', '"09:00-17:00"', '""'],
+    'a name such as "Europe/Berlin"; "" for the machine\'s': ['"UTC"', '"Europe/Berlin"', '""'],
     'a plain file name such as "STOP"': ['"own {}"'],
     'a command line with {prompt_file} and, if wanted, {workspace}; "" for none': [
         '"mine {prompt_file} {workspace}"', '"mine {prompt_file}"',
@@ -85,6 +87,10 @@ WRONG = {
     "true or false": ['"true"', "1", "[]"],
     "a text": ["3", "true", "[]", '"a\\u0000b"'],
     'a text of one line; "" for none': ["3", '" x"', '"x\\ny"', "[]"],
+    'two times such as "22:00-07:00"; "" for none': [
+        '"22-7"', '"25:00-07:00"', '"07:00-07:00"', '"x"', "22", '"22:00-07:00 "',
+    ],
+    'a name such as "Europe/Berlin"; "" for the machine\'s': ['"Mars"', '"../etc"', "1"],
     'a plain file name such as "STOP"': ['""', '"a/b"', '".."', "3", '" x"', '"a\\nb"'],
     'a command line with {prompt_file} and, if wanted, {workspace}; "" for none': [
         '"run"', '"run {prompt_file} {x}"', '"run < {prompt_file}"', "3", "\"run '{prompt_file}\"",

@@ -200,7 +200,7 @@ def commands(place: Place) -> Faults:
     place.config(
         'agent_command_template = "./agent.sh {prompt_file}"\n[budget]\nmax_cost_usd = 1\nmax_tokens = 1\n'
         f'[verify]\ncommands = {gates}\ngate_files = ["plan.md", "no/such/*.py"]\n'
-        '[notify]\ncommand = ["./plain.sh"]\n'
+        '[notify]\ncommand = ["./plain.sh"]\nurls = ["json://${NO_SUCH}/"]\n'
         '[hooks]\non_start = ["./plain.sh", "true"]\non_end = ["true && no-such-linter"]\n'
     )
     place.write("plan.md", "- [x] all\n")
@@ -215,6 +215,7 @@ def commands(place: Place) -> Faults:
         "config.without_effect": ("warn", "no file matches no/such/*.py", "take it out"),
         "hook.on_start.1": ("fail", "'./plain.sh' of the on_start hook", "chmod +x"),
         "hook.on_end.1": ("warn", "'no-such-linter' of the on_end hook", "install"),
+        "notify.json": ("fail", "the variable NO_SUCH is not set", "where the supervisor starts"),
         "notify": ("fail", "'./plain.sh' of [notify] command is not executable", "chmod +x"),
         "workspace.task": ("warn", "TASK.md is empty", "write down"),
         "workspace.plan": ("warn", "every item of", "add what is to be done"),
@@ -660,7 +661,7 @@ def test_every_row_is_seen_red(tmp_path: Path) -> None:
         place.close()
         for check, (status, *_) in wanted.items():
             general = _general(check)
-            general = re.sub(r"^(agent|budget)\.[a-z]+", r"\1.NAME", general)
+            general = re.sub(r"^(agent|budget|notify)\.[a-z]+", r"\1.NAME", general)
             seen.setdefault(general, set()).add(status)
     for check, levels in rows().items():
         told = {level for level in re.split(", ", levels) if level in ("fail", "warn")}

@@ -22,6 +22,8 @@ QUICK = ("proof", "errors", "money", "crash")
 ALWAYS = {"event", "level", "timestamp"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
+    "notify.given_up": "program/test_notifications.py::test_what_nobody_takes_for_days_is_given_up_and_said",
+    "notify.shared": "program/test_notifications.py::test_loops_that_one_limit_holds_up_send_one_message",
     "awake.held": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "awake.released": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "clock.jumped": "program/test_durability_clocks.py::test_a_wait_is_neither_lost_nor_prolonged_when_the_clock_is_set_during_it",
@@ -78,6 +80,7 @@ SCENE_OF = {
     "loop.renamed": "many",
     "notes.kept": "proof",
     "notify.failed": "told_in_vain",
+    "notify.sent": "proof",
     "orphan.adopted": "killed",
     "orphan.ended": "killed",
     "plan.changed": "proof",

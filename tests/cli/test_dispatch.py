@@ -362,6 +362,6 @@ def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
         return found
 
     own_options = {"workspace", "workspaces"}
-    by_set = {"prices", "pool.per_agent"}
+    by_set = {"prices", "pool.per_agent", "notify.targets"}
     keys = {key for key in leaves(Settings) if key.count(".") < 2}
     assert {flag.key for flag in FLAGS} == keys - own_options - by_set

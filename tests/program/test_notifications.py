@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -20,7 +20,12 @@ from tests.support.program import PROGRAM
 
 DONE = {"append": {"work.txt": "x\n"}, "block": {"completed": True, "summary": "all of it"}}
 FAILS = {"exit": 3}
-LONG = {**LIMITED, "raw": "ERROR: usage limit reached, try again in 5 hours\n"}
+LONG = {
+    **LIMITED,
+    "sleep": 600,
+    "until": "go",
+    "raw": "ERROR: usage limit reached, try again in 5 hours\n",
+}
 
 
 @pytest.fixture
@@ -169,6 +174,17 @@ def test_in_quiet_hours_a_word_waits_but_not_for_the_command(
     assert timedelta(minutes=50) < until - now < timedelta(minutes=61)
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC"])
+def test_quiet_hours_are_those_of_the_zone(ws: Workspace, hook: Listener, zone: str) -> None:
+    """14 hours lie between the two: where one is quiet the other is not."""
+    there = datetime.now(ZoneInfo("Pacific/Kiritimati"))
+    quiet = f"{there - timedelta(hours=1):%H:%M}-{there + timedelta(hours=1):%H:%M}"
+    ws.config(urls(webhook(hook), quiet=quiet, zone=zone))
+    ws.script(DONE)
+    assert ws.run() == 0
+    assert len(hook.heard) == (zone == "UTC")
+
+
 def test_who_wants_no_other_events_is_told_of_none(ws: Workspace, hook: Listener) -> None:
     table = f'[[notify.targets]]\nurl = "{webhook(hook)}"\nevents = ["blocked"]\n'
     ws.config(table)
@@ -219,6 +235,52 @@ def test_doctor_says_what_would_not_arrive(ws: Workspace, hook: Listener) -> Non
 
 
 @pytest.mark.slow
+def test_what_nobody_takes_for_days_is_given_up_and_said(ws: Workspace, hook: Listener) -> None:
+    hook.faults = [500] * 3
+    ws.config(urls(webhook(hook)), max_consecutive_errors=1)
+    ws.script(FAILS, DONE)
+    assert ws.run() == 4
+    ws.make_due(older=4 * 86_400.0)
+    assert ws.run() == 0
+    assert "notify.given_up" in ws.log()
+    given_up = next(line for line in history(ws) if line["event"] == "blocked")
+    assert given_up["targets"]["json"].startswith("given up after 2 tries: ")
+
+
+@pytest.mark.slow
+def test_more_than_three_at_a_time_are_one_message(ws: Workspace, hook: Listener) -> None:
+    hook.faults = [500]
+    ws.config(urls(webhook(hook)), max_consecutive_errors=1)
+    ws.script(FAILS, DONE)
+    assert ws.run() == 4
+    path = ws.state / "outbox.json"
+    box = json.loads(path.read_text())
+    (entry,) = box["entries"]
+    box["entries"] = [
+        entry | {"notice": entry["notice"] | {"key": f"k{n}", "text": f"number {n}"}}
+        for n in range(14)
+    ]
+    path.write_text(json.dumps(box | {"dropped": 7}))
+    ws.make_due()
+    assert ws.run() == 0
+    many, last = hook.heard
+    assert many["title"] == "work space: 14 messages, the last: needs you"
+    assert many["message"].splitlines()[0] == "11 earlier messages not shown."
+    assert "needs you: number 13" in many["message"]
+    assert last["title"] == "work space: completed"
+    assert len(history(ws)) == 15
+    assert len(ws.cli("notify", "--json", "--limit", "3").stdout.splitlines()) == 3
+
+
+def test_targets_can_come_from_a_variable(ws: Workspace, hook: Listener) -> None:
+    each = [{"url": webhook(hook), "name": "phone", "events": ["completed"]}]
+    ws.environment["CODEX_SELF_ITER_NOTIFY__TARGETS"] = json.dumps(each)
+    ws.script(DONE)
+    assert ws.run() == 0
+    assert history(ws)[0]["targets"] == {"phone": "sent"}
+
+
+@pytest.mark.slow
 def test_loops_that_one_limit_holds_up_send_one_message(tmp_path: Path, hook: Listener) -> None:
     loops = [Workspace(tmp_path, name) for name in ("one", "two", "three")]
     place = tmp_path / "loops"
@@ -226,7 +288,7 @@ def test_loops_that_one_limit_holds_up_send_one_message(tmp_path: Path, hook: Li
     try:
         for ws in loops:
             ws.script(*[LONG] * 9)
-            ws.config(urls(webhook(hook)), backoff_base_sec=0)
+            ws.config(urls(webhook(hook)) + "[pool]\nmax_agents = 3\n", backoff_base_sec=0)
             text = (ws.path / "codex-self-iter.toml").read_text()
             (place / f"{ws.path.name}.toml").write_text(
                 f"workspace = {json.dumps(str(ws.path))}\n{text}"
@@ -239,9 +301,11 @@ def test_loops_that_one_limit_holds_up_send_one_message(tmp_path: Path, hook: Li
             )  # fmt: skip
         loops[0].supervisors.append(process)
         for ws in loops:
-            ws.wait_state("limited")
+            ws.wait_runs(1)
+        for ws in loops:
+            (ws.control / "go").touch()
+        wait_until(lambda: loops[0].log().count("notify.shared") == 2, "two that say nothing")
         wait_until(lambda: hook.heard, "a message")
-        time.sleep(1.0)  # for others that would come
         titles = [one["title"] for one in hook.heard]
         assert len(titles) == 1
         assert "cannot go on for now" in titles[0]

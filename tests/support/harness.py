@@ -135,11 +135,13 @@ class Workspace:
         exclude.parent.mkdir(exist_ok=True)
         exclude.write_text("codex-self-iter.toml\n")
 
-    def make_due(self) -> None:
-        """Let the time pass until every message that waits is to be sent; no supervisor runs."""
+    def make_due(self, older: float = 0.0) -> None:
+        """Let the time pass until every message that waits is to be sent, and be so many seconds
+        old; no supervisor runs."""
         path = self.state / "outbox.json"
         box = json.loads(path.read_text())
         for entry in box["entries"]:
+            entry["notice"]["at"] -= older
             for one in entry["pending"]:
                 one["due"] = 0.0
         path.write_text(json.dumps(box))

@@ -23,19 +23,19 @@ _HEAD = """\
 """
 
 _TAIL = """\
-# More who are told, each with what differs: url, name, events, markdown, at_night.
-#[[notify.targets]]
-#url = "tgram://${TELEGRAM_TOKEN}/${TELEGRAM_CHAT}"
-#name = "phone"
-#events = ["blocked", "completed"]
-#markdown = true
-
 # Prices, in US dollars per million tokens, by the model's name as the agent reports it.
 #[prices."name-of-a-model"]
 #input_per_mtok = 1.0
 #cached_input_per_mtok = 0.1
 #output_per_mtok = 4.0
 #as_of = "2026-01-31"
+
+# More who are told, each with what differs: url, name, events, markdown, at_night.
+#[[notify.targets]]
+#url = "tgram://${TELEGRAM_TOKEN}/${TELEGRAM_CHAT}"
+#name = "phone"
+#events = ["blocked", "completed"]
+#markdown = true
 
 # Several loops in one supervisor: path, name, priority, and any key of a loop that differs from those above.
 #[[workspaces]]

@@ -326,8 +326,8 @@ class NotifyTarget(Table):
     """Where to send it, as apprise has it; ${VARIABLE} stands for what is secret in it."""
     name: Word = ""
     """What it is called in log, status and `notify test`; "" = by the url's scheme."""
-    events: EventList | None = None
-    """What it is told about; unset = `events` of [notify]."""
+    events: EventList = ()
+    """What it is told about; [] = `events` of [notify]."""
     markdown: Switch = False
     """Send Markdown instead of plain text."""
     at_night: Switch = False
@@ -339,7 +339,7 @@ class NotifySettings(Table):
 
     command: Command = ()
     """Program and arguments; it gets one JSON object on standard input."""
-    urls: tuple[Text, ...] = ()
+    urls: TextList = ()
     """Where to send it, as apprise has it ("ntfys://ntfy.sh/${TOPIC}"); ${VARIABLE} stands for what is
     secret; needs the extra [notify]."""
     targets: tuple[NotifyTarget, ...] = ()

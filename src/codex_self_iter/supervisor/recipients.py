@@ -42,7 +42,7 @@ def targets(settings: Settings) -> tuple[Target, ...]:
     found = [Target(COMMAND, "", events, at_night=True)] if notify.command else []
     found += [Target("", url, events) for url in notify.urls]
     for given in notify.targets:
-        own = events if given.events is None else frozenset(given.events)
+        own = frozenset(given.events) or events
         found.append(Target(given.name, given.url, own, given.markdown, given.at_night))
     named: list[Target] = []
     for one in found:

@@ -313,7 +313,8 @@ def _urls(context: Context) -> Iterator[Finding]:
     from codex_self_iter.world.installed import lack
 
     for target in recipients.targets(context.settings):
-        key, flaw = f"notify.{target.name}", ""
+        key = f"notify.{target.name}"
+        flaw = ""
         if not target.url:
             continue
         try:
