@@ -118,8 +118,12 @@ def test_a_loop_whose_state_directory_is_gone_is_forgotten_not_without_a_word(
         if entry["workspace"] == str(one.workspace):
             file.write_text(json.dumps(entry | {"pid": 0}))
     shutil.rmtree(one.state_dir)
+    gone = f"its state directory {one.state_dir} is gone"
+    assert f"{gone}." in one("status", "--workspace", ".").stdout, "not that none has ever run"
+    two("status")  # nobody else makes it forgotten
+    assert len(json.loads(two("status", "--all", "--json").stdout)) == 2
     told = two("status", "--all").stdout
-    assert f"Forgotten: a/app, its state directory {one.state_dir} is gone." in told
+    assert f"Forgotten: a/app, {gone}." in told
     assert len(told.splitlines()) == 3
     assert "Forgotten" not in two("status", "--all").stdout
 

@@ -19,7 +19,7 @@ BEST = {"ticks": 0, "peak": 0, "gates": {}, "done": []}
 DROPPED = {"items": [], "plan": ""}
 NOTHING_DONE = {
     "iterations": {}, "gates": {}, "runs": {}, "tokens": {}, "cost_usd": {}, "seconds": {},
-    "productive_sec": 0.0, "up": 0.0, "wall": 0.0, "boot_id": "",
+    "productive_sec": 0.0, "unproductive_sec": 0.0, "up": 0.0, "wall": 0.0, "boot_id": "",
 }  # fmt: skip
 ADDED: dict[str, Any] = {
     "stops": {},

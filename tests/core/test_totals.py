@@ -8,6 +8,7 @@ import pytest
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
+from codex_self_iter.core.machine import decide
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import Moment
@@ -77,18 +78,25 @@ def test_a_killed_supervisor_counts_nothing_twice_and_loses_no_second(kill_at: i
         try:
             world.step()
         except CrashError:
+            world.heard = world.wall
+            told = world.disk.load().totals_at(world.moment()).seconds  # by the last heartbeat
             world.pass_time(500.0)
             world.boot()
+            assert all(world.state.totals.seconds[name] >= sec for name, sec in told.items())
     totals = world.state.totals
     assert sum(totals.iterations.values()) == len(world.disk.journal)
     assert totals.tokens == {"one": 360}
     assert totals.productive_sec == 180.0
     assert total_sec(world) == pytest.approx(world.up - 1_000.0, abs=0.2)
-    assert totals.seconds.get(DOWN, 0.0) + totals.seconds["running"] >= 500.0
+    assert totals.seconds[DOWN] == pytest.approx(500.0, abs=0.1)
 
 
 def test_time_without_a_supervisor_is_nobodys() -> None:
     state = LoopState("loop", totals=until(NO_TOTALS, "starting", AT))
+    heard = play_boot(state, later(3600), heard=AT.wall + 600)
+    assert heard.totals.seconds == pytest.approx({"starting": 600.01, DOWN: 2999.99})
+    late = play_boot(state, later(60), heard=AT.wall + 9000)
+    assert late.totals.seconds == {"starting": 60.0}, "no more than has passed"
     after = play_boot(state, later(3600))
     assert after.totals.seconds == {DOWN: 3600.0}
     ended = dataclasses.replace(state, exit_code=3)
@@ -97,10 +105,8 @@ def test_time_without_a_supervisor_is_nobodys() -> None:
     assert rebooted.totals.seconds == {DOWN: 600.0}
 
 
-def play_boot(state: LoopState, at: Moment) -> LoopState:
-    from codex_self_iter.core.machine import decide
-
-    return decide(state, ev.Boot(), policy(), at)[0]
+def play_boot(state: LoopState, at: Moment, heard: float = 0.0) -> LoopState:
+    return decide(state, ev.Boot(heard=heard), policy(), at)[0]
 
 
 def test_a_clock_that_is_set_takes_nothing_back() -> None:
@@ -167,3 +173,17 @@ def test_before_anything_there_is_no_goodput() -> None:
     assert NO_TOTALS.goodput is None
     assert Totals(seconds={DOWN: 9.0}).goodput is None
     assert Totals(seconds={"running": 10.0}, productive_sec=12.0).goodput == 1.0
+    assert Totals(seconds={"running": 10.0}).goodput is None, "no run has ended yet"
+
+
+def test_a_run_that_goes_on_is_not_lost_before_it_has_ended() -> None:
+    """What is said to be lost is never taken back."""
+    at_work = until(Totals(up=AT.up, wall=AT.wall, boot_id="boot-1"), "running", later(40))
+    assert at_work.lost_sec == {"unproductive": 0.0}
+    outcome = RunOutcome("r", EndCause.EXIT, 0, None, 0.0, 40.0)
+    good = with_run(at_work, "one", outcome, AgentReport(""))
+    assert (good.lost_sec["unproductive"], good.goodput) == (0.0, 1.0)
+    bad = with_run(
+        good, "one", dataclasses.replace(outcome, cause=EndCause.IDLE_TIMEOUT), AgentReport("")
+    )
+    assert (bad.lost_sec["unproductive"], bad.goodput) == (40.0, 0.5)

@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from codex_self_iter.metrics.exposition import path_for, text, write
+from codex_self_iter.metrics.exposition import FRESH_SEC, owner, path_for, text, write
 from codex_self_iter.views.metrics import families
 from tests.support.harness import PATIENCE
 from tests.support.shown_loops import NOW, cases, seen
@@ -56,17 +57,20 @@ def test_promtool_finds_nothing_wrong_with_the_series() -> None:
 
 
 def test_a_textfile_is_replaced_whole_and_others_may_read_it(tmp_path: Path) -> None:
-    path = path_for("sub/csi-{name}.prom", "my loop: 1", str(tmp_path))
+    path = path_for(f"{tmp_path}/sub/csi-{{name}}.prom", "my loop: 1")
     assert path == str(tmp_path / "sub/csi-my-loop-1.prom")
     with pytest.raises(FileNotFoundError):
-        write(path, [])
+        write(path, [], owner="/s")
     (tmp_path / "sub").mkdir()
-    write(path, families(ALL[:1], NOW))
-    write(path, families(ALL[1:2], NOW))
+    assert owner(path, time.time()) == ""
+    write(path, families(ALL[:1], NOW), owner="/s/one\nx")
+    assert owner(path, time.time()) == "/s/one x"
+    assert owner(path, time.time() + FRESH_SEC + 1) == "", "of a loop that has gone"
+    write(path, families(ALL[1:2], NOW), owner="/s")
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o644
     assert b'loop="running"' in Path(path).read_bytes()
     assert [one.name for one in (tmp_path / "sub").iterdir()] == ["csi-my-loop-1.prom"]
-    assert path_for("/x/{name}", "…", "/w") == "/x/loop"
+    assert path_for("/x/{name}", "…") == "/x/loop"
 
 
 # -- the alerts ------------------------------------------------------------------------------------
@@ -80,10 +84,11 @@ ALERTS: dict[str, tuple[dict[str, Any], int]] = {
     "CodexSelfIterSupervisorGone": ({"state": "running", "beats": 2}, 10),
     "CodexSelfIterNeedsPerson": ({"state": "blocked", "needs": 1}, 20),
     "CodexSelfIterNothingDone": ({"state": "running", "work": 0}, 480),
+    "CodexSelfIterNotScraped": ({"state": "running", "up": 0}, 10),
 }
 
 
-def series(state: str, *, beats: int = 600, needs: int = 0, work: int = 50) -> str:
+def series(state: str, *, beats: int = 600, needs: int = 0, work: int = 50, up: int = 1) -> str:
     """A loop for ten hours: in that state, with a heartbeat for so many minutes, at work for so many
     seconds of each minute."""
     lines = [
@@ -96,8 +101,10 @@ def series(state: str, *, beats: int = 600, needs: int = 0, work: int = 50) -> s
         values: '{beat}'""")
     lines.append(f"""- series: 'csi_loop_needs_person{{loop="app",instance="x"}}'
         values: '{needs}x600'""")
-    lines.append(f"""- series: 'csi_productive_seconds_total{{loop="app",instance="x"}}'
-        values: '0+{work}x600'""")
+    lines.append(f"""- series: 'csi_lost_seconds_total{{loop="app",instance="x",cause="backoff"}}'
+        values: '0+{60 - work}x600'""")
+    lines.append(f"""- series: 'up{{loop="app",instance="x",job="codex-self-iter"}}'
+        values: '{up}x600'""")
     return "\n      ".join(lines)
 
 

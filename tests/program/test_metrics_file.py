@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.control_steps import long_run
@@ -56,7 +58,7 @@ def test_what_cannot_be_written_is_said_and_holds_up_nothing(ws: Workspace, tmp_
     assert ws.run() == 0
     said = " ".join(ws.status()["warnings"])
     assert "metrics_file could not be written" in said
-    assert "No such file" in said
+    assert f"{tmp_path}/nowhere/x.prom: No such file or directory" in said
 
 
 def test_several_loops_of_one_configuration_need_a_file_each(ws: Workspace) -> None:
@@ -69,3 +71,68 @@ def test_several_loops_of_one_configuration_need_a_file_each(ws: Workspace) -> N
     assert "put {name} into it" in refused.stderr + refused.stdout
     ws.config(table, metrics_file="/tmp/x-{name}.prom")
     assert "put {name} into it" not in str(ws.cli("config", "check"))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("numbers.prom", "must be an absolute path that ends in .prom"),
+        ("/tmp/numbers", "must be an absolute path that ends in .prom"),
+        ("/tmp/{nme}.prom", "may have {name} in it and no other"),
+        ("{ws}/x.prom", "must be outside the workspace"),
+    ],
+)
+def test_a_file_that_would_not_be_collected_or_taken_for_work_is_refused(
+    ws: Workspace, path: str, said: str
+) -> None:
+    ws.config(metrics_file=path.replace("{ws}", str(ws.path)))
+    refused = ws.cli("config", "check")
+    assert refused.returncode == 2
+    assert said in refused.stderr
+
+
+@pytest.mark.slow
+def test_what_is_no_longer_written_is_not_left_for_the_collector(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    ws.config(metrics_file=f"{tmp_path}/one.prom")
+    ws.script(long_run())
+    process = ws.start()
+    wait_until((tmp_path / "one.prom").exists, "the first")
+    ws.config(metrics_file=f"{tmp_path}/two.prom")
+    process.send_signal(signal.SIGHUP)
+    wait_until((tmp_path / "two.prom").exists, "the second")
+    wait_until(lambda: not (tmp_path / "one.prom").exists(), "the first to go")
+    ws.config()
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not (tmp_path / "two.prom").exists(), "the second to go")
+    assert ws.status()["warnings"] == []
+    ws.cli("stop")
+    assert ws.ended(process) == 0
+    assert not list(tmp_path.glob("*.prom"))
+
+
+@pytest.mark.slow
+def test_another_loop_s_file_is_left_alone_and_that_is_said(tmp_path: Path) -> None:
+    first, second = (Workspace(tmp_path / name, "app") for name in "ab")
+    try:
+        for ws in (first, second):
+            ws.config(metrics_file=f"{tmp_path}/csi-{{name}}.prom")
+            ws.script(long_run())
+        process = first.start()
+        path = tmp_path / "csi-app.prom"
+        wait_until(path.exists, "the first")
+        other = second.start()
+        wait_until(
+            lambda: any(
+                "is written by another loop" in w for w in second.status().get("warnings", ())
+            ),
+            "the second to say it",
+        )
+        assert str(first.state) in path.read_text().splitlines()[0]
+        for ws, one in ((first, process), (second, other)):
+            ws.cli("stop")
+            assert ws.ended(one) == 0
+    finally:
+        first.close()
+        second.close()

@@ -24,7 +24,7 @@ LONG = {
     **LIMITED,
     "sleep": 600,
     "until": "go",
-    "raw": "ERROR: usage limit reached, try again in 5 hours\n",
+    "raw": "ERROR: usage limit reached, try again in 2 days\n",
 }
 
 
@@ -288,7 +288,11 @@ def test_loops_that_one_limit_holds_up_send_one_message(tmp_path: Path, hook: Li
     try:
         for ws in loops:
             ws.script(*[LONG] * 9)
-            ws.config(urls(webhook(hook)) + "[pool]\nmax_agents = 3\n", backoff_base_sec=0)
+            ws.config(
+                urls(webhook(hook))
+                + '[pool]\nmax_agents = 3\n[agents.command]\naccount = "team"\n',
+                backoff_base_sec=0,
+            )
             text = (ws.path / "codex-self-iter.toml").read_text()
             (place / f"{ws.path.name}.toml").write_text(
                 f"workspace = {json.dumps(str(ws.path))}\n{text}"

@@ -265,6 +265,7 @@ class World:
         self.swap = swap
         self.executed = 0
         self.crash_at: set[int] = set()
+        self.heard = 0.0
         self.exit: cmd.Exit | None = None
         self.log: list[str] = []
         self.slept: list[float] = []
@@ -303,7 +304,7 @@ class World:
             self.queue.append(self._run_ends)
         elif run is not None and run.run_id in self.log:
             trace = ev.Trace.GONE
-        self.handle(ev.Boot(trace, paused=self.disk.paused))
+        self.handle(ev.Boot(trace, paused=self.disk.paused, heard=self.heard))
         if self.disk.stop is not None:
             self.handle(dataclasses.replace(self.disk.stop, after_iteration=False))
         elif GOAL in self.disk.inbox:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from codex_self_iter.core.terms import State
-from codex_self_iter.views.metrics import LONGEST, STATES, Family, families
+from codex_self_iter.views.metrics import LONGEST, STATES, Family, families, shown
 from tests.support.shown_loops import NOW, cases, seen
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -63,6 +63,12 @@ def test_what_is_counted_is_told() -> None:
     assert value(found, "csi_wait_seconds", "backoff") == 30.0
     assert value(found, "csi_wait_seconds", "limited") == 0.0, "a series that is there can be rated"
     assert value(found, "csi_lost_seconds", "unproductive") == 600.0
+    assert value(found, "csi_state_seconds", "running") == 6000.0 + 724.0, (
+        "up to the last heartbeat"
+    )
+    assert value(found, "csi_lost_seconds", "running") is None
+    ended = of("completed")
+    assert value(ended, "csi_state_seconds", "running") == 6000.0
     assert value(found, "csi_goodput_ratio") == 0.8955
     assert value(found, "csi_heartbeat_age_seconds") == 1.0
     assert value(found, "csi_plan_items", "open") == 4
@@ -73,7 +79,7 @@ def test_what_is_counted_is_told() -> None:
 def test_what_is_not_known_has_no_series() -> None:
     found = of("new")
     told = {name for name, one in found.items() if one.samples}
-    assert told == {"csi_build_info", "csi_loop_state", "csi_loop_needs_person"}
+    assert told == {"csi_loop_state", "csi_loop_needs_person"}
     assert value(of("running"), "csi_loop_wait_until_timestamp_seconds") is None
     assert value(of("limited"), "csi_loop_wait_until_timestamp_seconds") == NOW + 5000
 
@@ -84,3 +90,4 @@ def test_what_agents_write_is_in_no_label() -> None:
     assert "\x1b" not in text
     named = families([("a\x1b[31m\n" + "x" * 500, seen(cases()["running"]))], NOW)
     assert all(len(s.labels[0]) <= LONGEST for one in named for s in one.samples)
+    assert shown("x" * 200 + "a") != shown("x" * 200 + "b"), "two loops are two series"

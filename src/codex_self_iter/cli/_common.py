@@ -99,12 +99,12 @@ def iteration_word(args: argparse.Namespace) -> int | None:
 
 
 def _is_loop(name: str) -> bool:
-    return os.path.isdir(name) or bool(registry.find(name, registry.entries()))
+    return os.path.isdir(name) or bool(registry.find(name, registry.entries(clean=False)))
 
 
 def name_first(args: argparse.Namespace, words: list[str]) -> list[str]:
     """The words behind the name of a known loop, which goes to `args.loop`; without one, all."""
-    if args.loop or args.workspace or not registry.find(words[0], registry.entries()):
+    if args.loop or args.workspace or not registry.find(words[0], registry.entries(clean=False)):
         return words
     args.loop = words[0]
     return words[1:]
@@ -191,7 +191,7 @@ def config_loops(config: str) -> list[Target]:
 
 
 def _by_name(name: str, state_dir: str | None, config: str) -> Target:
-    known = registry.entries()
+    known = registry.entries(clean=False)
     found = registry.find(name, known)
     if len(found) == 1:
         return Target(found[0].name, found[0].workspace, found[0].state_dir, config)
@@ -238,7 +238,11 @@ def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
     if given or os.path.exists(os.path.join(configured, "status.json")):
         return configured
     real = os.path.realpath(workspace)
-    used = [entry for entry in registry.entries() if os.path.realpath(entry.workspace) == real]
+    used = [
+        entry
+        for entry in registry.entries(clean=False)
+        if os.path.realpath(entry.workspace) == real
+    ]
     return used[0].state_dir if len(used) == 1 else configured
 
 

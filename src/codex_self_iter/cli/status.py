@@ -66,7 +66,7 @@ def _watch(args: argparse.Namespace, paint: Paint) -> None:
 
 def _fingerprint(args: argparse.Namespace) -> object:
     """What must differ for another block: not the heartbeat, not an age."""
-    moving = ("updated_at", "run", "disk", "usage", "totals")
+    moving = ("updated_at", "run", "disk", "usage")
     return [
         (
             {k: v for k, v in one.status.items() if k not in moving},
@@ -81,7 +81,8 @@ def _fingerprint(args: argparse.Namespace) -> object:
 def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
     rows, now = _chosen(args), time.time()
     many = _wants_table(args)
-    gone = [(name, seen) for name, seen in rows if many and seen.gone and not seen.life.alive]
+    forgets = args.all and not args.json
+    gone = [(name, seen) for name, seen in rows if forgets and seen.gone and not seen.life.alive]
     rows = [row for row in rows if row not in gone]
     if args.json:
         values = [_as_json(seen) for _, seen in rows]
@@ -116,8 +117,10 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
         return [(loop.name, _look(loop)) for loop in several]
     if not _wants_table(args):
         target = _common.named_loop(args)
-        return [(target.name, _look(target))]
-    return [(name, _look(loop, had=True)) for name, loop in known(forget=True)]
+        had = any(target.state_dir == loop.state_dir for _, loop in known())
+        return [(target.name, _look(target, had=had))]
+    forget = args.all and not args.json
+    return [(name, _look(loop, had=True)) for name, loop in known(forget=forget)]
 
 
 def _configured(args: argparse.Namespace) -> list[Target]:

@@ -40,11 +40,13 @@ class Hold(enum.StrEnum):
 class Boot:
     """The supervisor has started and looked for what the last one left.
 
-    `dropped`: what a run that is gone had taken out of the plan; None: nothing is known."""
+    `dropped`: what a run that is gone had taken out of the plan; None: nothing is known. `heard`: the
+    last heartbeat of the one before, in Unix seconds; 0.0: not known."""
 
     trace: Trace = Trace.NONE
     paused: bool = False
     dropped: Dropped | None = None
+    heard: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

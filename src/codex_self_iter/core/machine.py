@@ -358,7 +358,7 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
 def _booted(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     ending = state.ending
-    state = recovery.after_restart(_unfrozen(state, at), at)
+    state = recovery.after_restart(_unfrozen(state, at), at, event.heard)
     gates = policy.verify_commands
     opened = state.open
     lost = opened is not None and opened.run is not None and event.trace is Trace.GONE

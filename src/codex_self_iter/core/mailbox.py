@@ -106,6 +106,11 @@ def added(box: Mailbox, notice: Notice, targets: Sequence[str]) -> Mailbox:
     )
 
 
+def passed_over(box: Mailbox, key: str) -> Mailbox:
+    """The same, where this word is known and told to nobody: another loop has."""
+    return dataclasses.replace(box, known=(*box.known, key)[-KNOWN:])
+
+
 def due(box: Mailbox, target: str, now: float) -> tuple[Entry, ...]:
     """The words that a target should be sent now, the oldest first."""
     return tuple(

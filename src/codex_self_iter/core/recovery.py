@@ -21,7 +21,7 @@ import dataclasses
 from codex_self_iter.core import waits
 from codex_self_iter.core.state import Best, Counters, LoopState, WaitKind
 from codex_self_iter.core.terms import Moment, State
-from codex_self_iter.core.totals import DOWN, ENDED, until
+from codex_self_iter.core.totals import DOWN, ENDED, taken_over
 
 
 class RecoveryError(ValueError):
@@ -83,16 +83,15 @@ def forget_circles(state: LoopState) -> LoopState:
     return dataclasses.replace(state, counters=counters, goals=(), warned=False, best=Best())
 
 
-def after_restart(state: LoopState, at: Moment) -> LoopState:
+def after_restart(state: LoopState, at: Moment, heard: float = 0.0) -> LoopState:
     """What a new supervisor takes over: all but what belonged to the old process or to an end that
-    was reported.
+    was reported. `heard`: the last heartbeat of the old one, in Unix seconds.
 
     Waits keep what is left of them. After an end that a person has seen (stagnated, blocked,
     completed) the counters start again; after a stop or a crash they do not."""
     seen = state.exit_code is not None and state.state is not State.STOPPED
-    runs_on = state.open is not None and state.open.run is not None
-    gone = state.state.value if runs_on and state.totals.boot_id == at.boot_id else DOWN
-    gone = ENDED if state.finished else gone
+    gone = ENDED if state.finished else DOWN
+    before = ENDED if state.finished else state.kept_as
     state = dataclasses.replace(
         state,
         state=State.STARTING,
@@ -104,7 +103,7 @@ def after_restart(state: LoopState, at: Moment) -> LoopState:
         blocked_by={},
         run_iterations=0,
         exit_code=None,
-        totals=until(state.totals, gone, at),
+        totals=taken_over(state.totals, before, gone, heard, at),
         wait=None if seen or state.wait is None else waits.reanchored(state.wait, at),
         limits={
             account: waits.reanchored(wait, at)

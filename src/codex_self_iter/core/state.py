@@ -418,8 +418,13 @@ class LoopState:
 
     def totals_at(self, at: Moment) -> Totals:
         """The totals at this moment, with the time in this state."""
+        return until(self.totals, self.kept_as, at)
+
+    @property
+    def kept_as(self) -> str:
+        """What time in this state is counted as."""
         waits = self.state is State.BACKOFF and self.counters.outage_sec > 0
-        return until(self.totals, OUTAGE if waits else self.state.value, at)
+        return OUTAGE if waits else self.state.value
 
     @property
     def after_iteration(self) -> Ending | None:

@@ -33,7 +33,8 @@ class Totals:
         tokens, cost_usd: by agent; cost where it is known.
         seconds: by state of `status.json`, and `DOWN`, `ENDED`, `OUTAGE`; suspend counts. What
             goes on is not in it yet: see `until`.
-        productive_sec: of agents at work, as docs/simulation.md counts them.
+        productive_sec: of agent runs whose work counts, as docs/simulation.md has it;
+            unproductive_sec: of all others.
         up, wall, boot_id: the moment up to which `seconds` are counted."""
 
     iterations: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -43,23 +44,24 @@ class Totals:
     cost_usd: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     productive_sec: float = 0.0
+    unproductive_sec: float = 0.0
     up: float = 0.0
     wall: float = 0.0
     boot_id: str = ""
 
     @property
     def lost_sec(self) -> dict[str, float]:
-        """Seconds in which no agent did work that counts, by cause: a state, or what its runs were
-        good for."""
+        """Seconds in which no agent did work that counts, by cause: a state, or runs that came to
+        nothing. A run counts when it has ended, so that nothing is ever taken back."""
         lost = {name: sec for name, sec in self.seconds.items() if name != State.RUNNING.value}
-        idle = self.seconds.get(State.RUNNING.value, 0.0) - self.productive_sec
-        return lost | {"unproductive": round(max(0.0, idle), 3)}
+        return lost | {"unproductive": self.unproductive_sec}
 
     @property
     def goodput(self) -> float | None:
         """Productive time by the best possible, 0 to 1; None before there was any."""
-        best = sum(sec for name, sec in self.seconds.items() if name not in NOBODYS)
-        return min(1.0, self.productive_sec / best) if best > 0 else None
+        ours = sum(sec for name, sec in self.lost_sec.items() if name not in NOBODYS)
+        best = self.productive_sec + ours
+        return self.productive_sec / best if best > 0 else None
 
 
 NO_TOTALS = Totals()
@@ -68,10 +70,33 @@ NO_TOTALS = Totals()
 
 def until(totals: Totals, state: str, at: Moment) -> Totals:
     """The same at this moment: what has passed since was spent in `state`."""
+    return _passed(totals, {state: _gap(totals, at)}, at)
+
+
+def taken_over(totals: Totals, state: str, gone: str, heard: float, at: Moment) -> Totals:
+    """The same for the next supervisor: the last one was in `state` up to its last heartbeat, at
+    `heard` (Unix seconds; 0.0: not known), and `gone` since. So nothing that it has published is
+    taken back."""
+    gap = _gap(totals, at)
+    alive = min(gap, max(0.0, heard - totals.wall + _SLACK_SEC)) if heard else 0.0
+    return _passed(totals, {state: alive, gone: gap - alive}, at)
+
+
+_SLACK_SEC = 0.01
+"""A heartbeat is written down by the millisecond."""
+
+
+def _gap(totals: Totals, at: Moment) -> float:
+    """Seconds that have passed; 0.0 for a loop that begins."""
     passed = at.up - totals.up if totals.boot_id == at.boot_id else at.wall - totals.wall
-    seconds = totals.seconds
-    if totals.boot_id and passed > 0:
-        seconds = {**seconds, state: round(seconds.get(state, 0.0) + passed, 3)}
+    return max(0.0, passed) if totals.boot_id else 0.0
+
+
+def _passed(totals: Totals, parts: Mapping[str, float], at: Moment) -> Totals:
+    seconds = dict(totals.seconds)
+    for state, sec in parts.items():
+        if sec > 0:
+            seconds[state] = round(seconds.get(state, 0.0) + sec, 3)
     return dataclasses.replace(totals, seconds=seconds, up=at.up, wall=at.wall, boot_id=at.boot_id)
 
 
@@ -85,11 +110,14 @@ def with_run(totals: Totals, agent: str, outcome: RunOutcome, report: AgentRepor
         tokens = {**tokens, name: tokens.get(name, 0) + usage.total_tokens}
     if usage and usage.cost_usd is not None:
         cost = {**cost, name: cost.get(name, 0.0) + usage.cost_usd}
+    good, bad = totals.productive_sec, totals.unproductive_sec
+    lasted = outcome.duration_sec
     return dataclasses.replace(
         totals,
         tokens=tokens,
         cost_usd=cost,
-        productive_sec=round(totals.productive_sec + outcome.duration_sec * productive, 3),
+        productive_sec=round(good + lasted, 3) if productive else good,
+        unproductive_sec=bad if productive else round(bad + lasted, 3),
     )
 
 

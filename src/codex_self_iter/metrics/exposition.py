@@ -11,7 +11,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from codex_self_iter.core.text import clean
 from codex_self_iter.views.metrics import Family
+from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state.durable import replace_private
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -37,13 +39,29 @@ def text(families: Iterable[Family]) -> bytes:
     return generate_latest(registry)
 
 
-def path_for(template: str, loop: str, workspace: str) -> str:
-    """The textfile of a loop: `{name}` is its name, with `-` for what a file name should not have;
-    what is relative is below the workspace."""
+def path_for(template: str, loop: str) -> str:
+    """The textfile of a loop: `{name}` is its name, with `-` for what a file name should not have."""
     name = re.sub(r"[^\w.-]+", "-", loop).strip("-.") or "loop"
-    return os.path.join(workspace, os.path.expanduser(template.replace("{name}", name)))
+    return os.path.expanduser(template.replace("{name}", name))
 
 
-def write(path: str, families: Iterable[Family]) -> None:
-    """Replace a textfile at once, readable by all: node_exporter is another user. Raises OSError."""
-    replace_private(path, text(families), mode=0o644)
+FRESH_SEC = 60.0
+_OWNER = "# of the loop in "
+
+
+def owner(path: str, now: float) -> str:
+    """The state directory of the loop that writes a textfile; "" where none does any more. Raises
+    OSError."""
+    try:
+        head = read_guarded(path, 8192).partition(b"\n")[0].decode("utf-8", "replace")
+        fresh = now - os.stat(path).st_mtime < FRESH_SEC
+    except FileNotFoundError:
+        return ""
+    return head.removeprefix(_OWNER) if fresh and head.startswith(_OWNER) else ""
+
+
+def write(path: str, families: Iterable[Family], *, owner: str) -> None:
+    """Replace a textfile at once, readable by all: node_exporter is another user. Its first line says
+    whose it is: `owner`, a state directory. Raises OSError."""
+    head = f"{_OWNER}{clean(owner)}\n".encode("utf-8", "replace")
+    replace_private(path, head + text(families), mode=0o644)

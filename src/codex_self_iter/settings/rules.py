@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 
 from codex_self_iter.settings.model import KeyPath, Settings
@@ -22,6 +23,7 @@ RESERVED_NAMES = frozenset((
 
 def breaches(settings: Settings) -> Iterator[Breach]:
     """Every rule that these settings break."""
+    yield from _metrics(settings)
     yield from _backoff(settings)
     yield from _names(settings)
     yield from _agents(settings)
@@ -33,6 +35,20 @@ def _backoff(settings: Settings) -> Iterator[Breach]:
         base, most = settings.backoff_base_sec, settings.backoff_max_sec
         text = f"must be at least backoff_base_sec ({base:g}), not {most:g}"
         yield (("backoff_max_sec",), ("backoff_base_sec",)), text
+
+
+def _metrics(settings: Settings) -> Iterator[Breach]:
+    """A textfile that nobody would collect, or that would be taken for an agent's work."""
+    given = settings.metrics_file
+    path, key = os.path.expanduser(given), (("metrics_file",),)
+    if not given:
+        return
+    if not os.path.isabs(path) or not path.endswith(".prom"):
+        yield key, f"must be an absolute path that ends in .prom, for the collector, not {given!r}"
+    elif set(re.findall(r"\{[^}]*\}?|\}", given)) - {"{name}"}:
+        yield key, f"may have {{name}} in it and no other {{…}}, not {given!r}"
+    elif os.path.normpath(path).startswith(f"{settings.workspace_path}/"):
+        yield key, "must be outside the workspace: what changes there is taken for an agent's work"
 
 
 def _names(settings: Settings) -> Iterator[Breach]:

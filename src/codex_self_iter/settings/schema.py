@@ -474,8 +474,8 @@ class LoopFields(Table):
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
     "completed": false; without a control block, as the last line; "" = off."""
     metrics_file: Text = ""
-    """File for node_exporter's textfile collector; {name} in it is the loop's name; needs the extra
-    [metrics]; "" = none."""
+    """File for node_exporter's textfile collector, absolute, ending in .prom; {name} in it is the loop's
+    name; needs the extra [metrics]; "" = none."""
     verify: VerifySettings = Field(default_factory=VerifySettings)
     """Gates: what must succeed before "completed" is believed."""
     prompt: PromptSettings = Field(default_factory=PromptSettings)

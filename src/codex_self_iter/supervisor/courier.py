@@ -37,7 +37,11 @@ async def keep(ctx: Context, notices: Iterable[tuple[Notice, str]]) -> None:
         return
     box = new = await _box(ctx)
     for notice, cause in notices:
-        if notice.key not in new.known and not _told_elsewhere(ctx, cause, notice.at):
+        if notice.key in new.known:
+            continue
+        if _told_elsewhere(ctx, cause, notice.at):
+            new = mailbox.passed_over(new, notice.key)
+        else:
             names = [one.name for one in who if notice.event in one.events]
             new = mailbox.added(new, notice, names)
     if new is not box:

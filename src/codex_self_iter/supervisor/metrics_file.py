@@ -5,6 +5,7 @@ reason for anything."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,25 +22,29 @@ EVERY_SEC = 10.0
 
 
 class MetricsFile:
-    """The file of one loop."""
+    """The file of one loop.
+
+    Attributes:
+        path: the one that was written last, "" for none."""
 
     def __init__(self, ctx: Context) -> None:
         """Nothing is written yet."""
         self._ctx = ctx
         self._at = float("-inf")
+        self.path = ""
 
     @property
     def due(self) -> bool:
-        """Whether it is wanted, and the last one is old."""
+        """Whether one is wanted and the last one is old, or one is no longer wanted."""
         ctx = self._ctx
-        return (
-            bool(ctx.settings.metrics_file) and ctx.shared.clock.monotonic() - self._at >= EVERY_SEC
-        )
+        if not ctx.settings.metrics_file:
+            return bool(self.path)
+        return ctx.shared.clock.monotonic() - self._at >= EVERY_SEC
 
     async def write(self, status: Mapping[str, Any], *, last: bool) -> None:
         """Write it, if it is wanted; `last`: the loop has ended."""
         ctx = self._ctx
-        if not ctx.settings.metrics_file:
+        if not (ctx.settings.metrics_file or self.path):
             return
         self._at = ctx.shared.clock.monotonic()
         if flaw := await ctx.shared.in_thread(self._written, status, last):
@@ -49,17 +54,33 @@ class MetricsFile:
 
     def _written(self, status: Mapping[str, Any], last: bool) -> str:
         """Why it could not be written, or ""."""
-        ctx = self._ctx
-        where = str(ctx.paths.workspace), str(ctx.paths.state_dir)
-        seen = Seen(ctx.name, *where, dict(status), Life(not last, 0.0, os.getpid()))
+        ctx, template = self._ctx, self._ctx.settings.metrics_file
+        if not template:
+            self._remove()
+            return ""
         if flaw := installed.lack(*EXTRA):
             return f"it {flaw}"
-        try:
-            # the extra's library is loaded where somebody wants it, and nowhere else
-            from codex_self_iter.metrics import exposition
+        # the extra's library is loaded where somebody wants it, and nowhere else
+        from codex_self_iter.metrics import exposition
 
-            path = exposition.path_for(ctx.settings.metrics_file, ctx.name, where[0])
-            exposition.write(path, families([(ctx.name, seen)], ctx.shared.clock.wall()))
+        where = str(ctx.paths.workspace), str(ctx.paths.state_dir)
+        seen = Seen(ctx.name, *where, dict(status), Life(not last, 0.0, os.getpid()))
+        path = exposition.path_for(template, ctx.name)
+        try:
+            if exposition.owner(path, ctx.shared.clock.wall()) not in ("", where[1]):
+                return f"{path} is written by another loop: put {{name}} into it, or name this loop"
+            told = families([(ctx.name, seen)], ctx.shared.clock.wall())
+            exposition.write(path, told, owner=where[1])
         except OSError as error:
-            return str(error)
+            return f"{path}: {error.strerror or error}"
+        if path != self.path:
+            self._remove()
+            self.path = path
         return ""
+
+    def _remove(self) -> None:
+        """Nobody is to read what is no longer written."""
+        if self.path:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.path = ""

@@ -20,7 +20,7 @@ from codex_self_iter.core.machine import decide
 from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import iso
+from codex_self_iter.core.text import epoch, iso
 from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import text_flaws
@@ -38,7 +38,10 @@ from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.status_file import Status
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
+from codex_self_iter.world.guarded import read_object
+from codex_self_iter.world.state.store import STATUS
 
+_MOST_STATUS = 4_000_000
 AT_ONCE = ("max_iterations", "budget", "service", "pool")
 """Keys and tables that bound the loop as a whole: a reload does not wait for its iteration."""
 
@@ -123,6 +126,8 @@ class Rounds:
     async def _boot(self, ready: anyio.Event) -> None:
         """Find what the last supervisor left, then let the core decide how to go on."""
         ctx, stop = self.ctx, self.senses.stop_request()
+        last = read_object(f"{ctx.store.path}/{STATUS}", _MOST_STATUS) or {}
+        heard = epoch(last.get("updated_at")) or 0.0
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
@@ -144,7 +149,7 @@ class Rounds:
             dropped = dropped_items(ctx, before)
         if stop is None:
             self.hooks.fire("on_start")
-        await self.handle(ev.Boot(trace, paused=paused, dropped=dropped))
+        await self.handle(ev.Boot(trace, paused, dropped, heard))
         ready.set()
         if stop is not None:
             # A STOP that was there before us is obeyed before any run, also one that would let an

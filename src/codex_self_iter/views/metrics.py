@@ -6,10 +6,10 @@ the configuration, loops those of this user."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from codex_self_iter import __version__
 from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_text
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import clean, epoch
@@ -54,8 +54,7 @@ def families(loops: Iterable[tuple[str, Seen]], now: float) -> list[Family]:
     """All series of these loops at this moment (Unix seconds); names are unique. What is not known
     has no series."""
     seen = [(shown(name), one) for name, one in loops]
-    info = Family("csi_build", "The program.", ("version",), [Sample((__version__,), 1.0)])
-    found = [info._replace(name="csi_build_info")]
+    found = []
     for name, about, labels, counter, read in _TABLE:
         samples = [
             Sample((loop, *map(shown, more)), float(as_number(value)))
@@ -68,8 +67,12 @@ def families(loops: Iterable[tuple[str, Seen]], now: float) -> list[Family]:
 
 
 def shown(label: str) -> str:
-    """A label's value: clean, of one line, bounded."""
-    return clean(label, LONGEST)
+    """A label's value: clean, of one line, bounded; two long ones are still two."""
+    text = clean(label)
+    if len(text) <= LONGEST:
+        return text
+    mark = hashlib.blake2b(label.encode("utf-8", "replace"), digest_size=4).hexdigest()
+    return f"{text[: LONGEST - 9]}~{mark}"
 
 
 def _state(seen: Seen, _now: float) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -109,11 +112,44 @@ def _totals(key: str, label: str, value: str) -> Read:
     return read
 
 
-def _waited(seen: Seen, now: float) -> Iterator[tuple[tuple[str, ...], object]]:
-    known = dict(_totals("time", "state", "sec")(seen, now))
-    if seen.status.get("totals"):
+def _times(seen: Seen) -> dict[str, float]:
+    """Seconds by state, with what the supervisor has spent in the present one up to its last
+    heartbeat; {} where nothing is counted."""
+    totals = as_dict(seen.status.get("totals"))
+    found = {
+        as_text(one.get("state")): as_number(one.get("sec"))
+        for one in map(as_dict, as_list(totals.get("time")))
+    }
+    heard, began = epoch(seen.status.get("updated_at")), epoch(totals.get("as_of"))
+    state = as_text(totals.get("state"))
+    if state and heard and began and not seen.status.get("exit"):
+        found[state] = found.get(state, 0.0) + max(0.0, heard - began)
+    return found
+
+
+def _by_state(seen: Seen, _now: float) -> Iterator[tuple[tuple[str, ...], object]]:
+    for state, sec in _times(seen).items():
+        yield (state,), sec
+
+
+def _waited(seen: Seen, _now: float) -> Iterator[tuple[tuple[str, ...], object]]:
+    if found := _times(seen):
         for kind in WAITS:
-            yield (kind,), known.get((kind,), 0.0)
+            yield (kind,), found.get(kind, 0.0)
+
+
+def _lost(seen: Seen, _now: float) -> Iterator[tuple[tuple[str, ...], object]]:
+    found = _times(seen)
+    for state, sec in found.items():
+        if state != State.RUNNING.value:
+            yield (state,), sec
+    if found:
+        yield ("unproductive",), as_number(as_dict(seen.status["totals"]).get("unproductive_sec"))
+
+
+def _version(seen: Seen, _now: float) -> Iterator[tuple[tuple[str, ...], object]]:
+    if version := as_text(seen.status.get("version")):
+        yield (version,), 1.0
 
 
 def _one(path: str) -> Read:
@@ -154,6 +190,7 @@ def _warnings(seen: Seen, _now: float) -> Iterator[tuple[tuple[str, ...], object
 
 
 _TABLE: tuple[tuple[str, str, tuple[str, ...], bool, Read], ...] = (
+    ("csi_build_info", "The program that has the loop, or had it last.", ("version",), False, _version),
     ("csi_loop_state", "1 for the state that the loop is in, 0 for every other.", ("state",), False, _state),
     ("csi_loop_needs_person", "1 while the loop does not go on, or not well, without a person.", (), False, _needs),
     ("csi_loop_state_since_timestamp_seconds", "When the state began.", (), False, _since),
@@ -170,11 +207,11 @@ _TABLE: tuple[tuple[str, str, tuple[str, ...], bool, Read], ...] = (
     ("csi_cost_usd", "Money that agents have cost, where known.", ("agent",), True,
      _totals("agents", "agent", "cost_usd")),
     ("csi_state_seconds", "Time in each state, and without a supervisor (down, ended).", ("state",), True,
-     _totals("time", "state", "sec")),
+     _by_state),
     ("csi_wait_seconds", "Time of that in which the loop waited.", ("kind",), True, _waited),
     ("csi_productive_seconds", "Time of agents at work that counts.", (), True, _one("totals.productive_sec")),
     ("csi_lost_seconds", "Time in which no agent did work that counts.", ("cause",), True,
-     _totals("lost", "cause", "sec")),
+     _lost),
     ("csi_goodput_ratio", "Productive time by the best possible (0 to 1).", (), False, _one("totals.goodput")),
     ("csi_plan_items", "Checkboxes of the plan.", ("status",), False, _items),
     ("csi_consecutive_errors", "Agent errors in a row that changed nothing.", (), False,

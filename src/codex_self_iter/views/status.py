@@ -116,9 +116,9 @@ def _recent(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _totals(state: LoopState, at: Moment) -> dict[str, Any]:
-    """What was done in all, up to now."""
-    totals = state.totals if state.finished else state.totals_at(at)
+def _totals(state: LoopState) -> dict[str, Any]:
+    """What was done in all, up to the beginning of this state: it moves with no heartbeat."""
+    totals = state.totals
     goodput = totals.goodput
     agents = [
         {"agent": name, "tokens": count, "cost_usd": round(totals.cost_usd.get(name, 0.0), 4)}
@@ -130,10 +130,19 @@ def _totals(state: LoopState, at: Moment) -> dict[str, Any]:
         "runs": [{"cause": key, "count": n} for key, n in totals.runs.items()],
         "agents": agents,
         "time": [{"state": key, "sec": sec} for key, sec in totals.seconds.items()],
-        "lost": [{"cause": key, "sec": sec} for key, sec in totals.lost_sec.items()],
+        "state": state.kept_as,
+        "as_of": iso(totals.wall),
         "productive_sec": totals.productive_sec,
+        "unproductive_sec": totals.unproductive_sec,
         "goodput": None if goodput is None else round(goodput, 4),
     }
+
+
+def _pool(facts: Facts, *, at_work: bool) -> dict[str, int | None]:
+    """The pool, in numbers that move with this loop only: heartbeats of the others are cheap."""
+    slots, in_use, waiting = facts.pool
+    moving = {"in_use": in_use, "waiting": waiting}
+    return {"slots": slots, **(moving if at_work else dict.fromkeys(moving))}
 
 
 def _coarse(value: float) -> float:
@@ -209,10 +218,10 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "unpriced_tokens": state.spent.unpriced_tokens,
             "hours": round(state.spent.hours, 3),
         },
-        "totals": _totals(state, at),
+        "totals": _totals(state),
         "owed": dataclasses.asdict(state.owed) if state.owed else None,
         "plan": plan if total else None,
-        "pool": dict(zip(("slots", "in_use", "waiting"), facts.pool, strict=True)),
+        "pool": _pool(facts, at_work=run is not None),
         "notes": facts.notes,
         "disk": {
             "state_mb": round(facts.state_mb, 1),

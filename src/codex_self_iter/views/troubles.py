@@ -46,7 +46,7 @@ def _of_its_life(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     view, where, pid = View(seen, around), around.where, seen.life.pid
     heard = epoch(seen.status.get("updated_at"))
     if seen.gone and not seen.life.alive:  # a supervisor puts it back by itself
-        words = f"{seen.flaw}; if that was meant, this forgets the loop"
+        words = f"{seen.flaw}; if that was meant, this forgets it, and every other of the kind"
         yield Trouble("vanished", Urgency.NEEDS_YOU, words, "codex-self-iter status --all")
     elif seen.flaw:
         yield Trouble("unreadable", Urgency.NEEDS_YOU, seen.flaw, f"codex-self-iter doctor{where}")

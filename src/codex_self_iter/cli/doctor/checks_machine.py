@@ -87,17 +87,16 @@ def metrics(context: Context) -> Iterator[Finding]:
     template = context.settings.metrics_file
     if not template:
         return
-    place = os.path.dirname(os.path.join(context.workspace, os.path.expanduser(template)))
+    place = os.path.dirname(os.path.expanduser(template))
     if flaw := lack("metrics", "prometheus_client"):
         what, _, mend = flaw.partition(": ")
         yield warn("metrics_file", f"nothing is written to {template}: it {what}", mend)
+    elif not os.path.isdir(place):
+        text = f"nothing is written to {template}: {place} is not there"
+        yield warn("metrics_file", text, f"make it: mkdir -p {shlex.quote(place)}")
     elif not os.access(place, os.W_OK | os.X_OK):
-        why = "cannot be written to" if os.path.isdir(place) else "is not there"
-        yield warn(
-            "metrics_file",
-            f"nothing is written to {template}: {place} {why}",
-            f"make it: mkdir -p {place}",
-        )
+        text = f"nothing is written to {template}: {place} cannot be written to"
+        yield warn("metrics_file", text, "let this user write there, or name another directory")
     else:
         yield good("metrics_file", f"numbers for machines go to {template}")
 
