@@ -54,6 +54,9 @@ GOOD = {
     "true or false": ["true", "false"],
     "a text": ['"x y"', '""'],
     'a text of one line; "" for none': ['"READY"', '""'],
+    'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
+        '"/tmp/{name}.prom"', '"~/x.prom"', '""',
+    ],
     'two times such as "22:00-07:00"; "" for none': ['"22:00-07:30"', '"09:00-17:00"', '""'],
     'a name such as "Europe/Berlin"; "" for the machine\'s': ['"UTC"', '"Europe/Berlin"', '""'],
     'a plain file name such as "STOP"': ['"own {}"'],
@@ -87,6 +90,9 @@ WRONG = {
     "true or false": ['"true"', "1", "[]"],
     "a text": ["3", "true", "[]", '"a\\u0000b"'],
     'a text of one line; "" for none': ["3", '" x"', '"x\\ny"', "[]"],
+    'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
+        '"x.prom"', '"/tmp/x"', '"/tmp/{nme}.prom"', "3",
+    ],
     'two times such as "22:00-07:00"; "" for none': [
         '"22-7"', '"25:00-07:00"', '"07:00-07:00"', '"x"', "22", '"22:00-07:00 "',
     ],

@@ -96,15 +96,18 @@ def test_what_is_no_longer_written_is_not_left_for_the_collector(
     ws: Workspace, tmp_path: Path
 ) -> None:
     ws.config(metrics_file=f"{tmp_path}/one.prom")
-    ws.script(long_run())
+    ws.script(long_run(), long_run(), long_run())
     process = ws.start()
+    ws.wait_runs(1)
     wait_until((tmp_path / "one.prom").exists, "the first")
     ws.config(metrics_file=f"{tmp_path}/two.prom")
     process.send_signal(signal.SIGHUP)
+    ws.cli("steer", "--now", "keys are taken between two runs")
     wait_until((tmp_path / "two.prom").exists, "the second")
     wait_until(lambda: not (tmp_path / "one.prom").exists(), "the first to go")
     ws.config()
     process.send_signal(signal.SIGHUP)
+    ws.cli("steer", "--now", "and another one")
     wait_until(lambda: not (tmp_path / "two.prom").exists(), "the second to go")
     assert ws.status()["warnings"] == []
     ws.cli("stop")

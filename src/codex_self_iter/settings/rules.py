@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Iterator
 
 from codex_self_iter.settings.model import KeyPath, Settings
@@ -38,17 +37,10 @@ def _backoff(settings: Settings) -> Iterator[Breach]:
 
 
 def _metrics(settings: Settings) -> Iterator[Breach]:
-    """A textfile that nobody would collect, or that would be taken for an agent's work."""
-    given = settings.metrics_file
-    path, key = os.path.expanduser(given), (("metrics_file",),)
-    if not given:
-        return
-    if not os.path.isabs(path) or not path.endswith(".prom"):
-        yield key, f"must be an absolute path that ends in .prom, for the collector, not {given!r}"
-    elif set(re.findall(r"\{[^}]*\}?|\}", given)) - {"{name}"}:
-        yield key, f"may have {{name}} in it and no other {{…}}, not {given!r}"
-    elif os.path.normpath(path).startswith(f"{settings.workspace_path}/"):
-        yield key, "must be outside the workspace: what changes there is taken for an agent's work"
+    path = os.path.normpath(os.path.expanduser(settings.metrics_file))
+    if settings.metrics_file and path.startswith(f"{settings.workspace_path}/"):
+        text = "must be outside the workspace: what changes there is taken for an agent's work"
+        yield (("metrics_file",),), text
 
 
 def _names(settings: Settings) -> Iterator[Breach]:

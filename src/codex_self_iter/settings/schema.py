@@ -40,6 +40,7 @@ from codex_self_iter.settings.types import (
     Switch,
     Template,
     Text,
+    Textfile,
     TextList,
     Word,
     Zone,
@@ -473,7 +474,7 @@ class LoopFields(Table):
     completion_promise: Word = "PLAN_COMPLETE"
     """Word that claims completion alone on its line or as the whole summary, unless the answer says
     "completed": false; without a control block, as the last line; "" = off."""
-    metrics_file: Text = ""
+    metrics_file: Textfile = ""
     """File for node_exporter's textfile collector, absolute, ending in .prom; {name} in it is the loop's
     name; needs the extra [metrics]; "" = none."""
     verify: VerifySettings = Field(default_factory=VerifySettings)

@@ -141,6 +141,14 @@ def _hours(value: str) -> str:
     return value
 
 
+def _textfile(value: str) -> str:
+    if value and not (value.startswith(("/", "~/")) and value.endswith(".prom")):
+        raise ValueError("must be an absolute path that ends in .prom, for the collector")
+    if set(re.findall(r"\{[^}]*\}?|\}", value)) - {"{name}"}:
+        raise ValueError("may have {name} in it and no other {…}")
+    return value
+
+
 def _zone(value: str) -> str:
     if value:
         import zoneinfo  # only for who sets it
@@ -253,6 +261,11 @@ EventList = Annotated[
 ]
 Hours = Annotated[
     str, Strict(), AfterValidator(_hours), Allowed('two times such as "22:00-07:00"; "" for none')
+]
+Textfile = Annotated[
+    Text,
+    AfterValidator(_textfile),
+    Allowed('an absolute path that ends in .prom, with {name} if wanted; "" for none'),
 ]
 Zone = Annotated[
     str,
