@@ -318,3 +318,16 @@ def test_loops_that_one_limit_holds_up_send_one_message(tmp_path: Path, hook: Li
     finally:
         for ws in loops:
             ws.close()
+
+
+@pytest.mark.slow
+def test_one_that_hangs_keeps_no_other_waiting(ws: Workspace, hook: Listener) -> None:
+    hook.faults = ["hang"]
+    with http() as other:
+        ws.config(urls(webhook(hook), webhook(other)))
+        ws.script(DONE)
+        process = ws.start()
+        wait_until(lambda: other.heard, "the other one to hear it")
+        assert hook.heard == []
+        hook.over.set()
+        assert ws.ended(process) == 0

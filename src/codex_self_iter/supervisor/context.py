@@ -35,10 +35,12 @@ class Mail:
 
     Attributes:
         read: whether `box` is what the state directory has.
+        disk: held while it is read or written there.
         woken: set when there is something new."""
 
     box: Mailbox = dataclasses.field(default_factory=Mailbox)
     read: bool = False
+    disk: anyio.Lock = dataclasses.field(default_factory=anyio.Lock)
     woken: anyio.Event = dataclasses.field(default_factory=anyio.Event)
 
 

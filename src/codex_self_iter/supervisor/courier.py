@@ -85,18 +85,23 @@ async def _send_due(ctx: Context) -> None:
     )
     if gone:
         await _store(ctx, box, gone)
-    for target in recipients.targets(ctx.settings):
-        now = ctx.shared.clock.wall()
-        until = 0.0 if target.at_night else recipients.quiet_until(ctx.settings, now)
-        if until:
-            if (held := mailbox.held(ctx.mail.box, target.name, until)) != ctx.mail.box:
-                await _store(ctx, held)
-            continue
-        due = mailbox.due(ctx.mail.box, target.name, now)
-        together = bool(target.url) and len(due) > TOGETHER
-        for group in [due] if together else [(entry,) for entry in due]:
-            if not await _sent(ctx, target, group):
-                break
+    async with anyio.create_task_group() as tasks:  # one that hangs holds no other up
+        for target in recipients.targets(ctx.settings):
+            tasks.start_soon(_send_to, ctx, target)
+
+
+async def _send_to(ctx: Context, target: Target) -> None:
+    now = ctx.shared.clock.wall()
+    until = 0.0 if target.at_night else recipients.quiet_until(ctx.settings, now)
+    if until:
+        if (held := mailbox.held(ctx.mail.box, target.name, until)) != ctx.mail.box:
+            await _store(ctx, held)
+        return
+    due = mailbox.due(ctx.mail.box, target.name, now)
+    together = bool(target.url) and len(due) > TOGETHER
+    for group in [due] if together else [(entry,) for entry in due]:
+        if not await _sent(ctx, target, group):
+            break
 
 
 async def _sent(ctx: Context, target: Target, group: Sequence[Entry]) -> bool:
@@ -131,10 +136,11 @@ async def _sent(ctx: Context, target: Target, group: Sequence[Entry]) -> bool:
 
 
 async def _box(ctx: Context) -> Mailbox:
-    """What waits, read once."""
-    if not ctx.mail.read:
-        ctx.mail.read = True
-        ctx.mail.box = await _stored(ctx, lambda: outgoing.load(ctx.store.root), ctx.mail.box)
+    """What waits, read once. Who changes it does so without waiting in between, and stores it."""
+    async with ctx.mail.disk:
+        if not ctx.mail.read:
+            ctx.mail.box = await _stored(ctx, lambda: outgoing.load(ctx.store.root), ctx.mail.box)
+            ctx.mail.read = True
     return ctx.mail.box
 
 
@@ -144,11 +150,12 @@ async def _store(ctx: Context, box: Mailbox, over: Sequence[Entry] = ()) -> None
     now = ctx.shared.clock.wall()
 
     def write() -> None:
-        outgoing.save(ctx.store.root, box)
+        outgoing.save(ctx.store.root, ctx.mail.box)  # the newest, whoever came first
         for entry in over:
             outgoing.remember(ctx.store.root, entry, now)
 
-    await _stored(ctx, write, None)
+    async with ctx.mail.disk:
+        await _stored(ctx, write, None)
 
 
 async def _stored(ctx: Context, do: Callable[[], Any], otherwise: Any) -> Any:

@@ -111,7 +111,7 @@ async def send(
         return await _by_url(target, message, environ)
     result = await run_tool(
         tuple(settings.notify.command),
-        cwd=_directory(str(payload["workspace"])),
+        cwd=_directory(str(settings.workspace_path)),
         timeout_sec=TIMEOUT_SEC,
         stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
     )
