@@ -126,8 +126,9 @@ class Rounds:
     async def _boot(self, ready: anyio.Event) -> None:
         """Find what the last supervisor left, then let the core decide how to go on."""
         ctx, stop = self.ctx, self.senses.stop_request()
-        last = read_object(f"{ctx.store.path}/{STATUS}", _MOST_STATUS) or {}
-        heard = epoch(last.get("updated_at")) or 0.0
+        path = f"{ctx.store.path}/{STATUS}"
+        last = await ctx.shared.in_thread(read_object, path, _MOST_STATUS)
+        heard = epoch((last or {}).get("updated_at")) or 0.0
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
         await self.workspace.boot()
