@@ -273,6 +273,7 @@ def proof(seen: Stage) -> None:
     wait_until(lambda: len(ws.journal()) == 2, "the claim that is to be confirmed")
     ws.plan("- [x] first\n- [x] second\n- [x] third\n")
     wait_log(ws, "plan.changed")
+    seen.until(lambda one: one["run"] and one["iteration"] == 3, "the third iteration's run")
     (ws.control / "go on").touch()
     seen.over(process)
     seen.look()
