@@ -63,8 +63,9 @@ def test_a_textfile_is_replaced_whole_and_others_may_read_it(tmp_path: Path) -> 
         write(path, [], owner="/s")
     (tmp_path / "sub").mkdir()
     assert owner(path, time.time()) == ""
-    write(path, families(ALL[:1], NOW), owner="/s/one\nx")
-    assert owner(path, time.time()) == "/s/one x"
+    odd = "/s/one\nx\t \udcff" + "y" * 5000
+    write(path, families(ALL[:1], NOW), owner=odd)
+    assert owner(path, time.time()) == odd, "or a loop would take its own file for another's"
     assert owner(path, time.time() + FRESH_SEC + 1) == "", "of a loop that has gone"
     write(path, families(ALL[1:2], NOW), owner="/s")
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o644

@@ -36,7 +36,7 @@ ARROWS = {
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},
     "cli": {
-        "cli", "screens", "supervisor", "setup", "views", "agents", "world", "settings", "service", "demo", *LOWER,
+        "cli", "screens", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service", "demo", *LOWER,
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -8,7 +8,6 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -17,8 +16,7 @@ import pytest
 
 from codex_self_iter.screens.page.bounded_server import MOST_CONNECTIONS
 from tests.support.harness import PATIENCE, wait_until
-from tests.support.shown_loops import cases, on_disk
-from tests.support.web import Page, served
+from tests.support.web import Page
 
 pytestmark = pytest.mark.slow
 EVENT = b'"event '
@@ -26,20 +24,6 @@ PAGES, A_SECOND, SECONDS = 50, 1000, 20
 GROWTH = 12 * 1024 * 1024
 """Bytes: what Python's allocator takes and gives back meanwhile."""
 HALVES = 10_000
-
-
-@pytest.fixture
-def state(held: ExitStack, tmp_path: Path) -> Path:
-    """The state directory of a loop that runs."""
-    case = cases(time.time())["running"]
-    return Path(held.enter_context(on_disk(tmp_path, "app", case)).state_dir)
-
-
-@pytest.fixture
-def page(environment: dict[str, str], tmp_path: Path, state: Path) -> Iterator[Page]:
-    with served(environment, tmp_path) as one:
-        one.enter()
-        yield one
 
 
 def memory(page: Page) -> int:

@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,22 +27,8 @@ from codex_self_iter.screens.page.streams import (
 from codex_self_iter.world.state.journal import Journal
 from codex_self_iter.world.state.root import StateRoot
 from tests.support.harness import wait_until
-from tests.support.shown_loops import cases, on_disk, record
+from tests.support.shown_loops import record
 from tests.support.web import App, Page, served
-
-
-@pytest.fixture
-def state(held: ExitStack, tmp_path: Path) -> Path:
-    """The state directory of a loop that runs."""
-    case = cases(time.time())["running"]
-    return Path(held.enter_context(on_disk(tmp_path, "app", case)).state_dir)
-
-
-@pytest.fixture
-def page(environment: dict[str, str], tmp_path: Path, state: Path) -> Iterator[Page]:
-    with served(environment, tmp_path) as one:
-        one.enter()
-        yield one
 
 
 def loop_path(page: Page) -> str:

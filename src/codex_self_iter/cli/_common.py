@@ -246,6 +246,22 @@ def _state_dir_of(workspace: str, given: str | None, config: str) -> str:
     return used[0].state_dir if len(used) == 1 else configured
 
 
+def write_out(path: str, data: bytes, said: str = "") -> None:
+    """Write what a command has made: to stdout for "-", else into a file, and say where; `said` is
+    added. Raises UsageError."""
+    if path == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    say(f"Wrote {os.path.abspath(path)}{said}.")
+
+
 def say(text: str) -> None:
     """One message on stdout, at once."""
     sys.stdout.write(text + "\n")

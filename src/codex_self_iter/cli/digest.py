@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 
 from codex_self_iter.cli import _common
 from codex_self_iter.core.text import iso, moment
-from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,19 +41,5 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         text = "\n".join(view.text(loops, moment(at))) + "\n"
-    return _write(args.output, text.encode("utf-8", "replace"))
-
-
-def _write(path: str, data: bytes) -> int:
-    if path == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        return int(ExitCode.OK)
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    _common.say(f"Wrote {os.path.abspath(path)}.")
+    _common.write_out(args.output, text.encode("utf-8", "replace"))
     return int(ExitCode.OK)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._extra import need
-from codex_self_iter.errors import ExitCode, UsageError
+from codex_self_iter.errors import ExitCode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +25,5 @@ def run(args: argparse.Namespace) -> int:
 
     text = export(sources.show(loop.name, loop)).encode("utf-8", "replace")
     path = args.output or f"{loop.name.replace(os.sep, '-')}.html"
-    if path == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text)
-        return int(ExitCode.OK)
-    try:
-        with open(path, "wb") as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    _common.say(f"Wrote {os.path.abspath(path)} ({len(text) // 1024 + 1} KiB).")
+    _common.write_out(path, text, f" ({len(text) // 1024 + 1} KiB)")
     return int(ExitCode.OK)

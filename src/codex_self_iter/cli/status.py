@@ -117,7 +117,8 @@ def _chosen(args: argparse.Namespace) -> list[tuple[str, Seen]]:
         return [(loop.name, _look(loop)) for loop in several]
     if not _wants_table(args):
         target = _common.named_loop(args)
-        had = any(target.state_dir == loop.state_dir for _, loop in known())
+        there = os.path.isdir(target.state_dir)  # else all loops need not be read
+        had = not there and any(target.state_dir == loop.state_dir for _, loop in known())
         return [(target.name, _look(target, had=had))]
     forget = args.all and not args.json
     return [(name, _look(loop, had=True)) for name, loop in known(forget=forget)]

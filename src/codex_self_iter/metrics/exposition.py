@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from codex_self_iter.core.text import clean
 from codex_self_iter.views.metrics import Family
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state.durable import replace_private
@@ -53,15 +53,20 @@ def owner(path: str, now: float) -> str:
     """The state directory of the loop that writes a textfile; "" where none does any more. Raises
     OSError."""
     try:
-        head = read_guarded(path, 8192).partition(b"\n")[0].decode("utf-8", "replace")
+        head = read_guarded(path, 65536).partition(b"\n")[0].decode("ascii", "replace")
         fresh = now - os.stat(path).st_mtime < FRESH_SEC
     except FileNotFoundError:
         return ""
-    return head.removeprefix(_OWNER) if fresh and head.startswith(_OWNER) else ""
+    if not (fresh and head.startswith(_OWNER)):
+        return ""
+    try:
+        return str(json.loads(head.removeprefix(_OWNER)))
+    except ValueError:
+        return ""
 
 
 def write(path: str, families: Iterable[Family], *, owner: str) -> None:
     """Replace a textfile at once, readable by all: node_exporter is another user. Its first line says
     whose it is: `owner`, a state directory. Raises OSError."""
-    head = f"{_OWNER}{clean(owner)}\n".encode("utf-8", "replace")
+    head = f"{_OWNER}{json.dumps(owner)}\n".encode()
     replace_private(path, head + text(families), mode=0o644)

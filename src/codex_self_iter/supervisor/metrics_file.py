@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from codex_self_iter.core.text import clean
+from codex_self_iter.metrics import EXTRA
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.views.metrics import families
 from codex_self_iter.views.summary import Life, Seen
 from codex_self_iter.world import installed
 
-EXTRA = ("metrics", "prometheus_client")
 EVERY_SEC = 10.0
 """Shortest time between two writes: scrapes are 15 seconds apart and more."""
 

@@ -82,13 +82,14 @@ def awake(context: Context) -> Iterator[Finding]:
 
 def metrics(context: Context) -> Iterator[Finding]:
     """Whether the numbers for machines can be written, where that is asked for."""
+    from codex_self_iter.metrics import EXTRA
     from codex_self_iter.world.installed import lack  # looks through the installation
 
     template = context.settings.metrics_file
     if not template:
         return
     place = os.path.dirname(os.path.expanduser(template))
-    if flaw := lack("metrics", "prometheus_client"):
+    if flaw := lack(*EXTRA):
         what, _, mend = flaw.partition(": ")
         yield warn("metrics_file", f"nothing is written to {template}: it {what}", mend)
     elif not os.path.isdir(place):

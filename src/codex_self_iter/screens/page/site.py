@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from codex_self_iter.core.foreign import as_text
 from codex_self_iter.errors import CodexSelfIterError, UsageError
+from codex_self_iter.metrics import EXTRA
 from codex_self_iter.screens import records
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.screens.outputs import page as window
@@ -80,7 +81,7 @@ class Site:
 
     def metrics(self, _request: Request) -> Response:
         """The numbers of all loops, for Prometheus."""
-        if flaw := installed.lack("metrics", "prometheus_client"):
+        if flaw := installed.lack(*EXTRA):
             return PlainTextResponse(f"/metrics {flaw}\n", 501)
         from codex_self_iter.metrics.exposition import CONTENT_TYPE, text
 
