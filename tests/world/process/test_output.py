@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 import tracemalloc
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codex_self_iter.world.process.bare import KEPT_BYTES, PIECE_BYTES, Pump
 from codex_self_iter.world.process.output import (
     Stream,
     free_disk_mb,
@@ -184,3 +186,38 @@ def test_a_full_disk_is_an_error_and_no_leak(tmp_path: Path) -> None:
         stream.finish()
     assert caught.value.errno == errno.ENOTDIR
     assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    source, writer = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    pump = Pump(source, full)
+    printed = b"".join(b"line %08d\n" % number for number in range(2 * KEPT_BYTES // 14))
+    for start in range(0, len(printed), PIECE_BYTES):
+        os.write(writer, printed[start : start + PIECE_BYTES])
+        pump.move()
+    os.write(writer, b"the answer\n")
+    os.close(writer)
+    pump.move()
+    room = threading.Timer(0.1, os.dup2, (file, full))
+    room.start()
+    pump.settle()
+    room.join()
+    pump.close()
+    os.close(file)
+    text = path.read_bytes()
+    lost = len(printed) + len(b"the answer\n") - KEPT_BYTES
+    assert text.startswith(b"\n[... %d bytes lost ...]\n" % lost)
+    assert text.endswith((printed + b"the answer\n")[-KEPT_BYTES:])
+
+
+def test_an_end_does_not_wait_for_ever_for_a_full_disk() -> None:
+    source, writer = os.pipe()
+    pump = Pump(source, os.open("/dev/full", os.O_WRONLY))
+    os.write(writer, b"the answer\n")
+    pump.move()
+    pump.settle()
+    os.close(writer)
+    pump.close()

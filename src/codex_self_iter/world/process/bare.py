@@ -10,6 +10,7 @@ import ctypes
 import functools
 import json
 import os
+import select
 import stat
 import sys
 import time
@@ -22,6 +23,10 @@ PUMP_BYTES = 16 * PIECE_BYTES
 """So much is moved before signals and the supervisor are listened to again."""
 DRAIN_BYTES = 256 * PIECE_BYTES
 """What is moved at most at an end: left-overs may print for ever."""
+KEPT_BYTES = 4 * PIECE_BYTES
+"""So much of the newest output waits in memory for a disk that is full: an answer comes last."""
+ROOM_SEC = 1.0
+"""So long a run's end waits for room for it: whoever caps a flood makes some within milliseconds."""
 
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 15, 36, 37
 
@@ -155,6 +160,7 @@ class Pump:
         """`source` is closed at its end, `target` with `close`; both by `close`."""
         self.source, self.target = source, target
         self.lost = 0
+        self._kept = b""
         os.set_blocking(source, False)
 
     def move(self, most: int = PUMP_BYTES) -> int:
@@ -175,18 +181,32 @@ class Pump:
             self._write(data)
         return moved
 
+    def settle(self) -> None:
+        """Wait for room for what the disk did not take, at most `ROOM_SEC`."""
+        for _ in range(int(ROOM_SEC * 100)):
+            if not self._kept:
+                break
+            select.select((), (), (), 0.01)  # see world/pause.py
+            self._write(b"")
+
     def _write(self, data: bytes) -> None:
-        """A disk that takes no more must not stop the run: what is lost is counted, and told in
-        the stream as soon as it can be written to again."""
-        view = memoryview(b"\n[... %d bytes lost ...]\n" % self.lost + data if self.lost else data)
+        """A disk that takes no more must not stop the run: the newest waits for room, older output
+        is lost, counted, and told in the stream as soon as it can be written to again."""
+        note = b"\n[... %d bytes lost ...]\n" % self.lost if self.lost else b""
+        view = memoryview(note + self._kept + data) if note or self._kept else memoryview(data)
         done = 0
         with contextlib.suppress(OSError):
             while done < len(view):
                 done += os.write(self.target, view[done:])
         if done == len(view):
-            self.lost = 0
+            self.lost, self._kept = 0, b""
+            return
+        if done >= len(note):
+            self.lost, rest = 0, view[done:]
         else:
-            self.lost += min(len(data), len(view) - done)
+            rest = view[len(note) :]
+        self.lost += max(0, len(rest) - KEPT_BYTES)
+        self._kept = bytes(rest[-KEPT_BYTES:])
 
     def close(self) -> None:
         """Idempotent."""

@@ -190,6 +190,8 @@ class Recorder:
             self.write("exit.json", self.report(0, UNKNOWN))
         swept, left = self.sweep()
         self.pump(DRAIN_BYTES)
+        for pump in self.pumps:
+            pump.settle()
         report = self.report(swept, left)
         self.write("exit.json", report)
         os.close(self.lock)  # before the report: whoever hears it may start the next run at once
