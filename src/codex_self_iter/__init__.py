@@ -19,6 +19,7 @@ The map (arrows point at what a package may import):
     demo/        a sample workspace with an agent that needs no key
     plan_shell/  a small agent of our own: it carries out the commands of a plan
     telling/     a program that sends one word to one target
+    replies/     a program that hears what a person answers, and does it
     testing/     public fakes: a scripted process host, a virtual clock
     errors.py    every error class and exit code
 

@@ -201,6 +201,7 @@ def commands(place: Place) -> Faults:
         'agent_command_template = "./agent.sh {prompt_file}"\n[budget]\nmax_cost_usd = 1\nmax_tokens = 1\n'
         f'[verify]\ncommands = {gates}\ngate_files = ["plan.md", "no/such/*.py"]\n'
         '[notify]\ncommand = ["./plain.sh"]\nurls = ["json://${NO_SUCH}/"]\n'
+        '[[notify.replies]]\nurl = "tgram://${NO_SUCH}"\nallow = ["1"]\n'
         '[hooks]\non_start = ["./plain.sh", "true"]\non_end = ["true && no-such-linter"]\n'
     )
     place.write("plan.md", "- [x] all\n")
@@ -215,6 +216,7 @@ def commands(place: Place) -> Faults:
         "config.without_effect": ("warn", "no file matches no/such/*.py", "take it out"),
         "hook.on_start.1": ("fail", "'./plain.sh' of the on_start hook", "chmod +x"),
         "hook.on_end.1": ("warn", "'no-such-linter' of the on_end hook", "install"),
+        "replies": ("fail", "replies by tgram are not heard: the variable NO_SUCH", "[[notify.replies]]"),
         "notify.json": ("fail", "the variable NO_SUCH is not set", "where the supervisor starts"),
         "notify": ("fail", "'./plain.sh' of [notify] command is not executable", "chmod +x"),
         "workspace.task": ("warn", "TASK.md is empty", "write down"),

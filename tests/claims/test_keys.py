@@ -88,9 +88,8 @@ def test_every_default_is_the_one_on_the_page_and_every_key_is_there(ws: Workspa
         assert (key, found[key]["value"], found[key]["origin"]) == (key, value, "default")
     assert tomllib.loads('x = "."')["x"] == next(r.value for r in ROWS if r.key == "workspace")
     codex = {key.removeprefix("agents.codex.") for key in given if key.startswith("agents.codex.")}
-    for key in (
-        found.keys() - given.keys() - {"workspace", "prices", "workspaces", "notify.targets"}
-    ):
+    lists = {"workspace", "prices", "workspaces", "notify.targets", "notify.replies"}
+    for key in found.keys() - given.keys() - lists:
         _, adapter, name = key.split(".")
         assert name in codex, key
         assert found[key]["value"] == given[f"agents.codex.{name}"], key

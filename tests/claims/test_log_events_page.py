@@ -24,6 +24,11 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
     "notify.given_up": "program/test_notifications.py::test_what_nobody_takes_for_days_is_given_up_and_said",
     "notify.shared": "program/test_notifications.py::test_loops_that_one_limit_holds_up_send_one_message",
+    "reply.accepted": "program/test_replies.py::test_a_reply_steers_a_running_loop_and_stops_it",
+    "reply.answered": "program/test_replies.py::test_a_reply_steers_a_running_loop_and_stops_it",
+    "reply.listening": "program/test_replies.py::test_a_reload_begins_and_ends_it",
+    "reply.refused": "program/test_replies.py::test_a_flood_is_counted_and_not_logged_line_by_line",
+    "reply.unanswered": "program/test_replies.py::test_an_answer_that_cannot_be_sent_is_logged",
     "awake.held": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "awake.released": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "clock.jumped": "program/test_durability_clocks.py::test_a_wait_is_neither_lost_nor_prolonged_when_the_clock_is_set_during_it",

@@ -26,6 +26,7 @@ from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.schema import (
     AgentSettings,
     AgentsSettings,
+    NotifyReplies,
     NotifyTarget,
     Price,
     WorkspaceEntry,
@@ -119,6 +120,12 @@ cost. As a variable: `CODEX_SELF_ITER_PRICES`, the whole table as JSON.""",
 `CODEX_SELF_ITER_NOTIFY__TARGETS`, the whole list as JSON.""",
     ),
     (
+        "[[notify.replies]]",
+        ("notify", "replies", 0),
+        """Where you can answer from, and who may ([notifications.md](notifications.md#answering)). As a variable:
+`CODEX_SELF_ITER_NOTIFY__REPLIES`, the whole list as JSON.""",
+    ),
+    (
         "[[workspaces]]",
         ("workspaces", 0),
         """Several loops in one supervisor: an entry each, with these keys and any key of a loop that differs from the file's own (all
@@ -130,7 +137,7 @@ but `workspace`, `[pool]`, `[service]` and `[log]`, which belong to the supervis
 
 def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") -> Iterator[str]:
     """A heading, what it is about, and a row for each key that is no table."""
-    free = model in (NotifyTarget, Price, WorkspaceEntry)
+    free = model in (NotifyReplies, NotifyTarget, Price, WorkspaceEntry)
     yield f"\n## {title}\n"
     yield from (said, "") if said else ()
     yield from _rows(
@@ -138,7 +145,8 @@ def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") 
         (
             _key(path, name, field, free=free)
             for name, field in (model.model_fields if free else fields_of(model)).items()
-            if name not in ("prices", "workspaces", "targets") and table_at((*path, name)) is None
+            if name not in ("prices", "workspaces", "targets", "replies")
+            and table_at((*path, name)) is None
         ),
     )
 

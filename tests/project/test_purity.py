@@ -12,8 +12,8 @@ import codex_self_iter
 
 PACKAGE = Path(codex_self_iter.__file__).parent
 PURE = {
-    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib", "html",
-    "itertools", "json", "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "datetime", "enum", "functools", "hashlib", "hmac",
+    "html", "itertools", "json", "math", "operator", "re", "shlex", "string", "textwrap", "types", "typing", "unicodedata",
     "codex_self_iter",
 }  # fmt: skip
 CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "sleep", "getenv"}
@@ -32,11 +32,13 @@ ARROWS = {
     "screens": {"screens", "metrics", "views", "agents", "world", "settings", *LOWER},
     "plan_shell": {"plan_shell", "world", *LOWER},
     "telling": {"telling"},
+    "replies": {"replies", "screens", "views", "world", *LOWER},
     "service": {"service", "world", *LOWER},
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},
     "cli": {
-        "cli", "screens", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service", "demo", *LOWER,
+        "cli", "screens", "replies", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service",
+        "demo", *LOWER,
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -189,6 +191,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("plan_shell", "from codex_self_iter.supervisor import app"),
         ("plan_shell", "if TYPE_CHECKING:\n    from codex_self_iter.settings import Settings"),
         ("telling", "from codex_self_iter.supervisor import courier"),
+        ("replies", "from codex_self_iter.supervisor import ears"),
         ("service", "from codex_self_iter.cli import common"),
         ("service", "from codex_self_iter.supervisor import app"),
         ("demo", "def f():\n    from codex_self_iter.cli import run"),

@@ -37,6 +37,11 @@ _TAIL = """\
 #events = ["blocked", "completed"]
 #markdown = true
 
+# Where you can answer from, and who may: url, allow.
+#[[notify.replies]]
+#url = "tgram://${TELEGRAM_TOKEN}"
+#allow = ["123456789"]
+
 # Several loops in one supervisor: path, name, priority, and any key of a loop that differs from those above.
 #[[workspaces]]
 #path = "../first-repository"
@@ -95,7 +100,7 @@ def _scalars(model: type[BaseModel], table: BaseModel, mark: str = "") -> Iterat
     """A comment and a line for each key that is no table and has a default to show."""
     for name, field in fields_of(model).items():
         value = getattr(table, name.replace("-", "_"))
-        if isinstance(value, BaseModel) or name in ("prices", "workspaces", "targets"):
+        if isinstance(value, BaseModel) or name in ("prices", "workspaces", "targets", "replies"):
             continue
         yield f"# {_sentence(field.description)}"
         yield f"{mark}{name} = {toml_value(value)}"

@@ -35,8 +35,10 @@ from codex_self_iter.settings.types import (
     OptionalAgent,
     PathText,
     PoolTable,
+    ReplyUrl,
     Seconds,
     Share,
+    SomeTexts,
     Switch,
     Template,
     Text,
@@ -335,6 +337,15 @@ class NotifyTarget(Table):
     """Send also in quiet hours."""
 
 
+class NotifyReplies(Table):
+    """Where a person answers from, and who may."""
+
+    url: ReplyUrl
+    """A topic, "ntfys://ntfy.example.org/${TOPIC}", or a bot, "tgram://${TELEGRAM_TOKEN}"."""
+    allow: SomeTexts
+    """Who is heard: numbers of Telegram's users; for ntfy the words that a message begins with."""
+
+
 class NotifySettings(Table):
     """Who is told when something happens."""
 
@@ -345,6 +356,8 @@ class NotifySettings(Table):
     secret; needs the extra [notify]."""
     targets: tuple[NotifyTarget, ...] = ()
     """The same with settings of their own."""
+    replies: tuple[NotifyReplies, ...] = ()
+    """Where you can answer from; needs the extra [notify]."""
     quiet: Hours = ""
     """Hours in which nothing is sent; what happens then comes at their end. The command is run."""
     zone: Zone = ""

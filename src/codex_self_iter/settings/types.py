@@ -141,6 +141,18 @@ def _hours(value: str) -> str:
     return value
 
 
+def _reply_url(value: str) -> str:
+    if not re.match(r"(ntfys?|tgram)://.", value):
+        raise ValueError("must begin with ntfys://, ntfy:// or tgram://")
+    return value
+
+
+def _some(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must name somebody")
+    return value
+
+
 def _textfile(value: str) -> str:
     if value and not (value.startswith(("/", "~/")) and value.endswith(".prom")):
         raise ValueError("must be an absolute path that ends in .prom, for the collector")
@@ -207,6 +219,16 @@ TextList = Annotated[
     tuple[NonEmptyText, ...],
     AfterValidator(_once),
     Allowed('a list of texts that are not empty, each once, such as ["a", "b"]'),
+]
+SomeTexts = Annotated[
+    TextList,
+    AfterValidator(_some),
+    Allowed('a list of one or more texts that are not empty, each once, such as ["a", "b"]'),
+]
+ReplyUrl = Annotated[
+    Text,
+    AfterValidator(_reply_url),
+    Allowed("a URL that begins with ntfys://, ntfy:// or tgram://"),
 ]
 GlobList = Annotated[
     tuple[Annotated[NonEmptyText, AfterValidator(_glob)], ...],

@@ -76,6 +76,11 @@ def looks_secret(url: str) -> bool:
     return bool(_SECRET.search(_VARIABLE.sub("", url)))
 
 
+def literal(text: str) -> bool:
+    """Whether a text names no variable."""
+    return not _VARIABLE.search(text)
+
+
 def quiet_until(settings: Settings, now: float) -> float:
     """Unix seconds of the end of the quiet hours that are on; 0.0 while there are none."""
     hours = settings.notify.quiet

@@ -29,6 +29,7 @@ from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_item
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.ears import Listener
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.housekeeping import Housekeeping
 from codex_self_iter.supervisor.note_file import Notes
@@ -115,6 +116,7 @@ class Rounds:
         finally:
             self.senses.stop_listening()
             ctx.shared.limits.leave(ctx)
+            ctx.shared.ears.leave(ctx.paths)
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything(EndCause.CRASHED)
                 await awake.leave(ctx)
@@ -289,10 +291,17 @@ class Rounds:
         self.conditions.look()
         self.hooks.look()
         awake.look(self.ctx)
+        self._listen()
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)
         return self.conditions.patience(self.senses.pause())
+
+    def _listen(self) -> None:
+        """Hear what a person answers, if that is wanted."""
+        ctx = self.ctx
+        wanted = ctx.settings.notify.replies
+        ctx.shared.ears.look(Listener(ctx.name, ctx.paths, wanted, ctx.warnings, ctx.log))
 
     def fail(self, error: Exception) -> None:
         """End the loop with this error, as if it had been raised in it."""

@@ -14,6 +14,7 @@ from codex_self_iter.core import asked
 from codex_self_iter.core.events import LimitSeen
 from codex_self_iter.core.state import Wait
 from codex_self_iter.core.terms import Moment
+from codex_self_iter.supervisor.ears import Ears
 from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world import console, threads
 from codex_self_iter.world.git.scan import ScanLimits
@@ -99,6 +100,7 @@ class Shared:
     output_files: tuple[str, ...] = dataclasses.field(default_factory=console.output_files)
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
     inhibitor: Inhibitor = dataclasses.field(default_factory=Inhibitor)
+    ears: Ears = dataclasses.field(default_factory=Ears)
     rng: random.Random = dataclasses.field(default_factory=random.Random)
     poller: Poller | None = None
     poll_sec: float = 0.25

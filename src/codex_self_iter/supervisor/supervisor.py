@@ -103,6 +103,7 @@ class Supervisor:
                 if shared.poller is not None:
                     self._begin("poller", shared.poller.run)
                 self._begin("tick", self._tick)
+                self._begin("replies", shared.ears.run, shared.environ, self._log)
                 if self._options.config_dir:
                     self._begin("configuration", self._reload.watch_directory, self.reload)
                 async with members.tasks as loops:

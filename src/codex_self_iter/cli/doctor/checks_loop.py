@@ -305,6 +305,37 @@ def notify(context: Context) -> Iterator[Finding]:
         told = "nobody is told what happens: [notify] names no command, url or target"
         yield good("notify", told)
     yield from _urls(context)
+    yield from _replies(context)
+
+
+def _replies(context: Context) -> Iterator[Finding]:
+    """Of each place that a person answers from, whether it can be listened to."""
+    from codex_self_iter.supervisor import ears, recipients
+    from codex_self_iter.world.installed import lack
+
+    for one in context.settings.notify.replies:
+        where = one.url.partition("://")[0]
+        if missing := lack(*ears.EXTRA):
+            what, _, mend = missing.partition(": ")
+            yield fail("replies", f"replies by {where} are not heard: it {what}", mend)
+            continue
+        from codex_self_iter.replies.channels import channel
+
+        try:
+            url, _ = recipients.expanded(one.url, context.environ)
+            there = channel(url)
+            for text in one.allow:
+                there.proof(recipients.expanded(text, context.environ)[0])
+        except ValueError as error:
+            mend = "mend [[notify.replies]], or set the variable where the supervisor starts"
+            yield fail("replies", f"replies by {where} are not heard: {error}", mend)
+            continue
+        words = where != "tgram" and any(recipients.literal(text) for text in one.allow)
+        if words or recipients.looks_secret(one.url):
+            text = f"a secret of the replies by {where} stands in the file"
+            yield warn("replies", text, "put it into a variable, and ${VARIABLE} in its place")
+        else:
+            yield good("replies", f"replies are heard: {there.shown}")
 
 
 def _urls(context: Context) -> Iterator[Finding]:
