@@ -24,6 +24,8 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
     "notify.given_up": "program/test_notifications.py::test_what_nobody_takes_for_days_is_given_up_and_said",
     "notify.shared": "program/test_notifications.py::test_loops_that_one_limit_holds_up_send_one_message",
+    "otlp.left": "program/test_otlp.py::test_a_program_that_stands_still_holds_nothing_up",
+    "otlp.recovered": "program/test_otlp.py::test_a_receiver_that_fails_is_told_and_holds_nothing_up",
     "awake.held": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "awake.released": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "clock.jumped": "program/test_durability_clocks.py::test_a_wait_is_neither_lost_nor_prolonged_when_the_clock_is_set_during_it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import signal
 import time
@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from codex_self_iter.core.text import epoch
+from tests.program.test_many import supervise
 from tests.program.test_metrics_file import numbers
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
@@ -124,14 +125,15 @@ def test_an_iteration_is_a_trace_with_its_runs_and_gates_as_children(
 
 def test_without_the_key_there_is_no_program_and_no_trace(ws: Workspace) -> None:
     """The control of the test above."""
-    ws.script({"run": SEEN, **long_run("go")}, DONE)
-    process = ws.start()
-    ws.wait_runs(1)
+    ws.script({"run": SEEN, **long_run("go"), **DONE}, {"run": SEEN, **DONE})
+    own = {"TRACEPARENT": f"00-{'1' * 32}-{'2' * 16}-01", "TRACESTATE": "a=b"}
+    process = ws.start(environment=own)
     wait_until(lambda: seen(ws), "the run's environment")
-    assert seen(ws) == [{}]
     assert exporters(ws) == []
     (ws.control / "go").touch()
     assert ws.ended(process) == 0
+    assert ws.run() == 0
+    assert [seen(ws)[0], seen(ws)[-1]] == [own, {}]
 
 
 def test_the_environment_says_who_tells_and_how(ws: Workspace, receiver: Receiver) -> None:
@@ -256,10 +258,11 @@ def test_nothing_outlives_a_supervisor_that_is_killed(
     ws.environment["OTEL_EXPORTER_OTLP_TIMEOUT"] = "100"
     receiver.how = how
     ws.config(otlp=receiver.url)
-    ws.script(long_run("go"), DONE)
+    ws.script({"number": True, "append": {"work.txt": "x\n"}}, long_run("go"), DONE)
     process = ws.start()
-    ws.wait_runs(1)
-    wait_until(lambda: receiver.asked, "the first request")
+    ws.wait_runs(2)
+    path = "/v1/metrics" if how == "hang" else "/v1/traces"  # the first one holds up the others
+    wait_until(lambda: path in receiver.asked, "a request")
     (one,) = exporters(ws)
     process.kill()
     process.wait()
@@ -267,6 +270,9 @@ def test_nothing_outlives_a_supervisor_that_is_killed(
     receiver.how = "take"
     (ws.control / "go").touch()
     assert ws.run() == 0
+    found = [root.attributes["csi.iteration"] for root in receiver.named("iteration")]
+    lines = [line["iteration"] for line in ws.journal()]
+    assert found == (lines if how == "take" else lines[1:])
 
 
 def test_an_adopted_run_is_in_the_trace_that_it_was_told(ws: Workspace, receiver: Receiver) -> None:
@@ -305,3 +311,92 @@ def test_an_address_that_is_none_is_refused(ws: Workspace, address: str, said: s
     refused = ws.cli("config", "check")
     assert refused.returncode == 2
     assert said in refused.stderr
+
+
+def test_without_the_extra_it_is_said(ws: Workspace, receiver: Receiver) -> None:
+    hidden = "import importlib.util as u\nf = u.find_spec\nu.find_spec = lambda n, *a: None if n == 'opentelemetry' else f(n, *a)\n"
+    (ws.root / "hidden").mkdir()
+    (ws.root / "hidden" / "sitecustomize.py").write_text(hidden)
+    ws.environment["PYTHONPATH"] = str(ws.root / "hidden")
+    ws.config(otlp=receiver.url)
+    found = json.loads(ws.cli("doctor", "--json").stdout)["findings"]
+    (finding,) = [one for one in found if one["id"] == "otlp"]
+    assert finding["status"] == "fail"
+    assert "nothing is exported: it needs the extra [metrics]" in finding["what"]
+    assert "pip install" in finding["mend"]
+    assert ws.run() == 0
+    assert told(ws, f"{NOT}: it needs the extra [metrics] (opentelemetry is not installed)")
+    assert receiver.asked == []
+
+
+def test_doctor_says_what_will_be_exported_and_sees_a_secret(ws: Workspace) -> None:
+    for address, status, what in (
+        ("http://localhost:4318", "good", "are exported to http://localhost:4318"),
+        ("https://example.org/abcdef0123456789abcd", "warn", "a secret seems to stand in"),
+    ):
+        ws.config(otlp=address)
+        found = json.loads(ws.cli("doctor", "--json").stdout)["findings"]
+        (finding,) = [one for one in found if one["id"] == "otlp"]
+        assert (finding["status"], what in finding["what"]) == (status, True), finding
+
+
+@pytest.mark.slow
+def test_a_secret_of_the_address_is_in_no_log(ws: Workspace) -> None:
+    with receiving() as gone:
+        address = gone.url
+    ws.environment |= {"WHERE": f"{address}/sesame"}
+    ws.config(otlp="${WHERE}")
+    ws.script(long_run("go"), DONE)
+    process = ws.start()
+    wait_until(lambda: told(ws, NOT), "the warning")
+    (ws.control / "go").touch()
+    assert ws.ended(process) == 0
+    kept = [path.read_bytes() for path in ws.state.rglob("*") if path.is_file()]
+    assert not any(b"sesame" in text for text in (ws.log().encode(), *kept))
+
+
+@pytest.mark.slow
+def test_loops_of_one_supervisor_share_the_program(tmp_path: Path, receiver: Receiver) -> None:
+    both = [Workspace(tmp_path, f"repo {name}") for name in "ab"]
+    try:
+        for ws in both:
+            ws.config()
+            ws.script(long_run("go"), DONE)
+        process = supervise(*both, tables=f'otlp = "{receiver.url}"')
+        for ws in both:
+            ws.wait_runs(1)
+        wait_until(lambda: receiver.asked, "the first request")
+        assert len(exporters(both[0])) == 1
+        (both[0].control / "go").touch()
+        wait_until(lambda: both[0].status().get("exit"), "the end of one")
+        assert len(exporters(both[0])) == 1
+        (both[1].control / "go").touch()
+        assert both[0].ended(process) == 0
+        assert exporters(both[0]) == []
+        places = {one.resource["service.instance.id"].partition(":")[2] for one in receiver.spans}
+        assert places == {str(ws.state) for ws in both}
+        assert len(receiver.named("iteration")) == sum(len(ws.journal()) for ws in both)
+    finally:
+        for ws in both:
+            ws.close()
+
+
+@pytest.mark.slow
+def test_a_reload_takes_another_receiver_and_none(ws: Workspace, receiver: Receiver) -> None:
+    ws.config(otlp=receiver.url)
+    ws.script(long_run("one"), long_run("two"), long_run("three"), DONE)
+    process = ws.start()
+    wait_until(lambda: receiver.asked, "the first receiver")
+    with receiving() as other:
+        ws.config(otlp=other.url)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "config.changed" in ws.log(), "the reload")
+        (ws.control / "one").touch()
+        wait_until(lambda: other.asked, "the second receiver")
+        ws.config()
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: ws.log().count("config.changed") == 2, "the reload")
+        (ws.control / "two").touch()
+        wait_until(lambda: exporters(ws) == [], "the end of the program")
+        (ws.control / "three").touch()
+        assert ws.ended(process) == 0
