@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,27 @@ def test_the_environment_says_who_tells_and_how(ws: Workspace, receiver: Receive
     assert resource["team"] == "night"
     assert resource["service.instance.id"] == "one"
     assert set(receiver.asked) == {"/v1/traces"}
+
+
+@pytest.mark.slow
+def test_a_certificate_of_ones_own_is_believed_where_it_is_named(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out",
+         "cert.pem", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    with receiving(tls=tmp_path) as secure:
+        ws.config(otlp=secure.url)
+        ws.environment["OTEL_TRACES_EXPORTER"] = "none"
+        assert ws.run() == 0
+        assert re.search(r"otlp.left +.*certificate", ws.log(), re.I)
+        assert secure.asked == []
+        ws.environment["OTEL_EXPORTER_OTLP_CERTIFICATE"] = str(tmp_path / "cert.pem")
+        assert ws.run() == 0
+        assert secure.numbers["csi_iterations", "completed"] == 2
+        assert set(secure.asked) == {"/v1/metrics"}
 
 
 @pytest.mark.slow
@@ -331,7 +353,7 @@ def test_without_the_extra_it_is_said(ws: Workspace, receiver: Receiver) -> None
 
 def test_doctor_says_what_will_be_exported_and_sees_a_secret(ws: Workspace) -> None:
     for address, status, what in (
-        ("http://localhost:4318", "good", "are exported to http://localhost:4318"),
+        ("http://localhost:4318", "ok", "are exported to http://localhost:4318"),
         ("https://example.org/abcdef0123456789abcd", "warn", "a secret seems to stand in"),
     ):
         ws.config(otlp=address)

@@ -79,6 +79,29 @@ def test_one_that_says_nothing_any_more_is_ended_and_another_one_goes_on(
     assert exporter.finish() == 0
 
 
+def test_nothing_of_it_blocks_the_event_loop(receiver: Receiver) -> None:
+    """blockbuster sees it if it does."""
+    exporter = Exporter(receiver.url, os.environ)
+    big = {
+        **LINE,
+        "families": [["x" * 200_000, "", [], [[[], 1.0]], False]],
+    }  # more than a pipe has
+
+    async def main() -> None:
+        for _ in range(5):
+            exporter.take(big)
+        now = 0.0
+        while len(receiver.asked) < 5:
+            now += 0.3
+            if job := exporter.look(now):
+                await anyio.to_thread.run_sync(job)
+                exporter.free()
+            await anyio.sleep(0.01)
+
+    anyio.run(main)
+    assert exporter.finish() == 0
+
+
 def test_lines_wait_while_nobody_takes_them_and_the_oldest_go(receiver: Receiver) -> None:
     exporter = Exporter(receiver.url, os.environ)
     for _ in range(MOST + 3):

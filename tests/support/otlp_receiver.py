@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -86,8 +88,9 @@ def _attributes(given: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
-    """A receiver at an address of this machine."""
+def receiving(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
+    """A receiver at an address of this machine; `tls`: a directory with cert.pem and key.pem of
+    localhost."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -121,6 +124,11 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
 
     server = Server(("127.0.0.1", port), Handler)
     receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls / "cert.pem", tls / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        receiver.url = f"https://localhost:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

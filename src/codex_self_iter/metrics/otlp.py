@@ -65,6 +65,8 @@ class Session(requests.Session):
 
     def send(self, request: requests.PreparedRequest, **how: Any) -> requests.Response:
         self.status = 0
+        if self.verify is not True:  # else REQUESTS_CA_BUNDLE goes before what is named for OTLP
+            how["verify"] = self.verify
         try:
             answer = super().send(request, **how)
         except Exception as error:

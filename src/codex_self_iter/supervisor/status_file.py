@@ -31,7 +31,7 @@ class Status:
         self._last = False
         self._lock = anyio.Lock()
         self._metrics = MetricsFile(ctx)
-        self._exported_at = float("-inf")
+        self._exported_at, self._exported_to = float("-inf"), ""
 
     async def keep(self) -> None:
         """Write what changed, for ever; changes that follow each other at once go together."""
@@ -74,12 +74,14 @@ class Status:
             await self._metrics.write(status, last=self._last)
         if self._last or self._export_due:
             self._exported_at = self._ctx.shared.clock.monotonic()
+            self._exported_to = self._ctx.settings.otlp
             exporting.numbers(self._ctx, status, last=self._last)
 
     @property
     def _export_due(self) -> bool:
+        address = self._ctx.settings.otlp
         age = self._ctx.shared.clock.monotonic() - self._exported_at
-        return bool(self._ctx.settings.otlp) and age >= exporting.EVERY_SEC
+        return bool(address) and (age >= exporting.EVERY_SEC or address != self._exported_to)
 
     def _stamp(self) -> None:
         self._at = self._ctx.shared.clock.monotonic()
