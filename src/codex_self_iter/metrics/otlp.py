@@ -236,9 +236,8 @@ class Queue:
         if self._receiver.refused or time.monotonic() - at > KEEP_SEC:
             self._lost += 1
         else:
-            self._lines.append(
-                (at, line)
-            )  # at the end: what is taken does not wait for what is not
+            # at the end: what is taken does not wait for what is not
+            self._lines.append((at, line))
 
     def _newer(self, of: str) -> bool:
         """Whether newer numbers of this loop wait."""
