@@ -57,6 +57,9 @@ GOOD = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"/tmp/{name}.prom"', '"~/x.prom"', '""',
     ],
+    'an address such as "http://localhost:4318"; "" for none': [
+        '"https://example.org/otlp"', '"${WHERE}/x"', '""',
+    ],
     'two times such as "22:00-07:00"; "" for none': ['"22:00-07:30"', '"09:00-17:00"', '""'],
     'a name such as "Europe/Berlin"; "" for the machine\'s': ['"UTC"', '"Europe/Berlin"', '""'],
     'a plain file name such as "STOP"': ['"own {}"'],
@@ -92,6 +95,9 @@ WRONG = {
     'a text of one line; "" for none': ["3", '" x"', '"x\\ny"', "[]"],
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"x.prom"', '"/tmp/x"', '"/tmp/{nme}.prom"', "3",
+    ],
+    'an address such as "http://localhost:4318"; "" for none': [
+        '"localhost:4318"', '"http://x y"', '"http://x/v1/traces"', "3",
     ],
     'two times such as "22:00-07:00"; "" for none': [
         '"22-7"', '"25:00-07:00"', '"07:00-07:00"', '"x"', "22", '"22:00-07:00 "',

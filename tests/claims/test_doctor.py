@@ -132,7 +132,7 @@ def nothing_done(place: Place) -> Faults:
     )
     assert "no gate is configured: a completion is believed without proof" in done.stdout
     place.config(
-        'min_free_disk_mb = 1000000000000\nmetrics_file = "/nowhere/x.prom"\n[output]\nmax_state_mb = 1\n'
+        'min_free_disk_mb = 1000000000000\nmetrics_file = "/nowhere/x.prom"\notlp = "http://${NOWHERE}"\n[output]\nmax_state_mb = 1\n'
         '[notify]\nevents = ["completed"]\n[service]\ninhibit_sleep = true\n'
     )
     place.state.mkdir(mode=0o755)
@@ -150,6 +150,7 @@ def nothing_done(place: Place) -> Faults:
                     f'PATH={shlex.quote(place.env["PATH"])}; export PATH; exec "$@"', "sh")  # fmt: skip
     return {
         "metrics_file": ("warn", "nothing is written to /nowhere/x.prom", "mkdir -p"),
+        "otlp": ("fail", "nothing is exported: the variable NOWHERE is not set", "set it where"),
         "service.inhibit_sleep": ("warn", "the machine may sleep", "take [service] inhibit_sleep"),
         "tmp": ("warn", "no temporary file can be made", "TMPDIR"),
         "home": ("warn", "does not exist", "mkdir -p"),

@@ -29,6 +29,8 @@ ELSEWHERE = {
     "reply.listening": "program/test_replies.py::test_a_reload_begins_and_ends_it",
     "reply.refused": "program/test_replies.py::test_a_flood_is_counted_and_not_logged_line_by_line",
     "reply.unanswered": "program/test_replies.py::test_an_answer_that_cannot_be_sent_is_logged",
+    "otlp.left": "program/test_otlp.py::test_a_program_that_stands_still_holds_nothing_up",
+    "otlp.recovered": "program/test_otlp.py::test_a_receiver_that_fails_is_told_and_holds_nothing_up",
     "awake.held": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "awake.released": "program/test_awake.py::test_it_is_held_while_a_run_is_on_and_let_go_at_the_end",
     "clock.jumped": "program/test_durability_clocks.py::test_a_wait_is_neither_lost_nor_prolonged_when_the_clock_is_set_during_it",

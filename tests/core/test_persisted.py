@@ -60,8 +60,10 @@ def first_version(state: LoopState) -> dict[str, Any]:
     assert (opened.pop("boot_id", ""), opened.pop("up", 0.0)) == ("", 0.0)
     for gate in opened.get("gates", ()):
         assert (gate.pop("items"), gate.pop("tick"), gate.pop("refused")) == ([], "", [])
+        assert gate.pop("started_at") == 0.0
     for run in opened.get("ended", ()):
         assert run.pop("resumed") is False
+        assert (run.pop("started_at"), run.pop("usage")) == (0.0, None)
     for message in (*written["carried"], *opened["messages"]):
         assert message.pop("mark") == ""
     if block := opened.get("block"):

@@ -29,6 +29,8 @@ def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
         duration_sec=round(outcome.duration_sec, 3),
         model=report.model,
         resumed=bool(run.session_id),
+        started_at=outcome.started_at,
+        usage=report.usage,
     )
     return dataclasses.replace(
         opened,
@@ -49,7 +51,14 @@ def closed(opened: Iteration, run: OpenRun, event: RunEnded) -> Iteration:
 
 def vanished(opened: Iteration, run: OpenRun) -> Iteration:
     """The open iteration when its `run` has ended with the supervisor that had started it."""
-    ended = Ended(run.run_id, run.role, run.agent, run.label, None, None, EndCause.LOST, 0.0)
+    ended = Ended(
+        *(run.run_id, run.role, run.agent, run.label),
+        exit_code=None,
+        signal=None,
+        cause=EndCause.LOST,
+        duration_sec=0.0,
+        started_at=run.started_at,
+    )
     return dataclasses.replace(opened, run=None, ended=(*opened.ended, ended), orphaned=True)
 
 

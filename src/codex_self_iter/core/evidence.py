@@ -25,6 +25,8 @@ class GateResult:
     """What became of their ticks when it failed."""
     refused: tuple[str, ...] = ()
     """Marks (see `Iteration.ticked_marks`) of the ticks that were taken back."""
+    started_at: float = 0.0
+    """0.0: not known, as in what an older version wrote."""
 
     @property
     def ok(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from codex_self_iter.core.commands import Journal
 from codex_self_iter.core.control_block import ControlBlock
 from codex_self_iter.core.evidence import GateResult
-from codex_self_iter.core.state import Iteration, LoopState, plain, to_json
+from codex_self_iter.core.state import Ended, Iteration, LoopState, plain, to_json
 from codex_self_iter.core.terms import Moment, Role
 from codex_self_iter.core.text import iso
 
@@ -46,7 +46,7 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
         "messages": plain(opened.messages),
         "events": plain(opened.events),
         "roles": {role: plain(answer) for role, answer in answers.items() if answer},
-        "runs": plain(opened.ended),
+        "runs": [_run(run) for run in opened.ended],
         "warned": opened.warned,
         "counters": kept["counters"],
         "wait": kept["wait"],
@@ -58,7 +58,21 @@ def journal_record(opened: Iteration, after: LoopState, at: Moment) -> Journal:
 def _gate(gate: GateResult, after: LoopState) -> dict[str, Any]:
     """A gate's end, and whether it had failed before the loop's first run; None: not known."""
     before = after.at_start.get(gate.command)
-    return gate.to_json() | {"red_at_start": None if before is None else not before}
+    return gate.to_json() | {
+        "red_at_start": None if before is None else not before,
+        "started_at": _time(gate.started_at),
+    }
+
+
+def _run(run: Ended) -> dict[str, Any]:
+    """A run's end; its usage as the line's."""
+    usage = run.usage.to_json() if run.usage else None
+    told: dict[str, Any] = plain(run)
+    return told | {"started_at": _time(run.started_at), "usage": usage}
+
+
+def _time(at: float) -> str | None:
+    return iso(at) if at else None
 
 
 def _answered(opened: Iteration, after: LoopState) -> dict[str, Any]:

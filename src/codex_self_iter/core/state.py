@@ -171,6 +171,9 @@ class Ended:
     duration_sec: float
     model: str = ""
     resumed: bool = False
+    started_at: float = 0.0
+    """0.0: not known, as in what an older version wrote."""
+    usage: Usage | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

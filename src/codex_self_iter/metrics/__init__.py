@@ -2,3 +2,5 @@
 
 EXTRA = ("metrics", "prometheus_client")
 """For `installed.lack`: the extra, and the module that is missing without it."""
+OTLP = ("metrics", "opentelemetry")
+"""The same for what `otlp` needs."""

@@ -35,6 +35,7 @@ from codex_self_iter.settings.types import (
     OptionalAgent,
     PathText,
     PoolTable,
+    Receiver,
     ReplyUrl,
     Seconds,
     Share,
@@ -490,6 +491,10 @@ class LoopFields(Table):
     metrics_file: Textfile = ""
     """File for node_exporter's textfile collector, absolute, ending in .prom; {name} in it is the loop's
     name; needs the extra [metrics]; "" = none."""
+    otlp: Receiver = ""
+    """Where traces and numbers are exported to: base address of an OTLP receiver over HTTP, such as
+    "http://localhost:4318"; ${VARIABLE} in it is taken from the environment; needs the extra [metrics];
+    "" = nowhere."""
     verify: VerifySettings = Field(default_factory=VerifySettings)
     """Gates: what must succeed before "completed" is believed."""
     prompt: PromptSettings = Field(default_factory=PromptSettings)

@@ -161,6 +161,14 @@ def _textfile(value: str) -> str:
     return value
 
 
+def _receiver(value: str) -> str:
+    if value and not re.fullmatch(r"(?:https?://|\$\{\w+\})\S*", value):
+        raise ValueError("must be the address of a receiver of OTLP over HTTP")
+    if re.search(r"/v1/(?:traces|metrics)/?$", value):
+        raise ValueError("must be the base address: /v1/traces and /v1/metrics are added")
+    return value
+
+
 def _zone(value: str) -> str:
     if value:
         import zoneinfo  # only for who sets it
@@ -288,6 +296,11 @@ Textfile = Annotated[
     Text,
     AfterValidator(_textfile),
     Allowed('an absolute path that ends in .prom, with {name} if wanted; "" for none'),
+]
+Receiver = Annotated[
+    Text,
+    AfterValidator(_receiver),
+    Allowed('an address such as "http://localhost:4318"; "" for none'),
 ]
 Zone = Annotated[
     str,

@@ -15,6 +15,7 @@ from codex_self_iter.core.control_block import SCHEMA, SCHEMA_WITH_NOTES
 from codex_self_iter.core.state import Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.core.text import both_ends
+from codex_self_iter.supervisor import exporting
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.note_file import Notes
 
@@ -92,7 +93,7 @@ def request(
         session_id=run.session_id,
         schema=SCHEMAS.get(run.role) or (SCHEMA_WITH_NOTES if ctx.settings.notes.on else SCHEMA),
         commit_by_agent=ctx.settings.git.commit == "agent",
-        environment=ctx.shared.environ,
+        environment=exporting.environment(ctx, ctx.state.iteration, run.run_id),
         model_hint=hints.get(run.role, ""),
         previous_thread_usage=session.thread_usage if session and run.session_id else None,
         temporary=temporary,

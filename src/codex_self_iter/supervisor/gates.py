@@ -16,7 +16,7 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import CONFIG_NAME
-from codex_self_iter.supervisor import gate_globs, item_checks, notify, shortfalls
+from codex_self_iter.supervisor import exporting, gate_globs, item_checks, notify, shortfalls
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -24,6 +24,7 @@ from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.process.output import read_head_tail
 
 AT_START = "gates at start"
+GATE = "gate"
 HEAD_BYTES = 2_000
 TAIL_BYTES = 6_000
 """Of a gate's output that reaches a prompt: the first and the last words matter most."""
@@ -34,7 +35,7 @@ async def run_all(ctx: Context, work: Work, workspace: Workspace, iteration: int
     slot = ctx.shared.pool.slot(key="gate", priority=ctx.settings.priority, owner=ctx.name)
     async with slot, workspace.working(gates=True):
         checks = item_checks.commands(ctx)
-        results = await _results(ctx, work, iteration, "gate", _due(ctx, checks))
+        results = await _results(ctx, work, iteration, GATE, _due(ctx, checks))
         if results is not None:
             ctx.warnings.clear(AT_START)
             results = await item_checks.judged(ctx, results, checks)
@@ -97,13 +98,16 @@ async def _run(
     ctx: Context, work: Work, iteration: int, label: str, command: str
 ) -> GateResult | None:
     """Run one gate; None when it was ended on request."""
-    limits = run_limits(ctx.settings)
+    limits, run_id = run_limits(ctx.settings), f"{ctx.state.loop_id}-{iteration:06d}-{label}"
+    environ = ctx.shared.environ
+    if label.startswith(GATE):  # no other is in the trace
+        environ = exporting.environment(ctx, iteration, run_id)
     spec = RunSpec(
-        run_id=f"{ctx.state.loop_id}-{iteration:06d}-{label}",
+        run_id=run_id,
         # One stream in the order it was written: that is how people read a failing test.
         argv=("/bin/sh", "-c", f"exec 2>&1\n{command}"),
         cwd=str(ctx.paths.workspace),
-        env=agent_environment(ctx.shared.environ, passed=ctx.settings.verify.pass_env),
+        env=agent_environment(environ, passed=ctx.settings.verify.pass_env),
         directory=ctx.store.fresh_run_directory(iteration, label, again=True),
         run_lock_path=ctx.run_lock_path,
         limits=dataclasses.replace(
@@ -140,6 +144,7 @@ def _result(
         command=command,
         exit_code=outcome.exit_code if outcome.signal is None else 128 + outcome.signal,
         duration_sec=round(outcome.duration_sec, 3),
+        started_at=outcome.started_at,
         output=_text(head) + cut + _text(tail),
         timed_out=outcome.cause is EndCause.WALL_TIMEOUT,
         flaw=flaws.get(outcome.cause, ""),

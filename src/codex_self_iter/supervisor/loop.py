@@ -17,7 +17,7 @@ from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
 from codex_self_iter.setup import sentence as sentences
-from codex_self_iter.supervisor import ending, failed_start, shortfalls
+from codex_self_iter.supervisor import ending, exporting, failed_start, shortfalls
 from codex_self_iter.supervisor.announce import tell_terms
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
@@ -95,6 +95,9 @@ class Loop:
                     await self._end_badly(rounds, self.shared.fault)
                 raise
             finally:
+                if rounds is not None:
+                    with anyio.CancelScope(shield=True):
+                        await exporting.leave(rounds.ctx)
                 FILES.pop(self.settings.name, None)
                 if store is not None:
                     store.close()

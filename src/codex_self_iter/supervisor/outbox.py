@@ -17,7 +17,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.state import LoopState, OpenRun, to_json
 from codex_self_iter.errors import StorageError
-from codex_self_iter.supervisor import courier, gates, notify
+from codex_self_iter.supervisor import courier, exporting, gates, notify
 from codex_self_iter.supervisor.agent_run import AgentRuns
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.senses import Senses
@@ -188,7 +188,9 @@ class Outbox:
 
     def _journalled(self, record: dict[str, Any]) -> None:
         ctx, shown = self._ctx, self._ctx.shown
-        ctx.recent.append(ctx.store.redactor.value(record))
+        kept = ctx.store.redactor.value(record)
+        ctx.recent.append(kept)
+        exporting.trace(ctx, kept)
         ctx.tell()
         line = {key: value for key, value in record.items() if key != "after"}
         self._runs.hooks.fire("after_iteration", verdict=record["verdict"], record=line)

@@ -24,7 +24,16 @@ from codex_self_iter.core.text import epoch, iso
 from codex_self_iter.errors import ExitCode, StorageError, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import text_flaws
-from codex_self_iter.supervisor import awake, courier, ending, gates, notify, orphans, shortfalls
+from codex_self_iter.supervisor import (
+    awake,
+    courier,
+    ending,
+    exporting,
+    gates,
+    notify,
+    orphans,
+    shortfalls,
+)
 from codex_self_iter.supervisor.agent_run import UNMADE, AgentRuns, dropped_items
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
@@ -292,6 +301,7 @@ class Rounds:
         self.hooks.look()
         awake.look(self.ctx)
         self._listen()
+        exporting.look(self.ctx)
         self.status.heartbeat()
         if self.outbox.held and not self._saving.locked():
             self.ctx.start("retry", self._flush)

@@ -15,6 +15,7 @@ from codex_self_iter.core.events import LimitSeen
 from codex_self_iter.core.state import Wait
 from codex_self_iter.core.terms import Moment
 from codex_self_iter.supervisor.ears import Ears
+from codex_self_iter.supervisor.exporter import Exporter
 from codex_self_iter.supervisor.poller import Poller
 from codex_self_iter.world import console, threads
 from codex_self_iter.world.git.scan import ScanLimits
@@ -75,6 +76,7 @@ class Shared:
 
     Attributes:
         environ: the supervisor's own environment.
+        exporters: programs that export traces and numbers, by address of the receiver.
         output_files: the files that stdout and stderr go to, if they do: no work of an agent.
         log: a structlog logger, unbound.
         poller: looks at the control files of all loops; without it each loop has a task for that.
@@ -101,6 +103,7 @@ class Shared:
     limits: LimitBoard = dataclasses.field(default_factory=LimitBoard)
     inhibitor: Inhibitor = dataclasses.field(default_factory=Inhibitor)
     ears: Ears = dataclasses.field(default_factory=Ears)
+    exporters: dict[str, Exporter] = dataclasses.field(default_factory=dict)
     rng: random.Random = dataclasses.field(default_factory=random.Random)
     poller: Poller | None = None
     poll_sec: float = 0.25

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor import exporting
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.metrics_file import MetricsFile
 from codex_self_iter.supervisor.outbox import Outbox
@@ -30,6 +31,7 @@ class Status:
         self._last = False
         self._lock = anyio.Lock()
         self._metrics = MetricsFile(ctx)
+        self._exported_at, self._exported_to = float("-inf"), ""
 
     async def keep(self) -> None:
         """Write what changed, for ever; changes that follow each other at once go together."""
@@ -59,7 +61,8 @@ class Status:
         shared = self._ctx.shared
         if shared.clock.monotonic() - self._at < shared.heartbeat_sec:
             return
-        if self._work.under_way or self._lock.locked() or self._metrics.due:
+        due = self._metrics.due or self._export_due
+        if self._work.under_way or self._lock.locked() or due:
             self._ctx.tell()
         elif not self._last:
             self.write()
@@ -69,6 +72,16 @@ class Status:
         await self._ctx.shared.in_thread(self._save, status)
         if self._last or self._metrics.due:
             await self._metrics.write(status, last=self._last)
+        if self._last or self._export_due:
+            self._exported_at = self._ctx.shared.clock.monotonic()
+            self._exported_to = self._ctx.settings.otlp
+            exporting.numbers(self._ctx, status, last=self._last)
+
+    @property
+    def _export_due(self) -> bool:
+        address = self._ctx.settings.otlp
+        age = self._ctx.shared.clock.monotonic() - self._exported_at
+        return bool(address) and (age >= exporting.EVERY_SEC or address != self._exported_to)
 
     def _stamp(self) -> None:
         self._at = self._ctx.shared.clock.monotonic()

@@ -367,6 +367,32 @@ def _urls(context: Context) -> Iterator[Finding]:
             )
 
 
+def otlp(context: Context) -> Iterator[Finding]:
+    """Whether traces and numbers can be exported, for all that can be known."""
+    from codex_self_iter.metrics import OTLP
+    from codex_self_iter.supervisor import recipients  # imports much
+    from codex_self_iter.world.installed import lack
+
+    address, flaw = context.settings.otlp, ""
+    if not address:
+        return
+    try:
+        recipients.expanded(address, context.environ)
+    except ValueError as error:
+        flaw = str(error)
+    if missing := lack(*OTLP):
+        what, _, mend = missing.partition(": ")
+        yield fail("otlp", f"nothing is exported: it {what}", mend)
+    elif flaw:
+        mend = "set it where the supervisor starts (docs/metrics.md)"
+        yield fail("otlp", f"nothing is exported: {flaw}", mend)
+    elif recipients.looks_secret(address):
+        mend = "put it into a variable, and ${VARIABLE} into the address"
+        yield warn("otlp", "a secret seems to stand in the address", mend)
+    else:
+        yield good("otlp", f"traces and numbers are exported to {address}")
+
+
 def _lost(lost: Any, status: Status = "fail") -> Finding:
     return Finding(lost.key, status if lost.sure else "warn", lost.what, lost.mend)
 
@@ -427,5 +453,5 @@ def _size(path: str) -> tuple[int, bool]:
 
 CHECKS: tuple[Check, ...] = (
     workspace, state_directory, lock, sentinels, agent, spent, gates, hooks, without_effect,
-    notify,
+    notify, otlp,
 )  # fmt: skip
