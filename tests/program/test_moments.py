@@ -3,17 +3,21 @@ Telegram, by real supervisors."""
 
 from __future__ import annotations
 
+import email.utils
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import requests
 
 from codex_self_iter.settings.types import EVENTS
+from codex_self_iter.telling.__main__ import rest_of
 from codex_self_iter.views.notice import TITLES
 from tests.claims.scenes import defect
 from tests.support.control_steps import FAILS, PLANNED, WORK, long_run, notify, told
@@ -138,6 +142,33 @@ CAUSES: dict[str, Callable[[Five], None]] = {
 
 def test_each_event_is_caused() -> None:
     assert set(CAUSES) == set(EVENTS)
+
+
+LATER = email.utils.format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True)
+TELEGRAM = b'{"ok": false, "parameters": {"retry_after": 35}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "body", "least", "most"),
+    [
+        (429, "90", b"", 90, 90),
+        (503, LATER, b"", 3600, 7200),
+        (429, "Wed, 21 Oct 2015 07:28:00 GMT", b"", 0, 0),
+        (429, "", TELEGRAM, 35, 35),
+        (429, "50", TELEGRAM, 50, 50),
+        (429, "soon", b"[]", 0, 0),
+        (429, "nan", b'{"parameters": {"retry_after": "inf"}}', 0, 0),
+        (429, "-5", b"", 0, 0),
+        (500, "90", TELEGRAM, 0, 0),
+    ],
+)
+def test_what_a_server_asks_for_is_understood(
+    status: int, header: str, body: bytes, least: float, most: float
+) -> None:
+    response = requests.Response()
+    response.status_code, response.raw = status, io.BytesIO(body)
+    response.headers["Retry-After"] = header
+    assert least <= rest_of(response) <= most
 
 
 @pytest.mark.slow

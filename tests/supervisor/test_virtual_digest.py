@@ -164,6 +164,23 @@ def test_a_clock_that_is_set_costs_no_day_and_doubles_none(tmp_path: Path) -> No
     run_virtual(main)
 
 
+def test_loops_of_one_supervisor_send_one_about_all(tmp_path: Path) -> None:
+    async def main() -> None:
+        made = machine(at("2025-06-10 07:00"))
+        lives = [live(made, given(tmp_path / name)) for name in ("api", "shop")]
+        for life in lives:
+            life.shared = life.loop.shared = lives[0].shared
+        async with lives[0].alive(), lives[1].alive():
+            await until(made, "2025-06-11 09:00")
+            texts = {one.at: one.text for life in lives for one in told(life)}
+            assert list(map(len, map(hours, lives))) in ([2, 0], [1, 1], [0, 2])
+            last = texts[at("2025-06-11 08:00")]
+            names = [line.partition(":")[0] for line in last.splitlines()]
+            assert names == ["Digest", "api", "shop"]
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("events", [["digest"], ["blocked"]])
 def test_it_goes_to_those_whose_events_name_it(tmp_path: Path, events: list[str]) -> None:
     async def main() -> None:

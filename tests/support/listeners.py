@@ -133,7 +133,8 @@ def telegram(directory: Path) -> Iterator[Telegram]:
             answer: dict[str, Any] = {"ok": True}
             if fault == 200:
                 told.heard.append({"method": method, "token": token.removeprefix("bot"), **asked})
-                answer["result"] = told.answers.get(method, lambda _asked: {})(asked)
+                made = told.answers.get(method)
+                answer["result"] = made(asked) if made else {}
             else:
                 answer = {"ok": False, "error_code": fault, "description": "Too Many Requests"}
                 answer["parameters"] = {"retry_after": int(told.retry_after)}
