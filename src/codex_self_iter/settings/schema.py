@@ -354,7 +354,7 @@ class NotifySettings(Table):
     """Time of day at which one message says what has happened in a day, in all loops of the
     supervisor; "" = none."""
     page: Text = ""
-    """Address of the page (`serve`) that messages name; "" = none."""
+    """Address of the page (`serve`): a message names that of its loop; "" = none."""
     events: EventList = (
         "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown", "digest",
     )  # fmt: skip
