@@ -50,12 +50,13 @@ def message(
     all loops is, "" for nowhere."""
     if notice.event == "digest":
         title, *lines = notice.text.splitlines()
-        return Message(clean(title, 150), _with_ways(lines, notice, page, markdown))
-    lines = [shorten(notice.text, MOST_TEXT), _where(notice)]
-    lines += [f"Last: {shorten(notice.said, 200)}"] if notice.said else []
-    lines += [_since(notice, last)] if last is not None else []
+    else:
+        title = f"{notice.loop}: {_what(notice)}"
+        lines = [shorten(notice.text, MOST_TEXT), _where(notice)]
+        lines += [f"Last: {shorten(notice.said, 200)}"] if notice.said else []
+        lines += [_since(notice, last)] if last is not None else []
     lines += [f"{counted(dropped, 'earlier message')} could not be kept."] if dropped else []
-    return Message(_title(notice), _with_ways(lines, notice, page, markdown))
+    return Message(clean(title, 150), _with_ways(lines, notice, page, markdown))
 
 
 def summary(
@@ -74,10 +75,6 @@ def summary(
 
 def _what(notice: Notice) -> str:
     return TITLES.get(notice.event, notice.event)
-
-
-def _title(notice: Notice) -> str:
-    return clean(f"{notice.loop}: {_what(notice)}", 150)
 
 
 def _where(notice: Notice) -> str:
