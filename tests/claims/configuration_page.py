@@ -57,6 +57,7 @@ GOOD = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"/tmp/{name}.prom"', '"~/x.prom"', '""',
     ],
+    'a time such as "08:00"; "" for none': ['"07:30"', '"23:59"', '""'],
     'two times such as "22:00-07:00"; "" for none': ['"22:00-07:30"', '"09:00-17:00"', '""'],
     'a name such as "Europe/Berlin"; "" for the machine\'s': ['"UTC"', '"Europe/Berlin"', '""'],
     'a plain file name such as "STOP"': ['"own {}"'],
@@ -93,6 +94,7 @@ WRONG = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"x.prom"', '"/tmp/x"', '"/tmp/{nme}.prom"', "3",
     ],
+    'a time such as "08:00"; "" for none': ['"8:00"', '"24:00"', '"08:60"', '"x"', "8", '"08:00 "'],
     'two times such as "22:00-07:00"; "" for none': [
         '"22-7"', '"25:00-07:00"', '"07:00-07:00"', '"x"', "22", '"22:00-07:00 "',
     ],

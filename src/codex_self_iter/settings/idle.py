@@ -62,9 +62,8 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
         yield from ((f"notify.{key}", "[notify] events names none") for key in ("command", "urls"))
     if notify.command and not sent:
         yield from ((f"notify.{key}", "only a command is told") for key in ("quiet", "page"))
-    elif not any(
-        "digest" in events for events in (notify.events, *(t.events for t in notify.targets))
-    ):
+    heard = {*notify.events}.union(*(target.events for target in notify.targets))
+    if (notify.command or sent) and "digest" not in heard:
         yield "notify.digest_at", "no events name the digest"
     if not (notify.quiet or notify.digest_at):
         yield "notify.zone", "there are no quiet hours, and no digest"
