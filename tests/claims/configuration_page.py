@@ -75,7 +75,7 @@ GOOD = {
     "a list of adapter names: codex, claude, gemini, opencode, command, plan-shell": [
         '["codex", "plan-shell"]', "[]",
     ],
-    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, outage, stagnated,"
+    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, digest, outage, stagnated,"
     " stopped": ['["stopped"]', "[]"],
 }  # fmt: skip
 _NUMBERS = ['"7"', "true", "-1", "[]", "nan", "inf", "-0.5"]
@@ -118,7 +118,7 @@ WRONG = {
     "a list of adapter names: codex, claude, gemini, opencode, command, plan-shell": [
         '"codex"', '["nobody"]', '["codex", "codex"]', "[1]",
     ],
-    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, outage, stagnated,"
+    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, digest, outage, stagnated,"
     " stopped": ['["running"]', '["blocked", "blocked"]', '"blocked"', '["crash"]'],
 }  # fmt: skip
 """By the words in which the page says what may be given."""
