@@ -23,6 +23,8 @@ TOGETHER = 3
 """More words than this for one target at a time become one message."""
 LEAVE_SEC = 30.0
 """For what is still to be sent when the loop has ended; the rest is sent by the next start."""
+SOON_SEC = 5.0
+"""For a target that asks to be left alone no longer than this, an end waits."""
 LOOK_SEC = 900.0
 """So often it is looked whether quiet hours are over, clocks were set, or targets have changed."""
 SAME_SEC = 3600.0
@@ -80,6 +82,10 @@ async def last(ctx: Context) -> None:
     if recipients.targets(ctx.settings):
         with anyio.move_on_after(LEAVE_SEC, shield=True):
             await _send_due(ctx)
+            rest = mailbox.patience(ctx.mail.box, ctx.shared.clock.wall())
+            if rest is not None and 0 < rest <= SOON_SEC:  # a target has asked for a moment
+                await anyio.sleep(rest)
+                await _send_due(ctx)
 
 
 async def _send_due(ctx: Context) -> None:
