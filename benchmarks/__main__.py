@@ -14,6 +14,7 @@ scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STO
 board       `top` with 100 loops: idle CPU, memory, from a key to the screen
 page        `serve` with 100 loops: answers, first paint, memory, what an open page costs
 prompt      size of our part of a prompt beside task and plan
+told        CPU of an idle loop with five targets beside one without; an iteration beside a target that hangs
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 
 What grows in thousands of iterations with faults: python -m benchmarks.soak"""
@@ -41,6 +42,7 @@ from benchmarks import page as bench_page
 from benchmarks import prompt as bench_prompt
 from benchmarks import read as bench_read
 from benchmarks import scale as bench_scale
+from benchmarks import told as bench_told
 
 AGENT = """#!/bin/sh
 echo '{"summary":"s","next_goal":"g","stop":false,"reason":"r","evidence":[],"completed":false}'
@@ -219,6 +221,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "page": lambda _root: bench_page.page(),
     "prompt": lambda _root: bench_prompt.show(),
     "read": bench_read.show,
+    "told": bench_told.show,
 }
 
 

@@ -60,6 +60,7 @@ GOOD = {
     'an address such as "http://localhost:4318"; "" for none': [
         '"https://example.org/otlp"', '"${WHERE}/x"', '""',
     ],
+    'a time such as "08:00"; "" for none': ['"07:30"', '"23:59"', '""'],
     'two times such as "22:00-07:00"; "" for none': ['"22:00-07:30"', '"09:00-17:00"', '""'],
     'a name such as "Europe/Berlin"; "" for the machine\'s': ['"UTC"', '"Europe/Berlin"', '""'],
     'a plain file name such as "STOP"': ['"own {}"'],
@@ -77,7 +78,7 @@ GOOD = {
     "a list of adapter names: codex, claude, gemini, opencode, command, plan-shell": [
         '["codex", "plan-shell"]', "[]",
     ],
-    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, outage, stagnated,"
+    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, digest, outage, stagnated,"
     " stopped": ['["stopped"]', "[]"],
 }  # fmt: skip
 _NUMBERS = ['"7"', "true", "-1", "[]", "nan", "inf", "-0.5"]
@@ -99,6 +100,7 @@ WRONG = {
     'an address such as "http://localhost:4318"; "" for none': [
         '"localhost:4318"', '"http://x y"', '"http://x/v1/traces"', "3",
     ],
+    'a time such as "08:00"; "" for none': ['"8:00"', '"24:00"', '"08:60"', '"x"', "8", '"08:00 "'],
     'two times such as "22:00-07:00"; "" for none': [
         '"22-7"', '"25:00-07:00"', '"07:00-07:00"', '"x"', "22", '"22:00-07:00 "',
     ],
@@ -122,7 +124,7 @@ WRONG = {
     "a list of adapter names: codex, claude, gemini, opencode, command, plan-shell": [
         '"codex"', '["nobody"]', '["codex", "codex"]', "[1]",
     ],
-    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, outage, stagnated,"
+    "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, digest, outage, stagnated,"
     " stopped": ['["running"]', '["blocked", "blocked"]', '"blocked"', '["crash"]'],
 }  # fmt: skip
 """By the words in which the page says what may be given."""

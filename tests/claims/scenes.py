@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.support.program import PROGRAM
 
 EVENTS = (
     "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown",
-    "stopped",
+    "digest", "stopped",
 )  # fmt: skip
 DONE: dict[str, Any] = {**WORK, "block": {"completed": True}}
 PLAN = {"objective": "the objective", "execution_prompt": "p", "done_if": "d", "rationale": "r"}
@@ -502,6 +503,24 @@ def outage(seen: Stage) -> None:
     set_up(ws, tables, agent="claude")
     ws.script({**DONE, "sleep": SEEN_SEC})
     seen.ended()
+
+
+@scene
+def daily(seen: Stage) -> None:
+    """A supervisor that was down at the hour of the digest."""
+    ws = seen.ws
+    ws.config(max_iterations=1)
+    ws.script(WORK, long_run())
+    ws.run()
+    yesterday = {"digest_day": datetime.now().astimezone().toordinal() - 1}
+    (ws.state / "outbox.json").write_text(json.dumps(yesterday))
+    set_up(ws, "")
+    with (ws.path / "codex-self-iter.toml").open("a") as file:
+        file.write('digest_at = "00:00"\n')  # the table [notify] is the last one
+    process = ws.start()
+    wait_until(lambda: (ws.root / "told").exists(), "the digest")
+    ws.cli("stop")
+    seen.over(process)
 
 
 @scene

@@ -674,6 +674,31 @@ def test_every_row_is_seen_red(tmp_path: Path) -> None:
         assert seen[check] <= told | {"ok"}, check
 
 
+@pytest.mark.parametrize("manager", ["systemd", "launchd"])
+def test_a_service_of_which_nobody_hears_is_a_warning(place: Place, manager: str) -> None:
+    def installed(*words: str) -> dict[str, Any]:
+        def service(action: str, *more: str) -> None:
+            argv = [*PROGRAM, "service", action, "--manager", manager, "--name", "x", *more]
+            subprocess.run(argv, cwd=place.path, env=place.env, check=True, timeout=60)
+
+        service("install", *words)
+        found: dict[str, Any] = place.findings()[1]["notify"]
+        service("uninstall")
+        return found
+
+    assert place.findings()[1]["notify"]["status"] == "ok"
+    elsewhere = place.root / "elsewhere"
+    elsewhere.mkdir()
+    assert installed("--workspace", str(elsewhere))["status"] == "ok", "it is another one's"
+    for words in ((), ("--config-dir", str(place.path))):
+        said = installed(*words)
+        assert (said["status"], "runs it unattended" in said["what"]) == ("warn", True), said
+        assert "docs/notifications.md" in said["mend"]
+    config = (place.path / "codex-self-iter.toml").read_text()
+    place.config(config + '[notify]\ncommand = ["true"]\n')
+    assert installed()["status"] == "ok"
+
+
 def test_people_read_the_mend_below_the_fault(place: Place) -> None:
     (place.path / ".codex-stop").touch()
     done = place.doctor()

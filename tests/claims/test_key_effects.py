@@ -623,6 +623,8 @@ IDLE = {
     "git.checkpoints = false\ngit.checkpoint_keep = 3": "git.checkpoint_keep",
     'notify.events = ["blocked"]': "notify.events",
     "notify.events = []\nnotify.command = ['true']": "notify.command",
+    'notify.digest_at = "08:00"': "notify.digest_at",
+    'notify.digest_at = "08:00"\nnotify.events = ["blocked"]\nnotify.command = [\'true\']': "notify.digest_at",
     "budget.notice_at = 0.5": "budget.notice_at",
     "service.finish_timeout_sec = 5": "service.finish_timeout_sec",
     "agents.codex.resume_max_turns = 3": "agents.codex.resume_max_turns",

@@ -39,6 +39,7 @@ WHEN: dict[str, tuple[str, str, str]] = {
     "budget": ("money", "running", "% of [budget] max_"),
     "outage": ("outage", "running", "command stands in for it"),
     "cooldown": ("roles", "cooldown", "3 times in a row"),
+    "digest": ("daily", "running", "Digest: 1 loop, none needs you, 1 iteration"),
 }
 """Event -> the scene that has it, the state it is told in, a part of its text."""
 QUICK = ("proof", "errors", "money", "crash")

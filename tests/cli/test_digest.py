@@ -131,3 +131,19 @@ def test_a_loop_whose_journal_anybody_wrote_is_no_error(held: ExitStack, tmp_pat
     (one,) = digests.digest(time.time() - HOUR * 2)
     assert sum(one.iterations.values()) == 2
     assert all("\x1b" not in line for line in view.text([one], "x"))
+
+
+def test_on_a_lock_screen_it_is_a_line_for_each_loop_what_is_urgent_first(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    more = {"ticked": ["a", "b"]}
+    for number in range(11):
+        loop(held, tmp_path, f"works{number:02}", "running", 5, 1, **more)
+    loop(held, tmp_path, "stuck", "stagnated", 2, verdict="no_change", usage=None, cost_usd=None)
+    loop(held, tmp_path, "still", "completed", 50)
+    head, first, second, *_, left, rest = view.brief(digests.digest(time.time() - 24 * HOUR))
+    assert head.startswith("Digest: 13 loops, 1 needs you, 23 iterations")
+    assert first.startswith("stuck needs you: stagnated: ")
+    assert first.endswith(", 1 iteration")
+    assert second == "works00: running, 2 iterations, 4 items ticked, $0.02"
+    assert (left, rest) == ("2 more: codex-self-iter digest", "1 loop: nothing happened")

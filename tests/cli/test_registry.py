@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from codex_self_iter.screens import sources
+from codex_self_iter.screens.loops import Target
+from codex_self_iter.views.troubles import troubles
 from codex_self_iter.world import registry
 
 
@@ -126,6 +130,37 @@ def test_a_loop_whose_state_directory_is_gone_is_forgotten_not_without_a_word(
     assert f"Forgotten: a/app, {gone}." in told
     assert len(told.splitlines()) == 3
     assert "Forgotten" not in two("status", "--all").stdout
+
+
+def test_of_a_loop_whose_workspace_is_gone_only_commands_that_work_are_named(
+    make_command, tmp_path: Path
+) -> None:
+    one = make_command("app")
+    other = make_command("other")
+    one.write_status(state="stopped")
+    state = tmp_path / "kept state"
+    one.release()
+    one.state_dir.rename(state)
+    registry.register("app", str(one.workspace), str(state))
+    shutil.rmtree(one.workspace)
+    told = " ".join(other("status", "--loop", "app").stdout.split())
+    named = f"history --state-dir '{state}'"
+    assert f"codex-self-iter {named} (its workspace {one.workspace} is gone)" in told
+    assert f"--workspace {one.workspace}" not in told
+    done = other(*shlex.split(named))
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = sources.show("app", Target("app", str(one.workspace), str(state)))
+    (trouble,) = troubles(shown.seen, shown.around)
+    assert (trouble.kind, trouble.mend) == ("homeless", f"codex-self-iter {named}")
+
+
+def test_a_first_start_that_was_refused_leaves_no_loop(make_command) -> None:
+    one = make_command("app")
+    refused = one("run", "--max-iterations", "1")
+    assert refused.returncode == 2
+    assert "plan.md" in refused.stderr
+    assert not Path(registry.directory()).exists()
+    assert "Forgotten" not in one("status", "--all").stdout
 
 
 def test_a_name_leads_to_its_loop_and_an_ambiguous_one_is_explained(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.core.mailbox import (
+    DAY_SEC,
     FIRST_SEC,
     GIVE_UP_SEC,
     KNOWN,
@@ -17,6 +19,7 @@ from codex_self_iter.core.mailbox import (
     Mailbox,
     Notice,
     added,
+    digest_due,
     due,
     held,
     key_of,
@@ -67,6 +70,71 @@ def test_what_was_not_taken_waits_longer_each_time_and_is_given_up_at_last() -> 
     assert GIVE_UP_SEC <= now - NOW < GIVE_UP_SEC + 2 * LONGEST_SEC
     assert over[0].outcomes["a"].startswith("given up after ")
     assert "no answer" in over[0].outcomes["a"]
+
+
+def test_a_target_that_asks_for_it_is_left_alone_by_every_word() -> None:
+    box = added(added(Mailbox(), word(1), ["a", "b"]), word(2), ["a"])
+    box, _ = settled(box, ["k1"], "a", "too many", NOW, 600.0)
+    box = added(box, word(3), ["a", "b"])
+    assert [len(due(box, name, NOW + 599)) for name in "ab"] == [0, 2]
+    assert len(due(box, "a", NOW + 600)) == 3
+    failed, _ = settled(box, ["k1"], "a", "no", NOW + 600)
+    assert failed.rests == {}, "it is over"
+    sooner, _ = settled(added(Mailbox(), word(), ["a"]), ["k1"], "a", "x", NOW, 1.0)
+    assert due(sooner, "a", NOW + FIRST_SEC - 1) == (), "never sooner than without"
+    longest, _ = settled(added(Mailbox(), word(), ["a"]), ["k1"], "a", "x", NOW, 1e9)
+    assert patience(longest, NOW) == DAY_SEC
+    taken, _ = settled(box, ["k1"], "a", "", NOW + 1)
+    assert len(due(taken, "a", NOW + 1)) == 2, "it takes words again"
+
+
+def test_an_older_file_is_read() -> None:
+    old = plain(added(Mailbox(), word(), ["a"]))
+    for new in ("rests", "digest_day", "digest_at"):
+        del old[new]
+    del old["entries"][0]["notice"]["gone"]
+    assert from_json(Mailbox, old) == added(Mailbox(), word(), ["a"])
+
+
+HOUR_OF_DAY = 8 * 3600.0
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(1.0, 90_000.0),  # it is looked again after so long
+            st.floats(-43_000.0, 43_000.0).map(lambda by: ("wrong by", by)),
+        ),
+        max_size=60,
+    ),
+    st.floats(0.0, 86_399.0),
+)
+def test_no_day_has_two_digests_and_each_day_that_is_looked_at_late_has_one(
+    steps: list[Any], start: float
+) -> None:
+    clock, wrong, last, told = NOW + start, 0.0, 0, list[int]()
+    for step in steps:
+        if isinstance(step, tuple):
+            wrong = step[1]
+        else:
+            clock += step
+        today, since = divmod(clock + wrong, DAY_SEC)
+        due, last = digest_due(last, int(today), reached=since >= HOUR_OF_DAY)
+        told += [int(today)] if due else []
+        assert last >= today - 1 or not due
+        if since >= HOUR_OF_DAY:
+            assert last >= today, "told, or not to be told any more"
+    assert told == sorted(set(told))
+
+
+def test_the_first_digest_is_not_before_the_next_day() -> None:
+    assert digest_due(0, 100, reached=True) == (False, 100)
+    assert digest_due(0, 100, reached=False) == (False, 99)
+    assert digest_due(99, 100, reached=False) == (False, 99)
+    assert digest_due(99, 100, reached=True) == (True, 100)
+    assert digest_due(90, 100, reached=True) == (True, 100), "at the next start"
+    assert digest_due(101, 100, reached=True) == (False, 101), "set back"
+    assert digest_due(4000, 100, reached=True) == (False, 100), "it was far ahead, and not for ever"
 
 
 @pytest.mark.parametrize("back", [3600.0, 86_400.0 * 3, 1e9])

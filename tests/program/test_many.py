@@ -10,11 +10,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support.control_steps import WORK, long_run, notify, told
 from tests.support.harness import Workspace, overlaps, wait_until
 from tests.support.program import PROGRAM
 
@@ -393,3 +395,32 @@ def test_a_loop_that_waited_for_its_place_looks_at_its_conditions_again(
     (second.path / "away.md").rename(second.path / "plan.md")
     assert a.ended(process) == 0
     assert second.verdicts() == ["completed"]
+
+
+@pytest.mark.slow
+def test_loops_of_one_supervisor_send_one_digest_about_all(three: list[Workspace]) -> None:
+    """It was down at the hour. One of them has ended before the digest comes."""
+    for ws in three:
+        ws.script(WORK, long_run())
+    three[2].script(WORK, {"block": {"completed": True}})
+    assert three[0].ended(supervise(*three, tables="max_iterations = 1\n")) == 0
+    yesterday = {"digest_day": datetime.now().astimezone().toordinal() - 1}
+    for ws in three:
+        (ws.state / "outbox.json").write_text(json.dumps(yesterday))
+    table = notify(three[0], events=["digest"], digest_at="00:00")
+    process = supervise(*three, tables=f"[pool]\nmax_agents = 3\n{table}")
+
+    def days() -> list[int]:
+        boxes = [json.loads((ws.state / "outbox.json").read_text()) for ws in three[:2]]
+        return [box["digest_day"] - yesterday["digest_day"] for box in boxes]
+
+    wait_until(lambda: days() == [1, 1], "each to have thought of it")
+    wait_until(lambda: told(three[0]), "the digest")
+    assert "notify.shared" in three[0].log()
+    three[0].cli("stop")
+    three[1].cli("stop")
+    assert three[0].ended(process) == 0
+    (one,) = told(three[0])
+    head, *lines = one["text"].splitlines()
+    assert head.startswith("Digest: 3 loops, none needs you, ")
+    assert {line.partition(":")[0] for line in lines} == {ws.path.name for ws in three}

@@ -4,6 +4,7 @@ hours; and never a reason for anything."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from codex_self_iter.views.notice import page_key
 from tests.support.control_steps import LIMITED, long_run
 from tests.support.harness import Workspace, wait_until
 from tests.support.listeners import Listener, http, mail
@@ -79,7 +81,7 @@ def test_an_end_arrives_at_every_kind_of_target(
     assert "Completed, iteration 1, plan 0 of 2, 1 file changed by the last." in lines
     assert "Last: all of it" in lines
     assert f"codex-self-iter history --workspace '{ws.path}'" in lines
-    assert lines[-1] == "https://loops.example.org"
+    assert lines[-1] == f"https://loops.example.org/loop/{page_key(os.path.realpath(ws.state))}"
     pushed = next(one for one in hook.heard if "topic" in one)
     assert pushed["topic"] == "my-secret-topic"
     assert pushed["title"] == "work space: completed"

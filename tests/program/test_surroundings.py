@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from codex_self_iter.world import registry
 from tests.support.control_steps import wait_log
 from tests.support.harness import AGENT, Workspace, wait_until
+from tests.support.listeners import http
 from tests.support.program import PROGRAM
 
 WORK = {"append": {"work.txt": "x\n"}}
@@ -172,11 +174,13 @@ def _removed(path: Path) -> bool:
 def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
     tmp_path: Path, git: bool, when: str
 ) -> None:
-    ws = Workspace(tmp_path)
+    ws, held = Workspace(tmp_path), ExitStack()
     try:
         told = ws.root / "told"
         slow = {"no_change_backoff_sec": 600}
-        ws.config(f"[notify]\ncommand = ['sh', '-c', \"cat > '{told}'\"]\n", **slow)
+        hook = held.enter_context(http())
+        web = f"urls = ['json://127.0.0.1:{hook.port}/']"
+        ws.config(f"[notify]\n{web}\ncommand = ['sh', '-c', \"cat > '{told}'\"]\n", **slow)
         ws.script({"sleep": 120, "until": "never"} if when == "running" else {})
         if not git:
             shutil.rmtree(ws.path / ".git")
@@ -192,7 +196,10 @@ def test_a_deleted_workspace_ends_the_loop_and_is_not_made_again(
         assert not ws.path.exists()
         assert f"the workspace {ws.path} is gone" in ws.log()
         assert '"event": "blocked"' in told.read_text()
+        (message,) = hook.heard
+        assert message["message"].splitlines()[-1] == "codex-self-iter status --all"
     finally:
+        held.close()
         ws.close()
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from codex_self_iter.screens.page import contents, openapi, web_api
 from codex_self_iter.screens.page.pages import environment as templates
+from codex_self_iter.views.notice import page_key
 from codex_self_iter.views.rows import COLUMNS
 from tests.support.shown_loops import GATE, NOW, cases, on_disk, record
 from tests.support.web import TOKEN, App
@@ -70,6 +71,28 @@ async def test_the_numbers_of_all_loops_are_for_who_is_in(
     assert missing.status == 501
     assert "needs the extra [metrics]" in missing.text
     assert "pip install prometheus-client" in missing.text
+
+
+async def test_of_the_numbers_only_what_ended_long_ago_and_needs_nobody_is_left_out(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    recent, old = cases(time.time()), cases(time.time() - 2 * 86_400)
+    for name, case in (
+        ("recent", recent["completed"]), ("old", old["completed"]), ("bad", old["stagnated"]),
+    ):  # fmt: skip
+        held.enter_context(on_disk(tmp_path, name, case))
+    await app.enter()
+    text = (await app.ask("/metrics")).text
+    assert [f'loop="{name}"' in text for name in ("recent", "old", "bad")] == [True, False, True]
+
+
+async def test_a_message_leads_to_the_page_of_its_loop(
+    held: ExitStack, tmp_path: Path, app: App
+) -> None:
+    loop = held.enter_context(on_disk(tmp_path, "one", cases(time.time())["completed"]))
+    await app.enter()
+    answer = await app.ask(f"/loop/{page_key(loop.state_dir)}")
+    assert (answer.status, "one" in answer.words) == (200, True)
 
 
 async def test_a_card_says_why_it_may_be_stuck_and_no_card_that_needs_a_person_is_green(

@@ -140,6 +140,7 @@ class Workspace:
         old; no supervisor runs."""
         path = self.state / "outbox.json"
         box = json.loads(path.read_text())
+        box["rests"] = {}
         for entry in box["entries"]:
             entry["notice"]["at"] -= older
             for one in entry["pending"]:

@@ -26,6 +26,9 @@ WHY = {
     "budget": "80 % of [budget] max_cost_usd = 5 is used",
     "outage": "limit: usage limit reached; it is tried again in 5.0 h",
     "cooldown": "nothing to do, 3 times in a row",
+    "digest": "Digest: 2 loops, 1 needs you, 12 iterations, 2 completed, 34.0k tokens, $1.20\n"
+    "shop needs you: blocked: codex is not logged in, nothing done\n"
+    "api: running, 12 iterations, 7 items ticked, $1.20\n1 loop: nothing happened",
 }
 
 
@@ -44,6 +47,7 @@ def shown() -> str:
     told = [message(word(event), before, page="https://loops.example.org") for event in EVENTS]
     told.append(message(word("blocked", since=NOW, total=0, done=0, changed=0, said=""), None))
     told.append(message(word("blocked"), before, dropped=3, markdown=True))
+    told.append(message(word("blocked", gone=True), None, page="https://loops.example.org/"))
     told.append(summary([word(event, at=NOW + n) for n, event in enumerate(EVENTS)], dropped=2))
     return "\n\n".join(f"== {one.title}\n{one.body}" for one in told) + "\n"
 

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from codex_self_iter.cli import _common
-from codex_self_iter.core.foreign import as_dict, as_list, as_text
+from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_text
 from codex_self_iter.core.text import clean, epoch, moment, shorten
 from codex_self_iter.errors import ExitCode, UsageError
 
@@ -62,7 +62,7 @@ def _test(args: argparse.Namespace) -> int:
     for target, loop in chosen.items():
         word = _word(loop)
         told = message(word, None, page=loop.notify.page, markdown=target.markdown)
-        why = anyio.run(
+        why, _ = anyio.run(
             recipients.send, target, told, payload(word) | {"title": told.title}, loop, os.environ
         )
         _common.say(f"{target.name}: {f'not sent: {why}' if why else 'sent'}")
@@ -98,7 +98,8 @@ def _history(args: argparse.Namespace) -> int:
     path = os.path.join(loop.state_dir, HISTORY)
     over = [line for name in (f"{path}.1", path) for line in _lines(name)]
     box = read_object(os.path.join(loop.state_dir, OUTBOX), _MOST) or {}
-    waiting = [_waiting(as_dict(entry)) for entry in as_list(box.get("entries"))]
+    rests = as_dict(box.get("rests"))
+    waiting = [_waiting(as_dict(entry), rests) for entry in as_list(box.get("entries"))]
     found = [*over, *waiting][-(args.limit or LIMIT) :]
     if args.json:
         sys.stdout.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
@@ -125,14 +126,15 @@ def _lines(path: str) -> list[dict[str, Any]]:
     return [found for line in data.splitlines() if (found := parse_object(line)) is not None]
 
 
-def _waiting(entry: dict[str, Any]) -> dict[str, Any]:
+def _waiting(entry: dict[str, Any], rests: dict[str, Any]) -> dict[str, Any]:
     """A word that waits, as the history has those that do not."""
     from codex_self_iter.core.text import iso
 
     notice, ends = as_dict(entry.get("notice")), dict(as_dict(entry.get("outcomes")))
     for one in map(as_dict, as_list(entry.get("pending"))):
-        due, tries = one.get("due"), one.get("tries")
-        when = f", again at {moment(due)[:19]}" if isinstance(due, int | float) and due else ""
+        tries = one.get("tries")
+        due = max(as_number(one.get("due")), as_number(rests.get(as_text(one.get("target")))))
+        when = f", again at {moment(due)[:19]}" if due else ""
         why = f": {one['error']}" if one.get("error") else ""
         ends[as_text(one.get("target"))] = (
             f"waits after {tries} tries{when}{why}" if tries else f"waits{when}"

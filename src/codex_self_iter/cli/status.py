@@ -104,8 +104,10 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
             meant or _how_to_start(seen),
         ]
     stop = _is_there(seen, "stop_file") or _is_there(seen, "global_stop_file")
+    lost = not os.path.isdir(seen.workspace)
+    where = f" --state-dir {typed(seen.state_dir)}" if lost else _where(seen)
     around = Surroundings(
-        now, _where(seen), stop=stop, pause=_is_there(seen, "pause_file"),
+        now, where, gone=lost, stop=stop, pause=_is_there(seen, "pause_file"),
         bar="█░" if paint.unicode else "#.",
     )  # fmt: skip
     return [*render(seen, around, paint, width()), *_unreadable(seen)]

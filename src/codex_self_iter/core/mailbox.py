@@ -15,7 +15,9 @@ KNOWN = 200
 """Keys of words that were sent, by which they are not sent again."""
 FIRST_SEC, LONGEST_SEC = 30.0, 3600.0
 """The wait after the first failure; it doubles up to the longest."""
-GIVE_UP_SEC = 3 * 86_400.0
+DAY_SEC = 86_400.0
+"""So long a target that asks for it is left alone, at most."""
+GIVE_UP_SEC = 3 * DAY_SEC
 """A word so old is tried no more."""
 MOST_ERROR = 300
 
@@ -28,7 +30,8 @@ class Notice:
         key: the same for the same word; event: see docs/notifications.md.
         at, since: Unix seconds: when it happened, and since when the loop is in its state.
         done, total: items of the plan; changed: files that the last iteration changed.
-        said: what the last iteration said of itself."""
+        said: what the last iteration said of itself.
+        gone: its workspace is not there any more."""
 
     key: str
     event: str
@@ -44,6 +47,7 @@ class Notice:
     total: int = 0
     changed: int = 0
     said: str = ""
+    gone: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,12 +79,17 @@ class Mailbox:
         entries: what waits, the oldest first.
         known: keys of words that were kept before, the newest last.
         dropped: how many went without a word for want of room, since somebody was told so.
-        last: the newest word that was kept."""
+        last: the newest word that was kept.
+        rests: targets that have asked to be left alone, each until when (Unix seconds).
+        digest_day, digest_at: day (as a number) and time (Unix seconds) of the last digest; 0: none."""
 
     entries: tuple[Entry, ...] = ()
     known: tuple[str, ...] = ()
     dropped: int = 0
     last: Notice | None = None
+    rests: dict[str, float] = dataclasses.field(default_factory=dict)
+    digest_day: int = 0
+    digest_at: float = 0.0
 
 
 def key_of(*parts: object) -> str:
@@ -117,20 +126,21 @@ def due(box: Mailbox, target: str, now: float) -> tuple[Entry, ...]:
         entry
         for entry in box.entries
         for one in entry.pending
-        if one.target == target and _rest(one, now) <= 0
+        if one.target == target and _rest(box, one, now) <= 0
     )
 
 
 def patience(box: Mailbox, now: float) -> float | None:
     """Seconds until something is due; None when nothing waits."""
-    rests = [_rest(one, now) for entry in box.entries for one in entry.pending]
+    rests = [_rest(box, one, now) for entry in box.entries for one in entry.pending]
     return max(0.0, min(rests)) if rests else None
 
 
-def _rest(one: Pending, now: float) -> float:
-    """Seconds until a target is due; a clock that was set back makes it no longer than it was."""
-    rest = one.due - now
-    return rest if rest <= 86_400.0 else 0.0
+def _rest(box: Mailbox, one: Pending, now: float) -> float:
+    """Seconds until a target is due; a clock that was set back by more than an hour makes it no longer
+    than it was."""
+    rests = (due - now for due in (one.due, box.rests.get(one.target, 0.0)))
+    return max(rest if rest <= DAY_SEC + 3600 else 0.0 for rest in rests)
 
 
 def held(box: Mailbox, target: str, until: float) -> Mailbox:
@@ -139,11 +149,11 @@ def held(box: Mailbox, target: str, until: float) -> Mailbox:
 
 
 def settled(
-    box: Mailbox, keys: Iterable[str], target: str, error: str, now: float
+    box: Mailbox, keys: Iterable[str], target: str, error: str, now: float, rest: float = 0.0
 ) -> tuple[Mailbox, tuple[Entry, ...]]:
-    """The same after a try to send these words to a target: `error` "" is sent. With it those that
-    nobody waits for any more."""
-    tried = set(keys)
+    """The same after a try to send these words to a target: `error` "" is sent; `rest`: so many
+    seconds it asks to be left alone. With it those that nobody waits for any more."""
+    tried, rest = set(keys), min(rest, DAY_SEC)
 
     def after(entry: Entry, one: Pending) -> Pending | str:
         if entry.notice.key not in tried:
@@ -152,14 +162,30 @@ def settled(
             return "sent"
         if now - entry.notice.at > GIVE_UP_SEC:
             return f"given up after {one.tries + 1} tries: {error[:MOST_ERROR]}"
-        wait = min(LONGEST_SEC, FIRST_SEC * 2 ** min(one.tries, 20))
+        wait = max(rest, min(LONGEST_SEC, FIRST_SEC * 2 ** min(one.tries, 20)))
         return Pending(target, one.tries + 1, now + wait, error[:MOST_ERROR])
 
     box = _each(box, after, target)
     over = tuple(entry for entry in box.entries if not entry.pending)
     left = tuple(entry for entry in box.entries if entry.pending)
     dropped = 0 if not error and tried else box.dropped
-    return dataclasses.replace(box, entries=left, dropped=dropped), over
+    rests = {name: until for name, until in box.rests.items() if until > now and name != target}
+    rests |= {target: now + rest} if rest > 0 else {}
+    return dataclasses.replace(box, entries=left, dropped=dropped, rests=rests), over
+
+
+def digest_due(last: int, today: int, *, reached: bool) -> tuple[bool, int]:
+    """Whether the digest of today is to be told now, and the day that is then the last one. Days are
+    numbers; `last` is 0 before the first look, `reached`: it is the hour, or later.
+
+    No day is told twice while the clock goes wrong by less than a day; one that was far ahead costs the
+    day on which it is set right."""
+    if not last:
+        return False, today if reached else today - 1
+    if last > today + 1:
+        return False, today
+    due = reached and today > last
+    return due, today if due else last
 
 
 def without(box: Mailbox, targets: Iterable[str]) -> tuple[Mailbox, tuple[Entry, ...]]:

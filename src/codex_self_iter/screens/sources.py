@@ -60,9 +60,13 @@ def surroundings(seen: Seen, now: float) -> Surroundings:
         path = seen.status.get(key)
         return isinstance(path, str) and os.path.lexists(path)
 
+    gone = bool(seen.workspace) and not os.path.isdir(seen.workspace)
     return Surroundings(
         now,
-        f" --workspace {typed(seen.workspace)}",
+        f" --state-dir {typed(seen.state_dir)}"
+        if gone
+        else f" --workspace {typed(seen.workspace)}",
+        gone=gone,
         stop=there("stop_file") or there("global_stop_file"),
         pause=there("pause_file"),
         bar="█░",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -37,6 +38,15 @@ def escape_argument(text: str) -> str:
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     text = text.replace("\n", "\\n").replace("\t", "\\t")
     return f'"{text}"' if not text or set(text) & set(" '\";\\") else text
+
+
+def words(line: str) -> list[str]:
+    """The words that `escape_argument` made a command line of."""
+    plain = {"\\n": "\n", "\\t": "\t", "%%": "%", "$$": "$"}
+    return [
+        re.sub(r"\\.|%%|\$\$", lambda found: plain.get(found[0], found[0][-1]), quoted or bare)
+        for quoted, bare in re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
+    ]
 
 
 def _variable(text: str) -> str:

@@ -54,7 +54,7 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
         yield from ((key, "git.checkpoints is false") for key in _CHECKPOINTS)
     sent = bool(notify.urls or notify.targets)
     if not (notify.command or sent):
-        keys = ("events", "quiet", "zone", "page")
+        keys = ("events", "quiet", "zone", "page", "digest_at")
         yield from (
             (f"notify.{key}", "there is no [notify] command, url or target") for key in keys
         )
@@ -62,8 +62,11 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
         yield from ((f"notify.{key}", "[notify] events names none") for key in ("command", "urls"))
     if notify.command and not sent:
         yield from ((f"notify.{key}", "only a command is told") for key in ("quiet", "page"))
-    if not notify.quiet:
-        yield "notify.zone", "there are no quiet hours"
+    heard = {*notify.events}.union(*(target.events for target in notify.targets))
+    if (notify.command or sent) and "digest" not in heard:
+        yield "notify.digest_at", "no events name the digest"
+    if not (notify.quiet or notify.digest_at):
+        yield "notify.zone", "there are no quiet hours, and no digest"
     bounds = (value for key, value in settings.budget if key != "notice_at")
     if not any(bounds):
         yield "budget.notice_at", "there is no bound in [budget]"

@@ -45,6 +45,7 @@ from codex_self_iter.settings.types import (
     Text,
     Textfile,
     TextList,
+    TimeOfDay,
     Word,
     Zone,
     freeze,
@@ -362,11 +363,14 @@ class NotifySettings(Table):
     quiet: Hours = ""
     """Hours in which nothing is sent; what happens then comes at their end. The command is run."""
     zone: Zone = ""
-    """Time zone of the quiet hours; "" = the machine's."""
+    """Time zone of the quiet hours and of `digest_at`; "" = the machine's."""
+    digest_at: TimeOfDay = ""
+    """Time of day at which one message says what has happened in a day, in all loops of the
+    supervisor; "" = none."""
     page: Text = ""
-    """Address of the page (`serve`) that messages name; "" = none."""
+    """Address of the page (`serve`): a message names that of its loop; "" = none."""
     events: EventList = (
-        "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown",
+        "blocked", "completed", "stagnated", "crashed", "agent_stopped", "budget", "outage", "cooldown", "digest",
     )  # fmt: skip
     """What it is told about."""
 

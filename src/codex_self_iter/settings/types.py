@@ -153,6 +153,12 @@ def _some(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _hour(value: str) -> str:
+    if value and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+        raise ValueError("must be a time of day")
+    return value
+
+
 def _textfile(value: str) -> str:
     if value and not (value.startswith(("/", "~/")) and value.endswith(".prom")):
         raise ValueError("must be an absolute path that ends in .prom, for the collector")
@@ -281,8 +287,8 @@ CommitMode = Annotated[
     Allowed('one of "none", "supervisor", "agent" (true: "supervisor", false: "none")'),
 ]
 Event = Literal[
-    "agent_stopped", "blocked", "budget", "completed", "cooldown", "crashed", "outage", "stagnated",
-    "stopped",
+    "agent_stopped", "blocked", "budget", "completed", "cooldown", "crashed", "digest", "outage",
+    "stagnated", "stopped",
 ]  # fmt: skip
 EVENTS: tuple[str, ...] = typing.get_args(Event)
 """What a notification can be about: nothing else is ever told."""
@@ -291,6 +297,9 @@ EventList = Annotated[
 ]
 Hours = Annotated[
     str, Strict(), AfterValidator(_hours), Allowed('two times such as "22:00-07:00"; "" for none')
+]
+TimeOfDay = Annotated[
+    str, Strict(), AfterValidator(_hour), Allowed('a time such as "08:00"; "" for none')
 ]
 Textfile = Annotated[
     Text,

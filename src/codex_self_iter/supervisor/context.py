@@ -36,12 +36,14 @@ class Mail:
     Attributes:
         read: whether `box` is what the state directory has.
         disk: held while it is read or written there.
-        woken: set when there is something new."""
+        woken: set when there is something new.
+        begun: when the loop began to send (monotonic seconds); 0: not yet."""
 
     box: Mailbox = dataclasses.field(default_factory=Mailbox)
     read: bool = False
     disk: anyio.Lock = dataclasses.field(default_factory=anyio.Lock)
     woken: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    begun: float = 0.0
 
 
 @dataclasses.dataclass(eq=False, slots=True)

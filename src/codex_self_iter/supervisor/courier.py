@@ -5,7 +5,7 @@ own, for a bounded time, in a task beside the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -23,6 +23,8 @@ TOGETHER = 3
 """More words than this for one target at a time become one message."""
 LEAVE_SEC = 30.0
 """For what is still to be sent when the loop has ended; the rest is sent by the next start."""
+SOON_SEC = 5.0
+"""For a target that asks to be left alone no longer than this, an end waits."""
 LOOK_SEC = 900.0
 """So often it is looked whether quiet hours are over, clocks were set, or targets have changed."""
 SAME_SEC = 3600.0
@@ -35,21 +37,21 @@ async def keep(ctx: Context, notices: Iterable[tuple[Notice, str]]) -> None:
     who = recipients.targets(ctx.settings)
     if not who:
         return
-    box = new = await _box(ctx)
+    box = new = await opened(ctx)
     for notice, cause in notices:
         if notice.key in new.known:
             continue
-        if _told_elsewhere(ctx, cause, notice.at):
+        if told_elsewhere(ctx, cause, notice.at):
             new = mailbox.passed_over(new, notice.key)
         else:
             names = [one.name for one in who if notice.event in one.events]
             new = mailbox.added(new, notice, names)
     if new is not box:
-        await _store(ctx, new)
+        await store(ctx, new)
     ctx.mail.woken.set()
 
 
-def _told_elsewhere(ctx: Context, cause: str, now: float) -> bool:
+def told_elsewhere(ctx: Context, cause: str, now: float) -> bool:
     """Whether another loop of this supervisor has told the same just now."""
     if not cause:
         return False
@@ -61,14 +63,17 @@ def _told_elsewhere(ctx: Context, cause: str, now: float) -> bool:
     return False
 
 
-async def run(ctx: Context) -> None:
-    """Send what is due, for ever."""
+async def run(ctx: Context, daily: Callable[[Context], Awaitable[float | None]]) -> None:
+    """Send what is due, for ever. `daily` keeps what is told each day, and says in how many seconds it
+    wants to look again."""
     while True:
-        ctx.mail.woken, rest = anyio.Event(), None
+        ctx.mail.woken, rests = anyio.Event(), list[float | None]()
         if recipients.targets(ctx.settings):
+            rests = [await daily(ctx)]
             await _send_due(ctx)
-            rest = mailbox.patience(ctx.mail.box, ctx.shared.clock.wall())
-        with anyio.move_on_after(None if rest is None else min(rest, LOOK_SEC)):
+            rests.append(mailbox.patience(ctx.mail.box, ctx.shared.clock.wall()))
+        known = [rest for rest in rests if rest is not None]
+        with anyio.move_on_after(min(*known, LOOK_SEC) if known else None):
             await ctx.mail.woken.wait()
 
 
@@ -77,14 +82,18 @@ async def last(ctx: Context) -> None:
     if recipients.targets(ctx.settings):
         with anyio.move_on_after(LEAVE_SEC, shield=True):
             await _send_due(ctx)
+            rest = mailbox.patience(ctx.mail.box, ctx.shared.clock.wall())
+            if rest is not None and 0 < rest <= SOON_SEC:  # a target has asked for a moment
+                await anyio.sleep(rest)
+                await _send_due(ctx)
 
 
 async def _send_due(ctx: Context) -> None:
     box, gone = mailbox.without(
-        await _box(ctx), (one.name for one in recipients.targets(ctx.settings))
+        await opened(ctx), (one.name for one in recipients.targets(ctx.settings))
     )
     if gone:
-        await _store(ctx, box, gone)
+        await store(ctx, box, gone)
     async with anyio.create_task_group() as tasks:  # one that hangs holds no other up
         for target in recipients.targets(ctx.settings):
             tasks.start_soon(_send_to, ctx, target)
@@ -95,7 +104,7 @@ async def _send_to(ctx: Context, target: Target) -> None:
     until = 0.0 if target.at_night else recipients.quiet_until(ctx.settings, now)
     if until:
         if (held := mailbox.held(ctx.mail.box, target.name, until)) != ctx.mail.box:
-            await _store(ctx, held)
+            await store(ctx, held)
         return
     due = mailbox.due(ctx.mail.box, target.name, now)
     together = bool(target.url) and len(due) > TOGETHER
@@ -112,11 +121,11 @@ async def _sent(ctx: Context, target: Target, group: Sequence[Entry]) -> bool:
     told = view.told(notices, group[0].before, dropped=box.dropped, page=page, markdown=markdown)
     payload = {"event": notices[-1].event, **view.payload(notices[-1]), "title": told.title}
     with anyio.CancelScope(shield=True):  # the loop may be ending: that is what is being told
-        why = await recipients.send(target, told, payload, settings, ctx.shared.environ)
+        why, rest = await recipients.send(target, told, payload, settings, ctx.shared.environ)
         why = ctx.shown(why, mailbox.MOST_ERROR)
-        keys = [one.key for one in notices]
-        box, over = mailbox.settled(ctx.mail.box, keys, target.name, why, ctx.shared.clock.wall())
-        await _store(ctx, box, over)
+        keys, now = [one.key for one in notices], ctx.shared.clock.wall()
+        box, over = mailbox.settled(ctx.mail.box, keys, target.name, why, now, rest)
+        await store(ctx, box, over)
     who = (
         f"the [notify] command {settings.notify.command[0]!r}"
         if target.name == COMMAND
@@ -135,7 +144,7 @@ async def _sent(ctx: Context, target: Target, group: Sequence[Entry]) -> bool:
     return False
 
 
-async def _box(ctx: Context) -> Mailbox:
+async def opened(ctx: Context) -> Mailbox:
     """What waits, read once. Who changes it does so without waiting in between, and stores it."""
     async with ctx.mail.disk:
         if not ctx.mail.read:
@@ -144,7 +153,7 @@ async def _box(ctx: Context) -> Mailbox:
     return ctx.mail.box
 
 
-async def _store(ctx: Context, box: Mailbox, over: Sequence[Entry] = ()) -> None:
+async def store(ctx: Context, box: Mailbox, over: Sequence[Entry] = ()) -> None:
     """Take this for what waits, and write down what became of the rest."""
     ctx.mail.box = box
     now = ctx.shared.clock.wall()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.foreign import as_list, as_words
@@ -54,6 +56,8 @@ class Loop:
         self.again_sec = again_sec
         self.ready = anyio.Event()
         """Set once the loop has dealt with its past."""
+        self.taken: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+        """Called once it has the workspace; not for one that is refused."""
         self.rounds: Rounds | None = None
         """What it does once it holds its lock and has read its state."""
         self._send, self._receive = anyio.create_memory_object_stream[ev.Event](math.inf)
@@ -76,11 +80,13 @@ class Loop:
                 store.acquire_lock(self.settings.lock_file_name)
                 if self.sentence:
                     paths = self.take_sentence(store)
+                self.shared.places[self.settings.name] = str(paths.workspace), store.path
                 ctx = self.context(paths, config, store)
                 rounds = Rounds(ctx, self._receive)
                 ctx.warn(mended)
                 self.recover(ctx)
                 self.rounds = rounds
+                await self.taken()
                 return await rounds.run(self.ready)
             except Exception as raised:
                 error = first_cause(raised)
@@ -88,6 +94,7 @@ class Loop:
                     await self._end_badly(rounds, error)
                 elif ending.is_defect(error, self.again_sec):
                     again = self.again_sec
+                    await self.taken()
                     await failed_start.tell(self.shared, self.settings, error, again, store)
                 raise error from None
             except anyio.get_cancelled_exc_class():  # by a defect of what the loops share

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -130,16 +131,20 @@ class Members:
             self._shared, settings, clear_stop=clear_stop, sentence=sentence, again_sec=again
         )
         loop.ready = member.settled
+        loop.taken = partial(self._register, settings)
+        if self.stop is not None:
+            # nothing is awaited from here until the loop hears signals itself
+            loop.post(self.stop)
+        return await loop.run()
+
+    async def _register(self, settings: Settings) -> None:
+        """Have it found by those who look for all loops."""
         workspace = str(settings.workspace_path)
         state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
         try:
             await threads.run_sync(registry.register, settings.name, workspace, state_dir)
         except OSError as error:
             self._log.warning("registry.not_written", error=str(error))
-        if self.stop is not None:
-            # nothing is awaited from here until the loop hears signals itself
-            loop.post(self.stop)
-        return await loop.run()
 
     @staticmethod
     def _again_sec(member: Member) -> float:
@@ -162,6 +167,7 @@ class Members:
             return
         member.leaving = True
         self._log.info("loop.removed", loop=member.settings.name)
+        self._shared.places.pop(member.settings.name, None)
         if member.loop is not None:
             member.loop.post(
                 ev.Stop(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,10 +23,11 @@ def tell(ctx: Context, event: str, text: str, state: LoopState, cause: str = "")
     ctx.start("notify", courier.keep, ctx, [(notice(ctx, event, text, state), cause)])
 
 
-async def tell_end(ctx: Context) -> None:
-    """The same for a loop that has ended badly: its state says how."""
+async def tell_end(ctx: Context, *, gone: bool) -> None:
+    """The same for a loop that has ended badly: its state says how. `gone`: so is its workspace."""
     state = ctx.state
-    await courier.keep(ctx, [(notice(ctx, state.state.value, state.reason, state), "")])
+    word = notice(ctx, state.state.value, state.reason, state)
+    await courier.keep(ctx, [(dataclasses.replace(word, gone=gone), "")])
 
 
 def notice(

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from codex_self_iter.core.foreign import as_number, as_text
 from codex_self_iter.core.text import clean
 from codex_self_iter.settings import Settings
 from codex_self_iter.views.notice import Message
 from codex_self_iter.world import installed
+from codex_self_iter.world.guarded import parse_object
 from codex_self_iter.world.process.tool import run_tool
 
 TIMEOUT_SEC = 30.0
@@ -33,6 +35,14 @@ class Target(NamedTuple):
     events: frozenset[str]
     markdown: bool = False
     at_night: bool = False
+
+
+class Answer(NamedTuple):
+    """What became of a word: `why` it was not taken, "" when it was, without secrets; `rest`: so many
+    seconds the target asks to be left alone."""
+
+    why: str = ""
+    rest: float = 0.0
 
 
 def targets(settings: Settings) -> tuple[Target, ...]:
@@ -86,21 +96,31 @@ def quiet_until(settings: Settings, now: float) -> float:
     hours = settings.notify.quiet
     if not hours:
         return 0.0
-    zone = None
-    if settings.notify.zone:
-        import zoneinfo  # only for who sets it
-
-        zone = zoneinfo.ZoneInfo(settings.notify.zone)
-    here = datetime.fromtimestamp(now, zone) if zone else datetime.fromtimestamp(now).astimezone()
-    begins, ends = (
-        here.replace(hour=int(text[:2]), minute=int(text[3:]), second=0, microsecond=0)
-        for text in hours.split("-")
-    )
+    here = _here(settings, now)
+    begins, ends = (_hour(here, text) for text in hours.split("-"))
     if begins < ends:
         return ends.timestamp() if begins <= here < ends else 0.0
     if here >= begins:
         return (ends + timedelta(days=1)).timestamp()
     return ends.timestamp() if here < ends else 0.0
+
+
+def digest_hour(settings: Settings, now: float) -> tuple[int, float]:
+    """The day that it is, as a number, and when its digest is to be told (Unix seconds)."""
+    here = _here(settings, now)
+    return here.toordinal(), _hour(here, settings.notify.digest_at).timestamp()
+
+
+def _here(settings: Settings, now: float) -> datetime:
+    if not settings.notify.zone:
+        return datetime.fromtimestamp(now)  # noqa: DTZ006 - naive is local, by the rules of each day
+    import zoneinfo  # only for who sets it
+
+    return datetime.fromtimestamp(now, zoneinfo.ZoneInfo(settings.notify.zone))
+
+
+def _hour(here: datetime, text: str) -> datetime:
+    return here.replace(hour=int(text[:2]), minute=int(text[3:]), second=0, microsecond=0, fold=0)
 
 
 async def send(
@@ -109,9 +129,8 @@ async def send(
     payload: Mapping[str, Any],
     settings: Settings,
     environ: Mapping[str, str],
-) -> str:
-    """Send one word to one target; "" when it was taken, else why not, without secrets. `payload` is
-    what a command is told."""
+) -> Answer:
+    """Send one word to one target. `payload` is what a command is told."""
     if target.url:
         return await _by_url(target, message, environ)
     result = await run_tool(
@@ -121,21 +140,22 @@ async def send(
         stdin=json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace"),
     )
     if result.exit_code == 0:
-        return ""
-    return "it timed out" if result.timed_out else result.error or f"exit code {result.exit_code}"
+        return Answer()
+    why = "it timed out" if result.timed_out else result.error or f"exit code {result.exit_code}"
+    return Answer(why)
 
 
 def _directory(workspace: str) -> str:
     return workspace if os.path.isdir(workspace) else "/"
 
 
-async def _by_url(target: Target, message: Message, environ: Mapping[str, str]) -> str:
+async def _by_url(target: Target, message: Message, environ: Mapping[str, str]) -> Answer:
     if flaw := installed.lack(*EXTRA):
-        return flaw
+        return Answer(flaw)
     try:
         url, secrets = expanded(target.url, environ)
     except ValueError as error:
-        return str(error)
+        return Answer(str(error))
     asked = {
         "url": url,
         "title": message.title,
@@ -151,8 +171,10 @@ async def _by_url(target: Target, message: Message, environ: Mapping[str, str]) 
         stdin=json.dumps(asked).encode(),
     )
     if result.exit_code == 0:
-        return ""
+        return Answer()
     if result.timed_out:
-        return f"no answer within {TIMEOUT_SEC:.0f} s"
-    said = result.stdout.decode("utf-8", "replace") if result.exit_code in (1, 2) else ""
-    return clean(said or result.error or f"its program ended with code {result.exit_code}", 300)
+        return Answer(f"no answer within {TIMEOUT_SEC:.0f} s")
+    told = parse_object(result.stdout) or {} if result.exit_code in (1, 2) else {}
+    why = as_text(told.get("why")) or result.error
+    why = clean(why or f"its program ended with code {result.exit_code}", 300)
+    return Answer(why, as_number(told.get("rest_sec")))

@@ -21,12 +21,13 @@ from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import epoch, iso
-from codex_self_iter.errors import ExitCode, StorageError, UsageError
+from codex_self_iter.errors import ExitCode, StorageError, UsageError, WorkspaceGoneError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import text_flaws
 from codex_self_iter.supervisor import (
     awake,
     courier,
+    daily,
     ending,
     exporting,
     gates,
@@ -116,7 +117,7 @@ class Rounds:
             async with ctx.tasks as tasks:
                 await self._boot(ready)
                 ctx.start("status", self.status.keep)
-                ctx.start("courier", courier.run, ctx)
+                ctx.start("courier", courier.run, ctx, daily.tell)
                 ctx.start("housekeeping", self.housekeeping.run)
                 with self._looking():
                     self.senses.listen(self.hint)
@@ -284,7 +285,7 @@ class Rounds:
             for leave in (
                 partial(ending.write_report, ctx, self._times),
                 self.status.write_last,
-                partial(notify.tell_end, ctx),
+                partial(notify.tell_end, ctx, gone=isinstance(error, WorkspaceGoneError)),
                 partial(courier.last, ctx),
                 partial(self.hooks.leave, None if again_sec is not None else int(code)),
                 self._leave_again,
@@ -378,4 +379,5 @@ class Rounds:
         shortfalls.tell_start(self.ctx)
         gates.tell_gates(self.ctx)
         self.ctx.start("commands", shortfalls.tell_commands, self.ctx)
+        self.ctx.mail.woken.set()
         self.ctx.post(ev.PolicyChanged())

@@ -115,6 +115,8 @@ class Shared:
     debug: bool = False
     causes: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
     """What was told to a person: by cause the loop that did, and when (Unix seconds)."""
+    places: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """By the names of the loops that were begun here: workspace and state directory."""
     fault: BaseException | None = None
     """A defect of what the loops share, which ends them all."""
     on_round: Callable[[], None] = lambda: None

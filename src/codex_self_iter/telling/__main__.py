@@ -1,14 +1,24 @@
-"""Send one word by apprise: a JSON object on standard input, the reason of a failure on standard output.
+"""Send one word by apprise: a JSON object on standard input; on standard output, as JSON, why it failed,
+and for how many seconds the target asks to be left alone.
 
 A program of its own, so that what a target does (hang, eat memory, crash) happens to nobody else,
 and a supervisor holds none of the libraries. Exit code 0: sent; 1: not sent; 2: not understood."""
 
 from __future__ import annotations
 
+import email.utils
+import functools
 import json
 import logging
+import math
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+BUSY = (429, 503)
+"""HTTP statuses with which a server may say when it is to be asked again."""
 
 
 class _Heard(logging.Handler):
@@ -22,28 +32,59 @@ class _Heard(logging.Handler):
         self.said.append(record.getMessage())
 
 
-def send(url: str, title: str, body: str, form: str) -> tuple[int, str]:
-    """(exit code, why it was not sent)."""
-    import apprise
+def rest_of(response: Any) -> float:
+    """Seconds after which a server wants to be asked again, by its header or (Telegram) its JSON; 0.0
+    when it does not say."""
+    if response.status_code not in BUSY:
+        return 0.0
+    said, found = response.headers.get("retry-after", ""), [0.0]
+    with suppress(ValueError):
+        found.append(float(said))
+    with suppress(ValueError, OverflowError):
+        found.append(email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+    with suppress(ValueError, TypeError, KeyError, OverflowError):
+        found.append(float(response.json()["parameters"]["retry_after"]))
+    return max(filter(math.isfinite, found))
 
-    heard = _Heard()
+
+def heard_by(send: Callable[..., Any], rests: list[float]) -> Callable[..., Any]:
+    """The same function, which notes what servers ask for: apprise does not hand it out."""
+
+    @functools.wraps(send)
+    def sends(*args: Any, **how: Any) -> Any:
+        response = send(*args, **how)
+        rests.append(rest_of(response))
+        return response
+
+    return sends
+
+
+def send(url: str, title: str, body: str, form: str) -> tuple[int, str, float]:
+    """(exit code, why it was not sent, seconds to be left alone)."""
+    import apprise
+    import requests
+
+    heard, rests = _Heard(), [0.0]
     logger = logging.getLogger("apprise")
     logger.addHandler(heard)
     logger.propagate = False
+    requests.Session.send = heard_by(requests.Session.send, rests)  # type: ignore[method-assign]
     where = apprise.Apprise()
     if not where.add(url):
-        return 2, "this is no URL that apprise knows"
+        return 2, "this is no URL that apprise knows", 0.0
     sent = where.notify(body=body, title=title, body_format=form)
-    return (0, "") if sent else (1, "; ".join(heard.said[-3:]) or "it was not taken")
+    return (
+        (0, "", 0.0) if sent else (1, "; ".join(heard.said[-3:]) or "it was not taken", max(rests))
+    )
 
 
 def main() -> int:
     """Read, send, say."""
     asked: dict[str, Any] = json.load(sys.stdin)
-    code, why = send(asked["url"], asked["title"], asked["body"], asked["format"])
+    code, why, rest = send(asked["url"], asked["title"], asked["body"], asked["format"])
     for secret in asked["secrets"]:
         why = why.replace(secret, "[redacted]")
-    sys.stdout.write(why[:500])
+    json.dump({"why": why[:500], "rest_sec": rest}, sys.stdout)
     return code
 
 

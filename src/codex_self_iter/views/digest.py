@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import as_list
 from codex_self_iter.core.text import age, clean, counted, money, shorten, tokens
-from codex_self_iter.views.rows import Row, Urgency
+from codex_self_iter.views.rows import Row, Urgency, ranked
 from codex_self_iter.views.summary import Seen, Surroundings
 from codex_self_iter.views.timeline import Record, iteration
 from codex_self_iter.views.troubles import Trouble, troubles
+
+MOST_LOOPS = 10
+"""Lines of a message; what is urgent comes first."""
 
 
 class LoopDigest(NamedTuple):
@@ -126,6 +129,28 @@ def _paragraph(one: LoopDigest) -> list[str]:
         rows += [("trouble", one.trouble.words), ("mend", one.trouble.mend)]
     rows += [("done", one.done), ("spent", one.spent), ("last", one.said)]
     return [f"  {label:<9}{words}" if label else words for label, words in rows if words]
+
+
+def brief(loops: Sequence[LoopDigest]) -> list[str]:
+    """For a lock screen: a headline, then one short line for each loop, what needs a person first."""
+    busy = {one.row.state_dir: one for one in loops if not one.at_rest}
+    told = [busy[row.state_dir] for row in ranked(one.row for one in busy.values())]
+    lines = [_line(one) for one in told[:MOST_LOOPS]]
+    left, rest = len(told) - len(lines), len(loops) - len(told)
+    lines += [f"{left} more: codex-self-iter digest"] if left else []
+    lines += [f"{counted(rest, 'loop')}: nothing happened"] if rest else []
+    return [f"Digest: {headline(loops)}", *lines]
+
+
+def _line(one: LoopDigest) -> str:
+    need = one.trouble is not None and one.row.urgency is Urgency.NEEDS_YOU
+    head = f"{one.row.name} needs you" if need else f"{one.row.name}: {one.row.state}"
+    parts = [f"{head}: {shorten(one.trouble.words, 160)}" if need and one.trouble else head]
+    count = sum(one.iterations.values())
+    parts += [counted(count, "iteration")] if count else ["nothing done"]
+    parts += [counted(one.ticked, "item") + " ticked"] if one.ticked else []
+    parts += [money(one.cost_usd)] if one.cost_usd is not None else []
+    return clean(", ".join(parts), 300)
 
 
 def to_json(loops: Sequence[LoopDigest], since: str, until: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@ since the last word, and the one thing to do."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ TITLES = {
     "budget": "nears its budget",
     "outage": "cannot go on for now",
     "cooldown": "finds nothing to do",
+    "digest": "the last day",
     "test": "a test",
 }
 """By event: what has happened, in a few words."""
@@ -46,11 +48,15 @@ def message(
 ) -> Message:
     """One word. `last`: the one before; `dropped`: how many went without; `page`: where the page of
     all loops is, "" for nowhere."""
-    lines = [shorten(notice.text, MOST_TEXT), _where(notice)]
-    lines += [f"Last: {shorten(notice.said, 200)}"] if notice.said else []
-    lines += [_since(notice, last)] if last is not None else []
+    if notice.event == "digest":
+        title, *lines = notice.text.splitlines()
+    else:
+        title = f"{notice.loop}: {_what(notice)}"
+        lines = [shorten(notice.text, MOST_TEXT), _where(notice)]
+        lines += [f"Last: {shorten(notice.said, 200)}"] if notice.said else []
+        lines += [_since(notice, last)] if last is not None else []
     lines += [f"{counted(dropped, 'earlier message')} could not be kept."] if dropped else []
-    return Message(_title(notice), _with_ways(lines, notice, page, markdown))
+    return Message(clean(title, 150), _with_ways(lines, notice, page, markdown))
 
 
 def summary(
@@ -71,10 +77,6 @@ def _what(notice: Notice) -> str:
     return TITLES.get(notice.event, notice.event)
 
 
-def _title(notice: Notice) -> str:
-    return clean(f"{notice.loop}: {_what(notice)}", 150)
-
-
 def _where(notice: Notice) -> str:
     """Where the loop is."""
     plan = f", plan {notice.done} of {notice.total}" if notice.total else ""
@@ -93,16 +95,26 @@ def _since(notice: Notice, last: Notice) -> str:
     )
 
 
+def page_key(state_dir: str) -> str:
+    """What a loop is called in addresses of the page: no name and no path can be made of it."""
+    return hashlib.sha256(state_dir.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
 def _with_ways(lines: Sequence[str], notice: Notice, page: str, markdown: bool) -> str:
     where = f" --workspace {typed(notice.workspace)}"
     command = {
+        "digest": "codex-self-iter digest",
         "completed": f"codex-self-iter history{where}",
         "stagnated": f"codex-self-iter show{where} {notice.iteration or ''}".rstrip(),
         "agent_stopped": f'codex-self-iter steer{where} "…"',
         "crashed": f"codex-self-iter doctor{where}",
     }.get(notice.event, f"codex-self-iter status{where}")
+    if notice.gone:  # no command takes a workspace that is not there
+        command = "codex-self-iter status --all"
     shown = [clean(line, 1000) for line in lines]
     shown.append(f"`{command}`" if markdown else command)
+    if page and notice.state_dir and not notice.gone and notice.event != "digest":
+        page = f"{page.rstrip('/')}/loop/{page_key(notice.state_dir)}"
     shown += [page] if page else []
     return ("\n\n" if markdown else "\n").join(shown)
 

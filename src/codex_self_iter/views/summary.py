@@ -106,11 +106,14 @@ class Surroundings:
         now: Unix seconds.
         where: the option that names the loop from here, such as ` --workspace DIR`, or "".
         stop, pause: whether a file that says so is there.
+        gone: the workspace is not; then `where` names the state directory.
         bar: two characters that draw what is done and what is open."""
 
-    def __init__(self, now: float, where: str, *, stop: bool, pause: bool, bar: str) -> None:
+    def __init__(
+        self, now: float, where: str, *, stop: bool, pause: bool, bar: str, gone: bool = False
+    ) -> None:
         self.now, self.where, self.bar = now, where, bar
-        self.stop, self.pause = stop, pause
+        self.stop, self.pause, self.gone = stop, pause, gone
 
 
 def render(seen: Seen, around: Surroundings, paint: Paint, width: int) -> list[str]:
@@ -391,6 +394,10 @@ class View:
             return [resume]
         if self.life.alive:
             return [f"codex-self-iter logs -f{where}", f"codex-self-iter stop{where}"]
+        if self.around.gone:
+            return [
+                f"codex-self-iter history{where}   (its workspace {self.seen.workspace} is gone)"
+            ]
         if self.life.orphan:
             ends, takes = "   (ends what works on)", "   (takes it over)"
             return [f"codex-self-iter stop{where}{ends}", f"codex-self-iter run{where}{takes}"]

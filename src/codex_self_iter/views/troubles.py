@@ -30,6 +30,10 @@ class Trouble(NamedTuple):
 def troubles(seen: Seen, around: Surroundings) -> list[Trouble]:
     """All of a loop, the most urgent first. Where its file cannot be believed nothing more is taken
     from it."""
+    if around.gone and not seen.life.alive:  # no other command takes it
+        words = f"its workspace {clean(seen.workspace)} is gone"
+        mend = clean(f"codex-self-iter history{around.where}")
+        return [Trouble("homeless", Urgency.NEEDS_YOU, words, mend)]
     believed = () if seen.flaw else _of_its_state(seen, around)
     found = (
         *_of_its_life(seen, around),

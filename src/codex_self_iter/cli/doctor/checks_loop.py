@@ -293,7 +293,8 @@ def hooks(context: Context) -> Iterator[Finding]:
 
 
 def notify(context: Context) -> Iterator[Finding]:
-    """Whether somebody is told."""
+    """Whether somebody is told; of a loop that runs as a service nobody else sees what happens."""
+    from codex_self_iter.service import found
     from codex_self_iter.supervisor.recipients import targets
     from codex_self_iter.supervisor.shortfalls import notify_flaw  # import much
 
@@ -303,7 +304,13 @@ def notify(context: Context) -> Iterator[Finding]:
         yield _lost(lost) if lost else good("notify", f"{command[0]} is told what happens")
     elif not targets(context.settings):
         told = "nobody is told what happens: [notify] names no command, url or target"
-        yield good("notify", told)
+        unit = found.of(context.workspace, map(str, context.settings.sources))
+        mend = "name one; see docs/notifications.md"
+        yield (
+            warn("notify", f"{told}, and {unit} runs it unattended", mend)
+            if unit
+            else good("notify", told)
+        )
     yield from _urls(context)
     yield from _replies(context)
 

@@ -4,7 +4,6 @@ Nothing here knows of requests. Everything blocks a little and is called in a th
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from codex_self_iter.screens.records import Placed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views import plots, series
 from codex_self_iter.views.digest import LoopDigest
+from codex_self_iter.views.notice import page_key
 from codex_self_iter.views.plan_view import around_next
 from codex_self_iter.views.rows import COLUMNS, Row, Urgency
 from codex_self_iter.views.summary import View, inbox
@@ -42,8 +42,8 @@ Facts = dict[str, Any]
 
 
 def key_of(loop: Target) -> str:
-    """What a loop is called in addresses: no name and no path can be made of it."""
-    return hashlib.sha256(loop.state_dir.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    """What a loop is called in addresses."""
+    return page_key(loop.state_dir)
 
 
 class Known:

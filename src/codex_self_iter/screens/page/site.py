@@ -26,6 +26,7 @@ from codex_self_iter.screens.page.web_api import act, failure, loop_of, routes
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views.digest import LoopDigest, headline
 from codex_self_iter.views.metrics import families
+from codex_self_iter.views.rows import Urgency
 from codex_self_iter.world import crashlog, installed
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
 KINDS = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 Facts = dict[str, Any]
+OVER_SEC = 86_400.0
+"""So long after its end a loop that needs nobody is among the numbers."""
+
+
+def _long_over(one: Shown) -> bool:
+    """Whether a loop has ended long ago, and needs nobody."""
+    return one.row.urgency is Urgency.DONE and (one.seen.life.stale_sec or 0.0) > OVER_SEC
 
 
 class Site:
@@ -85,7 +93,7 @@ class Site:
             return PlainTextResponse(f"/metrics {flaw}\n", 501)
         from codex_self_iter.metrics.exposition import CONTENT_TYPE, text
 
-        seen = ((one.name, one.seen) for one in self.known.shown())
+        seen = ((one.name, one.seen) for one in self.known.shown() if not _long_over(one))
         return Response(text(families(seen, time.time())), media_type=CONTENT_TYPE)
 
     # -- pages -------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ import json
 import os
 import re
 import stat
+import sys
 
+from codex_self_iter.core.text import epoch
 from codex_self_iter.world.guarded import QUARANTINE
 from codex_self_iter.world.state.durable import (
     data_sync,
@@ -239,6 +241,28 @@ def after(path: str, start: int, count: int) -> list[tuple[int, dict[str, Any]]]
                 if len(found) == count:
                     break
     return found
+
+
+def since(path: str, at: float) -> list[dict[str, Any]]:
+    """The good lines of iterations that ended at that moment (Unix seconds) or later, oldest first.
+    Raises StorageError."""
+    found: list[dict[str, Any]] = []
+    first = sys.maxsize
+    for name in (
+        path,
+        f"{path}.1",
+    ):  # the one that goes on begins with the last quarter of the other
+        with _opened(name) as fd:
+            for _, raw in _backwards(fd, os.fstat(fd).st_size) if fd is not None else ():
+                record = good_line(raw)
+                ended = epoch(record.get("ts")) if record is not None else None
+                if record is None or ended is None or record["iteration"] >= first:
+                    continue
+                if ended < at:
+                    return found[::-1]
+                found.append(record)
+        first = found[-1]["iteration"] if found else sys.maxsize
+    return found[::-1]
 
 
 # -- writing, by the one supervisor ----------------------------------------------------------------
