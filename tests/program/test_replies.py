@@ -257,7 +257,8 @@ def test_a_kill_repeats_nothing_and_leaves_no_program(ws: Workspace, topic: Topi
     assert not program.is_running()
     again = ws.start()
     listens(ws, 2)
-    assert topic.asked[-1] == topic.messages[0]["id"]
+    wait_until(lambda: len(topic.asked) == 2, "it asks")
+    assert topic.asked[1] == topic.messages[0]["id"]
     topic.write(f"{WORD} /status")
     answered(topic, 2)
     texts = [path.read_text() for path in (ws.state / "inbox").rglob("*.md")]
@@ -285,9 +286,7 @@ def test_a_program_that_dies_is_said_and_started_again(ws: Workspace, topic: Top
 
 @pytest.mark.slow
 def test_a_server_that_fails_is_said_until_it_answers(ws: Workspace, bot: Bot) -> None:
-    bot.answers = [
-        (409, {"ok": False, "description": "Conflict: terminated by other getUpdates request"}),
-    ]
+    bot.faults.append(409)
     by_telegram(ws, bot)
     ws.script(LONG)
     process = ws.start()
@@ -295,7 +294,7 @@ def test_a_server_that_fails_is_said_until_it_answers(ws: Workspace, bot: Bot) -
     wait_until(lambda: said in ws.status().get("warnings", ()), "the warning")
     process.terminate()
     ws.ended(process)
-    bot.answers = [(502, {}), (502, {}), (429, {"parameters": {"retry_after": 3}})]
+    bot.faults.extend([502, 502, 429])
     process = ws.start()
     wait_until(
         lambda: "bot 123456 answers 502" in str(ws.status().get("warnings")),
@@ -376,11 +375,11 @@ def test_one_topic_serves_for_both_directions(ws: Workspace, topic: Topic) -> No
 
 
 def test_an_answer_that_cannot_be_sent_is_logged(ws: Workspace, bot: Bot) -> None:
-    bot.mute = True
     by_telegram(ws, bot)
     ws.script(LONG)
     process = ws.start()
-    listens(ws)
+    wait_until(lambda: bot.polling == 1, "it listens")
+    bot.faults.append(500)
     bot.write("/status", ME)
     wait_until(lambda: "answers 500" in "".join(lines(ws, "reply.unanswered")), "the line")
     process.terminate()

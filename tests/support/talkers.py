@@ -1,15 +1,9 @@
-"""Where a person answers from, on this machine: an ntfy server with topics, and Telegram's bot API.
-
-Telegram's address is fixed: the real library reaches the server here by a proxy that is named in the
-environment, over TLS with a certificate of its own."""
+"""Where a person answers from, on this machine: an ntfy server with topics, and Telegram's bot API."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import socket
-import ssl
-import subprocess
 import threading
 import time
 import urllib.parse
@@ -18,6 +12,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.support.listeners import Telegram
+from tests.support.listeners import telegram as api_of_telegram
 
 TOKEN = "123456:AAxyzAAxyzAAxyzAAxyz"
 
@@ -141,22 +138,20 @@ class Bot:
 
     Attributes:
         environment: what a program needs to reach it.
-        said: the bodies of `sendMessage`; polls: how often it was asked for updates.
-        mute: whether it can say nothing.
-        answers: how the next requests for updates are answered: (status, object); then as usual."""
+        faults: how the next requests are answered, an HTTP status each; then as usual.
+        said: the bodies of `sendMessage`; polling: how many wait for updates now."""
 
-    def __init__(self) -> None:
-        self.environment: dict[str, str] = {}
+    def __init__(self, api: Telegram) -> None:
+        self.environment = api.environment | {"TELEGRAM_TOKEN": TOKEN}
+        self.faults = api.faults
         self.updates: list[dict[str, Any]] = []
         self.said: list[dict[str, Any]] = []
-        self.answers: list[tuple[int, dict[str, Any]]] = []
-        self.mute = False
-        self.polls = 0
         self.polling = 0
         self.most_polling = 0
         self.over = False
         self.changed = threading.Condition()
         self._numbers = itertools.count(700)
+        api.answers |= {"getUpdates": self._updates, "sendMessage": self.said.append}
 
     def write(self, text: str, sender: int, *, about: str = "", **more: Any) -> None:
         """Somebody writes; `more` are further fields of the message."""
@@ -178,83 +173,25 @@ class Bot:
         """All that the bot has said."""
         return [one["text"] for one in self.said]
 
+    def _updates(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        with self.changed:
+            self.polling += 1
+            self.most_polling = max(self.most_polling, self.polling)
+            deadline = time.monotonic() + asked["timeout"]
+            while True:
+                found = [one for one in self.updates if one["update_id"] >= asked["offset"]]
+                if found or self.over or time.monotonic() > deadline:
+                    break
+                self.changed.wait(0.5)
+            self.polling -= 1
+            return found
+
 
 @contextmanager
 def telegram(place: Path) -> Iterator[Bot]:
-    """Telegram's API, behind a proxy; `place` is where its certificate is made."""
-    bot = Bot()
-    key, certificate = place / "telegram.key", place / "telegram.pem"
-    make = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-        "-subj /CN=api.telegram.org -addext subjectAltName=DNS:api.telegram.org"
-    )
-    command = [*make.split(), "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers.get("content-length") or 0))
-            if not self.path.startswith(f"/bot{TOKEN}/"):
-                return self._answer(401, {"ok": False, "description": "Unauthorized"})
-            asked = json.loads(data) if data.startswith(b"{") else {}
-            if self.path.endswith("/getUpdates"):
-                return self._answer(*self._updates(asked))
-            if self.path.endswith("/sendMessage"):
-                if bot.mute:
-                    return self._answer(500, {"ok": False})
-                bot.said.append(asked)
-            return self._answer(200, {"ok": True, "result": {"message_id": 1}})
-
-        def _updates(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-            with bot.changed:
-                bot.polls += 1
-                if bot.answers:
-                    return bot.answers.pop(0)
-                bot.polling += 1
-                bot.most_polling = max(bot.most_polling, bot.polling)
-                deadline = time.monotonic() + asked["timeout"]
-                found: list[dict[str, Any]] = []
-                while not (found or bot.over) and time.monotonic() < deadline:
-                    found = [one for one in bot.updates if one["update_id"] >= asked["offset"]]
-                    if not found:
-                        bot.changed.wait(0.5)
-                bot.polling -= 1
-                return 200, {"ok": True, "result": found}
-
-        def _answer(self, status: int, value: dict[str, Any]) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    class Proxy(BaseHTTPRequestHandler):
-        def do_CONNECT(self) -> None:
-            assert self.path == "api.telegram.org:443"
-            with socket.create_connection(api.server_address[:2]) as there:
-                self.send_response(200)
-                self.end_headers()
-                back = threading.Thread(target=_pass_on, args=(there, self.connection))
-                back.start()
-                _pass_on(self.connection, there)
-                back.join()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with _serving(Handler, context) as api, _serving(Proxy) as proxy:
-        bot.environment = {
-            "HTTPS_PROXY": f"http://127.0.0.1:{proxy.server_address[1]}",
-            "REQUESTS_CA_BUNDLE": str(certificate),
-            "TELEGRAM_TOKEN": TOKEN,
-        }
+    """Telegram's API; `place` is where its certificate is made."""
+    with api_of_telegram(place) as api:
+        bot = Bot(api)
         try:
             yield bot
         finally:
@@ -264,11 +201,9 @@ def telegram(place: Path) -> Iterator[Bot]:
 
 
 @contextmanager
-def _serving(handler: Any, context: ssl.SSLContext | None = None) -> Iterator[ThreadingHTTPServer]:
+def _serving(handler: Any) -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -277,16 +212,3 @@ def _serving(handler: Any, context: ssl.SSLContext | None = None) -> Iterator[Th
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass
-    for one in (source, target):
-        try:
-            one.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
