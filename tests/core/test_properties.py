@@ -307,7 +307,7 @@ TestAnything.settings = SETTINGS
 
 @pytest.mark.slow
 def test_anything_many_times() -> None:
-    run_state_machine_as_test(Anything, settings=settings(SETTINGS, max_examples=300))
+    run_state_machine_as_test(Anything, settings=settings(SETTINGS, max_examples=100))
 
 
 @pytest.mark.slow

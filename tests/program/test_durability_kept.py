@@ -239,7 +239,7 @@ def test_nothing_is_lost_when_it_is_killed_again_and_again(policy: str) -> None:
         sys.executable,
         str(ROOT / "tests" / "faults" / "kill_loop.py"),
         "--count",
-        "20",
+        "10",
         "--on-orphan",
         policy,
     ]

@@ -11,7 +11,7 @@ from benchmarks.soak import Look, growth, run
 
 @pytest.mark.slow
 def test_nothing_of_the_supervisor_grows(tmp_path: Path) -> None:
-    looks, faults = run(tmp_path, 200, every=8, say=lambda _line: None)
+    looks, faults = run(tmp_path, 130, every=5, say=lambda _line: None)
     assert sum(faults.values()) >= 10
     assert len(looks) >= 10
     first, second = looks[: len(looks) // 2], looks[len(looks) // 2 :]

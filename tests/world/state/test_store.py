@@ -508,7 +508,7 @@ def test_the_state_of_a_line_that_was_never_written_is_none(opened) -> None:
 def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace: Path) -> None:
     chance = random.Random(7)
     promised = 0
-    for _ in range(100):
+    for _ in range(40):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(workspace / ".state"), str(workspace)],
             stdout=subprocess.PIPE,
