@@ -274,7 +274,7 @@ def test_a_program_that_dies_is_said_and_started_again(ws: Workspace, topic: Top
     process = ws.start()
     listens(ws)
     programs(process)[0].kill()
-    said = "replies are not heard: the program has ended with code -9"
+    said = "replies are not heard: the program has ended (signal 9)"
     wait_until(lambda: said in ws.status().get("warnings", ()), "the warning")
     listens(ws, 2)
     wait_until(lambda: said not in ws.status()["warnings"], "no warning any more")

@@ -6,8 +6,6 @@ a command does. That it fails is told, and is no reason for anything."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,12 +21,14 @@ from codex_self_iter.supervisor import recipients
 from codex_self_iter.supervisor.warnings import Warnings
 from codex_self_iter.world import installed, threads
 from codex_self_iter.world.guarded import parse_object
-from codex_self_iter.world.process import kill
+from codex_self_iter.world.process.fed import Fed
 
 EXTRA = ("notify", "requests")
 FIRST_SEC, LONGEST_SEC = 5.0, 600.0
 """The wait before the program is started again; it doubles up to the longest."""
 GRACE_SEC = 2.0
+"""For its end, when nobody wants to hear any more."""
+_PROGRAM = (sys.executable, "-P", "-m", "codex_self_iter.replies")
 KEY = "replies"
 PROGRAM, SETTINGS = "program", "settings"
 """Of what may fail, beside the channels: with KEY the name of its warning."""
@@ -112,45 +112,39 @@ class Ears:
     async def _listen(self, environ: Mapping[str, str], log: FilteringBoundLogger) -> str:
         """One life of the program; why it has ended, "" when that was wanted."""
         try:
-            process = await threads.run_sync(_start)
+            fed = await threads.run_sync(Fed, _PROGRAM, environ)
         except OSError as error:
             return f"the program cannot be started: {error.strerror}"
-        assert process.stdin is not None
-        ends: list[str] = []
-
-        async def read() -> None:
-            ends.append(await self._read(process, log))
-            tasks.cancel_scope.cancel()
-
+        wanted = True
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(read, name="replies")
+                tasks.start_soon(self._read, fed, log, tasks.cancel_scope, name="replies")
                 while True:
                     self._changed = anyio.Event()
                     if not (spec := self._spec(environ)):
+                        wanted = False
                         break
-                    line = json.dumps({"loops": spec}).encode() + b"\n"
-                    await threads.run_sync(_write, process.stdin.fileno(), line)
+                    fed.feed(json.dumps({"loops": spec}).encode() + b"\n")
+                    while not fed.feed():
+                        await anyio.wait_writable(fed.into)
                     await self._changed.wait()
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await threads.run_sync(_end, process)
-        return ends[0] if ends else ""
+                said, how = await threads.run_sync(fed.end, GRACE_SEC)
+                for line in said:
+                    self._hear(parse_object(line) or {}, log)
+        return f"the program has ended ({how})" if wanted else ""
 
-    async def _read(self, process: subprocess.Popen[bytes], log: FilteringBoundLogger) -> str:
-        """Take its lines; why it has ended."""
-        assert process.stdout is not None
-        rest, out = b"", process.stdout.fileno()
-        while True:
-            await anyio.wait_readable(out)
-            data = os.read(out, 65536)
-            if not data:
-                code = await threads.run_sync(process.wait)
-                return f"the program has ended with code {code}"
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
+    async def _read(self, fed: Fed, log: FilteringBoundLogger, over: anyio.CancelScope) -> None:
+        """Take its lines until it has ended."""
+        while not fed.ended:
+            await anyio.wait_readable(fed.out)
+            for line in (said := fed.said()):
                 self._hear(parse_object(line) or {}, log)
+            if not said:
+                await anyio.sleep(0.05)  # it is ending, or half a line has come
+        over.cancel()
 
     def _hear(self, said: dict[str, Any], log: FilteringBoundLogger) -> None:
         """A line of the program."""
@@ -205,36 +199,3 @@ def _channels(loop: Listener, environ: Mapping[str, str]) -> list[dict[str, Any]
         except ValueError as error:
             _warn(loop, SETTINGS, str(error))
     return channels
-
-
-def _start() -> subprocess.Popen[bytes]:
-    # -P: nothing of the directory that we happen to be in is imported
-    with kill.children.spawning() as register:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "codex_self_iter.replies"],
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        register(process.pid)
-    return process
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The end of its input is its own; it is ended where it does not see that."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    try:
-        process.wait(GRACE_SEC)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    process.stdout.close()
-    kill.children.forget(process.pid)

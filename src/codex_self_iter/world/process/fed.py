@@ -58,6 +58,16 @@ class Fed:
         return lines
 
     @property
+    def out(self) -> int:
+        """The descriptor that can be read when it has said something."""
+        return self._out
+
+    @property
+    def into(self) -> int:
+        """The one that can be written when it takes more."""
+        return self._in
+
+    @property
     def ended(self) -> bool:
         """Whether it has ended, or was ended."""
         return self._process.poll() is not None
