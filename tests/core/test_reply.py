@@ -56,6 +56,7 @@ def said(text: str, *loops: Loop, **more: object) -> Decision:
         ("/steer app: use\nredis", (SHOP, APP), Do("steer", (APP,), "use\nredis")),
         ("note: be quick", (SHOP,), Do("steer", (SHOP,), "note: be quick")),
         ("  /resume  ", (SHOP,), Do("resume", (SHOP,))),
+        ("١٢٣٤٥٦", (SHOP,), Do("steer", (SHOP,), "١٢٣٤٥٦")),
     ],
 )
 def test_what_is_done(text: str, loops: tuple[Loop, ...], decision: Decision) -> None:

@@ -290,7 +290,7 @@ def test_a_server_that_fails_is_said_until_it_answers(ws: Workspace, bot: Bot) -
     by_telegram(ws, bot)
     ws.script(LONG)
     process = ws.start()
-    said = "replies are not heard: Telegram's bot 123456 is asked by another program, too"
+    said = "replies are not heard: Telegram's bot 123456 is asked by another program, too, or has a webhook"
     wait_until(lambda: said in ws.status().get("warnings", ()), "the warning")
     process.terminate()
     ws.ended(process)

@@ -51,6 +51,12 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError("give either --once or --max-iterations, not both")
         values["max_iterations"] = 1
 
+    if "rich" not in sys.modules:
+        # structlog loads it, where it is there, for tracebacks that nobody prints here: a tenth of the start
+        sys.modules["rich"] = None  # type: ignore[assignment]
+        import structlog  # noqa: F401
+
+        del sys.modules["rich"]
     from codex_self_iter.supervisor import app
 
     try:

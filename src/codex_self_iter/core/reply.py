@@ -32,7 +32,7 @@ _ASKS = ("pause", "stop")
 """What is done only after a code has come back."""
 _KINDS = ("status", "pause", "resume", "stop", "steer", "help", "start")
 _COMMAND = re.compile(r"/(\w+)(?:@\w+)?(?:\s+|$)")
-_CODE = re.compile(r"\d{6}")
+_CODE = re.compile(r"[0-9]{6}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

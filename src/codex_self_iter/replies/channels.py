@@ -289,7 +289,7 @@ class Telegram(Channel):
         if response.status_code == 200 and answer.get("ok") is True:
             return answer.get("result")
         if response.status_code == 409:
-            raise ChannelError(f"{self.shown} is asked by another program, too", 30.0)
+            raise ChannelError(f"{self.shown} is asked by another program, too, or has a webhook", 30.0)
         if response.status_code in (401, 404):
             raise ChannelError(f"{self.shown} is not known: is the token right?")
         after = as_dict(answer.get("parameters")).get("retry_after") or 0
