@@ -86,6 +86,29 @@ def test_what_is_only_answered(text: str, loops: tuple[Loop, ...], word: str) ->
     assert word in decision.text
 
 
+@pytest.mark.parametrize("text", ["stop", "Stop", " STOP "])
+def test_a_command_alone_needs_no_slash(text: str) -> None:
+    decision = said(text, SHOP)
+    assert isinstance(decision, Answered)
+    assert "send 123456" in decision.text
+    assert said("stop it", SHOP) == Do("steer", (SHOP,), "stop it")
+
+
+def test_large_and_small_letters_are_the_same() -> None:
+    assert said("/STATUS Shop", SHOP, APP) == Do("status", (SHOP,))
+    assert said("SHOP: use redis", SHOP, APP) == Do("steer", (SHOP,), "use redis")
+
+
+@pytest.mark.parametrize("text", ["api: the key is in .env", "/resume api", "/status api"])
+def test_what_is_for_a_loop_that_does_not_listen_goes_to_no_other(text: str) -> None:
+    decision = decide(Memory(), heard(text), [SHOP], NOW, "", {"api", "shop"})[1]
+    assert isinstance(decision, Answered)
+    assert decision.text.startswith("api does not listen here")
+    about = decide(Memory(), heard("yes", about="api: asks you"), [SHOP], NOW, "", {"api"})[1]
+    assert isinstance(about, Answered)
+    assert about.text.startswith("api does not listen here")
+
+
 def test_an_answer_to_a_message_is_for_its_loop() -> None:
     about = "app: needs you\nno login"
     assert said("try again", SHOP, APP, about=about) == Do("steer", (APP,), "try again")
@@ -115,14 +138,45 @@ def test_nothing_old_nothing_from_the_future_nothing_twice() -> None:
 
 
 def test_what_was_forgotten_is_not_taken_again() -> None:
-    memory, first = decide(Memory(), one := heard("/status"), [SHOP], NOW, "")
+    many = [digest(f"sender {number}") for number in range(KNOWN)]
+    shop = Loop("shop", "/s", (ME, *many))
+    memory, first = decide(Memory(), one := heard("/status"), [shop], NOW, "")
     assert isinstance(first, Do)
-    for _ in range(KNOWN):
-        memory, _ = decide(memory, heard("/status", proof=NOBODY), [SHOP], NOW, "")
+    for proof in many:
+        memory, _ = decide(memory, heard("/status", proof=proof), [shop], NOW, "")
     assert len(memory.seen) == KNOWN
-    assert isinstance(decide(memory, one, [SHOP], NOW, "")[1], Refused)
+    assert isinstance(decide(memory, one, [shop], NOW, "")[1], Refused)
     later = heard("/status", at=NOW)
-    assert isinstance(decide(memory, later, [SHOP], NOW, "")[1], Do)
+    assert isinstance(decide(memory, later, [shop], NOW, "")[1], Do)
+
+
+def test_strangers_leave_nothing_in_memory() -> None:
+    memory, _ = decide(Memory(), heard("/status", proof=NOBODY), [SHOP], NOW, "")
+    assert memory == Memory()
+
+
+def test_of_names_that_begin_alike_the_longest_counts_also_of_one_that_does_not_listen() -> None:
+    decision = decide(Memory(), heard("shop: eu: go"), [SHOP], NOW, "", {"shop: eu"})[1]
+    assert isinstance(decision, Answered)
+    assert decision.text.startswith("shop: eu does not listen here")
+
+
+def test_a_title_that_two_loops_share_asks_which() -> None:
+    two = [Loop(f"{where}/app", f"/{where}", (ME,), "app") for where in ("work", "home")]
+    decision = said("go on", *two, about="app: needs you")
+    assert isinstance(decision, Answered)
+    assert decision.text.startswith("Which loop? work/app, home/app.")
+    assert said("work/app: go on", *two) == Do("steer", (two[0],), "go on")
+    gone = decide(Memory(), heard("go on", about="app: needs you"), two[:1], NOW, "", {"app"})[1]
+    assert isinstance(gone, Answered)  # it may be the other one's message
+    assert "Name it: work/app" in gone.text
+
+
+def test_a_code_does_nothing_to_a_loop_that_does_not_listen_any_more() -> None:
+    memory, _ = decide(Memory(), heard("/stop shop"), [SHOP, APP], NOW, "111222")
+    decision = decide(memory, heard("111222"), [APP], NOW, "")[1]
+    assert isinstance(decision, Answered)
+    assert decision.text.startswith("shop does not listen to you any more")
 
 
 def test_a_code_is_good_once_for_a_while_for_its_sender_and_three_tries() -> None:

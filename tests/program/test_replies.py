@@ -79,13 +79,12 @@ def test_a_reply_steers_a_running_loop_and_stops_it(ws: Workspace, topic: Topic)
     process = ws.start()
     listens(ws)
     ws.wait_runs(1)
-    topic.write(f"{WORD} /status")
+    topic.write(f"{WORD.capitalize()} /status")
     assert answered(topic, 1).startswith("work space: running for ")
     assert ", iteration 1, plan 0 of 2. " in answered(topic, 1)
     topic.write(f"{WORD} use redis, not memcached")
     assert re.fullmatch(
-        r"work space: Wrote inbox/\S+\.md\. The supervisor of work space \(pid \d+\) puts it into "
-        r"the next prompt\.",
+        r"work space: The supervisor of work space puts it into the next prompt\.",
         answered(topic, 2),
     )
     (ws.control / "go").touch()
@@ -98,7 +97,9 @@ def test_a_reply_steers_a_running_loop_and_stops_it(ws: Workspace, topic: Topic)
     topic.write(f"{WORD} {code[1]}")
     assert ws.ended(process) == 0
     assert "STOP" in ws.status()["reason"]
-    assert answered(topic, 4).startswith("work space: Wrote STOP. ")
+    assert answered(topic, 4).startswith(
+        "work space: The supervisor of work space ends the running agent"
+    )
     for command in ("status", "steer", "stop"):
         wait_until(lambda: f"command={command}" in "".join(lines(ws, "reply.accepted")), command)  # noqa: B023
     log = ws.log()
@@ -236,6 +237,9 @@ def test_one_program_asks_for_the_loops_of_all_supervisors(
         wait_until(lambda: len(bot.said) == before + 1, "an answer of the other")
         assert bot.texts()[-1].startswith("other: running")
         assert "work space" not in bot.texts()[-1]
+        bot.write("work space: use redis", ME)
+        wait_until(lambda: len(bot.said) == before + 2, "an answer about the loop that is gone")
+        assert bot.texts()[-1].startswith("work space does not listen here")
         second.terminate()
         other.ended(second)
     finally:
@@ -258,7 +262,7 @@ def test_a_kill_repeats_nothing_and_leaves_no_program(ws: Workspace, topic: Topi
     again = ws.start()
     listens(ws, 2)
     wait_until(lambda: len(topic.asked) == 2, "it asks")
-    assert topic.asked[1] == topic.messages[0]["id"]
+    assert topic.asked[1] in [one["id"] for one in topic.messages]
     topic.write(f"{WORD} /status")
     answered(topic, 2)
     texts = [path.read_text() for path in (ws.state / "inbox").rglob("*.md")]
@@ -439,3 +443,81 @@ def test_a_bad_table_is_refused(ws: Workspace, table: str, said: str) -> None:
     result = ws.cli("run")
     assert result.returncode == 2
     assert said in result.stderr
+
+
+def test_no_agent_and_no_gate_gets_the_words_and_no_log_has_them(
+    ws: Workspace, topic: Topic
+) -> None:
+    ws.environment["TOPIC"] = "talk"
+    look = f"env > '{ws.control}/gate-env'"
+    by_ntfy(ws, topic)
+    table = f'[[notify.replies]]\nurl = "ntfy://127.0.0.1:{topic.port}/${{TOPIC}}"\nallow = ["${{WORD}}"]\n'
+    ws.config(table + f"[verify]\nevery_iteration = true\ncommands = [{json.dumps(look)}]\n")
+    ws.script({"run": f"env > '{ws.control}/agent-env'", **WORKS}, {**LONG, "sleep": 60})
+    process = ws.start()
+    listens(ws)
+    ws.wait_runs(2)
+    for name in ("agent-env", "gate-env"):
+        text = (ws.control / name).read_text()
+        assert "HOME=" in text
+        assert WORD not in text
+        assert "TOPIC=" not in text
+    ws.config(table.replace("${WORD}", "another-literal-word"))
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "config.changed" in ws.log(), "the new settings")
+    assert "another-literal-word" not in ws.log()
+    process.terminate()
+    ws.ended(process)
+
+
+def test_a_stream_that_breaks_off_is_taken_up_by_the_same_program(
+    ws: Workspace, topic: Topic
+) -> None:
+    by_ntfy(ws, topic)
+    ws.script(LONG)
+    process = ws.start()
+    listens(ws)
+    (program,) = programs(process)
+    wait_until(lambda: topic.readers == 1, "a reader")
+    topic.torn = True
+    topic.drop_readers()
+    wait_until(lambda: len(topic.asked) == 2, "another request")
+    topic.write(f"{WORD} /status")
+    answered(topic, 1)
+    assert programs(process) == [program]
+    process.terminate()
+    ws.ended(process)
+
+
+@pytest.mark.slow
+def test_a_program_that_stands_still_is_ended_and_started_again(
+    ws: Workspace, topic: Topic
+) -> None:
+    by_ntfy(ws, topic)
+    ws.script(LONG)
+    process = ws.start()
+    listens(ws)
+    programs(process)[0].suspend()
+    said = "replies are not heard: the program was silent for 90 s"
+    wait_until(lambda: said in ws.log(), "the warning", 120)
+    listens(ws, 2)
+    topic.write(f"{WORD} /status")
+    answered(topic, 1)
+    process.terminate()
+    ws.ended(process)
+
+
+def test_what_is_said_while_nobody_listens_is_heard_by_the_next_start(
+    ws: Workspace, topic: Topic
+) -> None:
+    by_ntfy(ws, topic)
+    ws.script(LONG)
+    process = ws.start()
+    listens(ws)
+    process.terminate()
+    ws.ended(process)
+    topic.write(f"{WORD} use redis")
+    again = ws.start()
+    assert "puts it into the next prompt" in answered(topic, 1)
+    again.terminate()
+    ws.ended(again)

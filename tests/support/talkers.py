@@ -63,6 +63,8 @@ class Topic:
             self.changed.notify_all()
 
     _dropped = False
+    torn = False
+    """Whether a connection that is ended lacks its end; once."""
 
     def _after(self, since: str) -> int:
         ids = [one["id"] for one in self.messages]
@@ -102,6 +104,9 @@ def ntfy() -> Iterator[Topic]:
                         self._send(one)
                     topic.changed.wait(0.5)
                 topic.readers -= 1
+            if not topic.torn:
+                self.wfile.write(b"0\r\n\r\n")
+            topic.torn = False
             self.close_connection = True
 
         def _send(self, value: dict[str, Any]) -> None:

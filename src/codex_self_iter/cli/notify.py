@@ -53,7 +53,8 @@ def _test(args: argparse.Namespace) -> int:
         if args.target in (None, target.name)
     }
     if not chosen:
-        names = ", ".join(t.name for loop in settings.loops() for t in recipients.targets(loop))
+        every = (t.name for loop in settings.loops() for t in recipients.targets(loop))
+        names = ", ".join(dict.fromkeys(every))
         known = f"no target is called {args.target!r}; there are: {names}"
         raise UsageError(
             known if names else "nobody is told: [notify] names no command, url or target"

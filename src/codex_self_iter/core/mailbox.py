@@ -120,13 +120,14 @@ def passed_over(box: Mailbox, key: str) -> Mailbox:
     return dataclasses.replace(box, known=(*box.known, key)[-KNOWN:])
 
 
-def due(box: Mailbox, target: str, now: float) -> tuple[Entry, ...]:
-    """The words that a target should be sent now, the oldest first."""
+def due(box: Mailbox, target: str, now: float, *, last: bool = False) -> tuple[Entry, ...]:
+    """The words that a target should be sent now, the oldest first. `last`: nobody is there later, so
+    that only a target that has asked to be left alone is."""
     return tuple(
         entry
         for entry in box.entries
         for one in entry.pending
-        if one.target == target and _rest(box, one, now) <= 0
+        if one.target == target and _rest(box, Pending(target) if last else one, now) <= 0
     )
 
 

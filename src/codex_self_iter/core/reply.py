@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from codex_self_iter.core.text import clean, counted
 
@@ -31,17 +31,21 @@ HELP = (
 _ASKS = ("pause", "stop")
 """What is done only after a code has come back."""
 _KINDS = ("status", "pause", "resume", "stop", "steer", "help", "start")
+_ALONE = ("status", "pause", "resume", "stop", "help")
+"""These alone are commands also without the slash: nobody has an agent told "stop"."""
 _COMMAND = re.compile(r"/(\w+)(?:@\w+)?(?:\s+|$)")
 _CODE = re.compile(r"[0-9]{6}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loop:
-    """One that listens here. `allowed`: digests of those who may speak to it (`digest`)."""
+    """One that listens here. `name` is unique, `title` is what its messages begin with; `allowed`:
+    digests of those who may speak to it (`digest`)."""
 
     name: str
     state_dir: str
     allowed: tuple[str, ...]
+    title: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,12 +125,16 @@ def digest(secret: str) -> str:
 
 
 def decide(
-    memory: Memory, heard: Heard, loops: Sequence[Loop], now: float, code: str
+    memory: Memory,
+    heard: Heard,
+    loops: Sequence[Loop],
+    now: float,
+    code: str,
+    others: Collection[str] = (),
 ) -> tuple[Memory, Decision]:
-    """What to do about a reply, and what to remember of it. `code`: six digits that nobody knows."""
-    known = any(key == heard.key for key, _ in memory.seen)
-    memory = _remembered(memory, heard)
-    if known or heard.at <= memory.floor:
+    """What to do about a reply, and what to remember of it. `code`: six digits that nobody knows;
+    `others`: names of loops that do not listen here."""
+    if any(key == heard.key for key, _ in memory.seen) or heard.at <= memory.floor:
         return memory, Refused("it was heard before")
     if abs(now - heard.at) > OLD_SEC:
         when = "old" if heard.at < now else "from the future: the clocks differ"
@@ -140,15 +148,16 @@ def decide(
     if sum(who == heard.proof for who, _ in lately) >= MOST_A_MINUTE:
         return memory, Refused(f"more than {MOST_A_MINUTE} came within a minute")
     memory = dataclasses.replace(memory, taken=(*lately, (heard.proof, now)))
+    memory = _remembered(memory, heard)
     text = heard.text.strip()
     if _CODE.fullmatch(text):
-        return _confirmed(memory, heard.proof, text, now)
+        return _confirmed(memory, heard.proof, text, now, his)
     kind, rest = _parsed(text)
     if kind in ("help", "start"):
         return memory, Answered("help", f"{HELP} Loops: {_names(his)}.")
     if kind not in _KINDS:
         return memory, Answered("unknown", f"There is no /{kind}. {HELP}")
-    meant, rest, which = _meant(kind, rest, heard.about, his)
+    meant, rest, which = _meant(kind, rest, heard.about, his, set(others))
     if not meant:
         return memory, Answered(kind, which)
     if kind == "steer" and not rest:
@@ -161,15 +170,15 @@ def decide(
 
 
 def _remembered(memory: Memory, heard: Heard) -> Memory:
-    if any(key == heard.key for key, _ in memory.seen):
-        return memory
     seen = (*memory.seen, (heard.key, heard.at))
     gone, seen = seen[:-KNOWN], seen[-KNOWN:]
     floor = max([memory.floor, *(at for _, at in gone)])
     return dataclasses.replace(memory, seen=seen, floor=floor)
 
 
-def _confirmed(memory: Memory, who: str, text: str, now: float) -> tuple[Memory, Decision]:
+def _confirmed(
+    memory: Memory, who: str, text: str, now: float, loops: Sequence[Loop]
+) -> tuple[Memory, Decision]:
     """A code has come: what it was asked for, once."""
     asked = dict(memory.asked)
     one = asked.pop(who, None)
@@ -182,43 +191,71 @@ def _confirmed(memory: Memory, who: str, text: str, now: float) -> tuple[Memory,
     if not right:
         again = "" if who in asked else f" Nothing is done; send /{one.kind} again."
         return memory, Answered("code", f"That is not the code.{again}")
+    if all(loop.state_dir != one.loop.state_dir for loop in loops):
+        gone = f"{clean(one.loop.name, 60)} does not listen to you any more. Nothing is done."
+        return memory, Answered("code", gone)
     return memory, Do(one.kind, (one.loop,))
 
 
 def _parsed(text: str) -> tuple[str, str]:
     """Kind and the rest; what begins with no command is for the next prompt."""
     found = _COMMAND.match(text)
+    if text.lower() in _ALONE:
+        return text.lower(), ""
     return (found[1].lower(), text[found.end() :].strip()) if found else ("steer", text)
 
 
 def _meant(
-    kind: str, rest: str, about: str, loops: Sequence[Loop]
+    kind: str, rest: str, about: str, loops: Sequence[Loop], others: set[str]
 ) -> tuple[tuple[Loop, ...], str, str]:
     """(the loops that are meant, what is left of the text, else why none is)."""
+    silent = others - {name for loop in loops for name in (loop.name, loop.title)}
     if kind == "steer":
-        named, left = _before_colon(rest, loops)
+        named, left, deaf = _before_colon(rest, loops, silent)
     else:
-        named, left = [loop for loop in loops if loop.name == rest], ""
-        if rest and not named:
+        named, left = [loop for loop in loops if loop.name.casefold() == rest.casefold()], ""
+        deaf = [name for name in silent if name.casefold() == rest.casefold()]
+        if rest and not (named or deaf):
             return (), "", f"No loop is called {clean(rest, 60)!r}. Loops: {_names(loops)}."
-    if not named:
-        named, left = _before_colon(about, loops)[0], rest
-        if about and not named:
+    if not (named or deaf):
+        (named, _, deaf), left = _before_colon(about, loops, silent), rest
+        if any(loop.title in others for loop in named):
+            which = f"{_names(named)}: …"
+            return (), "", f"Another loop of this name does not listen here. Name it: {which}"
+        if about and not (named or deaf):
             return (), "", f"That message is of no loop that listens here. Loops: {_names(loops)}."
         named = named or list(loops)
+    if deaf:
+        return (), "", (
+            f"{clean(deaf[0], 60)} does not listen here: it has ended, or is not to be steered from here. "
+            f"Nothing is done. Once it is started again (codex-self-iter run) it hears you. "
+            f"Loops: {_names(loops)}."
+        )  # fmt: skip
     if len(named) == 1 or kind == "status":
         return tuple(named), left, ""
     example = f"/{kind} {named[0].name}" + (": …" if kind == "steer" else "")
     return (), "", f"Which loop? {_names(named)}. For example: {example}"
 
 
-def _before_colon(text: str, loops: Sequence[Loop]) -> tuple[list[Loop], str]:
-    """The loops whose name stands before the text, as a message's title and a reply have it; the
-    longest name counts."""
-    named = [loop for loop in loops if text.startswith(f"{loop.name}:")]
-    most = max((len(loop.name) for loop in named), default=0)
-    found = [loop for loop in named if len(loop.name) == most]
-    return found, text[most + 1 :].strip() if found else text
+def _before_colon(
+    text: str, loops: Sequence[Loop], silent: set[str]
+) -> tuple[list[Loop], str, list[str]]:
+    """(the loops whose name stands before the text, as a message's title and a reply have it; what is
+    left of the text; of `silent` the name that stands there). The longest name counts."""
+    names = {name for loop in loops for name in (loop.name, loop.title) if name}
+    found = _named_before(text, names | silent)
+    if not found:
+        return [], text, []
+    longest = found[0]
+    named = [loop for loop in loops if longest in (loop.name, loop.title)]
+    return named, text[len(longest) + 1 :].strip(), [] if named else [longest]
+
+
+def _named_before(text: str, names: set[str]) -> list[str]:
+    """Of these names those that stand before the text's first colons, the longest first."""
+    told = text.casefold()
+    found = [name for name in names if told.startswith(f"{name.casefold()}:")]
+    return sorted(found, key=lambda name: (-len(name), not text.startswith(name)))
 
 
 def _names(loops: Sequence[Loop]) -> str:

@@ -19,9 +19,12 @@ from codex_self_iter.core.text import clean
 from codex_self_iter.replies.acts import act
 from codex_self_iter.replies.channels import Channel, ChannelError, Told, channel
 from codex_self_iter.replies.desk import Desk
+from codex_self_iter.screens.loops import Target
+from codex_self_iter.world import registry
 
 FIRST_SEC, LONGEST_SEC = 2.0, 300.0
 """The wait after a failure; it doubles up to the longest."""
+ALIVE_SEC = 20.0
 OTHERS_SEC = 2.0
 """So often it is looked whether the program that asks for all is gone."""
 MOST_REFUSED = 20
@@ -75,40 +78,54 @@ class Ear(threading.Thread):
             if self.over.wait(OTHERS_SEC):
                 return self.desk.close()
         self._memory, self._mark = self.desk.recall()
-        self._mark = self._mark or self.channel.first()
+        if not self._mark:
+            self._mark = self.channel.first()
+            self.desk.remember(
+                self._memory, self._mark
+            )  # what is said until a restart is heard then
         tell("listening", channel=self.channel.shown)
         wait = FIRST_SEC
         while not self.over.is_set():
             try:
                 found, mark = self.channel.wait(self._mark)
-            except ChannelError as error:
+            except Exception as error:
                 self._failing = True
-                tell("failing", channel=self.channel.shown, why=str(error))
-                self.over.wait(max(wait, error.after_sec))
+                why, after = f"{self.channel.shown} sends what is not understood", 0.0
+                if isinstance(error, ChannelError):
+                    why, after = str(error), error.after_sec
+                tell("failing", channel=self.channel.shown, why=why)
+                self.channel.close()
+                self.over.wait(max(wait, after))
                 wait = min(2 * wait, LONGEST_SEC)
                 continue
             if self._failing:
                 self._failing = False
                 tell("well", channel=self.channel.shown)
             wait = FIRST_SEC
+            loops = self.desk.loops() if found else []
             for one in found:
                 if self.over.is_set():
                     break
-                self._hear(one)
-            self._mark = mark
+                self._hear(one, loops)
+            if mark != self._mark:
+                self._mark = mark
+                self.desk.remember(self._memory, mark)
         self.channel.close()
         return self.desk.close()
 
-    def _hear(self, told: Told) -> None:
-        loops = self.desk.loops()
+    def _hear(self, told: Told, loops: list[tuple[Loop, Target]]) -> None:
         code = f"{secrets.randbelow(1_000_000):06d}"
         every = [loop for loop, _ in loops]
-        self._memory, decision = decide(self._memory, told.heard, every, time.time(), code)
-        self.desk.remember(self._memory, told.mark)
+        here = {loop.state_dir for loop in every}
+        silent = [one for one in registry.entries(clean=False) if one.state_dir not in here]
+        shown = registry.display_names(silent)
+        others = {name for one in silent for name in (one.name, shown[one.state_dir])}
+        self._memory, decision = decide(self._memory, told.heard, every, time.time(), code, others)
         about = {"channel": self.channel.shown, "sender": told.heard.sender}
         if isinstance(decision, Refused):
             self._tell_refused(about, decision.why)
             return
+        self.desk.remember(self._memory, told.mark)
         if isinstance(decision, Answered):
             said = decision.text
             tell("answered", **about, command=decision.kind)
@@ -159,6 +176,9 @@ class Ears:
             gone.over.set()
         for key, (where, those) in wanted.items():
             ear = self._by_key.get(key)
+            if ear is not None and ear.channel.login != where.login:
+                ear.over.set()  # it ends after its next look
+                ear = None
             if ear is None:
                 ear = self._by_key[key] = Ear(where)
                 ear.start()
@@ -170,9 +190,17 @@ class Ears:
             one.have({})
 
 
+def _live() -> None:
+    """Say so now and then: whoever hears nothing ends this program."""
+    while True:
+        time.sleep(ALIVE_SEC)
+        tell("alive")
+
+
 def main() -> int:
     """Listen until the input ends."""
     ears = Ears()
+    threading.Thread(target=_live, daemon=True).start()
     try:
         for line in sys.stdin:
             ears.take(json.loads(line)["loops"])

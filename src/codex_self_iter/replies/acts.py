@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from codex_self_iter.core.reply import Do
@@ -19,9 +20,10 @@ def act(do: Do, targets: dict[str, Target]) -> str:
     """Do it; what the sender is told. `targets`: the loops by state directory."""
     if do.kind == "status":
         every = [targets[loop.state_dir] for loop in do.loops]
+        several = ["Loops:"] if len(every) > 1 else []  # an answer to this is for none of them
         lines = [line(show(one.name, one).row, time.time()) for one in every[:MOST_LISTED]]
         left = len(every) - len(lines)
-        return "\n".join([*lines, *([f"and {left} more"] if left else [])])
+        return "\n".join([*several, *lines, *([f"and {left} more"] if left else [])])
     target = targets[do.loops[0].state_dir]
     at = steering.aim(target)
     try:
@@ -38,6 +40,7 @@ def act(do: Do, targets: dict[str, Target]) -> str:
         said = f"That did not work: {error}"
     for place in (target.state_dir, target.workspace):  # shorter, and nobody else's business
         said = said.replace(f"{place}/", "")
+    said = re.sub(r"^Wrote \S+\. | \(pid \d+\)", "", said)
     return f"{target.name}: {said}"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import requests
+import urllib3
 
 from codex_self_iter.core.foreign import as_dict, as_int, as_list, as_text
 from codex_self_iter.core.reply import Heard, digest
@@ -40,7 +41,7 @@ class Told(NamedTuple):
 
     heard: Heard
     mark: str
-    to: tuple[str, ...] = ()
+    to: tuple[Any, ...] = ()
 
 
 class Channel:
@@ -48,10 +49,12 @@ class Channel:
 
     Attributes:
         key: the same for the same topic or bot, however it is written.
-        shown: what logs call it."""
+        shown: what logs call it.
+        login: what may change while it is the same."""
 
     key: str
     shown: str
+    login = ""
 
     def first(self) -> str:
         """The mark of a channel that was never asked."""
@@ -61,7 +64,7 @@ class Channel:
         """What came after this mark, and the next one. Raises ChannelError."""
         raise NotImplementedError
 
-    def say(self, text: str, to: tuple[str, ...]) -> None:
+    def say(self, text: str, to: tuple[Any, ...]) -> None:
         """Answer; `to` is what came with the reply. Raises ChannelError."""
         raise NotImplementedError
 
@@ -94,8 +97,15 @@ def _asking(name: str) -> Iterator[None]:
         raise ChannelError(f"{name} has no certificate that is trusted") from error
     except requests.exceptions.ProxyError as error:
         raise ChannelError(f"{name}: the proxy refuses") from error
-    except (requests.RequestException, OSError) as error:
-        raise ChannelError(f"{name} cannot be reached") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise ChannelError(f"{name} cannot be reached, or ended the connection") from error
+
+
+def _session() -> requests.Session:
+    """What is read piece by piece is not unpacked, and must not grow when it is."""
+    session = requests.Session()
+    session.headers["Accept-Encoding"] = "identity"
+    return session
 
 
 def _bounded(response: requests.Response) -> Any:
@@ -103,9 +113,13 @@ def _bounded(response: requests.Response) -> Any:
     data = response.raw.read(MOST_BYTES + 1, decode_content=True)
     if len(data) > MOST_BYTES:
         return None
+    return _parsed(data)
+
+
+def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -128,8 +142,10 @@ class Ntfy(Channel):
             raise ValueError("a topic is written ntfys://HOST/TOPIC or ntfys://TOKEN@HOST/TOPIC")
         scheme = "http" if parts.scheme == "ntfy" else "https"
         port = f":{parts.port}" if parts.port else ""
-        self._base = f"{scheme}://{parts.hostname}{port}/{topic}"
-        self._session = requests.Session()
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self._base = f"{scheme}://{host}{port}/{topic}"
+        self._session = _session()
+        self.login = parts.netloc
         user, password = (
             urllib.parse.unquote(text or "") for text in (parts.username, parts.password)
         )
@@ -145,7 +161,7 @@ class Ntfy(Channel):
     def proof(self, allowed: str) -> str:
         if len(allowed.split()) != 1 or len(allowed) < 8:
             raise ValueError("a word that is allowed has 8 characters or more, and no blank")
-        return digest(allowed)
+        return digest(allowed.casefold())  # a phone begins with a capital
 
     def first(self) -> str:
         return str(int(time.time()))
@@ -168,10 +184,7 @@ class Ntfy(Channel):
             raise ChannelError(f"{self.shown} sends what is no message")
         found = []
         for line in lines:
-            try:
-                message = as_dict(json.loads(line))
-            except ValueError:
-                continue
+            message = as_dict(_parsed(line))
             if message.get("event") != "message" or not as_text(message.get("id")):
                 continue
             mark = as_text(message.get("id"))
@@ -201,9 +214,9 @@ class Ntfy(Channel):
             word, _, text = word.partition("\n")
         at = float(as_int(message.get("time")))
         key = as_text(message.get("id"))
-        return Told(Heard(key, "", digest(word), text, at), key)
+        return Told(Heard(key, "", digest(word.casefold()), text, at), key)
 
-    def say(self, text: str, to: tuple[str, ...]) -> None:  # noqa: ARG002  (a topic is one place)
+    def say(self, text: str, to: tuple[Any, ...]) -> None:  # noqa: ARG002  (a topic is one place)
         with _asking(self.shown):
             response = self._session.post(
                 self._base,
@@ -211,7 +224,9 @@ class Ntfy(Channel):
                 headers={"Title": "codex-self-iter"},
                 timeout=CONNECT_SEC,
                 allow_redirects=False,
+                stream=True,  # what it says to it is not read
             )
+            response.close()
         if response.status_code != 200:
             raise ChannelError(f"{self.shown} answers {response.status_code}")
 
@@ -230,7 +245,7 @@ class Telegram(Channel):
         if not (number.isdigit() and secret):
             raise ValueError("a bot is written tgram://TOKEN, with the token that BotFather gave")
         self._base = f"{TELEGRAM}/bot{token}"
-        self._session = requests.Session()
+        self._session = _session()
         self.key = digest(f"telegram {token}")
         self.shown = f"Telegram's bot {number}"
 
@@ -263,16 +278,14 @@ class Telegram(Channel):
                 at=float(as_int(message.get("date"))),
                 about=about,
             )
-            to = str(chat.get("id")), str(message.get("message_id"))
+            to = chat.get("id"), message.get("message_id")
             found.append(Told(heard, mark, to))
         return found, mark
 
-    def say(self, text: str, to: tuple[str, ...]) -> None:
-        asked = {
-            "chat_id": int(to[0]),
-            "text": text[:MOST_TEXT],
-            "reply_parameters": {"message_id": int(to[1]), "allow_sending_without_reply": True},
-        }
+    def say(self, text: str, to: tuple[Any, ...]) -> None:
+        chat, message = to
+        answered = {"message_id": message, "allow_sending_without_reply": True}
+        asked = {"chat_id": chat, "text": text[:MOST_TEXT], "reply_parameters": answered}
         self._ask("sendMessage", asked, CONNECT_SEC)
 
     def _ask(self, method: str, asked: dict[str, Any], timeout: float) -> Any:
@@ -289,7 +302,9 @@ class Telegram(Channel):
         if response.status_code == 200 and answer.get("ok") is True:
             return answer.get("result")
         if response.status_code == 409:
-            raise ChannelError(f"{self.shown} is asked by another program, too, or has a webhook", 30.0)
+            raise ChannelError(
+                f"{self.shown} is asked by another program, too, or has a webhook", 30.0
+            )
         if response.status_code in (401, 404):
             raise ChannelError(f"{self.shown} is not known: is the token right?")
         after = as_dict(answer.get("parameters")).get("retry_after") or 0

@@ -72,7 +72,7 @@ class Desk:
         names = registry.display_names([entry for entry, _ in found])
         return [
             (
-                Loop(names[entry.state_dir], entry.state_dir, tuple(allowed)),
+                Loop(names[entry.state_dir], entry.state_dir, tuple(allowed), entry.name),
                 Target(names[entry.state_dir], entry.workspace, entry.state_dir),
             )
             for entry, allowed in found

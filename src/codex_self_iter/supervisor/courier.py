@@ -23,8 +23,8 @@ TOGETHER = 3
 """More words than this for one target at a time become one message."""
 LEAVE_SEC = 30.0
 """For what is still to be sent when the loop has ended; the rest is sent by the next start."""
-SOON_SEC = 5.0
-"""For a target that asks to be left alone no longer than this, an end waits."""
+ONCE_MORE_SEC = (2.0, 5.0)
+"""So long after each failure it is tried again then."""
 LOOK_SEC = 900.0
 """So often it is looked whether quiet hours are over, clocks were set, or targets have changed."""
 SAME_SEC = 3600.0
@@ -66,6 +66,9 @@ def told_elsewhere(ctx: Context, cause: str, now: float) -> bool:
 async def run(ctx: Context, daily: Callable[[Context], Awaitable[float | None]]) -> None:
     """Send what is due, for ever. `daily` keeps what is told each day, and says in how many seconds it
     wants to look again."""
+    for target in recipients.targets(ctx.settings):
+        if flaw := recipients.flaw(target, ctx.shared.environ):
+            ctx.warnings.tell(f"notify {target.name}", f"nothing is sent to {target.name}: {flaw}")
     while True:
         ctx.mail.woken, rests = anyio.Event(), list[float | None]()
         if recipients.targets(ctx.settings):
@@ -78,17 +81,18 @@ async def run(ctx: Context, daily: Callable[[Context], Awaitable[float | None]])
 
 
 async def last(ctx: Context) -> None:
-    """The loop has ended: a last try, for a while."""
-    if recipients.targets(ctx.settings):
-        with anyio.move_on_after(LEAVE_SEC, shield=True):
-            await _send_due(ctx)
-            rest = mailbox.patience(ctx.mail.box, ctx.shared.clock.wall())
-            if rest is not None and 0 < rest <= SOON_SEC:  # a target has asked for a moment
-                await anyio.sleep(rest)
-                await _send_due(ctx)
+    """The loop has ended: a few last tries, also in quiet hours, for nobody is left to send it later."""
+    if not recipients.targets(ctx.settings):
+        return
+    with anyio.move_on_after(LEAVE_SEC, shield=True):
+        for pause in (0.0, *ONCE_MORE_SEC):
+            await anyio.sleep(pause)
+            await _send_due(ctx, last=True)
+            if not ctx.mail.box.entries:
+                break
 
 
-async def _send_due(ctx: Context) -> None:
+async def _send_due(ctx: Context, *, last: bool = False) -> None:
     box, gone = mailbox.without(
         await opened(ctx), (one.name for one in recipients.targets(ctx.settings))
     )
@@ -96,17 +100,17 @@ async def _send_due(ctx: Context) -> None:
         await store(ctx, box, gone)
     async with anyio.create_task_group() as tasks:  # one that hangs holds no other up
         for target in recipients.targets(ctx.settings):
-            tasks.start_soon(_send_to, ctx, target)
+            tasks.start_soon(_send_to, ctx, target, last)
 
 
-async def _send_to(ctx: Context, target: Target) -> None:
+async def _send_to(ctx: Context, target: Target, last: bool) -> None:
     now = ctx.shared.clock.wall()
-    until = 0.0 if target.at_night else recipients.quiet_until(ctx.settings, now)
+    until = 0.0 if target.at_night or last else recipients.quiet_until(ctx.settings, now)
     if until:
         if (held := mailbox.held(ctx.mail.box, target.name, until)) != ctx.mail.box:
             await store(ctx, held)
         return
-    due = mailbox.due(ctx.mail.box, target.name, now)
+    due = mailbox.due(ctx.mail.box, target.name, now, last=last)
     together = bool(target.url) and len(due) > TOGETHER
     for group in [due] if together else [(entry,) for entry in due]:
         if not await _sent(ctx, target, group):

@@ -26,6 +26,8 @@ from codex_self_iter.world.process.fed import Fed
 EXTRA = ("notify", "requests")
 FIRST_SEC, LONGEST_SEC = 5.0, 600.0
 """The wait before the program is started again; it doubles up to the longest."""
+SILENT_SEC = 90.0
+"""One that says nothing for so long is ended, and started again: it says each 20 seconds that it lives."""
 GRACE_SEC = 2.0
 """For its end, when nobody wants to hear any more."""
 _PROGRAM = (sys.executable, "-P", "-m", "codex_self_iter.replies")
@@ -139,7 +141,11 @@ class Ears:
     async def _read(self, fed: Fed, log: FilteringBoundLogger, over: anyio.CancelScope) -> None:
         """Take its lines until it has ended."""
         while not fed.ended:
-            await anyio.wait_readable(fed.out)
+            with anyio.move_on_after(SILENT_SEC) as silence:
+                await anyio.wait_readable(fed.out)
+            if silence.cancelled_caught:
+                self._tell(PROGRAM, f"the program was silent for {SILENT_SEC:.0f} s")
+                break
             for line in (said := fed.said()):
                 self._hear(parse_object(line) or {}, log)
             if not said:
@@ -173,6 +179,8 @@ class Ears:
                 self._clear(PROGRAM)
             case "failing":
                 self._tell(texts.get("channel", ""), texts.get("why", ""))
+            case "alive":
+                pass
             case "well":
                 self._clear(texts.get("channel", ""))
             case "useless":
@@ -197,5 +205,5 @@ def _channels(loop: Listener, environ: Mapping[str, str]) -> list[dict[str, Any]
             allow = [recipients.expanded(text, environ)[0] for text in one.allow]
             channels.append({"url": url, "allow": allow})
         except ValueError as error:
-            _warn(loop, SETTINGS, str(error))
+            _warn(loop, SETTINGS, f"{one.url.partition('://')[0]}: {error}")
     return channels

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codex_self_iter.supervisor import recipients
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.exporter import Exporter
 from codex_self_iter.views.metrics import families
@@ -20,10 +21,10 @@ EVERY_SEC = 60.0
 PARENT, STATE = "TRACEPARENT", "TRACESTATE"
 
 
-def environment(ctx: Context, iteration: int, run_id: str) -> Mapping[str, str]:
-    """The supervisor's environment for a run of this iteration: where there is a trace, with the run's
-    place in it instead of the supervisor's own."""
-    environ = ctx.shared.environ
+def environment(ctx: Context, iteration: int, run_id: str) -> dict[str, str]:
+    """The supervisor's environment for a run of this iteration, without what is a secret of messages:
+    where there is a trace, with the run's place in it instead of the supervisor's own."""
+    environ = recipients.without_secrets(ctx.shared.environ, ctx.settings)
     if not ctx.settings.otlp:
         return environ
     ours = {PARENT: traceparent(ctx.state.loop_id, iteration, run_id)}

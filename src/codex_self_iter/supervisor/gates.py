@@ -16,7 +16,14 @@ from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean_block
 from codex_self_iter.errors import StorageError
 from codex_self_iter.settings import CONFIG_NAME
-from codex_self_iter.supervisor import exporting, gate_globs, item_checks, notify, shortfalls
+from codex_self_iter.supervisor import (
+    exporting,
+    gate_globs,
+    item_checks,
+    notify,
+    recipients,
+    shortfalls,
+)
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
@@ -99,7 +106,7 @@ async def _run(
 ) -> GateResult | None:
     """Run one gate; None when it was ended on request."""
     limits, run_id = run_limits(ctx.settings), f"{ctx.state.loop_id}-{iteration:06d}-{label}"
-    environ = ctx.shared.environ
+    environ = recipients.without_secrets(ctx.shared.environ, ctx.settings)
     if label.startswith(GATE):  # no other is in the trace
         environ = exporting.environment(ctx, iteration, run_id)
     spec = RunSpec(

@@ -23,7 +23,17 @@ TIMEOUT_SEC = 30.0
 EXTRA = ("notify", "apprise")
 COMMAND = "command"
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECRET = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}|://[^/\s:@$]*:[^/\s@$]{4,}@")
+_PLAIN = {  # no secrets, and needed by others
+    "HOME",
+    "HOSTNAME",
+    "LANG",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "TZ",
+    "USER",
+}
+_SECRET = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}|://[^/\s:@$]*:[^/?\s@$]{4,}@")
 """Part of a URL that looks like a key, or a password before an @."""
 
 
@@ -81,9 +91,32 @@ def expanded(url: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
     return _VARIABLE.sub(value, url), values
 
 
+def flaw(target: Target, environ: Mapping[str, str]) -> str:
+    """Why nothing can be sent to it, for all that is known before; "" for nothing."""
+    if not target.url:
+        return ""
+    if lack := installed.lack(*EXTRA):
+        return f"it {lack}"
+    try:
+        expanded(target.url, environ)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def looks_secret(url: str) -> bool:
     """Whether a secret stands in the URL itself, as far as that can be seen."""
     return bool(_SECRET.search(_VARIABLE.sub("", url)))
+
+
+def without_secrets(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """An environment without the variables that messages, replies and exports are given their secrets
+    by: no agent and no gate is to have them."""
+    notify = settings.notify
+    texts = [*notify.urls, settings.otlp, *(one.url for one in notify.targets)]
+    texts += [text for one in notify.replies for text in (one.url, *one.allow)]
+    hidden = {name for text in texts for name in _VARIABLE.findall(text)} - _PLAIN
+    return {name: text for name, text in environ.items() if name not in hidden}
 
 
 def literal(text: str) -> bool:

@@ -52,6 +52,10 @@ class _Away:
     due: float
 
 
+_SECRET = ("notify.urls", "notify.targets", "notify.replies", "otlp")
+"""Keys whose values are not logged."""
+
+
 class Reload:
     """Gives loops their new settings, starts those that came, ends those whose file went."""
 
@@ -193,7 +197,8 @@ class Reload:
 
         def say() -> None:
             for key, values in changes.items():
-                old, new = ("[hidden]", "[hidden]") if ".env." in f".{key}." else values
+                secret = ".env." in f".{key}." or key.startswith(_SECRET)
+                old, new = ("[hidden]", "[hidden]") if secret else values
                 log.info("config.changed", key=key, old=old, new=new)
 
         try:

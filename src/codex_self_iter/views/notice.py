@@ -19,7 +19,7 @@ TITLES = {
     "agent_stopped": "asks you",
     "budget": "nears its budget",
     "outage": "cannot go on for now",
-    "cooldown": "finds nothing to do",
+    "cooldown": "gets nowhere",
     "digest": "the last day",
     "test": "a test",
 }
@@ -78,11 +78,12 @@ def _what(notice: Notice) -> str:
 
 
 def _where(notice: Notice) -> str:
-    """Where the loop is."""
+    """Where the loop was when it happened, and when that was: a message may have waited."""
     plan = f", plan {notice.done} of {notice.total}" if notice.total else ""
     files = f", {counted(notice.changed, 'file')} changed by the last" if notice.changed else ""
     lasted = f" for {age(notice.at - notice.since)}" if 0 < notice.since < notice.at - 60 else ""
-    return f"{notice.state.capitalize()}{lasted}, iteration {notice.iteration}{plan}{files}."
+    when = f", {moment(notice.at)[:16]}"
+    return f"{notice.state.capitalize()}{lasted}, iteration {notice.iteration}{plan}{files}{when}."
 
 
 def _since(notice: Notice, last: Notice) -> str:
@@ -106,7 +107,7 @@ def _with_ways(lines: Sequence[str], notice: Notice, page: str, markdown: bool) 
         "digest": "codex-self-iter digest",
         "completed": f"codex-self-iter history{where}",
         "stagnated": f"codex-self-iter show{where} {notice.iteration or ''}".rstrip(),
-        "agent_stopped": f'codex-self-iter steer{where} "…"',
+        "agent_stopped": f'codex-self-iter steer{where} "…" && codex-self-iter run{where}',
         "crashed": f"codex-self-iter doctor{where}",
     }.get(notice.event, f"codex-self-iter status{where}")
     if notice.gone:  # no command takes a workspace that is not there

@@ -365,6 +365,11 @@ def _urls(context: Context) -> Iterator[Finding]:
         elif flaw:
             mend = "set it where the supervisor starts (docs/notifications.md)"
             yield fail(key, f"nothing is sent to {target.name}: {flaw}", mend)
+        elif not _known(recipients.expanded(target.url, context.environ)[0]):
+            text = f"nothing is sent to {target.name}: its url is none that apprise knows"
+            yield fail(
+                key, text, "see the list of services of apprise; codex-self-iter notify test"
+            )
         elif recipients.looks_secret(target.url):
             text = f"a secret seems to stand in the url of {target.name}"
             yield warn(key, text, "put it into a variable, and ${VARIABLE} into the url")
@@ -398,6 +403,12 @@ def otlp(context: Context) -> Iterator[Finding]:
         yield warn("otlp", "a secret seems to stand in the address", mend)
     else:
         yield good("otlp", f"traces and numbers are exported to {address}")
+
+
+def _known(url: str) -> bool:
+    import apprise
+
+    return apprise.Apprise.instantiate(url) is not None
 
 
 def _lost(lost: Any, status: Status = "fail") -> Finding:
