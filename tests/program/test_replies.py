@@ -113,7 +113,7 @@ def test_pause_asks_and_resume_does_not(ws: Workspace, topic: Topic) -> None:
     ws.script(WORKS)
     process = ws.start()
     listens(ws)
-    topic.write(f"{WORD} /pause")
+    topic.write(f"{WORD} Pause")
     topic.write(f"{WORD} {answered(topic, 1).split('send ')[1][:6]}")
     ws.wait_state("paused")
     topic.write(f"{WORD} /resume")

@@ -24,7 +24,8 @@ TOGETHER = 3
 LEAVE_SEC = 30.0
 """For what is still to be sent when the loop has ended; the rest is sent by the next start."""
 ONCE_MORE_SEC = (2.0, 5.0)
-"""So long after each failure it is tried again then."""
+"""So long after each failure it is tried again then, unless that has taken SLOW_SEC."""
+SLOW_SEC = 10.0
 LOOK_SEC = 900.0
 """So often it is looked whether quiet hours are over, clocks were set, or targets have changed."""
 SAME_SEC = 3600.0
@@ -85,7 +86,10 @@ async def last(ctx: Context) -> None:
     if not recipients.targets(ctx.settings):
         return
     with anyio.move_on_after(LEAVE_SEC, shield=True):
+        began = ctx.shared.clock.monotonic()
         for pause in (0.0, *ONCE_MORE_SEC):
+            if ctx.shared.clock.monotonic() - began > SLOW_SEC:
+                break
             await anyio.sleep(pause)
             await _send_due(ctx, last=True)
             if not ctx.mail.box.entries:
