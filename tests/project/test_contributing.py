@@ -91,7 +91,6 @@ def test_a_test_that_hangs_shows_every_threads_stack(tmp_path: Path) -> None:
         "codespell",
         "mypy",
         "scripts/test.sh --all",
-        "run-local.sh",
     ],
 )
 def test_ci_checks_what_the_rules_say(step: str) -> None:
