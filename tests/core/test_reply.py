@@ -86,7 +86,7 @@ def test_what_is_only_answered(text: str, loops: tuple[Loop, ...], word: str) ->
     assert word in decision.text
 
 
-@pytest.mark.parametrize("text", ["stop", "Stop", " STOP "])
+@pytest.mark.parametrize("text", ["stop", "Stop", " STOP ", "/stop!", "stop."])
 def test_a_command_alone_needs_no_slash(text: str) -> None:
     decision = said(text, SHOP)
     assert isinstance(decision, Answered)
@@ -118,6 +118,11 @@ def test_an_answer_to_a_message_is_for_its_loop() -> None:
     other = said("try again", SHOP, about=about)
     assert isinstance(other, Answered)
     assert "of no loop that listens here" in other.text
+
+
+def test_an_answer_to_what_is_of_no_loop_is_for_the_only_one() -> None:
+    assert said("go on", SHOP, about="Digest: 1 loop") == Do("steer", (SHOP,), "go on")
+    assert isinstance(said("go on", SHOP, APP, about="Loops:\nshop: running"), Answered)
 
 
 def test_a_loop_hears_those_only_whom_it_allows() -> None:

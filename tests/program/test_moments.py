@@ -152,7 +152,7 @@ TELEGRAM = b'{"ok": false, "parameters": {"retry_after": 35}}'
     ("status", "header", "body", "least", "most"),
     [
         (429, "90", b"", 90, 90),
-        (503, LATER, b"", 3600, 7200),
+        pytest.param(503, LATER, b"", 3600, 7200, id="a date"),
         (429, "Wed, 21 Oct 2015 07:28:00 GMT", b"", 0, 0),
         (429, "", TELEGRAM, 35, 35),
         (429, "50", TELEGRAM, 50, 50),

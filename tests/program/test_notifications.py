@@ -299,6 +299,15 @@ def test_more_than_three_at_a_time_are_one_message(ws: Workspace, hook: Listener
     assert len(ws.cli("notify", "--json", "--limit", "3").stdout.splitlines()) == 3
 
 
+def test_a_redirected_message_was_not_sent(ws: Workspace, hook: Listener) -> None:
+    hook.faults = [301]
+    ws.config(urls(webhook(hook)))
+    result = ws.cli("notify", "test")
+    assert result.returncode == 4
+    assert "not sent" in result.stdout
+    assert "redirects" in result.stdout
+
+
 def test_targets_can_come_from_a_variable(ws: Workspace, hook: Listener) -> None:
     each = [{"url": webhook(hook), "name": "phone", "events": ["completed"]}]
     ws.environment["CODEX_SELF_ITER_NOTIFY__TARGETS"] = json.dumps(each)

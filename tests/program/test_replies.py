@@ -3,6 +3,7 @@ nothing twice; one program asks for all; and never a reason for anything."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -60,8 +61,12 @@ def listens(ws: Workspace, count: int = 1) -> None:
 
 
 def programs(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children()
-    return [one for one in children if "codex_self_iter.replies" in one.cmdline()]
+    found = []
+    for one in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):
+            if "codex_self_iter.replies" in one.cmdline():
+                found.append(one)
+    return found
 
 
 def lines(ws: Workspace, event: str) -> list[str]:
@@ -182,6 +187,7 @@ def test_by_telegram_only_who_is_allowed_and_to_the_loop_whose_message_is_answer
     process = ws.start()
     listens(ws)
     ws.wait_runs(1)
+    bot.write("/resume@another_bot", ME)
     bot.write("/stop", STRANGER)
     bot.write("/stop", ME, sender_chat={"id": -100})
     bot.write("/stop", ME, **{"from": {"id": ME, "is_bot": True}})

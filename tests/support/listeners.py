@@ -49,8 +49,14 @@ def http() -> Iterator[Listener]:
                 told.heard.append({"path": self.path, **json.loads(data)})
             self.send_response(int(fault))
             self.send_header("retry-after", told.retry_after)
+            if fault == 301:
+                self.send_header("location", "/elsewhere")
             self.end_headers()
             self.wfile.write(b"{}" if fault == 200 else b"not json at all")
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, *args: object) -> None:
             pass

@@ -33,6 +33,8 @@ _ASKS = ("pause", "stop")
 _KINDS = ("status", "pause", "resume", "stop", "steer", "help", "start")
 _ALONE = ("status", "pause", "resume", "stop", "help")
 """These alone are commands also without the slash: nobody has an agent told "stop"."""
+_GENERAL = ("Digest:", "Loops:", "Which loop?", "/status", "There is ")
+"""What messages begin with that are of no loop of their own; the first is of views/notice.py."""
 _COMMAND = re.compile(r"/(\w+)(?:@\w+)?(?:\s+|$)")
 _CODE = re.compile(r"[0-9]{6}")
 
@@ -200,8 +202,9 @@ def _confirmed(
 def _parsed(text: str) -> tuple[str, str]:
     """Kind and the rest; what begins with no command is for the next prompt."""
     found = _COMMAND.match(text)
-    if text.lower() in _ALONE:
-        return text.lower(), ""
+    alone = text.lower().removeprefix("/").rstrip(".! ")
+    if alone in _ALONE:
+        return alone, ""
     return (found[1].lower(), text[found.end() :].strip()) if found else ("steer", text)
 
 
@@ -222,7 +225,7 @@ def _meant(
         if any(loop.title in others for loop in named):
             which = f"{_names(named)}: …"
             return (), "", f"Another loop of this name does not listen here. Name it: {which}"
-        if about and not (named or deaf):
+        if about and not (named or deaf or about.startswith(_GENERAL)):
             return (), "", f"That message is of no loop that listens here. Loops: {_names(loops)}."
         named = named or list(loops)
     if deaf:

@@ -199,6 +199,7 @@ def _live() -> None:
 
 def main() -> int:
     """Listen until the input ends."""
+    os.environ["NETRC"] = os.devnull  # it would go before the token of the URL
     ears = Ears()
     threading.Thread(target=_live, daemon=True).start()
     try:

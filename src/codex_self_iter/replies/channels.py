@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ POLL_SEC = 50
 """How long Telegram holds a request for updates."""
 MOST_BYTES, MOST_TEXT = 4_000_000, 3_500
 """Of one answer of a server, and of what is said to a person."""
+_BOT = re.compile(r"/\w+@(\w+)")
+"""A command in a group, for one of its bots."""
 TELEGRAM = "https://api.telegram.org"
 
 
@@ -248,6 +251,7 @@ class Telegram(Channel):
         self._session = _session()
         self.key = digest(f"telegram {token}")
         self.shown = f"Telegram's bot {number}"
+        self._name: str | None = None
 
     def proof(self, allowed: str) -> str:
         if not allowed.strip().isdigit():
@@ -258,12 +262,15 @@ class Telegram(Channel):
         return "0"
 
     def wait(self, mark: str) -> tuple[list[Told], str]:
+        if self._name is None:
+            me = as_dict(self._ask("getMe", {}, CONNECT_SEC))
+            self._name = as_text(me.get("username")).lower()
         asked = {"timeout": POLL_SEC, "offset": int(mark), "allowed_updates": ["message"]}
         updates = self._ask("getUpdates", asked, POLL_SEC + CONNECT_SEC)
         found = []
         for update in map(as_dict, as_list(updates)):
             number = as_int(update.get("update_id"))
-            mark = str(max(int(mark), number + 1))
+            mark = str(number + 1)  # after a week without any they begin anew, also lower
             message = as_dict(update.get("message"))
             sender, chat = as_dict(message.get("from")), as_dict(message.get("chat"))
             who = as_int(sender.get("id"))
@@ -274,12 +281,14 @@ class Telegram(Channel):
                 key=str(number),
                 sender=str(who or "?"),
                 proof=digest(str(who)) if known else "",
-                text=as_text(message.get("text")),
+                text=as_text(message.get("text")) or as_text(message.get("caption")),
                 at=float(as_int(message.get("date"))),
                 about=about,
             )
             to = chat.get("id"), message.get("message_id")
-            found.append(Told(heard, mark, to))
+            addressed = _BOT.match(heard.text)
+            if not (addressed and self._name) or addressed[1].lower() == self._name:
+                found.append(Told(heard, mark, to))
         return found, mark
 
     def say(self, text: str, to: tuple[Any, ...]) -> None:

@@ -11,12 +11,16 @@ import functools
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+MOVED = (301, 302, 303)
+SLOW_SEC = 20.0
+"""For an answer, where the URL has no `rto`: one that is taken and not waited for is sent again."""
 BUSY = (429, 503)
 """HTTP statuses with which a server may say when it is to be asked again."""
 
@@ -47,13 +51,18 @@ def rest_of(response: Any) -> float:
     return max(filter(math.isfinite, found))
 
 
-def heard_by(send: Callable[..., Any], rests: list[float]) -> Callable[..., Any]:
-    """The same function, which notes what servers ask for: apprise does not hand it out."""
+def heard_by(send: Callable[..., Any], rests: list[float], said: list[str]) -> Callable[..., Any]:
+    """The same function, which notes what servers ask for, and where they redirect: apprise does not
+    hand it out."""
 
     @functools.wraps(send)
     def sends(*args: Any, **how: Any) -> Any:
         response = send(*args, **how)
         rests.append(rest_of(response))
+        moved = [one for one in response.history if one.status_code in MOVED]
+        if moved:  # what came after was a GET: the message was not taken, whatever was answered
+            response.status_code = moved[0].status_code
+            said.append("it redirects: is the address right, with https (ntfys://, jsons://)?")
         return response
 
     return sends
@@ -68,7 +77,8 @@ def send(url: str, title: str, body: str, form: str) -> tuple[int, str, float]:
     logger = logging.getLogger("apprise")
     logger.addHandler(heard)
     logger.propagate = False
-    requests.Session.send = heard_by(requests.Session.send, rests)  # type: ignore[method-assign]
+    requests.Session.send = heard_by(requests.Session.send, rests, heard.said)  # type: ignore[method-assign]
+    apprise.URLBase.socket_read_timeout = SLOW_SEC
     where = apprise.Apprise()
     if not where.add(url):
         return 2, "this is no URL that apprise knows", 0.0
@@ -81,6 +91,7 @@ def send(url: str, title: str, body: str, form: str) -> tuple[int, str, float]:
 def main() -> int:
     """Read, send, say."""
     asked: dict[str, Any] = json.load(sys.stdin)
+    os.environ["NETRC"] = os.devnull  # it would go before the token of the URL
     code, why, rest = send(asked["url"], asked["title"], asked["body"], asked["format"])
     for secret in asked["secrets"]:
         why = why.replace(secret, "[redacted]")
