@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,11 @@ import pytest
 from codex_self_iter.core.text import epoch
 from tests.program.test_many import supervise
 from tests.program.test_metrics_file import numbers
+from tests.support import certificate
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 from tests.support.otlp_receiver import Receiver, receiving
+from tests.support.program import running
 
 DONE = {"append": {"work.txt": "x\n"}, "block": {"completed": True, "summary": "a secret thought"}}
 SEEN = "env | grep ^TRACE >> ../seen; echo end >> ../seen"
@@ -41,7 +42,7 @@ def ws(ws: Workspace) -> Workspace:
 
 def exporters(ws: Workspace) -> list[psutil.Process]:
     """The programs that export for this workspace's supervisors."""
-    return [one for one in ws.leftovers() if PROGRAM in one.cmdline()]
+    return running(PROGRAM, ws.leftovers())
 
 
 def seen(ws: Workspace) -> list[dict[str, str]]:
@@ -159,11 +160,7 @@ def test_the_environment_says_who_tells_and_how(ws: Workspace, receiver: Receive
 def test_a_certificate_of_ones_own_is_believed_where_it_is_named(
     ws: Workspace, tmp_path: Path
 ) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out",
-         "cert.pem", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-        cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
+    certificate.make(tmp_path, "localhost")
     with receiving(tls=tmp_path) as secure:
         ws.config(otlp=secure.url)
         ws.environment["OTEL_TRACES_EXPORTER"] = "none"

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import running
 from tests.support.talkers import Bot, Topic, ntfy, telegram
 
 WORD = "let-me-in-please"
@@ -60,13 +61,19 @@ def listens(ws: Workspace, count: int = 1) -> None:
     )
 
 
+@contextlib.contextmanager
+def listening(ws: Workspace, step: dict[str, Any] = LONG) -> Iterator[subprocess.Popen[bytes]]:
+    """Its supervisor, from when it listens until the block has ended."""
+    ws.script(step)
+    process = ws.start()
+    listens(ws)
+    yield process
+    process.terminate()
+    ws.ended(process)
+
+
 def programs(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    found = []
-    for one in psutil.Process(process.pid).children():
-        with contextlib.suppress(psutil.Error):
-            if "codex_self_iter.replies" in one.cmdline():
-                found.append(one)
-    return found
+    return running("codex_self_iter.replies", psutil.Process(process.pid).children())
 
 
 def lines(ws: Workspace, event: str) -> list[str]:
@@ -115,68 +122,57 @@ def test_a_reply_steers_a_running_loop_and_stops_it(ws: Workspace, topic: Topic)
 
 def test_pause_asks_and_resume_does_not(ws: Workspace, topic: Topic) -> None:
     by_ntfy(ws, topic)
-    ws.script(WORKS)
-    process = ws.start()
-    listens(ws)
-    topic.write(f"{WORD} Pause")
-    topic.write(f"{WORD} {answered(topic, 1).split('send ')[1][:6]}")
-    ws.wait_state("paused")
-    topic.write(f"{WORD} /resume")
-    ws.wait_state("running", "verifying", "backoff")
-    process.terminate()
-    ws.ended(process)
+    with listening(ws, WORKS):
+        topic.write(f"{WORD} Pause")
+        topic.write(f"{WORD} {answered(topic, 1).split('send ')[1][:6]}")
+        ws.wait_state("paused")
+        topic.write(f"{WORD} /resume")
+        ws.wait_state("running", "verifying", "backoff")
 
 
 def test_strangers_and_old_messages_are_refused_and_logged(ws: Workspace, topic: Topic) -> None:
     topic.write(f"{WORD} /status")  # before anybody listened
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    topic.write("another-word-entirely /status")
-    topic.write(f"{WORD} /status", at=time.time() - 700)
-    topic.write(f"{WORD} /status", at=time.time() + 700)
-    topic.write(f"{WORD} a message of a loop", title="work space: needs you")
-    topic.write(f"{WORD} /status", key="twice")
-    assert "running" in answered(topic, 1)
-    topic.messages.append(dict(topic.messages[-2]))
-    assert topic.messages[-1]["id"] == "twice"
-    topic.write(f"{WORD} /help")
-    assert "/steer TEXT" in answered(topic, 2)
-    assert len(topic.answers()) == 2
-    wait_until(lambda: len(lines(ws, "reply.refused")) >= 4, "what was refused in the log")
-    for why in ("not allowed", "it is old, by 7", "from the future", "heard before"):
-        assert sum(why in line for line in lines(ws, "reply.refused")) == 1
-    assert "a message of a loop" not in "".join(map(str, ws.status().items()))
-    process.terminate()
-    ws.ended(process)
+    with listening(ws):
+        # before it reads, the server goes by times, and these are in no order
+        wait_until(lambda: topic.readers == 1, "a reader")
+        topic.write("another-word-entirely /status")
+        topic.write(f"{WORD} /status", at=time.time() - 700)
+        topic.write(f"{WORD} /status", at=time.time() + 700)
+        topic.write(f"{WORD} a message of a loop", title="work space: needs you")
+        topic.write(f"{WORD} /status", key="twice")
+        assert "running" in answered(topic, 1)
+        topic.messages.append(dict(topic.messages[-2]))
+        assert topic.messages[-1]["id"] == "twice"
+        topic.write(f"{WORD} /help")
+        assert "/steer TEXT" in answered(topic, 2)
+        assert len(topic.answers()) == 2
+        wait_until(
+            lambda: len(lines(ws, "reply.refused")) >= 4,
+            lambda: f"what was refused in the log\n{ws.log()}\n{topic.messages}",
+        )
+        for why in ("not allowed", "it is old, by 7", "from the future", "heard before"):
+            assert sum(why in line for line in lines(ws, "reply.refused")) == 1
+        assert "a message of a loop" not in "".join(map(str, ws.status().items()))
 
 
 def test_a_flood_is_counted_and_not_logged_line_by_line(ws: Workspace, topic: Topic) -> None:
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    for number in range(200):
-        topic.write(f"stranger number {number}")
-    topic.write(f"{WORD} /status")
-    answered(topic, 1)
-    wait_until(lambda: ws.log().count("reply.refused") == 20, "20 refusals")
-    process.terminate()
-    ws.ended(process)
+    with listening(ws):
+        for number in range(200):
+            topic.write(f"stranger number {number}")
+        topic.write(f"{WORD} /status")
+        answered(topic, 1)
+        wait_until(lambda: ws.log().count("reply.refused") == 20, "20 refusals")
 
 
 def test_a_sender_that_floods_is_refused(ws: Workspace, topic: Topic) -> None:
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    for _ in range(25):
-        topic.write(f"{WORD} /help")
-    wait_until(lambda: ws.log().count("more than 20 came within a minute") == 5, "refusals")
-    assert len(topic.answers()) == 20
-    process.terminate()
-    ws.ended(process)
+    with listening(ws):
+        for _ in range(25):
+            topic.write(f"{WORD} /help")
+        wait_until(lambda: ws.log().count("more than 20 came within a minute") == 5, "refusals")
+        assert len(topic.answers()) == 20
 
 
 def test_by_telegram_only_who_is_allowed_and_to_the_loop_whose_message_is_answered(
@@ -280,18 +276,14 @@ def test_a_kill_repeats_nothing_and_leaves_no_program(ws: Workspace, topic: Topi
 @pytest.mark.slow
 def test_a_program_that_dies_is_said_and_started_again(ws: Workspace, topic: Topic) -> None:
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    programs(process)[0].kill()
-    said = "replies are not heard: the program has ended (signal 9)"
-    wait_until(lambda: said in ws.status().get("warnings", ()), "the warning")
-    listens(ws, 2)
-    wait_until(lambda: said not in ws.status()["warnings"], "no warning any more")
-    topic.write(f"{WORD} /status")
-    answered(topic, 1)
-    process.terminate()
-    ws.ended(process)
+    with listening(ws) as process:
+        programs(process)[0].kill()
+        said = "replies are not heard: the program has ended (signal 9)"
+        wait_until(lambda: said in ws.status().get("warnings", ()), "the warning")
+        listens(ws, 2)
+        wait_until(lambda: said not in ws.status()["warnings"], "no warning any more")
+        topic.write(f"{WORD} /status")
+        answered(topic, 1)
 
 
 @pytest.mark.slow
@@ -320,18 +312,14 @@ def test_a_server_that_fails_is_said_until_it_answers(ws: Workspace, bot: Bot) -
 
 def test_a_connection_that_ends_is_made_again_where_it_was(ws: Workspace, topic: Topic) -> None:
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    topic.write(f"{WORD} /status")
-    answered(topic, 1)
-    topic.drop_readers()
-    wait_until(lambda: topic.readers == 0, "no reader")
-    topic.write(f"{WORD} /help")
-    assert "/steer" in answered(topic, 2)
-    assert len(topic.asked) == 2
-    process.terminate()
-    ws.ended(process)
+    with listening(ws):
+        topic.write(f"{WORD} /status")
+        answered(topic, 1)
+        topic.drop_readers()
+        wait_until(lambda: topic.readers == 0, "no reader")
+        topic.write(f"{WORD} /help")
+        assert "/steer" in answered(topic, 2)
+        assert len(topic.asked) == 2
 
 
 def test_a_reload_begins_and_ends_it(ws: Workspace, topic: Topic) -> None:
@@ -480,19 +468,15 @@ def test_a_stream_that_breaks_off_is_taken_up_by_the_same_program(
     ws: Workspace, topic: Topic
 ) -> None:
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    (program,) = programs(process)
-    wait_until(lambda: topic.readers == 1, "a reader")
-    topic.torn = True
-    topic.drop_readers()
-    wait_until(lambda: len(topic.asked) == 2, "another request")
-    topic.write(f"{WORD} /status")
-    answered(topic, 1)
-    assert programs(process) == [program]
-    process.terminate()
-    ws.ended(process)
+    with listening(ws) as process:
+        (program,) = programs(process)
+        wait_until(lambda: topic.readers == 1, "a reader")
+        topic.torn = True
+        topic.drop_readers()
+        wait_until(lambda: len(topic.asked) == 2, "another request")
+        topic.write(f"{WORD} /status")
+        answered(topic, 1)
+        assert programs(process) == [program]
 
 
 @pytest.mark.slow
@@ -500,17 +484,13 @@ def test_a_program_that_stands_still_is_ended_and_started_again(
     ws: Workspace, topic: Topic
 ) -> None:
     by_ntfy(ws, topic)
-    ws.script(LONG)
-    process = ws.start()
-    listens(ws)
-    programs(process)[0].suspend()
-    said = "replies are not heard: the program was silent for 90 s"
-    wait_until(lambda: said in ws.log(), "the warning", 120)
-    listens(ws, 2)
-    topic.write(f"{WORD} /status")
-    answered(topic, 1)
-    process.terminate()
-    ws.ended(process)
+    with listening(ws) as process:
+        programs(process)[0].suspend()
+        said = "replies are not heard: the program was silent for 90 s"
+        wait_until(lambda: said in ws.log(), "the warning", 120)
+        listens(ws, 2)
+        topic.write(f"{WORD} /status")
+        answered(topic, 1)
 
 
 def test_what_is_said_while_nobody_listens_is_heard_by_the_next_start(

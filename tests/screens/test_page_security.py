@@ -28,6 +28,7 @@ from codex_self_iter.screens.page.bounded_server import (
 )
 from codex_self_iter.screens.page.entering import COOKIE_SEC, LINK_SEC, LOCKED_SEC, TRIES, Keys
 from codex_self_iter.screens.page.listening import Options
+from tests.support import certificate
 from tests.support.harness import PATIENCE, wait_until
 from tests.support.program import PROGRAM
 from tests.support.shown_loops import GATE, cases, on_disk, record
@@ -729,11 +730,7 @@ async def test_a_reader_has_so_long_to_take_what_is_sent(held: ExitStack, tmp_pa
 def test_tls_from_files_of_ones_own(
     environment: dict[str, str], tmp_path: Path, held: ExitStack
 ) -> None:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out",
-         "cert.pem", "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-        cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
+    certificate.make(tmp_path, "localhost")
     flags = ("--host", "0.0.0.0", "--tls-cert", "cert.pem", "--tls-key", "key.pem", "--name", "localhost",
              "--token-file", token_file(tmp_path))  # fmt: skip
     with served(environment, tmp_path, *flags) as page:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from aiosmtpd.controller import Controller
+
+from tests.support import certificate
 
 
 class Listener:
@@ -112,16 +113,10 @@ def telegram(directory: Path) -> Iterator[Telegram]:
     """Telegram (`tgram://TOKEN/CHAT`), for programs with its `environment`: a proxy for https that is
     api.telegram.org itself, by a certificate of its own in `directory`. A status of `faults` is answered
     as Telegram does, with `retry_after`."""
-    key, certificate = directory / "telegram.key", directory / "telegram.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key),
-         "-out", str(certificate), "-subj", "/CN=api.telegram.org",
-         "-addext", "subjectAltName=DNS:api.telegram.org"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    own, key = certificate.make(directory, "api.telegram.org")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    told = Telegram(certificate)
+    context.load_cert_chain(own, key)
+    told = Telegram(own)
 
     class Bot(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

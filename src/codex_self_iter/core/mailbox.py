@@ -9,6 +9,8 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
+from codex_self_iter.core.backoff import exponential
+
 MOST = 50
 """Words that wait; the oldest go for new ones, and are counted."""
 KNOWN = 200
@@ -163,7 +165,7 @@ def settled(
             return "sent"
         if now - entry.notice.at > GIVE_UP_SEC:
             return f"given up after {one.tries + 1} tries: {error[:MOST_ERROR]}"
-        wait = max(rest, min(LONGEST_SEC, FIRST_SEC * 2 ** min(one.tries, 20)))
+        wait = max(rest, exponential(one.tries + 1, FIRST_SEC, LONGEST_SEC, 0.0))
         return Pending(target, one.tries + 1, now + wait, error[:MOST_ERROR])
 
     box = _each(box, after, target)

@@ -42,6 +42,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from codex_self_iter import __version__
+from codex_self_iter.core.backoff import exponential
 
 KINDS = ("traces", "metrics")
 MOST = 1000
@@ -221,7 +222,7 @@ class Queue:
                 self._lost = 0
                 if flaw and not self._receiver.refused:
                     self._tries += 1
-                    pause = min(AGAIN_SEC * 2.0 ** min(self._tries - 1, 16), AGAIN_MAX_SEC)
+                    pause = exponential(self._tries, AGAIN_SEC, AGAIN_MAX_SEC, 0.0)
                     self._changed.wait_for(lambda: self._ending, pause)
                 else:
                     self._tries = 0

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from codex_self_iter.core.backoff import exponential
 from codex_self_iter.core.reply import Answered, Loop, Memory, Refused, decide
 from codex_self_iter.core.text import clean
 from codex_self_iter.replies.acts import act
@@ -51,7 +52,6 @@ class Ear(threading.Thread):
         self._memory, self._mark = Memory(), ""
         self._refused: list[float] = []
         self._untold = 0
-        self._failing = False
 
     def have(self, loops: dict[str, tuple[Loop, str]]) -> None:
         """These loops of the supervisor listen here. Raises OSError."""
@@ -79,53 +79,48 @@ class Ear(threading.Thread):
                 return self.desk.close()
         self._memory, self._mark = self.desk.recall()
         if not self._mark:
-            self._mark = self.channel.first()
-            self.desk.remember(
-                self._memory, self._mark
-            )  # what is said until a restart is heard then
+            self._remember(self.channel.first())  # what is said until a restart is heard then
         tell("listening", channel=self.channel.shown)
-        wait = FIRST_SEC
+        tries = 0
         while not self.over.is_set():
             try:
                 found, mark = self.channel.wait(self._mark)
             except Exception as error:
-                self._failing = True
                 why, after = f"{self.channel.shown} sends what is not understood", 0.0
                 if isinstance(error, ChannelError):
                     why, after = str(error), error.after_sec
                 tell("failing", channel=self.channel.shown, why=why)
                 self.channel.close()
-                self.over.wait(max(wait, after))
-                wait = min(2 * wait, LONGEST_SEC)
+                tries += 1
+                self.over.wait(max(exponential(tries, FIRST_SEC, LONGEST_SEC, 0.0), after))
                 continue
-            if self._failing:
-                self._failing = False
+            if tries:
+                tries = 0
                 tell("well", channel=self.channel.shown)
-            wait = FIRST_SEC
             loops = self.desk.loops() if found else []
+            others = _others(loops) if found else set()
             for one in found:
                 if self.over.is_set():
                     break
-                self._hear(one, loops)
+                self._hear(one, loops, others)
             if mark != self._mark:
-                self._mark = mark
-                self.desk.remember(self._memory, mark)
+                self._remember(mark)
         self.channel.close()
         return self.desk.close()
 
-    def _hear(self, told: Told, loops: list[tuple[Loop, Target]]) -> None:
+    def _remember(self, mark: str) -> None:
+        self._mark = mark
+        self.desk.remember(self._memory, mark)
+
+    def _hear(self, told: Told, loops: list[tuple[Loop, Target]], others: set[str]) -> None:
         code = f"{secrets.randbelow(1_000_000):06d}"
         every = [loop for loop, _ in loops]
-        here = {loop.state_dir for loop in every}
-        silent = [one for one in registry.entries(clean=False) if one.state_dir not in here]
-        shown = registry.display_names(silent)
-        others = {name for one in silent for name in (one.name, shown[one.state_dir])}
         self._memory, decision = decide(self._memory, told.heard, every, time.time(), code, others)
         about = {"channel": self.channel.shown, "sender": told.heard.sender}
         if isinstance(decision, Refused):
             self._tell_refused(about, decision.why)
             return
-        self.desk.remember(self._memory, told.mark)
+        self._remember(told.mark)
         if isinstance(decision, Answered):
             said = decision.text
             tell("answered", **about, command=decision.kind)
@@ -147,6 +142,14 @@ class Ear(threading.Thread):
         self._refused.append(now)
         tell("refused", **about, why=why, untold=self._untold)
         self._untold = 0
+
+
+def _others(loops: list[tuple[Loop, Target]]) -> set[str]:
+    """Names of this user's loops that do not listen here."""
+    here = {loop.state_dir for loop, _ in loops}
+    silent = [one for one in registry.entries(clean=False) if one.state_dir not in here]
+    shown = registry.display_names(silent)
+    return {name for one in silent for name in (one.name, shown[one.state_dir])}
 
 
 class Ears:

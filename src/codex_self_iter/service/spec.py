@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import as_dict
+from codex_self_iter.world import installed
 
 MARK = "Written by 'codex-self-iter service install'; install again rather than edit (or use a drop-in)."
 """Stands in every file that we write; only files with it are replaced or removed."""
@@ -55,7 +55,7 @@ def supervisor_argv(workspace: str = "", config: str = "", config_dir: str = "")
     """The command line that starts this very installation, with the options that are not empty."""
     options = {"--workspace": workspace, "--config": config, "--config-dir": config_dir}
     words = (word for option, value in options.items() if value for word in (option, value))
-    return (sys.executable, "-P", "-m", "codex_self_iter", *words)
+    return (*installed.program("codex_self_iter"), *words)
 
 
 def stop_seconds(config: Mapping[str, Any]) -> int:

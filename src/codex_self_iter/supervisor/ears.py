@@ -6,13 +6,13 @@ a command does. That it fails is told, and is no reason for anything."""
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import anyio
 from structlog.typing import FilteringBoundLogger
 
+from codex_self_iter.core.backoff import exponential
 from codex_self_iter.core.foreign import as_int, as_list, as_text
 from codex_self_iter.core.text import clean
 from codex_self_iter.settings.paths import ResolvedPaths
@@ -30,7 +30,7 @@ SILENT_SEC = 90.0
 """One that says nothing for so long is ended, and started again: it says each 20 seconds that it lives."""
 GRACE_SEC = 2.0
 """For its end, when nobody wants to hear any more."""
-_PROGRAM = (sys.executable, "-P", "-m", "codex_self_iter.replies")
+_PROGRAM = installed.program("codex_self_iter.replies")
 KEY = "replies"
 PROGRAM, SETTINGS = "program", "settings"
 """Of what may fail, beside the channels: with KEY the name of its warning."""
@@ -74,7 +74,7 @@ class Ears:
 
     async def run(self, environ: Mapping[str, str], log: FilteringBoundLogger) -> None:
         """Have the program run while a loop wants it, for ever."""
-        wait = FIRST_SEC
+        tries = 0
         while True:
             self._changed = anyio.Event()
             if not self._spec(environ):
@@ -83,9 +83,8 @@ class Ears:
             began = anyio.current_time()
             if why := await self._listen(environ, log):
                 self._tell(PROGRAM, why)
-                wait = FIRST_SEC if anyio.current_time() - began > LONGEST_SEC else wait
-                await anyio.sleep(wait)
-                wait = min(2 * wait, LONGEST_SEC)
+                tries = 1 if anyio.current_time() - began > LONGEST_SEC else tries + 1
+                await anyio.sleep(exponential(tries, FIRST_SEC, LONGEST_SEC, 0.0))
 
     def _spec(self, environ: Mapping[str, str]) -> list[dict[str, Any]]:
         """What the program is told; loops that cannot be listened for are told why."""

@@ -6,7 +6,6 @@ ended, or says nothing any more, is started again, later each time."""
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections import deque
@@ -31,7 +30,7 @@ AGAIN_SEC, AGAIN_MAX_SEC = 1.0, 60.0
 END_SEC = 3.0
 """For what is left when the last loop has ended; the program itself takes a little less."""
 _LOOK_SEC = 0.2
-_PROGRAM = (sys.executable, "-P", "-m", "codex_self_iter.metrics.otlp")
+_PROGRAM = installed.program("codex_self_iter.metrics.otlp")
 
 
 class Exporter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -183,12 +182,9 @@ def _directory(workspace: str) -> str:
 
 
 async def _by_url(target: Target, message: Message, environ: Mapping[str, str]) -> Answer:
-    if flaw := installed.lack(*EXTRA):
-        return Answer(flaw)
-    try:
-        url, secrets = expanded(target.url, environ)
-    except ValueError as error:
-        return Answer(str(error))
+    if why := flaw(target, environ):
+        return Answer(why.removeprefix("it "))
+    url, secrets = expanded(target.url, environ)
     asked = {
         "url": url,
         "title": message.title,
@@ -197,8 +193,7 @@ async def _by_url(target: Target, message: Message, environ: Mapping[str, str]) 
         "secrets": [url, *secrets],
     }
     result = await run_tool(
-        # -P: nothing of the directory that we happen to be in is imported
-        (sys.executable, "-P", "-m", "codex_self_iter.telling"),
+        installed.program("codex_self_iter.telling"),
         cwd="/",
         timeout_sec=TIMEOUT_SEC,
         stdin=json.dumps(asked).encode(),

@@ -39,6 +39,12 @@ def requirements() -> dict[str, tuple[str, ...]]:
     return {extra: tuple(sorted(names)) for extra, names in found.items()}
 
 
+def program(module: str) -> tuple[str, ...]:
+    """The command line of a module of ours as a program of its own. -P: nothing of the directory that
+    we happen to be in is imported."""
+    return sys.executable, "-P", "-m", module
+
+
 def lack(extra: str, *modules: str) -> str:
     """What is missing of an extra, with the command that installs it; "" when all modules are
     there."""

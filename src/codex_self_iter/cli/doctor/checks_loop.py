@@ -318,13 +318,12 @@ def notify(context: Context) -> Iterator[Finding]:
 def _replies(context: Context) -> Iterator[Finding]:
     """Of each place that a person answers from, whether it can be listened to."""
     from codex_self_iter.supervisor import ears, recipients
-    from codex_self_iter.world.installed import lack
 
     for one in context.settings.notify.replies:
         where = one.url.partition("://")[0]
-        if missing := lack(*ears.EXTRA):
-            what, _, mend = missing.partition(": ")
-            yield fail("replies", f"replies by {where} are not heard: it {what}", mend)
+        said = f"replies by {where} are not heard"
+        if missing := _missing("replies", said, ears.EXTRA):
+            yield missing
             continue
         from codex_self_iter.replies.channels import channel
 
@@ -335,7 +334,7 @@ def _replies(context: Context) -> Iterator[Finding]:
                 there.proof(recipients.expanded(text, context.environ)[0])
         except ValueError as error:
             mend = "mend [[notify.replies]], or set the variable where the supervisor starts"
-            yield fail("replies", f"replies by {where} are not heard: {error}", mend)
+            yield fail("replies", f"{said}: {error}", mend)
             continue
         words = where != "tgram" and any(recipients.literal(text) for text in one.allow)
         if words or recipients.looks_secret(one.url):
@@ -348,28 +347,17 @@ def _replies(context: Context) -> Iterator[Finding]:
 def _urls(context: Context) -> Iterator[Finding]:
     """Of each target with a URL, whether it can be reached for all that can be known."""
     from codex_self_iter.supervisor import recipients
-    from codex_self_iter.world.installed import lack
 
     for target in recipients.targets(context.settings):
         key = f"notify.{target.name}"
-        flaw = ""
+        said = f"nothing is sent to {target.name}"
         if not target.url:
             continue
-        try:
-            recipients.expanded(target.url, context.environ)
-        except ValueError as error:
-            flaw = str(error)
-        if missing := lack(*recipients.EXTRA):
-            what, _, mend = missing.partition(": ")
-            yield fail(key, f"nothing is sent to {target.name}: it {what}", mend)
-        elif flaw:
-            mend = "set it where the supervisor starts (docs/notifications.md)"
-            yield fail(key, f"nothing is sent to {target.name}: {flaw}", mend)
+        if lost := _unsent(context, key, said, target.url, recipients.EXTRA, "notifications"):
+            yield lost
         elif not _known(recipients.expanded(target.url, context.environ)[0]):
-            text = f"nothing is sent to {target.name}: its url is none that apprise knows"
-            yield fail(
-                key, text, "see the list of services of apprise; codex-self-iter notify test"
-            )
+            mend = "see the list of services of apprise; codex-self-iter notify test"
+            yield fail(key, f"{said}: its url is none that apprise knows", mend)
         elif recipients.looks_secret(target.url):
             text = f"a secret seems to stand in the url of {target.name}"
             yield warn(key, text, "put it into a variable, and ${VARIABLE} into the url")
@@ -383,26 +371,41 @@ def otlp(context: Context) -> Iterator[Finding]:
     """Whether traces and numbers can be exported, for all that can be known."""
     from codex_self_iter.metrics import OTLP
     from codex_self_iter.supervisor import recipients  # imports much
-    from codex_self_iter.world.installed import lack
 
-    address, flaw = context.settings.otlp, ""
+    address = context.settings.otlp
     if not address:
         return
-    try:
-        recipients.expanded(address, context.environ)
-    except ValueError as error:
-        flaw = str(error)
-    if missing := lack(*OTLP):
-        what, _, mend = missing.partition(": ")
-        yield fail("otlp", f"nothing is exported: it {what}", mend)
-    elif flaw:
-        mend = "set it where the supervisor starts (docs/metrics.md)"
-        yield fail("otlp", f"nothing is exported: {flaw}", mend)
+    if lost := _unsent(context, "otlp", "nothing is exported", address, OTLP, "metrics"):
+        yield lost
     elif recipients.looks_secret(address):
         mend = "put it into a variable, and ${VARIABLE} into the address"
         yield warn("otlp", "a secret seems to stand in the address", mend)
     else:
         yield good("otlp", f"traces and numbers are exported to {address}")
+
+
+def _unsent(
+    context: Context, key: str, said: str, url: str, extra: tuple[str, ...], page: str
+) -> Finding | None:
+    """Why nothing goes to a URL: its extra is missing, or a variable in it."""
+    from codex_self_iter.supervisor import recipients
+
+    if missing := _missing(key, said, extra):
+        return missing
+    try:
+        recipients.expanded(url, context.environ)
+    except ValueError as error:
+        mend = f"set it where the supervisor starts (docs/{page}.md)"
+        return fail(key, f"{said}: {error}", mend)
+    return None
+
+
+def _missing(key: str, said: str, extra: tuple[str, ...]) -> Finding | None:
+    """That an extra is not installed, and what installs it."""
+    from codex_self_iter.world.installed import lack
+
+    what, _, mend = lack(*extra).partition(": ")
+    return fail(key, f"{said}: it {what}", mend) if what else None
 
 
 def _known(url: str) -> bool:

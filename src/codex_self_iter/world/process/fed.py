@@ -75,6 +75,13 @@ class Fed:
     def end(self, patience_sec: float) -> tuple[list[bytes], str]:
         """End its input, wait so long for its end, then kill it; the last lines that it has said, and
         how it has ended."""
+        said, word, code = self.close(patience_sec)
+        if code < 0:
+            return said, f"signal {-code}"
+        return said, word if word and code else f"exit code {code}"
+
+    def close(self, patience_sec: float) -> tuple[list[bytes], str, int]:
+        """The same, with the last line of its complaints, and its exit code."""
         process = self._process
         assert process.stdin is not None
         process.stdin.close()
@@ -90,10 +97,7 @@ class Fed:
             pipe.close()
         kill.children.forget(process.pid)
         words = self._words.decode("utf-8", "replace").strip().splitlines()
-        code = process.returncode
-        if code < 0:
-            return said, f"signal {-code}"
-        return said, words[-1] if words and code else f"exit code {code}"
+        return said, words[-1] if words else "", process.returncode
 
     def _written(self, data: bytes) -> bytes:
         """Write what fits; the rest."""

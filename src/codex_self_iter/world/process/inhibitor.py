@@ -5,16 +5,12 @@ end is in this process alone, so the hold ends with it, also at a kill -9."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from codex_self_iter.world.process import kill
-from codex_self_iter.world.sdnotify import SERVICE_PREFIXES
+from codex_self_iter.world.process.fed import Fed
 
 END_SEC = 1.0
 """So long it may take to end by itself."""
@@ -43,41 +39,17 @@ class Hold:
 
     def __init__(self, argv: list[str], environ: Mapping[str, str]) -> None:
         """Ask for it. Raises OSError when the program cannot be started."""
-        env = {k: text for k, text in environ.items() if not k.startswith(SERVICE_PREFIXES)}
         self.name = os.path.basename(argv[0])
-        with kill.children.spawning() as register:
-            self._process = subprocess.Popen(
-                [*argv, "cat"],
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-            register(self._process.pid)
+        self._fed = Fed([*argv, "cat"], environ)
 
     def ended(self) -> bool:
         """True when it was refused, or somebody has ended it."""
-        return self._process.poll() is not None
+        return self._fed.ended
 
     def end(self) -> str:
         """Let the machine sleep again; the last line that the program has said."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.close()
-        try:
-            process.wait(END_SEC)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        os.set_blocking(process.stderr.fileno(), False)  # who else has it may live on
-        said = process.stderr.read(4096) or b""
-        process.stderr.close()
-        kill.children.forget(process.pid)
-        lines = said.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {process.returncode}"
+        _, word, code = self._fed.close(END_SEC)
+        return word or f"exit code {code}"
 
 
 class Inhibitor:
