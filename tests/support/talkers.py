@@ -24,12 +24,14 @@ class Topic:
 
     Attributes:
         faults: how the next requests to read are answered, an HTTP status each; then 200.
-        readers: how many read now; asked: `since` of each reader."""
+        readers: how many read now; asked: `since` of each reader;
+            encodings: what each would unpack."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.faults: list[int] = []
         self.asked: list[str] = []
+        self.encodings: list[str] = []
         self.readers = 0
         self.port = 0
         self.over = False
@@ -86,6 +88,7 @@ def ntfy() -> Iterator[Topic]:
         def do_GET(self) -> None:
             since = urllib.parse.parse_qs(self.path.partition("?")[2]).get("since", ["0"])[0]
             topic.asked.append(since)
+            topic.encodings.append(self.headers.get("accept-encoding", ""))
             fault = topic.faults.pop(0) if topic.faults else 200
             self.send_response(fault)
             if fault != 200:

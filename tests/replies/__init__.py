@@ -1,0 +1,1 @@
+"""Tests of codex_self_iter.replies."""
