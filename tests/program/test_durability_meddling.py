@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import commands
 
 DONE = {"block": {"completed": True}}
 WAITING = {"sleep": 60, "until": "go"}
@@ -266,8 +267,8 @@ def test_as_process_1_what_somebody_started_by_looking_in_is_left_alone(ws: Work
     (first,) = psutil.Process(outside.pid).children()
 
     def sleeping(seconds: int) -> list[psutil.Process]:
-        found = [process for process in first.children(recursive=True) if process.is_running()]
-        return [p for p in found if p.cmdline()[:2] == ["sleep", str(seconds)]]
+        found = commands(first.children(recursive=True))
+        return [one for one, line in found if line[:2] == ["sleep", str(seconds)]]
 
     ws.wait_runs(1)
     look_in = ["nsenter", "-t", str(first.pid), "-p", "-m", "sh", "-c"]

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.harness import Workspace, wait_until
-from tests.support.program import PROGRAM
+from tests.support.program import PROGRAM, running
 from tests.support.tmux import Terminal, need_tmux
 
 Open = Callable[..., Terminal]
@@ -103,7 +103,7 @@ def test_quitting_and_killing_it_touch_no_loop(ws: Workspace, terminal: Open) ->
             top.keys("q")
         else:
             shell = psutil.Process(int(top.tmux("display-message", "-p", "#{pane_pid}")))
-            boards = [p for p in [shell, *shell.children(recursive=True)] if "top" in p.cmdline()]
+            boards = running("top", [shell, *shell.children(recursive=True)])
             boards[-1].send_signal(signal.SIGKILL if end == "kill" else signal.SIGTERM)
         top.until("ended with 137" if end == "kill" else "ended with 0")
         assert supervisor.poll() is None

@@ -17,6 +17,7 @@ from codex_self_iter.supervisor.exporter import MOST, SILENT_SEC, Exporter
 from codex_self_iter.testing import Performance, answer, run_virtual
 from tests.support.harness import wait_until
 from tests.support.otlp_receiver import Receiver, receiving
+from tests.support.program import running
 from tests.support.virtual import Life, machine, settings
 
 LINE = {"what": "metrics", "of": "/here", "at": 1.0, "families": []}
@@ -45,18 +46,20 @@ class Time:
 
 
 def program() -> psutil.Process:
-    (found,) = [
-        one
-        for one in psutil.Process().children()
-        if "codex_self_iter.metrics.otlp" in one.cmdline()
-    ]
+    (found,) = running("codex_self_iter.metrics.otlp", psutil.Process().children())
     return found
 
 
+@pytest.fixture
+def exporter(receiver: Receiver) -> Iterator[Exporter]:
+    made = Exporter(receiver.url, os.environ)
+    yield made
+    made.finish()
+
+
 def test_one_that_says_nothing_any_more_is_ended_and_another_one_goes_on(
-    receiver: Receiver,
+    receiver: Receiver, exporter: Exporter
 ) -> None:
-    exporter = Exporter(receiver.url, os.environ)
     time = Time(exporter)
     exporter.take(LINE)
     time.until(lambda: receiver.asked, "the first line")
@@ -79,9 +82,8 @@ def test_one_that_says_nothing_any_more_is_ended_and_another_one_goes_on(
     assert exporter.finish() == 0
 
 
-def test_nothing_of_it_blocks_the_event_loop(receiver: Receiver) -> None:
+def test_nothing_of_it_blocks_the_event_loop(receiver: Receiver, exporter: Exporter) -> None:
     """blockbuster sees it if it does."""
-    exporter = Exporter(receiver.url, os.environ)
     big = {
         **LINE,
         "families": [["x" * 200_000, "", [], [[[], 1.0]], False]],
@@ -102,8 +104,7 @@ def test_nothing_of_it_blocks_the_event_loop(receiver: Receiver) -> None:
     assert exporter.finish() == 0
 
 
-def test_lines_wait_while_nobody_takes_them_and_the_oldest_go(receiver: Receiver) -> None:
-    exporter = Exporter(receiver.url, os.environ)
+def test_lines_wait_while_nobody_takes_them_and_the_oldest_go(exporter: Exporter) -> None:
     for _ in range(MOST + 3):
         exporter.take(LINE)
     assert exporter.lost == 3

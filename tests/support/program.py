@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import psutil
 
@@ -15,11 +15,13 @@ PYTHON = os.environ.get(VARIABLE, sys.executable)
 PROGRAM = (PYTHON, "-m", "codex_self_iter")
 
 
-def running(module: str, among: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that run this module of ours; none that has ended and waits to be reaped."""
-    found = []
+def commands(among: Iterable[psutil.Process]) -> Iterator[tuple[psutil.Process, list[str]]]:
+    """Each with its command line, but for those that have ended and perhaps wait to be reaped."""
     for one in among:
         with contextlib.suppress(psutil.Error):
-            if module in one.cmdline():
-                found.append(one)
-    return found
+            yield one, one.cmdline()
+
+
+def running(module: str, among: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that run this module of ours."""
+    return [one for one, line in commands(among) if module in line]

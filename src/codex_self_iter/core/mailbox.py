@@ -133,6 +133,20 @@ def due(box: Mailbox, target: str, now: float, *, last: bool = False) -> tuple[E
     )
 
 
+def untried(entries: Iterable[Entry], target: str) -> tuple[Entry, ...]:
+    """Those of them that were never sent to a target."""
+    return tuple(
+        entry
+        for entry in entries
+        if any(one.target == target and not one.tries for one in entry.pending)
+    )
+
+
+def awaited(box: Mailbox) -> set[str]:
+    """The targets for which something waits."""
+    return {one.target for entry in box.entries for one in entry.pending}
+
+
 def patience(box: Mailbox, now: float) -> float | None:
     """Seconds until something is due; None when nothing waits."""
     rests = [_rest(box, one, now) for entry in box.entries for one in entry.pending]
@@ -194,7 +208,7 @@ def digest_due(last: int, today: int, *, reached: bool) -> tuple[bool, int]:
 def without(box: Mailbox, targets: Iterable[str]) -> tuple[Mailbox, tuple[Entry, ...]]:
     """The same for these targets only: one that is not configured any more is sent nothing."""
     have = set(targets)
-    gone = {one.target for entry in box.entries for one in entry.pending} - have
+    gone = awaited(box) - have
     for name in gone:
         box = _each(box, lambda _e, _o: "given up: it is not in the configuration any more", name)
     over = tuple(entry for entry in box.entries if not entry.pending)

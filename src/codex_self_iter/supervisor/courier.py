@@ -26,6 +26,7 @@ LEAVE_SEC = 30.0
 ONCE_MORE_SEC = (2.0, 5.0)
 """So long after each failure it is tried again then, unless that has taken SLOW_SEC."""
 SLOW_SEC = 10.0
+"""Whoever waits for a loop to end does not wait twice for a target that hangs."""
 LOOK_SEC = 900.0
 """So often it is looked whether quiet hours are over, clocks were set, or targets have changed."""
 SAME_SEC = 3600.0
@@ -86,13 +87,10 @@ async def last(ctx: Context) -> None:
     if not recipients.targets(ctx.settings):
         return
     with anyio.move_on_after(LEAVE_SEC, shield=True):
-        began = ctx.shared.clock.monotonic()
         for pause in (0.0, *ONCE_MORE_SEC):
-            if ctx.shared.clock.monotonic() - began > SLOW_SEC:
-                break
             await anyio.sleep(pause)
             await _send_due(ctx, last=True)
-            if not ctx.mail.box.entries:
+            if mailbox.awaited(ctx.mail.box) <= ctx.mail.slow:
                 break
 
 
@@ -115,6 +113,8 @@ async def _send_to(ctx: Context, target: Target, last: bool) -> None:
             await store(ctx, held)
         return
     due = mailbox.due(ctx.mail.box, target.name, now, last=last)
+    if last and target.name in ctx.mail.slow:
+        due = mailbox.untried(due, target.name)
     together = bool(target.url) and len(due) > TOGETHER
     for group in [due] if together else [(entry,) for entry in due]:
         if not await _sent(ctx, target, group):
@@ -129,7 +129,10 @@ async def _sent(ctx: Context, target: Target, group: Sequence[Entry]) -> bool:
     told = view.told(notices, group[0].before, dropped=box.dropped, page=page, markdown=markdown)
     payload = {"event": notices[-1].event, **view.payload(notices[-1]), "title": told.title}
     with anyio.CancelScope(shield=True):  # the loop may be ending: that is what is being told
+        began = ctx.shared.clock.monotonic()
         why, rest = await recipients.send(target, told, payload, settings, ctx.shared.environ)
+        slow = bool(why) and ctx.shared.clock.monotonic() - began > SLOW_SEC
+        (ctx.mail.slow.add if slow else ctx.mail.slow.discard)(target.name)
         why = ctx.shown(why, mailbox.MOST_ERROR)
         keys, now = [one.key for one in notices], ctx.shared.clock.wall()
         box, over = mailbox.settled(ctx.mail.box, keys, target.name, why, now, rest)

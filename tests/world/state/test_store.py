@@ -507,8 +507,9 @@ def test_the_state_of_a_line_that_was_never_written_is_none(opened) -> None:
 @pytest.mark.slow
 def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace: Path) -> None:
     chance = random.Random(7)
-    promised = 0
-    for _ in range(40):
+    promised = kills = 0
+    while kills < 40 or promised <= 100:  # however slow the disk is
+        kills += 1
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(workspace / ".state"), str(workspace)],
             stdout=subprocess.PIPE,
@@ -534,7 +535,6 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_promised(opened, workspace:
             assert found.runtime is not None
             assert promised <= found.runtime["iteration"] <= len(lines)
         store.close()
-    assert promised > 100
 
 
 NAIVE = """

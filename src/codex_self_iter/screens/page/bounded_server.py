@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import ssl
+import struct
 from asyncio import Transport
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,11 @@ class BoundedProtocol(H11Protocol):
     def drop(self) -> None:
         """End the connection at once, whatever is still to be sent."""
         self.connections.discard(self)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            # else the kernel keeps what nobody takes, and goes on offering it for minutes
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
