@@ -13,7 +13,7 @@ Breach = tuple[tuple[KeyPath, ...], str]
 """The keys that do not go together (the first is the one to report) and the message."""
 
 RESERVED_NAMES = frozenset((
-    ".gitignore", "PAUSE", "inbox", "logs", "notes.md", "outbox.json", "prompts", "quarantine", "report.md", "run.lock",
+    ".gitignore", "PAUSE", "inbox", "lanes", "lanes.json", "logs", "notes.md", "outbox.json", "prompts", "quarantine", "report.md", "run.lock",
     "runtime.json", "runtime.json.1", "runtime.json.next", "runtime.json.tmp",
     "status.json",
 ))  # fmt: skip
