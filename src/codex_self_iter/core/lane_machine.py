@@ -33,6 +33,7 @@ from codex_self_iter.core.lanes import (
     Finish,
     Followed,
     Halt,
+    Idle,
     Land,
     Landing,
     Lane,
@@ -102,6 +103,8 @@ def decide(
             turn.set(**{"spent" if spent else "halt": why})
         case Pause(on):
             turn.set(paused=on)
+        case Idle(which):
+            turn.set(idle=(*state.idle, which))
     turn.go_on()
     return turn.state, tuple(turn.commands)
 

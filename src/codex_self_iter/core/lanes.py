@@ -293,9 +293,16 @@ class Pause:
     on: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Idle:
+    """What a lane was about to do was called off, for all end."""
+
+    lane: str
+
+
 Event = (
     Boot | Planned | Made | Returned | Over | Proven | Refused | Delayed | Moved | Followed
-    | Cleared | Asked | Halt | Pause
+    | Cleared | Asked | Halt | Pause | Idle
 )  # fmt: skip
 
 # -- commands --------------------------------------------------------------------------------------
