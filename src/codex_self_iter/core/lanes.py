@@ -174,7 +174,10 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Boot:
-    """A start: what was to be done and was not seen to be done is asked for again."""
+    """A start, with the plan as it is now: what was to be done and was not seen to be done is asked
+    for again."""
+
+    items: tuple[LaneItem, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ from codex_self_iter.errors import (
 from codex_self_iter.lanes import commands
 from codex_self_iter.lanes.journal import JOURNAL, append
 from codex_self_iter.lanes.landing import TREE, Stand, Yard, stand
-from codex_self_iter.settings import Settings
 from codex_self_iter.lanes.places import Places, lane_settings, variables, write_texts
+from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import courier, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
@@ -138,8 +138,7 @@ class Conductor(Rounds):
         if self.senses.paused_now():
             self._holds["pause"] = "paused"
             await self._decide(core.Pause(True))
-        await self._decide(core.Planned(found))
-        await self._decide(core.Boot())
+        await self._decide(core.Boot(found))
 
     async def _repository(self) -> Repository:
         """The repository, found fit for lanes. Raises UsageError, GitError."""
@@ -253,8 +252,7 @@ class Conductor(Rounds):
                 self._begin(f"lane {which}", self._work_in, which)
             case core.End(which):
                 if loop := self.loops.get(which):
-                    source = StopSource.CONFIG
-                    loop.post(ev.Stop("asked for by `lanes`", after_iteration=True, source=source))
+                    self._end_loop(loop)
             case core.Tell(which, text):
                 await self._tell_lane(which, text)
             case core.Land(names, pause):
@@ -269,6 +267,11 @@ class Conductor(Rounds):
                 await self._finish(state, reason)
             case core.Note():
                 pass
+
+    @staticmethod
+    def _end_loop(loop: Loop) -> None:
+        stop = ev.Stop("asked for by `lanes`", after_iteration=True, source=StopSource.CONFIG)
+        loop.post(stop)
 
     def _begin(self, what: str, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Do it in a task that can be called off."""
@@ -300,7 +303,8 @@ class Conductor(Rounds):
         try:
             if not base:
                 _, base = await self._yard.front(self.lanes)
-            warned = await lane_trees.add(self._git, place, base)
+            async with self._yard.trees:
+                warned = await lane_trees.add(self._git, place, base)
             key = f"lane {which} submodules"
             ctx.warnings.tell(key, f"lane {which}: {'; '.join(warned)}") if warned else None
             lane = dataclasses.replace(lane, place=place)
@@ -354,7 +358,7 @@ class Conductor(Rounds):
                 spent.tokens,
                 spent.cost_usd,
                 spent.hours,
-            )  # fmt: skip
+            )
         )
 
     async def _put_back(self, lane: Lane) -> None:
@@ -382,6 +386,8 @@ class Conductor(Rounds):
             inbox.remove_pause(str(settings.state_dir))
         if self._stop is not None:
             loop.post(self._stop)
+        elif (now := self.lanes.lane(lane.id)) and now.wish:  # asked for before it could hear
+            self._end_loop(loop)
         try:
             return await loop.run()
         except CodexSelfIterError:
@@ -430,7 +436,12 @@ class Conductor(Rounds):
                     ctx.warnings.tell(key, f"the work tree of lane {which} stays: {left}")
                     await self._decide(core.Cleared(which, left))
                     return
-            await lane_trees.remove(self._git, lane.place)
+            async with self._yard.trees:
+                await lane_trees.remove(self._git, lane.place)
+            if lane.landed and await self._yard.contains(lane.landed, lane.tip):
+                await lane_trees.forget(self._git, which)
+            state_dir = self._places.lane_state(which)
+            await ctx.shared.in_thread(registry.forget, state_dir)
         except (GitError, OSError) as error:
             ctx.warnings.tell(key, f"the work tree of lane {which} stays: {error}")
             await self._decide(core.Cleared(which, str(error)))
@@ -668,10 +679,6 @@ class Conductor(Rounds):
         code = int(_CODES.get(state, ExitCode.NEEDS_HUMAN))
         if state is State.STOPPED and self._stop is not None:
             code = self._stop.exit_code
-        for lane in [one for one in self.lanes.lanes if one.place and one.state in core.OVER]:
-            scope = self._scopes.get(f"clear {lane.id}")
-            if scope is not None:
-                return  # it is asked again when that is done
         self._look_budget()
         ctx.state = dataclasses.replace(
             ctx.state, state=state, since=ctx.shared.clock.wall(), reason=reason, exit_code=code

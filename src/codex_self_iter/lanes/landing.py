@@ -7,6 +7,8 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+import anyio
+
 from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.lane_items import items, open_boxes, ticked
 from codex_self_iter.core.lanes import (
@@ -44,6 +46,8 @@ class Yard:
     def __init__(self, ctx: Context, git: Git, places: Places) -> None:
         self._ctx, self._git, self._places = ctx, git, places
         self.plan = ""
+        self.trees = anyio.Lock()
+        """Held while work trees are made or removed: git does not do two at once."""
 
     @property
     def _tree(self) -> str:
@@ -201,7 +205,8 @@ class Yard:
     async def ready_tree(self, tree: str, commit: str) -> None:
         """A work tree at this commit, without what the last gates left that git does not ignore.
         Raises GitError."""
-        await lane_trees.add(self._git, tree, commit)
+        async with self.trees:
+            await lane_trees.add(self._git, tree, commit)
         git = self.git_in(tree)
         await git.ask("reset", "--hard", "--quiet")
         await git.ask("clean", "-ffd", "--quiet")

@@ -12,7 +12,7 @@ from codex_self_iter.core.lanes import Lane
 from codex_self_iter.core.state import Spent
 from codex_self_iter.lanes import words
 from codex_self_iter.settings import Settings
-from codex_self_iter.settings.schema import LanesSettings
+from codex_self_iter.settings.schema import LanesSettings, NotifySettings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world import registry
 from codex_self_iter.world.git.repository import Repository
@@ -113,22 +113,25 @@ def lane_settings(ctx: Context, places: Places, lane: Lane, others: Spent) -> Se
         "git": base.git.model_copy(update={"commit": commit}),
         "hooks": base.hooks.model_copy(update={"on_start": (), "on_end": ()}),
         "budget": _rest(base, others),
-        "notify": base.notify.model_copy(
-            update={
-                "events": tuple(one for one in base.notify.events if one not in _TOLD_HERE),
-                "targets": tuple(
-                    target.model_copy(update={"events": tuple(set(target.events) - _TOLD_HERE)})
-                    for target in base.notify.targets
-                ),
-                "replies": (),
-                "digest_at": "",
-            }
-        ),
+        "notify": _notify(base.notify),
     }
     if lane.candidate and order:
         changes["agent"] = order[lane.candidate % len(order)]
     name = f"{base.name}.{lane.id}"
     return base.model_copy(update=changes).loaded_as(name=name, base="", priority=base.priority)
+
+
+def _notify(base: NotifySettings) -> NotifySettings:
+    """Who is told of a lane: not what the loop with the lanes tells itself."""
+    if not (base.command or base.urls or base.targets):
+        return base
+    targets = [
+        one.model_copy(update={"events": tuple(e for e in one.events if e not in _TOLD_HERE)})
+        for one in base.targets
+    ]
+    events = tuple(one for one in base.events if one not in _TOLD_HERE)
+    changes = {"events": events, "targets": tuple(targets), "replies": (), "digest_at": ""}
+    return base.model_copy(update=changes)
 
 
 def _rest(base: Settings, others: Spent) -> Any:
