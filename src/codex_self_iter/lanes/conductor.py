@@ -34,10 +34,10 @@ from codex_self_iter.errors import (
     UsageError,
     first_cause,
 )
-from codex_self_iter.lanes import commands
+from codex_self_iter.lanes import commands, words
 from codex_self_iter.lanes.journal import JOURNAL, append
 from codex_self_iter.lanes.landing import TREE, Stand, Yard, stand
-from codex_self_iter.lanes.places import Places, lane_settings, variables, write_texts
+from codex_self_iter.lanes.places import Places, add_item, lane_settings, variables, write_texts
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import courier, notify
 from codex_self_iter.supervisor.context import Context
@@ -367,6 +367,8 @@ class Conductor(Rounds):
         assert back is not None
         if back.onto:
             await lane_trees.rest_at(self._yard.git_in(lane.place), back.onto)
+        again = f"{words.AGAIN[back.kind]} ({lane.returns})"
+        await self.ctx.shared.in_thread(add_item, self._places, lane, again)
         if back.text:
             state_dir = self._places.lane_state(lane.id)
             await self.ctx.shared.in_thread(inbox.write_goal, state_dir, back.text)
