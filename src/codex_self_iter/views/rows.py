@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_int, as_list, as_number, as_text
 from codex_self_iter.core.text import clean, epoch, shorten
+from codex_self_iter.views import lanes
 from codex_self_iter.views.summary import QUIET_SEC, Seen, Surroundings, View
 
 STUCK_TIMES = 3
@@ -128,7 +129,7 @@ def row(name: str, seen: Seen, around: Surroundings) -> Row:
 def urgency(seen: Seen) -> Urgency:
     """How soon a person should look at a loop."""
     state = seen.state()[0]
-    if state in _NEEDS_YOU or asks(seen):
+    if state in _NEEDS_YOU or asks(seen) or lanes.needy(seen.status):
         return Urgency.NEEDS_YOU
     if state in ("completed", "stopped"):
         return Urgency.DONE
