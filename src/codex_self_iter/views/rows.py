@@ -177,6 +177,8 @@ def doing(seen: Seen, around: Surroundings) -> str:
             return "nothing has run here yet"
         case "running" if run.get("waiting_for"):
             return f"waits for {as_text(run['waiting_for'])}"
+        case "running" if told := lanes.summed(status):
+            return told
         case "running" | "starting":
             return as_text(status.get("goal")) or reason or "starts from the plan"
     ended = as_dict(status.get("exit"))
