@@ -9,7 +9,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 
-from codex_self_iter.core.plan import Plan, parse_plan, tick
+from codex_self_iter.core.plan import Item, Plan, parse_plan, tick
 from codex_self_iter.core.text import one_line
 
 _LONGEST_KEY = 300
@@ -84,11 +84,16 @@ def _of_item(lines: list[str]) -> list[str]:
     return kept
 
 
-def ticked(text: str, keys: Iterable[str]) -> str:
-    """The plan's text with these items ticked, and all below them."""
+def open_boxes(text: str, keys: Iterable[str]) -> list[Item]:
+    """Of the items with these keys every open checkbox, with those below them."""
     wanted, plan = set(keys), parse_plan(text)
     chosen = {item.number for item in items(text) if item.key in wanted}
-    for item, number in zip(plan.items, plan.numbers(), strict=True):
-        if number in chosen:
-            text = tick(text, item)  # one character by another: the other places stay
+    both = zip(plan.items, plan.numbers(), strict=True)
+    return [item for item, number in both if number in chosen and not item.ticked]
+
+
+def ticked(text: str, keys: Iterable[str]) -> str:
+    """The plan's text with these items ticked, and all below them."""
+    for item in open_boxes(text, keys):
+        text = tick(text, item)  # one character by another: the other places stay
     return text

@@ -33,6 +33,7 @@ from codex_self_iter.core.lanes import (
     Finish,
     Followed,
     Halt,
+    Idle,
     Land,
     Landing,
     Lane,
@@ -70,8 +71,9 @@ def decide(
     """The next state, and what is to be done once it is on the disk. `now`: Unix seconds."""
     turn = _Turn(state, rules, now)
     match event:
-        case Boot():
+        case Boot(items):
             turn.boot()
+            turn.planned(items)
         case Planned(items):
             turn.planned(items)
         case Made():
@@ -102,6 +104,8 @@ def decide(
             turn.set(**{"spent" if spent else "halt": why})
         case Pause(on):
             turn.set(paused=on)
+        case Idle(which):
+            turn.set(idle=(*state.idle, which))
     turn.go_on()
     return turn.state, tuple(turn.commands)
 
@@ -150,6 +154,7 @@ class _Turn:
     def boot(self) -> None:
         self.set(halt="", spent="", delays=0, idle=())
         for one in self.state.lanes:
+            self.change(one.id, left="")
             if one.state is LaneState.MAKING:
                 self.do(Make(one.id))
             elif one.state is LaneState.WORKING:
@@ -393,6 +398,7 @@ class _Turn:
                     self.change(which, state=LaneState.LANDING)
                 self.do(Land(group))
         busy = [one for one in self.state.of(*AT_WORK) if one.id not in self.state.idle]
+        busy += [one for one in self.state.of(*OVER) if one.place and not one.left]
         if self.state.landing is None and not busy:
             self.do(self._finish())
 

@@ -174,7 +174,10 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Boot:
-    """A start: what was to be done and was not seen to be done is asked for again."""
+    """A start, with the plan as it is now: what was to be done and was not seen to be done is asked
+    for again."""
+
+    items: tuple[LaneItem, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -293,9 +296,16 @@ class Pause:
     on: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Idle:
+    """What a lane was about to do was called off, for all end."""
+
+    lane: str
+
+
 Event = (
     Boot | Planned | Made | Returned | Over | Proven | Refused | Delayed | Moved | Followed
-    | Cleared | Asked | Halt | Pause
+    | Cleared | Asked | Halt | Pause | Idle
 )  # fmt: skip
 
 # -- commands --------------------------------------------------------------------------------------
