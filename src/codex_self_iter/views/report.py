@@ -93,10 +93,12 @@ def report(
     times: Mapping[str, float],
     changes: Sequence[tuple[str, str]] = (),
     warnings: Sequence[str] = (),
+    lanes: str = "",
     now: float,
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
-    supervisor started; `changes`: git's summaries, each with what it is."""
+    supervisor started; `changes`: git's summaries, each with what it is; `lanes`: what
+    `views.lanes.section` says of a loop with lanes."""
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]
@@ -119,6 +121,7 @@ def report(
         "\n".join(_rows(lines)),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
         *(f"{title}:\n\n```\n{stat.strip()}\n```" for title, stat in changes),
+        *(("## Lanes", lanes) if lanes else ()),
         "## Gates of the last iteration" if gates else "",
         "\n".join(gates),
         "## Cost",
