@@ -181,7 +181,9 @@ async def test_a_lock_of_somebody_else_is_never_removed(repo: Repo, git: Git, ne
 async def test_a_filter_that_kills_git_takes_all_back(repo: Repo, git: Git) -> None:
     repo.write(".gitattributes", "*.dat filter=deadly\n")
     repo.write("a.dat", "1\n")
-    old = repo.commit("filtered")
+    repo.git("add", ".gitattributes", "a.dat")
+    repo.git("commit", "-qm", "filtered")
+    old = repo.head()
     new = lane(repo, "one", {"a.dat": "2\n", "aa.txt": "1\n", "z.dat": "2\n", "changed.txt": "n\n"})
     deadly = 'read -r x; if [ "$x" = 2 ]; then kill -9 $PPID; fi; echo "$x"'
     repo.git("config", "filter.deadly.clean", "cat")

@@ -472,13 +472,13 @@ class _Checkout:
         mode, _, oid = entry.partition(" ")
         if not mode.startswith("100"):
             return False
-        name = os.fsdecode(path)
-        out = await self._run("cat-file", "--filters", f"--path={name}", oid)
-        if out.exit_code != 0 or out.truncated:
-            return False
         try:
+            shown = ("cat-file", "--filters", f"--path={os.fsdecode(path)}", oid)
+            out = await self._run(*shown)
             found = await self._git.beside(read_guarded, self._full(path), _MAX_BLOB)
-        except OSError:
+        except (GitError, OSError):  # a filter that dies, a link
+            return False
+        if out.exit_code != 0 or out.truncated:
             return False
         return len(found) < len(out.stdout) and out.stdout.startswith(found)
 
