@@ -348,7 +348,7 @@ class Conductor(Rounds):
 
     async def _work_in(self, which: str) -> None:
         """Run a lane's loop to its end."""
-        ctx, lane = self.ctx, self.lanes.lane(which)
+        lane = self.lanes.lane(which)
         if lane is None:
             return
         if lane.crashes:
