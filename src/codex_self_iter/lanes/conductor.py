@@ -158,6 +158,8 @@ class Conductor(Rounds):
             self._holds["pause"] = "paused"
             await self._decide(core.Pause(True))
         self._booted = True
+        if self.lanes.held and not self.lanes.landing:
+            await self._follow()  # what was in the way may be gone
         await self._decide(core.Boot(found))
 
     async def _repository(self) -> Repository:
@@ -460,7 +462,9 @@ class Conductor(Rounds):
                 tip = await git.resolve("HEAD^{commit}")
                 if tip:
                     await lane_trees.keep(self._git, which, tip)
-                left = await lane_trees.in_the_way(self._git, lane.place)
+                # its work has landed, as it is or as one commit, or another's was better
+                known = tip == lane.tip or lane.state is not LaneState.LANDED
+                left = await lane_trees.in_the_way(self._git, lane.place, keep_refs=known)
                 if left:
                     ctx.warnings.tell(key, f"the work tree of lane {which} stays: {left}")
                     await self._decide(core.Cleared(which, left))

@@ -92,12 +92,15 @@ def _elsewhere(order: Move, at: str) -> str:
     return f"{short(order.branch)} {where}; it was at {order.old[:12]}"
 
 
-async def advance(git: Git, place: Place, order: Move, message: str) -> Advanced:
-    """Move a branch that this work tree has checked out, and the work tree with it. GitError."""
+async def advance(git: Git, place: Place, order: Move, message: str, edited: str = "") -> Advanced:
+    """Move a branch that this work tree has checked out, and the work tree with it. GitError.
+
+    `edited`: a path, from the top, whose file stays as it is where a person has edited and not
+    staged it."""
     if not place.git_dir:
         gone = f"{short(order.branch)} is checked out in {place.path}, which is not there"
         return Advanced(False, f"{gone}; bring it back, or run git worktree prune")
-    return await _Checkout(git, place, order).advance(message)
+    return await _Checkout(git, place, order, edited=edited).advance(message)
 
 
 async def finish(git: Git, place: Place, branch: str = "") -> Advanced | None:
@@ -235,10 +238,13 @@ class _Hold:
 class _Checkout:
     """One order in one work tree."""
 
-    def __init__(self, git: Git, place: Place, order: Move, hold: _Hold | None = None) -> None:
+    def __init__(
+        self, git: Git, place: Place, order: Move, hold: _Hold | None = None, edited: str = ""
+    ) -> None:
         self._git = dataclasses.replace(git, cwd=place.path)
         self._place = place
         self._order = order
+        self._edited = os.fsencode(edited)
         self._hold = _Hold(place.git_dir) if hold is None else hold
         self._on_copy = {"GIT_INDEX_FILE": self._hold.copy}
 
@@ -273,6 +279,7 @@ class _Checkout:
             return dataclasses.replace(moved, place=self._place.path)
         if await self._hold_head():
             try:
+                await self._enter_edited()
                 await self._read_tree(self._order.old, self._order.new)
             except GitError as error:
                 return await self.settle(str(error))
@@ -336,7 +343,21 @@ class _Checkout:
             return f"{branch} is at {found.head[:12]} now"
         # another commit of a submodule in the work tree is nothing that git would overwrite
         changed = [one.path for one in found.records if not one.nested or one.staged is not None]
+        if self._edited in changed and await self._only_edited(env):
+            changed.remove(self._edited)
         return self._changes(changed) if changed else ""
+
+    async def _only_edited(self, env: Mapping[str, str]) -> bool:
+        """Whether the file that may be edited is not staged, too."""
+        ask = ("--literal-pathspecs", "diff-index", "--cached", "--quiet", "HEAD", "--")
+        out = await self._git.run(*ask, os.fsdecode(self._edited), env=env)
+        return out.exit_code == 0
+
+    async def _enter_edited(self) -> None:
+        """Where the file that may be edited is, git is to take the new entry and leave the file."""
+        if self._edited and self._edited in await self._unlike():
+            between = await self._between()
+            await self._enter({c.path: c.new for c in between if c.path == self._edited})
 
     def _changes(self, paths: Collection[bytes]) -> str:
         names = listed([printable(os.fsdecode(path)) for path in sorted(paths)], 3)

@@ -150,9 +150,14 @@ async def _checkouts(git: Git, branch: str) -> list[follow.Place]:
     return found
 
 
-async def advance(git: Git, branch: str, old: str, new: str, message: str) -> Advanced:
+async def advance(
+    git: Git, branch: str, old: str, new: str, message: str, edited: str = ""
+) -> Advanced:
     """Move a branch (full name) from one commit to a later one, if it is still there. Needs an
     event loop. Raises GitError.
+
+    `edited`: a path, from the top, whose file may have edits of a person that are not staged; it
+    stays as it is.
 
     Where it is checked out, the work tree follows, or else nothing is touched and `why` says what
     is in the way. After a kill in the middle `finish_advance` goes on."""
@@ -163,7 +168,7 @@ async def advance(git: Git, branch: str, old: str, new: str, message: str) -> Ad
         both = " and ".join(place.path for place in places)
         return Advanced(False, f"{follow.short(branch)} is checked out in {both}; leave it in one")
     if places:
-        return await follow.advance(git, places[0], follow.Move(branch, old, new), message)
+        return await follow.advance(git, places[0], follow.Move(branch, old, new), message, edited)
     return await follow.move(git, follow.Move(branch, old, new), message)
 
 
