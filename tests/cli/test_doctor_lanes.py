@@ -35,7 +35,9 @@ def look(place: Path, tmp_path: Path) -> Look:
         gates: tuple[str, ...] = ("true",), path: str = "", **keys: object
     ) -> dict[str, Finding]:
         given = {"workspace": str(place), "lanes": {"max": 2, **keys}}
-        settings = load(given | {"verify": {"commands": gates}}, environ={}, cwd=str(tmp_path))
+        settings = load(
+            given | {"verify": {"commands": gates}}, environ={}, cwd=str(tmp_path), config_file=None
+        )
         environ = {"PATH": path or "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
         return {one.id: one for one in lanes(Context(settings, environ, 0.0))}
 

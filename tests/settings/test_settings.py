@@ -241,10 +241,10 @@ def test_work_trees_of_lanes_are_outside_the_workspace(
 ) -> None:
     workspace = tmp_path / "ws"
     workspace.mkdir()
-    given = {"workspace": str(workspace), "lanes": {"directory": directory.format(ws=workspace)}}
+    flags = {"workspace": str(workspace), "lanes": {"directory": directory.format(ws=workspace)}}
     if not flaw:
-        load(given, environ={}, cwd=str(tmp_path))
+        read(tmp_path, flags=flags)
         return
     with pytest.raises(UsageError, match=flaw) as caught:
-        load(given, environ={}, cwd=str(tmp_path))
-    assert "lanes.directory" in str(caught.value) or "--lanes-directory" in str(caught.value)
+        read(tmp_path, flags=flags)
+    assert "lanes.directory" in str(caught.value)
