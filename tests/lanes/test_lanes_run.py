@@ -2,27 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
-
-from tests.support.lanes import LaneWorkspace
-
-Make = Callable[..., LaneWorkspace]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
-    with ExitStack() as stack:
-
-        def one(items: object, **config: object) -> LaneWorkspace:
-            ws = LaneWorkspace(tmp_path, items, **config)  # type: ignore[arg-type]
-            stack.callback(ws.close)
-            return ws
-
-        yield one
+from tests.lanes.conftest import Make
+from tests.support.harness import wait_until
 
 
 def test_items_are_worked_on_at_once_and_land_one_after_the_other(make: Make) -> None:
@@ -55,13 +36,10 @@ def test_a_conflict_goes_back_to_the_lane_with_both_sides(make: Make) -> None:
             "say hello": 'echo hello > said.txt; until grep -q 2 "$LANE_AGENT/../done" 2>/dev/null; '
             "do sleep 0.05; done",
             "say goodbye": "echo goodbye > said.txt",
-        },
-        hooks__after_iteration=[],
+        }
     )
     ws.agent("1.2", "printf 'hello\\ngoodbye\\n' > said.txt")
     process = ws.start_lanes()
-    from tests.support.harness import wait_until
-
     wait_until(lambda: ws.events("landed"), "the first to land")
     (ws.control / "done").write_text("2\n")
     assert ws.ended(process) == 0

@@ -12,4 +12,5 @@ for script in "$LANE_AGENT/$lane.$count" "$LANE_AGENT/$lane" "$LANE_AGENT/$item.
         break
     fi
 done
+git rev-parse HEAD >> "$LANE_AGENT/heads.$lane"
 printf '```json\n%s\n```\n' "$answer"

@@ -104,7 +104,14 @@ class LaneWorkspace(Workspace):
         """The files of a commit."""
         return set(self.git("ls-tree", "-r", "--name-only", commit).splitlines())
 
-    def lost(self) -> list[str]:
-        """Commits that no ref reaches, checkpoints and stashes included."""
-        out = self.git("fsck", "--no-reflogs", "--unreachable", "--no-progress")
-        return [line for line in out.splitlines() if " commit " in line]
+    def made(self) -> set[str]:
+        """The commits that lanes were at: after an agent's run by its own word, and by the journals."""
+        found = {line for file in self.agents.glob("heads.*") for line in file.read_text().split()}
+        for file in self.state.glob("lanes/*/state/logs/iterations.jsonl"):
+            lines = map(json.loads, file.read_text().splitlines())
+            found |= {str(line["head_after"]) for line in lines if line.get("head_after")}
+        return found
+
+    def lost(self) -> set[str]:
+        """Those of them that no ref reaches."""
+        return self.made() - set(self.git("rev-list", "--all").split())

@@ -26,7 +26,7 @@ from codex_self_iter.core.lanes import AT_WORK, Lane, Lanes, LaneState, Rules, W
 from codex_self_iter.core.plan_lint import lint
 from codex_self_iter.core.state import Spent, StopSource
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import counted, iso, listed, one_line
+from codex_self_iter.core.text import age, counted, iso, listed, money, one_line, typed
 from codex_self_iter.errors import (
     CodexSelfIterError,
     ExitCode,
@@ -39,7 +39,7 @@ from codex_self_iter.lanes.journal import JOURNAL, append
 from codex_self_iter.lanes.landing import TREE, Stand, Yard, stand
 from codex_self_iter.lanes.places import Places, add_item, lane_settings, variables, write_texts
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import courier, notify
+from codex_self_iter.supervisor import courier, ending, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.rounds import Ended, Rounds
@@ -50,6 +50,7 @@ from codex_self_iter.world.git import lane_trees
 from codex_self_iter.world.git.repository import Repository, discover
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
+from codex_self_iter.world.start import start_directory
 from codex_self_iter.world.state import inbox, lane_files
 
 STATE = "lanes.json"
@@ -63,6 +64,13 @@ PAUSE_SEC = 5.0
 AGAIN_SEC = 5.0
 """Before a lane's loop that failed is started again; it doubles."""
 _CODES = {State.COMPLETED: ExitCode.OK, State.STOPPED: ExitCode.OK}
+
+
+class LaneLoop(Loop):
+    """The loop of one lane: what it would say of itself was said by the loop with the lanes."""
+
+    def introduce(self, ctx: Context) -> None:
+        """Nothing."""
 
 
 class Conductor(Rounds):
@@ -85,6 +93,8 @@ class Conductor(Rounds):
         self._holds: dict[str, str] = {}
         """Why nothing may be begun now, by who says so."""
         self._follow_at = self._counted_at = 0.0
+        self._begun_at = ""
+        """The target's commit at the start."""
         self._last_spent: dict[str, Spent] = {}
 
     @property
@@ -114,6 +124,7 @@ class Conductor(Rounds):
             self._places = Places.of(ctx, repository)
             self._yard = Yard(ctx, self._git, self._places)
             self.lanes = await self._loaded()
+            self._begun_at = self.lanes.target_commit
         except (GitError, OSError) as error:
             raise UsageError(f"lanes: {error}") from error
         tree = self._places.tree(TREE)
@@ -129,6 +140,9 @@ class Conductor(Rounds):
         if faults:
             lines = (f"{ctx.plan.path}:{one.line}: {one.what}; {one.mend}" for one in faults)
             raise UsageError("\n".join(lines))
+        target, most = self.lanes.target.removeprefix("refs/heads/"), ctx.settings.lanes.max
+        text = f"lanes: {most} at once, landing on {target}; work trees in {self._places.directory}"
+        ctx.log.info("loop.terms", text=text)
         if stop is None:
             self.hooks.fire("on_start")
         ready.set()
@@ -380,7 +394,9 @@ class Conductor(Rounds):
         shared = dataclasses.replace(ctx.shared, alone=False, card=False, environ=environ)
         settings = lane_settings(ctx, self._places, lane, self._spent(but=lane.id))
         write_texts(ctx, self._places, lane)
-        loop = self.loops[lane.id] = Loop(shared, settings, clear_stop=True, again_sec=AGAIN_SEC)
+        loop = self.loops[lane.id] = LaneLoop(
+            shared, settings, clear_stop=True, again_sec=AGAIN_SEC
+        )
         loop.taken = partial(self._taken, settings)
         if "pause" in self._holds:
             inbox.write_pause(str(settings.state_dir))
@@ -652,6 +668,7 @@ class Conductor(Rounds):
         reason = self._reason()
         now = said or (State.BLOCKED if self._holds else State.RUNNING)
         if (told, now, reason) != (ctx.lanes, ctx.state.state, ctx.state.reason):
+            self._count_time(ctx.state.state)
             since = ctx.state.since if now is ctx.state.state else ctx.shared.clock.wall()
             ctx.state = dataclasses.replace(ctx.state, state=now, since=since, reason=reason)
             ctx.lanes = told
@@ -682,6 +699,7 @@ class Conductor(Rounds):
         if state is State.STOPPED and self._stop is not None:
             code = self._stop.exit_code
         self._look_budget()
+        self._count_time(ctx.state.state)
         ctx.state = dataclasses.replace(
             ctx.state, state=state, since=ctx.shared.clock.wall(), reason=reason, exit_code=code
         )
@@ -691,6 +709,28 @@ class Conductor(Rounds):
         await courier.keep(ctx, [(word, "")])
         await self._end(do.Exit(code, state, reason))
         ctx.post(ev.Tick())  # who waits for events hears of it
+
+    async def leave_report(self) -> str:
+        """Write the report; the card of this run, or ""."""
+        ctx = self.ctx
+        await ending.write_report(ctx, self._times, view.section(self.lanes))
+        if not ctx.shared.card:
+            return ""
+        workspace, spent = str(ctx.paths.workspace), self._spent()
+        elsewhere = workspace != os.path.realpath(start_directory())
+        used = f"{spent.tokens:,} tokens, {money(spent.cost_usd)}" if spent.tokens else "not known"
+        return ctx.store.redactor.text(
+            view.card(
+                self.lanes,
+                end=f"{ctx.state.state.value}: {ctx.state.reason}",
+                seconds=sum(self._times.values()),
+                spent=f"{used}, {age(spent.hours * 3600)} of agent runs",
+                begun=self._begun_at,
+                warnings=list(ctx.warnings),
+                report=f"{ctx.store.path}/report.md",
+                where=f" --workspace {typed(workspace)}" if elsewhere else "",
+            )
+        )
 
     async def _remove_landing_tree(self) -> None:
         try:

@@ -337,5 +337,41 @@ def section(state: Lanes) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def card(
+    state: Lanes, *, end: str, seconds: float, spent: str, begun: str, warnings: Sequence[str],
+    report: str, where: str,
+) -> str:  # fmt: skip
+    """What a person is shown at the end of a foreground run.
+
+    `end`: state and reason; `seconds`: how long the supervisor was at it; `begun`: the target's
+    commit at the start; `where`: the option that names the loop to a command, or ""."""
+    from codex_self_iter.core.lanes import RESTING, LaneState
+
+    landed = state.of(LaneState.LANDED)
+    target = state.target.removeprefix("refs/heads/")
+    done = len(state.items) - len(state.open_items)
+    returns = sum(one.returns for one in state.lanes)
+    came = f", {counted(returns, 'time')} work came back" if returns else ""
+    rows = [
+        ("time", f"{age(seconds)}, {counted(len(state.lanes), 'lane')}{came}"),
+        ("spent", spent),
+        (
+            "done",
+            f"{done} of {counted(len(state.items), 'item')}, {len(landed)} landed on {target}",
+        ),
+        *(("needs you", f"lane {one.id}: {one.why}") for one in state.of(*RESTING)),
+        *([("held", state.held)] if state.held else []),
+        *(("warning", shorten(text, 200)) for text in warnings[:_MOST]),
+        ("look", f"codex-self-iter lanes --all{where}"),
+        *([("look", f"git log --first-parent {begun[:12]}..{target}")] if landed else []),
+        ("look", report),
+    ]
+    labels = ["", *(name for name, _ in rows)]
+    told = (
+        f"  {name * (name != labels[n]):<10}{clean(text)}" for n, (name, text) in enumerate(rows)
+    )
+    return "\n".join([clean(shorten(end, 300)), *told])
+
+
 def _item(number: int, title: str) -> str:
     return f"{number}. {shorten(title, 160)}"
