@@ -42,7 +42,9 @@ def items(text: str) -> tuple[LaneItem, ...]:
     """The items of a plan's text. What `(after: …)` names and is not there counts for nothing."""
     reading = read_plan(text)
     plan, found = reading.plan, list[LaneItem]()
-    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")[:MAX_LINES]]
+    lines = [
+        line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")[:MAX_LINES]
+    ]
     keys, numbers, seen = set[str](), plan.numbers(), Counter[str]()
     groups = [
         [item for item, _ in group]
