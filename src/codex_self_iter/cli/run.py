@@ -57,13 +57,14 @@ def run(args: argparse.Namespace) -> int:
         import structlog  # noqa: F401
 
         del sys.modules["rich"]
+    from codex_self_iter.lanes import loop as lanes
     from codex_self_iter.supervisor import app
 
     try:
         if args.dry_run:
             sys.stdout.write(app.rehearse(values, chosen))
             return 0
-        return int(app.run(values, chosen, _show))
+        return int(app.run(values, chosen, _show, lanes.make))
     except UsageError as error:
         here = os.path.expanduser((*args.workspace, os.curdir)[0])
         planned = args.config or os.path.exists(os.path.join(here, "plan.md"))

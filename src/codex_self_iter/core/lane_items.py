@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from codex_self_iter.core.plan import MAX_LINES, Reading, parse_plan, read_plan, tick
+from codex_self_iter.core.plan import MAX_LINES, Item, Reading, parse_plan, read_plan, tick
 from codex_self_iter.core.text import one_line
 
 _LONGEST_KEY = 300
@@ -95,11 +95,16 @@ def _numbers(words: Iterable[str], most: int) -> Iterator[int]:
             yield int(word)
 
 
-def ticked(text: str, keys: Iterable[str]) -> str:
-    """The plan's text with these items ticked, and all below them."""
+def open_boxes(text: str, keys: Iterable[str]) -> list[Item]:
+    """Of the items with these keys every open checkbox, with those below them."""
     wanted, plan = set(keys), parse_plan(text)
     chosen = {item.number for item in items(text) if item.key in wanted}
-    for item, number in zip(plan.items, plan.numbers(), strict=True):
-        if number in chosen:
-            text = tick(text, item)  # one character by another: the other places stay
+    both = zip(plan.items, plan.numbers(), strict=True)
+    return [item for item, number in both if number in chosen and not item.ticked]
+
+
+def ticked(text: str, keys: Iterable[str]) -> str:
+    """The plan's text with these items ticked, and all below them."""
+    for item in open_boxes(text, keys):
+        text = tick(text, item)  # one character by another: the other places stay
     return text

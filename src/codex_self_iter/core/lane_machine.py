@@ -16,9 +16,9 @@ kill `Boot` asks for it again. Pure."""
 from __future__ import annotations
 
 import dataclasses
-import string
 from typing import Any
 
+from codex_self_iter.core import lane_choice as choice
 from codex_self_iter.core.lane_items import LaneItem
 from codex_self_iter.core.lanes import (
     AT_WORK,
@@ -33,9 +33,9 @@ from codex_self_iter.core.lanes import (
     Delayed,
     End,
     Event,
-    Finish,
     Followed,
     Halt,
+    Idle,
     Land,
     Landing,
     Lane,
@@ -59,7 +59,7 @@ from codex_self_iter.core.lanes import (
     Wish,
 )  # fmt: skip
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import counted, listed, one_line
+from codex_self_iter.core.text import counted, one_line
 
 MOST_CRASHES = 5
 """So often in a row a lane's loop is started again after a defect, or its work tree made again."""
@@ -73,8 +73,9 @@ def decide(
     """The next state, and what is to be done once it is on the disk. `now`: Unix seconds."""
     turn = _Turn(state, rules, now)
     match event:
-        case Boot():
+        case Boot(items):
             turn.boot()
+            turn.planned(items)
         case Planned(items):
             turn.planned(items)
         case Made():
@@ -105,6 +106,11 @@ def decide(
             turn.set(**{"spent" if spent else "halt": why})
         case Pause(on):
             turn.set(paused=on)
+            if on:  # also before a start, when nothing is to be decided yet
+                return turn.state, ()
+        case Idle(which):
+            if (lane := turn.lane(which)) and lane.state in AT_WORK:
+                turn.goes_on(which)
     turn.go_on()
     return turn.state, tuple(turn.commands)
 
@@ -115,6 +121,10 @@ class _Turn:
     def __init__(self, state: Lanes, rules: Rules, now: float) -> None:
         self.state, self.rules, self.now = state, rules, now
         self.commands: list[Command] = []
+        self._to_land = False
+        """A landing was begun in this turn."""
+        self._unsure: tuple[str, ...] = ()
+        """Lanes at work when the last supervisor ended: of their loops something may be left."""
 
     def set(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
@@ -163,8 +173,8 @@ class _Turn:
     # -- a start -----------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        begun = tuple(one.id for one in self.state.at_work)
-        self.set(halt="", spent="", delays=0, idle=(*begun, *self.state.idle))
+        self._unsure = tuple(one.id for one in self.state.at_work)
+        self.set(halt="", spent="", delays=0, idle=(*self._unsure, *self.state.idle))
         self.clear()
         if self.state.landing is None:
             return
@@ -175,7 +185,10 @@ class _Turn:
 
     def clear(self) -> None:
         """Ask for every work tree that is not needed any more."""
-        self.do(*(Clear(one.id) for one in self.state.of(*OVER) if one.place))
+        for one in self.state.of(*OVER):
+            if one.place:
+                self.change(one.id, left="")
+                self.do(Clear(one.id))
 
     # -- the plan ----------------------------------------------------------------------------------
 
@@ -206,8 +219,9 @@ class _Turn:
         if same or item.done:
             return
         text = f"The item that this lane works on was edited. It now says:\n\n{item.body}"
-        if lane.state in (LaneState.READY, LaneState.LANDING):
+        if lane.state is LaneState.LANDING:
             self._give_back()
+        if lane.state in (LaneState.READY, LaneState.LANDING):
             self._return(lane.id, Return("asked", text))
         elif lane.base:
             self.change(lane.id, tell=text)
@@ -243,6 +257,8 @@ class _Turn:
         self.change(lane.id, gone=why)
         if lane.state is LaneState.LANDING:
             self._give_back()
+        if lane.id in self._unsure:
+            return
         if lane.state not in AT_WORK or lane.id in self.state.idle:
             self._rest(lane.id)
         elif lane.state is LaneState.WORKING:
@@ -279,10 +295,8 @@ class _Turn:
         if lane is None or lane.state is not LaneState.MAKING or lane.id in self.state.idle:
             return
         self.change(lane.id, place=event.place or lane.place)
-        if lane.wish in (Wish.KEEP, Wish.DROP):
-            self._grant(lane.id, Wish(lane.wish), lane.why)
-        elif lane.gone:
-            self._rest(lane.id)
+        if lane.ending:
+            self._let_rest(lane)
         elif not event.flaw:
             self.change(
                 lane.id, state=LaneState.WORKING, base=lane.base or event.base, crashes=0, wish=""
@@ -308,7 +322,7 @@ class _Turn:
             if lane.tell:
                 self.do(Tell(which, lane.tell))
             self.do(Begin(which))
-            if lane.gone or lane.wish in (Wish.KEEP, Wish.DROP):
+            if lane.ending:
                 self.do(End(which))  # only what a run of a supervisor that is gone has left
 
     def over(self, event: Over) -> None:
@@ -325,10 +339,8 @@ class _Turn:
             tell="",
             wish="",
         )
-        if lane.wish in (Wish.KEEP, Wish.DROP):
-            self._grant(lane.id, Wish(lane.wish), lane.why)
-        elif lane.gone:
-            self._rest(lane.id)
+        if lane.ending:
+            self._let_rest(lane)
         elif event.state is State.COMPLETED:
             self._done(lane, event)
         elif event.state is State.CRASHED:
@@ -343,6 +355,13 @@ class _Turn:
             self.goes_on(lane.id)
         else:
             self.needs_you(lane.id, event.reason)
+
+    def _let_rest(self, lane: Lane) -> None:
+        """What was asked for while the lane was at work."""
+        if lane.wish in (Wish.KEEP, Wish.DROP):
+            self._grant(lane.id, Wish(lane.wish), lane.why)
+        else:
+            self._rest(lane.id)
 
     def _done(self, lane: Lane, event: Over) -> None:
         self.change(lane.id, crashes=0)
@@ -398,6 +417,9 @@ class _Turn:
     def delayed(self, why: str) -> None:
         if (landing := self.state.landing) is None:
             return
+        if self._ending:
+            self._give_back()
+            return
         self.set(delays=self.state.delays + 1)
         if self.state.delays >= MOST_DELAYS:
             self.set(landing=None, delays=0)
@@ -417,7 +439,7 @@ class _Turn:
         for which in group:
             self.change(which, state=LaneState.LANDING)
         self.set(landing=Landing(group))
-        self.do(Land(group, pause=self.state.delays))
+        self._to_land = True
 
     def _give_back(self) -> None:
         """Nothing is landed now; what was to be waits again."""
@@ -516,37 +538,22 @@ class _Turn:
             self._resume()
             self._start()
             self._land_next()
-        busy = self.state.landing or self.state.at_work
+        landing = self.state.landing
+        if landing and self._to_land and not landing.commit:
+            self.do(Land(landing.lanes, pause=self.state.delays))
+        clearing = any(one.place and not one.left for one in self.state.of(*OVER))
+        busy = landing or self.state.at_work or clearing
         if not busy and (self._beginning or self._ending):
-            self.do(finish(self.state))
-
-    def _groups(self) -> dict[str, list[Lane]]:
-        """The lanes of each item."""
-        groups: dict[str, list[Lane]] = {}
-        for one in self.state.lanes:
-            groups.setdefault(one.item, []).append(one)
-        return groups
-
-    def _wanting(self, groups: dict[str, list[Lane]]) -> list[LaneItem]:
-        """The items that more lanes are to be begun for, in order."""
-        still_open = self.state.open_items
-        waiting = {one.number for one in still_open}
-        return [
-            item
-            for item in still_open
-            if len(lanes := groups.get(item.key, [])) < self.rules.candidates
-            and not waiting.intersection(item.after)
-            and not any(one.state in _CHOSEN for one in lanes)
-        ]
+            self.do(choice.finish(self.state))
 
     def _choose(self) -> None:
         """Of several candidates the smallest is landed, once none of them is at work any more."""
-        groups = self._groups()
-        wanting = {one.key for one in self._wanting(groups)}
+        lanes = choice.groups(self.state)
+        unfinished = {one.key for one in choice.wanting(self.state, self.rules)}
         for item in self.state.open_items:
-            group = [one for one in groups.get(item.key, []) if one.state in _RIVALS]
+            group = [one for one in lanes.get(item.key, []) if one.state in choice.RIVALS]
             ready = [one for one in group if one.state is LaneState.READY]
-            if len(group) < 2 or not ready or item.key in wanting:
+            if len(group) < 2 or not ready or item.key in unfinished:
                 continue
             if any(one.state in AT_WORK or one.state is LaneState.LANDING for one in group):
                 continue
@@ -558,7 +565,7 @@ class _Turn:
             self.note("chosen", best.id, item=item.title, candidates=told)
             for one in group:
                 if one is not best:
-                    self._lose(one.id, f"lane {best.id} was {_better(best, one)}")
+                    self._lose(one.id, f"lane {best.id} was {choice.better(best, one)}")
 
     def _resume(self) -> None:
         """Let lanes go on that wait for it."""
@@ -568,34 +575,26 @@ class _Turn:
         for which in now:
             lane = self.lane(which)
             assert lane is not None
-            taken = self._slots(but=which)
+            taken = choice.slots(self.state, but=which)
             if lane.slot in taken:
-                self.change(which, slot=_first_free(taken))
+                self.change(which, slot=choice.free(taken))
             self._again(which)
-
-    def _slots(self, but: str = "") -> set[int]:
-        """The numbers of ports that are taken."""
-        return {
-            one.slot
-            for one in self.state.lanes
-            if one.id != but and (one.place or one.state in AT_WORK)
-        }
 
     def _start(self) -> None:
         """Begin lanes for items, as many as there is room for."""
         room = self.rules.most - len(self.state.at_work) - len(self.state.idle)
         if room <= 0:
             return
-        groups, taken = self._groups(), self._slots()
-        for item in self._wanting(groups):
+        groups, taken = choice.groups(self.state), choice.slots(self.state)
+        for item in choice.wanting(self.state, self.rules):
             lanes = groups.get(item.key, [])
             used = {one.candidate for one in lanes}
             free = [n for n in range(len(lanes) + self.rules.candidates) if n not in used]
             for candidate in free[: min(room, self.rules.candidates - len(lanes))]:
                 room -= 1
-                taken.add(slot := _first_free(taken))
+                taken.add(slot := choice.free(taken))
                 lane = Lane(
-                    id=self._free_id(item, candidate),
+                    id=choice.free_id(self.state, item.number, candidate, self.rules),
                     item=item.key,
                     number=item.number,
                     title=item.title,
@@ -610,78 +609,8 @@ class _Turn:
             if room <= 0:
                 return
 
-    def _free_id(self, item: LaneItem, candidate: int) -> str:
-        letter = string.ascii_lowercase[candidate % 26] if self.rules.candidates > 1 else ""
-        first, taken = f"{item.number}{letter}", {one.id for one in self.state.lanes}
-        ids = (first if n == 1 else f"{first}-{n}" for n in range(1, len(taken) + 2))
-        return next(one for one in ids if one not in taken)
-
     def _land_next(self) -> None:
-        """The lanes to be landed together, the longest ready first; of a red batch a half."""
         queue = {one.id for one in self.state.of(LaneState.READY, LaneState.LANDING)}
         self.set(suspects=tuple(one for one in self.state.suspects if one in queue))
-        if self.state.landing is not None:
-            return
-        groups = self._groups()
-        wanting = {one.key for one in self._wanting(groups)}
-        ready = [
-            one
-            for one in self.state.of(LaneState.READY)
-            if one.item not in wanting
-            and sum(other.state in _RIVALS for other in groups[one.item]) == 1
-        ]
-        names = [one.id for one in sorted(ready, key=lambda one: (one.since, one.number))]
-        group = names[: self.rules.batch]
-        if suspects := [one for one in self.state.suspects if one in names]:
-            group = suspects[: max(1, len(suspects) // 2)]
-        if group:
-            self._land(tuple(group))
-
-
-_CHOSEN = frozenset({LaneState.LANDING, LaneState.LANDED, LaneState.LOST})
-"""Where a lane is, its item has all candidates."""
-_RIVALS = frozenset(LaneState) - OVER - {LaneState.KEPT}
-"""One of these is to be chosen."""
-
-
-def _better(best: Lane, other: Lane) -> str:
-    """Why a candidate was chosen and not the other one."""
-    if other.state is not LaneState.READY:
-        return "done"
-    return "smaller" if best.size < other.size else "as small, and comes first"
-
-
-def _first_free(taken: set[int]) -> int:
-    return next(n for n in range(len(taken) + 1) if n not in taken)
-
-
-def finish(state: Lanes) -> Finish:
-    """How it ends when nothing is at work any more."""
-    left = state.open_items
-    if state.items and not left and not state.held:
-        return Finish(State.COMPLETED, "all items have landed, and the gates are green there")
-    if state.halt:
-        return Finish(State.STOPPED, state.halt)
-    if state.spent:
-        return Finish(State.BLOCKED, state.spent)
-    if not state.items:
-        return Finish(State.BLOCKED, "the plan has no items")
-    if not left:
-        why = f"all items have landed beside the target: {state.held}"
-        return Finish(State.BLOCKED, why)
-    return Finish(State.BLOCKED, f"{counted(len(left), 'item')} left: {listed(_whys(state, left))}")
-
-
-def _whys(state: Lanes, left: tuple[LaneItem, ...]) -> list[str]:
-    """Why the items that are left cannot go on, those first for which a person can do something."""
-    numbers = {one.number for one in left}
-    keys = {one.key for one in left}
-    last = {one.item: one for one in state.lanes if one.item in keys}
-    last |= {one.item: one for one in state.of(*RESTING) if one.item in keys}
-    rest = [f"lane {one.id} ({one.why or one.state.value})" for one in last.values()]
-    waiting = [
-        f"item {one.number} waits for {listed([str(n) for n in one.after if n in numbers])}"
-        for one in left
-        if one.key not in last
-    ]
-    return rest + waiting
+        if self.state.landing is None and (group := choice.next_group(self.state, self.rules)):
+            self._land(group)

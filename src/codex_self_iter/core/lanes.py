@@ -110,6 +110,11 @@ class Lane:
     cost_usd: float = 0.0
     hours: float = 0.0
 
+    @property
+    def ending(self) -> bool:
+        """Its loop is to end after its iteration."""
+        return bool(self.gone) or self.wish in (Wish.KEEP, Wish.DROP)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Landing:
@@ -185,7 +190,10 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Boot:
-    """A start: what was to be done and was not seen to be done is asked for again."""
+    """A start, with the plan as it is now: what was to be done and was not seen to be done is asked
+    for again."""
+
+    items: tuple[LaneItem, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -304,9 +312,16 @@ class Pause:
     on: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Idle:
+    """What a lane was about to do was called off, for all end."""
+
+    lane: str
+
+
 Event = (
     Boot | Planned | Made | Returned | Over | Proven | Refused | Delayed | Moved | Followed
-    | Cleared | Asked | Halt | Pause
+    | Cleared | Asked | Halt | Pause | Idle
 )  # fmt: skip
 
 # -- commands --------------------------------------------------------------------------------------
@@ -401,7 +416,7 @@ def to_json(state: Lanes) -> dict[str, Any]:
 
 def from_json(data: dict[str, Any]) -> Lanes:
     """The state that a JSON value is. Raises ValueError for one of a newer form, of none, or where
-    its parts do not fit together."""
+    its parts do not fit together. `paused` is not read: each start finds out anew."""
     if data.get("schema") != SCHEMA:
         raise ValueError(f"it is of form {data.get('schema')!r}, known is {SCHEMA}")
     landing = as_dict(data.get("landing"))
@@ -422,7 +437,6 @@ def from_json(data: dict[str, Any]) -> Lanes:
             if landing
             else None,
             delays=as_int(data.get("delays")),
-            paused=data.get("paused") is True,
         )
     )
 

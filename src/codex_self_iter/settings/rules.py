@@ -13,9 +13,9 @@ Breach = tuple[tuple[KeyPath, ...], str]
 """The keys that do not go together (the first is the one to report) and the message."""
 
 RESERVED_NAMES = frozenset((
-    ".gitignore", "PAUSE", "inbox", "lanes", "lanes.json", "logs", "notes.md", "outbox.json", "prompts", "quarantine", "report.md", "run.lock",
-    "runtime.json", "runtime.json.1", "runtime.json.next", "runtime.json.tmp",
-    "status.json",
+    ".gitignore", "PAUSE", "inbox", "lanes", "lanes.json", "logs", "notes.md", "outbox.json",
+    "prompts", "quarantine", "report.md", "run.lock", "runtime.json", "runtime.json.1",
+    "runtime.json.next", "runtime.json.tmp", "status.json",
 ))  # fmt: skip
 """Files of the state directory that have their own meaning."""
 

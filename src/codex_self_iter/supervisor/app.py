@@ -20,6 +20,7 @@ from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.settings.templates import NO_REPOSITORY
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.supervisor import logger
+from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world import threads
@@ -87,10 +88,16 @@ def _check_place(loops: list[Settings], options: RunOptions) -> None:
         raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
 
 
-def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], None]) -> int:
+def run(
+    flags: Mapping[str, Any],
+    options: RunOptions,
+    show: Callable[[str], None],
+    make: Callable[..., Loop] = Loop,
+) -> int:
     """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError.
 
-    `show` gets the card at the end of a single loop, where the log is for people.
+    `show` gets the card at the end of a single loop, where the log is for people; `make` makes a
+    loop, called as `Loop` is.
 
     From here on the signals that end it are left to the supervisor, also at the end of the process.
     """
@@ -129,7 +136,7 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
 
     async def supervise() -> int:
         reader = partial(read_settings, flags, options)
-        supervisor = Supervisor(loops, log, reader, options, live, card)
+        supervisor = Supervisor(loops, log, reader, options, live, card, make=make)
         code = await supervisor.run()
         cards.extend(supervisor.cards())
         return code
