@@ -185,10 +185,13 @@ class _Turn:
 
     def clear(self) -> None:
         """Ask for every work tree that is not needed any more."""
-        for one in self.state.of(*OVER):
-            if one.place:
-                self.change(one.id, left="")
-                self.do(Clear(one.id))
+        there = [one.id for one in self.state.of(*OVER) if one.place]
+        self.set(
+            lanes=tuple(
+                dataclasses.replace(one, left="") if one.left else one for one in self.state.lanes
+            )
+        )
+        self.do(*map(Clear, there))
 
     # -- the plan ----------------------------------------------------------------------------------
 
@@ -257,12 +260,17 @@ class _Turn:
         self.change(lane.id, gone=why)
         if lane.state is LaneState.LANDING:
             self._give_back()
-        if lane.id in self._unsure:
-            return
-        if lane.state not in AT_WORK or lane.id in self.state.idle:
+        if self._quiet(lane):
             self._rest(lane.id)
-        elif lane.state is LaneState.WORKING:
+        elif lane.state is LaneState.WORKING and lane.id not in self.state.idle:
             self.do(End(lane.id))
+
+    def _quiet(self, lane: Lane) -> bool:
+        """Whether nothing of a lane is under way, nor may be left from when it was."""
+        if lane.state not in AT_WORK:
+            return True
+        known = lane.state is LaneState.WORKING or bool(lane.place)
+        return known and lane.id in self.state.idle and lane.id not in self._unsure
 
     def _rest(self, which: str) -> None:
         """The lane of an item that is not open any more."""
@@ -285,7 +293,7 @@ class _Turn:
             self.change(lane.id, state=LaneState.MAKING)
             self.note("retried", lane.id)
             self.goes_on(lane.id)
-        elif not lane.wish:  # its loop was asked to end
+        elif not lane.wish and lane.id not in self.state.idle:  # its loop was asked to end
             self.change(lane.id, wish=Wish.RETRY.value)
 
     # -- a lane's life -----------------------------------------------------------------------------
@@ -294,7 +302,7 @@ class _Turn:
         lane = self.lane(event.lane)
         if lane is None or lane.state is not LaneState.MAKING or lane.id in self.state.idle:
             return
-        self.change(lane.id, place=event.place or lane.place)
+        self.change(lane.id, place=event.place)
         if lane.ending:
             self._let_rest(lane)
         elif not event.flaw:
@@ -390,7 +398,7 @@ class _Turn:
                 "dirty": "it leaves changes that are not committed",
             }
             often = f", {counted(lane.returns + 1, 'time')} now" if lane.returns else ""
-            self.needs_you(which, f"{whys[back.kind]}{often}")
+            self.needs_you(which, f"{whys.get(back.kind, back.kind)}{often}")
             return
         returns = lane.returns + counts
         self.change(which, state=LaneState.WORKING, returns=returns, back=back)
@@ -422,30 +430,31 @@ class _Turn:
             return
         self.set(delays=self.state.delays + 1)
         if self.state.delays >= MOST_DELAYS:
-            self.set(landing=None, delays=0)
-            for which in landing.lanes:
-                self.needs_you(which, f"it could not be landed: {why}")
+            self.set(delays=0)
+            self._give_back()
+            for one in self.state.of(LaneState.READY):
+                if one.id in landing.lanes:
+                    self.needs_you(one.id, f"it could not be landed: {why}")
         else:
             self._land(landing.lanes)
 
     def _land(self, group: tuple[str, ...]) -> None:
         """Land these lanes, unless nothing is begun now or a person has asked for one of them."""
-        wanted = [one for one in map(self.state.lane, group) if one and one.wish]
-        if wanted or not self._beginning:
+        if not self._beginning or any(one.wish for one in self.state.of(LaneState.LANDING)):
             self._give_back()
-            for one in wanted:
-                self._grant(one.id, Wish(one.wish), one.why)
             return
-        for which in group:
+        for which in {*group}.difference(one.id for one in self.state.of(LaneState.LANDING)):
             self.change(which, state=LaneState.LANDING)
         self.set(landing=Landing(group))
         self._to_land = True
 
     def _give_back(self) -> None:
-        """Nothing is landed now; what was to be waits again."""
+        """Nothing is landed now; what was to be waits again, or is as a person has asked for."""
         self.set(landing=None)
         for one in self.state.of(LaneState.LANDING):
             self.change(one.id, state=LaneState.READY, since=one.since)
+            if one.wish:
+                self._grant(one.id, Wish(one.wish), one.why)
 
     def moved(self, event: Moved) -> None:
         landing = self.state.landing
@@ -485,13 +494,13 @@ class _Turn:
         why = f"you asked to {wish} it"
         if self._moving(lane):  # it moves the target in this moment
             self.change(which, wish="" if wish is Wish.RETRY else wish.value, why=why)
-        elif lane.state not in AT_WORK or lane.id in self.state.idle:
+        elif self._quiet(lane):
             if lane.state is LaneState.LANDING and wish is not Wish.RETRY:
                 self._give_back()
             self._grant(which, wish, why)
         elif wish is not Wish.RETRY:
             self.change(which, wish=wish.value, why=why)
-            if lane.state is LaneState.WORKING:
+            if lane.state is LaneState.WORKING and which not in self.state.idle:
                 self.do(End(which))
         elif lane.wish:  # its loop was asked to end
             self.change(which, wish=wish.value, why="")
@@ -517,7 +526,6 @@ class _Turn:
         if lane.state not in RESTING | OVER:
             return
         if lane.item not in {one.key for one in self.state.open_items}:
-            self.do(Person(f"lane {lane.id} is not tried again: its item is not open any more"))
             return
         if lane.state in RESTING:
             self.change(lane.id, state=LaneState.MAKING, returns=0, crashes=0)
