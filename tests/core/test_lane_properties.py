@@ -104,15 +104,15 @@ class Fate:
         at = which % (len(items) + 1)
         if how % 6 == 0 or at == len(items):
             after = [which % (len(items) + 2)] if how % 4 == 0 else []
-            items.insert(at, item(0, *after, key=f"new {len(world.log)}"))
+            items.insert(at, item(0, *after, key=f"new {world.words}"))
         elif how % 6 == 1:
             items[at] = dataclasses.replace(items[at], done=not items[at].done)
         elif how % 6 == 2:
             del items[at]
         elif how % 6 == 3:
-            items[at] = dataclasses.replace(items[at], key=f"other {len(world.log)}")
+            items[at] = dataclasses.replace(items[at], key=f"other {world.words}")
         elif how % 6 == 4:
-            items[at] = dataclasses.replace(items[at], body=f"more {len(world.log)}")
+            items[at] = dataclasses.replace(items[at], body=f"more {world.words}")
         else:
             items, kept = [], items
             world.edit()

@@ -9,7 +9,6 @@ import json
 from codex_self_iter.core.lane_items import LaneItem
 from codex_self_iter.core.lane_machine import decide
 from codex_self_iter.core.lanes import (
-    AT_WORK,
     OVER,
     Asked,
     Begin,
@@ -74,6 +73,8 @@ class World:
 
     def __init__(self, items: tuple[LaneItem, ...], rules: Rules) -> None:
         self.items, self.rules = items, rules
+        self.candidates = rules.candidates
+        self.words = 0
         self.state = Lanes(target="refs/heads/main")
         self.now = 0.0
         self.tasks: list[Task] = []
@@ -114,11 +115,12 @@ class World:
     def boot(self) -> None:
         """A supervisor starts, with what the last one has left."""
         self.state, self.tasks, self.ended = reloaded(self.state), [], set()
+        self.candidates = max(self.candidates, self.rules.candidates)
         self.send(Boot(self.items))
 
     def edit(self, *items: LaneItem) -> None:
         """A person writes the plan."""
-        self.items = plan(*items)
+        self.items, self.words = plan(*items), self.words + 1
         self.send(Planned(self.items))
 
     def ask(self, wish: Wish, which: str) -> None:
@@ -245,7 +247,7 @@ def transitions(world: World, before: Lanes, event: Event) -> None:
     after, commands = world.state, world.commands
     still = {one.id: one for one in before.lanes}
     finished = {one.key for one in after.items if one.done} | set(after.settled)
-    numbers = {one.number for one in after.items if one.key in finished}
+    unfinished = {one.number for one in after.items if one.key not in finished}
     begun = [one for one in commands if isinstance(one, Make | Begin | Land)]
     if after.halt or after.spent or after.paused:
         assert not begun, "begun while nothing may be"
@@ -256,7 +258,7 @@ def transitions(world: World, before: Lanes, event: Event) -> None:
             assert lane.id not in world.ever, "an id was used again"
             world.ever.add(lane.id)
             after_ = next(one for one in after.items if one.key == lane.item).after
-            assert numbers.issuperset(after_), "begun before what it comes after"
+            assert unfinished.isdisjoint(after_), "begun before what it comes after"
             continue
         if was.state in OVER:
             assert lane.state is was.state, "what is over is over"
@@ -309,8 +311,8 @@ def invariants(world: World) -> None:
     assert settled - {""} <= set(state.settled)
     for one in state.items:
         own = [lane for lane in state.at_work if lane.item == one.key]
-        assert len(own) <= rules.candidates, "too many at work on one item"
-    trees = [one.slot for one in state.lanes if one.place or one.state in AT_WORK]
+        assert len(own) <= world.candidates, "too many at work on one item"
+    trees = [one.slot for one in state.lanes if one.place or one in state.at_work]
     assert len(set(trees)) == len(trees), "two lanes have the same ports"
     if world.finish is not None:
         return

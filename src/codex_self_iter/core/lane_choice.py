@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from codex_self_iter.core.lane_items import LaneItem
 from codex_self_iter.core.lanes import (
-    AT_WORK,
     OVER,
     RESTING,
     Finish,
@@ -70,9 +69,8 @@ def better(best: Lane, other: Lane) -> str:
 
 def slots(state: Lanes, but: str = "") -> set[int]:
     """The ranges of ports that are taken, but for those of one lane."""
-    return {
-        one.slot for one in state.lanes if one.id != but and (one.place or one.state in AT_WORK)
-    }
+    at_work = {one.id for one in state.at_work}
+    return {one.slot for one in state.lanes if one.id != but and (one.place or one.id in at_work)}
 
 
 def free(taken: Iterable[int]) -> int:
