@@ -14,15 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from codex_self_iter.core import lane_choice, lane_machine
 from codex_self_iter.core.lanes import (
-    AT_WORK,
-    OVER,
-    Begin,
     Cleared,
-    Command,
     Delayed,
     Followed,
     Halt,
-    Land,
     Landing,
     LaneState,
     Made,
@@ -229,7 +224,7 @@ class Lives(RuleBasedStateMachine):
 
 def test_whatever_happens_what_must_hold_holds_and_it_ends() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Lives, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
+        Lives, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
     )
 
 
@@ -256,5 +251,84 @@ def live(seed: int) -> None:
 
 
 def test_so_it_is_in_many_lives() -> None:
-    for seed in range(150):
+    for seed in range(40):
         live(seed)
+
+
+TURN = lane_machine._Turn
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What is switched off."""
+
+
+def _all_at_once(turn: Any) -> None:
+    now = turn.state.idle
+    turn.set(idle=())
+    for which in now:
+        turn._again(which)
+
+
+def _no_back(turn: Any) -> None:
+    turn.set(landing=None)
+
+
+def _moved_at_once(turn: Any, event: Moved) -> None:
+    landing = turn.state.landing
+    if landing is not None:
+        turn.set(landing=Landing(landing.lanes, "", landing.commit or "a commit"))
+        _MOVED(turn, event)
+
+
+def _done_is_landed(turn: Any, lane: Any, event: Over) -> None:
+    turn.change(lane.id, state=LaneState.LANDED)
+
+
+def _forgotten_end(turn: Any, which: str) -> None:
+    _AGAIN(turn, which)
+    turn.commands = [one for one in turn.commands if not isinstance(one, lane_machine.End)]
+
+
+_MOVED, _AGAIN = TURN.moved, TURN._again
+OFF: dict[str, tuple[Any, str, Any]] = {
+    "nothing is begun in a pause or after a halt": (TURN, "_beginning", True),
+    "what waits goes on": (TURN, "goes_on", _nothing),
+    "only where there is room": (TURN, "_resume", _all_at_once),
+    "what is not landed is ready again": (TURN, "_give_back", _no_back),
+    "work trees are asked for until they are gone": (TURN, "clear", _nothing),
+    "lanes rest when their item is gone": (TURN, "follow_items", _nothing),
+    "what is refused comes back": (TURN, "refused", _nothing),
+    "what is delayed is tried again": (TURN, "delayed", _nothing),
+    "only what is proven lands": (TURN, "moved", _moved_at_once),
+    "only what lands has landed": (TURN, "_done", _done_is_landed),
+    "what is under way is known": (TURN, "_quiet", lambda *_: True),
+    "what is to end is told so after a kill": (TURN, "_again", _forgotten_end),
+    "a start goes on with what was at work": (TURN, "boot", _nothing),
+    "of candidates one is chosen": (TURN, "_choose", _nothing),
+    "ports are of one lane": (lane_choice, "slots", lambda *_, **__: set()),
+    "ids are never used again": (lane_choice, "free_id", lambda _, number, *__: str(number)),
+    "items wait for others": (
+        lane_choice,
+        "wanting",
+        lambda state, rules: [
+            one for one in state.open_items if not lane_choice.groups(state).get(one.key)
+        ],
+    ),
+    "completed is when nothing is left": (
+        lane_choice,
+        "finish",
+        lambda state: lane_machine.choice.Finish(State.COMPLETED, ""),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OFF)
+def test_what_is_switched_off_is_missed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, name, instead = OFF[what]
+    monkeypatch.setattr(where, name, instead)
+    for seed in range(200):
+        try:
+            live(seed)
+        except (AssertionError, ValueError, IndexError):
+            return
+    pytest.fail(f"nothing misses it: {what}")

@@ -53,7 +53,7 @@ def items(text: str) -> tuple[LaneItem, ...]:
         )
     ]
     ends = [*(group[0].line - 1 for group in groups[1:]), len(lines)]
-    for number, (group, end) in enumerate(zip(groups, ends, strict=True), 1):
+    for number, (group, end) in enumerate(zip(groups, ends, strict=False), 1):
         top = group[0]
         words = one_line(top.title, _LONGEST_KEY)
         key = words
