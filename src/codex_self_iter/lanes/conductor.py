@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 from anyio.abc import ObjectReceiveStream
 
-from codex_self_iter.core import budget
+from codex_self_iter.core import backoff, budget
 from codex_self_iter.core import commands as do
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import lanes as core
@@ -26,7 +26,7 @@ from codex_self_iter.core.lanes import AT_WORK, Lane, Lanes, LaneState, Rules, W
 from codex_self_iter.core.plan_lint import lint
 from codex_self_iter.core.state import Spent, StopSource
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import counted, iso, listed, one_line
+from codex_self_iter.core.text import age, counted, iso, listed, money, one_line, typed
 from codex_self_iter.errors import (
     CodexSelfIterError,
     ExitCode,
@@ -34,12 +34,12 @@ from codex_self_iter.errors import (
     UsageError,
     first_cause,
 )
-from codex_self_iter.lanes import commands
+from codex_self_iter.lanes import commands, words
 from codex_self_iter.lanes.journal import JOURNAL, append
 from codex_self_iter.lanes.landing import TREE, Stand, Yard, stand
-from codex_self_iter.lanes.places import Places, lane_settings, variables, write_texts
+from codex_self_iter.lanes.places import Places, add_item, lane_settings, variables, write_texts
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import courier, notify
+from codex_self_iter.supervisor import courier, ending, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.rounds import Ended, Rounds
@@ -50,6 +50,7 @@ from codex_self_iter.world.git import lane_trees
 from codex_self_iter.world.git.repository import Repository, discover
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
+from codex_self_iter.world.start import start_directory
 from codex_self_iter.world.state import inbox, lane_files
 
 STATE = "lanes.json"
@@ -58,11 +59,22 @@ SAVE_SEC = 1.0
 """Between two tries to write the state, before which nothing is done."""
 FOLLOW_SEC = 5.0
 """So often it is looked whether the target can follow what has landed beside it."""
-PAUSE_SEC = 5.0
-"""Before a landing that failed is tried again; it doubles."""
-AGAIN_SEC = 5.0
-"""Before a lane's loop that failed is started again; it doubles."""
+PAUSE_SEC, AGAIN_SEC, MOST_SEC = 2.0, 5.0, 300.0
+"""Before a landing, and a lane's loop, that failed is tried again; it doubles, up to the last."""
+LOGGED = {
+    "begun": "lane.begun", "ready": "lane.ready", "returned": "lane.returned", "halved": "landing.halved",
+    "chosen": "lane.chosen", "landed": "lane.landed", "kept": "lane.kept", "dropped": "lane.dropped",
+    "retried": "lane.retried", "needs_you": "lane.needs_you", "lost": "lane.lost",
+}  # fmt: skip
+"""Events of the journal of lanes as the log has them."""
 _CODES = {State.COMPLETED: ExitCode.OK, State.STOPPED: ExitCode.OK}
+
+
+class LaneLoop(Loop):
+    """The loop of one lane: what it would say of itself was said by the loop with the lanes."""
+
+    def introduce(self, ctx: Context) -> None:
+        """Nothing."""
 
 
 class Conductor(Rounds):
@@ -80,11 +92,14 @@ class Conductor(Rounds):
         self._yard: Yard
         self._places: Places
         self._stop: ev.Stop | None = None
+        self._stopping, self._booted = anyio.Event(), False
         self._scopes: dict[str, anyio.CancelScope] = {}
         """What is under way of making and landing, by what it is."""
         self._holds: dict[str, str] = {}
         """Why nothing may be begun now, by who says so."""
         self._follow_at = self._counted_at = 0.0
+        self._begun_at = ""
+        """The target's commit at the start."""
         self._last_spent: dict[str, Spent] = {}
 
     @property
@@ -114,6 +129,7 @@ class Conductor(Rounds):
             self._places = Places.of(ctx, repository)
             self._yard = Yard(ctx, self._git, self._places)
             self.lanes = await self._loaded()
+            self._begun_at = self.lanes.target_commit
         except (GitError, OSError) as error:
             raise UsageError(f"lanes: {error}") from error
         tree = self._places.tree(TREE)
@@ -129,6 +145,9 @@ class Conductor(Rounds):
         if faults:
             lines = (f"{ctx.plan.path}:{one.line}: {one.what}; {one.mend}" for one in faults)
             raise UsageError("\n".join(lines))
+        target, most = self.lanes.target.removeprefix("refs/heads/"), ctx.settings.lanes.max
+        text = f"lanes: {most} at once, landing on {target}; work trees in {self._places.directory}"
+        ctx.log.info("loop.terms", text=text)
         if stop is None:
             self.hooks.fire("on_start")
         ready.set()
@@ -138,6 +157,7 @@ class Conductor(Rounds):
         if self.senses.paused_now():
             self._holds["pause"] = "paused"
             await self._decide(core.Pause(True))
+        self._booted = True
         await self._decide(core.Boot(found))
 
     async def _repository(self) -> Repository:
@@ -233,11 +253,9 @@ class Conductor(Rounds):
     async def _journal(self, notes: list[core.Note]) -> None:
         ctx, now = self.ctx, iso(self.ctx.shared.clock.wall())
         lines = [{"ts": now, "event": n.event, "lane": n.lane, **n.fields} for n in notes]
-        for line in lines:
-            ctx.log.info(
-                f"lane.{line['event']}",
-                **{k: v for k, v in line.items() if k not in ("ts", "event")},
-            )
+        for one in notes:
+            say = ctx.log.warning if one.event == "needs_you" else ctx.log.info
+            say(LOGGED[one.event], lane=one.lane, **one.fields)
         kept = [ctx.store.redactor.value(line) for line in lines]
         try:
             await ctx.shared.in_thread(append, ctx.store.root, JOURNAL, kept)
@@ -295,14 +313,17 @@ class Conductor(Rounds):
     async def _make(self, which: str) -> None:
         """Make a lane's work tree, and set it up."""
         ctx, lane = self.ctx, self.lanes.lane(which)
+        if lane is not None and lane.crashes:
+            await self._rest(AGAIN_SEC, lane.crashes)
         if lane is None or self._stop is not None:
+            await self._decide(core.Idle(which))
             return
-        if lane.crashes:
-            await ctx.shared.clock.sleep(AGAIN_SEC * 2 ** min(lane.crashes, 6))
+        began = ctx.shared.clock.monotonic()
         place, flaw, base = self._places.tree(which), "", lane.base
         try:
             if not base:
                 _, base = await self._yard.front(self.lanes)
+            await ctx.shared.host.sweep_strays(self._places.workspace(place), "")
             async with self._yard.trees:
                 warned = await lane_trees.add(self._git, place, base)
             key = f"lane {which} submodules"
@@ -320,7 +341,8 @@ class Conductor(Rounds):
                     flaw = f"[lanes] setup `{results[-1].command}` failed: {said}"
         except (GitError, StorageError, OSError) as error:
             flaw = str(error)
-        self.ctx.log.info("lane.made", lane=which, place=place, error=flaw)
+        seconds = round(ctx.shared.clock.monotonic() - began, 3)
+        self.ctx.log.info("lane.made", lane=which, place=place, seconds=seconds, error=flaw)
         there = place if os.path.isdir(place) else ""
         await self._decide(core.Made(which, base, there, flaw))
 
@@ -329,13 +351,11 @@ class Conductor(Rounds):
         ctx, lane = self.ctx, self.lanes.lane(which)
         if lane is None:
             return
-        if self._stop is not None and not self._stop.after_iteration:
-            await self._decide(
-                core.Over(which, State.STOPPED, self._stop.reason, lane.tip, lane.size)
-            )
-            return
         if lane.crashes:
-            await ctx.shared.clock.sleep(AGAIN_SEC * 2 ** min(lane.crashes, 6))
+            await self._rest(AGAIN_SEC, lane.crashes)
+        if self._stop is not None:
+            await self._decide(core.Idle(which))
+            return
         try:
             if lane.back is not None:
                 await self._put_back(lane)
@@ -367,9 +387,16 @@ class Conductor(Rounds):
         assert back is not None
         if back.onto:
             await lane_trees.rest_at(self._yard.git_in(lane.place), back.onto)
+        again = f"{words.AGAIN[back.kind]} ({lane.returns})"
+        await self.ctx.shared.in_thread(add_item, self._places, lane, again)
         if back.text:
             state_dir = self._places.lane_state(lane.id)
             await self.ctx.shared.in_thread(inbox.write_goal, state_dir, back.text)
+
+    async def _rest(self, first_sec: float, tries: int) -> None:
+        """Wait before another try, longer each time, unless all are to stop."""
+        with anyio.move_on_after(backoff.exponential(tries, first_sec, MOST_SEC, 0.0)):
+            await self._stopping.wait()
 
     async def _run_loop(self, lane: Lane) -> Ended:
         """Run it, with what all loops of this supervisor share."""
@@ -378,7 +405,9 @@ class Conductor(Rounds):
         shared = dataclasses.replace(ctx.shared, alone=False, card=False, environ=environ)
         settings = lane_settings(ctx, self._places, lane, self._spent(but=lane.id))
         write_texts(ctx, self._places, lane)
-        loop = self.loops[lane.id] = Loop(shared, settings, clear_stop=True, again_sec=AGAIN_SEC)
+        loop = self.loops[lane.id] = LaneLoop(
+            shared, settings, clear_stop=True, again_sec=AGAIN_SEC
+        )
         loop.taken = partial(self._taken, settings)
         if "pause" in self._holds:
             inbox.write_pause(str(settings.state_dir))
@@ -453,7 +482,7 @@ class Conductor(Rounds):
 
     async def _land(self, names: tuple[str, ...], pause: int) -> None:
         if pause:
-            await self.ctx.shared.clock.sleep(PAUSE_SEC * 2 ** min(pause, 6))
+            await self._rest(PAUSE_SEC, pause)
         self.ctx.log.info("landing.started", lanes=list(names))
         answer = await self._yard.prove(self.lanes, names)
         if isinstance(answer, core.Delayed):
@@ -495,11 +524,11 @@ class Conductor(Rounds):
                 self._forward(event)
                 await self._decide(core.Halt(""))
             case ev.Pause():
-                self._forward(event)
                 await self._hold("pause", "paused")
+                self._pause_lanes(now=event.now)
             case ev.Resume():
-                self._forward(event)
                 await self._hold("pause", "")
+                self._pause_lanes(now=None)
             case ev.Block(name, reason):
                 await self._hold(name.value, reason)
             case ev.Unblock(name):
@@ -523,6 +552,17 @@ class Conductor(Rounds):
         except GitError:
             return False
 
+    def _pause_lanes(self, now: bool | None) -> None:
+        """Pause every lane as a person would (`now`: in mid-run); None: they go on."""
+        for which in self.loops:
+            try:
+                if now is None:
+                    inbox.remove_pause(self._places.lane_state(which))
+                else:
+                    inbox.write_pause(self._places.lane_state(which), now=now)
+            except StorageError as error:
+                self.ctx.warnings.tell(f"lane {which} pause", f"lane {which}: {error}")
+
     def _forward(self, event: ev.Event) -> None:
         for loop in self.loops.values():
             loop.post(event)
@@ -538,6 +578,7 @@ class Conductor(Rounds):
         harder = self._stop is None or not event.after_iteration
         self._stop = event if harder else self._stop
         self.hooks.stopping.set()
+        self._stopping.set()
         if event.source is not StopSource.SIGNAL:  # that has reached them already
             self._forward(event)
         if not event.after_iteration:
@@ -549,7 +590,8 @@ class Conductor(Rounds):
             if self.lanes.landing is not None and not self.lanes.landing.commit:
                 await self._decide(core.Delayed(event.reason))
             for one in self.lanes.of(LaneState.MAKING):
-                await self._decide(core.Idle(one.id))
+                if one.id not in self.lanes.idle:
+                    await self._decide(core.Idle(one.id))
 
     def look(self) -> float:
         """One look at everything, also at what lanes need."""
@@ -650,6 +692,7 @@ class Conductor(Rounds):
         reason = self._reason()
         now = said or (State.BLOCKED if self._holds else State.RUNNING)
         if (told, now, reason) != (ctx.lanes, ctx.state.state, ctx.state.reason):
+            self._count_time(ctx.state.state)
             since = ctx.state.since if now is ctx.state.state else ctx.shared.clock.wall()
             ctx.state = dataclasses.replace(ctx.state, state=now, since=since, reason=reason)
             ctx.lanes = told
@@ -680,6 +723,7 @@ class Conductor(Rounds):
         if state is State.STOPPED and self._stop is not None:
             code = self._stop.exit_code
         self._look_budget()
+        self._count_time(ctx.state.state)
         ctx.state = dataclasses.replace(
             ctx.state, state=state, since=ctx.shared.clock.wall(), reason=reason, exit_code=code
         )
@@ -689,6 +733,33 @@ class Conductor(Rounds):
         await courier.keep(ctx, [(word, "")])
         await self._end(do.Exit(code, state, reason))
         ctx.post(ev.Tick())  # who waits for events hears of it
+
+    async def end_badly(self, error: BaseException, again_sec: float | None) -> None:
+        """As every loop does; what was refused before it began leaves nothing."""
+        if self._booted or not isinstance(error, UsageError):
+            await super().end_badly(error, again_sec)
+
+    async def leave_report(self) -> str:
+        """Write the report; the card of this run, or ""."""
+        ctx = self.ctx
+        await ending.write_report(ctx, self._times, view.section(self.lanes))
+        if not ctx.shared.card:
+            return ""
+        workspace, spent = str(ctx.paths.workspace), self._spent()
+        elsewhere = workspace != os.path.realpath(start_directory())
+        used = f"{spent.tokens:,} tokens, {money(spent.cost_usd)}" if spent.tokens else "not known"
+        return ctx.store.redactor.text(
+            view.card(
+                self.lanes,
+                end=f"{ctx.state.state.value}: {ctx.state.reason}",
+                seconds=sum(self._times.values()),
+                spent=f"{used}, {age(spent.hours * 3600)} of agent runs",
+                begun=self._begun_at,
+                warnings=list(ctx.warnings),
+                report=f"{ctx.store.path}/report.md",
+                where=f" --workspace {typed(workspace)}" if elsewhere else "",
+            )
+        )
 
     async def _remove_landing_tree(self) -> None:
         try:

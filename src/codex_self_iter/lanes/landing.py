@@ -35,6 +35,8 @@ TREE = "landing"
 """Name of the work tree in which the gates of landings run."""
 BESIDE = "refs/heads/codex-self-iter/landed/"
 """Before the name of the target: where what has landed waits while the target cannot follow."""
+_MARKER = "^<<<<<<< [0-9a-f]{40}"
+"""As a conflict of two commits that were named by their ids begins."""
 
 
 class Yard:
@@ -114,11 +116,36 @@ class Yard:
                 return Refused(names[:number], "red", "they conflict with each other")
             else:
                 return await self._conflict(state, lane, begun, found)
+        if left := await self._markers(begun, commit):
+            text = f"Conflict markers are left in {listed(left, 20)}: solve the conflict there."
+            return Refused(names, "conflict" if len(names) == 1 else "red", text)
         results, strayed = await self._gates(commit, lanes)
         if strayed or not all(one.ok for one in results):
             text = words.red(_short(state.target), results, strayed)
             return Refused(names, "red", text, commit if len(names) == 1 else "")
         return Proven(names, target, commit)
+
+    async def _markers(self, old: str, new: str) -> list[str]:
+        """The files into which conflict markers of ours came between two commits."""
+        found = await self._git.ask(
+            "diff",
+            "--no-ext-diff",
+            "--name-only",
+            "-z",
+            "--diff-filter=d",
+            f"-G{_MARKER}",
+            old,
+            new,
+        )
+        left = []
+        for name in filter(None, found.split(b"\0")):
+            path = os.fsdecode(name)
+            out = await self._git.run(
+                "grep", "-q", "-E", "-e", _MARKER, new, "--", f":(literal){path}"
+            )
+            if out.exit_code == 0:
+                left.append(path)
+        return left
 
     def _message(self, lane: Lane) -> str:
         text = self._ctx.settings.lanes.message

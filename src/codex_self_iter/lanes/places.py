@@ -12,10 +12,12 @@ from codex_self_iter.core.lanes import Lane
 from codex_self_iter.core.state import Spent
 from codex_self_iter.lanes import words
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
 from codex_self_iter.settings.schema import LanesSettings, NotifySettings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world import registry
 from codex_self_iter.world.git.repository import Repository
+from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state.durable import replace_private, storing
 
 OWN = ".codex-self-iter"
@@ -81,6 +83,19 @@ def write_texts(ctx: Context, places: Places, lane: Lane) -> None:
             texts["plan.md"] = plan
         for name, text in texts.items():
             replace_private(os.path.join(own, name), text.encode())
+
+
+def add_item(places: Places, lane: Lane, text: str) -> None:
+    """Add one more thing to a lane's own plan, once. Raises StorageError, OSError."""
+    path = os.path.join(places.workspace(lane.place), OWN, "plan.md")
+    line = f"- [ ] {text}"
+    with storing("write", path):
+        try:
+            old = read_guarded(path, MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
+        except FileNotFoundError:
+            old = ""
+        if line not in old.splitlines():
+            replace_private(path, f"{old.rstrip()}\n{line}\n".encode())
 
 
 def first_port(settings: Settings, lane: Lane) -> int:

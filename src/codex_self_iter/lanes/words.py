@@ -16,6 +16,16 @@ PORTS = 100
 """So many each lane has for itself."""
 
 
+AGAIN = {
+    "conflict": "Solve the conflicts with what has landed since",
+    "red": "Make the gates green together with what has landed since",
+    "unchanged": "Do the item, or say why there is nothing to do",
+    "dirty": "Commit what belongs to the item, and remove the rest",
+    "asked": "Do what the item says now",
+}
+"""By why work has come back: what its plan has more."""
+
+
 def task(text: str, plan: str, lane: Lane, port: int) -> str:
     """The task of a lane: the person's own words, and what a lane is."""
     head = f"{text.rstrip()}\n\n" if text.strip() else ""

@@ -200,4 +200,8 @@ class Loop:
         refused = [as_words(one) for one in as_list(last.get("refused"))]
         shortfalls.tell_refused(ctx, as_words(last.get("agent")), refused)
         shortfalls.tell_start(ctx)
+        self.introduce(ctx)
+
+    def introduce(self, ctx: Context) -> None:
+        """Say who works on what, and when it is done."""
         tell_terms(ctx)

@@ -27,7 +27,7 @@ from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.index import INDEX_INFO, copy_index
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, parse_status
 from codex_self_iter.world.git.repository import Repository
-from codex_self_iter.world.git.run import Git, GitError, explain, failed
+from codex_self_iter.world.git.run import Git, GitError, failed
 from codex_self_iter.world.guarded import open_guarded, parse_object, read_guarded
 from codex_self_iter.world.process import proctable
 from codex_self_iter.world.state.holder import try_lock
@@ -100,9 +100,9 @@ async def advance(git: Git, place: Place, order: Move, message: str) -> Advanced
     return await _Checkout(git, place, order).advance(message)
 
 
-async def finish(git: Git, place: Place, branch: str) -> Advanced | None:
-    """Bring to its end what was cut off in this work tree, where it was to move this branch; None
-    when nothing was. Raises GitError."""
+async def finish(git: Git, place: Place, branch: str = "") -> Advanced | None:
+    """Bring to its end what was cut off in this work tree, where it was to move this branch (any
+    without); None when nothing was. Raises GitError."""
     if not os.path.lexists(os.path.join(place.git_dir, _Hold.RECORD)):
         return None
     hold = _Hold(place.git_dir)
@@ -113,7 +113,8 @@ async def finish(git: Git, place: Place, branch: str) -> Advanced | None:
         if order is None:  # it was cut off before anything was changed
             await git.beside(hold.clear)
             return None
-        return await _Checkout(git, place, order, hold).settle() if order.branch == branch else None
+        wanted = branch in ("", order.branch)
+        return await _Checkout(git, place, order, hold).settle() if wanted else None
     finally:
         hold.release()
 
@@ -243,16 +244,14 @@ class _Checkout:
 
     async def advance(self, message: str) -> Advanced:
         """See `advance` of this module."""
+        left = await finish(self._git, self._place)
+        if left is not None and left.why:
+            return await self._refused(left.why)
         if why := await self._unfit({}):  # a look that holds nobody up
             return await self._refused(why)
         if not await self._git.beside(self._hold.open):
             return await self._refused(_at_work(self._place))
         try:
-            if (left := self._hold.order()) is not None:
-                done = await _Checkout(self._git, self._place, left, self._hold).settle()
-                self._hold.release()  # its record is gone with it
-                if done.why or not await self._git.beside(self._hold.open):
-                    return await self._refused(done.why or _at_work(self._place))
             await self._git.beside(self._hold.write, self._order)
             if why := await self._lock_index():
                 await self._git.beside(self._hold.clear)
@@ -273,10 +272,10 @@ class _Checkout:
             await self._git.beside(self._hold.clear)
             return dataclasses.replace(moved, place=self._place.path)
         if await self._hold_head():
-            flags = ("-m", "-u", "--no-recurse-submodules")
-            out = await self._run("read-tree", *flags, self._order.old, self._order.new)
-            if out.exit_code != 0:
-                return await self.settle(explain(out, self._git.timeout_sec, self._place.path))
+            try:
+                await self._read_tree(self._order.old, self._order.new)
+            except GitError as error:
+                return await self.settle(str(error))
             await self._git.beside(self._hold.publish)
         await self._git.beside(self._hold.clear)
         return Advanced(True, place=self._place.path)
@@ -400,40 +399,59 @@ class _Checkout:
         """Bring index and files from `old`, or from something between both, to `new`. Nothing is
         touched where a person has changed what is to be changed: returns their paths. With `leave`
         they stay as they are, and the rest follows."""
-        changes = {c.path: c for c in parse_raw(await self._git.ask("diff-tree", *RAW, old, new))}
+        between = parse_raw(await self._git.ask("diff-tree", *RAW, old, new))
         await self._fresh_copy()
         cached = parse_raw(await self._ask("diff-index", "--cached", *RAW, new))
-        staged = {c.path: c.new for c in cached}
-        rest = {path: change for path, change in changes.items() if path in staged}
-        theirs = {path for path, change in rest.items() if staged[path] != change.old}
-        rest = {path: change for path, change in rest.items() if path not in theirs}
-        await self._enter({path: change.new for path, change in rest.items()})
-        await self._refresh()
-        unlike = await self._unlike()
-        done = {
-            path
-            for path, change in rest.items()
-            if (path not in unlike if change.new else not self._there(path))
-        }
-        await self._fresh_copy()
-        unlike = await self._unlike()
-        partly = []
-        for path, change in rest.items():
-            if path in done or not self._there(path) or (change.old and path not in unlike):
-                continue
-            if await self._is_beginning(path, change.new):
-                partly.append(path)
-            else:
-                theirs.add(path)
+        staged = {change.path: change.new for change in cached}
+        changes, theirs = {}, set()
+        for change in between:
+            entry = staged.get(change.path, change.new)
+            if entry not in (change.old, change.new):
+                theirs.add(change.path)
+            elif leave or entry == change.old:  # else the index was brought to the end already
+                changes[change.path] = change
+        done, broken, edited = await self._sort(changes)
+        theirs |= edited
         if theirs and not leave:
             return theirs
-        await self._git.beside(self._remove, partly)
-        await self._enter({path: changes[path].new for path in done | theirs})
-        await self._ask("read-tree", "-m", "-u", "--no-recurse-submodules", old, new)
-        await self._enter({p: staged[p] for p in theirs if staged[p] != changes[p].old})
+        await self._git.beside(self._remove, broken)
+        await self._fresh_copy()
+        kept = {c.path: c.new for c in between if c.path in done or c.path in theirs}
+        await self._enter({path: change.old for path, change in changes.items()} | kept)
+        await self._refresh()
+        await self._read_tree(old, new)
+        await self._enter({path: staged[path] for path in theirs if path in staged})
         await self._refresh()
         await self._git.beside(self._hold.publish)
         return theirs
+
+    async def _sort(
+        self, changes: Mapping[bytes, RawChange]
+    ) -> tuple[set[bytes], list[bytes], set[bytes]]:
+        """The paths whose file is as it is to be, those of which a killed git has written the
+        beginning, and those that hold something of a person. The others are as they were."""
+        await self._enter({path: change.new for path, change in changes.items()})
+        unlike = await self._unlike()
+        done = {
+            path
+            for path, change in changes.items()
+            if (path not in unlike if change.new else not self._there(path))
+        }
+        await self._enter({path: change.old for path, change in changes.items()})
+        unlike = await self._unlike()
+        broken, edited = [], set()
+        for path, change in changes.items():
+            if path in done or not self._there(path) or (change.old and path not in unlike):
+                continue
+            sides = (change.new, change.old)
+            if any([await self._is_beginning(path, side) for side in sides]):
+                broken.append(path)
+            else:
+                edited.add(path)
+        return done, broken, edited
+
+    async def _read_tree(self, old: str, new: str) -> None:
+        await self._ask("read-tree", "-m", "-u", "--no-recurse-submodules", old, new)
 
     async def _enter(self, entries: Mapping[bytes, str]) -> None:
         """Make these paths these entries in the copy ("": none)."""
@@ -444,6 +462,7 @@ class _Checkout:
 
     async def _unlike(self) -> set[bytes]:
         """Paths whose file is not what the copy has for them."""
+        await self._refresh()
         out = await self._ask("diff-files", *RAW, "--ignore-submodules=all")
         return {change.path for change in parse_raw(out)}
 
@@ -453,13 +472,13 @@ class _Checkout:
         mode, _, oid = entry.partition(" ")
         if not mode.startswith("100"):
             return False
-        name = os.fsdecode(path)
-        out = await self._run("cat-file", "--filters", f"--path={name}", oid)
-        if out.exit_code != 0 or out.truncated:
-            return False
         try:
+            shown = ("cat-file", "--filters", f"--path={os.fsdecode(path)}", oid)
+            out = await self._run(*shown)
             found = await self._git.beside(read_guarded, self._full(path), _MAX_BLOB)
-        except OSError:
+        except (GitError, OSError):  # a filter that dies, a link
+            return False
+        if out.exit_code != 0 or out.truncated:
             return False
         return len(found) < len(out.stdout) and out.stdout.startswith(found)
 
