@@ -96,24 +96,21 @@ class Story:
 _EITHER = (LaneState.LOST,)
 """Which candidate is the better one may depend on when."""
 STORIES = {
-    name: rules
-    for name, rules in {
-        "plain": Rules(2),
-        "one": Rules(1),
-        "many": Rules(4, batch=4),
-        "candidates": Rules(3, candidates=2),
-        "crash": Rules(2),
-        "make": Rules(2),
-        "empty": Rules(2),
-        "stays": Rules(2),
-        "drop": Rules(2),
-        "tick": Rules(2),
-        "conflict": Rules(3, batch=3),
-        "red": Rules(4, batch=4),
-        "race": Rules(2),
-        "held": Rules(2),
-        "delay": Rules(2),
-    }.items()
+    "plain": Rules(2),
+    "one": Rules(1),
+    "many": Rules(4, batch=4),
+    "candidates": Rules(3, candidates=2),
+    "crash": Rules(2),
+    "make": Rules(2),
+    "empty": Rules(2),
+    "stays": Rules(2),
+    "drop": Rules(2),
+    "tick": Rules(2),
+    "conflict": Rules(3, batch=3),
+    "red": Rules(4, batch=4),
+    "race": Rules(2),
+    "held": Rules(2),
+    "delay": Rules(2),
 }
 
 

@@ -55,7 +55,7 @@ def test_an_item_is_a_checkbox_of_the_top_level_with_all_below_it() -> None:
         ("3,2 2", (3, 2)),
         ("1", (1,)),
         ("9", ()),
-        ("0, -1, x, 1.5, ２", ()),
+        ("0, -1, x, 1.5, \uff12", ()),
         ("9" * 5000, ()),
         ("", ()),
     ],
