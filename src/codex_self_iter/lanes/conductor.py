@@ -22,7 +22,7 @@ from codex_self_iter.core import events as ev
 from codex_self_iter.core import lanes as core
 from codex_self_iter.core.lane_items import items
 from codex_self_iter.core.lane_machine import decide
-from codex_self_iter.core.lanes import AT_WORK, Lane, Lanes, LaneState, Rules, Wish
+from codex_self_iter.core.lanes import Lane, Lanes, LaneState, Rules, Wish
 from codex_self_iter.core.plan_lint import lint
 from codex_self_iter.core.state import Spent, StopSource
 from codex_self_iter.core.terms import State
@@ -276,6 +276,8 @@ class Conductor(Rounds):
             case core.Tell(which, text):
                 await self._tell_lane(which, text)
             case core.Land(names, pause):
+                if scope := self._scopes.get("land"):  # of other lanes
+                    scope.cancel()
                 self._begin("land", self._land, names, pause)
             case core.Move():
                 self._begin("move", self._move)
@@ -417,7 +419,7 @@ class Conductor(Rounds):
             inbox.remove_pause(str(settings.state_dir))
         if self._stop is not None:
             loop.post(self._stop)
-        elif (now := self.lanes.lane(lane.id)) and now.wish:  # asked for before it could hear
+        elif (now := self.lanes.lane(lane.id)) and now.ending:  # asked for before it could hear
             self._end_loop(loop)
         try:
             return await loop.run()
@@ -708,7 +710,7 @@ class Conductor(Rounds):
             return self._stop.reason
         if self._holds:
             return "; ".join(self._holds.values())
-        parts = [f"{counted(len(state.of(*AT_WORK)), 'lane')} at work"]
+        parts = [f"{counted(len(state.at_work), 'lane')} at work"]
         if landing := state.of(LaneState.LANDING):
             parts.append(f"{listed([one.id for one in landing])} landing")
         landed = len(state.items) - len(state.open_items)
