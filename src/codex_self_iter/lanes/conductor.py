@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,8 @@ class Conductor(Rounds):
         self._places: Places
         self.crew: Crew
         self._booted = False
+        self._held = ExitStack()
+        """What is had until the end."""
         self._scopes: dict[str, anyio.CancelScope] = {}
         """What is under way of making and landing, by what it is."""
         self._holds: dict[str, str] = {}
@@ -116,7 +119,7 @@ class Conductor(Rounds):
         )  # fmt: skip
         try:
             repository = await opening.repository(self._git)
-            self._places = Places.of(ctx, repository)
+            self._places = Places.of(ctx, repository, self._held)
             self._yard = Yard(ctx, self._git, self._places)
             self._yard.plan = await opening.plan_place(ctx, self._git)
             self.lanes = await opening.loaded(ctx, self._git)
@@ -454,12 +457,14 @@ class Conductor(Rounds):
         word = notify.notice(ctx, state.value, reason, ctx.state)
         await courier.keep(ctx, [(word, "")])
         await self._end(do.Exit(code, state, reason))
+        self._held.close()
         ctx.post(ev.Tick())  # who waits for events hears of it
 
     async def end_badly(self, error: BaseException, again_sec: float | None) -> None:
         """As every loop does; what was refused before it began leaves nothing."""
         if self._booted or not isinstance(error, UsageError):
             await super().end_badly(error, again_sec)
+        self._held.close()
 
     async def leave_report(self) -> str:
         """Write the report; the card of this run, or ""."""
