@@ -77,7 +77,7 @@ def test_nothing_leaks_over_many_items(make: Make) -> None:
     rows = [line.split() for line in (ws.agents / "ports").read_text().splitlines()]
     assert len(rows) == 2 * count
     ports = {int(port) for _, port, _ in rows}
-    assert len(ports) <= 2 * 3 + 1  # those that land still have theirs
+    assert len(ports) <= 2 * count // 3  # those that wait to land still have theirs
     alive: dict[str, str] = {}
     for lane, port, word in rows:
         if word == "begin":
