@@ -230,14 +230,19 @@ class Workspace:
         return change
 
     async def _leave_branch(self) -> None:
-        """Detach HEAD where it is from the branch that a run has checked out."""
+        """Detach HEAD from the branch that a run has checked out, at the commit that the files are
+        of: the branch may have been moved by somebody since."""
         with contextlib.suppress(GitError):  # the look that follows says what is wrong with git
             on = await self._git.run("symbolic-ref", "--quiet", "HEAD")
-            head = await self._git.resolve("HEAD^{commit}")
-            if on.exit_code == 0 and head:
-                await self._git.ask("update-ref", "--no-deref", "HEAD", head)
-                was = os.fsdecode(on.stdout).strip().removeprefix("refs/heads/")
-                self._ctx.log.warning("git.branch_changed", was=was, now=f"detached {head[:12]}")
+            if on.exit_code != 0 or not (head := await self._git.resolve("HEAD^{commit}")):
+                return
+            log = await self._git.run(
+                "log", "--walk-reflogs", "--max-count=1", "--format=%H", "HEAD"
+            )
+            head = os.fsdecode(log.stdout).strip() or head
+            await self._git.ask("update-ref", "--no-deref", "HEAD", head)
+            was = os.fsdecode(on.stdout).strip().removeprefix("refs/heads/")
+            self._ctx.log.warning("git.branch_changed", was=was, now=f"detached {head[:12]}")
 
     async def left_on(self, path: str) -> str:
         """The branch that has this file, where a run has left it for one that has not; else ""."""

@@ -74,11 +74,15 @@ def test_an_agent_that_leaves_its_lane_moves_nothing_of_the_persons(make: Make) 
     """One commits in the checkout, one checks a branch of its own out, one the target itself: their
     work lands by the queue, and the person's files stay."""
     ws = make({"in the checkout": "", "a branch": "", "the target": ""}, max=3)
-    out = f'cd "{ws.path}"; echo 1 > out.txt; git add out.txt; git commit -q -m out -- out.txt'
+    out = f'until test -e "{ws.agents}/at.target"; do sleep 0.05; done; cd "{ws.path}"; echo 1 > out.txt; git add out.txt; git commit -q -m out -- out.txt'
     ws.agent("1.1", f"({out}); :")
     ws.agent("1.2", "echo 1 > 1.txt")
     ws.agent("2.1", "git checkout -q -b own; echo 2 > 2.txt; git add .; git commit -q -m own")
-    ws.agent("3.1", "git checkout -q --ignore-other-worktrees main && echo 3 > 3.txt")
+    moved = f'until git -C "{ws.path}" log --format=%s main | grep -qx out; do sleep 0.05; done; '
+    ws.agent(
+        "3.1",
+        f'git checkout -q --ignore-other-worktrees main; touch "$LANE_AGENT/at.target"; {moved} echo 3 > 3.txt',
+    )
     (ws.path / "untracked.txt").write_text("mine\n")
     assert ws.run_lanes() == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {"out.txt", "1.txt", "2.txt", "3.txt"}
