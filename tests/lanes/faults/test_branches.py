@@ -74,7 +74,8 @@ def test_an_agent_that_leaves_its_lane_moves_nothing_of_the_persons(make: Make) 
     """One commits in the checkout, one checks a branch of its own out, one the target itself: their
     work lands by the queue, and the person's files stay."""
     ws = make({"in the checkout": "", "a branch": "", "the target": ""}, max=3)
-    out = f'until test -e "{ws.agents}/at.target"; do sleep 0.05; done; cd "{ws.path}"; echo 1 > out.txt; git add out.txt; git commit -q -m out -- out.txt'
+    out = f'until test -e "{ws.agents}/at.target"; do sleep 0.05; done; cd "{ws.path}"; '
+    out += "echo 1 > out.txt; git add out.txt; git commit -q -m out -- out.txt"
     ws.agent("1.1", f"({out}); :")
     ws.agent("1.2", "echo 1 > 1.txt")
     ws.agent("2.1", "git checkout -q -b own; echo 2 > 2.txt; git add .; git commit -q -m own")
