@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.lane_items import items
+from codex_self_iter.core.lane_items import LaneItem, items
 from codex_self_iter.core.lane_machine import decide
 from codex_self_iter.core.lanes import Asked, Landing, Lane, Lanes, LaneState, Rules, Wish
 from codex_self_iter.core.state import LoopState
@@ -222,8 +222,14 @@ def test_a_lane_without_a_work_tree_is_only_begun_again() -> None:
 @pytest.mark.parametrize("state", LaneState)
 def test_a_wish_that_means_nothing_is_refused_as_the_scheduler_would(state: LaneState) -> None:
     """The scheduler changes nothing for exactly the wishes that are refused here."""
+    own = lane("3", state)
     start = dataclasses.replace(
-        STATE, lanes=(lane("3", state),), items=(), landing=None, paused=True
+        STATE,
+        lanes=(own,),
+        items=(LaneItem(own.item, own.number, own.title, own.body),),
+        settled=(own.item,) if state is LaneState.LANDED else (),
+        landing=Landing(("3",)) if state is LaneState.LANDING else None,
+        paused=True,
     )
     for wish in Wish:
         after, commands = decide(start, Asked(wish, "3"), Rules(), 1.0)

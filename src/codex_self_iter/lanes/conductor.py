@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,8 @@ class Conductor(Rounds):
         self._places: Places
         self.crew: Crew
         self._booted = False
+        self._held = ExitStack()
+        """What is had until the end."""
         self._scopes: dict[str, anyio.CancelScope] = {}
         """What is under way of making and landing, by what it is."""
         self._holds: dict[str, str] = {}
@@ -116,7 +119,7 @@ class Conductor(Rounds):
         )  # fmt: skip
         try:
             repository = await opening.repository(self._git)
-            self._places = Places.of(ctx, repository)
+            self._places = Places.of(ctx, repository, self._held)
             self._yard = Yard(ctx, self._git, self._places)
             self._yard.plan = await opening.plan_place(ctx, self._git)
             self.lanes = await opening.loaded(ctx, self._git)
@@ -362,14 +365,22 @@ class Conductor(Rounds):
         self._look_wishes()
         if self.ctx.inbox.occupied and self.crew.loops:
             self.crew.pass_messages()
-        if self.lanes.held and now - self._follow_at >= FOLLOW_SEC and not self.lanes.landing:
+        if now - self._follow_at >= FOLLOW_SEC:
             self._follow_at = now
-            self._begin("follow", self._follow)
+            self._look_again()
         if now - self._counted_at >= 1.0:
             self._counted_at = now
             self._look_budget()
             self._show()
         return patience
+
+    def _look_again(self) -> None:
+        """Whether what was in the way of the target, or of the end of a work tree, is gone."""
+        if self.lanes.held and not self.lanes.landing:
+            self._begin("follow", self._follow)
+        for one in self.lanes.of(*core.OVER):
+            if one.left and f"clear {one.id}" not in self._scopes:
+                self._begin(f"clear {one.id}", self.crew.clear, one.id)
 
     def _look_wishes(self) -> None:
         ctx = self.ctx
@@ -454,12 +465,14 @@ class Conductor(Rounds):
         word = notify.notice(ctx, state.value, reason, ctx.state)
         await courier.keep(ctx, [(word, "")])
         await self._end(do.Exit(code, state, reason))
+        self._held.close()
         ctx.post(ev.Tick())  # who waits for events hears of it
 
     async def end_badly(self, error: BaseException, again_sec: float | None) -> None:
         """As every loop does; what was refused before it began leaves nothing."""
         if self._booted or not isinstance(error, UsageError):
             await super().end_badly(error, again_sec)
+        self._held.close()
 
     async def leave_report(self) -> str:
         """Write the report; the card of this run, or ""."""

@@ -19,7 +19,7 @@ from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, first_cause
 from codex_self_iter.lanes import commands, words
 from codex_self_iter.lanes.landing import Stand, Yard, stand
-from codex_self_iter.lanes.places import Places, add_item, lane_settings, variables, write_texts
+from codex_self_iter.lanes.places import Places, add_item, lane_settings, write_texts
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
@@ -88,7 +88,7 @@ class Crew:
             if setup and not lane.tip:
                 results = await commands.run_all(
                     ctx, f"lane-{which}-setup", setup, self._places.workspace(place),
-                    variables(ctx.settings, lane), float(ctx.settings.lanes.setup_timeout_sec),
+                    self._places.variables(lane), float(ctx.settings.lanes.setup_timeout_sec),
                 )  # fmt: skip
                 if not results[-1].ok:
                     said = one_line(results[-1].output[-2000:], 300)
@@ -155,7 +155,7 @@ class Crew:
     async def _run_loop(self, lane: Lane) -> Ended:
         """Run it, with what all loops of this supervisor share."""
         ctx = self._ctx
-        environ = {**ctx.shared.environ, **variables(ctx.settings, lane)}
+        environ = {**ctx.shared.environ, **self._places.variables(lane)}
         shared = dataclasses.replace(
             ctx.shared, alone=False, card=False, branchless=True, environ=environ
         )

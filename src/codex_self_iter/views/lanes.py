@@ -288,10 +288,10 @@ def unfit(lane: Lane, wish: str) -> str:
     """Why a wish has no meaning for a lane as it is; "" where it has."""
     from codex_self_iter.core.lanes import OVER, RESTING, LaneState
 
-    again = lane.state in RESTING or lane.state is LaneState.DROPPED
+    again = lane.state in RESTING | {LaneState.DROPPED, LaneState.LOST} or bool(lane.wish)
     if again if wish == "retry" else lane.state not in OVER:
         return ""
-    ways = {"retry": "needs you, was kept or was dropped", "keep": "is open", "drop": "is open"}
+    ways = {"retry": "needs you, was kept, dropped or lost", "keep": "is open", "drop": "is open"}
     return f"lane {lane.id} is {lane.state.value}: only one that {ways[wish]} can be {_DONE[wish]}"
 
 
