@@ -82,7 +82,7 @@ def decide(
             turn.over(event)
         case Proven(lanes, onto, commit):
             if state.landing == Landing(lanes):
-                turn.set(landing=Landing(lanes, onto, commit))
+                turn.set(landing=Landing(lanes, onto, commit), target_commit=onto)
                 turn.do(Move())
         case Refused():
             turn.refused(event)
@@ -336,7 +336,7 @@ class _Turn(Turn):
             self.change(lane.id, state=LaneState.LANDED, landed=landing.commit, wish="")
             self.note("landed", lane.id, item=lane.title, commit=landing.commit, size=lane.size)
             self.do(Clear(lane.id))
-        self.followed(event.held, "")
+        self.followed(event.held, "" if event.held else landing.commit)
 
     def followed(self, held: str, commit: str) -> None:
         """What has landed is on the target, or is held."""

@@ -365,14 +365,22 @@ class Conductor(Rounds):
         self._look_wishes()
         if self.ctx.inbox.occupied and self.crew.loops:
             self.crew.pass_messages()
-        if self.lanes.held and now - self._follow_at >= FOLLOW_SEC and not self.lanes.landing:
+        if now - self._follow_at >= FOLLOW_SEC:
             self._follow_at = now
-            self._begin("follow", self._follow)
+            self._look_again()
         if now - self._counted_at >= 1.0:
             self._counted_at = now
             self._look_budget()
             self._show()
         return patience
+
+    def _look_again(self) -> None:
+        """Whether what was in the way of the target, or of the end of a work tree, is gone."""
+        if self.lanes.held and not self.lanes.landing:
+            self._begin("follow", self._follow)
+        for one in self.lanes.of(*core.OVER):
+            if one.left and f"clear {one.id}" not in self._scopes:
+                self._begin(f"clear {one.id}", self.crew.clear, one.id)
 
     def _look_wishes(self) -> None:
         ctx = self.ctx

@@ -156,7 +156,9 @@ class Crew:
         """Run it, with what all loops of this supervisor share."""
         ctx = self._ctx
         environ = {**ctx.shared.environ, **self._places.variables(lane)}
-        shared = dataclasses.replace(ctx.shared, alone=False, card=False, environ=environ)
+        shared = dataclasses.replace(
+            ctx.shared, alone=False, card=False, branchless=True, environ=environ
+        )
         settings = lane_settings(ctx, self._places, lane, self.spent(but=lane.id))
         write_texts(ctx, self._places, lane)
         loop = self.loops[lane.id] = LaneLoop(

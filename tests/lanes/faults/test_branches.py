@@ -49,21 +49,24 @@ def test_a_detached_head_is_refused_in_one_line(make: Make) -> None:
 
 
 def test_a_target_that_is_deleted_or_renamed_is_said_and_nothing_is_lost(make: Make) -> None:
-    ws = make({"first": HOLD.format(1), "second": HOLD.format(2)}, target="main")
+    """What landed before is under what lands beside it afterwards."""
+    ws = make({"first": HOLD.format(1), "second": HOLD.format(2), "zero": ""}, target="main")
+    begin = ws.git("rev-parse", "main").strip()
     process = ws.start_lanes()
-    begun(ws, 2)
-    ws.git("switch", "-q", "-c", "elsewhere")
+    begun(ws, 3)
+    landed(ws, "3")
+    ws.git("switch", "-q", "-c", "elsewhere", begin)
     before = ws.git("rev-parse", "main").strip()
     ws.git("branch", "-q", "-D", "main")
     (ws.agents / "go.1").touch()
     landed(ws, "1")
-    assert "the branch main is gone" in ws.status()["reason"]
+    wait_until(lambda: "the branch main is gone" in ws.status()["reason"], "it to be said")
     assert ws.git("branch", "--list", "main") == ""  # it was a person who took it away
-    assert "1.txt" in ws.contents("codex-self-iter/landed/main")
+    assert ws.contents("codex-self-iter/landed/main") >= {"1.txt", "3.txt"}
     ws.git("branch", "-q", "main", before)
     (ws.agents / "go.2").touch()
     assert ws.ended(process) == 0, ws.log()[-3000:]
-    assert ws.contents("main") >= {"1.txt", "2.txt"}
+    assert ws.contents("main") >= {"1.txt", "2.txt", "3.txt"}
     assert ws.lost() == set()
 
 
@@ -71,11 +74,16 @@ def test_an_agent_that_leaves_its_lane_moves_nothing_of_the_persons(make: Make) 
     """One commits in the checkout, one checks a branch of its own out, one the target itself: their
     work lands by the queue, and the person's files stay."""
     ws = make({"in the checkout": "", "a branch": "", "the target": ""}, max=3)
-    out = f'cd "{ws.path}"; echo 1 > out.txt; git add out.txt; git commit -q -m out -- out.txt'
+    out = f'until test -e "{ws.agents}/at.target"; do sleep 0.05; done; cd "{ws.path}"; '
+    out += "echo 1 > out.txt; git add out.txt; git commit -q -m out -- out.txt"
     ws.agent("1.1", f"({out}); :")
     ws.agent("1.2", "echo 1 > 1.txt")
     ws.agent("2.1", "git checkout -q -b own; echo 2 > 2.txt; git add .; git commit -q -m own")
-    ws.agent("3.1", "git checkout -q --ignore-other-worktrees main && echo 3 > 3.txt")
+    moved = f'until git -C "{ws.path}" log --format=%s main | grep -qx out; do sleep 0.05; done; '
+    ws.agent(
+        "3.1",
+        f'git checkout -q --ignore-other-worktrees main; touch "$LANE_AGENT/at.target"; {moved} echo 3 > 3.txt',
+    )
     (ws.path / "untracked.txt").write_text("mine\n")
     assert ws.run_lanes() == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {"out.txt", "1.txt", "2.txt", "3.txt"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 
@@ -35,11 +34,10 @@ def refs(ws: LaneWorkspace) -> list[str]:
 def test_no_work_tree_and_no_ref_goes_before_its_work_has_landed(make: Make) -> None:
     """The target cannot follow: what has landed is on a branch beside it, and each lane that has
     not has its work tree and its ref."""
-    ws = make({"first": "", "second": "exit 1", "third": "echo 3 > 3.txt; echo 4 > 4.txt"})
+    ws = make({"first": "", "second": "", "third": "echo 3 > 3.txt; echo 4 > 4.txt"})
     ws.agent(2, "echo half > half.txt; answer=")  # says nothing that could be read
-    (ws.path / "plan.md").write_text((ws.path / "plan.md").read_text() + "\n")
     (ws.path / "3.txt").write_text("mine\n")
-    process = ws.start_lanes(environment={})
+    process = ws.start_lanes()
     wait_until(lambda: len(ws.events("landed")) == 2, lambda: f"two to land\n{ws.log()[-3000:]}")
     for lane in ("1", "3"):
         tip = ws.lane(lane)["tip"]
@@ -79,7 +77,7 @@ def test_nothing_leaks_over_many_items(make: Make) -> None:
     rows = [line.split() for line in (ws.agents / "ports").read_text().splitlines()]
     assert len(rows) == 2 * count
     ports = {int(port) for _, port, _ in rows}
-    assert len(ports) <= 2 * 3 + 1  # those that land still have theirs
+    assert len(ports) <= 2 * count // 3  # those that wait to land still have theirs
     alive: dict[str, str] = {}
     for lane, port, word in rows:
         if word == "begin":
@@ -122,17 +120,15 @@ def test_ports_of_lanes_at_the_same_time_are_apart(make: Make) -> None:
 def test_a_work_tree_with_something_in_it_or_somebody_stays_and_it_is_said(make: Make) -> None:
     """A file that came after the last commit, a commit that is nowhere else, and a process that
     lives there; once they are gone, so is the work tree."""
-    ws = make({"first": "", "second": "", "third": ""}, batch=3, gates=[LATE])
-    sleeper = 'until test -e "$LANE_AGENT/enough"; do sleep 0.1; done'
-    ws.agent("late.1", 'echo late > "$1/late.txt"')
-    ws.agent("late.2", 'git -C "$1" commit -q --allow-empty -m "one more"')
-    ws.agent("late.3", f"cd \"$1\" && setsid sh -c '{sleeper}' < /dev/null > /dev/null 2>&1 &")
-    ws.agent("gate.sh", GATE)
+    ws = make(["first", "second", "third", "fourth (after: 1, 2, 3)"], batch=3, gates=[GATE])
+    ws.agent(4, 'until test -e "$LANE_AGENT/enough"; do sleep 0.05; done; echo 4 > 4.txt')
     process = ws.start_lanes()
     living = subprocess.Popen(["sleep", "600"], cwd="/")
     try:
-        wait_until(lambda: (ws.agents / "at.gate").exists() or process.poll() is not None,
-                   lambda: f"the gate\n{ws.log()[-3000:]}")  # fmt: skip
+        wait_until(
+            lambda: len(ws.events("ready")) == 3 and (ws.agents / "at.gate").exists(),
+            lambda: f"all to be ready\n{ws.log()[-3000:]}",
+        )
         place = {one.name: one for one in ws.trees.glob("*/*")}
         (place["1"] / "late.txt").write_text("late\n")
         tree = ["git", "-C", str(place["2"])]
@@ -144,10 +140,12 @@ def test_a_work_tree_with_something_in_it_or_somebody_stays_and_it_is_said(make:
         living.wait()
         living = subprocess.Popen(["sleep", "600"], cwd=place["3"])
         (ws.agents / "go").touch()
-        code = ws.ended(process)
-        assert code == 0, ws.log()[-3000:]
+        wait_until(
+            lambda: all(ws.lane(n).get("left") for n in (1, 2, 3)),
+            lambda: f"it to be said\n{ws.log()[-3000:]}",
+        )
         assert ws.contents("main") >= {"1.txt", "2.txt", "3.txt"}
-        assert trees(ws) == {"1", "2", "3"}
+        assert trees(ws) >= {"1", "2", "3"}  # the control to what is asserted of all other tests
         assert (place["1"] / "late.txt").read_text() == "late\n"
         log = ws.log()
         for lane, word in (("1", "late.txt"), ("2", "no branch"), ("3", f"process {living.pid}")):
@@ -155,28 +153,30 @@ def test_a_work_tree_with_something_in_it_or_somebody_stays_and_it_is_said(make:
             assert word in ws.lane(lane)["left"]
         kept = ws.git("for-each-ref", "--format=%(objectname)", LANES).split()
         assert late.stdout.decode().strip() in kept
+        living.kill()
+        living.wait()
+        wait_until(lambda: not ws.lane(3)["place"], "its work tree to go while others work")
+        assert not place["3"].exists()
+        assert place["1"].exists()
+        (ws.agents / "enough").touch()
+        assert ws.ended(process) == 0, ws.log()[-3000:]
+        assert trees(ws) == {"1", "2"}
     finally:
         living.kill()
         living.wait()
     (place["1"] / "late.txt").unlink()
     subprocess.run([*tree, "reset", "-q", "--hard", "HEAD~1"], env=ws.environment, check=True)
-    ws.agent(4, "echo 4 > 4.txt")
+    ws.agent(5, "echo 5 > 5.txt")
     ws.plan((ws.path / "plan.md").read_text() + "- [ ] one more\n")
     assert ws.run_lanes() == 0, ws.log()[-3000:]
     assert trees(ws) == set()
-    # the control: rm -rf would have taken it
-    gone = ws.root / "gone"
-    gone.mkdir()
-    (gone / "late.txt").touch()
-    shutil.rmtree(gone)
-    assert not gone.exists()
+    assert late.stdout.decode().strip() in ws.git("for-each-ref", "--format=%(objectname)", LANES)
 
 
 GATE = (
     'case $(basename "$(git rev-parse --show-toplevel)") in landing) touch "$LANE_AGENT/at.gate"; '
     'until test -e "$LANE_AGENT/go"; do sleep 0.05; done;; esac'
 )
-LATE = '. "$LANE_AGENT/gate.sh"'
 
 
 def test_locks_that_a_killed_git_has_left(make: Make) -> None:

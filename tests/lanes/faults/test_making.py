@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -41,9 +43,8 @@ def test_a_set_up_that_fails_or_hangs_is_said_with_its_words(make: Make) -> None
     assert "setup" in ws.lane(1)["why"]
     assert ws.seen(1) == []
     assert ws.seen(2) == []
-    # it is mended meanwhile, and tried again
+    # it is mended, and tried again
     ws.lanes(setup=["true"])
-    ws.cli("stop") if False else None
     process.terminate()
     ws.ended(process)
     assert ws.run_lanes() == 0, ws.log()[-3000:]
@@ -98,21 +99,26 @@ def test_a_repository_with_a_submodule(make: Make, tmp_path: Path) -> None:
 
 
 def test_an_agent_may_run_the_program_itself_in_its_lane(make: Make) -> None:
-    """A loop within a lane is its own: with a state directory there, no lanes, and an end."""
+    """A loop within a lane is one of its own: it ends, and what it has done lands."""
     ws = make({"first": "", "second": ""})
-    inner = (
-        'echo inner > inner.txt; printf \'```json\\n{\\"summary\\":\\"s\\",\\"next_goal\\":\\"\\",'
+    answer = {
+        "summary": "s",
+        "next_goal": "",
+        "stop": False,
+        "reason": "",
+        "evidence": "",
+        "completed": True,
+    }
+    inner = ws.agents / "inner.sh"
+    inner.write_text(
+        f"echo inner > inner.txt; cat <<'END'\n```json\n{json.dumps(answer)}\n```\nEND\n"
     )
-    inner += '\\"stop\\":false,\\"reason\\":\\"\\",\\"evidence\\":\\"\\",\\"completed\\":true}\\n```\\n\''
-    program = " ".join(f"'{one}'" for one in PROGRAM)
-    (ws.agents / "inner.sh").write_text(inner + "\n")
-    ws.agent(
-        1,
-        "mkdir -p ../nested && cd . && printf 'x\\n' > task.md && "
-        f"{program} --workspace . --once --task-file task.md --agent-command-template "
-        '\'sh "\'"$LANE_AGENT"\'/inner.sh"\' > "$LANE_AGENT/inner.log" 2>&1; '
-        'echo $? > "$LANE_AGENT/inner.code"; rm task.md; echo 1 > 1.txt',
-    )
+    template = f"sh {shlex.quote(str(inner))} {{prompt_file}}"
+    command = [*PROGRAM, "--workspace", ".", "--once", "--agent-command-template", template]
+    ws.agent(1, f'{shlex.join(command)} > "$LANE_AGENT/inner.log" 2>&1; echo 1 > 1.txt')
     assert ws.run_lanes() == 0, ws.log()[-3000:]
-    assert (ws.agents / "inner.code").read_text() == "0\n", (ws.agents / "inner.log").read_text()
+    log = (ws.agents / "inner.log").read_text()
+    assert "iteration.ended" in log, log
+    assert "lane." not in log
     assert ws.contents("main") >= {"1.txt", "2.txt", "inner.txt"}
+    assert not any(".codex-self-iter" in one for one in ws.contents("main"))

@@ -31,6 +31,8 @@ KEPT = f"{labels.REFS}/lanes/"
 PATIENCE_SEC = 3600.0
 """A big work tree, or what its submodules and LFS fetch, may take long."""
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+_UNWRITTEN, _LITTLE = "unable to write file", 1_000_000
+"""git does not say why a file could not be written; so few bytes left do."""
 _MAKING = "initializing"
 """git's own mark of a work tree that it has not finished."""
 _OWN_REFS = ("bisect", "worktree", "rewritten")
@@ -60,8 +62,10 @@ async def add(git: Git, path: str, commit: str) -> list[str]:
         if out.exit_code != 0:
             raise failed(out, "worktree", git)
     except GitError as error:
+        left = shutil.disk_usage(_standing(path)).free  # what git has written is still there
         await _discard(git, path)
-        if any(sign in str(error) for sign in _FULL):
+        unsaid = _UNWRITTEN in str(error) and left < _LITTLE
+        if unsaid or any(sign in str(error) for sign in _FULL):
             standing = _standing(path)
             free = size(shutil.disk_usage(standing).free)
             full = f"the disk of {standing} is full ({free} free)"
