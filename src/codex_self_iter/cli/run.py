@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         if args.dry_run:
-            sys.stdout.write(app.rehearse(values, chosen))
+            from codex_self_iter.lanes.rehearsal import rehearse  # seldom wanted
+
+            sys.stdout.write(app.rehearse(values, chosen, rehearse))
             return 0
         return int(app.run(values, chosen, _show, lanes.make))
     except UsageError as error:

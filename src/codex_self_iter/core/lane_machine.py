@@ -5,6 +5,10 @@
                       └────┴── returned ◄──┘   conflict, red gates, nothing committed
                            └─► NEEDS_YOU       too often, or its loop ended without being done
 
+A lane that goes on (it came back, a person wants it again, a halt is over, a start) waits among the
+`idle` ones until there is room for it, and goes before new ones. When its item is not open any more
+it rests (`gone`), until the item is open again.
+
 `decide(state, event, rules, now)` gives the next state and what is then to be done. The state is on
 the disk before anything of it is done, and everything that is to be done may be done twice: after a
 kill `Boot` asks for it again. Pure."""
@@ -12,10 +16,9 @@ kill `Boot` asks for it again. Pure."""
 from __future__ import annotations
 
 import dataclasses
-import string
-from collections.abc import Iterator
 from typing import Any
 
+from codex_self_iter.core import lane_choice as choice
 from codex_self_iter.core.lane_items import LaneItem
 from codex_self_iter.core.lanes import (
     AT_WORK,
@@ -30,7 +33,6 @@ from codex_self_iter.core.lanes import (
     Delayed,
     End,
     Event,
-    Finish,
     Followed,
     Halt,
     Idle,
@@ -57,7 +59,7 @@ from codex_self_iter.core.lanes import (
     Wish,
 )  # fmt: skip
 from codex_self_iter.core.terms import State
-from codex_self_iter.core.text import counted, listed, one_line
+from codex_self_iter.core.text import counted, one_line
 
 MOST_CRASHES = 5
 """So often in a row a lane's loop is started again after a defect, or its work tree made again."""
@@ -84,7 +86,7 @@ def decide(
         case Over():
             turn.over(event)
         case Proven(lanes, onto, commit):
-            if state.landing and state.landing.lanes == lanes:
+            if state.landing == Landing(lanes):
                 turn.set(landing=Landing(lanes, onto, commit))
                 turn.do(Move())
         case Refused():
@@ -94,18 +96,21 @@ def decide(
         case Moved():
             turn.moved(event)
         case Followed(held, commit):
-            turn.set(held=held, target_commit=commit or turn.state.target_commit)
+            turn.followed(held, commit)
         case Cleared(which, left):
-            if turn.lane(which):
-                turn.change(which, left=left, **({} if left else {"place": ""}))
+            if (lane := turn.lane(which)) and lane.state in OVER:
+                turn.change(which, left=left, place=lane.place if left else "")
         case Asked(wish, which):
             turn.asked(wish, which)
         case Halt(why, spent):
             turn.set(**{"spent" if spent else "halt": why})
         case Pause(on):
             turn.set(paused=on)
+            if on:  # also before a start, when nothing is to be decided yet
+                return turn.state, ()
         case Idle(which):
-            turn.set(idle=(*state.idle, which))
+            if (lane := turn.lane(which)) and lane.state in AT_WORK:
+                turn.goes_on(which)
     turn.go_on()
     return turn.state, tuple(turn.commands)
 
@@ -116,6 +121,10 @@ class _Turn:
     def __init__(self, state: Lanes, rules: Rules, now: float) -> None:
         self.state, self.rules, self.now = state, rules, now
         self.commands: list[Command] = []
+        self._to_land = False
+        """A landing was begun in this turn."""
+        self._unsure: tuple[str, ...] = ()
+        """Lanes at work when the last supervisor ended: of their loops something may be left."""
 
     def set(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
@@ -130,6 +139,8 @@ class _Turn:
         """Change a lane; another state begins now."""
         if "state" in changes:
             changes = {"since": self.now, "why": "", **changes}
+            if changes["state"] not in AT_WORK:
+                self.set(idle=tuple(one for one in self.state.idle if one != which))
         self.set(
             lanes=tuple(
                 dataclasses.replace(one, **changes) if one.id == which else one
@@ -145,91 +156,186 @@ class _Turn:
         self.note("needs_you", which, why=why)
         self.do(Person(f"lane {which} needs you: {why}"))
 
+    def goes_on(self, which: str) -> None:
+        """A lane goes on as soon as there is room for it."""
+        if which not in self.state.idle:
+            self.set(idle=(*self.state.idle, which))
+
     @property
     def _ending(self) -> bool:
         return bool(self.state.halt or self.state.spent)
 
+    @property
+    def _beginning(self) -> bool:
+        """Whether anything may be begun now."""
+        return not self._ending and not self.state.paused
+
     # -- a start -----------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        self.set(halt="", spent="", delays=0, idle=())
-        for one in self.state.lanes:
-            self.change(one.id, left="")
-            if one.state is LaneState.MAKING:
-                self.do(Make(one.id))
-            elif one.state is LaneState.WORKING:
-                self.do(Begin(one.id))
-            elif one.state in OVER and one.place:
-                self.do(Clear(one.id))
-        if self.state.landing is not None:
-            self.do(Move() if self.state.landing.commit else Land(self.state.landing.lanes))
+        self._unsure = tuple(one.id for one in self.state.at_work)
+        self.set(halt="", spent="", delays=0, idle=(*self._unsure, *self.state.idle))
+        self.clear()
+        if self.state.landing is None:
+            return
+        if self.state.landing.commit:
+            self.do(Move())
+        else:
+            self._land(self.state.landing.lanes)
+
+    def clear(self) -> None:
+        """Ask for every work tree that is not needed any more."""
+        there = [one.id for one in self.state.of(*OVER) if one.place]
+        self.set(
+            lanes=tuple(
+                dataclasses.replace(one, left="") if one.left else one for one in self.state.lanes
+            )
+        )
+        self.do(*map(Clear, there))
 
     # -- the plan ----------------------------------------------------------------------------------
 
     def planned(self, items: tuple[LaneItem, ...]) -> None:
-        """A person's edit of an item reaches its lane; what is taken out or ticked is kept."""
+        """A person's edit of an item reaches its lane."""
         before = {one.key: one for one in self.state.items}
         now = {one.key: one for one in items}
         fresh = {one.number: one for one in items if one.key not in before}
-        self.set(items=items)
+        done = {one.key for one in items if one.done}
+        unticked = tuple(one for one in self.state.unticked if one not in done)
+        self.set(items=items, unticked=unticked)
+        settled = set(self.state.settled)
         for lane in self.state.lanes:
-            if lane.state in OVER or lane.item in self.state.settled:
+            if lane.state in OVER or lane.item in settled or self._moving(lane):
                 continue
             item = now.get(lane.item)
             if item is None and lane.item in before:
                 item = fresh.get(before[lane.item].number)
-            if item is None:
-                self._let_go(lane, "its item was taken out of the plan")
-            elif item.done:
-                self._let_go(lane, "its item was ticked by somebody else")
-            elif (item.key, item.body) != (lane.item, lane.body):
-                self.change(
-                    lane.id, item=item.key, number=item.number, title=item.title, body=item.body
-                )
-                text = f"The item that this lane works on was edited. It now says:\n\n{item.body}"
-                if lane.state in AT_WORK:
-                    self.do(Tell(lane.id, text))
-                elif lane.state is LaneState.READY:
-                    self._return(lane.id, Return("asked", text))
+            if item is not None and item.key not in settled:
+                self._edited(lane, item)
+
+    def _edited(self, lane: Lane, item: LaneItem) -> None:
+        """The item of a lane as it is now; its agent is told what is new."""
+        same = (item.key, item.title, item.body) == (lane.item, lane.title, lane.body)
+        if same and item.number == lane.number:
+            return
+        self.change(lane.id, item=item.key, number=item.number, title=item.title, body=item.body)
+        if same or item.done:
+            return
+        text = f"The item that this lane works on was edited. It now says:\n\n{item.body}"
+        if lane.state is LaneState.LANDING:
+            self._give_back()
+        if lane.state in (LaneState.READY, LaneState.LANDING):
+            self._return(lane.id, Return("asked", text))
+        elif lane.base:
+            self.change(lane.id, tell=text)
+            if lane.state is LaneState.WORKING and lane.id not in self.state.idle:
+                self.do(Tell(lane.id, text))
+
+    def _moving(self, lane: Lane) -> bool:
+        """Whether a lane's work is on its way onto the target in this moment."""
+        landing = self.state.landing
+        return bool(landing and landing.commit and lane.state is LaneState.LANDING)
+
+    def follow_items(self) -> None:
+        """A lane whose item is not open any more rests; it goes on when the item is open again."""
+        there = {one.key for one in self.state.items}
+        still_open = {one.key for one in self.state.open_items}
+        settled = set(self.state.settled)
+        for lane in self.state.lanes:
+            if lane.state in OVER or self._moving(lane):
+                continue
+            if lane.item in still_open:
+                if lane.gone:
+                    self._come_back(lane)
+            elif not lane.gone and lane.state is not LaneState.KEPT:
+                if lane.item in settled:
+                    why = "another lane has landed its item"
+                elif lane.item in there:
+                    why = "its item was ticked by somebody else"
+                else:
+                    why = "its item was taken out of the plan"
+                self._let_go(lane, why)
 
     def _let_go(self, lane: Lane, why: str) -> None:
-        if lane.state is LaneState.WORKING:
-            self.change(lane.id, wish=Wish.KEEP.value, why=why)
+        self.change(lane.id, gone=why)
+        if lane.state is LaneState.LANDING:
+            self._give_back()
+        if self._quiet(lane):
+            self._rest(lane.id)
+        elif lane.state is LaneState.WORKING and lane.id not in self.state.idle:
             self.do(End(lane.id))
-        elif lane.state in (LaneState.READY, LaneState.MAKING):
-            self.change(lane.id, state=LaneState.KEPT, why=why)
-            self.note("kept", lane.id, why=why)
+
+    def _quiet(self, lane: Lane) -> bool:
+        """Whether nothing of a lane is under way, nor may be left from when it was."""
+        if lane.state not in AT_WORK:
+            return True
+        known = lane.state is LaneState.WORKING or bool(lane.place)
+        return known and lane.id in self.state.idle and lane.id not in self._unsure
+
+    def _rest(self, which: str) -> None:
+        """The lane of an item that is not open any more."""
+        lane = self.lane(which)
+        assert lane is not None
+        if lane.item in self.state.settled:
+            self._lose(which, lane.gone)
+        else:
+            self.change(which, state=LaneState.KEPT, why=lane.gone)
+            self.note("kept", which, why=lane.gone)
+
+    def _lose(self, which: str, why: str) -> None:
+        self.change(which, state=LaneState.LOST, why=why)
+        self.note("lost", which, why=why)
+        self.do(Clear(which))
+
+    def _come_back(self, lane: Lane) -> None:
+        self.change(lane.id, gone="")
+        if lane.state is LaneState.KEPT:
+            self.change(lane.id, state=LaneState.MAKING)
+            self.note("retried", lane.id)
+            self.goes_on(lane.id)
+        elif not lane.wish and lane.id not in self.state.idle:  # its loop was asked to end
+            self.change(lane.id, wish=Wish.RETRY.value)
 
     # -- a lane's life -----------------------------------------------------------------------------
 
     def made(self, event: Made) -> None:
         lane = self.lane(event.lane)
-        if lane is None or lane.state is not LaneState.MAKING:
+        if lane is None or lane.state is not LaneState.MAKING or lane.id in self.state.idle:
             return
-        if event.flaw:
+        self.change(lane.id, place=event.place)
+        if lane.ending:
+            self._let_rest(lane)
+        elif not event.flaw:
+            self.change(
+                lane.id, state=LaneState.WORKING, base=lane.base or event.base, crashes=0, wish=""
+            )
+            self.note("begun", lane.id, item=lane.title, base=event.base)
+            self._again(lane.id)
+        else:
             self.change(lane.id, crashes=lane.crashes + 1, why=event.flaw)
             if event.fatal or lane.crashes + 1 >= MOST_CRASHES:
-                self.change(lane.id, place=event.place)
                 self.needs_you(lane.id, event.flaw)
             else:
-                self.do(Make(lane.id))
-            return
-        self.change(
-            lane.id,
-            state=LaneState.WORKING,
-            base=lane.base or event.base,
-            place=event.place,
-            crashes=0,
-        )
-        self.note("begun", lane.id, item=lane.title, base=event.base)
-        if lane.wish:
-            self._grant(lane.id, Wish(lane.wish), lane.why)
+                self._again(lane.id)
+
+    def _again(self, which: str) -> None:
+        """Make a lane's work tree, or run its loop, in the room that the lane has already."""
+        lane = self.lane(which)
+        assert lane is not None
+        if not self._beginning:
+            self.goes_on(which)
+        elif lane.state is LaneState.MAKING:
+            self.do(Make(which))
         else:
-            self.do(Begin(lane.id))
+            if lane.tell:
+                self.do(Tell(which, lane.tell))
+            self.do(Begin(which))
+            if lane.ending:
+                self.do(End(which))  # only what a run of a supervisor that is gone has left
 
     def over(self, event: Over) -> None:
         lane = self.lane(event.lane)
-        if lane is None or lane.state is not LaneState.WORKING:
+        if lane is None or lane.state is not LaneState.WORKING or lane.id in self.state.idle:
             return
         self.change(
             lane.id,
@@ -238,9 +344,11 @@ class _Turn:
             tokens=event.tokens,
             cost_usd=event.cost_usd,
             hours=event.hours,
+            tell="",
+            wish="",
         )
-        if lane.wish:
-            self._grant(lane.id, Wish(lane.wish), lane.why)
+        if lane.ending:
+            self._let_rest(lane)
         elif event.state is State.COMPLETED:
             self._done(lane, event)
         elif event.state is State.CRASHED:
@@ -248,11 +356,20 @@ class _Turn:
             if lane.crashes + 1 >= MOST_CRASHES:
                 self.needs_you(lane.id, event.reason)
             else:
-                self.do(Begin(lane.id))
+                self._again(lane.id)
+        elif lane.wish:
+            self._again(lane.id)
         elif self._ending:  # what was stopped with all goes on at the next start
-            self.set(idle=(*self.state.idle, lane.id))
+            self.goes_on(lane.id)
         else:
             self.needs_you(lane.id, event.reason)
+
+    def _let_rest(self, lane: Lane) -> None:
+        """What was asked for while the lane was at work."""
+        if lane.wish in (Wish.KEEP, Wish.DROP):
+            self._grant(lane.id, Wish(lane.wish), lane.why)
+        else:
+            self._rest(lane.id)
 
     def _done(self, lane: Lane, event: Over) -> None:
         self.change(lane.id, crashes=0)
@@ -281,24 +398,25 @@ class _Turn:
                 "dirty": "it leaves changes that are not committed",
             }
             often = f", {counted(lane.returns + 1, 'time')} now" if lane.returns else ""
-            self.needs_you(which, f"{whys[back.kind]}{often}")
+            self.needs_you(which, f"{whys.get(back.kind, back.kind)}{often}")
             return
         returns = lane.returns + counts
         self.change(which, state=LaneState.WORKING, returns=returns, back=back)
         self.note("returned", which, kind=back.kind, text=one_line(back.text, 500), times=returns)
-        self.do(Begin(which))
+        self.goes_on(which)
 
     # -- landing -----------------------------------------------------------------------------------
 
     def refused(self, event: Refused) -> None:
         landing = self.state.landing
-        if landing is None or landing.lanes[: len(event.lanes)] != event.lanes:
+        if landing is None or landing.commit or not event.lanes:
+            return
+        if landing.lanes[: len(event.lanes)] != event.lanes:
             return
         self.set(delays=0)
         self._give_back()
         last = event.lanes[-1]
         if event.kind == "conflict" or len(event.lanes) == 1:
-            self.set(suspects=tuple(one for one in self.state.suspects if one != last))
             self._return(last, Return(event.kind, event.text, event.onto))
         else:
             self.set(suspects=event.lanes)
@@ -307,29 +425,43 @@ class _Turn:
     def delayed(self, why: str) -> None:
         if (landing := self.state.landing) is None:
             return
-        delays = self.state.delays + 1
         if self._ending:
             self._give_back()
-        elif delays >= MOST_DELAYS:
-            self.set(landing=None, delays=0)
-            for which in landing.lanes:
-                self.needs_you(which, f"it could not be landed: {why}")
+            return
+        self.set(delays=self.state.delays + 1)
+        if self.state.delays >= MOST_DELAYS:
+            self.set(delays=0)
+            self._give_back()
+            for one in self.state.of(LaneState.READY):
+                if one.id in landing.lanes:
+                    self.needs_you(one.id, f"it could not be landed: {why}")
         else:
-            self.set(delays=delays, landing=Landing(landing.lanes))
-            self.do(Land(landing.lanes, pause=delays))
+            self._land(landing.lanes)
+
+    def _land(self, group: tuple[str, ...]) -> None:
+        """Land these lanes, unless nothing is begun now or a person has asked for one of them."""
+        if not self._beginning or any(one.wish for one in self.state.of(LaneState.LANDING)):
+            self._give_back()
+            return
+        for which in {*group}.difference(one.id for one in self.state.of(LaneState.LANDING)):
+            self.change(which, state=LaneState.LANDING)
+        self.set(landing=Landing(group))
+        self._to_land = True
 
     def _give_back(self) -> None:
-        """Nothing is landed now; what was to be waits again."""
+        """Nothing is landed now; what was to be waits again, or is as a person has asked for."""
         self.set(landing=None)
         for one in self.state.of(LaneState.LANDING):
-            self.change(one.id, state=LaneState.READY)
+            self.change(one.id, state=LaneState.READY, since=one.since)
+            if one.wish:
+                self._grant(one.id, Wish(one.wish), one.why)
 
     def moved(self, event: Moved) -> None:
-        if (landing := self.state.landing) is None:
+        landing = self.state.landing
+        if landing is None or not landing.commit:
             return
         if event.raced:
-            self.set(landing=Landing(landing.lanes))
-            self.do(Land(landing.lanes))
+            self._land(landing.lanes)
             return
         gone = set(landing.lanes)
         here = [one for one in self.state.lanes if one.id in gone]
@@ -337,79 +469,101 @@ class _Turn:
         self.set(
             landing=None,
             delays=0,
-            held=event.held,
-            suspects=tuple(one for one in self.state.suspects if one not in gone),
             settled=(*self.state.settled, *keys),
             unticked=() if event.ticked else (*self.state.unticked, *keys),
         )
         for lane in here:
-            self.change(lane.id, state=LaneState.LANDED, landed=landing.commit)
+            self.change(lane.id, state=LaneState.LANDED, landed=landing.commit, wish="")
             self.note("landed", lane.id, item=lane.title, commit=landing.commit, size=lane.size)
             self.do(Clear(lane.id))
+        self.followed(event.held, "")
+
+    def followed(self, held: str, commit: str) -> None:
+        """What has landed is on the target, or is held."""
+        was = self.state.held
+        self.set(held=held, target_commit=commit or self.state.target_commit)
+        if was and not held:
+            self.clear()
 
     # -- a person ----------------------------------------------------------------------------------
 
     def asked(self, wish: Wish, which: str) -> None:
         lane = self.lane(which)
-        if lane is None or lane.state is LaneState.LANDED:
+        if lane is None:
             return
-        if lane.state is LaneState.LANDING and wish is not Wish.RETRY:
-            if self.state.landing and self.state.landing.commit:
-                return  # it moves the target in this moment
-            self._give_back()
-        if lane.state in AT_WORK and wish is not Wish.RETRY:
-            self.change(which, wish=wish.value, why=f"you asked to {wish} it")
-            self.do(End(which))
-        else:
-            self._grant(which, wish, f"you asked to {wish} it")
+        why = f"you asked to {wish} it"
+        if self._moving(lane):  # it moves the target in this moment
+            self.change(which, wish="" if wish is Wish.RETRY else wish.value, why=why)
+        elif self._quiet(lane):
+            if lane.state is LaneState.LANDING and wish is not Wish.RETRY:
+                self._give_back()
+            self._grant(which, wish, why)
+        elif wish is not Wish.RETRY:
+            self.change(which, wish=wish.value, why=why)
+            if lane.state is LaneState.WORKING and which not in self.state.idle:
+                self.do(End(which))
+        elif lane.wish:  # its loop was asked to end
+            self.change(which, wish=wish.value, why="")
 
     def _grant(self, which: str, wish: Wish, why: str) -> None:
         lane = self.lane(which)
         assert lane is not None
         self.change(which, wish="")
-        if wish is Wish.KEEP and lane.state not in OVER:
-            self.change(which, state=LaneState.KEPT, why=why)
+        if wish is Wish.RETRY:
+            self._retry(lane)
+        elif lane.state in OVER:
+            return
+        elif wish is Wish.KEEP:
+            self.change(which, state=LaneState.KEPT, why=why, gone="")
             self.note("kept", which, why=why)
-        elif wish is Wish.DROP and lane.state not in OVER:
-            self.change(which, state=LaneState.DROPPED, why=why)
+        else:
+            self.change(which, state=LaneState.DROPPED, why=why, gone="")
             self.note("dropped", which, why=why)
             self.do(Clear(which))
-        elif wish is Wish.RETRY and lane.state in RESTING:
-            self.change(which, state=LaneState.MAKING, returns=0, crashes=0)
-            self.note("retried", which)
-            self.do(Make(which))
-        elif wish is Wish.RETRY and lane.state is LaneState.DROPPED:
-            self.change(which, item="")
-            self.note("retried", which)
+
+    def _retry(self, lane: Lane) -> None:
+        """A lane that rests goes on; for one that is over another is begun."""
+        if lane.state not in RESTING | OVER:
+            return
+        if lane.item not in {one.key for one in self.state.open_items}:
+            return
+        if lane.state in RESTING:
+            self.change(lane.id, state=LaneState.MAKING, returns=0, crashes=0)
+            self.goes_on(lane.id)
+        else:
+            for one in self.state.lanes:
+                if one.item == lane.item and one.state in OVER:
+                    self.change(one.id, item="")
+        self.note("retried", lane.id)
 
     # -- what follows ------------------------------------------------------------------------------
 
     def go_on(self) -> None:
         """Begin what can be begun; end where nothing is left."""
-        if self.state.paused and not self._ending:
-            return
-        if not self._ending:
+        self.follow_items()
+        if self._beginning:
             self._choose()
-            for item in self._startable():
-                self._start(item)
-            if self.state.landing is None and (group := self._next_group()):
-                self.set(landing=Landing(group))
-                for which in group:
-                    self.change(which, state=LaneState.LANDING)
-                self.do(Land(group))
-        busy = [one for one in self.state.of(*AT_WORK) if one.id not in self.state.idle]
-        busy += [one for one in self.state.of(*OVER) if one.place and not one.left]
-        if self.state.landing is None and not busy:
-            self.do(self._finish())
+            self._resume()
+            self._start()
+            self._land_next()
+        landing = self.state.landing
+        if landing and self._to_land and not landing.commit:
+            self.do(Land(landing.lanes, pause=self.state.delays))
+        clearing = any(one.place and not one.left for one in self.state.of(*OVER))
+        busy = landing or self.state.at_work or clearing
+        if not busy and (self._beginning or self._ending):
+            self.do(choice.finish(self.state))
 
     def _choose(self) -> None:
         """Of several candidates the smallest is landed, once none of them is at work any more."""
+        lanes = choice.groups(self.state)
+        unfinished = {one.key for one in choice.wanting(self.state, self.rules)}
         for item in self.state.open_items:
-            group = [one for one in self._lanes_of(item) if one.state not in OVER]
+            group = [one for one in lanes.get(item.key, []) if one.state in choice.RIVALS]
             ready = [one for one in group if one.state is LaneState.READY]
-            if len(group) < 2 or not ready or any(one.state in AT_WORK for one in group):
+            if len(group) < 2 or not ready or item.key in unfinished:
                 continue
-            if len(group) < self.rules.candidates and item in self._startable():
+            if any(one.state in AT_WORK or one.state is LaneState.LANDING for one in group):
                 continue
             best = min(ready, key=lambda one: (one.size, one.candidate))
             told = [
@@ -419,81 +573,52 @@ class _Turn:
             self.note("chosen", best.id, item=item.title, candidates=told)
             for one in group:
                 if one is not best:
-                    self.change(one.id, state=LaneState.LOST, why=f"lane {best.id} was smaller")
-                    self.do(Clear(one.id))
+                    self._lose(one.id, f"lane {best.id} was {choice.better(best, one)}")
 
-    def _lanes_of(self, item: LaneItem) -> list[Lane]:
-        return [one for one in self.state.lanes if one.item == item.key]
+    def _resume(self) -> None:
+        """Let lanes go on that wait for it."""
+        room = max(0, self.rules.most - len(self.state.at_work))
+        now, later = self.state.idle[:room], self.state.idle[room:]
+        self.set(idle=later)
+        for which in now:
+            lane = self.lane(which)
+            assert lane is not None
+            taken = choice.slots(self.state, but=which)
+            if lane.slot in taken:
+                self.change(which, slot=choice.free(taken))
+            self._again(which)
 
-    def _startable(self) -> Iterator[LaneItem]:
-        """The items for which one more lane may be begun, in order."""
-        open_keys = {one.key for one in self.state.open_items}
-        waiting = {one.number for one in self.state.items if one.key in open_keys}
-        for item in self.state.open_items:
-            lanes = self._lanes_of(item)
-            if waiting.intersection(item.after) or len(lanes) >= self.rules.candidates:
-                continue
-            if not any(one.state in (LaneState.LANDING, *OVER) for one in lanes):
-                yield item
+    def _start(self) -> None:
+        """Begin lanes for items, as many as there is room for."""
+        room = self.rules.most - len(self.state.at_work) - len(self.state.idle)
+        if room <= 0:
+            return
+        groups, taken = choice.groups(self.state), choice.slots(self.state)
+        for item in choice.wanting(self.state, self.rules):
+            lanes = groups.get(item.key, [])
+            used = {one.candidate for one in lanes}
+            free = [n for n in range(len(lanes) + self.rules.candidates) if n not in used]
+            for candidate in free[: min(room, self.rules.candidates - len(lanes))]:
+                room -= 1
+                taken.add(slot := choice.free(taken))
+                lane = Lane(
+                    id=choice.free_id(self.state, item.number, candidate, self.rules),
+                    item=item.key,
+                    number=item.number,
+                    title=item.title,
+                    body=item.body,
+                    state=LaneState.MAKING,
+                    since=self.now,
+                    candidate=candidate,
+                    slot=slot,
+                )
+                self.set(lanes=(*self.state.lanes, lane))
+                self.do(Make(lane.id))
+            if room <= 0:
+                return
 
-    def _start(self, item: LaneItem) -> None:
-        """As many lanes for an item as there is room for."""
-        while (
-            len(self.state.of(*AT_WORK)) < self.rules.most
-            and len(lanes := self._lanes_of(item)) < self.rules.candidates
-        ):
-            taken = {one.slot for one in self.state.lanes if one.place or one.state in AT_WORK}
-            lane = Lane(
-                id=self._free_id(item, len(lanes)),
-                item=item.key,
-                number=item.number,
-                title=item.title,
-                body=item.body,
-                state=LaneState.MAKING,
-                since=self.now,
-                candidate=len(lanes),
-                slot=next(n for n in range(len(taken) + 1) if n not in taken),
-            )
-            self.set(lanes=(*self.state.lanes, lane))
-            self.do(Make(lane.id))
-
-    def _free_id(self, item: LaneItem, candidate: int) -> str:
-        letter = string.ascii_lowercase[candidate % 26] if self.rules.candidates > 1 else ""
-        first, taken = f"{item.number}{letter}", {one.id for one in self.state.lanes}
-        ids = (first if n == 1 else f"{first}-{n}" for n in range(1, len(taken) + 2))
-        return next(one for one in ids if one not in taken)
-
-    def _next_group(self) -> tuple[str, ...]:
-        """The lanes to be landed together, the longest ready first; of a red batch a half."""
-        ready = sorted(self.state.of(LaneState.READY), key=lambda one: (one.since, one.number))
-        ready = [one for one in ready if len(self._rivals(one)) == 1]
-        names = [one.id for one in ready]
-        if suspects := [one for one in self.state.suspects if one in names]:
-            return tuple(suspects[: max(1, len(suspects) // 2)])
-        return tuple(names[: self.rules.batch])
-
-    def _rivals(self, lane: Lane) -> list[Lane]:
-        """All candidates for the item of a lane that are still to be chosen from."""
-        return [
-            one
-            for one in self.state.lanes
-            if one.item == lane.item and one.state not in OVER | RESTING
-        ]
-
-    def _finish(self) -> Finish:
-        left = self.state.open_items
-        if self.state.halt:
-            return Finish(State.STOPPED, self.state.halt)
-        if self.state.spent:
-            return Finish(State.BLOCKED, self.state.spent)
-        if not left and not self.state.held:
-            return Finish(State.COMPLETED, "all items have landed, and the gates are green there")
-        if not left:
-            return Finish(
-                State.BLOCKED, f"all items have landed beside the target: {self.state.held}"
-            )
-        resting = self.state.of(*RESTING)
-        names = {one.item for one in resting}
-        whys = [f"lane {one.id} ({one.why})" for one in resting]
-        whys += [f"item {one.number} waits for others" for one in left if one.key not in names]
-        return Finish(State.BLOCKED, f"{counted(len(left), 'item')} left: {listed(whys)}")
+    def _land_next(self) -> None:
+        queue = {one.id for one in self.state.of(LaneState.READY, LaneState.LANDING)}
+        self.set(suspects=tuple(one for one in self.state.suspects if one in queue))
+        if self.state.landing is None and (group := choice.next_group(self.state, self.rules)):
+            self._land(group)

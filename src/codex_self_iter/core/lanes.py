@@ -78,7 +78,9 @@ class Lane:
         size: lines that it has changed.
         returns: how often its work came back; crashes: how often in a row its loop could not go on.
         back: what is to be done with work that came back before the loop goes on.
-        wish: what a person has asked for, to be done when its loop has ended.
+        tell: what its agent is to be told beside that, until its loop has ended.
+        wish: what a person has asked for, to be done when its loop has ended or its landing failed.
+        gone: why its item is not open any more; it goes on by itself when the item is open again.
         landed: the commit that brought it to the target.
         tokens, cost_usd, hours: what it has used."""
 
@@ -100,11 +102,18 @@ class Lane:
     returns: int = 0
     crashes: int = 0
     back: Return | None = None
+    tell: str = ""
     wish: str = ""
+    gone: str = ""
     landed: str = ""
     tokens: int = 0
     cost_usd: float = 0.0
     hours: float = 0.0
+
+    @property
+    def ending(self) -> bool:
+        """Its loop is to end after its iteration."""
+        return bool(self.gone) or self.wish in (Wish.KEEP, Wish.DROP)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -128,7 +137,8 @@ class Lanes:
         settled: keys of items that have landed here; unticked: those not yet ticked in the plan.
         halt: who stopped it; spent: which budget is spent. With either no lane is begun any more.
         paused: nothing is begun for now.
-        idle: lanes at work whose loop has ended for one of these reasons."""
+        idle: lanes at work that rest until there is room for them, until the pause is over, or until
+            the next start, in the order in which they go on."""
 
     target: str = ""
     target_commit: str = ""
@@ -154,9 +164,15 @@ class Lanes:
         return tuple(one for one in self.lanes if one.state in states)
 
     @property
+    def at_work(self) -> tuple[Lane, ...]:
+        """The lanes whose work tree is made or whose loop is on, in order."""
+        return tuple(one for one in self.of(*AT_WORK) if one.id not in self.idle)
+
+    @property
     def open_items(self) -> tuple[LaneItem, ...]:
         """The items that are still to be done."""
-        return tuple(one for one in self.items if not one.done and one.key not in self.settled)
+        settled = set(self.settled)
+        return tuple(one for one in self.items if not one.done and one.key not in settled)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -320,7 +336,8 @@ class Make:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Begin:
-    """Put back what came back (`Returned`), and run its loop; answer with `Over`."""
+    """Put back what came back (`Returned`), and run its loop; answer with `Over`. `End` may follow at
+    once."""
 
     lane: str
 
@@ -343,7 +360,8 @@ class Tell:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Land:
     """Combine these lanes with the target, in order, and run the gates there; answer with `Proven`,
-    `Refused` or `Delayed`. `pause`: after so many failures in a row."""
+    `Refused` or `Delayed`. `pause`: after so many failures in a row. Ends a `Land` that is on, as a
+    state without `landing` does."""
 
     lanes: tuple[str, ...]
     pause: int = 0
@@ -351,7 +369,7 @@ class Land:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Move:
-    """Move the target; answer with `Moved`."""
+    """Move the target; answer with `Moved`, or `Delayed` where it cannot be moved."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -397,27 +415,48 @@ def to_json(state: Lanes) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> Lanes:
-    """The state that a JSON value is. Raises ValueError for one of a newer form, or of none."""
+    """The state that a JSON value is. Raises ValueError for one of a newer form, of none, or where
+    its parts do not fit together. `paused` is not read: each start finds out anew."""
     if data.get("schema") != SCHEMA:
         raise ValueError(f"it is of form {data.get('schema')!r}, known is {SCHEMA}")
     landing = as_dict(data.get("landing"))
     words = ("target", "target_commit", "held", "halt", "spent")
-    lists = ("suspects", "settled", "unticked")
+    lists = ("suspects", "settled", "unticked", "idle")
     read: dict[str, Any] = {name: as_text(data.get(name)) for name in words}
     read |= {name: _texts(data.get(name)) for name in lists}
-    return Lanes(
-        **read,
-        items=tuple(_item(as_dict(one)) for one in as_list(data.get("items"))),
-        lanes=tuple(_lane(as_dict(one)) for one in as_list(data.get("lanes"))),
-        landing=Landing(
-            _texts(landing.get("lanes")),
-            as_text(landing.get("onto")),
-            as_text(landing.get("commit")),
+    return _sound(
+        Lanes(
+            **read,
+            items=tuple(_item(as_dict(one)) for one in as_list(data.get("items"))),
+            lanes=tuple(_lane(as_dict(one)) for one in as_list(data.get("lanes"))),
+            landing=Landing(
+                _texts(landing.get("lanes")),
+                as_text(landing.get("onto")),
+                as_text(landing.get("commit")),
+            )
+            if landing
+            else None,
+            delays=as_int(data.get("delays")),
         )
-        if landing
-        else None,
-        delays=as_int(data.get("delays")),
     )
+
+
+def _sound(state: Lanes) -> Lanes:
+    """The state. Raises ValueError for one that no decision has left."""
+    ids = [one.id for one in state.lanes]
+    if len(set(ids)) < len(ids) or not all(ids):
+        raise ValueError("two lanes have the same id, or one has none")
+    keys = [one.key for one in state.items]
+    if len(set(keys)) < len(keys):
+        raise ValueError("two items have the same key")
+    landing = state.landing.lanes if state.landing else ()
+    if sorted(landing) != sorted(one.id for one in state.of(LaneState.LANDING)):
+        raise ValueError("the lanes that land are not those of the landing")
+    if state.landing and not landing:
+        raise ValueError("a landing has no lanes")
+    if not {one.id for one in state.of(*AT_WORK)}.issuperset(state.idle):
+        raise ValueError("a lane that is not at work waits to go on")
+    return state
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -436,7 +475,7 @@ def _item(data: dict[str, Any]) -> LaneItem:
 
 
 def _lane(data: dict[str, Any]) -> Lane:
-    """A lane. Raises ValueError for an unknown state."""
+    """A lane. Raises ValueError for an unknown state or wish."""
     back = as_dict(data.get("back"))
     fields = {one.name: one.type for one in dataclasses.fields(Lane)}
     reading = {"str": as_text, "int": as_int, "float": as_number}
@@ -445,6 +484,8 @@ def _lane(data: dict[str, Any]) -> Lane:
         for name, kind in fields.items()
         if str(kind) in reading
     }
+    if plain_ones["wish"]:
+        Wish(plain_ones["wish"])
     return Lane(
         **plain_ones,
         state=LaneState(as_text(data.get("state"))),

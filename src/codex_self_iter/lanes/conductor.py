@@ -16,13 +16,13 @@ from typing import Any
 import anyio
 from anyio.abc import ObjectReceiveStream
 
-from codex_self_iter.core import budget
+from codex_self_iter.core import backoff, budget
 from codex_self_iter.core import commands as do
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import lanes as core
 from codex_self_iter.core.lane_items import items
 from codex_self_iter.core.lane_machine import decide
-from codex_self_iter.core.lanes import AT_WORK, Lane, Lanes, LaneState, Rules, Wish
+from codex_self_iter.core.lanes import Lane, Lanes, LaneState, Rules, Wish
 from codex_self_iter.core.plan_lint import lint
 from codex_self_iter.core.state import Spent, StopSource
 from codex_self_iter.core.terms import State
@@ -59,10 +59,14 @@ SAVE_SEC = 1.0
 """Between two tries to write the state, before which nothing is done."""
 FOLLOW_SEC = 5.0
 """So often it is looked whether the target can follow what has landed beside it."""
-PAUSE_SEC = 5.0
-"""Before a landing that failed is tried again; it doubles."""
-AGAIN_SEC = 5.0
-"""Before a lane's loop that failed is started again; it doubles."""
+PAUSE_SEC, AGAIN_SEC, MOST_SEC = 2.0, 5.0, 300.0
+"""Before a landing, and a lane's loop, that failed is tried again; it doubles, up to the last."""
+LOGGED = {
+    "begun": "lane.begun", "ready": "lane.ready", "returned": "lane.returned", "halved": "landing.halved",
+    "chosen": "lane.chosen", "landed": "lane.landed", "kept": "lane.kept", "dropped": "lane.dropped",
+    "retried": "lane.retried", "needs_you": "lane.needs_you", "lost": "lane.lost",
+}  # fmt: skip
+"""Events of the journal of lanes as the log has them."""
 _CODES = {State.COMPLETED: ExitCode.OK, State.STOPPED: ExitCode.OK}
 
 
@@ -88,6 +92,7 @@ class Conductor(Rounds):
         self._yard: Yard
         self._places: Places
         self._stop: ev.Stop | None = None
+        self._stopping, self._booted = anyio.Event(), False
         self._scopes: dict[str, anyio.CancelScope] = {}
         """What is under way of making and landing, by what it is."""
         self._holds: dict[str, str] = {}
@@ -152,6 +157,9 @@ class Conductor(Rounds):
         if self.senses.paused_now():
             self._holds["pause"] = "paused"
             await self._decide(core.Pause(True))
+        self._booted = True
+        if self.lanes.held and not self.lanes.landing:
+            await self._follow()  # what was in the way may be gone
         await self._decide(core.Boot(found))
 
     async def _repository(self) -> Repository:
@@ -247,11 +255,9 @@ class Conductor(Rounds):
     async def _journal(self, notes: list[core.Note]) -> None:
         ctx, now = self.ctx, iso(self.ctx.shared.clock.wall())
         lines = [{"ts": now, "event": n.event, "lane": n.lane, **n.fields} for n in notes]
-        for line in lines:
-            ctx.log.info(
-                f"lane.{line['event']}",
-                **{k: v for k, v in line.items() if k not in ("ts", "event")},
-            )
+        for one in notes:
+            say = ctx.log.warning if one.event == "needs_you" else ctx.log.info
+            say(LOGGED[one.event], lane=one.lane, **one.fields)
         kept = [ctx.store.redactor.value(line) for line in lines]
         try:
             await ctx.shared.in_thread(append, ctx.store.root, JOURNAL, kept)
@@ -270,6 +276,8 @@ class Conductor(Rounds):
             case core.Tell(which, text):
                 await self._tell_lane(which, text)
             case core.Land(names, pause):
+                if scope := self._scopes.get("land"):  # of other lanes
+                    scope.cancel()
                 self._begin("land", self._land, names, pause)
             case core.Move():
                 self._begin("move", self._move)
@@ -309,14 +317,17 @@ class Conductor(Rounds):
     async def _make(self, which: str) -> None:
         """Make a lane's work tree, and set it up."""
         ctx, lane = self.ctx, self.lanes.lane(which)
+        if lane is not None and lane.crashes:
+            await self._rest(AGAIN_SEC, lane.crashes)
         if lane is None or self._stop is not None:
+            await self._decide(core.Idle(which))
             return
-        if lane.crashes:
-            await ctx.shared.clock.sleep(AGAIN_SEC * 2 ** min(lane.crashes, 6))
+        began = ctx.shared.clock.monotonic()
         place, flaw, base = self._places.tree(which), "", lane.base
         try:
             if not base:
                 _, base = await self._yard.front(self.lanes)
+            await ctx.shared.host.sweep_strays(self._places.workspace(place), "")
             async with self._yard.trees:
                 warned = await lane_trees.add(self._git, place, base)
             key = f"lane {which} submodules"
@@ -334,22 +345,21 @@ class Conductor(Rounds):
                     flaw = f"[lanes] setup `{results[-1].command}` failed: {said}"
         except (GitError, StorageError, OSError) as error:
             flaw = str(error)
-        self.ctx.log.info("lane.made", lane=which, place=place, error=flaw)
+        seconds = round(ctx.shared.clock.monotonic() - began, 3)
+        self.ctx.log.info("lane.made", lane=which, place=place, seconds=seconds, error=flaw)
         there = place if os.path.isdir(place) else ""
         await self._decide(core.Made(which, base, there, flaw))
 
     async def _work_in(self, which: str) -> None:
         """Run a lane's loop to its end."""
-        ctx, lane = self.ctx, self.lanes.lane(which)
+        lane = self.lanes.lane(which)
         if lane is None:
             return
-        if self._stop is not None and not self._stop.after_iteration:
-            await self._decide(
-                core.Over(which, State.STOPPED, self._stop.reason, lane.tip, lane.size)
-            )
-            return
         if lane.crashes:
-            await ctx.shared.clock.sleep(AGAIN_SEC * 2 ** min(lane.crashes, 6))
+            await self._rest(AGAIN_SEC, lane.crashes)
+        if self._stop is not None:
+            await self._decide(core.Idle(which))
+            return
         try:
             if lane.back is not None:
                 await self._put_back(lane)
@@ -387,6 +397,11 @@ class Conductor(Rounds):
             state_dir = self._places.lane_state(lane.id)
             await self.ctx.shared.in_thread(inbox.write_goal, state_dir, back.text)
 
+    async def _rest(self, first_sec: float, tries: int) -> None:
+        """Wait before another try, longer each time, unless all are to stop."""
+        with anyio.move_on_after(backoff.exponential(tries, first_sec, MOST_SEC, 0.0)):
+            await self._stopping.wait()
+
     async def _run_loop(self, lane: Lane) -> Ended:
         """Run it, with what all loops of this supervisor share."""
         ctx = self.ctx
@@ -404,7 +419,7 @@ class Conductor(Rounds):
             inbox.remove_pause(str(settings.state_dir))
         if self._stop is not None:
             loop.post(self._stop)
-        elif (now := self.lanes.lane(lane.id)) and now.wish:  # asked for before it could hear
+        elif (now := self.lanes.lane(lane.id)) and now.ending:  # asked for before it could hear
             self._end_loop(loop)
         try:
             return await loop.run()
@@ -449,7 +464,9 @@ class Conductor(Rounds):
                 tip = await git.resolve("HEAD^{commit}")
                 if tip:
                     await lane_trees.keep(self._git, which, tip)
-                left = await lane_trees.in_the_way(self._git, lane.place)
+                # its work has landed, as it is or as one commit, or another's was better
+                known = tip == lane.tip or lane.state is not LaneState.LANDED
+                left = await lane_trees.in_the_way(self._git, lane.place, keep_refs=known)
                 if left:
                     ctx.warnings.tell(key, f"the work tree of lane {which} stays: {left}")
                     await self._decide(core.Cleared(which, left))
@@ -471,7 +488,7 @@ class Conductor(Rounds):
 
     async def _land(self, names: tuple[str, ...], pause: int) -> None:
         if pause:
-            await self.ctx.shared.clock.sleep(PAUSE_SEC * 2 ** min(pause, 6))
+            await self._rest(PAUSE_SEC, pause)
         self.ctx.log.info("landing.started", lanes=list(names))
         answer = await self._yard.prove(self.lanes, names)
         if isinstance(answer, core.Delayed):
@@ -513,11 +530,11 @@ class Conductor(Rounds):
                 self._forward(event)
                 await self._decide(core.Halt(""))
             case ev.Pause():
-                self._forward(event)
                 await self._hold("pause", "paused")
+                self._pause_lanes(now=event.now)
             case ev.Resume():
-                self._forward(event)
                 await self._hold("pause", "")
+                self._pause_lanes(now=None)
             case ev.Block(name, reason):
                 await self._hold(name.value, reason)
             case ev.Unblock(name):
@@ -541,6 +558,17 @@ class Conductor(Rounds):
         except GitError:
             return False
 
+    def _pause_lanes(self, now: bool | None) -> None:
+        """Pause every lane as a person would (`now`: in mid-run); None: they go on."""
+        for which in self.loops:
+            try:
+                if now is None:
+                    inbox.remove_pause(self._places.lane_state(which))
+                else:
+                    inbox.write_pause(self._places.lane_state(which), now=now)
+            except StorageError as error:
+                self.ctx.warnings.tell(f"lane {which} pause", f"lane {which}: {error}")
+
     def _forward(self, event: ev.Event) -> None:
         for loop in self.loops.values():
             loop.post(event)
@@ -556,6 +584,7 @@ class Conductor(Rounds):
         harder = self._stop is None or not event.after_iteration
         self._stop = event if harder else self._stop
         self.hooks.stopping.set()
+        self._stopping.set()
         if event.source is not StopSource.SIGNAL:  # that has reached them already
             self._forward(event)
         if not event.after_iteration:
@@ -567,7 +596,8 @@ class Conductor(Rounds):
             if self.lanes.landing is not None and not self.lanes.landing.commit:
                 await self._decide(core.Delayed(event.reason))
             for one in self.lanes.of(LaneState.MAKING):
-                await self._decide(core.Idle(one.id))
+                if one.id not in self.lanes.idle:
+                    await self._decide(core.Idle(one.id))
 
     def look(self) -> float:
         """One look at everything, also at what lanes need."""
@@ -680,7 +710,7 @@ class Conductor(Rounds):
             return self._stop.reason
         if self._holds:
             return "; ".join(self._holds.values())
-        parts = [f"{counted(len(state.of(*AT_WORK)), 'lane')} at work"]
+        parts = [f"{counted(len(state.at_work), 'lane')} at work"]
         if landing := state.of(LaneState.LANDING):
             parts.append(f"{listed([one.id for one in landing])} landing")
         landed = len(state.items) - len(state.open_items)
@@ -709,6 +739,11 @@ class Conductor(Rounds):
         await courier.keep(ctx, [(word, "")])
         await self._end(do.Exit(code, state, reason))
         ctx.post(ev.Tick())  # who waits for events hears of it
+
+    async def end_badly(self, error: BaseException, again_sec: float | None) -> None:
+        """As every loop does; what was refused before it began leaves nothing."""
+        if self._booted or not isinstance(error, UsageError):
+            await super().end_badly(error, again_sec)
 
     async def leave_report(self) -> str:
         """Write the report; the card of this run, or ""."""

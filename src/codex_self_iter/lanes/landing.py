@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import anyio
 
@@ -20,7 +20,7 @@ from codex_self_iter.core.lanes import (
     Proven,
     Refused,
 )
-from codex_self_iter.core.plan import parse_plan
+from codex_self_iter.core.plan import Item, parse_plan
 from codex_self_iter.core.text import listed
 from codex_self_iter.errors import StorageError
 from codex_self_iter.lanes import commands, words
@@ -256,7 +256,8 @@ class Yard:
         if held:
             await self._git.ask("update-ref", "--no-deref", beside, landing.commit)
         keys = [one.item for one in map(state.lane, landing.lanes) if one is not None]
-        return Moved(held=held, ticked=await self._tick(landing.commit, [*state.unticked, *keys]))
+        ticked = await self._tick(target, landing.commit, [*state.unticked, *keys])
+        return Moved(held=held, ticked=ticked)
 
     async def follow(
         self, target: str, old: str, new: str, lanes: Sequence[str] = ()
@@ -272,14 +273,27 @@ class Yard:
         if now == new:
             advanced = await store.finish_advance(self._git, target, old, new)
         elif now == old:
-            advanced = await store.advance(self._git, target, old, new, what)
+            edited = self.plan if await self._is_here(target) else ""
+            advanced = await store.advance(self._git, target, old, new, what, edited)
         else:
             return None
         if advanced.raced:
             return None
         if advanced.moved:
             await self._forget_beside(target)
+            if self.plan and await self._is_here(target):  # where the person has edited it
+                await self._tick_file(await self._done_at(new) - await self._done_at(old))
         return "" if advanced.moved else advanced.why
+
+    async def _is_here(self, target: str) -> bool:
+        """Whether the person's checkout has the target."""
+        return await store.current_branch(self._git) == target
+
+    async def _done_at(self, commit: str) -> set[str]:
+        """The items that are ticked in the plan at a commit."""
+        out = await self._git.run("cat-file", "blob", f"{commit}:{self.plan}")
+        text = out.stdout.decode("utf-8", "replace") if out.exit_code == 0 else ""
+        return {one.key for one in items(text) if one.done}
 
     async def _forget_beside(self, target: str) -> None:
         """What has reached the target waits nowhere any more."""
@@ -302,21 +316,30 @@ class Yard:
         held = await self.follow(state.target, target, front)
         return state.held if held is None else held
 
-    async def _tick(self, commit: str, keys: Sequence[str]) -> bool:
+    async def _tick(self, target: str, commit: str, keys: Sequence[str]) -> bool:
         """Whether these items are ticked: in the plan at the commit, or, where git does not have it or
         has other words there, in the file."""
+        missing = set(keys)
         if self.plan:
-            out = await self._git.run("cat-file", "blob", f"{commit}:{self.plan}")
-            text = out.stdout.decode("utf-8", "replace") if out.exit_code == 0 else ""
-            done = {one.key for one in items(text) if one.done}
-            return done.issuperset(keys)
-        plan, ctx = self._ctx.plan, self._ctx
-        flaw = await ctx.shared.in_thread(plan.tick, lambda text: open_boxes(text, keys))
-        key = "lanes not ticked"
-        ctx.warnings.tell(key, f"landed, and not ticked: {flaw}") if flaw else ctx.warnings.clear(
-            key
-        )
-        return not flaw
+            missing -= await self._done_at(commit)
+            if missing and not await self._is_here(target):
+                return False
+        return await self._tick_file(missing)
+
+    async def _tick_file(self, keys: Collection[str]) -> bool:
+        """Tick these items in the file; whether it has none of them open any more."""
+        if not keys:
+            return True
+        plan, warnings = self._ctx.plan, self._ctx.warnings
+        key, found = "lanes not ticked", set[str]()
+
+        def choose(text: str) -> list[Item]:
+            found.update(one.key for one in items(text))
+            return open_boxes(text, keys)
+
+        flaw = await self._ctx.shared.in_thread(plan.tick, choose)
+        warnings.tell(key, f"landed, and not ticked: {flaw}") if flaw else warnings.clear(key)
+        return not flaw and found.issuperset(keys)
 
 
 def _short(ref: str) -> str:

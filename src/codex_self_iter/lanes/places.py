@@ -76,11 +76,10 @@ def write_texts(ctx: Context, places: Places, lane: Lane) -> None:
     own = os.path.join(places.workspace(lane.place), OWN)
     with storing("write", own):
         os.makedirs(own, mode=0o700, exist_ok=True)
-        plan = f"# Plan of this lane\n\n{lane.body}\n"
         task = words.task(ctx.task.text, ctx.plan.path, lane, first_port(ctx.settings, lane))
         texts = {".gitignore": "*\n", "task.md": task}
         if not os.path.exists(os.path.join(own, "plan.md")):
-            texts["plan.md"] = plan
+            texts["plan.md"] = words.plan(lane)
         for name, text in texts.items():
             replace_private(os.path.join(own, name), text.encode())
 

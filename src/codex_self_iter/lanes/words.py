@@ -26,6 +26,11 @@ AGAIN = {
 """By why work has come back: what its plan has more."""
 
 
+def plan(lane: Lane) -> str:
+    """The plan of a lane: its item alone."""
+    return f"# Plan of this lane\n\n{lane.body}\n"
+
+
 def task(text: str, plan: str, lane: Lane, port: int) -> str:
     """The task of a lane: the person's own words, and what a lane is."""
     head = f"{text.rstrip()}\n\n" if text.strip() else ""
@@ -34,7 +39,7 @@ def task(text: str, plan: str, lane: Lane, port: int) -> str:
         f"You work on item {lane.number} of {os.path.basename(plan)} and on nothing else, in a work "
         "tree of your own. Others work on other items at the same time, in theirs. What you finish "
         "is merged with what they have finished, and the gates run once more on both together.\n\n"
-        f"- Leave {os.path.basename(plan)} as it is: the item is ticked there when your work has "
+        f"- Leave the repository's {os.path.basename(plan)} as it is: the item is ticked there when your work has "
         "landed. Your own plan has this item alone.\n"
         "- Stay in this directory: do not switch to a branch, and do not touch other work trees.\n"
         "- Change what the item needs, and no more: each further line may meet somebody else's.\n"

@@ -64,10 +64,11 @@ def read_settings(
     return tell_apart(loops), errors
 
 
-def rehearse(flags: Mapping[str, Any], options: RunOptions) -> str:
-    """What `run` would do up to the first run of each loop. Raises UsageError as it would."""
-    from codex_self_iter.supervisor.rehearsal import rehearse as one  # seldom wanted
-
+def rehearse(
+    flags: Mapping[str, Any], options: RunOptions, one: Callable[[Settings, str, bool], str]
+) -> str:
+    """What `run` would do up to the first run of each loop; `one` says it of one. Raises UsageError
+    as it would."""
     loops, problems = read_settings(flags, options)
     if problems:
         raise problems[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git import landing
 from codex_self_iter.world.git.landing import Combined, Conflict, Part
 from codex_self_iter.world.git.run import Git, GitError
@@ -133,3 +134,120 @@ async def test_changes_of_a_person_are_told_and_nothing_is_touched(repo: Repo, g
     assert result == landing.Advanced(False, told, place=str(repo.path))
     assert repo.head() == old
     assert repo.status() == " M a.txt\n"
+
+
+async def test_squash_and_author(repo: Repo, git: Git) -> None:
+    tip, onto = lane(repo, "one", {"one.txt": "1\n"}), repo.head()
+    part = Part(tip, "Ünder one\n\nBody\n\n\n", "Ann Ö <ann@example.org>", squash=True)
+    found = await landing.combine(git, onto, part)
+    assert isinstance(found, Combined)
+    shown = repo.git("show", "-s", "--format=%P|%an|%ae|%cn|%B", found.commit)
+    assert shown == f"{onto}|Ann Ö|ann@example.org|Person|Ünder one\n\nBody\n\n"
+    assert repo.git("rev-parse", f"{found.commit}^{{tree}}").strip() == found.tree
+    with pytest.raises(GitError, match="is no author: write it as Name <mail>"):
+        await landing.combine(git, onto, Part(tip, "m", "Ann"))
+
+
+async def test_what_is_there_already_makes_no_commit(repo: Repo, git: Git) -> None:
+    old = repo.head()
+    repo.write("more.txt", "m\n")
+    onto = repo.commit("more")
+    tree = repo.git("rev-parse", "HEAD^{tree}").strip()
+    assert await landing.combine(git, onto, Part(old, "m")) == Combined(onto, tree)
+    ticked = await landing.combine(git, onto, Part(old, "m"), "plan.md", b"- [x] one\n")
+    assert isinstance(ticked, Combined)
+    assert repo.git("show", "-s", "--format=%P", ticked.commit).split() == [onto]
+    assert repo.git("diff", "--name-only", onto, ticked.commit) == "plan.md\n"
+    own = lane(repo, "plan only", {"plan.md": "own\n"})
+    squashed = await landing.combine(git, onto, Part(own, "m", squash=True), "plan.md")
+    assert squashed == Combined(onto, tree)
+
+
+async def test_a_plan_that_the_lane_removed_or_made_executable(repo: Repo, git: Git) -> None:
+    (repo.path / "plan.md").chmod(0o755)
+    onto = repo.commit("mode")
+    tip = lane(repo, "one", {"plan.md": None, "one.txt": "1\n"})
+    found = await landed(git, repo, tip, plan="plan.md", plan_text=b"x\n")
+    assert repo.git("ls-tree", found.commit, "plan.md").startswith("100755 blob")
+    assert repo.git("diff", "--name-only", onto, found.commit).split() == ["one.txt", "plan.md"]
+
+
+async def test_a_commit_is_signed_where_the_repository_signs(
+    repo: Repo, git: Git, tmp_path: Path
+) -> None:
+    program = tmp_path / "sign"
+    program.write_text(
+        "#!/bin/sh\ncat >/dev/null\necho '[GNUPG:] SIG_CREATED ' >&2\n"
+        "printf -- '-----BEGIN PGP SIGNATURE-----\\n\\n%s\\n-----END PGP SIGNATURE-----\\n' \"$3\"\n"
+    )
+    program.chmod(0o755)
+    repo.git("config", "gpg.program", str(program))
+    repo.git("config", "user.signingKey", "KEY")
+    tip = lane(repo, "one", {"one.txt": "1\n"})
+    plain = await landed(git, repo, tip)
+    repo.git("config", "commit.gpgSign", "true")
+    signed = await landed(git, repo, tip)
+    assert "gpgsig" not in repo.git("cat-file", "commit", plain.commit)
+    assert "gpgsig -----BEGIN PGP SIGNATURE-----" in repo.git("cat-file", "commit", signed.commit)
+    program.write_text("#!/bin/sh\necho no key >&2\nexit 1\n")
+    with pytest.raises(GitError, match="gpg failed to sign"):
+        await landed(git, repo, tip)
+
+
+async def test_the_text_of_a_conflict_is_bounded(repo: Repo, git: Git) -> None:
+    many = {f"file {number}": "lane\n" for number in range(100)}
+    tip = lane(repo, "one", dict(many))
+    for name in many:
+        repo.write(name, "person\n")
+    found = await landing.combine(git, repo.commit("person"), Part(tip, "m"))
+    assert isinstance(found, Conflict)
+    assert set(found.files) == set(many)
+    assert len(found.text) == 4000
+
+
+async def test_a_commit_that_is_not_there_is_an_error(repo: Repo, git: Git) -> None:
+    with pytest.raises(GitError, match="merge-tree"):
+        await landing.combine(git, repo.head(), Part("1" * 40, "m"))
+
+
+async def test_the_size_of_a_change(repo: Repo, git: Git) -> None:
+    base = repo.head()
+    repo.git("mv", "b.txt", "moved ä.txt")
+    repo.write("plan.md", "x\n")
+    repo.write("a.txt", "1\n2\n")
+    (repo.path / "bin").write_bytes(bytes(range(256)))
+    tip = repo.commit("all")
+    assert await landing.size(git, base, tip, "plan.md") == 3 + 1
+    assert await landing.size(git, base, tip) == 3 + 1 + 3
+    assert await landing.size(git, tip, tip) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("git version 2.38.0", ""),
+        ("git version 2.39.3 (Apple Git-146)", ""),
+        ("git version 3.0.windows.1", ""),
+        ("git version 2.34.1", "lanes need git 2.38 or later; this is 2.34.1"),
+    ],
+)
+async def test_an_old_git_is_told(said: str, told: str) -> None:
+    async def runner(*_: object, **__: object) -> ToolResult:
+        return ToolResult(0, stdout=f"{said}\n".encode())
+
+    assert await landing.too_old(Git(runner, "/")) == told
+
+
+async def test_branches_in_use_by_a_rebase_or_a_bisect(repo: Repo, git: Git) -> None:
+    place = repo.path.parent / "place"
+    repo.git("worktree", "add", "-q", "-b", "topic", str(place))
+    assert await landing.checkout_of(git, "refs/heads/topic") == str(place)
+    repo.git("rebase", "-q", "--exec", "false", "HEAD~1", cwd=place, check=False)
+    assert await landing.current_branch(Git(run_tool, str(place))) == ""
+    assert await landing.checkout_of(git, "refs/heads/topic") == str(place)
+    repo.git("rebase", "--abort", cwd=place)
+    repo.git("bisect", "start", cwd=place)
+    repo.git("checkout", "-q", "--detach", cwd=place)
+    assert await landing.checkout_of(git, "refs/heads/topic") == str(place)
+    repo.git("bisect", "reset", "HEAD", cwd=place)
+    assert await landing.checkout_of(git, "refs/heads/topic") == ""

@@ -260,9 +260,7 @@ async def test_a_work_tree_that_is_gone_or_two(repo: Repo, git: Git, new: str) -
     old, place = repo.head(), repo.path.parent / "second"
     repo.git("worktree", "add", "-qf", str(place), "main")
     result = await landing.advance(git, MAIN, old, new, "m")
-    assert result == Advanced(
-        False, f"main is checked out in {repo.path} and {place}; leave it in one"
-    )
+    assert result.why == f"main is checked out in {repo.path} and {place}; leave it in one"
     repo.git("switch", "-qc", "other")
     place.rename(repo.path.parent / "moved")
     result = await landing.advance(git, MAIN, old, new, "m")

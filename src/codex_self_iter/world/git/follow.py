@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import anyio
@@ -25,6 +25,7 @@ from codex_self_iter.core.progress import printable
 from codex_self_iter.core.text import counted, listed
 from codex_self_iter.world.bounded import ToolResult
 from codex_self_iter.world.git.index import INDEX_INFO, copy_index
+from codex_self_iter.world.git.locks import git_at_work
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, parse_status
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import Git, GitError, failed
@@ -34,6 +35,8 @@ from codex_self_iter.world.state.holder import try_lock
 
 _PLUMBING = ("-c", "core.splitIndex=false", "-c", "core.safecrlf=false")
 _WAITS, _WAIT_SEC = 20, 0.05
+_TRIES = 10
+_BUSY = "a git command is at work in {}; wait for it"
 """A status bar's git holds a lock for some milliseconds."""
 _MAX_BLOB = 64 * 1024 * 1024
 _LIMIT = 65536
@@ -75,8 +78,8 @@ def short(branch: str) -> str:
     return branch.removeprefix("refs/heads/")
 
 
-async def move(git: Git, order: Move, message: str) -> Advanced:
-    """Move a branch that no work tree has checked out. Raises GitError."""
+async def _move(git: Git, order: Move, message: str) -> Advanced:
+    """Move the branch alone. Raises GitError."""
     flags = ("--no-deref", "-m", message)
     out = await git.run("update-ref", *flags, order.branch, order.new, order.old)
     if out.exit_code == 0:
@@ -92,12 +95,46 @@ def _elsewhere(order: Move, at: str) -> str:
     return f"{short(order.branch)} {where}; it was at {order.old[:12]}"
 
 
-async def advance(git: Git, place: Place, order: Move, message: str) -> Advanced:
-    """Move a branch that this work tree has checked out, and the work tree with it. GitError."""
+async def advance(git: Git, place: Place, order: Move, message: str, edited: str = "") -> Advanced:
+    """Move a branch that this work tree has checked out, and the work tree with it. GitError.
+
+    `edited`: a path, from the top, whose file stays as it is where a person has edited and not
+    staged it."""
     if not place.git_dir:
         gone = f"{short(order.branch)} is checked out in {place.path}, which is not there"
         return Advanced(False, f"{gone}; bring it back, or run git worktree prune")
-    return await _Checkout(git, place, order).advance(message)
+    return await _Checkout(git, place, order, edited=edited).advance(message)
+
+
+async def advance_beside(
+    git: Git, others: Sequence[Place], order: Move, message: str
+) -> Advanced | None:
+    """Move a branch that no work tree has checked out; None when one has it by now. GitError.
+
+    A `git switch` of a person to this very branch reads where it is long before HEAD says so: in
+    these work trees no git begins meanwhile, and one that came too late for that is caught up
+    with."""
+    trees = [_Checkout(git, place, order) for place in others]
+    held: list[_Checkout] = []
+    try:
+        for tree in trees:
+            why = await tree.take()
+            if why:
+                return Advanced(False, why)
+            held.append(tree)
+        if any([await tree.on_branch() for tree in held]):
+            return None
+        moved = await _move(git, order, message)
+        for tree in held if moved.moved else ():
+            await tree.wait_for_others()
+            if await tree.on_branch():
+                caught = await tree.settle()
+                moved = caught if caught.why else dataclasses.replace(moved, place=caught.place)
+        return moved
+    finally:
+        with anyio.CancelScope(shield=True):
+            for tree in held:
+                await tree.give_back()
 
 
 async def finish(git: Git, place: Place, branch: str = "") -> Advanced | None:
@@ -217,12 +254,19 @@ class _Hold:
         if self._is_ours(self.path(name)):
             os.unlink(self.path(name))
 
+    def somebody(self, top: str) -> bool:
+        """True while a git is at work in the work tree."""
+        return git_at_work((os.path.realpath(top), os.path.realpath(self._git_dir)))
+
     def clear(self) -> None:
         """Everything of ours goes, the record last."""
+        if self._fd < 0:
+            return
         self.unlock(self.HEAD)
         self.drop_copy()
         self.unlock(self.INDEX)
-        os.unlink(self._record)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._record)
 
     def still_written(self) -> bool:
         """True while a git that an ended supervisor has started is at work on the copy."""
@@ -235,10 +279,13 @@ class _Hold:
 class _Checkout:
     """One order in one work tree."""
 
-    def __init__(self, git: Git, place: Place, order: Move, hold: _Hold | None = None) -> None:
+    def __init__(
+        self, git: Git, place: Place, order: Move, hold: _Hold | None = None, edited: str = ""
+    ) -> None:
         self._git = dataclasses.replace(git, cwd=place.path)
         self._place = place
         self._order = order
+        self._edited = os.fsencode(edited)
         self._hold = _Hold(place.git_dir) if hold is None else hold
         self._on_copy = {"GIT_INDEX_FILE": self._hold.copy}
 
@@ -249,16 +296,48 @@ class _Checkout:
             return await self._refused(left.why)
         if why := await self._unfit({}):  # a look that holds nobody up
             return await self._refused(why)
-        if not await self._git.beside(self._hold.open):
-            return await self._refused(_at_work(self._place))
+        if why := await self.take():
+            return await self._refused(why)
         try:
-            await self._git.beside(self._hold.write, self._order)
-            if why := await self._lock_index():
-                await self._git.beside(self._hold.clear)
-                return await self._refused(why)
             return await self._advance(message)
         finally:
             self._hold.release()
+
+    async def take(self) -> str:
+        """Write the record and lock the index in a moment in which no git is at work here; why that
+        cannot be."""
+        if not await self._git.beside(self._hold.open):
+            return _at_work(self._place)
+        await self._git.beside(self._hold.write, self._order)
+        why = ""
+        for _ in range(_TRIES):
+            why = await self.wait_for_others() or await self._lock_index()
+            if why or not await self._git.beside(self._hold.somebody, self._place.path):
+                break
+            await self._git.beside(self._hold.unlock, self._hold.INDEX)
+            why = _BUSY.format(self._place.path)
+        if why:
+            await self.give_back()
+        return why
+
+    async def give_back(self) -> None:
+        """Everything of ours goes; nothing where that is so already."""
+        await self._git.beside(self._hold.clear)
+        self._hold.release()
+
+    async def wait_for_others(self) -> str:
+        """Until no git is at work in this work tree: some keep what they have read of the index, or
+        write HEAD after it. What to say where one stays."""
+        for _ in range(_WAITS):
+            if not await self._git.beside(self._hold.somebody, self._place.path):
+                return ""
+            await anyio.sleep(_WAIT_SEC)
+        return _BUSY.format(self._place.path)
+
+    async def on_branch(self) -> bool:
+        """Whether HEAD is on the branch."""
+        out = await self._run("symbolic-ref", "--quiet", "HEAD")
+        return os.fsdecode(out.stdout.removesuffix(b"\n")) == self._order.branch
 
     async def _advance(self, message: str) -> Advanced:
         """The index is locked."""
@@ -273,6 +352,7 @@ class _Checkout:
             return dataclasses.replace(moved, place=self._place.path)
         if await self._hold_head():
             try:
+                await self._enter_edited()
                 await self._read_tree(self._order.old, self._order.new)
             except GitError as error:
                 return await self.settle(str(error))
@@ -336,7 +416,21 @@ class _Checkout:
             return f"{branch} is at {found.head[:12]} now"
         # another commit of a submodule in the work tree is nothing that git would overwrite
         changed = [one.path for one in found.records if not one.nested or one.staged is not None]
+        if self._edited in changed and await self._only_edited(env):
+            changed.remove(self._edited)
         return self._changes(changed) if changed else ""
+
+    async def _only_edited(self, env: Mapping[str, str]) -> bool:
+        """Whether the file that may be edited is not staged, too."""
+        ask = ("--literal-pathspecs", "diff-index", "--cached", "--quiet", "HEAD", "--")
+        out = await self._git.run(*ask, os.fsdecode(self._edited), env=env)
+        return out.exit_code == 0
+
+    async def _enter_edited(self) -> None:
+        """Where the file that may be edited is, git is to take the new entry and leave the file."""
+        if self._edited and self._edited in await self._unlike():
+            between = await self._between()
+            await self._enter({c.path: c.new for c in between if c.path == self._edited})
 
     def _changes(self, paths: Collection[bytes]) -> str:
         names = listed([printable(os.fsdecode(path)) for path in sorted(paths)], 3)
@@ -384,8 +478,7 @@ class _Checkout:
             if await self._git.beside(self._hold.lock, self._hold.HEAD):
                 break
             await anyio.sleep(_WAIT_SEC)
-        out = await self._run("symbolic-ref", "--quiet", "HEAD")
-        return os.fsdecode(out.stdout.removesuffix(b"\n")) == self._order.branch
+        return await self.on_branch()
 
     async def _wait_for_the_dead(self) -> str:
         give_up = anyio.current_time() + min(self._git.timeout_sec, 600)
@@ -494,7 +587,7 @@ class _Checkout:
 
     async def _move(self, order: Move, message: str) -> Advanced:
         env = {**self._git.env, **self._on_copy}  # so that it is known for ours
-        return await move(dataclasses.replace(self._git, env=env), order, message)
+        return await _move(dataclasses.replace(self._git, env=env), order, message)
 
     async def _ask(self, *args: str, stdin: bytes | None = None) -> bytes:
         return await self._git.ask(*_PLUMBING, *args, stdin=stdin, env=self._on_copy)

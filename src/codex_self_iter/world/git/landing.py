@@ -22,6 +22,7 @@ from codex_self_iter.world.git.worktree_list import busy_with, worktrees
 OLDEST_FOR_LANDING = (2, 38)
 """The first with `git merge-tree --write-tree`."""
 _MAX_TEXT = 4000
+_TRIES = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,34 +138,49 @@ async def size(git: Git, base: str, tip: str, plan: str = "") -> int:
 async def checkout_of(git: Git, branch: str) -> str:
     """Top of the work tree that has this branch (full name) checked out, or is in the middle of a
     rebase or a bisect of it; "" for none. Raises GitError."""
-    places = await _checkouts(git, branch)
+    places, _ = await _places(git, branch)
     return places[0].path if places else ""
 
 
-async def _checkouts(git: Git, branch: str) -> list[follow.Place]:
-    found = []
-    for one in await worktrees(git):
+async def _places(git: Git, branch: str) -> tuple[list[follow.Place], list[follow.Place]]:
+    """The work trees that have the branch checked out, and those where a person may be about to."""
+    places, others = [], []
+    for number, one in enumerate(await worktrees(git)):
         busy = await git.beside(busy_with, one.git_dir) if one.git_dir else set()
+        place = follow.Place(one.path, one.git_dir)
         if not one.bare and (one.branch == branch or branch in busy):
-            found.append(follow.Place(one.path, one.git_dir))
-    return found
+            places.append(place)
+        elif not one.bare and one.git_dir and (one.branch or not number):
+            others.append(place)
+    return places, others
 
 
-async def advance(git: Git, branch: str, old: str, new: str, message: str) -> Advanced:
+async def advance(
+    git: Git, branch: str, old: str, new: str, message: str, edited: str = ""
+) -> Advanced:
     """Move a branch (full name) from one commit to a later one, if it is still there. Needs an
     event loop. Raises GitError.
+
+    `edited`: a path, from the top, whose file may have edits of a person that are not staged; it
+    stays as it is.
 
     Where it is checked out, the work tree follows, or else nothing is touched and `why` says what
     is in the way. After a kill in the middle `finish_advance` goes on."""
     if not await _is_ancestor(git, old, new):
         raise GitError(f"{branch} is not moved: {new[:12]} does not hold {old[:12]}")
-    places = await _checkouts(git, branch)
-    if len(places) > 1:
-        both = " and ".join(place.path for place in places)
-        return Advanced(False, f"{follow.short(branch)} is checked out in {both}; leave it in one")
-    if places:
-        return await follow.advance(git, places[0], follow.Move(branch, old, new), message)
-    return await follow.move(git, follow.Move(branch, old, new), message)
+    order = follow.Move(branch, old, new)
+    for _ in range(_TRIES):
+        places, others = await _places(git, branch)
+        if len(places) > 1:
+            both = " and ".join(place.path for place in places)
+            why = f"{follow.short(branch)} is checked out in {both}; leave it in one"
+            return Advanced(False, why, place=places[0].path)
+        if places:
+            return await follow.advance(git, places[0], order, message, edited)
+        result = await follow.advance_beside(git, others, order, message)
+        if result is not None:
+            return result
+    return Advanced(False, f"{follow.short(branch)} is checked out again and again; try later")
 
 
 async def finish_advance(git: Git, branch: str, old: str, new: str) -> Advanced:
@@ -190,6 +206,8 @@ async def _merge(git: Git, ours: str, theirs: str) -> str | Conflict:
     if out.exit_code not in (0, 1) or out.truncated:
         raise failed(out, "merge-tree", git)
     tree, _, rest = out.stdout.partition(b"\0")
+    if not tree:  # it says 1 for a commit that is not there, too
+        raise failed(out, "merge-tree", git)
     if out.exit_code == 0:
         return tree.decode()
     names, _, notes = rest.partition(b"\0\0")

@@ -16,7 +16,7 @@ import anyio
 import psutil
 
 from codex_self_iter.core.progress import printable
-from codex_self_iter.core.text import counted, listed
+from codex_self_iter.core.text import counted, listed, size
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.git.index import PLUMBING
 from codex_self_iter.world.git.locks import remove_left
@@ -24,6 +24,7 @@ from codex_self_iter.world.git.porcelain import parse_status
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import HEAD, Git, GitError, explain, failed
 from codex_self_iter.world.git.worktree_list import Listed, worktrees
+from codex_self_iter.world.guarded import read_guarded
 
 KEPT = f"{labels.REFS}/lanes/"
 """Where `keep` names commits."""
@@ -51,23 +52,22 @@ async def add(git: Git, path: str, commit: str) -> list[str]:
         if known.locked not in (None, _MAKING):
             raise GitError(f"the work tree {path} is gone but locked; git worktree unlock it")
         await git.ask("worktree", "remove", "--force", "--force", path)
-    why = await git.beside(_prepare, path)
-    if why:
-        raise GitError(why)
-    out = await git.run(
-        *("worktree", "add", "--quiet", "--detach", path, commit),
-        timeout_sec=max(git.timeout_sec, PATIENCE_SEC),
-    )
-    if out.exit_code != 0:
-        text = explain(out, git.timeout_sec, git.cwd)
-        said = out.stderr.decode("utf-8", "replace")
+    common = await git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
+    notes = await git.beside(_prepare, path, common)
+    make = ("worktree", "add", "--quiet", "--detach", path, commit)
+    try:
+        out = await git.run(*make, timeout_sec=max(git.timeout_sec, PATIENCE_SEC))
+        if out.exit_code != 0:
+            raise failed(out, "worktree", git)
+    except GitError as error:
         await _discard(git, path)
-        if any(sign in said for sign in _FULL):
-            free = shutil.disk_usage(_standing(path)).free
-            left = f"the disk of {_standing(path)} is full ({free // 1_000_000} MB free)"
-            raise GitError(f"no room for a work tree at {path}: {left}; free some")
-        raise GitError(f"no work tree at {path}: {text}")
-    return await _fetch_submodules(dataclasses.replace(git, cwd=path))
+        if any(sign in str(error) for sign in _FULL):
+            standing = _standing(path)
+            free = size(shutil.disk_usage(standing).free)
+            full = f"the disk of {standing} is full ({free} free)"
+            raise GitError(f"no room for a work tree at {path}: {full}; free some") from error
+        raise GitError(f"no work tree at {path}: {error}") from error
+    return notes + await _fetch_submodules(dataclasses.replace(git, cwd=path))
 
 
 async def in_the_way(git: Git, path: str, keep_refs: bool = False) -> str:
@@ -198,10 +198,18 @@ def _unlock(known: Listed) -> None:
     remove_left(repository, "", {}, known.path)
 
 
-def _prepare(path: str) -> str:
-    """Make the directories above, for us alone; why nothing can be made at `path`. Blocking."""
+def _prepare(path: str, common: str) -> list[str]:
+    """Make the directories above, for us alone. What git knows no more of a work tree of ours at
+    `path` is moved aside, which is returned for people. Blocking. Raises GitError."""
+    notes = []
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        return f"{path} exists and is no work tree of this repository; move it away"
+        if not _was_ours(path, common):
+            raise GitError(f"{path} exists and is no work tree of this repository; move it away")
+        aside = next(
+            name for number in range(1, 1000) if not os.path.lexists(name := f"{path}.{number}")
+        )
+        os.rename(path, aside)
+        notes.append(f"git knows no more of what was at {path}: it is at {aside} now")
     missing = []
     above = os.path.dirname(path)
     while not os.path.isdir(above):
@@ -211,8 +219,20 @@ def _prepare(path: str) -> str:
         for directory in reversed(missing):
             os.mkdir(directory, 0o700)
     except OSError as error:
-        return f"no work tree at {path}: cannot make {error.filename}: {error.strerror}"
-    return ""
+        why = f"cannot make {error.filename}: {error.strerror}"
+        raise GitError(f"no work tree at {path}: {why}") from error
+    return notes
+
+
+def _was_ours(path: str, common: str) -> bool:
+    """True for a linked work tree of this repository whose registration is gone, as a killed git
+    leaves it."""
+    try:
+        link = os.fsdecode(read_guarded(os.path.join(path, ".git"), 65536)).rstrip("\n")
+    except OSError:
+        return False
+    own = link.removeprefix("gitdir: ")
+    return not os.path.exists(own) and os.path.dirname(own) == os.path.join(common, "worktrees")
 
 
 def _standing(path: str) -> str:

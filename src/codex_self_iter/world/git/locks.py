@@ -5,6 +5,7 @@ left by that work: it is removed. An older one, or one that somebody may hold, i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from codex_self_iter.world.pause import pause
 
 AGE_SEC = 2.0
 """A younger lock may be just a moment's: a status bar asks git now and then."""
+LONG_SEC = 30.0
+"""A git that is older waits for a person, not for the disk."""
 _STEP_SEC = 0.2
 _DAEMONS = {"fsmonitor--daemon", "credential-cache--daemon"}
 """Live for ever and hold no lock."""
@@ -87,18 +90,37 @@ def _held(path: str, places: tuple[str, ...]) -> bool:
 
 
 def _holds(process: psutil.Process, path: str, places: tuple[str, ...]) -> bool:
-    named = False
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        named = process.name().startswith("git")
-        if named and not _DAEMONS & set(process.cmdline()):
-            return _within(process.cwd(), places)
-    except psutil.AccessDenied:  # a git of another user is not known to be elsewhere
-        return named
+        at_work = _at_work(process, places)
     except (psutil.Error, OSError):
         return False
-    return _has_open(process.pid, path)
+    return _has_open(process.pid, path) if at_work is None else at_work
+
+
+def git_at_work(places: tuple[str, ...]) -> bool:
+    """True while a git is at work in one of these directories, but for what shows a log or has an
+    editor open for long. Blocking, for some milliseconds."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if not _at_work(process, places) or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if time.time() - process.create_time() < LONG_SEC:
+                return True
+    return False
+
+
+def _at_work(process: psutil.Process, places: tuple[str, ...]) -> bool | None:
+    """Whether it is a git that works in one of these; None for what is no git."""
+    if not process.name().startswith("git"):
+        return None
+    try:
+        if _DAEMONS & set(process.cmdline()):
+            return None
+        return _within(process.cwd(), places)
+    except psutil.AccessDenied:  # a git of another user is not known to be elsewhere
+        return True
 
 
 def _has_open(pid: int, path: str) -> bool:
