@@ -63,6 +63,8 @@ from codex_self_iter.core.text import counted, one_line
 
 MOST_CRASHES = 5
 """So often in a row a lane's loop is started again after a defect, or its work tree made again."""
+MOST_QUEUED = 2
+"""So many times `most` lanes may wait to land before no more is begun: each has a work tree."""
 MOST_DELAYS = 5
 """So often in a row a landing that failed for another reason than the work is tried again."""
 
@@ -591,6 +593,9 @@ class _Turn:
     def _start(self) -> None:
         """Begin lanes for items, as many as there is room for."""
         room = self.rules.most - len(self.state.at_work) - len(self.state.idle)
+        if self.rules.candidates == 1:  # else some of them wait for others that are to begin
+            queue = self.state.of(LaneState.READY, LaneState.LANDING)
+            room = min(room, max(self.rules.batch, MOST_QUEUED * self.rules.most) - len(queue))
         if room <= 0:
             return
         groups, taken = choice.groups(self.state), choice.slots(self.state)

@@ -26,7 +26,7 @@ class LanesLoop(Loop):
         """With the loops of its lanes."""
         found = super().living()
         if isinstance(self.rounds, Conductor):
-            found += [one for loop in self.rounds.loops.values() for one in loop.living()]
+            found += [one for loop in self.rounds.loops for one in loop.living()]
         return found
 
 

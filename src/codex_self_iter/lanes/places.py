@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
 from codex_self_iter.settings.schema import LanesSettings, NotifySettings
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.world import registry
+from codex_self_iter.world import port_ranges, registry
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state.durable import replace_private, storing
@@ -34,20 +35,27 @@ class Places:
 
     Attributes:
         directory: all work trees; prefix: the workspace below the top of a work tree, "" or with a
-            "/" at its end; state_dir: of the loop with the lanes."""
+            "/" at its end; state_dir: of the loop with the lanes; port_base: the first port of all."""
 
     directory: str
     prefix: str
     state_dir: str
+    port_base: int
 
     @classmethod
-    def of(cls, ctx: Context, repository: Repository) -> Places:
-        """Those that the settings name. Raises OSError where there is no home directory."""
+    def of(cls, ctx: Context, repository: Repository, held: ExitStack) -> Places:
+        """Those that the settings name; ports are had until `held` is closed. Raises OSError where
+        there is no home directory."""
         given = ctx.settings.lanes.directory
         base = os.path.expanduser(given) or os.path.join(_state_home(), "lanes")
         mark = hashlib.sha256(os.fsencode(ctx.store.path)).hexdigest()[:8]
         name = os.path.basename(str(ctx.paths.workspace)) or "root"
-        return cls(os.path.join(base, f"{name}-{mark}"), repository.prefix, ctx.store.path)
+        first = ctx.settings.lanes.port_base
+        if ctx.settings.origin("lanes", "port_base") == "default":
+            wanted = max(1000, 2 * words.PORTS * ctx.settings.lanes.max)
+            first, fd = port_ranges.claim(os.path.join(_state_home(), "ports"), first, wanted)
+            held.callback(os.close, fd)
+        return cls(os.path.join(base, f"{name}-{mark}"), repository.prefix, ctx.store.path, first)
 
     def tree(self, lane: str) -> str:
         """The work tree of a lane, or of the landing."""
@@ -60,6 +68,17 @@ class Places:
     def lane_state(self, lane: str) -> str:
         """The state directory of a lane's loop; it outlives the work tree."""
         return os.path.join(self.state_dir, "lanes", lane, "state")
+
+    def first_port(self, lane: Lane) -> int:
+        """The first of a lane's ports."""
+        return self.port_base + words.PORTS * lane.slot
+
+    def variables(self, lane: Lane) -> dict[str, str]:
+        """What a lane's agents, gates and commands find in their environment."""
+        return {
+            "CODEX_SELF_ITER_LANE": lane.id,
+            "CODEX_SELF_ITER_PORT_BASE": str(self.first_port(lane)),
+        }
 
 
 def _state_home() -> str:
@@ -76,7 +95,7 @@ def write_texts(ctx: Context, places: Places, lane: Lane) -> None:
     own = os.path.join(places.workspace(lane.place), OWN)
     with storing("write", own):
         os.makedirs(own, mode=0o700, exist_ok=True)
-        task = words.task(ctx.task.text, ctx.plan.path, lane, first_port(ctx.settings, lane))
+        task = words.task(ctx.task.text, ctx.plan.path, lane, places.first_port(lane))
         texts = {".gitignore": "*\n", "task.md": task}
         if not os.path.exists(os.path.join(own, "plan.md")):
             texts["plan.md"] = words.plan(lane)
@@ -95,19 +114,6 @@ def add_item(places: Places, lane: Lane, text: str) -> None:
             old = ""
         if line not in old.splitlines():
             replace_private(path, f"{old.rstrip()}\n{line}\n".encode())
-
-
-def first_port(settings: Settings, lane: Lane) -> int:
-    """The first of a lane's ports."""
-    return settings.lanes.port_base + words.PORTS * lane.slot
-
-
-def variables(settings: Settings, lane: Lane) -> dict[str, str]:
-    """What a lane's agents, gates and commands find in their environment."""
-    return {
-        "CODEX_SELF_ITER_LANE": lane.id,
-        "CODEX_SELF_ITER_PORT_BASE": str(first_port(settings, lane)),
-    }
 
 
 def lane_settings(ctx: Context, places: Places, lane: Lane, others: Spent) -> Settings:

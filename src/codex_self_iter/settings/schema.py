@@ -255,7 +255,8 @@ class LanesSettings(Table):
     setup_timeout_sec: Seconds = 1800
     """Longest time for one of them; 0 = no limit."""
     port_base: PortNumber = 20000
-    """First port of the first lane; each lane has a hundred, in CODEX_SELF_ITER_PORT_BASE."""
+    """First port of the first lane; each has a hundred, the first in CODEX_SELF_ITER_PORT_BASE. Unless it
+    is set, the lanes of another supervisor have other ones."""
     message: LandedMessage = "{title}"
     """Message of a commit that lands."""
     author: Identity = ""
