@@ -17,7 +17,9 @@ HOLD = "import sys; from codex_self_iter.world import port_ranges as p; print(p.
 def test_each_process_has_another_range_and_leaves_it_when_it_is_killed(tmp_path: Path) -> None:
     first, fd = port_ranges.claim(str(tmp_path), 20000, 1000)
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=pipe, stdout=pipe) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=pipe, stdout=pipe
+    ) as other:
         assert other.stdout is not None
         assert (first, int(other.stdout.readline())) == (20000, 21000)
         other.kill()
