@@ -15,12 +15,14 @@ def test_so_many_lanes_as_the_flag_says_each_with_its_own_item(make: Make) -> No
     ws = make(
         {word: WAIT + own.format(n) for n, word in enumerate(("one", "two", "three"), 1)}, max=1
     )
+    (ws.path / "TASK.md").write_text("Write it in one line.\n")
     process = ws.start_lanes("--lanes", "2")
     wait_until(lambda: all(ws.seen(which) for which in "12"), "two lanes at work")
     assert [one["id"] for one in ws.known["lanes"]] == ["1", "2"]  # the third waits for room
     (ws.agents / "go").touch()
     assert ws.ended(process) == 0
     assert ws.contents() >= {"1.txt", "2.txt", "3.txt"}
+    assert all("Write it in one line." in ws.seen(which)[0] for which in "123")
     plan = (ws.agents / "plan.2").read_text()
     assert "- [ ] two" in plan
     assert "one" not in plan
