@@ -48,6 +48,7 @@ class Yard:
     def __init__(self, ctx: Context, git: Git, places: Places) -> None:
         self._ctx, self._git, self._places = ctx, git, places
         self.plan = ""
+        self._proving = anyio.Lock()
         self.trees = anyio.Lock()
         """Held while work trees are made or removed: git does not do two at once."""
 
@@ -83,7 +84,8 @@ class Yard:
     async def prove(self, state: Lanes, names: tuple[str, ...]) -> Proven | Refused | Delayed:
         """Combine these lanes, in order, and run the gates there."""
         try:
-            return await self._prove(state, names)
+            async with self._proving:  # one that was called off needs a moment to end
+                return await self._prove(state, names)
         except (GitError, StorageError, OSError) as error:
             return Delayed(str(error))
 
