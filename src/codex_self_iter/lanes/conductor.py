@@ -178,6 +178,10 @@ class Conductor(Rounds):
     async def _decide(self, event: core.Event) -> None:
         """Decide, write down what was decided, then do it."""
         ctx = self.ctx
+        if isinstance(event, core.Over) and (over := self._overspent()):
+            await self._decide(
+                core.Halt(over, spent=True)
+            )  # the lane is not to need a person for it
         async with self._deciding:
             if self.ended is not None:
                 return
@@ -424,6 +428,11 @@ class Conductor(Rounds):
     # -- budget and what is shown ------------------------------------------------------------------
 
     def _look_budget(self) -> None:
+        if over := self._overspent():
+            self._answer(core.Halt(over, spent=True))
+
+    def _overspent(self) -> str:
+        """Which budget is spent since the last look, "" for none; then no loop begins another run."""
         ctx = self.ctx
         spent = self.crew.spent()
         ctx.state = dataclasses.replace(ctx.state, spent=spent)
@@ -431,11 +440,14 @@ class Conductor(Rounds):
         if over and not self.lanes.spent and self.crew.stop is None:
             stop = ev.Stop(over, after_iteration=True, source=StopSource.CONFIG)
             self.crew.forward(stop)
-            self._answer(core.Halt(over, spent=True))
+            return over
+        return ""
 
     def _show(self) -> None:
-        """What status.json says."""
+        """What status.json says, until the end has been said."""
         ctx, state = self.ctx, self.lanes
+        if ctx.state.exit_code is not None:
+            return
         told = view.told(state, self._rules.most, ctx.store.path)
         said = (
             State.STOPPING if self.crew.stop else State.PAUSED if "pause" in self._holds else None
