@@ -33,11 +33,11 @@ from codex_self_iter.errors import (
     StorageError,
     UsageError,
 )
-from codex_self_iter.lanes import opening
+from codex_self_iter.lanes import found_there
 from codex_self_iter.lanes.crew import Crew
-from codex_self_iter.lanes.journal import JOURNAL, append
-from codex_self_iter.lanes.landing import TREE, Yard
+from codex_self_iter.lanes.lane_journal import JOURNAL, append
 from codex_self_iter.lanes.places import Places
+from codex_self_iter.lanes.yard import TREE, Yard
 from codex_self_iter.supervisor import courier, ending, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
@@ -120,11 +120,11 @@ class Conductor(Rounds):
             exit_code=None, blocked_by={}, stops={}, paused=False,
         )  # fmt: skip
         try:
-            repository = await opening.repository(self._git)
+            repository = await found_there.repository(self._git)
             self._places = Places.of(ctx, repository, self._held)
             self._yard = Yard(ctx, self._git, self._places)
-            self._yard.plan = await opening.plan_place(ctx, self._git)
-            self.lanes = await opening.loaded(ctx, self._git)
+            self._yard.plan = await found_there.plan_place(ctx, self._git)
+            self.lanes = await found_there.loaded(ctx, self._git)
             self._begun_at = self.lanes.target_commit
             self.crew = Crew(
                 ctx, self._git, self._yard, self._places, lambda: self.lanes, self._decide
@@ -205,7 +205,7 @@ class Conductor(Rounds):
         data = json.dumps(core.to_json(self.lanes), ensure_ascii=False).encode("utf-8", "replace")
         while True:
             try:
-                await ctx.shared.in_thread(partial(ctx.store.root.replace, opening.STATE, data))
+                await ctx.shared.in_thread(partial(ctx.store.root.replace, found_there.STATE, data))
                 ctx.warnings.clear("lanes not saved")
                 return
             except StorageError as error:
