@@ -507,3 +507,20 @@ def test_what_is_said_while_nobody_listens_is_heard_by_the_next_start(
     assert "puts it into the next prompt" in answered(topic, 1)
     again.terminate()
     ws.ended(again)
+
+
+def test_the_check_of_the_configuration_judges_where_answers_come_from(ws: Workspace) -> None:
+    good = '[[notify.replies]]\nurl = "tgram://${NO_TOKEN_HERE}"\nallow = ["4711"]\n'
+    bad = '[[notify.replies]]\nurl = "ntfy://just-a-topic"\nallow = ["long-enough-a-word"]\n'
+    who = '[[notify.replies]]\nurl = "ntfy://127.0.0.1/talk"\nallow = ["short"]\n'
+    ws.config(good)
+    assert len(ws.cli("config", "check").stdout.splitlines()) == 1
+    ws.config(good + bad + who)
+    result = ws.cli("config", "check")
+    assert result.returncode == 0
+    _, first, second = result.stdout.splitlines()
+    assert first == (
+        "Warning: notify.replies[1]: replies are not heard: "
+        "a topic is written ntfys://HOST/TOPIC or ntfys://TOKEN@HOST/TOPIC"
+    )
+    assert second.startswith("Warning: notify.replies[2]: replies are not heard: a word that is")
