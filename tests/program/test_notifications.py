@@ -239,6 +239,20 @@ def test_a_test_message_says_for_each_target_whether_it_arrived(
     wrong = ws.cli("notify", "test", "phone")
     assert wrong.returncode == 2
     assert "there are: json, json-2, json-3" in wrong.stderr
+    whole, part = history(ws)
+    assert (whole["event"], whole["targets"]["json"], part["targets"]) == (
+        "test",
+        "sent",
+        {"json": "sent"},
+    )
+    assert whole["targets"]["json-2"].startswith("not sent: ")
+    assert "No loop has run there yet" in hook.heard[0]["message"]
+    assert "iteration" not in hook.heard[0]["message"]
+    ws.script(DONE)
+    ws.config(urls(webhook(hook), events=["blocked"]))
+    assert ws.run() == 0
+    ws.cli("notify", "test")
+    assert "Completed, iteration 1, plan 0 of 2" in hook.heard[-1]["message"]
 
 
 def test_doctor_says_what_would_not_arrive(ws: Workspace, hook: Listener) -> None:
@@ -367,3 +381,26 @@ def test_one_that_hangs_keeps_no_other_waiting(ws: Workspace, hook: Listener) ->
         assert hook.heard == []
         hook.over.set()
         assert ws.ended(process) == 0
+
+
+def test_a_command_that_mends_names_the_configuration_that_was_named(
+    ws: Workspace, hook: Listener, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "my loop.toml"
+    ws.config(urls(webhook(hook), events=["agent_stopped", "crashed", "blocked"]))
+    (ws.path / "codex-self-iter.toml").rename(elsewhere)
+    ws.script({"block": {"stop": True, "reason": "which database?"}})
+    assert ws.run("--config", str(elsewhere)) == 0
+    own = f"--workspace '{ws.path}' --config '{elsewhere}'"
+    assert f"&& codex-self-iter run {own}" in hook.heard[0]["message"]
+    ws.cli("steer", "postgres")
+    said = subprocess.run(
+        [*PROGRAM, "digest"],
+        env=ws.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"mend     codex-self-iter run {own}" in said
+    assert f"codex-self-iter run {own}" in ws.cli("status").stdout

@@ -95,12 +95,14 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ),
         (
             "[notify]\ntargets = ['json://h']",
-            "2: notify.targets[0]: must not be \"json://h\" (a text); allowed: a table: write [[notify.targets]]",
+            '2: notify.targets[0]: must not be "json://h" (a text); allowed: a table: write [[notify.targets]]',
         ),
         (
             "[[notify.replies]]\nurl = 'tgram://${T}'\nallow = [42]",
-            'allow[0]: must not be 42 (a whole number); allowed: a list of one or more texts that are not empty, '
-            'each once, such as ["a", "b"]; a text stands in quotes: "42"',
+            (
+                "allow[0]: must not be 42 (a whole number); allowed: a list of one or more texts that are not empty, "
+                'each once, such as ["a", "b"]; a text stands in quotes: "42"'
+            ),
         ),
         (f"max_iterations = {10**26}", "(a whole number); the largest is 9007199254740992"),
         ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, command, plan-"),

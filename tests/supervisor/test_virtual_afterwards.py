@@ -13,8 +13,8 @@ from typing import Any
 import anyio
 import pytest
 
-from codex_self_iter.core.state import StopSource
 from codex_self_iter.core.events import Stop
+from codex_self_iter.core.state import StopSource
 from codex_self_iter.supervisor.members import Members
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.poller import Poller

@@ -54,6 +54,7 @@ class Facts:
     stop_file: str = ""
     global_stop_file: str = ""
     pause_file: str = ""
+    config: str = ""
 
 
 def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
@@ -234,6 +235,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "stop_file": facts.stop_file,
         "global_stop_file": facts.global_stop_file,
         "pause_file": facts.pause_file,
+        "config": facts.config or None,
         "exit": _exit(state, at),
     }
 
