@@ -403,4 +403,4 @@ def test_a_command_that_mends_names_the_configuration_that_was_named(
         check=True,
     ).stdout
     assert f"mend     codex-self-iter run {own}" in said
-    assert f"codex-self-iter run {own}" in ws.cli("status").stdout
+    assert f"codex-self-iter run {own}" in " ".join(ws.cli("status").stdout.split())
