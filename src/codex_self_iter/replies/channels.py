@@ -142,7 +142,7 @@ def _parsed(data: bytes) -> Any:
 
 def _rest(status: int, said: object) -> float:
     """Seconds for which a server that answers so wants to be left alone."""
-    return max(_seconds(said), BUSY_SEC) if status in BUSY else _seconds(said)
+    return max(_seconds(said), BUSY_SEC) if status in BUSY else 0.0
 
 
 def _seconds(text: object) -> float:
