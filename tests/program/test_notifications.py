@@ -404,3 +404,11 @@ def test_a_command_that_mends_names_the_configuration_that_was_named(
     ).stdout
     assert f"mend     codex-self-iter run {own}" in said
     assert f"codex-self-iter run {own}" in " ".join(ws.cli("status").stdout.split())
+
+
+def test_a_netrc_says_nothing(ws: Workspace, hook: Listener) -> None:
+    (ws.root / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    ws.environment["HOME"] = str(ws.root)
+    ws.config(urls(webhook(hook)))
+    assert ws.cli("notify", "test").returncode == 0
+    assert hook.logins == [""]

@@ -600,3 +600,12 @@ def test_the_check_of_the_configuration_judges_where_answers_come_from(ws: Works
         "a topic is written ntfys://HOST/TOPIC or ntfys://TOKEN@HOST/TOPIC"
     )
     assert second.startswith("Warning: notify.replies[2]: replies are not heard: a word that is")
+
+
+def test_a_netrc_says_nothing(ws: Workspace, topic: Topic) -> None:
+    (ws.root / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    ws.environment |= {"WORD": WORD, "HOME": str(ws.root)}
+    url = f"ntfy://tk_mine@127.0.0.1:{topic.port}/talk"
+    ws.config(f'[[notify.replies]]\nurl = "{url}"\nallow = ["${{WORD}}"]\n')
+    with listening(ws):
+        assert topic.logins == ["Bearer tk_mine"]

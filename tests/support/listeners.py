@@ -22,11 +22,12 @@ from tests.support import certificate
 
 class Listener:
     """What was heard, and how the next requests are answered: an HTTP status each, or "hang"; then
-    200. `retry_after`: what is sent with every answer."""
+    200. `retry_after`: what is sent with every answer; `logins`: how each says who it is."""
 
     def __init__(self) -> None:
         self.retry_after = "1"
         self.heard: list[dict[str, Any]] = []
+        self.logins: list[str] = []
         self.faults: list[int | str] = []
         self.tries = 0
         self.port = 0
@@ -48,6 +49,7 @@ def http() -> Iterator[Listener]:
                 return
             if fault == 200:
                 told.heard.append({"path": self.path, **json.loads(data)})
+                told.logins.append(self.headers.get("authorization", ""))
             self.send_response(int(fault))
             self.send_header("retry-after", told.retry_after)
             if fault == 301:

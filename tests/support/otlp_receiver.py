@@ -39,13 +39,16 @@ class Receiver:
     """What has arrived, and how requests are answered.
 
     Attributes:
-        how: "take", "hang" (until `let_go`), "broken" (no HTTP), or a status.
+        how: "take", "hang" (until `let_go`), "broken" (no HTTP), "endless" (an answer that is), or a
+            status.
+        poured: bytes of endless answers.
         asked: requests that have come, by path; headers: of each.
         spans, numbers: what was taken; numbers are the newest of each series."""
 
     def __init__(self) -> None:
         self.how = "take"
         self.let_go = threading.Event()
+        self.poured = 0
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.spans: list[Span] = []
@@ -102,16 +105,27 @@ def receiving(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
             if how == "hang":
                 receiver.let_go.wait()
                 self.close_connection = True
-                return
+                return None
             if how == "broken":
                 self.wfile.write(b"this is no HTTP\r\n\r\n")
                 self.close_connection = True
-                return
-            if how == "take":
+                return None
+            if how in ("take", "endless"):
                 receiver.take(self.path, body)
+            if how == "endless":
+                return self._pour()
             self.send_response(200 if how == "take" else int(how))
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return None
+
+        def _pour(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.close_connection = True
+            while not receiver.let_go.is_set():
+                self.wfile.write(b" " * 65536)
+                receiver.poured += 65536
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -111,6 +111,7 @@ def _with_ways(lines: Sequence[str], notice: Notice, page: str, markdown: bool) 
         "completed": f"codex-self-iter history{where}",
         "stagnated": f"codex-self-iter show{where} {notice.iteration or ''}".rstrip(),
         "agent_stopped": f'codex-self-iter steer{where} "…" && codex-self-iter run{own}',
+        "budget": f"codex-self-iter config show --changed{own}",
         "crashed": f"codex-self-iter doctor{own}",
     }.get(notice.event, f"codex-self-iter status{where}")
     if notice.gone:  # no command takes a workspace that is not there
