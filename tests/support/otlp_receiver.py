@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gzip
+import importlib.util
+import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +20,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.harness import wait_until
 
 FORMS = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
 
@@ -99,6 +106,8 @@ def receiving(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
             receiver.headers.append({key.lower(): text for key, text in self.headers.items()})
             receiver.asked.append(self.path)
             how = receiver.how
@@ -152,3 +161,35 @@ def receiving(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def collector_program() -> str:
+    """A collector that is not ours: rotel, where it is installed; else ""."""
+    found = importlib.util.find_spec("rotel")
+    return f"{Path(found.origin).parent}/rotel-agent" if found and found.origin else ""
+
+
+@contextmanager
+def collecting(receiver: Receiver) -> Iterator[str]:
+    """The address of a collector that hands on to this receiver."""
+    with contextlib.ExitStack() as held:
+        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        http, grpc = (f"127.0.0.1:{one.getsockname()[1]}" for one in free)
+    argv = [
+        collector_program(), "start", "--otlp-http-endpoint", http, "--otlp-grpc-endpoint", grpc,
+        "--exporter", "otlp", "--otlp-exporter-endpoint", receiver.url, "--otlp-exporter-protocol", "http",
+        "--batch-timeout", "100ms",
+    ]  # fmt: skip
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: _listens(http), "the collector to listen")
+            yield f"http://{http}"
+        finally:
+            process.terminate()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+        return True
+    return False
