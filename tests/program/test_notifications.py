@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from codex_self_iter.views.notice import page_key
+from tests.program.test_many import supervise
 from tests.support.control_steps import LIMITED, long_run
 from tests.support.harness import Workspace, wait_until
 from tests.support.listeners import Listener, http, mail
@@ -412,3 +414,51 @@ def test_a_netrc_says_nothing(ws: Workspace, hook: Listener) -> None:
     ws.config(urls(webhook(hook)))
     assert ws.cli("notify", "test").returncode == 0
     assert hook.logins == [""]
+
+
+@contextmanager
+def at_night(tmp_path: Path, hook: Listener) -> Iterator[tuple[subprocess.Popen[bytes], Workspace]]:
+    """In quiet hours: a supervisor of two loops, of which one goes on and the other has ended."""
+    now = datetime.now().astimezone()
+    quiet = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    table = urls(webhook(hook), quiet=quiet, events=["completed"])
+    short, long = (Workspace(tmp_path, name) for name in ("short", "long"))
+    try:
+        for ws, step in ((short, DONE), (long, LIVES)):
+            ws.script(step, LIVES)
+            ws.config(table)
+        process = supervise(short, long, tables=table)
+        long.wait_runs(1)
+        wait_until(lambda: short.status().get("exit"), "the end of one")
+        yield process, short
+    finally:
+        for ws in (short, long):
+            ws.close()
+
+
+@pytest.mark.slow
+def test_the_end_of_a_loop_among_others_waits_for_the_morning(
+    tmp_path: Path, hook: Listener
+) -> None:
+    with at_night(tmp_path, hook) as (process, short):
+        wait_until(lambda: "waits, again at " in str(history(short)), "the word")
+        assert history(short)[0]["targets"]["json"].startswith("waits, again at ")
+        assert hook.tries == 0
+        process.terminate()  # nobody is there later
+        assert short.ended(process) == 0
+        assert [one["title"] for one in hook.heard] == ["short: completed"]
+
+
+@pytest.mark.slow
+def test_whoever_starts_an_ended_loop_has_its_words(tmp_path: Path, hook: Listener) -> None:
+    with at_night(tmp_path, hook) as (process, short):
+        wait_until(lambda: "waits" in str(history(short)), "the word")
+        other = short.start()
+        short.wait_runs(2)
+        process.terminate()
+        assert short.ended(process) == 0
+        assert "notify.left" in short.log()
+        assert hook.tries == 0
+        other.terminate()
+        assert short.ended(other) == 0
+        assert [one["title"] for one in hook.heard] == ["short: completed"]

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from codex_self_iter.replies import channels
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import running
 from tests.support.talkers import Bot, Topic, ntfy, telegram
@@ -609,3 +610,23 @@ def test_a_netrc_says_nothing(ws: Workspace, topic: Topic) -> None:
     ws.config(f'[[notify.replies]]\nurl = "{url}"\nallow = ["${{WORD}}"]\n')
     with listening(ws):
         assert topic.logins == ["Bearer tk_mine"]
+
+
+def test_a_topic_whose_stream_is_held_back_on_its_way_is_asked_now_and_then(
+    ws: Workspace, topic: Topic
+) -> None:
+    assert (channels.SILENT_SEC, channels.BETWEEN_SEC) == (90.0, 15.0)
+    place = ws.root / "hasty"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(
+        "from codex_self_iter.replies import channels\n"
+        "channels.SILENT_SEC, channels.BETWEEN_SEC = 1.0, 0.1\n"
+    )
+    ws.environment["PYTHONPATH"] = str(place)
+    topic.held_back = "nothing"
+    by_ntfy(ws, topic)
+    with listening(ws):
+        topic.write(f"{WORD} /status")
+        assert "running" in answered(topic, 1)
+        assert ws.status()["warnings"] == []
+        assert topic.polled > 1
