@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -462,3 +463,16 @@ def test_whoever_starts_an_ended_loop_has_its_words(tmp_path: Path, hook: Listen
         other.terminate()
         assert short.ended(other) == 0
         assert [one["title"] for one in hook.heard] == ["short: completed"]
+
+
+@pytest.mark.slow
+def test_a_target_has_twenty_seconds_for_its_answer(ws: Workspace, hook: Listener) -> None:
+    """More than its library gives it: a message that is taken slowly would be sent again."""
+    ws.config(urls(webhook(hook)))
+    hook.faults = [6.0]
+    assert ws.cli("notify", "test").stdout == "json: sent\n"
+    hook.faults = ["hang"]
+    begun = time.monotonic()
+    assert "json: not sent: " in (said := ws.cli("notify", "test").stdout)
+    assert "within 30 s" not in said, "it has given up by itself"
+    assert time.monotonic() - begun >= 19

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from codex_self_iter.replies import channels
 from codex_self_iter.replies.channels import Channel, ChannelError, Ntfy, Telegram, channel
 from tests.support.talkers import ntfy
+from tests.support.talkers import telegram as telegram_api
 
 TOKEN = "123:abc"
 
@@ -131,4 +133,19 @@ def test_an_answer_without_end_is_read_no_further(monkeypatch: pytest.MonkeyPatc
         topic.write("x" * 2000)
         one = channel(f"ntfy://127.0.0.1:{topic.port}/talk")
         with pytest.raises(ChannelError, match="what is no message"):
+            one.wait("0")
+
+
+def test_a_bot_whose_server_hangs_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with telegram_api(tmp_path) as bot:
+        for name, value in bot.environment.items():
+            monkeypatch.setenv(name, value)
+        one = Telegram(bot.environment["TELEGRAM_TOKEN"])
+        one.begin("0")
+        monkeypatch.setattr(channels, "CONNECT_SEC", 0.3)
+        monkeypatch.setattr(channels, "POLL_SEC", 0.2)
+        bot.faults.append("hang")
+        with pytest.raises(ChannelError, match="does not answer"):
             one.wait("0")
