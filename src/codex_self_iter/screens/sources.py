@@ -70,6 +70,7 @@ def surroundings(seen: Seen, now: float) -> Surroundings:
         stop=there("stop_file") or there("global_stop_file"),
         pause=there("pause_file"),
         bar="█░",
+        config=as_text(seen.status.get("config")),
     )
 
 
