@@ -3,7 +3,10 @@ so that a lock which refuses everybody fails as well as one which refuses nobody
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import socket
 import ssl
 import stat
@@ -354,8 +357,13 @@ async def test_every_answer_forbids_foreign_script_frames_and_keeping(
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
-        for inline in ("<script>", " style=", "onclick", "javascript:", "<style"):
+        for inline in ("<script>", " style=", "onclick", "javascript:"):
             assert inline not in answer.text
+        # the one style is in the page, and the policy lets no other be used
+        (style,) = re.findall("<style[^>]*>(.*?)</style>", answer.text, re.DOTALL)
+        assert answer.text.count("<style") == 1
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        assert f"; style-src 'sha256-{digest}'; " in policy
 
 
 # -- behind a proxy --------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from codex_self_iter.core.foreign import as_text
 from codex_self_iter.screens.page.entering import COOKIE_SEC, Door, Session
-from codex_self_iter.screens.page.pages import entrance
+from codex_self_iter.screens.page.pages import entrance, style_source
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,8 +36,8 @@ FREE = ("/enter", "/healthz", "/static/")
 """What can be asked for from outside the door."""
 HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self'; style-src {style_source()}; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",

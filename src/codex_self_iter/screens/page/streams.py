@@ -235,7 +235,7 @@ class LoopStream:
         self._journal: object = None
         self._plan: object = None
         self._looked = float("-inf")
-        self._said: dict[str, bytes] = {}
+        self._said: dict[str, str] = {}
 
     def step(self) -> bytes:
         """The events of this moment."""
@@ -284,31 +284,40 @@ class LoopStream:
         return region(self._said, name, render(template, facts), "")
 
 
-def region(said: dict[str, bytes], name: str, html: str, place: str) -> bytes:
+def digest(html: str) -> str:
+    """By which a part of the page is known again."""
+    return hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def region(said: dict[str, str], name: str, html: str, place: str) -> bytes:
     """A part of the page, when it is another one than what was said last."""
-    digest = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=16).digest()
-    if said.get(name) == digest:
+    mark = digest(html)
+    if said.get(name) == mark:
         return b""
-    said[name] = digest
+    said[name] = mark
     return event("region", {"id": name, "html": html}, place)
 
 
 class BoardStream:
     """The same for the page of all loops."""
 
-    def __init__(self, known: contents.Known) -> None:
-        """Of these loops."""
+    def __init__(self, known: contents.Known, shown: str) -> None:
+        """`shown`: the digest of the columns that the page shows, "" where that is not known."""
         self._known, self._seen = known, -1
-        self._said: dict[str, bytes] = {}
+        self._shown = shown
 
     def step(self) -> bytes:
         """The columns, if they have changed."""
-        shown, seen = self._known.shown(), self._known.changes
+        self._known.shown()
+        seen = self._known.changes
         if seen == self._seen:
             return b""
         self._seen = seen
-        facts = contents.board(shown)
-        return region(self._said, "columns", render("columns.html", facts), "")
+        html = render("columns.html", self._known.board())
+        if (mark := digest(html)) == self._shown:
+            return b""
+        self._shown = mark
+        return event("region", {"id": "columns", "html": html}, mark)
 
     def close(self) -> None:
         """There is nothing to close."""
