@@ -70,6 +70,35 @@ def test_a_change_is_seen_and_nothing_else_is_read_again(held: ExitStack, tmp_pa
     assert Path(other.state_dir).exists()
 
 
+def test_what_is_looked_at_because_time_has_passed_is_not_looked_at_all_at_once(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    """A look takes a third of a millisecond, in which the board hears no key."""
+    for number in range(40):
+        held.enter_context(on_disk(tmp_path, f"loop-{number}", cases(time.time())["limited"]))
+    loops = sources.Loops()
+    loops.refresh()
+
+    def anew() -> int:
+        old = {one.name: one for one in loops.shown}
+        loops.refresh()
+        return sum(old[one.name] is not one for one in loops.shown)
+
+    def age() -> None:
+        loops._looks = {
+            place: look._replace(at=look.at - 100, beat=look.beat - 100)
+            for place, look in loops._looks.items()
+        }
+
+    assert anew() == 0
+    age()
+    assert [anew() for _ in range(5)] == [10, 10, 10, 10, 0]
+    # where nobody has looked for a while everything is old
+    age()
+    loops._refreshed -= 100
+    assert anew() == 40
+
+
 def test_a_loop_that_was_named_need_not_be_known(held: ExitStack, tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     target = Target("w", str(tmp_path / "w"), str(tmp_path / "w" / ".codex-self-iter"))
