@@ -81,6 +81,21 @@ async def test_a_link_opens_once(held: ExitStack, tmp_path: Path) -> None:
     assert (await App(tmp_path).ask(link, bare=True)).status == 403, "a restart forgot it"
 
 
+async def test_a_browser_that_keeps_no_cookie_is_told(held: ExitStack, tmp_path: Path) -> None:
+    """It was let in, and would be asked for a link again and again."""
+    app = App(tmp_path)
+    key = app.gate.door.keys.new_link(app.gate.door.port)
+    came = {"referer": f"{app.gate.address.origins[0]}/enter?key={key}"}
+    answer = await app.ask("/", headers=came)
+    assert answer.status == 401
+    assert "keeps no cookie" in answer.words
+    # negative control: from anywhere else, whatever that says
+    for other in ("http://[", "https://example.org/", ""):
+        answer = await app.ask("/", headers={"referer": other})
+        assert answer.status == 401
+        assert "cookie" not in answer.words
+
+
 async def test_a_link_is_void_after_an_hour(held: ExitStack, tmp_path: Path) -> None:
     app = App(tmp_path)
     early, late = app.link(), app.link()
@@ -419,6 +434,22 @@ def test_a_wildcard_needs_the_names_under_which_it_is_reached(held: ExitStack) -
     named = options._replace(names=("loops.example.org",))
     listening._may_listen("0.0.0.0", named, TOKEN)
     assert listening._origins(named, "0.0.0.0", 443) == ("https://loops.example.org",)
+
+
+def test_a_link_leads_to_where_it_listens(
+    held: ExitStack, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Of the names for this machine only the one that it listens on answers: here IPv6 alone."""
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.2", "127.0.0.2")):
+        origins = listening._origins(Options(), host, 8420)
+        assert origins[0] == f"http://{shown}:8420"
+        assert {"http://localhost:8420", f"http://{shown}:8420"} <= set(origins)
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    with served(environment, tmp_path, "--host", "::1") as page:
+        page.enter()
+        assert page.host == "::1"
+        assert page.ask("/")[0] == 200
 
 
 @pytest.mark.parametrize(
