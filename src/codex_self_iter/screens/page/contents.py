@@ -138,8 +138,10 @@ def now(one: Shown) -> Facts:
         "disk": [view.disk()],
     }
     found = troubles(one.seen, one.around)
+    needy = one.row.urgency is Urgency.NEEDS_YOU
     return {
         "row": one.row,
+        "title": f"{one.row.name} needs you" if needy else one.row.name,
         "base": base(one),
         "troubles": [_trouble(one) for one in found],
         "facts": [(k, [clean(t) for t in texts if t]) for k, texts in rows.items() if any(texts)],
