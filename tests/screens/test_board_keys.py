@@ -301,8 +301,10 @@ async def test_a_message_is_what_steer_writes(loop: Target, key: str, end: str) 
         assert message.name.endswith(end)
         assert message.name.endswith(".now.md") is (key == "!")
         assert message.read_text() == "use jq, please!\n"
-        await seat.press(key, *"not this", "escape")
-        assert "nothing was done" in seat.text()
+        for leave in ("escape", "ctrl+c"):
+            await seat.press(key, *"not this", leave)
+            assert "nothing was done" in seat.text()
+            assert seat.board.is_running
         await seat.press(key, "space", "enter")
         assert len(list(Path(loop.state_dir, "inbox").glob("*.md"))) == 1
         await seat.press("6")

@@ -362,6 +362,11 @@ class Board(Keyed):
         """The keys."""
         self.on.help, self.on.scroll = not self.on.help, 0
 
+    def do_repaint(self) -> None:
+        """All lines: another program may have written across them."""
+        self.refresh(layout=True)
+        self._say("the screen was drawn anew")
+
     def do_quit(self) -> None:
         """Leave; the loops go on."""
         self.exit()

@@ -105,12 +105,13 @@ class Typed(Input):
         self.replace(self.FEED.join(event.text.strip("\r\n").splitlines()), *self.selection)
 
     def on_key(self, event: events.Key) -> None:
-        """Leave with esc; tab and the like do nothing here."""
+        """Leave with esc, or as any line of a terminal is left; tab and the like do nothing here."""
         board = self.app
         assert isinstance(board, Keyed)
-        if event.key == "escape":
+        if event.key in ("escape", "ctrl+c"):
             event.stop()
+            event.prevent_default()
             board.typed(None)
-        elif event.key in ("tab", "shift+tab", "ctrl+q", "ctrl+c"):
+        elif event.key in ("tab", "shift+tab", "ctrl+q"):
             event.stop()
             event.prevent_default()
