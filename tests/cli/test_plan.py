@@ -94,6 +94,12 @@ def test_every_box_that_is_none_is_found(command, line: str) -> None:
     assert (code, [one["rule"] for one in found if one["kind"] == "fault"]) == (2, ["not-an-item"])
 
 
+def test_lines_may_end_with_a_carriage_return_alone(command) -> None:
+    write(command, "# Plan\r- [x] a\r- [ ] b\r  check: test -e b\r")
+    assert findings(command) == (0, [])
+    assert "1 of 2 items done" in command("plan", "show").stdout
+
+
 def test_dates_links_and_boxes_in_a_fence_are_neither_items_nor_faults(command) -> None:
     write(command, "- [x] a\n- [2026-01-29] b\n- [x](y)\n\n   ```md\n   - [ ] c\n   ```\n")
     assert [one["rule"] for one in findings(command)[1]] == ["nothing-to-verify"]

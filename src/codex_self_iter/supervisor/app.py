@@ -14,12 +14,14 @@ import anyio
 
 from codex_self_iter import settings as configuration
 from codex_self_iter.agents.codex import git_directories
+from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.settings.templates import NO_REPOSITORY
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.supervisor import logger
+from codex_self_iter.supervisor.configured import agent_names, need_reader
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world import threads
@@ -77,14 +79,16 @@ def rehearse(flags: Mapping[str, Any], options: RunOptions) -> str:
 
 
 def _check_place(loops: list[Settings], options: RunOptions) -> None:
-    """Raises UsageError where a task in words has no repository, unless that is meant, or several
-    workspaces."""
+    """Raises UsageError where a task in words has no repository, unless that is meant, several
+    workspaces, or an agent that reads none."""
     if options.sentence and len(loops) > 1:
         what = f"a task in words is for one workspace, and the configuration names {len(loops)}"
         raise UsageError(f"{what}; say which with --workspace")
     where = str(loops[0].workspace_path) if loops else ""
     if options.sentence and not options.no_git and not git_directories(where):
         raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
+    if options.sentence and loops:
+        need_reader(agent_names(loops[0], os.environ)[Role.EXECUTOR][0])
 
 
 def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], None]) -> int:
