@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from codex_self_iter.cli import _common
+from codex_self_iter.cli import _common, brief
 from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.foreign import as_dict, as_text
 from codex_self_iter.core.plan import Plan, parse_plan
@@ -68,15 +68,16 @@ def _have_one_made(args: argparse.Namespace) -> int:
     """The dialogue. Raises UsageError for a word that is neither an action, a file nor a task."""
     words = args.action
     if args.file or args.json:
-        raise UsageError(f"expected 'check' or 'show' after 'plan', or one task, not {words!r}")
+        what = f"expected 'check' or 'show' after 'plan', or one task, not {brief(words)!r}"
+        raise UsageError(what)
     one_word = words.isascii() and len(words.split()) == 1 and words != "-"
     if one_word and not os.path.isfile(words):
         from codex_self_iter.cli import nearest
 
         near = nearest(words, ACTIONS)
         hint = f" (did you mean {near!r}?)" if near else ""
-        what = f"expected 'check', 'show', a file or a task in words after 'plan', not {words!r}"
-        raise UsageError(what + hint)
+        expected = "expected 'check', 'show', a file or a task in words after 'plan'"
+        raise UsageError(f"{expected}, not {brief(words)!r}{hint}")
     from codex_self_iter.cli import _drafting
 
     return _drafting.run(args, words)
