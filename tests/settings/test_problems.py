@@ -87,7 +87,7 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ('workspace = ""', "1: workspace: must be a path"),
         ('state_dir = "a\\u0000b"', "1: state_dir: must not contain a NUL"),
         ("[pool]\nmax_agents = 0", "2: pool.max_agents: must be a whole number, 1 or more"),
-        ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list: write [[workspaces]]"),
+        ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list of tables, not"),
         ("\n[[verify]]\ncommands = []", "2: verify: must be a table, not"),
         (f"max_iterations = {10**26}", "(a whole number); the largest is 9007199254740992"),
         ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, command, plan-"),
@@ -165,6 +165,29 @@ def test_a_value_of_an_agents_environment_is_never_shown(tmp_path: Path) -> None
     )
     assert len(found) == 2
     assert not any("12345678" in line or "87654321" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("notes = 3", "1: notes: must be a table, not 3 (a whole number); write [notes], and below it"),
+        ("notes = 3", "its keys (max_count, max_bytes)"),
+        ('[[git]]\ncommit = "agent"', "(a list); write [git], and below it its keys"),
+        ('[prompt]\nexecutor = "x.md"', "write [prompt.executor], and below it its keys (before, "),
+        ('[agents]\ncodex = "gpt"', "write [agents.codex], and below it its keys (args, "),
+        ('workspaces = ["a"]', '1: workspaces[0]: must be a table, not "a" (a text); write [[workspaces]]'),
+        ('[workspaces]\na = 1', 'must be a list of tables, not {"a": 1} (a table); write [[workspaces]]'),
+        ('[notify.targets]\nurl = "x"', "a list of tables, not"),
+        ('[notify]\ntargets = ["x"]', 'not "x" (a text); write [[notify.targets]]'),
+        ('[[workspaces]]\npath = "."\nverify = 3', "3: workspaces[0].verify: must be a table, not 3"),
+        ('[[workspaces]]\npath = "."\nverify = 3', "; write [workspaces.verify], and below it"),
+        ("prices = 3", "must be a table, not 3 (a whole number); write [prices.NAME]"),
+        ("[prices]\nx = 3", "write [prices.x], and below it its keys"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_told_how_one_is_written(tmp_path: Path, text: str, says: str) -> None:
+    (found,) = errors(tmp_path, text)
+    assert says in found
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,9 @@ def _check_place(loops: list[Settings], options: RunOptions) -> None:
         raise UsageError(f"{what}; say which with --workspace")
     where = str(loops[0].workspace_path) if loops else ""
     if options.sentence and not options.no_git and not git_directories(where):
+        if all(os.path.exists(os.path.join(where, name)) for name in ("HEAD", "objects", "refs")):
+            what = f"{where} is a bare repository, without files to work on"
+            raise UsageError(f"{what}; `git worktree add DIR` there makes a workspace, DIR")
         raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
     if options.sentence and loops:
         need_reader(agent_names(loops[0], os.environ)[Role.EXECUTOR][0])

@@ -4,6 +4,7 @@ Only light imports: every reading command starts through here."""
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -230,6 +231,7 @@ class View:
         yield "agent", self.agent()
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
+        yield "notes", [self.notes()]
         yield "owed", [self.owed()]
         yield "recent", self.recent()
         yield "unproven", [str(as_dict(self.status.get("last")).get("unproven") or "")]
@@ -324,6 +326,12 @@ class View:
         if signs:
             return "perhaps: " + ", ".join(signs)
         return "no" if run and not self.life.late else ""
+
+    def notes(self) -> str:
+        """How many facts every prompt shows."""
+        count = int(as_number(self.status.get("notes")))
+        where = os.path.join(self.seen.state_dir, "notes.md")
+        return f"{counted(count, 'note')} for later iterations ({where})" if count else ""
 
     def plan(self) -> str:
         plan = as_dict(self.status.get("plan"))
