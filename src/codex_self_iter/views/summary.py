@@ -4,7 +4,6 @@ Only light imports: every reading command starts through here."""
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -330,8 +329,7 @@ class View:
     def notes(self) -> str:
         """How many facts every prompt shows."""
         count = int(as_number(self.status.get("notes")))
-        where = os.path.join(self.seen.state_dir, "notes.md")
-        return f"{counted(count, 'note')} for later iterations ({where})" if count else ""
+        return f"{counted(count, 'note')} for later iterations ({self.seen.state_dir}/notes.md)" if count else ""
 
     def plan(self) -> str:
         plan = as_dict(self.status.get("plan"))
