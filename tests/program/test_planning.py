@@ -389,7 +389,7 @@ def test_who_ends_it_ends_all_that_it_has_started(ws: Workspace, number: signal.
 def test_empty_input_is_no_task(ws: Workspace) -> None:
     done = headless(ws, "-", "--yes")
     assert (done.returncode, ws.started()) == (2, 0)
-    assert "- is empty; write down what is wanted" in done.stderr
+    assert "standard input is empty; write down what is wanted" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["chkc"], [TASK, "more"], [TASK, "--json"], [""]])

@@ -83,6 +83,7 @@ def _end_as_interrupted() -> None:
 def _task(words: str) -> str:
     if words != "-" and not os.path.isfile(words):
         return checked(words)
+    name = "standard input" if words == "-" else words
     try:
         data = (
             sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -91,12 +92,12 @@ def _task(words: str) -> str:
         )
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{words} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise UsageError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
-        raise UsageError(f"{words} cannot be read ({error.strerror or error})") from None
+        raise UsageError(f"{name} cannot be read ({error.strerror or error})") from None
     if not text.strip() or len(text.encode()) > MAX_BYTES:
         what = f"is larger than {MAX_BYTES // 2**20} MiB" if text.strip() else "is empty"
-        raise UsageError(f"{words} {what}; write down what is wanted")
+        raise UsageError(f"{name} {what}; write down what is wanted")
     return text
 
 

@@ -329,7 +329,11 @@ class View:
     def notes(self) -> str:
         """How many facts every prompt shows."""
         count = int(as_number(self.status.get("notes")))
-        return f"{counted(count, 'note')} for later iterations ({self.seen.state_dir}/notes.md)" if count else ""
+        return (
+            f"{counted(count, 'note')} for later iterations ({self.seen.state_dir}/notes.md)"
+            if count
+            else ""
+        )
 
     def plan(self) -> str:
         plan = as_dict(self.status.get("plan"))
