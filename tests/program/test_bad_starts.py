@@ -102,7 +102,7 @@ def a_plan_that_is_none(ws: Workspace) -> str:
 
 SCENES: dict[str, Callable[[Workspace], str]] = {
     "an empty task": lambda ws: typed(ws, "run", "  "),
-    "one word": lambda ws: typed(ws, "run", "stauts"),
+    "one word": lambda ws: typed(ws, "run", "stats"),
     "no quotes": lambda ws: typed(ws, "run", "Make", "the", "tests", "pass"),
     "no command": lambda ws: typed(ws, TASK),
     "a long task": lambda ws: typed(ws, "run", "a b" * 30_000),

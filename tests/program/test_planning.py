@@ -222,7 +222,7 @@ def test_what_else_ends_the_dialogue_ends_the_editor_too(
     wait_until(lambda: not os.path.exists(f"/proc/{mark.read_text().strip()}"), "its end")
 
 
-@pytest.mark.parametrize("typed", ["abort\n", "acept\n", "\n", "q?\n"])
+@pytest.mark.parametrize("typed", ["abort\n", "acceptance\n", "\n", "q?\n"])
 def test_only_what_was_offered_is_an_answer(ws: Workspace, typed: str) -> None:
     """ "abort" begins like "accept"."""
     ws.script(says(PLAN))
