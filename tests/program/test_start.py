@@ -215,6 +215,28 @@ def test_a_bare_repository_is_no_workspace(ws: Workspace) -> None:
     assert not (bare / ".codex-self-iter").exists()
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("git config core.bare true", "git config --worktree core.bare false"),
+        (": >.git/HEAD", "not a git repository"),
+        (
+            "cd .. && git init -q . && echo '/work space' >.gitignore && rm -r 'work space/.git'",
+            "ignores",
+        ),
+    ],
+)
+def test_a_repository_that_git_cannot_use_is_none(ws: Workspace, spoil: str, said: str) -> None:
+    """Nothing could be taken back: that is not found out at the end."""
+    subprocess.run(spoil, shell=True, cwd=ws.path, env=ws.environment, check=True)
+    refusal = refused(ws, TASK)
+    assert f"git cannot be used in {ws.path}: " in refusal
+    assert said in refusal
+    assert "or give --no-git: changes are judged by content alone then, and cannot be" in refusal
+    assert not ws.state.exists()
+    assert ws.run("run", TASK, "--no-git") == 0, ws.log()
+
+
 @pytest.mark.parametrize("how", [[], ["--dry-run"]])
 def test_an_agent_that_reads_no_task_is_given_none(ws: Workspace, how: list[str]) -> None:
     """plan-shell does what stands in the plan: it would end well without having done the task."""
