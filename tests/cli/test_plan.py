@@ -124,6 +124,22 @@ def test_gates_that_are_configured_verify_something(command) -> None:
     assert {one["rule"] for one in findings(command)[1]} == {"no-check"}
 
 
+@pytest.mark.parametrize("tests", [True, False])
+def test_the_tests_of_the_repository_verify_the_plan_of_a_task_in_words(
+    command, tests: bool
+) -> None:
+    """A run of it takes them as its gates; one with a plan of the workspace does not."""
+    command.state_dir.mkdir(exist_ok=True)
+    (command.workspace / "plan.md").unlink(missing_ok=True)
+    (command.state_dir / "plan.md").write_text("- [ ] a\n")
+    if tests:
+        (command.workspace / "Makefile").write_text("test:\n\ttrue\n")
+    rules = [one["rule"] for one in findings(command)[1]]
+    assert ("nothing-to-verify" in rules) is not tests
+    write(command, "- [ ] a\n")
+    assert "nothing-to-verify" in [one["rule"] for one in findings(command)[1]]
+
+
 def test_json_is_one_object(command) -> None:
     write(command, "- [] a\n- [ ] b\n")
     value = json.loads(command("plan", "check", "--json").stdout)

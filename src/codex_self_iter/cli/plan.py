@@ -56,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "check":
         from codex_self_iter.core.plan_lint import lint
 
-        remarks = lint(text, gates=_has_gates(loop.workspace if loop else ".", args.config or ""))
+        gates = _has_gates(loop.workspace if loop else ".", args.config or "")
+        if loop and os.path.dirname(path) == loop.state_dir:
+            gates = gates or _finds_gates(loop.workspace)
+        remarks = lint(text, gates=gates)
         return _say_remarks(name, parse_plan(text), remarks, args.json)
     rows = lines(parse_plan(text), ticked_in(loop.state_dir) if loop else {})
     if args.json:
@@ -107,6 +110,13 @@ def _has_gates(workspace: str, config: str) -> bool:
     """Whether commands are configured that must succeed before a completion is believed."""
     verify = as_dict(read_config(workspace, config).get("verify"))
     return bool(verify.get("commands") or os.environ.get(f"{ENVIRONMENT}VERIFY__COMMANDS"))
+
+
+def _finds_gates(workspace: str) -> bool:
+    """Whether the repository has tests of its own, which prove a task in words."""
+    from codex_self_iter.setup.detect import gate_commands  # imports much
+
+    return bool(gate_commands(workspace, os.environ))
 
 
 def _read(path: str, loop: Target | None) -> str:
