@@ -503,6 +503,16 @@ def test_a_second_start_has_a_card_of_its_own(ws: Workspace) -> None:
         assert "1 file changed, 1 insertion(+)" in card(ws)
 
 
+def test_items_that_are_open_were_left_out(ws: Workspace) -> None:
+    """The agent may believe to be done all the same."""
+    ws.plan("- [x] one\n- [ ] two\n- [ ] three\n")
+    assert ws.run() == 0
+    assert "  left out  2 of 3 items of the plan are open\n" in card(ws)
+    ws.plan("- [x] one\n- [x] two\n")
+    assert ws.run() == 0
+    assert "left out" not in card(ws)
+
+
 def test_what_was_left_out_is_on_the_card(ws: Workspace) -> None:
     (ws.path / ".git" / "hooks" / "pre-commit").write_text("#!/bin/sh\nexit 1\n")
     (ws.path / ".git" / "hooks" / "pre-commit").chmod(0o755)
