@@ -16,6 +16,7 @@ board       `top` with 100 loops: idle CPU, memory, from a key to the screen
 page        `serve` with 100 loops: answers, first paint, memory, what an open page costs
 prompt      size of our part of a prompt beside task and plan
 told        CPU of an idle loop with five targets beside one without; an iteration beside a target that hangs
+lanes       three items on three lanes beside one agent; a landing beside `git status`; a lane's start
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 
 What grows in thousands of iterations with faults: python -m benchmarks.soak"""
@@ -39,6 +40,7 @@ import psutil
 from benchmarks import board as bench_board
 from benchmarks import git as bench_git
 from benchmarks import host as bench_host
+from benchmarks import lanes as bench_lanes
 from benchmarks import page as bench_page
 from benchmarks import prompt as bench_prompt
 from benchmarks import read as bench_read
@@ -252,6 +254,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "flood": figures("flood"),
     "poll": figures("poll"),
     "scale": lambda _root: bench_scale.scale(),
+    "lanes": bench_lanes.main,
     "git": lambda _root: bench_git.run(),
     "board": bench_board.board,
     "page": lambda _root: bench_page.page(),

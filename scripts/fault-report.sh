@@ -38,6 +38,8 @@ for part in ${*:-tests kills years page}; do
                 "$python" -m tests.faults.kill_loop --count "${KILLS:-200}" --seed 7 --on-orphan "$orphan" \
                     --json "$kept/kills-$orphan.json"
             done
+            rm -f "$kept/lanes.json"
+            "$python" -m tests.lanes.faults.kill_lanes --count "${KILLS:-200}" --seed 7 --json "$kept/lanes.json"
             ;;
         years)
             for mix in calm default limits crashes clocks hell; do

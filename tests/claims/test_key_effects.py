@@ -630,6 +630,9 @@ IDLE = {
     "agents.codex.resume_max_turns = 3": "agents.codex.resume_max_turns",
     'agent = "codex"\nagent_command_template = "x {prompt_file}"': "agent_command_template",
     'verify.gate_files = ["no/such/*.py"]': "[verify] gate_files",
+    "lanes.candidates = 2": "lanes.candidates",
+    'lanes.setup = ["true"]': "lanes.setup",
+    "lanes.max = 2\nlanes.setup_timeout_sec = 5": "lanes.setup_timeout_sec",
 }
 
 

@@ -190,6 +190,7 @@ def test_the_diff_comes_from_git_where_both_ends_are_known(command) -> None:
 
 def test_completion_of_commands_options_and_names(command) -> None:
     from codex_self_iter.world import registry
+    from tests.support.shown_loops import lanes
 
     assert command("complete", "--", "sta").stdout.split() == ["status"]
     assert "--after-iteration" in command("complete", "--", "stop", "--a").stdout.split()
@@ -205,6 +206,14 @@ def test_completion_of_commands_options_and_names(command) -> None:
         json.dumps(entry | {"pid": 1, "boot_id": registry.boot_id()}), encoding="utf-8"
     )
     assert command("complete", "--", "stop", "").stdout.split() == ["webshop"]
+    command.write_status(lanes=lanes())
+    assert command("complete", "--", "lanes", "").stdout.split() == [
+        "keep",
+        "drop",
+        "retry",
+        "show",
+    ]
+    assert command("complete", "--", "lanes", "drop", "").stdout.split() == ["3", "4", "5"]
     assert "complete -o default" in command("complete", "--script", "bash").stdout
     assert command("complete", "--script", "tcsh").returncode == 2
 

@@ -162,6 +162,25 @@ KINDS = (
         ),
     ),
     Kind(
+        "Lanes and landing",
+        "Edits, commits, rebases and resets of a person while lanes work and land, conflicts, red combinations, agents that"
+        " leave their lane, work trees that are dirty, lived in or cannot be made, locks, stops in each phase, SIGKILL at"
+        " random moments.",
+        (
+            "lanes/faults/test_branches.py",
+            "lanes/faults/test_checkout.py",
+            "lanes/faults/test_clearing.py",
+            "lanes/faults/test_kill_nine.py",
+            "lanes/faults/test_landing.py",
+            "lanes/faults/test_making.py",
+            "lanes/faults/test_plan.py",
+            "lanes/faults/test_stops.py",
+            "lanes/test_twelve_items.py",
+            "world/git/test_landing_guards.py",
+            "world/git/test_landing_killed.py",
+        ),
+    ),
+    Kind(
         "Networks, limits and logins",
         "Usage limits with and without an end, overload, no network, no login, no credit, prompts that do not fit.",
         (
@@ -212,6 +231,7 @@ KINDS = (
 
 ROOMS = (
     "faults/test_*.py",
+    "lanes/faults/test_*.py",
     "program/test_durability*.py",
     "program/test_distrust*.py",
     "program/test_control_disturbed*.py",

@@ -3,8 +3,8 @@
     python -m tests.project.fault_page DIRECTORY
 
 The directory has what a run has left: `run.json` (when, where), `*.xml` (pytest's results),
-`kills-*.json` (tests.faults.kill_loop) and `year-*.json` (tests.simulation); what is missing is
-missing on the page, too."""
+`kills-*.json` (tests.faults.kill_loop), `lanes.json` (tests.lanes.faults.kill_lanes) and
+`year-*.json` (tests.simulation); what is missing is missing on the page, too."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def page(directory: Path) -> str:
     results = read(sorted(directory.glob("*.xml")))
     parts = [_where(directory / "run.json"), _summary(results)]
     parts += [_kills(sorted(directory.glob("kills-*.json")))]
+    parts += [_lane_kills(directory / "lanes.json")]
     parts += [_years(sorted(directory.glob("year-*.json")))]
     parts += [_section(kind, results) for kind in KINDS]
     return "\n".join(part for part in parts if part)
@@ -134,6 +135,21 @@ def _kills(paths: Sequence[Path]) -> str:
         figures = f"{one['count']:,} | {whom} | {one['iterations']:,} | {one['messages']:,}"
         lines.append(f"| `{one['on_orphan']}` (seed {one['seed']}) | {figures} | nothing |")
     return "\n".join([*lines, ""])
+
+
+def _lane_kills(path: Path) -> str:
+    """The same of lanes: one that lost something writes no file."""
+    if not path.exists():
+        return ""
+    one = json.loads(path.read_text())
+    whom = ", ".join(f"{name} {count}" for name, count in sorted(one["kills"].items()))
+    return (
+        "## Lanes that are killed\n\n"
+        "Plans of four items with a conflict and a combination at which the gates are red; each is killed up to "
+        "six times, then runs to its end.\n\n"
+        "| kills | of whom | plans | lost, landed without green gates, or left |\n|---|---|---|---|\n"
+        f"| {one['count']:,} (seed {one['seed']}) | {whom} | {one['plans']:,} | nothing |\n"
+    )
 
 
 def _years(paths: Sequence[Path]) -> str:

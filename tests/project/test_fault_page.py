@@ -64,6 +64,9 @@ def test_the_page_says_what_held_what_failed_and_what_was_not_run(tmp_path: Path
 
 def test_kills_and_years_are_on_it_only_when_they_were_run(tmp_path: Path) -> None:
     assert "## The kill loops" not in fault_page.page(tmp_path)
+    assert "## Lanes that are killed" not in fault_page.page(tmp_path)
+    lanes = {"count": 1200, "seed": 7, "kills": {"group": 1200}, "plans": 300}
+    (tmp_path / "lanes.json").write_text(json.dumps(lanes))
     (tmp_path / "kills-adopt.json").write_text(json.dumps(LOOP))
     year = {
         "seed": 7, "days": 2, "productive": 1.0, "best": 2.0, "iterations": 5, "runs": 6,
@@ -72,6 +75,7 @@ def test_kills_and_years_are_on_it_only_when_they_were_run(tmp_path: Path) -> No
     (tmp_path / "year-hell.json").write_text(json.dumps(year))
     page = fault_page.page(tmp_path)
     assert "| `adopt` (seed 1) | 9 | group 9 | 1,234 | 4 | nothing |" in page
+    assert "| 1,200 (seed 7) | group 1,200 | 300 | nothing |" in page
     assert "| `hell` (seed 7) | 2 | 0.5000 | 5 | 6 | 3, 0 | 1.5 s | 1 |" in page
 
 
@@ -85,6 +89,7 @@ def test_the_script_knows_every_world_and_its_parts() -> None:
         "DAYS:-365",
         "tests kills years page",
         "for orphan in adopt kill",
+        "tests.lanes.faults.kill_lanes",
     ):
         assert said in script
     done = subprocess.run(

@@ -59,7 +59,7 @@ def test_the_order_is_used(request: pytest.FixtureRequest) -> None:
 
 
 def test_of_each_test_of_the_program_one_case_is_quick() -> None:
-    one, two = f"{PROGRAM}test_a.py::test_one", f"{PROGRAM}test_a.py::test_two"
+    one, two = f"{PROGRAM[0]}test_a.py::test_one", f"{PROGRAM[0]}test_a.py::test_two"
     items = [item(f"{one}[1]", "slow"), item(f"{one}[2]"), item(f"{one}[3]"), item(two)]
     items += [item("tests/core/test_a.py::test[1]"), item("tests/core/test_a.py::test[2]")]
     assert [found.nodeid for found in later_cases(items)] == [f"{one}[3]"]

@@ -29,6 +29,7 @@ ARROWS = {
     "metrics": {"metrics", "views", "world", *LOWER},
     "setup": {"setup", "agents", "settings", "world", *LOWER},
     "supervisor": {"supervisor", "setup", "metrics", "views", "agents", "world", "settings", *LOWER},
+    "lanes": {"lanes", "supervisor", "views", "agents", "world", "settings", *LOWER},
     "screens": {"screens", "metrics", "views", "agents", "world", "settings", *LOWER},
     "plan_shell": {"plan_shell", "world", *LOWER},
     "telling": {"telling"},
@@ -37,7 +38,7 @@ ARROWS = {
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},
     "cli": {
-        "cli", "screens", "replies", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service",
+        "cli", "lanes", "screens", "replies", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service",
         "demo", *LOWER,
     },
     "__main__": {"cli"},
@@ -153,6 +154,7 @@ def test_nothing_but_the_entry_names_the_commands_and_nothing_names_the_fakes() 
 def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
     assert {name for name, may in ARROWS.items() if "supervisor" in may} == {
         "supervisor",
+        "lanes",
         "testing",
         "cli",
     }
@@ -183,6 +185,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("metrics", "from codex_self_iter.screens import sources"),
         ("metrics", "from codex_self_iter.settings import Settings"),
         ("setup", "from codex_self_iter.supervisor import shared"),
+        ("lanes", "from codex_self_iter.cli import lanes"),
         ("screens", "from codex_self_iter.supervisor import app"),
         ("screens", "from codex_self_iter.cli import status"),
         ("supervisor", "from codex_self_iter.screens import sources"),

@@ -12,6 +12,8 @@ WORLD = "codex_self_iter.world"
 WINGS = {"process", "state", "git"}
 CROSSINGS = {
     ("bounded", "process.proctable"),
+    ("git.follow", "process.proctable"),
+    ("git.follow", "state.holder"),
     ("git.ledger", "state.root"),
     ("process.host", "state.durable"),
     ("process.host", "state.holder"),

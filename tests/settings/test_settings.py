@@ -221,3 +221,30 @@ def test_every_key_has_a_description_and_a_variable_that_reaches_it(tmp_path: Pa
 def test_a_missing_current_directory_is_no_traceback(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         load({}, config_file="gone.toml", environ=dict(os.environ), cwd=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("directory", "flaw"),
+    [
+        ("lanes", "must be absolute, or begin with ~, not 'lanes'"),
+        ("../lanes", "must be absolute"),
+        ("{ws}", "must be outside the workspace"),
+        ("{ws}/lanes", "must be outside the workspace"),
+        ("{ws}/../ws/x/..", "must be outside the workspace"),
+        ("{ws}-lanes", ""),
+        ("~/lanes", ""),
+        ("", ""),
+    ],
+)
+def test_work_trees_of_lanes_are_outside_the_workspace(
+    tmp_path: Path, directory: str, flaw: str
+) -> None:
+    workspace = tmp_path / "ws"
+    workspace.mkdir()
+    flags = {"workspace": str(workspace), "lanes": {"directory": directory.format(ws=workspace)}}
+    if not flaw:
+        read(tmp_path, flags=flags)
+        return
+    with pytest.raises(UsageError, match=flaw) as caught:
+        read(tmp_path, flags=flags)
+    assert "lanes.directory" in str(caught.value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-PROGRAM = "tests/program/"
-LONG = (PROGRAM, "tests/claims/", "tests/simulation/", "tests/core/test_properties.py")
+PROGRAM = ("tests/program/", "tests/lanes/")
+LONG = (*PROGRAM, "tests/claims/", "tests/simulation/", "tests/core/test_properties.py")
 """What starts whole programs or lives whole lives: a second and more each."""
 
 

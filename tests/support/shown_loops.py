@@ -81,6 +81,7 @@ def base(now: float = NOW, workspace: str = "/srv/app", name: str = "app") -> di
             "state": "running", "as_of": iso(now - 725), "productive_sec": 5400.0,
             "unproductive_sec": 600.0, "goodput": 0.8955,
         },
+        "lanes": None,
         "pool": {"slots": 2, "in_use": 1, "waiting": 0},
         "owed": None,
         "plan": {"done": 8, "total": 12, "last_ticked": "Write the lexer",
@@ -90,6 +91,21 @@ def base(now: float = NOW, workspace: str = "/srv/app", name: str = "app") -> di
         "warnings": [], "log": f"{state_dir}/logs/supervisor.log",
         "stop_file": f"{state_dir}/STOP", "global_stop_file": f"{workspace}/.codex-stop",
         "pause_file": f"{state_dir}/PAUSE", "exit": None,
+    }  # fmt: skip
+
+
+def lanes(now: float = NOW, *, why: str = "", held: str = "") -> dict[str, Any]:
+    """The field of a loop with three lanes; `why`: the last one needs a person for this reason."""
+    states = {"3": "landing", "4": "working", "5": "needs you" if why else "ready"}
+    return {
+        "most": 3, "target": "refs/heads/main", "held": held, "landing": ["3"], "landed": 2,
+        "left": 7, "lanes": [
+            {"lane": lane, "number": int(lane), "item": f"Write part {lane}", "state": state,
+             "since": iso(now - 300), "why": why if state == "needs you" else "",
+             "place": f"/srv/lanes/{lane}", "returns": 0,
+             "state_dir": f"/srv/app/.codex-self-iter/lanes/{lane}/state"}
+            for lane, state in states.items()
+        ],
     }  # fmt: skip
 
 
@@ -146,6 +162,11 @@ def cases(now: float = NOW, workspace: str = "/srv/app") -> dict[str, Case]:
         "once": Case("running", "working", usual | {"counters": counters | {"consecutive_errors": 1}}),
         "retrying": Case("running", "stuck?", usual | {"run": run | {"retrying": "attempt 4 of 10"}}),
         "owed": Case("running", "working", usual | {"owed": owed, "warnings": ["no room on /tmp"]}),
+        "lanes": Case("running", "working", usual | {"run": None, "lanes": lanes(now)}),
+        "lane": Case("running", "needs you",
+                     usual | {"run": None, "lanes": lanes(now, why="its loop has stagnated")}),
+        "held": Case("running", "working",
+                     usual | {"run": None, "lanes": lanes(now, held="main has changes of yours")}),
         "new": Case("not started", "not started", {}, alive=False, stale_sec=-1.0),
         "newer": Case("unreadable", "needs you", usual | {"schema": 2, "version": "9.0.0"},
                       flaw="status.json is of a newer form"),

@@ -23,6 +23,9 @@ _OURS = "CODEX_SELF_ITER_"
 MODE = "CODEX_SELF_ITER_AGENT_MODE"
 """Tells a program that no adapter knows in which mode it is to work."""
 
+_FOR_AGENTS = frozenset((_OURS + "LANE", _OURS + "PORT_BASE"))
+"""Which lane of a plan they work in, and its ports."""
+
 _withheld = functools.lru_cache(1024)(SECRETS.withheld)  # each run asks of the same variables
 
 
@@ -55,8 +58,12 @@ def agent_environment(
 
 
 def ours_out(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without our own settings: they are nobody else's."""
-    return {name: value for name, value in environment.items() if not name.startswith(_OURS)}
+    """Without our own settings: they are nobody else's, but for those that are made for agents."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_OURS) or name in _FOR_AGENTS
+    }
 
 
 def _patterns(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "resume": "go on after a pause",
     "steer": "tell the agent something with the next prompt",
     "goal": "replace the current goal",
+    "lanes": "what each lane works on; keep, drop, retry or show one",
     "diff": "what an iteration changed",
     "rewind": "take the work tree back to an iteration",
     "serve": "all loops in a browser, also on a phone",

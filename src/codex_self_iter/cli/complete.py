@@ -42,7 +42,7 @@ NAMED = (
 
 ACTIONS = {
     "config": ("show", "check", "schema"), "plan": ("check", "show"),
-    "service": ("install", "uninstall", "show"),
+    "service": ("install", "uninstall", "show"), "lanes": ("keep", "drop", "retry", "show"),
 }  # fmt: skip
 """Commands whose first word says what they do."""
 
@@ -86,9 +86,19 @@ def _all(before: Sequence[str], current: str) -> Iterable[str]:
         return [text for text in texts if text.startswith("--")]
     if not command:
         return COMMANDS
+    if command == "lanes" and before[-1] in ACTIONS["lanes"]:
+        return _lanes()
     return (
         _names() if command in NAMED else ACTIONS.get(command, ()) if command == before[-1] else ()
     )
+
+
+def _lanes() -> Iterable[str]:
+    """Those of the loop in the current directory."""
+    from codex_self_iter.screens.loops import DEFAULT_STATE_DIR, read_status
+    from codex_self_iter.views.lanes import rows
+
+    return [one.lane for one in rows(read_status(DEFAULT_STATE_DIR))]
 
 
 def _names() -> Iterable[str]:

@@ -161,11 +161,13 @@ class Reading(NamedTuple):
     """A plan, and what of its text is none: for who looks for mistakes.
 
     `loose`: by number, the lines outside fences and comments that are no item and no check;
-    `unclosed`: number of the line with the fence or comment that nothing closes, else 0."""
+    `unclosed`: number of the line with the fence or comment that nothing closes, else 0;
+    `sections`: numbers of the lines that are a heading, what underlines one, or a ruler."""
 
     plan: Plan
     loose: dict[int, str]
     unclosed: int
+    sections: frozenset[int]
 
 
 def parse_plan(text: str) -> Plan:
@@ -178,7 +180,8 @@ def read_plan(text: str) -> Reading:
     reader = _Reader()
     items = reader.read(text)
     fence = reader.fence.line if reader.fence is not None else 0
-    return Reading(Plan(tuple(items)), reader.loose, fence or reader.in_comment)
+    sections = frozenset(reader.sections)
+    return Reading(Plan(tuple(items)), reader.loose, fence or reader.in_comment, sections)
 
 
 def plan_progress(text: str) -> tuple[int, int, str | None]:
@@ -416,6 +419,7 @@ class _Reader:
         self.around: list[int] = []
         """The items that a line may be in, the innermost last."""
         self.loose: dict[int, str] = {}
+        self.sections: list[int] = []
         self.item: int | None = None
         self.fence: _OpenFence | None = None
         self.in_comment = 0
@@ -464,6 +468,7 @@ class _Reader:
         elif content.startswith("<!--"):
             self.in_comment = 0 if "-->" in content else number
         elif _SECTION.match(line):
+            self.sections.append(number)
             self.item, self.in_list = None, False
             self.around.clear()
         elif not self._is_item(number, start, line, indent) and not self._is_check(line, indent):

@@ -20,10 +20,10 @@ _DELIMITER = str(Settings.model_config["env_nested_delimiter"])
 
 OWN_VARIABLES = frozenset(PREFIX + name for name in (
     "CONFIG", "ENV_FILE", "RUN_ID", "RUN_IN", "TOOL_ID", "REAL_AGENTS", "REQUIRE_REAL_AGENTS", "DEBUG",
-    "HOOK", "LOOP", "ITERATION", "STATE", "REASON", "VERDICT", "EXIT_CODE",
+    "HOOK", "LOOP", "ITERATION", "STATE", "REASON", "VERDICT", "EXIT_CODE", "LANE", "PORT_BASE",
 ))  # fmt: skip
 """Ours, but no keys: a service's environment file, the marks of runs and tools, tests' switches, what
-a hook is told."""
+a hook and a lane's agent are told."""
 _TESTS = PREFIX + "TEST_"
 
 

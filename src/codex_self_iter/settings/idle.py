@@ -52,6 +52,14 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
         yield "git.no_verify", 'only git.commit = "supervisor" has hooks to skip'
     if repository and not git.checkpoints:
         yield from ((key, "git.checkpoints is false") for key in _CHECKPOINTS)
+    if settings.lanes.max == 1:
+        yield from (
+            (f"lanes.{key}", "lanes.max is 1: there are no lanes")
+            for key, _ in settings.lanes
+            if key != "max"
+        )
+    elif not settings.lanes.setup:
+        yield "lanes.setup_timeout_sec", "there is no [lanes] setup"
     sent = bool(notify.urls or notify.targets)
     if not (notify.command or sent):
         keys = ("events", "quiet", "zone", "page", "digest_at")

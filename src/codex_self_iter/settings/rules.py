@@ -13,9 +13,9 @@ Breach = tuple[tuple[KeyPath, ...], str]
 """The keys that do not go together (the first is the one to report) and the message."""
 
 RESERVED_NAMES = frozenset((
-    ".gitignore", "PAUSE", "inbox", "logs", "notes.md", "outbox.json", "prompts", "quarantine", "report.md", "run.lock",
-    "runtime.json", "runtime.json.1", "runtime.json.next", "runtime.json.tmp",
-    "status.json",
+    ".gitignore", "PAUSE", "inbox", "lanes", "lanes.json", "logs", "notes.md", "outbox.json",
+    "prompts", "quarantine", "report.md", "run.lock", "runtime.json", "runtime.json.1",
+    "runtime.json.next", "runtime.json.tmp", "status.json",
 ))  # fmt: skip
 """Files of the state directory that have their own meaning."""
 
@@ -23,6 +23,7 @@ RESERVED_NAMES = frozenset((
 def breaches(settings: Settings) -> Iterator[Breach]:
     """Every rule that these settings break."""
     yield from _metrics(settings)
+    yield from _lanes(settings)
     yield from _backoff(settings)
     yield from _names(settings)
     yield from _agents(settings)
@@ -41,6 +42,18 @@ def _metrics(settings: Settings) -> Iterator[Breach]:
     if settings.metrics_file and path.startswith(f"{settings.workspace_path}/"):
         text = "must be outside the workspace: what changes there is taken for an agent's work"
         yield (("metrics_file",),), text
+
+
+def _lanes(settings: Settings) -> Iterator[Breach]:
+    """Whoever looks at the workspace would take work trees in it for its content."""
+    given = settings.lanes.directory
+    path = os.path.normpath(os.path.expanduser(given))
+    if given and not os.path.isabs(path):
+        text = f"must be absolute, or begin with ~, not {given!r}"
+        yield (("lanes", "directory"),), text
+    elif given and f"{path}/".startswith(f"{settings.workspace_path}/"):
+        text = "must be outside the workspace: what is in it would be taken for an agent's work"
+        yield (("lanes", "directory"),), text
 
 
 def _names(settings: Settings) -> Iterator[Breach]:

@@ -27,7 +27,9 @@ from codex_self_iter.settings.types import (
     FileName,
     GlobList,
     Hours,
+    Identity,
     Integer,
+    LandedMessage,
     LogLevel,
     Money,
     NoChangeGate,
@@ -35,6 +37,7 @@ from codex_self_iter.settings.types import (
     OptionalAgent,
     PathText,
     PoolTable,
+    PortNumber,
     Receiver,
     ReplyUrl,
     Seconds,
@@ -229,6 +232,37 @@ class GitSettings(Table):
     """How many days checkpoints are kept, until the next 20th iteration at most; 0 = for ever."""
     checkpoint_max_file_mb: Amount = 10
     """Untracked files above this size, in MiB, are listed but not kept; 0 = keep all."""
+
+
+class LanesSettings(Table):
+    """Several items of the plan at once, each in a work tree of its own, landed one after the other."""
+
+    max: Annotated[AtLeastOne, Option("--lanes")] = 1
+    """Lanes at work at once; 1 = off: one loop works on the whole plan."""
+    candidates: AtLeastOne = 1
+    """Lanes for each item, by the agents of `agents.order` in turn; the smallest that is done lands."""
+    batch: AtLeastOne = 1
+    """Lanes that are done and land together, with one run of the gates; red ones are halved."""
+    max_conflicts: Count = 3
+    """How often work comes back to its lane (conflict, red gates, nothing committed) before a person is
+    asked."""
+    target: Text = ""
+    """Branch that the lanes land on; "" = the one that is checked out at the first start."""
+    directory: Text = ""
+    """Where the work trees are, outside the workspace; "" = below the user's state directory."""
+    setup: TextList = ()
+    """Commands in each fresh work tree, before its agent and before the gates of a landing."""
+    setup_timeout_sec: Seconds = 1800
+    """Longest time for one of them; 0 = no limit."""
+    port_base: PortNumber = 20000
+    """First port of the first lane; each has a hundred, the first in CODEX_SELF_ITER_PORT_BASE. Unless it
+    is set, the lanes of another supervisor have other ones."""
+    message: LandedMessage = "{title}"
+    """Message of a commit that lands."""
+    author: Identity = ""
+    """Author of a commit that lands; "" = as git has it."""
+    squash: Switch = False
+    """Land one commit for each lane instead of a merge of its own commits."""
 
 
 class RolesSettings(Table):
@@ -517,6 +551,8 @@ class LoopFields(Table):
     """Caps and retention of what is kept on disk."""
     git: GitSettings = Field(default_factory=GitSettings)
     """What the supervisor does with git."""
+    lanes: LanesSettings = Field(default_factory=LanesSettings)
+    """Several items of the plan at once."""
     roles: RolesSettings = Field(default_factory=RolesSettings)
     """Which adapter works in which role."""
     agents: AgentsSettings = Field(default_factory=AgentsSettings)

@@ -167,6 +167,18 @@ def _textfile(value: str) -> str:
     return value
 
 
+def _landed_message(value: str) -> str:
+    if set(re.findall(r"\{[^}]*\}?|\}", value)) - {"{title}", "{number}", "{lane}", "{body}"}:
+        raise ValueError("may have {title}, {number}, {lane} and {body} in it and no other {…}")
+    return _not_blank(value)
+
+
+def _identity(value: str) -> str:
+    if value and not re.fullmatch(r"[^<>\n]*[^<>\s][^<>\n]* <[^<>\s]+>", value):
+        raise ValueError("must be a name and an address as git has them")
+    return value
+
+
 def _receiver(value: str) -> str:
     if value and not re.fullmatch(r"(?:https?://|\$\{\w+\})\S*", value):
         raise ValueError("must be the address of a receiver of OTLP over HTTP")
@@ -305,6 +317,19 @@ Textfile = Annotated[
     Text,
     AfterValidator(_textfile),
     Allowed('an absolute path that ends in .prom, with {name} if wanted; "" for none'),
+]
+LandedMessage = Annotated[
+    Text,
+    AfterValidator(_landed_message),
+    Allowed("a text that is not empty, with {title}, {number}, {lane} and {body} if wanted"),
+]
+Identity = Annotated[
+    Text,
+    AfterValidator(_identity),
+    Allowed('a text such as "Ann <ann@example.org>"; "" for git\'s'),
+]
+PortNumber = Annotated[
+    int, Strict(), Field(ge=1024, le=60000), Allowed("a whole number, 1024 to 60000")
 ]
 Receiver = Annotated[
     Text,

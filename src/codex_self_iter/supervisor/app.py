@@ -22,6 +22,7 @@ from codex_self_iter.settings.templates import NO_REPOSITORY
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.supervisor import logger
 from codex_self_iter.supervisor.configured import agent_names, need_reader
+from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world import threads
@@ -67,10 +68,11 @@ def read_settings(
     return tell_apart(loops), errors
 
 
-def rehearse(flags: Mapping[str, Any], options: RunOptions) -> str:
-    """What `run` would do up to the first run of each loop. Raises UsageError as it would."""
-    from codex_self_iter.supervisor.rehearsal import rehearse as one  # seldom wanted
-
+def rehearse(
+    flags: Mapping[str, Any], options: RunOptions, one: Callable[[Settings, str, bool], str]
+) -> str:
+    """What `run` would do up to the first run of each loop; `one` says it of one. Raises UsageError
+    as it would."""
     loops, problems = read_settings(flags, options)
     if problems:
         raise problems[0]
@@ -111,10 +113,16 @@ def _need_repository(where: str) -> None:
         raise UsageError(f"git cannot be used in {where}: {why}; {mend}, and cannot be taken back")
 
 
-def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], None]) -> int:
+def run(
+    flags: Mapping[str, Any],
+    options: RunOptions,
+    show: Callable[[str], None],
+    make: Callable[..., Loop] = Loop,
+) -> int:
     """Run the supervisor to its end; returns its exit code. Raises CodexSelfIterError.
 
-    `show` gets the card at the end of a single loop, where the log is for people.
+    `show` gets the card at the end of a single loop, where the log is for people; `make` makes a
+    loop, called as `Loop` is.
 
     From here on the signals that end it are left to the supervisor, also at the end of the process.
     """
@@ -153,7 +161,7 @@ def run(flags: Mapping[str, Any], options: RunOptions, show: Callable[[str], Non
 
     async def supervise() -> int:
         reader = partial(read_settings, flags, options)
-        supervisor = Supervisor(loops, log, reader, options, live, card)
+        supervisor = Supervisor(loops, log, reader, options, live, card, make=make)
         code = await supervisor.run()
         cards.extend(supervisor.cards())
         return code

@@ -63,7 +63,8 @@ class Context:
         warnings: what could not be done for the person; recent: the journal's last lines.
         stored: what the repository's object store holds, once it was counted.
         at_start: what the gates said before the first run of this start; None: not asked.
-        changed: set when `status.json` is to be written soon."""
+        changed: set when `status.json` is to be written soon.
+        lanes: what `status.json` says of the lanes; None for a loop without."""
 
     shared: Shared
     name: str
@@ -88,6 +89,7 @@ class Context:
     at_start: Sequence[GateResult] | None = None
     changed: anyio.Event = dataclasses.field(default_factory=anyio.Event)
     mail: Mail = dataclasses.field(default_factory=Mail)
+    lanes: Mapping[str, Any] | None = None
 
     @property
     def settings(self) -> Settings:

@@ -17,7 +17,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.core.plan import (
@@ -136,6 +136,24 @@ class Document:
         self._seen = self._candidate = self._signature()
         name = os.path.basename(self.path)
         return f"{name} {how}: its last text was put back"
+
+    def tick(self, choose: Callable[[str], Iterable[Item]]) -> str:
+        """Tick the items that `choose` finds in the file's text; why that cannot be, or "".
+
+        One byte is written for each, in place: what somebody edits meanwhile stays as it is."""
+        name = os.path.basename(self.path)
+        try:
+            with open(os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
+                text = data.decode("utf-8-sig")
+                for item in choose(text):
+                    byte = len(data) - len(text[item.mark :].encode())
+                    os.pwrite(file.fileno(), b"x", byte)
+        except OSError as error:
+            return f"{name} cannot be written ({error.strerror})"
+        except UnicodeDecodeError:
+            return f"{name} is not UTF-8"
+        return ""
 
     def untick(self, items: Sequence[Item]) -> dict[Item, str]:
         """Take the ticks of these items of `text` back in the file. Which stand, and why.

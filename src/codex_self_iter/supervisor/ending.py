@@ -30,9 +30,9 @@ STRETCHES = 5
 """So many that other people's edits lie between are summed up, the newest."""
 
 
-async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
+async def write_report(ctx: Context, times: Mapping[str, float], lanes: str = "") -> str:
     """Write `report.md`; one that cannot be written is only logged. Returns the card of this run,
-    where one is wanted, or ""."""
+    where one is wanted, or "". `lanes`: what became of them, in Markdown."""
     redact = ctx.store.redactor.text  # before anything is cut
     try:
         lines = ctx.store.journal_tail(LINES)
@@ -45,13 +45,14 @@ async def write_report(ctx: Context, times: Mapping[str, float]) -> str:
             times=times,
             changes=changes,
             warnings=list(ctx.warnings),
+            lanes=redact(lanes),
             now=ctx.shared.clock.wall(),
         )
         await ctx.shared.in_thread(ctx.store.write_report, text)
     except StorageError as error:
         ctx.log.warning("report.not_written", error=str(error))
         return ""
-    if not ctx.shared.card:
+    if not ctx.shared.card or lanes:
         return ""
     mine = lines[-ctx.state.run_iterations :] if ctx.state.run_iterations else []
     if len(mine) < len(lines):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.core import events as ev
@@ -124,16 +124,23 @@ async def _run(
     outcome = await work.run_process(spec)
     if outcome.cause is EndCause.REQUEST and work.aborting:
         return None
-    result = await ctx.shared.in_thread(_result, ctx, work, command, outcome, spec.directory)
+    result = await ctx.shared.in_thread(
+        result_of, ctx, command, outcome, spec.directory, work.in_haste
+    )
     ctx.warn(ctx.store.take_warnings())
     return result
 
 
-def _result(
-    ctx: Context, work: Work, command: str, outcome: RunOutcome, directory: str
+def result_of(
+    ctx: Context,
+    command: str,
+    outcome: RunOutcome,
+    directory: str,
+    in_haste: Callable[[], bool] = lambda: False,
 ) -> GateResult:
+    """What a command that was run like a gate has said and how it ended; without secrets. Blocking."""
     try:
-        ctx.store.redact_run(directory, work.in_haste)
+        ctx.store.redact_run(directory, in_haste)
         path = os.path.join(directory, "stdout.log")
         head, tail, dropped = read_head_tail(path, HEAD_BYTES, TAIL_BYTES)
     except (OSError, StorageError):

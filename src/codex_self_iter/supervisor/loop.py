@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import ObjectReceiveStream
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.foreign import as_list, as_words
@@ -82,7 +83,7 @@ class Loop:
                     paths = self.take_sentence(store)
                 self.shared.places[self.settings.name] = str(paths.workspace), store.path
                 ctx = self.context(paths, config, store)
-                rounds = Rounds(ctx, self._receive)
+                rounds = self.begun(ctx, self._receive)
                 ctx.warn(mended)
                 self.recover(ctx)
                 self.rounds = rounds
@@ -136,6 +137,14 @@ class Loop:
         if new and store.root.look(RUNTIME):
             write_goal(store.path, sentences.NEW_GOAL)
         return validate_workspace(settings)
+
+    def begun(self, ctx: Context, events: ObjectReceiveStream[ev.Event]) -> Rounds:
+        """What the loop does from here on."""
+        return Rounds(ctx, events)
+
+    def living(self) -> list[Rounds]:
+        """What hears signals and is looked after, once it knows its state."""
+        return [self.rounds] if self.rounds is not None else []
 
     def post(self, event: ev.Event) -> None:
         """Queue an event; a loop that has ended hears nothing."""
@@ -191,4 +200,8 @@ class Loop:
         refused = [as_words(one) for one in as_list(last.get("refused"))]
         shortfalls.tell_refused(ctx, as_words(last.get("agent")), refused)
         shortfalls.tell_start(ctx)
+        self.introduce(ctx)
+
+    def introduce(self, ctx: Context) -> None:
+        """Say who works on what, and when it is done."""
         tell_terms(ctx)

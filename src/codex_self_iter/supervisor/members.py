@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from functools import partial
 
 import anyio
@@ -50,8 +51,17 @@ class Member:
 class Members:
     """Loops by name. `tasks` ends when all of them have ended."""
 
-    def __init__(self, shared: Shared, options: RunOptions, files: int, first: Settings) -> None:
-        """`files`: how many this process may have open; `first`: settings that are for all."""
+    def __init__(
+        self,
+        shared: Shared,
+        options: RunOptions,
+        files: int,
+        first: Settings,
+        make: Callable[..., Loop] = Loop,
+    ) -> None:
+        """`files`: how many this process may have open; `first`: settings that are for all; `make`:
+        makes a loop from its settings, called as `Loop` is."""
+        self._make = make
         self.by_name: dict[str, Member] = {}
         self.tasks: TaskGroup = anyio.create_task_group()
         self.stop: ev.Stop | None = None
@@ -65,9 +75,10 @@ class Members:
     def living(self) -> list[Rounds]:
         """The loops that hold their lock and have not ended."""
         return [
-            member.loop.rounds
+            rounds
             for member in self.by_name.values()
-            if member.ended is None and member.loop is not None and member.loop.rounds is not None
+            if member.ended is None and member.loop is not None
+            for rounds in member.loop.living()
         ]
 
     def add(self, settings: Settings) -> None:
@@ -127,7 +138,7 @@ class Members:
         clear_stop, sentence = self._options.clear_stop and first, self._options.sentence * first
         self._begun.add(settings.name)
         again = None if self._shared.alone else self._again_sec(member)
-        loop = member.loop = Loop(
+        loop = member.loop = self._make(
             self._shared, settings, clear_stop=clear_stop, sentence=sentence, again_sec=again
         )
         loop.ready = member.settled

@@ -247,7 +247,7 @@ class Rounds:
             if end.state is State.COMPLETED:
                 ctx.warnings.clear(UNMADE)  # it was done without
             self._warned = [*ctx.warnings]
-            card = await ending.write_report(ctx, self._times)
+            card = await self.leave_report()
             await self.status.write_last()
             if end.state is State.COMPLETED:
                 with contextlib.suppress(StorageError):
@@ -260,8 +260,12 @@ class Rounds:
     async def _leave_again(self) -> None:
         """Write report and status once more, if it had to be said that nobody could be told."""
         if self._warned is not None and self._warned != [*self.ctx.warnings]:
-            await ending.write_report(self.ctx, self._times)
+            await self.leave_report()
             await self.status.write_last()
+
+    async def leave_report(self) -> str:
+        """Write the report; the card of this run, or ""."""
+        return await ending.write_report(self.ctx, self._times)
 
     async def end_badly(self, error: BaseException, again_sec: float | None) -> None:
         """Leave what every end leaves: report, last status, a word to the person, all with one
@@ -283,7 +287,7 @@ class Rounds:
                 ctx.log.error("loop.ended", **end)
             self._warned = [*ctx.warnings]
             for leave in (
-                partial(ending.write_report, ctx, self._times),
+                self.leave_report,
                 self.status.write_last,
                 partial(notify.tell_end, ctx, gone=isinstance(error, WorkspaceGoneError)),
                 partial(courier.last, ctx),

@@ -90,7 +90,9 @@ class Shared:
             git, bounds).
         free_disk_mb: free disk where a path is.
         alone: True when this process supervises one loop only.
-        card: True when a person is to see a card at the end."""
+        card: True when a person is to see a card at the end.
+        branchless: True for a work tree of ours that is on no branch, whatever a run checks out: what
+            is committed there must not move a branch of a person."""
 
     host: ProcessHost
     pool: Pool
@@ -112,6 +114,7 @@ class Shared:
     housekeeping_sec: float = 60.0
     alone: bool = True
     card: bool = False
+    branchless: bool = False
     debug: bool = False
     causes: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
     """What was told to a person: by cause the loop that did, and when (Unix seconds)."""

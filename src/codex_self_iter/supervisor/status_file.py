@@ -119,6 +119,7 @@ class Status:
             notes=ctx.notes,
             pool=(pool.slots, pool.in_use, pool.waiting),
             warnings=list(ctx.warnings)[-20:],
+            lanes=ctx.lanes,
             stop_file=senses.stop_path,
             global_stop_file=senses.global_stop_path,
             pause_file=senses.pause_path,

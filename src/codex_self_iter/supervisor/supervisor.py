@@ -20,6 +20,7 @@ from codex_self_iter.errors import ExitCode, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor import live as live_line
 from codex_self_iter.supervisor.gates import take_configuration
+from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.members import Members, per_agent
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.poller import Poller
@@ -67,17 +68,19 @@ class Supervisor:
         live: Callable[[str], None] | None = None,
         card: bool = False,
         shared: Shared | None = None,
+        make: Callable[..., Loop] = Loop,
     ) -> None:
         """`reader` reads the configuration again (SIGHUP, a changed `--config-dir`); `live` shows
         what the only loop does; `card`: its end is to be summed up for a person.
 
-        `shared` replaces the real process host, clock and so on: for tests and simulations."""
+        `make` makes a loop, called as `Loop` is; `shared` replaces the real process host, clock and
+        so on: for tests and simulations."""
         files = raise_limit()
         self._loops, self._log, self._options, self._live = loops, log, options, live
         self._shared = shared or self._share()
         self._shared.card = card
         self._shared.on_round = self._on_round
-        self._members = Members(self._shared, options, files, loops[0])
+        self._members = Members(self._shared, options, files, loops[0], make)
         self._reload = Reload(self._members, reader, options, self._shared)
         self._tasks = anyio.create_task_group()
         self._notifier = Notifier()
@@ -314,7 +317,7 @@ class Supervisor:
                     loop.ctx.post(ev.Tick())
                 self._notifier.status(self._summary())
             if self._live is not None:
-                for loop in self._members.living():
+                for loop in self._members.living()[:1]:  # the others are its lanes
                     self._live(live_line.text(loop.ctx, loop.work))
 
     def _turn(self, living: list[Rounds]) -> list[Rounds]:

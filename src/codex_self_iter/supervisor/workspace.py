@@ -204,6 +204,8 @@ class Workspace:
         """Look again after a run and compare."""
         before = self._before
         await self._clear_locks()
+        if self._ctx.shared.branchless:
+            await self._leave_branch()
         self._git.timeout_sec = self._work_tree.timeout_sec = self._patience
         after = await self._work_tree.snapshot(before)
         if before is None:
@@ -226,6 +228,21 @@ class Workspace:
         self._after_at = self._now()
         await self._work_ended(before, after)
         return change
+
+    async def _leave_branch(self) -> None:
+        """Detach HEAD from the branch that a run has checked out, at the commit that the files are
+        of: the branch may have been moved by somebody since."""
+        with contextlib.suppress(GitError):  # the look that follows says what is wrong with git
+            on = await self._git.run("symbolic-ref", "--quiet", "HEAD")
+            if on.exit_code != 0 or not (head := await self._git.resolve("HEAD^{commit}")):
+                return
+            log = await self._git.run(
+                "log", "--walk-reflogs", "--max-count=1", "--format=%H", "HEAD"
+            )
+            head = os.fsdecode(log.stdout).strip() or head
+            await self._git.ask("update-ref", "--no-deref", "HEAD", head)
+            was = os.fsdecode(on.stdout).strip().removeprefix("refs/heads/")
+            self._ctx.log.warning("git.branch_changed", was=was, now=f"detached {head[:12]}")
 
     async def left_on(self, path: str) -> str:
         """The branch that has this file, where a run has left it for one that has not; else ""."""

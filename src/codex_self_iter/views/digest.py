@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import as_list
 from codex_self_iter.core.text import age, clean, counted, money, shorten, tokens
+from codex_self_iter.views.lanes import summed
 from codex_self_iter.views.rows import Row, Urgency, ranked
 from codex_self_iter.views.summary import Seen, Surroundings
 from codex_self_iter.views.timeline import Record, iteration
@@ -27,6 +28,7 @@ class LoopDigest(NamedTuple):
         ticked: items of the plan that were ticked in them; commits, files: made and changed in them.
         tokens, cost_usd: None where nothing is known.
         worked_sec: how long the iterations took together.
+        lanes: how its lanes stand, "" for a loop without.
         said: what the last of them says of itself."""
 
     row: Row
@@ -38,6 +40,7 @@ class LoopDigest(NamedTuple):
     tokens: float | None
     cost_usd: float | None
     worked_sec: float
+    lanes: str
     said: str
 
     @property
@@ -82,6 +85,7 @@ def of_loop(seen: Seen, around: Surroundings, row: Row, records: Iterable[Record
         tokens=sum(known) if known else None,
         cost_usd=sum(costs) if costs else None,
         worked_sec=sum(one.took_sec for one in ended),
+        lanes=summed(seen.status),
         said=shorten(ended[-1].summary, 300) if ended else "",
     )
 
@@ -127,7 +131,7 @@ def _paragraph(one: LoopDigest) -> list[str]:
     rows = [("", f"{row.name}: {row.state}{plan}")]
     if one.trouble:
         rows += [("trouble", one.trouble.words), ("mend", one.trouble.mend)]
-    rows += [("done", one.done), ("spent", one.spent), ("last", one.said)]
+    rows += [("done", one.done), ("lanes", one.lanes), ("spent", one.spent), ("last", one.said)]
     return [f"  {label:<9}{words}" if label else words for label, words in rows if words]
 
 
@@ -180,5 +184,6 @@ def _plain(one: LoopDigest) -> dict[str, Any]:
         "tokens": one.tokens,
         "cost_usd": one.cost_usd,
         "worked_sec": round(one.worked_sec, 1),
+        "lanes": one.lanes,
         "said": one.said,
     }

@@ -93,15 +93,17 @@ def report(
     times: Mapping[str, float],
     changes: Sequence[tuple[str, str]] = (),
     warnings: Sequence[str] = (),
+    lanes: str = "",
     now: float,
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
-    supervisor started; `changes`: git's summaries, each with what it is."""
+    supervisor started; `changes`: git's summaries, each with what it is; `lanes`: what
+    `views.lanes.section` says of a loop with lanes."""
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]
     gates = [f"- `{gate.get('command')}`: {gate_end(gate)}" for gate in last.get("gates") or ()]
-    if not gates and state.state is State.COMPLETED:
+    if not gates and state.state is State.COMPLETED and not lanes:
         gates = ["None was run: that it is complete is the agent's word."]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     done = counted(state.iteration, "iteration")
@@ -114,11 +116,10 @@ def report(
         f"Written {moment(now)}. {state.reason}",
         "## What was asked",
         (task.strip() or plan.strip())[:4_000],
-        "## What was done",
-        f"{done}.",
-        "\n".join(_rows(lines)),
+        *(() if lanes else ("## What was done", f"{done}.", "\n".join(_rows(lines)))),
         f"Commits by the supervisor: {', '.join(commits)}" if commits else "",
         *(f"{title}:\n\n```\n{stat.strip()}\n```" for title, stat in changes),
+        *(("## Lanes", lanes) if lanes else ()),
         "## Gates of the last iteration" if gates else "",
         "\n".join(gates),
         "## Cost",

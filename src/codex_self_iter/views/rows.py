@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_int, as_list, as_number, as_text
 from codex_self_iter.core.text import clean, epoch, shorten
+from codex_self_iter.views import lanes
 from codex_self_iter.views.summary import QUIET_SEC, Seen, Surroundings, View
 
 STUCK_TIMES = 3
@@ -128,7 +129,7 @@ def row(name: str, seen: Seen, around: Surroundings) -> Row:
 def urgency(seen: Seen) -> Urgency:
     """How soon a person should look at a loop."""
     state = seen.state()[0]
-    if state in _NEEDS_YOU or asks(seen):
+    if state in _NEEDS_YOU or asks(seen) or lanes.needy(seen.status):
         return Urgency.NEEDS_YOU
     if state in ("completed", "stopped"):
         return Urgency.DONE
@@ -176,6 +177,8 @@ def doing(seen: Seen, around: Surroundings) -> str:
             return "nothing has run here yet"
         case "running" if run.get("waiting_for"):
             return f"waits for {as_text(run['waiting_for'])}"
+        case "running" if told := lanes.summed(status):
+            return told
         case "running" | "starting":
             return as_text(status.get("goal")) or reason or "starts from the plan"
     ended = as_dict(status.get("exit"))

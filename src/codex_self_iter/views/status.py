@@ -51,6 +51,7 @@ class Facts:
     pool: tuple[int, int, int] = (0, 0, 0)
     """Slots (0: no limit), how many are taken, how many runs wait for one."""
     warnings: Sequence[str] = ()
+    lanes: Mapping[str, Any] | None = None
     stop_file: str = ""
     global_stop_file: str = ""
     pause_file: str = ""
@@ -219,6 +220,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
             "hours": round(state.spent.hours, 3),
         },
         "totals": _totals(state),
+        "lanes": facts.lanes,
         "owed": dataclasses.asdict(state.owed) if state.owed else None,
         "plan": plan if total else None,
         "pool": _pool(facts, at_work=run is not None),

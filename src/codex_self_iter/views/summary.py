@@ -22,6 +22,7 @@ from codex_self_iter.core.text import (
     tokens,
     took,
 )
+from codex_self_iter.views import lanes
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
@@ -32,7 +33,7 @@ HEARTBEAT_LATE_SEC = 20.0
 WAITING = ("backoff", "cooldown", "limited", "paused")
 GOOD = ("completed", "stopped")
 BAD = ("stagnated", "blocked", "crashed")
-WHOLE = ("supervisor", "orphan", "why", "wait", "owed", "unproven", "warning", "next")
+WHOLE = ("supervisor", "orphan", "why", "wait", "lanes", "owed", "unproven", "warning", "next")
 """Rows that may say what a person can do: they go on in the next line, and no path is broken."""
 LABEL = 11
 QUIET_SEC = 300.0
@@ -231,6 +232,7 @@ class View:
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
         yield "notes", [self.notes()]
+        yield "lanes", [lanes.summed(self.status)]
         yield "owed", [self.owed()]
         yield "recent", self.recent()
         yield "unproven", [str(as_dict(self.status.get("last")).get("unproven") or "")]
@@ -392,6 +394,11 @@ class View:
 
     def advice(self) -> list[str]:
         """The commands that help from here."""
+        show = "codex-self-iter lanes show {}{}   (what it needs)"
+        asking = [show.format(one.lane, self.around.where) for one in lanes.needy(self.status)]
+        return asking[:3] + self._advice() if not self.life.late else self._advice()
+
+    def _advice(self) -> list[str]:
         where, state = self.around.where, str(self.status.get("state") or "")
         resume = f"codex-self-iter resume{where}"
         if self.life.late:

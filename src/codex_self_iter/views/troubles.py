@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
-from codex_self_iter.core.text import clean, epoch
+from codex_self_iter.core.text import clean, epoch, typed
+from codex_self_iter.views import lanes
 from codex_self_iter.views.rows import Urgency, asks, quiet, urgency
 from codex_self_iter.views.summary import BAD, Seen, Surroundings, View
 
@@ -39,6 +40,7 @@ def troubles(seen: Seen, around: Surroundings) -> list[Trouble]:
         *_of_its_life(seen, around),
         *believed,
         *_of_its_work(seen, around),
+        *(_of_its_lanes(seen, around) if not seen.flaw else ()),
         *_of_what_is_left(seen, around),
     )
     told = (one._replace(words=clean(one.words), mend=clean(one.mend)) for one in found)
@@ -103,6 +105,17 @@ def _of_its_work(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     words = View(seen, around).stuck()
     logs = f"codex-self-iter logs -f{around.where}"
     yield Trouble("quiet" if quiet(seen) else "stuck", Urgency.STUCK, words, logs)
+
+
+def _of_its_lanes(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
+    """Lanes that do not go on without a person, and what has landed beside the target."""
+    for one in lanes.needy(seen.status):
+        words = f"lane {one.lane} needs you: {one.why} ({one.item})"
+        mend = f"codex-self-iter lanes show {typed(one.lane)}{around.where}"
+        yield Trouble("lane", Urgency.NEEDS_YOU, words, mend, one.since)
+    if why := lanes.held(seen.status):
+        mend = f"git -C {typed(seen.workspace)} status"
+        yield Trouble("held", Urgency.WORKING, f"what has landed is held back: {why}", mend)
 
 
 def _of_what_is_left(seen: Seen, around: Surroundings) -> Iterator[Trouble]:

@@ -69,6 +69,14 @@ def register(name: str, workspace: str, state_dir: str) -> Entry:
     return entry
 
 
+def forget(state_dir: str) -> None:
+    """Remove the entry of a loop that will not run again. Raises OSError."""
+    try:
+        os.unlink(_path(os.path.abspath(state_dir)))
+    except FileNotFoundError:
+        pass
+
+
 def entries(*, clean: bool = True, gone: bool = False) -> list[Entry]:
     """All loops, by name. `clean` removes entries whose state directory is gone; `gone` has them in
     the list where the workspace is still there: that may not have been meant.

@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from codex_self_iter.cli.doctor import checks_git, checks_loop, checks_machine
+from codex_self_iter.cli.doctor import checks_git, checks_lanes, checks_loop, checks_machine
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.setup.detect import with_gates
 
-LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS)
+LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS, *checks_lanes.CHECKS)
 CONFIGURED: tuple[Check, ...] = (
     checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.hooks, checks_loop.notify
 )  # fmt: skip

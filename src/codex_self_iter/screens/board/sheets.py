@@ -11,7 +11,7 @@ from codex_self_iter.screens import sources
 from codex_self_iter.screens.board.bindings import TABS
 from codex_self_iter.screens.board.showing import Line
 from codex_self_iter.screens.sources import Kept, Shown
-from codex_self_iter.views import series
+from codex_self_iter.views import lanes, series
 from codex_self_iter.views.summary import clock, inbox
 from codex_self_iter.views.timeline import Iteration
 from codex_self_iter.views.transcript import Item
@@ -57,6 +57,7 @@ def _plan(shown: Shown) -> list[Line]:
     goal = str(shown.seen.status.get("goal") or "(starts from the plan)")
     found: list[Line] = [("goal", "dim"), *_lines(clean_block(goal)), ("", "")]
     found += [(f"inbox: {clean(line)}", "yellow") for line in inbox(shown.seen)]
+    found += _lanes(shown)
     plan = sources.plan(shown.seen)
     done = sum(line.item.ticked for line in plan.lines)
     head = plan.flaw or f"{plan.path}: {done} of {len(plan.lines)} done"
@@ -69,6 +70,20 @@ def _plan(shown: Shown) -> list[Line]:
         found.append((f"{lead}[{mark}] {line.title}{since}", style))
         found += [(f"{' ' * len(lead)}    check: {check}", "dim") for check in line.checks]
     return found
+
+
+def _lanes(shown: Shown) -> list[Line]:
+    """A table of the lanes that are not over; nothing for a loop without."""
+    if not (line := lanes.summed(shown.seen.status)):
+        return []
+    rows = lanes.rows(shown.seen.status)
+    wide = max((len(one.lane) for one in rows), default=0)
+    found: list[Line] = [(f"lanes: {line}", "dim")]
+    for one in rows:
+        why = f": {one.why}" if one.why else ""
+        style = "" if one.colour == "green" else one.colour
+        found.append((f"  {one.lane:<{wide}}  {one.state:<9}  {one.item}{why}", style))
+    return [*found, ("", "")]
 
 
 def _diff(shown: Shown, one: Iteration | None) -> list[Line]:

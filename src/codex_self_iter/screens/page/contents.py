@@ -19,6 +19,8 @@ from codex_self_iter.screens.records import Placed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views import plots, series
 from codex_self_iter.views.digest import LoopDigest
+from codex_self_iter.views.lanes import rows as rows_of_lanes
+from codex_self_iter.views.lanes import summed
 from codex_self_iter.views.notice import page_key
 from codex_self_iter.views.plan_view import around_next
 from codex_self_iter.views.rows import COLUMNS, Row, Urgency
@@ -123,6 +125,7 @@ def now(one: Shown) -> Facts:
         "supervisor": [_supervisor(one)],
         "goal": [as_text(one.seen.status.get("goal"))],
         "inbox": inbox(one.seen),
+        "lanes": [summed(one.seen.status)],
         "agent": view.agent(),
         "usage": [view.usage()],
         "disk": [view.disk()],
@@ -132,6 +135,7 @@ def now(one: Shown) -> Facts:
         "row": one.row,
         "base": base(one),
         "troubles": [_trouble(one) for one in found],
+        "lanes": rows_of_lanes(one.seen.status),
         "facts": [(k, [clean(t) for t in texts if t]) for k, texts in rows.items() if any(texts)],
     }
 

@@ -90,6 +90,26 @@ def _orders(entries: Mapping[bytes, str]) -> bytes:
     return b"".join(entry.encode() + b"\t" + path + b"\0" for path, entry in entries.items())
 
 
+async def identity(git: Git) -> tuple[dict[str, str], str]:
+    """The person's identity is git's own business; only what nobody configured is filled in.
+
+    Returns variables for a call, and a note for people where there are some. Raises GitError."""
+    wanted = r"^(user|author|committer)\.(name|email)$"
+    out = await git.run("config", "--get-regexp", wanted)
+    lines = out.stdout.decode("utf-8", "replace").splitlines()
+    values = {name: value.strip() for name, _, value in (x.partition(" ") for x in lines)}
+    known = {name for name, value in values.items() if value}  # the last one counts
+    filled = {}
+    for role in ("AUTHOR", "COMMITTER"):
+        for field, value in _FALLBACK.items():
+            names = {f"user.{field.lower()}", f"{role.lower()}.{field.lower()}"}
+            by_mail = field == "EMAIL" and os.environ.get("EMAIL")
+            if not (names & known or by_mail or os.environ.get(f"GIT_{role}_{field}")):
+                filled[f"GIT_{role}_{field}"] = value
+    note = "git has no user.name or user.email here: committed as codex-self-iter"
+    return filled, note if filled else ""
+
+
 class SupervisorCommits:
     """Makes the commits of one loop. `no_verify` (skip hooks that may refuse) may be changed."""
 
@@ -198,7 +218,7 @@ class SupervisorCommits:
             if merged:
                 await self._publish(old, old, {}, merged)
             return CommitResult(left=left, error=error, tried=bool(merged))
-        identity, note = await self._identity()
+        who, note = await identity(self._git)
         flags = ["--no-verify"] if self.no_verify else []
         if await self._git.resolve(HEAD) != old:
             return None
@@ -207,7 +227,7 @@ class SupervisorCommits:
             *PLUMBING[:2],
             *("commit", "-q", "-F", "-", "--cleanup=whitespace", "--no-status", *flags),
             stdin=text.encode("utf-8", "replace"),
-            env={**self._index.env, **identity, "GIT_REFLOG_ACTION": token},
+            env={**self._index.env, **who, "GIT_REFLOG_ACTION": token},
             hooks=True,
         )
         self._index.make_private()
@@ -299,23 +319,6 @@ class SupervisorCommits:
     def _inner(self, path: bytes) -> str:
         """A path below the top as one below the workspace; one outside keeps its full name."""
         return to_text(path.removeprefix(self._full("")))
-
-    async def _identity(self) -> tuple[dict[str, str], str]:
-        """The person's identity is git's own business; only what nobody configured is filled in."""
-        wanted = r"^(user|author|committer)\.(name|email)$"
-        out = await self._git.run("config", "--get-regexp", wanted)
-        lines = out.stdout.decode("utf-8", "replace").splitlines()
-        values = {name: value.strip() for name, _, value in (x.partition(" ") for x in lines)}
-        known = {name for name, value in values.items() if value}  # the last one counts
-        filled = {}
-        for role in ("AUTHOR", "COMMITTER"):
-            for field, value in _FALLBACK.items():
-                names = {f"user.{field.lower()}", f"{role.lower()}.{field.lower()}"}
-                by_mail = field == "EMAIL" and os.environ.get("EMAIL")
-                if not (names & known or by_mail or os.environ.get(f"GIT_{role}_{field}")):
-                    filled[f"GIT_{role}_{field}"] = value
-        note = "git has no user.name or user.email here: committed as codex-self-iter"
-        return filled, note if filled else ""
 
     def _refused(self, out: ToolResult) -> str:
         said = b"\n".join(part.strip() for part in (out.stdout, out.stderr) if part.strip())

@@ -27,6 +27,18 @@ MAX_REFUSED = 100
 """So many paths may be refused, each with git's words."""
 
 
+def copy_index(source: str, target: str, mode: int = 0o600) -> None:
+    """Copy an index to a name that is free; nothing where there is none yet. Blocking; OSError."""
+    if not os.path.exists(source):
+        return
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with open(open_guarded(source), "rb") as old, open(fd, "wb") as new:
+        shutil.copyfileobj(old, new)
+        written = os.fstat(old.fileno())
+    # git reads a file again that is not older than its index: no younger copy
+    os.utime(target, ns=(written.st_atime_ns, written.st_mtime_ns))
+
+
 class PrivateIndex:
     """A named private index and the git calls that use it."""
 
@@ -47,14 +59,7 @@ class PrivateIndex:
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             self.discard()
-            source = os.path.join(repository.git_dir, "index")
-            if os.path.exists(source):
-                fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-                with open(open_guarded(source), "rb") as old, open(fd, "wb") as new:
-                    shutil.copyfileobj(old, new)
-                    written = os.fstat(old.fileno())
-                # git reads a file again that is not older than its index: no younger copy
-                os.utime(self.path, ns=(written.st_atime_ns, written.st_mtime_ns))
+            copy_index(os.path.join(repository.git_dir, "index"), self.path)
         except OSError as error:
             raise StorageError(f"cannot write {self.directory}: {error.strerror}") from error
 

@@ -5,6 +5,7 @@ left by that work: it is removed. An older one, or one that somebody may hold, i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -17,6 +18,10 @@ from codex_self_iter.world.pause import pause
 
 AGE_SEC = 2.0
 """A younger lock may be just a moment's: a status bar asks git now and then."""
+_UPKEEP = {"gc", "maintenance", "repack", "pack-objects", "prune", "fetch"}
+"""Touches no index and no branch."""
+LONG_SEC = 30.0
+"""A git that is older waits for a person, not for the disk."""
 _STEP_SEC = 0.2
 _DAEMONS = {"fsmonitor--daemon", "credential-cache--daemon"}
 """Live for ever and hold no lock."""
@@ -87,18 +92,36 @@ def _held(path: str, places: tuple[str, ...]) -> bool:
 
 
 def _holds(process: psutil.Process, path: str, places: tuple[str, ...]) -> bool:
-    named = False
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        named = process.name().startswith("git")
-        if named and not _DAEMONS & set(process.cmdline()):
+        if _is_git(process):
             return _within(process.cwd(), places)
     except psutil.AccessDenied:  # a git of another user is not known to be elsewhere
-        return named
+        return process.name().startswith("git")
     except (psutil.Error, OSError):
         return False
     return _has_open(process.pid, path)
+
+
+def git_at_work(places: tuple[str, ...]) -> bool:
+    """True while a git is at work in one of these directories, but for what shows a log or has an
+    editor open for long, and what another user's is. Blocking, for some milliseconds."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if not _is_git(process) or not _within(process.cwd(), places):
+                continue
+            if _UPKEEP & set(process.cmdline()[1:2]):
+                continue
+            young = time.time() - process.create_time() < LONG_SEC
+            if young and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+def _is_git(process: psutil.Process) -> bool:
+    """Raises psutil.Error."""
+    return process.name().startswith("git") and not _DAEMONS & set(process.cmdline())
 
 
 def _has_open(pid: int, path: str) -> bool:

@@ -225,7 +225,9 @@ def _mark_in(fd: int, name: str) -> str:
 # -- the writers of the commands -------------------------------------------------------------------
 
 
-def _write(state_dir: str, name: str, text: str) -> str:
+def leave(state_dir: str, name: str, text: str) -> str:
+    """Write a file of a state directory, both made if need be, whole or not at all; returns its
+    path. Raises StorageError."""
     with contextlib.closing(StateRoot(state_dir)) as root:
         parent, _, leaf = name.rpartition("/")
         with storing("write", f"{root.path}/{name}"), root.directory(parent) as fd:
@@ -238,12 +240,12 @@ def _write(state_dir: str, name: str, text: str) -> str:
 def write_message(state_dir: str, text: str, *, now: bool = False) -> str:
     """Put a message into the inbox, made if need be; returns its path. Raises StorageError."""
     name = f"{stamp()}-{os.urandom(3).hex()}{'.now' if now else ''}.md"
-    return _write(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
+    return leave(state_dir, f"inbox/{name}", text if text.endswith("\n") else f"{text}\n")
 
 
 def write_goal(state_dir: str, text: str) -> str:
     """Ask for another goal, in the place of one that waits. The path. Raises StorageError."""
-    return _write(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
+    return leave(state_dir, f"inbox/{GOAL}", text if text.endswith("\n") else f"{text}\n")
 
 
 def waiting_goal(state_dir: str) -> str:
@@ -259,7 +261,7 @@ def write_stop(state_dir: str, name: str = STOP_FILE, *, after_iteration: bool =
     """Write the STOP sentinel, but soften none; returns its path. Raises StorageError."""
     if after_iteration and read_stop(state_dir, name) == _NOW:
         return os.path.join(state_dir, name)
-    return _write(state_dir, name, f"{_AFTER_ITERATION}\n" if after_iteration else f"{_NOW}\n")
+    return leave(state_dir, name, f"{_AFTER_ITERATION}\n" if after_iteration else f"{_NOW}\n")
 
 
 def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) -> str:
@@ -267,7 +269,7 @@ def write_pause(state_dir: str, name: str = PAUSE_FILE, *, now: bool = False) ->
     StorageError."""
     if not now and read_pause(state_dir, name) == _NOW:
         return os.path.join(state_dir, name)
-    return _write(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
+    return leave(state_dir, name, f"{_NOW}\n" if now else "after the run\n")
 
 
 def _remove(directory: str, name: str) -> bool:

@@ -1,0 +1,1 @@
+"""What goes wrong with lanes and landings, each from outside on a real repository."""

@@ -1,0 +1,52 @@
+"""The whole way of lanes, from outside: items at once, landed one after the other."""
+
+from __future__ import annotations
+
+from tests.lanes.conftest import Make
+from tests.support.harness import wait_until
+
+
+def test_items_are_worked_on_at_once_and_land_one_after_the_other(make: Make) -> None:
+    wait = 'while [ "$(ls "$LANE_AGENT" | grep -c runs)" -lt 2 ]; do sleep 0.05; done; '
+    ws = make({"first": wait + "echo 1 > 1.txt", "second": wait + "echo 2 > 2.txt"})
+    assert ws.run_lanes() == 0
+    assert ws.contents() >= {"1.txt", "2.txt"}
+    assert ws.git("status", "--porcelain") == ""
+    assert (ws.path / "plan.md").read_text().count("[x]") == 2
+    assert len(ws.git("log", "--first-parent", "--merges", "--format=%s").splitlines()) == 2
+    assert ws.git("worktree", "list").count("\n") == 1
+    assert not any(ws.trees.glob("*/*"))
+
+
+def test_an_item_waits_for_those_it_comes_after(make: Make) -> None:
+    ws = make(
+        {
+            "first": "",
+            "second (after: 1)": "cat 1.txt > 2.txt",
+            "third (after: 1, 2)": "cat 2.txt > 3.txt",
+        }
+    )
+    assert ws.run_lanes() == 0
+    assert ws.at("main", "3.txt") == "1\n"
+
+
+def test_a_conflict_goes_back_to_the_lane_with_both_sides(make: Make) -> None:
+    ws = make(
+        {
+            "say hello": 'echo hello > said.txt; until grep -q 2 "$LANE_AGENT/../done" 2>/dev/null; '
+            "do sleep 0.05; done",
+            "say goodbye": "echo goodbye > said.txt",
+        }
+    )
+    ws.agent("1.2", "printf 'hello\\ngoodbye\\n' > said.txt")
+    process = ws.start_lanes()
+    wait_until(lambda: ws.events("landed"), "the first to land")
+    (ws.control / "done").write_text("2\n")
+    assert ws.ended(process) == 0
+    assert ws.at("main", "said.txt") == "hello\ngoodbye\n"
+    (back,) = ws.events("returned")
+    assert (back["lane"], back["kind"]) == ("1", "conflict")
+    prompt = ws.seen("1")[-1]
+    for word in ("said.txt", "say hello", "say goodbye", "+goodbye", "<<<<<<<"):
+        assert word in prompt
+    assert "<<<<<<<" not in ws.at("main", "said.txt")
