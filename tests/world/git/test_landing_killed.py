@@ -90,9 +90,9 @@ async def test_killed_at_every_step(repo: Repo, git: Git, new: str) -> None:
     whole(repo, new)
 
 
-def cut_off(repo: Repo, git: Git, old: str, new: str) -> follow._Hold:
+def cut_off(repo: Repo, git: Git, old: str, new: str) -> follow.Hold:
     """As after a kill between the branch and the files."""
-    hold = follow._Hold(str(repo.path / ".git"))
+    hold = follow.Hold(str(repo.path / ".git"))
     assert hold.open()
     hold.write(follow.Move(MAIN, old, new))
     assert hold.lock(hold.INDEX)
