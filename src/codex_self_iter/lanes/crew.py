@@ -120,6 +120,7 @@ class Crew:
             blocked = getattr(error, "exit_code", None) != ExitCode.INTERNAL
             ended = Ended(1, State.BLOCKED if blocked else State.CRASHED, str(error))
             found = Stand(lane.tip, lane.size, "")
+            self._ctx.log.error("lane.crashed", lane=which, error=str(error))
         spent = self.spent_by(which)
         await self._decide(
             core.Over(
