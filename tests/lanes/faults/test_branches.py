@@ -121,3 +121,24 @@ def test_commits_that_an_agent_takes_back_are_reachable(make: Make) -> None:
     assert "old.txt" not in ws.contents("main")
     assert len(ws.made()) >= 3
     assert ws.lost() == set()
+
+
+def test_a_target_that_was_moved_beneath_the_checkout_is_said_with_the_way_out(make: Make) -> None:
+    """An agent commits on the target itself, in its lane: past the gates, and the checkout does not
+    follow. Nothing there is called a change of the person's."""
+    ws = make({"first": "", "second": ""}, git__commit="agent")
+    ws.agent(1, "git checkout -q --ignore-other-worktrees main; echo 1 > 1.txt; git add .; "
+             "git commit -q -m 'on the target'; touch \"$LANE_AGENT/moved\"")  # fmt: skip
+    wait = 'until test -e "$LANE_AGENT/moved"; do sleep 0.05; done; '
+    ws.agent(2, wait + "echo 2 > 2.txt; git add .; git commit -q -m second")
+    assert ws.run_lanes() == NEEDS_HUMAN, ws.log()[-3000:]
+    said = ws.status()["reason"]
+    assert "was moved to" in said
+    assert "changes of yours" not in said
+    order = said.partition("there: ")[2].split()
+    assert order[:2] == ["git", "read-tree"]
+    ws.git(*order[1:6])
+    assert ws.git("status", "--porcelain") == ""
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    assert ws.contents("main") >= {"1.txt", "2.txt"}
+    assert (ws.path / "2.txt").exists()
