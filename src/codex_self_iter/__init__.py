@@ -9,6 +9,7 @@ The map (arrows point at what a package may import):
     world/       acts, in wings: process/, state/, git/; beside them clock, pool, service manager
     agents/      one file for each kind of coding agent: how it is called, how its output is read
     supervisor/  the one meeting place: event -> decide -> persist -> act
+    lanes/       several items of a plan at once: a loop and a work tree for each, and how they land
     setup/       what a start finds or is told: agents, gates, a task in one sentence
     views/       pure: what people are shown, from status, journal and logs
     screens/     what people look at for long: reads a loop's files, writes what the commands write

@@ -26,6 +26,7 @@ from codex_self_iter.world.process.signals import TWIN_SEC
 from tests.support import control_steps
 from tests.support.control_steps import KEEP, LIMITED, WORK, agents_alive, long_run, wait_log
 from tests.support.harness import Workspace, wait_until
+from tests.support.lanes import AGENT
 from tests.support.program import PROGRAM
 
 EVENTS = (
@@ -757,6 +758,38 @@ def many(seen: Stage) -> None:
     other.cli("stop")
     other.wait_state("stopped")
     seen.over(process)
+
+
+@scene
+def lanes(seen: Stage) -> None:
+    """Two lanes: one lands while the person is in the middle of something, one needs the person."""
+    ws = seen.ws
+    agents = ws.control / "lanes"
+    agents.mkdir(parents=True)
+    ws.environment["LANE_AGENT"] = str(agents)
+    asks = (
+        '{"summary": "s", "next_goal": "n", "stop": true, "reason": "which one?", "evidence": ""}'
+    )
+    (agents / "1").write_text("echo 1 > 1.txt\n")
+    until = 'until [ -e "$LANE_AGENT/go" ]; do sleep 0.05; done'
+    (agents / "2").write_text(f"{until}\nanswer='{asks}'\n")
+    trees = json.dumps(str(ws.root / "trees"))
+    tables = f"[lanes]\nmax = 2\ndirectory = {trees}\n[verify]\ncommands = ['sleep {SEEN_SEC}']\n"
+    set_up(ws, tables, agent_command_template=f"sh {AGENT} {{prompt_file}}")
+    ws.plan("- [ ] first\n- [ ] second\n")
+    (ws.path / "mine.txt").write_text("mine\n")
+    ws.git("add", "plan.md", "mine.txt")
+    ws.git("commit", "-q", "-m", "the plan")
+    seen.facts["branch"] = ws.git("symbolic-ref", "HEAD").strip()
+    (ws.path / "mine.txt").write_text("in the middle of it\n")
+    process = ws.start()
+    seen.until(lambda one: one["lanes"] and one["lanes"]["held"], "the target to be held")
+    seen.look()
+    ws.git("checkout", "-q", "mine.txt")
+    wait_until(lambda: ws.status()["lanes"]["held"] == "", "the target to follow")
+    (agents / "go").touch()
+    seen.over(process)
+    seen.look()
 
 
 # -- running them ------------------------------------------------------------------------------------

@@ -248,9 +248,12 @@ def old_git(place: Place) -> Faults:
     place.program("unshare", "echo not permitted; exit 1")
     place.config(
         'agent = "codex"\n[git]\ncommit = "agent"\n[notify]\ncommand = ["true"]\nevents = []\n'
+        "[lanes]\nmax = 2\n"
     )
     return {
         "git.program": ("fail", "version 2.24.9", "install git 2.25 or later"),
+        "lanes.git": ("fail", "lanes need git 2.38 or later", "install git 2.38 or later"),
+        "lanes.gates": ("warn", "nothing proves what lanes land", "name your tests"),
         "git.identity": ("fail", "does not know who commits", "config user.name"),
         "git.index_lock": ("fail", "left behind 60 min ago", "rm "),
         "git.unfinished": ("warn", "a merge is in progress", "merge --abort"),
@@ -395,6 +398,34 @@ def never_set(place: Place) -> Faults:
     return {"time.clock": ("fail", "the clock says 2001-01-01", "set-ntp true")}
 
 
+def lanes_astray(place: Place) -> Faults:
+    """Lanes that have no branch to land on, a place in the repository, and items in a circle."""
+    place.git("add", ".")
+    place.git("commit", "-qm", "x")
+    place.git("checkout", "-q", "--detach")
+    place.write("plan.md", "- [ ] one (after: 2)\n- [ ] two (after: 1)\n")
+    (place.root / "link").symlink_to(place.path)
+    directory = json.dumps(f"{place.root}/link/trees")
+    place.config(f"{TEMPLATE}{GATE}[lanes]\nmax = 2\ndirectory = {directory}\n")
+    return {
+        "lanes.git": ("ok", "git can make work trees", ""),
+        "lanes.target": ("fail", "HEAD is detached", "check one out"),
+        "lanes.directory": ("fail", "is inside the repository", "outside of it"),
+        "lanes.plan": ("fail", "item 1 can never begin", "take one"),
+    }
+
+
+def lanes_without_git(place: Place) -> Faults:
+    """Lanes without a repository, and without anything to do."""
+    os.rename(place.path / ".git", place.root / "git")
+    place.write("plan.md", "- [x] one\n")
+    place.config(f"{TEMPLATE}{GATE}[lanes]\nmax = 2\n")
+    return {
+        "lanes.repository": ("fail", "lanes need a git repository", "init"),
+        "lanes.plan": ("warn", "is ticked", "add what is still to be done"),
+    }
+
+
 def wrong_words(place: Place) -> Faults:
     """A configuration with an error: what it says is not taken for anything else."""
     place.config("x = 1\n")
@@ -405,7 +436,7 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     scene.__name__: scene
     for scene in (
         nothing_done, commands, old_git, sandboxes, owned, root_elsewhere, mounts, other_processes,
-        few_processes, never_set, wrong_words,
+        few_processes, never_set, lanes_astray, lanes_without_git, wrong_words,
     )
 }  # fmt: skip
 SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}

@@ -86,7 +86,7 @@ NULL = {
     "run.cpu_sec", "run.memory_mb", "run.processes", "run.last_output_at", "run.idle_sec",
     "run.output_bytes", "run.retrying", "wait", "last", "last.tokens", "last.cost_usd",
     "recent[].tokens", "recent[].cost_usd", "owed", "plan.last_ticked", "disk.git_mb",
-    "disk.git_loose", "exit", "pool.in_use", "pool.waiting", "totals.goodput", "stale_sec", "orphan_pid", "run.waiting_for",
+    "disk.git_loose", "exit", "pool.in_use", "pool.waiting", "totals.goodput", "lanes", "stale_sec", "orphan_pid", "run.waiting_for",
 }  # fmt: skip
 ELSEWHERE = {
     "plan": "program/test_control_status.py: a plan of prose has no items",
@@ -429,6 +429,40 @@ MEANING |= {
     "usage.cost_usd": ("money", lambda one: one.last["usage"]["cost_usd"] == 0.5),
     "usage.unpriced_tokens": ("money", lambda one: one.last["usage"]["unpriced_tokens"] == 1800),
     "usage.hours": ("money", grows("usage.hours", above=-1)),
+    "lanes": ("lanes", lambda one: any(x["lanes"] for x in one.statuses)),
+    "lanes.most": ("lanes", same("lanes.most", lambda _: 2)),
+    "lanes.target": ("lanes", same("lanes.target", lambda one: one.facts["branch"])),
+    "lanes.held": (
+        "lanes", lambda one: one.last["lanes"]["held"] == "" and any(values(one.statuses, "lanes.held"))
+    ),
+    "lanes.landing": ("lanes", lambda one: ["1"] in values(one.statuses, "lanes.landing")),
+    "lanes.landed": ("lanes", lambda one: set(values(one.statuses, "lanes.landed")) == {0, 1}),
+    "lanes.left": ("lanes", lambda one: {1, 2} <= set(values(one.statuses, "lanes.left")) <= {0, 1, 2}),
+    "lanes.lanes": (
+        "lanes", lambda one: [x["lane"] for x in one.last["lanes"]["lanes"]] == ["2"]
+    ),
+    "lanes.lanes[].lane": ("lanes", lambda one: set(values(one.statuses, "lanes.lanes[].lane")) == {"1", "2"}),
+    "lanes.lanes[].number": (
+        "lanes", lambda one: all(str(x["number"]) == x["lane"] for x in values(one.statuses, "lanes.lanes[]"))
+    ),
+    "lanes.lanes[].item": (
+        "lanes", lambda one: set(values(one.statuses, "lanes.lanes[].item")) == {"first", "second"}
+    ),
+    "lanes.lanes[].state": (
+        "lanes", lambda one: {"working", "landing", "needs you"} <= set(values(one.statuses, "lanes.lanes[].state"))
+    ),
+    "lanes.lanes[].since": (
+        "lanes", each("lanes", lambda v, x: all(y["since"] <= x["updated_at"] for y in v["lanes"])),
+    ),
+    "lanes.lanes[].why": ("lanes", lambda one: "which one?" in one.last["lanes"]["lanes"][0]["why"]),
+    "lanes.lanes[].place": (
+        "lanes", lambda one: one.last["lanes"]["lanes"][0]["place"].startswith(one.facts["root"] + "/trees/")
+    ),
+    "lanes.lanes[].state_dir": (
+        "lanes", each("lanes", lambda v, x: all(
+            y["state_dir"] == f"{x['state_dir']}/lanes/{y['lane']}/state" for y in v["lanes"])),
+    ),
+    "lanes.lanes[].returns": ("lanes", lambda one: set(values(one.statuses, "lanes.lanes[].returns")) == {0}),
     "owed": ("owed", lambda one: None in values(one.statuses, "owed") and any(values(one.statuses, "owed"))),
     "owed.count": ("owed", each("owed.count", lambda v, x: v == len(x["owed"]["files"]) > 0)),
     "owed.iteration": ("owed", lambda one: 1 in values(one.statuses, "owed.iteration")),

@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_one_line(command: Command, content: str | None, 
         (["keep"], "name the lanes to keep"),
         (["show"], "expected one lane after 'lanes show', not 0"),
         (["show", "1", "2"], "expected one lane after 'lanes show', not 2"),
-        (["dorp", "1"], "(did you mean 'drop'?)"),
+        (["drpo", "1"], "(did you mean 'drop'?)"),
         (["3"], "expected keep, drop, retry, show after 'lanes', not '3'"),
         (["retry", "2"], "lane 2 is working: only one that needs you, was kept, dropped or lost"),
         (["keep", "1"], "lane 1 is landed: only one that is open can be kept"),
@@ -224,10 +224,14 @@ def test_one_lane_with_its_commits_and_the_commands_that_go_on(
     (command.state_dir / "logs").mkdir()
     event = {"ts": "2027-01-15T07:20:00Z", "event": "returned", "lane": "4", "kind": "conflict",
              "text": "lexer.py"}  # fmt: skip
-    (command.state_dir / "logs/lanes.jsonl").write_text(f"{{torn\n{json.dumps(event)}\n")
+    both = [{"lane": "4", "state": "ready", "size": 1}, {"lane": "4b", "state": "ready", "size": 9}]
+    chosen = {"event": "chosen", "lane": "4", "candidates": both}
+    events = "".join(f"{json.dumps(one)}\n" for one in (event, chosen))
+    (command.state_dir / "logs/lanes.jsonl").write_text(f"{{torn\n{events}")
     text = command("lanes", "show", "4").stdout
     assert "needs you, since" in text
     assert "it conflicts with the target: lexer.py" in text
+    assert "lane 4b: ready, 9 lines changed" in text
     assert "Add the lexer" in text
     assert "lexer.py | 1 +" in text
     assert "Of somebody else" not in text  # that it was given of the target is none of its work

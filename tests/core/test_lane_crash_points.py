@@ -13,6 +13,8 @@ from codex_self_iter.core.lanes import Delayed, LaneState, Moved, Refused, Rules
 from codex_self_iter.core.terms import State
 from tests.support.lane_world import KilledError, Task, World, item
 
+pytestmark = pytest.mark.slow
+
 
 class Story:
     """A world in which things go wrong at places of their own, whoever looks after them."""

@@ -35,6 +35,8 @@ from tests.support.lane_world import World, item
 
 NUMBERS = st.integers(0, 10_000)
 
+pytestmark = pytest.mark.slow
+
 
 class Fate:
     """What happens, chosen by numbers."""

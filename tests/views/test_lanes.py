@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.lane_items import LaneItem, items
+from codex_self_iter.core.lane_items import items
 from codex_self_iter.core.lane_machine import decide
-from codex_self_iter.core.lanes import Asked, Landing, Lane, Lanes, LaneState, Rules, Wish
+from codex_self_iter.core.lanes import (
+    OVER,
+    RESTING,
+    Asked,
+    Landing,
+    Lane,
+    Lanes,
+    LaneState,
+    Rules,
+    Wish,
+)
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean
 from codex_self_iter.views.lanes import (
@@ -222,19 +232,16 @@ def test_a_lane_without_a_work_tree_is_only_begun_again() -> None:
 @pytest.mark.parametrize("state", LaneState)
 def test_a_wish_that_means_nothing_is_refused_as_the_scheduler_would(state: LaneState) -> None:
     """The scheduler changes nothing for exactly the wishes that are refused here."""
-    own = lane("3", state)
-    start = dataclasses.replace(
-        STATE,
-        lanes=(own,),
-        items=(LaneItem(own.item, own.number, own.title, own.body),),
-        settled=(own.item,) if state is LaneState.LANDED else (),
-        landing=Landing(("3",)) if state is LaneState.LANDING else None,
-        paused=True,
-    )
-    for wish in Wish:
-        after, commands = decide(start, Asked(wish, "3"), Rules(), 1.0)
-        nothing = after == start and not commands
-        assert bool(unfit(start.lanes[0], wish.value)) is nothing, (state, wish)
+    over = ("Item 3",) if state is LaneState.LANDED else ()
+    for wished in ("", "drop"):
+        three = lane("3", state, wish=wished)
+        start = dataclasses.replace(STATE, lanes=(three,), landing=None, settled=over, paused=True)
+        for wish in Wish:
+            after, commands = decide(start, Asked(wish, "3"), Rules(), 1.0)
+            nothing = after == start and not commands
+            if wished == wish.value or (wished and state in OVER | RESTING):
+                continue  # asked already, or done
+            assert bool(unfit(start, three, wish.value)) is nothing, (state, wished, wish)
 
 
 def test_the_report_says_what_has_landed_and_what_is_left() -> None:

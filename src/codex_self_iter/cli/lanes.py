@@ -26,7 +26,7 @@ _MOST_IDS = 40
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = (
         "keep: leave a lane as it is; drop: end it, its commits stay as a ref; "
-        "retry: begin again what needs you, was kept or dropped; show: all about one lane"
+        "retry: begin again what needs you, was kept or dropped, or take a wish back; show: all about one lane"
     )
     parser.usage = "%(prog)s [options] [NAME] [keep|drop|retry|show LANE ...]"
     metavar = "keep|drop|retry|show LANE"
@@ -149,7 +149,8 @@ def _show(args: argparse.Namespace, which: str) -> int:
         gates=lane_records.gates(lane, done),
         commits=commits,
         changes=changes,
-        target=state.target.removeprefix("refs/heads/"),
+        target=("codex-self-iter/landed/" * bool(state.held))
+        + state.target.removeprefix("refs/heads/"),
         where=f" --workspace {typed(loop.workspace)}",
     )
     rows = view.shown(lane, about, time.time())
@@ -177,9 +178,10 @@ def _ask(args: argparse.Namespace, wish: Wish, ids: list[str]) -> int:
     from codex_self_iter.world.state.lane_files import write_wish
 
     at = _controls.aim_at(args)
-    lanes = _lanes(lane_records.read(at.loop), list(dict.fromkeys(ids)))
+    state = lane_records.read(at.loop)
+    lanes = _lanes(state, list(dict.fromkeys(ids)))
     for lane in lanes:
-        if flaw := view.unfit(lane, wish.value):
+        if flaw := view.unfit(state, lane, wish.value):
             raise UsageError(flaw)
     for lane in lanes:
         write_wish(at.loop.state_dir, wish, lane.id)

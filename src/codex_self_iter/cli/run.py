@@ -57,16 +57,16 @@ def run(args: argparse.Namespace) -> int:
         import structlog  # noqa: F401
 
         del sys.modules["rich"]
-    from codex_self_iter.lanes import loop as lanes
+    from codex_self_iter.lanes import lanes_loop
     from codex_self_iter.supervisor import app
 
     try:
         if args.dry_run:
-            from codex_self_iter.lanes.rehearsal import rehearse  # seldom wanted
+            from codex_self_iter.lanes.lane_rehearsal import rehearse  # seldom wanted
 
             sys.stdout.write(app.rehearse(values, chosen, rehearse))
             return 0
-        return int(app.run(values, chosen, _show, lanes.make))
+        return int(app.run(values, chosen, _show, lanes_loop.make))
     except UsageError as error:
         here = os.path.expanduser((*args.workspace, os.curdir)[0])
         planned = args.config or os.path.exists(os.path.join(here, "plan.md"))

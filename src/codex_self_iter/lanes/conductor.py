@@ -33,11 +33,11 @@ from codex_self_iter.errors import (
     StorageError,
     UsageError,
 )
-from codex_self_iter.lanes import opening
+from codex_self_iter.lanes import found_there
 from codex_self_iter.lanes.crew import Crew
-from codex_self_iter.lanes.journal import JOURNAL, append
-from codex_self_iter.lanes.landing import TREE, Yard
+from codex_self_iter.lanes.lane_journal import JOURNAL, append
 from codex_self_iter.lanes.places import Places
+from codex_self_iter.lanes.yard import TREE, Yard
 from codex_self_iter.supervisor import courier, ending, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
@@ -87,6 +87,8 @@ class Conductor(Rounds):
         self._holds: dict[str, str] = {}
         """Why nothing may be begun now, by who says so."""
         self._follow_at = self._counted_at = 0.0
+        self._taken: set[str] = set()
+        """Files of wishes that are being carried out."""
         self._begun_at = ""
         """The target's commit at the start."""
 
@@ -118,11 +120,11 @@ class Conductor(Rounds):
             exit_code=None, blocked_by={}, stops={}, paused=False,
         )  # fmt: skip
         try:
-            repository = await opening.repository(self._git)
+            repository = await found_there.repository(self._git)
             self._places = Places.of(ctx, repository, self._held)
             self._yard = Yard(ctx, self._git, self._places)
-            self._yard.plan = await opening.plan_place(ctx, self._git)
-            self.lanes = await opening.loaded(ctx, self._git)
+            self._yard.plan = await found_there.plan_place(ctx, self._git)
+            self.lanes = await found_there.loaded(ctx, self._git)
             self._begun_at = self.lanes.target_commit
             self.crew = Crew(
                 ctx, self._git, self._yard, self._places, lambda: self.lanes, self._decide
@@ -155,7 +157,14 @@ class Conductor(Rounds):
             await self._hold("pause", "paused")
         if self.lanes.held and not self.lanes.landing:
             await self._follow()  # what was in the way may be gone
+        wishes = self._wishes()
+        if wishes:  # else it might end before they are heard: all that is left waits for a person
+            await self._decide(core.Pause(True))
         await self._decide(core.Boot(found))
+        for wish in wishes:
+            await self._take(*wish)
+        if wishes and not self._holds:
+            await self._decide(core.Pause(False))
 
     def _fit_pool(self) -> None:
         """A place for the run of each lane, unless the pool was bounded on purpose."""
@@ -169,6 +178,10 @@ class Conductor(Rounds):
     async def _decide(self, event: core.Event) -> None:
         """Decide, write down what was decided, then do it."""
         ctx = self.ctx
+        if isinstance(event, core.Over) and (over := self._overspent()):
+            await self._decide(
+                core.Halt(over, spent=True)
+            )  # the lane is not to need a person for it
         async with self._deciding:
             if self.ended is not None:
                 return
@@ -192,7 +205,7 @@ class Conductor(Rounds):
         data = json.dumps(core.to_json(self.lanes), ensure_ascii=False).encode("utf-8", "replace")
         while True:
             try:
-                await ctx.shared.in_thread(partial(ctx.store.root.replace, opening.STATE, data))
+                await ctx.shared.in_thread(partial(ctx.store.root.replace, found_there.STATE, data))
                 ctx.warnings.clear("lanes not saved")
                 return
             except StorageError as error:
@@ -383,15 +396,32 @@ class Conductor(Rounds):
                 self._begin(f"clear {one.id}", self.crew.clear, one.id)
 
     def _look_wishes(self) -> None:
+        for one in self._wishes():
+            self._taken.add(one[0])
+            self.ctx.start("asked", self._take, *one)
+
+    def _wishes(self) -> list[tuple[str, Wish, str]]:
+        """What is asked of lanes, and is not under way."""
         ctx = self.ctx
         if not os.path.isdir(os.path.join(ctx.store.path, lane_files.ASKED)):
-            return
+            return []
         try:
-            for name, wish, which in lane_files.read_wishes(ctx.store.root):
-                lane_files.done(ctx.store.root, name)
-                ctx.start("asked", self._asked, wish, which)
+            found = lane_files.read_wishes(ctx.store.root)
         except StorageError as error:
             ctx.log.debug("lanes.asked_not_read", error=str(error))
+            return []
+        return [one for one in found if one[0] not in self._taken]
+
+    async def _take(self, name: str, wish: Wish, which: str) -> None:
+        """Decide it, then take its file away: a kill in between asks once more."""
+        self._taken.add(name)
+        await self._asked(wish, which)
+        try:
+            lane_files.done(self.ctx.store.root, name)
+        except StorageError as error:
+            self.ctx.log.debug("lanes.asked_not_read", error=str(error))
+        else:
+            self._taken.discard(name)
 
     async def _asked(self, wish: Wish, which: str) -> None:
         before = self.lanes
@@ -406,6 +436,11 @@ class Conductor(Rounds):
     # -- budget and what is shown ------------------------------------------------------------------
 
     def _look_budget(self) -> None:
+        if over := self._overspent():
+            self._answer(core.Halt(over, spent=True))
+
+    def _overspent(self) -> str:
+        """Which budget is spent since the last look, "" for none; then no loop begins another run."""
         ctx = self.ctx
         spent = self.crew.spent()
         ctx.state = dataclasses.replace(ctx.state, spent=spent)
@@ -413,11 +448,14 @@ class Conductor(Rounds):
         if over and not self.lanes.spent and self.crew.stop is None:
             stop = ev.Stop(over, after_iteration=True, source=StopSource.CONFIG)
             self.crew.forward(stop)
-            self._answer(core.Halt(over, spent=True))
+            return over
+        return ""
 
     def _show(self) -> None:
-        """What status.json says."""
+        """What status.json says, until the end has been said."""
         ctx, state = self.ctx, self.lanes
+        if ctx.state.exit_code is not None:
+            return
         told = view.told(state, self._rules.most, ctx.store.path)
         said = (
             State.STOPPING if self.crew.stop else State.PAUSED if "pause" in self._holds else None

@@ -17,9 +17,9 @@ from codex_self_iter.core.state import Spent, StopSource
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, first_cause
-from codex_self_iter.lanes import commands, words
-from codex_self_iter.lanes.landing import Stand, Yard, stand
+from codex_self_iter.lanes import contained, words
 from codex_self_iter.lanes.places import Places, add_item, lane_settings, write_texts
+from codex_self_iter.lanes.yard import Stand, Yard, stand
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
@@ -86,7 +86,7 @@ class Crew:
             write_texts(ctx, self._places, lane)
             setup = ctx.settings.lanes.setup
             if setup and not lane.tip:
-                results = await commands.run_all(
+                results = await contained.run_all(
                     ctx, f"lane-{which}-setup", setup, self._places.workspace(place),
                     self._places.variables(lane), float(ctx.settings.lanes.setup_timeout_sec),
                 )  # fmt: skip

@@ -284,15 +284,21 @@ def _mending(lane: Lane, about: About) -> Iterator[str]:
 # -- what a person asks ----------------------------------------------------------------------------
 
 
-def unfit(lane: Lane, wish: str) -> str:
+def unfit(state: Lanes, lane: Lane, wish: str) -> str:
     """Why a wish has no meaning for a lane as it is; "" where it has."""
-    from codex_self_iter.core.lanes import OVER, RESTING, LaneState
+    from codex_self_iter.core.lanes import OVER, RESTING
 
-    again = lane.state in RESTING | {LaneState.DROPPED, LaneState.LOST} or bool(lane.wish)
-    if again if wish == "retry" else lane.state not in OVER:
+    if wish != "retry":
+        fits = lane.state not in OVER
+    elif lane.state in RESTING | OVER:
+        fits = lane.item in {one.key for one in state.open_items}
+    else:
+        fits = bool(lane.wish)  # what was asked for, and is not done yet, is taken back
+    if fits:
         return ""
-    ways = {"retry": "needs you, was kept, dropped or lost", "keep": "is open", "drop": "is open"}
-    return f"lane {lane.id} is {lane.state.value}: only one that {ways[wish]} can be {_DONE[wish]}"
+    whole = "that needs you, was kept, dropped or lost, and whose item is open"
+    ways = {"retry": whole, "keep": "that is open", "drop": "that is open"}
+    return f"lane {lane.id} is {lane.state.value}: only one {ways[wish]} can be {_DONE[wish]}"
 
 
 _DONE = {"keep": "kept", "drop": "dropped", "retry": "tried again"}

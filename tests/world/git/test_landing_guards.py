@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from codex_self_iter.world.bounded import ToolResult
-from codex_self_iter.world.git import follow, landing
+from codex_self_iter.world.git import follow, landing, locks
 from codex_self_iter.world.git.landing import Advanced
 from codex_self_iter.world.git.run import Git
 from codex_self_iter.world.process.tool import run_tool
@@ -132,6 +133,21 @@ async def test_an_edit_just_before_files_are_written_is_kept(repo: Repo, new: st
     assert repo.status() == " M a.txt\n"
     assert repo.read("a.txt") == "edit\n"
     assert "landing taken back" in repo.git("reflog", "-1", "main")
+
+
+async def test_an_edit_just_before_the_lock_is_told(repo: Repo, new: str) -> None:
+    old = repo.head()
+    for act in (
+        lambda: repo.write("b.txt", "edit\n"),
+        lambda: repo.git("bisect", "start"),
+        lambda: repo.git("bisect", "reset"),
+    ):
+        git = Git(meanwhile("update-index", act), str(repo.path))
+        result = await landing.advance(git, MAIN, old, new, "m")
+        assert not result.moved
+        assert result.why
+    assert repo.head() == old
+    assert repo.status() == " M b.txt\n"
 
 
 def merge(repo: Repo) -> None:
@@ -284,3 +300,63 @@ async def test_two_landings_at_once_do_not_meet(repo: Repo, git: Git, new: str) 
     hold.clear()
     hold.release()
     assert (await landing.advance(git, MAIN, repo.head(), new, "m")).moved
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_a_switch_to_the_branch_that_ends_too_late_is_caught_up_with(
+    repo: Repo, new: str, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git switch` has read where the branch is, and writes HEAD when it has moved."""
+
+    def person() -> None:
+        repo.git("symbolic-ref", "HEAD", MAIN)
+
+    if not watched:
+        places = landing._places
+
+        async def only(git: Git, branch: str) -> tuple[list[follow.Place], list[follow.Place]]:
+            return (await places(git, branch))[0], []
+
+        monkeypatch.setattr(landing, "_places", only)
+    old = repo.head()
+    repo.git("switch", "-qc", "other")
+    git = Git(meanwhile("update-ref", person), str(repo.path))
+    result = await landing.advance(git, MAIN, old, new, "m")
+    assert result == Advanced(True, place=str(repo.path) if watched else "")
+    assert (repo.status() == "") is watched
+    assert not (repo.path / ".git/index.lock").exists()
+
+
+@pytest.mark.parametrize("young", [True, False])
+@pytest.mark.parametrize("branch", ["main", "other"])
+async def test_no_branch_moves_beside_a_git_at_work(
+    repo: Repo, git: Git, new: str, young: bool, branch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = repo.head()
+    if branch == "other":
+        repo.git("switch", "-qc", "other")
+    if not young:  # a log that is shown for long is nobody's obstacle
+        monkeypatch.setattr(locks, "LONG_SEC", -1.0)
+    with open_pipe(repo) as busy:
+        assert busy.poll() is None
+        result = await landing.advance(git, MAIN, old, new, "m")
+    assert result.moved is not young
+    if young:
+        assert result.why == f"a git command is at work in {repo.path}; wait for it"
+        assert (await landing.advance(git, MAIN, old, new, "m")).moved
+    assert repo.status() == ""
+
+
+@contextlib.contextmanager
+def open_pipe(repo: Repo) -> Iterator[subprocess.Popen[bytes]]:
+    """A git that is at work until the end of the block."""
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=repo.path, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"HEAD\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        yield process
+        process.stdin.close()
+        process.stdout.read()

@@ -341,8 +341,7 @@ class _Checkout:
 
     async def _advance(self, message: str) -> Advanced:
         """The index is locked."""
-        await self._fresh_copy()
-        why = await self._unfit(self._on_copy) or await self._overwritten()
+        why = await self._unfit_now() or await self._overwritten()
         if why:
             await self._git.beside(self._hold.clear)
             return await self._refused(why)
@@ -401,11 +400,7 @@ class _Checkout:
     async def _unfit(self, env: Mapping[str, str]) -> str:
         """Why this work tree cannot follow, by its index or the copy of it."""
         path, branch = self._place.path, short(self._order.branch)
-        state = Repository(self._place.git_dir, "", "", "")
-        operation = state.operation()
-        if not operation and os.path.lexists(self._hold.path("sequencer")):
-            operation = "cherry-pick or revert in progress"
-        if operation:
+        if operation := self._operation():
             return f"{path} has a {operation}; finish or abort it"
         flags = ("-z", "--branch", "--no-ahead-behind", "--no-renames", "--untracked-files=no")
         status = ("status", "--porcelain=v2", *flags, "--ignore-submodules=dirty")
@@ -444,6 +439,20 @@ class _Checkout:
             between = await self._between()
             await self._enter({c.path: c.new for c in between if c.path == self._edited})
 
+    async def _unfit_now(self) -> str:
+        """The same of a fresh copy; cheaper where nothing is the matter, as it mostly is."""
+        clean = await self._fresh_copy()
+        flags = ("--cached", "--quiet", "--ignore-submodules=none")
+        same = await self._run("diff-index", *flags, self._order.old)
+        if clean and same.exit_code == 0 and not self._operation() and await self.on_branch():
+            return ""
+        return await self._unfit(self._on_copy)
+
+    def _operation(self) -> str:
+        if os.path.lexists(self._hold.path("sequencer")):
+            return "cherry-pick or revert in progress"
+        return Repository(self._place.git_dir, "", "", "").operation()
+
     def _changes(self, paths: Collection[bytes]) -> str:
         names = listed([printable(os.fsdecode(path)) for path in sorted(paths)], 3)
         many = counted(len(paths), "file")
@@ -468,13 +477,14 @@ class _Checkout:
     async def _between(self) -> list[RawChange]:
         return parse_raw(await self._git.ask("diff-tree", *RAW, self._order.old, self._order.new))
 
-    async def _fresh_copy(self) -> None:
+    async def _fresh_copy(self) -> bool:
         await self._git.beside(self._hold.copy_index)
-        await self._refresh()
+        return await self._refresh()
 
-    async def _refresh(self) -> None:
-        # it fails where something is changed, which is looked at afterwards
-        await self._run("update-index", "-q", "--refresh", "--ignore-submodules")
+    async def _refresh(self) -> bool:
+        """Look at every file; whether all are as the copy has them."""
+        out = await self._run("update-index", "--refresh", "--ignore-submodules")
+        return out.exit_code == 0
 
     async def _lock_index(self) -> str:
         for _ in range(_WAITS):

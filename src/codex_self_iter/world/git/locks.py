@@ -18,6 +18,8 @@ from codex_self_iter.world.pause import pause
 
 AGE_SEC = 2.0
 """A younger lock may be just a moment's: a status bar asks git now and then."""
+_UPKEEP = {"gc", "maintenance", "repack", "pack-objects", "prune", "fetch"}
+"""Touches no index and no branch."""
 LONG_SEC = 30.0
 """A git that is older waits for a person, not for the disk."""
 _STEP_SEC = 0.2
@@ -93,34 +95,33 @@ def _holds(process: psutil.Process, path: str, places: tuple[str, ...]) -> bool:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        at_work = _at_work(process, places)
+        if _is_git(process):
+            return _within(process.cwd(), places)
+    except psutil.AccessDenied:  # a git of another user is not known to be elsewhere
+        return process.name().startswith("git")
     except (psutil.Error, OSError):
         return False
-    return _has_open(process.pid, path) if at_work is None else at_work
+    return _has_open(process.pid, path)
 
 
 def git_at_work(places: tuple[str, ...]) -> bool:
     """True while a git is at work in one of these directories, but for what shows a log or has an
-    editor open for long. Blocking, for some milliseconds."""
+    editor open for long, and what another user's is. Blocking, for some milliseconds."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if not _at_work(process, places) or process.status() == psutil.STATUS_ZOMBIE:
+            if not _is_git(process) or not _within(process.cwd(), places):
                 continue
-            if time.time() - process.create_time() < LONG_SEC:
+            if _UPKEEP & set(process.cmdline()[1:2]):
+                continue
+            young = time.time() - process.create_time() < LONG_SEC
+            if young and process.status() != psutil.STATUS_ZOMBIE:
                 return True
     return False
 
 
-def _at_work(process: psutil.Process, places: tuple[str, ...]) -> bool | None:
-    """Whether it is a git that works in one of these; None for what is no git."""
-    if not process.name().startswith("git"):
-        return None
-    try:
-        if _DAEMONS & set(process.cmdline()):
-            return None
-        return _within(process.cwd(), places)
-    except psutil.AccessDenied:  # a git of another user is not known to be elsewhere
-        return True
+def _is_git(process: psutil.Process) -> bool:
+    """Raises psutil.Error."""
+    return process.name().startswith("git") and not _DAEMONS & set(process.cmdline())
 
 
 def _has_open(pid: int, path: str) -> bool:

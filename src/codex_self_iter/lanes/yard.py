@@ -23,7 +23,7 @@ from codex_self_iter.core.lanes import (
 from codex_self_iter.core.plan import Item, parse_plan
 from codex_self_iter.core.text import listed
 from codex_self_iter.errors import StorageError
-from codex_self_iter.lanes import commands, words
+from codex_self_iter.lanes import contained, words
 from codex_self_iter.lanes.places import Places
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.git import landing as store
@@ -48,6 +48,7 @@ class Yard:
     def __init__(self, ctx: Context, git: Git, places: Places) -> None:
         self._ctx, self._git, self._places = ctx, git, places
         self.plan = ""
+        self._proving = anyio.Lock()
         self.trees = anyio.Lock()
         """Held while work trees are made or removed: git does not do two at once."""
 
@@ -83,7 +84,8 @@ class Yard:
     async def prove(self, state: Lanes, names: tuple[str, ...]) -> Proven | Refused | Delayed:
         """Combine these lanes, in order, and run the gates there."""
         try:
-            return await self._prove(state, names)
+            async with self._proving:  # one that was called off needs a moment to end
+                return await self._prove(state, names)
         except (GitError, StorageError, OSError) as error:
             return Delayed(str(error))
 
@@ -204,7 +206,7 @@ class Yard:
             return [], ""
         await self.ready_tree(tree, commit)
         cwd, git = self._places.workspace(tree), self.git_in(tree)
-        setup = await commands.run_all(
+        setup = await contained.run_all(
             self._ctx, "landing-setup", settings.lanes.setup, cwd, {},
             float(settings.lanes.setup_timeout_sec),
         )  # fmt: skip
@@ -214,7 +216,7 @@ class Yard:
             key="gate", priority=settings.priority, owner=self._ctx.name
         )
         async with slot:
-            results = await commands.run_all(
+            results = await contained.run_all(
                 self._ctx, "landing-gate", due, cwd, {}, float(settings.verify.timeout_sec)
             )
         if all(one.ok for one in results):

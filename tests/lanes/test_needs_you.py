@@ -1,0 +1,44 @@
+"""Lanes that do not go on without a person, and what all of them share."""
+
+from __future__ import annotations
+
+import json
+
+from tests.lanes.conftest import Make
+
+ASKS = '{"summary": "s", "next_goal": "n", "stop": true, "reason": "which one?", "evidence": ""}'
+
+
+def test_a_lane_that_asks_needs_you_and_the_others_land(make: Make) -> None:
+    ws = make({"one": f"answer='{ASKS}'", "two": "echo 2 > 2.txt"}, max=2)
+    assert ws.run_lanes() == 4
+    assert ws.contents() >= {"2.txt"}
+    lane = ws.lane("1")
+    assert (lane["state"], ws.lane("2")["state"]) == ("needs you", "landed")
+    assert "which one?" in lane["why"]
+    assert "lane 1 needs you: " in ws.cli("status").stdout
+    shown = ws.cli("lanes", "show", "1").stdout
+    assert f"cd {lane['place']} && git status" in shown or f"cd '{lane['place']}'" in shown
+    report = (ws.state / "report.md").read_text()
+    assert "- 1. one: lane 1 needs you (" in report
+    assert "- 2. two: lane 2, " in report
+
+
+def test_work_comes_back_no_more_often_than_it_may(make: Make) -> None:
+    both = "test ! -e 1.txt -o ! -e 2.txt"  # each is green alone
+    ws = make({"one": "", "two": ""}, gates=[both], max=2, max_conflicts=0)
+    assert ws.run_lanes() == 4
+    assert ws.events("returned") == []
+    states = {one["state"] for one in ws.known["lanes"]}
+    assert states == {"landed", "needs you"}
+    (asked,) = ws.events("needs_you")
+    assert "the gates are red where its work meets the target" in asked["why"]
+
+
+def test_a_budget_that_is_spent_is_spent_for_all_lanes(make: Make) -> None:
+    words = {"one": "sleep 1", "two": "sleep 1", "three (after: 1)": ""}
+    ws = make(words, max=2, budget__max_hours=0.0002)
+    assert ws.run_lanes() == 4
+    assert ws.lane("3") == {}
+    status = json.loads(ws.cli("status", "--json").stdout)
+    assert "budget" in status["reason"] or "max_hours" in status["reason"], status["reason"]
