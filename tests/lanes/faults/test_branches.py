@@ -57,13 +57,14 @@ def test_a_target_that_is_deleted_or_renamed_is_said_and_nothing_is_lost(make: M
     landed(ws, "3")
     ws.git("switch", "-q", "-c", "elsewhere", begin)
     before = ws.git("rev-parse", "main").strip()
-    ws.git("branch", "-q", "-D", "main")
+    ws.git("branch", "-q", "-m", "main", "renamed")
     (ws.agents / "go.1").touch()
     landed(ws, "1")
     wait_until(lambda: "the branch main is gone" in ws.status()["reason"], "it to be said")
     assert ws.git("branch", "--list", "main") == ""  # it was a person who took it away
     assert ws.contents("codex-self-iter/landed/main") >= {"1.txt", "3.txt"}
-    ws.git("branch", "-q", "main", before)
+    assert ws.git("rev-parse", "renamed").strip() == before
+    ws.git("branch", "-q", "-m", "renamed", "main")
     (ws.agents / "go.2").touch()
     assert ws.ended(process) == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {"1.txt", "2.txt", "3.txt"}

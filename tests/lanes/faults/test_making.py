@@ -30,13 +30,17 @@ def test_a_set_up_runs_before_the_agent_and_before_the_gates(make: Make) -> None
 
 def test_a_set_up_that_fails_or_hangs_is_said_with_its_words(make: Make) -> None:
     ws = make(
-        {"first": "", "second": ""},
-        setup=['case $CODEX_SELF_ITER_LANE in 1) echo "no such package"; exit 3;; 2) sleep 300;; esac'],
+        {"first": "", "second": "", "third": ""},
+        setup=['case $CODEX_SELF_ITER_LANE in 1) echo "no such package"; exit 3;; 2) sleep 300;; 3) kill -9 $$;; esac'],
         setup_timeout_sec=1,
     )  # fmt: skip
     process = ws.start_lanes()
     wait_until(
-        lambda: "no such package" in ws.lane(1).get("why", "") and ws.lane(2).get("why"),
+        lambda: (
+            "no such package" in ws.lane(1).get("why", "")
+            and ws.lane(2).get("why")
+            and ws.lane(3).get("why")
+        ),
         lambda: f"the flaws to be known\n{ws.log()[-3000:]}",
     )
     assert "setup" in ws.lane(1)["why"]
