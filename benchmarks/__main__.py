@@ -14,7 +14,8 @@ scale       1, 10, 100 and 1,000 loops: start, throughput, memory, idle CPU, STO
 board       `top` with 100 loops: idle CPU, memory, from a key to the screen
 page        `serve` with 100 loops: answers, first paint, memory, what an open page costs
 prompt      size of our part of a prompt beside task and plan
-told        CPU of an idle loop with five targets beside one without; an iteration beside a target that hangs
+told        what targets that hang take of a loop's own thread; CPU of an idle loop with five targets beside one
+            without; an iteration beside a target that hangs
 lanes       three items on three lanes beside one agent; a landing beside `git status`; a lane's start
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 

@@ -29,6 +29,7 @@ PAINT = """() => new Promise((found) => new PerformanceObserver((list) => {
 }).observe({type: "paint", buffered: true}))"""
 ROUNDS = 9
 IDLE_SEC = 30.0
+REST_SEC = 1.0
 
 
 def ask(port: int, path: str, cookie: str = "") -> tuple[float, str, str]:
@@ -44,23 +45,25 @@ def ask(port: int, path: str, cookie: str = "") -> tuple[float, str, str]:
 
 
 def paints(origin: str, cookie: str, paths: dict[str, str]) -> dict[str, float]:
-    """Median milliseconds from the request to the first contentful paint, of each path."""
+    """Median milliseconds from the request to the first contentful paint, of each path.
+
+    In a tab that has come to rest: beside a window that opens, a browser loads pages of its own."""
     from playwright.sync_api import sync_playwright
 
-    found = {}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context()
         name, _, value = cookie.partition("=")
         context.add_cookies([{"name": name, "value": value, "url": origin}])
-        for label, path in paths.items():
-            times = []
-            for _ in range(ROUNDS):
+        times: dict[str, list[float]] = {label: [] for label in paths}
+        for _ in range(ROUNDS):
+            for label, path in paths.items():  # in turn: a busy moment hits all of them
                 tab = context.new_page()
+                tab.wait_for_timeout(1000 * REST_SEC)
                 tab.goto(origin + path)
-                times.append(float(tab.evaluate(PAINT)))
+                times[label].append(float(tab.evaluate(PAINT)))
                 tab.close()
-            found[label] = statistics.median(times)
+        found = {label: statistics.median(each) for label, each in times.items()}
         browser.close()
     return found
 

@@ -1,7 +1,9 @@
-"""What messages cost a loop: targets while nothing happens, and one that hangs while it works."""
+"""What messages cost a loop: its own thread's time for targets that hang, targets while nothing happens,
+and one that hangs while it works."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,10 +16,16 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import anyio
 import psutil
 
 from benchmarks import scale
+from codex_self_iter.settings import load
+from codex_self_iter.supervisor.options import RunOptions
+from codex_self_iter.supervisor.supervisor import Supervisor
+from codex_self_iter.testing import SilentLog
 
 AGENT = """#!/bin/sh
 echo '{"summary":"s","next_goal":"g","stop":false,"reason":"r","evidence":[],"completed":false}'
@@ -30,6 +38,7 @@ urls = ["json://127.0.0.1:9/", "ntfy://127.0.0.1:9/topic", "tgram://123456789:AA
 """
 BUDGET = "[budget]\nmax_hours = 1000\nnotice_at = 0.0000000001\n"
 IDLE_SEC, ROUNDS, ITERATIONS = 30.0, 3, 250
+TARGETS, BESIDE_SEC = 5, 5.0
 
 
 def workspace(root: Path, tables: str, **keys: object) -> Path:
@@ -131,8 +140,82 @@ def hanging(root: Path) -> tuple[list[float], list[float]]:
     return found
 
 
+class Meter:
+    """What this thread's event loop spends on messages: CPU time in ms of each step that one of their
+    tasks takes. Others' load on the machine is not in it.
+
+    While such a step runs the loop does nothing else, and at no other time is it held up by a message:
+    the programs that send are started and heard in threads."""
+
+    TASKS = ("courier", "notify", "hear_of_cancelling")
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """For as long as the block lasts."""
+        run = asyncio.Handle._run
+
+        def measured(handle: asyncio.Handle) -> None:
+            task = getattr(handle._callback, "__self__", None)
+            name = task.get_name() if isinstance(task, asyncio.Task) else ""
+            begun = time.thread_time()
+            run(handle)
+            if any(one in name for one in self.TASKS):
+                self.steps.append(1000 * (time.thread_time() - begun))
+
+        asyncio.Handle._run = measured
+        try:
+            yield
+        finally:
+            asyncio.Handle._run = run
+
+
+def own_time(root: Path) -> tuple[list[float], int]:
+    """The steps of a loop's own thread for a message to each of five targets that hang, and how many
+    iterations it did meanwhile."""
+    meter, servers = Meter(), [Hanging() for _ in range(TARGETS)]
+    urls = json.dumps([f"json://127.0.0.1:{server.port}/" for server in servers])
+    mine = workspace(
+        root, f'{BUDGET}[notify]\nevents = ["budget"]\nurls = {urls}\n', no_change_gate=0
+    )
+    directory = mine / ".codex-self-iter"
+    os.environ["XDG_STATE_HOME"] = str(root / "home")
+    given = load({"workspace": str(mine)}, config_file=None, environ=os.environ, cwd=str(mine))
+    log: Any = SilentLog()
+    done = 0
+
+    async def stop() -> None:
+        nonlocal done
+        while not all(server.at for server in servers):  # noqa: ASYNC110 - they are threads
+            await anyio.sleep(0.1)
+        before = len((directory / "logs/iterations.jsonl").read_text().splitlines())
+        await anyio.sleep(BESIDE_SEC)
+        done = len((directory / "logs/iterations.jsonl").read_text().splitlines()) - before
+        for server in servers:
+            server.close()
+        (directory / "STOP").touch()
+
+    async def main() -> None:
+        supervisor = Supervisor([given], log, lambda: ([given], []), RunOptions())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop, name="the end")
+            with meter.measuring():
+                await supervisor.run()
+
+    anyio.run(main)
+    return meter.steps, done
+
+
 def show(root: Path) -> None:
-    """Print both."""
+    """Print all."""
+    steps, done = own_time(root / "own")
+    print(
+        f"told, {TARGETS} targets that hang: {sum(steps) / TARGETS:.2f} ms of the loop's own thread a message, "
+        f"in {len(steps) / TARGETS:.0f} steps of {max(steps):.2f} ms at most (aim: at most 1); "
+        f"{done} iterations in {BESIDE_SEC:g} s of it"
+    )
     none, five = map(statistics.median, idle(root / "idle"))
     print(
         f"told, idle: {five:.2f} ms CPU/s with five targets and a digest, {none:.2f} without, "

@@ -23,9 +23,11 @@ ALWAYS = {"event", "level", "timestamp"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
     "notify.given_up": "program/test_notifications.py::test_what_nobody_takes_for_days_is_given_up_and_said",
+    "notify.left": "program/test_notifications.py::test_whoever_starts_an_ended_loop_has_its_words",
     "notify.shared": "program/test_notifications.py::test_loops_that_one_limit_holds_up_send_one_message",
     "reply.accepted": "program/test_replies.py::test_a_reply_steers_a_running_loop_and_stops_it",
     "reply.answered": "program/test_replies.py::test_a_reply_steers_a_running_loop_and_stops_it",
+    "reply.interrupted": "program/test_replies.py::test_a_reply_that_a_kill_interrupts_is_said_by_the_next_start",
     "reply.listening": "program/test_replies.py::test_a_reload_begins_and_ends_it",
     "reply.refused": "program/test_replies.py::test_a_flood_is_counted_and_not_logged_line_by_line",
     "reply.unanswered": "program/test_replies.py::test_an_answer_that_cannot_be_sent_is_logged",

@@ -365,3 +365,19 @@ def test_every_configuration_key_of_a_loop_has_its_flag() -> None:
     by_set = {"prices", "pool.per_agent", "notify.targets"}
     keys = {key for key in leaves(Settings) if key.count(".") < 2}
     assert {flag.key for flag in FLAGS} == keys - own_options - by_set
+
+
+def test_a_start_loads_no_library_for_pictures_of_tracebacks(tmp_path) -> None:
+    """structlog would, where it is there: a tenth of the start."""
+    pytest.importorskip("rich")
+    (tmp_path / "plan.md").write_text("- [ ] something\n")
+    words = ("-X", "importtime", "-m", "codex_self_iter", "run", "--dry-run", "--workspace")
+    template = ("--agent-command-template", "true {prompt_file}")
+    done = subprocess.run(
+        [PYTHON, *words, str(tmp_path), *template],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "structlog" in loaded
+    assert not {name for name in loaded if name.startswith("rich.")}

@@ -50,3 +50,18 @@ def test_a_conflict_goes_back_to_the_lane_with_both_sides(make: Make) -> None:
     for word in ("said.txt", "say hello", "say goodbye", "+goodbye", "<<<<<<<"):
         assert word in prompt
     assert "<<<<<<<" not in ws.at("main", "said.txt")
+
+
+def test_commits_that_an_agent_took_back_are_kept(make: Make) -> None:
+    took_back = (
+        'echo draft > 1.txt; git add .; git commit -qm draft; git rev-parse HEAD > "$LANE_AGENT/draft"; '
+        "echo done > 1.txt; git commit -qa --amend -m done; "
+        'echo no > no.txt; git add .; git commit -qm no; git rev-parse HEAD >> "$LANE_AGENT/draft"; '
+        "git reset -q --hard HEAD~1"
+    )
+    ws = make({"first": took_back, "second": ""})
+    assert ws.run_lanes() == 0
+    gone = (ws.agents / "draft").read_text().split()
+    assert len(gone) == 2
+    assert set(gone) <= set(ws.git("rev-list", "--all").split())
+    assert not ws.contents() & {"no.txt"}

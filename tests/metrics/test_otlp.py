@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,3 +155,21 @@ def test_it_ends_soon_after_its_input_and_says_what_is_left(receiver: Receiver, 
     assert program.process.stdin is not None
     program.process.stdin.write('{"what": "tra')  # half a line, as a kill leaves it
     assert program.end()[-1] == {"left": 2}
+
+
+def test_an_answer_without_end_is_not_read(receiver: Receiver) -> None:
+    receiver.how = "endless"
+    program = Program(receiver)
+    program.feed(trace(1), trace(2))
+    assert [program.answer()["flaw"] for _ in range(2)] == ["", ""]
+    assert receiver.poured < 50_000_000
+    program.end()
+
+
+def test_a_netrc_says_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    own = "Authorization=Bearer mine"
+    program = Program(receiver, HOME=str(tmp_path), OTEL_EXPORTER_OTLP_HEADERS=own)
+    program.feed(trace(1))
+    program.end()
+    assert [one["authorization"] for one in receiver.headers] == ["Bearer mine"]

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from codex_self_iter.views.notice import page_key
+from tests.program.test_many import supervise
 from tests.support.control_steps import LIMITED, long_run
 from tests.support.harness import Workspace, wait_until
 from tests.support.listeners import Listener, http, mail
@@ -239,6 +242,20 @@ def test_a_test_message_says_for_each_target_whether_it_arrived(
     wrong = ws.cli("notify", "test", "phone")
     assert wrong.returncode == 2
     assert "there are: json, json-2, json-3" in wrong.stderr
+    whole, part = history(ws)
+    assert (whole["event"], whole["targets"]["json"], part["targets"]) == (
+        "test",
+        "sent",
+        {"json": "sent"},
+    )
+    assert whole["targets"]["json-2"].startswith("not sent: ")
+    assert "No loop has run there yet" in hook.heard[0]["message"]
+    assert "iteration" not in hook.heard[0]["message"]
+    ws.script(DONE)
+    ws.config(urls(webhook(hook), events=["blocked"]))
+    assert ws.run() == 0
+    ws.cli("notify", "test")
+    assert "Completed, iteration 1, plan 0 of 2" in hook.heard[-1]["message"]
 
 
 def test_doctor_says_what_would_not_arrive(ws: Workspace, hook: Listener) -> None:
@@ -367,3 +384,95 @@ def test_one_that_hangs_keeps_no_other_waiting(ws: Workspace, hook: Listener) ->
         assert hook.heard == []
         hook.over.set()
         assert ws.ended(process) == 0
+
+
+def test_a_command_that_mends_names_the_configuration_that_was_named(
+    ws: Workspace, hook: Listener, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "my loop.toml"
+    ws.config(urls(webhook(hook), events=["agent_stopped", "crashed", "blocked"]))
+    (ws.path / "codex-self-iter.toml").rename(elsewhere)
+    ws.script({"block": {"stop": True, "reason": "which database?"}})
+    assert ws.run("--config", str(elsewhere)) == 0
+    own = f"--workspace '{ws.path}' --config '{elsewhere}'"
+    assert f"&& codex-self-iter run {own}" in hook.heard[0]["message"]
+    ws.cli("steer", "postgres")
+    said = subprocess.run(
+        [*PROGRAM, "digest"],
+        env=ws.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"mend     codex-self-iter run {own}" in said
+    assert f"codex-self-iter run {own}" in " ".join(ws.cli("status").stdout.split())
+
+
+def test_a_netrc_says_nothing(ws: Workspace, hook: Listener) -> None:
+    (ws.root / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    ws.environment["HOME"] = str(ws.root)
+    ws.config(urls(webhook(hook)))
+    assert ws.cli("notify", "test").returncode == 0
+    assert hook.logins == [""]
+
+
+@contextmanager
+def at_night(tmp_path: Path, hook: Listener) -> Iterator[tuple[subprocess.Popen[bytes], Workspace]]:
+    """In quiet hours: a supervisor of two loops, of which one goes on and the other has ended."""
+    now = datetime.now().astimezone()
+    quiet = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    table = urls(webhook(hook), quiet=quiet, events=["completed"])
+    short, long = (Workspace(tmp_path, name) for name in ("short", "long"))
+    try:
+        for ws, step in ((short, DONE), (long, LIVES)):
+            ws.script(step, LIVES)
+            ws.config(table)
+        process = supervise(short, long, tables=table)
+        long.wait_runs(1)
+        wait_until(lambda: short.status().get("exit"), "the end of one")
+        yield process, short
+    finally:
+        for ws in (short, long):
+            ws.close()
+
+
+@pytest.mark.slow
+def test_the_end_of_a_loop_among_others_waits_for_the_morning(
+    tmp_path: Path, hook: Listener
+) -> None:
+    with at_night(tmp_path, hook) as (process, short):
+        wait_until(lambda: "waits, again at " in str(history(short)), "the word")
+        assert history(short)[0]["targets"]["json"].startswith("waits, again at ")
+        assert hook.tries == 0
+        process.terminate()  # nobody is there later
+        assert short.ended(process) == 0
+        assert [one["title"] for one in hook.heard] == ["short: completed"]
+
+
+@pytest.mark.slow
+def test_whoever_starts_an_ended_loop_has_its_words(tmp_path: Path, hook: Listener) -> None:
+    with at_night(tmp_path, hook) as (process, short):
+        wait_until(lambda: "waits" in str(history(short)), "the word")
+        other = short.start()
+        short.wait_runs(2)
+        process.terminate()
+        assert short.ended(process) == 0
+        assert "notify.left" in short.log()
+        assert hook.tries == 0
+        other.terminate()
+        assert short.ended(other) == 0
+        assert [one["title"] for one in hook.heard] == ["short: completed"]
+
+
+@pytest.mark.slow
+def test_a_target_has_twenty_seconds_for_its_answer(ws: Workspace, hook: Listener) -> None:
+    """More than its library gives it: a message that is taken slowly would be sent again."""
+    ws.config(urls(webhook(hook)))
+    hook.faults = [6.0]
+    assert ws.cli("notify", "test").stdout == "json: sent\n"
+    hook.faults = ["hang"]
+    begun = time.monotonic()
+    assert "json: not sent: " in (said := ws.cli("notify", "test").stdout)
+    assert "within 30 s" not in said, "it has given up by itself"
+    assert time.monotonic() - begun >= 19

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from codex_self_iter.replies import channels
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import running
 from tests.support.talkers import Bot, Topic, ntfy, telegram
@@ -372,6 +373,82 @@ def test_one_topic_serves_for_both_directions(ws: Workspace, topic: Topic) -> No
     ws.ended(again)
 
 
+@pytest.mark.slow
+def test_an_answer_that_is_to_come_later_comes_later(ws: Workspace, topic: Topic, bot: Bot) -> None:
+    """Both say when: Telegram in its answer; ntfy does not, and gets two seconds."""
+    url = f"ntfy://127.0.0.1:{topic.port}/talk"
+    ws.environment |= {**bot.environment, "WORD": WORD}
+    ws.config(
+        f'[[notify.replies]]\nurl = "{url}"\nallow = ["${{WORD}}"]\n'
+        f'[[notify.replies]]\nurl = "tgram://${{TELEGRAM_TOKEN}}"\nallow = ["{ME}"]\n'
+    )
+    ws.script(LONG)
+    process = ws.start()
+    listens(ws, 2)
+    wait_until(lambda: bot.polling == 1, "it listens")
+    topic.refusals = [429, 503]
+    topic.write(f"{WORD} /status")
+    assert "running" in answered(topic, 1)
+    assert topic.refusals == []
+    bot.faults.append(429)
+    bot.write("/status", ME)
+    wait_until(lambda: len(bot.said) == 1, "the answer")
+    assert "reply.unanswered" not in ws.log()
+    topic.refusals = [429, 429, 429]
+    topic.write(f"{WORD} /help")
+    wait_until(lambda: "answers 429" in "".join(lines(ws, "reply.unanswered")), "given up")
+    process.terminate()
+    ws.ended(process)
+
+
+def test_it_listens_once_the_channel_has_answered(ws: Workspace, bot: Bot) -> None:
+    by_telegram(ws, bot)
+    bot.faults.append(502)
+    with listening(ws):
+        log = ws.log()
+        assert log.index("bot 123456 answers 502") < log.index("reply.listening")
+        wait_until(lambda: ws.status()["warnings"] == [], "no warning any more")
+
+
+def test_a_reply_that_a_kill_interrupts_is_said_by_the_next_start(
+    ws: Workspace, topic: Topic
+) -> None:
+    by_ntfy(ws, topic)
+    place = ws.root / "killed"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(
+        "import os\n"
+        "from codex_self_iter.screens import steering\n"
+        f"if os.path.exists({str(ws.root / 'flag')!r}):\n"
+        "    steering.steer = lambda *_: os._exit(9)\n"
+    )
+    ws.environment["PYTHONPATH"] = str(place)
+    (ws.root / "flag").touch()
+    ws.script(LONG)
+    process = ws.start()
+    listens(ws)
+    topic.write(f"{WORD} use redis")
+    (ws.root / "flag").unlink()
+    wait_until(lambda: lines(ws, "reply.interrupted"), lambda: f"the line\n{ws.log()}")
+    assert "command=steer" in lines(ws, "reply.interrupted")[0]
+    assert answered(topic, 1).startswith(
+        "The supervisor was killed while it did this: your message"
+    )
+    listens(ws, 2)
+    topic.write(f"{WORD} use sqlite")
+    assert "puts it into the next prompt" in answered(topic, 2)
+    (message,) = (ws.state / "inbox").rglob("*.md")
+    assert "sqlite" in message.read_text()
+    assert len(lines(ws, "reply.interrupted")) == 1
+    process.terminate()
+    ws.ended(process)
+    again = ws.start()
+    listens(ws, 3)
+    assert len(lines(ws, "reply.interrupted")) == 1
+    again.terminate()
+    ws.ended(again)
+
+
 def test_an_answer_that_cannot_be_sent_is_logged(ws: Workspace, bot: Bot) -> None:
     by_telegram(ws, bot)
     ws.script(LONG)
@@ -507,3 +584,49 @@ def test_what_is_said_while_nobody_listens_is_heard_by_the_next_start(
     assert "puts it into the next prompt" in answered(topic, 1)
     again.terminate()
     ws.ended(again)
+
+
+def test_the_check_of_the_configuration_judges_where_answers_come_from(ws: Workspace) -> None:
+    good = '[[notify.replies]]\nurl = "tgram://${NO_TOKEN_HERE}"\nallow = ["4711"]\n'
+    bad = '[[notify.replies]]\nurl = "ntfy://just-a-topic"\nallow = ["long-enough-a-word"]\n'
+    who = '[[notify.replies]]\nurl = "ntfy://127.0.0.1/talk"\nallow = ["short"]\n'
+    ws.config(good)
+    assert len(ws.cli("config", "check").stdout.splitlines()) == 1
+    ws.config(good + bad + who)
+    result = ws.cli("config", "check")
+    assert result.returncode == 0
+    _, first, second = result.stdout.splitlines()
+    assert first == (
+        "Warning: notify.replies[1]: replies are not heard: "
+        "a topic is written ntfys://HOST/TOPIC or ntfys://TOKEN@HOST/TOPIC"
+    )
+    assert second.startswith("Warning: notify.replies[2]: replies are not heard: a word that is")
+
+
+def test_a_netrc_says_nothing(ws: Workspace, topic: Topic) -> None:
+    (ws.root / ".netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    ws.environment |= {"WORD": WORD, "HOME": str(ws.root)}
+    url = f"ntfy://tk_mine@127.0.0.1:{topic.port}/talk"
+    ws.config(f'[[notify.replies]]\nurl = "{url}"\nallow = ["${{WORD}}"]\n')
+    with listening(ws):
+        assert topic.logins == ["Bearer tk_mine"]
+
+
+def test_a_topic_whose_stream_is_held_back_on_its_way_is_asked_now_and_then(
+    ws: Workspace, topic: Topic
+) -> None:
+    assert (channels.SILENT_SEC, channels.BETWEEN_SEC) == (90.0, 15.0)
+    place = ws.root / "hasty"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(
+        "from codex_self_iter.replies import channels\n"
+        "channels.SILENT_SEC, channels.BETWEEN_SEC = 1.0, 0.1\n"
+    )
+    ws.environment["PYTHONPATH"] = str(place)
+    topic.held_back = "nothing"
+    by_ntfy(ws, topic)
+    with listening(ws):
+        topic.write(f"{WORD} /status")
+        assert "running" in answered(topic, 1)
+        assert ws.status()["warnings"] == []
+        assert topic.polled > 1

@@ -12,8 +12,9 @@ WORLD = "codex_self_iter.world"
 WINGS = {"process", "state", "git"}
 CROSSINGS = {
     ("bounded", "process.proctable"),
-    ("git.follow", "process.proctable"),
-    ("git.follow", "state.holder"),
+    ("git.held_index", "process.proctable"),
+    ("git.held_index", "state.holder"),
+    ("port_ranges", "state.holder"),
     ("git.ledger", "state.root"),
     ("process.host", "state.durable"),
     ("process.host", "state.holder"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from codex_self_iter.replies.channels import Channel, Ntfy, Telegram, channel
+from codex_self_iter.replies import channels
+from codex_self_iter.replies.channels import Channel, ChannelError, Ntfy, Telegram, channel
 from tests.support.talkers import ntfy
+from tests.support.talkers import telegram as telegram_api
 
 TOKEN = "123:abc"
 
@@ -81,3 +84,68 @@ def test_brackets_without_end_are_no_message() -> None:
 
     assert _parsed(b"[" * 200_000) is None
     assert _parsed(b"{}") == {}
+
+
+@pytest.mark.parametrize("held_back", ["headers", "nothing"])
+def test_a_topic_behind_a_proxy_that_holds_streams_back_is_asked_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, held_back: str
+) -> None:
+    monkeypatch.setattr(channels, "SILENT_SEC", 0.3)
+    monkeypatch.setattr(channels, "BETWEEN_SEC", 0.05)
+    with ntfy() as topic:
+        topic.held_back = held_back
+        topic.write("a-long-word first")
+        one = channel(f"ntfy://127.0.0.1:{topic.port}/talk")
+        one.begin("0")
+        first, mark = one.wait("0")
+        topic.write("a-long-word second")
+        second, mark = one.wait(mark)
+        assert [told.heard.text for told in (*first, *second)] == ["first", "second"]
+        assert one.wait(mark) == ([], mark)
+        assert topic.polled == 3 + (held_back == "nothing")
+        topic.faults.append(500)
+        with pytest.raises(ChannelError, match="answers 500"):
+            one.wait(mark)
+        topic.held_back = ""
+        topic.write("a-long-word third")
+        more = one.wait(mark)[0] or one.wait(mark)[0]  # the stream begins with a word of its own
+        assert [told.heard.text for told in more] == ["third"]
+        assert topic.readers == 1
+        one.close()
+
+
+def test_a_stream_that_falls_silent_later_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "SILENT_SEC", 0.3)
+    with ntfy() as topic:
+        one = channel(f"ntfy://127.0.0.1:{topic.port}/talk")
+        one.begin("0")
+        one.wait("0")
+        with pytest.raises(ChannelError, match="does not answer"):
+            one.wait("0")
+        assert topic.polled == 0
+
+
+def test_an_answer_without_end_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "MOST_BYTES", 1000)
+    monkeypatch.setattr(channels, "SILENT_SEC", 0.3)
+    with ntfy() as topic:
+        topic.held_back = "headers"
+        topic.write("x" * 2000)
+        one = channel(f"ntfy://127.0.0.1:{topic.port}/talk")
+        with pytest.raises(ChannelError, match="what is no message"):
+            one.wait("0")
+
+
+def test_a_bot_whose_server_hangs_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with telegram_api(tmp_path) as bot:
+        for name, value in bot.environment.items():
+            monkeypatch.setenv(name, value)
+        one = Telegram(bot.environment["TELEGRAM_TOKEN"])
+        one.begin("0")
+        monkeypatch.setattr(channels, "CONNECT_SEC", 0.3)
+        monkeypatch.setattr(channels, "POLL_SEC", 0.2)
+        bot.faults.append("hang")
+        with pytest.raises(ChannelError, match="does not answer"):
+            one.wait("0")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from textual.events import Paste
 
 from codex_self_iter.screens import steering
 from codex_self_iter.screens.board.bindings import BINDINGS, BY_KEY
@@ -300,12 +301,31 @@ async def test_a_message_is_what_steer_writes(loop: Target, key: str, end: str) 
         assert message.name.endswith(end)
         assert message.name.endswith(".now.md") is (key == "!")
         assert message.read_text() == "use jq, please!\n"
-        await seat.press(key, *"not this", "escape")
-        assert "nothing was done" in seat.text()
+        for leave in ("escape", "ctrl+c"):
+            await seat.press(key, *"not this", leave)
+            assert "nothing was done" in seat.text()
+            assert seat.board.is_running
         await seat.press(key, "space", "enter")
         assert len(list(Path(loop.state_dir, "inbox").glob("*.md"))) == 1
         await seat.press("6")
         await seat.until(lambda text: "use jq, please!" in text)
+
+
+async def test_what_is_pasted_is_taken_with_all_its_lines_and_sent_by_enter_alone(
+    loop: Target,
+) -> None:
+    """A traceback has many; none of them is a key."""
+    async with at_board((160, 24), chosen=loop.state_dir) as seat:
+        seat.board.post_message(Paste("X\nyes\nq\n"))  # nothing is typed: it does nothing
+        await seat.press(":", *"see ")
+        seat.board._typed.post_message(Paste("Traceback:\r\n  line 1\nX\n"))
+        await seat.until(lambda text: "see Traceback:↵  line 1↵X" in text)
+        assert not list(Path(loop.state_dir, "inbox").glob("*.md"))
+        await seat.press("enter")
+        await seat.until(lambda text: "Wrote" in text)
+        (message,) = Path(loop.state_dir, "inbox").glob("*.md")
+        assert message.read_text() == "see Traceback:\n  line 1\nX\n"
+        assert not Path(loop.state_dir, "STOP").exists()
 
 
 async def test_a_failure_of_steering_is_one_line(loop: Target) -> None:

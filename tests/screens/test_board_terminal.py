@@ -90,6 +90,26 @@ def test_a_whole_session_open_steer_pause_resume_stop_quit(ws: Workspace, termin
 
 
 @pytest.mark.slow
+def test_what_another_program_wrote_across_it_goes_by_a_key(ws: Workspace, terminal: Open) -> None:
+    ws.script(step("never"))
+    supervisor = ws.start()
+    ws.wait_runs(1)
+    top = terminal()
+    top.until("waits for never")
+    Path(top.tmux("display-message", "-p", "#{pane_tty}").strip()).write_text("\033[3;3HGARBAGE")
+    top.until("GARBAGE")
+    top.keys("g")  # negative control: only what has changed is drawn
+    top.until("GARBAGE")
+    top.keys("C-l")
+    top.until("drawn anew")
+    top.gone("GARBAGE")
+    top.keys("q")
+    top.until("ended with 0")
+    (ws.state / "STOP").touch()
+    assert ws.ended(supervisor) == 0
+
+
+@pytest.mark.slow
 def test_quitting_and_killing_it_touch_no_loop(ws: Workspace, terminal: Open) -> None:
     """Negative control: `X` and y do end it."""
     ws.script(step("never"))

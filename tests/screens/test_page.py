@@ -185,6 +185,30 @@ async def test_every_loop_stands_in_its_column(held: ExitStack, tmp_path: Path, 
     assert sum(map(len, shown.values())) == len(cases(now))
 
 
+async def test_a_card_is_made_anew_when_its_loop_has_changed_and_no_other(
+    held: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes a third of a millisecond, and each open page asks every two seconds."""
+    monkeypatch.setattr(contents.Known, "FRESH_SEC", -1.0)
+    status = Path(
+        held.enter_context(on_disk(tmp_path, "one", cases(time.time())["running"])).state_dir,
+        "status.json",
+    )
+    held.enter_context(on_disk(tmp_path, "two", cases(time.time())["running"]))
+    known = contents.Known()
+
+    def cards() -> dict[str, str]:
+        every = [card for column in known.board()["columns"] for card in column["cards"]]
+        return {"one" if ">one</a>" in card else "two": card for card in every}
+
+    first = cards()
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"goal": "Something else"}))
+    then = cards()
+    assert "Something else" in then["one"]
+    assert "Something else" not in first["one"]
+    assert then["two"] is first["two"]
+
+
 async def test_loops_of_one_name_are_told_apart(held: ExitStack, tmp_path: Path, app: App) -> None:
     for place in ("a", "b"):
         held.enter_context(on_disk(tmp_path / place, "twin", cases(time.time())["running"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -284,6 +285,25 @@ def test_without_script_all_can_be_read_and_steered(
     tab.get_by_role("button", name="Resume").click()
     assert not (ended.state / "PAUSE").exists()
     tab.context.close()
+
+
+def test_the_title_of_a_tab_left_open_says_what_needs_you(
+    browser: Browser, page: Page, ended: Workspace
+) -> None:
+    every = opened(browser, page)
+    one = every.context.new_page()
+    one.goto(page.origin + pages(every, page)[1])
+    every.goto(page.origin)
+    assert every.title() == "Loops · codex-self-iter"
+    assert one.title() == "loop · codex-self-iter"
+    status = ended.state / "status.json"
+    changed = json.loads(status.read_text()) | {"state": "blocked", "reason": "No key"}
+    status.write_text(json.dumps(changed))
+    expect(every).to_have_title("1 needs you · codex-self-iter")
+    expect(one).to_have_title("loop needs you · codex-self-iter")
+    status.write_text(json.dumps(changed | {"state": "completed"}))
+    expect(every).to_have_title("Loops · codex-self-iter")
+    expect(one).to_have_title("loop · codex-self-iter")
 
 
 def test_by_keys_alone(browser: Browser, page: Page, ended: Workspace) -> None:

@@ -3,7 +3,10 @@ so that a lock which refuses everybody fails as well as one which refuses nobody
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import socket
 import ssl
 import stat
@@ -76,6 +79,21 @@ async def test_a_link_opens_once(held: ExitStack, tmp_path: Path) -> None:
     assert again.status == 403
     assert "set-cookie" not in again.headers
     assert (await App(tmp_path).ask(link, bare=True)).status == 403, "a restart forgot it"
+
+
+async def test_a_browser_that_keeps_no_cookie_is_told(held: ExitStack, tmp_path: Path) -> None:
+    """It was let in, and would be asked for a link again and again."""
+    app = App(tmp_path)
+    key = app.gate.door.keys.new_link(app.gate.door.port)
+    came = {"referer": f"{app.gate.address.origins[0]}/enter?key={key}"}
+    answer = await app.ask("/", headers=came)
+    assert answer.status == 401
+    assert "keeps no cookie" in answer.words
+    # negative control: from anywhere else, whatever that says
+    for other in ("http://[", "https://example.org/", ""):
+        answer = await app.ask("/", headers={"referer": other})
+        assert answer.status == 401
+        assert "cookie" not in answer.words
 
 
 async def test_a_link_is_void_after_an_hour(held: ExitStack, tmp_path: Path) -> None:
@@ -354,8 +372,13 @@ async def test_every_answer_forbids_foreign_script_frames_and_keeping(
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
-        for inline in ("<script>", " style=", "onclick", "javascript:", "<style"):
+        for inline in ("<script>", " style=", "onclick", "javascript:"):
             assert inline not in answer.text
+        # the one style is in the page, and the policy lets no other be used
+        (style,) = re.findall("<style[^>]*>(.*?)</style>", answer.text, re.DOTALL)
+        assert answer.text.count("<style") == 1
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        assert f"; style-src 'sha256-{digest}'; " in policy
 
 
 # -- behind a proxy --------------------------------------------------------------------------------
@@ -411,6 +434,22 @@ def test_a_wildcard_needs_the_names_under_which_it_is_reached(held: ExitStack) -
     named = options._replace(names=("loops.example.org",))
     listening._may_listen("0.0.0.0", named, TOKEN)
     assert listening._origins(named, "0.0.0.0", 443) == ("https://loops.example.org",)
+
+
+def test_a_link_leads_to_where_it_listens(
+    held: ExitStack, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Of the names for this machine only the one that it listens on answers: here IPv6 alone."""
+    for host, shown in (("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.2", "127.0.0.2")):
+        origins = listening._origins(Options(), host, 8420)
+        assert origins[0] == f"http://{shown}:8420"
+        assert {"http://localhost:8420", f"http://{shown}:8420"} <= set(origins)
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    with served(environment, tmp_path, "--host", "::1") as page:
+        page.enter()
+        assert page.host == "::1"
+        assert page.ask("/")[0] == 200
 
 
 @pytest.mark.parametrize(

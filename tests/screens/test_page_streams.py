@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from codex_self_iter.screens.page.contents import Known
 from codex_self_iter.screens.page.entering import Session
 from codex_self_iter.screens.page.site import Site
 from codex_self_iter.screens.page.streams import (
@@ -27,7 +30,7 @@ from codex_self_iter.screens.page.streams import (
 from codex_self_iter.world.state.journal import Journal
 from codex_self_iter.world.state.root import StateRoot
 from tests.support.harness import wait_until
-from tests.support.shown_loops import record
+from tests.support.shown_loops import cases, on_disk, record
 from tests.support.web import App, Page, served
 
 
@@ -222,12 +225,14 @@ async def test_no_more_may_be_open_that_ask_all_at_once(tmp_path: Path) -> None:
     """All are let in before the first of them begins."""
     here = Site(App(tmp_path).gate, (), asyncio.Event())
     request = SimpleNamespace(state=SimpleNamespace(session=Session("token", "")))
-    asked = [here._events(request, BoardStream(here.known), 0.01) for _ in range(MOST_STREAMS + 5)]
+    asked = [
+        here._events(request, BoardStream(here.known, ""), 0.01) for _ in range(MOST_STREAMS + 5)
+    ]
     bodies = [one.body_iterator for one in asked]
     begun = [body for body in bodies if await anext(body, None) is not None]
     assert len(begun) == MOST_STREAMS
     await begun[0].aclose()
-    late = here._events(request, BoardStream(here.known), 0.01).body_iterator
+    late = here._events(request, BoardStream(here.known, ""), 0.01).body_iterator
     assert await anext(late, None) is not None
     for body in (*begun, late):
         await body.aclose()
@@ -360,3 +365,24 @@ def test_the_columns_are_told_when_they_change(page: Page, state: Path) -> None:
     _, data = events.next("region")
     assert "paused" in data["html"]
     events.close()
+    # whoever has them is told nothing, until they change again
+    events = page.events("/events", events.last)
+    status.write_text(json.dumps(changed | {"state": "cooldown"}))
+    _, data = events.next("region")
+    assert "cooldown" in data["html"]
+    events.close()
+
+
+@pytest.mark.anyio
+async def test_a_page_that_has_just_been_loaded_is_not_told_what_it_shows(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    """Else all of it is laid out twice, and what somebody has marked in it is gone."""
+    held.enter_context(on_disk(tmp_path, "app", cases(time.time())["running"]))
+    app = App(tmp_path)
+    await app.enter()
+    since = re.search('data-since="([0-9a-f]+)"', (await app.ask("/")).text)
+    known = Known()
+    assert since
+    assert BoardStream(known, since[1]).step() == b""
+    assert b"columns" in BoardStream(known, "").step()  # negative control

@@ -70,6 +70,35 @@ def test_a_change_is_seen_and_nothing_else_is_read_again(held: ExitStack, tmp_pa
     assert Path(other.state_dir).exists()
 
 
+def test_what_is_looked_at_because_time_has_passed_is_not_looked_at_all_at_once(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    """A look takes a third of a millisecond, in which the board hears no key."""
+    for number in range(40):
+        held.enter_context(on_disk(tmp_path, f"loop-{number}", cases(time.time())["limited"]))
+    loops = sources.Loops()
+    loops.refresh()
+
+    def anew() -> int:
+        old = {one.name: one for one in loops.shown}
+        loops.refresh()
+        return sum(old[one.name] is not one for one in loops.shown)
+
+    def age() -> None:
+        loops._looks = {
+            place: look._replace(at=look.at - 100, beat=look.beat - 100)
+            for place, look in loops._looks.items()
+        }
+
+    assert anew() == 0
+    age()
+    assert [anew() for _ in range(5)] == [10, 10, 10, 10, 0]
+    # where nobody has looked for a while everything is old
+    age()
+    loops._refreshed -= 100
+    assert anew() == 40
+
+
 def test_a_loop_that_was_named_need_not_be_known(held: ExitStack, tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
     target = Target("w", str(tmp_path / "w"), str(tmp_path / "w" / ".codex-self-iter"))
@@ -146,6 +175,43 @@ def test_an_unreadable_status_and_a_newer_one_are_said(held: ExitStack, tmp_path
 
 
 # -- the journal by position -----------------------------------------------------------------------
+
+
+def test_ticks_of_a_journal_that_grew_are_read_from_where_it_was(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """A journal may have 64 MiB, and every open page asks after every iteration."""
+    directory, path = str(tmp_path), tmp_path / "logs/iterations.jsonl"
+    ticks = records.Ticks()
+    assert ticks.of(directory) == {}
+    for number in range(1, 6):
+        journal.append(record(number, ticked=[f"item {number}"]))
+    assert ticks.of(directory) == {f"item {number}": number for number in range(1, 6)}
+    journal.append(record(6, ticked=["item 1"]))
+    journal.append(record(7))
+    found = {"item 1": 6, **{f"item {number}": number for number in range(2, 6)}}
+    assert ticks.of(directory) == found
+    # negative control: what lies before is not read again
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b"item 2", b"item X"))
+    assert ticks.of(directory) == found
+    # another file, one that was rewritten, and one that is shorter are read anew
+    path.write_bytes(b"{}\n" + text.replace(b"item 2", b"item Y"))
+    assert "item Y" in ticks.of(directory)
+    path.write_bytes(text.splitlines(keepends=True)[0])
+    assert ticks.of(directory) == {"item 1": 1}
+    (tmp_path / "new").write_bytes(text)
+    (tmp_path / "new").replace(path)
+    assert ticks.of(directory) == found
+    path.unlink()
+    assert ticks.of(directory) == {}
+
+
+def test_ticks_of_so_many_journals_are_remembered(tmp_path: Path) -> None:
+    ticks = records.Ticks()
+    for number in range(ticks.MOST + 5):
+        ticks.of(str(tmp_path / str(number)))
+    assert len(ticks._known) == ticks.MOST
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ("kill_grace_sec = 1e300", "1: kill_grace_sec: must be a number of seconds"),
         ("no_change_gate = -1", "1: no_change_gate: must be true, false or a whole number"),
         ("no_change_gate = 1.5", "1: no_change_gate: must be true, false or a whole number"),
-        ("verify = 3", "1: verify: must be a table, not 3"),
+        ("verify = 3", "1: verify: must be a table: write [verify], not 3"),
         ('[verify]\ncommands = "x"', "2: verify.commands: must be a list of texts"),
         ('[verify]\ncommands = [\n "a",\n " ",\n]', "2: verify.commands[1]: must not be empty"),
         (
@@ -88,7 +88,22 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ('state_dir = "a\\u0000b"', "1: state_dir: must not contain a NUL"),
         ("[pool]\nmax_agents = 0", "2: pool.max_agents: must be a whole number, 1 or more"),
         ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list: write [[workspaces]]"),
-        ("\n[[verify]]\ncommands = []", "2: verify: must be a table, not"),
+        ("\n[[verify]]\ncommands = []", "2: verify: must be a table: write [verify], not"),
+        (
+            "\n[notify.replies]\nurl = 'ntfy://h/t'",
+            "2: notify.replies: must be a list: write [[notify.replies]], not",
+        ),
+        (
+            "[notify]\ntargets = ['json://h']",
+            '2: notify.targets[0]: must not be "json://h" (a text); allowed: a table: write [[notify.targets]]',
+        ),
+        (
+            "[[notify.replies]]\nurl = 'tgram://${T}'\nallow = [42]",
+            (
+                "allow[0]: must not be 42 (a whole number); allowed: a list of one or more texts that are not empty, "
+                'each once, such as ["a", "b"]; a text stands in quotes: "42"'
+            ),
+        ),
         (f"max_iterations = {10**26}", "(a whole number); the largest is 9007199254740992"),
         ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, command, plan-"),
         ("[pool.per_agent]\ncodx = 1", 'did you mean "codex"?'),

@@ -21,13 +21,14 @@ from tests.support import certificate
 
 
 class Listener:
-    """What was heard, and how the next requests are answered: an HTTP status each, or "hang"; then
-    200. `retry_after`: what is sent with every answer."""
+    """What was heard, and how the next requests are answered: an HTTP status each, or "hang", or after so
+    many seconds (a float); then 200. `retry_after`: what is sent with every answer; `logins`: how each says who it is."""
 
     def __init__(self) -> None:
         self.retry_after = "1"
         self.heard: list[dict[str, Any]] = []
-        self.faults: list[int | str] = []
+        self.logins: list[str] = []
+        self.faults: list[int | str | float] = []
         self.tries = 0
         self.port = 0
         self.over = threading.Event()
@@ -46,8 +47,12 @@ def http() -> Iterator[Listener]:
             if fault == "hang":
                 told.over.wait(120)
                 return
+            if isinstance(fault, float):
+                told.over.wait(fault)
+                fault = 200
             if fault == 200:
                 told.heard.append({"path": self.path, **json.loads(data)})
+                told.logins.append(self.headers.get("authorization", ""))
             self.send_response(int(fault))
             self.send_header("retry-after", told.retry_after)
             if fault == 301:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gzip
+import importlib.util
+import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +20,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.harness import wait_until
 
 FORMS = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
 
@@ -39,13 +46,16 @@ class Receiver:
     """What has arrived, and how requests are answered.
 
     Attributes:
-        how: "take", "hang" (until `let_go`), "broken" (no HTTP), or a status.
+        how: "take", "hang" (until `let_go`), "broken" (no HTTP), "endless" (an answer that is), or a
+            status.
+        poured: bytes of endless answers.
         asked: requests that have come, by path; headers: of each.
         spans, numbers: what was taken; numbers are the newest of each series."""
 
     def __init__(self) -> None:
         self.how = "take"
         self.let_go = threading.Event()
+        self.poured = 0
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.spans: list[Span] = []
@@ -96,22 +106,35 @@ def receiving(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Encoding"] == "gzip":
+                body = gzip.decompress(body)
             receiver.headers.append({key.lower(): text for key, text in self.headers.items()})
             receiver.asked.append(self.path)
             how = receiver.how
             if how == "hang":
                 receiver.let_go.wait()
                 self.close_connection = True
-                return
+                return None
             if how == "broken":
                 self.wfile.write(b"this is no HTTP\r\n\r\n")
                 self.close_connection = True
-                return
-            if how == "take":
+                return None
+            if how in ("take", "endless"):
                 receiver.take(self.path, body)
+            if how == "endless":
+                return self._pour()
             self.send_response(200 if how == "take" else int(how))
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return None
+
+        def _pour(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.close_connection = True
+            while not receiver.let_go.is_set():
+                self.wfile.write(b" " * 65536)
+                receiver.poured += 65536
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -138,3 +161,35 @@ def receiving(port: int = 0, tls: Path | None = None) -> Iterator[Receiver]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def collector_program() -> str:
+    """A collector that is not ours: rotel, where it is installed; else ""."""
+    found = importlib.util.find_spec("rotel")
+    return f"{Path(found.origin).parent}/rotel-agent" if found and found.origin else ""
+
+
+@contextmanager
+def collecting(receiver: Receiver) -> Iterator[str]:
+    """The address of a collector that hands on to this receiver."""
+    with contextlib.ExitStack() as held:
+        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        http, grpc = (f"127.0.0.1:{one.getsockname()[1]}" for one in free)
+    argv = [
+        collector_program(), "start", "--otlp-http-endpoint", http, "--otlp-grpc-endpoint", grpc,
+        "--exporter", "otlp", "--otlp-exporter-endpoint", receiver.url, "--otlp-exporter-protocol", "http",
+        "--batch-timeout", "100ms",
+    ]  # fmt: skip
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: _listens(http), "the collector to listen")
+            yield f"http://{http}"
+        finally:
+            process.terminate()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+        return True
+    return False

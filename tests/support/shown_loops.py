@@ -91,6 +91,7 @@ def base(now: float = NOW, workspace: str = "/srv/app", name: str = "app") -> di
         "warnings": [], "log": f"{state_dir}/logs/supervisor.log",
         "stop_file": f"{state_dir}/STOP", "global_stop_file": f"{workspace}/.codex-stop",
         "pause_file": f"{state_dir}/PAUSE", "exit": None,
+        "config": None,
     }  # fmt: skip
 
 

@@ -25,13 +25,20 @@ class Topic:
     Attributes:
         faults: how the next requests to read are answered, an HTTP status each; then 200.
         readers: how many read now; asked: `since` of each reader;
-            encodings: what each would unpack."""
+            encodings: what each would unpack; logins: how each says who it is.
+        refusals: how the next requests to write are answered, an HTTP status each; then 200.
+        held_back: whether a proxy on the way keeps streams to itself: their beginning ("headers" come),
+            or all of them ("nothing" does)."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.faults: list[int] = []
         self.asked: list[str] = []
         self.encodings: list[str] = []
+        self.logins: list[str] = []
+        self.refusals: list[int] = []
+        self.held_back = ""
+        self.polled = 0
         self.readers = 0
         self.port = 0
         self.over = False
@@ -86,7 +93,9 @@ def ntfy() -> Iterator[Topic]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            since = urllib.parse.parse_qs(self.path.partition("?")[2]).get("since", ["0"])[0]
+            query = urllib.parse.parse_qs(self.path.partition("?")[2])
+            since = query.get("since", ["0"])[0]
+            topic.logins.append(self.headers.get("authorization", ""))
             topic.asked.append(since)
             topic.encodings.append(self.headers.get("accept-encoding", ""))
             fault = topic.faults.pop(0) if topic.faults else 200
@@ -94,7 +103,11 @@ def ntfy() -> Iterator[Topic]:
             if fault != 200:
                 self.send_header("content-length", "0")
                 self.end_headers()
-                return
+                return None
+            if "poll" in query:
+                return self._all(since)
+            if topic.held_back:
+                return self._hold_back()
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
             self._send({"id": "o", "event": "open", "topic": "talk"})
@@ -111,6 +124,24 @@ def ntfy() -> Iterator[Topic]:
                 self.wfile.write(b"0\r\n\r\n")
             topic.torn = False
             self.close_connection = True
+            return None
+
+        def _all(self, since: str) -> None:
+            topic.polled += 1
+            lines = [json.dumps(one) + "\n" for one in topic.messages[topic._after(since) :]]
+            data = "".join(lines).encode()
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def _hold_back(self) -> None:
+            if topic.held_back == "headers":
+                self.send_header("transfer-encoding", "chunked")
+                self.end_headers()
+            with topic.changed:
+                while not topic.over:
+                    topic.changed.wait(0.5)
+            self.close_connection = True
 
         def _send(self, value: dict[str, Any]) -> None:
             data = json.dumps(value).encode() + b"\n"
@@ -118,6 +149,12 @@ def ntfy() -> Iterator[Topic]:
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers.get("content-length") or 0))
+            status = topic.refusals.pop(0) if topic.refusals else 200
+            if status != 200:
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+                return
             if self.path == "/":  # as apprise has it
                 told = json.loads(data)
                 topic.write(told["message"], title=told.get("title", ""))

@@ -63,6 +63,10 @@ class Terminal:
         )
         return self.screen()
 
+    def gone(self, words: str) -> None:
+        """Wait until that is not to be seen any more."""
+        wait_until(lambda: words not in self.screen(), lambda: f"{words!r} on:\n{self.screen()}")
+
     def close(self) -> None:
         """End the server of this terminal."""
         subprocess.run(

@@ -153,7 +153,7 @@ class Page:
         assert self.link, self.said
         self.origin = self.link.partition("/enter")[0]
         host, _, port = self.origin.partition("://")[2].rpartition(":")
-        self.host, self.port = host, int(port)
+        self.host, self.port = host.strip("[]"), int(port)
         self.cookie = ""
 
     def ask(self, path: str, form: Mapping[str, str] | None = None, **headers: str) -> Answer:

@@ -11,7 +11,10 @@ import pytest
 
 from codex_self_iter.world import port_ranges
 
-HOLD = "import sys; from codex_self_iter.world import port_ranges as p; print(p.claim(sys.argv[1], 20000, 1000)[0], flush=True); sys.stdin.read()"
+HOLD = (
+    "import sys; from codex_self_iter.world import port_ranges as ports; "
+    "print(ports.claim(sys.argv[1], 20000, 1000)[0], flush=True); sys.stdin.read()"
+)
 
 
 def test_each_process_has_another_range_and_leaves_it_when_it_is_killed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from codex_self_iter.cli import _common
+from codex_self_iter.cli._replies import judged
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.settings.effective import values
@@ -75,6 +76,19 @@ def _warnings(loops: Iterable[Settings]) -> Iterator[str]:
         lost = command_flaws(loop, workspace, os.environ) if os.path.isdir(workspace) else ()
         yield from (f"Warning: {one.what}; {one.mend}" for one in lost)
         yield from (f"Warning: {text}" for text in without_effect(loop))
+        yield from _unheard(loop)
+
+
+def _unheard(loop: Settings) -> Iterator[str]:
+    """Places where nobody is heard who answers; `doctor` says what is not installed, or not set."""
+    from codex_self_iter.supervisor.ears import EXTRA
+    from codex_self_iter.world.installed import lack
+
+    replies = [] if lack(*EXTRA) else loop.notify.replies
+    for number, one in enumerate(replies):
+        found = judged(one, os.environ)
+        if found.flaw and not found.unset:
+            yield f"Warning: notify.replies[{number}]: replies are not heard: {found.flaw}"
 
 
 def _rows(settings: Settings, changed: bool) -> Iterator[str]:

@@ -10,9 +10,14 @@ import time
 from typing import Any
 
 from codex_self_iter.cli import _common
-from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_text
+from codex_self_iter.core.foreign import as_dict, as_int, as_list, as_number, as_text
 from codex_self_iter.core.text import clean, epoch, moment, shorten
 from codex_self_iter.errors import ExitCode, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from codex_self_iter.core.mailbox import Notice
+    from codex_self_iter.settings import Settings
 
 LIMIT = 30
 _MOST = 4_000_000
@@ -59,23 +64,30 @@ def _test(args: argparse.Namespace) -> int:
         raise UsageError(
             known if names else "nobody is told: [notify] names no command, url or target"
         )
-    failed = 0
+    ends: dict[str, tuple[Notice, dict[str, str]]] = {}
     for target, loop in chosen.items():
-        word = _word(loop)
+        word, said = ends.setdefault(loop.name, (_word(loop), {}))
         told = message(word, None, page=loop.notify.page, markdown=target.markdown)
         why, _ = anyio.run(
             recipients.send, target, told, payload(word) | {"title": told.title}, loop, os.environ
         )
-        _common.say(f"{target.name}: {f'not sent: {why}' if why else 'sent'}")
-        failed += bool(why)
+        said[target.name] = f"not sent: {why}" if why else "sent"
+        _common.say(f"{target.name}: {said[target.name]}")
+    for word, said in ends.values():
+        _remember(word, said)
+    failed = any(end != "sent" for _, said in ends.values() for end in said.values())
     return int(ExitCode.NEEDS_HUMAN if failed else ExitCode.OK)
 
 
-def _word(loop: Any) -> Any:
+def _word(loop: Settings) -> Notice:
+    """What is sent, with what the loop's status says."""
     from codex_self_iter.core.mailbox import Notice, key_of
+    from codex_self_iter.screens.loops import read_status
     from codex_self_iter.settings.paths import resolve_paths
 
     paths, now = resolve_paths(loop), time.time()
+    status = read_status(str(paths.state_dir))
+    plan = as_dict(status.get("plan"))
     return Notice(
         key=key_of("test", now),
         event="test",
@@ -84,10 +96,32 @@ def _word(loop: Any) -> Any:
         loop=loop.name,
         workspace=str(paths.workspace),
         state_dir=str(paths.state_dir),
-        state="running",
-        since=now,
-        iteration=0,
+        state=as_text(status.get("state")),
+        since=epoch(status.get("since")) or 0.0,
+        iteration=as_int(status.get("iteration")),
+        done=as_int(plan.get("done")),
+        total=as_int(plan.get("total")),
+        config=loop.given_file,
     )
+
+
+def _remember(word: Notice, ends: dict[str, str]) -> None:
+    """Have it in the history of the loop."""
+    from codex_self_iter.core.mailbox import Entry
+    from codex_self_iter.errors import StorageError
+    from codex_self_iter.world.state import outgoing
+    from codex_self_iter.world.state.store import StateDirectory
+
+    if not os.path.isdir(word.workspace):
+        return
+    try:
+        store = StateDirectory(word.state_dir, word.workspace)
+        try:
+            outgoing.remember(store.root, Entry(word, (), ends), word.at)
+        finally:
+            store.close()
+    except (OSError, StorageError, UsageError) as error:
+        _common.say(f"Not in the history: {error}")
 
 
 def _history(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import time
 
 from codex_self_iter.cli import _common
 from codex_self_iter.cli._terminal import Paint, width
+from codex_self_iter.core.foreign import as_text
 from codex_self_iter.core.text import shorten, typed
 from codex_self_iter.errors import UsageError
 from codex_self_iter.screens.loops import CONFIG_NAME, Target, known, look, waiting
@@ -108,7 +109,7 @@ def _lines(args: argparse.Namespace, paint: Paint) -> list[str]:
     where = f" --state-dir {typed(seen.state_dir)}" if lost else _where(seen)
     around = Surroundings(
         now, where, gone=lost, stop=stop, pause=_is_there(seen, "pause_file"),
-        bar="█░" if paint.unicode else "#.",
+        bar="█░" if paint.unicode else "#.", config=as_text(seen.status.get("config")),
     )  # fmt: skip
     return [*render(seen, around, paint, width()), *_unreadable(seen)]
 

@@ -33,7 +33,8 @@ class Notice:
         at, since: Unix seconds: when it happened, and since when the loop is in its state.
         done, total: items of the plan; changed: files that the last iteration changed.
         said: what the last iteration said of itself.
-        gone: its workspace is not there any more."""
+        gone: its workspace is not there any more.
+        config: the configuration file that its start was given, "" for none."""
 
     key: str
     event: str
@@ -50,6 +51,7 @@ class Notice:
     changed: int = 0
     said: str = ""
     gone: bool = False
+    config: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

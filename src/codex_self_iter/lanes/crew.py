@@ -213,9 +213,7 @@ class Crew:
         try:
             git = self._yard.git_in(lane.place)
             if os.path.isdir(lane.place):
-                tip = await git.resolve("HEAD^{commit}")
-                if tip:
-                    await lane_trees.keep(self._git, which, tip)
+                tip = await lane_trees.keep_all(self._git, git, which)
                 # its work has landed, as it is or as one commit, or another's was better
                 known = tip == lane.tip or lane.state is not LaneState.LANDED
                 left = await lane_trees.in_the_way(self._git, lane.place, keep_refs=known)

@@ -360,9 +360,7 @@ class Stand:
 async def stand(yard: Yard, git: Git, lane: Lane) -> Stand:
     """Look at a lane's work tree, and keep its tip. Raises GitError."""
     tree = yard.git_in(lane.place)
-    tip = await tree.resolve("HEAD^{commit}")
-    if tip:
-        await lane_trees.keep(git, lane.id, tip)
+    tip = await lane_trees.keep_all(git, tree, lane.id)
     size = await store.size(git, lane.base, tip, yard.plan) if tip and lane.base else 0
     status = await tree.ask("status", "--porcelain", "-z", "--untracked-files=normal")
     names = [os.fsdecode(one[3:]) for one in status.split(b"\0") if len(one) > 3]

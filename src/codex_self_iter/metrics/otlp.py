@@ -68,8 +68,11 @@ class Session(requests.Session):
         self.status = 0
         if self.verify is not True:  # else REQUESTS_CA_BUNDLE goes before what is named for OTLP
             how["verify"] = self.verify
+        how["stream"] = True
         try:
             answer = super().send(request, **how)
+            answer.close()  # what a receiver says beside its status is not read, whatever it is
+            answer._content = b""
         except Exception as error:
             self.flaw = _cause(error)
             raise

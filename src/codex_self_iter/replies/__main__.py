@@ -19,7 +19,7 @@ from codex_self_iter.core.reply import Answered, Loop, Memory, Refused, decide
 from codex_self_iter.core.text import clean
 from codex_self_iter.replies.acts import act
 from codex_self_iter.replies.channels import Channel, ChannelError, Told, channel
-from codex_self_iter.replies.desk import Desk
+from codex_self_iter.replies.desk import Desk, Doing
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.world import registry
 
@@ -28,6 +28,8 @@ FIRST_SEC, LONGEST_SEC = 2.0, 300.0
 ALIVE_SEC = 20.0
 OTHERS_SEC = 2.0
 """So often it is looked whether the program that asks for all is gone."""
+ANSWERS, ANSWER_SEC = 3, 30.0
+"""So often an answer is tried while a channel asks for a moment, and the longest such moment."""
 MOST_REFUSED = 20
 """Refusals a minute that are told one by one; the next after it says how many were not."""
 
@@ -77,13 +79,20 @@ class Ear(threading.Thread):
                 tell("waiting", channel=self.channel.shown)
             if self.over.wait(OTHERS_SEC):
                 return self.desk.close()
-        self._memory, self._mark = self.desk.recall()
+        self._memory, self._mark, doing = self.desk.recall()
         if not self._mark:
             self._remember(self.channel.first())  # what is said until a restart is heard then
-        tell("listening", channel=self.channel.shown)
-        tries = 0
+        self._say_interrupted(doing)
+        tries, listens = 0, False
         while not self.over.is_set():
             try:
+                if not listens:
+                    self.channel.begin(self._mark)
+                    listens = True
+                    tell("listening", channel=self.channel.shown)
+                    if tries:
+                        tries = 0
+                        tell("well", channel=self.channel.shown)
                 found, mark = self.channel.wait(self._mark)
             except Exception as error:
                 why, after = f"{self.channel.shown} sends what is not understood", 0.0
@@ -108,9 +117,24 @@ class Ear(threading.Thread):
         self.channel.close()
         return self.desk.close()
 
-    def _remember(self, mark: str) -> None:
+    def _remember(self, mark: str, doing: Doing | None = None) -> None:
         self._mark = mark
-        self.desk.remember(self._memory, mark)
+        self.desk.remember(self._memory, mark, doing)
+
+    def _say_interrupted(self, doing: Doing | None) -> None:
+        """Somebody was killed while a reply was acted upon: nobody does it a second time unasked."""
+        if doing is None:
+            return
+        about = {"channel": self.channel.shown, "sender": doing.sender, "command": doing.command}
+        tell("interrupted", **about)
+        what = f"/{doing.command}" if doing.command != "steer" else "your message"
+        self._answer(
+            f"The supervisor was killed while it did this: {what}. See /status, and send it again if it "
+            "was not done.",
+            doing.to,
+            about,
+        )
+        self._remember(self._mark)
 
     def _hear(self, told: Told, loops: list[tuple[Loop, Target]], others: set[str]) -> None:
         code = f"{secrets.randbelow(1_000_000):06d}"
@@ -120,18 +144,29 @@ class Ear(threading.Thread):
         if isinstance(decision, Refused):
             self._tell_refused(about, decision.why)
             return
-        self._remember(told.mark)
         if isinstance(decision, Answered):
+            self._remember(told.mark)
             said = decision.text
             tell("answered", **about, command=decision.kind)
         else:
+            self._remember(told.mark, Doing(told.heard.sender, decision.kind, told.to))
             said = act(decision, {target.state_dir: target for _, target in loops})
+            self._remember(told.mark)
             names = [loop.state_dir for loop in decision.loops]
             tell("accepted", **about, command=decision.kind, loops=names, answer=clean(said, 200))
-        try:
-            self.channel.say(said, told.to)
-        except ChannelError as error:
-            tell("unanswered", **about, why=str(error))
+        self._answer(said, told.to, about)
+
+    def _answer(self, text: str, to: tuple[Any, ...], about: dict[str, str]) -> None:
+        """Say it; once more, and once again, where the channel asks for a moment."""
+        for left in reversed(range(ANSWERS)):
+            try:
+                self.channel.say(text, to)
+                break
+            except ChannelError as error:
+                if not (left and 0 < error.after_sec <= ANSWER_SEC):
+                    tell("unanswered", **about, why=str(error))
+                    break
+                self.over.wait(error.after_sec)
 
     def _tell_refused(self, about: dict[str, str], why: str) -> None:
         now = time.monotonic()

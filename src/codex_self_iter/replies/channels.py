@@ -24,6 +24,10 @@ CONNECT_SEC, SILENT_SEC = 10.0, 90.0
 """For a connection, and for the next sign of life: ntfy sends one each 45 seconds."""
 POLL_SEC = 50
 """How long Telegram holds a request for updates."""
+BETWEEN_SEC = 15.0
+"""A topic whose stream is held back on its way is asked so often."""
+BUSY, BUSY_SEC = (429, 503), 2.0
+"""HTTP statuses that ask to come again, and the wait where they do not say when."""
 MOST_BYTES, MOST_TEXT = 4_000_000, 3_500
 """Of one answer of a server, and of what is said to a person."""
 _BOT = re.compile(r"/\w+@(\w+)")
@@ -37,6 +41,10 @@ class ChannelError(Exception):
     def __init__(self, text: str, after_sec: float = 0.0) -> None:
         super().__init__(text)
         self.after_sec = after_sec
+
+
+class SilentError(ChannelError):
+    """Nothing came for longer than it may take."""
 
 
 class Told(NamedTuple):
@@ -61,6 +69,10 @@ class Channel:
 
     def first(self) -> str:
         """The mark of a channel that was never asked."""
+        raise NotImplementedError
+
+    def begin(self, mark: str) -> None:
+        """Have it answer once, before it is waited for what came after this mark. Raises ChannelError."""
         raise NotImplementedError
 
     def wait(self, mark: str) -> tuple[list[Told], str]:
@@ -94,6 +106,8 @@ def _asking(name: str) -> Iterator[None]:
     """Failures of the network in words without URLs: a token may be a part of one."""
     try:
         yield
+    except (requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError) as error:
+        raise SilentError(f"{name} does not answer") from error
     except requests.Timeout as error:
         raise ChannelError(f"{name} does not answer") from error
     except requests.exceptions.SSLError as error:
@@ -124,6 +138,11 @@ def _parsed(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         return None
+
+
+def _rest(status: int, said: object) -> float:
+    """Seconds for which a server that answers so wants to be left alone."""
+    return max(_seconds(said), BUSY_SEC) if status in BUSY else 0.0
 
 
 def _seconds(text: object) -> float:
@@ -160,6 +179,9 @@ class Ntfy(Channel):
         self.shown = f"ntfy at {parts.hostname}"
         self._stream: requests.Response | None = None
         self._rest = b""
+        self._polls = self._heard = False
+        """Whether it is asked now and then, for its stream is held back on its way; whether anything came
+        by the stream that is open."""
 
     def proof(self, allowed: str) -> str:
         if len(allowed.split()) != 1 or len(allowed) < 8:
@@ -169,14 +191,32 @@ class Ntfy(Channel):
     def first(self) -> str:
         return str(int(time.time()))
 
+    def begin(self, mark: str) -> None:
+        try:
+            with _asking(self.shown):
+                self._stream = self._stream or self._open(mark)
+        except SilentError:
+            self._ask(mark)  # raises what is wrong with it, if anything is
+            self._polls = True
+
     def wait(self, mark: str) -> tuple[list[Told], str]:
+        if self._polls:
+            time.sleep(BETWEEN_SEC)
+            return self._poll(mark)
         try:
             with _asking(self.shown):
                 stream = self._stream = self._stream or self._open(mark)
                 data = stream.raw.read1(65536)
+        except SilentError:
+            held_back = not self._heard
+            self.close()
+            if held_back:  # a server says something at once: a proxy may keep it to itself
+                return self._poll(mark)
+            raise
         except ChannelError:
             self.close()
             raise
+        self._heard = True
         if not data:
             self.close()  # the server has ended it, as it may: the next look goes on
             time.sleep(1.0)
@@ -185,6 +225,23 @@ class Ntfy(Channel):
         if len(self._rest) > MOST_BYTES:
             self.close()
             raise ChannelError(f"{self.shown} sends what is no message")
+        return self._taken(lines, mark)
+
+    def _poll(self, mark: str) -> tuple[list[Told], str]:
+        """What is there now; the stream is tried again after a failure."""
+        self._polls = False
+        found = self._taken(self._ask(mark).split(b"\n"), mark)
+        self._polls = True
+        return found
+
+    def _ask(self, mark: str) -> bytes:
+        with _asking(self.shown), self._get({"since": mark, "poll": "1"}, CONNECT_SEC) as response:
+            data = response.raw.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ChannelError(f"{self.shown} sends what is no message")
+        return bytes(data)
+
+    def _taken(self, lines: list[bytes], mark: str) -> tuple[list[Told], str]:
         found = []
         for line in lines:
             message = as_dict(_parsed(line))
@@ -196,19 +253,27 @@ class Ntfy(Channel):
         return found, mark
 
     def _open(self, mark: str) -> requests.Response:
+        self._rest, self._heard = b"", False
+        return self._get({"since": mark}, SILENT_SEC)
+
+    def _get(self, params: dict[str, str], silent_sec: float) -> requests.Response:
         response = self._session.get(
             f"{self._base}/json",
-            params={"since": mark},
+            params=params,
             stream=True,
-            timeout=(CONNECT_SEC, SILENT_SEC),
+            timeout=(CONNECT_SEC, silent_sec),
             allow_redirects=False,
         )
-        if response.status_code != 200:
-            after = _seconds(response.headers.get("retry-after"))
-            response.close()
-            raise ChannelError(f"{self.shown} answers {response.status_code}", after)
-        self._rest = b""
+        self._judge(response)
         return response
+
+    def _judge(self, response: requests.Response) -> None:
+        """Raises ChannelError, and closes it, where it is no good answer."""
+        status = response.status_code
+        if status != 200:
+            response.close()
+            after = _rest(status, response.headers.get("retry-after"))
+            raise ChannelError(f"{self.shown} answers {status}", after)
 
     @staticmethod
     def _told(message: dict[str, Any]) -> Told:
@@ -230,8 +295,7 @@ class Ntfy(Channel):
                 stream=True,  # what it says to it is not read
             )
             response.close()
-        if response.status_code != 200:
-            raise ChannelError(f"{self.shown} answers {response.status_code}")
+        self._judge(response)
 
     def close(self) -> None:
         if self._stream is not None:
@@ -261,10 +325,13 @@ class Telegram(Channel):
     def first(self) -> str:
         return "0"
 
-    def wait(self, mark: str) -> tuple[list[Told], str]:
+    def begin(self, mark: str) -> None:  # noqa: ARG002  (what it is called is the same at any)
         if self._name is None:
             me = as_dict(self._ask("getMe", {}, CONNECT_SEC))
             self._name = as_text(me.get("username")).lower()
+
+    def wait(self, mark: str) -> tuple[list[Told], str]:
+        self.begin(mark)
         asked = {"timeout": POLL_SEC, "offset": int(mark), "allowed_updates": ["message"]}
         updates = self._ask("getUpdates", asked, POLL_SEC + CONNECT_SEC)
         found = []
@@ -319,4 +386,6 @@ class Telegram(Channel):
         after = as_dict(answer.get("parameters")).get("retry_after") or 0
         said = clean(as_text(answer.get("description")), 100)
         code = response.status_code
-        raise ChannelError(f"{self.shown} answers {code}{': ' * bool(said)}{said}", _seconds(after))
+        raise ChannelError(
+            f"{self.shown} answers {code}{': ' * bool(said)}{said}", _rest(code, after)
+        )

@@ -9,8 +9,9 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from codex_self_iter.core.foreign import as_list, as_number, as_text
+from codex_self_iter.core.foreign import as_dict, as_list, as_number, as_text
 from codex_self_iter.core.reply import KNOWN, Loop, Memory, digest
 from codex_self_iter.screens.loops import Target, life
 from codex_self_iter.world import registry
@@ -19,6 +20,14 @@ from codex_self_iter.world.state.durable import replace_private
 from codex_self_iter.world.state.holder import try_lock
 
 _HEARD = "heard.json"
+
+
+class Doing(NamedTuple):
+    """A reply that is being acted upon: whose, which command, and where its answer goes."""
+
+    sender: str
+    command: str
+    to: tuple[Any, ...]
 
 
 class Desk:
@@ -78,16 +87,21 @@ class Desk:
             for entry, allowed in found
         ]
 
-    def recall(self) -> tuple[Memory, str]:
-        """What was heard, and the channel's mark; "" where it was never asked."""
+    def recall(self) -> tuple[Memory, str, Doing | None]:
+        """What was heard; the channel's mark, "" where it was never asked; what was being done."""
         data = read_object(os.path.join(self._place, _HEARD)) or {}
         pairs = [one for one in as_list(data.get("seen")) if isinstance(one, list)]
         seen = tuple((as_text(one[0]), as_number(one[1])) for one in pairs if len(one) == 2)
-        return Memory(seen[-KNOWN:], as_number(data.get("floor"))), as_text(data.get("mark"))
+        memory = Memory(seen[-KNOWN:], as_number(data.get("floor")))
+        doing = as_dict(data.get("doing"))
+        about = as_text(doing.get("sender")), as_text(doing.get("command"))
+        known = Doing(*about, tuple(as_list(doing.get("to")))) if doing else None
+        return memory, as_text(data.get("mark")), known
 
-    def remember(self, memory: Memory, mark: str) -> None:
+    def remember(self, memory: Memory, mark: str, doing: Doing | None = None) -> None:
         """Keep that, before anything is done about it: a reply is taken once, or not at all."""
         data = {"mark": mark, "floor": memory.floor, "seen": memory.seen}
+        data |= {"doing": doing._asdict()} if doing else {}
         replace_private(os.path.join(self._place, _HEARD), json.dumps(data).encode(), sync=True)
 
     def _path(self, state_dir: str) -> str:

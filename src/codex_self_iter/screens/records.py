@@ -6,6 +6,7 @@ import collections
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from codex_self_iter.errors import UsageError
 from codex_self_iter.views.timeline import Record
 from codex_self_iter.world.state import journal
 
+_TICKED = re.compile(rb'"ticked"\s*:\s*\["')
 _LOOK = 4096
 """Lines at the end that are looked through for what fits before a whole pass is made."""
 
@@ -49,14 +51,38 @@ def find(state_dir: str, iteration: int | None) -> Record:
     return record
 
 
-def ticked_in(state_dir: str) -> dict[str, int]:
-    """By mark of what was ticked, the last iteration that did. Raises StorageError."""
-    wanted = re.compile(rb'"ticked"\s*:\s*\["')
-    return {
-        mark: record["iteration"]
-        for record in journal.stream(os.path.join(state_dir, journal.JOURNAL), wanted)
-        for mark in map(as_text, as_list(record.get("ticked")))
-    }
+class Ticks:
+    """Which iteration ticked what. A journal may have 64 MiB: of one that was read, only what it has
+    grown by is read again. For many threads."""
+
+    MOST = 64
+    """Journals that are remembered: those that were asked for last."""
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self._known: dict[str, tuple[journal.Reached | None, dict[str, int]]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, state_dir: str) -> dict[str, int]:
+        """By mark of what was ticked, the last iteration that did. Raises StorageError."""
+        path = os.path.join(state_dir, journal.JOURNAL)
+        with self._lock:
+            reached, ticked = self._known.pop(path, (None, {}))
+            records, reached, anew = journal.grown(path, _TICKED, reached)
+            fresh = {
+                mark: record["iteration"]
+                for record in records
+                for mark in map(as_text, as_list(record.get("ticked")))
+            }
+            ticked = fresh if anew else {**ticked, **fresh}
+            self._known[path] = reached, ticked
+            if len(self._known) > self.MOST:
+                del self._known[next(iter(self._known))]
+            return ticked
+
+
+ticked_in = Ticks().of
+"""By mark of what was ticked, the last iteration that did. Raises StorageError."""
 
 
 # -- by position, for who follows a journal --------------------------------------------------------

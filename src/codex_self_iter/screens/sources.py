@@ -40,6 +40,9 @@ LOOK_SEC, ENDED_SEC = 6.0, 30.0
 without a word (its heart beats every 5 seconds), and one that has ended."""
 BEATS_SEC = 12.0
 """For so long nothing but heartbeats is no reason to read a file anew."""
+LEAST_AGAIN = 8
+"""So many loops, and at least a quarter of all, are looked at anew in one go because time has passed:
+all of a hundred at once would hold up a key."""
 _DONE = re.compile(r"(\d{1,12})-(.+)")
 
 
@@ -70,6 +73,7 @@ def surroundings(seen: Seen, now: float) -> Surroundings:
         stop=there("stop_file") or there("global_stop_file"),
         pause=there("pause_file"),
         bar="█░",
+        config=as_text(seen.status.get("config")),
     )
 
 
@@ -108,6 +112,8 @@ class Loops:
         self._had: set[str] = set()
         self._registry: tuple[int, float] = 0, 0.0
         self._looks: dict[str, _Look] = {}
+        self._refreshed = float("-inf")
+        self._again = 0
         self.closely = ""
         self.shown: list[Shown] = []
 
@@ -115,9 +121,15 @@ class Loops:
         """Look at what may have changed; whether any line is another one now. Never raises."""
         now, steady = time.time(), time.monotonic()
         self._find(steady)
-        looks = {loop.state_dir: self._look(name, loop, now, steady) for name, loop in self._known}
-        old, self._looks = self._looks, looks
-        if [one.shown for one in looks.values()] == [one.shown for one in old.values()]:
+        every, old = len(self._known), self._looks
+        self._again = max(LEAST_AGAIN, -(-every // 4))
+        if steady - self._refreshed > LOOK_SEC:  # nobody has looked for a while: all of it is old
+            self._again = every
+        self._refreshed = steady
+        longest_ago = sorted(self._known, key=lambda one: _looked_at(old.get(one[1].state_dir)))
+        looks = {loop.state_dir: self._look(name, loop, now, steady) for name, loop in longest_ago}
+        self._looks = looks
+        if {k: v.shown for k, v in looks.items()} == {k: v.shown for k, v in old.items()}:
             return False
         before = [one.row for one in self.shown]
         order = ranked(one.shown.row for one in looks.values())
@@ -132,14 +144,21 @@ class Loops:
         if old is not None and old.shown.name == name:
             ended = old.shown.seen.status.get("exit")
             if stamp == old.stamp:
-                if steady - old.beat <= (ENDED_SEC if ended else LOOK_SEC):
+                if steady - old.beat <= (ENDED_SEC if ended else LOOK_SEC) or not self._may_again():
                     return old
-            elif loop.state_dir == self.closely or steady - old.at > BEATS_SEC:
+            elif loop.state_dir == self.closely:
                 pass
-            elif _head(path) == old.head:
+            elif (steady - old.at <= BEATS_SEC or not self._may_again()) and _head(
+                path
+            ) == old.head:
                 return old._replace(stamp=stamp, beat=steady)
         shown = show(name, loop, now, had=loop.state_dir in self._had)
         return _Look(shown, steady, stamp, _head(path), steady)
+
+    def _may_again(self) -> bool:
+        """Whether one more may be looked at because time has passed."""
+        self._again -= 1
+        return self._again >= 0
 
     def find(self, name: str) -> Shown | None:
         """The loop of that name, as it was seen last."""
@@ -160,6 +179,10 @@ class Loops:
             if loop.state_dir not in have:
                 every.append((loop.name if loop.name not in names else loop.workspace, loop))
         self._known = every
+
+
+def _looked_at(look: _Look | None) -> float:
+    return float("-inf") if look is None else look.at
 
 
 def _head(path: str) -> bytes:

@@ -39,6 +39,8 @@ class Origin:
 
 
 _DEFAULTS = Origin()
+_USERS = ("codex-self-iter", "config.toml")
+"""The last parts of the path of a user's own file, which is read where there is no other."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,6 +114,14 @@ class Settings(BaseSettings, LoopFields):
         """The configuration files that were read."""
         path = self._loaded.origin.path
         return () if path is None else (path,)
+
+    @property
+    def given_file(self) -> str:
+        """The file that was read and that no command finds by itself from the workspace, absolute, or ""."""
+        path = next(iter(self.sources), None)
+        if path is None or path.parts[-2:] == _USERS:
+            return ""
+        return "" if path.parent.resolve() == self.workspace_path else str(path)
 
     @property
     def workspace_path(self) -> Path:

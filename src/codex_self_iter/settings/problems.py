@@ -107,8 +107,11 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
         return f"is required: {allowed_at(path)}"
     reason = str(details["ctx"]["error"]) if kind == "value_error" else ""
     allowed = allowed_at(path) or ("a table" if kind_at(path) is not None else "")
-    if path == ("workspaces",):
-        allowed = "a list: write [[workspaces]]"
+    if table_at((*path, 0)) is not None:
+        allowed = f"a list: write [[{dotted(path)}]]"
+    elif path and table_at(path) is not None:
+        head = f"[{dotted(path[:-1])}]" if isinstance(path[-1], int) else dotted(path)
+        allowed = f"a table: write [{head}]"
     if details["loc"][-1] == "[key]":
         value = path[-1]
         names = names_in(path[:-1])
@@ -123,6 +126,8 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
         text = f"must be {allowed}, not {shown(path, value)}"
     if kind == "less_than_equal" and "to" not in allowed.split():
         text += f"; the largest is {details['ctx']['le']}"
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        text += "; a text stands in quotes" + ("" if is_secret(path) else f': "{value}"')
     return text + _near_value(allowed, value)
 
 

@@ -37,6 +37,7 @@ class Mail:
         read: whether `box` is what the state directory has.
         disk: held while it is read or written there.
         woken: set when there is something new.
+        final: the last tries were made, as nobody is there later.
         slow: targets that failed at the last try, and took long to.
         begun: when the loop began to send (monotonic seconds); 0: not yet."""
 
@@ -44,6 +45,7 @@ class Mail:
     read: bool = False
     disk: anyio.Lock = dataclasses.field(default_factory=anyio.Lock)
     woken: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    final: bool = False
     slow: set[str] = dataclasses.field(default_factory=set)
     begun: float = 0.0
 

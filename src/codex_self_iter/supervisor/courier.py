@@ -5,6 +5,8 @@ own, for a bounded time, in a task beside the loop."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,12 +14,13 @@ import anyio
 
 from codex_self_iter.core import mailbox
 from codex_self_iter.core.mailbox import Entry, Mailbox, Notice
-from codex_self_iter.errors import StorageError
+from codex_self_iter.errors import StorageError, UsageError, WorkspaceBusyError
 from codex_self_iter.supervisor import recipients
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.recipients import COMMAND, Target
 from codex_self_iter.views import notice as view
 from codex_self_iter.world.state import outgoing
+from codex_self_iter.world.state.store import StateDirectory
 
 TOGETHER = 3
 """More words than this for one target at a time become one message."""
@@ -83,15 +86,57 @@ async def run(ctx: Context, daily: Callable[[Context], Awaitable[float | None]])
 
 
 async def last(ctx: Context) -> None:
-    """The loop has ended: a few last tries, also in quiet hours, for nobody is left to send it later."""
+    """The loop has ended. Where its supervisor goes on, what is due is sent (`afterwards` does the rest);
+    else there are a few last tries, also in quiet hours, for nobody is left to send it later."""
     if not recipients.targets(ctx.settings):
         return
+    if ctx.shared.stays(ctx.name):
+        await _send_due(ctx)
+        return
+    ctx.mail.final = True
     with anyio.move_on_after(LEAVE_SEC, shield=True):
         for pause in (0.0, *ONCE_MORE_SEC):
             await anyio.sleep(pause)
             await _send_due(ctx, last=True)
             if mailbox.awaited(ctx.mail.box) <= ctx.mail.slow:
                 break
+
+
+def rest(ctx: Context) -> float | None:
+    """After the loop's end: seconds until it is to be looked whether something is due; None where nothing
+    waits, or the last tries were made."""
+    found = mailbox.patience(ctx.mail.box, ctx.shared.clock.wall())
+    return None if found is None or ctx.mail.final else min(found, LOOK_SEC)
+
+
+async def afterwards(ctx: Context) -> bool:
+    """Send what is due of a loop that has ended, as the one who has its lock; whether that could be had.
+    In between anybody may start the loop, who then has its words, too."""
+    path = ctx.store.path
+    if not os.path.exists(f"{path}/{outgoing.OUTBOX}"):
+        return False  # somebody has cleared it away
+    with anyio.CancelScope(shield=True):
+        try:
+            store = await ctx.shared.in_thread(_taken, ctx, path)
+        except (StorageError, UsageError, WorkspaceBusyError, OSError) as error:
+            ctx.log.info("notify.left", error=str(error))
+            return False
+        try:
+            ctx.mail.read = False  # somebody else may have had it
+            await last(dataclasses.replace(ctx, store=store))
+        finally:
+            await ctx.shared.in_thread(store.close)
+    return True
+
+
+def _taken(ctx: Context, path: str) -> StateDirectory:
+    store = ctx.shared.open_store(path, str(ctx.paths.workspace))
+    try:
+        store.acquire_lock(ctx.settings.lock_file_name)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 async def _send_due(ctx: Context, *, last: bool = False) -> None:

@@ -169,6 +169,8 @@ class Ears:
             case "refused":
                 untold = as_int(said.get("untold"))
                 log.warning("reply.refused", **texts, **({"untold": untold} if untold else {}))
+            case "interrupted":
+                log.warning("reply.interrupted", **texts)
             case "unanswered":
                 log.warning("reply.unanswered", **texts)
             case "listening":
@@ -177,6 +179,7 @@ class Ears:
             case "waiting":
                 self._clear(PROGRAM)
             case "failing":
+                self._clear(PROGRAM)
                 self._tell(texts.get("channel", ""), texts.get("why", ""))
             case "alive":
                 pass

@@ -11,7 +11,7 @@ from typing import Any
 
 from codex_self_iter.supervisor import recipients
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.exporter import Exporter
+from codex_self_iter.supervisor.exporter import END_SEC, Exporter
 from codex_self_iter.views.metrics import families
 from codex_self_iter.views.spans import spans, traceparent
 from codex_self_iter.views.summary import Life, Seen
@@ -95,7 +95,9 @@ def _left(ctx: Context, *, but: str) -> list[Exporter]:
 async def _finish(ctx: Context, exporter: Exporter) -> None:
     left = await ctx.shared.in_thread(exporter.finish)
     if left != 0:
-        ctx.log.warning("otlp.left", lines=left, error=ctx.shown(exporter.flaw, 300))
+        late = f"no answer within {END_SEC:g} s"
+        why = exporter.flaw or ("its program did not say" if left is None else late)
+        ctx.log.warning("otlp.left", lines=left, error=ctx.shown(why, 300))
 
 
 async def _do(ctx: Context, exporter: Exporter, job: Callable[[], None]) -> None:

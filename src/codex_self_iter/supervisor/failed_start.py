@@ -63,6 +63,7 @@ async def _tell_person(shared: Shared, settings: Settings, state: LoopState) -> 
         state=event,
         since=state.since,
         iteration=0,
+        config=settings.given_file,
     )
     for target in recipients.targets(settings):
         if event in target.events:
@@ -89,6 +90,7 @@ def _leave(
             mode=settings.mode,
             agent=settings.agent,
             started_at=moment.wall,
+            config=settings.given_file,
             log=f"{directory}/logs/supervisor.log",
             stop_file=own,
             global_stop_file=every,

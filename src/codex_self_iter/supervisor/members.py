@@ -20,7 +20,7 @@ from codex_self_iter.core.state import StopSource
 from codex_self_iter.core.terms import State
 from codex_self_iter.errors import ExitCode, UsageError, WorkspaceBusyError, WorkspaceGoneError
 from codex_self_iter.settings import Settings
-from codex_self_iter.supervisor import ending
+from codex_self_iter.supervisor import courier, ending
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.rounds import Ended, Rounds
@@ -46,6 +46,8 @@ class Member:
     crashes: int = 0
     settled: anyio.Event = dataclasses.field(default_factory=anyio.Event)
     """Set once the loop has recovered and holds its lock, or has ended."""
+    over: anyio.Event = dataclasses.field(default_factory=anyio.Event)
+    """Set once nothing of it is left to be done."""
 
 
 class Members:
@@ -67,6 +69,9 @@ class Members:
         self.stop: ev.Stop | None = None
         """What every loop has been told, and those that are still to start are."""
         self._shared, self._options, self._log = shared, options, shared.log
+        shared.stays = self._stays
+        self._changed = anyio.Event()
+        """Set, and replaced, when a loop has ended, another one is in its place, or all are to end."""
         self._files = files
         self._begun: set[str] = set()
         self._room = (files - OWN_FILES - FILES_A_RUN * first.pool.max_agents) // FILES_A_LOOP
@@ -84,12 +89,31 @@ class Members:
     def add(self, settings: Settings) -> None:
         """Start a loop, or say why it cannot be."""
         name = settings.name
+        before = self.by_name.get(name)
         member = self.by_name[name] = Member(settings)
+        self._tell_changed()
         if problem := self._does_not_fit(name):
             self._refuse(member, ExitCode.USAGE, problem)
             member.settled.set()
+            member.over.set()
             return
-        self.tasks.start_soon(self._keep_running, member, name=name)
+        self.tasks.start_soon(self._keep_running, member, before, name=name)
+
+    def end(self, stop: ev.Stop) -> None:
+        """All are told to end, and none is started any more."""
+        self.stop = stop
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _stays(self, name: str) -> bool:
+        """Whether this process goes on when that loop has ended: another one lives."""
+        return self.stop is None and any(
+            member.ended is None and (member.loop is None or member.loop.settings.name != name)
+            for member in self.by_name.values()
+        )
 
     def _does_not_fit(self, name: str) -> str:
         """Why one more loop cannot be run, or ""."""
@@ -107,8 +131,10 @@ class Members:
         blocked = code == ExitCode.NEEDS_HUMAN
         member.ended = Ended(int(code), State.BLOCKED if blocked else State.CRASHED, problem)
 
-    async def _keep_running(self, member: Member) -> None:
-        """Run one loop; among others, start it again after a crash."""
+    async def _keep_running(self, member: Member, before: Member | None) -> None:
+        """Run one loop; among others, start it again after a crash. `before`: who had its place."""
+        if before is not None:
+            await before.over.wait()
         try:
             while member.ended is None:
                 try:
@@ -128,8 +154,27 @@ class Members:
                     await self._after_crash(member, error, again)
         finally:
             member.settled.set()
+        self._tell_changed()
         if member.back is not None and self.stop is None:
             self.add(member.back)
+        await self._tell_afterwards(member)
+        member.over.set()
+
+    async def _tell_afterwards(self, member: Member) -> None:
+        """Send what the ended loop's people have not been told, unless it is started again."""
+        if member.loop is None or member.loop.rounds is None:
+            return
+        ctx = member.loop.rounds.ctx
+        while self._in_place(member) and (rest := courier.rest(ctx)) is not None:
+            changed = self._changed
+            if self._stays(ctx.name):
+                with anyio.move_on_after(rest):
+                    await changed.wait()
+            if self._in_place(member) and not await courier.afterwards(ctx):
+                return
+
+    def _in_place(self, member: Member) -> bool:
+        return any(one is member for one in self.by_name.values())
 
     async def _run_once(self, member: Member) -> Ended:
         settings = member.settings

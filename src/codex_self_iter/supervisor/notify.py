@@ -53,4 +53,5 @@ def notice(
         total=total,
         changed=as_int(last.get("changed_count")),
         said=redact(as_text(last.get("summary"))),
+        config=ctx.settings.given_file,
     )

@@ -122,6 +122,8 @@ class Shared:
     """By the names of the loops that were begun here: workspace and state directory."""
     fault: BaseException | None = None
     """A defect of what the loops share, which ends them all."""
+    stays: Callable[[str], bool] = lambda _name: False
+    """Whether this process goes on when the loop of this name has ended."""
     on_round: Callable[[], None] = lambda: None
     """Called after every decide-and-persist round (the service manager's watchdog)."""
 

@@ -103,6 +103,7 @@ class Status:
             mode=ctx.settings.mode,
             agent=ctx.policy.agents[ctx.policy.roles[0]][0].name,
             started_at=self._started_at,
+            config=ctx.settings.given_file,
             log=os.path.join(str(ctx.paths.state_dir), "logs", "supervisor.log"),
             plan=ctx.plan.progress(),
             plan_path=ctx.plan.path,

@@ -255,7 +255,7 @@ class Supervisor:
             return
         self._log.info("stop.signal", signal=number.name)
         self._notifier.stopping()
-        self._members.stop = stop
+        self._members.end(stop)
         for loop in self._members.living():
             if number == signal.SIGTERM and loop.ctx.policy.finish_on_term:
                 loop.ctx.post(dataclasses.replace(stop, after_iteration=True))

@@ -79,6 +79,8 @@ def _what(notice: Notice) -> str:
 
 def _where(notice: Notice) -> str:
     """Where the loop was when it happened, and when that was: a message may have waited."""
+    if not notice.state:
+        return f"No loop has run there yet, {moment(notice.at)[:16]}."
     plan = f", plan {notice.done} of {notice.total}" if notice.total else ""
     files = f", {counted(notice.changed, 'file')} changed by the last" if notice.changed else ""
     lasted = f" for {age(notice.at - notice.since)}" if 0 < notice.since < notice.at - 60 else ""
@@ -103,12 +105,14 @@ def page_key(state_dir: str) -> str:
 
 def _with_ways(lines: Sequence[str], notice: Notice, page: str, markdown: bool) -> str:
     where = f" --workspace {typed(notice.workspace)}"
+    own = where + (f" --config {typed(notice.config)}" if notice.config else "")
     command = {
         "digest": "codex-self-iter digest",
         "completed": f"codex-self-iter history{where}",
         "stagnated": f"codex-self-iter show{where} {notice.iteration or ''}".rstrip(),
-        "agent_stopped": f'codex-self-iter steer{where} "…" && codex-self-iter run{where}',
-        "crashed": f"codex-self-iter doctor{where}",
+        "agent_stopped": f'codex-self-iter steer{where} "…" && codex-self-iter run{own}',
+        "budget": f"codex-self-iter config show --changed{own}",
+        "crashed": f"codex-self-iter doctor{own}",
     }.get(notice.event, f"codex-self-iter status{where}")
     if notice.gone:  # no command takes a workspace that is not there
         command = "codex-self-iter status --all"

@@ -55,6 +55,7 @@ class Facts:
     stop_file: str = ""
     global_stop_file: str = ""
     pause_file: str = ""
+    config: str = ""
 
 
 def _run(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any] | None:
@@ -236,6 +237,7 @@ def status(state: LoopState, facts: Facts, at: Moment) -> dict[str, Any]:
         "stop_file": facts.stop_file,
         "global_stop_file": facts.global_stop_file,
         "pause_file": facts.pause_file,
+        "config": facts.config or None,
         "exit": _exit(state, at),
     }
 

@@ -21,6 +21,7 @@ from codex_self_iter.core.text import (
     size,
     tokens,
     took,
+    typed,
 )
 from codex_self_iter.views import lanes
 
@@ -107,12 +108,16 @@ class Surroundings:
         now: Unix seconds.
         where: the option that names the loop from here, such as ` --workspace DIR`, or "".
         stop, pause: whether a file that says so is there.
+        own: the same for what reads its configuration, which may be a file of its own.
         gone: the workspace is not; then `where` names the state directory.
         bar: two characters that draw what is done and what is open."""
 
     def __init__(
-        self, now: float, where: str, *, stop: bool, pause: bool, bar: str, gone: bool = False
-    ) -> None:
+        self, now: float, where: str, *, stop: bool, pause: bool, bar: str, gone: bool = False,
+        config: str = "",
+    ) -> None:  # fmt: skip
+        """`config`: the file that its last start was given, "" for none."""
+        self.own = where + (f" --config {typed(config)}" if config else "")
         self.now, self.where, self.bar = now, where, bar
         self.stop, self.pause, self.gone = stop, pause, gone
 
@@ -407,13 +412,16 @@ class View:
             ]
         if self.life.orphan:
             ends, takes = "   (ends what works on)", "   (takes it over)"
-            return [f"codex-self-iter stop{where}{ends}", f"codex-self-iter run{where}{takes}"]
+            return [
+                f"codex-self-iter stop{where}{ends}",
+                f"codex-self-iter run{self.around.own}{takes}",
+            ]
         if state == "completed":
             return [f"codex-self-iter history{where}", f"{self.seen.state_dir}/report.md"]
         clear = " --clear-stop" if self.around.stop else ""
         how = "goes on where it ended; give it the options of its last start"
         again = [resume] if self.around.pause else []
-        again += [f"codex-self-iter run{where}{clear}   ({how})"]
+        again += [f"codex-self-iter run{self.around.own}{clear}   ({how})"]
         last = as_dict(self.status.get("last"))
         if last.get("verdict") == "stop" and state in ("stopped", "blocked"):
             return [
@@ -423,4 +431,6 @@ class View:
                 *again,
             ]
         report = f"{self.seen.state_dir}/report.md says what happened: mend it, then"
-        return [report, f"codex-self-iter doctor{where}", *again] if state in BAD else again
+        return (
+            [report, f"codex-self-iter doctor{self.around.own}", *again] if state in BAD else again
+        )

@@ -49,13 +49,15 @@ def troubles(seen: Seen, around: Surroundings) -> list[Trouble]:
 
 def _of_its_life(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
     """Whether there is anybody who would go on with it."""
-    view, where, pid = View(seen, around), around.where, seen.life.pid
+    view, pid = View(seen, around), seen.life.pid
     heard = epoch(seen.status.get("updated_at"))
     if seen.gone and not seen.life.alive:  # a supervisor puts it back by itself
         words = f"{seen.flaw}; if that was meant, this forgets it, and every other of the kind"
         yield Trouble("vanished", Urgency.NEEDS_YOU, words, "codex-self-iter status --all")
     elif seen.flaw:
-        yield Trouble("unreadable", Urgency.NEEDS_YOU, seen.flaw, f"codex-self-iter doctor{where}")
+        yield Trouble(
+            "unreadable", Urgency.NEEDS_YOU, seen.flaw, f"codex-self-iter doctor{around.own}"
+        )
     if seen.life.orphan:
         mend = _start(around)
         yield Trouble("orphan", Urgency.NEEDS_YOU, view.orphan(), mend, heard)
@@ -70,7 +72,7 @@ def _of_its_life(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
 
 def _start(around: Surroundings) -> str:
     """The command that goes on with it, whatever lies in its way."""
-    return f"codex-self-iter run{around.where}{' --clear-stop' if around.stop else ''}"
+    return f"codex-self-iter run{around.own}{' --clear-stop' if around.stop else ''}"
 
 
 def _of_its_state(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
@@ -84,7 +86,7 @@ def _of_its_state(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
             words, mend = f"answered, but nothing runs it: {reason}", _start(around)
         yield Trouble("asks", Urgency.NEEDS_YOU, words, mend, since)
     elif state in BAD:
-        mend = f"codex-self-iter doctor{where}"
+        mend = f"codex-self-iter doctor{around.own}"
         if state == "stagnated":
             mend = f"codex-self-iter show{where} {number}" if number else mend
         words = View(seen, around).wait() or f"{state}: {reason}"
@@ -130,5 +132,5 @@ def _of_what_is_left(seen: Seen, around: Surroundings) -> Iterator[Trouble]:
         words = "a PAUSE file is there: the next start pauses at once"
         yield Trouble("pause", Urgency.WORKING, words, f"codex-self-iter resume{where}")
     for text in as_list(seen.status.get("warnings")):
-        mend = f"codex-self-iter doctor{where}"
+        mend = f"codex-self-iter doctor{around.own}"
         yield Trouble("warning", Urgency.WORKING, str(text), mend)

@@ -39,6 +39,10 @@ def requirements() -> dict[str, tuple[str, ...]]:
     return {extra: tuple(sorted(names)) for extra, names in found.items()}
 
 
+_there: set[str] = set()
+"""Modules that were found: to look for one costs a part of a millisecond, and is done for each message."""
+
+
 def program(module: str) -> tuple[str, ...]:
     """The command line of a module of ours as a program of its own. -P: nothing of the directory that
     we happen to be in is imported."""
@@ -51,7 +55,10 @@ def lack(extra: str, *modules: str) -> str:
     import importlib.util  # only where an extra is asked for
     import shlex
 
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in modules if name not in _there and importlib.util.find_spec(name) is None
+    ]
+    _there.update(modules if not missing else ())
     if not missing:
         return ""
     asked = requirements().get(extra, ())

@@ -72,7 +72,7 @@ async def test_the_index_is_locked_while_files_are_written(
         codes.append(tries(repo, "add", "mine.txt"))
 
     if not locked:
-        monkeypatch.setattr(follow._Hold, "lock", lambda *_: True)
+        monkeypatch.setattr(follow.Hold, "lock", lambda *_: True)
     git = Git(meanwhile("read-tree", person), str(repo.path))
     assert (await landing.advance(git, MAIN, repo.head(), new, "m")).moved
     assert (codes[0] != 0) is locked
@@ -85,9 +85,9 @@ async def test_head_is_held_while_files_are_written(
     repo: Repo, new: str, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not held:
-        lock = follow._Hold.lock
+        lock = follow.Hold.lock
         monkeypatch.setattr(
-            follow._Hold, "lock", lambda self, name: name == self.HEAD or lock(self, name)
+            follow.Hold, "lock", lambda self, name: name == self.HEAD or lock(self, name)
         )
     person = lambda: tries(repo, "symbolic-ref", "HEAD", "refs/heads/other")  # noqa: E731
     repo.git("branch", "other")
@@ -293,7 +293,7 @@ async def test_a_branch_that_is_gone_or_moved(repo: Repo, git: Git, new: str) ->
 
 
 async def test_two_landings_at_once_do_not_meet(repo: Repo, git: Git, new: str) -> None:
-    hold = follow._Hold(str(repo.path / ".git"))
+    hold = follow.Hold(str(repo.path / ".git"))
     assert hold.open()
     result = await landing.advance(git, MAIN, repo.head(), new, "m")
     assert "another landing is at work" in result.why

@@ -131,9 +131,9 @@ async def test_a_file_that_may_be_edited_is_waited_for_once_it_is_staged(
     assert not (await landing.advance(git, MAIN, new, new, "land")).moved  # others may not be
 
 
-def cut_off(repo: Repo, git: Git, old: str, new: str) -> follow._Hold:
+def cut_off(repo: Repo, git: Git, old: str, new: str) -> follow.Hold:
     """As after a kill between the branch and the files."""
-    hold = follow._Hold(str(repo.path / ".git"))
+    hold = follow.Hold(str(repo.path / ".git"))
     assert hold.open()
     hold.write(follow.Move(MAIN, old, new))
     assert hold.lock(hold.INDEX)

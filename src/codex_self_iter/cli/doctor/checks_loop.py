@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from codex_self_iter.agents.passed_env import agent_environment
+from codex_self_iter.cli._replies import judged
 from codex_self_iter.cli.doctor.ask import ask
 from codex_self_iter.cli.doctor.checks_machine import SPARE_INODES, sandbox
 from codex_self_iter.cli.doctor.finding import (
@@ -325,23 +326,16 @@ def _replies(context: Context) -> Iterator[Finding]:
         if missing := _missing("replies", said, ears.EXTRA):
             yield missing
             continue
-        from codex_self_iter.replies.channels import channel
-
-        try:
-            url, _ = recipients.expanded(one.url, context.environ)
-            there = channel(url)
-            for text in one.allow:
-                there.proof(recipients.expanded(text, context.environ)[0])
-        except ValueError as error:
+        if (found := judged(one, context.environ)).flaw:
             mend = "mend [[notify.replies]], or set the variable where the supervisor starts"
-            yield fail("replies", f"{said}: {error}", mend)
+            yield fail("replies", f"{said}: {found.flaw}", mend)
             continue
         words = where != "tgram" and any(recipients.literal(text) for text in one.allow)
         if words or recipients.looks_secret(one.url):
             text = f"a secret of the replies by {where} stands in the file"
             yield warn("replies", text, "put it into a variable, and ${VARIABLE} in its place")
         else:
-            yield good("replies", f"replies are heard: {there.shown}")
+            yield good("replies", f"replies are heard: {found.shown}")
 
 
 def _urls(context: Context) -> Iterator[Finding]:

@@ -42,6 +42,7 @@ BINDINGS = (
     Binding(("S",), "S", "stop_after", "stop after this iteration"),
     Binding(("X",), "X", "stop", "stop now"),
     Binding(("r",), "r", "rewind", "take the work tree back to the iteration"),
+    Binding(("ctrl+l",), "ctrl-l", "repaint", "draw the whole screen anew"),
     Binding(("?",), "?", "help", "this help"),
     Binding(("q", "ctrl+c", "ctrl+q"), "q", "quit", "leave the board; the loops go on"),
 )

@@ -362,6 +362,11 @@ class Board(Keyed):
         """The keys."""
         self.on.help, self.on.scroll = not self.on.help, 0
 
+    def do_repaint(self) -> None:
+        """All lines: another program may have written across them."""
+        self.refresh(layout=True)
+        self._say("the screen was drawn anew")
+
     def do_quit(self) -> None:
         """Leave; the loops go on."""
         self.exit()
@@ -373,7 +378,7 @@ class Board(Keyed):
         self._type("search: ", self._search)
 
     def _search(self, text: str) -> None:
-        self.on.searched = text
+        self.on.searched = " ".join(text.split("\n"))
         self._match(1, start=0)
 
     def do_next_match(self) -> None:
@@ -511,9 +516,9 @@ class Board(Keyed):
         self._typed.display = True
         self._typed.focus()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_input_submitted(self, _event: Input.Submitted) -> None:
         """What was typed is whole."""
-        self.typed(event.value)
+        self.typed(self._typed.text)
 
     def typed(self, text: str | None) -> None:
         """Take a text, or with None leave it."""

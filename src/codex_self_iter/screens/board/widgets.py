@@ -90,13 +90,28 @@ def _style(words: str) -> Style:
 class Typed(Input):
     """The line in which a message or a search is typed; no other key than enter and esc leaves it."""
 
+    FEED = "↵"
+    """What stands for the end of a line in what was pasted."""
+
+    @property
+    def text(self) -> str:
+        """What was typed or pasted, of as many lines as it had."""
+        return self.value.replace(self.FEED, "\n")
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Take all lines of it: the widget would take the first."""
+        event.stop()
+        event.prevent_default()
+        self.replace(self.FEED.join(event.text.strip("\r\n").splitlines()), *self.selection)
+
     def on_key(self, event: events.Key) -> None:
-        """Leave with esc; tab and the like do nothing here."""
+        """Leave with esc, or as any line of a terminal is left; tab and the like do nothing here."""
         board = self.app
         assert isinstance(board, Keyed)
-        if event.key == "escape":
+        if event.key in ("escape", "ctrl+c"):
             event.stop()
+            event.prevent_default()
             board.typed(None)
-        elif event.key in ("tab", "shift+tab", "ctrl+q", "ctrl+c"):
+        elif event.key in ("tab", "shift+tab", "ctrl+q"):
             event.stop()
             event.prevent_default()

@@ -9,12 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from codex_self_iter.core.foreign import as_dict, as_text
 from codex_self_iter.core.text import clean, money, shorten, tokens, took
 from codex_self_iter.errors import CodexSelfIterError, StorageError, UsageError
 from codex_self_iter.screens import records, sources
 from codex_self_iter.screens.loops import Target
 from codex_self_iter.screens.outputs import Run, runs, with_ends
+from codex_self_iter.screens.page.pages import render
 from codex_self_iter.screens.records import Placed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views import plots, series
@@ -58,6 +61,7 @@ class Known:
         self._loops = sources.Loops(named)
         self._lock = threading.Lock()
         self._at = float("-inf")
+        self._cards: dict[str, tuple[Shown, Markup]] = {}
         self.changes = 0
         """How often any line was another one than before."""
 
@@ -69,20 +73,26 @@ class Known:
                 self._at = time.monotonic()
             return list(self._loops.shown)
 
+    def board(self) -> Facts:
+        """All loops in columns. A card is made anew when its loop was looked at anew."""
+        columns: dict[str, list[Markup]] = {name: [] for name in COLUMNS}
+        old, cards = self._cards, {}
+        for one in self.shown():
+            place = one.loop.state_dir
+            kept = old.get(place)
+            if kept is None or kept[0] is not one:
+                kept = one, Markup(render("card.html", {"row": _card(one)}))  # noqa: S704 - escaped
+            cards[place] = kept
+            columns[one.row.column].append(kept[1])
+        self._cards = cards
+        needy = len(columns["needs you"])
+        what = f"{needy} need you" if needy > 1 else "1 needs you" if needy else "Loops"
+        return {"columns": [{"name": n, "cards": c} for n, c in columns.items()], "title": what}
+
     def find(self, key: str) -> Shown | None:
         """A loop, as it is now."""
         found = next((one for one in self.shown() if key_of(one.loop) == key), None)
         return sources.show(found.name, found.loop) if found else None
-
-
-def board(shown: Sequence[Shown]) -> Facts:
-    """All loops in columns."""
-    cards: dict[str, list[Facts]] = {name: [] for name in COLUMNS}
-    for one in shown:
-        cards[one.row.column].append(_card(one))
-    needy = len(cards["needs you"])
-    what = f"{needy} need you" if needy > 1 else "1 needs you" if needy else "Loops"
-    return {"columns": [{"name": n, "rows": c} for n, c in cards.items()], "title": what}
 
 
 def digest(loops: Sequence[LoopDigest]) -> Facts:
@@ -131,8 +141,10 @@ def now(one: Shown) -> Facts:
         "disk": [view.disk()],
     }
     found = troubles(one.seen, one.around)
+    needy = one.row.urgency is Urgency.NEEDS_YOU
     return {
         "row": one.row,
+        "title": f"{one.row.name} needs you" if needy else one.row.name,
         "base": base(one),
         "troubles": [_trouble(one) for one in found],
         "lanes": rows_of_lanes(one.seen.status),
@@ -203,8 +215,6 @@ def drawn(done: Sequence[Iteration]) -> Facts:
 
 
 def _safe(picture: str) -> Any:
-    from markupsafe import Markup
-
     return Markup(picture)  # drawn by `views.plots`, which escapes what it writes  # noqa: S704
 
 

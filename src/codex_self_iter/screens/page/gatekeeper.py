@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from codex_self_iter.core.foreign import as_text
 from codex_self_iter.screens.page.entering import COOKIE_SEC, Door, Session
-from codex_self_iter.screens.page.pages import entrance
+from codex_self_iter.screens.page.pages import entrance, style_source
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,8 +36,8 @@ FREE = ("/enter", "/healthz", "/static/")
 """What can be asked for from outside the door."""
 HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self'; style-src {style_source()}; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -120,9 +120,17 @@ class Gatekeeper:
         self._origin(request)
         state["session"] = self._who(request, state["source"])
         if state["session"] is None and not path.startswith(FREE):
-            raise RefusedError(401, "Open the page by a link of `codex-self-iter serve --link`.")
+            raise RefusedError(401, self._way_in(request))
         if request.method == "POST":
             await self._change(request, state)
+
+    def _way_in(self, request: Request) -> str:
+        """What somebody outside is to do."""
+        words = "Open the page by a link of `codex-self-iter serve --link`."
+        if not request.headers.get("referer", "").partition("?")[0].endswith("/enter"):
+            return words
+        # it was let in a moment ago, and has not brought the cookie
+        return f"This browser keeps no cookie of this address: allow it to. {words}"
 
     def _source(self, request: Request) -> str:
         """Who asks, as far as failures are counted: an address, of IPv6 its network."""

@@ -175,6 +175,7 @@ def _origins(options: Options, host: str, port: int) -> tuple[str, ...]:
     scheme, usual = ("https", 443) if options.tls_cert else ("http", 80)
     local = [LOOPBACK, "localhost", "::1"] if is_loopback(host) else []
     own = [] if host in local or ipaddress.ip_address(host).is_unspecified else [host]
+    local.sort(key=lambda name: name != host)  # where only ::1 listens, a link must lead there
     names = [*options.names, *own, *local]
     shown = (f"[{name}]" if ":" in name else name.lower() for name in names)
     return tuple(f"{scheme}://{name}{'' if port == usual else f':{port}'}" for name in shown)

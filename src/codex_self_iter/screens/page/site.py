@@ -100,8 +100,10 @@ class Site:
 
     def board(self, request: Request) -> Response:
         """All loops."""
-        facts = contents.board(self.known.shown())
-        return self._page(request, "board.html", {**facts, "stream": "/events"})
+        facts = self.known.board()
+        shown = streams.digest(render("columns.html", facts))
+        facts |= {"stream": "/events", "since": shown}
+        return self._page(request, "board.html", facts)
 
     def loop(self, request: Request) -> Response:
         """One loop."""
@@ -197,21 +199,20 @@ class Site:
 
     async def board_events(self, request: Request) -> Response:
         """The columns, as they change."""
-        return self._events(request, streams.BoardStream(self.known), streams.BOARD_SEC)
+        stream = streams.BoardStream(self.known, _since(request))
+        return self._events(request, stream, streams.BOARD_SEC)
 
     async def loop_events(self, request: Request) -> Response:
         """A loop, as it changes, from where the page is."""
         one = await asyncio.to_thread(self._loop, request)
-        # a browser that reconnects by itself says where it was; the page's script says it, too
-        since = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        stream = streams.LoopStream(one.name, one.loop, streams.Place.read(since))
+        stream = streams.LoopStream(one.name, one.loop, streams.Place.read(_since(request)))
         return self._events(request, stream, streams.TICK_SEC)
 
     async def journal_events(self, request: Request) -> Response:
         """The journal's lines, all behind the place that is given."""
         one = await asyncio.to_thread(self._loop, request)
-        since = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        return self._events(request, streams.JournalStream(one.loop, since), streams.TICK_SEC)
+        stream = streams.JournalStream(one.loop, _since(request))
+        return self._events(request, stream, streams.TICK_SEC)
 
     def _events(self, request: Request, stream: streams.Stream, tick_sec: float) -> Response:
         if self._streams >= streams.MOST_STREAMS:
@@ -252,6 +253,11 @@ class Site:
         return page(template, {**facts, **more}, status)
 
 
+def _since(request: Request) -> str:
+    """Where an open page is: a browser that reconnects by itself says it, and the page's script."""
+    return request.headers.get("last-event-id") or request.query_params.get("since", "")
+
+
 def _said(title: str, words: str, back: str, *, wrong: bool = False, link: str = "") -> Facts:
     return {"title": title, "words": words, "back": back, "wrong": wrong, "link": link}
 
@@ -265,18 +271,12 @@ def _errors(path: str) -> str:
 
 def export(one: Shown) -> str:
     """One loop as a file that needs nothing beside it."""
-    from markupsafe import Markup
-
-    css = Markup(asset("page.css").decode())  # noqa: S704 - our own
-    return render("export.html", {**contents.exported(one), "css": css})
+    return render("export.html", contents.exported(one))
 
 
 def digest_page(loops: Sequence[LoopDigest], since: float) -> str:
     """What happened since then (Unix seconds), as a file that needs nothing beside it."""
-    from markupsafe import Markup
-
-    css = Markup(asset("page.css").decode())  # noqa: S704 - our own
-    facts = {"headline": headline(loops), "since": since, "until": time.time(), "css": css}
+    facts = {"headline": headline(loops), "since": since, "until": time.time()}
     return render("digest.html", {**facts, **contents.digest(loops)})
 
 

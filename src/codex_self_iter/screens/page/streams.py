@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_text
-from codex_self_iter.core.text import clean_block, size
+from codex_self_iter.core.text import clean, clean_block, size
 from codex_self_iter.errors import StorageError
 from codex_self_iter.screens import records, sources
 from codex_self_iter.screens.loops import Target
@@ -235,7 +235,7 @@ class LoopStream:
         self._journal: object = None
         self._plan: object = None
         self._looked = float("-inf")
-        self._said: dict[str, bytes] = {}
+        self._said: dict[str, str] = {}
 
     def step(self) -> bytes:
         """The events of this moment."""
@@ -263,7 +263,8 @@ class LoopStream:
             return []
         self._stamp, self._looked = stamp, time.monotonic()
         one = sources.show(self._name, self._loop)
-        parts = [self._region("now", "now.html", contents.now(one))]
+        now = contents.now(one)
+        parts = [self._region("now", "now.html", now, now["title"])]
         parts.append(self._region("messages", "messages.html", contents.messages(one)))
         journal = _mark(os.path.join(state_dir, "logs", "iterations.jsonl"))
         if journal != self._journal:
@@ -280,35 +281,50 @@ class LoopStream:
         self._journal, self._plan = journal, plan
         return parts
 
-    def _region(self, name: str, template: str, facts: dict[str, Any]) -> bytes:
-        return region(self._said, name, render(template, facts), "")
+    def _region(self, name: str, template: str, facts: dict[str, Any], title: str = "") -> bytes:
+        html = render(template, facts)
+        return b"" if known(self._said, name, html, title) else region(name, html, title)
 
 
-def region(said: dict[str, bytes], name: str, html: str, place: str) -> bytes:
-    """A part of the page, when it is another one than what was said last."""
-    digest = hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=16).digest()
-    if said.get(name) == digest:
-        return b""
-    said[name] = digest
-    return event("region", {"id": name, "html": html}, place)
+def digest(html: str) -> str:
+    """By which a part of the page is known again."""
+    return hashlib.blake2b(html.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def known(said: dict[str, str], name: str, html: str, title: str) -> bool:
+    """Whether a part of the page, and its title, are what was said last; from now on they are."""
+    mark, old = digest(title + html), said.get(name)
+    said[name] = mark
+    return mark == old
+
+
+def region(name: str, html: str, title: str = "", place: str = "") -> bytes:
+    """A part of the page. `title`: what the page is called from now on, "" for as before."""
+    told = {"id": name, "html": html, **({"title": clean(title)} if title else {})}
+    return event("region", told, place)
 
 
 class BoardStream:
     """The same for the page of all loops."""
 
-    def __init__(self, known: contents.Known) -> None:
-        """Of these loops."""
+    def __init__(self, known: contents.Known, shown: str) -> None:
+        """`shown`: the digest of the columns that the page shows, "" where that is not known."""
         self._known, self._seen = known, -1
-        self._said: dict[str, bytes] = {}
+        self._shown = shown
 
     def step(self) -> bytes:
         """The columns, if they have changed."""
-        shown, seen = self._known.shown(), self._known.changes
+        self._known.shown()
+        seen = self._known.changes
         if seen == self._seen:
             return b""
         self._seen = seen
-        facts = contents.board(shown)
-        return region(self._said, "columns", render("columns.html", facts), "")
+        facts = self._known.board()
+        html = render("columns.html", facts)
+        if (mark := digest(html)) == self._shown:
+            return b""
+        self._shown = mark
+        return region("columns", html, facts["title"], mark)
 
     def close(self) -> None:
         """There is nothing to close."""

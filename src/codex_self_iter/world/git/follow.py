@@ -12,9 +12,7 @@ links to it. `finish` reads it and brings everything to where the branch is."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -24,14 +22,12 @@ import anyio
 from codex_self_iter.core.progress import printable
 from codex_self_iter.core.text import counted, listed
 from codex_self_iter.world.bounded import ToolResult
-from codex_self_iter.world.git.index import INDEX_INFO, copy_index
-from codex_self_iter.world.git.locks import git_at_work
+from codex_self_iter.world.git.held_index import Hold, Move
+from codex_self_iter.world.git.index import INDEX_INFO
 from codex_self_iter.world.git.porcelain import RAW, RawChange, parse_raw, parse_status
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import Git, GitError, failed
-from codex_self_iter.world.guarded import open_guarded, parse_object, read_guarded
-from codex_self_iter.world.process import proctable
-from codex_self_iter.world.state.holder import try_lock
+from codex_self_iter.world.guarded import read_guarded
 
 _PLUMBING = ("-c", "core.splitIndex=false", "-c", "core.safecrlf=false")
 _WAITS, _WAIT_SEC = 20, 0.05
@@ -63,14 +59,6 @@ class Place(NamedTuple):
 
     path: str
     git_dir: str
-
-
-class Move(NamedTuple):
-    """A branch (full name) and the commits between which it moves."""
-
-    branch: str
-    old: str
-    new: str
 
 
 def short(branch: str) -> str:
@@ -140,9 +128,9 @@ async def advance_beside(
 async def finish(git: Git, place: Place, branch: str = "") -> Advanced | None:
     """Bring to its end what was cut off in this work tree, where it was to move this branch (any
     without); None when nothing was. Raises GitError."""
-    if not os.path.lexists(os.path.join(place.git_dir, _Hold.RECORD)):
+    if not os.path.lexists(os.path.join(place.git_dir, Hold.RECORD)):
         return None
-    hold = _Hold(place.git_dir)
+    hold = Hold(place.git_dir)
     if not await git.beside(hold.open):
         return Advanced(False, _at_work(place))
     try:
@@ -160,133 +148,17 @@ def _at_work(place: Place) -> str:
     return f"another landing is at work in {place.path}; wait for it"
 
 
-class _Hold:
-    """The record, the locks and the copy of the index in one git directory. Its methods block, for
-    a moment each. Raises OSError."""
-
-    RECORD = "codex-self-iter.landing"
-    INDEX, HEAD = "index.lock", "HEAD.lock"
-
-    def __init__(self, git_dir: str) -> None:
-        self._git_dir = git_dir
-        self._record = os.path.join(git_dir, self.RECORD)
-        self.copy = os.path.join(git_dir, "codex-self-iter.index")
-        self._fd = -1
-
-    def path(self, name: str) -> str:
-        return os.path.join(self._git_dir, name)
-
-    def open(self) -> bool:
-        """Take the record for us; False while somebody alive has it."""
-        while True:
-            fd = open_guarded(self._record, os.O_RDWR | os.O_CREAT)
-            if not try_lock(fd):
-                os.close(fd)
-                return False
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(self._record)):
-                    self._fd = fd
-                    return True
-            os.close(fd)  # its last holder has just removed it
-
-    def release(self) -> None:
-        """Let it go as it is. A descriptor is closed, no more."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def order(self) -> Move | None:
-        """What the record says, None when it says nothing yet."""
-        said = parse_object(os.pread(self._fd, _LIMIT, 0)) or {}
-        words = [said.get(name) for name in Move._fields]
-        return Move(*map(str, words)) if all(words) else None
-
-    def write(self, order: Move) -> None:
-        text = json.dumps({"by": "codex-self-iter", **order._asdict()}) + "\n"
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, text.encode(), 0)
-        os.fsync(self._fd)
-
-    def lock(self, name: str) -> bool:
-        """Take a lock of git's; True when it is ours, maybe since before a kill."""
-        path = self.path(name)
-        try:
-            os.link(self._record, path)
-        except FileExistsError:
-            return self._is_ours(path)
-        except OSError:  # a file system without hard links
-            return self._lock_by_content(path)
-        return True
-
-    def _lock_by_content(self, path: str) -> bool:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return self._is_ours(path)
-        with open(fd, "wb") as file:
-            file.write(os.pread(self._fd, _LIMIT, 0))
-        return True
-
-    def _is_ours(self, path: str) -> bool:
-        try:
-            found = read_guarded(path, _LIMIT)
-        except OSError:
-            return False
-        return bool(found) and found == os.pread(self._fd, _LIMIT, 0)
-
-    def copy_index(self) -> None:
-        """Begin with a fresh copy of the person's index."""
-        self.drop_copy()
-        source = self.path("index")
-        mode = os.stat(source).st_mode & 0o666 if os.path.exists(source) else 0o600
-        copy_index(source, self.copy, mode)
-
-    def drop_copy(self) -> None:
-        for path in (self.copy, f"{self.copy}.lock"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
-    def publish(self) -> None:
-        """The copy becomes the index."""
-        os.rename(self.copy, self.path("index"))
-
-    def unlock(self, name: str) -> None:
-        if self._is_ours(self.path(name)):
-            os.unlink(self.path(name))
-
-    def somebody(self, top: str) -> bool:
-        """True while a git is at work in the work tree."""
-        return git_at_work((os.path.realpath(top), os.path.realpath(self._git_dir)))
-
-    def clear(self) -> None:
-        """Everything of ours goes, the record last."""
-        if self._fd < 0:
-            return
-        self.unlock(self.HEAD)
-        self.drop_copy()
-        self.unlock(self.INDEX)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._record)
-
-    def still_written(self) -> bool:
-        """True while a git that an ended supervisor has started is at work on the copy."""
-        return any(
-            proc.living and proctable.environment_value(pid, "GIT_INDEX_FILE") == self.copy
-            for pid, proc in proctable.scan().items()
-        )
-
-
 class _Checkout:
     """One order in one work tree."""
 
     def __init__(
-        self, git: Git, place: Place, order: Move, hold: _Hold | None = None, edited: str = ""
+        self, git: Git, place: Place, order: Move, hold: Hold | None = None, edited: str = ""
     ) -> None:
         self._git = dataclasses.replace(git, cwd=place.path)
         self._place = place
         self._order = order
         self._edited = os.fsencode(edited)
-        self._hold = _Hold(place.git_dir) if hold is None else hold
+        self._hold = Hold(place.git_dir) if hold is None else hold
         self._on_copy = {"GIT_INDEX_FILE": self._hold.copy}
 
     async def advance(self, message: str) -> Advanced:

@@ -13,7 +13,7 @@ import dataclasses
 import os
 import re
 
-from codex_self_iter.world.git import follow
+from codex_self_iter.world.git import follow, held_index
 from codex_self_iter.world.git.commits import identity
 from codex_self_iter.world.git.follow import Advanced
 from codex_self_iter.world.git.run import Git, GitError, failed
@@ -168,7 +168,7 @@ async def advance(
     is in the way. After a kill in the middle `finish_advance` goes on."""
     if not await _is_ancestor(git, old, new):
         raise GitError(f"{branch} is not moved: {new[:12]} does not hold {old[:12]}")
-    order = follow.Move(branch, old, new)
+    order = held_index.Move(branch, old, new)
     for _ in range(_TRIES):
         places, others = await _places(git, branch)
         if len(places) > 1:

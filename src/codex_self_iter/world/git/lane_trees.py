@@ -139,6 +139,27 @@ async def keep(git: Git, name: str, commit: str) -> None:
     raise GitError(f"{KEPT}{name} is moved by somebody else all the time")
 
 
+async def keep_all(git: Git, tree: Git, name: str) -> str:
+    """Keep the commit that a lane's work tree is at, and every other that it was at and that no ref
+    reaches any more (amended, reset): those as NAME.1, .2 … The commit, "" where there is none.
+    Raises GitError."""
+    tip = await tree.resolve("HEAD^{commit}")
+    if tip:
+        await keep(git, name, tip)
+    out = await tree.run("reflog", "show", "--format=%H", "HEAD")
+    were = dict.fromkeys(out.stdout.decode().split() if out.exit_code == 0 else ())
+    while were:
+        ask = "".join(f"{one}\n" for one in (*were, "--not", "--all"))
+        lost = set((await git.ask("rev-list", "--stdin", stdin=ask.encode())).decode().split())
+        newest = next((one for one in were if one in lost), None)
+        if newest is None:
+            break
+        known = await kept(git)
+        number = next(n for n in range(1, len(known) + 2) if f"{name}.{n}" not in known)
+        await git.ask(*PLUMBING, "update-ref", "--no-deref", f"{KEPT}{name}.{number}", newest, "")
+    return tip
+
+
 async def kept(git: Git) -> dict[str, str]:
     """Name -> commit of all that is kept. Raises GitError."""
     out = await git.ask("for-each-ref", "--format=%(refname) %(objectname)", KEPT)

@@ -47,6 +47,8 @@ MOST_BYTES = 64 * 1024 * 1024
 until the next. Some ten thousand iterations."""
 _BLOCK = 64 * 1024
 _COPY = 1024 * 1024
+_TRACE = 256
+"""Bytes before a place by which it is known again: they hold an iteration's number and times."""
 _RECENT_LINES, _RECENT_BYTES = 64, 256 * 1024
 
 
@@ -192,6 +194,40 @@ def stream(path: str, wanted: re.Pattern[bytes] | None = None) -> Iterator[dict[
             record = good_line(raw) if wanted is None or wanted.search(raw) else None
             if record is not None:
                 yield record
+
+
+class Reached:
+    """How far a journal was read: which file it was, to which offset, and what stands before that."""
+
+    def __init__(self, file: tuple[int, int], end: int, before: bytes) -> None:
+        self.file, self.end, self.before = file, end, before
+
+
+def grown(
+    path: str, wanted: re.Pattern[bytes], reached: Reached | None = None
+) -> tuple[list[dict[str, Any]], Reached | None, bool]:
+    """(records, how far it was read, whether from the beginning): of all good lines behind
+    `reached` those in which there is what is `wanted`, oldest first.
+
+    Another file, or one of which that part was rewritten, is read from its beginning. Raises
+    StorageError."""
+    with _opened(path) as fd:
+        if fd is None:
+            return [], None, True
+        found = os.fstat(fd)
+        file, begin, records = (found.st_dev, found.st_ino), 0, []
+        if reached is not None and reached.file == file:
+            start = reached.end - len(reached.before)
+            same = os.pread(fd, len(reached.before), start) == reached.before
+            begin = reached.end if same else 0
+        end = begin
+        for line_end, raw in _forwards(fd, begin):
+            end = line_end
+            record = good_line(raw) if wanted.search(raw) else None
+            if record is not None:
+                records.append(record)
+        start = max(0, end - _TRACE)
+        return records, Reached(file, end, os.pread(fd, end - start, start)), not begin
 
 
 def find(path: str, iteration: int) -> dict[str, Any] | None:

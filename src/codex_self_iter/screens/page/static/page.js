@@ -42,6 +42,7 @@
     if (!place) return;
     const held = place.contains(document.activeElement) ? document.activeElement.id : "";
     const open = [...place.querySelectorAll("details[id][open]")].map((one) => one.id);
+    if (data.title) document.title = `${data.title} · codex-self-iter`;
     place.innerHTML = data.html; // made by the same templates as the page, every text in it escaped
     for (const id of open) { const one = document.getElementById(id); if (one) one.open = true; }
     if (held) { const one = document.getElementById(held); if (one) one.focus(); }
