@@ -75,7 +75,7 @@ def test_kills_and_years_are_on_it_only_when_they_were_run(tmp_path: Path) -> No
     (tmp_path / "year-hell.json").write_text(json.dumps(year))
     page = fault_page.page(tmp_path)
     assert "| `adopt` (seed 1) | 9 | group 9 | 1,234 | 4 | nothing |" in page
-    assert "| 1,200 (seed 7) | group 1,200 | 300 | nothing |" in page
+    assert "| 1,200 (seed 7) | group 1200 | 300 | nothing |" in page
     assert "| `hell` (seed 7) | 2 | 0.5000 | 5 | 6 | 3, 0 | 1.5 s | 1 |" in page
 
 

@@ -1,4 +1,5 @@
-"""`python -m tests.support.landing_to_kill TOP OLD NEW N`: advance main, and die at the N-th step.
+"""`python -m tests.support.landing_to_kill TOP OLD NEW N [EDITED]`: advance main, and die at the N-th
+step. EDITED is a file that may have edits.
 
 A step is a call of git or a piece of file work; death is SIGKILL, before the step is taken."""
 
@@ -21,7 +22,7 @@ from codex_self_iter.world.process.tool import run_tool
 
 def main() -> None:
     """See above. Exits 0 when it was done before the N-th step."""
-    top, old, new, number = sys.argv[1:]
+    top, old, new, number, *edited = sys.argv[1:]
     steps = itertools.count()
 
     def step() -> None:
@@ -38,7 +39,8 @@ def main() -> None:
             return await super().beside(work, *args)
 
     async def advance() -> None:
-        result = await landing.advance(Mortal(run_tool, top), "refs/heads/main", old, new, "land")
+        git = Mortal(run_tool, top)
+        result = await landing.advance(git, "refs/heads/main", old, new, "land", *edited)
         assert result.moved, result
 
     anyio.run(advance)

@@ -57,13 +57,14 @@ def test_a_target_that_is_deleted_or_renamed_is_said_and_nothing_is_lost(make: M
     landed(ws, "3")
     ws.git("switch", "-q", "-c", "elsewhere", begin)
     before = ws.git("rev-parse", "main").strip()
-    ws.git("branch", "-q", "-D", "main")
+    ws.git("branch", "-q", "-m", "main", "renamed")
     (ws.agents / "go.1").touch()
     landed(ws, "1")
     wait_until(lambda: "the branch main is gone" in ws.status()["reason"], "it to be said")
     assert ws.git("branch", "--list", "main") == ""  # it was a person who took it away
     assert ws.contents("codex-self-iter/landed/main") >= {"1.txt", "3.txt"}
-    ws.git("branch", "-q", "main", before)
+    assert ws.git("rev-parse", "renamed").strip() == before
+    ws.git("branch", "-q", "-m", "renamed", "main")
     (ws.agents / "go.2").touch()
     assert ws.ended(process) == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {"1.txt", "2.txt", "3.txt"}
@@ -121,3 +122,24 @@ def test_commits_that_an_agent_takes_back_are_reachable(make: Make) -> None:
     assert "old.txt" not in ws.contents("main")
     assert len(ws.made()) >= 3
     assert ws.lost() == set()
+
+
+def test_a_target_that_was_moved_beneath_the_checkout_is_said_with_the_way_out(make: Make) -> None:
+    """An agent commits on the target itself, in its lane: past the gates, and the checkout does not
+    follow. Nothing there is called a change of the person's."""
+    ws = make({"first": "", "second": ""}, git__commit="agent")
+    ws.agent(1, "git checkout -q --ignore-other-worktrees main; echo 1 > 1.txt; git add .; "
+             "git commit -q -m 'on the target'; touch \"$LANE_AGENT/moved\"")  # fmt: skip
+    wait = 'until test -e "$LANE_AGENT/moved"; do sleep 0.05; done; '
+    ws.agent(2, wait + "echo 2 > 2.txt; git add .; git commit -q -m second")
+    assert ws.run_lanes() == NEEDS_HUMAN, ws.log()[-3000:]
+    said = ws.status()["reason"]
+    assert "was moved to" in said
+    assert "changes of yours" not in said
+    order = said.partition("there: ")[2].split()
+    assert order[:2] == ["git", "read-tree"]
+    ws.git(*order[1:6])
+    assert ws.git("status", "--porcelain") == ""
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    assert ws.contents("main") >= {"1.txt", "2.txt"}
+    assert (ws.path / "2.txt").exists()

@@ -121,7 +121,8 @@ def test_of_a_batch_with_one_bad_lane_the_others_land(make: Make) -> None:
     for number in (2, 3, 4):
         hold = 'until test "$(cat "$LANE_AGENT/landing" 2>/dev/null)"; do sleep 0.05; done; '
         ws.agent(number, hold + f"echo {number} > {number}.txt")
-    ws.agent("3.2", "echo both > both.txt")
+    for number in (2, 3):  # whichever comes second is the one that comes back
+        ws.agent(f"{number}.2", "echo both > both.txt")
     process = ws.start_lanes()
     wait_until(
         lambda: ws.lane(1).get("state") == "landing", lambda: f"it to land {ws.log()[-3000:]}"
@@ -131,8 +132,8 @@ def test_of_a_batch_with_one_bad_lane_the_others_land(make: Make) -> None:
     (ws.agents / "go").touch()
     assert ws.ended(process) == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {"1.txt", "2.txt", "3.txt", "4.txt", "both.txt"}
-    assert ws.events("halved")[0]["lanes"] == ["2", "3", "4"]
-    assert [one["lane"] for one in ws.events("returned")] == ["3"]
+    assert sorted(ws.events("halved")[0]["lanes"]) == ["2", "3", "4"]
+    assert [one["lane"] for one in ws.events("returned")] in (["2"], ["3"])
     for one in ws.events("landed"):
         assert judged_at(ws, one["commit"])[-1] == "green"
     assert "red" in dict(map(reversed, judged(ws)))  # the control: they were not green as they came

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -31,13 +30,17 @@ def test_a_set_up_runs_before_the_agent_and_before_the_gates(make: Make) -> None
 
 def test_a_set_up_that_fails_or_hangs_is_said_with_its_words(make: Make) -> None:
     ws = make(
-        {"first": "", "second": ""},
-        setup=['case $CODEX_SELF_ITER_LANE in 1) echo "no such package"; exit 3;; 2) sleep 300;; esac'],
+        {"first": "", "second": "", "third": ""},
+        setup=['case $CODEX_SELF_ITER_LANE in 1) echo "no such package"; exit 3;; 2) sleep 300;; 3) kill -9 $$;; esac'],
         setup_timeout_sec=1,
     )  # fmt: skip
     process = ws.start_lanes()
     wait_until(
-        lambda: "no such package" in ws.lane(1).get("why", "") and ws.lane(2).get("why"),
+        lambda: (
+            "no such package" in ws.lane(1).get("why", "")
+            and ws.lane(2).get("why")
+            and ws.lane(3).get("why")
+        ),
         lambda: f"the flaws to be known\n{ws.log()[-3000:]}",
     )
     assert "setup" in ws.lane(1)["why"]
@@ -98,27 +101,29 @@ def test_a_repository_with_a_submodule(make: Make, tmp_path: Path) -> None:
     assert ws.git("status", "--porcelain") == ""
 
 
-def test_an_agent_may_run_the_program_itself_in_its_lane(make: Make) -> None:
-    """A loop within a lane is one of its own: it ends, and what it has done lands."""
+def test_an_agent_that_runs_the_program_itself_in_its_lane_is_refused_in_one_line(
+    make: Make,
+) -> None:
+    """There is one supervisor for a work tree; elsewhere the agent may have one of its own."""
     ws = make({"first": "", "second": ""})
-    answer = {
-        "summary": "s",
-        "next_goal": "",
-        "stop": False,
-        "reason": "",
-        "evidence": "",
-        "completed": True,
-    }
     inner = ws.agents / "inner.sh"
-    inner.write_text(
-        f"echo inner > inner.txt; cat <<'END'\n```json\n{json.dumps(answer)}\n```\nEND\n"
-    )
+    inner.write_text("echo inner > inner.txt\n")
     template = f"sh {shlex.quote(str(inner))} {{prompt_file}}"
-    command = [*PROGRAM, "--workspace", ".", "--once", "--agent-command-template", template]
-    ws.agent(1, f'{shlex.join(command)} > "$LANE_AGENT/inner.log" 2>&1; echo 1 > 1.txt')
+    command = [*PROGRAM, "--once", "--agent-command-template", template, "--workspace"]
+    elsewhere = ws.root / "else where"
+    elsewhere.mkdir()
+    (elsewhere / "plan.md").write_text("- [ ] inner\n")
+    ws.agent(
+        1,
+        f'{shlex.join([*command, "."])} > "$LANE_AGENT/here" 2>&1; echo $? > "$LANE_AGENT/code"; '
+        f'{shlex.join([*command, str(elsewhere)])} > "$LANE_AGENT/there" 2>&1; echo 1 > 1.txt',
+    )
     assert ws.run_lanes() == 0, ws.log()[-3000:]
-    log = (ws.agents / "inner.log").read_text()
-    assert "iteration.ended" in log, log
-    assert "lane." not in log
-    assert ws.contents("main") >= {"1.txt", "2.txt", "inner.txt"}
-    assert not any(".codex-self-iter" in one for one in ws.contents("main"))
+    said = (ws.agents / "here").read_text()
+    assert "already has a supervisor" in said
+    assert "Traceback" not in said
+    assert (ws.agents / "code").read_text() == "75\n"
+    assert "iteration.ended" in (ws.agents / "there").read_text()
+    assert (elsewhere / "inner.txt").exists()
+    assert "inner.txt" not in ws.contents("main")
+    assert ws.contents("main") >= {"1.txt", "2.txt"}

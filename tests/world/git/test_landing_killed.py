@@ -46,10 +46,10 @@ def new(repo: Repo) -> str:
     return lane(repo, "one", changes)
 
 
-def killed_at(repo: Repo, old: str, new: str, step: int) -> bool:
+def killed_at(repo: Repo, old: str, new: str, step: int, *edited: str) -> bool:
     """Whether the landing was killed there; False when it was over before."""
     argv = [sys.executable, "-m", "tests.support.landing_to_kill", str(repo.path), old, new]
-    done = subprocess.run([*argv, str(step)], cwd=ROOT, check=False, timeout=100)
+    done = subprocess.run([*argv, str(step), *edited], cwd=ROOT, check=False, timeout=100)
     assert done.returncode in (0, -signal.SIGKILL)
     return done.returncode != 0
 
@@ -88,6 +88,47 @@ async def test_killed_at_every_step(repo: Repo, git: Git, new: str) -> None:
     assert seen == {old, new}
     assert torn
     whole(repo, new)
+
+
+@pytest.mark.slow
+async def test_a_file_that_may_be_edited_is_as_it_was_after_a_kill_at_every_step(
+    repo: Repo, git: Git, new: str
+) -> None:
+    """The landing changes it, too; in the end the target has it, and the person's text is there."""
+    old, mine = repo.head(), "old\nand mine\n"
+    for step in range(200):
+        repo.write("changed.txt", mine)
+        if not killed_at(repo, old, new, step, "changed.txt"):
+            break
+        result = await landing.finish_advance(git, MAIN, old, new)
+        assert repo.read("changed.txt") == mine
+        assert litter(repo) == []
+        if not result.moved:
+            result = await landing.advance(git, MAIN, old, new, "land", "changed.txt")
+        assert result.moved
+        assert repo.status() == " M changed.txt\n?? mine.txt\n"
+        assert repo.read("changed.txt") == mine
+        assert repo.head() == new
+        repo.git("reset", "-q", "--hard", old)
+    else:
+        pytest.fail("it never ended")
+    assert step > 10
+    assert repo.read("changed.txt") == mine
+
+
+async def test_a_file_that_may_be_edited_is_waited_for_once_it_is_staged(
+    repo: Repo, git: Git, new: str
+) -> None:
+    old = repo.head()
+    repo.write("changed.txt", "staged\n")
+    repo.git("add", "changed.txt")
+    result = await landing.advance(git, MAIN, old, new, "land", "changed.txt")
+    assert not result.moved
+    assert "changed.txt" in result.why
+    repo.git("reset", "-q")
+    assert (await landing.advance(git, MAIN, old, new, "land", "changed.txt")).moved
+    assert repo.read("changed.txt") == "staged\n"
+    assert not (await landing.advance(git, MAIN, new, new, "land")).moved  # others may not be
 
 
 def cut_off(repo: Repo, git: Git, old: str, new: str) -> follow.Hold:

@@ -285,7 +285,19 @@ class _Checkout:
         changed = [one.path for one in found.records if not one.nested or one.staged is not None]
         if self._edited in changed and await self._only_edited(env):
             changed.remove(self._edited)
-        return self._changes(changed) if changed else ""
+        return (await self._moved_beneath() or self._changes(changed)) if changed else ""
+
+    async def _moved_beneath(self) -> str:
+        """What to do where the branch was moved from another work tree, so that the files here are
+        behind it; "" where it was not. git writes down what this work tree itself has moved."""
+        path, old = self._place.path, self._order.old
+        out = await self._git.run("log", "--walk-reflogs", "--max-count=1", "--format=%H", "HEAD")
+        seen = out.stdout.decode().strip()
+        if not seen or seen == old:
+            return ""
+        moved = f"{short(self._order.branch)} was moved to {old[:12]} from elsewhere"
+        mend = f"git read-tree -m -u {seen[:12]} HEAD"
+        return f"{moved}, and {path} is still at {seen[:12]}; there: {mend}"
 
     async def _only_edited(self, env: Mapping[str, str]) -> bool:
         """Whether the file that may be edited is not staged, too."""
