@@ -23,7 +23,7 @@ from codex_self_iter.core.text import (
     took,
     typed,
 )
-from codex_self_iter.views import lanes
+from codex_self_iter.views import lane_rows as lanes
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
