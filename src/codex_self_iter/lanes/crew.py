@@ -224,8 +224,8 @@ class Crew:
                     return
             async with self._yard.trees:
                 await lane_trees.remove(self._git, lane.place)
-            if lane.landed and await self._yard.contains(lane.landed, lane.tip):
-                await lane_trees.forget(self._git, which)
+            if lane.landed:
+                await lane_trees.forget(self._git, which, lane.landed)
             state_dir = self._places.lane_state(which)
             await ctx.shared.in_thread(registry.forget, state_dir)
         except (GitError, OSError) as error:

@@ -356,10 +356,35 @@ async def test_kept_commits_are_never_lost_to_a_later_one(repo: Repo, git: Git) 
     assert await lane_trees.kept(git) == {
         "1": aside[0], "1.1": second, "1.2": aside[0], "1.3": aside[1],
     }  # fmt: skip
-    await lane_trees.forget(git, "1")
-    assert "1" not in await lane_trees.kept(git)
     with pytest.raises(GitError):
         await lane_trees.keep(git, "no..name", first)
+
+
+async def test_only_what_has_landed_is_kept_no_more(repo: Repo, git: Git) -> None:
+    first = repo.head()
+    repo.write("n", "n")
+    landed = repo.commit("landed")
+    another = repo.git("commit-tree", "-m", "of another loop", "HEAD^{tree}").strip()
+    for name, commit in {"1": another, "1.1": first, "1.2": landed, "11": first}.items():
+        await lane_trees.keep(git, name, commit)
+    await lane_trees.forget(git, "1", landed)
+    assert await lane_trees.kept(git) == {"1": another, "11": first}
+
+
+async def test_a_work_tree_that_is_being_made_is_in_nobodys_way(
+    repo: Repo, git: Git, lane: Path, place: Path
+) -> None:
+    commit(repo, lane)
+    lane_git = Git(run_tool, str(lane))
+    made = await lane_trees.keep_all(git, lane_git, "1")
+    repo.git("reset", "-q", "--hard", "HEAD~1", cwd=lane)
+    repo.git("update-ref", "-d", f"{lane_trees.KEPT}1")
+    await lane_trees.add(git, str(place.parent / "2"), repo.head())
+    half_made = repo.path / ".git/worktrees/2"  # as git has it before the files are written
+    (half_made / "HEAD").write_text("0" * 40 + "\n")
+    await lane_trees.keep_all(git, lane_git, "1")
+    assert made in (await lane_trees.kept(git)).values()
+    assert await lane_trees.in_the_way(git, str(lane), keep_refs=True) == ""
 
 
 async def test_a_bare_repository_with_its_own_configuration(

@@ -153,7 +153,9 @@ async def keep_all(git: Git, tree: Git, name: str) -> str:
     out = await tree.run("reflog", "show", "--format=%H", f"-{_MOST_MOVES}", "HEAD")
     were = dict.fromkeys(out.stdout.decode().split() if out.exit_code == 0 else ())
     while were:
-        lost = set((await git.ask("rev-list", *were, "--not", "--all")).decode().split())
+        # not --all: that reads the HEAD of a work tree that is just being made, which is none yet
+        ask = ("rev-list", *were, "--not", "--glob=refs/*")
+        lost = set((await git.ask(*ask)).decode().split())
         newest = next((one for one in were if one in lost), None)
         if newest is None:
             break
@@ -170,9 +172,13 @@ async def kept(git: Git) -> dict[str, str]:
     return {name.removeprefix(KEPT): commit for name, commit in pairs}
 
 
-async def forget(git: Git, name: str) -> None:
-    """This name is kept no more. Raises GitError."""
-    await git.ask(*PLUMBING, "update-ref", "--no-deref", "-d", f"{KEPT}{name}")
+async def forget(git: Git, name: str, landed: str) -> None:
+    """What is kept by this name, or by NAME.1, .2 …, and is held by the commit `landed`, is kept no
+    more: not what another loop of the repository keeps by the same name. Raises GitError."""
+    for one, commit in (await kept(git)).items():
+        mine = one == name or one.rpartition(".")[0] == name
+        if mine and await _holds(git, landed, commit):  # unless it was moved meanwhile
+            await git.run(*PLUMBING, "update-ref", "--no-deref", "-d", f"{KEPT}{one}", commit)
 
 
 def _numbered(known: dict[str, str], name: str, commit: str) -> bool:
