@@ -68,7 +68,7 @@ class Fate:
                 (State.STAGNATED, 1, ""),
                 (State.STOPPED, 1, ""),
             ]
-            world.over(lane, *ends[how // 3 % len(ends)])
+            world.over(lane, *ends[how // 3 % len(ends)], bounded=how % 2 == 0)
         elif kind == "clear":
             world.cleared(lane, "a process is in it")
         elif kind == "land":

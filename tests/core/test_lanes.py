@@ -525,6 +525,40 @@ def test_a_halt_while_a_lane_is_made_begins_nothing_and_the_next_start_goes_on()
     assert did(found, Begin) == [Begin("1")]
 
 
+def test_a_lane_that_may_do_no_more_in_this_start_goes_on_at_the_next() -> None:
+    found = world(item(1), item(2), item(3))
+    found.over("1", State.STOPPED, bounded=True)
+    assert not did(found, Begin) and not did(found, Person)
+    assert not did(found, Make)  # its place is not another's
+    found.over("2", State.STOPPED, bounded=True)
+    assert found.finish is not None
+    assert found.finish.state is State.STOPPED
+    assert found.finish.reason == "stopped: the next start goes on with lanes 1, 2"
+    found.boot()
+    assert did(found, Begin) == [Begin("1"), Begin("2")]
+    assert not lane_of(found, "1").why
+
+
+def test_where_another_lane_needs_a_person_it_ends_as_that() -> None:
+    found = world()
+    found.over("1", State.STOPPED, bounded=True)
+    found.over("2", State.STAGNATED)
+    assert found.finish is not None
+    assert (found.finish.state, found.finish.reason) == (
+        State.BLOCKED,
+        "2 items left: lane 2 (stagnated), lane 1 (stopped: it goes on at the next start)",
+    )
+
+
+def test_a_lane_that_was_kept_meanwhile_is_begun_when_it_is_asked_for() -> None:
+    found = world()
+    found.over("1", State.STOPPED, bounded=True)
+    found.ask(Wish.KEEP, "1")
+    assert state_of(found, "1") is LaneState.KEPT
+    found.ask(Wish.RETRY, "1")
+    assert did(found, Make) == [Make("1")]
+
+
 def test_a_halt_that_is_taken_back_lets_all_go_on() -> None:
     found = world(item(1), item(2), item(3))
     found.send(Halt("stop"))
@@ -638,7 +672,8 @@ FULL = Lanes(
     lanes=(
         Lane(
             "1", "item 1", 1, "t", "b", LaneState.LANDING, 1.5, "why", 1, 2, "base", "tip", "/p",
-            "left", 3, 4, 5, Return("red", "x", "y"), "tell", "keep", "gone", "landed", 6, 7.5, 8.5,
+            "left", 3, 4, 5, Return("red", "x", "y"), "tell", "keep", "gone", "once",
+            "landed", 6, 7.5, 8.5,
         ),
         Lane("2", "item 2", 2, "t", "b", LaneState.WORKING, 2.0),
     ),

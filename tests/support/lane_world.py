@@ -149,7 +149,13 @@ class World:
         self.send(Made(which, "base", f"/{which}" if there else "", flaw, fatal))
 
     def over(
-        self, which: str, state: State = State.COMPLETED, size: int = 1, flaw: str = ""
+        self,
+        which: str,
+        state: State = State.COMPLETED,
+        size: int = 1,
+        flaw: str = "",
+        *,
+        bounded: bool = False,
     ) -> None:
         """A loop ends."""
         lane = self.state.lane(which)
@@ -157,7 +163,8 @@ class World:
             self.send(Returned(which))
         self._drop("lane", which)
         self.ended.discard(which)
-        self.send(Over(which, state, state.value, f"tip {which}", size, flaw))
+        over = Over(which, state, state.value, f"tip {which}", size, flaw, bounded=bounded)
+        self.send(over)
 
     def prove(self) -> None:
         """The gates are green where the lanes are combined."""
@@ -298,8 +305,11 @@ def transitions(world: World, before: Lanes, event: Event) -> None:
             assert after.items
             assert all(item.key in finished for item in after.items)
         elif not (after.halt or after.spent):
-            assert not after.of(LaneState.READY), "what is ready was left"
-            assert not after.idle, "what waits was left"
+            later = [one for one in after.lanes if one.bounded]
+            rivals = {one.item for one in later}
+            ready = [one for one in after.of(LaneState.READY) if one.item not in rivals]
+            assert not ready, "what is ready was left"
+            assert {one.id for one in later}.issuperset(after.idle), "what waits was left"
 
 
 def invariants(world: World) -> None:

@@ -84,7 +84,7 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
         reason = state.reason if state.state is State.PAUSED else "paused"
         return enter(state, State.PAUSED, reason, at), ()
     spent = budget.exceeded(state.spent, policy.budget, at.wall)
-    if state.open is None and 0 < policy.max_iterations <= state.run_iterations:
+    if all_run(state, policy):
         return finish(state, State.BLOCKED, 4, spent, at) if spent else _all_run(state, policy, at)
     if Hold.PLAN in state.blocked_by:
         return enter(state, State.COOLDOWN, state.blocked_by[Hold.PLAN], at), ()
@@ -99,6 +99,11 @@ def _hold(state: LoopState, policy: Policy, at: Moment) -> Decision | None:
         state = enter(state, waits.STATES[wait.kind], wait.reason, at)
         return dataclasses.replace(state, wait=wait), (Persist(),)
     return None
+
+
+def all_run(state: LoopState, policy: Policy) -> bool:
+    """Whether this start has had all the iterations that it may have."""
+    return state.open is None and 0 < policy.max_iterations <= state.run_iterations
 
 
 def _all_run(state: LoopState, policy: Policy, at: Moment) -> Decision:

@@ -97,6 +97,14 @@ def finish(state: Lanes) -> Finish:
         return Finish(State.STOPPED, state.halt)
     if state.spent:
         return Finish(State.BLOCKED, state.spent)
+    keys = {one.key for one in left}
+    bounded = [one for one in _bounded(state) if one.item in keys]
+    if bounded and not any(one.item in keys for one in state.of(*RESTING)):
+        which = listed([one.id for one in bounded])
+        them = "lanes" if len(bounded) > 1 else "lane"
+        return Finish(
+            State.STOPPED, f"{bounded[0].bounded}: the next start goes on with {them} {which}"
+        )
     if not state.items:
         return Finish(State.BLOCKED, "the plan has no items")
     if not left:
@@ -105,10 +113,15 @@ def finish(state: Lanes) -> Finish:
     return Finish(State.BLOCKED, f"{counted(len(left), 'item')} left: {listed(_whys(state, left))}")
 
 
+def _bounded(state: Lanes) -> list[Lane]:
+    """The lanes that go on at the next start."""
+    return [one for one in state.lanes if one.bounded and one.id in state.idle]
+
+
 def _whys(state: Lanes, left: tuple[LaneItem, ...]) -> list[str]:
     """Why the items that are left cannot go on, those first for which a person can do something."""
     numbers, keys = {one.number for one in left}, {one.key for one in left}
-    resting = [one for one in state.of(*RESTING) if one.item in keys]
+    resting = [one for one in (*state.of(*RESTING), *_bounded(state)) if one.item in keys]
     known = {one.item for one in resting}
     last = {one.item: one for one in state.of(*OVER) if one.item in keys - known}
     whys = [f"lane {one.id} ({one.why or one.state.value})" for one in (*resting, *last.values())]

@@ -118,6 +118,9 @@ class _Turn(Turn):
     def boot(self) -> None:
         self._unsure = tuple(one.id for one in self.state.at_work)
         self.set(halt="", spent="", delays=0, idle=(*self._unsure, *self.state.idle))
+        for lane in self.state.lanes:
+            if lane.bounded:
+                self.change(lane.id, bounded="", why="")
         self.clear()
         if self.state.landing is None:
             return
@@ -246,6 +249,10 @@ class _Turn(Turn):
                 self._again(lane.id)
         elif lane.wish:
             self._again(lane.id)
+        elif event.bounded and event.state is State.STOPPED:
+            why = f"{event.reason}: it goes on at the next start"
+            self.change(lane.id, bounded=event.reason, why=why)
+            self.goes_on(lane.id)
         elif self._ending:  # what was stopped with all goes on at the next start
             self.goes_on(lane.id)
         else:
@@ -407,8 +414,9 @@ class _Turn(Turn):
     def _resume(self) -> None:
         """Let lanes go on that wait for it."""
         room = max(0, self.rules.most - len(self.state.at_work))
-        now, later = self.state.idle[:room], self.state.idle[room:]
-        self.set(idle=later)
+        bounded = {one.id for one in self.state.lanes if one.bounded}
+        now = [one for one in self.state.idle if one not in bounded][:room]
+        self.set(idle=tuple(one for one in self.state.idle if one not in now))
         for which in now:
             lane = self.lane(which)
             assert lane is not None

@@ -188,7 +188,7 @@ class Turn:
         if lane.item not in {one.key for one in self.state.open_items}:
             return
         if lane.state in RESTING:
-            self.change(lane.id, state=LaneState.MAKING, returns=0, crashes=0)
+            self.change(lane.id, state=LaneState.MAKING, returns=0, crashes=0, bounded="")
             self.goes_on(lane.id)
         else:
             for one in self.state.lanes:

@@ -81,6 +81,7 @@ class Lane:
         tell: what its agent is to be told beside that, until its loop has ended.
         wish: what a person has asked for, to be done when its loop has ended or its landing failed.
         gone: why its item is not open any more; it goes on by itself when the item is open again.
+        bounded: which bound of one start its loop has reached; it goes on at the next.
         landed: the commit that brought it to the target.
         tokens, cost_usd, hours: what it has used."""
 
@@ -105,6 +106,7 @@ class Lane:
     tell: str = ""
     wish: str = ""
     gone: str = ""
+    bounded: str = ""
     landed: str = ""
     tokens: int = 0
     cost_usd: float = 0.0
@@ -223,7 +225,8 @@ class Returned:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Over:
-    """A lane's loop has ended. `flaw`: why its work cannot be landed as it is."""
+    """A lane's loop has ended. `flaw`: why its work cannot be landed as it is; `bounded`: for it may
+    do no more in this start."""
 
     lane: str
     state: State
@@ -234,6 +237,7 @@ class Over:
     tokens: int = 0
     cost_usd: float = 0.0
     hours: float = 0.0
+    bounded: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

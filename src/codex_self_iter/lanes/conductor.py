@@ -127,7 +127,7 @@ class Conductor(Rounds):
             self.lanes = await found_there.loaded(ctx, self._git)
             self._begun_at = self.lanes.target_commit
             self.crew = Crew(
-                ctx, self._git, self._yard, self._places, lambda: self.lanes, self._decide
+                ctx, self._git, self._yard, self._places, lambda: self.lanes, self._decided
             )
         except (GitError, OSError) as error:
             raise UsageError(f"lanes: {error}") from error
@@ -198,6 +198,18 @@ class Conductor(Rounds):
             for one in todo:
                 await self._carry_out(one)
         ctx.shared.on_round()
+
+    async def _decided(self, event: core.Event) -> None:
+        """Decide in a task of its own: who asks may be called off, and what was written down is done
+        all the same."""
+        done = anyio.Event()
+
+        async def task() -> None:
+            await self._decide(event)
+            done.set()
+
+        self.ctx.start("decide", task)
+        await done.wait()
 
     async def _save(self) -> None:
         """Write the state; while that cannot be, nothing is done, and it is said."""

@@ -9,12 +9,12 @@ from functools import partial
 
 import anyio
 
-from codex_self_iter.core import backoff, budget
+from codex_self_iter.core import backoff, budget, holds
 from codex_self_iter.core import events as ev
 from codex_self_iter.core import lanes as core
 from codex_self_iter.core.lanes import Lane, Lanes, LaneState
 from codex_self_iter.core.state import Spent, StopSource
-from codex_self_iter.core.terms import State
+from codex_self_iter.core.terms import State, Verdict
 from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, first_cause
 from codex_self_iter.lanes import contained, words
@@ -40,6 +40,13 @@ class LaneLoop(Loop):
         """Nothing."""
 
 
+def _is_bounded(loop: Loop) -> bool:
+    """Whether a loop that has ended has had all iterations of one start, and did not ask to stop."""
+    if loop.rounds is None or not holds.all_run(loop.state, loop.rounds.ctx.policy):
+        return False
+    return loop.state.last is None or loop.state.last.verdict is not Verdict.STOP
+
+
 class Crew:
     """The lanes at work.
 
@@ -63,6 +70,8 @@ class Crew:
         self.stop: ev.Stop | None = None
         self.stopping, self.paused = anyio.Event(), False
         self._last_spent: dict[str, Spent] = {}
+        self._bounded: dict[str, bool] = {}
+        """Whether a lane's loop has ended for it may do no more in this start."""
 
     async def make(self, which: str) -> None:
         """Make a lane's work tree, and set it up."""
@@ -133,6 +142,7 @@ class Crew:
                 spent.tokens,
                 spent.cost_usd,
                 spent.hours,
+                self._bounded.pop(which, False),
             )
         )
 
@@ -184,6 +194,7 @@ class Crew:
             return Ended(1, State.CRASHED, f"{type(cause).__name__}: {cause}")
         finally:
             self._last_spent[lane.id] = loop.state.spent
+            self._bounded[lane.id] = _is_bounded(loop)
             del self.loops[lane.id]
 
     async def _taken(self, settings: Settings) -> None:

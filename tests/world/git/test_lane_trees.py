@@ -371,7 +371,7 @@ async def test_only_what_has_landed_is_kept_no_more(repo: Repo, git: Git) -> Non
     assert await lane_trees.kept(git) == {"1": another, "11": first}
 
 
-async def test_a_work_tree_that_is_being_made_is_in_nobodys_way(
+async def test_what_comes_and_goes_meanwhile_is_in_nobodys_way(
     repo: Repo, git: Git, lane: Path, place: Path
 ) -> None:
     commit(repo, lane)
@@ -382,6 +382,9 @@ async def test_a_work_tree_that_is_being_made_is_in_nobodys_way(
     await lane_trees.add(git, str(place.parent / "2"), repo.head())
     half_made = repo.path / ".git/worktrees/2"  # as git has it before the files are written
     (half_made / "HEAD").write_text("0" * 40 + "\n")
+    vanishing = repo.path / ".git" / f"{lane_trees.KEPT}9"  # as one that is removed in this moment
+    vanishing.parent.mkdir(parents=True, exist_ok=True)
+    vanishing.write_text("0" * 40 + "\n")
     await lane_trees.keep_all(git, lane_git, "1")
     assert made in (await lane_trees.kept(git)).values()
     assert await lane_trees.in_the_way(git, str(lane), keep_refs=True) == ""

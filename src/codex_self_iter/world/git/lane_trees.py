@@ -35,6 +35,8 @@ _UNWRITTEN, _LITTLE = "unable to write file", 1_000_000
 """git does not say why a file could not be written; so few bytes left do."""
 _MAKING = "initializing"
 """git's own mark of a work tree that it has not finished."""
+_REFS_THAT_ARE = {"GIT_REF_PARANOIA": "0"}
+"""Else a look at all refs fails when one of them is removed meanwhile."""
 _OWN_REFS = ("bisect", "worktree", "rewritten")
 """Each work tree has these refs for itself, and they go with it."""
 _TRIES = 10
@@ -155,7 +157,7 @@ async def keep_all(git: Git, tree: Git, name: str) -> str:
     while were:
         # not --all: that reads the HEAD of a work tree that is just being made, which is none yet
         ask = ("rev-list", *were, "--not", "--glob=refs/*")
-        lost = set((await git.ask(*ask)).decode().split())
+        lost = set((await git.ask(*ask, env=_REFS_THAT_ARE)).decode().split())
         newest = next((one for one in were if one in lost), None)
         if newest is None:
             break
@@ -348,7 +350,7 @@ async def _unreachable(git: Git, lane: Git, keep_refs: bool) -> str:
     hidden = [f"--exclude=refs/{name}/*" for name in _OWN_REFS]
     hidden += [] if keep_refs else [f"--exclude={labels.REFS}/*"]
     ask = ("rev-list", "--max-count=1", head, "--not", *hidden, "--glob=refs/*")
-    if head and await git.line(*ask):
+    if head and await git.line(*ask, env=_REFS_THAT_ARE):
         return f"{lane.cwd} is at {head[:12]}, which no branch and no tag holds; land it or keep it"
     loose = "git rev-list --max-count=1 HEAD --not --remotes --tags"
     out = await lane.run("submodule", "--quiet", "foreach", "--recursive", loose)
