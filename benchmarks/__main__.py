@@ -4,6 +4,7 @@
 overhead    our loop beside a bare shell loop that runs the same agent and one `git status`
 journal     cost of an iteration with 100,000 journal lines beside an empty journal
 status      start-up of `status`
+start       from `run "…"` to the agent's exec, beside bare Python and ten million additions
 stop        from `end` to everything gone, with an agent that obeys
 stop_file   from the STOP file to the end of the program, with an agent that obeys
 idle        CPU and memory of a supervisor with one loop: in a cooldown, and with a sleeping agent
@@ -122,6 +123,13 @@ def journal(root: Path) -> None:
     )
 
 
+def bare_python() -> float:
+    """Milliseconds that an interpreter takes to do nothing."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    return 1000 * (time.perf_counter() - began)
+
+
 def status(root: Path) -> None:
     """Print how long `status` takes from start to end."""
     mine = workspace(root / "ours")
@@ -135,13 +143,40 @@ def status(root: Path) -> None:
         )  # fmt: skip
         return 1000 * (time.perf_counter() - began)
 
-    def python() -> float:
+    us, them = interleaved(15, once, bare_python)
+    print(f"status: {us:.0f} ms, bare Python {them:.0f} ms (aim: at most 40 ms)")
+
+
+def start(root: Path) -> None:
+    """Print how long it takes from `run "…"` to the agent's exec, in a repository with tests."""
+    mine = workspace(root / "ours")
+    (mine / "plan.md").unlink()
+    (mine / "test_a.py").write_text("import unittest\n")
+    (mine / "agent.sh").write_text("#!/bin/sh\ndate +%s.%N >started\n" + AGENT.partition("\n")[2])
+    template = {"CODEX_SELF_ITER_AGENT_COMMAND_TEMPLATE": f"'{mine}/agent.sh' {{prompt_file}}"}
+
+    def once() -> float:
+        shutil.rmtree(mine / ".codex-self-iter", ignore_errors=True)
+        began = time.time()
+        subprocess.run(
+            [sys.executable, "-m", "codex_self_iter", "run", "Do something", "--once"], check=True,
+            cwd=mine, env={**os.environ, **GIT, **template}, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return 1000 * (float((mine / "started").read_text()) - began)
+
+    def additions() -> float:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "pass"], check=True)
+        total = 0
+        for number in range(10_000_000):
+            total += number
         return 1000 * (time.perf_counter() - began)
 
-    us, them = interleaved(15, once, python)
-    print(f"status: {us:.0f} ms, bare Python {them:.0f} ms (aim: at most 40 ms)")
+    us, python, speed = interleaved(5, once, bare_python, additions)
+    print(
+        f"start: {us:.0f} ms, bare Python {python:.0f} ms, ten million additions {speed:.0f} ms "
+        "(aim: at most 600 ms)"
+    )
 
 
 def stop_file(root: Path, rounds: int = 15) -> None:
@@ -213,6 +248,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "overhead": overhead,
     "journal": journal,
     "status": status,
+    "start": start,
     "stop": figures("stop"),
     "stop_file": stop_file,
     "idle": idle,

@@ -104,6 +104,17 @@ def test_pipx_installs_the_wheel_and_links_manual_and_completions(
     check(run, local / "bin" / NAME, local / "share")
 
 
+def test_all_that_is_optional_comes_with_one_word(
+    run: Callable[..., str], kit: Kit, tmp_path: Path
+) -> None:
+    """Every extra but those for developers."""
+    place = tmp_path / "place"
+    run(kit.uv, "venv", "--quiet", place)
+    run(kit.uv, "pip", "install", "--quiet", "--python", place, f"{kit.wheel}[all]")
+    extras = json.loads(run(place / "bin" / NAME, "version", "--json"))["extras"]
+    assert {name for name in extras if extras[name]["installed"]} == extras.keys() - {"test", "dev"}
+
+
 def test_uvx_runs_it_out_of_a_directory(run: Callable[..., str], kit: Kit) -> None:
     """`uvx --from DIR codex-self-iter demo`: nothing is installed."""
     uvx = kit.uv.with_name("uvx")

@@ -22,6 +22,23 @@ QUICK = ("proof", "errors", "money", "crash")
 ALWAYS = {"event", "level", "timestamp"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
+    "landing.delayed": "lanes/test_lane_log.py::test_what_fails_for_another_reason_than_the_work_is_tried_again",
+    "landing.halved": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "landing.started": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "lane.asked": "lanes/test_lane_log.py::test_what_a_person_asks",
+    "lane.begun": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "lane.chosen": "lanes/test_lane_log.py::test_of_candidates_the_smallest_is_chosen",
+    "lane.crashed": "lanes/test_lane_log.py::test_what_fails_for_another_reason_than_the_work_is_tried_again",
+    "lane.dropped": "lanes/test_lane_log.py::test_what_a_person_asks",
+    "lane.kept": "lanes/test_lane_log.py::test_what_a_person_asks",
+    "lane.landed": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "lane.lost": "lanes/test_lane_log.py::test_of_candidates_the_smallest_is_chosen",
+    "lane.made": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "lane.needs_you": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "lane.ready": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
+    "lane.refused": "lanes/test_lane_log.py::test_what_a_person_asks",
+    "lane.retried": "lanes/test_lane_log.py::test_what_a_person_asks",
+    "lane.returned": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
     "notify.given_up": "program/test_notifications.py::test_what_nobody_takes_for_days_is_given_up_and_said",
     "notify.left": "program/test_notifications.py::test_whoever_starts_an_ended_loop_has_its_words",
     "notify.shared": "program/test_notifications.py::test_loops_that_one_limit_holds_up_send_one_message",

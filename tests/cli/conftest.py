@@ -68,7 +68,9 @@ class Command:
         self.state_dir.mkdir(mode=0o700, exist_ok=True)
         if status["pid"] == os.getpid() and not status["exit"]:
             self.hold_lock()
-        (self.state_dir / "status.json").write_text(json.dumps(status), encoding="utf-8")
+        whole = self.state_dir / "status.json.new"  # put in place at once, as a supervisor does it
+        whole.write_text(json.dumps(status), encoding="utf-8")
+        whole.replace(self.state_dir / "status.json")
         return status
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ def call(
     return run
 
 
-def program(path: Path) -> Path:
+def program(path: Path, does: str = "") -> Path:
     """An executable file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n")
+    path.write_text(f"#!/bin/sh\n{does}\n")
     path.chmod(0o755)
     return path
 
@@ -205,6 +206,21 @@ def test_the_command_for_unittest_runs_the_tests(tmp_path: Path, place: str, goo
     )
     assert "Ran 1 test" in done.stderr
     assert (done.returncode == 0) is good
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_module_is_looked_for_and_not_imported(tmp_path: Path, there: bool) -> None:
+    """To import what runs tests takes longer than all else of a start."""
+    program(tmp_path / "bin/python3", f'exec "{sys.executable}" -S "$@"')
+    (tmp_path / "conftest.py").touch()
+    module = tmp_path / "modules" / ("pytest.py" if there else "other.py")
+    module.parent.mkdir()
+    module.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    environ = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PYTHONPATH": str(module.parent)}
+    settings = load({"workspace": "."}, config_file=None, environ={}, cwd=str(tmp_path))
+    gates = with_gates(settings, environ, new=True).verify.commands
+    assert gates == (("python3 -m pytest -q",) if there else ())
+    assert not (tmp_path / "imported").exists()
 
 
 def test_recognised_gates_stand_in_the_configuration(call: Call, tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_every_box_that_is_none_is_found(command, line: str) -> None:
     assert (code, [one["rule"] for one in found if one["kind"] == "fault"]) == (2, ["not-an-item"])
 
 
+def test_lines_may_end_with_a_carriage_return_alone(command) -> None:
+    write(command, "# Plan\r- [x] a\r- [ ] b\r  check: test -e b\r")
+    assert findings(command) == (0, [])
+    assert "1 of 2 items done" in command("plan", "show").stdout
+
+
 def test_dates_links_and_boxes_in_a_fence_are_neither_items_nor_faults(command) -> None:
     write(command, "- [x] a\n- [2026-01-29] b\n- [x](y)\n\n   ```md\n   - [ ] c\n   ```\n")
     assert [one["rule"] for one in findings(command)[1]] == ["nothing-to-verify"]
@@ -116,6 +122,22 @@ def test_gates_that_are_configured_verify_something(command) -> None:
     assert "nothing-to-verify" in {one["rule"] for one in findings(command)[1]}
     write(command, '[verify]\ncommands = ["make"]\n', "codex-self-iter.toml")
     assert {one["rule"] for one in findings(command)[1]} == {"no-check"}
+
+
+@pytest.mark.parametrize("tests", [True, False])
+def test_the_tests_of_the_repository_verify_the_plan_of_a_task_in_words(
+    command, tests: bool
+) -> None:
+    """A run of it takes them as its gates; one with a plan of the workspace does not."""
+    command.state_dir.mkdir(exist_ok=True)
+    (command.workspace / "plan.md").unlink(missing_ok=True)
+    (command.state_dir / "plan.md").write_text("- [ ] a\n")
+    if tests:
+        (command.workspace / "Makefile").write_text("test:\n\ttrue\n")
+    rules = [one["rule"] for one in findings(command)[1]]
+    assert ("nothing-to-verify" in rules) is not tests
+    write(command, "- [ ] a\n")
+    assert "nothing-to-verify" in [one["rule"] for one in findings(command)[1]]
 
 
 def test_json_is_one_object(command) -> None:

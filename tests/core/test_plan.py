@@ -119,6 +119,19 @@ def test_line_numbers_are_an_editors() -> None:
     assert [(item.text, item.line) for item in plan.items] == [("a", 1), ("b", 4)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_end_of_a_line_ends_one(end: str) -> None:
+    """Also a carriage return alone, as some editors write it: else the whole plan were one line."""
+    text = end.join(
+        ["# Plan", "", "- [x] a", "  check: one", "- [ ] b", "  ```sh", "  two", "  ```", ""]
+    )
+    plan = parse_plan(text)
+    assert [(item.text, item.line) for item in plan.items] == [("a", 3), ("b", 5)]
+    assert plan.items[0].checks == ("one",)
+    assert [block.commands for block in plan.items[1].blocks] == ["two\n"]
+    assert tick(text, plan.items[1]) == text.replace("[ ]", "[x]")
+
+
 def test_progress_counts_and_names_the_last_ticked() -> None:
     assert plan_progress("- [x] a\n- [ ] b\n- [X] c\n") == (2, 3, "c")
     assert plan_progress("nothing") == (0, 0, None)

@@ -7,6 +7,7 @@ import time
 import pytest
 from hypothesis import given
 
+from codex_self_iter.core.plan import newlines
 from codex_self_iter.core.plan_lint import LONG, PLAN, lint
 from tests.core.test_plan import PLANS
 
@@ -32,6 +33,23 @@ def test_a_good_plan_has_no_finding() -> None:
 def test_a_box_that_is_no_item_is_a_fault(line: str) -> None:
     assert found(f"- [ ] good\n{line}\n") == [(2, "not-an-item")]
     assert all(one.fault for one in lint(f"- [x] good\n{line}\n", gates=True))
+
+
+@pytest.mark.parametrize(
+    "line", ["-\u00a0[ ] b", "\u00a0 - [ ] b", "- [\u00a0] b", "- [ ]\u00a0b", "-\u3000[ ] b"]
+)
+def test_a_blank_that_is_no_plain_one_is_named(line: str) -> None:
+    """Pasted from a page or a text document it looks like every other."""
+    (remark,) = (one for one in lint(f"- [ ] good\n{line}\n") if one.fault)
+    odd = "U+3000" if "\u3000" in line else "U+00A0"
+    assert remark[:4] == (
+        2, "not-an-item", True, f"this is not read as an item: a blank in it is no plain one ({odd})"
+    )  # fmt: skip
+
+
+def test_an_indent_of_tabs_and_blanks_is_found_whatever_ends_the_lines() -> None:
+    text = "- [ ] a\n  - [ ] b\n\t- [ ] c\n"
+    assert found(text.replace("\n", "\r")) == found(text) == [(3, "tabs")]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +189,7 @@ def test_nothing_to_verify_is_a_suggestion() -> None:
 
 @given(PLANS)
 def test_no_text_is_too_strange(text: str) -> None:
-    lines = text.count("\n") + 1
+    lines = newlines(text).count("\n") + 1
     assert all(1 <= one.line <= lines and one.what and one.mend for one in lint(text))
 
 

@@ -85,6 +85,16 @@ def test_identical_failures_are_recognised_although_their_times_differ() -> None
     assert end(world) == ("stagnated", 3)
     assert len(world.disk.journal) == 4
     assert "the same gate failure" in world.state.reason
+    assert "; the goal: goal " in world.state.reason
+
+
+def test_a_goal_that_nobody_named_is_not_spoken_of() -> None:
+    world = play(
+        Script([claim()] * 9, gates=[failing("1 failed")]),
+        policy(verify_commands=("true",), max_stagnation=4),
+    )
+    assert end(world) == ("stagnated", 3)
+    assert world.state.reason.endswith("(max_stagnation = 4)")
 
 
 def test_an_idler_stagnates_in_exactly_so_many_iterations() -> None:

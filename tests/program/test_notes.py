@@ -53,6 +53,7 @@ def test_what_an_iteration_notes_is_kept_and_every_later_prompt_shows_it(ws: Wor
     assert SECTION not in ws.prompt(1)
     assert ws.journal()[0]["notes"] == ["redis must run", "use uv"]
     assert ws.status()["notes"] == 3
+    assert "  notes      3 notes for later iterations" in ws.cli("status").stdout
     assert "notes      Use `uv`!" in ws.cli("show", "2").stdout.replace("\x1b", "")
     assert ws.log().count("notes.kept") == 2
     assert (ws.state / "notes.md").stat().st_mode & 0o777 == 0o600
@@ -73,6 +74,7 @@ def test_switched_off_nobody_asks_for_notes_and_none_is_kept(ws: Workspace, off:
 def test_a_start_without_notes_leaves_no_file(ws: Workspace) -> None:
     assert ws.run() == 0
     assert not (ws.state / "notes.md").exists()
+    assert "  notes  " not in ws.cli("status").stdout
     assert ws.status()["notes"] == 0
 
 

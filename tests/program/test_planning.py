@@ -53,7 +53,7 @@ class Terminal:
                 part = b""
                 with contextlib.suppress(OSError):  # the other side is closed
                     part = os.read(self.screen, 65536)
-                self.shown += part.decode().replace("\r\n", "\n")
+                self.shown += part.decode(errors="replace").replace("\r\n", "\n")
                 if not part:
                     break
         assert text in self.shown, self.shown
@@ -167,6 +167,104 @@ def test_an_editor_edits_it_and_one_that_fails_changes_nothing(ws: Workspace) ->
         talk.types("a\n")
         assert talk.ends("Start it: ") == 0
     assert "- [ ] repair it\n" in plan_of(ws)
+
+
+def test_a_blank_name_is_no_editor_and_a_mark_of_its_is_no_text(ws: Workspace) -> None:
+    """Some editors begin a file with the mark of its encoding."""
+    ws.script(says(PLAN))
+    editor = ws.root / "marks"
+    editor.write_text("#!/bin/sh\nprintf '\\357\\273\\277- [ ] marked\\n' >\"$1\"\n")
+    editor.chmod(0o755)
+    talk = Terminal(ws, TASK, VISUAL="  ", EDITOR=str(editor))
+    talk.until("[q]uit? ")
+    talk.types("e\n")
+    talk.until("[q]uit? ")
+    talk.types("accept\n")
+    assert talk.ends("Start it: ") == 0
+    assert plan_of(ws) == "- [ ] marked\n"
+
+
+def test_the_keyboard_is_the_editors_while_it_is_open(ws: Workspace) -> None:
+    """Ctrl-C is a key in it; the dialogue goes on with what it leaves."""
+    ws.script(says(PLAN))
+    editor, heard = ws.root / "editor", ws.root / "heard"
+    editor.write_text(
+        "#!/bin/sh\n"
+        f"trap 'sed -i s/mend/repair/ \"$1\"; touch {heard}; exit 0' INT\n"
+        f"touch {heard}-open\nwhile :; do sleep 0.05; done\n"
+    )
+    editor.chmod(0o755)
+    talk = Terminal(ws, TASK, VISUAL="", EDITOR=str(editor))
+    talk.until("[q]uit? ")
+    talk.types("e\n")
+    wait_until((ws.root / "heard-open").exists, "the editor to be open")
+    os.killpg(talk.process.pid, signal.SIGINT)
+    talk.until("[q]uit? ")
+    assert "repair it" in talk.shown
+    talk.types("q\n")
+    assert talk.ends("Nothing was written.") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_else_ends_the_dialogue_ends_the_editor_too(
+    ws: Workspace, number: signal.Signals
+) -> None:
+    ws.script(says(PLAN))
+    editor, mark = ws.root / "editor", ws.root / "open"
+    editor.write_text(f"#!/bin/sh\necho $$ >{mark}.new\nmv {mark}.new {mark}\nexec sleep 600\n")
+    editor.chmod(0o755)
+    talk = Terminal(ws, TASK, VISUAL="", EDITOR=str(editor))
+    talk.until("[q]uit? ")
+    talk.types("e\n")
+    wait_until(mark.exists, "the editor to be open")
+    talk.process.send_signal(number)
+    assert talk.ends("Nothing was written.") == 130
+    wait_until(lambda: not os.path.exists(f"/proc/{mark.read_text().strip()}"), "its end")
+
+
+@pytest.mark.parametrize("typed", ["abort\n", "acceptance\n", "\n", "q?\n"])
+def test_only_what_was_offered_is_an_answer(ws: Workspace, typed: str) -> None:
+    """ "abort" begins like "accept"."""
+    ws.script(says(PLAN))
+    talk = Terminal(ws, TASK)
+    talk.until("[q]uit? ")
+    talk.types(typed)
+    talk.until("[q]uit? ")
+    talk.types("quit\n")
+    assert talk.ends("Nothing was written.") == 0
+    assert not (ws.state / "plan.md").exists()
+
+
+def test_an_interrupt_at_the_question_says_that_nothing_was_written(ws: Workspace) -> None:
+    ws.script(says(PLAN))
+    talk = Terminal(ws, TASK)
+    talk.until("[q]uit? ")
+    os.killpg(talk.process.pid, signal.SIGINT)
+    assert talk.ends("Nothing was written.") == 130
+    assert not (ws.state / "plan.md").exists()
+
+
+def test_words_in_another_encoding_reach_the_agent_as_text(ws: Workspace) -> None:
+    """A terminal may send bytes that are no UTF-8: the prompt is text all the same."""
+    ws.script(says(PLAN), says(OTHER))
+    talk = Terminal(ws, TASK, PYTHONIOENCODING="utf-8:strict")
+    talk.until("[q]uit? ")
+    talk.types("r\n")
+    talk.until("What should be different? ")
+    os.write(talk.screen, b"a caf\xe9, please\n")
+    talk.until(OTHER.strip().splitlines()[-1])
+    assert "a caf\ufffd, please" in ws.prompt(2)
+    talk.until("[q]uit? ")
+    talk.types("q\n")
+    assert talk.ends("Nothing was written.") == 0
+
+
+@pytest.mark.parametrize("how", [["--yes"], []])
+def test_an_agent_that_reads_no_task_drafts_no_plan(ws: Workspace, how: list[str]) -> None:
+    ws.config(agent_command_template="", agent="plan-shell")
+    talk = Terminal(ws, TASK, *how)
+    assert talk.ends("plan-shell does what stands in a plan and reads no task in words") == 2
+    assert not (ws.state / "plan.md").exists()
 
 
 # -- without a person ------------------------------------------------------------------------------
@@ -291,7 +389,7 @@ def test_who_ends_it_ends_all_that_it_has_started(ws: Workspace, number: signal.
 def test_empty_input_is_no_task(ws: Workspace) -> None:
     done = headless(ws, "-", "--yes")
     assert (done.returncode, ws.started()) == (2, 0)
-    assert "- is empty; write down what is wanted" in done.stderr
+    assert "standard input is empty; write down what is wanted" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["chkc"], [TASK, "more"], [TASK, "--json"], [""]])

@@ -195,6 +195,62 @@ def test_without_a_repository_it_is_asked_for(ws: Workspace) -> None:
     assert ws.cli("run", "--no-git").returncode == 2  # it does nothing without a task
 
 
+def elsewhere(ws: Workspace, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`run` in another directory."""
+    template = {"CODEX_SELF_ITER_AGENT_COMMAND_TEMPLATE": "cat {prompt_file}"}
+    return subprocess.run(
+        [*PROGRAM, "run", *words], cwd=place, env={**ws.environment, **template}, check=False,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_a_bare_repository_is_no_workspace(ws: Workspace) -> None:
+    """`git init`, which helps elsewhere, changes nothing there."""
+    bare = ws.root / "bare.git"
+    ws.git("clone", "-q", "--bare", str(ws.path), str(bare))
+    done = elsewhere(ws, bare, TASK)
+    assert (done.returncode, ws.started()) == (2, 0)
+    assert f"{bare} is a bare repository, without files to work on" in done.stderr
+    assert "`git worktree add DIR` there makes a workspace" in done.stderr
+    assert not (bare / ".codex-self-iter").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("git config core.bare true", "git config --worktree core.bare false"),
+        (": >.git/HEAD", "not a git repository"),
+        (
+            "cd .. && git init -q . && echo '/work space' >.gitignore && rm -r 'work space/.git'",
+            "ignores",
+        ),
+    ],
+)
+def test_a_repository_that_git_cannot_use_is_none(ws: Workspace, spoil: str, said: str) -> None:
+    """Nothing could be taken back: that is not found out at the end."""
+    subprocess.run(spoil, shell=True, cwd=ws.path, env=ws.environment, check=True)
+    refusal = refused(ws, TASK)
+    assert f"git cannot be used in {ws.path}: " in refusal
+    assert said in refusal
+    assert "or give --no-git: changes are judged by content alone then, and cannot be" in refusal
+    assert not ws.state.exists()
+    assert ws.run("run", TASK, "--no-git") == 0, ws.log()
+
+
+@pytest.mark.parametrize("how", [[], ["--dry-run"]])
+def test_an_agent_that_reads_no_task_is_given_none(ws: Workspace, how: list[str]) -> None:
+    """plan-shell does what stands in the plan: it would end well without having done the task."""
+    ws.config(agent_command_template="")
+    said = refused(ws, TASK, "--agent", "plan-shell", *how)
+    assert "plan-shell does what stands in a plan and reads no task in words" in said
+    ws.plan("- [ ] one\n  ```sh\n  touch done\n  ```\n")
+    assert "reads no task in words" in refused(ws, TASK, "--agents-order", "plan-shell", *how)
+    assert not ws.state.exists()
+    if not how:
+        assert ws.run("run", "--agent", "plan-shell") == 0, ws.log()
+        assert (ws.path / "done").exists()
+
+
 def test_a_sentence_without_run_is_understood_as_one(ws: Workspace) -> None:
     done = ws.cli(TASK)
     assert done.returncode == 2
@@ -249,6 +305,19 @@ def test_without_any_proof_that_is_said_first(ws: Workspace) -> None:
         "the agent's word; name a check that does: --verify-command"
     )
     assert who.startswith("command works on")
+
+
+def test_the_tests_of_the_repository_around_the_workspace_are_named(ws: Workspace) -> None:
+    """Who starts in a directory of the repository is told where its proof is."""
+    (ws.path / "Makefile").write_text("test:\n\ttest -e done\n")
+    (ws.path / "part").mkdir()
+    done = elsewhere(ws, ws.path / "part", TASK, "--dry-run")
+    assert f"nothing proves completion here (`make test` would, in {ws.path}: start it there)" in (
+        done.stdout
+    )
+    (ws.path / "part" / "go.mod").touch()
+    done = elsewhere(ws, ws.path / "part", TASK, "--dry-run")
+    assert "make test" not in done.stdout
 
 
 def test_the_terms_of_a_plan_say_how_far_it_is(ws: Workspace) -> None:
@@ -432,6 +501,16 @@ def test_a_second_start_has_a_card_of_its_own(ws: Workspace) -> None:
         assert ws.run("run", TASK, "--once") == 0
         assert "1 iteration (1 continue)" in card(ws)
         assert "1 file changed, 1 insertion(+)" in card(ws)
+
+
+def test_items_that_are_open_were_left_out(ws: Workspace) -> None:
+    """The agent may believe to be done all the same."""
+    ws.plan("- [x] one\n- [ ] two\n- [ ] three\n")
+    assert ws.run() == 0
+    assert "  left out  2 of 3 items of the plan are open\n" in card(ws)
+    ws.plan("- [x] one\n- [x] two\n")
+    assert ws.run() == 0
+    assert "left out" not in card(ws)
 
 
 def test_what_was_left_out_is_on_the_card(ws: Workspace) -> None:

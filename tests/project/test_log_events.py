@@ -7,6 +7,8 @@ import ast
 import re
 from pathlib import Path
 
+from codex_self_iter.lanes.conductor import LOGGED
+
 ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error"}
 
@@ -39,6 +41,9 @@ def written() -> dict[str, set[str]]:
     events |= {"hook.failed": {"info"}, "hook.passed": {"info"}}
     events["log.lines_lost"] = {"warning"}  # by the writer of the log itself
     events |= {f"{what}.changed": {"info"} for what in ("plan", "task")}
+    events |= {
+        event: {"warning" if note == "needs_you" else "info"} for note, event in LOGGED.items()
+    }
     for path in (ROOT / "src").rglob("*.py"):
         for event, level in calls(path.read_text()):
             events.setdefault(event, set()).add(level)

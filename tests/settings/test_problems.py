@@ -50,7 +50,10 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ("kill_grace_sec = 1e300", "1: kill_grace_sec: must be a number of seconds"),
         ("no_change_gate = -1", "1: no_change_gate: must be true, false or a whole number"),
         ("no_change_gate = 1.5", "1: no_change_gate: must be true, false or a whole number"),
-        ("verify = 3", "1: verify: must be a table: write [verify], not 3"),
+        (
+            "verify = 3",
+            "1: verify: must be a table, not 3 (a whole number); write [verify], and below it its keys",
+        ),
         ('[verify]\ncommands = "x"', "2: verify.commands: must be a list of texts"),
         ('[verify]\ncommands = [\n "a",\n " ",\n]', "2: verify.commands[1]: must not be empty"),
         (
@@ -87,15 +90,18 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ('workspace = ""', "1: workspace: must be a path"),
         ('state_dir = "a\\u0000b"', "1: state_dir: must not contain a NUL"),
         ("[pool]\nmax_agents = 0", "2: pool.max_agents: must be a whole number, 1 or more"),
-        ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list: write [[workspaces]]"),
-        ("\n[[verify]]\ncommands = []", "2: verify: must be a table: write [verify], not"),
+        (
+            "\n\n[workspaces]\npath = 'x'",
+            '3: workspaces: must be a list of tables, not {"path": "x"} (a table); write [[workspaces]]',
+        ),
+        ("\n[[verify]]\ncommands = []", "2: verify: must be a table, not [{"),
         (
             "\n[notify.replies]\nurl = 'ntfy://h/t'",
-            "2: notify.replies: must be a list: write [[notify.replies]], not",
+            '2: notify.replies: must be a list of tables, not {"url": "ntfy://h/t"} (a table); write [[notify.replies]]',
         ),
         (
             "[notify]\ntargets = ['json://h']",
-            '2: notify.targets[0]: must not be "json://h" (a text); allowed: a table: write [[notify.targets]]',
+            '2: notify.targets[0]: must be a table, not "json://h" (a text); write [[notify.targets]]',
         ),
         (
             "[[notify.replies]]\nurl = 'tgram://${T}'\nallow = [42]",
@@ -104,6 +110,8 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
                 'each once, such as ["a", "b"]; a text stands in quotes: "42"'
             ),
         ),
+        ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list of tables, not"),
+        ("\n[[verify]]\ncommands = []", "2: verify: must be a table, not"),
         (f"max_iterations = {10**26}", "(a whole number); the largest is 9007199254740992"),
         ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, command, plan-"),
         ("[pool.per_agent]\ncodx = 1", 'did you mean "codex"?'),
@@ -180,6 +188,29 @@ def test_a_value_of_an_agents_environment_is_never_shown(tmp_path: Path) -> None
     )
     assert len(found) == 2
     assert not any("12345678" in line or "87654321" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("notes = 3", "1: notes: must be a table, not 3 (a whole number); write [notes], and below it"),
+        ("notes = 3", "its keys (max_count, max_bytes)"),
+        ('[[git]]\ncommit = "agent"', "(a list); write [git], and below it its keys"),
+        ('[prompt]\nexecutor = "x.md"', "write [prompt.executor], and below it its keys (before, "),
+        ('[agents]\ncodex = "gpt"', "write [agents.codex], and below it its keys (args, "),
+        ('workspaces = ["a"]', '1: workspaces[0]: must be a table, not "a" (a text); write [[workspaces]]'),
+        ('[workspaces]\na = 1', 'must be a list of tables, not {"a": 1} (a table); write [[workspaces]]'),
+        ('[notify.targets]\nurl = "x"', "a list of tables, not"),
+        ('[notify]\ntargets = ["x"]', 'not "x" (a text); write [[notify.targets]]'),
+        ('[[workspaces]]\npath = "."\nverify = 3', "3: workspaces[0].verify: must be a table, not 3"),
+        ('[[workspaces]]\npath = "."\nverify = 3', "; write [workspaces.verify], and below it"),
+        ("prices = 3", "must be a table, not 3 (a whole number); write [prices.NAME]"),
+        ("[prices]\nx = 3", "write [prices.x], and below it its keys"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_told_how_one_is_written(tmp_path: Path, text: str, says: str) -> None:
+    (found,) = errors(tmp_path, text)
+    assert says in found
 
 
 @pytest.mark.parametrize(

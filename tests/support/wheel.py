@@ -27,7 +27,7 @@ def install(directory: Path) -> None:
     run(sys.executable, "-m", "venv", directory / "environment")
     run(*pip, "wheel", "--no-deps", "-w", directory, ROOT)
     (wheel,) = directory.glob("*.whl")
-    run(*pip, "install", "-c", ROOT / "constraints.txt", f"{wheel}[metrics,notify,screens]")
+    run(*pip, "install", "-c", ROOT / "constraints.txt", f"{wheel}[all]")
     os.environ[VARIABLE] = str(python)
 
 

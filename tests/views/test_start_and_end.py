@@ -62,10 +62,19 @@ def everything() -> str:
             ],
             warnings=["one", "two", "three", "four", "five"],
             where=" --workspace '/my work'",
+            steps=(1, 4),
         ),
-        shown(state(State.COMPLETED, "Its word."), [{**LINE, "usage": None, "cost_usd": None}]),
+        shown(
+            state(State.COMPLETED, "Its word."),
+            [{**LINE, "usage": None, "cost_usd": None}],
+            steps=(3, 3),
+        ),
         shown(state(State.STOPPED, "stopped by SIGINT"), [], seconds=0.4),
-        shown(state(State.STAGNATED, "in circles"), [{**LINE, "cost_usd": None, "checkpoint": ""}]),
+        shown(
+            state(State.STAGNATED, "in circles"),
+            [{**LINE, "cost_usd": None, "checkpoint": ""}],
+            steps=(0, 1),
+        ),
         shown(
             state(State.BLOCKED, "who\nknows\x1b[2J"), [{"verdict": 3, "usage": "x", "gates": "y"}]
         ),

@@ -77,7 +77,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        raise UsageError(f"{message}{self._suggestion(message)}\nSee: {self.prog} --help")
+        said = " ".join(map(brief, message.split(" ")))
+        raise UsageError(f"{said}{self._suggestion(message)}\nSee: {self.prog} --help")
 
     def _suggestion(self, message: str) -> str:
         prefix = "unrecognized arguments: "
@@ -106,6 +107,11 @@ def _columns() -> int:
         return 80
 
 
+def brief(word: str) -> str:
+    """What was typed, as far as an error needs it to name it: a whole file may have been pasted."""
+    return word if len(word) <= 80 else f"{word[:79]}…"
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """The known word that `word` was probably meant to be, or ""."""
     import difflib
@@ -125,10 +131,10 @@ def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
         return word, [*argv[:index], *argv[index + 1 :]]
     if word and not word.startswith("-"):
         if " " in word.strip():
-            raise UsageError(f"{word!r} is no command; did you mean run {word!r}?")
+            raise UsageError(f"{brief(word)!r} is no command; did you mean run {brief(word)!r}?")
         near = nearest(word, list(COMMANDS))
         hint = f" (did you mean {near!r}?)" if near else ""
-        raise UsageError(f"unknown command {word!r}{hint}\nCommands: {', '.join(COMMANDS)}")
+        raise UsageError(f"unknown command {brief(word)!r}{hint}\nCommands: {', '.join(COMMANDS)}")
     return "run", list(argv)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import anyio
 
@@ -22,6 +24,7 @@ from codex_self_iter.settings import load, validate_workspace
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.setup.sentence import checked
 from codex_self_iter.supervisor.planning import Planner, keep
+from codex_self_iter.world.console import say
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state.store import StateDirectory
 
@@ -30,6 +33,8 @@ MAX_BYTES = 1024 * 1024
 ROUNDS = 3
 """So often an agent may ask before it has to plan."""
 _CHOICES = "[a]ccept, [r]evise in words, [e]dit, [q]uit? "
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_WORDS = ("accept", "revise", "edit", "quit")
 
 
 def run(args: argparse.Namespace, words: str) -> int:
@@ -54,6 +59,9 @@ def run(args: argparse.Namespace, words: str) -> int:
                 plan = talk.until_agreed()
             except EOFError:
                 plan = ""
+            except KeyboardInterrupt:
+                say(sys.stderr, "\nNothing was written.")  # the terminal may be gone
+                raise
             if not plan:
                 _say("Nothing was written.")
                 return int(ExitCode.OK)
@@ -67,7 +75,7 @@ def run(args: argparse.Namespace, words: str) -> int:
 
 def _end_as_interrupted() -> None:
     """SIGTERM and a terminal that is closed end it as Ctrl-C does: with the agent's run."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
@@ -75,6 +83,7 @@ def _end_as_interrupted() -> None:
 def _task(words: str) -> str:
     if words != "-" and not os.path.isfile(words):
         return checked(words)
+    name = "standard input" if words == "-" else words
     try:
         data = (
             sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -83,12 +92,12 @@ def _task(words: str) -> str:
         )
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{words} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise UsageError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
-        raise UsageError(f"{words} cannot be read ({error.strerror or error})") from None
+        raise UsageError(f"{name} cannot be read ({error.strerror or error})") from None
     if not text.strip() or len(text.encode()) > MAX_BYTES:
         what = f"is larger than {MAX_BYTES // 2**20} MiB" if text.strip() else "is empty"
-        raise UsageError(f"{words} {what}; write down what is wanted")
+        raise UsageError(f"{name} {what}; write down what is wanted")
     return text
 
 
@@ -108,14 +117,15 @@ class _Talk:
             return self._as_it_comes()
         while True:
             self._show()
-            choice = _input(_CHOICES).strip().lower()[:1]
-            if choice == "a":
+            said = _input(_CHOICES).strip().lower()
+            choice = next((word for word in _WORDS if said and word.startswith(said)), "")
+            if choice == "accept":
                 return self._plan
-            if choice == "q":
+            if choice == "quit":
                 return ""
-            if choice == "e":
+            if choice == "edit":
                 self._edit()
-            elif choice == "r" and (words := _input("What should be different? ").strip()):
+            elif choice == "revise" and (words := _input("What should be different? ").strip()):
                 self._said.append(words)
                 self._draft()
 
@@ -160,14 +170,16 @@ class _Talk:
 
     def _edit(self) -> None:
         """Let the person edit it; what the editor leaves counts when it ends well."""
-        editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+        set_to = (os.environ.get(name, "").strip() for name in ("VISUAL", "EDITOR"))
+        editor = next(filter(None, set_to), "vi")
         with tempfile.TemporaryDirectory(prefix="csi-plan-") as place:
             path = os.path.join(place, "plan.md")
             with open(path, "w", encoding="utf-8") as file:
                 file.write(self._plan)
             try:
-                code = subprocess.run([*shlex.split(editor), path], check=False).returncode
-                with open(path, encoding="utf-8") as file:
+                with _keyboard_is_the_editors():
+                    code = subprocess.run([*shlex.split(editor), path], check=False).returncode
+                with open(path, encoding="utf-8-sig") as file:
                     text = file.read()
             except (OSError, ValueError) as error:
                 _say(f"{editor} cannot be used ({error}); set EDITOR. The plan is as it was.")
@@ -179,14 +191,34 @@ class _Talk:
         self._plan = text
 
 
+@contextlib.contextmanager
+def _keyboard_is_the_editors() -> Iterator[None]:
+    """Ctrl-C means something else in an editor; what else ends the dialogue ends both."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    keyboard = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN: an editor inherits that
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, keyboard)
+
+
 def _input(question: str) -> str:
     """A line of the person. Raises EOFError at the end of input."""
     sys.stderr.write(question)
     sys.stderr.flush()
-    line = sys.stdin.readline()
+    line = sys.stdin.buffer.readline()
     if not line:
         raise EOFError
-    return line
+    return line.decode("utf-8", "replace")  # a terminal may send what is no UTF-8
 
 
 def _say(text: str) -> None:

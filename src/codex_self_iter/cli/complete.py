@@ -96,7 +96,7 @@ def _all(before: Sequence[str], current: str) -> Iterable[str]:
 def _lanes() -> Iterable[str]:
     """Those of the loop in the current directory."""
     from codex_self_iter.screens.loops import DEFAULT_STATE_DIR, read_status
-    from codex_self_iter.views.lanes import rows
+    from codex_self_iter.views.lane_rows import rows
 
     return [one.lane for one in rows(read_status(DEFAULT_STATE_DIR))]
 

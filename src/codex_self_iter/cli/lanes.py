@@ -15,8 +15,8 @@ from codex_self_iter.core.text import clean, listed, typed
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.screens import lane_records, steering
 from codex_self_iter.screens.loops import Target
-from codex_self_iter.views import lanes as view
-from codex_self_iter.views.lanes import LaneRow
+from codex_self_iter.views import lane_rows as view
+from codex_self_iter.views.lane_rows import LaneRow
 
 ACTIONS = (*(one.value for one in Wish), "show")
 _MOST_IDS = 40

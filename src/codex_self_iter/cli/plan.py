@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from codex_self_iter.cli import _common
+from codex_self_iter.cli import _common, brief
 from codex_self_iter.cli._terminal import Paint, width
 from codex_self_iter.core.foreign import as_dict, as_text
 from codex_self_iter.core.plan import Plan, parse_plan
@@ -56,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "check":
         from codex_self_iter.core.plan_lint import lint
 
-        remarks = lint(text, gates=_has_gates(loop.workspace if loop else ".", args.config or ""))
+        gates = _has_gates(loop.workspace if loop else ".", args.config or "")
+        if loop and os.path.dirname(path) == loop.state_dir:
+            gates = gates or _finds_gates(loop.workspace)
+        remarks = lint(text, gates=gates)
         return _say_remarks(name, parse_plan(text), remarks, args.json)
     rows = lines(parse_plan(text), ticked_in(loop.state_dir) if loop else {})
     if args.json:
@@ -68,15 +71,16 @@ def _have_one_made(args: argparse.Namespace) -> int:
     """The dialogue. Raises UsageError for a word that is neither an action, a file nor a task."""
     words = args.action
     if args.file or args.json:
-        raise UsageError(f"expected 'check' or 'show' after 'plan', or one task, not {words!r}")
+        what = f"expected 'check' or 'show' after 'plan', or one task, not {brief(words)!r}"
+        raise UsageError(what)
     one_word = words.isascii() and len(words.split()) == 1 and words != "-"
     if one_word and not os.path.isfile(words):
         from codex_self_iter.cli import nearest
 
         near = nearest(words, ACTIONS)
         hint = f" (did you mean {near!r}?)" if near else ""
-        what = f"expected 'check', 'show', a file or a task in words after 'plan', not {words!r}"
-        raise UsageError(what + hint)
+        expected = "expected 'check', 'show', a file or a task in words after 'plan'"
+        raise UsageError(f"{expected}, not {brief(words)!r}{hint}")
     from codex_self_iter.cli import _drafting
 
     return _drafting.run(args, words)
@@ -106,6 +110,13 @@ def _has_gates(workspace: str, config: str) -> bool:
     """Whether commands are configured that must succeed before a completion is believed."""
     verify = as_dict(read_config(workspace, config).get("verify"))
     return bool(verify.get("commands") or os.environ.get(f"{ENVIRONMENT}VERIFY__COMMANDS"))
+
+
+def _finds_gates(workspace: str) -> bool:
+    """Whether the repository has tests of its own, which prove a task in words."""
+    from codex_self_iter.setup.detect import gate_commands  # imports much
+
+    return bool(gate_commands(workspace, os.environ))
 
 
 def _read(path: str, loop: Target | None) -> str:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from codex_self_iter.cli import COMMANDS, PROGRAM, _common, _flags, nearest
+from codex_self_iter.cli import COMMANDS, PROGRAM, _common, _flags, brief, nearest
 from codex_self_iter.cli._program import as_typed
 from codex_self_iter.errors import UsageError
 from codex_self_iter.screens.loops import need_file
@@ -86,7 +86,9 @@ def _one_word(word: str) -> str:
         return f"unrecognized arguments: {word} (the command goes first: {PROGRAM} {word} ...)"
     near = nearest(word, list(COMMANDS))
     hint = f" (did you mean the command {near!r}?)" if near else ""
-    return f'{word!r} is one word{hint}; say the task in a sentence: run "Make the tests pass"'
+    return (
+        f'{brief(word)!r} is one word{hint}; say the task in a sentence: run "Make the tests pass"'
+    )
 
 
 def options(args: argparse.Namespace) -> RunOptions:

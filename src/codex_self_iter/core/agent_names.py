@@ -12,3 +12,6 @@ AgentName = Literal[CliName, "command", "plan-shell"]
 
 CLIS: tuple[str, ...] = get_args(CliName)
 NAMES: tuple[str, ...] = get_args(AgentName)
+
+READ_NO_TASK: tuple[str, ...] = ("plan-shell",)
+"""They never look at the prompt: what is not in the plan is not done."""

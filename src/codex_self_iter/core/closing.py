@@ -138,8 +138,8 @@ class Closing:
             what = (
                 f"{found.what} for {counted(found.length, 'iteration')} (max_stagnation = {bound})"
             )
-            text = f"going in circles: {what}; the goal: {self.changes['goal']}"
-            return Finish(State.STAGNATED, 3, text)
+            goal = f"; the goal: {self.changes['goal']}" if self.changes["goal"] else ""
+            return Finish(State.STAGNATED, 3, f"going in circles: {what}{goal}")
         warned = found.length > 0 and room <= 1
         self.leave(warned=warned)
         if warned:

@@ -44,6 +44,7 @@ _INLINE_CHECK = re.compile(
 )
 _SPAN = re.compile(r"`([^`]+)`")
 _AFTER = re.compile(r"[ \t]?\(after:([^()]*)\)")
+_LONE_RETURN = re.compile(r"\r(?!\n)")
 _SECTION = re.compile(r" {0,3}(?:#{1,6}(?:[ \t]|$)|=+[ \t]*$|(?:[-*_][ \t]*){3,}$|-{2,}[ \t]*$)")
 
 
@@ -317,11 +318,15 @@ def content_hash(text: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def newlines(text: str) -> str:
+    """The text with a newline, in the same place, where a carriage return alone ends a line."""
+    return _LONE_RETURN.sub("\n", text) if "\r" in text else text
+
+
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """(index of the line's first character, line without its end). Only a newline ends a line: what
-    editors count."""
+    """(index of the line's first character, line without its end)."""
     start = 1 if text.startswith("\ufeff") else 0
-    for line in text[start:].split("\n", MAX_LINES)[:MAX_LINES]:
+    for line in newlines(text)[start:].split("\n", MAX_LINES)[:MAX_LINES]:
         yield start, line.removesuffix("\r")
         start += len(line) + 1
 

@@ -12,7 +12,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from codex_self_iter.core.plan import MAX_LINES, Item, Plan, Reading, parse_plan, read_plan
+from codex_self_iter.core.plan import (
+    MAX_LINES,
+    Item,
+    Plan,
+    Reading,
+    newlines,
+    parse_plan,
+    read_plan,
+)
 from codex_self_iter.core.shell import hollow
 from codex_self_iter.core.text import listed, shorten
 
@@ -35,7 +43,7 @@ MANY_SENTENCES = 3
 """Sentences, or parts with a semicolon between them."""
 
 _BULLET = r"(?:[-*+•\u2013\u2014]|[0-9]{1,9}[.)])"
-_BOX = rf"[ \t]*(?:({_BULLET})([ \t]*))?(\[[^\[\]]{{0,3}}\]|\([ xX]?\)|[☐☑☒])([ \t]*)(.*)"
+_BOX = rf"(\s*)(?:({_BULLET})(\s*))?(\[[^\[\]]{{0,3}}\]|\([ xX]?\)|[☐☑☒])(\s*)(.*)"
 _NEARLY_ITEM = re.compile(_BOX)
 _MARKS = frozenset("xXvVyo✓✔✗✘√-~+*/.>?!_")
 _CHECK = re.compile(r"[ \t]*(?:[-*+][ \t]+)?check:[ \t]*(.*)")
@@ -60,6 +68,7 @@ class Remark(NamedTuple):
 def lint(text: str, *, gates: bool = False) -> list[Remark]:
     """Everything there is to say of a plan's text, by line. `gates`: commands are configured that
     must succeed before a completion is believed. Never raises."""
+    text = newlines(text)
     reading = read_plan(text)
     if not text.strip():
         return [
@@ -112,7 +121,10 @@ def _nearly_item(line: str) -> str:
     match = _NEARLY_ITEM.fullmatch(line)
     if match is None or _is_text(match):
         return ""
-    bullet, gap, box, space, rest = match.groups()
+    indent, bullet, gap, box, space, rest = match.groups()
+    blanks = f"{indent}{gap or ''}{space}{box[1:-1] if box[1:-1].isspace() else ''}"
+    if odd := next((one for one in blanks if one not in " \t"), ""):
+        return f"a blank in it is no plain one (U+{ord(odd):04X})"
     if box not in ("[ ]", "[x]", "[X]", "[\t]"):
         return f"its box is `{box}`"
     if bullet is None:
@@ -128,7 +140,7 @@ def _nearly_item(line: str) -> str:
 
 def _is_text(match: re.Match[str]) -> bool:
     """Whether a box is none: a link, a footnote, a word in brackets."""
-    bullet, _, box, space, rest = match.groups()
+    _, bullet, _, box, space, rest = match.groups()
     inside = box[1:-1].strip() if len(box) > 1 else ""
     if box[0] == "[" and not space and rest[:1] in ("(", "[", ":"):
         return True

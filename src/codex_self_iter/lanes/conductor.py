@@ -42,7 +42,7 @@ from codex_self_iter.supervisor import courier, ending, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.rounds import Rounds
-from codex_self_iter.views import lanes as view
+from codex_self_iter.views import lane_rows as view
 from codex_self_iter.world.git import landing as store
 from codex_self_iter.world.git import lane_trees
 from codex_self_iter.world.git.run import Git, GitError
@@ -408,7 +408,7 @@ class Conductor(Rounds):
         try:
             found = lane_files.read_wishes(ctx.store.root)
         except StorageError as error:
-            ctx.log.debug("lanes.asked_not_read", error=str(error))
+            ctx.log.debug("inbox.not_read", error=str(error))
             return []
         return [one for one in found if one[0] not in self._taken]
 
@@ -419,7 +419,7 @@ class Conductor(Rounds):
         try:
             lane_files.done(self.ctx.store.root, name)
         except StorageError as error:
-            self.ctx.log.debug("lanes.asked_not_read", error=str(error))
+            self.ctx.log.debug("inbox.not_read", error=str(error))
         else:
             self._taken.discard(name)
 
@@ -538,4 +538,4 @@ class Conductor(Rounds):
         try:
             await lane_trees.remove(self._git, self._places.tree(TREE))
         except (GitError, OSError) as error:
-            self.ctx.log.debug("landing.tree_stays", error=str(error))
+            self.ctx.warnings.tell("landing tree", f"the work tree of landings stays: {error}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 
 from codex_self_iter.agents.passed_env import agent_environment
-from codex_self_iter.core.evidence import GateResult, gate_end
+from codex_self_iter.core.evidence import GateResult
 from codex_self_iter.core.runs import EndCause, RunSpec
 from codex_self_iter.supervisor import gates, recipients
 from codex_self_iter.supervisor.configured import run_limits
@@ -24,22 +24,16 @@ async def run_all(
     cwd: str,
     extra: Mapping[str, str],
     timeout_sec: float,
+    *,
+    go_on: bool = False,
 ) -> list[GateResult]:
-    """Run commands in order, the first that fails is the last; what they have said. Who cancels it
-    waits until nothing of them is left. Raises StorageError."""
+    """Run commands in order, and no more once one has failed, unless they are to `go_on`; what they
+    have said. Who cancels it waits until nothing of them is left. Raises StorageError."""
     results: list[GateResult] = []
     for number, command in enumerate(commands, 1):
         result = await _run(ctx, f"{what}-{number}", command, cwd, extra, timeout_sec)
         results.append(result)
-        ctx.log.info(
-            "gate.passed" if result.ok else "gate.failed",
-            command=command,
-            where=what,
-            exit_code=result.exit_code,
-            seconds=round(result.duration_sec, 1),
-            **({} if result.ok else {"end": gate_end(result.to_json())}),
-        )
-        if not result.ok:
+        if not (result.ok or go_on):
             break
     return results
 

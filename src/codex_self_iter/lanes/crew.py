@@ -117,9 +117,10 @@ class Crew:
             ended = await self._run_loop(lane)
             found = await stand(self._yard, self._git, lane)
         except (GitError, CodexSelfIterError, OSError) as error:
-            blocked = getattr(error, "exit_code", None) != ExitCode.INTERNAL
+            blocked = getattr(error, "exit_code", ExitCode.INTERNAL) != ExitCode.INTERNAL
             ended = Ended(1, State.BLOCKED if blocked else State.CRASHED, str(error))
             found = Stand(lane.tip, lane.size, "")
+            self._ctx.log.error("lane.crashed", lane=which, error=str(error))
         spent = self.spent_by(which)
         await self._decide(
             core.Over(

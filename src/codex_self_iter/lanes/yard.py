@@ -25,6 +25,7 @@ from codex_self_iter.core.text import listed
 from codex_self_iter.errors import StorageError
 from codex_self_iter.lanes import contained, words
 from codex_self_iter.lanes.places import Places
+from codex_self_iter.supervisor import gates
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.git import landing as store
 from codex_self_iter.world.git import lane_trees
@@ -217,8 +218,11 @@ class Yard:
         )
         async with slot:
             results = await contained.run_all(
-                self._ctx, "landing-gate", due, cwd, {}, float(settings.verify.timeout_sec)
-            )
+                self._ctx, "landing-gate", due, cwd, {}, float(settings.verify.timeout_sec),
+                go_on=True,
+            )  # fmt: skip
+        for one in results:
+            gates.log_result(self._ctx, one)
         if all(one.ok for one in results):
             head = await git.resolve("HEAD^{commit}")
             changed = await git.ask("diff", "--name-only", "-z", "HEAD", "--")

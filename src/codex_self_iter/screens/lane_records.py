@@ -12,7 +12,7 @@ from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.screens import records
 from codex_self_iter.screens.loops import Target, read_status
-from codex_self_iter.views.lanes import REFS
+from codex_self_iter.views.lane_rows import REFS
 from codex_self_iter.views.timeline import Record
 from codex_self_iter.world.bounded import run as run_bounded
 from codex_self_iter.world.guarded import open_guarded, parse_object, read_guarded

@@ -16,6 +16,9 @@ from codex_self_iter.settings.model import KeyPath, Settings
 from codex_self_iter.settings.schema import LoopFields, WorkspaceEntry
 from codex_self_iter.settings.types import Allowed
 
+_SHOWN = 5
+"""Keys of a table that are named where something else stands in its place."""
+
 
 def dotted(path: KeyPath) -> str:
     """The key as people write it: workspaces[0].verify.commands, prices."a.b".as_of."""
@@ -53,6 +56,25 @@ def table_at(path: KeyPath) -> type[BaseModel] | None:
     """The table at a key, or None when it is no table of fixed keys."""
     kind = _bare(kind_at(path))
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def tables_at(path: KeyPath, above: KeyPath = ()) -> tuple[str, str]:
+    """What belongs where a table, or several, are, and how it is written; "" twice for other keys.
+
+    `above`: the entry of [[workspaces]] in which the key is."""
+    header = dotted(tuple(part for part in (*above, *path) if isinstance(part, str)))
+    if table := table_at(path):
+        if isinstance(path[-1], int):
+            return "a table", f"write [[{header}]]"
+        names = [*fields_of(table)]
+        most = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+        return "a table", f"write [{header}], and below it its keys ({most})"
+    if not any(table_at((*path, part)) for part in (0, "name")):
+        return "", ""
+    several = typing.get_origin(_bare(kind_at(path))) is tuple
+    if several:
+        return "a list of tables", f"write [[{header}]]"
+    return "a table", f"write [{header}.NAME]"
 
 
 def names_in(path: KeyPath) -> tuple[str, ...]:

@@ -187,7 +187,10 @@ def _in_order(problem: Problem) -> tuple[str, int]:
 
 
 def _validated(
-    make: Callable[[], _Model], model: type[_Model], values: Mapping[str, Any]
+    make: Callable[[], _Model],
+    model: type[_Model],
+    values: Mapping[str, Any],
+    above: KeyPath = (),
 ) -> tuple[_Model, list[Wrong]]:
     """What can be made, and what is wrong: wrong keys are taken out until all is right.
 
@@ -197,7 +200,7 @@ def _validated(
         try:
             return make(), found
         except ValidationError as error:
-            wrong = list(from_validation(error))
+            wrong = list(from_validation(error, above))
         found = found or wrong
         keys = [key for key, _ in wrong]
         fewer = _without(values, keys)
@@ -250,7 +253,7 @@ def _entry_problems(settings: Settings, sources: Sources, bad: set[KeyPath]) -> 
         found: list[Wrong] = [((key,), f"unknown key; {_NOT_A_LOOPS[key]}") for key in alien]
         values = {k: v for k, v in settings.loop_values(entry).items() if k not in alien}
         check = functools.partial(LoopFields.model_validate, values)
-        fields, wrong = _validated(check, LoopFields, values)
+        fields, wrong = _validated(check, LoopFields, values, prefix)
         found += [(key, message) for key, message in wrong if has(entry.overrides, key[:1])]
         for key, message in found:
             yield Problem(sources.place((*prefix, *key)), (*prefix, *key), message)

@@ -19,6 +19,7 @@ from codex_self_iter.settings.keys import (
     names_in,
     suggestion,
     table_at,
+    tables_at,
 )
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.types import AGENT_NAMES
@@ -46,14 +47,16 @@ class ConfigError(UsageError):
         super().__init__("\n".join([head, *(f"  {problem}" for problem in self.problems)]))
 
 
-def from_validation(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
-    """Key and message of every error that the schema found, each key once."""
+def from_validation(error: ValidationError, above: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Key and message of every error that the schema found, each key once.
+
+    `above`: the entry of [[workspaces]] that was looked at."""
     seen: set[KeyPath] = set()
     for details in error.errors(include_url=False):
         path = _real_path(details["loc"])
         if path not in seen:
             seen.add(path)
-            yield path, _message(path, details)
+            yield path, _message(path, details, above)
 
 
 def shown(path: KeyPath, value: Any) -> str:
@@ -98,7 +101,7 @@ def _is_branch(path: KeyPath) -> bool:
     return path[-1] in ("bool", "int", "constrained-int") and path[-2] == "no_change_gate"
 
 
-def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
+def _message(path: KeyPath, details: Mapping[str, Any], above: KeyPath) -> str:
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
         hint = suggestion(path)
@@ -106,12 +109,8 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
     if kind == "missing":
         return f"is required: {allowed_at(path)}"
     reason = str(details["ctx"]["error"]) if kind == "value_error" else ""
-    allowed = allowed_at(path) or ("a table" if kind_at(path) is not None else "")
-    if table_at((*path, 0)) is not None:
-        allowed = f"a list: write [[{dotted(path)}]]"
-    elif path and table_at(path) is not None:
-        head = f"[{dotted(path[:-1])}]" if isinstance(path[-1], int) else dotted(path)
-        allowed = f"a table: write [{head}]"
+    tables, how = tables_at(path, above)
+    allowed = tables or allowed_at(path) or ("a table" if kind_at(path) is not None else "")
     if details["loc"][-1] == "[key]":
         value = path[-1]
         names = names_in(path[:-1])
@@ -120,10 +119,11 @@ def _message(path: KeyPath, details: Mapping[str, Any]) -> str:
         text = f"{reason}, but is {shown(path, value)}; allowed: {allowed}"
     elif not allowed:
         text = str(details["msg"])
-    elif _is_part(path):
+    elif _is_part(path) and not tables:
         text = f"must not be {shown(path, value)}; allowed: {allowed}"
     else:
         text = f"must be {allowed}, not {shown(path, value)}"
+    text += f"; {how}" if how else ""
     if kind == "less_than_equal" and "to" not in allowed.split():
         text += f"; the largest is {details['ctx']['le']}"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):

@@ -17,6 +17,7 @@ from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.foreign import as_dict, as_text, decode
 from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.world.bounded import run
+from codex_self_iter.world.git.repository import repository_key
 
 _READ_BYTES = 1024 * 1024
 _MOST_TESTS = 200
@@ -30,6 +31,8 @@ _SPEAKING = (
     "noxfile.py",
     "Pipfile",
 )
+_IS_THERE = "import sys, importlib.util as u; sys.exit(u.find_spec(sys.argv[1]) is None)"
+"""Whether Python has a module, without importing it: that takes longer than all else of a start."""
 _PLAIN_TEST = re.compile(r"^(async )?def test", re.MULTILINE)
 
 
@@ -52,8 +55,18 @@ def with_gates(settings: Settings, environ: Mapping[str, str], *, new: bool = Fa
     flaws = {command: flaw for command in found if (flaw := _flaw(command, where, environ))}
     gates = tuple(command for command in found if command not in flaws)
     remark = "; ".join(f"`{command}` would, but {flaw}" for command, flaw in flaws.items())
+    remark = remark or ("" if found else _around(where, environ))
     verify = settings.verify.model_copy(update={"commands": gates})
     return settings.model_copy(update={"verify": verify}).loaded_as(remark=remark)
+
+
+def _around(workspace: str, environ: Mapping[str, str]) -> str:
+    """What to say where the tests are those of the repository that the workspace is only part of."""
+    marker = repository_key(workspace)
+    top = os.path.dirname(marker[0]) if marker else workspace
+    if os.path.realpath(workspace) == top or not (found := gate_commands(top, environ)):
+        return ""
+    return f"{' and '.join(f'`{one}`' for one in found)} would, in {top}: start it there"
 
 
 def _flaw(command: str, workspace: str, environ: Mapping[str, str]) -> str:
@@ -64,7 +77,7 @@ def _flaw(command: str, workspace: str, environ: Mapping[str, str]) -> str:
         return "" if there else f"{program} cannot be started"
     if shutil.which(program, path=environ.get("PATH")) is None:
         return f"there is no {program} on PATH"
-    if words[:1] == ["-m"] and not run([program, "-c", f"import {words[1]}"], env=environ).ok:
+    if words[:1] == ["-m"] and not run([program, "-c", _IS_THERE, words[1]], env=environ).ok:
         return f"{program} has no {words[1]} here"
     return ""
 

@@ -26,7 +26,8 @@ def checked(sentence: str) -> str:
     size = len(text.encode("utf-8", "replace"))
     if size > MAX_BYTES:
         kib = f"{size // 1024} KiB, more than {MAX_BYTES // 1024}"
-        raise UsageError(f"the task is {kib}; put it into a file and name that with --task-file")
+        how = "`codex-self-iter plan FILE` makes a plan of it, or --task-file names it beside one"
+        raise UsageError(f"the task is {kib}; put it into a file: {how}")
     return text
 
 

@@ -14,17 +14,21 @@ import anyio
 
 from codex_self_iter import settings as configuration
 from codex_self_iter.agents.codex import git_directories
+from codex_self_iter.core.terms import Role
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.model import tell_apart
 from codex_self_iter.settings.templates import NO_REPOSITORY
 from codex_self_iter.setup.detect import with_gates
 from codex_self_iter.supervisor import logger
+from codex_self_iter.supervisor.configured import agent_names, need_reader
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.options import RunOptions
 from codex_self_iter.supervisor.supervisor import Supervisor
 from codex_self_iter.world import threads
 from codex_self_iter.world.console import Console
+from codex_self_iter.world.git.repository import discover
+from codex_self_iter.world.git.run import Git, GitError, GitTimeoutError, complete, run_blocking
 from codex_self_iter.world.process import proctable, signals
 from codex_self_iter.world.start import start_directory
 
@@ -79,14 +83,34 @@ def rehearse(
 
 
 def _check_place(loops: list[Settings], options: RunOptions) -> None:
-    """Raises UsageError where a task in words has no repository, unless that is meant, or several
-    workspaces."""
+    """Raises UsageError where a task in words has no repository, unless that is meant, several
+    workspaces, or an agent that reads none."""
     if options.sentence and len(loops) > 1:
         what = f"a task in words is for one workspace, and the configuration names {len(loops)}"
         raise UsageError(f"{what}; say which with --workspace")
     where = str(loops[0].workspace_path) if loops else ""
-    if options.sentence and not options.no_git and not git_directories(where):
+    if options.sentence and not options.no_git:
+        _need_repository(where)
+    if options.sentence and loops:
+        need_reader(agent_names(loops[0], os.environ)[Role.EXECUTOR][0])
+
+
+def _need_repository(where: str) -> None:
+    """Raises UsageError where git cannot keep what is changed."""
+    if not git_directories(where):
+        if all(os.path.exists(os.path.join(where, name)) for name in ("HEAD", "objects", "refs")):
+            what = f"{where} is a bare repository, without files to work on"
+            raise UsageError(f"{what}; `git worktree add DIR` there makes a workspace, DIR")
         raise UsageError(f"{NO_REPOSITORY} ({where}); `git init` there, or give --no-git")
+    try:
+        found, why = complete(discover(Git(run_blocking, where)))
+    except GitTimeoutError:  # a slow one may be used all the same
+        return
+    except GitError as error:
+        found, why = None, str(error)
+    if found is None:
+        mend = "mend that, or give --no-git: changes are judged by content alone then"
+        raise UsageError(f"git cannot be used in {where}: {why}; {mend}, and cannot be taken back")
 
 
 def run(

@@ -10,7 +10,7 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.cli_agent import CliAgent
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.agent_names import CLIS, READ_NO_TASK
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.core.runs import RunLimits
 from codex_self_iter.core.terms import Mode, Role
@@ -91,6 +91,13 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
         own = getattr(settings.roles, role.value) if settings.mode == "roles" else ""
         names[role] = tuple(dict.fromkeys((own, *order))) if own else order
     return names
+
+
+def need_reader(name: str) -> None:
+    """Raises UsageError where the agent that is to do a task in words reads none."""
+    if name in READ_NO_TASK:
+        what = f"{name} does what stands in a plan and reads no task in words"
+        raise UsageError(f"{what}; name another agent, or write a plan and leave the task out")
 
 
 def _config(settings: Settings, name: str) -> AgentConfig:

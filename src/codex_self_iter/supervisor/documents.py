@@ -25,6 +25,7 @@ from codex_self_iter.core.plan import (
     Item,
     find_again,
     followed,
+    newlines,
     parse_plan,
     plan_progress,
 )
@@ -332,7 +333,7 @@ def put_back_lost(paths: ResolvedPaths) -> list[str]:
 def _same_but_for_ticks(one: str, two: str) -> bool:
     if len(one) != len(two) or one.count("\n") > MAX_LINES:
         return False  # a tick takes the place of a blank
-    lines = zip(one.split("\n"), two.split("\n"), strict=False)
+    lines = zip(newlines(one).split("\n"), newlines(two).split("\n"), strict=False)
     return all(_unticked(a) == _unticked(b) for a, b in lines if a != b)
 
 

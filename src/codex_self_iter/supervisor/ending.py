@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core.text import one_line, typed
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, UsageError
+from codex_self_iter.settings.templates import PLAN_TO_MAKE
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.views.card import card
 from codex_self_iter.views.report import report
@@ -67,6 +68,7 @@ async def write_report(ctx: Context, times: Mapping[str, float], lanes: str = ""
             warnings=list(ctx.warnings),
             where=f" --workspace {typed(workspace)}" if elsewhere else "",
             report=f"{ctx.store.path}/report.md",
+            steps=(0, 0) if ctx.plan.text == PLAN_TO_MAKE else ctx.plan.progress()[:2],
         )
     )
 

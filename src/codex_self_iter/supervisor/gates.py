@@ -91,14 +91,19 @@ async def _results(
         if result is None:
             return None
         results.append(result)
-        ctx.log.info(
-            "gate.passed" if result.ok else "gate.failed",
-            command=command,
-            exit_code=result.exit_code,
-            seconds=round(result.duration_sec, 1),
-            **({} if result.ok else {"end": gate_end(result.to_json())}),
-        )
+        log_result(ctx, result)
     return results
+
+
+def log_result(ctx: Context, result: GateResult) -> None:
+    """Log how a gate has ended."""
+    ctx.log.info(
+        "gate.passed" if result.ok else "gate.failed",
+        command=result.command,
+        exit_code=result.exit_code,
+        seconds=round(result.duration_sec, 1),
+        **({} if result.ok else {"end": gate_end(result.to_json())}),
+    )
 
 
 async def _run(

@@ -18,7 +18,7 @@ from codex_self_iter.settings.paths import OWN_PLAN, OWN_TASK, ResolvedPaths
 from codex_self_iter.setup import sentence
 from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.agent_run import spec_of
-from codex_self_iter.supervisor.configured import configure
+from codex_self_iter.supervisor.configured import configure, need_reader
 from codex_self_iter.world import threads
 from codex_self_iter.world.git.worktree import GitWorkTree
 from codex_self_iter.world.process.host import Host
@@ -36,11 +36,13 @@ class Planner:
     def __init__(
         self, settings: Settings, paths: ResolvedPaths, store: StateDirectory, task: str
     ) -> None:
-        """`task`: what is wanted, in words. Raises UsageError when there is no agent."""
+        """`task`: what is wanted, in words. Raises UsageError when there is no agent that reads it."""
         self._settings, self._paths, self._store, self._task = settings, paths, store, task
         config = configure(settings, paths, os.environ)
         role = Role.PLANNER if config.policy.mode is Mode.ROLES else Role.EXECUTOR
-        self.agent = config.agents[config.policy.agents[role][0].name]
+        name = config.policy.agents[role][0].name
+        need_reader(name)
+        self.agent = config.agents[name]
         self._runs = 0
         self._tree = GitWorkTree(str(paths.workspace), store.path, run_tool)
         self.changed: tuple[str, ...] = ()

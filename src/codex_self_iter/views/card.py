@@ -27,6 +27,7 @@ def card(
     warnings: Sequence[str],
     where: str,
     report: str,
+    steps: tuple[int, int] = (0, 0),
 ) -> str:
     """Text of some lines.
 
@@ -35,7 +36,8 @@ def card(
         seconds: how long the supervisor was at it.
         changes: git's summaries, each with what it is.
         where: options that name the loop to a command, with a space before them, or "".
-        report: path of the report."""
+        report: path of the report.
+        steps: items of the plan that are done, and all."""
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     took = f"{duration(seconds)}, {counted(len(lines), 'iteration')}"
@@ -47,7 +49,7 @@ def card(
             ("changed", f"{stat.strip().splitlines()[-1].strip()} ({what})")
             for what, stat in changes
         ),
-        *(("left out", text) for text in filter(None, [state.owed.told()])),
+        *(("left out", text) for text in filter(None, [_open(*steps), state.owed.told()])),
         *(("warning", one_line(text, _WIDTH)) for text in warnings[:_WARNINGS]),
     ]
     if len(warnings) > _WARNINGS:
@@ -64,6 +66,12 @@ def card(
         f"  {name * (name != labels[n]):<10}{clean(text)}" for n, (name, text) in enumerate(rows)
     )
     return "\n".join([clean(f"{state.state.value}: {one_line(state.reason, _WIDTH)}"), *told])
+
+
+def _open(done: int, total: int) -> str:
+    left = total - done
+    verb = "is" if left == 1 else "are"
+    return f"{left} of {counted(total, 'item')} of the plan {verb} open" if left else ""
 
 
 def _spent(lines: Sequence[Mapping[str, Any]]) -> str:

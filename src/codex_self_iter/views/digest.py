@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from codex_self_iter.core.foreign import as_list
 from codex_self_iter.core.text import age, clean, counted, money, shorten, tokens
-from codex_self_iter.views.lanes import summed
+from codex_self_iter.views.lane_rows import summed
 from codex_self_iter.views.rows import Row, Urgency, ranked
 from codex_self_iter.views.summary import Seen, Surroundings
 from codex_self_iter.views.timeline import Record, iteration

@@ -98,7 +98,7 @@ def report(
 ) -> str:
     """Markdown text. `lines`: the journal's last lines; `times`: seconds by state since the
     supervisor started; `changes`: git's summaries, each with what it is; `lanes`: what
-    `views.lanes.section` says of a loop with lanes."""
+    `views.lane_rows.section` says of a loop with lanes."""
     last = lines[-1] if lines else {}
     verdicts = Counter(str(line.get("verdict")) for line in lines)
     commits = [str(line["commit"]) for line in lines if line.get("commit")]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_int, as_list, as_number, as_text
 from codex_self_iter.core.text import clean, epoch, shorten
-from codex_self_iter.views import lanes
+from codex_self_iter.views import lane_rows as lanes
 from codex_self_iter.views.summary import QUIET_SEC, Seen, Surroundings, View
 
 STUCK_TIMES = 3

@@ -23,7 +23,7 @@ from codex_self_iter.core.text import (
     took,
     typed,
 )
-from codex_self_iter.views import lanes
+from codex_self_iter.views import lane_rows as lanes
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
@@ -236,6 +236,7 @@ class View:
         yield "agent", self.agent()
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
+        yield "notes", [self.notes()]
         yield "lanes", [lanes.summed(self.status)]
         yield "owed", [self.owed()]
         yield "recent", self.recent()
@@ -331,6 +332,15 @@ class View:
         if signs:
             return "perhaps: " + ", ".join(signs)
         return "no" if run and not self.life.late else ""
+
+    def notes(self) -> str:
+        """How many facts every prompt shows."""
+        count = int(as_number(self.status.get("notes")))
+        return (
+            f"{counted(count, 'note')} for later iterations ({self.seen.state_dir}/notes.md)"
+            if count
+            else ""
+        )
 
     def plan(self) -> str:
         plan = as_dict(self.status.get("plan"))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.core.text import clean, epoch, typed
-from codex_self_iter.views import lanes
+from codex_self_iter.views import lane_rows as lanes
 from codex_self_iter.views.rows import Urgency, asks, quiet, urgency
 from codex_self_iter.views.summary import BAD, Seen, Surroundings, View
 

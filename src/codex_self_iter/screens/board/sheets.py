@@ -11,7 +11,8 @@ from codex_self_iter.screens import sources
 from codex_self_iter.screens.board.bindings import TABS
 from codex_self_iter.screens.board.showing import Line
 from codex_self_iter.screens.sources import Kept, Shown
-from codex_self_iter.views import lanes, series
+from codex_self_iter.views import lane_rows as lanes
+from codex_self_iter.views import series
 from codex_self_iter.views.summary import clock, inbox
 from codex_self_iter.views.timeline import Iteration
 from codex_self_iter.views.transcript import Item

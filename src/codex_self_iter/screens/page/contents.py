@@ -22,8 +22,8 @@ from codex_self_iter.screens.records import Placed
 from codex_self_iter.screens.sources import Shown
 from codex_self_iter.views import plots, series
 from codex_self_iter.views.digest import LoopDigest
-from codex_self_iter.views.lanes import rows as rows_of_lanes
-from codex_self_iter.views.lanes import summed
+from codex_self_iter.views.lane_rows import rows as rows_of_lanes
+from codex_self_iter.views.lane_rows import summed
 from codex_self_iter.views.notice import page_key
 from codex_self_iter.views.plan_view import around_next
 from codex_self_iter.views.rows import COLUMNS, Row, Urgency

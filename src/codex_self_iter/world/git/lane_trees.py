@@ -139,6 +139,10 @@ async def keep(git: Git, name: str, commit: str) -> None:
     raise GitError(f"{KEPT}{name} is moved by somebody else all the time")
 
 
+_MOST_MOVES = 1000
+"""Of a work tree's HEAD that are looked at."""
+
+
 async def keep_all(git: Git, tree: Git, name: str) -> str:
     """Keep the commit that a lane's work tree is at, and every other that it was at and that no ref
     reaches any more (amended, reset): those as NAME.1, .2 … The commit, "" where there is none.
@@ -146,11 +150,10 @@ async def keep_all(git: Git, tree: Git, name: str) -> str:
     tip = await tree.resolve("HEAD^{commit}")
     if tip:
         await keep(git, name, tip)
-    out = await tree.run("reflog", "show", "--format=%H", "HEAD")
+    out = await tree.run("reflog", "show", "--format=%H", f"-{_MOST_MOVES}", "HEAD")
     were = dict.fromkeys(out.stdout.decode().split() if out.exit_code == 0 else ())
     while were:
-        ask = "".join(f"{one}\n" for one in (*were, "--not", "--all"))
-        lost = set((await git.ask("rev-list", "--stdin", stdin=ask.encode())).decode().split())
+        lost = set((await git.ask("rev-list", *were, "--not", "--all")).decode().split())
         newest = next((one for one in were if one in lost), None)
         if newest is None:
             break

@@ -123,24 +123,25 @@ async def discover(git: Git) -> tuple[Repository | None, str]:
 
     A workspace that its surrounding repository ignores (a project under a home directory kept in
     git) is not part of that repository: nothing would ever count as a change."""
-    out = await git.run("rev-parse", "--is-inside-work-tree", "--show-object-format")
+    asked = ("--is-inside-work-tree", "--show-object-format", "--show-prefix")
+    out = await git.run("rev-parse", *asked)
     if out.timed_out:
         raise failed(out, "rev-parse", git)
     if out.exit_code != 0:
         return None, explain(out, git.timeout_sec, git.cwd)
-    inside, _, object_format = out.stdout.decode().strip().partition("\n")
+    inside, _, rest = os.fsdecode(out.stdout.removesuffix(b"\n")).partition("\n")
+    object_format, _, prefix = rest.partition("\n")  # the last: a path may have line ends, too
     if inside != "true":
         why = "bare repository, inside a .git directory, or core.worktree names another one"
         mend = "git config --worktree core.bare false"  # who makes work trees may set it for all
         return None, f"{why}: there is no work tree here; if it was made bare by mistake: {mend}"
     if object_format.startswith("--"):
         raise GitError(f"this git is too old: install git {'.'.join(map(str, OLDEST))} or later")
-    prefix = await git.line("rev-parse", "--show-prefix")
     git_dir = await git.line("rev-parse", "--absolute-git-dir")
     if prefix and (await git.run("check-ignore", "-q", "--", ".")).exit_code == 0:
         return None, "the surrounding repository ignores this directory"
     common = await git.beside(_common, git_dir)
-    return Repository(git_dir, prefix, object_format.strip() or "sha1", common), ""
+    return Repository(git_dir, prefix, object_format or "sha1", common), ""
 
 
 class Finder:

@@ -24,7 +24,7 @@ from codex_self_iter.core.lanes import (
 )
 from codex_self_iter.core.state import LoopState
 from codex_self_iter.core.text import clean
-from codex_self_iter.views.lanes import (
+from codex_self_iter.views.lane_rows import (
     About,
     of_lane,
     row,

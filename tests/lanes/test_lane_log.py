@@ -1,0 +1,99 @@
+"""What the log says of lanes: each line as docs/log-events.md has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tests.claims.scenes import json_lines
+from tests.claims.test_log_events_page import problem
+from tests.lanes.conftest import Make
+from tests.lanes.faults.judged import IN_LANDING
+from tests.support.harness import wait_until
+from tests.support.lanes import LaneWorkspace
+
+
+def lines(ws: LaneWorkspace, events: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """The lines of these events; all about lanes are as the page says."""
+    found: dict[str, list[dict[str, Any]]] = {event: [] for event in events}
+    for line in json_lines(ws.state / "logs" / "supervisor.log"):
+        if line["event"].startswith(("lane.", "landing.")):
+            assert problem(line, many=False) == ""
+        if line["event"] in found:
+            found[line["event"]].append(line)
+    assert all(found.values()), {event for event, seen in found.items() if not seen}
+    return found
+
+
+def test_a_plan_from_its_start_to_its_end(make: Make) -> None:
+    """While the third lands the first two become ready, which are red together."""
+    slow = f'if {IN_LANDING} && test ! -e 1.txt; then until test -e "$LANE_AGENT/go"; do sleep 0.05; done; fi'
+    gate = f"{slow}; test ! -e 1.txt -o ! -e 2.txt -o -e both.txt"
+    ws = make(
+        {"first": "", "second": "", "third": "", "nothing": "true"}, gates=[gate], batch=2, max=4
+    )
+    for number in (1, 2):
+        hold = 'until test -e "$LANE_AGENT/landing"; do sleep 0.05; done; '
+        ws.agent(number, hold + f"echo {number} > {number}.txt")
+        ws.agent(f"{number}.2", "touch both.txt")
+    process = ws.start_lanes()
+    wait_until(lambda: ws.lane(3).get("state") == "landing", "the third to land")
+    (ws.agents / "landing").touch()
+    wait_until(lambda: len(ws.events("ready")) == 3, "the others to be ready")
+    (ws.agents / "go").touch()
+    assert ws.ended(process) == 4
+    said = lines(
+        ws,
+        [
+            "lane.made", "lane.begun", "lane.ready", "landing.started", "landing.halved", "lane.landed",
+            "lane.returned", "lane.needs_you",
+        ],
+    )  # fmt: skip
+    assert [line["lane"] for line in said["lane.needs_you"]] == ["4"]
+    assert {line["kind"] for line in said["lane.returned"]} == {"red", "unchanged"}
+    assert len(said["lane.landed"]) == 3
+
+
+def test_what_a_person_asks(make: Make) -> None:
+    go = 'while [ ! -e "$LANE_AGENT/go" ]; do sleep 0.05; done; '
+    ws = make({"first": go + "echo 1 > 1.txt", "second": "true"})
+    process = ws.start_lanes()
+    wait_until(lambda: ws.lane(2).get("state") == "needs you", "the second to rest")
+    assert ws.cli("lanes", "keep", "2").returncode == 0
+    wait_until(lambda: ws.lane(2).get("state") == "kept", "it to be kept")
+    assert ws.cli("lanes", "drop", "2").returncode == 0
+    wait_until(lambda: ws.lane(2).get("state") == "dropped", "it to be dropped")
+    (ws.state / "lanes" / "asked" / "x.json").write_text('{"wish": "keep", "lane": "7"}')
+    wait_until(lambda: "lane.refused" in ws.log(), "the refusal")
+    assert ws.cli("lanes", "retry", "2").returncode == 0
+    wait_until(lambda: ws.events("retried"), "another try")
+    (ws.agents / "go").touch()
+    assert ws.ended(process) == 4
+    lines(ws, ["lane.asked", "lane.kept", "lane.dropped", "lane.refused", "lane.retried"])
+
+
+def test_of_candidates_the_smallest_is_chosen(make: Make) -> None:
+    ws = make({"first": "seq 3 > 1.txt"}, max=2, candidates=2)
+    ws.agent("1b", "echo 1 > 1.txt")
+    assert ws.run_lanes() == 0
+    said = lines(ws, ["lane.chosen", "lane.lost"])
+    assert [(line["lane"], len(line["candidates"])) for line in said["lane.chosen"]] == [("1b", 2)]
+    assert ws.at("main", "1.txt") == "1\n"
+
+
+def test_what_fails_for_another_reason_than_the_work_is_tried_again(make: Make) -> None:
+    """A file of somebody else is where refs of lanes, and where the work tree of landings, would be."""
+    ws = make(["first"])
+    refs = ws.path / ".git" / "refs" / "codex-self-iter" / "lanes"
+    refs.parent.mkdir(parents=True)
+    refs.write_text("mine\n")
+    process = ws.start_lanes()
+    wait_until(lambda: "lane.crashed" in ws.log(), "it to fail")
+    tree = next(ws.trees.glob("*")) / "landing"
+    tree.write_text("mine\n")
+    refs.unlink()
+    wait_until(lambda: "landing.delayed" in ws.log(), "it to fail to land")
+    tree.unlink()
+    assert ws.ended(process) == 0
+    lines(ws, ["lane.crashed", "landing.delayed"])
+    assert "1.txt" in ws.contents()
