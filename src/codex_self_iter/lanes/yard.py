@@ -276,7 +276,7 @@ class Yard:
         what = (
             f"codex-self-iter: land lane {', '.join(lanes)}" if lanes else "codex-self-iter: land"
         )
-        if now == new:
+        if now == new or await self.contains(now, new):  # a person may have gone on since
             advanced = await store.finish_advance(self._git, target, old, new)
         elif now == old:
             edited = self.plan if await self._is_here(target) else ""
