@@ -110,8 +110,8 @@ if grep -q "Say whose work is the best" "$1"; then
     exit
 fi
 [ "$CODEX_SELF_ITER_LANE" = 1a ] && seq 3 > 1.txt || echo 1 > 1.txt
-echo '{{"summary": "s", "next_goal": "g", "stop": false, "reason": "r", "evidence": [], "completed": true, "continue": true,
-"agree": true}}'
+echo '{{"objective": "o", "execution_prompt": "do it", "done_if": "d", "stop": false, "rationale": "r", "summary": "s",
+"next_goal": "g", "reason": "r", "evidence": [], "completed": true, "continue": false, "verdict": "done"}}'
 """
 
 
