@@ -162,6 +162,7 @@ class Conductor(Rounds):
         wishes = self._wishes()
         if wishes:  # else it might end before they are heard: all that is left waits for a person
             await self._decide(core.Pause(True))
+        await self.crew.forget_old()
         await self._decide(core.Boot(found))
         for wish in wishes:
             await self._take(*wish)
