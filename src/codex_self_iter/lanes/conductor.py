@@ -334,6 +334,7 @@ class Conductor(Rounds):
                 await self._stop_all(event)
             case ev.Unstop() if self.crew.stop is not None and self.crew.stop.after_iteration:
                 self.crew.stop = None
+                self.crew.stopping = anyio.Event()
                 self.crew.forward(event)
                 await self._decide(core.Halt(""))
             case ev.Pause():
