@@ -45,8 +45,9 @@ def git(root: Path, *args: str) -> float:
     """Run git; seconds that it took."""
     began = time.perf_counter()
     subprocess.run(
-        ["git", *args], cwd=root, check=True, env={**os.environ, **GIT}, stdout=subprocess.DEVNULL
-    )
+        ["git", *args], cwd=root, check=True, env={**os.environ, **GIT},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     return time.perf_counter() - began
 
 

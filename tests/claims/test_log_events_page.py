@@ -28,6 +28,7 @@ ELSEWHERE = {
     "lane.asked": "lanes/test_lane_log.py::test_what_a_person_asks",
     "lane.begun": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
     "lane.chosen": "lanes/test_lane_log.py::test_of_candidates_the_smallest_is_chosen",
+    "lane.compared": "lanes/test_lane_log.py::test_where_there_is_a_reviewer_it_says_which_candidate_is_the_best",
     "lane.crashed": "lanes/test_lane_log.py::test_what_fails_for_another_reason_than_the_work_is_tried_again",
     "lane.dropped": "lanes/test_lane_log.py::test_what_a_person_asks",
     "lane.kept": "lanes/test_lane_log.py::test_what_a_person_asks",

@@ -102,6 +102,7 @@ STORIES = {
     "one": Rules(1),
     "many": Rules(4, batch=4),
     "candidates": Rules(3, candidates=2),
+    "compared": Rules(3, candidates=2, reviewer=True),
     "crash": Rules(2),
     "make": Rules(2),
     "empty": Rules(2),

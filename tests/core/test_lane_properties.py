@@ -138,7 +138,9 @@ class Fate:
     def start(self, how: int) -> None:
         """A supervisor starts after a kill, perhaps with other settings."""
         if how % 3 == 0:
-            self.world.rules = Rules(1 + how % 4, 1 + how // 4 % 3, 1 + how // 12 % 4, how % 3)
+            self.world.rules = Rules(
+                1 + how % 4, 1 + how // 4 % 3, 1 + how // 12 % 4, how % 3, reviewer=how % 5 == 0
+            )
         self.world.boot()
 
     def stray(self, which: int, how: int) -> None:
@@ -234,7 +236,9 @@ def live(seed: int) -> None:
     """One life that a seed chooses."""
     chance = random.Random(seed)
     items = (item(1), item(2), item(3, 1), item(4, 2, 3), item(5))
-    rules = Rules(chance.randint(1, 3), chance.randint(1, 3), chance.randint(1, 4), 2)
+    rules = Rules(
+        chance.randint(1, 3), chance.randint(1, 3), chance.randint(1, 4), 2, chance.random() < 0.3
+    )
     fate = Fate(World(items, rules))
     fate.world.boot()
     for _ in range(60):

@@ -20,6 +20,7 @@ from codex_self_iter.core.lanes import (
     Followed,
     Halt,
     Idle,
+    Judge,
     Land,
     Landing,
     Lane,
@@ -263,6 +264,56 @@ def test_the_smallest_candidate_lands_and_the_others_are_cleared() -> None:
     assert lane_of(found, "1c").why == "lane 1b was as small, and comes first"
     chosen = next(one for one in did(found, Note) if one.event == "chosen")
     assert [one["size"] for one in chosen.fields["candidates"]] == [9, 4, 4]
+
+
+def judged_world(*ready: str) -> World:
+    found = World(plan(item(1)), Rules(3, 3, reviewer=True))
+    found.boot()
+    for _, which in list(found.tasks):
+        found.made(which)
+    for size, which in enumerate(ready, 1):
+        found.over(which, size=size)
+    return found
+
+
+def test_where_there_is_a_reviewer_it_compares_the_candidates() -> None:
+    found = judged_world("1a", "1b", "1c")
+    assert did(found, Judge) == [Judge("item 1", ("1a", "1b", "1c"))]
+    assert found.state.landing is None
+    found.judged("item 1", "1c", "it is whole")
+    assert found.state.landing == Landing(("1c",))
+    assert lane_of(found, "1a").why == "lane 1c was the best for the reviewer: it is whole"
+
+
+def test_without_its_answer_the_smallest_lands() -> None:
+    found = judged_world("1a", "1b", "1c")
+    found.judged("item 1", "")
+    assert found.state.landing == Landing(("1a",))
+    assert lane_of(found, "1c").why == "lane 1a was smaller"
+
+
+def test_one_alone_is_not_compared() -> None:
+    found = judged_world("1a")
+    found.over("1b", State.STAGNATED)
+    found.over("1c", State.STAGNATED)
+    assert did(found, Judge) == []
+    assert found.state.landing == Landing(("1a",))
+
+
+def test_candidates_are_compared_again_after_a_stop() -> None:
+    found = judged_world("1a", "1b", "1c")
+    found.stop_now()
+    assert found.finish is not None
+    found.boot()
+    assert did(found, Judge) == [Judge("item 1", ("1a", "1b", "1c"))]
+    found.drain()
+
+
+def test_an_edit_while_they_are_compared_sends_them_back() -> None:
+    found = judged_world("1a", "1b", "1c")
+    found.edit(dataclasses.replace(item(1), body="something else"))
+    assert found.state.judging == () or did(found, Judge) == []
+    found.drain()
 
 
 def test_a_candidate_waits_for_one_that_is_not_begun_yet() -> None:
@@ -528,7 +579,8 @@ def test_a_halt_while_a_lane_is_made_begins_nothing_and_the_next_start_goes_on()
 def test_a_lane_that_may_do_no_more_in_this_start_goes_on_at_the_next() -> None:
     found = world(item(1), item(2), item(3))
     found.over("1", State.STOPPED, bounded=True)
-    assert not did(found, Begin) and not did(found, Person)
+    assert not did(found, Begin)
+    assert not did(found, Person)
     assert not did(found, Make)  # its place is not another's
     found.over("2", State.STOPPED, bounded=True)
     assert found.finish is not None
@@ -672,8 +724,8 @@ FULL = Lanes(
     lanes=(
         Lane(
             "1", "item 1", 1, "t", "b", LaneState.LANDING, 1.5, "why", 1, 2, "base", "tip", "/p",
-            "left", 3, 4, 5, Return("red", "x", "y"), "tell", "keep", "gone", "once",
-            "landed", 6, 7.5, 8.5,
+            "left", 3, 4, 5, Return("red", "x", "y"), "tell", "keep", "gone", "once", "landed", "best", "so good", 6,
+            7.5, 8.5,
         ),
         Lane("2", "item 2", 2, "t", "b", LaneState.WORKING, 2.0),
     ),
@@ -693,10 +745,11 @@ def test_what_is_kept_is_read_again() -> None:
     assert reloaded(FULL) == FULL
     assert reloaded(Lanes()) == Lanes()
     for name in (one.name for one in dataclasses.fields(Lanes)):
-        assert name == "paused" or getattr(FULL, name), f"{name} is not tried"
+        assert name in ("paused", "judging") or getattr(FULL, name), f"{name} is not tried"
     for name in (one.name for one in dataclasses.fields(Lane)):
         assert getattr(FULL.lanes[0], name), f"{name} is not tried"
-    assert reloaded(dataclasses.replace(FULL, paused=True)) == FULL, "each start finds out anew"
+    anew = dataclasses.replace(FULL, paused=True, judging=("item 1",))
+    assert reloaded(anew) == FULL, "each start finds out anew"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable
 from typing import Any
+
+import pytest
 
 from tests.claims.scenes import json_lines
 from tests.claims.test_log_events_page import problem
@@ -97,3 +101,46 @@ def test_what_fails_for_another_reason_than_the_work_is_tried_again(make: Make) 
     assert ws.ended(process) == 0
     lines(ws, ["lane.crashed", "landing.delayed"])
     assert "1.txt" in ws.contents()
+
+
+REVIEWED = """#!/bin/sh
+if grep -q "Say whose work is the best" "$1"; then
+    cp "$1" "$LANE_AGENT/compared"
+    {compared}
+    exit
+fi
+[ "$CODEX_SELF_ITER_LANE" = 1a ] && seq 3 > 1.txt || echo 1 > 1.txt
+echo '{{"objective": "o", "execution_prompt": "do it", "done_if": "d", "stop": false, "rationale": "r", "summary": "s",
+"next_goal": "g", "reason": "r", "evidence": [], "completed": true, "continue": false, "verdict": "done"}}'
+"""
+
+
+@pytest.mark.parametrize(
+    ("compared", "chosen"),
+    [
+        ("""echo '{"best": "1a", "reason": "it counts to three"}'""", "1a"),
+        ("""echo '{"best": "7", "reason": "?"}'""", "1b"),
+        ("exit 3", "1b"),
+    ],
+)
+def test_where_there_is_a_reviewer_it_says_which_candidate_is_the_best(
+    make: Make, compared: str, chosen: str
+) -> None:
+    """Without its answer it is the smallest, and that is said."""
+    ws = make({"first": ""}, max=2, candidates=2)
+    script = ws.control / "reviewed.sh"
+    script.write_text(REVIEWED.format(compared=compared))
+    text = ws.file.read_text().splitlines()
+    command = json.dumps(f"sh {shlex.quote(str(script))} {{prompt_file}}")
+    kept = [line for line in text if not line.startswith("agent_command_template")]
+    ws.file.write_text("\n".join([f"agent_command_template = {command}", 'mode = "roles"', *kept]))
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    said = lines(ws, ["lane.compared", "lane.chosen"])
+    assert [line["lane"] for line in said["lane.chosen"]] == [chosen]
+    prompt = (ws.agents / "compared").read_text()
+    for word in ("first", "Lane 1a", "Lane 1b", "+3"):
+        assert word in prompt
+    warned = any("not compared by the reviewer" in one for one in ws.status()["warnings"])
+    assert warned is (chosen == "1b")
+    if chosen == "1a":
+        assert ws.lane("1b")["why"].endswith("it counts to three")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.lanes.conftest import Make
 from tests.support.harness import wait_until
 
@@ -50,6 +52,22 @@ def test_a_conflict_goes_back_to_the_lane_with_both_sides(make: Make) -> None:
     for word in ("said.txt", "say hello", "say goodbye", "+goodbye", "<<<<<<<"):
         assert word in prompt
     assert "<<<<<<<" not in ws.at("main", "said.txt")
+
+
+def test_what_a_lane_that_is_over_had_is_kept_as_long_as_checkpoints_are(make: Make) -> None:
+    ws = make({"first": "seq 3 > 1.txt"}, max=2, candidates=2)
+    ws.agent("1b", "echo 1 > 1.txt")
+    assert ws.run_lanes() == 0
+    refs = "refs/codex-self-iter/lanes/"
+    assert ws.git("for-each-ref", "--format=%(refname)", refs).split() == [f"{refs}1a"]
+    assert ws.run_lanes() == 0
+    assert ws.git("for-each-ref", refs)
+    known = ws.known
+    for lane in known["lanes"]:
+        lane["since"] -= 31 * 86_400
+    (ws.state / "lanes.json").write_text(json.dumps(known))
+    assert ws.run_lanes() == 0
+    assert ws.git("for-each-ref", refs) == ""
 
 
 def test_commits_that_an_agent_took_back_are_kept(make: Make) -> None:

@@ -22,6 +22,8 @@ from codex_self_iter.core.lanes import (
     Finish,
     Halt,
     Idle,
+    Judge,
+    Judged,
     Land,
     Lanes,
     LaneState,
@@ -105,6 +107,9 @@ class World:
             todo = todo[: self.kill_at[1]]
         if self.state.landing is None:
             self._drop("land", "")
+        for kind, which in list(self.tasks):
+            if kind == "judge" and which not in self.state.judging:
+                self._drop(kind, which)
         for command in todo:
             self._carry_out(command)
         if len(todo) < len(self.commands) or (self.kill_at or (0, 0))[0] == len(self.log):
@@ -181,6 +186,11 @@ class World:
         self._drop("move", "")
         self.send(event)
 
+    def judged(self, key: str, best: str, why: str = "") -> None:
+        """The reviewer has compared the candidates for an item."""
+        self._drop("judge", key)
+        self.send(Judged(key, best, why))
+
     def cleared(self, which: str, left: str = "") -> None:
         """A work tree is gone, or stays."""
         self._drop("clear", which)
@@ -197,6 +207,8 @@ class World:
             self.cleared(which)
         elif kind == "land":
             self.prove()
+        elif kind == "judge":
+            self.judged(which, max(one.id for one in self.state.lanes if one.item == which))
         else:
             self.answer(Moved())
 
@@ -237,6 +249,10 @@ class World:
                 self._begin("land", "")
             case Move():
                 self._begin("move", "")
+            case Judge(key, names):
+                assert len(names) > 1
+                assert all(self.state.lane(one).state is LaneState.READY for one in names)  # type: ignore[union-attr]
+                self._begin("judge", key)
             case Clear(which):
                 lane = self.state.lane(which)
                 assert lane is not None
@@ -295,7 +311,7 @@ def transitions(world: World, before: Lanes, event: Event) -> None:
             assert lane.state not in OVER or not lane.place or Clear(lane.id) in commands
     finishes = [one for one in commands if isinstance(one, Finish)]
     clearing = any(one.place and not one.left for one in after.of(*OVER))
-    quiet = not (after.at_work or after.landing or clearing)
+    quiet = not (after.at_work or after.landing or clearing or after.judging)
     may = not after.paused or bool(after.halt or after.spent)
     if not (isinstance(event, Pause) and event.on):
         assert len(finishes) == (quiet and may), "an end where there is none, or none"
@@ -315,7 +331,7 @@ def transitions(world: World, before: Lanes, event: Event) -> None:
 def invariants(world: World) -> None:
     """What must hold at any time."""
     state, rules = world.state, world.rules
-    assert reloaded(state) == dataclasses.replace(state, paused=False)
+    assert reloaded(state) == dataclasses.replace(state, paused=False, judging=())
     assert len(state.at_work) <= rules.most, "too many at work"
     settled = {one.item for one in state.of(LaneState.LANDED)}
     assert settled - {""} <= set(state.settled)
@@ -331,6 +347,7 @@ def invariants(world: World) -> None:
     lands = [kind for kind, _ in world.tasks if kind in ("land", "move")]
     moving = state.landing is not None and bool(state.landing.commit)
     assert lands == ([] if state.landing is None else ["move" if moving else "land"])
+    assert {key for kind, key in world.tasks if kind == "judge"} == set(state.judging)
     clearing = {which for kind, which in world.tasks if kind == "clear"}
     assert clearing == {one.id for one in state.of(*OVER) if one.place and not one.left}
     for one in state.at_work:

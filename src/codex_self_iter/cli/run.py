@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         import structlog  # noqa: F401
 
         del sys.modules["rich"]
-    from codex_self_iter.lanes import lanes_loop
+    from codex_self_iter.lanes import loop_for
     from codex_self_iter.supervisor import app
 
     try:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
             sys.stdout.write(app.rehearse(values, chosen, rehearse))
             return 0
-        return int(app.run(values, chosen, _show, lanes_loop.make))
+        return int(app.run(values, chosen, _show, loop_for))
     except UsageError as error:
         here = os.path.expanduser((*args.workspace, os.curdir)[0])
         planned = args.config or os.path.exists(os.path.join(here, "plan.md"))

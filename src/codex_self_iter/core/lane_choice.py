@@ -64,6 +64,8 @@ def better(best: Lane, other: Lane) -> str:
     """Why a candidate was chosen and not the other one."""
     if other.state is not LaneState.READY:
         return "done"
+    if best.verdict == "best":
+        return f"the best for the reviewer{f': {best.praise}' if best.praise else ''}"
     return "smaller" if best.size < other.size else "as small, and comes first"
 
 

@@ -32,6 +32,8 @@ from codex_self_iter.core.lanes import (
     Followed,
     Halt,
     Idle,
+    Judge,
+    Judged,
     Land,
     Landing,
     Lane,
@@ -97,8 +99,12 @@ def decide(
                 turn.change(which, left=left, place=lane.place if left else "")
         case Asked(wish, which):
             turn.asked(wish, which)
+        case Judged():
+            turn.judged(event)
         case Halt(why, spent):
             turn.set(**{"spent" if spent else "halt": why})
+            if why:
+                turn.set(judging=())
         case Pause(on):
             turn.set(paused=on)
             if on:  # also before a start, when nothing is to be decided yet
@@ -117,7 +123,7 @@ class _Turn(Turn):
 
     def boot(self) -> None:
         self._unsure = tuple(one.id for one in self.state.at_work)
-        self.set(halt="", spent="", delays=0, idle=(*self._unsure, *self.state.idle))
+        self.set(halt="", spent="", delays=0, idle=(*self._unsure, *self.state.idle), judging=())
         for lane in self.state.lanes:
             if lane.bounded:
                 self.change(lane.id, bounded="", why="")
@@ -377,6 +383,9 @@ class _Turn(Turn):
     def go_on(self) -> None:
         """Begin what can be begun; end where nothing is left."""
         self.follow_items()
+        if self.state.judging:
+            left = {one.key for one in self.state.open_items}
+            self.set(judging=tuple(one for one in self.state.judging if one in left))
         if self._beginning:
             self._choose()
             self._resume()
@@ -386,7 +395,7 @@ class _Turn(Turn):
         if landing and self._to_land and not landing.commit:
             self.do(Land(landing.lanes, pause=self.state.delays))
         clearing = any(one.place and not one.left for one in self.state.of(*OVER))
-        busy = landing or self.state.at_work or clearing
+        busy = landing or self.state.at_work or clearing or self.state.judging
         if not busy and (self._beginning or self._ending):
             self.do(choice.finish(self.state))
 
@@ -401,7 +410,12 @@ class _Turn(Turn):
                 continue
             if any(one.state in AT_WORK or one.state is LaneState.LANDING for one in group):
                 continue
-            best = min(ready, key=lambda one: (one.size, one.candidate))
+            if self.rules.reviewer and len(ready) > 1 and not any(one.verdict for one in ready):
+                if item.key not in self.state.judging:
+                    self.set(judging=(*self.state.judging, item.key))
+                    self.do(Judge(item.key, tuple(one.id for one in ready)))
+                continue
+            best = min(ready, key=lambda one: (one.verdict != "best", one.size, one.candidate))
             told = [
                 {"lane": one.id, "state": one.state.value, "size": one.size, "why": one.why}
                 for one in group
@@ -410,6 +424,15 @@ class _Turn(Turn):
             for one in group:
                 if one is not best:
                     self._lose(one.id, f"lane {best.id} was {choice.better(best, one)}")
+
+    def judged(self, event: Judged) -> None:
+        """The reviewer has looked at the candidates for an item, or could not."""
+        self.set(judging=tuple(one for one in self.state.judging if one != event.item))
+        for one in self.state.of(LaneState.READY):
+            if one.item == event.item:
+                best = one.id == event.best
+                praise = event.why if best else ""
+                self.change(one.id, verdict="best" if best else "other", praise=praise)
 
     def _resume(self) -> None:
         """Let lanes go on that wait for it."""

@@ -83,6 +83,8 @@ class Lane:
         gone: why its item is not open any more; it goes on by itself when the item is open again.
         bounded: which bound of one start its loop has reached; it goes on at the next.
         landed: the commit that brought it to the target.
+        verdict: what the reviewer has said of it beside others: "best", "other", "" for nothing;
+            praise: why it is the best.
         tokens, cost_usd, hours: what it has used."""
 
     id: str
@@ -108,6 +110,8 @@ class Lane:
     gone: str = ""
     bounded: str = ""
     landed: str = ""
+    verdict: str = ""
+    praise: str = ""
     tokens: int = 0
     cost_usd: float = 0.0
     hours: float = 0.0
@@ -140,7 +144,8 @@ class Lanes:
         halt: who stopped it; spent: which budget is spent. With either no lane is begun any more.
         paused: nothing is begun for now.
         idle: lanes at work that rest until there is room for them, until the pause is over, or until
-            the next start, in the order in which they go on."""
+            the next start, in the order in which they go on.
+        judging: keys of the items whose candidates are being compared."""
 
     target: str = ""
     target_commit: str = ""
@@ -156,6 +161,7 @@ class Lanes:
     spent: str = ""
     paused: bool = False
     idle: tuple[str, ...] = ()
+    judging: tuple[str, ...] = ()
 
     def lane(self, which: str) -> Lane | None:
         """The lane of this id."""
@@ -185,6 +191,8 @@ class Rules:
     candidates: int = 1
     batch: int = 1
     max_conflicts: int = 3
+    reviewer: bool = False
+    """There is one, who compares candidates."""
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -302,6 +310,16 @@ class Asked:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """The reviewer has compared the candidates for an item: the best of them, and why; "" where there
+    is no answer: then the smallest is."""
+
+    item: str
+    best: str
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Halt:
     """No lane is begun any more, for this reason; "": they are again. `spent`: for a budget."""
 
@@ -325,7 +343,7 @@ class Idle:
 
 Event = (
     Boot | Planned | Made | Returned | Over | Proven | Refused | Delayed | Moved | Followed
-    | Cleared | Asked | Halt | Pause | Idle
+    | Cleared | Asked | Judged | Halt | Pause | Idle
 )  # fmt: skip
 
 # -- commands --------------------------------------------------------------------------------------
@@ -377,6 +395,14 @@ class Move:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Judge:
+    """Have the reviewer compare these lanes; answer with `Judged`."""
+
+    item: str
+    lanes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Clear:
     """Remove a lane's work tree, if nothing is lost by it; answer with `Cleared`."""
 
@@ -407,7 +433,7 @@ class Finish:
     reason: str
 
 
-Command = Make | Begin | End | Tell | Land | Move | Clear | Note | Person | Finish
+Command = Make | Begin | End | Tell | Land | Move | Judge | Clear | Note | Person | Finish
 
 # -- on the disk -----------------------------------------------------------------------------------
 

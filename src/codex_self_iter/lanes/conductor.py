@@ -29,15 +29,16 @@ from codex_self_iter.core.state import StopSource
 from codex_self_iter.core.terms import State
 from codex_self_iter.core.text import age, counted, iso, listed, money, typed
 from codex_self_iter.errors import (
+    CodexSelfIterError,
     ExitCode,
     StorageError,
     UsageError,
 )
-from codex_self_iter.lanes import found_there
+from codex_self_iter.lanes import comparison, found_there
 from codex_self_iter.lanes.crew import Crew
 from codex_self_iter.lanes.lane_journal import JOURNAL, append
 from codex_self_iter.lanes.places import Places
-from codex_self_iter.lanes.yard import TREE, Yard
+from codex_self_iter.lanes.yard import COMPARING, TREE, Yard
 from codex_self_iter.supervisor import courier, ending, notify
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
@@ -104,7 +105,8 @@ class Conductor(Rounds):
     @property
     def _rules(self) -> Rules:
         found = self.ctx.settings.lanes
-        return Rules(found.max, found.candidates, found.batch, found.max_conflicts)
+        roles = self.ctx.settings.mode == "roles"
+        return Rules(found.max, found.candidates, found.batch, found.max_conflicts, roles)
 
     # -- a start -----------------------------------------------------------------------------------
 
@@ -160,6 +162,7 @@ class Conductor(Rounds):
         wishes = self._wishes()
         if wishes:  # else it might end before they are heard: all that is left waits for a person
             await self._decide(core.Pause(True))
+        await self.crew.forget_old()
         await self._decide(core.Boot(found))
         for wish in wishes:
             await self._take(*wish)
@@ -256,6 +259,8 @@ class Conductor(Rounds):
                 self._begin("land", self._land, names, pause)
             case core.Move():
                 self._begin("move", self._move)
+            case core.Judge(item, names):
+                self._begin(f"judge {item}", self._judge, item, names)
             case core.Clear(which):
                 self._begin(f"clear {which}", self.crew.clear, which)
             case core.Person(text):
@@ -301,6 +306,22 @@ class Conductor(Rounds):
             answer = await self._yard.move(self.lanes, landing)
         self._answer(answer)
 
+    async def _judge(self, item: str, names: tuple[str, ...]) -> None:
+        """Have the reviewer compare candidates; where that cannot be, it is said."""
+        lanes = [one for one in map(self.lanes.lane, names) if one is not None]
+        try:
+            best, why = await comparison.compare(self.ctx, self._yard, self._git, lanes)
+        except (GitError, CodexSelfIterError, OSError) as error:
+            best, why = "", str(error)
+        key = f"compare {item}"
+        if best:
+            self.ctx.warnings.clear(key)
+        else:
+            text = f"the candidates {listed(names)} were not compared by the reviewer: {why}"
+            self.ctx.warnings.tell(key, text)
+        self.ctx.log.info("lane.compared", lane=best, lanes=list(names), why=why)
+        self._answer(core.Judged(item, best, why if best else ""))
+
     def _answer(self, event: core.Event) -> None:
         """Decide it in a task of its own: what has asked is not to be called off by it."""
         self.ctx.start("decide", self._decide, event)
@@ -325,6 +346,7 @@ class Conductor(Rounds):
                 await self._stop_all(event)
             case ev.Unstop() if self.crew.stop is not None and self.crew.stop.after_iteration:
                 self.crew.stop = None
+                self.crew.stopping = anyio.Event()
                 self.crew.forward(event)
                 await self._decide(core.Halt(""))
             case ev.Pause():
@@ -373,7 +395,7 @@ class Conductor(Rounds):
             self.crew.forward(event)
         if not event.after_iteration:
             for what, scope in list(self._scopes.items()):
-                if what == "land" or what.startswith("make"):
+                if what == "land" or what.startswith(("make", "judge")):
                     scope.cancel()
         await self._decide(core.Halt(event.reason))
         if not event.after_iteration:
@@ -548,6 +570,7 @@ class Conductor(Rounds):
 
     async def _remove_landing_tree(self) -> None:
         try:
-            await lane_trees.remove(self._git, self._places.tree(TREE))
+            for name in (TREE, COMPARING):
+                await lane_trees.remove(self._git, self._places.tree(name))
         except (GitError, OSError) as error:
             self.ctx.warnings.tell("landing tree", f"the work tree of landings stays: {error}")

@@ -158,6 +158,18 @@ class Crew:
             state_dir = self._places.lane_state(lane.id)
             await self._ctx.shared.in_thread(inbox.write_goal, state_dir, back.text)
 
+    async def forget_old(self) -> None:
+        """The commits of lanes that are over are kept as long as checkpoints are."""
+        ctx, days = self._ctx, float(self._ctx.settings.git.checkpoint_keep_days)
+        before = ctx.shared.clock.wall() - days * 86_400
+        old = {one.id for one in self._lanes().of(*core.OVER) if one.since < before}
+        if not days or not old:
+            return
+        try:
+            await lane_trees.forget_all(self._git, old)
+        except GitError as error:
+            ctx.log.warning("checkpoints.not_pruned", error=str(error))
+
     async def rest(self, first_sec: float, tries: int) -> None:
         """Wait before another try, longer each time, unless all are to stop."""
         with anyio.move_on_after(backoff.exponential(tries, first_sec, MOST_SEC, 0.0)):

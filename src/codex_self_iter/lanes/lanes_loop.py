@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anyio.abc import ObjectReceiveStream
 
 from codex_self_iter.core import events as ev
 from codex_self_iter.lanes.conductor import Conductor
-from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.rounds import Rounds
-from codex_self_iter.supervisor.shared import Shared
 
 
 class LanesLoop(Loop):
@@ -28,9 +24,3 @@ class LanesLoop(Loop):
         if isinstance(self.rounds, Conductor):
             found += [one for loop in self.rounds.loops for one in loop.living()]
         return found
-
-
-def make(shared: Shared, settings: Settings, **more: Any) -> Loop:
-    """The loop for these settings."""
-    kind = LanesLoop if settings.lanes.max > 1 else Loop
-    return kind(shared, settings, **more)

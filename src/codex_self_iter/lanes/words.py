@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from codex_self_iter.core.evidence import GateResult, gate_end
 from codex_self_iter.core.lanes import Lane
-from codex_self_iter.core.text import both_ends, listed
+from codex_self_iter.core.text import both_ends, counted, listed
 
 MOST_DIFF = 12_000
 """Characters of the other side's changes that are shown."""
 MOST_OUTPUT = 8_000
+MOST_COMPARED = 40_000
 PORTS = 100
 """So many each lane has for itself."""
 
@@ -64,6 +65,24 @@ def conflict(
         f"What has landed since:{items or ' see the changes below'}\n\n"
         f"git says:\n{both_ends(said, 2_000)}\n\n"
         f"Their changes to these files:\n```diff\n{both_ends(theirs, MOST_DIFF)}\n```\n"
+    )
+
+
+def comparison(lanes: Sequence[Lane], diffs: Sequence[str]) -> str:
+    """What the reviewer is asked about several candidates for one item."""
+    parts = [
+        f"Lane {lane.id}, {counted(lane.size, 'line')} changed:\n```diff\n{both_ends(diff, MOST_COMPARED)}\n```\n"
+        for lane, diff in zip(lanes, diffs, strict=True)
+    ]
+    names = ", ".join(f'"{lane.id}"' for lane in lanes)
+    return (
+        "Several agents have done the same item, each by itself, and the gates are green for each of "
+        "them. Say whose work is the best: it does what the item says, and no more; it is right, also "
+        "at the edges; it is simple, and fits the code around it. You are at the commit from which they "
+        "began; look at the code as far as you need to, and change nothing.\n\n"
+        f"# The item\n\n{lanes[0].body}\n\n# What they did\n\n" + "\n".join(parts) + "\n"
+        "# How to answer\n\nEnd your answer with one JSON object and nothing after it: "
+        f'{{"best": one of {names}, "reason": "why, in one sentence"}}\n'
     )
 
 

@@ -34,6 +34,8 @@ from codex_self_iter.world.process.tool import run_tool
 
 TREE = "landing"
 """Name of the work tree in which the gates of landings run."""
+COMPARING = "comparing"
+"""The same, in which a reviewer looks at candidates."""
 BESIDE = "refs/heads/codex-self-iter/landed/"
 """Before the name of the target: where what has landed waits while the target cannot follow."""
 _MARKER = "^<<<<<<< [0-9a-f]{40}"
@@ -53,9 +55,13 @@ class Yard:
         self.trees = anyio.Lock()
         """Held while work trees are made or removed: git does not do two at once."""
 
-    @property
-    def _tree(self) -> str:
-        return self._places.tree(TREE)
+    def tree(self, name: str) -> str:
+        """A work tree of ours that is no lane's."""
+        return self._places.tree(name)
+
+    def workspace(self, tree: str) -> str:
+        """The workspace in a work tree."""
+        return self._places.workspace(tree)
 
     def git_in(self, tree: str) -> Git:
         """git in a work tree."""
@@ -194,7 +200,7 @@ class Yard:
 
     async def _gates(self, commit: str, lanes: Sequence[Lane]) -> tuple[list[GateResult], str]:
         """Run set-up and gates at a commit; what they said, and what they have changed there."""
-        settings, tree = self._ctx.settings, self._tree
+        settings, tree = self._ctx.settings, self.tree(TREE)
         checks = [
             check
             for lane in lanes
@@ -276,7 +282,7 @@ class Yard:
         what = (
             f"codex-self-iter: land lane {', '.join(lanes)}" if lanes else "codex-self-iter: land"
         )
-        if now == new:
+        if now == new or await self.contains(now, new):  # a person may have gone on since
             advanced = await store.finish_advance(self._git, target, old, new)
         elif now == old:
             edited = self.plan if await self._is_here(target) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 from tests.lanes.conftest import Make
@@ -207,3 +208,23 @@ def test_signing_that_fails_is_said_and_nothing_lands_unsigned(make: Make) -> No
     ws.git("config", "commit.gpgSign", "false")  # mended meanwhile: it is tried again
     assert ws.ended(process) == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {"1.txt", "2.txt"}
+
+
+def test_what_landed_just_before_a_kill_has_landed_also_when_a_person_went_on(make: Make) -> None:
+    """The target was moved, the supervisor killed before it could say so, and a commit came on top:
+    the lane is not one whose item was ticked by somebody else."""
+    ws = make({"first": "", "second": ""})
+    onto = ws.git("rev-parse", "HEAD").strip()
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    first, last = ws.events("landed")
+    known = ws.known
+    for lane in known["lanes"]:
+        if lane["id"] == last["lane"]:
+            lane |= {"state": "landing", "landed": ""}
+            known["settled"].remove(lane["item"])
+    known["landing"] = {"lanes": [last["lane"]], "onto": first["commit"], "commit": last["commit"]}
+    (ws.state / "lanes.json").write_text(json.dumps(known))
+    ws.git("commit", "-q", "--allow-empty", "-m", "mine")
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    assert ws.lane(last["lane"])["state"] == "landed"
+    assert ws.git("rev-list", "--merges", f"{onto}..main").count("\n") == 2

@@ -157,7 +157,7 @@ class _Checkout:
         self._git = dataclasses.replace(git, cwd=place.path)
         self._place = place
         self._order = order
-        self._edited = os.fsencode(edited)
+        self._edited, self._is_edited = os.fsencode(edited), False
         self._hold = Hold(place.git_dir) if hold is None else hold
         self._on_copy = {"GIT_INDEX_FILE": self._hold.copy}
 
@@ -285,6 +285,7 @@ class _Checkout:
         changed = [one.path for one in found.records if not one.nested or one.staged is not None]
         if self._edited in changed and await self._only_edited(env):
             changed.remove(self._edited)
+            self._is_edited = True
         return (await self._moved_beneath() or self._changes(changed)) if changed else ""
 
     async def _moved_beneath(self) -> str:
@@ -307,7 +308,7 @@ class _Checkout:
 
     async def _enter_edited(self) -> None:
         """Where the file that may be edited is, git is to take the new entry and leave the file."""
-        if self._edited and self._edited in await self._unlike():
+        if self._is_edited and self._edited in await self._unlike():
             between = await self._between()
             await self._enter({c.path: c.new for c in between if c.path == self._edited})
 

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import stat
+from collections.abc import Collection
 from typing import Any
 
 import anyio
@@ -178,9 +179,20 @@ async def forget(git: Git, name: str, landed: str) -> None:
     """What is kept by this name, or by NAME.1, .2 …, and is held by the commit `landed`, is kept no
     more: not what another loop of the repository keeps by the same name. Raises GitError."""
     for one, commit in (await kept(git)).items():
-        mine = one == name or one.rpartition(".")[0] == name
-        if mine and await _holds(git, landed, commit):  # unless it was moved meanwhile
-            await git.run(*PLUMBING, "update-ref", "--no-deref", "-d", f"{KEPT}{one}", commit)
+        if one.partition(".")[0] == name and await _holds(git, landed, commit):
+            await _forget(git, one, commit)
+
+
+async def forget_all(git: Git, names: Collection[str]) -> None:
+    """What is kept by these names, or by NAME.1, .2 …, is kept no more. Raises GitError."""
+    for one, commit in (await kept(git)).items():
+        if one.partition(".")[0] in names:
+            await _forget(git, one, commit)
+
+
+async def _forget(git: Git, name: str, commit: str) -> None:
+    """Unless it was moved meanwhile."""
+    await git.run(*PLUMBING, "update-ref", "--no-deref", "-d", f"{KEPT}{name}", commit)
 
 
 def _numbered(known: dict[str, str], name: str, commit: str) -> bool:
