@@ -42,3 +42,19 @@ def test_a_budget_that_is_spent_is_spent_for_all_lanes(make: Make) -> None:
     assert ws.lane("3") == {}
     status = json.loads(ws.cli("status", "--json").stdout)
     assert "budget" in status["reason"] or "max_hours" in status["reason"], status["reason"]
+
+
+def test_each_lane_has_the_iterations_of_one_start_and_the_next_start_goes_on(make: Make) -> None:
+    more = '{"summary": "s", "next_goal": "n", "stop": false, "reason": "", "evidence": ""}'
+    ws = make({"one": f"echo 1 > 1.txt; answer='{more}'", "two": "", "three": ""}, max=2)
+    ws.agent("1.2", "echo 1 > more.txt")
+    assert ws.run_lanes("--once") == 0
+    assert not ws.events("needs_you")
+    assert (ws.lane("1")["state"], ws.lane("2")["state"]) == ("working", "landed")
+    told = ws.cli("lanes").stdout
+    assert "iteration limit reached (1): it goes on at" in told
+    assert "the next start goes on with lane 1" in ws.cli("status").stdout.replace(
+        "\n" + " " * 13, " "
+    )
+    assert ws.run_lanes() == 0
+    assert ws.contents() >= {"1.txt", "more.txt", "2.txt", "3.txt"}
