@@ -83,3 +83,14 @@ def test_commits_that_an_agent_took_back_are_kept(make: Make) -> None:
     assert len(gone) == 2
     assert set(gone) <= set(ws.git("rev-list", "--all").split())
     assert not ws.contents() & {"no.txt"}
+
+
+def test_what_an_agent_stashes_lies_on_top_of_the_stash_of_the_person(make: Make) -> None:
+    ws = make({"first": "echo no > no.txt; git stash -q -u; echo 1 > 1.txt"}, max=2)
+    (ws.path / "mine.txt").write_text("mine\n")
+    ws.git("stash", "push", "-q", "-u", "-m", "mine")
+    assert ws.run_lanes() == 0
+    assert "do not use `git stash`" in ws.seen("1")[0]
+    newest, own = ws.git("stash", "list", "--format=%gs").splitlines()
+    assert "no branch" in newest
+    assert own.endswith("mine")

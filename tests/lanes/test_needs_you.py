@@ -52,6 +52,7 @@ def test_each_lane_has_the_iterations_of_one_start_and_the_next_start_goes_on(ma
     assert not ws.events("needs_you")
     assert (ws.lane("1")["state"], ws.lane("2")["state"]) == ("working", "landed")
     told = ws.cli("lanes").stdout
+    assert "1 open" in ws.cli("status").stdout
     assert "iteration limit reached (1): it goes on at" in told
     assert "the next start goes on with lane 1" in ws.cli("status").stdout.replace(
         "\n" + " " * 13, " "

@@ -203,7 +203,7 @@ def test_all_about_one_lane() -> None:
         "lane 3b: needs you, 1 line changed (stuck)",
     ]
     assert found["commits"] == ["abc Add it"]
-    assert found["changes"] == [" a.py | 2 +-"]
+    assert found["changes"] == ["a.py | 2 +-"]
     assert found["its loop"] == ["#2 continue: Added it"]
     assert found["ref"] == ["refs/codex-self-iter/lanes/3a"]
     assert [line.partition("   ")[0] for line in found["to mend it"]] == [
@@ -260,3 +260,14 @@ def test_the_report_of_a_loop_has_that_section() -> None:
     with_lanes = report(loop, [], plan="", task="", times={}, lanes=section(STATE), now=0.0)
     assert "## Lanes\n\nLanded on main:" in with_lanes
     assert "## Lanes" not in report(loop, [], plan="", task="", times={}, now=0.0)
+
+
+def test_without_a_supervisor_nothing_is_at_work() -> None:
+    lane = {"lane": "1", "item": "x", "state": "working"}
+    assert row(lane, goal="g").next == "g"
+    assert row(lane, goal="g", alive=False).next == "it goes on at the next start"
+    assert row({**lane, "why": "w"}, alive=False).next == "w"
+    assert row({**lane, "state": "needs you"}, alive=False).next == "codex-self-iter lanes show 1"
+    status: dict[str, object] = {"lanes": {"lanes": [lane], "left": 1}}
+    assert summed(status) == "1 at work, 1 left"
+    assert summed({**status, "exit": {"code": 0}}) == "1 open, 1 left"

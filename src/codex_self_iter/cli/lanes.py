@@ -74,7 +74,8 @@ def _list(args: argparse.Namespace) -> int:
         return _print(_as_json(loop, state, chosen))
     if not chosen:
         return _print(_nothing(state, everything=args.all))
-    rows = [_row(loop, lane) for lane in chosen]
+    alive = steering.aim(loop).life.alive
+    rows = [_row(loop, lane, alive) for lane in chosen]
     columns, paint = width() if sys.stdout.isatty() else 0, Paint()
     lines = [paint(text, style) for text, style in view.table(rows, time.time(), columns)]
     if state.held:
@@ -89,29 +90,30 @@ def _nothing(state: Lanes, *, everything: bool) -> str:
     return f"No lane is open; items left: {left}. 'codex-self-iter lanes --all' shows those that are over."
 
 
-def _row(loop: Target, lane: Lane) -> LaneRow:
+def _row(loop: Target, lane: Lane, alive: bool) -> LaneRow:
     done = lane_records.iterations(loop.state_dir, lane.id, 1)
     told = view.of_lane(lane, loop.state_dir)
     goal = lane_records.goal(loop.state_dir, lane.id)
-    row = view.row(told, lane_records.gates(lane, done), goal)
+    row = view.row(told, lane_records.gates(lane, done), goal, alive=alive)
     return row._replace(next=f"landed as {lane.landed[:12]}") if lane.landed else row
 
 
 def _as_json(loop: Target, state: Lanes, chosen: list[Lane]) -> str:
+    alive = steering.aim(loop).life.alive
     value = {
         "schema": 1,
         "target": state.target,
         "held": state.held,
         "landing": list(state.landing.lanes) if state.landing else [],
         "left": len(state.open_items),
-        "lanes": [_fields(loop, lane) for lane in chosen],
+        "lanes": [_fields(loop, lane, alive) for lane in chosen],
     }
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def _fields(loop: Target, lane: Lane) -> dict[str, object]:
+def _fields(loop: Target, lane: Lane, alive: bool) -> dict[str, object]:
     """A lane for programs."""
-    row = _row(loop, lane)
+    row = _row(loop, lane, alive)
     more = (
         "candidate",
         "base",
@@ -156,7 +158,12 @@ def _show(args: argparse.Namespace, which: str) -> int:
     rows = view.shown(lane, about, time.time())
     if args.json:
         told = {label.replace(" ", "_"): lines for label, lines in rows}
-        value = {"schema": 1, **_fields(loop, lane), "body": lane.body, "told": told}
+        value = {
+            "schema": 1,
+            **_fields(loop, lane, steering.aim(loop).life.alive),
+            "body": lane.body,
+            "told": told,
+        }
         return _print(json.dumps(value, ensure_ascii=False, indent=2))
     return _print("\n".join(_lines(lane, rows, Paint())))
 

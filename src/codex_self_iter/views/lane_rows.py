@@ -110,9 +110,17 @@ class LaneRow(NamedTuple):
     next: str = ""
 
 
-def row(lane: Mapping[str, object], gates: str = "", goal: str = "", where: str = "") -> LaneRow:
+def row(
+    lane: Mapping[str, object],
+    gates: str = "",
+    goal: str = "",
+    where: str = "",
+    *,
+    alive: bool = True,
+) -> LaneRow:
     """A lane by what `of_lane` or the status says of it. `goal`: of its loop; `where`: the option
-    that names the loop with the lanes to a command, with a space before it, or ""."""
+    that names the loop with the lanes to a command, with a space before it, or ""; `alive`: its
+    supervisor is."""
     which, state = as_text(lane.get("lane")), as_text(lane.get("state"))
     why = shorten(as_text(lane.get("why")), 300)
     command = f"codex-self-iter lanes {{}} {which}{where}"
@@ -125,6 +133,9 @@ def row(lane: Mapping[str, object], gates: str = "", goal: str = "", where: str 
         "lost": why,
         "needs you": command.format("show"),
     }
+    if not alive:
+        later = "it goes on at the next start"
+        coming |= dict.fromkeys((*_AT_WORK, "ready", "landing"), why or later)
     return LaneRow(
         lane=shorten(which, 40),
         item=shorten(as_text(lane.get("item")), 200),
@@ -160,7 +171,7 @@ def summed(status: Mapping[str, object]) -> str:
         return ""
     states = [one.state for one in rows(status)]
     counts = (
-        (sum(state in _AT_WORK for state in states), "at work"),
+        (sum(state in _AT_WORK for state in states), "open" if status.get("exit") else "at work"),
         (states.count("ready"), "ready"),
         (states.count("landing"), "landing"),
         (states.count("kept"), "kept"),
@@ -232,7 +243,7 @@ def shown(lane: Lane, about: About, now: float) -> list[tuple[str, list[str]]]:
         ("ref", [f"{REFS}{lane.id}"]),
         ("work tree", [lane.place + (f" (not removed: {lane.left})" if lane.left else "")]),
         ("commits", about.commits.splitlines()),
-        ("changes", about.changes.splitlines()),
+        ("changes", [one.removeprefix(" ") for one in about.changes.splitlines()]),
         ("its loop", [_iteration(one) for one in about.iterations]),
         ("to mend it", list(_mending(lane, about)) if state == "needs you" else []),
     ]
