@@ -57,6 +57,11 @@ GOOD = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"/tmp/{name}.prom"', '"~/x.prom"', '""',
     ],
+    "a whole number, 1024 to 60000": ["7000", "1024", "60000"],
+    "a text that is not empty, with {title}, {number}, {lane} and {body} if wanted": [
+        '"item {number}: {title}\\n\\n{body} ({lane})"', '"x"',
+    ],
+    'a text such as "Ann <ann@example.org>"; "" for git\'s': ['"A B <a@b>"', '""'],
     'an address such as "http://localhost:4318"; "" for none': [
         '"https://example.org/otlp"', '"${WHERE}/x"', '""',
     ],
@@ -97,6 +102,11 @@ WRONG = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"x.prom"', '"/tmp/x"', '"/tmp/{nme}.prom"', "3",
     ],
+    "a whole number, 1024 to 60000": [*_NUMBERS, "1.5", "1023", "60001"],
+    "a text that is not empty, with {title}, {number}, {lane} and {body} if wanted": [
+        '""', '" "', '"{titel}"', '"{"', "3",
+    ],
+    'a text such as "Ann <ann@example.org>"; "" for git\'s': ['"Ann"', '"<a@b>"', '"A <a b>"', "3"],
     'an address such as "http://localhost:4318"; "" for none': [
         '"localhost:4318"', '"http://x y"', '"http://x/v1/traces"', "3",
     ],

@@ -184,7 +184,7 @@ def problem(line: dict[str, Any], *, many: bool) -> str:
 
 def problems(scenes: Iterable[Seen]) -> set[str]:
     found = (
-        problem(line, many=one.name in ("many", "")) for one in scenes for line in one.lines
+        problem(line, many=one.name in ("many", "lanes", "")) for one in scenes for line in one.lines
     )  # fmt: skip
     return set(filter(None, found))
 
