@@ -19,6 +19,7 @@ def test_a_lane_that_asks_needs_you_and_the_others_land(make: Make) -> None:
     assert "lane 1 needs you: " in ws.cli("status").stdout
     shown = ws.cli("lanes", "show", "1").stdout
     assert f"cd {lane['place']} && git status" in shown or f"cd '{lane['place']}'" in shown
+    assert "codex-self-iter lanes show LANE" in ws.cli("history").stdout
     report = (ws.state / "report.md").read_text()
     assert "- 1. one: lane 1 needs you (" in report
     assert "- 2. two: lane 2, " in report

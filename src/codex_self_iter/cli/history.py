@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -47,11 +48,18 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("\n".join(_table(records, Paint(), width())) + "\n")
     else:
         what = "No iteration fits" if fits else "No iteration is recorded"
-        sys.stdout.write(f"{what} in {loop.state_dir}.\n")
+        sys.stdout.write(f"{what} in {loop.state_dir}{_of_lanes(loop.state_dir)}.\n")
     if more and not args.limit:
         sys.stdout.flush()
         sys.stderr.write(f"(the last {limit}; there are older ones: --limit N)\n")
     return int(ExitCode.OK)
+
+
+def _of_lanes(state_dir: str) -> str:
+    """Where the iterations of a loop with lanes are, "" for another."""
+    if not os.path.isfile(os.path.join(state_dir, "lanes.json")):
+        return ""
+    return "; each lane has its own: codex-self-iter lanes show LANE"
 
 
 def _filter(args: argparse.Namespace) -> Callable[[Record], bool] | None:
