@@ -57,6 +57,7 @@ GOOD = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"/tmp/{name}.prom"', '"~/x.prom"', '""',
     ],
+    'an absolute path, or one that begins with ~; "" for none': ['"/tmp/trees"', '"~/x"', '""'],
     "a whole number, 1024 to 60000": ["7000", "1024", "60000"],
     "a text that is not empty, with {title}, {number}, {lane} and {body} if wanted": [
         '"item {number}: {title}\\n\\n{body} ({lane})"', '"x"',
@@ -102,9 +103,10 @@ WRONG = {
     'an absolute path that ends in .prom, with {name} if wanted; "" for none': [
         '"x.prom"', '"/tmp/x"', '"/tmp/{nme}.prom"', "3",
     ],
+    'an absolute path, or one that begins with ~; "" for none': ['"x"', '"./x"', "3"],
     "a whole number, 1024 to 60000": [*_NUMBERS, "1.5", "1023", "60001"],
     "a text that is not empty, with {title}, {number}, {lane} and {body} if wanted": [
-        '""', '" "', '"{titel}"', '"{"', "3",
+        '"{titel}"', '""', '" "', '"{"', "3",
     ],
     'a text such as "Ann <ann@example.org>"; "" for git\'s': ['"Ann"', '"<a@b>"', '"A <a b>"', "3"],
     'an address such as "http://localhost:4318"; "" for none': [

@@ -277,6 +277,7 @@ MEANING |= {
         "proof",
         same("boot_id", lambda _: Path("/proc/sys/kernel/random/boot_id").read_text().strip()),
     ),
+    "config": ("proof", lambda one: {x["config"] for x in one.statuses} == {None}),
     "name": ("proof", same("name", lambda one: os.path.basename(one.facts["workspace"]))),
     "workspace": ("proof", same("workspace", lambda one: one.facts["workspace"])),
     "state_dir": (

@@ -18,6 +18,9 @@ def test_items_are_worked_on_at_once_and_land_one_after_the_other(make: Make) ->
     assert len(ws.git("log", "--first-parent", "--merges", "--format=%s").splitlines()) == 2
     assert ws.git("worktree", "list").count("\n") == 1
     assert not any(ws.trees.glob("*/*"))
+    for name in ("lanes.json", "logs/lanes.jsonl", "lanes/1/state/status.json"):
+        assert (ws.state / name).is_file()
+    assert ws.status()["config"] == str(ws.file)
 
 
 def test_an_item_waits_for_those_it_comes_after(make: Make) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 from tests.lanes.conftest import Make
 
@@ -60,3 +62,41 @@ def test_each_lane_has_the_iterations_of_one_start_and_the_next_start_goes_on(ma
     )
     assert ws.run_lanes() == 0
     assert ws.contents() >= {"1.txt", "more.txt", "2.txt", "3.txt"}
+
+
+def test_what_a_person_has_mended_lands(make: Make) -> None:
+    """An agent that works off its own plan finds nothing left to do in it."""
+    both = "test ! -e 1.txt -o ! -e 2.txt -o -e both.txt"
+    ws = make({"one": "", "two": ""}, gates=[both], max=2, max_conflicts=1)
+    assert ws.run_lanes() == 4
+    (asked,) = ws.events("needs_you")
+    place = Path(ws.lane(asked["lane"])["place"])
+    plan = place / ".codex-self-iter" / "plan.md"
+    assert "- [ ] Make the gates green" in plan.read_text()
+    (place / "both.txt").touch()
+    for args in (["add", "both.txt"], ["commit", "-qm", "mended"]):
+        subprocess.run(["git", *args], cwd=place, env=ws.environment, check=True)
+    ws.agent(asked["lane"], f'cp .codex-self-iter/plan.md "{ws.control}/plan"')
+    assert ws.cli("lanes", "retry", asked["lane"]).returncode == 0
+    assert ws.run_lanes() == 0
+    assert "- [x] Make the gates green" in (ws.control / "plan").read_text()
+    assert ws.contents() >= {"1.txt", "2.txt", "both.txt"}
+
+
+def test_a_start_without_lanes_says_that_some_hold_work(make: Make) -> None:
+    ws = make({"one": "true", "two": ""}, max=2)
+    assert ws.run_lanes() == 4
+    ws.file.write_text(ws.file.read_text().replace("max = 2", "max = 1"))
+    (ws.state / "STOP").touch()
+    assert ws.run_lanes() == 0
+    said = "lanes of an earlier start hold work on 1 item"
+    assert any(said in text for text in ws.status()["warnings"])
+
+
+def test_a_task_in_words_has_no_items_yet(make: Make) -> None:
+    ws = make(["one"])
+    ws.without_plan()
+    done = ws.cli("run", "--config", str(ws.file), "Make all tests pass")
+    assert done.returncode == 2
+    assert 'codex-self-iter plan "' in done.stderr
+    assert not ws.state.exists()

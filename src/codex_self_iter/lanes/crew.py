@@ -18,7 +18,7 @@ from codex_self_iter.core.terms import State, Verdict
 from codex_self_iter.core.text import one_line
 from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, first_cause
 from codex_self_iter.lanes import contained, words
-from codex_self_iter.lanes.places import Places, add_item, lane_settings, write_texts
+from codex_self_iter.lanes.places import Places, add_item, lane_settings, tick_added, write_texts
 from codex_self_iter.lanes.yard import Stand, Yard, stand
 from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.context import Context
@@ -93,6 +93,8 @@ class Crew:
             ctx.warnings.tell(key, f"lane {which}: {'; '.join(warned)}") if warned else None
             lane = dataclasses.replace(lane, place=place)
             write_texts(ctx, self._places, lane)
+            if lane.tip and await self._yard.git_in(place).resolve("HEAD^{commit}") != lane.tip:
+                tick_added(self._places, lane)
             setup = ctx.settings.lanes.setup
             if setup and not lane.tip:
                 results = await contained.run_all(

@@ -116,6 +116,16 @@ def add_item(places: Places, lane: Lane, text: str) -> None:
             replace_private(path, f"{old.rstrip()}\n{line}\n".encode())
 
 
+def tick_added(places: Places, lane: Lane) -> None:
+    """Tick what was added to a lane's own plan: a person has done it. Raises StorageError, OSError."""
+    path = os.path.join(places.workspace(lane.place), OWN, "plan.md")
+    with storing("write", path):
+        text = read_guarded(path, MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
+        for again in words.AGAIN.values():
+            text = text.replace(f"- [ ] {again} (", f"- [x] {again} (")
+        replace_private(path, text.encode())
+
+
 def lane_settings(ctx: Context, places: Places, lane: Lane, others: Spent) -> Settings:
     """The settings of a lane's loop. `others`: what all lanes but this one have used."""
     base = ctx.settings

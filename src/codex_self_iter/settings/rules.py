@@ -48,10 +48,7 @@ def _lanes(settings: Settings) -> Iterator[Breach]:
     """Whoever looks at the workspace would take work trees in it for its content."""
     given = settings.lanes.directory
     path = os.path.normpath(os.path.expanduser(given))
-    if given and not os.path.isabs(path):
-        text = f"must be absolute, or begin with ~, not {given!r}"
-        yield (("lanes", "directory"),), text
-    elif given and f"{path}/".startswith(f"{settings.workspace_path}/"):
+    if given and f"{path}/".startswith(f"{settings.workspace_path}/"):
         text = "must be outside the workspace: what is in it would be taken for an agent's work"
         yield (("lanes", "directory"),), text
 

@@ -24,6 +24,7 @@ from codex_self_iter.settings.types import (
     Date,
     EnvTable,
     EventList,
+    FarDirectory,
     FileName,
     GlobList,
     Hours,
@@ -248,7 +249,7 @@ class LanesSettings(Table):
     asked."""
     target: Text = ""
     """Branch that the lanes land on; "" = the one that is checked out at the first start."""
-    directory: Text = ""
+    directory: FarDirectory = ""
     """Where the work trees are, outside the workspace; "" = below the user's state directory."""
     setup: TextList = ()
     """Commands in each fresh work tree, before its agent and before the gates of a landing."""

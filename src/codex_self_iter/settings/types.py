@@ -179,6 +179,12 @@ def _identity(value: str) -> str:
     return value
 
 
+def _far_directory(value: str) -> str:
+    if value and not value.startswith(("/", "~")):
+        raise ValueError("must be absolute, or begin with ~")
+    return value
+
+
 def _receiver(value: str) -> str:
     if value and not re.fullmatch(r"(?:https?://|\$\{\w+\})\S*", value):
         raise ValueError("must be the address of a receiver of OTLP over HTTP")
@@ -327,6 +333,11 @@ Identity = Annotated[
     Text,
     AfterValidator(_identity),
     Allowed('a text such as "Ann <ann@example.org>"; "" for git\'s'),
+]
+FarDirectory = Annotated[
+    Text,
+    AfterValidator(_far_directory),
+    Allowed('an absolute path, or one that begins with ~; "" for none'),
 ]
 PortNumber = Annotated[
     int, Strict(), Field(ge=1024, le=60000), Allowed("a whole number, 1024 to 60000")

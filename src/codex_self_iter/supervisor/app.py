@@ -88,6 +88,9 @@ def _check_place(loops: list[Settings], options: RunOptions) -> None:
     if options.sentence and len(loops) > 1:
         what = f"a task in words is for one workspace, and the configuration names {len(loops)}"
         raise UsageError(f"{what}; say which with --workspace")
+    if options.sentence and loops and loops[0].lanes.max > 1:
+        what = "lanes take their items from a plan, and a task in words has none yet"
+        raise UsageError(f'{what}; make one first: codex-self-iter plan "…"')
     where = str(loops[0].workspace_path) if loops else ""
     if options.sentence and not options.no_git:
         _need_repository(where)

@@ -17,6 +17,7 @@ from codex_self_iter.agents.codex import git_directories
 from codex_self_iter.agents.pricing import price_of
 from codex_self_iter.agents.probe import ask
 from codex_self_iter.core.agent_report import AgentReport
+from codex_self_iter.core.foreign import as_dict, as_list, as_text
 from codex_self_iter.core.shell import (
     bashism,
     first_program,
@@ -25,13 +26,14 @@ from codex_self_iter.core.shell import (
     piped,
     with_bash,
 )
+from codex_self_iter.core.text import counted
 from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.settings.idle import MOMENTS, idle
 from codex_self_iter.settings.templates import unwritten
 from codex_self_iter.supervisor import gate_globs
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world import mounts, registry
-from codex_self_iter.world.guarded import stat_or_none
+from codex_self_iter.world.guarded import read_object, stat_or_none
 from codex_self_iter.world.state import holder
 
 OWNER = "workspace.owner"
@@ -41,6 +43,7 @@ REFUSED = "refused"
 _SHELL = re.compile(r"(?:/(?:usr/)?bin/)?(?:ba|da|z)?sh")
 _TOKENS = ("max_tokens", "max_tokens_per_day")
 _SHOWN = 5
+_MOST_LANES = 64 * 1024 * 1024
 """Refused calls that a warning names; the journal has all of them."""
 
 
@@ -308,6 +311,20 @@ def tell_start(ctx: Context) -> None:
         what = unwritten(document.what, document.path, document.text)
         if what and stat_or_none(document.path):
             ctx.warnings.tell(f"{document.what} unwritten", what)
+    if resting := _resting_lanes(ctx):
+        what = f"lanes of an earlier start hold work on {counted(resting, 'item')}"
+        mend = "`run --lanes` goes on with it, `lanes` shows it; this start works on the whole plan"
+        ctx.warnings.tell("lanes", f"{what}; {mend}")
+
+
+def _resting_lanes(ctx: Context) -> int:
+    """How many lanes of an earlier start are not over, where this one has none."""
+    path = f"{ctx.store.path}/lanes.json"
+    if ctx.settings.lanes.max > 1 or stat_or_none(path) is None:
+        return 0
+    known = as_list((read_object(path, _MOST_LANES) or {}).get("lanes"))
+    over = {"", "landed", "lost", "dropped"}
+    return sum(as_text(as_dict(one).get("state")) not in over for one in known)
 
 
 def _tell(ctx: Context, lost: Shortfall) -> None:
