@@ -106,7 +106,7 @@ WRONG = {
     'an absolute path, or one that begins with ~; "" for none': ['"x"', '"./x"', "3"],
     "a whole number, 1024 to 60000": [*_NUMBERS, "1.5", "1023", "60001"],
     "a text that is not empty, with {title}, {number}, {lane} and {body} if wanted": [
-        '"{titel}"', '""', '" "', '"{"', "3",
+        '"{what}"', '""', '" "', '"{"', "3",
     ],
     'a text such as "Ann <ann@example.org>"; "" for git\'s': ['"Ann"', '"<a@b>"', '"A <a b>"', "3"],
     'an address such as "http://localhost:4318"; "" for none': [
