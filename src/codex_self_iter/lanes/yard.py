@@ -244,12 +244,11 @@ class Yard:
     async def ready_tree(self, tree: str, commit: str) -> None:
         """A work tree at this commit, without what the last gates left that git does not ignore.
         Raises GitError."""
-        async with self.trees:
-            await lane_trees.add(self._git, tree, commit)
         git = self.git_in(tree)
-        await git.ask("reset", "--hard", "--quiet")
-        await git.ask("clean", "-ffd", "--quiet")
-        await lane_trees.rest_at(git, commit)
+        if not os.path.lexists(os.path.join(tree, ".git")) or not await git.resolve("HEAD"):
+            async with self.trees:  # a lane's may be on its way, for as long as a checkout takes
+                await lane_trees.add(self._git, tree, commit)
+        await lane_trees.force_to(git, commit)
 
     # -- moving ------------------------------------------------------------------------------------
 

@@ -119,6 +119,15 @@ async def rest_at(git_of_lane: Git, commit: str) -> list[str]:
     return await _fetch_submodules(git_of_lane)
 
 
+async def force_to(git_of_tree: Git, commit: str) -> list[str]:
+    """Bring a work tree that nobody works in to `commit`, detached, whatever is in it; what git
+    ignores stays. Returns what a person should know. Raises GitError."""
+    flags = ("--quiet", "--no-recurse-submodules", "--detach", "--force")
+    await git_of_tree.ask("checkout", *flags, commit)
+    await git_of_tree.ask("clean", "-ffd", "--quiet")
+    return await _fetch_submodules(git_of_tree)
+
+
 async def keep(git: Git, name: str, commit: str) -> None:
     """Name a lane's commit, so that nothing removes it. Was another one named so that this one does
     not hold, it is named NAME.1, NAME.2 … Raises GitError."""
