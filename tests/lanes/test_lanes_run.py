@@ -23,6 +23,20 @@ def test_items_are_worked_on_at_once_and_land_one_after_the_other(make: Make) ->
     assert ws.status()["config"] == str(ws.file)
 
 
+def test_a_set_up_may_take_its_time(make: Make) -> None:
+    ws = make(
+        {"first": "cat ready > 1.txt", "second": "cat ready > 2.txt"},
+        setup=[
+            "sleep 0.3; echo ready > ready; echo ready >> .git/info/exclude 2>/dev/null || true"
+        ],
+        setup_timeout_sec=0,
+        gates=["test -e ready"],
+    )
+    (ws.path / ".git" / "info" / "exclude").write_text("ready\n")
+    assert ws.run_lanes() == 0, ws.log()[-2000:]
+    assert ws.at("main", "1.txt") == "ready\n"
+
+
 def test_an_item_waits_for_those_it_comes_after(make: Make) -> None:
     ws = make(
         {

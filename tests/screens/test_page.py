@@ -17,6 +17,7 @@ from codex_self_iter.screens.page import contents, openapi, web_api
 from codex_self_iter.screens.page.pages import environment as templates
 from codex_self_iter.views.notice import page_key
 from codex_self_iter.views.rows import COLUMNS
+from codex_self_iter.world import installed
 from tests.support.shown_loops import GATE, NOW, cases, on_disk, record
 from tests.support.web import TOKEN, App
 
@@ -63,6 +64,7 @@ async def test_the_numbers_of_all_loops_are_for_who_is_in(
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'csi_loop_state{loop="stagnated",state="stagnated"} 1.0' in answer.text
     assert 'csi_tokens_total{agent="codex",loop="running"} 1.234567e+06' in answer.text
+    monkeypatch.setattr(installed, "_there", set[str]())  # what was found is not looked for again
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if "prometheus" in name else find(name)

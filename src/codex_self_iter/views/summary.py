@@ -23,7 +23,6 @@ from codex_self_iter.core.text import (
     took,
     typed,
 )
-from codex_self_iter.views import lane_rows as lanes
 
 Status = Mapping[str, object]
 Paint = Callable[..., str]
@@ -237,7 +236,7 @@ class View:
         yield "stuck?", [self.stuck()]
         yield "plan", [self.plan()]
         yield "notes", [self.notes()]
-        yield "lanes", [lanes.summed(self.status)]
+        yield "lanes", self.lanes()
         yield "owed", [self.owed()]
         yield "recent", self.recent()
         yield "unproven", [str(as_dict(self.status.get("last")).get("unproven") or "")]
@@ -397,10 +396,22 @@ class View:
         # 0: not measured yet
         return ", ".join(text.format(size(number * 1e6)) for text, number in known if number)
 
+    def lanes(self) -> list[str]:
+        """How its lanes stand."""
+        if not self.status.get("lanes"):
+            return []
+        from codex_self_iter.views.lane_rows import summed  # a loop without is spared it
+
+        return [summed(self.status)]
+
     def advice(self) -> list[str]:
         """The commands that help from here."""
-        show = "codex-self-iter lanes show {}{}   (what it needs)"
-        asking = [show.format(one.lane, self.around.where) for one in lanes.needy(self.status)]
+        asking: list[str] = []
+        if self.status.get("lanes"):
+            from codex_self_iter.views.lane_rows import needy  # a loop without is spared it
+
+            show = "codex-self-iter lanes show {}{}   (what it needs)"
+            asking = [show.format(one.lane, self.around.where) for one in needy(self.status)]
         return asking[:3] + self._advice() if not self.life.late else self._advice()
 
     def _advice(self) -> list[str]:
