@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import anyio
-
 from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.control_block import Unreadable, read_json_object
 from codex_self_iter.core.foreign import as_text
 from codex_self_iter.core.lanes import Lane
-from codex_self_iter.core.runs import EndCause
 from codex_self_iter.core.terms import Role
 from codex_self_iter.core.text import one_line
 from codex_self_iter.lanes import words
@@ -20,6 +17,7 @@ from codex_self_iter.lanes.yard import COMPARING, Yard
 from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.agent_run import spec_of
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.remains import Remains
 from codex_self_iter.world.git.run import Git
 
 
@@ -53,13 +51,7 @@ async def compare(ctx: Context, yard: Yard, git: Git, lanes: Sequence[Lane]) -> 
     try:
         slot = ctx.shared.pool.slot(key=agent.name, priority=ctx.settings.priority, owner=ctx.name)
         async with slot:
-            handle = await ctx.shared.host.start(spec)
-            try:
-                outcome = await handle.wait()
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await handle.end(EndCause.REQUEST)
-                raise
+            outcome = await Remains(ctx).run(spec)
         files = RunFiles(directory)
         report = await ctx.shared.in_thread(agent.read, request, outcome, files)
     finally:

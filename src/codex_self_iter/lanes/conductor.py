@@ -36,7 +36,7 @@ from codex_self_iter.errors import (
 )
 from codex_self_iter.lanes import comparison, found_there
 from codex_self_iter.lanes.crew import Crew
-from codex_self_iter.lanes.lane_journal import JOURNAL, append
+from codex_self_iter.lanes.lane_journal import append
 from codex_self_iter.lanes.places import Places
 from codex_self_iter.lanes.yard import COMPARING, TREE, Yard
 from codex_self_iter.supervisor import courier, ending, notify
@@ -44,8 +44,8 @@ from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
 from codex_self_iter.supervisor.rounds import Rounds
 from codex_self_iter.views import lane_rows as view
-from codex_self_iter.world.git import landing as store
 from codex_self_iter.world.git import lane_trees
+from codex_self_iter.world.git.follow import short
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
 from codex_self_iter.world.start import start_directory
@@ -133,8 +133,9 @@ class Conductor(Rounds):
             )
         except (GitError, OSError) as error:
             raise UsageError(f"lanes: {error}") from error
-        tree = self._places.tree(TREE)
-        await ctx.shared.host.sweep_strays(self._places.workspace(tree), "")
+        for name in (TREE, COMPARING):
+            tree = self._places.tree(name)
+            await ctx.shared.host.sweep_strays(self._places.workspace(tree), "")
         self._fit_pool()
         found = items(ctx.plan.text)
         if not found:
@@ -145,7 +146,7 @@ class Conductor(Rounds):
         if faults:
             lines = (f"{ctx.plan.path}:{one.line}: {one.what}; {one.mend}" for one in faults)
             raise UsageError("\n".join(lines))
-        target, most = self.lanes.target.removeprefix("refs/heads/"), ctx.settings.lanes.max
+        target, most = short(self.lanes.target), ctx.settings.lanes.max
         text = f"lanes: {most} at once, landing on {target}; work trees in {self._places.directory}"
         ctx.log.info("loop.terms", text=text)
         if stop is None:
@@ -238,7 +239,7 @@ class Conductor(Rounds):
             say(LOGGED[one.event], lane=one.lane, **one.fields)
         kept = [ctx.store.redactor.value(line) for line in lines]
         try:
-            await ctx.shared.in_thread(append, ctx.store.root, JOURNAL, kept)
+            await ctx.shared.in_thread(append, ctx.store.root, kept)
         except StorageError as error:
             ctx.warnings.tell("lanes journal", f"the journal of the lanes: {error}")
 
@@ -374,7 +375,7 @@ class Conductor(Rounds):
         if not self._yard.plan:
             return True
         try:
-            return await store.current_branch(self._git) == self.lanes.target
+            return await self._yard.is_here(self.lanes.target)
         except GitError:
             return False
 

@@ -6,11 +6,9 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 
-import anyio
-
 from codex_self_iter.agents.passed_env import agent_environment
 from codex_self_iter.core.evidence import GateResult
-from codex_self_iter.core.runs import EndCause, RunSpec
+from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.supervisor import gates, recipients
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
@@ -52,15 +50,7 @@ async def _run(
         run_lock_path=os.path.join(directory, "lock"),
         limits=dataclasses.replace(run_limits(ctx.settings), wall_sec=timeout_sec, idle_sec=0.0),
     )
-    remains = Remains(ctx)
-    handle = await ctx.shared.host.start(spec)
-    try:
-        outcome = await handle.wait()
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            remains.tell(await handle.end(EndCause.REQUEST))
-        raise
-    remains.tell(outcome)
+    outcome = await Remains(ctx).run(spec)
     result: GateResult = await ctx.shared.in_thread(
         gates.result_of, ctx, command, outcome, directory
     )

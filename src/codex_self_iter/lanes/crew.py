@@ -20,9 +20,9 @@ from codex_self_iter.errors import CodexSelfIterError, ExitCode, StorageError, f
 from codex_self_iter.lanes import contained, words
 from codex_self_iter.lanes.places import Places, add_item, lane_settings, tick_added, write_texts
 from codex_self_iter.lanes.yard import Stand, Yard, stand
-from codex_self_iter.settings import Settings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.loop import Loop
+from codex_self_iter.supervisor.members import register
 from codex_self_iter.supervisor.rounds import Ended
 from codex_self_iter.world import registry
 from codex_self_iter.world.git import lane_trees
@@ -189,7 +189,7 @@ class Crew:
         loop = self.loops[lane.id] = LaneLoop(
             shared, settings, clear_stop=True, again_sec=AGAIN_SEC
         )
-        loop.taken = partial(self._taken, settings)
+        loop.taken = partial(register, settings, ctx.log)
         if self.paused:
             inbox.write_pause(str(settings.state_dir))
         elif inbox.read_pause(str(settings.state_dir)) is not None:
@@ -210,16 +210,6 @@ class Crew:
             self._last_spent[lane.id] = loop.state.spent
             self._bounded[lane.id] = _is_bounded(loop)
             del self.loops[lane.id]
-
-    async def _taken(self, settings: Settings) -> None:
-        """Have it found by those who look for all loops."""
-        try:
-            await self._ctx.shared.in_thread(
-                registry.register, settings.name, str(settings.workspace_path),
-                str(settings.state_dir),
-            )  # fmt: skip
-        except OSError as error:
-            self._ctx.log.warning("registry.not_written", error=str(error))
 
     async def tell(self, which: str, text: str) -> None:
         try:

@@ -11,6 +11,7 @@ from codex_self_iter.core.lanes import Lanes
 from codex_self_iter.errors import UsageError
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.git import landing as store
+from codex_self_iter.world.git.follow import short
 from codex_self_iter.world.git.repository import Repository, discover
 from codex_self_iter.world.git.run import Git
 
@@ -50,7 +51,7 @@ async def loaded(ctx: Context, git: Git) -> Lanes:
         )
     commit = await git.resolve(f"{full}^{{commit}}")
     if not commit and not state.target_commit:
-        raise UsageError(f"[lanes] target: there is no branch {full.removeprefix('refs/heads/')}")
+        raise UsageError(f"[lanes] target: there is no branch {short(full)}")
     return dataclasses.replace(state, target=full, target_commit=commit or state.target_commit)
 
 

@@ -13,11 +13,11 @@ from codex_self_iter.world.state.root import StateRoot
 JOURNAL = "logs/lanes.jsonl"
 
 
-def append(root: StateRoot, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+def append(root: StateRoot, lines: Iterable[Mapping[str, Any]]) -> None:
     """Append these lines; they are on the disk when this returns. Raises StorageError."""
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    with root.guard, storing("append to", f"{root.path}/{name}"):
-        fd = root.open_file(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with root.guard, storing("append to", f"{root.path}/{JOURNAL}"):
+        fd = root.open_file(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             write_all(fd, data.encode("utf-8", "replace"))
             os.fsync(fd)

@@ -29,6 +29,7 @@ from codex_self_iter.supervisor import gates
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.git import landing as store
 from codex_self_iter.world.git import lane_trees
+from codex_self_iter.world.git.follow import short
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.process.tool import run_tool
 
@@ -102,12 +103,12 @@ class Yard:
             return Delayed(f"{state.target} is gone, and it is not known where it was")
         commit = front
         if front != target and not await self.contains(front, target):  # somebody went on there
-            part = store.Part(target, f"Merge {_short(state.target)}")
+            part = store.Part(target, f"Merge {short(state.target)}")
             merged = await store.combine(self._git, front, part)
             if isinstance(merged, store.Conflict):
                 return Delayed(
-                    f"{_short(state.target)} has gone on and conflicts with what has landed beside it, "
-                    f"in {listed(merged.files)}: merge {_short(self.beside(state.target))} yourself"
+                    f"{short(state.target)} has gone on and conflicts with what has landed beside it, "
+                    f"in {listed(merged.files)}: merge {short(self.beside(state.target))} yourself"
                 )
             commit = merged.commit
         begun, lanes = commit, [one for one in map(state.lane, names) if one is not None]
@@ -130,7 +131,7 @@ class Yard:
             return Refused(names, "conflict" if len(names) == 1 else "red", text)
         results, strayed = await self._gates(commit, lanes)
         if strayed or not all(one.ok for one in results):
-            text = words.red(_short(state.target), results, strayed)
+            text = words.red(short(state.target), results, strayed)
             return Refused(names, "red", text, commit if len(names) == 1 else "")
         return Proven(names, target, commit)
 
@@ -188,13 +189,13 @@ class Yard:
         theirs = await self._git.run("diff", "--no-ext-diff", base, onto, "--", *found.files)
         text = words.conflict(
             lane,
-            _short(state.target),
+            short(state.target),
             found.files,
             others,
             theirs.stdout.decode("utf-8", "replace"),
             found.text,
         )
-        message = f"Merge {_short(state.target)} with conflicts to be solved"
+        message = f"Merge {short(state.target)} with conflicts to be solved"
         commit = await store.marked(self._git, lane.tip, onto, found, message)
         return Refused((lane.id,), "conflict", text, commit)
 
@@ -277,14 +278,14 @@ class Yard:
         elsewhere by now. Raises GitError."""
         now = await self._git.resolve(f"{target}^{{commit}}")
         if not now:
-            return f"the branch {_short(target)} is gone"
+            return f"the branch {short(target)} is gone"
         what = (
             f"codex-self-iter: land lane {', '.join(lanes)}" if lanes else "codex-self-iter: land"
         )
         if now == new or await self.contains(now, new):  # a person may have gone on since
             advanced = await store.finish_advance(self._git, target, old, new)
         elif now == old:
-            edited = self.plan if await self._is_here(target) else ""
+            edited = self.plan if await self.is_here(target) else ""
             advanced = await store.advance(self._git, target, old, new, what, edited)
         else:
             return None
@@ -292,11 +293,11 @@ class Yard:
             return None
         if advanced.moved:
             await self._forget_beside(target)
-            if self.plan and await self._is_here(target):  # where the person has edited it
+            if self.plan and await self.is_here(target):  # where the person has edited it
                 await self._tick_file(await self._done_at(new) - await self._done_at(old))
         return "" if advanced.moved else advanced.why
 
-    async def _is_here(self, target: str) -> bool:
+    async def is_here(self, target: str) -> bool:
         """Whether the person's checkout has the target."""
         return await store.current_branch(self._git) == target
 
@@ -321,8 +322,8 @@ class Yard:
             return ""
         if not await self.contains(front, target):
             return (
-                f"{_short(state.target)} has gone on meanwhile: git merge "
-                f"{_short(self.beside(state.target))}"
+                f"{short(state.target)} has gone on meanwhile: git merge "
+                f"{short(self.beside(state.target))}"
             )
         held = await self.follow(state.target, target, front)
         return state.held if held is None else held
@@ -333,7 +334,7 @@ class Yard:
         missing = set(keys)
         if self.plan:
             missing -= await self._done_at(commit)
-            if missing and not await self._is_here(target):
+            if missing and not await self.is_here(target):
                 return False
         return await self._tick_file(missing)
 
@@ -351,10 +352,6 @@ class Yard:
         flaw = await self._ctx.shared.in_thread(plan.tick, choose)
         warnings.tell(key, f"landed, and not ticked: {flaw}") if flaw else warnings.clear(key)
         return not flaw and found.issuperset(keys)
-
-
-def _short(ref: str) -> str:
-    return ref.removeprefix("refs/heads/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -272,7 +272,7 @@ class Hooks:
         ctx.tell()
         try:
             spec = self._spec(name, command, facts)
-            outcome = await self._outcome(spec)
+            outcome = await self._remains.run(spec, self._work.in_haste)
             said = await ctx.shared.in_thread(self._said, spec.directory)
         except StorageError as error:
             return str(error)
@@ -285,19 +285,6 @@ class Hooks:
             seconds=round(outcome.duration_sec, 1),
         )
         return flaw
-
-    async def _outcome(self, spec: RunSpec) -> RunOutcome:
-        """Run it to its end; whoever cancels that waits until nothing of it is left."""
-        handle = await self._ctx.shared.host.start(spec)
-        try:
-            outcome = await handle.wait()
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                grace = 0.0 if self._work.in_haste() else None
-                self._remains.tell(await handle.end(EndCause.REQUEST, grace_sec=grace))
-            raise
-        self._remains.tell(outcome)
-        return outcome
 
     def _spec(self, name: str, command: str, facts: dict[str, Any]) -> RunSpec:
         """How it is run. Raises StorageError."""

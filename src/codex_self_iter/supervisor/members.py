@@ -13,6 +13,7 @@ from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
+from structlog.typing import FilteringBoundLogger
 
 from codex_self_iter.core import backoff
 from codex_self_iter.core import events as ev
@@ -187,20 +188,11 @@ class Members:
             self._shared, settings, clear_stop=clear_stop, sentence=sentence, again_sec=again
         )
         loop.ready = member.settled
-        loop.taken = partial(self._register, settings)
+        loop.taken = partial(register, settings, self._log)
         if self.stop is not None:
             # nothing is awaited from here until the loop hears signals itself
             loop.post(self.stop)
         return await loop.run()
-
-    async def _register(self, settings: Settings) -> None:
-        """Have it found by those who look for all loops."""
-        workspace = str(settings.workspace_path)
-        state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
-        try:
-            await threads.run_sync(registry.register, settings.name, workspace, state_dir)
-        except OSError as error:
-            self._log.warning("registry.not_written", error=str(error))
 
     @staticmethod
     def _again_sec(member: Member) -> float:
@@ -254,3 +246,13 @@ class Members:
 def per_agent(settings: Settings) -> dict[str, int]:
     """Places of each kind of agent."""
     return {str(name): count for name, count in settings.pool.per_agent.items()}
+
+
+async def register(settings: Settings, log: FilteringBoundLogger) -> None:
+    """Have a loop found by those who look for all loops."""
+    workspace = str(settings.workspace_path)
+    state_dir = os.path.realpath(os.path.join(workspace, str(settings.state_dir)))
+    try:
+        await threads.run_sync(registry.register, settings.name, workspace, state_dir)
+    except OSError as error:
+        log.warning("registry.not_written", error=str(error))

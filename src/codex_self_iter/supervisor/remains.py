@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from codex_self_iter.core.runs import RunOutcome
+from collections.abc import Callable
+
+import anyio
+
+from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.world.process import proctable
 
@@ -15,6 +19,19 @@ class Remains:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._left: tuple[str, ...] = ()
+
+    async def run(self, spec: RunSpec, in_haste: Callable[[], bool] = lambda: False) -> RunOutcome:
+        """Run it to its end; whoever cancels that waits until nothing of it is left."""
+        handle = await self._ctx.shared.host.start(spec)
+        try:
+            outcome = await handle.wait()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                grace = 0.0 if in_haste() else None
+                self.tell(await handle.end(EndCause.REQUEST, grace_sec=grace))
+            raise
+        self.tell(outcome)
+        return outcome
 
     def tell(self, outcome: RunOutcome) -> None:
         """Warn of processes that could not be ended, until they are gone, and of damaged files."""
