@@ -23,6 +23,7 @@ ARROWS = {
     "errors": set(),
     "core": {"core"},
     "world": {"world", *LOWER},
+    "acp_host": {"acp_host", "world", *LOWER},
     "agents": {"agents", "world", *LOWER},
     "settings": {"settings", *LOWER},
     "views": {"views", "agents", *LOWER},

@@ -58,12 +58,12 @@ def surroundings(name: str, scene: Scene, url: str) -> dict[str, str]:
                 'active_model = "local"\nenable_telemetry = false\nenable_update_checks = false\n'
                 "enable_auto_update = false\n"
                 f'[[providers]]\nname = "local"\napi_base = "{url}/v1"\n'
-                'api_key_env_var = "LOCAL_API_KEY"\nbackend = "generic"\n'
+                'api_key_env_var = "VIBE_LOCAL_API_KEY"\nbackend = "generic"\n'
                 '[[models]]\nname = "m"\nprovider = "local"\nalias = "local"\n'
                 "input_price = 1.0\noutput_price = 1.0\n",
                 encoding="utf-8",
             )
-            return {"LOCAL_API_KEY": "none", "MISTRAL_API_KEY": "none"}
+            return {"VIBE_LOCAL_API_KEY": "none"}
         case "codex":
             from tests.support.agent_runs import codex_config
 

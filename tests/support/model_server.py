@@ -146,6 +146,16 @@ class ModelServer:
             return self.script[min(self._taken, len(self.script)) - 1]
 
 
+_ASIDES = ("managed memory extraction subagent", "Reply with ONLY the suggestion")
+"""Words of requests with tools that qwen makes beside its conversation."""
+
+
+def _aside(body: Json) -> bool:
+    messages = body.get("messages") or [{}]
+    ends = json.dumps([messages[0], messages[-1]])
+    return any(words in ends for words in _ASIDES)
+
+
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -194,7 +204,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.path,
                 {k.lower(): v for k, v in self.headers.items()},
                 body,
-                not body.get("tools"),
+                not body.get("tools") or _aside(body),
             )
             self._answer(ask, self.server.model.step(ask))
 

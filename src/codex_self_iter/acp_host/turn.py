@@ -129,6 +129,9 @@ class Run:
     def _turns(self) -> None:
         """The prompt, and what is given to the run meanwhile, until a turn ends by itself."""
         text = self.prompt
+        if early := self._order():
+            text = f"{text}\n\n{early.steer}"
+            self.emit("control", id=early.ident, ok=True, how="the prompt has it")
         while True:
             answer = self._turn(text)
             order, self.next = self.next, None
@@ -231,15 +234,10 @@ class Run:
             if taken:
                 del self.offered[number]
                 self.emit("control", id=offered.ident, ok=True, how="the running turn has it")
-        order = control.take(self.options.control) if self.options.control else None
+        order = self._order()
         if order is None:
             return
-        if order.flaw:
-            self.emit("control", id=order.ident, ok=False, how=order.flaw)
-        elif order.cancel:
-            self.emit("control", id=order.ident, ok=True, how="cancelled")
-            raise SignalledError(signal.SIGINT)
-        elif self.next is not None:
+        if self.next is not None:
             self.next = order._replace(steer=f"{self.next.steer}\n\n{order.steer}")
         elif self.session.steers:
             prompt = [{"type": "text", "text": order.steer}]
@@ -248,6 +246,17 @@ class Run:
             self.offered[number] = order
         else:
             self._begin_anew(order)
+
+    def _order(self) -> Order | None:
+        """A text that has come for the turn, or None. Raises SignalledError when it is to end."""
+        order = control.take(self.options.control) if self.options.control else None
+        if order is not None and order.flaw:
+            self.emit("control", id=order.ident, ok=False, how=order.flaw)
+            return None
+        if order is not None and order.cancel:
+            self.emit("control", id=order.ident, ok=True, how="cancelled")
+            raise SignalledError(signal.SIGINT)
+        return order
 
     def _begin_anew(self, order: Order) -> None:
         """Cancel the turn: the session remembers it, and goes on with the text."""

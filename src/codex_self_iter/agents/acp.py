@@ -45,6 +45,8 @@ class OverAcp(CliAgent):
     """Runs and reads an agent over the protocol; who it is, a subclass says."""
 
     row: ClassVar[AcpRow]
+    steers: ClassVar[bool] = True
+    """Its running turn takes messages, by the file CONTROL."""
 
     def find(self, environment: Mapping[str, str]) -> Found:
         """Find the agent's program. Raises AgentMissingError."""

@@ -131,7 +131,7 @@ def make_policy(
                 max_tokens=table.resume_max_tokens,
                 max_sec=table.resume_max_hours * 3600.0,
             )
-        return AgentPolicy(name, accounts[name], session)
+        return AgentPolicy(name, accounts[name], session, getattr(agents[name], "steers", False))
 
     by_role = agent_names(settings, environ)
     own = {**_same(Policy, settings), **_same(Policy, settings.verify)} | {
