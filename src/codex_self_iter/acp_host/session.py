@@ -155,7 +155,7 @@ class Session:
                 return
         text = f"it cannot be put into its mode {wanted.mode!r} ({why})"
         if self._options.mode != "bypass":
-            raise FailedError(f"{text}: what it does unasked is not known", code="mode")
+            raise FailedError(f"{text}: what it does unasked is not known", code="acp_mode")
         self._emit("note", text=text)  # what it asks for is allowed all the same
 
     def _set_option(self, option: str, value: str) -> None:

@@ -66,7 +66,7 @@ class Run:
             code = 0
         except FailedError as failure:
             self._failed(failure)
-            code = 127 if failure.fields["code"] == "spawn" else 1
+            code = 127 if failure.fields["code"] == "acp_spawn" else 1
         except GoneError:
             self._failed(FailedError(self._how_it_ended(), code="gone"))
         except SignalledError as asked:
@@ -108,7 +108,7 @@ class Run:
             )
         except OSError as error:
             what = f"{command[0]} cannot be started: {error.strerror or error}"
-            raise FailedError(what, code="spawn") from None
+            raise FailedError(what, code="acp_spawn") from None
         assert agent.stdin is not None
         assert agent.stdout is not None
         with agent.stdin as stdin, agent.stdout as stdout:

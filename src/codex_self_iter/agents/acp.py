@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,8 @@ PROBE_SEC = 60.0
 """For a session that is only opened; the slowest measured took 22 s, on a machine that had work."""
 _OWN_CODES = {-31001: 429, -31002: 401, -32002: 404}
 """Codes of vibe and of the protocol that stand for a status of HTTP."""
+_STATUS = re.compile(r"(?:^|: )\(?([45]\d\d)\b")
+"""As copilot ("Error: 429 …") and qwen ("Internal error: 401 …") begin what the server answered."""
 _STARTED = (
     "import sys; sys.path.insert(0, {root!r}); "
     "from codex_self_iter.acp_host.__main__ import main; sys.exit(main())"
@@ -299,6 +302,8 @@ def _error(value: Mapping[str, Any]) -> ErrorFacts:
     status = number if 100 <= number < 600 else _OWN_CODES.get(number, 0)
     if name == "auth_required":
         status = 401
+    if not status and (found := _STATUS.search(message)):
+        status = int(found[1])
     return ErrorFacts(message, name, status or status_in(message))
 
 
@@ -306,5 +311,6 @@ def _class_in(data: str) -> str:
     """The first word in the data of an error that is the name of a class of it, or ""."""
     found = as_dict(decode(data))
     named = (found.get(key) for key in ("codexErrorInfo", "errorKind", "errorName", "category"))
-    words = (word if isinstance(word, str) else next(iter(as_dict(word)), "") for word in named)
+    words = [word if isinstance(word, str) else next(iter(as_dict(word)), "") for word in named]
+    words += [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word) for word in words]  # usageLimitExceeded
     return next((word for word in words if by_code(word)), known_code(data))

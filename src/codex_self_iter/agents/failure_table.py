@@ -260,6 +260,7 @@ TABLE: tuple[Row, ...] = (
             "modelnotfounderror", "providermodelnotfounderror", "model_not_supported",
             "invalid_json_schema", "unsupported_country_region_territory", "unknown_model",
             "access_program_not_enabled",
+            "no_acp", "acp_mode", "acp_spawn",  # of our own program that speaks ACP
         ),
         sentences=(
             (r"(the |selected )?('[^'\n]{1,60}' )?model\b[^.\n]{0,80}"

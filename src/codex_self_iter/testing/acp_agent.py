@@ -13,6 +13,7 @@ SCRIPT is a JSON file. Its object may have
     cancel      how a cancelled turn ends: "cancelled" (default), "error", or "never"
     deaf        true: it stays when its stdin is closed, and when it gets SIGTERM
     turns       a list of turns, each a list of steps; the last is repeated
+    count       a file in which the turns are counted, over all processes that play this script
     log         a file to which every message that it gets is appended
 
 and a step is one of
@@ -140,8 +141,13 @@ class _Agent:
 
     def prompt(self, number: object) -> None:
         turns: list[list[Json]] = self.script.get("turns") or [[]]
+        if os.path.exists(self.script.get("count", "")):
+            self.turn = os.path.getsize(self.script["count"])
         steps = turns[min(self.turn, len(turns) - 1)]
         self.turn += 1
+        if "count" in self.script:
+            with open(self.script["count"], "a", encoding="utf-8") as count:
+                count.write(".")
         self.cancelled.clear()
         for step in (*steps, {"end": "end_turn", "usage": _USAGE}):
             if self.cancelled.is_set():
