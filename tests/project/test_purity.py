@@ -34,12 +34,13 @@ ARROWS = {
     "plan_shell": {"plan_shell", "world", *LOWER},
     "telling": {"telling"},
     "replies": {"replies", "screens", "views", "world", *LOWER},
+    "mcp": {"mcp", "world", *LOWER},
     "service": {"service", "world", *LOWER},
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},
     "cli": {
         "cli", "lanes", "screens", "replies", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service",
-        "demo", *LOWER,
+        "demo", "mcp", *LOWER,
     },
     "__main__": {"cli"},
 }  # fmt: skip
