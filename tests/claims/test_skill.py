@@ -1,4 +1,4 @@
-"""skills/supervise-loop: every command that it tells, as it tells it, in the order of its text."""
+"""plugin/skills/supervise-loop: every command that it tells, as it tells it, in the order of its text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.control_steps import CLAIM, FAILS, long_run
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
-SKILL = Path(__file__).resolve().parents[2] / "skills" / "supervise-loop" / "SKILL.md"
+SKILL = Path(__file__).resolve().parents[2] / "plugin" / "skills" / "supervise-loop" / "SKILL.md"
 TEXT = SKILL.read_text(encoding="utf-8")
 COMMANDS = list(dict.fromkeys(re.findall(r"`codex-self-iter ([^`]+)`", TEXT)))
 

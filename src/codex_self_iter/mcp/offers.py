@@ -59,7 +59,13 @@ class Tool(NamedTuple):
 
     def listed(self) -> Given:
         """As `tools/list` shows it."""
-        schema: Given = {"type": "object", "properties": self.takes, "additionalProperties": False}
+        shown = {
+            name: {
+                key: one[key] for key in ("type", "description")
+            }  # bounds are said when it matters
+            for name, one in self.takes.items()
+        }
+        schema: Given = {"type": "object", "properties": shown, "additionalProperties": False}
         schema |= {"required": list(self.needs)} if self.needs else {}
         hints = {
             "title": self.title,
@@ -148,7 +154,9 @@ def _status(text: str) -> Given:
 def _history(text: str) -> Given:
     """The newest first: what is cut for its length is what is oldest."""
     rows = [json.loads(line, **_NO_CONSTANTS) for line in text.split("\n") if line]
-    return {"iterations": [_some(row, _RECORD) for row in reversed(rows)]}
+    found: Given = {"iterations": [_some(row, _RECORD) for row in reversed(rows)]}
+    note = "no such iteration is recorded there; `loops` lists all loops"
+    return found if rows else found | {"note": note}
 
 
 def _one(text: str) -> Given:
@@ -294,7 +302,7 @@ TOOLS = (
 
 ROOM = 40_000
 """Characters of an answer: some 10,000 tokens, which every client hands to its model whole."""
-_STEPS = ((8000, 200), (2000, 100), (600, 50), (300, 30), (200, 12), (100, 6))
+_STEPS = ((30_000, 500), (8000, 200), (2000, 100), (600, 50), (300, 30), (200, 12), (100, 6))
 _CUT = "long texts and lists are shortened, where an ellipsis says so"
 
 

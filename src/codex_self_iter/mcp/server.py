@@ -50,6 +50,13 @@ class _Ended(BaseException):
     """A signal came."""
 
 
+class _Command(ShortCommand):
+    """A command of ours: at Ctrl-C it ends what it has started itself, such as git."""
+
+    ended_by = signal.SIGINT
+    grace_sec = 2.0
+
+
 class _Call:
     """A call of a tool that is on."""
 
@@ -65,7 +72,7 @@ class _Call:
 
     def run(self, argv: list[str], stdin: bytes, limit_sec: float, most: int) -> ToolResult:
         """Run a command, unless it is cancelled. Raises OSError."""
-        self._command = ShortCommand(argv, None, None, limit_sec, most, stdin)
+        self._command = _Command(argv, None, None, limit_sec, most, stdin)
         self._command.cancelled = self.cancelled
         return self._command.run()
 
@@ -104,7 +111,7 @@ class Server:
             for call in list(self._calls):
                 call.cancel()
             for thread in self._threads:
-                thread.join(1.0)
+                thread.join(_Command.grace_sec + 1)
         if self._flaw and not isinstance(self._flaw, BrokenPipeError):
             raise self._flaw
         return 0
