@@ -31,7 +31,7 @@ def do(ws: Workspace, command: str) -> subprocess.CompletedProcess[str]:
 def test_every_command_is_tried_here() -> None:
     assert COMMANDS == [
         "--version", "init", "doctor", "run", "service install", "status", "history", "show N",
-        "logs", 'steer "text"', "stop --after-iteration", "stop",
+        "logs", 'steer "text"', "stop --after-iteration", "stop", "mcp",
     ]  # fmt: skip
     assert "`--json`" in TEXT
 
@@ -78,6 +78,7 @@ def test_looking_after_one_works_as_it_is_told(ws: Workspace) -> None:
     ws.wait_state("running")
     before = (ws.state / "runtime.json").read_bytes()
     assert "running" in do(ws, "status").stdout
+    assert do(ws, "mcp").returncode == 0  # its stdin has ended
     assert json.loads(do(ws, "status --json").stdout)["state"] == "running"
     assert "made a start" in do(ws, "history").stdout
     assert "made a start" in do(ws, "show N").stdout

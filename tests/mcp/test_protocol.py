@@ -470,6 +470,7 @@ def test_nothing_asked_costs_nothing(client: McpClient) -> None:
     before = process.num_ctx_switches()
     time.sleep(0.3)  # it would have woken up
     assert process.num_ctx_switches() == before
+    assert process.net_connections() == []
 
 
 def test_a_terminal_is_told_what_this_is(over: Workspace) -> None:

@@ -196,6 +196,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("plan_shell", "if TYPE_CHECKING:\n    from codex_self_iter.settings import Settings"),
         ("telling", "from codex_self_iter.supervisor import courier"),
         ("replies", "from codex_self_iter.supervisor import ears"),
+        ("mcp", "from codex_self_iter.screens import steering"),
         ("service", "from codex_self_iter.cli import common"),
         ("service", "from codex_self_iter.supervisor import app"),
         ("demo", "def f():\n    from codex_self_iter.cli import run"),

@@ -146,11 +146,12 @@ def said(result: Json) -> str:
 
 
 def servers(mark: str) -> list[psutil.Process]:
-    """Living servers, and their commands, with this text in their command line."""
+    """Living servers, and their commands, with this text in their command line, or this home."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
-            if "codex_self_iter" in " ".join(words) and any(mark in word for word in words):
+            ours = any("codex_self_iter" in word or "codex-self-iter" in word for word in words)
+            if ours and (mark in " ".join(words) or process.environ().get("HOME") == mark):
                 found.append(process)
     return found
