@@ -121,6 +121,10 @@ def test_the_tools_are_named_like_the_commands(over: Workspace, flags: tuple[str
         assert tool["inputSchema"]["additionalProperties"] is False
         assert all(one["description"] for one in tool["inputSchema"]["properties"].values())
         assert tool["description"]
+        # as Claude Code calls it: no model takes a longer name
+        assert len(f"mcp__codex-self-iter__{tool['name']}") <= 64
+        plugins = f"mcp__plugin_codex-self-iter_codex-self-iter__{tool['name']}"
+        assert len(plugins) <= 64 or tool["name"] in CONTROL  # which the plugin does not offer
 
 
 # --- what the tools say -------------------------------------------------------------------------
@@ -387,10 +391,8 @@ def test_a_slow_tool_keeps_no_ping_waiting(slow: tuple[McpClient, Path]) -> None
 
 def test_a_cancelled_call_is_ended_and_gets_no_answer(slow: tuple[McpClient, Path]) -> None:
     client, go = slow
-    ident = hang(slow)
-    client.send(
-        {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": ident}}
-    )
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {}}
+    client.send(cancel | {"params": {"requestId": hang(slow)}})
     wait_until(lambda: not git_waits(go), "git to be ended")
     assert client.ask("ping")["result"] == {}
 
@@ -401,6 +403,19 @@ def test_a_tool_that_takes_too_long_is_ended(over: Workspace, slow: tuple[McpCli
     with serving({**over.environment, "PATH": path}, over.path, "--timeout", "0.5") as client:
         assert "longer than 0.5 s" in client.wrong("diff", iteration=1)
         wait_until(lambda: not git_waits(go), "git to be ended")
+
+
+def test_a_call_that_is_cancelled_in_the_same_breath_is_not_answered(
+    slow: tuple[McpClient, Path],
+) -> None:
+    client, go = slow
+    call = {"jsonrpc": "2.0", "id": "x", "method": "tools/call"}
+    call |= {"params": {"name": "diff", "arguments": {"iteration": 1}}}
+    cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "x"}}
+    client.send(b"".join(json.dumps(one).encode() + b"\n" for one in (call, cancel)))
+    assert client.ask("ping")["result"] == {}
+    assert client.end() == (0, b"")
+    assert not git_waits(go)
 
 
 # --- the end ------------------------------------------------------------------------------------

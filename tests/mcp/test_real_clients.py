@@ -84,14 +84,17 @@ def line_of(name: str) -> str:
     return next(line for line, word in ADDING.items() if word == name)
 
 
-def asked(scene: Scene, name: str, line: str) -> str:
+def asked(
+    scene: Scene, name: str, line: str, *flags: str, tool: str = "history", **given: Any
+) -> str:
     """Add the server and ask the program something: what its model gets after the call of a tool."""
-    tool, namespace = NAMES[name]
+    called, namespace = NAMES[name]
+    called = called.replace("history", tool)
     asks: list[Ask] = []
 
     def answer(ask: Ask) -> Step:
         asks.append(ask)
-        wanted = call(tool, workspace="shop") if len(asks) == 1 else say("the end")
+        wanted = call(called, workspace="shop", **given) if len(asks) == 1 else say("the end")
         return Step(wanted.kind, wanted.text, namespace, options=wanted.options)
 
     def do(*argv: str) -> str:
@@ -105,21 +108,42 @@ def asked(scene: Scene, name: str, line: str) -> str:
     with ModelServer(answer) as server:
         argv = prepared(name, scene, server.url)
         do(argv[0], *shlex.split(line)[1:])
-        assert "the end" in do(*argv)
+        assert "the end" in do(*argv, *flags)
     assert SUMMARY not in json.dumps(asks[0].body)
     wait_until(lambda: not servers(str(scene.home)), "the server to end with its client")
     return json.dumps(asks[1].body)
 
 
+def with_state(line: str, scene: Scene) -> str:
+    """The line for a program that hands no variable on."""
+    return line.replace(" -- ", f" --env XDG_STATE_HOME={scene.environment['XDG_STATE_HOME']} -- ")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_tool_says_reaches_the_model(scene: Scene, name: str) -> None:
-    line = line_of(name)
-    if name == "codex":
-        line = line.replace(
-            " -- ", f" --env XDG_STATE_HOME={scene.environment['XDG_STATE_HOME']} -- "
-        )
-    assert SUMMARY in asked(scene, name, line)
+    line, own = line_of(name), {"wait_for_previous": True} if name == "gemini" else {}
+    line = with_state(line, scene) if name == "codex" else line
+    assert SUMMARY in asked(scene, name, line, **own)
 
 
 def test_codex_hands_no_variable_of_ours_on(scene: Scene) -> None:
     assert "no loop is called 'shop'" in asked(scene, "codex", line_of("codex"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("codex", "requires approval"), ("claude", "requested permissions")]
+)
+def test_a_program_asks_before_a_tool_changes_something(
+    scene: Scene, loop: Workspace, name: str, words: str
+) -> None:
+    line = with_state(line_of(name), scene) + " --control"
+    heard = asked(scene, name, line, tool="pause")
+    assert words in heard
+    assert not (loop.state / "PAUSE").exists()
+
+
+def test_codex_asks_no_more_where_it_is_told_so(scene: Scene, loop: Workspace) -> None:
+    (mode,) = re.findall(r"`(mcp_servers\.\S+ = \S+)`", PAGE)
+    line = with_state(line_of("codex"), scene) + " --control"
+    asked(scene, "codex", line, "-c", mode.replace(" ", ""), tool="pause")
+    assert (loop.state / "PAUSE").exists()

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 Given = dict[str, Any]
 MAX_TEXT = 256 * 1024
 """Characters of a message; the commands say the same of its bytes."""
+CLIENTS_OWN = frozenset({"wait_for_previous"})
+"""Arguments that a client adds for itself to every tool, and hands on: Gemini CLI."""
 _NO_CONSTANTS: Any = {"parse_constant": lambda _: None}
 
 
@@ -92,6 +94,7 @@ class Tool(NamedTuple):
             given = {}
         if not isinstance(given, dict):
             raise UnfitError("arguments must be an object")
+        given = {name: value for name, value in given.items() if name not in CLIENTS_OWN}
         for name in self.needs:
             if name not in given:
                 raise UnfitError(f"{name!r} is missing")

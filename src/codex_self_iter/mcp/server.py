@@ -58,10 +58,10 @@ class _Command(ShortCommand):
 
 
 class _Call:
-    """A call of a tool that is on."""
+    """A call of a tool that waits for its turn, or is on."""
 
-    def __init__(self, ident: object) -> None:
-        self.ident = ident
+    def __init__(self, message: Message) -> None:
+        self.message = message
         self.cancelled = False
         self._command: ShortCommand | None = None
 
@@ -127,20 +127,31 @@ class Server:
             self._send(_error(None, flaw))
             return
         batch = message if isinstance(message, list) else [message]
-        if not any(_is_call(one) for one in batch):
+        calls = [_Call(one) for one in batch if _is_call(one)]
+        if not calls:
             self._reply(message)
             return
+        self._calls += calls  # at once: the next line may cancel one
         self._threads = self._busy()
         try:
             if len(self._threads) >= WAITING:
                 raise RuntimeError(f"{WAITING} calls are open: wait for their answers")
-            thread = threading.Thread(target=self._reply, args=(message,), daemon=True)
+            thread = threading.Thread(target=self._work, args=(message, calls), daemon=True)
             thread.start()
         except RuntimeError as error:  # or the system gives no thread
+            self._forget(calls)
             for one in batch:
                 self._send(_error(_ident(one), _RefusedError(INTERNAL, str(error))))
         else:
             self._threads.append(thread)
+
+    def _work(self, message: Any, calls: list[_Call]) -> None:
+        self._reply(message)
+        self._forget(calls)
+
+    def _forget(self, calls: list[_Call]) -> None:
+        for call in calls:
+            self._calls.remove(call)
 
     def _busy(self) -> list[threading.Thread]:
         return [thread for thread in self._threads if thread.is_alive()]
@@ -169,7 +180,7 @@ class Server:
                 return None
             if not isinstance(params, dict):
                 raise _RefusedError(PARAMS, "params must be an object")
-            result = self._result(ident, method, params)
+            result = self._result(message, method, params)
             return None if result is None else {"jsonrpc": "2.0", "id": ident, "result": result}
         except _RefusedError as flaw:
             return _error(ident, flaw)
@@ -183,10 +194,10 @@ class Server:
     def _hear(self, method: str, params: Any) -> None:
         if method == "notifications/cancelled" and isinstance(params, dict):
             for call in list(self._calls):
-                if call.ident == params.get("requestId"):
+                if _ident(call.message) == params.get("requestId"):
                     call.cancel()
 
-    def _result(self, ident: object, method: str, params: Message) -> Message | None:
+    def _result(self, message: Message, method: str, params: Message) -> Message | None:
         if method == "initialize":
             return self._initialize(params)
         if method == "ping":
@@ -194,7 +205,7 @@ class Server:
         if method == "tools/list":
             return {"tools": [tool.listed() for tool in TOOLS if self.control or not tool.control]}
         if method == "tools/call":
-            return self._call(ident, params)
+            return self._call(message, params)
         raise _RefusedError(NO_METHOD, f"there is no method {method[:80]!r}")
 
     def _initialize(self, params: Message) -> Message:
@@ -211,16 +222,12 @@ class Server:
 
     # --- calls ---
 
-    def _call(self, ident: object, params: Message) -> Message | None:
+    def _call(self, message: Message, params: Message) -> Message | None:
         """What a tool says; None when the call was cancelled. Raises _RefusedError."""
         tool = self._tool(params.get("name"))
-        call = _Call(ident)
-        self._calls.append(call)
-        try:
-            with self._room:
-                value, wrong = self._value(tool, call, params.get("arguments"))
-        finally:
-            self._calls.remove(call)
+        call = next(one for one in self._calls if one.message is message)
+        with self._room:
+            value, wrong = self._value(tool, call, params.get("arguments"))
         if call.cancelled:
             return None
         text = value["error"] if wrong else value.get("diff") or value.get("done") or compact(value)
@@ -244,6 +251,8 @@ class Server:
 
     def _value(self, tool: Tool, call: _Call, arguments: object) -> tuple[Message, bool]:
         """(what it says, whether that is an error)."""
+        if call.cancelled:
+            return {}, False
         if tool.control and self.inside:
             return {"error": " ".join(INSIDE.split())}, True
         try:
