@@ -35,9 +35,7 @@ def test_a_loop_is_steered_paused_and_stopped(ws: Workspace, tmp_path: Path) -> 
     ws.wait_state("running")
     with serving(ws.environment, tmp_path, "--control", "--loop", str(ws.path)) as client:
         assert "puts it into the next prompt" in client.call("steer", text=TEXT)["done"]
-        assert "next iteration" in client.call("goal", text="-")["done"]
-        waits = client.call("status")
-        assert (waits["waiting_goal"], waits["waiting_messages"]) == ("-", 1)
+        assert "next iteration" in client.call("goal", text="- another goal")["done"]
         assert "pauses when this iteration ends" in client.call("pause")["done"]
         (ws.control / "one").touch()
         ws.wait_state("paused")
@@ -45,6 +43,7 @@ def test_a_loop_is_steered_paused_and_stopped(ws: Workspace, tmp_path: Path) -> 
         assert "goes on" in client.call("resume")["done"]
         ws.wait_runs(2)
         assert TEXT.strip() in ws.prompt(2)
+        assert "- another goal" in ws.prompt(2)
         ws.wait_state("running")
         assert "ends the running agent" in client.call("steer", text="at once", now=True)["done"]
         ws.wait_runs(3)
@@ -125,6 +124,17 @@ def test_an_agent_cannot_change_the_loop_that_runs_it(ws: Workspace, way: str) -
     assert heard[1] == (False, heard[1][1])
     assert str(ws.path) in heard[1][1]
     assert not (ws.state / "PAUSE").exists()
+
+
+def test_the_runs_variable_is_enough_also_in_who_started_the_server(ws: Workspace) -> None:
+    """As where the recorder was killed, or a system shows no names."""
+    bare = shlex.join(["env", "-i", f"HOME={ws.home}"])
+    for command in (asking("resume"), asking("resume").replace("| ", f"| {bare} ")):
+        done = subprocess.run(
+            ["sh", "-c", command], env={**ws.environment, "CODEX_SELF_ITER_RUN_ID": "r-1"},
+            cwd=ws.path, capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert "inside a run" in answers(done.stdout)[0][1]
 
 
 def test_outside_of_a_run_the_same_is_done(ws: Workspace) -> None:

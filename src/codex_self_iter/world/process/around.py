@@ -15,7 +15,7 @@ def inside_a_run() -> bool:
     everyone above us; and the recorder of a run is above all that the run started, also above what
     emptied its environment and left its session."""
     table = proctable.scan()
-    return proctable.MARKER in os.environ or any(
+    return any(
         table[pid].name.startswith(NAME_PREFIX)
         or proctable.environment_value(pid, proctable.MARKER)
         for pid in proctable.ancestors(table, os.getpid())
