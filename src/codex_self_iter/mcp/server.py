@@ -96,18 +96,18 @@ class Server:
         """Until the end; returns the exit code. Raises OSError when stdout cannot be written."""
         self._out = os.dup(1)
         os.dup2(2, 1)  # what anything else prints must not be taken for a message
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, _end)
         try:
+            _listen(_end)
             for line in lines(0, self._out):
                 self._take(line)
                 if self._flaw:
                     break
-            while self._busy() and _is_read(self._out):
-                self._busy()[0].join(0.1)
+            while (busy := self._busy()) and _is_read(self._out):
+                busy[0].join(0.1)
         except _Ended as end:
             return 130 if end.args == (signal.SIGINT,) else 0
         finally:
+            _listen(signal.SIG_IGN)  # it ends already
             for call in list(self._calls):
                 call.cancel()
             for thread in self._threads:
@@ -301,9 +301,13 @@ def _inside() -> bool:
     return inside_a_run()
 
 
+def _listen(handler: Any) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, handler)
+
+
 def _end(number: int, _frame: object) -> None:
-    for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(one, signal.SIG_IGN)
+    _listen(signal.SIG_IGN)
     raise _Ended(number)
 
 
