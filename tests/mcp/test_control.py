@@ -60,6 +60,7 @@ def test_what_cannot_be_done_is_said(ws: Workspace, tmp_path: Path) -> None:
     with serving(ws.environment, tmp_path, "--control") as client:
         for tool, given, words in (
             ("steer", {}, "'text' is missing"),
+            ("steer", {"text": None}, "'text' is missing"),
             ("steer", {"text": "  \n"}, "the message is empty"),
             ("steer", {"text": "x" * 300_000}, "262144"),
             ("steer", {"text": "ü" * 200_000}, "longer than 256 KiB"),

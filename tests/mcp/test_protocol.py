@@ -274,6 +274,7 @@ WRONG = [
     ("status", {"workspace": "/nowhere/at/all"}, "/nowhere/at/all"),
     ("show", {"iteration": 99}, "99"),
     ("diff", {}, "'iteration' is missing"),
+    ("diff", {"iteration": None}, "'iteration' is missing"),
     ("diff", {"iteration": 77}, "77"),
     ("diff", {"iteration": 1, "stat": "yes"}, "'stat' must be true or false"),
 ]

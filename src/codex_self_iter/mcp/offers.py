@@ -20,7 +20,7 @@ class UnfitError(Exception):
 
 
 def _workspace() -> dict[str, Any]:
-    said = "The loop: its workspace's path, or its name. Default: the server's working directory."
+    said = "The loop: its workspace's path, or its name. Default: what the server was started for."
     return {"type": "string", "description": said, "minLength": 1, "maxLength": 4096}
 
 
@@ -61,10 +61,9 @@ class Tool(NamedTuple):
 
     def listed(self) -> Given:
         """As `tools/list` shows it."""
+        # without the bounds, which are said when it matters: clients put them into the description
         shown = {
-            name: {
-                key: one[key] for key in ("type", "description")
-            }  # bounds are said when it matters
+            name: {"type": one["type"], "description": one["description"]}
             for name, one in self.takes.items()
         }
         schema: Given = {"type": "object", "properties": shown, "additionalProperties": False}
@@ -95,22 +94,21 @@ class Tool(NamedTuple):
         if not isinstance(given, dict):
             raise UnfitError("arguments must be an object")
         given = {name: value for name, value in given.items() if name not in CLIENTS_OWN}
-        for name in self.needs:
-            if name not in given:
-                raise UnfitError(f"{name!r} is missing")
         for name in given:
             if name not in self.takes:
                 known = ", ".join(map(repr, self.takes)) or "nothing"
                 raise UnfitError(f"unknown argument {str(name)[:80]!r}; it takes {known}")
-        found = {name: _fit(name, value, self.takes[name]) for name, value in given.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        # some clients send null for what is left out
+        there = {name: value for name, value in given.items() if value is not None}
+        for name in self.needs:
+            if name not in there:
+                raise UnfitError(f"{name!r} is missing")
+        return {name: _fit(name, value, self.takes[name]) for name, value in there.items()}
 
 
 def _fit(name: str, value: object, schema: dict[str, Any]) -> object:
-    """A value as its schema wants it; None stays None: some clients send it for what is left out."""
+    """A value as its schema wants it. Raises UnfitError."""
     kind = schema["type"]
-    if value is None:
-        return None
     if kind == "integer":
         whole = int(value) if isinstance(value, float) and value.is_integer() else value
         least, most = schema["minimum"], schema["maximum"]
@@ -142,7 +140,8 @@ def _some(value: Given, names: tuple[str, ...]) -> Given:
 
 
 def _loops(text: str) -> Given:
-    rows = json.loads(text, **_NO_CONSTANTS)
+    """Those with a supervisor first: what is cut of many is what rests."""
+    rows = sorted(json.loads(text, **_NO_CONSTANTS), key=lambda row: not row.get("alive"))
     return {"loops": [_some(row, _ROW) for row in rows]}
 
 
