@@ -33,10 +33,11 @@ NAMES = {
 }
 
 
-@pytest.fixture
-def loop(tmp_path: Path) -> Iterator[Workspace]:
-    """A loop that has ended."""
-    ws = Workspace(tmp_path, "shop")
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A loop that has ended, and our program on PATH."""
+    ws = Workspace(tmp_path_factory.mktemp("clients"), "shop")
+    ws.environment = ws.with_command()
     ws.config()
     ws.script({**CLAIM, "block": {"completed": True, "summary": SUMMARY}})
     assert ws.run() == 0, ws.log()
@@ -46,12 +47,13 @@ def loop(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def scene(loop: Workspace) -> Iterator[Scene]:
-    """A home of its own, with our program on PATH."""
+    """A home of its own; nothing of what was changed stays."""
     with tempfile.TemporaryDirectory(prefix="csi-", ignore_cleanup_errors=True) as base:
         scene = Scene(Path(base))
-        scene.environment["PATH"] = loop.with_command()["PATH"]
-        scene.environment["XDG_STATE_HOME"] = loop.environment["XDG_STATE_HOME"]
+        for name in ("PATH", "XDG_STATE_HOME"):
+            scene.environment[name] = loop.environment[name]
         yield scene
+        (loop.state / "PAUSE").unlink(missing_ok=True)
         scene.check_nothing_left()
 
 
