@@ -28,7 +28,7 @@ def test_a_turn_is_told_in_whole_messages(host: Host) -> None:
     steps = [
         {"say": "I will ", "id": "m1"}, {"say": "edit.", "id": "m1"},
         {"tool": tool, "ended": "completed"},
-        {"say": "Second.", "id": "m2"}, {"say": "The ans", "id": "m3"}, {"say": "wer.", "id": "m3"},
+        {"say": "Second.", "id": "m2"}, {"say": "The end", "id": "m3"}, {"say": "ing.", "id": "m3"},
     ]  # fmt: skip
     assert host.run(host.agent(steps)) == 0, host.stderr
     kinds = [one["type"].removeprefix("acp.") for one in host.said()]
@@ -41,7 +41,7 @@ def test_a_turn_is_told_in_whole_messages(host: Host) -> None:
     assert [one["text"] for one in host.said("message")] == [
         "I will edit.",
         "Second.",
-        "The answer.",
+        "The ending.",
     ]
     ended = host.one("tool_ended")
     assert (ended["ok"], ended["path"]) == (True, "/w/a.txt")
@@ -103,7 +103,7 @@ def test_safe_mode_does_not_trust_an_agent_that_lacks_its_mode(host: Host) -> No
     agent = host.agent([], name="qwen-code", modes=["auto", "yolo"])
     assert host.run(agent) == 1
     failed = host.one("failed")
-    assert failed["code"] == "mode"
+    assert failed["code"] == "acp_mode"
     assert "auto, yolo" in failed["message"]
     assert host.sent("session/prompt") == []
     assert host.run(agent, "--mode", "bypass") == 0  # it has that one
@@ -112,6 +112,15 @@ def test_safe_mode_does_not_trust_an_agent_that_lacks_its_mode(host: Host) -> No
 def test_of_an_agent_that_nobody_knows_it_is_said(host: Host) -> None:
     assert host.run(host.agent([])) == 0, host.stderr
     assert "what it does unasked" in host.one("note")["text"]
+
+
+def test_model_and_effort_are_asked_for_where_that_is_possible(host: Host) -> None:
+    agent = host.agent([], options=["model", "thought_level"])
+    assert host.run(agent, "--model", "m-1", "--effort", "high") == 0, host.stderr
+    chosen = [(one["configId"], one["value"]) for one in host.sent("session/set_config_option")]
+    assert chosen == [("the-model", "m-1"), ("the-thought_level", "high")]
+    assert host.run(host.agent([]), "--model", "m-1") == 0, host.stderr
+    assert any("choose its model" in one["text"] for one in host.said("note"))
 
 
 def ask(kind: str, **more: object) -> dict[str, object]:

@@ -9,9 +9,13 @@ import pytest
 from codex_self_iter.acp_host.permissions import Rules, choose, outcome
 
 
+def real(path: str) -> str:
+    return "" if "\0" in path else os.path.normpath(os.path.join("/w", path))
+
+
 def rules(**more: object) -> Rules:
     given = {"bypass": False, "read_only": False, "places": ("/w", "/state/plan.md")}
-    return Rules(real=lambda path: os.path.normpath(os.path.join("/w", path)), **(given | more))  # type: ignore[arg-type]
+    return Rules(real=real, **(given | more))  # type: ignore[arg-type]
 
 
 def call(kind: str, path: str = "", **more: object) -> dict[str, object]:
@@ -57,6 +61,7 @@ def test_safe_mode_lets_files_of_the_workspace_be_changed(asked: dict[str, objec
         (call("edit", ".git/hooks/pre-commit"), "git"),
         (call("move", "deep/.git/config"), "git"),
         (call("edit", "a.txt") | {"kind": 7}, "tool"),
+        (call("edit", "a\0.txt"), "outside"),
         (call("edit", locations=["a.txt"]), "which file"),
     ],
 )

@@ -40,7 +40,9 @@ WORDS = ("-instruction", "-definition", "-pointer", "-background")
 UNTESTED = "-untested: "
 SAID = "not tested here"
 
-OUTSIDE = frozenset({"claims", "cli", "lanes", "plan_shell", "program", "screens", "service"})
+OUTSIDE = frozenset(
+    {"acp", "claims", "cli", "lanes", "plan_shell", "program", "screens", "service"}
+)
 """Rooms whose tests run the program as a user does: only they count for what users read."""
 REAL = "agents/test_real_"
 """So do tests of real CLIs, for what is said of these."""

@@ -1,6 +1,7 @@
 """Write the two references for users: docs/commands.md from the parsers of the commands, and
 docs/configuration.md from the schema of the configuration. And what is installed for people: the
-files of share/ (make_manual.py). And docs/llms.txt (make_llms.py).
+files of share/ (make_manual.py). And docs/llms.txt (make_llms.py), and the tables of docs/agents.md
+(agents_table.py).
 
 python -m tests.project.make_reference            rewrite the documents
 python -m tests.project.make_reference --check    exit 1 if one is out of date"""
@@ -32,7 +33,7 @@ from codex_self_iter.settings.schema import (
     WorkspaceEntry,
 )
 from codex_self_iter.supervisor.reload import FIXED
-from tests.project import make_llms, make_manual
+from tests.project import agents_table, make_llms, make_manual
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -267,6 +268,7 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 def main() -> int:
     made = {CONFIGURATION: configuration(), COMMANDS_PAGE: commands(), **make_manual.files()}
     made[make_llms.LLMS] = make_llms.llms()
+    made[agents_table.PAGE] = agents_table.page()
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

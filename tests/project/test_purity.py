@@ -192,6 +192,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("supervisor", "from codex_self_iter.screens import sources"),
         ("supervisor", "from codex_self_iter.cli.common import x"),
         ("supervisor", "from codex_self_iter.testing import answer"),
+        ("acp_host", "from codex_self_iter.agents import acp"),
         ("plan_shell", "from codex_self_iter.supervisor import app"),
         ("plan_shell", "if TYPE_CHECKING:\n    from codex_self_iter.settings import Settings"),
         ("telling", "from codex_self_iter.supervisor import courier"),

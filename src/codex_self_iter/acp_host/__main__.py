@@ -64,5 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     return Run(options, prompt).run()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The program `codex-self-iter-acp`."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -21,6 +21,8 @@ OUTPUT_CHARS = 64_000
 """Of a tool's longer output head and tail are kept."""
 PROGRESS_SEC = 10.0
 """So often is it said that pieces arrive: the supervisor sees life, the output stays small."""
+_CALLS = 100
+"""So many open tool calls are known, the newest."""
 _ENDED = ("completed", "failed")
 
 
@@ -85,8 +87,8 @@ class Said:
         known = self.calls.get(ident)
         call = (known or {}) | {key: value for key, value in given.items() if value is not None}
         if known is None:
-            if len(self.calls) > 1000:  # of an agent that ends none
-                self.calls.clear()
+            if len(self.calls) >= _CALLS:  # of an agent that ends none
+                del self.calls[next(iter(self.calls))]
             self._emit("tool", id=ident, **_shown(call))
         self.calls[ident] = call
         if call.get("status") in _ENDED:

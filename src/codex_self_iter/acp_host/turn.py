@@ -43,7 +43,7 @@ class Run:
             bypass=options.mode == "bypass",
             read_only=options.read_only,
             places=tuple(map(os.path.realpath, places)),
-            real=lambda path: os.path.realpath(os.path.join(options.cwd, path)),
+            real=lambda path: _real(options.cwd, path),
         )
         self.agent: subprocess.Popen[bytes] | None = None
         self.asking = 0
@@ -319,3 +319,11 @@ class Run:
             return "it closed its stdout and goes on"
         how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
         return f"it {how} before its turn had ended"
+
+
+def _real(workspace: str, path: str) -> str:
+    """The real path that one of an agent's leads to; "" where it leads nowhere."""
+    try:
+        return os.path.realpath(os.path.join(workspace, path))
+    except ValueError:  # a NUL character
+        return ""

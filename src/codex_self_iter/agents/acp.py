@@ -25,7 +25,7 @@ from codex_self_iter.agents.cli_agent import CliAgent, Reading, fingerprint, rea
 from codex_self_iter.agents.failure_table import by_code, known_code, status_in
 from codex_self_iter.agents.probe import Found, ask, find_program, unmeasured
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Tool, edited
-from codex_self_iter.core.acp_agents import ACP_AGENTS, AcpRow, Setting
+from codex_self_iter.core.acp_agents import ACP_AGENTS, AcpRow, Counts, Setting
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, decode
 from codex_self_iter.errors import UsageError
@@ -211,6 +211,7 @@ def over_acp(name: str, native: type[CliAgent] | None = None) -> type[OverAcp]:
         "row": row,
         "program": (*row.command, "")[0],
         "package": row.install,
+        "tells_tokens": row.counts is not Counts.NONE,
         "tells_cost": row.tells_cost,
         "noise_cores": row.noise_cores,
         "known_versions": VersionRange(row.measured, row.measured) if row.measured else None,

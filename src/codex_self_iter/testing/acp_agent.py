@@ -8,6 +8,7 @@ SCRIPT is a JSON file. Its object may have
     name        what it calls itself
     login       false: it opens no session ("auth required")
     modes       ids of the modes that it offers
+    options     categories of what a client may choose, such as "model"
     steering    true: it takes a text into the running turn
     load        what it does with an old session: "load" (default), "refuse", or "none" (offers none)
     cancel      how a cancelled turn ends: "cancelled" (default), "error", or "never"
@@ -110,7 +111,10 @@ class _Agent:
 
     def result(self, method: str, given: Json) -> Json | None:
         script, load = self.script, self.script.get("load", "load")
-        session = {"modes": self.modes()} if script.get("modes") else {}
+        session: Json = {"modes": self.modes()} if script.get("modes") else {}
+        session["configOptions"] = [
+            {"id": f"the-{one}", "category": one} for one in script.get("options", [])
+        ]
         match method:
             case "initialize" if script.get("version", 1) is None:
                 return None
