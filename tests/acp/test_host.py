@@ -79,6 +79,20 @@ def test_the_programs_own_words_are_none_of_the_model(host: Host) -> None:
     assert host.one("aside")["text"] == "**Warning:** dear user"
 
 
+def test_an_error_after_the_programs_own_words_is_told(host: Host) -> None:
+    """Copilot sends both without an id."""
+    steps = [{"say": "Info: Retrying..."}, {"say": "Error: 401"}, {"end": "end_turn"}]
+    assert host.run(host.agent(steps, modes=["agent"], name="Copilot")) == 1
+    assert host.one("aside")["text"] == "Info: Retrying..."
+    assert host.one("failed")["message"] == "Error: 401"
+
+
+def test_the_details_of_an_error_are_told(host: Host) -> None:
+    error = {"code": -32603, "message": "Internal error", "data": {"details": "401 bad key"}}
+    assert host.run(host.agent([{"fail": error}])) == 1
+    assert host.one("failed")["message"] == "Internal error: 401 bad key"
+
+
 # -- modes and permissions -------------------------------------------------------------------------
 
 

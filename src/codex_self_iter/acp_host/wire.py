@@ -42,7 +42,7 @@ class RefusalError(Exception):
 
     Attributes:
         code: of the error; 0 when it gave none.
-        message: its words.
+        message: its words, also those that qwen keeps in the data.
         data: whatever came with it."""
 
     def __init__(self, error: object) -> None:
@@ -51,6 +51,9 @@ class RefusalError(Exception):
         self.code = code if isinstance(code, int) and not isinstance(code, bool) else 0
         self.message = message if isinstance(message, str) else ""
         self.data = given.get("data")
+        details = self.data.get("details") if isinstance(self.data, dict) else None
+        if isinstance(details, str) and details:
+            self.message = f"{self.message}: {details}"
         super().__init__(self.message)
 
 
