@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from codex_self_iter.agents import catalog
-from codex_self_iter.agents.base import AgentConfig
 from tests.agents.conftest import scene  # noqa: F401
 from tests.support.acp_agents import program, surroundings
-from tests.support.agent_runs import go
-from tests.support.model_server import ModelServer, fault, say, shell, write
+from tests.support.model_server import shell, write
 from tests.support.real_program import Program, block
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
@@ -90,28 +86,127 @@ def loop(scene):  # noqa: F811
         one.server.__exit__(None, None, None)
 
 
+USED = {
+    "copilot": ([360, 360], None),
+    "qwen": ([360, 360], None),
+    "vibe": ([360, 360], 0.00036),
+    "kilo": ([0, 0], 0.001476),
+}
+"""Tokens of the two runs, and what each cost."""
+
+
 @pytest.mark.parametrize("name", ONLY_ACP)
 def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, name):  # noqa: F811
-    """What it edits in the workspace is allowed; commands and edits elsewhere are refused, and the
-    next prompt says so."""
-    files = scene.workspace, scene.base / "home"
+    """What it edits in the workspace is allowed; a command and an edit elsewhere are refused, the
+    turn goes on without them, and the next prompt says so."""
+    outside = scene.home / "outside.txt"
     ours = loop(
         name,
-        write(str(files[0] / "a.txt"), "a"),
-        *([] if name == "copilot" else [shell("touch commanded")]),
+        write(str(scene.workspace / "a.txt"), "a"),
+        shell("touch commanded"),
         block("Made a.", next_goal="Make b."),
-        *([] if name == "copilot" else [write(str(files[1] / "outside.txt"), "x")]),
-        write(str(files[0] / "b.txt"), "b"),
+        write(str(outside), "x"),
+        write(str(scene.workspace / "b.txt"), "b"),
         block("Made b.", completed=True),
     )
     config = '[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n'
     code = ours.run("--max-iterations", "3", config=config, timeout=400)
     assert code == 0, ours.log()[-4000:]
+    assert ours.status()["state"] == "completed"
     records = ours.journal()
     assert [record["verdict"] for record in records] == ["continue", "completed"]
-    assert records[0]["changed_files"] == ["a.txt"]
+    assert [record["changed_files"] for record in records] == [["a.txt"], ["b.txt"]]
     assert records[1]["goal_in"] == "Make b."
-    print([record["usage"] for record in records], [record["cost_usd"] for record in records])
-    print(len(ours.server.asks), len(ours.server.main_asks))
     assert not (scene.workspace / "commanded").exists()
-    assert not (files[1] / "outside.txt").exists()
+    assert not outside.exists()
+    tokens, cost = USED[name]
+    assert [record["usage"]["total_tokens"] for record in records] == tokens
+    assert [record["cost_usd"] for record in records] == pytest.approx([cost, cost])
+    asked = ours.asked()
+    assert len(asked) == 6  # nothing hidden is taken for its conversation
+    assert "Make two files." in asked[0]
+    assert "touch commanded" in asked[3]
+    assert f"{outside}" in ours.log().partition("was not allowed to use")[2]
+    assert ours.server.other == []
+
+
+@pytest.mark.parametrize("name", ONLY_ACP)
+def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
+    """In a tool each: a message arrives, the supervisor, the host and the agent are killed, the
+    loop is stopped."""
+    waits = "touch in-{0}; while [ ! -e go-{0} ]; do sleep 0.1; done"
+    stays = "sleep 300 & touch in-{0}; sleep 300"
+    ours = loop(
+        name,
+        shell(waits.format(1)),
+        shell(waits.format(2)),
+        block("Survived.", next_goal="Go on."),
+        shell(stays.format(3)),
+        *([] if name == "kilo" else [shell(stays.format(4))]),
+        shell(stays.format(5)),
+    )
+    words = ("--agent-mode", "bypass", "--no-change-gate", "0", "--max-consecutive-errors", "9")
+    process = ours.start(*words)
+    try:
+        ours.exists("in-1")
+        assert ours.cli("steer", "--now", "Use blue.").returncode == 0
+        ours.exists("in-2")
+        assert "Use blue." in ours.asked()[1]
+        assert "touch in-1" in ours.asked()[1]  # in the same session
+        ours.until(lambda: "run.steered" in ours.log())
+        process.kill()
+        process.wait()
+        process = ours.start(*words)
+        ours.until(lambda: "orphan.adopted" in ours.log())
+        (scene.workspace / "go-2").touch()
+        ours.exists("in-3")
+        (first,) = ours.journal()
+        assert first["summary"] == "Survived."
+        assert [one["text"] for one in first["messages"]] == ["Use blue.\n"]
+        ours.of_run("host").kill()
+        if name != "kilo":
+            ours.exists("in-4")
+            ours.of_run("agent").kill()
+        ours.exists("in-5")
+        assert {one["verdict"] for one in ours.journal()[1:]} == {"error"}
+        mine = {one.pid for one in scene.left()}
+        (ours.state / "STOP").touch()
+        assert process.wait(120) == 0, ours.log()[-4000:]
+    finally:
+        process.kill()
+        process.wait()
+    assert len(mine) > 3
+    assert scene.left() == [], [one.cmdline() for one in scene.left()]
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_those_with_an_adapter_of_their_own_can_speak_acp(scene, loop, name):  # noqa: F811
+    """Claude and codex take a message into the running turn."""
+    steers = name in ("claude", "codex")
+    ours = loop(
+        name,
+        write(str(scene.workspace / "a.txt"), "a"),
+        *([shell("touch in-1; while [ ! -e go-1 ]; do sleep 0.1; done")] if steers else []),
+        write(str(scene.workspace / "b.txt"), "b"),
+        block("Made both.", completed=True),
+    )
+    config = '[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n'
+    process = ours.start("--max-iterations", "1", "--agent-mode", "bypass", config=config)
+    try:
+        if steers:
+            ours.exists("in-1")
+            assert ours.cli("steer", "--now", "Use blue.").returncode == 0
+            if name == "claude":  # its tool goes on in the background
+                ours.until(lambda: "run.steered" in ours.log())
+            (scene.workspace / "go-1").touch()
+        assert process.wait(200) == 0, ours.log()[-4000:]
+    finally:
+        process.kill()
+        process.wait()
+    (record,) = ours.journal()
+    assert record["verdict"] == "completed"
+    assert record["changed_files"] == ["a.txt", "b.txt"]
+    print(record["usage"], len(ours.asked()), len(ours.server.asks))
+    if steers:
+        assert "Use blue." in ours.asked()[2]
+        assert len(record["messages"]) == 1
