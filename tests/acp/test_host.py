@@ -87,8 +87,9 @@ def test_an_error_after_the_programs_own_words_is_told(host: Host) -> None:
     assert host.one("failed")["message"] == "Error: 401"
 
 
-def test_the_details_of_an_error_are_told(host: Host) -> None:
-    error = {"code": -32603, "message": "Internal error", "data": {"details": "401 bad key"}}
+@pytest.mark.parametrize("key", ["details", "message"])
+def test_the_details_of_an_error_are_told(host: Host, key: str) -> None:
+    error = {"code": -32603, "message": "Internal error", "data": {key: "401 bad key"}}
     assert host.run(host.agent([{"fail": error}])) == 1
     assert host.one("failed")["message"] == "Internal error: 401 bad key"
 

@@ -42,7 +42,7 @@ class RefusalError(Exception):
 
     Attributes:
         code: of the error; 0 when it gave none.
-        message: its words, also those that qwen keeps in the data.
+        message: its words, with those that qwen and codex keep in the data.
         data: whatever came with it."""
 
     def __init__(self, error: object) -> None:
@@ -51,8 +51,9 @@ class RefusalError(Exception):
         self.code = code if isinstance(code, int) and not isinstance(code, bool) else 0
         self.message = message if isinstance(message, str) else ""
         self.data = given.get("data")
-        details = self.data.get("details") if isinstance(self.data, dict) else None
-        if isinstance(details, str) and details:
+        more = self.data if isinstance(self.data, dict) else {}
+        details = more.get("details") or more.get("message")
+        if isinstance(details, str) and details not in self.message:
             self.message = f"{self.message}: {details}"
         super().__init__(self.message)
 
