@@ -366,6 +366,16 @@ def test_a_text_goes_into_the_running_turn_where_the_agent_takes_it(host: Host) 
     assert len(host.sent("session/prompt")) == 1
 
 
+def test_a_text_that_the_running_turn_does_not_take_begins_it_anew(host: Host) -> None:
+    agent = host.agent(SLOW, [{"say": "Blue."}], steering=True, steered="promptRequired")
+    process = host.start(agent)
+    in_turn(host)
+    order(host, id="x", steer="Use blue.")
+    assert host.end(process) == 0, host.stderr
+    assert host.one("control")["how"] == "the turn began anew with it"
+    assert host.said("message")[-1]["text"] == "Blue."
+
+
 @pytest.mark.parametrize("cancel", ["cancelled", "error"])
 def test_for_all_others_the_turn_begins_anew_in_its_session(host: Host, cancel: str) -> None:
     process = host.start(host.agent(SLOW, [{"say": "Blue."}], cancel=cancel))

@@ -35,12 +35,13 @@ ARROWS = {
     "plan_shell": {"plan_shell", "world", *LOWER},
     "telling": {"telling"},
     "replies": {"replies", "screens", "views", "world", *LOWER},
+    "mcp": {"mcp", "world", *LOWER},
     "service": {"service", "world", *LOWER},
     "demo": {"demo", "world", *LOWER},
     "testing": {"testing", "supervisor", "world", *LOWER},
     "cli": {
         "cli", "lanes", "screens", "replies", "supervisor", "metrics", "setup", "views", "agents", "world", "settings", "service",
-        "demo", *LOWER,
+        "demo", "mcp", *LOWER,
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -197,6 +198,7 @@ def test_whoever_may_import_the_supervisor_stands_above_it() -> None:
         ("plan_shell", "if TYPE_CHECKING:\n    from codex_self_iter.settings import Settings"),
         ("telling", "from codex_self_iter.supervisor import courier"),
         ("replies", "from codex_self_iter.supervisor import ears"),
+        ("mcp", "from codex_self_iter.screens import steering"),
         ("service", "from codex_self_iter.cli import common"),
         ("service", "from codex_self_iter.supervisor import app"),
         ("demo", "def f():\n    from codex_self_iter.cli import run"),

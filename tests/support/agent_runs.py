@@ -50,6 +50,18 @@ def real_program(name: str, *, older: bool = False) -> str | None:
     return path if os.access(path, os.X_OK) and shutil.which("node") else None
 
 
+def need_real(name: str, *, older: bool = False) -> str:
+    """The same; without it the test is skipped, or fails where the real CLIs are required."""
+    path = real_program(name, older=older)
+    if path is None:
+        kind = f"the {'older ' if older else ''}real {name} CLI"
+        missing = f"{kind} is not installed; run scripts/install-real-agents.sh"
+        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
 class Scene:
     """A scratch home and a git workspace; the environment leads to nothing of the person's own."""
 

@@ -315,6 +315,14 @@ def _responses(ask: Ask, step: Step) -> Iterator[bytes]:
             "name": "apply_patch",
             "input": patch,
         }
+    elif step.kind == "call":
+        item = {
+            "type": "function_call",
+            "id": f"fc_{ident}",
+            "call_id": f"call_{ident}",
+            "name": step.text,
+            "arguments": json.dumps(step.options),
+        } | ({"namespace": step.path} if step.path else {})
     elif step.kind in ("shell", "write"):
         command = (
             step.text if step.kind == "shell" else f"cat > '{step.path}' <<'EOF'\n{step.text}\nEOF"

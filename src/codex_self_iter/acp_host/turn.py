@@ -31,6 +31,8 @@ QUIET_SEC = 5.0
 MOST_REFUSALS = 10
 """So often is an agent that ends its turn for a refusal asked to go on."""
 _GO_ON = "This was refused, and stays so: {what}. Go on without it, and end as you were asked to."
+_INJECTED = "injected"
+"""The answer of an agent that gives the text to its running turn."""
 _DATA_CHARS = 4000
 _ODD_LINES = 20
 """So many lines that are no message of the protocol are told."""
@@ -124,10 +126,8 @@ class Run:
         self.said = Said(self.emit, ())
         self.session.open()
         row = self.session.row
-        self.said, self.spending = (
-            Said(self.emit, row.asides),
-            Spending(row.counts, self.options.before),
-        )
+        self.said = Said(self.emit, row.asides)
+        self.spending = Spending(row.counts, self.options.before)
 
     # --- turns
 
@@ -189,7 +189,6 @@ class Run:
         if answer is not None:
             self.asking = 0
             self.said.flush()
-
             self.spending.answer(answer)
             self._tell_spent()
         return answer
@@ -244,14 +243,16 @@ class Run:
         """See to the control file, and to the answers to what it brought."""
         for number, offered in list(self.offered.items()):
             try:
-                taken = self.wire.answer_to(number) is not None
+                answer = self.wire.answer_to(number)
             except RefusalError:
-                del self.offered[number]
-                self._begin_anew(offered)
+                answer = {"outcome": "refused"}
+            if answer is None:
                 continue
-            if taken:
-                del self.offered[number]
+            del self.offered[number]
+            if answer.get("outcome", _INJECTED) == _INJECTED:
                 self.emit("control", id=offered.ident, ok=True, how="the running turn has it")
+            else:
+                self._begin_anew(offered)
         order = self._order()
         if order is None:
             return

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from codex_self_iter.settings.keys import fields_of, table_at
 from codex_self_iter.settings.model import Settings
-from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
+from codex_self_iter.settings.schema import AcpSettings, AgentSettings, AgentsSettings
 
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.
@@ -125,6 +125,11 @@ def _adapters() -> Iterator[str]:
         alike.setdefault(_which(name), []).append(name)
     for which, names in alike.items():
         yield from (f"# {which}", *(f"#[agents.{name}]" for name in names))
+    acp = fields_of(AcpSettings)["command"]
+    yield from (
+        f"# {_sentence(acp.description)}",
+        f"#command = {toml_value(AcpSettings().command)}",
+    )
 
 
 def _which(adapter: str) -> str:

@@ -51,8 +51,7 @@ class MidTurn:
                 ctx.post(ev.Steered(run_id, messages))
             elif messages:
                 ctx.post(ev.Steer(now=True, names=names, refused=True))
-        except (OSError, StorageError) as error:
-            ctx.log.debug("run.steer_failed", error=str(error))
+        except (OSError, StorageError):
             ctx.post(ev.Steer(now=True, names=names, refused=True))
         finally:
             self._busy = False

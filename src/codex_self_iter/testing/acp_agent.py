@@ -9,7 +9,7 @@ SCRIPT is a JSON file. Its object may have
     login       false: it opens no session ("auth required")
     modes       ids of the modes that it offers
     options     categories of what a client may choose, such as "model"
-    steering    true: it takes a text into the running turn
+    steering    true: it takes a text into the running turn; steered: what it says of it then
     load        what it does with an old session: "load" (default), "refuse", or "none" (offers none)
     cancel      how a cancelled turn ends: "cancelled" (default), "error", or "never"
     deaf        true: it stays when its stdin is closed, and when it gets SIGTERM
@@ -88,7 +88,8 @@ class _Agent:
                     self.answers[str(message.get("id"))] = message
                     self.answered.notify_all()
             elif message["method"] == "_session/steering" and self.script.get("steering"):
-                self.send({"id": message["id"], "result": {"outcome": "injected"}})
+                outcome = self.script.get("steered", "injected")
+                self.send({"id": message["id"], "result": {"outcome": outcome}})
             else:
                 self.incoming.put(message)
         if not self.script.get("deaf"):
