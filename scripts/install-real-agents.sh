@@ -85,7 +85,7 @@ install_vibe() {
     }
     rm -rf "$home"
     "$python" -m venv "$home"
-    "$home/bin/python" -m pip --quiet --disable-pip-version-check install --no-compile "mistral-vibe==$version"
+    "$home/bin/python" -m pip -qq --disable-pip-version-check install --no-compile "mistral-vibe==$version"
     touch "$home/installed-$version"
     echo "installed vibe $version in $home"
 }

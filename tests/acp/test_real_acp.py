@@ -10,14 +10,19 @@ import sys
 
 import pytest
 
+from codex_self_iter.agents import catalog
+from codex_self_iter.agents.base import AgentConfig
+from codex_self_iter.core.agent_report import FailureClass
 from tests.agents.conftest import scene  # noqa: F401
 from tests.support.acp_agents import program, surroundings
-from tests.support.model_server import shell, write
+from tests.support.agent_runs import go
+from tests.support.model_server import ModelServer, fault, shell, write
 from tests.support.real_program import Program, block
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
 
 ONLY_ACP = ["copilot", "qwen", "vibe", "kilo"]
+GATE = '[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n'
 NATIVE = ["gemini", "opencode", "codex", "claude"]
 
 
@@ -98,7 +103,7 @@ USED = {
 @pytest.mark.parametrize("name", ONLY_ACP)
 def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, name):  # noqa: F811
     """What it edits in the workspace is allowed; a command and an edit elsewhere are refused, the
-    turn goes on without them, and the next prompt says so."""
+    turn goes on without them, and the next prompt says so. The session is gone on with."""
     outside = scene.home / "outside.txt"
     ours = loop(
         name,
@@ -109,8 +114,8 @@ def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, nam
         write(str(scene.workspace / "b.txt"), "b"),
         block("Made b.", completed=True),
     )
-    config = '[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n'
-    code = ours.run("--max-iterations", "3", config=config, timeout=400)
+    ours.tables += "resume = true\n"
+    code = ours.run("--max-iterations", "3", config=GATE, timeout=400)
     assert code == 0, ours.log()[-4000:]
     assert ours.status()["state"] == "completed"
     records = ours.journal()
@@ -125,7 +130,9 @@ def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, nam
     asked = ours.asked()
     assert len(asked) == 6  # nothing hidden is taken for its conversation
     assert "Make two files." in asked[0]
-    assert "touch commanded" in asked[3]
+    assert "Made a." in asked[3]
+    prompt = ours.state / "logs" / "runs" / "000002-executor" / "prompt.md"
+    assert "touch commanded" in prompt.read_text()
     assert f"{outside}" in ours.log().partition("was not allowed to use")[2]
     assert ours.server.other == []
 
@@ -190,8 +197,7 @@ def test_those_with_an_adapter_of_their_own_can_speak_acp(scene, loop, name):  #
         write(str(scene.workspace / "b.txt"), "b"),
         block("Made both.", completed=True),
     )
-    config = '[verify]\ncommands = ["test -f a.txt -a -f b.txt"]\n'
-    process = ours.start("--max-iterations", "1", "--agent-mode", "bypass", config=config)
+    process = ours.start("--max-iterations", "1", "--agent-mode", "bypass", config=GATE)
     try:
         if steers:
             ours.exists("in-1")
@@ -210,3 +216,28 @@ def test_those_with_an_adapter_of_their_own_can_speak_acp(scene, loop, name):  #
     if steers:
         assert "Use blue." in ours.asked()[2]
         assert len(record["messages"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "kind"),
+    [
+        ("copilot", "usage_limit", FailureClass.LIMIT),
+        ("copilot", "unauthorized", FailureClass.AUTH),
+        ("copilot", "context", FailureClass.CONTEXT),
+        ("qwen", "unauthorized", FailureClass.AUTH),
+        ("vibe", "usage_limit", FailureClass.LIMIT),
+        ("codex", "usage_limit", FailureClass.LIMIT),
+        ("claude", "usage_limit", FailureClass.LIMIT),
+    ],
+)
+def test_a_failure_has_its_class(scene, name, what, kind):  # noqa: F811
+    """Those that answer at once; recordings have more."""
+    options = {"headers": {"Retry-After": "3600"}} if what == "usage_limit" else {}
+    config = AgentConfig(name, binary=installed(name), protocol="acp")
+    with ModelServer([fault(what, **options)]) as server:
+        scene.environment |= surroundings(name, scene, server.url)
+        report, outcome = go(catalog.get(name, config), scene.request())
+    assert outcome.exit_code == 1
+    assert report.failure is not None
+    assert report.failure.kind is kind, report.failure
+    assert report.answer == ""

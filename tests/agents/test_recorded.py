@@ -12,7 +12,7 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.agents.stream import EventKind
-from codex_self_iter.core.agent_names import NATIVE
+from codex_self_iter.core.agent_names import AUTO
 from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from tests.support.agent_runs import DONE
@@ -86,7 +86,7 @@ def read(tmp_path):
 @pytest.mark.parametrize(
     ("cli", "what"),
     [
-        *((cli, "happy") for cli in NATIVE),
+        *((cli, "happy") for cli in AUTO),
         ("codex", "older-happy"),
         ("claude", "older-happy"),
     ],
@@ -140,7 +140,7 @@ def test_a_failed_run_has_its_class(read, cli, what, kind):
     assert report.failure.account
 
 
-@pytest.mark.parametrize("cli", NATIVE)
+@pytest.mark.parametrize("cli", AUTO)
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
