@@ -98,9 +98,9 @@ def test_the_details_of_an_error_are_told(host: Host, key: str) -> None:
 
 
 def test_the_mode_is_set_whatever_the_default_is(host: Host) -> None:
-    agent = host.agent([], name="qwen-code", modes=["auto", "auto-edit", "yolo"])
+    agent = host.agent([], name="qwen-code", modes=["auto", "default", "yolo"])
     assert host.run(agent) == 0, host.stderr
-    assert [one["modeId"] for one in host.sent("session/set_mode")] == ["auto-edit"]
+    assert [one["modeId"] for one in host.sent("session/set_mode")] == ["default"]
 
 
 def test_a_mode_may_be_an_address(host: Host) -> None:

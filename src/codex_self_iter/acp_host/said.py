@@ -98,8 +98,12 @@ class Said:
 
     def permission(self, call: Json) -> Json:
         """A call for which permission is asked, with what was said of it before."""
-        known = self.calls.get(as_text(call.get("toolCallId")), {})
-        return known | {key: value for key, value in call.items() if value is not None}
+        ident = as_text(call.get("toolCallId"))
+        known = self.calls.get(ident)
+        call = (known or {}) | {key: value for key, value in call.items() if value is not None}
+        if known is not None:  # qwen says only here what its tool is to do
+            self.calls[ident] = call
+        return call
 
 
 def name_of(call: Json) -> str:
