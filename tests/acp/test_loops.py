@@ -314,13 +314,24 @@ def test_what_was_refused_is_told(ws: Acp) -> None:
     assert "make install" in ws.cli("show", "1").stdout
 
 
-def test_a_turn_that_ends_for_a_refusal_is_for_a_person(ws: Acp) -> None:
-    """copilot ends its turn without a word then."""
+def test_a_turn_that_ends_for_a_refusal_goes_on_without_it(ws: Acp) -> None:
+    """copilot, qwen, kilo and opencode end their turn without a word then."""
+    tool = {"toolCallId": "t", "kind": "execute", "rawInput": {"command": "make install"}}
+    ws.play([{"say": "I install it."}, {"ask": tool}, END], [block(completed=True)])
+    assert ws.run("--agent-mode", "safe") == 0, ws.log()
+    (record,) = ws.journal()
+    assert record["verdict"] == "completed"
+    assert "make install" in ws.prompts()[1]
+    assert "make install" in ws.cli("show", "1").stdout
+
+
+def test_a_turn_that_ends_for_refusals_again_and_again_is_for_a_person(ws: Acp) -> None:
     tool = {"toolCallId": "t", "kind": "execute", "rawInput": {"command": "make install"}}
     ws.play([{"ask": tool}, END])
     assert ws.run("--agent-mode", "safe") == 4, ws.log()
     assert ws.journal()[0]["failure_class"] == "sandbox"
     assert "make install" in ws.status()["reason"]
+    assert ws.prompts()[1].startswith("This was refused")
 
 
 def test_a_reviewer_may_edit_nothing(ws: Acp) -> None:

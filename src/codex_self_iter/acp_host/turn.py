@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 QUIET_SEC = 5.0
 """For the agent's own end when its turn is over: the slowest measured took 2.4 s."""
+MOST_REFUSALS = 10
+"""So often is an agent that ends its turn for a refusal asked to go on."""
+_GO_ON = "This was refused, and stays so: {what}. Go on without it, and end as you were asked to."
 _INJECTED = "injected"
 """The answer of an agent that gives the text to its running turn."""
 _DATA_CHARS = 4000
@@ -54,6 +57,8 @@ class Run:
         """The turn was cancelled for this: the session goes on with it."""
         self.offered: dict[int, Order] = {}
         """Texts given to the running turn whose taking is not confirmed, by their requests."""
+        self.refused: list[str] = []
+        """What was refused in this turn."""
         self.odd = 0
         self.odd_line = ""
 
@@ -132,13 +137,18 @@ class Run:
         if early := self._order():
             text = f"{text}\n\n{early.steer}"
             self.emit("control", id=early.ident, ok=True, how="the prompt has it")
+        patience = MOST_REFUSALS
         while True:
             answer = self._turn(text)
             order, self.next = self.next, None
-            if order is None:
+            if order is not None:
+                self.emit("control", id=order.ident, ok=True, how="the turn began anew with it")
+                text = order.steer
+            elif patience and self._stopped_for_refusal(answer):
+                patience -= 1
+                text = _GO_ON.format(what="; ".join(self.refused))
+            else:
                 break
-            self.emit("control", id=order.ident, ok=True, how="the turn began anew with it")
-            text = order.steer
         for order in self.offered.values():
             self.emit("control", id=order.ident, ok=False, how="the turn was over")
         reason = as_text(answer.get("stopReason"))
@@ -151,8 +161,13 @@ class Run:
             raise FailedError(words, code="no_model_call")
         self.emit("done", reason=reason)
 
+    def _stopped_for_refusal(self, answer: Json) -> bool:
+        """Some agents stop at a refusal, for a person's word (copilot, qwen, kilo, opencode)."""
+        ended = answer.get("stopReason") in ("end_turn", "cancelled")
+        return ended and bool(self.refused) and not self.said.last
+
     def _turn(self, text: str) -> Json:
-        self.said.last = ""
+        self.said.last, self.refused = "", []
         self.emit("turn")
         prompt = [{"type": "text", "text": text}]
         self.asking = self.wire.ask("session/prompt", sessionId=self.session.ident, prompt=prompt)
@@ -209,7 +224,10 @@ class Run:
         why = self.rules.refusal(call)
         answer = outcome(given.get("options"), allow=not why)
         if why:
-            self.emit("refused", text=f"{name_of(call)}: {why}")
+            self.refused.append(f"{name_of(call)}: {why}")
+            self.emit("refused", text=self.refused[-1])
+            self.said.flush()
+            self.said.last = ""  # what it said before is no answer
         return answer
 
     def _strange(self, text: str) -> None:

@@ -108,7 +108,7 @@ ACP_AGENTS: dict[str, AcpRow] = {
         log_in="qwen, then /auth; or set OPENAI_API_KEY and OPENAI_BASE_URL",
         secrets=("OPENAI_*", "QWEN_*", "DASHSCOPE_*"),
         measured="0.24.4",
-        safe=Setting(mode="auto-edit"),
+        safe=Setting(mode="default"),  # "auto-edit" edits outside the workspace, too, unasked
         bypass=Setting(mode="yolo"),
         read_only=Setting(mode="default"),
         counts=Counts.CALLS,
