@@ -24,7 +24,7 @@ from codex_self_iter.world.git.locks import remove_left
 from codex_self_iter.world.git.porcelain import parse_status
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import HEAD, Git, GitError, explain, failed
-from codex_self_iter.world.git.worktree_list import Listed, worktrees
+from codex_self_iter.world.git.worktree_list import Listed, git_dir_of, worktrees
 from codex_self_iter.world.guarded import read_guarded
 
 KEPT = f"{labels.REFS}/lanes/"
@@ -50,7 +50,7 @@ async def add(git: Git, path: str, commit: str) -> list[str]:
     known = await _registered(git, path)
     if known is not None and os.path.isdir(path):
         if not await _half_made(git, known):
-            await git.beside(_unlock, known)
+            await git.beside(_unlock, path)
             return []
         await _discard(git, path)
     elif known is not None:
@@ -115,17 +115,29 @@ async def rest_at(git_of_lane: Git, commit: str) -> list[str]:
     Raises GitError, also where there are changes."""
     if changes := await _changes(git_of_lane):
         raise GitError(changes)
-    await git_of_lane.ask("checkout", "--quiet", "--no-recurse-submodules", "--detach", commit)
+    await _check_out(git_of_lane, commit)
     return await _fetch_submodules(git_of_lane)
 
 
 async def force_to(git_of_tree: Git, commit: str) -> list[str]:
     """Bring a work tree that nobody works in to `commit`, detached, whatever is in it; what git
     ignores stays. Returns what a person should know. Raises GitError."""
-    flags = ("--quiet", "--no-recurse-submodules", "--detach", "--force")
-    await git_of_tree.ask("checkout", *flags, commit)
+    await _check_out(git_of_tree, commit, "--force")
     await git_of_tree.ask("clean", "-ffd", "--quiet")
     return await _fetch_submodules(git_of_tree)
+
+
+async def _check_out(tree: Git, commit: str, *flags: str) -> None:
+    """Bring a work tree of ours to `commit`, detached; a lock that a killed git has left there goes."""
+    order = ("checkout", "--quiet", "--no-recurse-submodules", "--detach", *flags, commit)
+    for _ in range(_TRIES):
+        try:
+            await tree.ask(*order)
+            return
+        except GitError:
+            if not await tree.beside(_unlock, tree.cwd):
+                raise
+    raise GitError(f"{tree.cwd} is locked again and again")
 
 
 async def keep(git: Git, name: str, commit: str) -> None:
@@ -249,10 +261,13 @@ def _being_made(path: str) -> bool:
     return False
 
 
-def _unlock(known: Listed) -> None:
-    """Remove the index.lock that a killed git has left. Blocking."""
-    repository = Repository(known.git_dir, "", "", known.git_dir)
-    remove_left(repository, "", {}, known.path)
+def _unlock(path: str) -> bool:
+    """Remove the locks that a killed git has left in a work tree; whether there were any. Blocking."""
+    git_dir = git_dir_of(path)
+    if not git_dir:
+        return False
+    removed, _ = remove_left(Repository(git_dir, "", "", git_dir), "", {}, path)
+    return bool(removed)
 
 
 def _prepare(path: str, common: str) -> list[str]:
