@@ -330,7 +330,8 @@ class Conductor(Rounds):
     async def _follow(self) -> None:
         """Look whether the target can follow by now."""
         try:
-            held = await self._yard.catch_up(self.lanes)
+            with anyio.CancelScope(shield=True):  # else it leaves the locks of the checkout
+                held = await self._yard.catch_up(self.lanes)
             commit = await self._git.resolve(f"{self.lanes.target}^{{commit}}")
         except GitError as error:
             held, commit = str(error), ""
