@@ -142,7 +142,7 @@ async def test_an_edit_just_before_the_lock_is_told(repo: Repo, new: str) -> Non
         lambda: repo.git("bisect", "start"),
         lambda: repo.git("bisect", "reset"),
     ):
-        git = Git(meanwhile("update-index", act), str(repo.path))
+        git = Git(meanwhile("status", act), str(repo.path))
         result = await landing.advance(git, MAIN, old, new, "m")
         assert not result.moved
         assert result.why
