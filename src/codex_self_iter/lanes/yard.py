@@ -54,6 +54,8 @@ class Yard:
         self._ctx, self._git, self._places = ctx, git, places
         self.plan = ""
         self._proving = anyio.Lock()
+        self._moving = anyio.Lock()
+        """Held while the target is moved: a look whether it can follow is not in a landing's way."""
         self._swept: set[str] = set()
         """Work trees in which the last gates have left nothing that git does not ignore."""
         self._making = anyio.Lock()
@@ -303,6 +305,10 @@ class Yard:
     ) -> str | None:
         """Move the target from one commit to another; why it cannot follow now, or "". None: it is
         elsewhere by now. Raises GitError."""
+        async with self._moving:
+            return await self._follow(target, old, new, lanes)
+
+    async def _follow(self, target: str, old: str, new: str, lanes: Sequence[str]) -> str | None:
         now = await self._git.resolve(f"{target}^{{commit}}")
         if not now:
             return f"the branch {short(target)} is gone"
