@@ -120,8 +120,11 @@ class Crew:
         except (GitError, StorageError, OSError) as error:
             flaw, lasting = str(error), isinstance(error, lane_trees.LastingError)
         seconds = round(ctx.shared.clock.monotonic() - began, 3)
-        say = ctx.log.warning if flaw else ctx.log.info
-        say("lane.made", lane=which, place=place, seconds=seconds, error=flaw)
+        told = {"lane": which, "place": place, "seconds": seconds, "error": flaw}
+        if flaw:
+            ctx.log.warning("lane.made", **told)
+        else:
+            ctx.log.info("lane.made", **told)
         there = place if os.path.isdir(place) else ""
         await self._decide(core.Made(which, base, there, flaw, lasting))
 
