@@ -161,44 +161,17 @@ exec {} "$@"
 """
 
 
-def slow_git(ws: LaneWorkspace) -> None:
-    """A git that stands still in the middle of a look whether the target can follow, while `hold` is
-    there."""
+def test_an_end_while_it_is_looked_whether_the_target_can_follow_leaves_no_lock(make: Make) -> None:
+    """The index is locked in this moment, by a git that takes its time."""
+    wait = "while sleep 0.05; do :; done"
+    ws = make({"first": "echo lane > notes.txt", "second (after: 1)": wait})
+    (ws.path / "notes.txt").write_text("mine\n")
     git = ws.root / "bin" / "git"
     git.parent.mkdir()
     git.write_text(SLOW_GIT.format(shutil.which("git")))
     git.chmod(0o755)
     ws.environment["PATH"] = f"{git.parent}:{ws.environment['PATH']}"
     ws.environment["CHECKOUT"] = str(ws.path)
-
-
-def test_a_landing_waits_for_a_look_whether_the_target_can_follow(make: Make) -> None:
-    """Else it would say that another landing is at work."""
-    wait = 'until test -e "$LANE_AGENT/go"; do sleep 0.05; done; echo 2 > 2.txt'
-    ws = make({"first": "echo lane > notes.txt", "second (after: 1)": wait})
-    (ws.path / "notes.txt").write_text("mine\n")
-    slow_git(ws)
-    process = ws.start_lanes()
-    hold = ws.agents / "hold"
-    wait_until(lambda: ws.events("landed"), lambda: f"it to wait\n{ws.log()[-2000:]}")
-    hold.touch()
-    wait_until((ws.agents / "held").exists, lambda: f"a look\n{ws.log()[-2000:]}")
-    (ws.agents / "go").touch()
-    wait_until(
-        lambda: (ws.known["landing"] or {}).get("commit") or process.poll() is not None,
-        lambda: f"the second to be moved\n{ws.log()[-2000:]}",
-    )
-    hold.unlink()
-    assert ws.ended(process) == NEEDS_HUMAN
-    assert "notes.txt" in ws.status()["reason"]
-
-
-def test_an_end_while_it_is_looked_whether_the_target_can_follow_leaves_no_lock(make: Make) -> None:
-    """The index is locked in this moment, by a git that takes its time."""
-    wait = "while sleep 0.05; do :; done"
-    ws = make({"first": "echo lane > notes.txt", "second (after: 1)": wait})
-    (ws.path / "notes.txt").write_text("mine\n")
-    slow_git(ws)
     process = ws.start_lanes()
     hold, lock = ws.agents / "hold", ws.path / ".git" / "index.lock"
     wait_until(lambda: ws.events("landed"), lambda: f"it to wait\n{ws.log()[-2000:]}")
