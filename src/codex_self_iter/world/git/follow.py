@@ -229,6 +229,8 @@ class _Checkout:
                 await self._read_tree(self._order.old, self._order.new)
             except GitError as error:
                 return await self.settle(str(error))
+            # one that has read the index by now would write it back as it was, once it is unlocked
+            await self.wait_for_others()
             await self._git.beside(self._hold.publish)
         await self._git.beside(self._hold.clear)
         return Advanced(True, place=self._place.path)
