@@ -41,7 +41,7 @@ case ${1-} in
         ;;
 esac
 prepare run
-commands='init doctor status top digest notify lanes logs history show stop pause resume steer goal diff rewind serve export config service demo run complete version plan'
+commands='init doctor status top digest notify lanes logs history show stop pause resume steer goal diff rewind serve mcp export config service demo run complete version plan'
 case " $commands " in
     *" $1 "*) [ -d "$1" ] || exec "$python" -m codex_self_iter "$@" ;;
 esac

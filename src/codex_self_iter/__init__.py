@@ -18,9 +18,11 @@ The map (arrows point at what a package may import):
     cli/         a thin file for each command; __main__.py enters here
     service/     units for systemd and launchd
     demo/        a sample workspace with an agent that needs no key
+    acp_host/    a program that runs one turn of an agent over the Agent Client Protocol
     plan_shell/  a small agent of our own: it carries out the commands of a plan
     telling/     a program that sends one word to one target
     replies/     a program that hears what a person answers, and does it
+    mcp/         the loops as tools for other programs: the commands, over JSON-RPC
     testing/     public fakes: a scripted process host, a virtual clock
     errors.py    every error class and exit code
 

@@ -14,7 +14,7 @@ for path in (HERE, os.path.dirname(HERE)):
     if path not in sys.path:
         sys.path.insert(0, path)
 
-from tests.support.agent_runs import Scene, real_program  # noqa: E402
+from tests.support.agent_runs import Scene, need_real  # noqa: E402
 
 
 @pytest.fixture
@@ -42,14 +42,7 @@ def older():
 def _real(name):
     @pytest.fixture
     def fixture(scene, older):
-        path = real_program(name, older=older)
-        if path is None:
-            kind = f"the {'older ' if older else ''}real {name} CLI"
-            message = f"{kind} is not installed; run scripts/install-real-agents.sh"
-            if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
-                pytest.fail(message)
-            pytest.skip(message)
-        return path
+        return need_real(name, older=older)
 
     return fixture
 

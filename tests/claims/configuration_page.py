@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
+from codex_self_iter.settings import AGENT_NAMES
 from tests.claims.documents import ROOT
 
 PAGE = ROOT / "docs" / "configuration.md"
@@ -42,7 +43,10 @@ class Row:
         return ['"nonsense"', "3", "[]"] if _words(self.allowed) else WRONG[self.allowed]
 
 
+A_LIST_OF_AGENTS = f"a list of adapter names: {', '.join(AGENT_NAMES)}"
+PROTOCOL = '"acp", or "" for the adapter of its own'
 GOOD = {
+    PROTOCOL: ['"acp"', '""'],
     "a path (text, not empty)": ['"sub dir/ö"'],
     "a whole number, 0 or more": ["7", "0", "9007199254740992"],
     "a whole number, 1 or more": ["7", "1"],
@@ -81,7 +85,7 @@ GOOD = {
     ],
     'a table of texts such as { NAME = "value" }': ['{ A = "b" }', "{}"],
     "a table of adapter name = whole number, 1 or more": ["{ codex = 1 }", "{}"],
-    "a list of adapter names: codex, claude, gemini, opencode, command, plan-shell": [
+    A_LIST_OF_AGENTS: [
         '["codex", "plan-shell"]', "[]",
     ],
     "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, digest, outage, stagnated,"
@@ -89,6 +93,7 @@ GOOD = {
 }  # fmt: skip
 _NUMBERS = ['"7"', "true", "-1", "[]", "nan", "inf", "-0.5"]
 WRONG = {
+    PROTOCOL: ['"acpx"', "1", "[]"],
     "a path (text, not empty)": ['""', '" "', "3", "true", "[]", '"a\\u0000b"'],
     "a whole number, 0 or more": [*_NUMBERS, "1.5", "9007199254740993"],
     "a whole number, 1 or more": [*_NUMBERS, "1.5", "0"],
@@ -133,7 +138,7 @@ WRONG = {
     "a table of adapter name = whole number, 1 or more": [
         "3", "{ codex = 0 }", "{ nobody = 1 }", '{ codex = "1" }',
     ],
-    "a list of adapter names: codex, claude, gemini, opencode, command, plan-shell": [
+    A_LIST_OF_AGENTS: [
         '"codex"', '["nobody"]', '["codex", "codex"]', "[1]",
     ],
     "a list of: agent_stopped, blocked, budget, completed, cooldown, crashed, digest, outage, stagnated,"

@@ -40,7 +40,9 @@ WORDS = ("-instruction", "-definition", "-pointer", "-background")
 UNTESTED = "-untested: "
 SAID = "not tested here"
 
-OUTSIDE = frozenset({"claims", "cli", "lanes", "plan_shell", "program", "screens", "service"})
+OUTSIDE = frozenset(
+    {"acp", "claims", "cli", "lanes", "mcp", "plan_shell", "program", "screens", "service"}
+)
 """Rooms whose tests run the program as a user does: only they count for what users read."""
 REAL = "agents/test_real_"
 """So do tests of real CLIs, for what is said of these."""
@@ -82,7 +84,7 @@ class Claim:
 def pages() -> list[str]:
     """Every document for people, relative to the root."""
     found = ["README.md", "CONTRIBUTING.md"]
-    for directory in ("docs", "examples", "skills"):
+    for directory in ("docs", "examples", "plugin"):
         found += [str(path.relative_to(ROOT)) for path in sorted((ROOT / directory).rglob("*.md"))]
     plans = {"examples/TASK.md", "examples/plan.md", "examples/plan-shell.md"}
     return [page for page in found if page not in plans]

@@ -217,7 +217,7 @@ def test_a_wrong_value_is_named_with_file_line_and_key(ws: Workspace, at: int) -
 def test_every_value_that_the_page_allows_is_taken(ws: Workspace, at: int) -> None:
     held = ("agent", "agents.order", "plan_file", "task_file", "workspace", "backoff_max_sec")
     rows = [row for row in ROWS if row.key not in held and at < len(row.good)]
-    set_all(ws, {row.key: text_of(row.good[at]) for row in rows} | {"backoff_max_sec": "1e9"} | {
+    set_all(ws, {"agents.acp.command": '["x"]'} | {row.key: text_of(row.good[at]) for row in rows} | {"backoff_max_sec": "1e9"} | {
         "agent_command_template": '"mine {prompt_file}"'})  # fmt: skip
     done = ws.cli("config", "check")
     assert done.returncode == 0, done.stderr

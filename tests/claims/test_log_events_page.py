@@ -22,6 +22,7 @@ QUICK = ("proof", "errors", "money", "crash")
 ALWAYS = {"event", "level", "timestamp"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 ELSEWHERE = {
+    "run.steered": "acp/test_loops.py::test_a_message_goes_into_the_running_turn",
     "landing.delayed": "lanes/test_lane_log.py::test_what_fails_for_another_reason_than_the_work_is_tried_again",
     "landing.halved": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
     "landing.started": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.claims.documents import ROOT
-from tests.support.agent_runs import real_program
+from tests.support.agent_runs import need_real
 from tests.support.harness import Workspace
 from tests.support.program import PROGRAM
 
@@ -173,31 +173,48 @@ def test_a_wait_always_says_why_and_until_when(ws: Workspace) -> None:
     assert "until" in shown
 
 
-@pytest.mark.slow
-@pytest.mark.real_agents
-def test_codex_takes_the_plugin_from_this_repository(tmp_path: Path) -> None:
-    """The two lines of the README, with the real codex and a home of its own."""
-    codex = real_program("codex")
-    if codex is None:
-        missing = "the real codex CLI is not installed; run scripts/install-real-agents.sh"
-        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    lines = re.findall(r"^    codex (plugin .+)$", README, re.MULTILINE)
-    assert len(lines) == 2
+@pytest.fixture
+def mcp_program(tmp_path: Path, ws: Workspace) -> dict[str, str]:
+    """An environment with our program on PATH, and a home in which the real CLIs find nothing."""
     home = tmp_path / "codex"
     home.mkdir()
-    environment = {**os.environ, "HOME": str(tmp_path), "CODEX_HOME": str(home)}
-    for line in lines:
-        words = line.replace("/path/to/this/repository", str(ROOT)).split()
+    return {**ws.with_command(), "HOME": str(tmp_path), "CODEX_HOME": str(home)}
+
+
+@pytest.mark.slow
+@pytest.mark.real_agents
+@pytest.mark.parametrize("name", ["codex", "claude"])
+def test_the_plugin_is_taken_from_this_repository(
+    tmp_path: Path, mcp_program: dict[str, str], name: str
+) -> None:
+    """The two lines of the README, with the real program and a home of its own: skill and tools are
+    there, and nothing else of the repository."""
+    real = need_real(name)
+
+    def do(*words: str) -> str:
         done = subprocess.run(
-            [codex, *words], env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
+            [real, *words], env=mcp_program, cwd=tmp_path, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    (skill,) = home.glob("plugins/cache/*/*/*/skills/*/SKILL.md")
-    mine = ROOT / "skills" / "supervise-loop" / "SKILL.md"
-    assert skill.read_text() == mine.read_text()
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    if name == "claude":
+        for place in (ROOT, ROOT / "plugin"):
+            assert "passed" in do("plugin", "validate", "--strict", str(place))
+    lines = re.findall(rf"(?:^    |&& ){name} (plugin [^&\n]+)", README, re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        do(*line.replace("/path/to/this/repository", str(ROOT)).split())
+    assert "codex-self-iter mcp" in re.sub(" +", " ", do("mcp", "list"))
+    if name == "claude":
+        assert "Skills (1)  supervise-loop" in do("plugin", "details", "codex-self-iter")
+        assert "Connected" in do("mcp", "list")
+        return
+    (copied,) = (tmp_path / "codex").glob("plugins/cache/*/*/*/")
+    names = {path.relative_to(copied) for path in copied.rglob("*") if path.is_file()}
+    plugin = ROOT / "plugin"
+    assert names == {path.relative_to(plugin) for path in plugin.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow

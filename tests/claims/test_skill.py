@@ -1,4 +1,4 @@
-"""skills/supervise-loop: every command that it tells, as it tells it, in the order of its text."""
+"""plugin/skills/supervise-loop: every command that it tells, as it tells it, in the order of its text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.control_steps import CLAIM, FAILS, long_run
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import PROGRAM
 
-SKILL = Path(__file__).resolve().parents[2] / "skills" / "supervise-loop" / "SKILL.md"
+SKILL = Path(__file__).resolve().parents[2] / "plugin" / "skills" / "supervise-loop" / "SKILL.md"
 TEXT = SKILL.read_text(encoding="utf-8")
 COMMANDS = list(dict.fromkeys(re.findall(r"`codex-self-iter ([^`]+)`", TEXT)))
 
@@ -31,7 +31,7 @@ def do(ws: Workspace, command: str) -> subprocess.CompletedProcess[str]:
 def test_every_command_is_tried_here() -> None:
     assert COMMANDS == [
         "--version", "init", "doctor", "run", "service install", "status", "history", "show N",
-        "logs", 'steer "text"', "stop --after-iteration", "stop",
+        "logs", 'steer "text"', "stop --after-iteration", "stop", "mcp",
     ]  # fmt: skip
     assert "`--json`" in TEXT
 
@@ -78,6 +78,7 @@ def test_looking_after_one_works_as_it_is_told(ws: Workspace) -> None:
     ws.wait_state("running")
     before = (ws.state / "runtime.json").read_bytes()
     assert "running" in do(ws, "status").stdout
+    assert do(ws, "mcp").returncode == 0  # its stdin has ended
     assert json.loads(do(ws, "status --json").stdout)["state"] == "running"
     assert "made a start" in do(ws, "history").stdout
     assert "made a start" in do(ws, "show N").stdout

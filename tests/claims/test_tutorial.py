@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,20 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.claims.played import PAGE, Reader, blocks, fits, play
-from tests.support.agent_runs import real_program
+from tests.support.agent_runs import need_real
 
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    codex = real_program("codex")
-    if codex is None:
-        missing = "the real codex CLI is not installed; run scripts/install-real-agents.sh"
-        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    one = Reader(tmp_path, codex)
+    one = Reader(tmp_path, need_real("codex"))
     with one.server:
         yield one
     one.scene.check_nothing_left()

@@ -1,6 +1,7 @@
 """Write the two references for users: docs/commands.md from the parsers of the commands, and
 docs/configuration.md from the schema of the configuration. And what is installed for people: the
-files of share/ (make_manual.py). And docs/llms.txt (make_llms.py).
+files of share/ (make_manual.py). And docs/llms.txt (make_llms.py), the tables of docs/agents.md
+(agents_table.py), and the manifests of the plugin (make_plugin.py).
 
 python -m tests.project.make_reference            rewrite the documents
 python -m tests.project.make_reference --check    exit 1 if one is out of date"""
@@ -24,6 +25,7 @@ from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_at
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.schema import (
+    AcpSettings,
     AgentSettings,
     AgentsSettings,
     NotifyReplies,
@@ -32,7 +34,7 @@ from codex_self_iter.settings.schema import (
     WorkspaceEntry,
 )
 from codex_self_iter.supervisor.reload import FIXED
-from tests.project import make_llms, make_manual
+from tests.project import agents_table, make_llms, make_manual, make_plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -84,6 +86,9 @@ def configuration() -> str:
             parts += _section(f"[{name}]", (name,), table, _sentence(field))
         if table is AgentsSettings:
             parts += _section(*ADAPTERS)
+            parts += _section(
+                "[agents.acp]", ("agents", "acp"), AcpSettings, ANY_ACP, AgentSettings
+            )
             continue
         for inner, below in fields_of(table).items() if table is not None else ():
             found = table_at((name, inner))
@@ -96,7 +101,8 @@ def configuration() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-WHICH_KEYS = """These are the keys of codex, claude and opencode. `[agents.gemini]`
+ANY_ACP = "Beside the keys of an adapter."
+WHICH_KEYS = """These are the keys of codex, claude, opencode and of all agents over ACP. `[agents.gemini]`
 has no `effort`, `[agents.plan-shell]` only `args`, `env`, `account` and `pass_env`, `[agents.command]` only `args`, `env` and
 `account`: an adapter has no key that it would ignore."""
 ADAPTERS = (
@@ -135,8 +141,15 @@ but `workspace`, `[pool]`, `[service]` and `[log]`, which belong to the supervis
 )
 
 
-def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") -> Iterator[str]:
-    """A heading, what it is about, and a row for each key that is no table."""
+def _section(
+    title: str,
+    path: KeyPath,
+    model: type[BaseModel],
+    said: str = "",
+    known: type[BaseModel] | None = None,
+) -> Iterator[str]:
+    """A heading, what it is about, and a row for each key that is no table and not `known`."""
+    had = () if known is None else fields_of(known)
     free = model in (NotifyReplies, NotifyTarget, Price, WorkspaceEntry)
     yield f"\n## {title}\n"
     yield from (said, "") if said else ()
@@ -145,7 +158,7 @@ def _section(title: str, path: KeyPath, model: type[BaseModel], said: str = "") 
         (
             _key(path, name, field, free=free)
             for name, field in (model.model_fields if free else fields_of(model)).items()
-            if name not in ("prices", "workspaces", "targets", "replies")
+            if name not in ("prices", "workspaces", "targets", "replies", *had)
             and table_at((*path, name)) is None
         ),
     )
@@ -265,8 +278,14 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 
 def main() -> int:
-    made = {CONFIGURATION: configuration(), COMMANDS_PAGE: commands(), **make_manual.files()}
+    made = {
+        CONFIGURATION: configuration(),
+        COMMANDS_PAGE: commands(),
+        **make_manual.files(),
+        **make_plugin.files(),
+    }
     made[make_llms.LLMS] = make_llms.llms()
+    made[agents_table.PAGE] = agents_table.page()
     stale = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -19,6 +19,7 @@ from codex_self_iter.settings import Settings
 from codex_self_iter.settings.keys import fields_of, kind_at, table_at
 from codex_self_iter.settings.schema import NotifySettings
 from codex_self_iter.settings.types import EVENTS
+from tests.project import make_plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {".git", ".venv", ".hypothesis", "node_modules", "__pycache__", "build", "dist"}
@@ -41,7 +42,8 @@ DOCUMENTS = sorted(path for path in tree() if path.suffix == ".md" and "tests" n
 @pytest.mark.parametrize("name",
 ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml",
     "config.example.toml", "constraints.txt", "scripts/run-local.sh", "scripts/test.sh", ".ci/run",
-    ".github/workflows/ci.yml", ".codex-plugin/plugin.json", "examples/TASK.md", "examples/plan.md",
+    ".github/workflows/ci.yml", "plugin/.codex-plugin/plugin.json", "plugin/.claude-plugin/plugin.json",
+    "examples/TASK.md", "examples/plan.md",
     "docs/architecture.md", "docs/plan-shell.md"])  # fmt: skip
 def test_the_top_level_is_complete(name: str) -> None:
     assert (ROOT / name).is_file()
@@ -114,7 +116,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
             if path := target.partition("#")[0]:
                 found = (page.parent / path).resolve()
                 todo += sorted(found.glob("*.md")) if found.is_dir() else [found]
-    elsewhere = {"skills", "src"}  # what codex reads, and the demo's sample
+    elsewhere = {"plugin", "src"}  # what codex and claude read, and the demo's sample
     pages = {path for path in DOCUMENTS if not elsewhere & set(path.relative_to(ROOT).parts)}
     assert {str(path) for path in pages - seen} == set()
 
@@ -193,32 +195,38 @@ def test_the_readme_shows_a_real_session() -> None:
     assert "completed" in session
 
 
-def test_the_plugin_manifest_is_valid() -> None:
-    manifest = json.loads((ROOT / ".codex-plugin" / "plugin.json").read_text())
+@pytest.mark.parametrize("path", make_plugin.files(), ids=lambda path: path.parent.name)
+def test_a_manifest_is_what_the_one_source_says(path: Path) -> None:
+    assert path.read_text() == make_plugin.files()[path], "python -m tests.project.make_reference"
+
+
+@pytest.mark.parametrize("program", ["codex", "claude"])
+def test_the_plugin_manifest_is_valid(program: str) -> None:
+    place = ROOT / "plugin" / f".{program}-plugin"
+    manifest = json.loads((place / "plugin.json").read_text())
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", manifest["name"])
     assert manifest["version"] == __version__
-    assert manifest["description"]
     assert manifest["skills"].startswith("./")
-    assert (ROOT / manifest["skills"]).is_dir()
-    prompts = manifest["interface"]["defaultPrompt"]
+    assert (ROOT / "plugin" / manifest["skills"]).is_dir()
+    prompts = manifest.get("interface", {}).get("defaultPrompt", ["x"])
     assert 0 < len(prompts) <= 3
     assert all(len(prompt) <= 128 for prompt in prompts)
-    assert [path.name for path in (ROOT / ".codex-plugin").iterdir()] == ["plugin.json"]
+    assert [path.name for path in place.iterdir()] == ["plugin.json"]
 
 
-def test_the_marketplace_offers_this_plugin() -> None:
-    marketplace = json.loads((ROOT / ".agents" / "plugins" / "marketplace.json").read_text())
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [(".agents/plugins", "codex plugin add"), (".claude-plugin", "claude plugin install")],
+)
+def test_the_marketplace_offers_this_plugin(path: str, command: str) -> None:
+    marketplace = json.loads((ROOT / path / "marketplace.json").read_text())
     (plugin,) = marketplace["plugins"]
-    manifest = ROOT / plugin["source"]["path"] / ".codex-plugin" / "plugin.json"
-    assert json.loads(manifest.read_text())["name"] == plugin["name"]
-    assert (
-        f"codex plugin add {plugin['name']}@{marketplace['name']}"
-        in (ROOT / "README.md").read_text()
-    )
+    assert plugin["name"] == make_plugin.NAME
+    assert f"{command} {plugin['name']}@{marketplace['name']}" in (ROOT / "README.md").read_text()
 
 
 def test_the_skills_have_a_name_and_a_description() -> None:
-    found = list((ROOT / "skills").glob("*/SKILL.md"))
+    found = list((ROOT / "plugin" / "skills").glob("*/SKILL.md"))
     assert found
     for skill in found:
         _, front, body = skill.read_text().split("---\n", 2)

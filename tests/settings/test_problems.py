@@ -113,7 +113,7 @@ def errors(tmp_path: Path, text: str | bytes) -> list[str]:
         ("\n\n[workspaces]\npath = 'x'", "3: workspaces: must be a list of tables, not"),
         ("\n[[verify]]\ncommands = []", "2: verify: must be a table, not"),
         (f"max_iterations = {10**26}", "(a whole number); the largest is 9007199254740992"),
-        ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, command, plan-"),
+        ("[pool.per_agent]\nfoo = 1", "1 or more (codex, claude, gemini, opencode, copilot, "),
         ("[pool.per_agent]\ncodx = 1", 'did you mean "codex"?'),
         (
             "[pool.per_agent]\nfoo = 1",

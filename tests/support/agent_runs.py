@@ -25,7 +25,8 @@ from codex_self_iter.core.runs import EndCause, RunOutcome
 both_versions = pytest.mark.parametrize("older", [False, True], ids=["newest", "older"])
 """Runs a test with the newest and with the oldest version that was measured."""
 SANDBOX_PROGRAMS = ("bwrap", "socat")
-MARKER = "CODEX_SELF_ITER_TEST_SCENE"
+MARKER = "SCENE_OF_A_TEST"
+"""No name of ours: those are kept from agents."""
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"summary": {"type": "string"}, "completed": {"type": "boolean"}},
@@ -47,6 +48,18 @@ def real_program(name: str, *, older: bool = False) -> str | None:
     base = os.path.join(real_agents_directory(), "older") if older else real_agents_directory()
     path = os.path.join(base, "node_modules", ".bin", name)
     return path if os.access(path, os.X_OK) and shutil.which("node") else None
+
+
+def need_real(name: str, *, older: bool = False) -> str:
+    """The same; without it the test is skipped, or fails where the real CLIs are required."""
+    path = real_program(name, older=older)
+    if path is None:
+        kind = f"the {'older ' if older else ''}real {name} CLI"
+        missing = f"{kind} is not installed; run scripts/install-real-agents.sh"
+        if os.environ.get("CODEX_SELF_ITER_REQUIRE_REAL_AGENTS") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
 
 
 class Scene:

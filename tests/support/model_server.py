@@ -146,6 +146,16 @@ class ModelServer:
             return self.script[min(self._taken, len(self.script)) - 1]
 
 
+_ASIDES = ("managed memory extraction subagent", "Reply with ONLY the suggestion")
+"""Words of requests with tools that qwen makes beside its conversation."""
+
+
+def _aside(body: Json) -> bool:
+    messages = body.get("messages") or [{}]
+    ends = json.dumps([messages[0], messages[-1]])
+    return any(words in ends for words in _ASIDES)
+
+
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -194,7 +204,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.path,
                 {k.lower(): v for k, v in self.headers.items()},
                 body,
-                not body.get("tools"),
+                not body.get("tools") or _aside(body),
             )
             self._answer(ask, self.server.model.step(ask))
 
@@ -305,6 +315,14 @@ def _responses(ask: Ask, step: Step) -> Iterator[bytes]:
             "name": "apply_patch",
             "input": patch,
         }
+    elif step.kind == "call":
+        item = {
+            "type": "function_call",
+            "id": f"fc_{ident}",
+            "call_id": f"call_{ident}",
+            "name": step.text,
+            "arguments": json.dumps(step.options),
+        } | ({"namespace": step.path} if step.path else {})
     elif step.kind in ("shell", "write"):
         command = (
             step.text if step.kind == "shell" else f"cat > '{step.path}' <<'EOF'\n{step.text}\nEOF"
@@ -372,21 +390,36 @@ def _tool_of(ask: Ask, step: Step) -> tuple[str, Json]:
     """Name and input of the tool call, in the words of whichever agent asks."""
     if step.kind == "call":
         return step.text, step.options
-    names = {
-        tool.get("name") or tool.get("function", {}).get("name")
-        for tool in ask.body.get("tools", [])
-    }
-    for tool in ask.body.get("tools", []):
-        names |= {one.get("name") for one in tool.get("functionDeclarations", [])}
+    offered = _offered(ask)
     if step.kind == "shell":
-        if "run_shell_command" in names:
-            return "run_shell_command", {"command": step.text, "description": "run"}
-        return ("Bash" if "Bash" in names else "bash"), {"command": step.text, "description": "run"}
-    if "write_file" in names:
-        return "write_file", {"file_path": step.path, "content": step.text}
-    if "Write" in names:
-        return "Write", {"file_path": step.path, "content": step.text}
-    return "write", {"filePath": step.path, "content": step.text}
+        wanted, given = ("run_shell_command", "Bash"), {"command": step.text, "description": "run"}
+        fallback = "bash"
+    else:
+        wanted = ("write_file", "Write", "create")
+        given, fallback = {"filePath": step.path, "content": step.text}, "write"
+    name = next((one for one in wanted if one in offered), fallback)
+    known = offered.get(name) or set(given)
+    return name, {
+        spelt: value for key, value in given.items() if (spelt := _spelt(key, known)) in known
+    }
+
+
+def _offered(ask: Ask) -> dict[str, set[str]]:
+    """The tools that the agent offers, and the parameters of each; no parameters: not known."""
+    tools = [tool.get("function") or tool for tool in ask.body.get("tools", [])]
+    tools += [one for tool in tools for one in tool.get("functionDeclarations", [])]
+    schemas = ("parameters", "input_schema", "parametersJsonSchema")
+    found: dict[str, set[str]] = {}
+    for tool in tools:
+        schema: Json = next((tool[key] for key in schemas if tool.get(key)), {})
+        found[str(tool.get("name"))] = set(schema.get("properties", {}))
+    return found
+
+
+def _spelt(key: str, known: set[str]) -> str:
+    """A parameter as this agent spells it."""
+    names = {"filePath": ("filePath", "file_path", "path"), "content": ("content", "file_text")}
+    return next((name for name in names.get(key, (key,)) if name in known), key)
 
 
 def _message(ask: Ask, step: Step) -> Json:

@@ -10,7 +10,9 @@ cli_agent.py    what the adapters of event-streaming CLIs share
 run_files.py    bounded reading of a run's directory
 probe.py        finding a binary; "installed, which version, logged in?"
 codex.py claude.py gemini.py opencode.py command.py plan_shell.py    the adapters
+acp.py          all agents over the Agent Client Protocol; what is particular is core/acp_agents.py
 rollout.py      codex's own record of a thread: error class, reset time, tokens of a killed run
 catalog.py      names to adapters; what is installed here; whose stream an event belongs to
 
-A new agent is one file here and its name in core/agent_names.py."""
+A new agent is one row in core/acp_agents.py; one that needs an adapter of its own is one file here
+and its name in core/agent_names.py."""

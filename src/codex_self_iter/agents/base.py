@@ -42,7 +42,10 @@ class AgentConfig:
         resume: the supervisor's session policy; adapters look at `Request.session_id` only.
         template: command line of the `command` adapter.
         account: overrides the account under which limits are shared.
-        prices: model name to price, for CLIs that report tokens but no money."""
+        prices: model name to price, for CLIs that report tokens but no money.
+        protocol: "acp" for the Agent Client Protocol where the agent also has an adapter of its own.
+        command: how the agent is started, where no row says it.
+        kill_grace_sec: within so many seconds after SIGTERM it must be gone."""
 
     name: str
     binary: str = ""
@@ -57,6 +60,9 @@ class AgentConfig:
     template: str = ""
     account: str = ""
     prices: Mapping[str, Price] = dataclasses.field(default_factory=dict)
+    protocol: str = ""
+    command: tuple[str, ...] = ()
+    kill_grace_sec: float = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class CliAgent(abc.ABC):
     """The variable that names the CLI's configuration directory, where it has one."""
     noise_cores: ClassVar[float] = 0.005
     """Share of a core that it uses while it waits for a silent server, as measured."""
+    tells_tokens: ClassVar[bool] = True
+    """Whether it says how many tokens a run used."""
     tells_cost: ClassVar[bool] = False
     """Whether it says what a run cost; else [prices] must."""
     log_in: ClassVar[str] = ""

@@ -90,7 +90,7 @@ TABLE: tuple[Row, ...] = (
         ),
         phrases=(
             r"context[ _-]?(window|length)",
-            r"(prompt|input|conversation|request) (is )?too (long|large)",
+            r"(prompt|input|conversation|request) ((is|as) )?too (long|large)",
             r"ran out of room|input_too_large|request_too_large",
             r"maximum (context|number of tokens)",
             r"exceeds? the maximum (number of tokens|allowed)",
@@ -260,6 +260,7 @@ TABLE: tuple[Row, ...] = (
             "modelnotfounderror", "providermodelnotfounderror", "model_not_supported",
             "invalid_json_schema", "unsupported_country_region_territory", "unknown_model",
             "access_program_not_enabled",
+            "no_acp", "acp_mode", "acp_spawn",  # of our own program that speaks ACP
         ),
         sentences=(
             (r"(the |selected )?('[^'\n]{1,60}' )?model\b[^.\n]{0,80}"

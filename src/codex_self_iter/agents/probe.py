@@ -117,11 +117,11 @@ def probe_program(
             True, program, detail=f"`{program} --version` failed: {last}", mend="install it again"
         )
     version = found.group()
-    remark = _unmeasured(version, known)
+    remark = unmeasured(version, known)
     return Probe(True, program, version, measured=not remark, detail=remark or f"version {version}")
 
 
-def _unmeasured(version: str, known: VersionRange | None) -> str:
+def unmeasured(version: str, known: VersionRange | None) -> str:
     """Says that a version is none of the measured ones; "" when it is."""
     if known is None or _number(known.first) <= _number(version) <= _number(known.last):
         return ""

@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "diff": "what an iteration changed",
     "rewind": "take the work tree back to an iteration",
     "serve": "all loops in a browser, also on a phone",
+    "mcp": "the loops as tools for agents and desktops (MCP, on stdin and stdout)",
     "export": "one loop as one HTML file",
     "config": "show, check or describe the configuration",
     "service": "install the supervisor as a systemd or launchd service",

@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [options] [NAME] TEXT"
     add("text", nargs="*", metavar="TEXT", help='the message; "-" reads it from stdin')
     add("-f", "--file", metavar="FILE", help="read the message from a file")
-    add("--now", action="store_true", help="end the running agent and start again with the message")
+    add(
+        "--now",
+        action="store_true",
+        help="at once: into the running turn if the agent takes it, else end that and start again with it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

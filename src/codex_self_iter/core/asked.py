@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from codex_self_iter.core import waits
 from codex_self_iter.core.commands import Command, Exit
 from codex_self_iter.core.events import Steer
-from codex_self_iter.core.state import EndingKind, LoopState, Step, Wait
+from codex_self_iter.core.policy import Policy
+from codex_self_iter.core.state import EndingKind, LoopState, OpenRun, Step, Wait
 from codex_self_iter.core.terms import State
 
 INCOMPLETE_CODE = 4
@@ -52,6 +53,16 @@ def working(state: LoopState) -> bool:
     then, as far as anybody can tell."""
     opened = state.open
     return opened is not None and (opened.run is not None or opened.step is not Step.RUN)
+
+
+def steerable(state: LoopState, event: Steer, policy: Policy) -> OpenRun | None:
+    """The run whose turn is to be given the messages, so that it need not be ended for them; None:
+    its agent takes none, or has refused these."""
+    run = state.open.run if state.open else None
+    if run is None or event.refused:
+        return None
+    agents = policy.agents.get(run.role, ())
+    return run if any(agent.steers for agent in agents if agent.name == run.agent) else None
 
 
 def steered(state: LoopState, *, fresh: bool, urgent: tuple[str, ...]) -> Steer | None:

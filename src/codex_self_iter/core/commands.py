@@ -53,6 +53,15 @@ class StartRun:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class SteerRun:
+    """Give the running turn these messages of the inbox; answer with `Steered`, or with a `Steer`
+    that was refused. One that is under way is not begun again."""
+
+    run_id: str
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Abort:
     """End what is running (run or gates); its end is reported as usual."""
 
@@ -117,6 +126,7 @@ Command = (
     | Prepare
     | TakeMessages
     | StartRun
+    | SteerRun
     | Abort
     | RunGates
     | Keep

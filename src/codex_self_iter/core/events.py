@@ -165,13 +165,23 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Steer:
-    """A message has arrived in the inbox; with `now`, the running run is ended for it.
+    """A message has arrived in the inbox; with `now`, the running run is given it, or ended for it.
 
-    `names`: the messages that are in such a hurry. A run that was given them already is not ended.
+    `names`: the messages that are in such a hurry. A run that was given them already is not ended;
+    `refused`: the running turn did not take them.
     """
 
     now: bool = False
     names: tuple[str, ...] = ()
+    refused: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Steered:
+    """The running turn of a run has taken these messages."""
+
+    run_id: str
+    messages: tuple[Message, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -235,6 +245,7 @@ Event = (
     | Pause
     | Resume
     | Steer
+    | Steered
     | GoalSet
     | Edited
     | Block

@@ -15,9 +15,10 @@ order (HOLDS below); the first that holds decides what the loop waits for or how
 none holds are the inputs read (`Prepare`), and because reading takes time the conditions are looked
 at again before the run starts.
 
-An end by request (STOP, pause --now, steer --now) first sets `ending`, then ends the run; what
-happens next is decided when the run has really ended. Whatever the run said in the meantime is not
-believed; a run that had ended before it was asked to is judged as it is.
+An end by request (STOP, pause --now, steer --now where the running turn takes no message) first sets
+`ending`, then ends the run; what happens next is decided when the run has really ended. Whatever the
+run said in the meantime is not believed; a run that had ended before it was asked to is judged as it
+is.
 
 Durability: the intent (`open.run`) is persisted before `StartRun`, and `ending` with `Abort` (which
 waits for no disk); a verdict is journalled before anything that depends on it. Every prefix of a
@@ -33,7 +34,7 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from codex_self_iter.core import account, judge, opening, recovery, verdict, waits
+from codex_self_iter.core import account, asked, judge, opening, recovery, verdict, waits
 from codex_self_iter.core.commands import (
     Abort,
     Command,
@@ -44,6 +45,7 @@ from codex_self_iter.core.commands import (
     Prepare,
     RunGates,
     StartRun,
+    SteerRun,
     TakeMessages,
 )
 from codex_self_iter.core.events import (
@@ -63,6 +65,7 @@ from codex_self_iter.core.events import (
     Resume,
     RunEnded,
     Steer,
+    Steered,
     Stop,
     Tick,
     Trace,
@@ -109,6 +112,7 @@ EXPECTS: Mapping[type, Phase] = {
     Prepared: Phase.PREPARING,
     GateFiles: Phase.RUN,
     RunEnded: Phase.RUN,
+    Steered: Phase.RUN,
     GatesEnded: Phase.VERIFY,
     Kept: Phase.KEEP,
 }
@@ -206,13 +210,8 @@ def _gate_files(state: LoopState, event: GateFiles, _policy: Policy, _at: Moment
 def _gate_files_taken(
     state: LoopState, event: GateFilesTaken, _policy: Policy, _at: Moment
 ) -> Decision:
-    baseline, seen = state.gate_baseline or {}, state.gate_seen
-    taken = {path: mark for path, mark in event.gate_files.items() if path in baseline}
-    if not taken:
-        return state, ()  # nobody guards them
-    seen = None if seen is None else seen | taken
-    state = dataclasses.replace(state, gate_baseline=baseline | taken, gate_seen=seen)
-    return state, (Persist(),)
+    taken = opening.gates_taken(state, event.gate_files)
+    return (state, ()) if taken is None else (taken, (Persist(),))
 
 
 # -- what was on has ended -------------------------------------------------------------------------
@@ -358,7 +357,7 @@ def _boot(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision
 def _booted(state: LoopState, event: Boot, policy: Policy, at: Moment) -> Decision:
     """Forget what belonged to the last supervisor, re-anchor waits, go on where the loop was."""
     ending = state.ending
-    state = recovery.after_restart(_unfrozen(state, at), at, event.heard)
+    state = recovery.after_restart(waits.unfrozen(state, at), at, event.heard)
     gates = policy.verify_commands
     opened = state.open
     lost = opened is not None and opened.run is not None and event.trace is Trace.GONE
@@ -436,21 +435,11 @@ def _pause(state: LoopState, event: Pause, policy: Policy, at: Moment) -> Decisi
     return state, ()
 
 
-def _unfrozen(state: LoopState, at: Moment) -> LoopState:
-    """A pause used nothing of the wait: what was left when it began is left now.
-
-    A limit's end is a fact of the outside world and stays where it is."""
-    wait = state.wait
-    if not state.paused or wait is None or wait.kind is WaitKind.LIMIT:
-        return state
-    return dataclasses.replace(state, wait=waits.frozen(wait, state.paused_up, at))
-
-
 def _resume(state: LoopState, event: Resume, policy: Policy, at: Moment) -> Decision:
     if not state.paused:
         return state, ()
     parked = phase(state) is Phase.PARKED
-    state = dataclasses.replace(_unfrozen(state, at), paused=False)
+    state = dataclasses.replace(waits.unfrozen(state, at), paused=False)
     if parked:
         return _verify(state, _opened(state), at)
     state, commands = _proceed_if_idle(state, policy, at)
@@ -462,10 +451,22 @@ def _steer(state: LoopState, event: Steer, policy: Policy, at: Moment) -> Decisi
     if event.now and event.names and given.issuperset(event.names):
         return state, ()
     if event.now and state.ending is None and phase(state) in ABORTABLE:
+        if run := asked.steerable(state, event, policy):
+            return state, (SteerRun(run.run_id, event.names),)
         ending = Ending(EndingKind.STEER, "steer --now: the next iteration starts with the message")
         state = dataclasses.replace(_forget_aside(state), ending=ending)
         return state, (Persist(), Abort(ending.reason))
     return _wake(state, policy, at, also_backoff=event.now)
+
+
+def _steered(state: LoopState, event: Steered, _policy: Policy, _at: Moment) -> Decision:
+    opened = _opened(state)
+    if opened.run is None or opened.run.run_id != event.run_id:
+        return state, ()  # they are in the inbox still, for the next prompt
+    opened = opening.given(opened, event.messages)
+    note = Log("run.steered", {"names": [message.name for message in event.messages]})
+    taken = TakeMessages(opened.number, opened.messages)
+    return dataclasses.replace(state, open=opened), (Persist(), taken, note)
 
 
 def _wake(state: LoopState, policy: Policy, at: Moment, *, also_backoff: bool = False) -> Decision:
@@ -565,6 +566,7 @@ _HANDLERS: dict[type, Callable[[LoopState, Any, Policy, Moment], Decision]] = {
     Pause: _pause,
     Resume: _resume,
     Steer: _steer,
+    Steered: _steered,
     GoalSet: _goal_set,
     Edited: _edited,
     Block: _block,

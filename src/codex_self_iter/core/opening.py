@@ -8,11 +8,19 @@ from collections.abc import Mapping
 from codex_self_iter.core.account import session_key
 from codex_self_iter.core.events import Prepared
 from codex_self_iter.core.policy import AgentPolicy
-from codex_self_iter.core.state import Iteration, LoopState, OpenRun
+from codex_self_iter.core.state import Iteration, LoopState, Message, OpenRun
 from codex_self_iter.core.terms import Moment, Role, Verdict
 
 RULES = ":ignore"
 """Among gate files no path, but the rules by which git ignores files: marks of each, sorted."""
+
+
+def given(opened: Iteration, more: tuple[Message, ...]) -> Iteration:
+    """The iteration with these messages, too. The same file may be in the inbox still; another one of
+    its name is another message."""
+    known = opened.messages
+    fresh = (one for one in more if not any(one.same_file(old) for old in known))
+    return dataclasses.replace(opened, messages=(*known, *fresh))
 
 
 def begun(
@@ -29,15 +37,9 @@ def begun(
         head_before=event.head,
         warned=state.warned,
     )
-    # The same file may be there still; another one of its name is another message.
-    fresh = tuple(
-        message
-        for message in event.messages
-        if not any(message.same_file(known) for known in opened.messages)
-    )
     run = _run(state, opened, role, agent, at)
     opened = dataclasses.replace(
-        opened, run=run, messages=(*opened.messages, *fresh), events=(*opened.events, *state.events)
+        given(opened, event.messages), run=run, events=(*opened.events, *state.events)
     )
     state = dataclasses.replace(
         state,
@@ -50,6 +52,16 @@ def begun(
         warned=False,
     )
     return gates_found(state, event.gate_files), opened, run
+
+
+def gates_taken(state: LoopState, files: Mapping[str, str]) -> LoopState | None:
+    """The state with these gate files taken as they are now; None when nobody guards any of them."""
+    baseline, seen = state.gate_baseline or {}, state.gate_seen
+    taken = {path: mark for path, mark in files.items() if path in baseline}
+    if not taken:
+        return None
+    seen = None if seen is None else seen | taken
+    return dataclasses.replace(state, gate_baseline=baseline | taken, gate_seen=seen)
 
 
 def gates_found(state: LoopState, files: Mapping[str, str]) -> LoopState:

@@ -25,11 +25,12 @@ class SessionPolicy:
 @dataclasses.dataclass(frozen=True, slots=True)
 class AgentPolicy:
     """One agent that may take a run. Loops whose agents share an `account` wait for its limits
-    together."""
+    together. `steers`: its running turn takes messages."""
 
     name: str
     account: str
     session: SessionPolicy = SessionPolicy()
+    steers: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

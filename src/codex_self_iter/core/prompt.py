@@ -310,6 +310,17 @@ def build(inputs: PromptInputs) -> str:
     return "\n".join(section for section in sections if section)
 
 
+def in_turn(messages: Sequence[str]) -> str:
+    """What the running turn is told when messages arrive for it."""
+    text = "\n\n".join(messages)
+    return (
+        "A message from the person in charge; it comes before the plan and the goal:\n\n"
+        f"{text}\n\n"
+        "Go on with the work in the light of it, and end as you were asked to: the last thing that you "
+        "write is the answer in the form that was described."
+    )
+
+
 def circling_text(goal: str) -> str:
     """What an iteration is told before the loop gives up."""
     return (

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from codex_self_iter.core import backoff
-from codex_self_iter.core.state import Wait, WaitKind
+from codex_self_iter.core.state import LoopState, Wait, WaitKind
 from codex_self_iter.core.terms import Moment, State
 
 STATES: Mapping[WaitKind, State] = {
@@ -44,6 +44,16 @@ def reanchored(wait: Wait, at: Moment) -> Wait:
 def frozen(wait: Wait, since_up: float, at: Moment) -> Wait:
     """The same wait as if no time had passed since `since_up` (boot-time clock of its own boot)."""
     return _with_rest(wait, backoff.remaining(wait.up_until, since_up, wait.length), at)
+
+
+def unfrozen(state: LoopState, at: Moment) -> LoopState:
+    """The state after a pause, which used nothing of the wait: what was left when it began is left now.
+
+    A limit's end is a fact of the outside world and stays where it is."""
+    wait = state.wait
+    if not state.paused or wait is None or wait.kind is WaitKind.LIMIT:
+        return state
+    return dataclasses.replace(state, wait=frozen(wait, state.paused_up, at))
 
 
 def _with_rest(wait: Wait, left: float, at: Moment) -> Wait:

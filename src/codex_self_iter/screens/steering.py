@@ -13,6 +13,7 @@ from codex_self_iter.core.text import clean
 from codex_self_iter.errors import UsageError
 from codex_self_iter.screens.loops import ENVIRONMENT, Target, life, read_config, read_status
 from codex_self_iter.views.summary import Life
+from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state import inbox
 
 MAX_TEXT_BYTES = 256 * 1024
@@ -129,15 +130,32 @@ def _still_stopped(at: Aim) -> str:
 
 
 def steer(at: Aim, text: str, *, now: bool = False) -> str:
-    """Leave a message for the next prompt; `now` ends the running agent. Raises UsageError for a
-    text that is none."""
+    """Leave a message for the next prompt; `now` ends the running agent, unless its turn takes it.
+    Raises UsageError for a text that is none."""
     path = inbox.write_message(at.loop.state_dir, sound(text, "message"), now=now)
     dead = "the first prompt after the next start will have it"
     living = _at_once(at) if now else "puts it into the next prompt"
     return f"Wrote {path}. {who_notices(at, living, dead)}"
 
 
+def _in_turn(at: Aim) -> bool:
+    """Whether an agent runs whose turn takes messages: its output says that it speaks ACP."""
+    run = at.status.get("run")
+    directory = run.get("directory") if isinstance(run, dict) else None
+    if at.status.get("state") != "running" or not isinstance(directory, str):
+        return False
+    try:
+        return read_guarded(os.path.join(directory, "stdout.log"), len(_ACP)) == _ACP
+    except OSError:
+        return False
+
+
+_ACP = b'{"type": "acp.'
+
+
 def _at_once(at: Aim) -> str:
+    if _in_turn(at):
+        return "gives it to the running agent, or ends that and starts again with it"
     if ended := ends(at):
         return f"{ended}starts again with it"
     if at.status.get("state") in ("backoff", "cooldown"):

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from codex_self_iter.settings.keys import fields_of, table_at
 from codex_self_iter.settings.model import Settings
-from codex_self_iter.settings.schema import AgentSettings, AgentsSettings
+from codex_self_iter.settings.schema import AcpSettings, AgentSettings, AgentsSettings
 
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.
@@ -116,21 +116,33 @@ def _below(name: str, table: BaseModel) -> Iterator[str]:
 
 
 def _adapters() -> Iterator[str]:
-    """The first adapter's table in full, then the others and which of its keys they have."""
+    """The first adapter's table in full, then what the tables of the others have of its keys."""
     first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
     yield from ("", f"# A table for each adapter: {', '.join((first, *others))}.")
     yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
+    alike: dict[str, list[str]] = {}
     for name in others:
-        yield from (f"# {_which(name)}", f"#[agents.{name}]")
+        alike.setdefault(_which(name), []).append(name)
+    for which, names in alike.items():
+        yield from (f"# {which}", *(f"#[agents.{name}]" for name in names))
+    acp = fields_of(AcpSettings)["command"]
+    yield from (
+        f"# {_sentence(acp.description)}",
+        f"#command = {toml_value(AcpSettings().command)}",
+    )
 
 
 def _which(adapter: str) -> str:
     """Which keys the table of an adapter has."""
     every, own = fields_of(AgentSettings), fields_of(table_at(("agents", adapter)) or AgentSettings)
     lacking = [key for key in every if key not in own]
-    if len(lacking) < len(own):
-        return f"The same keys{' without ' if lacking else ''}{', '.join(lacking)}."
-    return f"It has only {', '.join(own)}."
+    more = [key for key in own if key not in every]
+    if len(lacking) >= len(own):
+        return f"It has only {', '.join(own)}."
+    return (
+        f"The same keys{' without ' if lacking else ''}{', '.join(lacking)}"
+        f"{', and ' if more else ''}{', '.join(more)}."
+    )
 
 
 def _sentence(text: str | None) -> str:

@@ -72,8 +72,7 @@ def _names(settings: Settings) -> Iterator[Breach]:
 
 
 def _agents(settings: Settings) -> Iterator[Breach]:
-    if settings.agent_command_template or "command" not in settings.agent_names():
-        return
+    """Two adapters run what the person names, and need to be told."""
     roles = settings.roles
     named: dict[KeyPath, object] = {
         ("agent",): settings.agent,
@@ -82,10 +81,16 @@ def _agents(settings: Settings) -> Iterator[Breach]:
         ("roles", "executor"): roles.executor,
         ("roles", "reviewer"): roles.reviewer,
     }
-    for key, value in named.items():
-        if value == "command" or (isinstance(value, tuple) and "command" in value):
-            text = 'names the adapter "command", which needs agent_command_template'
-            yield (key, ("agent_command_template",)), text
+    needs: dict[str, KeyPath] = {}
+    if not settings.agent_command_template:
+        needs["command"] = ("agent_command_template",)
+    if not settings.agents.acp.command:
+        needs["acp"] = ("agents", "acp", "command")
+    for name in needs.keys() & settings.agent_names():
+        for key, value in named.items():
+            if value == name or (isinstance(value, tuple) and name in value):
+                text = f'names the adapter "{name}", which needs {".".join(map(str, needs[name]))}'
+                yield (key, needs[name]), text
 
 
 def _entries(settings: Settings) -> Iterator[Breach]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, create_model
 
+from codex_self_iter.core.agent_names import CLIS, NATIVE
 from codex_self_iter.settings.types import (
     AgentChoice,
     AgentList,
@@ -39,6 +40,7 @@ from codex_self_iter.settings.types import (
     PathText,
     PoolTable,
     PortNumber,
+    Protocol,
     Receiver,
     ReplyUrl,
     Seconds,
@@ -298,6 +300,8 @@ class PlanShellSettings(CommandSettings):
 class CliSettings(PlanShellSettings):
     """A CLI with models and conversations, whose stream says when it has ended."""
 
+    protocol: Protocol = ""
+    """"acp" = call it over the Agent Client Protocol; "" = by an adapter of its own, where it has one."""
     binary: Text = ""
     """Program to start; "" = look on PATH and in the common places."""
     model: Text = ""
@@ -323,7 +327,14 @@ class AgentSettings(CliSettings):
     """Reasoning effort to ask for; "" = the agent's own default."""
 
 
-class AgentsSettings(Table):
+class AcpSettings(AgentSettings):
+    """Any agent that speaks the Agent Client Protocol."""
+
+    command: Command = ()
+    """Command that starts it, such as ["my-agent", "--acp"]."""
+
+
+class _AgentsSettings(Table):
     """The agents: the order of preference, and a table for each adapter."""
 
     order: AgentList = ()
@@ -340,6 +351,8 @@ class AgentsSettings(Table):
     """The adapter of `agent_command_template`."""
     plan_shell: PlanShellSettings = Field(default_factory=PlanShellSettings, alias="plan-shell")
     """The embedded plan-shell adapter."""
+    acp: AcpSettings = Field(default_factory=AcpSettings)
+    """Any other agent that speaks the Agent Client Protocol."""
 
     def get(self, name: str) -> CommandSettings:
         """The table of one adapter. Raises KeyError for a name that is no adapter's."""
@@ -348,6 +361,24 @@ class AgentsSettings(Table):
             raise KeyError(name)
         table: CommandSettings = getattr(self, field)
         return table
+
+
+if TYPE_CHECKING:
+    AgentsSettings = _AgentsSettings
+else:
+    AgentsSettings = create_model(  # a table for each row
+        "AgentsSettings",
+        __base__=_AgentsSettings,
+        __doc__=_AgentsSettings.__doc__,
+        **{
+            name: (
+                AgentSettings,
+                Field(default_factory=AgentSettings, description=f"{name}, over ACP."),
+            )
+            for name in CLIS
+            if name not in NATIVE
+        },
+    )
 
 
 class Price(Table):

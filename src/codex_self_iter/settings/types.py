@@ -280,13 +280,14 @@ EnvTable = Annotated[
     Allowed('a table of texts such as { NAME = "value" }'),
 ]
 
+Protocol = Annotated[Literal["", "acp"], Allowed('"acp", or "" for the adapter of its own')]
 AgentName = Annotated[agent_names.AgentName, Allowed(_ONE_OF)]
 AgentChoice = Annotated[
-    Literal["auto", agent_names.AgentName],
+    agent_names.AgentChoice,
     Allowed(_ONE_OF.replace("one of ", 'one of "auto", ')),
 ]
 OptionalAgent = Annotated[
-    Literal["", agent_names.AgentName], Allowed(_ONE_OF + '; "" for the same as `agent`')
+    agent_names.OptionalAgent, Allowed(_ONE_OF + '; "" for the same as `agent`')
 ]
 AgentList = Annotated[
     tuple[AgentName, ...],

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 
 from codex_self_iter.agents.base import AgentMissingError
 from codex_self_iter.agents.probe import find_program
-from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.acp_agents import ACP_AGENTS
+from codex_self_iter.core.agent_names import AUTO, NATIVE
 from codex_self_iter.core.foreign import as_dict, as_text, decode
 from codex_self_iter.settings import Settings, resolve_paths
 from codex_self_iter.world.bounded import run
@@ -84,7 +85,7 @@ def _flaw(command: str, workspace: str, environ: Mapping[str, str]) -> str:
 
 def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
     """Look at the machine and the workspace. Reads only."""
-    agents = {name: find_agent(name, environ) for name in CLIS}
+    agents = {name: find_agent(name, environ) for name in AUTO}
     return Detected(
         {name: path for name, path in agents.items() if path}, gate_commands(workspace, environ)
     )
@@ -93,7 +94,8 @@ def detect(workspace: str, environ: Mapping[str, str]) -> Detected:
 def find_agent(name: str, environ: Mapping[str, str]) -> str:
     """Absolute path of an agent's program, on PATH or where installers put it; "" for none."""
     try:
-        return str(find_program(name, "", environ, mend=""))
+        program = name if name in NATIVE else ACP_AGENTS[name].command[0]
+        return str(find_program(program, "", environ, mend=""))
     except AgentMissingError:
         return ""
 

@@ -10,7 +10,7 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import Agent, AgentConfig, AgentMissingError, Request
 from codex_self_iter.agents.cli_agent import CliAgent
 from codex_self_iter.agents.pricing import Price
-from codex_self_iter.core.agent_names import CLIS, READ_NO_TASK
+from codex_self_iter.core.agent_names import AUTO, READ_NO_TASK
 from codex_self_iter.core.policy import AgentPolicy, BudgetPolicy, Policy, SessionPolicy
 from codex_self_iter.core.runs import RunLimits
 from codex_self_iter.core.terms import Mode, Role
@@ -81,7 +81,7 @@ def agent_names(settings: Settings, environ: Mapping[str, str]) -> dict[Role, tu
         elif settings.agent_command_template:
             first = "command"
         else:
-            configs = {name: _config(settings, name) for name in CLIS}
+            configs = {name: _config(settings, name) for name in AUTO}
             first = catalog.detect(environ, configs) or ""
             if not first:
                 raise UsageError(f"{NO_AGENT}: {HOW_AGENT}")
@@ -105,6 +105,7 @@ def _config(settings: Settings, name: str) -> AgentConfig:
     prices = {model: Price(**price.model_dump()) for model, price in settings.prices.items()}
     own = _same(AgentConfig, table)
     own |= {"mode": settings.agent_mode, "template": settings.agent_command_template}
+    own |= {"kill_grace_sec": float(settings.kill_grace_sec)}
     return AgentConfig(name, **own, prices=prices)
 
 
@@ -130,7 +131,7 @@ def make_policy(
                 max_tokens=table.resume_max_tokens,
                 max_sec=table.resume_max_hours * 3600.0,
             )
-        return AgentPolicy(name, accounts[name], session)
+        return AgentPolicy(name, accounts[name], session, getattr(agents[name], "steers", False))
 
     by_role = agent_names(settings, environ)
     own = {**_same(Policy, settings), **_same(Policy, settings.verify)} | {

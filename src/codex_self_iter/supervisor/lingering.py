@@ -23,7 +23,9 @@ from codex_self_iter.supervisor.work import Work
 LOOK_SEC = 0.5
 """How often it is looked whether the output has grown."""
 _CHUNK_BYTES = 1024 * 1024
-_TELLS = re.compile(rb'"(?:turn\.completed|turn\.failed|result|step_finish|error|api_retry)"')
+_TELLS = re.compile(
+    rb'"(?:turn\.completed|turn\.failed|result|step_finish|error|api_retry|acp\.(?:done|failed|retry))"'
+)
 """The types of all events that are final for one CLI or another, or tell of a retry."""
 
 

@@ -20,6 +20,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor import courier, exporting, gates, notify
 from codex_self_iter.supervisor.agent_run import AgentRuns
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.midturn import MidTurn
 from codex_self_iter.supervisor.senses import Senses
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
@@ -36,6 +37,7 @@ class Outbox:
     ) -> None:
         self._ctx, self._work, self._workspace = ctx, work, workspace
         self._senses, self._runs = senses, runs
+        self._midturn = MidTurn(ctx, work)
         self._pending: deque[tuple[Command, LoopState]] = deque()
         self._give_up_at: float | None = None
         self._lost = False
@@ -149,6 +151,8 @@ class Outbox:
                 begin("prepare", self._runs.prepare, reads_only=True)
             case do.StartRun(run):
                 self.start_run(run)
+            case do.SteerRun(run_id, names):
+                self._midturn.give(run_id, names)
             case do.RunGates(iteration):
                 begin("gates", partial(self._gates, iteration), self._no_gates)
             case do.Keep():

@@ -42,6 +42,7 @@ NEIGHBOUR = "workspace.neighbour"
 REFUSED = "refused"
 _SHELL = re.compile(r"(?:/(?:usr/)?bin/)?(?:ba|da|z)?sh")
 _TOKENS = ("max_tokens", "max_tokens_per_day")
+_COSTS = ("max_cost_usd", "max_cost_usd_per_day")
 _SHOWN = 5
 _MOST_LANES = 64 * 1024 * 1024
 """Refused calls that a warning names; the journal has all of them."""
@@ -101,17 +102,23 @@ def unpriced(
 ) -> Shortfall | None:
     """Whether a bound of money, or of tokens, cannot be kept for this agent and model ("": its own
     choice); `seen`: a run's cost was not known."""
-    blind = agent.name == "command"  # every other agent tells its tokens, or uses none
-    keys = ("max_cost_usd", "max_cost_usd_per_day") + _TOKENS * blind
-    bounds = [key for key in keys if getattr(settings.budget, key)]
+    if isinstance(agent, CliAgent):
+        tells_tokens, tells_cost = agent.tells_tokens, agent.tells_cost
+    elif agent.name == "command":
+        tells_tokens = tells_cost = False
+    else:
+        return None  # it uses none
+    keys = _TOKENS * (not tells_tokens) + _COSTS * (not tells_cost)
+    bounds = [key for key in (*_COSTS, *_TOKENS) if key in keys and getattr(settings.budget, key)]
     if not bounds:
         return None
     what = f"[budget] {' and '.join(bounds)} cannot be kept for {agent.name}: "
-    if blind:
-        what += "a template tells neither tokens nor cost"
-        return Shortfall(f"budget.{agent.name}", what, "bound it by max_hours")
-    if not isinstance(agent, CliAgent) or agent.tells_cost:
-        return None
+    if not tells_tokens:
+        who = "a template" if agent.name == "command" else "it"
+        what += f"{who} tells {'no tokens' if tells_cost else 'neither tokens nor cost'}"
+        mend = f"bound it by {'max_cost_usd or ' * tells_cost}max_hours"
+        return Shortfall(f"budget.{agent.name}", what, mend)
+    assert isinstance(agent, CliAgent)
     known = price_of(model, agent.config.prices) if model else settings.prices
     if known and not seen:
         return None

@@ -35,7 +35,7 @@ def terms(
 
     `work`: what it works on; `remark`: of gates that cannot run; `bounds`: by key, with
     `command_timeout_sec` and `max_stagnation`, 0 for none."""
-    known = all(agent in CLIS for agent in agents)
+    known = all(agent in (*CLIS, "acp") for agent in agents)
     how = _MODES[mode] if known else f"(agent_mode = {mode} is for the program to keep)"
     verb = "works" if len(agents) == 1 else "work"
     who = f"{' and '.join(agents)} {verb} on {work} {how}"

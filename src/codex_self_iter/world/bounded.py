@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 4 * 1024 * 1024
 """Default bound of each output stream in bytes."""
-_TERM_SEC = 0.5
 _PIECE, _PIECES = 65536, 64
 _STEP_SEC = 0.05
 """How often a running command's output and a cancellation are looked at."""
@@ -71,7 +70,11 @@ def run(
 
 
 class ShortCommand:
-    """One command; `cancelled` may be set from another thread."""
+    """One command; `cancelled` may be set from another thread. One that takes too long gets the
+    signal `ended_by`, and so many seconds for its end."""
+
+    ended_by: int = signal.SIGTERM
+    grace_sec = 0.5
 
     def __init__(
         self,
@@ -182,8 +185,8 @@ class ShortCommand:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill what is left of its group, while its zombie still holds the group's id."""
         if not _has_ended(process.pid):
-            _signal_group(process.pid, signal.SIGTERM, signal.SIGCONT)
-            give_up, delay = time.monotonic() + _TERM_SEC, 0.001
+            _signal_group(process.pid, self.ended_by, signal.SIGCONT)
+            give_up, delay = time.monotonic() + self.grace_sec, 0.001
             while not _has_ended(process.pid) and time.monotonic() < give_up:
                 pause(delay)
                 delay = min(delay * 2, 0.02)

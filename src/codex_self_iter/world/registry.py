@@ -11,7 +11,7 @@ import os
 from collections import namedtuple
 
 from codex_self_iter.world.guarded import read_object
-from codex_self_iter.world.start import home_directory
+from codex_self_iter.world.start import home_directory, start_directory
 from codex_self_iter.world.state.holder import boot_id
 
 TYPE_CHECKING = False
@@ -125,7 +125,7 @@ def find(text: str, found: Iterable[Entry]) -> list[Entry]:
     """The loops that `text` can mean: a display name, a name, a workspace or a state directory."""
     found = list(found)
     shown = display_names(found)
-    path = os.path.abspath(text)
+    path = os.path.normpath(os.path.join(start_directory(), text))  # it may be gone
     exact = [
         entry
         for entry in found

@@ -491,7 +491,7 @@ class Board(Keyed):
         def send(text: str) -> None:
             self._do(lambda: steering.steer(steering.aim(loop), text, now=now))
 
-        when = "ends the running agent for it" if now else "for the next prompt"
+        when = "at once; if need be ends the running agent for it" if now else "for the next prompt"
         self._type(f"tell {shown.name} ({when}); enter sends, esc does not", send)
 
     def do_rewind(self) -> None:

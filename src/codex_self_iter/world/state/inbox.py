@@ -61,7 +61,7 @@ class Message:
 
 
 def is_now(name: str) -> bool:
-    """True for the name of a message that ends the running run."""
+    """True for the name of a message that is to be heard at once."""
     return name.rpartition(".")[0].endswith(".now") or name.endswith(".now")
 
 
