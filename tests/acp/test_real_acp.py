@@ -16,7 +16,7 @@ from codex_self_iter.core.agent_report import FailureClass
 from tests.agents.conftest import scene  # noqa: F401
 from tests.support.acp_agents import program, surroundings
 from tests.support.agent_runs import go
-from tests.support.model_server import ModelServer, fault, shell, write
+from tests.support.model_server import ModelServer, fault, say, shell, write
 from tests.support.real_program import Program, block
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
@@ -219,6 +219,28 @@ def test_those_with_an_adapter_of_their_own_can_speak_acp(scene, loop, name):  #
     if steers:
         assert "Use blue." in ours.asked()[2]
         assert len(record["messages"]) == 1
+
+
+def test_a_plan_is_drafted_and_nothing_is_edited(scene, loop):  # noqa: F811
+    plan = "# Plan\n\n- [ ] make a.txt\n  check: test -f a.txt\n"
+    planted = scene.workspace / "planted.txt"
+    ours = loop("copilot", write(str(planted), "x"), say(f"I have looked.\n\n{plan}"))
+    for name in ("plan.md", "TASK.md"):
+        (scene.workspace / name).unlink()
+    scene.environment["CODEX_SELF_ITER_AGENT"] = "copilot"
+    scene.environment["PATH"] += f":{program('copilot').parent}"
+    done = ours.cli("plan", "Make a.txt, please", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (ours.state / "plan.md").read_text() == plan
+    assert "Make a.txt, please" in ours.asked()[0]
+    assert not planted.exists()
+
+
+def test_no_login_asks_for_a_person(loop):
+    ours = loop("copilot", fault("unauthorized"))
+    assert ours.run("--max-consecutive-errors", "2") == 4, ours.log()[-4000:]
+    assert ours.status()["state"] == "blocked"
+    assert {record["failure_class"] for record in ours.journal()} == {"auth"}
 
 
 def test_a_missing_login_is_seen_without_a_question(scene):  # noqa: F811
