@@ -92,25 +92,27 @@ def loop(scene):  # noqa: F811
 
 
 USED = {
-    "copilot": ([360, 360], None),
-    "qwen": ([360, 360], None),
-    "vibe": ([360, 360], 0.00036),
-    "kilo": ([0, 0], 0.001476),
+    "copilot": ([360, 480], [None, None]),
+    "qwen": ([360, 480], [None, None]),
+    "vibe": ([360, 480], [0.00036, 0.00048]),
+    "kilo": ([0, 0], [0.001476, 0.001968]),
 }
 """Tokens of the two runs, and what each cost."""
 
 
 @pytest.mark.parametrize("name", ONLY_ACP)
 def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, name):  # noqa: F811
-    """What it edits in the workspace is allowed; a command and an edit elsewhere are refused, the
-    turn goes on without them, and the next prompt says so. The session is gone on with."""
-    outside = scene.home / "outside.txt"
+    """What it edits in the workspace is allowed; a command, and an edit elsewhere or in `.git`, are
+    refused, the turn goes on without them, and the next prompt says so. The session is gone on
+    with."""
+    outside, hook = scene.home / "outside.txt", scene.workspace / ".git" / "hooks" / "pre-commit"
     ours = loop(
         name,
         write(str(scene.workspace / "a.txt"), "a"),
         shell("touch commanded"),
         block("Made a.", next_goal="Make b."),
         write(str(outside), "x"),
+        write(str(hook), "x"),
         write(str(scene.workspace / "b.txt"), "b"),
         block("Made b.", completed=True),
     )
@@ -124,11 +126,12 @@ def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, nam
     assert records[1]["goal_in"] == "Make b."
     assert not (scene.workspace / "commanded").exists()
     assert not outside.exists()
+    assert not hook.exists()
     tokens, cost = USED[name]
     assert [record["usage"]["total_tokens"] for record in records] == tokens
-    assert [record["cost_usd"] for record in records] == pytest.approx([cost, cost])
+    assert [record["cost_usd"] for record in records] == pytest.approx(cost)
     asked = ours.asked()
-    assert len(asked) == 6  # nothing hidden is taken for its conversation
+    assert len(asked) == 7  # nothing hidden is taken for its conversation
     assert "Make two files." in asked[0]
     assert "Made a." in asked[3]
     assert f"{name} was not allowed to use: execute: touch commanded" in asked[3]
