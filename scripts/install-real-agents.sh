@@ -61,8 +61,6 @@ install_aider() {
     rm -rf "$home"
     python3 -m venv "$home"
     "$home/bin/python" -m pip --quiet --disable-pip-version-check install "aider-chat==$version"
-    mkdir -p "$agents/node_modules/.bin"
-    ln -sf "$home/bin/aider" "$agents/node_modules/.bin/aider"
     echo "installed aider $version in $home"
 }
 
@@ -156,4 +154,8 @@ for pid in $pids; do
     wait "$pid" || code=1
 done
 cat "$said"/*
+if [ -n "$with_aider" ]; then # npm is at work there before
+    mkdir -p "$agents/node_modules/.bin"
+    ln -sf "$agents/aider/bin/aider" "$agents/node_modules/.bin/aider"
+fi
 exit $code

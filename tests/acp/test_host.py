@@ -177,6 +177,15 @@ def test_a_request_for_permission_may_name_only_the_call(host: Host) -> None:
     assert "ls" in host.one("refused")["text"]
 
 
+def test_what_a_tool_does_may_be_said_with_the_request_alone(host: Host) -> None:
+    """Qwen's way."""
+    call = {"toolCallId": "t", "kind": "execute"}
+    ended = {"sessionUpdate": "tool_call_update", "toolCallId": "t", "status": "failed"}
+    asked = call | {"rawInput": {"command": "make install"}}
+    host.run(host.agent([{"tool": call}, {"ask": asked}, {"update": ended}, {"say": "No."}]))
+    assert host.one("tool_ended")["command"] == "make install"
+
+
 def test_whatever_else_it_asks_for_is_answered(host: Host) -> None:
     """Some wait for ever otherwise."""
     wanted = [

@@ -92,25 +92,27 @@ def loop(scene):  # noqa: F811
 
 
 USED = {
-    "copilot": ([360, 360], None),
-    "qwen": ([360, 360], None),
-    "vibe": ([360, 360], 0.00036),
-    "kilo": ([0, 0], 0.001476),
+    "copilot": ([360, 480], [None, None]),
+    "qwen": ([360, 480], [None, None]),
+    "vibe": ([360, 480], [0.00036, 0.00048]),
+    "kilo": ([0, 0], [0.001476, 0.001968]),
 }
 """Tokens of the two runs, and what each cost."""
 
 
 @pytest.mark.parametrize("name", ONLY_ACP)
 def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, name):  # noqa: F811
-    """What it edits in the workspace is allowed; a command and an edit elsewhere are refused, the
-    turn goes on without them, and the next prompt says so. The session is gone on with."""
-    outside = scene.home / "outside.txt"
+    """What it edits in the workspace is allowed; a command, and an edit elsewhere or in `.git`, are
+    refused, the turn goes on without them, and the next prompt says so. The session is gone on
+    with."""
+    outside, hook = scene.home / "outside.txt", scene.workspace / ".git" / "hooks" / "pre-commit"
     ours = loop(
         name,
         write(str(scene.workspace / "a.txt"), "a"),
         shell("touch commanded"),
         block("Made a.", next_goal="Make b."),
         write(str(outside), "x"),
+        write(str(hook), "x"),
         write(str(scene.workspace / "b.txt"), "b"),
         block("Made b.", completed=True),
     )
@@ -124,11 +126,12 @@ def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, nam
     assert records[1]["goal_in"] == "Make b."
     assert not (scene.workspace / "commanded").exists()
     assert not outside.exists()
+    assert not hook.exists()
     tokens, cost = USED[name]
     assert [record["usage"]["total_tokens"] for record in records] == tokens
-    assert [record["cost_usd"] for record in records] == pytest.approx([cost, cost])
+    assert [record["cost_usd"] for record in records] == pytest.approx(cost)
     asked = ours.asked()
-    assert len(asked) == 6  # nothing hidden is taken for its conversation
+    assert len(asked) == 7  # nothing hidden is taken for its conversation
     assert "Make two files." in asked[0]
     assert "Made a." in asked[3]
     assert f"{name} was not allowed to use: execute: touch commanded" in asked[3]
@@ -139,7 +142,8 @@ def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, nam
 @pytest.mark.parametrize("name", ONLY_ACP)
 def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
     """In a tool each: a message arrives, the supervisor, the host and the agent are killed, the
-    loop is stopped."""
+    loop is stopped. (Of those that start slowest the agent is not.)"""
+    agent_too = name in ("copilot", "vibe")
     waits = "touch in-{0}; while [ ! -e go-{0} ]; do sleep 0.1; done"
     stays = "sleep 300 & touch in-{0}; sleep 300"
     ours = loop(
@@ -148,7 +152,7 @@ def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
         shell(waits.format(2)),
         block("Survived.", next_goal="Go on."),
         shell(stays.format(3)),
-        *([] if name == "kilo" else [shell(stays.format(4))]),
+        *([shell(stays.format(4))] if agent_too else []),
         shell(stays.format(5)),
     )
     words = ("--agent-mode", "bypass", "--no-change-gate", "0", "--max-consecutive-errors", "9")
@@ -170,7 +174,7 @@ def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
         assert first["summary"] == "Survived."
         assert [one["text"] for one in first["messages"]] == ["Use blue.\n"]
         ours.of_run("host").kill()
-        if name != "kilo":
+        if agent_too:
             ours.exists("in-4")
             ours.of_run("agent").kill()
         ours.exists("in-5")
@@ -202,8 +206,7 @@ def test_those_with_an_adapter_of_their_own_can_speak_acp(scene, loop, name):  #
         if steers:
             ours.until((there / "in-1").exists)
             assert ours.cli("steer", "--now", "Use blue.").returncode == 0
-            if name == "claude":  # its tool goes on in the background
-                ours.until(lambda: "run.steered" in ours.log())
+            ours.until(lambda: "run.steered" in ours.log())
             (there / "go-1").touch()
         assert process.wait(200) == 0, ours.log()[-4000:]
     finally:
@@ -252,26 +255,14 @@ def test_a_missing_login_is_seen_without_a_question(scene):  # noqa: F811
         assert server.asks == []
 
 
-@pytest.mark.parametrize(
-    ("name", "what", "kind"),
-    [
-        ("copilot", "usage_limit", FailureClass.LIMIT),
-        ("copilot", "unauthorized", FailureClass.AUTH),
-        ("copilot", "context", FailureClass.CONTEXT),
-        ("qwen", "unauthorized", FailureClass.AUTH),
-        ("vibe", "usage_limit", FailureClass.LIMIT),
-        ("codex", "usage_limit", FailureClass.LIMIT),
-        ("claude", "usage_limit", FailureClass.LIMIT),
-    ],
-)
-def test_a_failure_has_its_class(scene, name, what, kind):  # noqa: F811
-    """Those that answer at once; recordings have more."""
-    options = {"headers": {"Retry-After": "3600"}} if what == "usage_limit" else {}
+@pytest.mark.parametrize("name", ["copilot", "codex", "claude"])
+def test_a_limit_is_one(scene, name):  # noqa: F811
+    """Recordings have the others, and more kinds of failure."""
     config = AgentConfig(name, binary=installed(name), protocol="acp")
-    with ModelServer([fault(what, **options)]) as server:
+    with ModelServer([fault("usage_limit", headers={"Retry-After": "3600"})]) as server:
         scene.environment |= surroundings(name, scene, server.url)
         report, outcome = go(catalog.get(name, config), scene.request())
     assert outcome.exit_code == 1
     assert report.failure is not None
-    assert report.failure.kind is kind, report.failure
+    assert report.failure.kind is FailureClass.LIMIT
     assert report.answer == ""

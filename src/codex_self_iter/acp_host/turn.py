@@ -162,7 +162,7 @@ class Run:
         self.emit("done", reason=reason)
 
     def _stopped_for_refusal(self, answer: Json) -> bool:
-        """Some agents stop at a refusal, for a person's word (copilot, qwen, kilo, opencode)."""
+        """Most agents stop at a refusal, for a word of the person (not claude, gemini and vibe)."""
         ended = answer.get("stopReason") in ("end_turn", "cancelled")
         return ended and bool(self.refused) and not self.said.last
 

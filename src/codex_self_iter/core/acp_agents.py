@@ -122,7 +122,7 @@ ACP_AGENTS: dict[str, AcpRow] = {
         secrets=("MISTRAL_*", "VIBE_*"),
         home="VIBE_HOME",
         measured="3.0.2",
-        safe=Setting(mode="accept-edits"),
+        safe=Setting(mode="ask"),  # "accept-edits" edits what is in .git, too, unasked
         bypass=Setting(mode="auto-approve"),
         read_only=Setting(mode="ask"),
         counts=Counts.SESSION,
