@@ -151,6 +151,7 @@ def test_permissions_are_for_once_and_refusals_are_told(host: Host) -> None:
             **ask("edit", locations=[{"path": "a.txt"}]),
             "options": ["allow_always", "reject_always"],
         },
+        {"say": "Done."},
     ]
     assert host.run(host.agent(steps)) == 0, host.stderr
     answers = [one["result"]["outcome"] for one in host.heard() if "result" in one]
@@ -165,14 +166,15 @@ def test_permissions_are_for_once_and_refusals_are_told(host: Host) -> None:
 
 def test_a_link_leads_where_it_leads(host: Host) -> None:
     (host.workspace / "out").symlink_to("/etc")
-    assert host.run(host.agent([ask("edit", locations=[{"path": "out/passwd"}])])) == 0
+    steps = [ask("edit", locations=[{"path": "out/passwd"}]), {"say": "No."}]
+    assert host.run(host.agent(steps)) == 0
     assert "outside" in host.one("refused")["text"]
 
 
 def test_a_request_for_permission_may_name_only_the_call(host: Host) -> None:
     """vibe names the call, of which it has told before what it is."""
     tool = {"toolCallId": "t1", "kind": "execute", "rawInput": {"command": "ls"}}
-    steps = [{"tool": tool}, {"ask": {"toolCallId": "t1"}}]
+    steps = [{"tool": tool}, {"ask": {"toolCallId": "t1"}}, {"say": "No."}]
     assert host.run(host.agent(steps)) == 0, host.stderr
     assert "ls" in host.one("refused")["text"]
 
