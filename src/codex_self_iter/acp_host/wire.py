@@ -91,6 +91,8 @@ class Wire:
         """Takes what is no message of the protocol, a line each."""
         self.closed = False
         """The agent has closed its stdout."""
+        self.dropped = ""
+        """Says that a message was too long to be read; "": none was."""
 
     # --- asking
 
@@ -184,7 +186,7 @@ class Wire:
     def _dropped(self) -> None:
         """A message was too long. If it was an answer, the answer is that it was too long."""
         ends, self._dropping = self._dropping, b""
-        text = f"a message longer than {MAX_LINE >> 20} MiB was not read"
+        text = self.dropped = f"a message longer than {MAX_LINE >> 20} MiB was not read"
         self.odd(text)
         for number in map(int, _ID.findall(ends)):
             if b'"method"' not in ends and number in self._waiting:
