@@ -572,3 +572,9 @@ def test_an_order_is_taken_once(host: Host) -> None:
     assert host.end(process) == 0, host.stderr
     assert not host.control.exists()
     assert len(host.sent("session/prompt")) == 2
+
+
+def test_an_error_that_belongs_to_no_request_is_told(host: Host) -> None:
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "Parse error"}}
+    assert host.run(host.agent([{"raw": json.dumps(error)}])) == 0, host.stderr
+    assert any("Parse error" in one["text"] for one in host.said("note"))

@@ -215,6 +215,8 @@ class Wire:
         elif isinstance(number, int) and number in self._waiting:
             self._waiting.discard(number)
             self._answers[number] = message
+        elif number is None:  # an error that it cannot say of what
+            self.odd(text)
         # else: an answer that nobody waits for, such as a second one
 
     def _reply(self, number: object, method: str, given: Json) -> None:
