@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.git import build
 
@@ -26,9 +27,14 @@ echo '{{"summary":"s","next_goal":"","stop":false,"reason":"","evidence":[],"com
 """
 
 
-def planned(root: Path, items: int, seconds: float) -> None:
-    """Give a repository a plan, committed, and an agent beside it."""
-    (root / "plan.md").write_text("# Plan\n\n" + "".join(f"- [ ] item {n}\n" for n in range(items)))
+def planned(root: Path, items: int, seconds: float, chain: int = 0) -> None:
+    """Give a repository a plan, committed, and an agent beside it. `chain`: so many items more, each
+    of which comes after the one before."""
+    lines = [f"- [ ] item {n}\n" for n in range(items)]
+    for n in range(items, items + chain):
+        after = ", ".join(map(str, range(1, n + 1)))
+        lines.append(f"- [ ] item {n} (after: {after})\n")
+    (root / "plan.md").write_text("# Plan\n\n" + "".join(lines))
     git(root, "add", "plan.md")
     git(root, "commit", "-q", "-m", "the plan")
     agent = root.parent / "agent.sh"
@@ -72,13 +78,23 @@ def run(root: Path, lanes: int) -> float:
     return time.perf_counter() - began
 
 
-def events(root: Path) -> list[tuple[str, str, float]]:
-    """The journal of lanes: event, lane, Unix seconds."""
-    lines = (root / ".codex-self-iter/logs/lanes.jsonl").read_text().splitlines()
-    read = [json.loads(line) for line in lines]
-    return [
-        (one["event"], one["lane"], datetime.fromisoformat(one["ts"]).timestamp()) for one in read
-    ]
+def told(state_dir: Path) -> list[dict[str, Any]]:
+    """The log; `at`: Unix seconds."""
+    log = (state_dir / "logs/supervisor.log").read_text()
+    read = [json.loads(line) for line in log.splitlines()]
+    return [{**one, "at": datetime.fromisoformat(one["timestamp"]).timestamp()} for one in read]
+
+
+def between(found: list[dict[str, Any]], first: str, last: str) -> list[float]:
+    """Seconds from each event to the next one of the other kind."""
+    times, since = [], 0.0
+    for one in found:
+        if one["event"] == first:
+            since = one["at"]
+        elif one["event"] == last and since:
+            times.append(one["at"] - since)
+            since = 0.0
+    return times
 
 
 def main(scratch: Path, seconds: float = 30.0, files: int = 50_000) -> None:
@@ -91,29 +107,31 @@ def main(scratch: Path, seconds: float = 30.0, files: int = 50_000) -> None:
     wall = run(small, 3)
     print(f"three items of {seconds:g} s each on three lanes: {wall:.1f} s, {wall / seconds:.2f} x")
 
-    planned(big, 4, 0.0)
-    status = statistics.median(git(big, "status", "--porcelain") for _ in range(5))
-    tree = scratch / "big" / "tree"
-    adds = []
+    beside, alone = 4, 4
+    planned(big, beside, 0.0, alone)
+    adds, tree = [], scratch / "big" / "tree"
     for _ in range(3):
         adds.append(git(big, "worktree", "add", "--detach", str(tree)))
         git(big, "worktree", "remove", "--force", str(tree))
     run(big, 2)
-    found = events(big)
-    ready = {lane: at for event, lane, at in found if event == "ready"}
-    landed = [(at - ready[lane]) for event, lane, at in found if event == "landed"]
-    warm = statistics.median(landed[1:])
-    print(
-        f"{files} files: landing {1000 * warm:.0f} ms (the first, with a work tree to be made, "
-        f"{1000 * landed[0]:.0f} ms), git status {1000 * status:.0f} ms, {warm / status:.1f} x"
+    status = statistics.median(git(big, "status", "--porcelain") for _ in range(9))
+    state = big / ".codex-self-iter"
+    found = told(state)
+    landings = between(found, "landing.started", "lane.landed")
+    own = [told(state / "lanes" / str(n + 1) / "state") for n in range(beside + 1, beside + alone)]
+    gate = statistics.median(
+        sec for one in own for sec in between(one, "loop.verifying", "gate.passed")
     )
-    log = (big / ".codex-self-iter/logs/supervisor.log").read_text()
-    made = [
-        float(one["seconds"])
-        for one in map(json.loads, log.splitlines())
-        if one["event"] == "lane.made"
-    ]
-    start, add = statistics.median(made), statistics.median(adds)
+    busy = statistics.median(landings[1:beside])
+    warm = statistics.median(landings[-alone + 1 :])
+    print(
+        f"{files} files: a landing {1000 * warm:.0f} ms, of which a gate that does nothing "
+        f"{1000 * gate:.0f} ms; git status {1000 * status:.0f} ms; "
+        f"without the gate {(warm - gate) / status:.1f} x; "
+        f"while other work trees are made {1000 * busy:.0f} ms"
+    )
+    made = [float(one["seconds"]) for one in found if one["event"] == "lane.made"]
+    start, add = statistics.median(made[-alone:]), statistics.median(adds)
     print(
         f"{files} files: a lane's start {start:.2f} s, git worktree add {add:.2f} s, {start / add:.2f} x"
     )

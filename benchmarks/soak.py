@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -55,7 +55,8 @@ PATIENCE_SEC = 120.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found. Sizes in KiB; `fds`, `threads` and `rss` are the supervisor's."""
+    """What one look found. Sizes in KiB; `fds` (those that stay open), `threads` and `rss` are the
+    supervisor's."""
 
     iteration: int
     fds: int
@@ -77,7 +78,8 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Look) if field.name !=
 class Soak:
     """One repository and its supervisors."""
 
-    def __init__(self, root: Path, seed: int = 1) -> None:
+    def __init__(self, root: Path, seed: int = 1, environ: Mapping[str, str] | None = None) -> None:
+        self.environ = dict(environ or {})
         self.root, self.workspace = root, root / "w"
         self.state = self.workspace / ".codex-self-iter"
         self.random = random.Random(seed)
@@ -101,7 +103,7 @@ class Soak:
         self.starts += 1
         self.process = subprocess.Popen(
             [sys.executable, "-m", "codex_self_iter", "--workspace", str(self.workspace)],
-            env={**os.environ, **GIT, "XDG_STATE_HOME": str(self.root / "home")},
+            env={**os.environ, **GIT, "XDG_STATE_HOME": str(self.root / "home"), **self.environ},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -210,7 +212,7 @@ class Soak:
         sizes = list(_below(self.state))
         return Look(
             iteration=status["iteration"],
-            fds=about.num_fds(),
+            fds=self._resting_fds(about),
             threads=about.num_threads(),
             rss=about.memory_info().rss // 1024,
             # the journal is meant to grow up to its bound: a line's length is what is looked at
@@ -223,6 +225,15 @@ class Soak:
             warnings=len(status["warnings"]),
             processes=len(about.children(recursive=True)),
         )
+
+    def _resting_fds(self, about: psutil.Process) -> int:
+        """The fewest while an iteration goes by: half as many again are open for a moment, while git
+        is asked."""
+        least, begun, since = about.num_fds(), self.iteration(), time.monotonic()
+        while self.iteration() == begun and time.monotonic() - since < PATIENCE_SEC:
+            time.sleep(0.005)
+            least = min(least, about.num_fds())
+        return least
 
 
 def _below(path: Path) -> Iterator[os.stat_result]:

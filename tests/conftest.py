@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
@@ -13,7 +14,7 @@ import pytest
 from codex_self_iter.world.process.signals import HEARD
 from tests.support.blocking import nothing_blocks
 from tests.support.order import dealt, later_cases
-from tests.support.wheel import install
+from tests.support.wheel import VARIABLE, install
 
 hypothesis.settings.register_profile(
     "tests",
@@ -30,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--installed",
         action="store_true",
-        help="tests from outside run a wheel in an environment of its own, not this checkout",
+        help="tests from outside run a wheel in an environment of its own, not this checkout; "
+        f"one that {VARIABLE} names, or one that is made",
     )
 
 
@@ -39,10 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A shell starts what runs in its background with SIGINT and SIGQUIT ignored, nohup with
     SIGHUP, and programs inherit it."""
-    if config.getoption("--installed") and not hasattr(config, "workerinput"):
+    wanted = config.getoption("--installed") and VARIABLE not in os.environ
+    if wanted and not hasattr(config, "workerinput"):
         environment = tempfile.TemporaryDirectory(prefix="csi-wheel-")
         config.add_cleanup(environment.cleanup)
-        install(Path(environment.name))
+        os.environ[VARIABLE] = str(install(Path(environment.name)))
     heard = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL,
              signal.SIGHUP: signal.SIG_DFL}  # fmt: skip
     for number, handler in heard.items():

@@ -80,13 +80,28 @@ def test_the_programs_own_words_are_none_of_the_model(host: Host) -> None:
     assert host.one("aside")["text"] == "**Warning:** dear user"
 
 
+def test_an_error_after_the_programs_own_words_is_told(host: Host) -> None:
+    """Copilot sends both without an id."""
+    steps = [{"say": "Info: Retrying..."}, {"say": "Error: 401"}, {"end": "end_turn"}]
+    assert host.run(host.agent(steps, modes=["agent"], name="Copilot")) == 1
+    assert host.one("aside")["text"] == "Info: Retrying..."
+    assert host.one("failed")["message"] == "Error: 401"
+
+
+@pytest.mark.parametrize("key", ["details", "message"])
+def test_the_details_of_an_error_are_told(host: Host, key: str) -> None:
+    error = {"code": -32603, "message": "Internal error", "data": {key: "401 bad key"}}
+    assert host.run(host.agent([{"fail": error}])) == 1
+    assert host.one("failed")["message"] == "Internal error: 401 bad key"
+
+
 # -- modes and permissions -------------------------------------------------------------------------
 
 
 def test_the_mode_is_set_whatever_the_default_is(host: Host) -> None:
-    agent = host.agent([], name="qwen-code", modes=["auto", "auto-edit", "yolo"])
+    agent = host.agent([], name="qwen-code", modes=["auto", "default", "yolo"])
     assert host.run(agent) == 0, host.stderr
-    assert [one["modeId"] for one in host.sent("session/set_mode")] == ["auto-edit"]
+    assert [one["modeId"] for one in host.sent("session/set_mode")] == ["default"]
 
 
 def test_a_mode_may_be_an_address(host: Host) -> None:

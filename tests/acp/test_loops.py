@@ -198,6 +198,30 @@ def test_an_agent_whose_server_is_silent_is_the_networks_fault(ws: Acp) -> None:
     assert [one["failure_class"] for one in ws.journal()] == ["network", ""]
 
 
+def test_a_turn_that_works_for_too_long_is_cancelled(ws: Acp) -> None:
+    tool = {"toolCallId": "t", "kind": "execute", "rawInput": {"command": "make"}}
+    ws.play(
+        [{"tool": tool}, {"sleep": 60}], [block(completed=True)], keys={"command_timeout_sec": 3}
+    )
+    assert ws.run("--max-iterations", "2") == 0, ws.log()
+    first, second = ws.journal()
+    assert (first["cause"], first["failure_class"]) == ("wall_timeout", "agent")
+    assert second["verdict"] == "completed"
+    assert len(ws.heard("session/cancel")) == 1
+
+
+def test_an_agent_that_floods_is_capped_and_its_answer_read(ws: Acp) -> None:
+    """Its output is ours to write: what it says is cut before it is written."""
+    tool = {"toolCallId": "t", "kind": "execute", "rawInput": {"command": "yes"},
+            "content": [{"type": "content", "content": {"type": "text", "text": "y" * 200_000}}]}  # fmt: skip
+    many = [{"tool": tool, "ended": "completed"}] * 100
+    ws.play([*many, block("Done.", completed=True)], tables="[output]\nmax_run_mb = 1\n")
+    assert ws.run() == 0, ws.log()
+    assert ws.verdicts() == ["completed"]
+    output = ws.state / "logs" / "runs" / "000001-executor" / "stdout.log"
+    assert output.stat().st_size <= 1.1 * 2**20
+
+
 def test_an_answer_counts_although_the_agent_stays(ws: Acp) -> None:
     ws.play([block("Done.", completed=True)], deaf=True)
     assert ws.run() == 0, ws.log()
@@ -314,13 +338,24 @@ def test_what_was_refused_is_told(ws: Acp) -> None:
     assert "make install" in ws.cli("show", "1").stdout
 
 
-def test_a_turn_that_ends_for_a_refusal_is_for_a_person(ws: Acp) -> None:
-    """copilot ends its turn without a word then."""
+def test_a_turn_that_ends_for_a_refusal_goes_on_without_it(ws: Acp) -> None:
+    """copilot, qwen, kilo and opencode end their turn without a word then."""
+    tool = {"toolCallId": "t", "kind": "execute", "rawInput": {"command": "make install"}}
+    ws.play([{"say": "I install it."}, {"ask": tool}, END], [block(completed=True)])
+    assert ws.run("--agent-mode", "safe") == 0, ws.log()
+    (record,) = ws.journal()
+    assert record["verdict"] == "completed"
+    assert "make install" in ws.prompts()[1]
+    assert "make install" in ws.cli("show", "1").stdout
+
+
+def test_a_turn_that_ends_for_refusals_again_and_again_is_for_a_person(ws: Acp) -> None:
     tool = {"toolCallId": "t", "kind": "execute", "rawInput": {"command": "make install"}}
     ws.play([{"ask": tool}, END])
     assert ws.run("--agent-mode", "safe") == 4, ws.log()
     assert ws.journal()[0]["failure_class"] == "sandbox"
     assert "make install" in ws.status()["reason"]
+    assert ws.prompts()[1].startswith("This was refused")
 
 
 def test_a_reviewer_may_edit_nothing(ws: Acp) -> None:

@@ -1,6 +1,6 @@
 """Record the streams in `recorded/` from the real CLIs against the local model server.
 
-    PYTHONPATH=src python tests/agents/record_fixtures.py [NAME…]
+    PYTHONPATH=src:. python tests/agents/record_fixtures.py [NAME…]
 
 What the oldest measured version says otherwise is recorded as `older-WHAT`. Only loopback is used.
 Paths of this machine are replaced; everything else stays as the CLIs wrote it."""
@@ -14,11 +14,15 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from codex_self_iter.agents import catalog  # noqa: E402
+from codex_self_iter.agents.base import AgentConfig  # noqa: E402
+from tests.support import acp_agents  # noqa: E402
 from tests.support.agent_runs import (  # noqa: E402
     DONE,
     SCHEMA,
@@ -33,11 +37,25 @@ from tests.support.agent_runs import (  # noqa: E402
 )
 from tests.support.model_server import ModelServer, answer, fault, say, shell, write  # noqa: E402
 
+ONLY_ACP = ("copilot", "qwen", "vibe", "kilo")
+
+
+def acp_config(name: str) -> Callable[..., AgentConfig]:
+    """An agent that speaks ACP against the local server."""
+
+    def make(program: str, scene: Scene, url: str, **more: Any) -> AgentConfig:
+        scene.environment |= acp_agents.surroundings(name, scene, url)
+        return AgentConfig(name, binary=program, **more)
+
+    return make
+
+
 CONFIGS = {
     "codex": codex_config,
     "claude": claude_config,
     "gemini": gemini_config,
     "opencode": opencode_config,
+    **{name: acp_config(name) for name in ONLY_ACP},
 }
 OLDER = {"codex": ("happy", "killed"), "claude": ("happy", "rate-limit", "unauthorized")}
 RESET = 1_900_000_000  # a fixed point in time, so that the recorded prose is stable
@@ -49,6 +67,8 @@ def scripts(scene: Scene) -> dict[str, dict[str, list]]:
     outside = f"python3 -c \"open('{scene.base}/beside.txt','w')\""
     happy = [shell("echo hi > a.txt; ls"), write(new, "hello"), answer(DONE)]
     refused = [shell(outside), say("I could not do it.")]
+    over_acp = {"happy": happy, "refused": refused, "unauthorized": [fault("unauthorized")]}
+    limited = {"rate-limit": [fault("usage_limit", headers={"Retry-After": "3600"})]}
     return {
         "codex": {
             "happy": happy,
@@ -79,6 +99,9 @@ def scripts(scene: Scene) -> dict[str, dict[str, list]]:
             "refused": [write(str(scene.base / "beside.txt"), "x"), say("never")],
             "unauthorized": [fault("unauthorized")],
         },
+        **dict.fromkeys(ONLY_ACP, over_acp),
+        "copilot": over_acp | limited | {"context": [fault("context")]},
+        "vibe": over_acp | limited,
     }
 
 
@@ -88,8 +111,10 @@ def record(name: str, what: str, *, older: bool = False) -> None:
     scene = Scene(base)
     try:
         with ModelServer(scripts(scene)[name][what]) as server:
-            mode = "bypass" if name == "gemini" and what == "happy" else "safe"
-            program = real_program(name, older=older)
+            asks = name in ("gemini", *ONLY_ACP)
+            mode = "bypass" if asks and what == "happy" else "safe"
+            found = real_program(name, older=older)
+            program = str(acp_agents.program(name)) if name in ONLY_ACP else found
             assert program, f"{name} is not installed"
             agent = catalog.get(name, CONFIGS[name](program, scene, server.url, mode=mode))
             request = scene.request(

@@ -13,75 +13,11 @@ import time
 
 import pytest
 
-import codex_self_iter
-from tests.support.agent_runs import both_versions, claude_config, codex_config, lines_of
-from tests.support.model_server import ModelServer, answer, fault, say, shell, write
+from tests.support.agent_runs import both_versions
+from tests.support.model_server import fault, say, shell, write
+from tests.support.real_program import Program, block
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
-
-SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
-
-
-def block(summary="Did a thing.", *, next_goal="Go on.", completed=False):
-    """A step that answers with a control block."""
-    fields = {"reason": "", "evidence": [], "stop": False}
-    return answer({"summary": summary, "next_goal": next_goal, "completed": completed} | fields)
-
-
-class Program:
-    """The program over one workspace, with one of the agents."""
-
-    def __init__(self, scene, agent, program, script):
-        self.scene, self.agent = scene, agent
-        self.server = ModelServer(script).__enter__()
-        make = {"codex": codex_config, "claude": claude_config}[agent]
-        make(program, scene, self.server.url)
-        scene.environment |= {
-            "PYTHONPATH": SOURCE,
-            "PATH": f"{os.path.dirname(program)}:{scene.environment['PATH']}",
-        }
-        (scene.workspace / "plan.md").write_text("- [ ] make a.txt\n- [ ] make b.txt\n")
-        (scene.workspace / "TASK.md").write_text("Make two files.\n")
-        self.state = scene.workspace / ".codex-self-iter"
-
-    def start(self, *words, config=""):
-        path = self.scene.base / "loop.toml"
-        path.write_text(config)
-        argv = [sys.executable, "-m", "codex_self_iter", "--workspace", str(self.scene.workspace)]
-        argv += ["--config", str(path), "--agent", self.agent, "--no-change-backoff-sec", "0.1"]
-        with open(self.scene.base / "program.log", "ab") as log:
-            return subprocess.Popen(
-                [*argv, "--backoff-base-sec", "0.2", *words],
-                env=self.scene.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def run(self, *words, config="", timeout=120.0):
-        process = self.start(*words, config=config)
-        try:
-            return process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise AssertionError((self.scene.base / "program.log").read_text()[-4000:]) from None
-        finally:
-            process.wait()
-
-    def journal(self):
-        return list(lines_of(self.state / "logs" / "iterations.jsonl"))
-
-    def status(self):
-        try:
-            return json.loads((self.state / "status.json").read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def until(self, true, seconds=60.0):
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, (self.scene.base / "program.log").read_text()[-4000:]
-            time.sleep(0.05)
 
 
 @pytest.fixture(params=["codex", "claude"])

@@ -12,7 +12,7 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.base import AgentConfig, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.agents.stream import EventKind
-from codex_self_iter.core.agent_names import NATIVE
+from codex_self_iter.core.agent_names import AUTO
 from codex_self_iter.core.agent_report import FailureClass, Usage
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from tests.support.agent_runs import DONE
@@ -86,7 +86,7 @@ def read(tmp_path):
 @pytest.mark.parametrize(
     ("cli", "what"),
     [
-        *((cli, "happy") for cli in NATIVE),
+        *((cli, "happy") for cli in AUTO),
         ("codex", "older-happy"),
         ("claude", "older-happy"),
     ],
@@ -100,11 +100,7 @@ def test_a_good_run_is_read_whole(read, cli, what):
         report.usage.input_tokens,
         report.usage.cached_input_tokens,
         report.usage.output_tokens,
-    ) == (
-        300,
-        120,
-        60,
-    )
+    ) == ((0, 0, 0) if cli == "kilo" else (300, 120, 60))  # which tells of the last call alone
     assert report.session_id
     if cli != "gemini":  # which says nothing of files
         assert changed_by(cli, what) == ["/scene/work space/b.txt"]
@@ -130,6 +126,13 @@ def test_a_good_run_is_read_whole(read, cli, what):
         ("gemini", "no-model", FailureClass.CONFIG),
         ("opencode", "unauthorized", FailureClass.AUTH),
         ("opencode", "refused", FailureClass.SANDBOX),
+        ("copilot", "rate-limit", FailureClass.LIMIT),
+        ("copilot", "unauthorized", FailureClass.AUTH),
+        ("copilot", "context", FailureClass.CONTEXT),
+        ("qwen", "unauthorized", FailureClass.AUTH),
+        ("vibe", "rate-limit", FailureClass.LIMIT),
+        ("vibe", "unauthorized", FailureClass.AUTH),
+        ("kilo", "unauthorized", FailureClass.AUTH),
     ],
 )
 def test_a_failed_run_has_its_class(read, cli, what, kind):
@@ -140,7 +143,7 @@ def test_a_failed_run_has_its_class(read, cli, what, kind):
     assert report.failure.account
 
 
-@pytest.mark.parametrize("cli", NATIVE)
+@pytest.mark.parametrize("cli", AUTO)
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
@@ -195,6 +198,10 @@ def test_a_refused_tool_is_reported(read):
     assert len(report.refused) == 1
     assert report.refused[0].startswith("Bash: python3 -c")
     assert read("gemini", "refused").refused
+    for cli in ("copilot", "qwen", "vibe", "kilo"):
+        report = read(cli, "refused")
+        assert (report.failure, report.answer) == (None, "I could not do it.")
+        assert report.refused[0].startswith("execute: python3 -c")
 
 
 def test_codex_takes_the_model_and_the_tokens_from_the_rollout(read):

@@ -12,12 +12,12 @@ from codex_self_iter.agents import catalog
 from codex_self_iter.agents.classify import Printed, classify
 from codex_self_iter.agents.rollout import parse_rollout
 from codex_self_iter.agents.stream import EventKind, Parsed
-from codex_self_iter.core.agent_names import NATIVE
+from codex_self_iter.core.agent_names import AUTO
 from codex_self_iter.core.agent_report import Failure
 from codex_self_iter.core.runs import EndCause
 from tests.agents.test_recorded import lines_of, outcome, recordings
 
-CLIS = {name: catalog.get(name) for name in NATIVE}
+CLIS = {name: catalog.get(name) for name in AUTO}
 LINES = {
     name: [line for cli, what in recordings(name) for line in lines_of(cli, what)] for name in CLIS
 }

@@ -12,6 +12,7 @@ import pytest
 
 from codex_self_iter.core.lane_items import items
 from codex_self_iter.core.lanes import Landing, Lane, Lanes, LaneState, Wish, to_json
+from codex_self_iter.views.lane_rows import ref
 from codex_self_iter.world.state.lane_files import read_wishes
 from codex_self_iter.world.state.root import StateRoot
 from tests.cli.conftest import Command
@@ -105,7 +106,7 @@ def test_programs_get_all_fields(command: Command) -> None:
     assert (found["schema"], found["target"], found["left"]) == (1, "refs/heads/main", 5)
     assert (found["landing"], found["held"]) == (["3"], "main has changes")
     fourth = found["lanes"][3]
-    assert fourth["ref"] == "refs/codex-self-iter/lanes/4"
+    assert fourth["ref"] == ref("4", fourth["state_dir"].removesuffix("/lanes/4/state"))
     assert fourth["state_dir"].endswith(".codex-self-iter/lanes/4/state")
     assert (fourth["state"], fourth["why"]) == ("needs you", "its loop has stagnated")
     told = command("lanes").stdout

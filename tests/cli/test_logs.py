@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.agent_names import AUTO
 from codex_self_iter.views.summary import Life, Seen, standstill
 
 RECORDED = pathlib.Path(__file__).parents[1] / "agents" / "recorded"
@@ -71,7 +71,7 @@ def test_how_a_gate_ended_is_said_above_its_output(command) -> None:
     assert heads == ["── 000001-gate-1 ──", "── 000001-gate-2: timed out ──"]
 
 
-@pytest.mark.parametrize("cli", CLIS)
+@pytest.mark.parametrize("cli", AUTO)
 def test_what_real_agents_said_is_shown_byte_for_byte(command, cli: str) -> None:
     """`shown/` is what `logs` shows of the recordings, looked through when they were made."""
     for number, stream in enumerate(sorted(RECORDED.glob(f"{cli}/*.jsonl")), start=1):

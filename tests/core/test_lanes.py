@@ -224,6 +224,13 @@ def test_a_landing_that_fails_for_another_reason_is_tried_again_then_needs_a_per
     assert lane_of(found, "1").why == "it could not be landed: no space"
 
 
+def test_a_landing_for_which_another_try_is_no_use_needs_a_person_at_once() -> None:
+    found = world(item(1))
+    found.over("1")
+    found.answer(Delayed("read-only", fatal=True))
+    assert lane_of(found, "1").why == "it could not be landed: read-only"
+
+
 def test_who_loses_a_race_proves_anew() -> None:
     found = world(item(1))
     found.over("1")

@@ -43,7 +43,7 @@ def test_a_lane_is_dropped_begun_anew_and_kept_when_asked(make: Make) -> None:
     assert ws.lane("2")["state"] == "kept"
     assert os.path.exists(ws.lane("2")["place"])
     assert "1.txt" not in ws.contents()
-    assert ws.git("rev-parse", "--verify", "refs/codex-self-iter/lanes/1")
+    assert ws.git("rev-parse", "--verify", ws.ref(1))
 
     # asked while no supervisor lives: the next start does it
     assert "the next start begins lanes 1, 2 again" in ws.cli("lanes", "retry", "1", "2").stdout

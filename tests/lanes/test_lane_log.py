@@ -86,18 +86,24 @@ def test_of_candidates_the_smallest_is_chosen(make: Make) -> None:
 
 
 def test_what_fails_for_another_reason_than_the_work_is_tried_again(make: Make) -> None:
-    """A file of somebody else is where refs of lanes, and where the work tree of landings, would be."""
+    """A file of somebody else is where refs of lanes would be; a filter of the repository fails."""
     ws = make(["first"])
+    ws.git("config", "filter.full.smudge", 'test ! -e "$LANE_AGENT/full" && cat')
+    ws.git("config", "filter.full.clean", "cat")
+    ws.git("config", "filter.full.required", "true")
+    (ws.path / ".gitattributes").write_text("*.txt filter=full\n")
+    ws.git("add", "-A")
+    ws.git("commit", "-q", "-m", "with a filter")
+    full = ws.agents / "full"
+    full.touch()
     refs = ws.path / ".git" / "refs" / "codex-self-iter" / "lanes"
     refs.parent.mkdir(parents=True)
     refs.write_text("mine\n")
     process = ws.start_lanes()
     wait_until(lambda: "lane.crashed" in ws.log(), "it to fail")
-    tree = next(ws.trees.glob("*")) / "landing"
-    tree.write_text("mine\n")
     refs.unlink()
     wait_until(lambda: "landing.delayed" in ws.log(), "it to fail to land")
-    tree.unlink()
+    full.unlink()
     assert ws.ended(process) == 0
     lines(ws, ["lane.crashed", "landing.delayed"])
     assert "1.txt" in ws.contents()

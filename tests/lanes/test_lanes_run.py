@@ -76,7 +76,7 @@ def test_what_a_lane_that_is_over_had_is_kept_as_long_as_checkpoints_are(make: M
     ws.agent("1b", "echo 1 > 1.txt")
     assert ws.run_lanes() == 0
     refs = "refs/codex-self-iter/lanes/"
-    assert ws.git("for-each-ref", "--format=%(refname)", refs).split() == [f"{refs}1a"]
+    assert ws.git("for-each-ref", "--format=%(refname)", refs).split() == [ws.ref("1a")]
     assert ws.run_lanes() == 0
     assert ws.git("for-each-ref", refs)
     known = ws.known

@@ -262,7 +262,7 @@ def test_a_file_of_the_config_directory_may_be_away_renamed_or_half_written(
 @pytest.mark.slow
 def test_many_loops_with_faults_and_kills_end_as_their_scripts_say(tmp_path: Path) -> None:
     rng = random.Random(7)
-    count = 50
+    count = 30
     workspaces = [Workspace(tmp_path, f"r{number}") for number in range(count)]
     expected = []
     for ws in workspaces:

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from codex_self_iter.replies import channels
+from codex_self_iter.replies.__main__ import ALIVE_SEC
+from codex_self_iter.supervisor import ears
 from tests.support.harness import Workspace, wait_until
 from tests.support.program import running
 from tests.support.talkers import Bot, Topic, ntfy, telegram
@@ -71,6 +73,14 @@ def listening(ws: Workspace, step: dict[str, Any] = LONG) -> Iterator[subprocess
     yield process
     process.terminate()
     ws.ended(process)
+
+
+def hasty(ws: Workspace, code: str) -> None:
+    """Every Python of this workspace begins with it."""
+    place = ws.root / "hasty"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(code)
+    ws.environment["PYTHONPATH"] = str(place)
 
 
 def programs(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -560,11 +570,13 @@ def test_a_stream_that_breaks_off_is_taken_up_by_the_same_program(
 def test_a_program_that_stands_still_is_ended_and_started_again(
     ws: Workspace, topic: Topic
 ) -> None:
+    assert (ears.SILENT_SEC, ALIVE_SEC) == (90.0, 20.0)
+    hasty(ws, "from codex_self_iter.supervisor import ears\nears.SILENT_SEC = 30.0\n")
     by_ntfy(ws, topic)
     with listening(ws) as process:
         programs(process)[0].suspend()
-        said = "replies are not heard: the program was silent for 90 s"
-        wait_until(lambda: said in ws.log(), "the warning", 120)
+        said = "replies are not heard: the program was silent for 30 s"
+        wait_until(lambda: said in ws.log(), "the warning")
         listens(ws, 2)
         topic.write(f"{WORD} /status")
         answered(topic, 1)
@@ -616,13 +628,11 @@ def test_a_topic_whose_stream_is_held_back_on_its_way_is_asked_now_and_then(
     ws: Workspace, topic: Topic
 ) -> None:
     assert (channels.SILENT_SEC, channels.BETWEEN_SEC) == (90.0, 15.0)
-    place = ws.root / "hasty"
-    place.mkdir()
-    (place / "sitecustomize.py").write_text(
+    hasty(
+        ws,
         "from codex_self_iter.replies import channels\n"
-        "channels.SILENT_SEC, channels.BETWEEN_SEC = 1.0, 0.1\n"
+        "channels.SILENT_SEC, channels.BETWEEN_SEC = 1.0, 0.1\n",
     )
-    ws.environment["PYTHONPATH"] = str(place)
     topic.held_back = "nothing"
     by_ntfy(ws, topic)
     with listening(ws):

@@ -265,22 +265,6 @@ def test_a_command_is_handed_on_and_its_messages_name_what_can_be_typed(
     assert (workspace / "plan.md").exists()
 
 
-@pytest.mark.slow
-def test_without_uv_venv_and_pip_do_it(clone: Path) -> None:
-    """The real thing: a new environment from the configured package index."""
-    keep = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
-    interpreter = os.path.realpath(sys.executable)
-    done = call(
-        clone / "scripts" / "run-local.sh",
-        "--version",
-        path="/usr/bin:/bin",
-        PYTHON=interpreter,
-        **keep,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("codex-self-iter")
-
-
 def test_run_local_knows_every_command() -> None:
     text = (ROOT / "scripts/run-local.sh").read_text()
     listed = re.search(r"^commands='([^']*)'$", text, re.MULTILINE)

@@ -25,7 +25,8 @@ from codex_self_iter.core.runs import EndCause, RunOutcome
 both_versions = pytest.mark.parametrize("older", [False, True], ids=["newest", "older"])
 """Runs a test with the newest and with the oldest version that was measured."""
 SANDBOX_PROGRAMS = ("bwrap", "socat")
-MARKER = "CODEX_SELF_ITER_TEST_SCENE"
+MARKER = "SCENE_OF_A_TEST"
+"""No name of ours: those are kept from agents."""
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"summary": {"type": "string"}, "completed": {"type": "boolean"}},

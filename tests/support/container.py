@@ -17,9 +17,10 @@ from pathlib import Path
 
 from tests.support.harness import wait_until, wipe
 
-PROGRAMS = ("podman", "runc", "debootstrap", "unshare", "nsenter")
+PROGRAMS = ("podman", "runc", "mmdebstrap", "unshare", "nsenter")
 RELEASE = "bookworm"
-PACKAGES = "python3,python3-venv"
+ARCHIVE = "http://deb.debian.org/debian"
+PACKAGES = "passwd,python3,python3-venv"
 BASE = "localhost/base:1"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # crun cannot set limits in a hybrid hierarchy of control groups, and its own are high
@@ -121,21 +122,23 @@ class Podman:
 
     def import_base(self) -> None:
         """A bare Debian with Python under the name of BASE, from Debian's archive."""
-        tree = self.directory / "store" / "base"
-        choice = ("--variant=minbase", f"--include={PACKAGES}", RELEASE)
-        self.inside("debootstrap", *choice, tree, patience=500)
-        seen = Path(f"/proc/{self._init()}/root{tree}")  # from outside
-        (seen / "usr" / "bin" / "python").symlink_to("python3")
+        store = self.directory / "store"
+        tree, settings = store / "base.tar", self.directory / "pip.conf"
+        hooks = ['ln -s python3 "$1/usr/bin/python"', f'cp "{settings}" "$1/etc/pip.conf"']
         lines = ["[global]"]
         if CERTIFICATES.exists():  # the package index may be reached through a proxy with its own
-            shutil.copy(CERTIFICATES, seen / "etc" / "index.crt")
+            hooks += [f'cp {CERTIFICATES} "$1/etc/index.crt"']
             lines += ["cert = /etc/index.crt"]
         if index := os.environ.get("PIP_INDEX_URL"):
             lines += [f"index-url = {index}"]
-        (seen / "etc" / "pip.conf").write_text("\n".join(lines) + "\n")
-        pack = 'tree=$1; shift; tar -C "$tree" -c . | "$@" import - '
-        self.inside("sh", "-c", pack + BASE, "sh", tree, *self._podman)
-        self.inside("rm", "-rf", tree)
+        settings.write_text("\n".join(lines) + "\n")
+        choice = ("--quiet", "--mode=root", "--variant=apt", f"--include={PACKAGES}")
+        added = [f"--customize-hook={hook}" for hook in hooks]
+        # in memory: what dpkg syncs costs nothing there
+        make = ("env", f"TMPDIR={store}", "mmdebstrap", *choice, *added, RELEASE, tree, ARCHIVE)
+        self.inside(*make, patience=500)
+        self("import", tree, BASE)
+        self.inside("rm", tree)
 
     def close(self) -> None:
         """End every process, unmount everything, remove the control groups and all files."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from codex_self_iter.views.lane_rows import ref
 from tests.support.harness import FAST, Workspace
 
 AGENT = Path(__file__).with_name("lane_agent.sh")
@@ -84,6 +85,10 @@ class LaneWorkspace(Workspace):
         except (FileNotFoundError, ValueError):
             return {}
         return next((one for one in lanes if one["id"] == str(which)), {})
+
+    def ref(self, which: object) -> str:
+        """What keeps the commits of a lane."""
+        return ref(str(which), os.path.realpath(self.state))
 
     def events(self, event: str = "") -> list[dict[str, Any]]:
         """The journal of lanes."""

@@ -16,8 +16,8 @@ VARIABLE = "CODEX_SELF_ITER_TEST_PYTHON"
 """Names the Python that has it; the workers of a test run inherit it."""
 
 
-def install(directory: Path) -> None:
-    """Build the wheel and install it, with its screens. Raises CalledProcessError."""
+def install(directory: Path) -> Path:
+    """Build the wheel and install it, with its screens; its Python. Raises CalledProcessError."""
 
     def run(*command: str | Path) -> None:
         subprocess.run(command, check=True, cwd=directory, stdin=subprocess.DEVNULL)
@@ -28,7 +28,7 @@ def install(directory: Path) -> None:
     run(*pip, "wheel", "--no-deps", "-w", directory, ROOT)
     (wheel,) = directory.glob("*.whl")
     run(*pip, "install", "-c", ROOT / "constraints.txt", f"{wheel}[all]")
-    os.environ[VARIABLE] = str(python)
+    return python
 
 
 class Kit(NamedTuple):
@@ -81,6 +81,7 @@ def _to_the_index() -> dict[str, str]:
     named = {"PIP_INDEX_URL": index, "UV_DEFAULT_INDEX": index} if index else {}
     versions = str(ROOT / "constraints.txt")
     chosen = {"PIP_CONSTRAINT": versions, "UV_CONSTRAINT": versions, "UV_PYTHON_DOWNLOADS": "never"}
+    chosen["PIP_NO_COMPILE"] = "1"  # most of what is installed is never run
     return {**named, **found, **chosen}
 
 
@@ -104,3 +105,9 @@ def _interpreters(version: str) -> Iterator[Path]:
     yield from (pyenv / "versions").glob(f"{version}.*/bin/{name}")
     if cache := os.environ.get("RUNNER_TOOL_CACHE"):
         yield from Path(cache, "Python").glob(f"{version}.*/*/bin/{name}")
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    place.mkdir()
+    print(install(place))

@@ -27,6 +27,7 @@ from codex_self_iter.core.text import clean
 from codex_self_iter.views.lane_rows import (
     About,
     of_lane,
+    ref,
     row,
     rows,
     section,
@@ -190,6 +191,7 @@ def test_all_about_one_lane() -> None:
         gates="red: pytest -q exited with code 1",
         commits="abc Add it",
         changes=" a.py | 2 +-",
+        ref=ref("3a", "/srv/app/state"),
         target="main",
         where=" --workspace /srv/app",
     )
@@ -205,7 +207,7 @@ def test_all_about_one_lane() -> None:
     assert found["commits"] == ["abc Add it"]
     assert found["changes"] == ["a.py | 2 +-"]
     assert found["its loop"] == ["#2 continue: Added it"]
-    assert found["ref"] == ["refs/codex-self-iter/lanes/3a"]
+    assert found["ref"] == ["refs/codex-self-iter/lanes/f57a2329/3a"]
     assert [line.partition("   ")[0] for line in found["to mend it"]] == [
         "cd '/trees/3 a' && git status",
         "git merge main",

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codex_self_iter.agents import catalog
-from codex_self_iter.core.agent_names import CLIS
+from codex_self_iter.core.agent_names import CLIS, NATIVE
 from codex_self_iter.views.transcript import MAX_TEXT, Item, Reader, Transcript
 from tests.agents.test_recorded import lines_of, recordings
 from tests.support.harmless import assert_harmless
@@ -244,4 +244,4 @@ def test_whose_event_it_is_is_never_mistaken(cli: str, what: str) -> None:
         event = json.loads(line)
         adapter = catalog.speaker(event["type"], event)
         speakers.add(adapter.name if adapter else "")
-    assert speakers - {""} == {cli}
+    assert speakers - {""} == {cli if cli in NATIVE else "acp"}

@@ -49,11 +49,7 @@ class Said:
                 self.flush()  # news of a call from before say nothing of the message
             self._call(given)
         elif kind == "agent_message_chunk":
-            ident = given.get("messageId")
-            if ident != self._message:
-                self.flush()
-            self._message = ident
-            self._take(as_text(as_dict(given.get("content")).get("text")))
+            self._chunk(as_text(as_dict(given.get("content")).get("text")), given.get("messageId"))
         elif kind == "plan":
             self.flush()
         if kind in ("agent_message_chunk", "agent_thought_chunk", "tool_call_update"):
@@ -63,15 +59,19 @@ class Said:
         """The message that was being said is whole."""
         text = "".join(self._pieces)
         self._pieces, self._length = [], 0
-        if not text.strip():
-            return
-        if text.lstrip().startswith(self._asides or "\0"):
-            self._emit("aside", text=text)
-        else:
+        if text.strip():
             self.last = text
             self._emit("message", text=text)
 
-    def _take(self, text: str) -> None:
+    def _chunk(self, text: str, ident: object) -> None:
+        """Take a piece of a message; what the program says itself comes whole, without an id."""
+        aside = ident is None and text.lstrip().startswith(self._asides or "\0")
+        if aside or ident != self._message:
+            self.flush()
+        if aside:
+            self._emit("aside", text=text)
+            return
+        self._message = ident
         self._pieces.append(text)
         self._length += len(text)
         if self._length > 2 * MESSAGE_CHARS:
@@ -99,8 +99,12 @@ class Said:
 
     def permission(self, call: Json) -> Json:
         """A call for which permission is asked, with what was said of it before."""
-        known = self.calls.get(as_text(call.get("toolCallId")), {})
-        return known | {key: value for key, value in call.items() if value is not None}
+        ident = as_text(call.get("toolCallId"))
+        known = self.calls.get(ident)
+        call = (known or {}) | {key: value for key, value in call.items() if value is not None}
+        if known is not None:  # qwen says only here what its tool is to do
+            self.calls[ident] = call
+        return call
 
 
 def name_of(call: Json) -> str:

@@ -65,9 +65,7 @@ class Session:
             raise FailedError(str(error), code="mute") from None
         except RefusalError as error:
             code = "auth_required" if error.code == AUTH else error.code
-            details = as_text(as_dict(error.data).get("details"))
-            words = f"{error.message}: {details}" if details else error.message
-            raise FailedError(words, code=code, method=method, data=error.data) from None
+            raise FailedError(error.message, code=code, method=method, data=error.data) from None
 
     def _hello(self) -> Json:
         """The answer to `initialize`."""

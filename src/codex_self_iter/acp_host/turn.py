@@ -32,6 +32,9 @@ LATE_SEC = 0.5
 """A turn that was answered is over when nothing comes for so long: opencode may send the end of its
 last message after the answer (anomalyco/opencode#17505)."""
 LATEST_SEC = 5.0
+MOST_REFUSALS = 10
+"""So often is an agent that ends its turn for a refusal asked to go on."""
+_GO_ON = "This was refused, and stays so: {what}. Go on without it, and end as you were asked to."
 _INJECTED = "injected"
 """The answer of an agent that gives the text to its running turn."""
 _DATA_CHARS = 4000
@@ -66,6 +69,8 @@ class Run:
         """The turn was cancelled for this: the session goes on with it."""
         self.offered: dict[int, Order] = {}
         """Texts given to the running turn whose taking is not confirmed, by their requests."""
+        self.refused: list[str] = []
+        """What was refused in this turn."""
         self.odd = 0
         self.odd_line = ""
 
@@ -149,13 +154,18 @@ class Run:
         if early := self._order():
             text = f"{text}\n\n{early.steer}"
             self.emit("control", id=early.ident, ok=True, how="the prompt has it")
+        patience = MOST_REFUSALS
         while True:
             answer = self._turn(text)
             order, self.next = self.next, None
-            if order is None:
+            if order is not None:
+                self.emit("control", id=order.ident, ok=True, how="the turn began anew with it")
+                text = order.steer
+            elif patience and self._stopped_for_refusal(answer):
+                patience -= 1
+                text = _GO_ON.format(what="; ".join(self.refused))
+            else:
                 break
-            self.emit("control", id=order.ident, ok=True, how="the turn began anew with it")
-            text = order.steer
         for order in self.offered.values():
             self.emit("control", id=order.ident, ok=False, how="the turn was over")
         reason = as_text(answer.get("stopReason"))
@@ -170,8 +180,13 @@ class Run:
             raise FailedError(f"no answer, and {self.wire.dropped}", code="too_long")
         self.emit("done", reason=reason)
 
+    def _stopped_for_refusal(self, answer: Json) -> bool:
+        """Some agents stop at a refusal, for a person's word (copilot, qwen, kilo, opencode)."""
+        ended = answer.get("stopReason") in ("end_turn", "cancelled")
+        return ended and bool(self.refused) and not self.said.last
+
     def _turn(self, text: str) -> Json:
-        self.said.last, self.in_turn = "", True
+        self.said.last, self.refused, self.in_turn = "", [], True
         self.emit("turn")
         prompt = [{"type": "text", "text": text}]
         self.asking = self.wire.ask("session/prompt", sessionId=self.session.ident, prompt=prompt)
@@ -249,7 +264,10 @@ class Run:
             why = "it offers no permission for this once"
         answer = outcome(options, allow=not why)
         if why:
-            self.emit("refused", text=f"{name_of(call)}: {why}")
+            self.refused.append(f"{name_of(call)}: {why}")
+            self.emit("refused", text=self.refused[-1])
+            self.said.flush()
+            self.said.last = ""  # what it said before is no answer
         return answer
 
     def _strange(self, text: str) -> None:
@@ -335,6 +353,7 @@ class Run:
         with contextlib.suppress(FailedError, GoneError):
             while self._answer() is None and (left := end - time.monotonic()) > 0:
                 self.wire.pump(left)
+        self.said.flush()
 
     def _wait(self, patience_sec: float) -> None:
         """Read on until the agent has ended: a tool of it may hold its stdout open."""

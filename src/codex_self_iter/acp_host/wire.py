@@ -42,7 +42,7 @@ class RefusalError(Exception):
 
     Attributes:
         code: of the error; 0 when it gave none.
-        message: its words.
+        message: its words, with those that qwen and codex keep in the data.
         data: whatever came with it."""
 
     def __init__(self, error: object) -> None:
@@ -51,6 +51,10 @@ class RefusalError(Exception):
         self.code = code if isinstance(code, int) and not isinstance(code, bool) else 0
         self.message = message if isinstance(message, str) else ""
         self.data = given.get("data")
+        more = self.data if isinstance(self.data, dict) else {}
+        details = more.get("details") or more.get("message")
+        if isinstance(details, str) and details not in self.message:
+            self.message = f"{self.message}: {details}"
         super().__init__(self.message)
 
 

@@ -90,7 +90,7 @@ TABLE: tuple[Row, ...] = (
         ),
         phrases=(
             r"context[ _-]?(window|length)",
-            r"(prompt|input|conversation|request) (is )?too (long|large)",
+            r"(prompt|input|conversation|request) ((is|as) )?too (long|large)",
             r"ran out of room|input_too_large|request_too_large",
             r"maximum (context|number of tokens)",
             r"exceeds? the maximum (number of tokens|allowed)",

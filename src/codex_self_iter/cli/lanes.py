@@ -130,7 +130,7 @@ def _fields(loop: Target, lane: Lane, alive: bool) -> dict[str, object]:
         **view.of_lane(lane, loop.state_dir),
         "gates": row.gates,
         "next": row.next,
-        "ref": f"{view.REFS}{lane.id}",
+        "ref": lane_records.ref(loop, lane),
         **{name: getattr(lane, name) for name in more},
     }
 
@@ -151,6 +151,7 @@ def _show(args: argparse.Namespace, which: str) -> int:
         gates=lane_records.gates(lane, done),
         commits=commits,
         changes=changes,
+        ref=lane_records.ref(loop, lane),
         target=("codex-self-iter/landed/" * bool(state.held))
         + state.target.removeprefix("refs/heads/"),
         where=f" --workspace {typed(loop.workspace)}",

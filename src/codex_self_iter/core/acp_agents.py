@@ -108,10 +108,11 @@ ACP_AGENTS: dict[str, AcpRow] = {
         log_in="qwen, then /auth; or set OPENAI_API_KEY and OPENAI_BASE_URL",
         secrets=("OPENAI_*", "QWEN_*", "DASHSCOPE_*"),
         measured="0.24.4",
-        safe=Setting(mode="auto-edit"),
+        safe=Setting(mode="default"),  # "auto-edit" edits outside the workspace, too, unasked
         bypass=Setting(mode="yolo"),
         read_only=Setting(mode="default"),
         counts=Counts.CALLS,
+        noise_cores=0.015,  # 0.008 measured
     ),
     "vibe": AcpRow(
         ("vibe-acp",),
@@ -152,6 +153,7 @@ ACP_AGENTS: dict[str, AcpRow] = {
         read_only=Setting(mode="read-only"),
         counts=Counts.TURN,
         usage_proves=True,
+        noise_cores=0.03,  # 0.019 measured
     ),
     "claude": AcpRow(
         ("claude-agent-acp",),
@@ -170,6 +172,7 @@ ACP_AGENTS: dict[str, AcpRow] = {
         asides=("**Warning:**",),
         tells_login=False,
         tells_cost=True,
+        noise_cores=0.015,  # 0.009 measured
     ),
     "gemini": AcpRow(
         ("gemini", "--acp"),

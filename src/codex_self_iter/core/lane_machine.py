@@ -88,8 +88,8 @@ def decide(
                 turn.do(Move())
         case Refused():
             turn.refused(event)
-        case Delayed(why):
-            turn.delayed(why)
+        case Delayed(why, fatal):
+            turn.delayed(why, fatal)
         case Moved():
             turn.moved(event)
         case Followed(held, commit):
@@ -295,14 +295,14 @@ class _Turn(Turn):
             self.set(suspects=event.lanes)
             self.note("halved", "", lanes=list(event.lanes))
 
-    def delayed(self, why: str) -> None:
+    def delayed(self, why: str, fatal: bool) -> None:
         if (landing := self.state.landing) is None:
             return
         if self._ending:
             self._give_back()
             return
         self.set(delays=self.state.delays + 1)
-        if self.state.delays >= MOST_DELAYS:
+        if fatal or self.state.delays >= MOST_DELAYS:
             self.set(delays=0)
             self._give_back()
             for one in self.state.of(LaneState.READY):

@@ -270,9 +270,11 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Delayed:
-    """The landing failed for another reason than the work; it is tried again."""
+    """The landing failed for another reason than the work; it is tried again, unless that is no use
+    (`fatal`)."""
 
     why: str
+    fatal: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

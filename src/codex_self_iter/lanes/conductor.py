@@ -129,7 +129,7 @@ class Conductor(Rounds):
             self.lanes = await found_there.loaded(ctx, self._git)
             self._begun_at = self.lanes.target_commit
             self.crew = Crew(
-                ctx, self._git, self._yard, self._places, lambda: self.lanes, self._decided
+                ctx, self._git, self._yard, self._places, lambda: self.lanes, self._decide
             )
         except (GitError, OSError) as error:
             raise UsageError(f"lanes: {error}") from error
@@ -203,18 +203,6 @@ class Conductor(Rounds):
                 await self._carry_out(one)
         ctx.shared.on_round()
 
-    async def _decided(self, event: core.Event) -> None:
-        """Decide in a task of its own: who asks may be called off, and what was written down is done
-        all the same."""
-        done = anyio.Event()
-
-        async def task() -> None:
-            await self._decide(event)
-            done.set()
-
-        self.ctx.start("decide", task)
-        await done.wait()
-
     async def _save(self) -> None:
         """Write the state; while that cannot be, nothing is done, and it is said."""
         ctx = self.ctx
@@ -249,6 +237,8 @@ class Conductor(Rounds):
                 self._begin(f"make {which}", self.crew.make, which)
             case core.Begin(which):
                 self._begin(f"lane {which}", self.crew.work, which)
+                if not self.lanes.of(LaneState.MAKING):
+                    self._begin("make the tree of landings", self._yard.prepare, self.lanes)
             case core.End(which):
                 if loop := self.crew.loops.get(which):
                     self.crew.end(loop)
@@ -330,7 +320,8 @@ class Conductor(Rounds):
     async def _follow(self) -> None:
         """Look whether the target can follow by now."""
         try:
-            held = await self._yard.catch_up(self.lanes)
+            with anyio.CancelScope(shield=True):  # else it leaves the locks of the checkout
+                held = await self._yard.catch_up(self.lanes)
             commit = await self._git.resolve(f"{self.lanes.target}^{{commit}}")
         except GitError as error:
             held, commit = str(error), ""

@@ -28,6 +28,7 @@ from codex_self_iter.world import registry
 from codex_self_iter.world.git import lane_trees
 from codex_self_iter.world.git.run import Git, GitError
 from codex_self_iter.world.state import inbox
+from codex_self_iter.world.state.durable import storing
 
 AGAIN_SEC, MOST_SEC = 5.0, 300.0
 """Before a lane's loop that failed is started again; it doubles, up to the last."""
@@ -63,15 +64,27 @@ class Crew:
         lanes: Callable[[], Lanes],
         decide: Callable[[core.Event], Awaitable[None]],
     ) -> None:
-        """`lanes`: what is decided by now."""
+        """`lanes`: what is decided by now; `decide`: decide it, and do what follows."""
         self._ctx, self._git, self._yard, self._places = ctx, git, yard, places
-        self._lanes, self._decide = lanes, decide
+        self._lanes, self._decide_now = lanes, decide
         self.loops: dict[str, Loop] = {}
         self.stop: ev.Stop | None = None
         self.stopping, self.paused = anyio.Event(), False
         self._last_spent: dict[str, Spent] = {}
         self._bounded: dict[str, bool] = {}
         """Whether a lane's loop has ended for it may do no more in this start."""
+
+    async def _decide(self, event: core.Event) -> None:
+        """Decide in a task of its own: who asks may be called off, and what was written down is done
+        all the same."""
+        done = anyio.Event()
+
+        async def task() -> None:
+            await self._decide_now(event)
+            done.set()
+
+        self._ctx.start("decide", task)
+        await done.wait()
 
     async def make(self, which: str) -> None:
         """Make a lane's work tree, and set it up."""
@@ -82,7 +95,7 @@ class Crew:
             await self._decide(core.Idle(which))
             return
         began = ctx.shared.clock.monotonic()
-        place, flaw, base = self._places.tree(which), "", lane.base
+        place, flaw, lasting, base = self._places.tree(which), "", False, lane.base
         try:
             if not base:
                 _, base = await self._yard.front(self._lanes())
@@ -105,11 +118,15 @@ class Crew:
                     said = one_line(results[-1].output[-2000:], 300)
                     flaw = f"[lanes] setup `{results[-1].command}` failed: {said}"
         except (GitError, StorageError, OSError) as error:
-            flaw = str(error)
+            flaw, lasting = str(error), isinstance(error, lane_trees.LastingError)
         seconds = round(ctx.shared.clock.monotonic() - began, 3)
-        self._ctx.log.info("lane.made", lane=which, place=place, seconds=seconds, error=flaw)
+        told = {"lane": which, "place": place, "seconds": seconds, "error": flaw}
+        if flaw:
+            ctx.log.warning("lane.made", **told)
+        else:
+            ctx.log.info("lane.made", **told)
         there = place if os.path.isdir(place) else ""
-        await self._decide(core.Made(which, base, there, flaw))
+        await self._decide(core.Made(which, base, there, flaw, lasting))
 
     async def work(self, which: str) -> None:
         """Run a lane's loop to its end."""
@@ -157,7 +174,7 @@ class Crew:
         again = f"{words.AGAIN[back.kind]} ({lane.returns})"
         await self._ctx.shared.in_thread(add_item, self._places, lane, again)
         if back.text:
-            state_dir = self._places.lane_state(lane.id)
+            state_dir = self._state_of(lane.id)
             await self._ctx.shared.in_thread(inbox.write_goal, state_dir, back.text)
 
     async def forget_old(self) -> None:
@@ -168,7 +185,7 @@ class Crew:
         if not days or not old:
             return
         try:
-            await lane_trees.forget_all(self._git, old)
+            await lane_trees.forget_all(self._git, set(map(self._places.kept_as, old)))
         except GitError as error:
             ctx.log.warning("checkpoints.not_pruned", error=str(error))
 
@@ -184,6 +201,7 @@ class Crew:
         shared = dataclasses.replace(
             ctx.shared, alone=False, card=False, branchless=True, environ=environ
         )
+        self._state_of(lane.id)
         settings = lane_settings(ctx, self._places, lane, self.spent(but=lane.id))
         write_texts(ctx, self._places, lane)
         loop = self.loops[lane.id] = LaneLoop(
@@ -211,9 +229,17 @@ class Crew:
             self._bounded[lane.id] = _is_bounded(loop)
             del self.loops[lane.id]
 
+    def _state_of(self, which: str) -> str:
+        """The state directory of a lane's loop. What somebody has planted on the way to it is set
+        aside. Raises StorageError."""
+        where, store = self._places.lane_state(which), self._ctx.store
+        with storing("make", where), store.root.directory(self._places.below(which)):
+            self._ctx.warn(store.take_warnings())
+        return where
+
     async def tell(self, which: str, text: str) -> None:
         try:
-            state_dir = self._places.lane_state(which)
+            state_dir = self._state_of(which)
             await self._ctx.shared.in_thread(inbox.write_message, state_dir, text)
             if (lane := self._lanes().lane(which)) and lane.place:
                 write_texts(self._ctx, self._places, lane)
@@ -229,7 +255,7 @@ class Crew:
         try:
             git = self._yard.git_in(lane.place)
             if os.path.isdir(lane.place):
-                tip = await lane_trees.keep_all(self._git, git, which)
+                tip = await lane_trees.keep_all(self._git, git, self._places.kept_as(which))
                 # its work has landed, as it is or as one commit, or another's was better
                 known = tip == lane.tip or lane.state is not LaneState.LANDED
                 left = await lane_trees.in_the_way(self._git, lane.place, keep_refs=known)
@@ -240,7 +266,7 @@ class Crew:
             async with self._yard.trees:
                 await lane_trees.remove(self._git, lane.place)
             if lane.landed:
-                await lane_trees.forget(self._git, which, lane.landed)
+                await lane_trees.forget(self._git, self._places.kept_as(which), lane.landed)
             state_dir = self._places.lane_state(which)
             await ctx.shared.in_thread(registry.forget, state_dir)
         except (GitError, OSError) as error:
@@ -255,9 +281,9 @@ class Crew:
         for which in self.loops:
             try:
                 if now is None:
-                    inbox.remove_pause(self._places.lane_state(which))
+                    inbox.remove_pause(self._state_of(which))
                 else:
-                    inbox.write_pause(self._places.lane_state(which), now=now)
+                    inbox.write_pause(self._state_of(which), now=now)
             except StorageError as error:
                 self._ctx.warnings.tell(f"lane {which} pause", f"lane {which}: {error}")
 
@@ -272,8 +298,7 @@ class Crew:
             found = ctx.inbox.messages(wall=ctx.shared.clock.wall())
             for message in found:
                 for which in self.loops:
-                    where = self._places.lane_state(which)
-                    inbox.write_message(where, message.text, now=message.now)
+                    inbox.write_message(self._state_of(which), message.text, now=message.now)
             ctx.inbox.mark_done((one.name for one in found), 0)
         except StorageError as error:
             ctx.log.debug("inbox.not_read", error=str(error))

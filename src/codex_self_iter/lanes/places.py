@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,12 +15,14 @@ from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import MAX_DOCUMENT_BYTES
 from codex_self_iter.settings.schema import LanesSettings, NotifySettings
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.views.lane_rows import mark
 from codex_self_iter.world import port_ranges, registry
+from codex_self_iter.world.git import lane_trees
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.guarded import read_guarded
 from codex_self_iter.world.state.durable import replace_private, storing
 
-OWN = ".codex-self-iter"
+OWN, PLAN, TASK = ".codex-self-iter", "plan.md", "task.md"
 """In a lane's work tree: its plan and its task, hidden from git."""
 _TOLD_HERE = frozenset(("completed", "stagnated", "blocked", "crashed", "stopped", "digest"))
 """What the loop with the lanes tells itself."""
@@ -45,17 +46,19 @@ class Places:
     @classmethod
     def of(cls, ctx: Context, repository: Repository, held: ExitStack) -> Places:
         """Those that the settings name; ports are had until `held` is closed. Raises OSError where
-        there is no home directory."""
+        there is no home directory, or no work tree can be made."""
         given = ctx.settings.lanes.directory
         base = os.path.expanduser(given) or os.path.join(_state_home(), "lanes")
-        mark = hashlib.sha256(os.fsencode(ctx.store.path)).hexdigest()[:8]
         name = os.path.basename(str(ctx.paths.workspace)) or "root"
         first = ctx.settings.lanes.port_base
         if ctx.settings.origin("lanes", "port_base") == "default":
             wanted = max(1000, 2 * words.PORTS * ctx.settings.lanes.max)
             first, fd = port_ranges.claim(os.path.join(_state_home(), "ports"), first, wanted)
             held.callback(os.close, fd)
-        return cls(os.path.join(base, f"{name}-{mark}"), repository.prefix, ctx.store.path, first)
+        directory = os.path.join(base, f"{name}-{mark(ctx.store.path)}")
+        if flaw := lane_trees.unfit(directory):
+            raise OSError(f"{flaw}; mend that, or name another [lanes] directory")
+        return cls(directory, repository.prefix, ctx.store.path, first)
 
     def tree(self, lane: str) -> str:
         """The work tree of a lane, or of the landing."""
@@ -67,7 +70,16 @@ class Places:
 
     def lane_state(self, lane: str) -> str:
         """The state directory of a lane's loop; it outlives the work tree."""
-        return os.path.join(self.state_dir, "lanes", lane, "state")
+        return os.path.join(self.state_dir, self.below(lane))
+
+    @staticmethod
+    def below(lane: str) -> str:
+        """The same, from the state directory of the loop with the lanes."""
+        return f"lanes/{lane}/state"
+
+    def kept_as(self, lane: str) -> str:
+        """By which name the commits of a lane are kept."""
+        return f"{mark(self.state_dir)}/{lane}"
 
     def first_port(self, lane: Lane) -> int:
         """The first of a lane's ports."""
@@ -90,22 +102,26 @@ def _state_home() -> str:
     return os.path.dirname(found)
 
 
+def _own(places: Places, lane: Lane) -> str:
+    return os.path.join(places.workspace(lane.place), OWN)
+
+
 def write_texts(ctx: Context, places: Places, lane: Lane) -> None:
     """Write plan and task of a lane, unless its plan is there. Raises StorageError, OSError."""
-    own = os.path.join(places.workspace(lane.place), OWN)
+    own = _own(places, lane)
     with storing("write", own):
         os.makedirs(own, mode=0o700, exist_ok=True)
         task = words.task(ctx.task.text, ctx.plan.path, lane, places.first_port(lane))
-        texts = {".gitignore": "*\n", "task.md": task}
-        if not os.path.exists(os.path.join(own, "plan.md")):
-            texts["plan.md"] = words.plan(lane)
+        texts = {".gitignore": "*\n", TASK: task}
+        if not os.path.exists(os.path.join(own, PLAN)):
+            texts[PLAN] = words.plan(lane)
         for name, text in texts.items():
             replace_private(os.path.join(own, name), text.encode())
 
 
 def add_item(places: Places, lane: Lane, text: str) -> None:
     """Add one more thing to a lane's own plan, once. Raises StorageError, OSError."""
-    path = os.path.join(places.workspace(lane.place), OWN, "plan.md")
+    path = os.path.join(_own(places, lane), PLAN)
     line = f"- [ ] {text}"
     with storing("write", path):
         try:
@@ -118,7 +134,7 @@ def add_item(places: Places, lane: Lane, text: str) -> None:
 
 def tick_added(places: Places, lane: Lane) -> None:
     """Tick what was added to a lane's own plan: a person has done it. Raises StorageError, OSError."""
-    path = os.path.join(places.workspace(lane.place), OWN, "plan.md")
+    path = os.path.join(_own(places, lane), PLAN)
     with storing("write", path):
         text = read_guarded(path, MAX_DOCUMENT_BYTES).decode("utf-8", "replace")
         for again in words.AGAIN.values():
@@ -129,14 +145,14 @@ def tick_added(places: Places, lane: Lane) -> None:
 def lane_settings(ctx: Context, places: Places, lane: Lane, others: Spent) -> Settings:
     """The settings of a lane's loop. `others`: what all lanes but this one have used."""
     base = ctx.settings
-    workspace = Path(places.workspace(lane.place))
+    workspace, own = Path(places.workspace(lane.place)), Path(_own(places, lane))
     order = base.agents.order
     commit = "agent" if base.git.commit == "agent" else "supervisor"
     changes: dict[str, Any] = {
         "workspace": workspace,
         "workspaces": (),
-        "task_file": workspace / OWN / "task.md",
-        "plan_file": workspace / OWN / "plan.md",
+        "task_file": own / TASK,
+        "plan_file": own / PLAN,
         "state_dir": Path(places.lane_state(lane.id)),
         "lanes": LanesSettings(),
         "metrics_file": "",

@@ -3,6 +3,7 @@ work tree at exactly that commit, and move the target."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Collection, Sequence
@@ -53,6 +54,12 @@ class Yard:
         self._ctx, self._git, self._places = ctx, git, places
         self.plan = ""
         self._proving = anyio.Lock()
+        self._moving = anyio.Lock()
+        """Held while the target is moved: a look whether it can follow is not in a landing's way."""
+        self._swept: set[str] = set()
+        """Work trees in which the last gates have left nothing that git does not ignore."""
+        self._making = anyio.Lock()
+        """Held while it is seen whether a work tree that is no lane's is there, or made."""
         self.trees = anyio.Lock()
         """Held while work trees are made or removed: git does not do two at once."""
 
@@ -63,6 +70,10 @@ class Yard:
     def workspace(self, tree: str) -> str:
         """The workspace in a work tree."""
         return self._places.workspace(tree)
+
+    def kept_as(self, lane: str) -> str:
+        """By which name the commits of a lane are kept."""
+        return self._places.kept_as(lane)
 
     def git_in(self, tree: str) -> Git:
         """git in a work tree."""
@@ -95,7 +106,7 @@ class Yard:
             async with self._proving:  # one that was called off needs a moment to end
                 return await self._prove(state, names)
         except (GitError, StorageError, OSError) as error:
-            return Delayed(str(error))
+            return Delayed(str(error), isinstance(error, lane_trees.LastingError))
 
     async def _prove(self, state: Lanes, names: tuple[str, ...]) -> Proven | Refused | Delayed:
         target, front = await self.front(state)
@@ -231,10 +242,11 @@ class Yard:
         for one in results:
             gates.log_result(self._ctx, one)
         if all(one.ok for one in results):
-            head = await git.resolve("HEAD^{commit}")
-            changed = await git.ask("diff", "--name-only", "-z", "HEAD", "--")
-            names = [os.fsdecode(one) for one in changed.split(b"\0") if one]
-            if names or head != commit:
+            found = await lane_trees.left_in(git)
+            names = [os.fsdecode(one.path) for one in found.records if one.tracked]
+            if not found.records:
+                self._swept.add(tree)
+            if names or found.head != commit:
                 what = listed(names, 20) if names else "they have committed"
                 return results, (
                     "\nThe gates succeed only after they have changed what they judge: "
@@ -245,11 +257,28 @@ class Yard:
     async def ready_tree(self, tree: str, commit: str) -> None:
         """A work tree at this commit, without what the last gates left that git does not ignore.
         Raises GitError."""
-        git = self.git_in(tree)
-        if not os.path.lexists(os.path.join(tree, ".git")) or not await git.resolve("HEAD"):
-            async with self.trees:  # a lane's may be on its way, for as long as a checkout takes
-                await lane_trees.add(self._git, tree, commit)
-        await lane_trees.force_to(git, commit)
+        swept = tree in self._swept
+        self._swept.discard(tree)
+        if not swept:
+            await self._make(tree, commit)
+        await lane_trees.force_to(self.git_in(tree), commit, swept=swept)
+
+    async def prepare(self, state: Lanes) -> None:
+        """Make the work tree of landings before there is one. What is in the way, that one says."""
+        if not self._ctx.settings.verify.commands:
+            return
+        with contextlib.suppress(GitError, OSError):
+            _, front = await self.front(state)
+            await self._make(self.tree(TREE), front)
+
+    async def _make(self, tree: str, commit: str) -> None:
+        """Make a work tree, unless it is there. Raises GitError."""
+        async with self._making:
+            there = os.path.lexists(os.path.join(tree, ".git"))
+            if not there or not await self.git_in(tree).resolve("HEAD"):
+                # a lane's may be on its way, for as long as a checkout takes
+                async with self.trees:
+                    await lane_trees.add(self._git, tree, commit)
 
     # -- moving ------------------------------------------------------------------------------------
 
@@ -276,24 +305,30 @@ class Yard:
     ) -> str | None:
         """Move the target from one commit to another; why it cannot follow now, or "". None: it is
         elsewhere by now. Raises GitError."""
+        async with self._moving:
+            return await self._follow(target, old, new, lanes)
+
+    async def _follow(self, target: str, old: str, new: str, lanes: Sequence[str]) -> str | None:
         now = await self._git.resolve(f"{target}^{{commit}}")
         if not now:
             return f"the branch {short(target)} is gone"
         what = (
             f"codex-self-iter: land lane {', '.join(lanes)}" if lanes else "codex-self-iter: land"
         )
-        if now == new or await self.contains(now, new):  # a person may have gone on since
+        edited = self.plan if self.plan and await self.is_here(target) else ""
+        if now == old != new:
+            advanced = await store.advance(
+                self._git, target, old, new, what, edited, again=not lanes
+            )
+        elif await self.contains(now, new):  # a person may have gone on since
             advanced = await store.finish_advance(self._git, target, old, new)
-        elif now == old:
-            edited = self.plan if await self.is_here(target) else ""
-            advanced = await store.advance(self._git, target, old, new, what, edited)
         else:
             return None
         if advanced.raced:
             return None
         if advanced.moved:
             await self._forget_beside(target)
-            if self.plan and await self.is_here(target):  # where the person has edited it
+            if edited:  # where the person has edited it
                 await self._tick_file(await self._done_at(new) - await self._done_at(old))
         return "" if advanced.moved else advanced.why
 
@@ -366,10 +401,10 @@ class Stand:
 async def stand(yard: Yard, git: Git, lane: Lane) -> Stand:
     """Look at a lane's work tree, and keep its tip. Raises GitError."""
     tree = yard.git_in(lane.place)
-    tip = await lane_trees.keep_all(git, tree, lane.id)
+    tip = await lane_trees.keep_all(git, tree, yard.kept_as(lane.id))
     size = await store.size(git, lane.base, tip, yard.plan) if tip and lane.base else 0
-    status = await tree.ask("status", "--porcelain", "-z", "--untracked-files=normal")
-    names = [os.fsdecode(one[3:]) for one in status.split(b"\0") if len(one) > 3]
+    left = await lane_trees.left_in(tree, "none")
+    names = [os.fsdecode(one.path) for one in left.records]
     flaw = (
         f"Your work is not committed as a whole: {listed(names, 20)}. Commit what belongs to the item "
         "(a hook may have refused it), and remove what does not."

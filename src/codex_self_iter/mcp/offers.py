@@ -188,7 +188,7 @@ def _numbers(given: Given, *names: str) -> list[str]:
 
 
 _WHICH = {"workspace": _workspace()}
-_NOW = _flag("End the running agent instead of waiting for it.")
+_NOW = _flag("At once, if need be by ending the running agent, instead of after it.")
 TOOLS = (
     Tool(
         "loops",

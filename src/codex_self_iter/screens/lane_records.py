@@ -12,7 +12,7 @@ from codex_self_iter.core.text import clean, clean_block
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.screens import records
 from codex_self_iter.screens.loops import Target, read_status
-from codex_self_iter.views.lane_rows import REFS
+from codex_self_iter.views.lane_rows import ref as named
 from codex_self_iter.views.timeline import Record
 from codex_self_iter.world.bounded import run as run_bounded
 from codex_self_iter.world.guarded import open_guarded, parse_object, read_guarded
@@ -97,7 +97,7 @@ def work(loop: Target, lane: Lane, target: str) -> tuple[str, str]:
     """The commits of a lane, one a line, and what they change, as git tells them; "" where nobody
     knows them. `target`: full name of the branch."""
     tip = _commit(lane.place, "HEAD") if os.path.isdir(lane.place) else ""
-    tip = tip or _commit(loop.workspace, f"{REFS}{lane.id}") or lane.tip
+    tip = tip or _commit(loop.workspace, ref(loop, lane)) or lane.tip
     base = lane.base
     if not lane.landed and target:  # what it was given of the target meanwhile is none of its work
         base = _git(loop.workspace, "merge-base", target, tip) if tip else ""
@@ -106,6 +106,11 @@ def work(loop: Target, lane: Lane, target: str) -> tuple[str, str]:
     one = ("log", "--oneline", "--no-decorate", "-n", MOST_COMMITS, f"{base}..{tip}", "--")
     other = ("diff", "--no-ext-diff", "--stat=100", base, tip, "--")
     return _git(loop.workspace, *one), _git(loop.workspace, *other)
+
+
+def ref(loop: Target, lane: Lane) -> str:
+    """What keeps the commits of a lane."""
+    return named(lane.id, os.path.realpath(loop.state_dir))
 
 
 def _commit(directory: str, name: str) -> str:

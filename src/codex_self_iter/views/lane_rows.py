@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from codex_self_iter.core.lanes import Lane, Lanes
 
 REFS = "refs/codex-self-iter/lanes/"
-"""Where the commits of a lane are kept, whatever becomes of its work tree."""
+"""Where the commits of lanes are kept, whatever becomes of their work trees."""
 COLOURS = {
     "needs you": "red",
     "making": "yellow",
@@ -51,6 +51,18 @@ _RETURNED = {
 """Why work came back, by the `kind` of the journal of lanes."""
 _MOST = 3
 """Lanes that need a person and are told in one line."""
+
+
+def mark(state_dir: str) -> str:
+    """What tells the lanes of one loop from those of another with the same ids."""
+    from hashlib import sha256
+
+    return sha256(state_dir.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def ref(lane: str, state_dir: str) -> str:
+    """Where the commits of a lane are kept. `state_dir`: of the loop with the lanes."""
+    return f"{REFS}{mark(state_dir)}/{lane}"
 
 
 # -- the field of status.json ----------------------------------------------------------------------
@@ -209,7 +221,7 @@ class About(NamedTuple):
 
     Attributes:
         events: the journal of lanes, oldest first; iterations: the last ones of its own loop.
-        goal, gates: of its loop; commits, changes: as git tells them.
+        goal, gates: of its loop; commits, changes: as git tells them; ref: it keeps the commits.
         target: the branch's short name; where: the option that names the loop with the lanes."""
 
     events: Sequence[Mapping[str, object]] = ()
@@ -218,6 +230,7 @@ class About(NamedTuple):
     gates: str = ""
     commits: str = ""
     changes: str = ""
+    ref: str = ""
     target: str = ""
     where: str = ""
 
@@ -240,7 +253,7 @@ def shown(lane: Lane, about: About, now: float) -> list[tuple[str, list[str]]]:
         ("gates", [about.gates]),
         ("used", [", ".join(used)]),
         ("landed", [lane.landed]),
-        ("ref", [f"{REFS}{lane.id}"]),
+        ("ref", [about.ref]),
         ("work tree", [lane.place + (f" (not removed: {lane.left})" if lane.left else "")]),
         ("commits", about.commits.splitlines()),
         ("changes", [one.removeprefix(" ") for one in about.changes.splitlines()]),

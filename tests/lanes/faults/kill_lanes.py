@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from tests.lanes.faults.judged import JUDGE, judged_at
 from tests.support.lanes import LaneWorkspace
 
-KILLS = 40
+KILLS = 10
 """So many in the tests; `scripts/fault-report.sh` asks for more."""
 MOST_IN_A_PLAN = 6
 LONGEST_SEC = 4.0

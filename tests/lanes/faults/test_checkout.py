@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 
 from tests.lanes.conftest import Make
@@ -149,3 +150,38 @@ def test_what_a_person_has_taken_back_stays_taken_back(make: Make) -> None:
     assert "1.txt" not in ws.contents("main")
     assert ws.git("status", "--porcelain") == ""
     assert ws.lost() == set()
+
+
+SLOW_GIT = """#!/bin/sh
+case "$PWD $*" in "$CHECKOUT"*ls-files*--others*)
+    if test -e "$LANE_AGENT/hold"; then touch "$LANE_AGENT/held"; fi
+    while test -e "$LANE_AGENT/hold"; do sleep 0.05; done;;
+esac
+exec {} "$@"
+"""
+
+
+def test_an_end_while_it_is_looked_whether_the_target_can_follow_leaves_no_lock(make: Make) -> None:
+    """The index is locked in this moment, by a git that takes its time."""
+    wait = "while sleep 0.05; do :; done"
+    ws = make({"first": "echo lane > notes.txt", "second (after: 1)": wait})
+    (ws.path / "notes.txt").write_text("mine\n")
+    git = ws.root / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(SLOW_GIT.format(shutil.which("git")))
+    git.chmod(0o755)
+    ws.environment["PATH"] = f"{git.parent}:{ws.environment['PATH']}"
+    ws.environment["CHECKOUT"] = str(ws.path)
+    process = ws.start_lanes()
+    hold, lock = ws.agents / "hold", ws.path / ".git" / "index.lock"
+    wait_until(lambda: ws.events("landed"), lambda: f"it to wait\n{ws.log()[-2000:]}")
+    hold.touch()
+    wait_until((ws.agents / "held").exists, lambda: f"a look\n{ws.log()[-2000:]}")
+    assert lock.exists()
+    process.send_signal(signal.SIGTERM)
+    wait_until(ws.state_is("stopped"), lambda: f"its end\n{ws.log()[-2000:]}")
+    hold.unlink()
+    ws.ended(process)
+    assert not lock.exists()
+    assert not list((ws.path / ".git").glob("codex-self-iter*"))
+    assert (ws.path / "notes.txt").read_text() == "mine\n"

@@ -60,14 +60,14 @@ def test_no_work_tree_and_no_ref_goes_before_its_work_has_landed(make: Make) -> 
 
 
 def test_nothing_leaks_over_many_items(make: Make) -> None:
-    """Slots, ports, work trees, locks, refs and processes of thirty items."""
-    count = 30
+    """Slots, ports, work trees, locks, refs and processes of sixteen items."""
+    count = 16
     note = (
         'echo "$CODEX_SELF_ITER_LANE $CODEX_SELF_ITER_PORT_BASE begin" >> "$LANE_AGENT/ports"; '
         "echo {0} > {0}.txt; "
         'echo "$CODEX_SELF_ITER_LANE $CODEX_SELF_ITER_PORT_BASE end" >> "$LANE_AGENT/ports"'
     )
-    ws = make({f"item {n}": note.format(n) for n in range(1, count + 1)}, max=3, batch=10)
+    ws = make({f"item {n}": note.format(n) for n in range(1, count + 1)}, max=3, batch=5)
     assert ws.run_lanes(patience=110) == 0, ws.log()[-3000:]
     assert ws.contents("main") >= {f"{n}.txt" for n in range(1, count + 1)}
     assert trees(ws) == set()

@@ -171,7 +171,7 @@ def test_of_several_candidates_the_smallest_lands_and_the_others_are_kept_as_ref
     assert ws.lane("1a")["state"] == "lost"
     kept = ws.git("for-each-ref", "--format=%(refname)", "refs/codex-self-iter/lanes").split()
     assert {one.rpartition("/")[2] for one in kept} == {"1a", "2b"}
-    assert ws.git("show", "refs/codex-self-iter/lanes/1a:1.txt").count("\n") == 50
+    assert ws.git("show", f"{ws.ref('1a')}:1.txt").count("\n") == 50
     assert not any(ws.trees.glob("*/*"))
 
 
@@ -228,3 +228,17 @@ def test_what_landed_just_before_a_kill_has_landed_also_when_a_person_went_on(ma
     assert ws.run_lanes() == 0, ws.log()[-3000:]
     assert ws.lane(last["lane"])["state"] == "landed"
     assert ws.git("rev-list", "--merges", f"{onto}..main").count("\n") == 2
+
+
+def test_the_work_tree_of_landings_is_there_before_and_clean_each_time(make: Make) -> None:
+    """Each gate finds nothing of the last one, but for what git ignores."""
+    wait = 'until test -e "$(git rev-parse --show-toplevel)/../landing/.git"; do sleep 0.05; done; '
+    leaves = "test ! -e left.txt && touch left.txt && echo once >> kept.ignored"
+    gate = f'if {IN_LANDING}; then {leaves} && cp kept.ignored "$LANE_AGENT/kept"; fi'
+    ws = make({f"item {n}": f"{wait}echo {n} > {n}.txt" for n in (1, 2, 3)}, gates=[gate])
+    (ws.path / ".gitignore").write_text("*.ignored\n")
+    ws.git("add", ".gitignore")
+    ws.git("commit", "-q", "-m", "ignored")
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    assert ws.events("returned") == []
+    assert (ws.agents / "kept").read_text().split() == ["once"] * 3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tests.lanes.conftest import Make
 from tests.support.harness import wait_until
 from tests.support.program import PROGRAM
 
-NEEDS_HUMAN = 4
+BAD_INPUT, NEEDS_HUMAN = 2, 4
 
 
 def test_a_set_up_runs_before_the_agent_and_before_the_gates(make: Make) -> None:
@@ -101,6 +103,31 @@ def test_a_repository_with_a_submodule(make: Make, tmp_path: Path) -> None:
     assert ws.git("status", "--porcelain") == ""
 
 
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="needs git-lfs")
+def test_a_repository_with_large_files_elsewhere(make: Make, tmp_path: Path) -> None:
+    """Those of a lane's work tree, and of the landing's, come from where the remote has them."""
+    ws = make(
+        {"first": "cp large.bin copy.txt; tr a b < large.bin > made.bin", "second": ""},
+        gates=['test "$(wc -c < large.bin)" = 5000'],
+    )
+    large, remote = "a" * 5000, tmp_path / "remote.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(remote)], check=True)
+    ws.git("remote", "add", "origin", remote.as_uri())
+    ws.git("lfs", "install", "--local")
+    ws.git("lfs", "track", "*.bin")
+    (ws.path / "large.bin").write_text(large)
+    ws.git("add", "-A")
+    ws.git("commit", "-q", "-m", "with a large file")
+    ws.git("lfs", "push", "origin", "main")
+    shutil.rmtree(ws.path / ".git" / "lfs")
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    assert ws.at("main", "copy.txt") == large
+    assert ws.at("main", "made.bin").startswith("version https://git-lfs")
+    assert (ws.path / "made.bin").read_text() == large.replace("a", "b")
+    assert ws.git("status", "--porcelain") == ""
+    assert not any(ws.trees.glob("*/*"))
+
+
 def test_an_agent_that_runs_the_program_itself_in_its_lane_is_refused_in_one_line(
     make: Make,
 ) -> None:
@@ -127,3 +154,71 @@ def test_an_agent_that_runs_the_program_itself_in_its_lane_is_refused_in_one_lin
     assert (elsewhere / "inner.txt").exists()
     assert "inner.txt" not in ws.contents("main")
     assert ws.contents("main") >= {"1.txt", "2.txt"}
+
+
+def test_what_no_try_mends_is_said_at_once(make: Make, tmp_path: Path) -> None:
+    """At a start before anything is begun; later by the lane."""
+    ws = make({"first": 'echo mine > "$PWD/../2"; echo 1 > 1.txt', "second (after: 1)": ""})
+    assert ws.run_lanes() == NEEDS_HUMAN
+    assert "is no work tree of this repository; move it away" in ws.lane(2)["why"]
+    log = (ws.state / "logs" / "supervisor.log").read_text()
+    told = [json.loads(line) for line in log.splitlines()]
+    made = [(one["level"], one["lane"]) for one in told if one["event"] == "lane.made"]
+    assert made == [("info", "1"), ("warning", "2")]
+    assert ws.contents("main") >= {"1.txt"}
+    assert next(ws.trees.glob("*/2")).read_text() == "mine\n"
+
+    (tmp_path / "file").write_text("mine\n")
+    ws.lanes(directory=str(tmp_path / "file" / "trees"))
+    assert ws.run_lanes() == BAD_INPUT
+    assert f"{tmp_path / 'file'} is no directory" in ws.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system that cannot be written")
+def test_a_directory_that_cannot_be_written_is_said_at_the_start(
+    make: Make, tmp_path: Path
+) -> None:
+    fixed = tmp_path / "fixed"
+    fixed.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(fixed)], check=True)
+    try:
+        ws = make(["first", "second"], directory=str(fixed / "trees"))
+        assert ws.run_lanes() == BAD_INPUT
+    finally:
+        subprocess.run(["umount", str(fixed)], check=True)
+    assert f"{fixed} cannot be written" in ws.log()
+    assert not ws.lane(1)
+
+
+@pytest.mark.parametrize("which", ["lanes", "lanes/1", "lanes/1/state"])
+def test_a_link_in_the_place_of_a_lane_is_set_aside(make: Make, which: str) -> None:
+    ws = make(["first", "second"])
+    outside = ws.root / "out side"
+    outside.mkdir()
+    link = ws.state / which
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    assert ws.run_lanes() == 0, ws.log()[-3000:]
+    assert list(outside.iterdir()) == []
+    assert link.is_dir()
+    assert not link.is_symlink()
+    (aside,) = (ws.state / "quarantine").glob("lanes*")
+    assert aside.is_symlink()
+    assert f"{which} was set aside" in ws.log()
+
+
+def test_two_loops_of_one_repository_keep_their_lanes_apart(make: Make) -> None:
+    """Both have a lane 1; one of them lands, and the other one's commits are where they were."""
+    ws = make(["first"], max=2)
+    ws.agent(1, "echo half > half.txt; answer=")
+    process = ws.start_lanes()
+    wait_until(lambda: ws.lane(1).get("tip"), lambda: f"a commit\n{ws.log()[-3000:]}")
+    process.terminate()
+    ws.ended(process)
+    tip = ws.git("rev-parse", ws.ref(1))
+    ws.agent(1, "echo 1 > 1.txt")
+    assert ws.run_lanes("--state-dir", str(ws.root / "other")) == 0
+    assert ws.contents("main") >= {"1.txt"}
+    assert ws.git("rev-parse", ws.ref(1)) == tip
+    refs = ws.git("for-each-ref", "--format=%(refname)", "refs/codex-self-iter/lanes")
+    assert refs.split() == [ws.ref(1)]

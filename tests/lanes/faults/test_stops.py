@@ -3,9 +3,11 @@ start goes on from there."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.lanes.conftest import Make
@@ -54,8 +56,14 @@ def ends_well(ws: LaneWorkspace) -> None:
     assert ws.lost() == set()
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT twice", "stop"])
+@pytest.mark.parametrize(
+    ("how", "phase"),
+    [
+        *(("SIGTERM", phase) for phase in PHASES),
+        *(("SIGINT twice", phase) for phase in ("working", "landing")),
+        *(("stop", phase) for phase in ("setup", "moving")),
+    ],
+)
 def test_a_stop_in_each_phase(make: Make, phase: str, how: str) -> None:
     ws = begin(make, phase)
     process = ws.start_lanes()
@@ -78,6 +86,33 @@ def test_a_stop_in_each_phase(make: Make, phase: str, how: str) -> None:
     (ws.agents / "go").touch()
     assert ws.run_lanes("--clear-stop") == 0, ws.log()[-4000:]
     ends_well(ws)
+
+
+def test_a_stop_ends_at_once_what_is_being_made(make: Make) -> None:
+    """Not only when the agent of another lane, which does not heed it, has ended."""
+    own = 'echo $$ > "$LANE_AGENT/pid.{}"; {}'
+    wait = "while sleep 0.05; do :; done"
+    setup = own.format(2, wait)
+    ws = make(
+        {"first": own.format(1, f"trap '' TERM; {wait}"), "second": ""},
+        setup=[f"case $CODEX_SELF_ITER_LANE in 2) {setup};; esac"],
+    )
+    ws.environment["CODEX_SELF_ITER_KILL_GRACE_SEC"] = "100"
+    process = ws.start_lanes()
+    pids = [ws.agents / f"pid.{number}" for number in (1, 2)]
+    wait_until(
+        lambda: all(one.exists() and one.read_text() for one in pids),
+        lambda: f"both\n{ws.log()[-3000:]}",
+    )
+    agent, made = (int(one.read_text()) for one in pids)
+    process.send_signal(signal.SIGTERM)
+    wait_until(
+        lambda: not psutil.pid_exists(made), lambda: f"the set-up to end\n{ws.log()[-2000:]}"
+    )
+    assert psutil.pid_exists(agent)
+    os.kill(agent, signal.SIGKILL)
+    ws.ended(process)
+    assert ws.leftovers() == []
 
 
 def test_a_stop_after_the_iteration_lets_the_agent_end_and_begins_nothing(make: Make) -> None:

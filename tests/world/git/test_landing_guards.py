@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from codex_self_iter.world.bounded import ToolResult
@@ -135,6 +136,35 @@ async def test_an_edit_just_before_files_are_written_is_kept(repo: Repo, new: st
     assert "landing taken back" in repo.git("reflog", "-1", "main")
 
 
+async def test_the_index_is_not_published_while_a_git_may_have_read_the_old_one(
+    repo: Repo, new: str
+) -> None:
+    """It would lock the index once that is free, and write back what it has read."""
+    lock = repo.path / ".git" / "index.lock"
+    still_locked: list[bool] = []
+
+    async def person() -> None:
+        begun = ["git", "cat-file", "--batch"]
+        async with await anyio.open_process(begun, cwd=repo.path) as process:
+            started.set()
+            await anyio.sleep(0.2)
+            still_locked.append(lock.exists())
+            process.terminate()
+
+    async def runner(argv: Sequence[str], **rest: Any) -> ToolResult:
+        if "read-tree" in argv:
+            tasks.start_soon(person)
+            await started.wait()
+        return await run_tool(argv, **rest)
+
+    started = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        git = Git(runner, str(repo.path))
+        assert (await landing.advance(git, MAIN, repo.head(), new, "m")).moved
+    assert still_locked == [True]
+    assert repo.status() == ""
+
+
 async def test_an_edit_just_before_the_lock_is_told(repo: Repo, new: str) -> None:
     old = repo.head()
     for act in (
@@ -142,7 +172,7 @@ async def test_an_edit_just_before_the_lock_is_told(repo: Repo, new: str) -> Non
         lambda: repo.git("bisect", "start"),
         lambda: repo.git("bisect", "reset"),
     ):
-        git = Git(meanwhile("update-index", act), str(repo.path))
+        git = Git(meanwhile("status", act), str(repo.path))
         result = await landing.advance(git, MAIN, old, new, "m")
         assert not result.moved
         assert result.why

@@ -343,6 +343,25 @@ async def test_rest_at(repo: Repo, git: Git, lane: Path) -> None:
     assert repo.git("rev-parse", "HEAD", cwd=lane).strip() == old
 
 
+@pytest.mark.parametrize("lock", ["index.lock", "HEAD.lock"])
+async def test_a_lock_that_a_killed_git_has_left_is_in_nobodys_way(
+    repo: Repo, git: Git, lane: Path, lock: str
+) -> None:
+    tip, base = commit(repo, lane), repo.head()
+    path = Path(repo.git("rev-parse", "--absolute-git-dir", cwd=lane).strip()) / lock
+    tree = Git(run_tool, str(lane))
+    for move, to in ((lane_trees.force_to, base), (lane_trees.rest_at, tip)):
+        path.touch()
+        os.utime(path, (1, 1))
+        assert await move(tree, to) == []
+        assert repo.git("rev-parse", "HEAD", cwd=lane).strip() == to
+        assert not path.exists()
+    path.touch()
+    with path.open(), pytest.raises(GitError, match=lock.replace(".", r"\.")):  # somebody's
+        await lane_trees.force_to(tree, base)
+    assert path.exists()
+
+
 async def test_kept_commits_are_never_lost_to_a_later_one(repo: Repo, git: Git) -> None:
     first = repo.head()
     repo.write("n", "n")

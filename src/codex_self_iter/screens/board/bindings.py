@@ -38,7 +38,7 @@ BINDINGS = (
     Binding(("d",), "d", "diff", "what the iteration changed"),
     Binding(("p",), "p", "pause", "pause after the iteration; resume when it is paused"),
     Binding((":",), ":", "steer", "a message for the next prompt"),
-    Binding(("!",), "!", "steer_now", "the same, and end the running agent for it"),
+    Binding(("!",), "!", "steer_now", "at once, if need be ending the agent"),
     Binding(("S",), "S", "stop_after", "stop after this iteration"),
     Binding(("X",), "X", "stop", "stop now"),
     Binding(("r",), "r", "rewind", "take the work tree back to the iteration"),

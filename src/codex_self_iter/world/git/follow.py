@@ -83,15 +83,17 @@ def _elsewhere(order: Move, at: str) -> str:
     return f"{short(order.branch)} {where}; it was at {order.old[:12]}"
 
 
-async def advance(git: Git, place: Place, order: Move, message: str, edited: str = "") -> Advanced:
+async def advance(
+    git: Git, place: Place, order: Move, message: str, edited: str = "", *, again: bool = False
+) -> Advanced:
     """Move a branch that this work tree has checked out, and the work tree with it. GitError.
 
     `edited`: a path, from the top, whose file stays as it is where a person has edited and not
-    staged it."""
+    staged it. `again`: something was in the way, and probably is: look before the index is locked."""
     if not place.git_dir:
         gone = f"{short(order.branch)} is checked out in {place.path}, which is not there"
         return Advanced(False, f"{gone}; bring it back, or run git worktree prune")
-    return await _Checkout(git, place, order, edited=edited).advance(message)
+    return await _Checkout(git, place, order, edited=edited).advance(message, again)
 
 
 async def advance_beside(
@@ -161,12 +163,12 @@ class _Checkout:
         self._hold = Hold(place.git_dir) if hold is None else hold
         self._on_copy = {"GIT_INDEX_FILE": self._hold.copy}
 
-    async def advance(self, message: str) -> Advanced:
+    async def advance(self, message: str, again: bool) -> Advanced:
         """See `advance` of this module."""
         left = await finish(self._git, self._place)
         if left is not None and left.why:
             return await self._refused(left.why)
-        if why := await self._unfit({}):  # a look that holds nobody up
+        if why := await self._unfit({}) if again else self._under_way():
             return await self._refused(why)
         if why := await self.take():
             return await self._refused(why)
@@ -227,6 +229,8 @@ class _Checkout:
                 await self._read_tree(self._order.old, self._order.new)
             except GitError as error:
                 return await self.settle(str(error))
+            # one that has read the index by now would write it back as it was, once it is unlocked
+            await self.wait_for_others()
             await self._git.beside(self._hold.publish)
         await self._git.beside(self._hold.clear)
         return Advanced(True, place=self._place.path)
@@ -272,10 +276,10 @@ class _Checkout:
     async def _unfit(self, env: Mapping[str, str]) -> str:
         """Why this work tree cannot follow, by its index or the copy of it."""
         path, branch = self._place.path, short(self._order.branch)
-        if operation := self._operation():
-            return f"{path} has a {operation}; finish or abort it"
+        if why := self._under_way():
+            return why
         flags = ("-z", "--branch", "--no-ahead-behind", "--no-renames", "--untracked-files=no")
-        status = ("status", "--porcelain=v2", *flags, "--ignore-submodules=dirty")
+        status = (*_PLUMBING, "status", "--porcelain=v2", *flags, "--ignore-submodules=dirty")
         found = parse_status(await self._git.ask(*status, env=env))
         if found.branch != branch:
             return f"{path} has left {branch} just now; try again"
@@ -313,18 +317,15 @@ class _Checkout:
             await self._enter({c.path: c.new for c in between if c.path == self._edited})
 
     async def _unfit_now(self) -> str:
-        """The same of a fresh copy; cheaper where nothing is the matter, as it mostly is."""
-        clean = await self._fresh_copy()
-        flags = ("--cached", "--quiet", "--ignore-submodules=none")
-        same = await self._run("diff-index", *flags, self._order.old)
-        if clean and same.exit_code == 0 and not self._operation() and await self.on_branch():
-            return ""
-        return await self._unfit(self._on_copy)
+        """The same of a fresh copy, which knows then of each file whether it is as it was."""
+        await self._git.beside(self._hold.copy_index)
+        return await self._unfit({**self._on_copy, "GIT_OPTIONAL_LOCKS": "1"}) or self._under_way()
 
-    def _operation(self) -> str:
+    def _under_way(self) -> str:
+        operation = Repository(self._place.git_dir, "", "", "").operation()
         if os.path.lexists(self._hold.path("sequencer")):
-            return "cherry-pick or revert in progress"
-        return Repository(self._place.git_dir, "", "", "").operation()
+            operation = "cherry-pick or revert in progress"
+        return f"{self._place.path} has a {operation}; finish or abort it" if operation else ""
 
     def _changes(self, paths: Collection[bytes]) -> str:
         names = listed([printable(os.fsdecode(path)) for path in sorted(paths)], 3)

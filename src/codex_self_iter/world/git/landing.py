@@ -95,19 +95,20 @@ async def combine(
         plan: the plan's path from the top of the repository, "" when git does not track it. What
             the lane did to that file does not count.
         plan_text: the plan's text after the landing, as the repository stores it."""
-    theirs = await _with_plan_of(git, onto, part.tip, plan) if plan else part.tip
+    own = await _entry(git, onto, plan) if plan else ""
+    theirs = await _with_plan(git, own, part.tip, plan) if plan else part.tip
     merged = await _merge(git, onto, theirs)
     if isinstance(merged, Conflict):
         return merged
-    before = await git.line("rev-parse", "--verify", f"{onto}^{{tree}}")
     if plan and plan_text is not None:
         blob = (await git.ask("hash-object", "-w", "--stdin", stdin=plan_text)).decode().strip()
-        mode = (await _entry(git, onto, plan)).partition(" ")[0] or "100644"
+        mode = own.partition(" ")[0] or "100644"
         merged = await _with_entry(git, merged, plan, f"{mode} {blob}")
-    known = await _is_ancestor(git, part.tip, onto)
-    if merged == before and (known or part.squash):
-        return Combined(onto, before)
-    parents = (onto,) if known or part.squash else (onto, part.tip)
+    parents: tuple[str, ...] = (onto, part.tip)
+    if part.squash or await _is_ancestor(git, part.tip, onto):
+        if merged == await git.line("rev-parse", "--verify", f"{onto}^{{tree}}"):
+            return Combined(onto, merged)
+        parents = (onto,)
     return Combined(await _commit(git, merged, parents, part.message, part.author), merged)
 
 
@@ -156,13 +157,20 @@ async def _places(git: Git, branch: str) -> tuple[list[follow.Place], list[follo
 
 
 async def advance(
-    git: Git, branch: str, old: str, new: str, message: str, edited: str = ""
+    git: Git,
+    branch: str,
+    old: str,
+    new: str,
+    message: str,
+    edited: str = "",
+    *,
+    again: bool = False,
 ) -> Advanced:
     """Move a branch (full name) from one commit to a later one, if it is still there. Needs an
     event loop. Raises GitError.
 
     `edited`: a path, from the top, whose file may have edits of a person that are not staged; it
-    stays as it is.
+    stays as it is. `again`: something of the person was in the way the last time.
 
     Where it is checked out, the work tree follows, or else nothing is touched and `why` says what
     is in the way. After a kill in the middle `finish_advance` goes on."""
@@ -176,7 +184,7 @@ async def advance(
             why = f"{follow.short(branch)} is checked out in {both}; leave it in one"
             return Advanced(False, why, place=places[0].path)
         if places:
-            return await follow.advance(git, places[0], order, message, edited)
+            return await follow.advance(git, places[0], order, message, edited, again=again)
         result = await follow.advance_beside(git, others, order, message)
         if result is not None:
             return result
@@ -229,11 +237,10 @@ def _texts(notes: bytes) -> str:
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
-async def _with_plan_of(git: Git, onto: str, tip: str, plan: str) -> str:
-    """A commit like `tip` with the plan of `onto`: where both sides have the same, nothing can be
-    in conflict."""
-    wanted, there = await _entry(git, onto, plan), await _entry(git, tip, plan)
-    if wanted == there:
+async def _with_plan(git: Git, wanted: str, tip: str, plan: str) -> str:
+    """A commit like `tip` with this entry for the plan: where both sides have the same, nothing can
+    be in conflict."""
+    if wanted == await _entry(git, tip, plan):
         return tip
     tree = await git.line("rev-parse", "--verify", f"{tip}^{{tree}}")
     return await _plain_commit(git, await _with_entry(git, tree, plan, wanted), tip)

@@ -21,10 +21,10 @@ from codex_self_iter.core.text import counted, listed, size
 from codex_self_iter.world.git import labels
 from codex_self_iter.world.git.index import PLUMBING
 from codex_self_iter.world.git.locks import remove_left
-from codex_self_iter.world.git.porcelain import parse_status
+from codex_self_iter.world.git.porcelain import Status, parse_status
 from codex_self_iter.world.git.repository import Repository
 from codex_self_iter.world.git.run import HEAD, Git, GitError, explain, failed
-from codex_self_iter.world.git.worktree_list import Listed, worktrees
+from codex_self_iter.world.git.worktree_list import Listed, git_dir_of, worktrees
 from codex_self_iter.world.guarded import read_guarded
 
 KEPT = f"{labels.REFS}/lanes/"
@@ -43,6 +43,10 @@ _OWN_REFS = ("bisect", "worktree", "rewritten")
 _TRIES = 10
 
 
+class LastingError(GitError):
+    """Trying again is no use before a person has done something."""
+
+
 async def add(git: Git, path: str, commit: str) -> list[str]:
     """Make a work tree at `path`, detached at `commit`; one that is there is taken over as it is.
 
@@ -50,7 +54,7 @@ async def add(git: Git, path: str, commit: str) -> list[str]:
     known = await _registered(git, path)
     if known is not None and os.path.isdir(path):
         if not await _half_made(git, known):
-            await git.beside(_unlock, known)
+            await git.beside(_unlock, path)
             return []
         await _discard(git, path)
     elif known is not None:
@@ -115,17 +119,31 @@ async def rest_at(git_of_lane: Git, commit: str) -> list[str]:
     Raises GitError, also where there are changes."""
     if changes := await _changes(git_of_lane):
         raise GitError(changes)
-    await git_of_lane.ask("checkout", "--quiet", "--no-recurse-submodules", "--detach", commit)
+    await _check_out(git_of_lane, commit)
     return await _fetch_submodules(git_of_lane)
 
 
-async def force_to(git_of_tree: Git, commit: str) -> list[str]:
+async def force_to(git_of_tree: Git, commit: str, *, swept: bool = False) -> list[str]:
     """Bring a work tree that nobody works in to `commit`, detached, whatever is in it; what git
-    ignores stays. Returns what a person should know. Raises GitError."""
-    flags = ("--quiet", "--no-recurse-submodules", "--detach", "--force")
-    await git_of_tree.ask("checkout", *flags, commit)
-    await git_of_tree.ask("clean", "-ffd", "--quiet")
+    ignores stays. `swept`: there is nothing else that it does not know. Returns what a person should
+    know. Raises GitError."""
+    await _check_out(git_of_tree, commit, "--force")
+    if not swept:
+        await git_of_tree.ask("clean", "-ffd", "--quiet")
     return await _fetch_submodules(git_of_tree)
+
+
+async def _check_out(tree: Git, commit: str, *flags: str) -> None:
+    """Bring a work tree of ours to `commit`, detached; a lock that a killed git has left there goes."""
+    order = ("checkout", "--quiet", "--no-recurse-submodules", "--detach", *flags, commit)
+    for _ in range(_TRIES):
+        try:
+            await tree.ask(*order)
+            return
+        except GitError:
+            if not await tree.beside(_unlock, tree.cwd):
+                raise
+    raise GitError(f"{tree.cwd} is locked again and again")
 
 
 async def keep(git: Git, name: str, commit: str) -> None:
@@ -186,9 +204,10 @@ async def kept(git: Git) -> dict[str, str]:
 
 async def forget(git: Git, name: str, landed: str) -> None:
     """What is kept by this name, or by NAME.1, .2 …, and is held by the commit `landed`, is kept no
-    more: not what another loop of the repository keeps by the same name. Raises GitError."""
+    more; nor by what comes after its "/", as lanes were once called. Raises GitError."""
+    names = (name, name.rpartition("/")[2])
     for one, commit in (await kept(git)).items():
-        if one.partition(".")[0] == name and await _holds(git, landed, commit):
+        if one.partition(".")[0] in names and await _holds(git, landed, commit):
             await _forget(git, one, commit)
 
 
@@ -219,7 +238,7 @@ async def _registered(git: Git, path: str) -> Listed | None:
     """What git knows of the linked work tree at `path`. Raises GitError for a path that a link
     leads elsewhere."""
     if os.path.islink(path):
-        raise GitError(f"{path} is a symbolic link; remove it")
+        raise LastingError(f"{path} is a symbolic link; remove it")
     real = os.path.realpath(path)
     for one in (await worktrees(git))[1:]:
         if os.path.realpath(one.path) == real:
@@ -249,10 +268,13 @@ def _being_made(path: str) -> bool:
     return False
 
 
-def _unlock(known: Listed) -> None:
-    """Remove the index.lock that a killed git has left. Blocking."""
-    repository = Repository(known.git_dir, "", "", known.git_dir)
-    remove_left(repository, "", {}, known.path)
+def _unlock(path: str) -> bool:
+    """Remove the locks that a killed git has left in a work tree; whether there were any. Blocking."""
+    git_dir = git_dir_of(path)
+    if not git_dir:
+        return False
+    removed, _ = remove_left(Repository(git_dir, "", "", git_dir), "", {}, path)
+    return bool(removed)
 
 
 def _prepare(path: str, common: str) -> list[str]:
@@ -261,14 +283,17 @@ def _prepare(path: str, common: str) -> list[str]:
     notes = []
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         if not _was_ours(path, common):
-            raise GitError(f"{path} exists and is no work tree of this repository; move it away")
+            what = f"{path} exists and is no work tree of this repository"
+            raise LastingError(f"{what}; move it away")
         aside = next(
             name for number in range(1, 1000) if not os.path.lexists(name := f"{path}.{number}")
         )
         os.rename(path, aside)
         notes.append(f"git knows no more of what was at {path}: it is at {aside} now")
-    missing = []
     above = os.path.dirname(path)
+    if flaw := unfit(above):
+        raise LastingError(f"no work tree at {path}: {flaw}")
+    missing = []
     while not os.path.isdir(above):
         missing.append(above)
         above = os.path.dirname(above)
@@ -290,6 +315,15 @@ def _was_ours(path: str, common: str) -> bool:
         return False
     own = link.removeprefix("gitdir: ")
     return not os.path.exists(own) and os.path.dirname(own) == os.path.join(common, "worktrees")
+
+
+def unfit(directory: str) -> str:
+    """Why no work tree can be made in a directory, which need not be there yet; "" if it can."""
+    standing = _standing(directory)
+    first = directory.removeprefix(standing).strip("/").partition("/")[0]
+    if os.path.lexists(os.path.join(standing, first)) and first:
+        return f"{os.path.join(standing, first)} is no directory"
+    return "" if os.access(standing, os.W_OK | os.X_OK) else f"{standing} cannot be written"
 
 
 def _standing(path: str) -> str:
@@ -354,10 +388,16 @@ def _remove_files(path: str) -> str:
     return trouble
 
 
+async def left_in(tree: Git, submodules: str = "untracked") -> Status:
+    """What is in a work tree and in no commit, and its commit. `submodules`: what of theirs does not
+    count, as git calls it. Raises GitError."""
+    flags = ("--porcelain=v2", "-z", "--branch", "--no-ahead-behind", "--no-renames")
+    ask = ("status", *flags, "--untracked-files=normal", f"--ignore-submodules={submodules}")
+    return parse_status(await tree.ask(*ask))
+
+
 async def _changes(lane: Git) -> str:
-    """What is in a work tree and in no commit."""
-    status = ("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=normal")
-    found = parse_status(await lane.ask(*status, "--ignore-submodules=none"))
+    found = await left_in(lane, "none")
     if not found.records:
         return ""
     names = listed([printable(os.fsdecode(one.path)) for one in found.records], 3)
