@@ -153,7 +153,7 @@ def test_permissions_are_for_once_and_refusals_are_told(host: Host) -> None:
             "options": ["allow_always", "reject_always"],
         },
     ]
-    assert host.run(host.agent(steps)) == 0, host.stderr
+    assert host.run(host.agent([*steps, {"say": "Done."}])) == 0, host.stderr
     answers = [one["result"]["outcome"] for one in host.heard() if "result" in one]
     assert [one.get("optionId", one["outcome"]) for one in answers] == [
         "o-allow_once", "o-reject_once", "o-reject_once", "cancelled",
@@ -535,14 +535,14 @@ def test_places_that_another_process_makes_out_are_none(host: Host) -> None:
     paths = ("~/a", "file:///etc/passwd", "/proc/self/cwd/a", "//proc/self/cwd/a", "../../proc/1/a")
     asks = [{"ask": {"toolCallId": "t", "kind": "edit", "locations": [{"path": path}]}}
             for path in paths]  # fmt: skip
-    assert host.run(host.agent(asks)) == 0, host.stderr
+    assert host.run(host.agent([*asks, {"say": "Done."}])) == 0, host.stderr
     assert len(host.said("refused")) == len(paths)
 
 
 def test_a_yes_that_is_for_ever_only_is_told_as_refused(host: Host) -> None:
     ask = {"toolCallId": "t", "kind": "edit", "locations": [{"path": "a.txt"}]}
     step = {"ask": ask, "options": ["allow_always", "reject_once"]}
-    assert host.run(host.agent([step])) == 0, host.stderr
+    assert host.run(host.agent([step, {"say": "Done."}])) == 0, host.stderr
     assert "for this once" in host.one("refused")["text"]
 
 
