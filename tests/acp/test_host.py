@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from codex_self_iter.acp_host import wire
+from codex_self_iter.agents import probe
 from tests.acp.conftest import Host
 from tests.support.harness import wait_until
 
@@ -153,13 +154,13 @@ def test_permissions_are_for_once_and_refusals_are_told(host: Host) -> None:
         },
         {"say": "Done."},
     ]
-    assert host.run(host.agent(steps)) == 0, host.stderr
+    assert host.run(host.agent([*steps, {"say": "Done."}])) == 0, host.stderr
     answers = [one["result"]["outcome"] for one in host.heard() if "result" in one]
     assert [one.get("optionId", one["outcome"]) for one in answers] == [
         "o-allow_once", "o-reject_once", "o-reject_once", "cancelled",
     ]  # fmt: skip
     refused = [one["text"] for one in host.said("refused")]
-    assert len(refused) == 2
+    assert len(refused) == 3
     assert "outside" in refused[0]
     assert "rm -rf /" in refused[1]
 
@@ -515,3 +516,91 @@ def test_it_needs_nothing_but_the_standard_library(host: Host) -> None:
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__))))
     code = f"import sys; sys.path.insert(0, {root!r}); import codex_self_iter.acp_host.turn"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+
+
+# -- what agents do although the protocol forbids it ------------------------------------------------
+
+
+def test_what_comes_after_the_turns_answer_is_part_of_it(host: Host) -> None:
+    """As of opencode (anomalyco/opencode#17505)."""
+    late = [{"late": " blue", "id": "a"}, {"late": " sky.", "id": "a"}]
+    assert host.run(host.agent([{"say": "The", "id": "a"}, *late])) == 0, host.stderr
+    assert host.one("message")["text"] == "The blue sky."
+
+
+def test_what_another_session_says_is_no_answer(host: Host) -> None:
+    """An agent of the agent speaks under an id of its own; its tools are told all the same."""
+    tool = {"tool": {"toolCallId": "t", "kind": "edit", "title": "a"}, "ended": "completed"}
+    steps = [{"of": "child"}, {"say": "Mine."}, tool, {"say": "Yours."}]
+    assert host.run(host.agent([{"say": "The ", "id": "a"}, *steps])) == 0, host.stderr
+    assert [one["text"] for one in host.said("message")] == ["The "]
+    assert host.one("tool_ended")["id"] == "t"
+
+
+def test_an_agent_that_never_says_our_sessions_id_is_heard(host: Host) -> None:
+    assert host.run(host.agent([{"of": "another"}, {"say": "Done."}])) == 0, host.stderr
+    assert host.one("message")["text"] == "Done."
+
+
+def test_places_that_another_process_makes_out_are_none(host: Host) -> None:
+    paths = ("~/a", "file:///etc/passwd", "/proc/self/cwd/a", "//proc/self/cwd/a", "../../proc/1/a")
+    asks = [{"ask": {"toolCallId": "t", "kind": "edit", "locations": [{"path": path}]}}
+            for path in paths]  # fmt: skip
+    assert host.run(host.agent([*asks, {"say": "Done."}])) == 0, host.stderr
+    assert len(host.said("refused")) == len(paths)
+
+
+def test_a_yes_that_is_for_ever_only_is_told_as_refused(host: Host) -> None:
+    ask = {"toolCallId": "t", "kind": "edit", "locations": [{"path": "a.txt"}]}
+    step = {"ask": ask, "options": ["allow_always", "reject_once"]}
+    assert host.run(host.agent([step, {"say": "Done."}])) == 0, host.stderr
+    assert "for this once" in host.one("refused")["text"]
+
+
+def test_an_agent_that_has_left_its_group_is_ended(host: Host) -> None:
+    leave = "import os, signal, time; os.setpgid(0, os.getpgid(os.getppid()))"
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(900)"
+    process = host.start([sys.executable, "-c", f"{leave}; {deaf}"], "--grace", "2")
+    wait_until(lambda: len(host.left()) == 2, lambda: f"the agent: {host.left()}")
+    process.send_signal(signal.SIGTERM)
+    assert host.end(process) == 128 + signal.SIGTERM
+    assert host.left() == []
+
+
+def test_no_agent_is_left_of_a_probe_that_is_killed(host: Host) -> None:
+    """Whoever has it done kills its group."""
+    argv = [sys.executable, "-P", "-m", "codex_self_iter.acp_host", "--probe", "--", "sleep", "900"]
+    found = probe.ask(argv, host.environment, 3.0)
+    assert found == (None, "no answer within 3 s")
+    wait_until(lambda: not host.left(), lambda: f"still there: {host.left()}")
+
+
+def test_an_answer_that_was_too_long_is_told_as_that(host: Host) -> None:
+    assert host.run(host.agent([{"fill": 40_000_000}])) == 1
+    assert "longer than 32 MiB" in host.one("failed")["message"]
+
+
+def test_what_is_no_agent_is_named_with_its_end(host: Host) -> None:
+    assert host.run(["sh", "-c", "exit 7"]) == 1
+    said = host.one("failed")["message"]
+    assert "exited with code 7" in said
+    assert "sh -c exit 7" in said
+
+
+def test_an_order_is_taken_once(host: Host) -> None:
+    """A supervisor that was killed before it heard that it was taken gives it again."""
+    process = host.start(host.agent(SLOW, [{"say": "Blue.", "id": "a"}, {"say": "", "id": "b"},
+                                           {"sleep": 4}], SLOW))  # fmt: skip
+    in_turn(host)
+    order(host, id="x", steer="Use blue.")
+    wait_until(lambda: host.said("control"), lambda: f"a word: {host.said()}")
+    order(host, id="x", steer="Use blue.")
+    assert host.end(process) == 0, host.stderr
+    assert not host.control.exists()
+    assert len(host.sent("session/prompt")) == 2
+
+
+def test_an_error_that_belongs_to_no_request_is_told(host: Host) -> None:
+    error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "Parse error"}}
+    assert host.run(host.agent([{"raw": json.dumps(error)}])) == 0, host.stderr
+    assert any("Parse error" in one["text"] for one in host.said("note"))

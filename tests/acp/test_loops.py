@@ -445,3 +445,26 @@ def test_a_message_that_a_turn_has_taken_outlives_a_kill(ws: Acp) -> None:
     ws.of_run("acp_host").kill()
     assert ws.run() == 0, ws.log()
     assert "Use blue." in ws.prompts()[-1]
+
+
+def test_a_message_is_given_once_although_its_supervisor_is_killed(ws: Acp) -> None:
+    """The run has said that it took it, and nobody heard so."""
+    second = [{"say": "At it.", "id": "q"}, {"say": "", "id": "r"}, {"sleep": 8}]
+    ws.play(SLOW, [*second, block("In blue.", completed=True)])
+    process = ws.start()
+    ws.asked()
+    wait_until(lambda: "At work." in ws.run_output(), lambda: ws.log()[-2000:])
+    host = ws.of_run("acp_host")
+    host.suspend()
+    ws.cli("steer", "--now", "Use blue.")
+    wait_until(lambda: list(ws.state.glob("logs/runs/*/control.json")), lambda: ws.log()[-2000:])
+    process.send_signal(signal.SIGSTOP)
+    host.resume()
+    wait_until(lambda: "acp.control" in ws.run_output(), lambda: ws.run_output())
+    process.kill()
+    process.wait()
+    assert "run.steered" not in ws.log()
+    assert ws.run() == 0, ws.log()
+    assert "run.steered" in ws.log()
+    assert len(ws.prompts()) == 2
+    assert len(ws.journal()) == 1

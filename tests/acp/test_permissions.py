@@ -104,3 +104,32 @@ def test_without_an_option_for_once_it_is_no() -> None:
     assert outcome([*always, OPTIONS[3]], allow=True)["outcome"]["optionId"] == "no"
     for odd in (None, "yes", [1, None], [{"kind": "allow_once"}]):
         assert outcome(odd, allow=True) == {"outcome": {"outcome": "cancelled"}}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        call("move", "a.txt", rawInput={"source": "a.txt", "destination": "/etc/b"}),
+        call("move", "a.txt", rawInput={"moves": [{"to": "../b"}]}),
+        call("delete", rawInput={"targets": ["a.txt", "/etc/b"]}),
+        call("edit", "a.txt", rawInput={"edits": [{"file_path": "/etc/b"}]}),
+        call("edit", "a.txt", rawInput={"paths": ["/etc/b"]}),
+        call("read", "a.txt", rawInput={"relativeDirectory": "/etc"}),
+    ],
+)
+def test_every_place_counts_that_a_call_names(asked: dict[str, object]) -> None:
+    assert "outside" in rules().refusal(asked)
+
+
+def test_what_is_written_into_a_file_is_no_place() -> None:
+    text = {"file_path": "a.c", "content": "/* /etc */", "new_string": "/x", "file_text": "/y"}
+    assert rules().refusal(call("edit", rawInput=text)) == ""
+
+
+def test_the_workspace_itself_stays() -> None:
+    for kind in ("delete", "move"):
+        assert "workspace" in rules().refusal(call(kind, "/w"))
+        assert "workspace" in rules().refusal(call(kind, "/state/plan.md"))
+    assert "git" in rules().refusal(call("edit", ".GIT/config"))
+    inside = rules(places=("/w/.git/trees/one",))
+    assert inside.refusal(call("edit", "/w/.git/trees/one/a.txt")) == ""

@@ -83,3 +83,16 @@ def test_what_is_kept_is_bounded() -> None:
     }
     told.said.update(end, 1.0)
     assert len(told.events[-1]["output"]) < 1.1 * OUTPUT_CHARS
+
+
+def test_news_of_a_call_from_before_do_not_part_a_message() -> None:
+    told = Told()
+    for update in (
+        {"sessionUpdate": "tool_call", "toolCallId": "x"},
+        {"sessionUpdate": "agent_message_chunk", "content": {"text": '{"summary": '}},
+        {"sessionUpdate": "tool_call_update", "toolCallId": "x", "status": "completed"},
+        {"sessionUpdate": "agent_message_chunk", "content": {"text": '"done"}'}},
+    ):
+        told.said.update(update, 1.0)
+    told.said.flush()
+    assert [one["text"] for one in told.events if "text" in one] == ['{"summary": "done"}']

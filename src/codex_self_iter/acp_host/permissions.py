@@ -5,6 +5,7 @@ would mean is the agent's to say, and some write it into their settings for good
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 _READS = ("read", "search", "think")
 _EDITS = ("edit", "delete", "move")
-_PATHS = ("path", "file_path", "filePath", "absolute_path", "fileName", "notebook_path")
+_WHOLE = ("delete", "move")
+"""Their input is names only, whatever its keys are called: where a file goes to is one."""
+_NAMES_A_PATH = re.compile(r"(?:path|file|file_?name|dir|directory|folder|uri)s?$", re.IGNORECASE)
 _FOR_GIT = ".git"
 
 
@@ -48,9 +51,13 @@ class Rules:
             return "it does not say which file it changes"
         for path in paths:
             real = self.real(path)
-            if not any(real == place or real.startswith(f"{place}/") for place in self.places):
+            within = (one for one in self.places if real == one or real.startswith(f"{one}/"))
+            place = next(within, None)
+            if place is None:
                 return f"{path} is outside the workspace"
-            if kind in _EDITS and _FOR_GIT in real.split("/"):
+            if kind in _WHOLE and real == place:
+                return f"{path} is the workspace, or the plan"
+            if kind in _EDITS and _FOR_GIT in real[len(place) :].lower().split("/"):
                 return f"{path} belongs to git"
         return ""
 
@@ -63,10 +70,17 @@ def _paths(call: Mapping[str, Any]) -> Iterator[str]:
     for place in (*as_list(call.get("locations")), *as_list(call.get("content"))):
         if path := as_text(as_dict(place).get("path")):
             yield path
-    given = as_dict(call.get("rawInput"))
-    for key in _PATHS:
-        if path := as_text(given.get(key)):
-            yield path
+    yield from _within(call.get("rawInput"), every=call.get("kind") in _WHOLE)
+
+
+def _within(given: object, *, every: bool) -> Iterator[str]:
+    """The texts in a tool's input that are paths by their keys, or all of them."""
+    for key, value in as_dict(given).items():
+        taken = every or _NAMES_A_PATH.search(key) is not None
+        for one in value if isinstance(value, list) else [value]:
+            if taken and (path := as_text(one)):
+                yield path
+            yield from _within(one, every=every)
 
 
 def choose(options: object, *, allow: bool) -> str:

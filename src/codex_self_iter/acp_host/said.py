@@ -45,7 +45,8 @@ class Said:
         """Take a `session/update`. `now`: monotonic seconds."""
         kind = as_text(given.get("sessionUpdate"))
         if kind in ("tool_call", "tool_call_update"):
-            self.flush()
+            if kind == "tool_call" or as_text(given.get("toolCallId")) not in self.calls:
+                self.flush()  # news of a call from before say nothing of the message
             self._call(given)
         elif kind == "agent_message_chunk":
             self._chunk(as_text(as_dict(given.get("content")).get("text")), given.get("messageId"))

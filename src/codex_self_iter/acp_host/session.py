@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from codex_self_iter import __version__
-from codex_self_iter.acp_host.wire import FailedError, GoneError, RefusalError, Wire
+from codex_self_iter.acp_host.wire import FailedError, RefusalError, Wire
 from codex_self_iter.core.acp_agents import ACP_AGENTS, AcpRow, Setting
 from codex_self_iter.core.foreign import as_dict, as_list, as_text
 
@@ -21,6 +21,8 @@ PROTOCOL = 1
 """The version that is asked for: agents that are asked for 2, a draft, answer 2."""
 START_SEC = 90.0
 """For the answer to `initialize`, and to `session/new`: the slowest measured took 16 s and 6 s."""
+PROBE_SEC = 45.0
+"""The same of a probe: less than whoever has it done allows for, so that it says what was missed."""
 SETTLE_SEC = 60.0
 """For each answer that sets a mode."""
 AUTH = -32000
@@ -33,13 +35,15 @@ class Session:
     Attributes:
         row: what is particular to the agent.
         ident: the session's id.
-        steers: the agent takes texts into the running turn."""
+        steers: the agent takes texts into the running turn.
+        met: it has answered as an ACP agent does."""
 
     def __init__(self, options: Namespace, wire: Wire, emit: Callable[..., None]) -> None:
         self._options, self._wire, self._emit = options, wire, emit
         self.row: AcpRow = ACP_AGENTS.get(options.agent) or AcpRow(())
         self.ident = ""
         self.steers = False
+        self.met = False
 
     def open(self) -> None:
         """Do all of it. Raises FailedError, GoneError, SignalledError."""
@@ -54,8 +58,9 @@ class Session:
         self._set_up(self._session(as_dict(hello.get("agentCapabilities"))))
 
     def _call(self, method: str, timeout_sec: float, **given: object) -> Json:
+        patience = min(timeout_sec, PROBE_SEC) if self._options.probe else timeout_sec
         try:
-            return self._wire.call(method, timeout_sec, **given)
+            return self._wire.call(method, patience, **given)
         except TimeoutError as error:
             raise FailedError(str(error), code="mute") from None
         except RefusalError as error:
@@ -74,15 +79,15 @@ class Session:
                 clientCapabilities=none,
                 clientInfo=ours,
             )
-        except (GoneError, FailedError) as error:
-            if isinstance(error, FailedError) and error.fields["code"] == "auth_required":
+        except FailedError as error:
+            if error.fields["code"] == "auth_required":
                 raise
-            why = str(error) or "it closed its stdout"
-            raise FailedError(f"it is no ACP agent: {why}", code="no_acp") from None
+            raise FailedError(f"it is no ACP agent: {error}", code="no_acp") from None
         spoken = hello.get("protocolVersion")
         if spoken != PROTOCOL:
             text = f"it speaks version {spoken!r} of the Agent Client Protocol, not {PROTOCOL}"
             raise FailedError(text, code="no_acp")
+        self.met = True
         return hello
 
     def _session(self, able: Json) -> Json:

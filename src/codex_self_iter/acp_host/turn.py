@@ -13,7 +13,7 @@ from argparse import Namespace
 
 from codex_self_iter.acp_host import control
 from codex_self_iter.acp_host.control import Order
-from codex_self_iter.acp_host.permissions import Rules, outcome
+from codex_self_iter.acp_host.permissions import Rules, choose, outcome
 from codex_self_iter.acp_host.said import Said, name_of
 from codex_self_iter.acp_host.session import AUTH, Session
 from codex_self_iter.acp_host.usage import Spending
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 QUIET_SEC = 5.0
 """For the agent's own end when its turn is over: the slowest measured took 2.4 s."""
+LATE_SEC = 0.5
+"""A turn that was answered is over when nothing comes for so long: opencode may send the end of its
+last message after the answer (anomalyco/opencode#17505)."""
+LATEST_SEC = 5.0
 MOST_REFUSALS = 10
 """So often is an agent that ends its turn for a refusal asked to go on."""
 _GO_ON = "This was refused, and stays so: {what}. Go on without it, and end as you were asked to."
@@ -53,6 +57,14 @@ class Run:
         self.agent: subprocess.Popen[bytes] | None = None
         self.asking = 0
         """The number of the prompt that is being worked on; 0: none is."""
+        self.in_turn = False
+        """What the agent says belongs to a turn."""
+        self.heard = 0
+        """So many notifications have come."""
+        self.spoken = False
+        """One has come under the name of our session."""
+        self.taken: set[str] = set()
+        """The orders that were taken, by their ids."""
         self.next: Order | None = None
         """The turn was cancelled for this: the session goes on with it."""
         self.offered: dict[int, Order] = {}
@@ -75,7 +87,11 @@ class Run:
             self._failed(failure)
             code = 127 if failure.fields["code"] == "acp_spawn" else 1
         except GoneError:
-            self._failed(FailedError(self._how_it_ended(), code="gone"))
+            how = self._how_it_ended()
+            if self.session.met:
+                self._failed(FailedError(f"{how} before its turn had ended", code="gone"))
+            else:
+                self._failed(FailedError(f"it is no ACP agent: {how}", code="no_acp"))
         except SignalledError as asked:
             code = 128 + asked.number
         finally:  # whatever goes wrong here, the agent is ended
@@ -96,22 +112,23 @@ class Run:
         fields = dict(failure.fields)
         words = encode(fields.pop("data", None)) or ""
         text = str(failure)
-        if fields["code"] == "no_acp" and self.odd_line:
-            text += f"; it said: {self.odd_line}"
+        if fields["code"] == "no_acp":
+            text += f"; it was started as: {' '.join(self.options.command)[:300]}"
+            text += f"; it said: {self.odd_line}" if self.odd_line else ""
         self.emit("failed", message=text, data=words[:_DATA_CHARS], **fields)
 
     def _start(self) -> None:
         command = self.options.command
         try:
             # A group of its own: the supervisor's signal is to reach us alone, so that the turn is
-            # cancelled before anything dies.
+            # cancelled before anything dies. That of a probe ends everything at once.
             agent = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 cwd=self.options.cwd,
-                process_group=0,
+                process_group=None if self.options.probe else 0,
             )
         except OSError as error:
             what = f"{command[0]} cannot be started: {error.strerror or error}"
@@ -159,6 +176,8 @@ class Run:
         if self.session.row.usage_proves and not self.spending.told:
             words = self.said.last or "the turn ended without a call of its model"
             raise FailedError(words, code="no_model_call")
+        if self.wire.dropped and not self.said.last:
+            raise FailedError(f"no answer, and {self.wire.dropped}", code="too_long")
         self.emit("done", reason=reason)
 
     def _stopped_for_refusal(self, answer: Json) -> bool:
@@ -167,14 +186,28 @@ class Run:
         return ended and bool(self.refused) and not self.said.last
 
     def _turn(self, text: str) -> Json:
-        self.said.last, self.refused = "", []
+        self.said.last, self.refused, self.in_turn = "", [], True
         self.emit("turn")
         prompt = [{"type": "text", "text": text}]
         self.asking = self.wire.ask("session/prompt", sessionId=self.session.ident, prompt=prompt)
         while (answer := self._answer()) is None:
             self._look()
             self.wire.pump(control.LOOK_SEC)
+        self._settle()
+        self.said.flush()
+        self.in_turn = False
         return answer
+
+    def _settle(self) -> None:
+        """Take what comes after the answer."""
+        now = time.monotonic()
+        quiet, end = now + LATE_SEC, now + LATEST_SEC
+        with contextlib.suppress(GoneError):
+            while (now := time.monotonic()) < min(quiet, end):
+                before = self.heard
+                self.wire.pump(quiet - now)
+                if self.heard != before:
+                    quiet = time.monotonic() + LATE_SEC
 
     def _answer(self) -> Json | None:
         """The answer to the prompt, when there is one."""
@@ -188,7 +221,6 @@ class Run:
             answer = {"stopReason": "cancelled"}  # qwen's way to say so while its server is silent
         if answer is not None:
             self.asking = 0
-            self.said.flush()
             self.spending.answer(answer)
             self._tell_spent()
         return answer
@@ -205,8 +237,13 @@ class Run:
         update = as_dict(given.get("update"))
         if method == "_session/retrying":
             self.emit("retry", text=as_text(given.get("category")) or "the model's server")
-        if method != "session/update" or not self.asking:
+        self.heard += 1
+        ours = given.get("sessionId") == self.session.ident
+        self.spoken = self.spoken or ours
+        if method != "session/update" or not self.in_turn:
             return  # what comes before the prompt is no answer
+        if self.spoken and not ours and update.get("sessionUpdate") == "agent_message_chunk":
+            update["sessionUpdate"] = "agent_thought_chunk"  # said by an agent of its own
         error = as_dict(as_dict(as_dict(update.get("_meta")).get("codex")).get("error"))
         if error.get("willRetry") is True:
             self.emit("retry", text=as_text(error.get("message")) or "the model's server")
@@ -222,7 +259,10 @@ class Run:
             return None
         call = self.said.permission(as_dict(given.get("toolCall")))
         why = self.rules.refusal(call)
-        answer = outcome(given.get("options"), allow=not why)
+        options = given.get("options")
+        if not why and not choose(options, allow=True):
+            why = "it offers no permission for this once"
+        answer = outcome(options, allow=not why)
         if why:
             self.refused.append(f"{name_of(call)}: {why}")
             self.emit("refused", text=self.refused[-1])
@@ -275,6 +315,10 @@ class Run:
         if order is not None and order.cancel:
             self.emit("control", id=order.ident, ok=True, how="cancelled")
             raise SignalledError(signal.SIGINT)
+        if order is not None and order.ident in self.taken:
+            return None  # by a supervisor that was killed before it heard so
+        if order is not None and order.ident:
+            self.taken.add(order.ident)
         return order
 
     def _begin_anew(self, order: Order) -> None:
@@ -309,6 +353,7 @@ class Run:
         with contextlib.suppress(FailedError, GoneError):
             while self._answer() is None and (left := end - time.monotonic()) > 0:
                 self.wire.pump(left)
+        self.said.flush()
 
     def _wait(self, patience_sec: float) -> None:
         """Read on until the agent has ended: a tool of it may hold its stdout open."""
@@ -325,8 +370,9 @@ class Run:
         """Signal the agent's group, if the agent is still there: it is not reaped before."""
         assert self.agent is not None
         if self.agent.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it may have left its group
                 os.killpg(self.agent.pid, number)
+            self.agent.send_signal(number)
 
     def _how_it_ended(self) -> str:
         """The agent's end in words, for one that closed its stdout."""
@@ -335,13 +381,16 @@ class Run:
         self._wait(2.0)
         code = self.agent.poll()
         if code is None:
-            return "it closed its stdout and goes on"
-        how = f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
-        return f"it {how} before its turn had ended"
+            return "it closed its stdout, and went on,"
+        return f"it was ended by signal {-code}" if code < 0 else f"it exited with code {code}"
 
 
 def _real(workspace: str, path: str) -> str:
-    """The real path that one of an agent's leads to; "" where it leads nowhere."""
+    """The real path that one of an agent's leads to; "" where that is not known: what `~`, an
+    address or a place in /proc stands for is another process's to say."""
+    whole = os.path.normpath(os.path.join(workspace, path))
+    if path.startswith("~") or "://" in path or whole.lstrip("/").startswith("proc/"):
+        return ""
     try:
         return os.path.realpath(os.path.join(workspace, path))
     except ValueError:  # a NUL character

@@ -95,6 +95,8 @@ class Wire:
         """Takes what is no message of the protocol, a line each."""
         self.closed = False
         """The agent has closed its stdout."""
+        self.dropped = ""
+        """Says that a message was too long to be read; "": none was."""
 
     # --- asking
 
@@ -188,7 +190,7 @@ class Wire:
     def _dropped(self) -> None:
         """A message was too long. If it was an answer, the answer is that it was too long."""
         ends, self._dropping = self._dropping, b""
-        text = f"a message longer than {MAX_LINE >> 20} MiB was not read"
+        text = self.dropped = f"a message longer than {MAX_LINE >> 20} MiB was not read"
         self.odd(text)
         for number in map(int, _ID.findall(ends)):
             if b'"method"' not in ends and number in self._waiting:
@@ -217,6 +219,8 @@ class Wire:
         elif isinstance(number, int) and number in self._waiting:
             self._waiting.discard(number)
             self._answers[number] = message
+        elif number is None:  # an error that it cannot say of what
+            self.odd(text)
         # else: an answer that nobody waits for, such as a second one
 
     def _reply(self, number: object, method: str, given: Json) -> None:

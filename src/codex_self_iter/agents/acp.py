@@ -53,10 +53,18 @@ class OverAcp(CliAgent):
 
     def find(self, environment: Mapping[str, str]) -> Found:
         """Find the agent's program. Raises AgentMissingError."""
-        mend = f"install it ({self.row.install}) or set [agents.{self.name}] binary"
         return find_program(
-            self._words()[0], self.config.binary, environment, mend=mend, places=self.places
+            self._words()[0],
+            self.config.binary,
+            environment,
+            mend=self._mend(),
+            places=self.places,
         )
+
+    def _mend(self) -> str:
+        if not self.row.install:
+            return f"set [agents.{self.name}] command to its command line"
+        return f"install it ({self.row.install}) or set [agents.{self.name}] binary"
 
     def _words(self) -> tuple[str, ...]:
         """The agent's command line as it stands in the row, or as the person gave it."""
@@ -140,7 +148,7 @@ class OverAcp(CliAgent):
         try:
             program = self.find(environment)
         except UsageError as error:
-            return Probe(False, detail=str(error), mend=self.row.install)
+            return Probe(False, detail=str(error), mend=self._mend())
         with tempfile.TemporaryDirectory(prefix="csi-", ignore_cleanup_errors=True) as nowhere:
             clean = self._environment(environment, program, False, {})
             words = ("--probe", "--cwd", nowhere)
@@ -156,10 +164,10 @@ class OverAcp(CliAgent):
             if facts.http_status == 401:
                 return dataclasses.replace(known, logged_in=False, mend=self.log_in)
             why = f"no session can be opened: {facts.message}"
-            return dataclasses.replace(known, version="", detail=why, mend=self.row.install)
+            return dataclasses.replace(known, version="", detail=why, mend=self._mend())
         if code != 0:
             why = f"`{os.path.basename(program)}` answered nothing ({code}): {said[-200:]}"
-            return dataclasses.replace(known, version="", detail=why, mend=self.row.install)
+            return dataclasses.replace(known, version="", detail=why, mend=self._mend())
         detail = remark or f"version {version}"
         sure = True if self.row.tells_login else None
         return dataclasses.replace(known, logged_in=sure, detail=detail)
@@ -205,7 +213,7 @@ _KEYS = ("_KEY", "_TOKEN")
 def over_acp(name: str, native: type[CliAgent] | None = None) -> type[OverAcp]:
     """The adapter of an agent over the protocol; of one with an adapter of its own, what that knows
     of its login stays. `name`: of a row, or "acp" for a command that the person gave."""
-    row = ACP_AGENTS.get(name, AcpRow(()))
+    row = ACP_AGENTS.get(name, AcpRow((), log_in="start the program yourself, and log in there"))
     about: dict[str, Any] = {
         "name": name,
         "row": row,

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from codex_self_iter.agents.acp import CONTROL
 from codex_self_iter.core import events as ev
-from codex_self_iter.core.foreign import as_text, decode
+from codex_self_iter.core.foreign import decode
 from codex_self_iter.core.prompt import in_turn
 from codex_self_iter.core.state import Message
 from codex_self_iter.errors import StorageError
@@ -26,8 +26,6 @@ PATIENCE_SEC = 30.0
 """So long the program has for its word. It looks every half second; a turn that is cancelled for the
 message took up to a second to end, and 25 where a tool held the agent up."""
 _LOOK_SEC = 0.2
-_MOST_BYTES = 4 * 1024 * 1024
-"""Of what a run writes meanwhile, at each look."""
 
 
 class MidTurn:
@@ -69,28 +67,34 @@ class MidTurn:
         ident = f"{run_id}:{'+'.join(message.mark for message in messages)}"
         order = {"id": ident, "steer": in_turn([message.text for message in messages])}
         output = os.path.join(directory, "stdout.log")
-        offset = os.path.getsize(output)
+        # what was said already was said to a supervisor that was killed before it heard it
+        word, offset = await ctx.shared.in_thread(_word, output, 0, ident)
+        if word is not None:
+            return word
         with storing("write", path):
             replace_private(path, json.dumps(order, ensure_ascii=False).encode("utf-8", "replace"))
         clock = ctx.shared.clock
         end = clock.monotonic() + PATIENCE_SEC
         while self._work.handle is not None and clock.monotonic() < end:
             await clock.sleep(_LOOK_SEC)
-            lines, offset = await ctx.shared.in_thread(_lines, output, offset)
-            for line in lines:
-                said = decode(line) if "acp.control" in line else None
-                if said is not None and as_text(said.get("id")) == ident:
-                    return said.get("ok") is True
+            word, offset = await ctx.shared.in_thread(_word, output, offset, ident)
+            if word is not None:
+                return word
         with contextlib.suppress(OSError):
             os.unlink(path)
         return False
 
 
-def _lines(path: str, offset: int) -> tuple[list[str], int]:
-    """The whole lines that have come since the offset, and the offset after them."""
+def _word(path: str, offset: int, ident: str) -> tuple[bool | None, int]:
+    """Whether the run has taken an order, None while that is not said; and the offset after the
+    whole lines that were looked at."""
     with open(open_guarded(path), "rb") as file:
         file.seek(offset)
-        whole = file.read(_MOST_BYTES).rpartition(b"\n")[0]
-    if not whole:
-        return [], offset
-    return whole.decode("utf-8", "replace").split("\n"), offset + len(whole) + 1
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            offset += len(line)
+            said = decode(line.decode("utf-8", "replace")) if b"acp.control" in line else None
+            if said is not None and said.get("type") == "acp.control" and said.get("id") == ident:
+                return said.get("ok") is True, offset
+    return None, offset

@@ -25,12 +25,14 @@ and a step is one of
     {"ask": {…}, "options": [KIND…]}   asks for permission for a tool call
     {"want": METHOD}                   asks the client for something
     {"update": {…}}                    any `session/update`
+    {"of": ID}                         the updates that follow are those of another session
     {"note": METHOD, "given": {…}}     any notification
     {"raw": TEXT}                      a line as it is
     {"fill": BYTES}                    a line of so many bytes
     {"write": PATH, "text": TEXT}      writes a file, as a tool of it would
     {"spawn": COMMAND}                 starts a command of the shell and leaves it
     {"sleep": SECONDS}                 until then, or until the turn is cancelled
+    {"late": TEXT, "id": ID}          a piece of a message that comes after the turn's answer
     {"exit": CODE}
     {"end": REASON, …}                 answers the prompt; more keys go into the answer
     {"fail": {…}}                      answers it with an error
@@ -64,6 +66,8 @@ class _Agent:
         self.answered = threading.Condition()
         self.asked = 0
         self.turn = 0
+        self.late: list[Json] = []
+        self.session = f"s-{os.getpid()}"
         self.lock = threading.Lock()
 
     def send(self, message: Json) -> None:
@@ -129,10 +133,13 @@ class _Agent:
             case "session/new" if script.get("login") is False:
                 return {"code": -32000, "message": "Authentication required"}
             case "session/new":
-                return {"sessionId": f"s-{os.getpid()}", **session}
+                return {"sessionId": self.session, **session}
             case "session/load" if load == "refuse":
                 return {"code": -32002, "message": f"no such session: {given.get('sessionId')}"}
-            case "session/load" | "session/set_mode" | "session/set_config_option":
+            case "session/load":
+                self.session = str(given.get("sessionId"))
+                return session
+            case "session/set_mode" | "session/set_config_option":
                 return session
             case _:
                 return {"code": -32601, "message": f"Method not found: {method}"}
@@ -154,12 +161,16 @@ class _Agent:
             with open(self.script["count"], "a", encoding="utf-8") as count:
                 count.write(".")
         self.cancelled.clear()
+        self.late = []
         for step in (*steps, {"end": "end_turn", "usage": _USAGE}):
             if self.cancelled.is_set():
                 step = self.stopped()
             if answer := self.step(step):
                 if "silent" not in answer:
                     self.send({"id": number, **answer})
+                for late in self.late:
+                    time.sleep(0.1)
+                    self.chunk("agent_message_chunk", late["late"], late.get("id"))
                 return
 
     def stopped(self) -> Json:
@@ -188,6 +199,8 @@ class _Agent:
                 self.want(method, step.get("given", {}))
             case {"update": update}:
                 self.update(update)
+            case {"of": ident}:
+                self.session = ident
             case {"note": method}:
                 self.send({"method": method, "params": step.get("given", {})})
             case {"raw": text}:
@@ -202,6 +215,8 @@ class _Agent:
                 subprocess.Popen(["/bin/sh", "-c", command], stdin=nothing, stdout=nothing)
             case {"sleep": seconds}:
                 self.cancelled.wait(seconds)
+            case {"late": _}:
+                self.late.append(step)
             case {"exit": code}:
                 os._exit(code)
             case {"end": reason, **more}:
@@ -219,13 +234,14 @@ class _Agent:
         self.update({"sessionUpdate": kind, "content": {"type": "text", "text": text}, **named})
 
     def update(self, update: Json) -> None:
-        self.send({"method": "session/update", "params": {"sessionId": "s", "update": update}})
+        given = {"sessionId": self.session, "update": update}
+        self.send({"method": "session/update", "params": given})
 
     def want(self, method: str, given: Json) -> None:
         """Ask the client, and await its answer; the turn goes on whatever that is."""
         self.asked += 1
         number = f"want-{self.asked}"
-        self.send({"id": number, "method": method, "params": {"sessionId": "s", **given}})
+        self.send({"id": number, "method": method, "params": {"sessionId": self.session, **given}})
         with self.answered:
             self.answered.wait_for(lambda: number in self.answers, timeout=60)
 
