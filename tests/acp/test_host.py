@@ -283,6 +283,12 @@ def test_an_answer_counts_once(host: Host) -> None:
     assert len(host.said("done")) == 1
 
 
+@pytest.mark.parametrize("ident", ["text", "float"])
+def test_an_id_that_comes_back_in_another_form_is_known(host: Host, ident: str) -> None:
+    assert host.run(host.agent([{"say": "Done."}], ids=ident)) == 0, host.stderr
+    assert host.one("message")["text"] == "Done."
+
+
 def test_lines_that_are_no_messages_do_no_harm(host: Host) -> None:
     odd = ["", "{", "[]", "null", "7", "Loading…", '{"jsonrpc": "2.0"}', "{" * 5000, '{"id": {}}']
     steps = [{"raw": one} for one in odd] + [{"raw": "noise"}] * 50 + [{"say": "Done."}]

@@ -19,7 +19,6 @@ from tests.support.harness import wait_until, wipe
 
 PROGRAMS = ("podman", "runc", "mmdebstrap", "unshare", "nsenter")
 RELEASE = "bookworm"
-ARCHIVE = "http://deb.debian.org/debian"
 PACKAGES = "passwd,python3,python3-venv"
 BASE = "localhost/base:1"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -135,7 +134,7 @@ class Podman:
         choice = ("--quiet", "--mode=root", "--variant=apt", f"--include={PACKAGES}")
         added = [f"--customize-hook={hook}" for hook in hooks]
         # in memory: what dpkg syncs costs nothing there
-        make = ("env", f"TMPDIR={store}", "mmdebstrap", *choice, *added, RELEASE, tree, ARCHIVE)
+        make = ("env", f"TMPDIR={store}", "mmdebstrap", *choice, *added, RELEASE, tree, _archive())
         self.inside(*make, patience=500)
         self("import", tree, BASE)
         self.inside("rm", tree)
@@ -149,6 +148,13 @@ class Podman:
         for group in groups:
             wait_until(lambda group=group: _removed(group), f"no process is left in {group}")
         wipe(self.directory)
+
+
+def _archive() -> str:
+    """The archive that this machine itself installs the release from."""
+    words = ["apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    return next(line.split()[1] for line in found if line.startswith(f"{RELEASE} "))
 
 
 def _removed(group: Path) -> bool:

@@ -209,13 +209,13 @@ class Wire:
         if not isinstance(message, dict):
             self.odd(text)
             return
-        method, number = message.get("method"), message.get("id")
+        method, number = message.get("method"), _number(message.get("id"))
         given = message.get("params")
         given = given if isinstance(given, dict) else {}
         if isinstance(method, str) and number is None:
             self.told(method, given)
         elif isinstance(method, str):
-            self._reply(number, method, given)
+            self._reply(message["id"], method, given)
         elif isinstance(number, int) and number in self._waiting:
             self._waiting.discard(number)
             self._answers[number] = message
@@ -250,6 +250,13 @@ class Wire:
             self._unsent.clear()
         with contextlib.suppress(KeyError):
             self._selector.unregister(self._in)
+
+
+def _number(ident: object) -> object:
+    """The id of a message; one that was a number and comes back as a text or a float is that number."""
+    if isinstance(ident, float) and ident.is_integer():
+        return int(ident)
+    return int(ident) if isinstance(ident, str) and ident.isdecimal() else ident
 
 
 class _Signals:

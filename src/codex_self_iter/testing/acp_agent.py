@@ -11,6 +11,7 @@ SCRIPT is a JSON file. Its object may have
     options     categories of what a client may choose, such as "model"
     steering    true: it takes a text into the running turn; steered: what it says of it then
     load        what it does with an old session: "load" (default), "refuse", or "none" (offers none)
+    ids         the form in which the ids of requests come back: "text", "float"; as they came
     cancel      how a cancelled turn ends: "cancelled" (default), "error", or "never"
     deaf        true: it stays when its stdin is closed, and when it gets SIGTERM
     turns       a list of turns, each a list of steps; the last is repeated
@@ -71,6 +72,9 @@ class _Agent:
         self.lock = threading.Lock()
 
     def send(self, message: Json) -> None:
+        form = {"text": str, "float": float}.get(self.script.get("ids", ""))
+        if form is not None and "method" not in message:
+            message = {**message, "id": form(message["id"])}
         self.write(json.dumps({"jsonrpc": "2.0", **message}))
 
     def write(self, line: str) -> None:
