@@ -169,6 +169,12 @@ SCENARIOS = {
         ("completed", 0),
         {("executor", 2): lambda world: world.say("now.md", now=True)},
     ),
+    "steer --now into the running turn": Scenario(
+        lambda: Script([work("b"), work("c"), claim()]),
+        policy(checkpoints=True, steers=True),
+        ("completed", 0),
+        {("executor", 2): lambda world: world.say("now.md", now=True)},
+    ),
     "pause and pause --now": Scenario(
         lambda: Script([work("b"), work("c"), claim()]),
         policy(verify_commands=("true",)),

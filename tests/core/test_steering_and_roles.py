@@ -9,6 +9,7 @@ import pytest
 from codex_self_iter.core import commands as cmd
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.holds import next_role
+from codex_self_iter.core.state import Message
 from codex_self_iter.core.terms import Role
 from tests.support.loop_world import (
     GOAL,
@@ -43,6 +44,42 @@ def test_steer_now_ends_the_run_and_the_next_has_the_message() -> None:
     assert world.verdicts[0] == "aborted"
     assert [m["name"] for m in world.disk.journal[1]["messages"]] == ["x.now.md"]
     assert world.disk.inbox == {}
+
+
+def test_a_turn_that_takes_messages_is_not_ended_for_one() -> None:
+    def now(world: World) -> None:
+        world.say("x.now.md", now=True)
+
+    world = play(Script([work("b"), claim()]), policy(steers=True), {("executor", 1): now})
+    assert world.verdicts == ["continue", "completed"]
+    assert [m["name"] for m in world.disk.journal[0]["messages"]] == ["x.now.md"]
+    assert world.disk.inbox == {}
+    assert len(world.agents.readers["x.now.md"]) == 1
+
+
+def test_a_turn_that_has_refused_a_message_is_ended_for_it() -> None:
+    rules, at = policy(steers=True), running()
+    names = ("x.now.md",)
+    state, commands = drive(at, ev.Steer(now=True, names=names), rules=rules)
+    assert (state, kinds(commands)) == (at, ["SteerRun"])
+    again = drive(state, ev.Steer(now=True, names=names, refused=True), rules=rules)
+    assert kinds(again[1]) == ["Persist", "Abort"]
+    other = drive(at, ev.Steer(now=True, names=names), rules=policy())
+    assert kinds(other[1]) == ["Persist", "Abort"]
+
+
+def test_what_another_run_has_taken_stays_for_the_next_prompt() -> None:
+    message = Message("x.now.md", "text", "mark")
+    at = running()
+    assert drive(at, ev.Steered("another-run", (message,)), rules=policy(steers=True)) == (at, ())
+    assert at.open is not None
+    assert at.open.run is not None
+    state, commands = drive(
+        at, ev.Steered(at.open.run.run_id, (message,)), rules=policy(steers=True)
+    )
+    assert kinds(commands) == ["Persist", "TakeMessages"]
+    given = ev.Steer(now=True, names=(message.name,))
+    assert drive(state, given, rules=policy(steers=True)) == (state, ())  # it has it
 
 
 def test_messages_come_once_in_order_and_stand_in_the_journal() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from codex_self_iter.core import commands as cmd
@@ -31,9 +31,10 @@ ENDS = (State.COMPLETED, State.STOPPED, State.STAGNATED, State.BLOCKED)
 STARTERS = (cmd.Prepare, cmd.StartRun, cmd.RunGates, cmd.Keep, cmd.Exit)
 
 
-def policy(*agents: str, **changes: Any) -> Policy:
+def policy(*agents: str, steers: bool = False, **changes: Any) -> Policy:
     """A policy whose agents each have an account of their own name."""
-    order = tuple(AgentPolicy(name, f"account-{name}") for name in agents or ("one",))
+    names = agents or ("one",)
+    order = tuple(AgentPolicy(name, f"account-{name}", steers=steers) for name in names)
     changes = {"checkpoints": False} | changes
     changes["mode"] = Mode(changes.get("mode", Mode.GOAL))
     return Policy(agents=dict.fromkeys(Role, order), **changes)
@@ -196,6 +197,8 @@ class Disk:
         self.journal: list[dict[str, Any]] = []
         self.notes: tuple[str, ...] = ()
         self.inbox: dict[str, str] = {}
+        self.urgent: set[str] = set()
+        """Messages that are to be heard at once."""
         self.stop: ev.Stop | None = None
         self.paused = False
 
@@ -222,6 +225,10 @@ class Agents:
     def start(self, run: OpenRun, messages: tuple[str, ...]) -> None:
         assert self.running is None, "a second agent beside a living one"
         self.running, self._reading = run, messages
+
+    def give(self, names: Iterable[str]) -> None:
+        """Its running turn takes these messages, each once."""
+        self._reading = tuple(dict.fromkeys((*self._reading, *names)))
 
     def finish(self) -> tuple[OpenRun, Answer]:
         """It ends by itself: its work is done. Asked again, its files say the same."""
@@ -309,6 +316,10 @@ class World:
             self.handle(dataclasses.replace(self.disk.stop, after_iteration=False))
         elif GOAL in self.disk.inbox:
             self.handle(ev.GoalSet(self.disk.inbox[GOAL], (GOAL,)))
+        if self.agents.running is not None and (
+            waiting := self.disk.urgent & self.disk.inbox.keys()
+        ):
+            self.handle(ev.Steer(now=True, names=tuple(waiting)))
 
     def run(self, limit: int = 400) -> cmd.Exit:
         """Go on until the loop has ended."""
@@ -380,6 +391,11 @@ class World:
             for message in command.messages:
                 if message.mark in ("", self.disk.inbox.get(message.name)):
                     self.disk.inbox.pop(message.name, None)
+        elif isinstance(command, cmd.SteerRun):
+            self.agents.give(command.names)
+            given = tuple(Message(name, self.disk.inbox[name], mark=self.disk.inbox[name])
+                          for name in command.names)  # fmt: skip
+            self.queue.appendleft(lambda: ev.Steered(command.run_id, given))
         elif isinstance(command, cmd.Prepare):
             self.queue.append(self._prepared)
         elif isinstance(command, cmd.StartRun):
@@ -454,7 +470,8 @@ class World:
 
     def say(self, name: str, text: str = "look at this", now: bool = False) -> None:
         self.disk.inbox[name] = text
-        self.handle(ev.Steer(now))
+        self.disk.urgent |= {name} if now else set()
+        self.handle(ev.Steer(now, (name,) if now else ()))
 
     def set_goal(self, goal: str) -> None:
         self.disk.inbox[GOAL] = goal

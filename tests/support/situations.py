@@ -198,6 +198,8 @@ def events_for(state: LoopState) -> dict[str, ev.Event]:
         "resume": ev.Resume(),
         "steer": ev.Steer(),
         "steer now": ev.Steer(now=True),
+        "steer refused": ev.Steer(now=True, names=("a.md",), refused=True),
+        "another run steered": ev.Steered("other", (Message("a.md", "a"),)),
         "goal": ev.GoalSet("mine", (GOAL,)),
         "edited": ev.Edited("plan", 1, 0),
         "ticked in the run": ev.Edited("plan", 1, 1, ticks_only=True, in_run=True),
