@@ -142,8 +142,7 @@ def test_a_plan_is_worked_off_to_proven_completion_in_safe_mode(scene, loop, nam
 @pytest.mark.parametrize("name", ONLY_ACP)
 def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
     """In a tool each: a message arrives, the supervisor, the host and the agent are killed, the
-    loop is stopped. (Of those that start slowest the agent is not.)"""
-    agent_too = name in ("copilot", "vibe")
+    loop is stopped."""
     waits = "touch in-{0}; while [ ! -e go-{0} ]; do sleep 0.1; done"
     stays = "sleep 300 & touch in-{0}; sleep 300"
     ours = loop(
@@ -152,7 +151,7 @@ def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
         shell(waits.format(2)),
         block("Survived.", next_goal="Go on."),
         shell(stays.format(3)),
-        *([shell(stays.format(4))] if agent_too else []),
+        shell(stays.format(4)),
         shell(stays.format(5)),
     )
     words = ("--agent-mode", "bypass", "--no-change-gate", "0", "--max-consecutive-errors", "9")
@@ -174,9 +173,8 @@ def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
         assert first["summary"] == "Survived."
         assert [one["text"] for one in first["messages"]] == ["Use blue.\n"]
         ours.of_run("host").kill()
-        if agent_too:
-            ours.exists("in-4")
-            ours.of_run("agent").kill()
+        ours.exists("in-4")
+        ours.of_run("agent").kill()
         ours.exists("in-5")
         assert {one["verdict"] for one in ours.journal()[1:]} == {"error"}
         mine = {one.pid for one in scene.left()}
@@ -220,7 +218,7 @@ def test_those_with_an_adapter_of_their_own_can_speak_acp(scene, loop, name):  #
     assert record["usage"]["total_tokens"] == tokens
     assert len(ours.asked()) == steps
     if steers:
-        assert "Use blue." in ours.asked()[2]
+        assert any("Use blue." in one for one in ours.asked()[2:])
         assert len(record["messages"]) == 1
 
 

@@ -96,16 +96,14 @@ def test_a_stop_in_the_middle_of_a_tool_leaves_nothing(scene, program):
 def test_a_limit_is_waited_for(scene, real_codex):
     """Codex alone tells the exact end."""
     loop = Program(scene, "codex", real_codex, [])
-    ends = time.time() + 6
-    seen = []
+    seen, ends = [], []
 
     def script(_ask):
         seen.append(time.time())
-        return (
-            fault("usage_limit", resets_at=int(ends))
-            if time.time() < int(ends)
-            else block(completed=True)
-        )
+        ends.append(int(seen[0]) + 6)
+        if time.time() < ends[0]:
+            return fault("usage_limit", resets_at=ends[0])
+        return block(completed=True)
 
     loop.server.script = script
     process = loop.start("--max-iterations", "3")

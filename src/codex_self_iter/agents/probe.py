@@ -29,7 +29,7 @@ _PLACES = (
     "/usr/bin",
 )
 _VERSIONED = ("~/.nvm/versions/node/*/bin", "~/.local/share/fnm/node-versions/*/installation/bin")
-_ASK_SEC = 10.0
+_ASK_SEC = 20.0
 _ANSWER_BYTES = 64 * 1024
 _MOST = 64 * 1024 * 1024
 """Of an answer whose end counts: a gate may say a lot before it."""

@@ -276,6 +276,7 @@ class AgentRuns:
         lost = overwritten(ctx.plan.came, before or "", ctx.plan.text)
         self._tell_overwritten(lost)
         self._tell_unmade(worked=reports[0].failure is None or bool(change.changed))
+        await self.work.settle()
         ctx.post(
             ev.RunEnded(
                 run_id=run.run_id,

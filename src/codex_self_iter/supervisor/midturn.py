@@ -11,6 +11,8 @@ import json
 import os
 from collections.abc import Iterable
 
+import anyio
+
 from codex_self_iter.agents.acp import CONTROL
 from codex_self_iter.core import events as ev
 from codex_self_iter.core.foreign import decode
@@ -33,12 +35,13 @@ class MidTurn:
 
     def __init__(self, ctx: Context, work: Work) -> None:
         self._ctx, self._work = ctx, work
-        self._busy = False
+        self._over: anyio.Event | None = None
+        work.settle = self.settle
 
     def give(self, run_id: str, names: Iterable[str]) -> None:
         """Begin to give these messages of the inbox to the run, unless that is under way."""
-        if not self._busy:
-            self._busy = True
+        if self._over is None:
+            self._over = anyio.Event()
             self._ctx.start("steer a run", self._give, run_id, tuple(names))
 
     async def _give(self, run_id: str, names: tuple[str, ...]) -> None:
@@ -52,7 +55,14 @@ class MidTurn:
         except (OSError, StorageError):
             ctx.post(ev.Steer(now=True, names=names, refused=True))
         finally:
-            self._busy = False
+            if self._over is not None:
+                self._over.set()
+            self._over = None
+
+    async def settle(self) -> None:
+        """A run has ended: what becomes of its messages is said before its end is."""
+        if self._over is not None:
+            await self._over.wait()
 
     def _messages(self, names: tuple[str, ...]) -> tuple[Message, ...]:
         found = self._ctx.inbox.messages(wall=self._ctx.shared.clock.wall())

@@ -11,6 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
+import anyio.lowlevel
 
 from codex_self_iter.core.runs import EndCause, RunIdentity, RunOutcome, RunSample, RunSpec
 from codex_self_iter.errors import StorageError
@@ -38,6 +39,8 @@ class Work:
         """What the present run says of its trying again to reach its model, else ""."""
         self.hook = ""
         """Why what is due waits for a hook, else ""."""
+        self.settle: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+        """Called before the end of a run is reported: what it was given meanwhile is known then."""
         self.last_look: Callable[[], None] | None = None
         """Called in a thread before the present run is ended: what it has answered counts."""
         self._remains = Remains(ctx)
