@@ -20,14 +20,12 @@ from pydantic.fields import FieldInfo
 from codex_self_iter.cli import COMMANDS, HIDDEN, build_parser
 from codex_self_iter.cli._flags import FLAGS
 from codex_self_iter.settings import AGENT_NAMES, Settings
+from codex_self_iter.settings.agent_tables import AcpSettings, AgentSettings, AgentsSettings
 from codex_self_iter.settings.env_source import variable_name
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_at
 from codex_self_iter.settings.model import KeyPath
 from codex_self_iter.settings.schema import (
-    AcpSettings,
-    AgentSettings,
-    AgentsSettings,
     NotifyReplies,
     NotifyTarget,
     Price,

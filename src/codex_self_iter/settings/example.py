@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from codex_self_iter.settings.agent_tables import AcpSettings, AgentSettings, AgentsSettings
 from codex_self_iter.settings.keys import fields_of, table_at
 from codex_self_iter.settings.model import Settings
-from codex_self_iter.settings.schema import AcpSettings, AgentSettings, AgentsSettings
 
 _HEAD = """\
 # codex-self-iter: every configuration key with its default.

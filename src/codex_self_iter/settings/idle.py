@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from codex_self_iter.settings.agent_tables import CliSettings
 from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import Settings
-from codex_self_iter.settings.schema import TEXTS, CliSettings
+from codex_self_iter.settings.schema import TEXTS
 
 _ROLES = (
     "roles.planner", "roles.executor", "roles.reviewer", "planner_model_hint",

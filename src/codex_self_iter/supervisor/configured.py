@@ -16,8 +16,8 @@ from codex_self_iter.core.runs import RunLimits
 from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.agent_tables import CliSettings
 from codex_self_iter.settings.paths import ResolvedPaths
-from codex_self_iter.settings.schema import CliSettings
 from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT
 
 MAIN = (Role.PLANNER, Role.EXECUTOR, Role.REVIEWER)

@@ -16,7 +16,7 @@ from codex_self_iter.agents.cli_agent import CliAgent
 from codex_self_iter.agents.run_files import LINE_BYTES
 from codex_self_iter.agents.stream import EventKind
 from codex_self_iter.core.runs import EndCause, RunOutcome
-from codex_self_iter.settings.schema import CliSettings
+from codex_self_iter.settings.agent_tables import CliSettings
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.work import Work
 
