@@ -122,19 +122,17 @@ class Session:
     def _set_up(self, opened: Json) -> None:
         """Put the session into its mode, and choose the model. What an agent does by default
         differs and changes between versions."""
-        wanted = setting(self.row, self._options)
+        options = self._options
+        wanted = self.row.setting(bypass=options.mode == "bypass", read_only=options.read_only)
         if wanted.mode:
             self._set_mode(wanted, opened)
         if wanted.option:
             self._set_option(wanted.option, wanted.value)
-        if not (wanted.mode or wanted.option or wanted.env) and self._options.mode != "bypass":
+        if wanted == Setting() and options.mode != "bypass":
             self._emit("note", text="nothing is known of its modes: what it does unasked, it does")
-        options = [as_dict(one) for one in as_list(opened.get("configOptions"))]
-        for category, value in (
-            ("model", self._options.model),
-            ("thought_level", self._options.effort),
-        ):
-            ids = (as_text(one.get("id")) for one in options if one.get("category") == category)
+        offered = [as_dict(one) for one in as_list(opened.get("configOptions"))]
+        for category, value in (("model", options.model), ("thought_level", options.effort)):
+            ids = (as_text(one.get("id")) for one in offered if one.get("category") == category)
             if not value:
                 continue
             if option := next(ids, ""):
@@ -164,13 +162,6 @@ class Session:
     def _set_option(self, option: str, value: str) -> None:
         given = {"sessionId": self.ident, "configId": option, "value": value}
         self._call("session/set_config_option", SETTLE_SEC, **given)
-
-
-def setting(row: AcpRow, options: Namespace) -> Setting:
-    """What puts this agent into the mode that is wanted."""
-    if options.read_only and row.read_only is not None:
-        return row.read_only
-    return row.bypass if options.mode == "bypass" else row.safe
 
 
 def _offers(able: Json, kind: str) -> bool:

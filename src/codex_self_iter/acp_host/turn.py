@@ -296,9 +296,7 @@ class Run:
         order = self._order()
         if order is None:
             return
-        if self.next is not None:
-            self.next = order._replace(steer=f"{self.next.steer}\n\n{order.steer}")
-        elif self.session.steers:
+        if self.session.steers and self.next is None:
             prompt = [{"type": "text", "text": order.steer}]
             ident = self.session.ident
             number = self.wire.ask("_session/steering", sessionId=ident, prompt=prompt)
@@ -322,9 +320,12 @@ class Run:
         return order
 
     def _begin_anew(self, order: Order) -> None:
-        """Cancel the turn: the session remembers it, and goes on with the text."""
-        self.next = order
-        self.wire.tell("session/cancel", sessionId=self.session.ident)
+        """Cancel the turn: the session remembers it, and goes on with the text, or with all of them."""
+        if self.next is None:
+            self.next = order
+            self.wire.tell("session/cancel", sessionId=self.session.ident)
+        else:
+            self.next = order._replace(steer=f"{self.next.steer}\n\n{order.steer}")
 
     # --- the end
 

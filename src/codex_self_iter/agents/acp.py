@@ -7,6 +7,7 @@ their own keep its login, keys and account; over the protocol they lose status c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import sys
@@ -25,13 +26,11 @@ from codex_self_iter.agents.cli_agent import CliAgent, Reading, fingerprint, rea
 from codex_self_iter.agents.failure_table import by_code, known_code, status_in
 from codex_self_iter.agents.probe import Found, ask, find_program, unmeasured
 from codex_self_iter.agents.stream import ErrorFacts, Event, EventKind, Tool, edited
-from codex_self_iter.core.acp_agents import ACP_AGENTS, AcpRow, Counts, Setting
+from codex_self_iter.core.acp_agents import ACP_AGENTS, CONTROL, AcpRow, Counts, Setting
 from codex_self_iter.core.agent_report import AgentReport, Failure, FailureClass, Usage
 from codex_self_iter.core.foreign import as_cost, as_dict, as_int, as_text, decode
 from codex_self_iter.errors import UsageError
 
-CONTROL = "control.json"
-"""In the run's directory: what the host is told while the run goes on."""
 PROBE_SEC = 60.0
 """For a session that is only opened; the slowest measured took 22 s, on a machine that had work."""
 _OWN_CODES = {-31001: 429, -31002: 401, -32002: 404}
@@ -105,16 +104,10 @@ class OverAcp(CliAgent):
         read_only: bool,
         scratch: Mapping[str, str],
     ) -> dict[str, str]:
-        wanted = self.setting(read_only=read_only)
+        wanted = self.row.setting(bypass=self.config.mode == "bypass", read_only=read_only)
         return self.environment(
             ours, program, dict(self.row.env) | dict(wanted.env) | dict(scratch)
         )
-
-    def setting(self, *, read_only: bool) -> Setting:
-        """What puts the agent into the mode that is wanted."""
-        if read_only and self.row.read_only is not None:
-            return self.row.read_only
-        return self.row.bypass if self.config.mode == "bypass" else self.row.safe
 
     # --- reading
 
@@ -210,6 +203,7 @@ class AnyAcpAgent(OverAcp):
 _KEYS = ("_KEY", "_TOKEN")
 
 
+@functools.cache  # a stream is asked for its speaker line by line
 def over_acp(name: str, native: type[CliAgent] | None = None) -> type[OverAcp]:
     """The adapter of an agent over the protocol; of one with an adapter of its own, what that knows
     of its login stays. `name`: of a row, or "acp" for a command that the person gave."""

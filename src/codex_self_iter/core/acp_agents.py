@@ -9,6 +9,9 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+CONTROL = "control.json"
+"""In a run's directory: what the program that speaks the protocol is told while the run goes on."""
+
 
 class Counts(enum.StrEnum):
     """What the token counts of an agent's answer to a prompt cover."""
@@ -78,6 +81,12 @@ class AcpRow(NamedTuple):
     tells_login: bool = True
     tells_cost: bool = False
     noise_cores: float = 0.01
+
+    def setting(self, *, bypass: bool, read_only: bool) -> Setting:
+        """What puts it into the mode that is wanted."""
+        if read_only and self.read_only is not None:
+            return self.read_only
+        return self.bypass if bypass else self.safe
 
 
 _ASK = '{"edit":"ask","bash":"ask","webfetch":"ask","external_directory":"ask"}'

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 import anyio
 
-from codex_self_iter.agents.acp import CONTROL
 from codex_self_iter.core import events as ev
+from codex_self_iter.core.acp_agents import CONTROL
 from codex_self_iter.core.foreign import decode
 from codex_self_iter.core.prompt import in_turn
 from codex_self_iter.core.state import Message
