@@ -128,8 +128,9 @@ with_pip() {
         maker=$(find_python) || exit 2
         "$maker" -m venv "$venv" >>"$log" 2>&1 || return 1
     fi
+    # Debian 12's pip would run `setup.py install` for what has no wheel, which reads a `$` in the path as a variable.
     PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        "$python" -m pip install --quiet -c constraints.txt -e "$what" >>"$log" 2>&1
+        "$python" -m pip install --quiet --use-pep517 -c constraints.txt -e "$what" >>"$log" 2>&1
 }
 
 install() {
