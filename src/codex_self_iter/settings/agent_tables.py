@@ -14,13 +14,33 @@ from codex_self_iter.settings.types import (
     Command,
     Count,
     EnvTable,
+    FencePaths,
     Money,
+    OwnFenceLevel,
+    OwnNetwork,
     Protocol,
     Seconds,
     Switch,
     Text,
     TextList,
 )
+
+
+class AgentFence(Table):
+    """What differs for this agent from [fence]; its lists are added to those."""
+
+    level: OwnFenceLevel = ""
+    """As in [fence]; "" = what that says."""
+    allow_write: FencePaths = ()
+    """What this agent may also write."""
+    allow_read: FencePaths = ()
+    """What this agent may also read."""
+    deny_read: FencePaths = ()
+    """What this agent must not read either."""
+    network: OwnNetwork = ""
+    """As in [fence]; "" = what that says."""
+    image: Text = ""
+    """Image for level "container"; "" = that of [fence]."""
 
 
 class CommandSettings(Table):
@@ -32,6 +52,8 @@ class CommandSettings(Table):
     """Environment variables added for this agent."""
     account: Text = ""
     """Name of the account that limits belong to; "" = one for each adapter and home."""
+    fence: AgentFence = Field(default_factory=AgentFence)
+    """The fence around this agent."""
 
 
 class PlanShellSettings(CommandSettings):

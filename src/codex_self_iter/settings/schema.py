@@ -20,10 +20,14 @@ from codex_self_iter.settings.types import (
     AtLeastOne,
     Command,
     CommitMode,
+    ContainerEngine,
     Count,
     Date,
     EventList,
     FarDirectory,
+    FenceLevel,
+    FenceMeans,
+    FencePaths,
     FileName,
     GlobList,
     Hours,
@@ -32,6 +36,7 @@ from codex_self_iter.settings.types import (
     LandedMessage,
     LogLevel,
     Money,
+    Network,
     NoChangeGate,
     Option,
     OptionalAgent,
@@ -253,6 +258,28 @@ class LanesSettings(Table):
     """Land one commit for each lane instead of a merge of its own commits."""
 
 
+class FenceSettings(Table):
+    """A fence around what an agent's runs may touch, whatever the agent's own sandbox does."""
+
+    level: FenceLevel = "none"
+    """"write": all is read-only but the workspace, the agent's own homes and its temporary directory;
+    "container": only the agent's container is there."""
+    by: FenceMeans = "auto"
+    """What "write" is made with; "auto" = the first of them that works here."""
+    allow_write: FencePaths = ()
+    """What may also be written, caches for example; it opens what is closed otherwise."""
+    allow_read: FencePaths = ()
+    """What may be read although it is closed: keys, logins of other programs, sockets of your programs."""
+    deny_read: FencePaths = ()
+    """What must not be read either."""
+    network: Network = "all"
+    """"none" refuses every socket but local ones; single hosts cannot be named."""
+    image: Text = ""
+    """Image for level "container"; it has the agent in it."""
+    engine: ContainerEngine = "auto"
+    """What runs containers; "auto" = podman, else docker."""
+
+
 class RolesSettings(Table):
     """Which adapter works in which role when `mode = "roles"`; "" = the same as `agent`."""
 
@@ -466,6 +493,8 @@ class LoopFields(Table):
     """Caps and retention of what is kept on disk."""
     git: GitSettings = Field(default_factory=GitSettings)
     """What the supervisor does with git."""
+    fence: FenceSettings = Field(default_factory=FenceSettings)
+    """What an agent may touch."""
     lanes: LanesSettings = Field(default_factory=LanesSettings)
     """Several items of the plan at once."""
     roles: RolesSettings = Field(default_factory=RolesSettings)

@@ -125,6 +125,13 @@ def _word(value: str) -> str:
     return value
 
 
+def _fence_paths(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Paths, none of which is empty or has a NUL."""
+    if any(not path.strip() or "\0" in path for path in paths):
+        raise ValueError
+    return _once(paths)
+
+
 def _once(value: tuple[str, ...]) -> tuple[str, ...]:
     """Each item of a list once: the second would do nothing."""
     twice = next((item for at, item in enumerate(value) if item in value[:at]), None)
@@ -299,6 +306,29 @@ PoolTable = Annotated[
     AfterValidator(freeze),
     _thaw,
     Allowed("a table of adapter name = whole number, 1 or more"),
+]
+FenceLevel = Annotated[
+    Literal["none", "write", "container"], Allowed('one of "none", "write", "container"')
+]
+OwnFenceLevel = Annotated[
+    Literal["", "none", "write", "container"],
+    Allowed('one of "none", "write", "container"; "" as [fence] has it'),
+]
+FenceMeans = Annotated[
+    Literal["auto", "namespaces", "bubblewrap", "landlock"],
+    Allowed('one of "auto", "namespaces", "bubblewrap", "landlock"'),
+]
+Network = Annotated[Literal["all", "none"], Allowed('"all" or "none"')]
+OwnNetwork = Annotated[
+    Literal["", "all", "none"], Allowed('"all" or "none"; "" as [fence] has it')
+]
+ContainerEngine = Annotated[
+    Literal["auto", "podman", "docker"], Allowed('one of "auto", "podman", "docker"')
+]
+FencePaths = Annotated[
+    tuple[Text, ...],
+    AfterValidator(_fence_paths),
+    Allowed('a list of paths, absolute, from ~ on or in the workspace, such as ["~/.cache/pip"]'),
 ]
 CommitMode = Annotated[
     Literal["none", "supervisor", "agent"],

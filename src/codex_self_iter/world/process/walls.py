@@ -1,0 +1,316 @@
+"""The walls around a run's agent, built between fork and exec. Standard library only.
+
+Three ways to the same walls (`core/fence.py` decides which, and what is open):
+
+    namespaces   a mount namespace of the run's own: all is read-only but what is open; a path can
+                 be closed inside an open one. Without root also a user namespace.
+    bubblewrap   the same, made by `bwrap`, which may do so on some machines where we may not.
+    landlock     rules of the kernel on the process itself: what is open is open with all below it.
+
+With all three: no new privileges; from Landlock ABI 6 on, signals and abstract sockets reach nothing
+outside; where it is asked for, a filter that refuses every socket but local ones.
+
+A mount namespace alone leaves the agent's own sandbox working, which mounts as well; a process under
+Landlock's rules for files may mount nothing. Sources: landlock(7), mount_setattr(2),
+user_namespaces(7), capabilities(7), seccomp(2) and the kernel's uapi headers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import platform
+import signal
+import stat
+import struct
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_MS_PLAIN = 2 | 4  # nosuid, nodev
+_MNT_DETACH = 2
+_ATTR_RDONLY, _AT_FDCWD, _AT_RECURSIVE = 1, -100, 0x8000
+_SYS_MOUNT_SETATTR = 442
+_SYS_LANDLOCK = 444
+"""landlock_create_ruleset; then landlock_add_rule and landlock_restrict_self. The numbers of these
+and of mount_setattr are the same on every architecture."""
+
+_PR_CAPBSET_DROP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 24, 22, 38
+_KEPT_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31)
+"""What root keeps: those that a container has by default, without mknod and raw sockets."""
+_LAST_CAPABILITY = 63
+
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_WRITE_FILE = 1 << 1
+_CHANGE_TREE = sum(1 << bit for bit in range(4, 13))
+"""Removing and making of entries of every kind."""
+_REFER, _TRUNCATE = 1 << 13, 1 << 14
+_OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
+_SCOPE_ABI, _SCOPES = 6, 3
+"""From which ABI on Landlock scopes, and: abstract sockets, signals."""
+
+CLOSED_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
+"""What root could change of the machine through /proc: closed for it."""
+
+_AUDIT_ARCH = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
+"""By machine: its name in a filter; the numbers of socket and socketpair."""
+_IO_URING_SETUP = 425
+_LOCAL_FAMILIES = (1, 16)
+"""Sockets that stay: UNIX, and netlink, by which a program reads its network's addresses."""
+
+
+class WallsError(OSError):
+    """The walls cannot be built: one line."""
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise WallsError(code, f"{what}: {os.strerror(code)}")
+    return result
+
+
+def landlock_abi() -> int:
+    """The version of Landlock that this kernel has switched on; 0 for none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    return max(0, int(_libc().syscall(_SYS_LANDLOCK, None, 0, 1)))
+
+
+def offline_possible() -> bool:
+    """Whether this machine's filter for sockets is known."""
+    return platform.machine() in _AUDIT_ARCH
+
+
+class Walls:
+    """The walls of one run: prepared beside the agent, raised in its process before exec.
+
+    `plan` is what `core/fence.py` made: `by`, `mounts` (pairs of kind and path: "rw", "ro" or
+    "closed", outer ones first), `writable`, `readable` (Landlock), `anchor` (a directory of the
+    run), `cwd`, `stdin`, `offline`, `bwrap`. Raises WallsError."""
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.plan = plan
+        self.by = str(plan["by"])
+        self.rulesets: list[int] = []
+        abi = landlock_abi()
+        try:
+            if self.by == "landlock":
+                self.rulesets.append(_file_rules(plan["writable"], plan["readable"], abi))
+            if abi >= _SCOPE_ABI:
+                self.rulesets.append(_ruleset(0, _SCOPES))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close what was opened for the agent's process."""
+        while self.rulesets:
+            os.close(self.rulesets.pop())
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """The command to start, in place of the agent's own."""
+        if self.by != "bubblewrap":
+            return list(argv)
+        return _bubblewrap(self.plan, argv)
+
+    def raise_(self) -> None:
+        """In the agent's process: raise the walls around it, for ever. Raises WallsError."""
+        if self.by == "namespaces":
+            _enter_namespaces(self.plan)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no new privileges")
+        for ruleset in self.rulesets:
+            _check(_libc().syscall(_SYS_LANDLOCK + 2, ruleset, 0), "landlock_restrict_self")
+        if self.plan.get("offline"):
+            _refuse_sockets()
+        if self.by == "bubblewrap":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its monitor must outlive the agent
+
+
+def _prctl(option: int, argument: Any, what: str) -> None:
+    _check(_libc().prctl(option, argument, 0, 0, 0), what)
+
+
+# -- a mount namespace -----------------------------------------------------------------------------
+
+
+def _enter_namespaces(plan: Mapping[str, Any]) -> None:
+    root = os.geteuid() == 0
+    _unshare(root)
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    anchor = os.fsencode(plan["anchor"])
+    _mount(b"tmpfs", anchor, b"tmpfs", _MS_PLAIN, b"mode=700,size=64k")
+    closed = os.open(anchor + b"/file", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0)
+    os.close(closed)
+    for name in (b"/directory", b"/proc"):
+        os.mkdir(anchor + name, 0)
+    _set_read_only("/", True, _AT_RECURSIVE)
+    _set_read_only("/proc", False)
+    if root:
+        _close_proc(anchor)
+    for kind, path in plan["mounts"]:
+        _wall(kind, os.fsencode(path), anchor)
+    _check(_libc().umount2(anchor, _MNT_DETACH), "umount2")
+    for kind, path in plan["mounts"]:
+        if path == plan["anchor"]:
+            _wall(kind, anchor, anchor)
+    os.chdir(plan["cwd"])  # not the directory of before, which is below the walls
+    if plan.get("stdin"):
+        fd = os.open(plan["stdin"], os.O_RDONLY)
+        os.dup2(fd, 0)
+        os.close(fd)
+    if root:
+        _drop_capabilities()
+
+
+def _unshare(root: bool) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    flags = _CLONE_NEWNS | (0 if root else _CLONE_NEWUSER)
+    _check(_libc().unshare(flags), "unshare")
+    if not root:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+
+
+def _close_proc(anchor: bytes) -> None:
+    """Close what root could change; a whole /proc out of reach lets a sandbox inside mount its own
+    (the kernel asks for one that nothing covers)."""
+    _mount(b"/proc", anchor + b"/proc", None, _MS_BIND)
+    for name in CLOSED_PROC:
+        path = b"/proc/" + name.encode()
+        if os.path.exists(path):
+            _wall("ro", path, anchor)
+
+
+def _wall(kind: str, path: bytes, anchor: bytes) -> None:
+    source = path
+    if kind == "closed":
+        source = anchor + (b"/directory" if os.path.isdir(path) else b"/file")
+    _mount(source, path, None, _MS_BIND | _MS_REC)
+    _set_read_only(path, kind != "rw")
+
+
+def _mount(source: bytes | None, target: str | bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
+    place = os.fsencode(target)
+    result = _libc().mount(source, place, kind, ctypes.c_ulong(flags), data)
+    _check(result, f"mount at {os.fsdecode(place)}")
+
+
+def _set_read_only(path: str | bytes, on: bool, flags: int = 0) -> None:
+    attributes = struct.pack("QQQQ", _ATTR_RDONLY if on else 0, 0 if on else _ATTR_RDONLY, 0, 0)
+    place = os.fsencode(path)
+    result = _libc().syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, place, flags, attributes, len(attributes))
+    _check(result, f"mount_setattr at {os.fsdecode(place)}")
+
+
+def _drop_capabilities() -> None:
+    for number in range(_LAST_CAPABILITY + 1):
+        if number not in _KEPT_CAPABILITIES and _libc().prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+            if ctypes.get_errno() == errno.EINVAL:  # above the last one
+                break
+            _check(-1, "dropping capabilities")
+    low = sum(1 << number for number in _KEPT_CAPABILITIES)
+    header = struct.pack("Ii", 0x20080522, 0)
+    sets = struct.pack("6I", low, low, 0, 0, 0, 0)
+    _check(_libc().capset(header, sets), "capset")
+
+
+# -- bubblewrap ------------------------------------------------------------------------------------
+
+
+def _bubblewrap(plan: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
+    """`bwrap` and its arguments. The agent gets TERM back, which `bwrap` is to ignore."""
+    words = [plan["bwrap"], "--ro-bind", "/", "/", "--dev-bind", "/proc", "/proc", "--dev", "/dev"]
+    for number in _KEPT_CAPABILITIES if os.geteuid() == 0 else ():
+        words += ["--cap-add", str(number)]
+    ...
+    return [*words, "--chdir", plan["cwd"], "--", *argv]
+
+
+# -- Landlock --------------------------------------------------------------------------------------
+
+
+def _ruleset(files: int, scopes: int) -> int:
+    attributes = struct.pack("QQQ", files, 0, scopes)
+    size = 24 if scopes else 8
+    return _check(_libc().syscall(_SYS_LANDLOCK, attributes, size, 0), "landlock_create_ruleset")
+
+
+def _file_rules(writable: Sequence[str], readable: Sequence[str] | None, abi: int) -> int:
+    """Rules by which only what is `writable` can be changed and, unless it is None, only what is
+    `readable` or writable can be read."""
+    change = _WRITE_FILE | _CHANGE_TREE
+    change |= (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
+    read = 0 if readable is None else _READ_FILE
+    ruleset = _ruleset(change | read, 0)
+    try:
+        for path in writable:
+            _allow(ruleset, path, change | read)
+        for path in readable or ():
+            _allow(ruleset, path, read)
+    except BaseException:
+        os.close(ruleset)
+        raise
+    return ruleset
+
+
+def _allow(ruleset: int, path: str, rights: int) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR):
+            return  # it has gone meanwhile
+        raise
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            rights &= _OF_FILES
+        rule = struct.pack("=Qi", rights, fd)
+        _check(_libc().syscall(_SYS_LANDLOCK + 1, ruleset, 1, rule, 0), f"landlock_add_rule for {path}")
+    finally:
+        os.close(fd)
+
+
+# -- sockets ---------------------------------------------------------------------------------------
+
+
+def _refuse_sockets() -> None:
+    """Let `socket` and `socketpair` fail with EACCES but for local ones, and io_uring, which makes
+    sockets as well, be absent."""
+    audit, *calls = _AUDIT_ARCH[platform.machine()]
+    allow, refuse, absent = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.ENOSYS
+    load, equal, give = 0x20, 0x15, 0x06
+    x32 = 0x40000000
+    program = [
+        (load, 0, 0, 4),
+        (equal, 1, 0, audit),
+        (give, 0, 0, refuse),  # another architecture's calls: none
+        (load, 0, 0, 0),
+        (0x35, 0, 1, x32 if audit == 0xC000003E else 0xFFFFFFFF),
+        (give, 0, 0, refuse),
+        (equal, 0, 1, _IO_URING_SETUP),
+        (give, 0, 0, absent),
+        (equal, 2, 0, calls[0]),
+        (equal, 1, 0, calls[1]),
+        (give, 0, 0, allow),
+        (load, 0, 0, 16),
+        *((equal, len(_LOCAL_FAMILIES) - index, 0, family) for index, family in enumerate(_LOCAL_FAMILIES)),
+        (give, 0, 0, refuse),
+        (give, 0, 0, allow),
+    ]
+    code = b"".join(struct.pack("HBBI", *line) for line in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    head = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
+    _check(_libc().prctl(_PR_SET_SECCOMP, 2, head, 0, 0), "seccomp")
