@@ -91,8 +91,8 @@ def weakness(machine: Machine, means: Means) -> tuple[str, ...]:
     found = []
     if means not in EXACT:
         found += [
-            "hooks and git's configuration are put back after a run, not closed during it; gate files and "
-            "the loop's configuration are only watched",
+            "hooks and git's configuration are put back after a run, not closed during it",
+            "gate files and the loop's configuration can be changed: no completion is believed then",
             "sockets of your programs can be reached",
             "the agent's own sandbox, if it has one, cannot work inside",
         ]

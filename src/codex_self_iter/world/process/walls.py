@@ -38,10 +38,7 @@ _SYS_LANDLOCK = 444
 and of mount_setattr are the same on every architecture."""
 
 _PR_CAPBSET_DROP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 24, 22, 38
-_KEPT_CAPABILITIES = {
-    0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 4: "FSETID", 5: "KILL", 6: "SETGID", 7: "SETUID",
-    8: "SETPCAP", 10: "NET_BIND_SERVICE", 18: "SYS_CHROOT", 29: "AUDIT_WRITE", 31: "SETFCAP",
-}  # fmt: skip
+_KEPT_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31)
 """What root keeps: what it has in a container, without mknod and raw sockets."""
 _LAST_CAPABILITY = 63
 
@@ -263,15 +260,13 @@ def _drop_capabilities() -> None:
 
 
 def _bubblewrap(plan: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
-    """`bwrap` and its arguments. It ignores TERM, as its monitor must outlive the agent, which gets
+    """`bwrap` and its arguments. Always in a user namespace: its monitor, which stays outside, must be
+    out of the agent's reach. It ignores TERM, as its monitor must outlive the agent, which gets
     its handling back."""
-    words = [plan["bwrap"], "--ro-bind", "/", "/", "--dev-bind", "/proc", "/proc", "--dev", "/dev"]
-    if os.geteuid() == 0:
-        words += ["--cap-drop", "ALL"]
-        for name in _KEPT_CAPABILITIES.values():
-            words += ["--cap-add", f"CAP_{name}"]
-        for name in CLOSED_PROC:
-            words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    words = [plan["bwrap"], "--unshare-user", "--ro-bind", "/", "/"]
+    words += ["--dev-bind", "/proc", "/proc", "--dev", "/dev"]
+    for name in CLOSED_PROC if os.geteuid() == 0 else ():
+        words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
     for kind, path in plan["mounts"]:
         if kind != "closed":
             words += ["--bind-try" if kind == "rw" else "--ro-bind-try", path, path]
