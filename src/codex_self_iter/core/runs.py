@@ -74,7 +74,8 @@ class RunSpec:
             `stderr.log`, `exit.json` and `identity.json` there.
         run_lock_path: the run lock's file, locked by the host and inherited by the run.
         watch_root: directory whose file changes count as activity, or None.
-        limits: see RunLimits."""
+        limits: see RunLimits.
+        walls: the fence around the agent, as `core.fence.walls` plans it; None: none."""
 
     run_id: str
     argv: tuple[str, ...]
@@ -85,6 +86,7 @@ class RunSpec:
     stdin_path: str | None = None
     watch_root: str | None = None
     limits: RunLimits = RunLimits()
+    walls: Mapping[str, Any] | None = None
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -319,9 +319,7 @@ FenceMeans = Annotated[
     Allowed('one of "auto", "namespaces", "bubblewrap", "landlock"'),
 ]
 Network = Annotated[Literal["all", "none"], Allowed('"all" or "none"')]
-OwnNetwork = Annotated[
-    Literal["", "all", "none"], Allowed('"all" or "none"; "" as [fence] has it')
-]
+OwnNetwork = Annotated[Literal["", "all", "none"], Allowed('"all" or "none"; "" as [fence] has it')]
 ContainerEngine = Annotated[
     Literal["auto", "podman", "docker"], Allowed('one of "auto", "podman", "docker"')
 ]

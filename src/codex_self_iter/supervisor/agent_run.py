@@ -37,6 +37,7 @@ from codex_self_iter.supervisor import asking, gates, item_checks, scratch, shor
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.fence import Fence
 from codex_self_iter.supervisor.gates import gate_files, tell_configuration
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.lingering import Lingering
@@ -74,6 +75,7 @@ class AgentRuns:
     hooks: Hooks
     texts: OwnTexts
     notes: Notes
+    fence: Fence
 
     async def prepare(self) -> None:
         """Read plan, task, inbox and work tree; post Prepared, or Block if they cannot be used, or a
@@ -196,6 +198,8 @@ class AgentRuns:
         ctx = self.ctx
         try:
             spec = self._spec(run, request)
+            if adopted is None:
+                spec = await self.fence.around(run.agent, request, spec)
         except (UsageError, StorageError):
             scratch.remove(request.directory)
             raise
@@ -226,6 +230,7 @@ class AgentRuns:
             return lingering.done(outcome)
         finally:
             lingering.stop()
+            await self.fence.ended()
 
     def _tell_stand_in(self, run: OpenRun) -> None:
         """Say who stands in for whom, why and until when, for as long as it does."""
@@ -359,6 +364,8 @@ class AgentRuns:
         now = ctx.shared.clock.wall()
         scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
+        if fenced := self.fence.refusals(files):
+            report = dataclasses.replace(report, refused=(*report.refused, *fenced))
         report = report.shown(ctx.store.redactor.text)
         try:
             ctx.store.redact_run(request.directory, self.work.in_haste)

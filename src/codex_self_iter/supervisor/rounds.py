@@ -40,6 +40,7 @@ from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.ears import Listener
+from codex_self_iter.supervisor.fence import Fence
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.housekeeping import Housekeeping
 from codex_self_iter.supervisor.note_file import Notes
@@ -79,6 +80,7 @@ class Rounds:
         self.conditions = Conditions(ctx, self.work)
         self.hooks = Hooks(ctx, self.work, self.workspace, self.senses.stops_seen)
         self.notes = Notes(ctx)
+        self.fence = Fence(ctx)
         runs = AgentRuns(
             ctx,
             self.work,
@@ -88,6 +90,7 @@ class Rounds:
             self.hooks,
             OwnTexts(ctx),
             self.notes,
+            self.fence,
         )
         self.outbox = Outbox(ctx, self.work, self.workspace, self.senses, runs)
         self.status = Status(ctx, self.work, self.outbox, self.senses)
@@ -143,6 +146,7 @@ class Rounds:
         heard = epoch((last or {}).get("updated_at")) or 0.0
         run = ctx.state.open.run if ctx.state.open else None
         kill = stop is not None or ctx.policy.on_orphan == "kill"
+        await self.fence.begin()
         await self.workspace.boot()
         self.notes.begin()
         gates.tell_configuration(ctx, ctx.state)
@@ -151,6 +155,7 @@ class Rounds:
         await shortfalls.tell_neighbours(ctx)
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
         if self.work.adopted is None:
+            await self.fence.settled()
             await self.senses.mend_documents()
         ctx.shared.limits.join(ctx, ctx.post)
         paused = self.senses.paused_now()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 NETWORK = frozenset((
     "9p", "afs", "ceph", "cifs", "drvfs", "fuse.ceph", "fuse.davfs", "fuse.glusterfs", "fuse.rclone",
@@ -17,16 +19,31 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 def file_system(path: str) -> str:
     """Type of the file system that holds a path, "" where that cannot be told."""
     place, best, kind = os.path.realpath(path), "", ""
+    for one in points():
+        inside = one.path == "/" or place == one.path or place.startswith(f"{one.path}/")
+        if inside and len(one.path) >= len(best):
+            best, kind = one.path, one.kind
+    return kind
+
+
+class Point(NamedTuple):
+    """Where something is mounted: its path, its type, whether it is mounted to be written."""
+
+    path: str
+    kind: str
+    writable: bool
+
+
+def points() -> Iterator[Point]:
+    """What is mounted, as this process sees it, later ones on top; nothing where that cannot be told."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()
     except OSError:
-        return ""
+        return
     for line in lines:
         before, _, after = line.partition(" - ")
         words = before.split(" ")
-        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), words[4]) if len(words) > 4 else ""
-        inside = point == "/" or place == point or place.startswith(f"{point}/")
-        if point and inside and len(point) >= len(best):
-            best, kind = point, after.split(" ")[0]
-    return kind
+        if len(words) > 5 and words[4]:
+            point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), words[4])
+            yield Point(point, after.split(" ")[0], "rw" in words[5].split(","))

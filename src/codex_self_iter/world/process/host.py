@@ -275,6 +275,7 @@ class Host:
             "grace": spec.limits.kill_grace_sec,
             "cgroup": directory,
             "subreaper": self._subreaper,
+            "walls": spec.walls,
         }
         try:
             return self._spawner.spawn(request, fds), directory

@@ -14,7 +14,7 @@ for the agent, writes `exit.json`, ends whatever is left and is gone. Forking he
 supervisor costs about a millisecond whatever the supervisor's size and threads. The launcher ends
 when the supervisor does; recorders stay with their runs.
 
-It runs isolated, without site-packages: of the package it imports `bare` alone."""
+It runs isolated, without site-packages: of the package it imports `bare` and `walls` alone."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ from codex_self_iter.world.process.bare import (
     start_ticks,
     write_private,
 )
+from codex_self_iter.world.process.walls import Walls
 
 COMMAND = (
     "import sys; sys.path.append(sys.argv[3]); "
@@ -212,9 +213,13 @@ class Recorder:
         # first: the agent may kill or stop this process at once
         self.tell({"event": "recorder", "pid": os.getpid()}, pidfds)
         self.started = time.time(), time.monotonic()
+        walls: Walls | None = None
+        flaw = ""
         try:
+            walls = Walls(request["walls"]) if request.get("walls") else None
+            argv = walls.command(request["argv"]) if walls else request["argv"]
             process = subprocess.Popen(
-                [os.fsencode(word) for word in request["argv"]],
+                [os.fsencode(word) for word in argv],
                 cwd=request["cwd"],
                 env=request["env"],
                 stdin=self.stdio[0],
@@ -222,8 +227,10 @@ class Recorder:
                 stderr=self.stdio[2],
                 pass_fds=[self.lock],
                 start_new_session=True,
+                preexec_fn=walls.enter if walls else None,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            flaw = walls.close() if walls else ""
             cwd = request["cwd"]
             named = getattr(error, "filename", None)
             missing = (
@@ -232,13 +239,15 @@ class Recorder:
                 and named != os.fsencode(cwd)
             )
             os.close(self.lock)
-            said = str(error)
+            said = f"the fence around it cannot be built: {flaw}" if flaw else str(error)
             if missing and isinstance(error, OSError):
                 said = f"{error.strerror}: {request['argv'][0]}"
                 if error.errno == errno.ENOEXEC:
                     said += " (begin it with #!/bin/sh, if it is a script)"
             self.tell({"event": "failed", "error": said, "argv0_missing": missing})
             return False
+        if walls is not None:
+            walls.close()
         process.returncode = 0  # this loop reaps it, not Popen
         self.agent = process.pid
         for fd in self.stdio:

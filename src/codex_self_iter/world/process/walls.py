@@ -16,17 +16,15 @@ user_namespaces(7), capabilities(7), seccomp(2) and the kernel's uapi headers.""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import functools
 import os
-import platform
 import signal
 import stat
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
@@ -41,7 +39,7 @@ and of mount_setattr are the same on every architecture."""
 
 _PR_CAPBSET_DROP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 24, 22, 38
 _KEPT_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31)
-"""What root keeps: those that a container has by default, without mknod and raw sockets."""
+"""What root keeps: what it has in a container, without mknod and raw sockets."""
 _LAST_CAPABILITY = 63
 
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
@@ -61,6 +59,10 @@ _AUDIT_ARCH = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)
 _IO_URING_SETUP = 425
 _LOCAL_FAMILIES = (1, 16)
 """Sockets that stay: UNIX, and netlink, by which a program reads its network's addresses."""
+
+
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+"""What is not there any more, or is nobody's to reach, needs no wall."""
 
 
 class WallsError(OSError):
@@ -88,11 +90,11 @@ def landlock_abi() -> int:
 
 def offline_possible() -> bool:
     """Whether this machine's filter for sockets is known."""
-    return platform.machine() in _AUDIT_ARCH
+    return os.uname().machine in _AUDIT_ARCH
 
 
 class Walls:
-    """The walls of one run: prepared beside the agent, raised in its process before exec.
+    """The walls of one run: prepared beside the agent, entered in its process before exec.
 
     `plan` is what `core/fence.py` made: `by`, `mounts` (pairs of kind and path: "rw", "ro" or
     "closed", outer ones first), `writable`, `readable` (Landlock), `anchor` (a directory of the
@@ -102,6 +104,7 @@ class Walls:
         self.plan = plan
         self.by = str(plan["by"])
         self.rulesets: list[int] = []
+        self.flaw_read, self.flaw_write = os.pipe()
         abi = landlock_abi()
         try:
             if self.by == "landlock":
@@ -112,10 +115,14 @@ class Walls:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Close what was opened for the agent's process."""
-        while self.rulesets:
-            os.close(self.rulesets.pop())
+    def close(self) -> str:
+        """Close what was opened; returns why the walls could not be raised, "" where they stand."""
+        fds = [*self.rulesets, self.flaw_write]
+        self.rulesets.clear()
+        for fd in fds:
+            os.close(fd)
+        with open(self.flaw_read, "rb") as pipe:
+            return pipe.read().decode("utf-8", "replace")
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The command to start, in place of the agent's own."""
@@ -123,17 +130,24 @@ class Walls:
             return list(argv)
         return _bubblewrap(self.plan, argv)
 
-    def raise_(self) -> None:
-        """In the agent's process: raise the walls around it, for ever. Raises WallsError."""
-        if self.by == "namespaces":
-            _enter_namespaces(self.plan)
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no new privileges")
-        for ruleset in self.rulesets:
-            _check(_libc().syscall(_SYS_LANDLOCK + 2, ruleset, 0), "landlock_restrict_self")
-        if self.plan.get("offline"):
-            _refuse_sockets()
-        if self.by == "bubblewrap":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its monitor must outlive the agent
+    def enter(self) -> None:
+        """In the agent's process, before exec: raise the walls around it, for ever. Raises
+        WallsError, which `close` tells in words."""
+        try:
+            if self.by == "namespaces":
+                _enter_namespaces(self.plan)
+            _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no new privileges")
+            for ruleset in self.rulesets:
+                _check(_libc().syscall(_SYS_LANDLOCK + 2, ruleset, 0), "landlock_restrict_self")
+            if self.plan.get("offline"):
+                _refuse_sockets()
+            if self.by != "bubblewrap" and os.geteuid() == 0:
+                _drop_capabilities()
+            if self.by == "bubblewrap":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        except BaseException as error:
+            os.write(self.flaw_write, str(error).encode("utf-8", "replace")[:4096])
+            raise
 
 
 def _prctl(option: int, argument: Any, what: str) -> None:
@@ -158,18 +172,17 @@ def _enter_namespaces(plan: Mapping[str, Any]) -> None:
     if root:
         _close_proc(anchor)
     for kind, path in plan["mounts"]:
-        _wall(kind, os.fsencode(path), anchor)
+        try:
+            _wall(kind, os.fsencode(path), anchor)
+        except WallsError as error:
+            if error.errno not in _GONE:
+                raise
     _check(_libc().umount2(anchor, _MNT_DETACH), "umount2")
-    for kind, path in plan["mounts"]:
-        if path == plan["anchor"]:
-            _wall(kind, anchor, anchor)
     os.chdir(plan["cwd"])  # not the directory of before, which is below the walls
     if plan.get("stdin"):
         fd = os.open(plan["stdin"], os.O_RDONLY)
         os.dup2(fd, 0)
         os.close(fd)
-    if root:
-        _drop_capabilities()
 
 
 def _unshare(root: bool) -> None:
@@ -177,7 +190,11 @@ def _unshare(root: bool) -> None:
     flags = _CLONE_NEWNS | (0 if root else _CLONE_NEWUSER)
     _check(_libc().unshare(flags), "unshare")
     if not root:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
             fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(fd, text.encode())
@@ -203,7 +220,13 @@ def _wall(kind: str, path: bytes, anchor: bytes) -> None:
     _set_read_only(path, kind != "rw")
 
 
-def _mount(source: bytes | None, target: str | bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
+def _mount(
+    source: bytes | None,
+    target: str | bytes,
+    kind: bytes | None,
+    flags: int,
+    data: bytes | None = None,
+) -> None:
     place = os.fsencode(target)
     result = _libc().mount(source, place, kind, ctypes.c_ulong(flags), data)
     _check(result, f"mount at {os.fsdecode(place)}")
@@ -212,13 +235,18 @@ def _mount(source: bytes | None, target: str | bytes, kind: bytes | None, flags:
 def _set_read_only(path: str | bytes, on: bool, flags: int = 0) -> None:
     attributes = struct.pack("QQQQ", _ATTR_RDONLY if on else 0, 0 if on else _ATTR_RDONLY, 0, 0)
     place = os.fsencode(path)
-    result = _libc().syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, place, flags, attributes, len(attributes))
+    result = _libc().syscall(
+        _SYS_MOUNT_SETATTR, _AT_FDCWD, place, flags, attributes, len(attributes)
+    )
     _check(result, f"mount_setattr at {os.fsdecode(place)}")
 
 
 def _drop_capabilities() -> None:
     for number in range(_LAST_CAPABILITY + 1):
-        if number not in _KEPT_CAPABILITIES and _libc().prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+        if (
+            number not in _KEPT_CAPABILITIES
+            and _libc().prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0
+        ):
             if ctypes.get_errno() == errno.EINVAL:  # above the last one
                 break
             _check(-1, "dropping capabilities")
@@ -232,12 +260,23 @@ def _drop_capabilities() -> None:
 
 
 def _bubblewrap(plan: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
-    """`bwrap` and its arguments. The agent gets TERM back, which `bwrap` is to ignore."""
-    words = [plan["bwrap"], "--ro-bind", "/", "/", "--dev-bind", "/proc", "/proc", "--dev", "/dev"]
-    for number in _KEPT_CAPABILITIES if os.geteuid() == 0 else ():
-        words += ["--cap-add", str(number)]
-    ...
-    return [*words, "--chdir", plan["cwd"], "--", *argv]
+    """`bwrap` and its arguments. Always in a user namespace: its monitor, which stays outside, must be
+    out of the agent's reach. It ignores TERM, as its monitor must outlive the agent, which gets
+    its handling back."""
+    words = [plan["bwrap"], "--unshare-user", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
+    words += ["--dev-bind", "/proc", "/proc", "--dev", "/dev"]
+    for name in CLOSED_PROC if os.geteuid() == 0 else ():
+        words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    for kind, path in plan["mounts"]:
+        if kind != "closed":
+            words += ["--bind-try" if kind == "rw" else "--ro-bind-try", path, path]
+        elif os.path.isdir(path):
+            words += ["--perms", "0000", "--tmpfs", path, "--remount-ro", path]
+        elif os.path.exists(path):
+            words += ["--ro-bind", "/dev/null", path]
+    again = "import os,signal,sys; signal.signal(signal.SIGTERM, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+    own = [sys.executable, "-I", "-S", "-c", again]
+    return [*words, "--chdir", plan["cwd"], "--", *own, *argv]
 
 
 # -- Landlock --------------------------------------------------------------------------------------
@@ -271,14 +310,16 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR):
-            return  # it has gone meanwhile
+        if error.errno in _GONE:
+            return
         raise
     try:
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= _OF_FILES
         rule = struct.pack("=Qi", rights, fd)
-        _check(_libc().syscall(_SYS_LANDLOCK + 1, ruleset, 1, rule, 0), f"landlock_add_rule for {path}")
+        _check(
+            _libc().syscall(_SYS_LANDLOCK + 1, ruleset, 1, rule, 0), f"landlock_add_rule for {path}"
+        )
     finally:
         os.close(fd)
 
@@ -289,7 +330,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 def _refuse_sockets() -> None:
     """Let `socket` and `socketpair` fail with EACCES but for local ones, and io_uring, which makes
     sockets as well, be absent."""
-    audit, *calls = _AUDIT_ARCH[platform.machine()]
+    audit, *calls = _AUDIT_ARCH[os.uname().machine]
     allow, refuse, absent = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.ENOSYS
     load, equal, give = 0x20, 0x15, 0x06
     x32 = 0x40000000
@@ -306,7 +347,10 @@ def _refuse_sockets() -> None:
         (equal, 1, 0, calls[1]),
         (give, 0, 0, allow),
         (load, 0, 0, 16),
-        *((equal, len(_LOCAL_FAMILIES) - index, 0, family) for index, family in enumerate(_LOCAL_FAMILIES)),
+        *(
+            (equal, len(_LOCAL_FAMILIES) - index, 0, family)
+            for index, family in enumerate(_LOCAL_FAMILIES)
+        ),
         (give, 0, 0, refuse),
         (give, 0, 0, allow),
     ]

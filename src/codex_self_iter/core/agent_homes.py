@@ -1,0 +1,112 @@
+"""Where each agent keeps what it needs beside the workspace, as far as it was measured or is told by
+its documentation: its home directories, which a fence opens, and in them its login, which a fence
+closes to the others. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """`tail` below the directory that `variable` names, else below `default`; `~` is HOME."""
+
+    default: str
+    variable: str = ""
+    tail: str = ""
+
+    def path(self, environment: Mapping[str, str]) -> str:
+        """Its path for a program with this environment; "" where HOME would be needed and is not
+        absolute."""
+        base = environment.get(self.variable) or self.default
+        if base == "~" or base.startswith("~/"):
+            base = environment.get("HOME", "~") + base[1:]
+        path = posixpath.normpath(posixpath.join(base, self.tail))
+        return path if path.startswith("/") else ""
+
+
+class Homes(NamedTuple):
+    """`write`: what the agent writes; `login`: what no other agent is to read."""
+
+    write: tuple[Place, ...]
+    login: tuple[Place, ...] = ()
+
+
+def _config(tail: str) -> Place:
+    return Place("~/.config", "XDG_CONFIG_HOME", tail)
+
+
+def _data(tail: str) -> Place:
+    return Place("~/.local/share", "XDG_DATA_HOME", tail)
+
+
+def _cache(tail: str) -> Place:
+    return Place("~/.cache", "XDG_CACHE_HOME", tail)
+
+
+def _state(tail: str) -> Place:
+    return Place("~/.local/state", "XDG_STATE_HOME", tail)
+
+
+def _xdg(name: str) -> tuple[Place, ...]:
+    return _config(name), _data(name), _cache(name), _state(name)
+
+
+def _own(directory: str, variable: str = "", login: str = "") -> Homes:
+    """One directory, and the file in it that holds the login."""
+    login_place = (Place(directory, variable, login),) if login else ()
+    return Homes((Place(directory, variable),), login_place)
+
+
+_CLAUDE = _own("~/.claude", "CLAUDE_CONFIG_DIR", ".credentials.json")
+
+HOMES: dict[str, Homes] = {
+    "codex": _own("~/.codex", "CODEX_HOME", "auth.json"),
+    "claude": Homes(
+        (*_CLAUDE.write, Place("~/.claude.json"), _cache("claude-cli-nodejs")), _CLAUDE.login
+    ),
+    "gemini": Homes(
+        (Place("~", "GEMINI_CLI_HOME", ".gemini"),),
+        (Place("~", "GEMINI_CLI_HOME", ".gemini/oauth_creds.json"),),
+    ),
+    "opencode": Homes(_xdg("opencode"), (_data("opencode/auth.json"),)),
+    "copilot": Homes((Place("~/.copilot", "COPILOT_HOME"), *_xdg("copilot"))),
+    "qwen": _own("~/.qwen", "QWEN_HOME", "oauth_creds.json"),
+    "vibe": _own("~/.vibe", "VIBE_HOME", ".env"),
+    "kilo": Homes(_xdg("kilo"), (_data("kilo/auth.json"),)),
+    "goose": Homes(_xdg("goose")),
+    "cursor": Homes((Place("~/.cursor"), _config("cursor"))),
+    "auggie": _own("~/.augment", login="session.json"),
+    "droid": _own("~/.factory", login="auth.json"),
+    "junie": _own("~/.junie"),
+    "cline": _own("~/.cline"),
+}
+
+SECRETS: tuple[Place, ...] = (
+    *(
+        Place("~", tail=name)
+        for name in (
+            ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".netrc", ".git-credentials",
+            ".password-store", ".docker/config.json",
+        )
+    ),
+    *map(_config, ("gh", "gcloud", "hub", "glab-cli", "git/credentials", "codex-self-iter")),
+    _data("keyrings"),
+)  # fmt: skip
+"""What no agent is to read unless it is allowed: keys, logins and our own configuration."""
+
+
+def homes(agent: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """What an agent writes beside the workspace."""
+    return _paths(HOMES[agent].write if agent in HOMES else (), environment)
+
+
+def secrets(agent: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """What an agent is not to read: keys, and the logins of the others."""
+    logins = (place for name, row in HOMES.items() if name != agent for place in row.login)
+    return _paths((*SECRETS, *logins), environment)
+
+
+def _paths(places: Iterable[Place], environment: Mapping[str, str]) -> Iterator[str]:
+    return filter(None, (place.path(environment) for place in places))
