@@ -16,8 +16,11 @@ from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
+from codex_self_iter.settings.in_image import LEVEL
 from codex_self_iter.settings.paths import ResolvedPaths
+from codex_self_iter.supervisor import fence_container
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.fence_container import DESK, Container
 
 if TYPE_CHECKING:
     from codex_self_iter.world.ground import Wanted
@@ -87,7 +90,9 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
     cannot be built. Blocks when asked first."""
     found = {}
     for name in agents_in_use(policy):
-        if terms(settings, name).level == "write":
+        if terms(settings, name).level == LEVEL:
+            fence_container.check(settings, name, paths, dict(os.environ))
+        elif terms(settings, name).level == "write":
             means, flaw, mend = choice(settings, name, paths)
             if means is None:
                 raise UsageError(f"{flaw}; {mend}")
@@ -109,6 +114,7 @@ class Fence:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self.container = Container(ctx)
         self._ground: fence.Ground | None = None
         """What was around the last run, if it had a fence."""
         self._kept = False
@@ -138,6 +144,8 @@ class Fence:
         cannot be built, StorageError."""
         ctx, asked = self._ctx, terms(self._ctx.settings, agent)
         self._ground = None
+        if asked.level == LEVEL:
+            return await self._into_container(agent, asked, spec)
         if asked.level != "write":
             return spec
         means, flaw, mend = await ctx.shared.in_thread(choice, ctx.settings, agent, ctx.paths)
@@ -148,11 +156,37 @@ class Fence:
     def _around(
         self, agent: str, asked: Terms, means: fence.Means, request: Request, spec: RunSpec
     ) -> RunSpec:
-        from codex_self_iter.world import put_back
         from codex_self_iter.world.fence_machine import look
+
+        scratch = request.temporary or spec.directory
+        ground = self._surveyed(agent, means, self._wanted(agent, asked, spec, scratch))
+        plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline)
+        shut = fence.closed_variables(spec.env, (*ground.closed, *ground.sockets))
+        env = {name: value for name, value in spec.env.items() if name not in shut}
+        return dataclasses.replace(spec, walls=plan, env=env)
+
+    async def _into_container(self, agent: str, asked: Terms, spec: RunSpec) -> RunSpec:
+        """The same run in the loop's container. Raises UsageError, StorageError."""
+        from codex_self_iter.world.ground import expanded
+
+        ctx = self._ctx
+        desk = os.path.join(ctx.store.path, DESK)
+        wanted = self._wanted(agent, asked, spec, os.path.join(desk, "tmp"), desk)
+        exact = fence.EXACT[0]
+        ground = await ctx.shared.in_thread(self._surveyed, agent, exact, wanted)
+        readable = (
+            os.path.realpath(expanded(path, ground.workspace, spec.env))
+            for path in asked.allow_read
+        )
+        around = self.container.around
+        return await around(agent, spec, ground, tuple(readable), offline=asked.offline)
+
+    def _surveyed(self, agent: str, means: fence.Means, wanted: Wanted) -> fence.Ground:
+        """What is around a run; what may have to be put back after it is kept."""
+        from codex_self_iter.world import put_back
         from codex_self_iter.world.ground import survey
 
-        ground, remarks = survey(self._wanted(agent, asked, request, spec))
+        ground, remarks = survey(wanted)
         programs = fence.guarded(ground, means)
         places = ground.places if means not in fence.EXACT else ()
         self._kept = bool(programs or places)
@@ -163,12 +197,11 @@ class Fence:
         else:
             self._ctx.warnings.clear(REMARKS)
         self._ground = ground
-        plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline)
-        shut = fence.closed_variables(spec.env, (*ground.closed, *ground.sockets))
-        env = {name: value for name, value in spec.env.items() if name not in shut}
-        return dataclasses.replace(spec, walls=plan, env=env)
+        return ground
 
-    def _wanted(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> Wanted:
+    def _wanted(
+        self, agent: str, asked: Terms, spec: RunSpec, scratch: str, run: str = ""
+    ) -> Wanted:
         from codex_self_iter.world.ground import Wanted
 
         paths = self._ctx.paths
@@ -177,8 +210,8 @@ class Fence:
             agent=agent,
             workspace=str(paths.workspace),
             state=self._ctx.store.path,
-            run=spec.directory,
-            scratch=request.temporary or spec.directory,
+            run=run or spec.directory,
+            scratch=scratch,
             environment=spec.env,
             allow_write=asked.allow_write,
             allow_read=asked.allow_read,

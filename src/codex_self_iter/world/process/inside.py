@@ -85,7 +85,7 @@ LOST = 70
 """How this program ends when the run could not be had."""
 
 
-class Lost(Exception):
+class LostError(Exception):
     """The container does not do what it is to: one line."""
 
 
@@ -103,12 +103,13 @@ class Inside:
         self.said = self.out = self.err = -1
         self.words: list[str] = []
         self.swept: set[int] = set()
-        self.asked_at = 0.0
+        self.asked = False
 
     # -- starting
 
     def begin(self) -> None:
-        """Have the run started. Raises Lost."""
+        """Have the run started. Raises LostError."""
+        signal.signal(signal.SIGTERM, self._on_term)
         os.makedirs(self.place, 0o700, exist_ok=True)
         for name in FIFOS:
             path = f"{self.place}/{name}"
@@ -120,13 +121,14 @@ class Inside:
         os.write(control, os.fsencode(self.place) + b"\n")
         os.close(control)
         self.leash = self._writing(f"{self.place}/leash")
-        signal.signal(signal.SIGTERM, self._on_term)
         start = self._writing(f"{self.place}/start")
         os.set_blocking(start, True)
         data = memoryview(self._script())
         while data:
             data = data[os.write(start, data) :]
         os.close(start)
+        if self.asked:
+            self.tell("TERM", "CONT")
 
     def _script(self) -> bytes:
         leave = set(self.order["leave"])
@@ -148,11 +150,11 @@ class Inside:
                 return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
             except OSError as error:
                 if error.errno != errno.ENXIO:
-                    raise Lost(f"{path}: {error.strerror}") from error
+                    raise LostError(f"{path}: {error.strerror}") from error
             if not self._lives():
-                raise Lost("its process 1 is gone")
+                raise LostError("its process 1 is gone")
             if time.monotonic() > give_up:
-                raise Lost(f"its process 1 has not answered within {ANSWER_SEC:g} s")
+                raise LostError(f"its process 1 has not answered within {ANSWER_SEC:g} s")
             time.sleep(0.0005)
 
     def _lives(self) -> bool:
@@ -163,7 +165,9 @@ class Inside:
 
     def _on_term(self, _number: int, _frame: object) -> None:
         """The first rung of the ladder reaches everything inside."""
-        self.tell("TERM", "CONT")
+        self.asked = True
+        if self.leash >= 0:
+            self.tell("TERM", "CONT")
 
     def tell(self, *names: str) -> None:
         """Have everything inside signalled; "" for having the ended collected."""
@@ -264,6 +268,18 @@ def _state(pid: int) -> bytes:
     return (contents(f"/proc/{pid}/stat").rpartition(b")")[2].split() or [b"X"])[0]
 
 
+def emptied(pid: int, start: int) -> bool:
+    """Whether nothing is left inside beside process 1, soon after the end of a run."""
+    give_up = time.monotonic() + GIVE_UP_SEC
+    while start_ticks(pid) == start:
+        if not any(_state(child) not in b"ZX" for child in children_of(pid)):
+            return True
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 def end_as(words: Iterable[str]) -> NoReturn:
     """End with the code that a shell has said, or by the signal that it stands for."""
     code = next((int(word) for word in words if word.isdecimal()), 128 + signal.SIGKILL)
@@ -282,7 +298,7 @@ def main() -> NoReturn:
     run = Inside(json.loads(sys.argv[2]))
     try:
         run.begin()
-    except Lost as error:
+    except LostError as error:
         run.report(error=str(error))
         run.remove()
         os._exit(LOST)
