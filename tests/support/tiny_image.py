@@ -12,8 +12,8 @@ from tests.support.container import Podman
 IMAGE = "localhost/tiny:1"
 PYTHON = Path("/usr/bin/python3")
 PROGRAMS = (
-    "sh", "cat", "chmod", "env", "git", "head", "id", "kill", "ln", "ls", "mkdir", "mv", "ps", "rm", "setsid",
-    "sleep", "touch", "unshare",
+    "sh", "cat", "chmod", "env", "git", "grep", "head", "id", "kill", "ln", "ls", "mkdir", "mv", "ps", "rm", "setsid",
+    "sleep", "touch", "tr", "unshare",
 )  # fmt: skip
 
 

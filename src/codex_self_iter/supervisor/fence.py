@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
+from codex_self_iter.core.fence_container import environment_inside
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
@@ -145,7 +146,7 @@ class Fence:
         ctx, asked = self._ctx, terms(self._ctx.settings, agent)
         self._ground = None
         if asked.level == LEVEL:
-            return await self._into_container(agent, asked, spec)
+            return await self._into_container(agent, asked, request, spec)
         if asked.level != "write":
             return spec
         means, flaw, mend = await ctx.shared.in_thread(choice, ctx.settings, agent, ctx.paths)
@@ -165,11 +166,15 @@ class Fence:
         env = {name: value for name, value in spec.env.items() if name not in shut}
         return dataclasses.replace(spec, walls=plan, env=env)
 
-    async def _into_container(self, agent: str, asked: Terms, spec: RunSpec) -> RunSpec:
+    async def _into_container(
+        self, agent: str, asked: Terms, request: Request, spec: RunSpec
+    ) -> RunSpec:
         """The same run in the loop's container. Raises UsageError, StorageError."""
         from codex_self_iter.world.ground import expanded
 
         ctx = self._ctx
+        inside = environment_inside(spec.env, request.temporary)
+        spec = dataclasses.replace(spec, env=inside)
         desk = os.path.join(ctx.store.path, DESK)
         wanted = self._wanted(agent, asked, spec, os.path.join(desk, "tmp"), desk)
         exact = fence.EXACT[0]

@@ -16,7 +16,7 @@ import codex_self_iter
 from codex_self_iter.core import fence_container as inner
 from codex_self_iter.core.fence import Ground, inside
 from codex_self_iter.core.runs import EndCause, RunOutcome, RunSpec
-from codex_self_iter.errors import StorageError, UsageError
+from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.in_image import image_of
 from codex_self_iter.settings.paths import ResolvedPaths
@@ -111,7 +111,12 @@ class Container:
     async def leave(self) -> None:
         """The loop ends: remove the container."""
         if self._living is not None:
-            await self._ctx.shared.in_thread(self._remove)
+            await self._ctx.shared.in_thread(self._leave)
+
+    def _leave(self) -> None:
+        self._remove()
+        for name in (PLACE, DESK):
+            shutil.rmtree(self._at(name), ignore_errors=True)
 
     def _found(self) -> Living | None:
         from codex_self_iter.world.containers import Engine, First
@@ -138,8 +143,6 @@ class Container:
             self._ctx.warnings.tell("container", text)
             return
         self._ctx.warnings.clear("container")
-        for name in (PLACE, DESK):
-            shutil.rmtree(self._at(name), ignore_errors=True)
         with contextlib.suppress(OSError):
             os.unlink(self._at(RECORD))
 
@@ -175,14 +178,14 @@ class Container:
         words = inner.words_inside(
             spec.argv, python=sys.executable, run=spec.directory, desk=self.desk
         )
-        environment = inner.environment_inside(spec.env, ground.scratch)
         configured = self._ctx.settings.agents.get(agent).env
         order = {
             "control": self._at(PLACE, "control"),
             "place": self._at(PLACE, "run"),
             "report": f"{spec.directory}/{program.REPORT}",
+            "program": words[0],
             "script": inner.script(words, spec.cwd, spec.stdin_path or os.devnull),
-            "leave": inner.left_out(environment, configured),
+            "leave": inner.left_out(spec.env, configured),
             "pid": living.first.pid,
             "start": living.first.start,
         }
@@ -191,7 +194,6 @@ class Container:
         return dataclasses.replace(
             spec,
             argv=(*argv, json.dumps(order)),
-            env=environment,
             stdin_path=None,
             beside=(living.first.pid, living.first.start),
         )
@@ -344,15 +346,15 @@ class Container:
         if outcome.cause is not EndCause.EXIT:
             return outcome
         if told.get("missing"):
-            error = f"the image {image} has no such program on its PATH"
+            said = f"the image {image} has no program {told['missing']!r}"
             return dataclasses.replace(
-                outcome, cause=EndCause.SPAWN_FAILED, error=error, argv0_missing=True
+                outcome, cause=EndCause.SPAWN_FAILED, error=said, argv0_missing=True
             )
         if error := told.get("error"):
             if self._living is not None:
                 self._remove()
-            error = f"the agent could not be started in its container: {error}"
-            return dataclasses.replace(outcome, cause=EndCause.SPAWN_FAILED, error=error)
+            said = f"the agent could not be started in its container: {error}"
+            return dataclasses.replace(outcome, cause=EndCause.SPAWN_FAILED, error=said)
         return outcome
 
     def _clear(self) -> None:

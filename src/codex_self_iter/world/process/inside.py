@@ -94,7 +94,7 @@ class Inside:
 
     def __init__(self, order: dict[str, Any]) -> None:
         """`order`: `control` (FIFO of process 1), `place` (directory of the run's own FIFOs),
-        `report` (the file), `script` (what follows the exports), `leave` (variables that are not
+        `report` (the file), `program`, `script` (what follows the exports), `leave` (variables that are not
         handed on), `pid`, `start` (process 1 as seen from here)."""
         self.order = order
         self.place = str(order["place"])
@@ -235,11 +235,8 @@ class Inside:
         return left
 
     def _living(self) -> list[int]:
-        """What is inside beside process 1: all of it hangs on that."""
-        pid, _ = self.first
-        if not self._lives():
-            return []
-        return [child for child in children_of(pid) if _state(child) not in b"ZX"]
+        """What is inside beside process 1."""
+        return living_below(*self.first)
 
     def _drain(self) -> None:
         for fd, target in ((self.out, 1), (self.err, 2)):
@@ -268,12 +265,22 @@ def _state(pid: int) -> bytes:
     return (contents(f"/proc/{pid}/stat").rpartition(b")")[2].split() or [b"X"])[0]
 
 
+def living_below(pid: int, start: int) -> list[int]:
+    """Everything inside a container but its process 1, on which all of it hangs."""
+    found: list[int] = []
+    todo = children_of(pid) if start_ticks(pid) == start else []
+    while todo:
+        child = todo.pop()
+        if _state(child) not in b"ZX":
+            found.append(child)
+        todo += children_of(child)
+    return found
+
+
 def emptied(pid: int, start: int) -> bool:
     """Whether nothing is left inside beside process 1, soon after the end of a run."""
     give_up = time.monotonic() + GIVE_UP_SEC
-    while start_ticks(pid) == start:
-        if not any(_state(child) not in b"ZX" for child in children_of(pid)):
-            return True
+    while living_below(pid, start):
         if time.monotonic() > give_up:
             return False
         time.sleep(0.005)
@@ -304,6 +311,10 @@ def main() -> NoReturn:
         os._exit(LOST)
     run.follow()
     left = run.sweep()
-    run.report(missing="missing" in run.words, swept=len(run.swept), left=len(left))
+    run.report(
+        missing=run.order["program"] if "missing" in run.words else "",
+        swept=len(run.swept),
+        left=len(left),
+    )
     run.remove()
     end_as(run.words)
