@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 REFUSED = INSIDE | {
     "runtime", "journal", "prompt_of_its_own", "a_file_of_its_own_in_the_state", "key", "password",
     "login_of_another_agent", "by_mount", "by_bind", "device", "kernel_setting", "abstract_socket",
-    "path_socket", "network", "datagrams",
+    "path_socket", "network",
 }  # fmt: skip
 
 
@@ -59,8 +59,6 @@ def test_what_is_outside_cannot_be_changed_nor_read(scene: Inside) -> None:
     assert report["hook_of_its_own"] == "done"  # git itself works
     assert scene.seen() == scene.before
     assert "behind a fence" in scene.ws.log()
-    said = scene.ws.journal()[0].get("refused", [])
-    assert any("(the fence)" in one for one in said) or not said
 
 
 def test_without_a_fence_the_same_agent_does_all_of_it(scene: Inside) -> None:

@@ -145,7 +145,7 @@ class OverAcp(CliAgent):
         except UsageError as error:
             return Probe(False, detail=str(error), mend=self._mend())
         if self.config.image:
-            return Probe(True, program, detail=f"looked for in the image {self.config.image}")
+            return Probe(True, program, f"in {self.config.image}")
         with tempfile.TemporaryDirectory(prefix="csi-", ignore_cleanup_errors=True) as nowhere:
             clean = self._environment(environment, program, False, {})
             words = ("--probe", "--cwd", nowhere)

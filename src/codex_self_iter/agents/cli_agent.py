@@ -218,7 +218,7 @@ class CliAgent(abc.ABC):
         except AgentMissingError as error:
             return Probe(False, detail=str(error), mend=f"npm install -g {self.package}")
         if self.config.image:
-            return Probe(True, program, detail=f"looked for in the image {self.config.image}")
+            return Probe(True, program, f"in {self.config.image}")
         clean = self.environment(environment, program, {})
         probe = probe_program(program, clean, self.known_versions)
         if not probe.version:

@@ -68,6 +68,8 @@ class CommandAgent:
         """The program is looked for; it is not run."""
         try:
             words = expand_template(self.config.template, "prompt", "workspace")
+            if self.config.image:
+                return Probe(True, words[0], detail=f"its program is in {self.config.image}")
             path = _program(words[0], environment, start_directory())
         except UsageError as error:
             return Probe(False, detail=str(error), mend="correct agent_command_template")

@@ -92,7 +92,7 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
     found = {}
     for name in agents_in_use(policy):
         if terms(settings, name).level == LEVEL:
-            fence_container.check(settings, name, paths, dict(os.environ))
+            fence_container.check(settings, name, paths, os.environ)
         elif terms(settings, name).level == "write":
             means, flaw, mend = choice(settings, name, paths)
             if means is None:

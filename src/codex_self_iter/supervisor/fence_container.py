@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import codex_self_iter
@@ -38,7 +38,7 @@ BUILD = (
 
 
 def flaws(
-    settings: Settings, agent: str, paths: ResolvedPaths, environment: dict[str, str]
+    settings: Settings, agent: str, paths: ResolvedPaths, environment: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Why an agent's container cannot be made, and what mends it. Blocks."""
     from codex_self_iter.world import containers  # seldom needed
@@ -62,7 +62,7 @@ def flaws(
 
 
 def check(
-    settings: Settings, agent: str, paths: ResolvedPaths, environment: dict[str, str]
+    settings: Settings, agent: str, paths: ResolvedPaths, environment: Mapping[str, str]
 ) -> None:
     """Raises UsageError where an agent's container cannot be made. Blocks."""
     found = [f"{what}; {mend}" for what, mend in flaws(settings, agent, paths, environment)]
