@@ -169,8 +169,8 @@ class Container:
         self, agent: str, spec: RunSpec, ground: Ground, readable: tuple[str, ...], offline: bool
     ) -> RunSpec:
         self._tidy()
-        python = spec.argv[0] == sys.executable
-        made = self._made(agent, spec, ground, readable, offline, python=python)
+        ours = spec.argv[0] == sys.executable
+        made = self._made(agent, spec, ground, readable, offline, ours=ours)
         if lost := inner.unmountable(made):
             raise UsageError(f"no container can have this path: {lost[0]!r}")
         living = self._warm(made)
@@ -179,23 +179,23 @@ class Container:
             spec.argv, python=sys.executable, run=spec.directory, desk=self.desk
         )
         configured = self._ctx.settings.agents.get(agent).env
-        order = {
-            "control": self._at(PLACE, "control"),
-            "place": self._at(PLACE, "run"),
-            "report": f"{spec.directory}/{program.REPORT}",
-            "program": words[0],
-            "script": inner.script(words, spec.cwd, spec.stdin_path or os.devnull),
-            "leave": inner.left_out(spec.env, configured),
-            "pid": living.first.pid,
-            "start": living.first.start,
-        }
+        first = living.first.pid, living.first.start
+        order = (
+            self._at(PLACE, "control"),
+            self._at(PLACE, "run"),
+            f"{spec.directory}/{program.REPORT}",
+            *map(str, first),
+            ",".join(inner.left_out(spec.env, configured)),
+            words[0],
+            inner.script(words, spec.cwd, spec.stdin_path or os.devnull),
+        )
         where = os.path.dirname(os.path.dirname(codex_self_iter.__file__))
-        argv = (sys.executable, "-I", "-S", "-X", "utf8", "-c", program.COMMAND, where)
+        python = sys.executable, "-I", "-S", "-X", "utf8"
         return dataclasses.replace(
             spec,
-            argv=(*argv, json.dumps(order)),
+            argv=(*python, "-c", program.COMMAND, where, *order),
             stdin_path=None,
-            beside=(living.first.pid, living.first.start),
+            beside=first,
         )
 
     def _made(
@@ -206,11 +206,11 @@ class Container:
         readable: tuple[str, ...],
         offline: bool,
         *,
-        python: bool,
+        ours: bool,
     ) -> inner.Made:
         """What the run's container is made of. Raises UsageError."""
         own = os.path.dirname(os.path.realpath(codex_self_iter.__file__))
-        if python and not inside(own, ground.workspace):
+        if ours and not inside(own, ground.workspace):
             readable = (*readable, own)
         home = spec.env.get("HOME", "")
         return inner.Made(

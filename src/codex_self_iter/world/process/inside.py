@@ -5,7 +5,7 @@ The container's process 1 is a shell (PROCESS_1) that waits for runs. The record
 program in the agent's place; it asks the shell for one run, hands it the environment and the
 command, moves what the agent prints, and ends as the agent ends:
 
-    recorder -> this program == four FIFOs in the run's directory == process 1 -> agent -> whatever
+    recorder -> this program == FIFOs in the state directory == process 1 -> agent -> whatever
 
     leash    ours to the shell: names of signals, for everything inside but the shell; when we are
              gone, also at a kill -9, it reads the end of it and kills everything at once
@@ -15,30 +15,29 @@ command, moves what the agent prints, and ends as the agent ends:
     out, err the agent's to us
 
 Nothing is started by the engine for a run, which would cost 150 to 200 ms; process 1 cannot be
-signalled from inside, so nothing inside can keep the others from being killed."""
+signalled from inside, so nothing inside can keep the others from being killed. Every module that is
+imported here costs each run a millisecond or five: it does without `json`, `contextlib`, `typing`
+and what these bring."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
-import resource
 import select
-import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any, NoReturn
 
-from codex_self_iter.world.process.bare import children_of, contents, start_ticks, write_private
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
 COMMAND = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from codex_self_iter.world.process.inside import main; main()"
 )
-"""What the interpreter is to do; its arguments: where the package is, and the order as JSON."""
+"""What the interpreter is to do; its arguments: where the package is, and the words of an `Order`."""
 
 PROCESS_1 = r"""
 exec 2>/dev/null 3<>"$1"
@@ -76,6 +75,7 @@ ANSWER_SEC = 10.0
 POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
+"""How long a process may take to die of KILL (a hung disk)."""
 SETTLE_SEC = 0.01
 """How long the shell's own processes of a run may take to end."""
 COLLECT_SEC = 5.0
@@ -89,18 +89,29 @@ class LostError(Exception):
     """The container does not do what it is to: one line."""
 
 
+class Order:
+    """What is to be run, as words of a command line.
+
+    Attributes:
+        control: FIFO of process 1.
+        place: directory of the run's own FIFOs.
+        report: file for what the exit status cannot tell.
+        first: (pid, start) of process 1 as seen from here.
+        leave: variables that are not handed in.
+        program, script: the agent's, and what follows the exports to become it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.control, self.place, self.report, pid, start, leave, self.program, self.script = words
+        self.first = int(pid), int(start)
+        self.leave = frozenset(leave.split(","))
+
+
 class Inside:
     """One run, from asking for it to nothing left of it."""
 
-    def __init__(self, order: dict[str, Any]) -> None:
-        """`order`: `control` (FIFO of process 1), `place` (directory of the run's own FIFOs),
-        `report` (the file), `program`, `script` (what follows the exports), `leave` (variables that are not
-        handed on), `pid`, `start` (process 1 as seen from here)."""
+    def __init__(self, order: Order) -> None:
         self.order = order
-        self.place = str(order["place"])
-        self.first = int(order["pid"]), int(order["start"])
-        self.leash = -1
-        self.said = self.out = self.err = -1
+        self.leash = self.said = self.out = self.err = -1
         self.words: list[str] = []
         self.swept: set[int] = set()
         self.asked = False
@@ -110,18 +121,18 @@ class Inside:
     def begin(self) -> None:
         """Have the run started. Raises LostError."""
         signal.signal(signal.SIGTERM, self._on_term)
-        os.makedirs(self.place, 0o700, exist_ok=True)
+        place = self.order.place
+        os.makedirs(place, 0o700, exist_ok=True)
         for name in FIFOS:
-            path = f"{self.place}/{name}"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            os.mkfifo(path, 0o600)
-        self.said, self.out, self.err = (self._reading(name) for name in ("said", "out", "err"))
-        control = self._writing(str(self.order["control"]))
-        os.write(control, os.fsencode(self.place) + b"\n")
+            _unlink(f"{place}/{name}")
+            os.mkfifo(f"{place}/{name}", 0o600)
+        reading = os.O_RDONLY | os.O_NONBLOCK
+        self.said, self.out, self.err = (os.open(f"{place}/{n}", reading) for n in FIFOS[2:])
+        control = self._writing(self.order.control)
+        os.write(control, os.fsencode(place) + b"\n")
         os.close(control)
-        self.leash = self._writing(f"{self.place}/leash")
-        start = self._writing(f"{self.place}/start")
+        self.leash = self._writing(f"{place}/leash")
+        start = self._writing(f"{place}/start")
         os.set_blocking(start, True)
         data = memoryview(self._script())
         while data:
@@ -131,16 +142,13 @@ class Inside:
             self.tell("TERM", "CONT")
 
     def _script(self) -> bytes:
-        leave = set(self.order["leave"])
+        """Exports, each quoted for a shell, and what becomes the agent."""
         lines = [
-            f"export {name}={shlex.quote(value)}\n"
+            f"export {name}='" + value.replace("'", "'\"'\"'") + "'\n"
             for name, value in os.environ.items()
-            if name not in leave and name.isidentifier() and name.isascii()
+            if name not in self.order.leave and name.isidentifier() and name.isascii()
         ]
-        return os.fsencode("".join(lines) + str(self.order["script"]))
-
-    def _reading(self, name: str) -> int:
-        return os.open(f"{self.place}/{name}", os.O_RDONLY | os.O_NONBLOCK)
+        return os.fsencode("".join(lines) + self.order.script)
 
     def _writing(self, path: str) -> int:
         """Open for writing what process 1 is to read, as soon as it does."""
@@ -151,15 +159,12 @@ class Inside:
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise LostError(f"{path}: {error.strerror}") from error
-            if not self._lives():
+            pid, start = self.order.first
+            if _start(pid) != start:
                 raise LostError("its process 1 is gone")
             if time.monotonic() > give_up:
                 raise LostError(f"its process 1 has not answered within {ANSWER_SEC:g} s")
             time.sleep(0.0005)
-
-    def _lives(self) -> bool:
-        pid, start = self.first
-        return start_ticks(pid) == start
 
     # -- signals
 
@@ -171,8 +176,10 @@ class Inside:
 
     def tell(self, *names: str) -> None:
         """Have everything inside signalled; "" for having the ended collected."""
-        with contextlib.suppress(OSError):
+        try:
             os.write(self.leash, "".join(f"{name}\n" for name in names).encode())
+        except OSError:
+            pass  # process 1 is gone, and all with it
 
     # -- until the end
 
@@ -203,9 +210,11 @@ class Inside:
         except BlockingIOError:
             return True
         view = memoryview(data)
-        with contextlib.suppress(OSError):  # nobody reads it any more
+        try:
             while view:
                 view = view[os.write(target, view) :]
+        except OSError:
+            pass  # nobody reads it any more
         return bool(data)
 
     def sweep(self) -> list[int]:
@@ -215,7 +224,7 @@ class Inside:
         begun = time.monotonic()
         before: set[int] = set()
         asked = False
-        while left := self._living():
+        while left := living_below(*self.order.first):
             now = time.monotonic() - begun
             if now > POLITE_SEC + GIVE_UP_SEC:
                 break
@@ -234,46 +243,69 @@ class Inside:
         self._drain()
         return left
 
-    def _living(self) -> list[int]:
-        """What is inside beside process 1."""
-        return living_below(*self.first)
-
     def _drain(self) -> None:
         for fd, target in ((self.out, 1), (self.err, 2)):
             moved = 0
             while moved < 256 and select.select([fd], [], [], 0)[0] and self._move(fd, target):
                 moved += 1
 
-    def report(self, **facts: Any) -> None:
-        """Leave what the exit status cannot tell."""
+    def report(self, facts: Mapping[str, str | int]) -> None:
+        """Leave what the exit status cannot tell, if there is anything."""
         if any(facts.values()):
-            write_private(str(self.order["report"]), facts)
+            from codex_self_iter.world.process.bare import write_private
+
+            write_private(self.order.report, facts)
 
     def remove(self) -> None:
         """Let go of process 1, which kills what there may be, and remove the FIFOs."""
         if self.leash >= 0:
             os.close(self.leash)
         for name in FIFOS:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self.place}/{name}")
-        with contextlib.suppress(OSError):
-            os.rmdir(self.place)
+            _unlink(f"{self.order.place}/{name}")
+        try:
+            os.rmdir(self.order.place)
+        except OSError:
+            pass
 
 
-def _state(pid: int) -> bytes:
-    """Of a process, one letter; "X" when there is none."""
-    return (contents(f"/proc/{pid}/stat").rpartition(b")")[2].split() or [b"X"])[0]
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _stat(pid: int) -> list[bytes]:
+    """/proc/PID/stat behind the name, from the state on; [] if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.readall().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def _start(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb", buffering=0) as file:
+            return [int(word) for word in file.readall().split()]
+    except OSError:
+        return []
 
 
 def living_below(pid: int, start: int) -> list[int]:
     """Everything inside a container but its process 1, on which all of it hangs."""
     found: list[int] = []
-    todo = children_of(pid) if start_ticks(pid) == start else []
+    todo = _children(pid) if _start(pid) == start else []
     while todo:
         child = todo.pop()
-        if _state(child) not in b"ZX":
+        if _stat(child)[:1] not in ([], [b"Z"], [b"X"]):
             found.append(child)
-        todo += children_of(child)
+        todo += _children(child)
     return found
 
 
@@ -287,13 +319,15 @@ def emptied(pid: int, start: int) -> bool:
     return True
 
 
-def end_as(words: Iterable[str]) -> NoReturn:
+def end_as(words: Sequence[str]) -> NoReturn:
     """End with the code that a shell has said, or by the signal that it stands for."""
     code = next((int(word) for word in words if word.isdecimal()), 128 + signal.SIGKILL)
     number = code - 128
-    if number in set(signal.valid_signals()):
+    if number in signal.valid_signals():
+        import resource
+
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with contextlib.suppress(OSError, ValueError):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         time.sleep(1.0)  # a signal that ends nobody by default
@@ -302,19 +336,16 @@ def end_as(words: Iterable[str]) -> NoReturn:
 
 def main() -> NoReturn:
     """Run one order to its end."""
-    run = Inside(json.loads(sys.argv[2]))
+    run = Inside(Order(sys.argv[2:]))
     try:
         run.begin()
     except LostError as error:
-        run.report(error=str(error))
+        run.report({"error": str(error)})
         run.remove()
         os._exit(LOST)
     run.follow()
     left = run.sweep()
-    run.report(
-        missing=run.order["program"] if "missing" in run.words else "",
-        swept=len(run.swept),
-        left=len(left),
-    )
+    missing = run.order.program if "missing" in run.words else ""
+    run.report({"missing": missing, "swept": len(run.swept), "left": len(left)})
     run.remove()
     end_as(run.words)
