@@ -76,7 +76,7 @@ POLITE_SEC = 0.5
 """How long left-overs of an ended agent have between TERM and KILL."""
 GIVE_UP_SEC = 5.0
 """How long a process may take to die of KILL (a hung disk)."""
-SETTLE_SEC = 0.01
+SETTLE_SEC = 0.05
 """How long the shell's own processes of a run may take to end."""
 COLLECT_SEC = 5.0
 """How often process 1 collects orphans that have ended."""
