@@ -26,7 +26,14 @@ from codex_self_iter.settings.templates import (
 from codex_self_iter.setup.detect import Detected, detect, text_of
 
 _FILES = ("TASK.md", "plan.md")
-_CACHES = ("~/.cache", "~/.npm", "~/.cargo/registry", "~/.m2/repository", "~/.gradle", "~/go/pkg/mod")
+_CACHES = (
+    "~/.cache",
+    "~/.npm",
+    "~/.cargo/registry",
+    "~/.m2/repository",
+    "~/.gradle",
+    "~/go/pkg/mod",
+)
 _WANTED = ("what is wanted in {0}", "the next steps in {1}")
 
 
