@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core.fence import Ground
-from codex_self_iter.world import put_back
-from codex_self_iter.world.ground import Wanted, survey
+from codex_self_iter.world.git.ground import Wanted, survey
+from codex_self_iter.world.state import put_back
 
 
 def git(*words: str, at: Path) -> None:

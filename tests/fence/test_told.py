@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from codex_self_iter.core.fence import Ground
-from codex_self_iter.supervisor.fence import refused_paths
+from codex_self_iter.supervisor.fencing import refused_paths
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 
@@ -78,6 +79,30 @@ def test_what_was_refused_is_told_to_the_person_and_the_next_agent(ws: Workspace
     assert f"{target} (the fence)" in ws.cli("show", "1").stdout
     assert "fence.chosen" in ws.log()
     assert 'behind a fence (level "write")' in ws.log()
+
+
+def test_gates_hooks_and_our_git_run_outside(ws: Workspace) -> None:
+    gate, hook = ws.root / "gate ran", ws.root / "hook ran"
+    ws.script(DONE)
+    tables = fence(ws).replace('["true"]', json.dumps([f"touch '{gate}'"]))
+    starts = json.dumps([f"touch '{hook}'"])
+    ws.config(f"{tables}[hooks]\non_start = {starts}\n[git]\ncommit = true\n")
+    assert ws.run() == 0, ws.log()
+    assert gate.exists()
+    assert hook.exists()
+    assert "work.txt" in ws.git("show", "--stat", "HEAD")
+
+
+def test_the_variables_of_closed_sockets_are_taken_out(ws: Workspace) -> None:
+    agent = ws.root / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(agent))
+        listener.listen()
+        ws.script({"run": 'echo "<$SSH_AUTH_SOCK>" >seen', **DONE})
+        for more, seen in (("", "<>"), (f'allow_read = ["{agent}"]\n', f"<{agent}>")):
+            ws.config(fence(ws, more))
+            ws.run("--max-iterations", "1", environment={"SSH_AUTH_SOCK": str(agent)})
+            assert (ws.path / "seen").read_text().strip() == seen
 
 
 def test_a_run_behind_the_fence_is_adopted_and_keeps_its_fence(ws: Workspace) -> None:
