@@ -87,6 +87,14 @@ def test_a_submodule_and_hooks_elsewhere(top: Path, tmp_path: Path) -> None:
     assert str(top / ".husky") in ground.sealed
 
 
+def test_a_repository_behind_a_link(top: Path, tmp_path: Path) -> None:
+    (top / ".git").rename(tmp_path / "git")
+    (top / ".git").symlink_to(tmp_path / "git")
+    ground, _ = look(top, tmp_path)
+    assert str(tmp_path / "git/config") in ground.sealed
+    assert str(top / ".git") in ground.programs  # the link itself
+
+
 def test_no_repository(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "home").mkdir()

@@ -93,6 +93,28 @@ def test_gates_hooks_and_our_git_run_outside(ws: Workspace) -> None:
     assert "work.txt" in ws.git("show", "--stat", "HEAD")
 
 
+@pytest.mark.parametrize("level", ["write", "none"])
+def test_a_repository_that_the_agent_makes_inside_runs_nothing_of_ours(
+    ws: Workspace, level: str
+) -> None:
+    """Its own configuration may name a filter, which git would run when we ask it; with no fence it
+    does (the control)."""
+    ran = ws.root / "ran"
+    filter_ = ws.path / "filter.sh"
+    make = f"""
+        printf '#!/bin/sh\\ntouch "{ran}"\\ncat\\n' >filter.sh; chmod +x filter.sh
+        git init -q emb && cd emb && echo x >f && git add f && git commit -qm x
+        echo '* filter=x' >.git/info/attributes && git config filter.x.clean "'{filter_}'" && touch -d @1 f
+        cd .. && git add emb
+    """
+    ws.script({"run": make, **DONE})
+    ws.config(fence(ws).replace('"write"', f'"{level}"'))
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "emb/.git").exists()
+    assert ran.exists() is (level == "none")
+    assert "+Subproject commit" in ws.cli("diff", "1").stdout
+
+
 def test_the_variables_of_closed_sockets_are_taken_out(ws: Workspace) -> None:
     agent = ws.root / "agent.sock"
     with socket.socket(socket.AF_UNIX) as listener:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -14,7 +15,7 @@ from codex_self_iter.core import fence
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
-from codex_self_iter.errors import UsageError
+from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
 from codex_self_iter.settings.paths import ResolvedPaths
 from codex_self_iter.supervisor.context import Context
@@ -213,7 +214,8 @@ class Fence:
         if self._kept:
             from codex_self_iter.world.state import put_back
 
-            await self._ctx.shared.in_thread(put_back.forget, self._record)
+            with contextlib.suppress(StorageError):
+                await self._ctx.shared.in_thread(put_back.forget, self._record)
         self._kept = False
 
     async def _put_back(self) -> None:
@@ -223,7 +225,12 @@ class Fence:
 
         ctx = self._ctx
         aside = os.path.join(ctx.store.path, "quarantine")
-        changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
+        try:
+            changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
+        except StorageError as error:  # the run's result must not be lost with it
+            text = f"git may run what a run has made: it could not be put back ({error})"
+            ctx.warnings.tell(CHANGED, text)
+            return
         if changed:
             text = (
                 f"a run has changed what tells git which programs to run ({', '.join(changed)}): it is "
