@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from codex_self_iter.core.fence import Ground
-from codex_self_iter.supervisor.fence import refused_paths
+from codex_self_iter.supervisor.fencing import refused_paths
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 
@@ -78,6 +79,52 @@ def test_what_was_refused_is_told_to_the_person_and_the_next_agent(ws: Workspace
     assert f"{target} (the fence)" in ws.cli("show", "1").stdout
     assert "fence.chosen" in ws.log()
     assert 'behind a fence (level "write")' in ws.log()
+
+
+def test_gates_hooks_and_our_git_run_outside(ws: Workspace) -> None:
+    gate, hook = ws.root / "gate ran", ws.root / "hook ran"
+    ws.script(DONE)
+    tables = fence(ws).replace('["true"]', json.dumps([f"touch '{gate}'"]))
+    starts = json.dumps([f"touch '{hook}'"])
+    ws.config(f"{tables}[hooks]\non_start = {starts}\n[git]\ncommit = true\n")
+    assert ws.run() == 0, ws.log()
+    assert gate.exists()
+    assert hook.exists()
+    assert "work.txt" in ws.git("show", "--stat", "HEAD")
+
+
+@pytest.mark.parametrize("level", ["write", "none"])
+def test_a_repository_that_the_agent_makes_inside_runs_nothing_of_ours(
+    ws: Workspace, level: str
+) -> None:
+    """Its own configuration may name a filter, which git would run when we ask it; with no fence it
+    does (the control)."""
+    ran = ws.root / "ran"
+    filter_ = ws.path / "filter.sh"
+    make = f"""
+        printf '#!/bin/sh\\ntouch "{ran}"\\ncat\\n' >filter.sh; chmod +x filter.sh
+        git init -q emb && cd emb && echo x >f && git add f && git commit -qm x
+        echo '* filter=x' >.git/info/attributes && git config filter.x.clean "'{filter_}'" && touch -d @1 f
+        cd .. && git add emb
+    """
+    ws.script({"run": make, **DONE})
+    ws.config(fence(ws).replace('"write"', f'"{level}"'))
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "emb/.git").exists()
+    assert ran.exists() is (level == "none")
+    assert "+Subproject commit" in ws.cli("diff", "1").stdout
+
+
+def test_the_variables_of_closed_sockets_are_taken_out(ws: Workspace) -> None:
+    agent = ws.root / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(agent))
+        listener.listen()
+        ws.script({"run": 'echo "<$SSH_AUTH_SOCK>" >seen', **DONE})
+        for more, seen in (("", "<>"), (f'allow_read = ["{agent}"]\n', f"<{agent}>")):
+            ws.config(fence(ws, more))
+            ws.run("--max-iterations", "1", environment={"SSH_AUTH_SOCK": str(agent)})
+            assert (ws.path / "seen").read_text().strip() == seen
 
 
 def test_a_run_behind_the_fence_is_adopted_and_keeps_its_fence(ws: Workspace) -> None:
@@ -178,7 +225,7 @@ def test_a_workspace_by_a_link_has_its_fence(ws: Workspace) -> None:
     ("text", "said"),
     [
         ('level = "walls"', 'one of "none", "write", "container"'),
-        ('network = ["a.example"]', '"all" or "none"'),
+        ('network = ["a.example"]', 'one of "all", "none"'),
         ('by = "chroot"', '"landlock"'),
         ("allow_write = [1]", "a list of paths"),
         ('allow_write = [""]', "a list of paths"),

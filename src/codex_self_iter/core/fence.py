@@ -153,8 +153,9 @@ def walls(
         "stdin": ground.stdin, "offline": offline, "bwrap": bwrap,
     }  # fmt: skip
     if means is Means.LANDLOCK:
-        plan["writable"] = [*opened, *(f"/dev/{name}" for name in DEVICES)]
-        plan["readable"] = list(ground.readable) if ground.closed else None
+        devices = [f"/dev/{name}" for name in DEVICES]
+        plan["writable"] = [*opened, *devices]
+        plan["readable"] = [*ground.readable, *devices] if ground.closed else None
         return plan
     kinds: dict[str, str] = dict.fromkeys(opened, "rw")
     for path in ground.sealed:

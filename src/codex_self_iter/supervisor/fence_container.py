@@ -42,7 +42,7 @@ def flaws(
 ) -> Iterator[tuple[str, str]]:
     """Why an agent's container cannot be made, and what mends it. Blocks."""
     from codex_self_iter.world import containers  # seldom needed
-    from codex_self_iter.world.ground import expanded
+    from codex_self_iter.world.git.ground import expanded
 
     image = image_of(settings, agent)
     if not image:
@@ -157,17 +157,10 @@ class Container:
 
     # -- a run
 
-    async def around(
+    def around(
         self, agent: str, spec: RunSpec, ground: Ground, readable: tuple[str, ...], *, offline: bool
     ) -> RunSpec:
-        """The same run inside. Raises UsageError, StorageError."""
-        return await self._ctx.shared.in_thread(
-            self._around, agent, spec, ground, readable, offline
-        )
-
-    def _around(
-        self, agent: str, spec: RunSpec, ground: Ground, readable: tuple[str, ...], offline: bool
-    ) -> RunSpec:
+        """The same run inside. Blocks. Raises UsageError, StorageError."""
         self._tidy()
         ours = spec.argv[0] == sys.executable
         made = self._made(agent, spec, ground, readable, offline, ours=ours)

@@ -12,7 +12,7 @@ from codex_self_iter.settings.in_image import LEVEL, image_of
 
 def container(context: Context) -> Iterator[Finding]:
     """The container of each agent in use that has one. Nothing is started in it."""
-    from codex_self_iter.supervisor import configured, fence, fence_container  # import much
+    from codex_self_iter.supervisor import configured, fence_container, fencing  # import much
     from codex_self_iter.world import containers
 
     settings, names = context.settings, dict[str, None]()
@@ -20,7 +20,7 @@ def container(context: Context) -> Iterator[Finding]:
         roles = configured.agent_names(settings, context.environ).values()
         names = dict.fromkeys(name for role in roles for name in role)
     for name in names:
-        if fence.terms(settings, name).level != LEVEL:
+        if fencing.terms(settings, name).level != LEVEL:
             continue
         found = [*fence_container.flaws(settings, name, context.paths, context.environ)]
         yield from (fail("fence.container", what, mend) for what, mend in found)

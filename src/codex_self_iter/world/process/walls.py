@@ -54,6 +54,13 @@ _SCOPE_ABI, _SCOPES = 6, 3
 CLOSED_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 """What root could change of the machine through /proc: closed for it."""
 
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "pts", "shm")
+DEVICE_LINKS = {
+    "ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}  # fmt: skip
+"""What of /dev root has."""
+
 _AUDIT_ARCH = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
 """By machine: its name in a filter; the numbers of socket and socketpair."""
 _IO_URING_SETUP = 425
@@ -104,6 +111,8 @@ class Walls:
         self.plan = plan
         self.by = str(plan["by"])
         self.rulesets: list[int] = []
+        self.stdin = -1
+        """The prompt's file, opened from within: the descriptor of before leads around the walls."""
         self.flaw_read, self.flaw_write = os.pipe()
         abi = landlock_abi()
         try:
@@ -117,7 +126,7 @@ class Walls:
 
     def close(self) -> str:
         """Close what was opened; returns why the walls could not be raised, "" where they stand."""
-        fds = [*self.rulesets, self.flaw_write]
+        fds = [*self.rulesets, self.flaw_write, *([self.stdin] if self.stdin >= 0 else [])]
         self.rulesets.clear()
         for fd in fds:
             os.close(fd)
@@ -130,12 +139,20 @@ class Walls:
             return list(argv)
         return _bubblewrap(self.plan, argv)
 
+    @property
+    def by_thread(self) -> bool:
+        """A thread of its own can enter them and start the agent, which costs no fork: all of it is a
+        thread's own but for a user namespace and the handling of signals."""
+        return self.by == "landlock" or (self.by == "namespaces" and os.geteuid() == 0)
+
     def enter(self) -> None:
-        """In the agent's process, before exec: raise the walls around it, for ever. Raises
-        WallsError, which `close` tells in words."""
+        """Raise the walls around this process before it becomes the agent, or around this thread before
+        it starts the agent, for ever. Raises WallsError, which `close` tells in words."""
         try:
             if self.by == "namespaces":
                 _enter_namespaces(self.plan)
+                if self.plan.get("stdin"):
+                    self.stdin = os.open(self.plan["stdin"], os.O_RDONLY | os.O_CLOEXEC)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no new privileges")
             for ruleset in self.rulesets:
                 _check(_libc().syscall(_SYS_LANDLOCK + 2, ruleset, 0), "landlock_restrict_self")
@@ -143,11 +160,17 @@ class Walls:
                 _refuse_sockets()
             if self.by != "bubblewrap" and os.geteuid() == 0:
                 _drop_capabilities()
-            if self.by == "bubblewrap":
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except BaseException as error:
             os.write(self.flaw_write, str(error).encode("utf-8", "replace")[:4096])
             raise
+
+    def enter_forked(self) -> None:
+        """The same in a process that was forked for it."""
+        self.enter()
+        if self.stdin >= 0:
+            os.dup2(self.stdin, 0)
+        if self.by == "bubblewrap":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _prctl(option: int, argument: Any, what: str) -> None:
@@ -165,12 +188,17 @@ def _enter_namespaces(plan: Mapping[str, Any]) -> None:
     _mount(b"tmpfs", anchor, b"tmpfs", _MS_PLAIN, b"mode=700,size=64k")
     closed = os.open(anchor + b"/file", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0)
     os.close(closed)
-    for name in (b"/directory", b"/proc"):
-        os.mkdir(anchor + name, 0)
+    for name in (b"/directory", b"/proc", b"/dev"):
+        os.mkdir(anchor + name, 0o755 if name == b"/dev" else 0)
+    if root:
+        _make_devices(anchor + b"/dev")
     _set_read_only("/", True, _AT_RECURSIVE)
     _set_read_only("/proc", False)
     if root:
         _close_proc(anchor)
+        _mount(anchor + b"/dev", b"/dev", None, _MS_BIND | _MS_REC)
+    if os.path.isdir("/dev/shm"):  # noqa: S108 - as it is
+        _wall("rw", b"/dev/shm", anchor)
     for kind, path in plan["mounts"]:
         try:
             _wall(kind, os.fsencode(path), anchor)
@@ -179,10 +207,6 @@ def _enter_namespaces(plan: Mapping[str, Any]) -> None:
                 raise
     _check(_libc().umount2(anchor, _MNT_DETACH), "umount2")
     os.chdir(plan["cwd"])  # not the directory of before, which is below the walls
-    if plan.get("stdin"):
-        fd = os.open(plan["stdin"], os.O_RDONLY)
-        os.dup2(fd, 0)
-        os.close(fd)
 
 
 def _unshare(root: bool) -> None:
@@ -210,6 +234,21 @@ def _close_proc(anchor: bytes) -> None:
         path = b"/proc/" + name.encode()
         if os.path.exists(path):
             _wall("ro", path, anchor)
+
+
+def _make_devices(place: bytes) -> None:
+    """A /dev for root, without what gives it the machine: a disk could be read and written as a whole."""
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(target, place + b"/" + name.encode())
+    for name in DEVICES:
+        source, path = b"/dev/" + name.encode(), place + b"/" + name.encode()
+        if os.path.isdir(source):
+            os.mkdir(path, 0o755)
+        elif os.path.exists(source):
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        else:
+            continue
+        _mount(source, path, None, _MS_BIND)
 
 
 def _wall(kind: str, path: bytes, anchor: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -15,7 +16,7 @@ from codex_self_iter.core.fence_container import environment_inside
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
-from codex_self_iter.errors import UsageError
+from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
 from codex_self_iter.settings.in_image import LEVEL
 from codex_self_iter.settings.paths import ResolvedPaths
@@ -24,7 +25,7 @@ from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.fence_container import DESK, Container
 
 if TYPE_CHECKING:
-    from codex_self_iter.world.ground import Wanted
+    from codex_self_iter.world.git.ground import Wanted
 
 REMARKS, WEAK, CHANGED = "fence", "fence weak", "fence put back"
 RECORD = "fence/before.json"
@@ -103,7 +104,9 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
 
 def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice:
     """The means for an agent with level "write". Blocks when it is asked for first."""
-    from codex_self_iter.world.fence_machine import look  # starts programs, and is seldom needed
+    from codex_self_iter.world.process.fence_machine import (
+        look,
+    )  # starts programs, and is seldom needed
 
     asked = terms(settings, agent)
     within = fence.inside(str(paths.state_dir), str(paths.workspace))
@@ -145,20 +148,17 @@ class Fence:
         cannot be built, StorageError."""
         ctx, asked = self._ctx, terms(self._ctx.settings, agent)
         self._ground = None
-        if asked.level == LEVEL:
-            return await self._into_container(agent, asked, request, spec)
-        if asked.level != "write":
+        around = {"write": self._around, LEVEL: self._inside}.get(asked.level)
+        if around is None:
             return spec
-        means, flaw, mend = await ctx.shared.in_thread(choice, ctx.settings, agent, ctx.paths)
+        return await ctx.shared.in_thread(around, agent, asked, request, spec)
+
+    def _around(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> RunSpec:
+        from codex_self_iter.world.process.fence_machine import look
+
+        means, flaw, mend = choice(self._ctx.settings, agent, self._ctx.paths)
         if means is None:
             raise UsageError(f"{flaw}; {mend}")
-        return await ctx.shared.in_thread(self._around, agent, asked, means, request, spec)
-
-    def _around(
-        self, agent: str, asked: Terms, means: fence.Means, request: Request, spec: RunSpec
-    ) -> RunSpec:
-        from codex_self_iter.world.fence_machine import look
-
         scratch = request.temporary or spec.directory
         ground = self._surveyed(agent, means, self._wanted(agent, asked, spec, scratch))
         plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline)
@@ -166,30 +166,23 @@ class Fence:
         env = {name: value for name, value in spec.env.items() if name not in shut}
         return dataclasses.replace(spec, walls=plan, env=env)
 
-    async def _into_container(
-        self, agent: str, asked: Terms, request: Request, spec: RunSpec
-    ) -> RunSpec:
-        """The same run in the loop's container. Raises UsageError, StorageError."""
-        from codex_self_iter.world.ground import expanded
+    def _inside(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> RunSpec:
+        """The same run in the loop's container."""
+        from codex_self_iter.world.git.ground import expanded
 
-        ctx = self._ctx
-        inside = environment_inside(spec.env, request.temporary)
-        spec = dataclasses.replace(spec, env=inside)
-        desk = os.path.join(ctx.store.path, DESK)
+        environment = environment_inside(spec.env, request.temporary)
+        spec = dataclasses.replace(spec, env=environment)
+        desk = os.path.join(self._ctx.store.path, DESK)
         wanted = self._wanted(agent, asked, spec, os.path.join(desk, "tmp"), desk)
-        exact = fence.EXACT[0]
-        ground = await ctx.shared.in_thread(self._surveyed, agent, exact, wanted)
-        readable = (
-            os.path.realpath(expanded(path, ground.workspace, spec.env))
-            for path in asked.allow_read
-        )
-        around = self.container.around
-        return await around(agent, spec, ground, tuple(readable), offline=asked.offline)
+        ground = self._surveyed(agent, fence.EXACT[0], wanted)
+        places = (expanded(path, ground.workspace, spec.env) for path in asked.allow_read)
+        readable = tuple(map(os.path.realpath, places))
+        return self.container.around(agent, spec, ground, readable, offline=asked.offline)
 
     def _surveyed(self, agent: str, means: fence.Means, wanted: Wanted) -> fence.Ground:
         """What is around a run; what may have to be put back after it is kept."""
-        from codex_self_iter.world import put_back
-        from codex_self_iter.world.ground import survey
+        from codex_self_iter.world.git.ground import survey
+        from codex_self_iter.world.state import put_back
 
         ground, remarks = survey(wanted)
         programs = fence.guarded(ground, means)
@@ -207,7 +200,7 @@ class Fence:
     def _wanted(
         self, agent: str, asked: Terms, spec: RunSpec, scratch: str, run: str = ""
     ) -> Wanted:
-        from codex_self_iter.world.ground import Wanted
+        from codex_self_iter.world.git.ground import Wanted
 
         paths = self._ctx.paths
         inbox = os.path.join(self._ctx.store.path, "inbox")
@@ -249,19 +242,25 @@ class Fence:
     async def settled(self) -> None:
         """No run is on: what changes from now on is a person's doing."""
         if self._kept:
-            from codex_self_iter.world import put_back
+            from codex_self_iter.world.state import put_back
 
-            await self._ctx.shared.in_thread(put_back.forget, self._record)
+            with contextlib.suppress(StorageError):
+                await self._ctx.shared.in_thread(put_back.forget, self._record)
         self._kept = False
 
     async def _put_back(self) -> None:
         if not self._kept:
             return
-        from codex_self_iter.world import put_back
+        from codex_self_iter.world.state import put_back
 
         ctx = self._ctx
         aside = os.path.join(ctx.store.path, "quarantine")
-        changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
+        try:
+            changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
+        except StorageError as error:  # the run's result must not be lost with it
+            text = f"git may run what a run has made: it could not be put back ({error})"
+            ctx.warnings.tell(CHANGED, text)
+            return
         if changed:
             text = (
                 f"a run has changed what tells git which programs to run ({', '.join(changed)}): it is "
@@ -280,7 +279,7 @@ class Fence:
 
 
 def _weakness(means: fence.Means) -> tuple[str, ...]:
-    from codex_self_iter.world.fence_machine import look
+    from codex_self_iter.world.process.fence_machine import look
 
     return fence.weakness(look(), means)
 
