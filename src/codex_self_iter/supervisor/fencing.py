@@ -20,9 +20,9 @@ from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
 from codex_self_iter.settings.in_image import LEVEL
 from codex_self_iter.settings.paths import ResolvedPaths
-from codex_self_iter.supervisor import fence_container
+from codex_self_iter.supervisor import warm_container
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.fence_container import DESK, Container
+from codex_self_iter.supervisor.warm_container import DESK, Container
 
 if TYPE_CHECKING:
     from codex_self_iter.world.git.ground import Wanted
@@ -93,7 +93,7 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
     found = {}
     for name in agents_in_use(policy):
         if terms(settings, name).level == LEVEL:
-            fence_container.check(settings, name, paths, os.environ)
+            warm_container.check(settings, name, paths, os.environ)
         elif terms(settings, name).level == "write":
             means, flaw, mend = choice(settings, name, paths)
             if means is None:

@@ -15,7 +15,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.fence_container import beside
+from codex_self_iter.supervisor.warm_container import beside
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.process.traces import is_older, read_identity

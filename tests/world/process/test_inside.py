@@ -15,9 +15,8 @@ import pytest
 
 import codex_self_iter
 from codex_self_iter.core.fence_container import script
-from codex_self_iter.world import containers
 from codex_self_iter.world.guarded import read_object
-from codex_self_iter.world.process import inside, kill, proctable
+from codex_self_iter.world.process import containers, inside, kill, proctable
 from codex_self_iter.world.process.bare import children_of
 from tests.support.harness import wait_until
 

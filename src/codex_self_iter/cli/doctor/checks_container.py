@@ -12,8 +12,8 @@ from codex_self_iter.settings.in_image import LEVEL, image_of
 
 def container(context: Context) -> Iterator[Finding]:
     """The container of each agent in use that has one. Nothing is started in it."""
-    from codex_self_iter.supervisor import configured, fence_container, fencing  # import much
-    from codex_self_iter.world import containers
+    from codex_self_iter.supervisor import configured, fencing, warm_container  # import much
+    from codex_self_iter.world.process import containers
 
     settings, names = context.settings, dict[str, None]()
     with contextlib.suppress(UsageError):  # the check of agents says it
@@ -22,7 +22,7 @@ def container(context: Context) -> Iterator[Finding]:
     for name in names:
         if fencing.terms(settings, name).level != LEVEL:
             continue
-        found = [*fence_container.flaws(settings, name, context.paths, context.environ)]
+        found = [*warm_container.flaws(settings, name, context.paths, context.environ)]
         yield from (fail("fence.container", what, mend) for what, mend in found)
         engine = containers.find(settings.fence.engine, context.environ)[0]
         if engine is not None and not found:

@@ -26,7 +26,7 @@ from codex_self_iter.world.process import inside as program
 from codex_self_iter.world.state.durable import replace_private, storing
 
 if TYPE_CHECKING:
-    from codex_self_iter.world.containers import Engine, First
+    from codex_self_iter.world.process.containers import Engine, First
 
 RECORD, PLACE, DESK = "container.json", "container", "desk"
 """In the state directory: whose container it is; FIFOs; what an agent writes beside its work."""
@@ -41,8 +41,8 @@ def flaws(
     settings: Settings, agent: str, paths: ResolvedPaths, environment: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Why an agent's container cannot be made, and what mends it. Blocks."""
-    from codex_self_iter.world import containers  # seldom needed
     from codex_self_iter.world.git.ground import expanded
+    from codex_self_iter.world.process import containers  # seldom needed
 
     image = image_of(settings, agent)
     if not image:
@@ -119,7 +119,7 @@ class Container:
             shutil.rmtree(self._at(name), ignore_errors=True)
 
     def _found(self) -> Living | None:
-        from codex_self_iter.world.containers import Engine, First
+        from codex_self_iter.world.process.containers import Engine, First
 
         known = read_object(self._at(RECORD))
         if known is None:
@@ -133,7 +133,7 @@ class Container:
             return None
 
     def _remove(self) -> None:
-        from codex_self_iter.world.containers import unspare
+        from codex_self_iter.world.process.containers import unspare
 
         living, self._living = self._living, None
         assert living is not None
@@ -274,7 +274,7 @@ class Container:
         return self._make(made, digest)
 
     def _make(self, made: inner.Made, digest: str) -> Living:
-        from codex_self_iter.world import containers
+        from codex_self_iter.world.process import containers
 
         ctx, name = self._ctx, inner.name_of(self._ctx.store.path)
         engine, what, mend = containers.find(ctx.settings.fence.engine, ctx.shared.environ)
