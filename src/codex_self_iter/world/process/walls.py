@@ -75,6 +75,9 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 class WallsError(OSError):
     """The walls cannot be built: one line."""
 
+    def __str__(self) -> str:
+        return self.strerror or "unknown"
+
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
