@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,6 +184,27 @@ def test_what_cannot_be_built_is_refused_and_nothing_runs(ws: Workspace) -> None
     assert "cannot close" in dry.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: only root has rights to give up")
+def test_the_next_means_are_taken_where_one_may_make_no_namespace(ws: Workspace) -> None:
+    """As in a container: Landlock is left, and holds."""
+    target = ws.root / "outside"
+    ws.script({"run": f"echo x >'{target}'", **DONE})
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    ws.config(fence(ws))
+    assert ws.run(prefix=bare) == 2
+    for text in (
+        "namespaces: unshare: Operation not permitted",
+        "bubblewrap: ",
+        "landlock: it cannot",
+    ):
+        assert text in ws.log()
+    ws.state = ws.root / "state"
+    ws.config(fence(ws), state_dir=str(ws.state))
+    assert ws.run(prefix=bare) == 0, ws.log()
+    assert "by=landlock" in ws.log()
+    assert not target.exists()
+
+
 def test_doctor_says_what_is_built_and_what_is_odd(ws: Workspace) -> None:
     ws.config('[fence]\nlevel = "write"\nallow_write = ["~/none"]\n')
     said = ws.cli("doctor").stdout
@@ -207,6 +229,26 @@ def test_one_agent_may_have_another_fence(ws: Workspace) -> None:
     ws.config(fence(ws) + '[agents.command.fence]\nlevel = "none"\n')
     ws.run("--max-iterations", "1")
     assert target.exists()
+
+
+def test_what_one_agent_may_read_and_reach_differs(ws: Workspace) -> None:
+    far, key = ws.root / "far", ws.home / ".netrc"
+    for path in (far, key):
+        path.write_text("KEY\n")
+    net = f"{sys.executable} -c 'import socket; socket.socket()' && touch net"
+    ws.script({"run": f"cat '{far}' >far; cat '{key}' >key; {net}", **DONE})
+
+    def seen(own: str) -> tuple[bool, bool, bool]:
+        for name in ("far", "key", "net"):
+            (ws.path / name).unlink(missing_ok=True)
+        ws.config(f"{fence(ws)}[agents.command.fence]\n{own}\n")
+        ws.run("--max-iterations", "1")
+        read = ("KEY" in (ws.path / name).read_text() for name in ("far", "key"))
+        return *read, (ws.path / "net").exists()
+
+    assert seen("") == (True, False, True)
+    other = f'deny_read = ["{far}"]\nallow_read = ["~/.netrc"]\nnetwork = "none"'
+    assert seen(other) == (False, True, False)
 
 
 def test_a_workspace_by_a_link_has_its_fence(ws: Workspace) -> None:
