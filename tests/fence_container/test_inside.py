@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import psutil
 import pytest
@@ -113,3 +114,65 @@ def test_an_idle_agent_is_ended_and_one_at_work_is_not(place: Place) -> None:
     assert place.run("--max-iterations", "2") == 0, place.log()
     assert place.verdicts() == ["continue", "timed_out"], place.log()
     assert "cause=idle_timeout" in place.log()
+
+
+def test_the_rest_of_this_machine_is_not_there(place: Place) -> None:
+    """HOME is empty beside the agent's homes, and what is denied is empty; no process is seen."""
+    (place.home / "own").mkdir()
+    (place.path / ".env").write_text("KEY\n")
+    (place.path / "keys").mkdir()
+    (place.path / "keys" / "id").write_text("KEY\n")
+    place.agent(
+        "ls -a $HOME >home; cat .env keys/* >denied 2>&1; ls /proc | grep '^[0-9]' >processes\n"
+        + SAY,
+        fence='level = "container"\ndeny_read = [".env", "keys"]',
+    )
+    assert place.run("--max-iterations", "1") == 0, place.log()
+    assert (place.path / "home").read_text().split() == [".", ".."]
+    assert "KEY" not in (place.path / "denied").read_text()
+    assert len((place.path / "processes").read_text().split()) < 10
+
+
+def test_a_gate_file_that_a_person_replaces_is_seen_inside_before_the_next_run(
+    place: Place,
+) -> None:
+    gate = place.path / "tests" / "gate"
+    gate.parent.mkdir()
+    gate.write_text("old\n")
+    place.agent(
+        "cat tests/gate >>seen; echo mine >tests/gate; touch there; until [ -e go ]; do sleep 0.05; done\n"
+        + SAY,
+        tables='[verify]\ngate_files = ["tests/gate"]\n',
+    )
+    running = place.start("--max-iterations", "2")
+    wait_until((place.path / "there").exists, place.log)
+    (place.path / "new").write_text("new\n")
+    (place.path / "new").rename(gate)
+    (place.path / "go").touch()
+    assert place.ended(running) == 0, place.log()
+    assert (place.path / "seen").read_text() == "old\nnew\n"
+    assert place.log().count("container.made") == 2
+
+
+def test_of_a_repository_around_the_workspace_nothing_is_there(place: Place) -> None:
+    """Else all beside the workspace would look deleted."""
+    top, place.path = place.path, place.path / "part"
+    place.path.mkdir()
+    (top / "plan.md").rename(place.path / "plan.md")
+    (place.path / ".git" / "info").mkdir(parents=True)
+    place.agent("git rev-parse --show-toplevel >top 2>&1\n" + SAY)
+    shutil.rmtree(place.path / ".git")
+    assert place.run("--max-iterations", "1") == 0, place.log()
+    assert "not a git repository" in (place.path / "top").read_text()
+
+
+def test_the_embedded_agent_works_inside_with_the_python_of_the_image(place: Place) -> None:
+    place.agent("")
+    place.plan("- [ ] one\n\n```sh\ncat /proc/1/comm >comm; touch one\n```\n")
+    text = (place.path / "codex-self-iter.toml").read_text().splitlines(keepends=True)
+    lines = ['agent = "plan-shell"\n', *(one for one in text if "agent_command" not in one)]
+    (place.path / "codex-self-iter.toml").write_text("".join(lines))
+    place.state = place.path / ".codex-self-iter"
+    assert place.run("--max-iterations", "2") == 0, place.log()
+    assert (place.path / "comm").read_text() == "sh\n"
+    assert place.verdicts()[-1] == "completed", place.log()

@@ -66,7 +66,17 @@ def binds(ground: Ground, readable: Iterable[str] = ()) -> tuple[Bind, ...]:
     planned += [("ro", path) for path in extra if path not in there]
     kept = [Bind(kind, path) for kind, path in planned if any(inside(path, top) for top in tops)]
     kept.sort(key=lambda bind: (bind.path.count("/"), bind.path))
-    return (*kept, Bind("rw", ground.scratch, TEMPORARY))
+    needed = (bind for bind in kept if not _needless(bind, kept))
+    return (*needed, Bind("rw", ground.scratch, TEMPORARY))
+
+
+def _needless(bind: Bind, others: Sequence[Bind]) -> bool:
+    """Whether it opens what is open around it, and holds nothing closed. What is mounted cannot be
+    replaced, as a plan is by whoever writes a new one and renames it."""
+    around = [one for one in others if inside(bind.path, one.path) and one is not bind]
+    if bind.kind != "rw" or not around or around[-1].kind != "rw":
+        return False
+    return not any(one.kind != "rw" and inside(one.path, bind.path) for one in others)
 
 
 def name_of(state: str) -> str:

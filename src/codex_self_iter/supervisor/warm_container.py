@@ -227,7 +227,11 @@ class Container:
         from codex_self_iter.world.git.own_places import foreign
         from codex_self_iter.world.git.repository import repository_key
 
-        if place := foreign(ground.workspace, ground.places):
+        opened, key = ground.open, repository_key(ground.workspace)
+        if key is not None and os.path.dirname(key[0]) != ground.workspace:
+            # a repository around the workspace: all beside this would look deleted
+            opened = tuple(path for path in opened if path not in ground.places)
+        elif place := foreign(ground.workspace, ground.places):
             what = f"{ground.workspace}/.git leads to {place}, which does not know this workspace"
             raise UsageError(f"{what}; mend it (git worktree repair), or remove it")
         plan, real = str(self._ctx.paths.plan), os.path.realpath(self._ctx.paths.plan)
@@ -235,10 +239,6 @@ class Container:
         if inside(plan, ground.workspace) and not any(inside(real, top) for top in tops):
             what = f"{plan} is a link that leads out of the workspace, to {real}"
             raise UsageError(f"{what}; name that place itself: --plan-file {real}")
-        opened, key = ground.open, repository_key(ground.workspace)
-        if key is not None and os.path.dirname(key[0]) != ground.workspace:
-            # a repository around the workspace: all beside this would look deleted
-            opened = tuple(path for path in opened if path not in ground.places)
         return dataclasses.replace(ground, open=opened)
 
     def _tidy(self) -> None:
