@@ -106,3 +106,9 @@ def _without_engines(directory: Path) -> Path:
             if program.name not in ("podman", "docker") and not link.is_symlink():
                 link.symlink_to(program)
     return directory
+
+
+def test_one_agent_may_have_an_image_of_its_own(ws: Workspace) -> None:
+    engine(ws, "podman")
+    table = 'image = "all:1"\nengine = "podman"\n[agents.command.fence]\nimage = "own:1"\n'
+    assert "podman has no image 'own:1'" in refused(ws, table)
