@@ -66,10 +66,11 @@ class Place(Workspace):
 def place(podman: Podman) -> Iterator[Place]:
     root = Path(tempfile.mkdtemp(prefix="csi-"))
     made = Place(podman, root)
-    yield made
-    made.close()
-    assert podman("ps", "--all", "--quiet").strip() == "", "a container is left"
-    assert [
-        line for line in Path("/proc/mounts").read_text().splitlines() if str(root) in line
-    ] == []
-    shutil.rmtree(root)
+    try:
+        yield made
+        made.close()
+        assert podman("ps", "--all", "--quiet").strip() == "", "a container is left"
+    finally:
+        shutil.rmtree(root)
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    assert [line for line in mounts if str(root) in line] == []

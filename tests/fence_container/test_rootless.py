@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_an_ordinary_user_s_agent_is_that_user_inside(podman: Podman, place: Pla
     who = place.path / "who"
     assert who.read_text().split() == [str(PERSON), "CapEff:", "0" * 16]
     assert who.stat().st_uid == PERSON
-    assert "swept=2" in person.log()
+    assert re.search("swept=[1-9]", person.log())
     assert escaped() == []
     left = podman.inside(*AS_PERSON, "env", *mine, "podman", "ps", "--all", "--quiet")
     assert left.strip() == ""

@@ -10,7 +10,7 @@ from tests.fence_container.conftest import Place
 from tests.fence_container.test_inside import SAY
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-RUNS = 8
+RUNS = 5
 MOST_SEC = 0.15
 
 
