@@ -117,8 +117,8 @@ def test_the_rest_of_this_machine_is_not_there(place: Place) -> None:
     (place.path / "keys" / "id").write_text("KEY\n")
     place.agent(
         "ls -a $HOME >home; cat .env keys/* >denied 2>&1; ls /proc | grep '^[0-9]' >processes\n"
-        + SAY,
-        fence='level = "container"\ndeny_read = [".env", "keys"]',
+        "cat /proc/net/dev >network\n" + SAY,
+        fence='level = "container"\nnetwork = "none"\ndeny_read = [".env", "keys"]',
     )
     assert place.run("--max-iterations", "1") == 0, place.log()
     assert (place.path / "home").read_text().split() == [".", ".."]

@@ -119,18 +119,19 @@ class Container:
             shutil.rmtree(self._at(name), ignore_errors=True)
 
     def _found(self) -> Living | None:
-        from codex_self_iter.world.process.containers import Engine, First
-
         known = read_object(self._at(RECORD))
         if known is None:
             return None
+        from codex_self_iter.world.process import containers
+
         try:
-            first = First(*(int(number) for number in known["first"]))
-            engine = Engine(str(known["engine"]), self._ctx.shared.environ)
+            first = containers.First(*(int(number) for number in known["first"]))
             name, image, digest = (str(known[key]) for key in ("name", "image", "digest"))
-            return Living(engine, name, image, digest, first)
+            choice = known["engine"] if known["engine"] in containers.ENGINES else "auto"
         except (KeyError, TypeError, ValueError):
             return None
+        engine, _, _ = containers.find(choice, self._ctx.shared.environ)
+        return Living(engine, name, image, digest, first) if engine is not None else None
 
     def _remove(self) -> None:
         from codex_self_iter.world.process.containers import unspare
@@ -171,6 +172,7 @@ class Container:
         words = inner.words_inside(
             spec.argv, python=sys.executable, run=spec.directory, desk=self.desk
         )
+        where = os.path.dirname(os.path.dirname(codex_self_iter.__file__))
         configured = self._ctx.settings.agents.get(agent).env
         first = living.first.pid, living.first.start
         order = (
@@ -182,11 +184,11 @@ class Container:
             words[0],
             inner.script(words, spec.cwd, spec.stdin_path or os.devnull),
         )
-        where = os.path.dirname(os.path.dirname(codex_self_iter.__file__))
         python = sys.executable, "-I", "-S", "-X", "utf8"
         return dataclasses.replace(
             spec,
             argv=(*python, "-c", program.COMMAND, where, *order),
+            env={**spec.env, "PYTHONPATH": where} if ours else spec.env,
             stdin_path=None,
             beside=first,
         )
@@ -298,10 +300,10 @@ class Container:
         except containers.ContainerError as error:
             self._removed(engine, name)
             what, mend = engine.flaw(made.image)
-            said = (
-                f"{what}; {mend}" if what else f"{engine.name} cannot make the container: {error}"
-            )
-            raise UsageError(f"{said} (image {made.image})" if not what else said) from error
+            if what:
+                raise UsageError(f"{what}; {mend}") from error
+            what = f"{engine.name} cannot make a container of {made.image}: {error}"
+            raise UsageError(f"{what}; `codex-self-iter doctor` looks closer") from error
         containers.spare(first)
         self._living = Living(engine, name, made.image, digest, first)
         self._note(self._living)
@@ -311,7 +313,7 @@ class Container:
     def _note(self, living: Living) -> None:
         """Write down whose container it is, before it is made and after."""
         value = {
-            "engine": living.engine.program,
+            "engine": living.engine.name,
             "name": living.name,
             "image": living.image,
             "digest": living.digest,
