@@ -153,14 +153,15 @@ def walls(
         plan["writable"] = [*opened, *(f"/dev/{name}" for name in DEVICES)]
         plan["readable"] = list(ground.readable) if ground.closed else None
         return plan
-    kinds: dict[str, str] = dict.fromkeys(opened, "rw")
+    shut = (ground.state, *ground.sealed, *ground.closed)
+    apart = (ground.run, *_apart(ground.open, opened, shut))
+    kinds: dict[str, str] = dict.fromkeys((ground.workspace, *apart), "rw")
     for path in ground.sealed:
         # a directory above it that could be renamed would take it along
         kinds |= {above: "rw" for above in _between(path, opened) if above not in kinds}
-    shut = (ground.state, *ground.sealed, *ground.closed)
     kinds |= {path: "rw" for path in ground.below if not any(inside(path, one) for one in shut)}
     kinds |= dict.fromkeys((ground.state, *ground.sealed), "ro")
-    kinds |= dict.fromkeys((ground.run, *ground.open), "rw")
+    kinds |= dict.fromkeys(apart, "rw")
     kinds |= dict.fromkeys((*ground.closed, *ground.sockets), "closed")
     hidden = [path for path, kind in kinds.items() if kind == "closed"]
     order = sorted(kinds, key=lambda path: (path.count("/"), path))
@@ -197,6 +198,17 @@ def refused(ground: Ground, path: str) -> bool:
 def inside(path: str, directory: str) -> bool:
     """Whether a path is a directory, or lies in it."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _apart(paths: Iterable[str], opened: Iterable[str], shut: Iterable[str]) -> list[str]:
+    """Of open paths those that nothing around them opens already: what is mounted cannot be renamed
+    over, as editors do with what they save."""
+    return [
+        path
+        for path in paths
+        if any(inside(path, one) for one in shut)
+        or not any(inside(path, one) and path != one for one in opened)
+    ]
 
 
 def _between(path: str, opened: Iterable[str]) -> list[str]:
