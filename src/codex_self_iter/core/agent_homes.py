@@ -21,7 +21,7 @@ class Place(NamedTuple):
         absolute."""
         base = environment.get(self.variable) or self.default
         if base == "~" or base.startswith("~/"):
-            base = environment.get("HOME", "").rstrip("/") + base[1:]
+            base = environment.get("HOME", "~") + base[1:]
         path = posixpath.normpath(posixpath.join(base, self.tail))
         return path if path.startswith("/") else ""
 

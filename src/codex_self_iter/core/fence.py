@@ -80,9 +80,12 @@ def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> C
         if not flaws[means]:
             return Choice(means)
     said = "; ".join(f"{means}: {flaw}" for means, flaw in flaws.items())
-    mend = "allow unprivileged user namespaces, or install bubblewrap"
+    mends = ["allow unprivileged user namespaces", "install bubblewrap"]
+    if by != "auto":
+        mends = ['set [fence] by to "auto"']
     if machine.landlock and state_inside and Means.LANDLOCK in flaws:
-        mend += f", or {OUTSIDE}"
+        mends.append(OUTSIDE)
+    mend = ", or ".join(mends)
     return Choice(flaw=f'the fence\'s level "write" cannot be built here ({said})', mend=mend)
 
 

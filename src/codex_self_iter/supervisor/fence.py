@@ -12,6 +12,7 @@ from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
 from codex_self_iter.core.opening import RULES
+from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
@@ -69,6 +70,31 @@ def terms(settings: Settings, agent: str) -> Terms:
     )
 
 
+def agents_in_use(policy: Policy) -> tuple[str, ...]:
+    """The agents of every role, those that would take over included."""
+    return tuple(dict.fromkeys(one.name for role in policy.roles for one in policy.agents[role]))
+
+
+def level(settings: Settings, policy: Policy) -> str:
+    """The level of the fence that all agents have; the lowest, where they differ."""
+    order = ("none", "write", "container")
+    found = {terms(settings, name).level for name in agents_in_use(policy)}
+    return min(found, key=order.index, default="none")
+
+
+def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str, fence.Means]:
+    """The means by agent, of those that have a fence of level "write". Raises UsageError where one
+    cannot be built. Blocks when asked first."""
+    found = {}
+    for name in agents_in_use(policy):
+        if terms(settings, name).level == "write":
+            means, flaw, mend = choice(settings, name, paths)
+            if means is None:
+                raise UsageError(f"{flaw}; {mend}")
+            found[name] = means
+    return found
+
+
 def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice:
     """The means for an agent with level "write". Blocks when it is asked for first."""
     from codex_self_iter.world.fence_machine import look  # starts programs, and is seldom needed
@@ -93,31 +119,19 @@ class Fence:
         return os.path.join(self._ctx.store.path, RECORD)
 
     async def begin(self) -> None:
-        """A start: put back what a run had changed whose supervisor was killed; see that what is asked
-        for can be built, and say how. Raises UsageError where it cannot."""
+        """A start: put back what a run had changed whose supervisor was killed, and say how fences are
+        built here. Raises UsageError where one cannot be built."""
         ctx = self._ctx
         self._kept = await ctx.shared.in_thread(os.path.exists, self._record)
         await self._put_back()
-        used = dict.fromkeys(
-            one.name for role in ctx.policy.roles for one in ctx.policy.agents[role]
-        )
-        for name in used:
-            if terms(ctx.settings, name).level != "write":
-                continue
-            means = await self._means(name)
+        chosen = await ctx.shared.in_thread(check, ctx.settings, ctx.policy, ctx.paths)
+        for name, means in chosen.items():
             cannot = await ctx.shared.in_thread(_weakness, means)
             ctx.log.info("fence.chosen", agent=name, by=str(means), cannot=list(cannot))
             if cannot:
                 ctx.warnings.tell(
                     WEAK, f"the fence ({means}) has gaps on this machine: {'; '.join(cannot)}"
                 )
-
-    async def _means(self, agent: str) -> fence.Means:
-        ctx = self._ctx
-        found = await ctx.shared.in_thread(choice, ctx.settings, agent, ctx.paths)
-        if found.means is None:
-            raise UsageError(f"{found.flaw}; {found.mend}")
-        return found.means
 
     async def around(self, agent: str, request: Request, spec: RunSpec) -> RunSpec:
         """The same run with the fence that is configured for its agent. Raises UsageError when it
@@ -126,7 +140,9 @@ class Fence:
         self._ground = None
         if asked.level != "write":
             return spec
-        means = await self._means(agent)
+        means, flaw, mend = await ctx.shared.in_thread(choice, ctx.settings, agent, ctx.paths)
+        if means is None:
+            raise UsageError(f"{flaw}; {mend}")
         return await ctx.shared.in_thread(self._around, agent, asked, means, request, spec)
 
     def _around(

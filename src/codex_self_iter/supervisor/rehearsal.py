@@ -23,8 +23,14 @@ from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.state import LoopState, Message, OpenRun
 from codex_self_iter.settings import Settings
-from codex_self_iter.settings.paths import OWN_PLAN, OWN_TASK, resolve_paths, validate_workspace
-from codex_self_iter.supervisor import announce, asking
+from codex_self_iter.settings.paths import (
+    OWN_PLAN,
+    OWN_TASK,
+    ResolvedPaths,
+    resolve_paths,
+    validate_workspace,
+)
+from codex_self_iter.supervisor import announce, asking, fence
 from codex_self_iter.supervisor.configured import configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.logger import FILES
@@ -50,7 +56,8 @@ def rehearse(settings: Settings, sentence: str, clear_stop: bool) -> str:
 
 
 async def _rehearse(settings: Settings, sentence: str, clear_stop: bool) -> str:
-    real = resolve_paths(settings).state_dir
+    paths = resolve_paths(settings)
+    real = paths.state_dir
     with tempfile.TemporaryDirectory(prefix="csi-dry-run-") as scratch:
         copy = Path(os.path.realpath(scratch)) / "state"
         _copy(real, copy)
@@ -61,7 +68,7 @@ async def _rehearse(settings: Settings, sentence: str, clear_stop: bool) -> str:
             near, far = (os.path.relpath(one, here.workspace_path) for one in (real, copy))
             return text.replace(far, near).replace(str(copy), str(real))
 
-        said = _played(here, sentence, _first(settings, clear_stop), plain)
+        said = _played(here, paths, sentence, _first(settings, clear_stop), plain)
         return "\n".join(map(plain, said))
 
 
@@ -91,7 +98,11 @@ def _first(settings: Settings, clear_stop: bool) -> list[str]:
 
 
 def _played(
-    settings: Settings, sentence: str, first: list[str], plain: Callable[[str], str]
+    settings: Settings,
+    paths: ResolvedPaths,
+    sentence: str,
+    first: list[str],
+    plain: Callable[[str], str],
 ) -> Iterator[str]:
     ctx = _context(settings, sentence)
     yield "Dry run: nothing was written, nothing was started.\n"
@@ -113,9 +124,12 @@ def _played(
     call = ctx.agents[run.agent].prepare(asked)
     number = ctx.state.open.number if ctx.state.open else 0
     yield f"\nIteration {number}, {run.role}, by {run.agent}"
+    means = fence.check(ctx.settings, ctx.policy, paths).get(run.agent)
     yield f"command      {shlex.join(map(plain, call.argv))}"
     yield f"stdin        {call.stdin_path or os.devnull}"
     yield f"environment  {' '.join(sorted(call.env))}"
+    if means is not None:
+        yield f'fence        level "write", by {means}'
     for gate in ctx.settings.verify.commands:
         yield f"gate         {gate}"
     yield f"prompt       {len(text.encode())} bytes, as follows\n\n{text}"

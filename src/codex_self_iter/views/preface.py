@@ -30,13 +30,17 @@ def terms(
     gates: Sequence[str],
     remark: str,
     bounds: Mapping[str, float],
+    fence: str = "none",
 ) -> list[str]:
     """Three lines; what has no proof is said first.
 
     `work`: what it works on; `remark`: of gates that cannot run; `bounds`: by key, with
-    `command_timeout_sec` and `max_stagnation`, 0 for none."""
+    `command_timeout_sec` and `max_stagnation`, 0 for none; `fence`: the level of the agents' fence."""
     known = all(agent in (*CLIS, "acp") for agent in agents)
     how = _MODES[mode] if known else f"(agent_mode = {mode} is for the program to keep)"
+    if fence != "none":
+        how = "in bypass mode" if known and mode == "bypass" else how
+        how += f', behind a fence (level "{fence}")'
     verb = "works" if len(agents) == 1 else "work"
     who = f"{' and '.join(agents)} {verb} on {work} {how}"
     most = bounds["max_iterations"]

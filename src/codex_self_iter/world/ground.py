@@ -60,15 +60,18 @@ class Wanted:
     stdin: str = ""
 
 
-def survey(wanted: Wanted) -> tuple[Ground, tuple[str, ...]]:
-    """Look at what is around a run; returns what a person should know beside it. Blocks."""
+def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...]]:
+    """Look at what is around a run; returns what a person should know beside it. Blocks. `make`: the
+    agent's homes that are not there are made."""
     workspace, state = os.path.realpath(wanted.workspace), os.path.realpath(wanted.state)
     remarks: list[str] = []
     allowed, readable, denied = (
         _there(key, getattr(wanted, key), wanted, remarks)
         for key in ("allow_write", "allow_read", "deny_read")
     )
-    own = map(_made, homes(wanted.agent, wanted.environment))
+    own = tuple(homes(wanted.agent, wanted.environment))
+    if make:
+        _make(own)
     git_open, git_sealed, programs = _git(workspace)
     opened = _real((*own, *git_open, *wanted.opened, *allowed))
     sealed = (*git_sealed, *programs, *wanted.sealed)
@@ -114,12 +117,12 @@ def _there(key: str, paths: Iterable[str], wanted: Wanted, remarks: list[str]) -
     return _real(places.values())
 
 
-def _made(path: str) -> str:
-    """A home; a directory that is not there is made, for its user alone."""
-    if not os.path.lexists(path) and not path.endswith(".json"):
-        with contextlib.suppress(OSError):
-            os.makedirs(path, 0o700)
-    return path
+def _make(homes: Iterable[str]) -> None:
+    """Make the directories among them that are not there, for their user alone."""
+    for path in homes:
+        if not os.path.lexists(path) and not path.endswith(".json"):
+            with contextlib.suppress(OSError):
+                os.makedirs(path, 0o700)
 
 
 def _still_closed(

@@ -33,9 +33,11 @@ def keep(paths: Iterable[str], places: Iterable[str], record: str) -> tuple[str,
         if (found := stat_or_none(path, follow=False)) is not None:
             kept[path] = {"kind": "place", "id": [found.st_dev, found.st_ino]}
     for path in paths:
+        left = room.left
         try:
             kept[path] = _look(path, room)
         except _TooMuchError:
+            room.left = left
             lost.append(path)
     with storing("write", record):
         os.makedirs(os.path.dirname(record), 0o700, exist_ok=True)

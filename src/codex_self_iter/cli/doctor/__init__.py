@@ -10,15 +10,27 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from codex_self_iter.cli.doctor import checks_git, checks_lanes, checks_loop, checks_machine
+from codex_self_iter.cli.doctor import (
+    checks_fence,
+    checks_git,
+    checks_lanes,
+    checks_loop,
+    checks_machine,
+)
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
 from codex_self_iter.errors import ExitCode, UsageError
 from codex_self_iter.settings import Settings, load
 from codex_self_iter.setup.detect import with_gates
 
-LOOP_CHECKS: tuple[Check, ...] = (*checks_loop.CHECKS, *checks_git.CHECKS, *checks_lanes.CHECKS)
+LOOP_CHECKS: tuple[Check, ...] = (
+    *checks_loop.CHECKS,
+    *checks_fence.CHECKS,
+    *checks_git.CHECKS,
+    *checks_lanes.CHECKS,
+)
 CONFIGURED: tuple[Check, ...] = (
-    checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.hooks, checks_loop.notify
+    checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.hooks, checks_loop.notify,
+    checks_fence.fence
 )  # fmt: skip
 """Checks that say nothing true while the configuration has errors."""
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}

@@ -1,0 +1,192 @@
+"""The fence as a person and an agent meet it: what is said, refused, adopted, configured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from codex_self_iter.core.fence import Ground
+from codex_self_iter.supervisor.fence import refused_paths
+from tests.support.control_steps import long_run
+from tests.support.harness import Workspace, wait_until
+
+DONE = {"append": {"work.txt": "x\n"}, "block": {"completed": True, "summary": "done"}}
+GROUND = Ground("/w", "/w/.state", "/w/.state/run", "/w/.state/run/tmp", sealed=("/w/.git/config",))
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path)
+    yield workspace
+    workspace.close()
+
+
+def fence(ws: Workspace, more: str = "") -> str:
+    """A fence that lets the scripted agent reach its script."""
+    control = json.dumps(str(ws.control))
+    return f'[verify]\ncommands = ["true"]\n[fence]\nlevel = "write"\nallow_write = [{control}]\n{more}'
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("sh: 1: cannot create /x/y: Read-only file system", "/x/y"),
+        ("/usr/bin/bash: line 3: /x/y: Permission denied", "/x/y"),
+        ("mv: cannot move 'a' to '/x/y z': Device or resource busy", "/x/y z"),
+        ("OSError: [Errno 30] Read-only file system: '/x/y'", "/x/y"),
+        ("Error: EROFS: read-only file system, open '/x/y'", "/x/y"),
+        ("open /x/y: read-only file system", "/x/y"),
+        (
+            "error: could not lock config file .git/config: Device or resource busy",
+            "/w/.git/config",
+        ),
+        ('{"output":"touch: cannot touch \'/x/y\': Read-only file system\\n"}', "/x/y"),
+        ('{"text":"\\"/x/y\\": Permission denied"}', "/x/y"),
+    ],
+)
+def test_a_refusal_is_read_out_of_what_was_printed(line: str, path: str) -> None:
+    assert path in [*refused_paths(f"before\n{line}\nafter", GROUND)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sh: 1: cannot create /w/closed: Permission denied",  # ordinary rights
+        "the word /x/y and nothing else",
+        "ssh: host: Permission denied (publickey)",
+        "x" * 5000 + "/x/y: Permission denied",
+    ],
+)
+def test_other_words_are_no_refusal(line: str) -> None:
+    assert [*refused_paths(line, GROUND)] == []
+
+
+def test_what_was_refused_is_told_to_the_person_and_the_next_agent(ws: Workspace) -> None:
+    target = ws.root / "outside"
+    command = f"echo x >'{target}'"
+    ws.script({"run": command, "block": {"summary": "tried"}}, DONE)
+    ws.config(fence(ws))
+    assert ws.run() == 0, ws.log()
+    assert not target.exists()
+    assert f"{target} (the fence)" in ws.prompt(2)
+    assert "Take a way that needs no such call" in ws.prompt(2)
+    assert f"{target} (the fence)" in ws.cli("show", "1").stdout
+    assert "fence.chosen" in ws.log()
+    assert 'behind a fence (level "write")' in ws.log()
+
+
+def test_a_run_behind_the_fence_is_adopted_and_keeps_its_fence(ws: Workspace) -> None:
+    target = ws.root / "outside"
+    go = ws.control / "go"
+    wait = f"while [ ! -e '{go}' ]; do sleep 0.02; done; echo x >'{target}'"
+    ws.script({"run": wait, **DONE})
+    ws.config(fence(ws))
+    first = ws.start()
+    ws.wait_runs(1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = ws.start()
+    ws.wait_state("running")
+    go.touch()
+    assert ws.ended(second) == 0
+    assert not target.exists()
+    assert ws.started() == 1
+    assert (ws.path / "work.txt").exists()
+
+
+def test_git_is_put_back_after_a_kill_before_it_is_asked(ws: Workspace) -> None:
+    """Landlock cannot close it: the next supervisor puts back what a run has done."""
+    state = ws.state = ws.root / "state"
+    ran = ws.root / "ran"
+    evil = f"printf '[core]\\n\\tfsmonitor = touch {str(ran).replace(' ', '')}\\n' >>.git/config"
+    ws.script({"run": evil, **long_run()}, DONE)
+    ws.config(fence(ws, 'by = "landlock"\n'), state_dir=str(state), on_orphan="kill")
+    before = (ws.path / ".git/config").read_text()
+    first = ws.start()
+    wait_until(lambda: (ws.path / ".git/config").read_text() != before, ws.log)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / ".git/config").read_text() == before
+    assert not ran.exists()
+    assert "fsmonitor" in "".join(
+        path.read_text() for path in (state / "quarantine").glob("*config*")
+    )
+    assert not (state / "fence/before.json").exists()
+
+
+def test_what_cannot_be_built_is_refused_and_nothing_runs(ws: Workspace) -> None:
+    ws.script(DONE)
+    ws.config(fence(ws, 'by = "landlock"\n'))  # the state directory lies in the workspace
+    assert ws.run() == 2
+    assert "it cannot close the state directory inside the workspace" in ws.log()
+    assert "state_dir" in ws.log()
+    assert ws.started() == 0
+    doctor = json.loads(ws.cli("doctor", "--json").stdout)
+    found = [one for one in doctor["findings"] if one["id"] == "fence"]
+    assert [one["status"] for one in found] == ["fail"]
+    assert "auto" in found[0]["mend"]
+    dry = ws.cli("run", "--dry-run")
+    assert dry.returncode == 2
+    assert "cannot close" in dry.stderr
+
+
+def test_doctor_says_what_is_built_and_what_is_odd(ws: Workspace) -> None:
+    ws.config('[fence]\nlevel = "write"\nallow_write = ["~/none"]\n')
+    said = ws.cli("doctor").stdout
+    assert 'fence: level "write" for command, by namespaces' in said
+    assert "allow_write: ~/none is not there" in said
+    ws.config("")
+    assert "no fence: " in ws.cli("doctor").stdout
+    assert '[fence] level = "write" works here, by namespaces' in ws.cli("doctor").stdout
+    assert "fence        level" not in ws.cli("run", "--dry-run").stdout
+    ws.config(fence(ws))
+    assert 'fence        level "write", by namespaces' in ws.cli("run", "--dry-run").stdout
+
+
+def test_one_agent_may_have_another_fence(ws: Workspace) -> None:
+    target = ws.root / "outside"
+    ws.script({"run": f"echo x >'{target}'", **DONE})
+    ws.config(fence(ws) + f'[agents.command.fence]\nallow_write = ["{ws.root}"]\n')
+    ws.run("--max-iterations", "1")
+    assert target.exists()
+    assert "is open, and the workspace lies in it" in " ".join(ws.status()["warnings"])
+    target.unlink()
+    ws.config(fence(ws) + '[agents.command.fence]\nlevel = "none"\n')
+    ws.run("--max-iterations", "1")
+    assert target.exists()
+
+
+def test_a_workspace_by_a_link_has_its_fence(ws: Workspace) -> None:
+    link, target = ws.root / "link", ws.root / "outside"
+    link.symlink_to(ws.path)
+    ws.script({"run": f"echo x >'{target}'", **DONE})
+    ws.config(fence(ws))
+    ws.path, real = link, ws.path
+    assert ws.run() == 0, ws.log()
+    ws.path = real
+    assert (real / "work.txt").exists()
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('level = "walls"', 'one of "none", "write", "container"'),
+        ('network = ["a.example"]', '"all" or "none"'),
+        ('by = "chroot"', '"landlock"'),
+        ("allow_write = [1]", "a list of paths"),
+        ('allow_write = [""]', "a list of paths"),
+        ('deny = ["x"]', "deny_read"),
+    ],
+)
+def test_a_wrong_key_is_told(ws: Workspace, text: str, said: str) -> None:
+    ws.config(f"[fence]\n{text}\n")
+    refused = ws.cli("config", "check")
+    assert refused.returncode == 2
+    assert said in refused.stderr + refused.stdout
