@@ -27,10 +27,12 @@ class Place(NamedTuple):
 
 
 class Homes(NamedTuple):
-    """`write`: what the agent writes; `login`: what no other agent is to read."""
+    """`write`: what the agent writes; `login`: what no other agent is to read; `there`: what it makes
+    elsewhere and must find, but does not write, with `{uid}` for its user."""
 
     write: tuple[Place, ...]
     login: tuple[Place, ...] = ()
+    there: tuple[str, ...] = ()
 
 
 def _config(tail: str) -> Place:
@@ -62,7 +64,9 @@ def _own(directory: str, variable: str = "", login: str = "") -> Homes:
 _CLAUDE = _own("~/.claude", "CLAUDE_CONFIG_DIR", ".credentials.json")
 
 HOMES: dict[str, Homes] = {
-    "codex": _own("~/.codex", "CODEX_HOME", "auth.json"),
+    "codex": _own("~/.codex", "CODEX_HOME", "auth.json")._replace(
+        there=("/tmp/codex-daemon-{uid}",)  # noqa: S108 - its sandbox ends without it
+    ),
     "claude": Homes(
         (*_CLAUDE.write, Place("~/.claude.json"), _cache("claude-cli-nodejs")), _CLAUDE.login
     ),
@@ -100,6 +104,11 @@ SECRETS: tuple[Place, ...] = (
 def homes(agent: str, environment: Mapping[str, str]) -> Iterator[str]:
     """What an agent writes beside the workspace."""
     return _paths(HOMES[agent].write if agent in HOMES else (), environment)
+
+
+def there(agent: str, uid: int) -> Iterator[str]:
+    """What is to be there before an agent starts, and is not opened."""
+    return (path.format(uid=uid) for path in (HOMES[agent].there if agent in HOMES else ()))
 
 
 def secrets(agent: str, environment: Mapping[str, str]) -> Iterator[str]:
