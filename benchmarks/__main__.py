@@ -18,6 +18,7 @@ prompt      size of our part of a prompt beside task and plan
 told        what targets that hang take of a loop's own thread; CPU of an idle loop with five targets beside one
             without; an iteration beside a target that hangs
 lanes       three items on three lanes beside one agent; a landing beside `git status`; a lane's start
+fence       the start of a program in each kind of fence, beside a bare one
 acp         start, memory and CPU of the program that speaks ACP, beside bare Python
 git         snapshot and checkpoint in a repository of 50,000 files beside one `git status`
 
@@ -41,6 +42,7 @@ import psutil
 
 from benchmarks import acp as bench_acp
 from benchmarks import board as bench_board
+from benchmarks import fence as bench_fence
 from benchmarks import git as bench_git
 from benchmarks import host as bench_host
 from benchmarks import lanes as bench_lanes
@@ -264,6 +266,7 @@ MEASURES: dict[str, Callable[[Path], None]] = {
     "prompt": lambda _root: bench_prompt.show(),
     "read": bench_read.show,
     "told": bench_told.show,
+    "fence": lambda _root: bench_fence.run(),
     "acp": lambda _root: bench_acp.run(),
 }
 

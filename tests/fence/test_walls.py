@@ -32,7 +32,7 @@ if user:
 around = Walls(plan) if plan else None
 stdin = open(plan["stdin"]) if plan and plan.get("stdin") else subprocess.DEVNULL
 argv = around.command(command) if around else command
-done = subprocess.run(argv, stdin=stdin, preexec_fn=around.enter if around else None, cwd=plan["cwd"] if plan else None)
+done = subprocess.run(argv, stdin=stdin, preexec_fn=around.enter_forked if around else None, cwd=plan["cwd"] if plan else None)
 sys.exit(done.returncode)
 """
 """Imports before it gives root up: the sources may be nobody else's to read."""
@@ -142,10 +142,8 @@ def test_a_sandbox_inside_works_and_opens_nothing(place: Place, means: Means) ->
         place.plan(means),
         f"{inner} 'echo x >made && ! echo x 2>/dev/null >.git/hooks/h && ! umount .git/hooks 2>/dev/null'",
     )
-    if (
-        place.user == 0 and means is Means.BUBBLEWRAP
-    ):  # where namespaces are taken, if one may choose
-        assert "mount proc" in done.stderr
+    if place.user == 0 and means is Means.BUBBLEWRAP:  # namespaces are taken, if one may choose
+        assert done.returncode != 0
         return
     assert done.returncode == 0, done.stderr
     assert (place.root / "ws/made").exists()
@@ -195,7 +193,9 @@ def test_walls_that_cannot_be_built_are_told_and_nothing_runs(place: Place) -> N
     plan = place.plan(Means.NAMESPACES) | {"anchor": str(place.root / "nowhere")}
     around = Walls(plan)
     with pytest.raises(subprocess.SubprocessError):
-        subprocess.run(["touch", str(place.root / "ran")], preexec_fn=around.enter, check=False)
+        subprocess.run(
+            ["touch", str(place.root / "ran")], preexec_fn=around.enter_forked, check=False
+        )
     assert "nowhere" in around.close()
     assert not (place.root / "ran").exists()
     with pytest.raises(WallsError):

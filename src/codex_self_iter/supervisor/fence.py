@@ -140,18 +140,16 @@ class Fence:
         self._ground = None
         if asked.level != "write":
             return spec
-        means, flaw, mend = await ctx.shared.in_thread(choice, ctx.settings, agent, ctx.paths)
-        if means is None:
-            raise UsageError(f"{flaw}; {mend}")
-        return await ctx.shared.in_thread(self._around, agent, asked, means, request, spec)
+        return await ctx.shared.in_thread(self._around, agent, asked, request, spec)
 
-    def _around(
-        self, agent: str, asked: Terms, means: fence.Means, request: Request, spec: RunSpec
-    ) -> RunSpec:
+    def _around(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> RunSpec:
         from codex_self_iter.world import put_back
         from codex_self_iter.world.fence_machine import look
         from codex_self_iter.world.ground import survey
 
+        means, flaw, mend = choice(self._ctx.settings, agent, self._ctx.paths)
+        if means is None:
+            raise UsageError(f"{flaw}; {mend}")
         ground, remarks = survey(self._wanted(agent, asked, request, spec))
         programs = fence.guarded(ground, means)
         places = ground.places if means not in fence.EXACT else ()

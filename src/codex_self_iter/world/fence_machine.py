@@ -21,7 +21,7 @@ _PROGRAM = (
     "import json,sys; sys.path.append(sys.argv[1]); "
     "from codex_self_iter.world.process.walls import Walls; "
     "import os, subprocess; w = Walls(json.loads(sys.argv[2])); "
-    "p = subprocess.Popen(w.command(sys.argv[3:]), preexec_fn=w.enter, stderr=subprocess.PIPE, text=True); "
+    "p = subprocess.Popen(w.command(sys.argv[3:]), preexec_fn=w.enter_forked, stderr=subprocess.PIPE, text=True); "
     "said = p.communicate()[1]; sys.stderr.write(said); sys.exit(p.returncode != 0)"
 )
 _CHECK = 'echo x >"$1/in" && ! echo x 2>/dev/null >"$0/out"'

@@ -31,8 +31,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from codex_self_iter.world.process.bare import (
@@ -47,7 +48,7 @@ from codex_self_iter.world.process.bare import (
     start_ticks,
     write_private,
 )
-from codex_self_iter.world.process.walls import Walls
+from codex_self_iter.world.process.walls import Walls, WallsError
 
 COMMAND = (
     "import sys; sys.path.append(sys.argv[3]); "
@@ -217,24 +218,14 @@ class Recorder:
         flaw = ""
         try:
             walls = Walls(request["walls"]) if request.get("walls") else None
-            argv = walls.command(request["argv"]) if walls else request["argv"]
-            process = subprocess.Popen(
-                [os.fsencode(word) for word in argv],
-                cwd=request["cwd"],
-                env=request["env"],
-                stdin=self.stdio[0],
-                stdout=self.stdio[1],
-                stderr=self.stdio[2],
-                pass_fds=[self.lock],
-                start_new_session=True,
-                preexec_fn=walls.enter if walls else None,
-            )
+            process = self.start(walls)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            flaw = walls.close() if walls else ""
+            flaw = (walls.close() if walls else "") or str(error) * isinstance(error, WallsError)
             cwd = request["cwd"]
             named = getattr(error, "filename", None)
             missing = (
-                getattr(error, "errno", 0) in NO_PROGRAM
+                not flaw
+                and getattr(error, "errno", 0) in NO_PROGRAM
                 and named != cwd
                 and named != os.fsencode(cwd)
             )
@@ -260,6 +251,43 @@ class Recorder:
         for fd in pidfds:
             os.close(fd)
         return True
+
+    def start(self, walls: Walls | None) -> subprocess.Popen[bytes]:
+        """Start the agent; raises OSError, ValueError or SubprocessError."""
+        if walls is None or not walls.by_thread:
+            return self.popen(walls, walls.enter_forked if walls else None)
+        found: list[subprocess.Popen[bytes] | BaseException] = []
+
+        def enter_and_start() -> None:
+            try:
+                walls.enter()
+                found.append(self.popen(walls, None))
+            except BaseException as error:
+                found.append(error)
+
+        thread = threading.Thread(target=enter_and_start)
+        thread.start()
+        thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    def popen(
+        self, walls: Walls | None, before: Callable[[], None] | None
+    ) -> subprocess.Popen[bytes]:
+        """The agent's process; `before` is called in it."""
+        argv = walls.command(self.request["argv"]) if walls else self.request["argv"]
+        return subprocess.Popen(
+            [os.fsencode(word) for word in argv],
+            cwd=self.request["cwd"],
+            env=self.request["env"],
+            stdin=walls.stdin if walls and walls.stdin >= 0 else self.stdio[0],
+            stdout=self.stdio[1],
+            stderr=self.stdio[2],
+            pass_fds=[self.lock],
+            start_new_session=True,
+            preexec_fn=before,
+        )
 
     def identity(self, pidfds: list[int]) -> dict[str, Any]:
         """RunIdentity's fields. Inodes tell processes apart on pidfs, where two pidfds differ."""

@@ -104,6 +104,8 @@ class Walls:
         self.plan = plan
         self.by = str(plan["by"])
         self.rulesets: list[int] = []
+        self.stdin = -1
+        """The prompt's file, opened from within: the descriptor of before leads around the walls."""
         self.flaw_read, self.flaw_write = os.pipe()
         abi = landlock_abi()
         try:
@@ -117,7 +119,7 @@ class Walls:
 
     def close(self) -> str:
         """Close what was opened; returns why the walls could not be raised, "" where they stand."""
-        fds = [*self.rulesets, self.flaw_write]
+        fds = [*self.rulesets, self.flaw_write, *([self.stdin] if self.stdin >= 0 else [])]
         self.rulesets.clear()
         for fd in fds:
             os.close(fd)
@@ -130,12 +132,20 @@ class Walls:
             return list(argv)
         return _bubblewrap(self.plan, argv)
 
+    @property
+    def by_thread(self) -> bool:
+        """A thread of its own can enter them and start the agent, which costs no fork: all of it is a
+        thread's own but for a user namespace and the handling of signals."""
+        return self.by == "landlock" or (self.by == "namespaces" and os.geteuid() == 0)
+
     def enter(self) -> None:
-        """In the agent's process, before exec: raise the walls around it, for ever. Raises
-        WallsError, which `close` tells in words."""
+        """Raise the walls around this process before it becomes the agent, or around this thread before
+        it starts the agent, for ever. Raises WallsError, which `close` tells in words."""
         try:
             if self.by == "namespaces":
                 _enter_namespaces(self.plan)
+                if self.plan.get("stdin"):
+                    self.stdin = os.open(self.plan["stdin"], os.O_RDONLY | os.O_CLOEXEC)
             _prctl(_PR_SET_NO_NEW_PRIVS, 1, "no new privileges")
             for ruleset in self.rulesets:
                 _check(_libc().syscall(_SYS_LANDLOCK + 2, ruleset, 0), "landlock_restrict_self")
@@ -143,11 +153,17 @@ class Walls:
                 _refuse_sockets()
             if self.by != "bubblewrap" and os.geteuid() == 0:
                 _drop_capabilities()
-            if self.by == "bubblewrap":
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
         except BaseException as error:
             os.write(self.flaw_write, str(error).encode("utf-8", "replace")[:4096])
             raise
+
+    def enter_forked(self) -> None:
+        """The same in a process that was forked for it."""
+        self.enter()
+        if self.stdin >= 0:
+            os.dup2(self.stdin, 0)
+        if self.by == "bubblewrap":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _prctl(option: int, argument: Any, what: str) -> None:
@@ -179,10 +195,6 @@ def _enter_namespaces(plan: Mapping[str, Any]) -> None:
                 raise
     _check(_libc().umount2(anchor, _MNT_DETACH), "umount2")
     os.chdir(plan["cwd"])  # not the directory of before, which is below the walls
-    if plan.get("stdin"):
-        fd = os.open(plan["stdin"], os.O_RDONLY)
-        os.dup2(fd, 0)
-        os.close(fd)
 
 
 def _unshare(root: bool) -> None:
