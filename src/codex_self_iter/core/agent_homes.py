@@ -119,3 +119,9 @@ def secrets(agent: str, environment: Mapping[str, str]) -> Iterator[str]:
 
 def _paths(places: Iterable[Place], environment: Mapping[str, str]) -> Iterator[str]:
     return filter(None, (place.path(environment) for place in places))
+
+
+def sandboxed(agent: str, protocol: str, bwrap: bool) -> bool:
+    """Whether an agent's commands run in a sandbox of its own that mounts, unless it is to bypass it:
+    codex brings bubblewrap; claude needs the installed one, and has none over ACP."""
+    return agent == "codex" or (agent == "claude" and protocol != "acp" and bwrap)

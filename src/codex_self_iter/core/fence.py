@@ -64,11 +64,14 @@ class Choice(NamedTuple):
 OUTSIDE = "set state_dir to a directory outside the workspace"
 
 
-def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> Choice:
+def choose(
+    machine: Machine, by: str, *, offline: bool, state_inside: bool, sandboxed: str = ""
+) -> Choice:
     """The means for level "write". `by` names one, or is "auto": the first that works.
 
     `state_inside`: the state directory lies in the workspace, where Landlock cannot close it: a rule
-    of it opens a directory with all below."""
+    of it opens a directory with all below. `sandboxed`: an agent whose commands run in a sandbox of
+    its own that mounts."""
     if offline and not machine.offline:
         what = 'network = "none" cannot be kept on this machine'
         return Choice(flaw=what, mend='set [fence] network to "all"')
@@ -77,6 +80,8 @@ def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> C
         flaws[means] = machine.flaw(means)
         if not flaws[means] and means is Means.LANDLOCK and state_inside:
             flaws[means] = "it cannot close the state directory inside the workspace"
+        elif not flaws[means] and means is Means.LANDLOCK and sandboxed:
+            flaws[means] = f"{sandboxed}'s own sandbox cannot work inside it"
         if not flaws[means]:
             return Choice(means)
     said = "; ".join(f"{means}: {flaw}" for means, flaw in flaws.items())
@@ -85,6 +90,10 @@ def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> C
         mends = ['set [fence] by to "auto"']
     if machine.landlock and state_inside and Means.LANDLOCK in flaws:
         mends.append(OUTSIDE)
+    elif machine.landlock and sandboxed and Means.LANDLOCK in flaws:
+        mends.append(
+            f'set agent_mode to "bypass", as the fence holds {sandboxed} without its sandbox'
+        )
     mend = ", or ".join(mends)
     return Choice(flaw=f'the fence\'s level "write" cannot be built here ({said})', mend=mend)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
+from codex_self_iter.core.agent_homes import sandboxed
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
@@ -99,9 +100,17 @@ def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice
     """The means for an agent with level "write". Blocks when it is asked for first."""
     from codex_self_iter.world.fence_machine import look  # starts programs, and is seldom needed
 
-    asked = terms(settings, agent)
+    asked, machine = terms(settings, agent), look()
     within = fence.inside(str(paths.state_dir), str(paths.workspace))
-    return fence.choose(look(), asked.by, offline=asked.offline, state_inside=within)
+    protocol = getattr(settings.agents.get(agent), "protocol", "")
+    mounts = settings.agent_mode != "bypass" and sandboxed(agent, protocol, bool(machine.bwrap))
+    return fence.choose(
+        machine,
+        asked.by,
+        offline=asked.offline,
+        state_inside=within,
+        sandboxed=agent if mounts else "",
+    )
 
 
 class Fence:
