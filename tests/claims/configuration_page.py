@@ -44,6 +44,7 @@ class Row:
 
 
 A_LIST_OF_AGENTS = f"a list of adapter names: {', '.join(AGENT_NAMES)}"
+FENCE_PATHS = 'a list of paths, absolute, from ~ on or in the workspace, such as ["~/.cache/pip"]'
 PROTOCOL = '"acp", or "" for the adapter of its own'
 GOOD = {
     PROTOCOL: ['"acp"', '""'],
@@ -55,6 +56,7 @@ GOOD = {
     "a finite number, 0 or more": ["7.5", "0", "3"],
     "a number from 0 to 1": ["0.5", "0", "1"],
     "true, false or a whole number, 0 or more": ["3", "true", "false", "0"],
+    FENCE_PATHS: ['["~/.cache"]', "[]"],
     "true or false": ["true", "false"],
     "a text": ['"x y"', '""'],
     'a text of one line; "" for none': ['"READY"', '""'],
@@ -93,6 +95,7 @@ GOOD = {
 }  # fmt: skip
 _NUMBERS = ['"7"', "true", "-1", "[]", "nan", "inf", "-0.5"]
 WRONG = {
+    FENCE_PATHS: ['"x"', "[1]", '[""]', '["a", "a"]', '["a\\u0000"]'],
     PROTOCOL: ['"acpx"', "1", "[]"],
     "a path (text, not empty)": ['""', '" "', "3", "true", "[]", '"a\\u0000b"'],
     "a whole number, 0 or more": [*_NUMBERS, "1.5", "9007199254740993"],

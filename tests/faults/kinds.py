@@ -100,6 +100,17 @@ KINDS = (
         ),
     ),
     Kind(
+        "Attacks by the agent",
+        "An agent that writes to hooks, gates, configuration, state, its user's files and other workspaces, by links, moves,"
+        " mounts, descriptors and other processes; reads keys; signals and traces; talks to sockets.",
+        (
+            "fence/test_adversary.py",
+            "fence/test_walls.py",
+            "fence/test_told.py",
+            "fence/test_ground.py",
+        ),
+    ),
+    Kind(
         "Floods, hangs and limits of the machine",
         "Output without end, lines of 200 MiB, fork bombs, no more processes, descriptors or memory, agents that hang, stop"
         " or are deaf.",

@@ -178,7 +178,7 @@ def test_a_workspace_by_a_link_has_its_fence(ws: Workspace) -> None:
     ("text", "said"),
     [
         ('level = "walls"', 'one of "none", "write", "container"'),
-        ('network = ["a.example"]', '"all" or "none"'),
+        ('network = ["a.example"]', 'one of "all", "none"'),
         ('by = "chroot"', '"landlock"'),
         ("allow_write = [1]", "a list of paths"),
         ('allow_write = [""]', "a list of paths"),

@@ -187,6 +187,25 @@ def test_root_keeps_no_right_over_the_machine(place: Place, means: Means) -> Non
     assert "NoNewPrivs:\t1" in status
 
 
+@means
+def test_root_reaches_no_disk(place: Place, means: Means) -> None:
+    """Through a device, all that is closed could be read and written."""
+    if place.user:
+        return  # it has no right to them
+    ground = place.ground()
+    assert "/dev" not in ground.readable
+    command = (
+        "for one in $(find /dev -xdev -type b); do head -c1 $one >/dev/null 2>&1 && echo $one; done"
+    )
+    assert place.run(place.plan(means, ground), command).stdout == ""
+    assert (
+        place.run(
+            place.plan(means, ground), "echo x >/dev/null && head -c1 /dev/urandom >/dev/null"
+        ).returncode
+        == 0
+    )
+
+
 def test_walls_that_cannot_be_built_are_told_and_nothing_runs(place: Place) -> None:
     from codex_self_iter.world.process.walls import Walls, WallsError
 

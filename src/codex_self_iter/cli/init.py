@@ -26,6 +26,14 @@ from codex_self_iter.settings.templates import (
 from codex_self_iter.setup.detect import Detected, detect, text_of
 
 _FILES = ("TASK.md", "plan.md")
+_CACHES = (
+    "~/.cache",
+    "~/.npm",
+    "~/.cargo/registry",
+    "~/.m2/repository",
+    "~/.gradle",
+    "~/go/pkg/mod",
+)
 _WANTED = ("what is wanted in {0}", "the next steps in {1}")
 
 
@@ -101,7 +109,23 @@ def config_text(found: Detected) -> str:
     ]
     if not found.gates:
         lines += ["# None was recognised: name yours, or a completion is believed without proof."]
-    return "\n".join([*lines, f"commands = {toml_value(found.gates)}", ""])
+    return "\n".join([*lines, f"commands = {toml_value(found.gates)}", "", *_fence_lines(), ""])
+
+
+def _fence_lines() -> list[str]:
+    """A fence as it could be, where this machine can build one."""
+    from codex_self_iter.core.fence import choose
+    from codex_self_iter.world.fence_machine import look  # starts programs
+
+    if choose(look(), "auto", offline=False, state_inside=True).means is None:
+        return []
+    there = [path for path in _CACHES if os.path.isdir(os.path.expanduser(path))]
+    return [
+        "# This machine can keep an agent to this directory, its own home and these caches of its tools:",
+        "# [fence]",
+        '# level = "write"',
+        f"# allow_write = {toml_value(there)}",
+    ]
 
 
 def _agent_lines(found: Detected) -> list[str]:
@@ -172,6 +196,8 @@ def _next_steps(
     else:
         yield _agent_step(found, settings, kept=kept)
         yield _gate_step(found, settings)
+        if settings.fence.level == "none" and not kept and _fence_lines():
+            yield f"A fence around the agent can be built here: [fence] in {CONFIG_NAME}."
     yield from (f"{program_name()} {command}{where}" for command in ("doctor", "run"))
 
 

@@ -162,8 +162,9 @@ def walls(
         "stdin": ground.stdin, "offline": offline, "bwrap": bwrap,
     }  # fmt: skip
     if means is Means.LANDLOCK:
-        plan["writable"] = [*opened, *(f"/dev/{name}" for name in DEVICES)]
-        plan["readable"] = list(ground.readable) if ground.closed else None
+        devices = [f"/dev/{name}" for name in DEVICES]
+        plan["writable"] = [*opened, *devices]
+        plan["readable"] = [*ground.readable, *devices] if ground.closed else None
         return plan
     shut = (ground.state, *ground.sealed, *ground.closed)
     apart = (ground.run, *_apart(ground.open, opened, shut))

@@ -318,8 +318,10 @@ FenceMeans = Annotated[
     Literal["auto", "namespaces", "bubblewrap", "landlock"],
     Allowed('one of "auto", "namespaces", "bubblewrap", "landlock"'),
 ]
-Network = Annotated[Literal["all", "none"], Allowed('"all" or "none"')]
-OwnNetwork = Annotated[Literal["", "all", "none"], Allowed('"all" or "none"; "" as [fence] has it')]
+Network = Annotated[Literal["all", "none"], Allowed('one of "all", "none"')]
+OwnNetwork = Annotated[
+    Literal["", "all", "none"], Allowed('one of "all", "none"; "" as [fence] has it')
+]
 ContainerEngine = Annotated[
     Literal["auto", "podman", "docker"], Allowed('one of "auto", "podman", "docker"')
 ]

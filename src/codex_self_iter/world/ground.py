@@ -90,7 +90,9 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
         places=_real(git_open),
         closed=closed,
         sockets=tuple(_sockets(wanted.environment, (workspace, *opened, *readable, state))),
-        readable=tuple(_all_but(closed)) if closed else (),
+        readable=tuple(_all_but((*closed, "/dev") if os.geteuid() == 0 else closed))
+        if closed
+        else (),
         below=tuple(_below((workspace, *opened))),
         stdin=wanted.stdin,
     )

@@ -54,6 +54,13 @@ _SCOPE_ABI, _SCOPES = 6, 3
 CLOSED_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 """What root could change of the machine through /proc: closed for it."""
 
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "pts", "shm")
+DEVICE_LINKS = {
+    "ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}  # fmt: skip
+"""What of /dev root has."""
+
 _AUDIT_ARCH = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
 """By machine: its name in a filter; the numbers of socket and socketpair."""
 _IO_URING_SETUP = 425
@@ -181,12 +188,17 @@ def _enter_namespaces(plan: Mapping[str, Any]) -> None:
     _mount(b"tmpfs", anchor, b"tmpfs", _MS_PLAIN, b"mode=700,size=64k")
     closed = os.open(anchor + b"/file", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0)
     os.close(closed)
-    for name in (b"/directory", b"/proc"):
-        os.mkdir(anchor + name, 0)
+    for name in (b"/directory", b"/proc", b"/dev"):
+        os.mkdir(anchor + name, 0o755 if name == b"/dev" else 0)
+    if root:
+        _make_devices(anchor + b"/dev")
     _set_read_only("/", True, _AT_RECURSIVE)
     _set_read_only("/proc", False)
     if root:
         _close_proc(anchor)
+        _mount(anchor + b"/dev", b"/dev", None, _MS_BIND | _MS_REC)
+    if os.path.isdir("/dev/shm"):  # noqa: S108 - as it is
+        _wall("rw", b"/dev/shm", anchor)
     for kind, path in plan["mounts"]:
         try:
             _wall(kind, os.fsencode(path), anchor)
@@ -222,6 +234,21 @@ def _close_proc(anchor: bytes) -> None:
         path = b"/proc/" + name.encode()
         if os.path.exists(path):
             _wall("ro", path, anchor)
+
+
+def _make_devices(place: bytes) -> None:
+    """A /dev for root, without what gives it the machine: a disk could be read and written as a whole."""
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(target, place + b"/" + name.encode())
+    for name in DEVICES:
+        source, path = b"/dev/" + name.encode(), place + b"/" + name.encode()
+        if os.path.isdir(source):
+            os.mkdir(path, 0o755)
+        elif os.path.exists(source):
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        else:
+            continue
+        _mount(source, path, None, _MS_BIND)
 
 
 def _wall(kind: str, path: bytes, anchor: bytes) -> None:
