@@ -208,6 +208,13 @@ def refused(ground: Ground, path: str) -> bool:
     return not any(inside(path, one) for one in (ground.workspace, *ground.open, "/dev", "/proc"))
 
 
+def lets(ground: Ground, agent: str) -> str:
+    """What an agent may write beside its workspace, for people."""
+    around = (ground.workspace, ground.state)
+    homes = [path for path in ground.open if not any(inside(path, one) for one in around)]
+    return f"its fence lets {agent} write {' and '.join(homes) or 'nothing'} beside the workspace"
+
+
 def inside(path: str, directory: str) -> bool:
     """Whether a path is a directory, or lies in it."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
