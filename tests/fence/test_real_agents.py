@@ -14,7 +14,6 @@ import pytest
 
 from codex_self_iter.core.fence import Means
 from codex_self_iter.world.fence_machine import look
-from tests.agents.conftest import scene  # noqa: F401
 from tests.support.agent_runs import SANDBOX_PROGRAMS, Scene, need_real
 from tests.support.model_server import Step, call, fault, shell, write
 from tests.support.real_program import Program, block
@@ -51,7 +50,7 @@ class Fenced(Program):
 
 
 @pytest.fixture
-def loop(scene: Scene) -> Iterator[Callable[..., Fenced]]:  # noqa: F811
+def loop(scene: Scene) -> Iterator[Callable[..., Fenced]]:
     """Make a program over one of them."""
     made: list[Fenced] = []
 
@@ -69,7 +68,7 @@ def need(means: Means) -> None:
         pytest.skip(f"NOT TESTED HERE: {means}: {flaw}")
 
 
-def work(agent: str, mode: str, scene: Scene) -> list[Step]:  # noqa: F811
+def work(agent: str, mode: str, scene: Scene) -> list[Step]:
     """A new file, another one by a command, and both items ticked, by a command that puts a new
     file in the plan's place. Gemini has no commands in safe mode."""
     at = str(scene.workspace)
@@ -91,7 +90,7 @@ def work(agent: str, mode: str, scene: Scene) -> list[Step]:  # noqa: F811
     ("means", "mode"), [(Means.NAMESPACES, "safe"), (Means.LANDLOCK, "bypass")]
 )
 def test_a_plan_is_worked_off_inside_the_fence(
-    scene: Scene,  # noqa: F811
+    scene: Scene,
     loop: Callable[..., Fenced],
     agent: str,
     means: Means,
@@ -124,7 +123,7 @@ def test_a_conversation_goes_on_inside_the_fence(loop: Callable[..., Fenced], ag
 
 @pytest.mark.parametrize("agent", ["codex", "claude"])
 def test_where_its_own_sandbox_cannot_work_the_start_says_what_to_do(
-    scene: Scene,  # noqa: F811
+    scene: Scene,
     loop: Callable[..., Fenced],
     agent: str,
 ) -> None:
@@ -142,7 +141,7 @@ def test_where_its_own_sandbox_cannot_work_the_start_says_what_to_do(
 
 
 def test_without_its_home_an_agent_is_stopped_by_the_fence_and_that_is_said(
-    scene: Scene,  # noqa: F811
+    scene: Scene,
     loop: Callable[..., Fenced],
 ) -> None:
     """What the table of homes is for: cleared, codex cannot start."""

@@ -130,6 +130,8 @@ class ClaudeAgent(CliAgent):
         if self._sandboxed() and SHELL not in request.environment:
             bash = shutil.which("bash", path=request.environment.get("PATH"))
             extra |= {SHELL: bash} if bash else {}
+        if self.config.fenced and request.temporary:
+            extra["CLAUDE_CODE_TMPDIR"] = request.temporary  # the one that it may write
         return self.environment(request.environment, program, extra | request.scratch)
 
     @staticmethod
