@@ -134,7 +134,7 @@ def test_where_its_own_sandbox_cannot_work_the_start_says_what_to_do(
     assert ours.fenced(Means.LANDLOCK, "safe") == 2
     said = (
         f'(landlock: {agent}\'s own sandbox cannot work inside it); set [fence] by to "auto", or set '
-        f'agent_mode to "bypass", as the fence holds {agent} without its sandbox'
+        'agent_mode to "bypass", as the fence holds the agent without its own sandbox'
     )
     assert said in ours.log()
     assert ours.server.asks == []

@@ -61,6 +61,7 @@ class Choice(NamedTuple):
     mend: str = ""
 
 
+BYPASS = 'set agent_mode to "bypass", as the fence holds the agent without its own sandbox'
 OUTSIDE = "set state_dir to a directory outside the workspace"
 
 

@@ -106,6 +106,9 @@ def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice
     within = fence.inside(str(paths.state_dir), str(paths.workspace))
     protocol = getattr(settings.agents.get(agent), "protocol", "")
     mounts = settings.agent_mode != "bypass" and sandboxed(agent, protocol, bool(machine.bwrap))
+    if mounts and protocol == "acp":  # codex-acp 2.6.0 wants to write /tmp, whatever is configured
+        flaw = f"over ACP {agent}'s own sandbox cannot work inside a fence"
+        return fence.Choice(None, flaw, f"leave [agents.{agent}] protocol out, or {fence.BYPASS}")
     return fence.choose(
         machine,
         asked.by,
