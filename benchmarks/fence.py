@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from codex_self_iter.core.fence import Ground, Means, walls
-from codex_self_iter.world.fence_machine import look
-from codex_self_iter.world.ground import Wanted, survey
+from codex_self_iter.world.git.ground import Wanted, survey
+from codex_self_iter.world.process.fence_machine import look
 from codex_self_iter.world.process.walls import Walls
 
 ROUNDS = 60

@@ -426,6 +426,18 @@ def lanes_without_git(place: Place) -> Faults:
     }
 
 
+def fence_astray(place: Place) -> Faults:
+    """Landlock cannot close a state directory that lies in the workspace."""
+    place.config(f'{TEMPLATE}{GATE}[fence]\nlevel = "write"\nby = "landlock"\n')
+    return {"fence": ("fail", "it cannot close the state directory", "state_dir")}
+
+
+def fence_paths(place: Place) -> Faults:
+    """A path of a fence that is not there."""
+    place.config(f'{TEMPLATE}{GATE}[fence]\nlevel = "write"\nallow_write = ["~/none"]\n')
+    return {"fence.paths": ("warn", "allow_write: ~/none is not there", "[fence]")}
+
+
 def wrong_words(place: Place) -> Faults:
     """A configuration with an error: what it says is not taken for anything else."""
     place.config("x = 1\n")
@@ -437,6 +449,7 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     for scene in (
         nothing_done, commands, old_git, sandboxes, owned, root_elsewhere, mounts, other_processes,
         few_processes, never_set, lanes_astray, lanes_without_git, wrong_words,
+        fence_astray, fence_paths,
     )
 }  # fmt: skip
 SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}

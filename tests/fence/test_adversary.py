@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from codex_self_iter.core.fence import EXACT, Means
-from codex_self_iter.world.fence_machine import look
+from codex_self_iter.world.process.fence_machine import look
 from tests.support.harness import Workspace
 
 ATTACKER = Path(__file__).with_name("attacker.py")

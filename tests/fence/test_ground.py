@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core.fence import Ground
-from codex_self_iter.world import put_back
-from codex_self_iter.world.ground import Wanted, survey
+from codex_self_iter.world.git.ground import Wanted, survey
+from codex_self_iter.world.state import put_back
 
 
 def git(*words: str, at: Path) -> None:
@@ -85,6 +85,14 @@ def test_a_submodule_and_hooks_elsewhere(top: Path, tmp_path: Path) -> None:
     ground, _ = look(top, tmp_path)
     assert str(top / ".git/modules/sub/config") in ground.sealed
     assert str(top / ".husky") in ground.sealed
+
+
+def test_a_repository_behind_a_link(top: Path, tmp_path: Path) -> None:
+    (top / ".git").rename(tmp_path / "git")
+    (top / ".git").symlink_to(tmp_path / "git")
+    ground, _ = look(top, tmp_path)
+    assert str(tmp_path / "git/config") in ground.sealed
+    assert str(top / ".git") in ground.programs  # the link itself
 
 
 def test_no_repository(tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from codex_self_iter.core.fence import Ground
-from codex_self_iter.supervisor.fence import refused_paths
+from codex_self_iter.supervisor.fencing import refused_paths
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 
@@ -80,6 +82,52 @@ def test_what_was_refused_is_told_to_the_person_and_the_next_agent(ws: Workspace
     assert 'behind a fence (level "write")' in ws.log()
 
 
+def test_gates_hooks_and_our_git_run_outside(ws: Workspace) -> None:
+    gate, hook = ws.root / "gate ran", ws.root / "hook ran"
+    ws.script(DONE)
+    tables = fence(ws).replace('["true"]', json.dumps([f"touch '{gate}'"]))
+    starts = json.dumps([f"touch '{hook}'"])
+    ws.config(f"{tables}[hooks]\non_start = {starts}\n[git]\ncommit = true\n")
+    assert ws.run() == 0, ws.log()
+    assert gate.exists()
+    assert hook.exists()
+    assert "work.txt" in ws.git("show", "--stat", "HEAD")
+
+
+@pytest.mark.parametrize("level", ["write", "none"])
+def test_a_repository_that_the_agent_makes_inside_runs_nothing_of_ours(
+    ws: Workspace, level: str
+) -> None:
+    """Its own configuration may name a filter, which git would run when we ask it; with no fence it
+    does (the control)."""
+    ran = ws.root / "ran"
+    filter_ = ws.path / "filter.sh"
+    make = f"""
+        printf '#!/bin/sh\\ntouch "{ran}"\\ncat\\n' >filter.sh; chmod +x filter.sh
+        git init -q emb && cd emb && echo x >f && git add f && git commit -qm x
+        echo '* filter=x' >.git/info/attributes && git config filter.x.clean "'{filter_}'" && touch -d @1 f
+        cd .. && git add emb
+    """
+    ws.script({"run": make, **DONE})
+    ws.config(fence(ws).replace('"write"', f'"{level}"'))
+    assert ws.run() == 0, ws.log()
+    assert (ws.path / "emb/.git").exists()
+    assert ran.exists() is (level == "none")
+    assert "+Subproject commit" in ws.cli("diff", "1").stdout
+
+
+def test_the_variables_of_closed_sockets_are_taken_out(ws: Workspace) -> None:
+    agent = ws.root / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(agent))
+        listener.listen()
+        ws.script({"run": 'echo "<$SSH_AUTH_SOCK>" >seen', **DONE})
+        for more, seen in (("", "<>"), (f'allow_read = ["{agent}"]\n', f"<{agent}>")):
+            ws.config(fence(ws, more))
+            ws.run("--max-iterations", "1", environment={"SSH_AUTH_SOCK": str(agent)})
+            assert (ws.path / "seen").read_text().strip() == seen
+
+
 def test_a_run_behind_the_fence_is_adopted_and_keeps_its_fence(ws: Workspace) -> None:
     target = ws.root / "outside"
     go = ws.control / "go"
@@ -136,6 +184,27 @@ def test_what_cannot_be_built_is_refused_and_nothing_runs(ws: Workspace) -> None
     assert "cannot close" in dry.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: only root has rights to give up")
+def test_the_next_means_are_taken_where_one_may_make_no_namespace(ws: Workspace) -> None:
+    """As in a container: Landlock is left, and holds."""
+    target = ws.root / "outside"
+    ws.script({"run": f"echo x >'{target}'", **DONE})
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    ws.config(fence(ws))
+    assert ws.run(prefix=bare) == 2
+    for text in (
+        "namespaces: unshare: Operation not permitted",
+        "bubblewrap: ",
+        "landlock: it cannot",
+    ):
+        assert text in ws.log()
+    ws.state = ws.root / "state"
+    ws.config(fence(ws), state_dir=str(ws.state))
+    assert ws.run(prefix=bare) == 0, ws.log()
+    assert "by=landlock" in ws.log()
+    assert not target.exists()
+
+
 def test_doctor_says_what_is_built_and_what_is_odd(ws: Workspace) -> None:
     ws.config('[fence]\nlevel = "write"\nallow_write = ["~/none"]\n')
     said = ws.cli("doctor").stdout
@@ -160,6 +229,26 @@ def test_one_agent_may_have_another_fence(ws: Workspace) -> None:
     ws.config(fence(ws) + '[agents.command.fence]\nlevel = "none"\n')
     ws.run("--max-iterations", "1")
     assert target.exists()
+
+
+def test_what_one_agent_may_read_and_reach_differs(ws: Workspace) -> None:
+    far, key = ws.root / "far", ws.home / ".netrc"
+    for path in (far, key):
+        path.write_text("KEY\n")
+    net = f"{sys.executable} -c 'import socket; socket.socket()' && touch net"
+    ws.script({"run": f"cat '{far}' >far; cat '{key}' >key; {net}", **DONE})
+
+    def seen(own: str) -> tuple[bool, bool, bool]:
+        for name in ("far", "key", "net"):
+            (ws.path / name).unlink(missing_ok=True)
+        ws.config(f"{fence(ws)}[agents.command.fence]\n{own}\n")
+        ws.run("--max-iterations", "1")
+        read = ("KEY" in (ws.path / name).read_text() for name in ("far", "key"))
+        return *read, (ws.path / "net").exists()
+
+    assert seen("") == (True, False, True)
+    other = f'deny_read = ["{far}"]\nallow_read = ["~/.netrc"]\nnetwork = "none"'
+    assert seen(other) == (False, True, False)
 
 
 def test_a_workspace_by_a_link_has_its_fence(ws: Workspace) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core.fence import EXACT, Ground, Means, walls
-from codex_self_iter.world.fence_machine import look
+from codex_self_iter.world.process.fence_machine import look
 
 NOBODY = 65534
 PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
@@ -113,6 +113,19 @@ def test_what_is_closed_cannot_be_read(place: Place, means: Means) -> None:
         "KEY" in place.run(place.plan(means, place.ground(closed=())), command).stdout
     )  # the control
     assert "KEY" in place.run(place.plan(means), "cat $HOME/.rc").stdout
+
+
+def test_what_comes_beside_something_closed_is_closed_under_landlock(place: Place) -> None:
+    """What stands in docs/security.md: only what was there is open."""
+    from codex_self_iter.world.git.ground import _all_but
+
+    readable = tuple(_all_but([str(place.root / "home/.ssh")]))
+    plan = place.plan(Means.LANDLOCK, place.ground(readable=readable, open=()))
+    for name, seen in (("later", False), (".rc", True)):
+        path = place.root / "home" / name
+        path.write_text("KEY\n")
+        os.chown(path, place.user, place.user)
+        assert ("KEY" in place.run(plan, f"cat $HOME/{name}").stdout) is seen
 
 
 @exact

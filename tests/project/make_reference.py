@@ -20,7 +20,12 @@ from pydantic.fields import FieldInfo
 from codex_self_iter.cli import COMMANDS, HIDDEN, build_parser
 from codex_self_iter.cli._flags import FLAGS
 from codex_self_iter.settings import AGENT_NAMES, Settings
-from codex_self_iter.settings.agent_tables import AcpSettings, AgentSettings, AgentsSettings
+from codex_self_iter.settings.agent_tables import (
+    AcpSettings,
+    AgentFence,
+    AgentSettings,
+    AgentsSettings,
+)
 from codex_self_iter.settings.env_source import variable_name
 from codex_self_iter.settings.example import toml_value
 from codex_self_iter.settings.keys import allowed_at, dotted, fields_of, table_at
@@ -85,6 +90,9 @@ def configuration() -> str:
         if table is AgentsSettings:
             parts += _section(*ADAPTERS)
             parts += _section(
+                "[agents.codex.fence]", ("agents", "codex", "fence"), AgentFence, FENCE
+            )
+            parts += _section(
                 "[agents.acp]", ("agents", "acp"), AcpSettings, ANY_ACP, AgentSettings
             )
             continue
@@ -99,10 +107,11 @@ def configuration() -> str:
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
+FENCE = f"{AgentFence.__doc__} Every adapter has such a table ([security.md](security.md))."
 ANY_ACP = "Beside the keys of an adapter."
 WHICH_KEYS = """These are the keys of codex, claude, opencode and of all agents over ACP. `[agents.gemini]`
 has no `effort`, `[agents.plan-shell]` only `args`, `env`, `account` and `pass_env`, `[agents.command]` only `args`, `env` and
-`account`: an adapter has no key that it would ignore."""
+`account`, both also `fence`: an adapter has no key that it would ignore."""
 ADAPTERS = (
     "[agents.codex], [agents.claude] and the others",
     ("agents", "codex"),

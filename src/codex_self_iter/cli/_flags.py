@@ -18,7 +18,7 @@ from codex_self_iter.settings.keys import allowed_in, fields_of, table_at
 from codex_self_iter.settings.types import Option
 
 _TABLES = (
-    "verify", "prompt", "notes", "hooks", "budget", "output", "pool", "git", "lanes", "roles", "agents", "notify",
+    "verify", "prompt", "notes", "hooks", "budget", "output", "pool", "git", "fence", "lanes", "roles", "agents", "notify",
     "service", "log",
 )  # fmt: skip
 """In the order of `--help`, after the keys that are in no table."""

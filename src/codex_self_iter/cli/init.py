@@ -115,7 +115,7 @@ def config_text(found: Detected) -> str:
 def _fence_lines() -> list[str]:
     """A fence as it could be, where this machine can build one."""
     from codex_self_iter.core.fence import choose
-    from codex_self_iter.world.fence_machine import look  # starts programs
+    from codex_self_iter.world.process.fence_machine import look  # starts programs
 
     if choose(look(), "auto", offline=False, state_inside=True).means is None:
         return []

@@ -4,7 +4,6 @@ closes to the others. Pure."""
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ class Place(NamedTuple):
         base = environment.get(self.variable) or self.default
         if base == "~" or base.startswith("~/"):
             base = environment.get("HOME", "~") + base[1:]
-        path = posixpath.normpath(posixpath.join(base, self.tail))
+        path = f"{base.rstrip('/')}/{self.tail}" if self.tail else base
         return path if path.startswith("/") else ""
 
 

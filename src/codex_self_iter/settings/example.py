@@ -9,7 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from codex_self_iter.settings.agent_tables import AcpSettings, AgentSettings, AgentsSettings
+from codex_self_iter.settings.agent_tables import (
+    AcpSettings,
+    AgentFence,
+    AgentSettings,
+    AgentsSettings,
+)
 from codex_self_iter.settings.keys import fields_of, table_at
 from codex_self_iter.settings.model import Settings
 
@@ -120,6 +125,8 @@ def _adapters() -> Iterator[str]:
     first, *others = (name for name in fields_of(AgentsSettings) if name != "order")
     yield from ("", f"# A table for each adapter: {', '.join((first, *others))}.")
     yield from (f"#[agents.{first}]", *_scalars(AgentSettings, AgentSettings(), "#"))
+    yield f"# {_sentence(AgentFence.__doc__)}"
+    yield from (f"#[agents.{first}.fence]", *_scalars(AgentFence, AgentFence(), "#"))
     alike: dict[str, list[str]] = {}
     for name in others:
         alike.setdefault(_which(name), []).append(name)

@@ -37,7 +37,7 @@ from codex_self_iter.supervisor import asking, gates, item_checks, scratch, shor
 from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
-from codex_self_iter.supervisor.fence import Fence
+from codex_self_iter.supervisor.fencing import Fence
 from codex_self_iter.supervisor.gates import gate_files, tell_configuration
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.lingering import Lingering

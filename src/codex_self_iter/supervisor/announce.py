@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from codex_self_iter.core.text import one_line
-from codex_self_iter.supervisor import fence
+from codex_self_iter.supervisor import fencing
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.views.preface import terms
 
@@ -39,5 +39,5 @@ def lines(ctx: Context) -> list[str]:
         settings.verify.commands,
         settings.remark,
         bounds,
-        fence.level(settings, policy),
+        fencing.level(settings, policy),
     )

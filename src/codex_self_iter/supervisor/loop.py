@@ -20,7 +20,7 @@ from codex_self_iter.errors import UsageError, WorkspaceBusyError, first_cause
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.paths import ResolvedPaths, resolve_paths, validate_workspace
 from codex_self_iter.setup import sentence as sentences
-from codex_self_iter.supervisor import ending, exporting, failed_start, fence, shortfalls
+from codex_self_iter.supervisor import ending, exporting, failed_start, fencing, shortfalls
 from codex_self_iter.supervisor.announce import tell_terms
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
@@ -76,7 +76,7 @@ class Loop:
             try:
                 paths, mended = self._validated()
                 config = configure(self.settings, paths, self.shared.environ)
-                await self.shared.in_thread(fence.check, config.settings, config.policy, paths)
+                await self.shared.in_thread(fencing.check, config.settings, config.policy, paths)
                 store = self.shared.open_store(str(paths.state_dir), str(paths.workspace))
                 store.in_place = not self.shared.alone
                 store.acquire_lock(self.settings.lock_file_name)

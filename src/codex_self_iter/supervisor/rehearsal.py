@@ -30,7 +30,7 @@ from codex_self_iter.settings.paths import (
     resolve_paths,
     validate_workspace,
 )
-from codex_self_iter.supervisor import announce, asking, fence
+from codex_self_iter.supervisor import announce, asking, fencing
 from codex_self_iter.supervisor.configured import configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.logger import FILES
@@ -124,7 +124,7 @@ def _played(
     call = ctx.agents[run.agent].prepare(asked)
     number = ctx.state.open.number if ctx.state.open else 0
     yield f"\nIteration {number}, {run.role}, by {run.agent}"
-    means = fence.check(ctx.settings, ctx.policy, paths).get(run.agent)
+    means = fencing.check(ctx.settings, ctx.policy, paths).get(run.agent)
     yield f"command      {shlex.join(map(plain, call.argv))}"
     yield f"stdin        {call.stdin_path or os.devnull}"
     yield f"environment  {' '.join(sorted(call.env))}"

@@ -40,7 +40,7 @@ from codex_self_iter.supervisor.conditions import Conditions
 from codex_self_iter.supervisor.configured import Configured, configure
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.ears import Listener
-from codex_self_iter.supervisor.fence import Fence
+from codex_self_iter.supervisor.fencing import Fence
 from codex_self_iter.supervisor.hooks import Hooks
 from codex_self_iter.supervisor.housekeeping import Housekeeping
 from codex_self_iter.supervisor.note_file import Notes

@@ -22,6 +22,7 @@ from codex_self_iter.core.owed import NOTHING, Mark, explained, seen, summary, t
 from codex_self_iter.core.progress import Change, compare, printable
 from codex_self_iter.core.state import Iteration, Step
 from codex_self_iter.errors import StorageError
+from codex_self_iter.supervisor import fencing
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.side_effects import SideEffects, some
 from codex_self_iter.world.git import locks, objects
@@ -60,14 +61,17 @@ class Workspace:
     def __init__(self, ctx: Context) -> None:
         path, state_dir = str(ctx.paths.workspace), str(ctx.paths.state_dir)
         written = (os.path.relpath(file, path) for file in ctx.shared.output_files)
-        limits = ScanLimits(own=(ctx.settings.global_stop_file_name, *written))
+        limits = ScanLimits(
+            own=(ctx.settings.global_stop_file_name, *written),
+            unasked=fencing.level(ctx.settings, ctx.policy) != "none",
+        )
         self._ctx = ctx
         self._work_tree = ctx.shared.open_work_tree(path, state_dir, self._patience, limits)
         # one that outlives a killed supervisor is ended by the next
         place = {PLACE_MARKER: os.path.realpath(path)}
         self._git = Git(run_tool, path, self._patience, place)
         self._points = Checkpoints(self._git, state_dir)
-        self._points.own = limits.own
+        self._points.own, self._points.unasked = limits.own, limits.unasked
         self._committer = SupervisorCommits(self._git, state_dir)
         self._ledger = Ledger(ctx.store.root)
         self._side = SideEffects(ctx, self._git, self._work_tree, self._ledger)

@@ -13,9 +13,11 @@ from codex_self_iter.errors import UsageError
 
 def fence(context: Context) -> Iterator[Finding]:
     """The fence of each agent in use; where there is none, whether one could be."""
-    from codex_self_iter.supervisor import configured  # import much
-    from codex_self_iter.supervisor import fence as fences
-    from codex_self_iter.world.fence_machine import look
+    from codex_self_iter.supervisor import (
+        configured,  # import much
+        fencing,
+    )
+    from codex_self_iter.world.process.fence_machine import look
 
     settings, paths = context.settings, context.paths
     names: dict[str, None] = {}
@@ -23,7 +25,7 @@ def fence(context: Context) -> Iterator[Finding]:
         roles = configured.agent_names(settings, context.environ).values()
         names = dict.fromkeys(name for role in roles for name in role)
     machine, state_inside = look(), inside(str(paths.state_dir), str(paths.workspace))
-    asked = {name: fences.terms(settings, name) for name in names}
+    asked = {name: fencing.terms(settings, name) for name in names}
     for name, terms in asked.items():
         if terms.level == "write":
             chosen = fences.choice(settings, name, paths)
@@ -59,8 +61,8 @@ def _built(context: Context, name: str, machine: Machine, means: Means) -> Itera
 
 def _paths(context: Context, name: str) -> Iterator[Finding]:
     """What is odd about the paths that are configured."""
-    from codex_self_iter.supervisor.fence import terms
-    from codex_self_iter.world.ground import Wanted, survey
+    from codex_self_iter.supervisor.fencing import terms
+    from codex_self_iter.world.git.ground import Wanted, survey
 
     asked, paths = terms(context.settings, name), context.paths
     nowhere = os.path.join(str(paths.state_dir), "probe")

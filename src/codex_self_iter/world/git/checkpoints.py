@@ -105,7 +105,8 @@ class Checkpoints:
 
     Attributes:
         max_file_mb: untracked files above this many MiB are skipped, 0: none; may be changed.
-        own: files of ours, relative to the workspace, which are not the work."""
+        own: files of ours, relative to the workspace, which are not the work.
+        unasked: git in submodules is not asked (`ScanLimits.unasked`)."""
 
     def __init__(
         self, git: Git, state_dir: str, *, loop: str = "", max_file_mb: float = 10
@@ -113,6 +114,7 @@ class Checkpoints:
         self.git = git
         self.state_dir = os.path.realpath(state_dir)
         self.own: tuple[str, ...] = (STOP_FILE,)
+        self.unasked = False
         self._loop = loop
         self.max_file_mb = max_file_mb
         self._finder = Finder(git)
@@ -325,7 +327,8 @@ class Checkpoints:
 
     async def _add(self, index: PrivateIndex, skipped: Sequence[str]) -> bool:
         """Bring the private index to the work tree's content; False when git refuses some of it."""
-        excluded = [*skipped, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
+        links = await self._submodules(index) if self.unasked else []
+        excluded = [*skipped, *links, *self.own, os.path.relpath(self.state_dir, self.git.cwd)]
         outside = [path for path in excluded if path == "." or path.startswith(os.pardir)]
         specs = [".", *(f":(exclude,literal){path}" for path in excluded if path not in outside)]
         out = await index.run(
@@ -335,7 +338,15 @@ class Checkpoints:
         )
         if out.timed_out:
             raise failed(out, "add", self.git)
+        if links:  # their commits, for which git asks nobody
+            paths = b"\0".join(map(os.fsencode, links))
+            await index.run("update-index", "--remove", "-z", "--stdin", stdin=paths)
         return out.exit_code == 0
+
+    async def _submodules(self, index: PrivateIndex) -> list[str]:
+        raw = await index.ask("ls-files", "--stage", "-z", "--", ".")
+        found = (line.partition(b"\t") for line in raw.split(b"\0"))
+        return [to_text(path) for about, _, path in found if about.startswith(b"160000 ")]
 
     async def _before(self, label: str) -> str:
         """Commit of the nearest earlier numbered checkpoint, or ""."""

@@ -30,11 +30,14 @@ class ScanLimits:
         bytes: sum of the sizes of all files.
         own: files of ours, relative to the workspace, which are not the work.
         nested: number of repositories inside the repository (submodules included) that are looked
-            into."""
+            into.
+        unasked: git is not asked about these: their own configuration may name programs. Their files are
+            read instead; a submodule counts once its commit has changed."""
 
     files: int = 20_000
     bytes: int = 8 * 1024**3
     nested: int = 100
+    unasked: bool = False
     own: tuple[str, ...] = (STOP_FILE,)
 
 

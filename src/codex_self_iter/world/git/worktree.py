@@ -36,12 +36,12 @@ from codex_self_iter.world.git.run import (
     GitTimeoutError,
     failed,
 )
-from codex_self_iter.world.git.scan import ContentScan, ScanLimits
+from codex_self_iter.world.git.scan import ContentScan, ScanLimits, scan
 from codex_self_iter.world.guarded import stat_or_none
 
 _STATUS = (
     *("--no-optional-locks", "status", "--porcelain=v2", "-z", "--branch", "--no-renames"),
-    *("--untracked-files=all", "--no-ahead-behind", "--ignore-submodules=none"),
+    *("--untracked-files=all", "--no-ahead-behind"),
 )
 _AT_ONCE = 256 * 1024
 """Bytes of an answer that is read on the event loop; a longer one, for some 10 ms, in a thread."""
@@ -153,7 +153,8 @@ class GitWorkTree:
 
     async def _status(self) -> Status | None:
         pathspec = [".", *([f":(exclude,literal){self._state}"] if self._state_inside else [])]
-        out = await self._git.run(*_STATUS, "--", *pathspec)
+        into = "dirty" if self._limits.unasked else "none"
+        out = await self._git.run(*_STATUS, f"--ignore-submodules={into}", "--", *pathspec)
         if len(out.stdout) < _AT_ONCE:
             return self._read(out)
         return await self._git.beside(self._read, out)
@@ -214,11 +215,24 @@ class GitWorkTree:
         if depth > _DEPTH or look.nested > self._limits.nested:
             look.flaws.append(f"more repositories inside this one than are followed ({name})")
             return
+        if self._limits.unasked:
+            found, flaw = await threads.run_sync(
+                scan,
+                top,
+                os.path.join(top, ".git"),
+                look.hasher,
+                self._limits,
+                abandon_on_cancel=True,
+            )
+            look.entries |= {f"{name.rstrip('/')}/{inner}": mark for inner, mark in found.items()}
+            look.flaws += [f"{name}: {flaw}"] if flaw else []
+            return
         # Named outright: were its .git broken, git would climb up and answer for the outer one.
         git = dataclasses.replace(self._git, cwd=top)
         try:
             where = ("--git-dir", os.path.join(top, ".git"), "--work-tree", top)
-            status = _parse(await git.run(*where, *_STATUS), git)
+            asked = await git.run(*where, *_STATUS, "--ignore-submodules=none")
+            status = _parse(asked, git)
         except (GitError, ValueError) as error:
             look.flaws.append(f"{name}: {error}")
             return

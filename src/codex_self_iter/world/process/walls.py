@@ -75,6 +75,9 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 class WallsError(OSError):
     """The walls cannot be built: one line."""
 
+    def __str__(self) -> str:
+        return self.strerror or "unknown"
+
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
@@ -281,18 +284,17 @@ def _set_read_only(path: str | bytes, on: bool, flags: int = 0) -> None:
 
 
 def _drop_capabilities() -> None:
+    """Without SETPCAP the bounding set stays; what is not permitted now comes from no exec either, as
+    there are no new privileges."""
     for number in range(_LAST_CAPABILITY + 1):
-        if (
-            number not in _KEPT_CAPABILITIES
-            and _libc().prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0
-        ):
-            if ctypes.get_errno() == errno.EINVAL:  # above the last one
-                break
-            _check(-1, "dropping capabilities")
-    low = sum(1 << number for number in _KEPT_CAPABILITIES)
+        if number not in _KEPT_CAPABILITIES:
+            _libc().prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
     header = struct.pack("Ii", 0x20080522, 0)
-    sets = struct.pack("6I", low, low, 0, 0, 0, 0)
-    _check(_libc().capset(header, sets), "capset")
+    sets = ctypes.create_string_buffer(24)
+    _check(_libc().capget(header, sets), "capget")
+    low = sum(1 << number for number in _KEPT_CAPABILITIES)
+    kept = [value & low for value in struct.unpack("6I", sets.raw)[:2]]
+    _check(_libc().capset(header, struct.pack("6I", *kept, 0, 0, 0, 0)), "capset")
 
 
 # -- bubblewrap ------------------------------------------------------------------------------------

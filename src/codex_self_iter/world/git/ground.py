@@ -86,7 +86,7 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
         scratch=os.path.realpath(wanted.scratch),
         open=opened,
         sealed=_real(sealed),
-        programs=tuple(dict.fromkeys(map(os.path.realpath, programs))),
+        programs=tuple(dict.fromkeys(map(_in_real_directory, programs))),
         places=_real(git_open),
         closed=closed,
         sockets=tuple(_sockets(wanted.environment, (workspace, *opened, *readable, state))),
@@ -102,6 +102,11 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
 def _real(paths: Iterable[str]) -> tuple[str, ...]:
     """Those that are there, without links."""
     return tuple(dict.fromkeys(os.path.realpath(path) for path in paths if os.path.exists(path)))
+
+
+def _in_real_directory(path: str) -> str:
+    """The path with no link above it; it may be one itself."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def expanded(path: str, workspace: str, environment: Mapping[str, str]) -> str:
@@ -157,7 +162,7 @@ def _git(workspace: str) -> tuple[list[str], list[str], list[str]]:
     programs = [f"{common}/{name}" for name in _PROGRAMS] + [*_modules(f"{common}/modules")]
     programs += hooks_directory(workspace)
     sealed: list[str] = []
-    if linked:
+    if linked or os.path.islink(link):
         programs.append(link)
     if common != git_dir:
         programs.append(f"{git_dir}/config.worktree")

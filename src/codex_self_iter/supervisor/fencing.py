@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -16,13 +17,13 @@ from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
-from codex_self_iter.errors import UsageError
+from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
 from codex_self_iter.settings.paths import ResolvedPaths
 from codex_self_iter.supervisor.context import Context
 
 if TYPE_CHECKING:
-    from codex_self_iter.world.ground import Wanted
+    from codex_self_iter.world.git.ground import Wanted
 
 REMARKS, WEAK, CHANGED = "fence", "fence weak", "fence put back"
 RECORD = "fence/before.json"
@@ -100,7 +101,9 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
 
 def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice:
     """The means for an agent with level "write". Blocks when it is asked for first."""
-    from codex_self_iter.world.fence_machine import look  # starts programs, and is seldom needed
+    from codex_self_iter.world.process.fence_machine import (
+        look,
+    )  # starts programs, and is seldom needed
 
     asked, machine = terms(settings, agent), look()
     within = fence.inside(str(paths.state_dir), str(paths.workspace))
@@ -157,9 +160,9 @@ class Fence:
         return await ctx.shared.in_thread(self._around, agent, asked, request, spec)
 
     def _around(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> RunSpec:
-        from codex_self_iter.world import put_back
-        from codex_self_iter.world.fence_machine import look
-        from codex_self_iter.world.ground import survey
+        from codex_self_iter.world.git.ground import survey
+        from codex_self_iter.world.process.fence_machine import look
+        from codex_self_iter.world.state import put_back
 
         means, flaw, mend = choice(self._ctx.settings, agent, self._ctx.paths)
         if means is None:
@@ -181,7 +184,7 @@ class Fence:
         return dataclasses.replace(spec, walls=plan, env=env)
 
     def _wanted(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> Wanted:
-        from codex_self_iter.world.ground import Wanted
+        from codex_self_iter.world.git.ground import Wanted
 
         paths = self._ctx.paths
         inbox = os.path.join(self._ctx.store.path, "inbox")
@@ -223,19 +226,25 @@ class Fence:
     async def settled(self) -> None:
         """No run is on: what changes from now on is a person's doing."""
         if self._kept:
-            from codex_self_iter.world import put_back
+            from codex_self_iter.world.state import put_back
 
-            await self._ctx.shared.in_thread(put_back.forget, self._record)
+            with contextlib.suppress(StorageError):
+                await self._ctx.shared.in_thread(put_back.forget, self._record)
         self._kept = False
 
     async def _put_back(self) -> None:
         if not self._kept:
             return
-        from codex_self_iter.world import put_back
+        from codex_self_iter.world.state import put_back
 
         ctx = self._ctx
         aside = os.path.join(ctx.store.path, "quarantine")
-        changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
+        try:
+            changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
+        except StorageError as error:  # the run's result must not be lost with it
+            text = f"git may run what a run has made: it could not be put back ({error})"
+            ctx.warnings.tell(CHANGED, text)
+            return
         if changed:
             text = (
                 f"a run has changed what tells git which programs to run ({', '.join(changed)}): it is "
@@ -260,7 +269,7 @@ class Fence:
 
 
 def _weakness(means: fence.Means) -> tuple[str, ...]:
-    from codex_self_iter.world.fence_machine import look
+    from codex_self_iter.world.process.fence_machine import look
 
     return fence.weakness(look(), means)
 

@@ -17,13 +17,17 @@ from codex_self_iter.core.text import one_line
 from codex_self_iter.world.process import walls
 
 _TRY_SEC = 20.0
-_PROGRAM = (
-    "import json,sys; sys.path.append(sys.argv[1]); "
-    "from codex_self_iter.world.process.walls import Walls; "
-    "import os, subprocess; w = Walls(json.loads(sys.argv[2])); "
-    "p = subprocess.Popen(w.command(sys.argv[3:]), preexec_fn=w.enter_forked, stderr=subprocess.PIPE, text=True); "
-    "said = p.communicate()[1]; sys.stderr.write(said); sys.exit(p.returncode != 0)"
-)
+_PROGRAM = """
+import json, subprocess, sys
+sys.path.append(sys.argv[1])
+from codex_self_iter.world.process.walls import Walls
+around = Walls(json.loads(sys.argv[2]))
+try:
+    done = subprocess.run(around.command(sys.argv[3:]), preexec_fn=around.enter_forked)
+except (OSError, subprocess.SubprocessError) as error:
+    sys.exit(around.close() or str(error))
+sys.exit(done.returncode)
+"""
 _CHECK = 'echo x >"$1/in" && ! echo x 2>/dev/null >"$0/out"'
 """What is open can be written, what is beside it not."""
 
