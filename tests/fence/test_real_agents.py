@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from codex_self_iter.core.fence import Means
-from codex_self_iter.world.fence_machine import look
+from codex_self_iter.world.process.fence_machine import look
 from tests.support.agent_runs import SANDBOX_PROGRAMS, Scene, need_real
 from tests.support.model_server import Step, call, fault, shell, write
 from tests.support.real_program import Program, block

@@ -92,9 +92,7 @@ def choose(
     if machine.landlock and state_inside and Means.LANDLOCK in flaws:
         mends.append(OUTSIDE)
     elif machine.landlock and sandboxed and Means.LANDLOCK in flaws:
-        mends.append(
-            f'set agent_mode to "bypass", as the fence holds {sandboxed} without its sandbox'
-        )
+        mends.append(BYPASS)
     mend = ", or ".join(mends)
     return Choice(flaw=f'the fence\'s level "write" cannot be built here ({said})', mend=mend)
 
