@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codex_self_iter.agents import catalog
-from codex_self_iter.core.agent_homes import HOMES, homes, sandboxed, secrets, there
+from codex_self_iter.core.agent_homes import HOMES, homes, known_as, sandboxed, secrets, there
 from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.fence import (
     EXACT,
@@ -226,7 +226,14 @@ def test_what_must_be_there_is_the_users_own() -> None:
 
 
 def test_every_agent_has_homes_of_the_version_that_its_adapter_knows() -> None:
-    assert set(HOMES) == set(CLIS)
-    for name, row in HOMES.items():
+    assert set(HOMES) == {*CLIS, "aider"}
+    for name in CLIS:
         known = catalog.get(name).known_versions
-        assert row.measured == (known.last if known else ""), name
+        assert HOMES[name].measured == (known.last if known else ""), name
+
+
+def test_a_program_that_a_person_names_has_the_homes_of_its_name() -> None:
+    assert known_as("command", ("/usr/bin/qwen",)) == "qwen"
+    assert known_as("command", ("/bin/sh", "-c", "exec qwen -y", "qwen", "/p.md")) == "qwen"
+    assert known_as("command", ("/bin/sh", "-c", "qwen")) == "sh"
+    assert known_as("codex", ("/opt/aider",)) == "codex"

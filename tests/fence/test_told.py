@@ -109,6 +109,22 @@ def test_plan_shell_ticks_the_plan_wherever_it_is(
     assert "was not allowed" not in ws.log()
 
 
+@pytest.mark.parametrize(("name", "works"), [("aider", True), ("another", False)])
+def test_a_known_program_of_a_template_writes_its_home(
+    ws: Workspace, name: str, works: bool
+) -> None:
+    program = ws.root / name
+    done = '{"completed": true, "summary": "done", "next_goal": "", "stop": false}'
+    program.write_text(
+        f"#!/bin/sh\nmkdir -p ~/.aider && : >~/.aider/seen && : >work && echo '{done}'\n"
+    )
+    program.chmod(0o755)
+    ws.config(fence(ws), agent_command_template=f"'{program}' {{prompt_file}}")
+    ws.run("--max-iterations", "1")
+    assert (ws.home / ".aider" / "seen").exists() is works
+    assert ws.verdicts() == ["completed" if works else "error"]
+
+
 def test_gates_hooks_and_our_git_run_outside(ws: Workspace) -> None:
     gate, hook = ws.root / "gate ran", ws.root / "hook ran"
     ws.script(DONE)

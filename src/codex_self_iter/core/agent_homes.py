@@ -4,7 +4,7 @@ closes to the others. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -97,6 +97,7 @@ HOMES: dict[str, Homes] = {
     "droid": _own("~/.factory", login="auth.json"),
     "junie": _own("~/.junie"),
     "cline": _own("~/.cline"),
+    "aider": _own("~/.aider", measured="0.86.2"),
 }
 
 SECRETS: tuple[Place, ...] = (
@@ -111,6 +112,13 @@ SECRETS: tuple[Place, ...] = (
     _data("keyrings"),
 )  # fmt: skip
 """What no agent is to read unless it is allowed: keys, logins and our own configuration."""
+
+
+def known_as(agent: str, argv: Sequence[str]) -> str:
+    """The row of an agent: its own, or that of the program, where a person wrote how it is started; a
+    shell's `-c SCRIPT NAME` has that name."""
+    name = argv[3] if argv[1:2] == ("-c",) and len(argv) > 3 else argv[0]
+    return agent if agent in HOMES else name.rpartition("/")[2]
 
 
 def homes(agent: str, environment: Mapping[str, str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
-from codex_self_iter.core.agent_homes import sandboxed
+from codex_self_iter.core.agent_homes import known_as, sandboxed
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
@@ -189,7 +189,7 @@ class Fence:
         paths = self._ctx.paths
         inbox = os.path.join(self._ctx.store.path, "inbox")
         return Wanted(
-            agent=agent,
+            agent=known_as(agent, spec.argv),
             workspace=str(paths.workspace),
             state=self._ctx.store.path,
             run=spec.directory,
