@@ -45,7 +45,8 @@ class AgentConfig:
         prices: model name to price, for CLIs that report tokens but no money.
         protocol: "acp" for the Agent Client Protocol where the agent also has an adapter of its own.
         command: how the agent is started, where no row says it.
-        kill_grace_sec: within so many seconds after SIGTERM it must be gone."""
+        kill_grace_sec: within so many seconds after SIGTERM it must be gone.
+        fenced: it runs in our fence of level "write": the system's temporary directory is read-only."""
 
     name: str
     binary: str = ""
@@ -63,6 +64,7 @@ class AgentConfig:
     protocol: str = ""
     command: tuple[str, ...] = ()
     kill_grace_sec: float = 10.0
+    fenced: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
