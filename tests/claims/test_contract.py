@@ -78,6 +78,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 TASK_IN_WORDS = ("task.md", "plan.md", "task-1.md", "plan-1.md")
 """`program/test_start.py` has them."""
+FENCED = ("fence/before.json", "container.json", "container/", "desk/")
+"""Of a loop whose agents have a fence: `tests/fence`, `tests/fence_container`."""
 LANES = ("lanes.json", "logs/lanes.jsonl", "lanes/LANE/state/", "lanes/asked/")
 """Of a loop with lanes: `tests/lanes`."""
 MESSAGES = ("outbox.json", "logs/notify.jsonl")
@@ -93,7 +95,7 @@ def test_every_file_of_the_table_is_there_and_no_other(lived: Workspace) -> None
     for name in named:
         pattern = name.rstrip("/").replace("NNNNNN", r"\d{6}").replace("ROLE", "executor")
         pattern = pattern.replace("gate-N", r"gate-\d").replace("MOMENT-N", r"\w+-\d")
-        if name not in ("STOP", "PAUSE", "inbox/goal", *TASK_IN_WORDS, *MESSAGES, *LANES):
+        if name not in ("STOP", "PAUSE", "inbox/goal", *TASK_IN_WORDS, *MESSAGES, *LANES, *FENCED):
             assert any(re.fullmatch(pattern, path) for path in there), name
     tops = {name.split("/")[0] for name in named} | {"runtime.json.1", ".gitignore"}
     assert {path.name for path in lived.state.iterdir()} <= tops

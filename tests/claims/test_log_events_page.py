@@ -33,6 +33,7 @@ ELSEWHERE = {
     "lane.crashed": "lanes/test_lane_log.py::test_what_fails_for_another_reason_than_the_work_is_tried_again",
     "lane.dropped": "lanes/test_lane_log.py::test_what_a_person_asks",
     "lane.kept": "lanes/test_lane_log.py::test_what_a_person_asks",
+    "container.made": "fence_container/test_inside.py::test_two_runs_share_a_container_that_goes_with_the_loop",
     "fence.chosen": "fence/test_told.py::test_what_was_refused_is_told_to_the_person_and_the_next_agent",
     "lane.landed": "lanes/test_lane_log.py::test_a_plan_from_its_start_to_its_end",
     "lane.lost": "lanes/test_lane_log.py::test_of_candidates_the_smallest_is_chosen",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,9 +71,8 @@ class Podman:
         places = {"root": "store/root", "runroot": "runroot", "tmpdir": "tmp"}
         self._podman = ("podman", *(f"--{name}={directory / at}" for name, at in places.items()))
         settings = directory / "containers.conf"
-        self._environment = {
-            **os.environ, "CONTAINERS_CONF": str(settings), "TMPDIR": str(directory),
-        }  # fmt: skip
+        self.environment = {"CONTAINERS_CONF": str(settings)}
+        self._environment = {**os.environ, **self.environment, "TMPDIR": str(directory)}
         settings.write_text(SETTINGS)
 
     def __enter__(self) -> Podman:
@@ -103,11 +103,27 @@ class Podman:
         children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children")
         return children.read_text().split()[0]
 
+    def wrapper(self) -> None:
+        """Put a program `podman` on the PATH of `environment` that works below our directory."""
+        program = self.directory / "bin" / "podman"
+        program.parent.mkdir()
+        real, *flags = shutil.which("podman") or "", *self._podman[1:]
+        program.write_text(
+            f'#!/bin/sh\nfirst=$1; shift\n[ "$first" = run ] && set -- --cgroup-parent=/{self._group} "$@"\n'
+            f'exec {shlex.join([real, *flags])} "$first" "$@"\n'
+        )
+        program.chmod(0o755)
+        self.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+
+    @property
+    def entrance(self) -> tuple[str, ...]:
+        """What starts a command in the namespaces."""
+        return "nsenter", "--target", self._init(), "--mount", "--pid", "--"
+
     def inside(self, *words: str | Path, patience: float = 300, code: int = 0) -> str:
         """Run a command in the namespaces; what it printed. It must end with `code`."""
-        enter = ("nsenter", "--target", self._init(), "--mount", "--pid", "--")
         done = subprocess.run(
-            [*enter, *words], env=self._environment, stdin=subprocess.DEVNULL,
+            [*self.entrance, *words], env=self._environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=patience,
         )  # fmt: skip
         said = f"{words}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

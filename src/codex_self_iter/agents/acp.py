@@ -52,6 +52,8 @@ class OverAcp(CliAgent):
 
     def find(self, environment: Mapping[str, str]) -> Found:
         """Find the agent's program. Raises AgentMissingError."""
+        if self.config.image:
+            return Found(self.config.binary or self._words()[0])
         return find_program(
             self._words()[0],
             self.config.binary,
@@ -142,6 +144,8 @@ class OverAcp(CliAgent):
             program = self.find(environment)
         except UsageError as error:
             return Probe(False, detail=str(error), mend=self._mend())
+        if self.config.image:
+            return Probe(True, program, f"in {self.config.image}")
         with tempfile.TemporaryDirectory(prefix="csi-", ignore_cleanup_errors=True) as nowhere:
             clean = self._environment(environment, program, False, {})
             words = ("--probe", "--cwd", nowhere)

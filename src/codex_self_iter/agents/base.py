@@ -46,7 +46,8 @@ class AgentConfig:
         protocol: "acp" for the Agent Client Protocol where the agent also has an adapter of its own.
         command: how the agent is started, where no row says it.
         kill_grace_sec: within so many seconds after SIGTERM it must be gone.
-        fenced: it runs in our fence of level "write": the system's temporary directory is read-only."""
+        fenced: it runs in our fence of level "write": the system's temporary directory is read-only.
+        image: container image in which its program is; "" = it is on this machine."""
 
     name: str
     binary: str = ""
@@ -65,6 +66,7 @@ class AgentConfig:
     command: tuple[str, ...] = ()
     kill_grace_sec: float = 10.0
     fenced: bool = False
+    image: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class CliAgent(abc.ABC):
 
     def find(self, environment: Mapping[str, str]) -> Found:
         """Find the program. Raises AgentMissingError."""
+        if self.config.image:
+            return Found(self.chosen(environment) or self.program)
         mend = f"install it (`npm install -g {self.package}`) or set [agents.{self.name}] binary"
         return find_program(
             self.program, self.chosen(environment), environment, mend=mend, places=self.places
@@ -215,6 +217,8 @@ class CliAgent(abc.ABC):
             program = self.find(environment)
         except AgentMissingError as error:
             return Probe(False, detail=str(error), mend=f"npm install -g {self.package}")
+        if self.config.image:
+            return Probe(True, program, f"in {self.config.image}")
         clean = self.environment(environment, program, {})
         probe = probe_program(program, clean, self.known_versions)
         if not probe.version:

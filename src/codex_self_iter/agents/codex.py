@@ -192,6 +192,8 @@ class CodexAgent(CliAgent):
 
     def sandbox_flaw(self, environment: Mapping[str, str]) -> tuple[str, str]:
         program = self.find(environment)
+        if self.config.image:
+            return "", ""
         clean = self.environment(environment, program, {})
         with tempfile.TemporaryDirectory() as own:  # as each run has one
             given = {**clean, "TMPDIR": self.config.env.get("TMPDIR", own)}

@@ -49,7 +49,9 @@ class CommandAgent:
 
     def prepare(self, request: Request) -> Invocation:
         words = expand_template(self.config.template, request.prompt_path, request.workspace)
-        program = _program(words[0], request.environment, request.workspace)
+        program = words[0]
+        if not self.config.image or os.path.isfile(os.path.join(request.workspace, program)):
+            program = _program(program, request.environment, request.workspace)
         extra = {MODE: self.config.mode, **request.scratch}
         env = agent_environment(
             request.environment, passed=("*",), extra=extra, configured=self.config.env
@@ -66,6 +68,8 @@ class CommandAgent:
         """The program is looked for; it is not run."""
         try:
             words = expand_template(self.config.template, "prompt", "workspace")
+            if self.config.image:
+                return Probe(True, words[0], detail=f"its program is in {self.config.image}")
             path = _program(words[0], environment, start_directory())
         except UsageError as error:
             return Probe(False, detail=str(error), mend="correct agent_command_template")

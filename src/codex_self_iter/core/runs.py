@@ -75,7 +75,8 @@ class RunSpec:
         run_lock_path: the run lock's file, locked by the host and inherited by the run.
         watch_root: directory whose file changes count as activity, or None.
         limits: see RunLimits.
-        walls: the fence around the agent, as `core.fence.walls` plans it; None: none."""
+        walls: the fence around the agent, as `core.fence.walls` plans it; None: none.
+        beside: (pid, start) of process 1 of its container: what hangs on it is the run's, too."""
 
     run_id: str
     argv: tuple[str, ...]
@@ -87,6 +88,7 @@ class RunSpec:
     watch_root: str | None = None
     limits: RunLimits = RunLimits()
     walls: Mapping[str, Any] | None = None
+    beside: tuple[int, int] = (0, 0)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

@@ -222,6 +222,7 @@ class AgentRuns:
         lingering.begin()
         try:
             outcome = await self.work.run_agent(spec, adopted)
+            outcome = await self.fence.container.ended(spec, outcome)
             if outcome.cause is not EndCause.SPAWN_FAILED:
                 self.work.started.add(run.agent)
                 ctx.warnings.clear(PROGRAM)

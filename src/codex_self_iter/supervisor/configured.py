@@ -17,6 +17,7 @@ from codex_self_iter.core.terms import Mode, Role
 from codex_self_iter.errors import UsageError
 from codex_self_iter.settings import Settings
 from codex_self_iter.settings.agent_tables import CliSettings
+from codex_self_iter.settings.in_image import image_of
 from codex_self_iter.settings.paths import ResolvedPaths
 from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT
 
@@ -105,6 +106,7 @@ def _config(settings: Settings, name: str) -> AgentConfig:
     prices = {model: Price(**price.model_dump()) for model, price in settings.prices.items()}
     own = _same(AgentConfig, table)
     own |= {"mode": settings.agent_mode, "template": settings.agent_command_template}
+    own |= {"image": image_of(settings, name)}
     own |= {"kill_grace_sec": float(settings.kill_grace_sec)}
     own |= {"fenced": (table.fence.level or settings.fence.level) == "write"}
     return AgentConfig(name, **own, prices=prices)

@@ -14,13 +14,17 @@ from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
 from codex_self_iter.core.agent_homes import known_as, sandboxed
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
+from codex_self_iter.core.fence_container import environment_inside
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
 from codex_self_iter.errors import StorageError, UsageError
 from codex_self_iter.settings import CONFIG_NAME, Settings
+from codex_self_iter.settings.in_image import LEVEL
 from codex_self_iter.settings.paths import ResolvedPaths
+from codex_self_iter.supervisor import warm_container
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.warm_container import DESK, Container
 
 if TYPE_CHECKING:
     from codex_self_iter.world.git.ground import Wanted
@@ -91,7 +95,9 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
     cannot be built. Blocks when asked first."""
     found = {}
     for name in agents_in_use(policy):
-        if terms(settings, name).level == "write":
+        if terms(settings, name).level == LEVEL:
+            warm_container.check(settings, name, paths, os.environ)
+        elif terms(settings, name).level == "write":
             means, flaw, mend = choice(settings, name, paths)
             if means is None:
                 raise UsageError(f"{flaw}; {mend}")
@@ -126,6 +132,7 @@ class Fence:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self.container = Container(ctx)
         self._ground: fence.Ground | None = None
         """What was around the last run, if it had a fence."""
         self._kept = False
@@ -155,19 +162,43 @@ class Fence:
         cannot be built, StorageError."""
         ctx, asked = self._ctx, terms(self._ctx.settings, agent)
         self._ground = None
-        if asked.level != "write":
+        around = {"write": self._around, LEVEL: self._inside}.get(asked.level)
+        if around is None:
             return spec
-        return await ctx.shared.in_thread(self._around, agent, asked, request, spec)
+        return await ctx.shared.in_thread(around, agent, asked, request, spec)
 
     def _around(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> RunSpec:
-        from codex_self_iter.world.git.ground import survey
         from codex_self_iter.world.process.fence_machine import look
-        from codex_self_iter.world.state import put_back
 
         means, flaw, mend = choice(self._ctx.settings, agent, self._ctx.paths)
         if means is None:
             raise UsageError(f"{flaw}; {mend}")
-        ground, remarks = survey(self._wanted(agent, asked, request, spec))
+        scratch = request.temporary or spec.directory
+        ground = self._surveyed(agent, means, self._wanted(agent, asked, spec, scratch))
+        plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline)
+        shut = fence.closed_variables(spec.env, (*ground.closed, *ground.sockets))
+        env = {name: value for name, value in spec.env.items() if name not in shut}
+        return dataclasses.replace(spec, walls=plan, env=env)
+
+    def _inside(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> RunSpec:
+        """The same run in the loop's container."""
+        from codex_self_iter.world.git.ground import expanded
+
+        environment = environment_inside(spec.env, request.temporary)
+        spec = dataclasses.replace(spec, env=environment)
+        desk = os.path.join(self._ctx.store.path, DESK)
+        wanted = self._wanted(agent, asked, spec, os.path.join(desk, "tmp"), desk)
+        ground = self._surveyed(agent, fence.EXACT[0], wanted)
+        places = (expanded(path, ground.workspace, spec.env) for path in asked.allow_read)
+        readable = tuple(map(os.path.realpath, places))
+        return self.container.around(agent, spec, ground, readable, offline=asked.offline)
+
+    def _surveyed(self, agent: str, means: fence.Means, wanted: Wanted) -> fence.Ground:
+        """What is around a run; what may have to be put back after it is kept."""
+        from codex_self_iter.world.git.ground import survey
+        from codex_self_iter.world.state import put_back
+
+        ground, remarks = survey(wanted)
         programs = fence.guarded(ground, means)
         places = ground.places if means not in fence.EXACT else ()
         self._kept = bool(programs or places)
@@ -178,12 +209,11 @@ class Fence:
         else:
             self._ctx.warnings.clear(REMARKS)
         self._ground = ground
-        plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline)
-        shut = fence.closed_variables(spec.env, (*ground.closed, *ground.sockets))
-        env = {name: value for name, value in spec.env.items() if name not in shut}
-        return dataclasses.replace(spec, walls=plan, env=env)
+        return ground
 
-    def _wanted(self, agent: str, asked: Terms, request: Request, spec: RunSpec) -> Wanted:
+    def _wanted(
+        self, agent: str, asked: Terms, spec: RunSpec, scratch: str, run: str = ""
+    ) -> Wanted:
         from codex_self_iter.world.git.ground import Wanted
 
         paths = self._ctx.paths
@@ -192,8 +222,8 @@ class Fence:
             agent=known_as(agent, spec.argv),
             workspace=str(paths.workspace),
             state=self._ctx.store.path,
-            run=spec.directory,
-            scratch=request.temporary or spec.directory,
+            run=run or spec.directory,
+            scratch=scratch,
             environment=spec.env,
             allow_write=asked.allow_write,
             allow_read=asked.allow_read,

@@ -15,6 +15,7 @@ from codex_self_iter.errors import StorageError
 from codex_self_iter.supervisor import scratch
 from codex_self_iter.supervisor.configured import run_limits
 from codex_self_iter.supervisor.context import Context
+from codex_self_iter.supervisor.warm_container import beside
 from codex_self_iter.supervisor.work import Work
 from codex_self_iter.supervisor.workspace import Workspace
 from codex_self_iter.world.process.traces import is_older, read_identity
@@ -106,4 +107,5 @@ def _spec(ctx: Context, run_id: str, directory: str, agent: Agent | None = None)
         run_lock_path=ctx.run_lock_path,
         watch_root=str(ctx.paths.workspace),
         limits=run_limits(ctx.settings, agent),
+        beside=(0, 0) if agent is None else beside(ctx),
     )

@@ -23,6 +23,7 @@ from codex_self_iter.core import prompt as prompts
 from codex_self_iter.core.machine import decide
 from codex_self_iter.core.state import LoopState, Message, OpenRun
 from codex_self_iter.settings import Settings
+from codex_self_iter.settings.in_image import image_of
 from codex_self_iter.settings.paths import (
     OWN_PLAN,
     OWN_TASK,
@@ -130,6 +131,8 @@ def _played(
     yield f"environment  {' '.join(sorted(call.env))}"
     if means is not None:
         yield f'fence        level "write", by {means}'
+    if image := image_of(ctx.settings, run.agent):
+        yield f'fence        level "container", in {image}'
     for gate in ctx.settings.verify.commands:
         yield f"gate         {gate}"
     yield f"prompt       {len(text.encode())} bytes, as follows\n\n{text}"

@@ -132,6 +132,7 @@ class Rounds:
             ctx.shared.ears.leave(ctx.paths)
             with anyio.CancelScope(shield=True):
                 await self.work.end_everything(EndCause.CRASHED)
+                await self.fence.container.leave()
                 await awake.leave(ctx)
                 await courier.last(ctx)
                 await self._leave_again()
@@ -154,6 +155,7 @@ class Rounds:
         await shortfalls.tell_commands(ctx)
         await shortfalls.tell_neighbours(ctx)
         trace = await orphans.find(ctx, self.work, self.workspace, kill=kill)
+        await self.fence.container.begin(adopted=self.work.adopted is not None)
         if self.work.adopted is None:
             await self.fence.settled()
             await self.senses.mend_documents()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from codex_self_iter.cli.doctor import (
+    checks_container,
     checks_fence,
     checks_git,
     checks_lanes,
@@ -25,12 +26,13 @@ from codex_self_iter.setup.detect import with_gates
 LOOP_CHECKS: tuple[Check, ...] = (
     *checks_loop.CHECKS,
     *checks_fence.CHECKS,
+    *checks_container.CHECKS,
     *checks_git.CHECKS,
     *checks_lanes.CHECKS,
 )
 CONFIGURED: tuple[Check, ...] = (
     checks_loop.agent, checks_loop.spent, checks_loop.gates, checks_loop.hooks, checks_loop.notify,
-    checks_fence.fence
+    checks_fence.fence, checks_container.container
 )  # fmt: skip
 """Checks that say nothing true while the configuration has errors."""
 _MARKS = {"ok": "  ok  ", "warn": " warn ", "fail": " FAIL "}

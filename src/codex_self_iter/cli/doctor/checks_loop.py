@@ -30,6 +30,7 @@ from codex_self_iter.core.template import parse_template
 from codex_self_iter.errors import UsageError
 from codex_self_iter.screens.loops import flaw_of, read_status
 from codex_self_iter.settings import validate_workspace
+from codex_self_iter.settings.in_image import image_of
 from codex_self_iter.settings.templates import HOW_AGENT, NO_AGENT, NO_GATE, unwritten
 from codex_self_iter.world.guarded import read_object
 from codex_self_iter.world.process import left
@@ -196,7 +197,8 @@ def agent(context: Context) -> Iterator[Finding]:
     working = [agents[name] for name in found]
     for lost in shortfalls.shortfalls(context.settings, working, context.environ):
         yield _lost(lost, "warn")
-    if context.settings.agent_mode == "safe" and in_use & {"codex", "claude"}:
+    here = {name for name in in_use if not image_of(context.settings, name)}
+    if context.settings.agent_mode == "safe" and here & {"codex", "claude"}:
         yield from sandbox(context)
         yield from _own_sandbox(
             context, agents, [name for name in found if found[name].status == "ok"]

@@ -239,7 +239,10 @@ class Keeper:
     def _look(self, now: float) -> None:
         """One look at all runs, in the process table or, while they are small, their trees."""
         if proctable.LINUX and sum(len(run.seen) for run in self._runs) < SMALL_TREES:
-            pids = [(run.identity.recorder_pid, run.identity.agent_pid) for run in self._runs]
+            pids = [
+                (run.identity.recorder_pid, run.identity.agent_pid, run.spec.beside[0])
+                for run in self._runs
+            ]
             table = proctable.walk(pid for pair in pids for pid in pair if pid)
         else:
             table = proctable.scan()
@@ -280,6 +283,8 @@ class Keeper:
         if recorder is not None and recorder.start != identity.recorder_start:
             recorder = None
         roots = {identity.agent_pid} if recorder is None else {identity.recorder_pid}
+        if run.spec.beside[0] and proctable.alive(table, *run.spec.beside):
+            roots.add(run.spec.beside[0])
         pids = proctable.descendants(by_parent, roots)
         if proctable.alive(table, identity.agent_pid, identity.agent_start):
             pids.add(identity.agent_pid)
