@@ -323,3 +323,20 @@ def test_money():
 def test_files_of_an_invocation_are_text_by_absolute_path(request_for):
     invocation = prepared("codex", request_for(schema={"type": "object"}))
     assert all(os.path.isabs(path) for path in invocation.files)
+
+
+def test_inside_our_fence_codex_asks_for_no_tmp(request_for):
+    kept = "sandbox_workspace_write.exclude_slash_tmp=true"
+    for fenced in (False, True):
+        assert (kept in prepared("codex", request_for(), fenced=fenced).argv) is fenced
+    assert kept not in prepared("codex", request_for(role=Role.REVIEWER), fenced=True).argv
+
+
+def test_inside_our_fence_claude_has_the_runs_temporary_directory(request_for):
+    given = {"PATH": "/usr/bin:/bin", "HOME": "/h", "CLAUDE_CODE_TMPDIR": "/elsewhere"}
+    request = request_for(environment=given, temporary="/run/tmp")
+    for fenced, place in ((False, "/elsewhere"), (True, "/run/tmp")):
+        invocation = prepared("claude", request, fenced=fenced)
+        assert invocation.env["CLAUDE_CODE_TMPDIR"] == place
+        weaker = "enableWeakerNestedSandbox" in " ".join(invocation.argv)
+        assert weaker is (fenced and os.geteuid() == 0)

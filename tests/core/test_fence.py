@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codex_self_iter.core.agent_homes import HOMES, homes, secrets
+from codex_self_iter.agents import catalog
+from codex_self_iter.core.agent_homes import HOMES, homes, known_as, sandboxed, secrets, there
 from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.fence import (
     EXACT,
@@ -17,6 +20,7 @@ from codex_self_iter.core.fence import (
     closed_variables,
     guarded,
     inside,
+    lets,
     refused,
     walls,
     weakness,
@@ -70,6 +74,47 @@ def test_a_refusal_says_every_means_and_what_to_do() -> None:
     off = choose(Machine(7, ""), "auto", offline=True, state_inside=False)
     assert off.means is None
     assert "network" in off.mend
+
+
+def test_where_an_agents_own_sandbox_mounts_landlock_is_nothing() -> None:
+    only = Machine(7, "no", "no")
+    assert choose(only, "auto", offline=False, state_inside=False).means is Means.LANDLOCK
+    found = choose(only, "auto", offline=False, state_inside=False, sandboxed="codex")
+    assert found.means is None
+    assert "landlock: codex's own sandbox cannot work inside it" in found.flaw
+    assert 'agent_mode to "bypass"' in found.mend
+    other = choose(Machine(7, ""), "auto", offline=False, state_inside=False, sandboxed="codex")
+    assert other.means is Means.NAMESPACES
+
+
+@pytest.mark.parametrize(
+    ("agent", "protocol", "bwrap", "mounts"),
+    [
+        ("codex", "", False, True),
+        ("claude", "", True, True),
+        ("claude", "", False, False),
+        ("claude", "acp", True, False),
+        ("gemini", "", True, False),
+    ],
+)
+def test_whose_sandbox_mounts(agent: str, protocol: str, bwrap: bool, mounts: bool) -> None:
+    assert sandboxed(agent, protocol, bwrap) is mounts
+
+
+def test_what_its_surroundings_open_is_not_mounted_and_can_be_renamed_over() -> None:
+    plans = ("/w/plan.md", "/w/.state/plan.md", "/w/gate/plan.md")
+    ground = Ground(
+        "/w", "/w/.state", "/w/.state/run", "/w/.state/run/tmp", open=plans, sealed=("/w/gate",)
+    )
+    mounted = [path for _, path in walls(ground, Means.NAMESPACES)["mounts"]]
+    assert [path for path in plans if path in mounted] == [*plans[1:]]
+
+
+def test_what_an_agent_may_write_is_told_without_what_is_there_anyway() -> None:
+    ground = Ground("/w", "/s", "/s/run", "/s/run/tmp", open=("/h/.codex", "/w/.git", "/s/plan.md"))
+    said = "its fence lets codex write {} beside the workspace"
+    assert lets(ground, "codex") == said.format("/h/.codex")
+    assert lets(dataclasses.replace(ground, open=()), "codex") == said.format("nothing")
 
 
 def test_what_does_not_hold_is_said() -> None:
@@ -175,5 +220,20 @@ def test_an_agent_reads_its_own_login_and_no_other() -> None:
     assert "/h/.codex/auth.json" in set(secrets("claude", {"HOME": "/h"}))
 
 
-def test_every_agent_has_homes() -> None:
-    assert set(HOMES) == set(CLIS)
+def test_what_must_be_there_is_the_users_own() -> None:
+    assert [*there("codex", 7)] == ["/tmp/codex-daemon-7"]
+    assert [*there("command", 7)] == []
+
+
+def test_every_agent_has_homes_of_the_version_that_its_adapter_knows() -> None:
+    assert set(HOMES) == {*CLIS, "aider"}
+    for name in CLIS:
+        known = catalog.get(name).known_versions
+        assert HOMES[name].measured == (known.last if known else ""), name
+
+
+def test_a_program_that_a_person_names_has_the_homes_of_its_name() -> None:
+    assert known_as("command", ("/usr/bin/qwen",)) == "qwen"
+    assert known_as("command", ("/bin/sh", "-c", "exec qwen -y", "qwen", "/p.md")) == "qwen"
+    assert known_as("command", ("/bin/sh", "-c", "qwen")) == "sh"
+    assert known_as("codex", ("/opt/aider",)) == "codex"

@@ -89,6 +89,7 @@ def test_the_parts_that_are_empty_are_left_out() -> None:
             {"plan_file": "{n}.md"},
             "# Ticks in the plan\n\nTick an item in {n}.md, `- [x]`, when it",
         ),
+        ({"plan_file": "p.md", "plan_in_place": True}, "and not before. Write that file in place"),
         ({"feedback": "exit 1"}, "# What failed last time\n\nexit 1"),
         ({"circling": circling_text("the goal")}, "take another way"),
         (

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from codex_self_iter.core.fence import Ground
+from codex_self_iter.core.fence import Ground, Means
 from codex_self_iter.supervisor.fencing import refused_paths
+from codex_self_iter.world.process.fence_machine import look
 from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 
@@ -80,6 +81,48 @@ def test_what_was_refused_is_told_to_the_person_and_the_next_agent(ws: Workspace
     assert f"{target} (the fence)" in ws.cli("show", "1").stdout
     assert "fence.chosen" in ws.log()
     assert 'behind a fence (level "write")' in ws.log()
+
+
+@pytest.mark.parametrize("means", Means)
+@pytest.mark.parametrize("inside_state", [True, False], ids=["in the state", "in the workspace"])
+def test_plan_shell_ticks_the_plan_wherever_it_is(
+    ws: Workspace, means: Means, inside_state: bool
+) -> None:
+    """In the state directory only the plan is open, and not the directory around it."""
+    if flaw := look().flaw(means):
+        pytest.skip(f"NOT TESTED HERE: {means}: {flaw}")
+    ws.state = ws.root / "state"
+    ws.state.mkdir()
+    plan = (ws.state if inside_state else ws.path) / "plan.md"
+    plan.write_text(
+        "- [ ] a\n  ```sh\n  echo a >a.txt\n  ```\n- [ ] b\n  ```sh\n  test -f a.txt\n  ```\n"
+    )
+    ws.config(
+        f'[fence]\nlevel = "write"\nby = "{means}"\n',
+        agent_command_template="", agent="plan-shell", plan_file=str(plan),
+    )  # fmt: skip
+    assert ws.run("--state-dir", str(ws.state)) == 0, ws.log()
+    assert ws.verdicts() == ["continue", "completed"]
+    assert plan.read_text().count("[x]") == 2
+    prompt = (ws.state / "prompts/000001-executor.md").read_text()
+    assert ("Write that file in place" in prompt) is inside_state
+    assert "was not allowed" not in ws.log()
+
+
+@pytest.mark.parametrize(("name", "works"), [("aider", True), ("another", False)])
+def test_a_known_program_of_a_template_writes_its_home(
+    ws: Workspace, name: str, works: bool
+) -> None:
+    program = ws.root / name
+    done = '{"completed": true, "summary": "done", "next_goal": "", "stop": false}'
+    program.write_text(
+        f"#!/bin/sh\nmkdir -p ~/.aider && : >~/.aider/seen && : >work && echo '{done}'\n"
+    )
+    program.chmod(0o755)
+    ws.config(fence(ws), agent_command_template=f"'{program}' {{prompt_file}}")
+    ws.run("--max-iterations", "1")
+    assert (ws.home / ".aider" / "seen").exists() is works
+    assert ws.verdicts() == ["completed" if works else "error"]
 
 
 def test_gates_hooks_and_our_git_run_outside(ws: Workspace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,17 @@ class Ran:
         self.block: dict[str, Any] = json.loads(fenced.removesuffix("```\n")) if fence else {}
 
 
-def shell(workspace: Path, *flags: str, env: dict[str, str] | None = None) -> Ran:
+MODES_COUNT = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
+
+
+def shell(
+    workspace: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    prefix: tuple[str, ...] = (),
+) -> Ran:
     argv = [
+        *prefix,
         PROGRAM[0],
         "-m",
         "codex_self_iter.plan_shell",
@@ -205,6 +215,22 @@ def test_a_plan_that_cannot_be_ticked_is_said(tmp_path: Path) -> None:
     assert (ran.code, ran.block) == (2, {})
     assert "cannot be ticked" in ran.err
     assert (docs / "p.md").read_text().startswith("- [ ] a")
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None,
+    reason="NOT TESTED HERE: modes do not count for root, and there is no setpriv",
+)
+def test_a_plan_that_is_open_alone_is_ticked_in_place(tmp_path: Path) -> None:
+    """As in a fence that opens the plan, and not its directory."""
+    (tmp_path / "docs").mkdir()
+    path = tmp_path / "docs" / "p.md"
+    path.write_text("- [ ] a\n```sh\ntrue\n```\n")
+    path.parent.chmod(0o500)
+    ran = shell(tmp_path, "--plan", "docs/p.md", prefix=MODES_COUNT)
+    path.parent.chmod(0o700)
+    assert (ran.code, ran.err) == (0, "")
+    assert path.read_text() == "- [x] a\n```sh\ntrue\n```\n"
 
 
 def test_a_path_with_every_odd_letter_works(tmp_path: Path) -> None:

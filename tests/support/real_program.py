@@ -9,9 +9,21 @@ import sys
 import time
 
 import codex_self_iter
-from tests.support.agent_runs import claude_config, codex_config, lines_of
+from tests.support.agent_runs import (
+    claude_config,
+    codex_config,
+    gemini_config,
+    lines_of,
+    opencode_config,
+)
 from tests.support.model_server import ModelServer, answer
 
+CONFIGS = {
+    "codex": codex_config,
+    "claude": claude_config,
+    "gemini": gemini_config,
+    "opencode": opencode_config,
+}
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
 
 
@@ -35,8 +47,8 @@ class Program:
 
     def configure(self, program):
         """Lead the agent to the server."""
-        make = {"codex": codex_config, "claude": claude_config}[self.agent]
-        make(program, self.scene, self.server.url)
+        config = CONFIGS[self.agent](program, self.scene, self.server.url)
+        self.model = config.model
         environment = self.scene.environment
         environment["PATH"] = f"{os.path.dirname(program)}:{environment['PATH']}"
 

@@ -46,6 +46,7 @@ class AgentConfig:
         protocol: "acp" for the Agent Client Protocol where the agent also has an adapter of its own.
         command: how the agent is started, where no row says it.
         kill_grace_sec: within so many seconds after SIGTERM it must be gone.
+        fenced: it runs in our fence of level "write": the system's temporary directory is read-only.
         image: container image in which its program is; "" = it is on this machine."""
 
     name: str
@@ -64,6 +65,7 @@ class AgentConfig:
     protocol: str = ""
     command: tuple[str, ...] = ()
     kill_grace_sec: float = 10.0
+    fenced: bool = False
     image: str = ""
 
 

@@ -48,7 +48,7 @@ from codex_self_iter.core.text import money
 # them everywhere. Glob and Grep are not there unless they are named. Nor do harmless commands
 # of git need one: a rule for `git diff` would allow its `--output=FILE`, wherever that is.
 _SECRET = ("~/.ssh", "~/.aws", "~/.gnupg", "~/.config/gh", "~/.netrc", "~/.kube", "~/.docker")
-_SANDBOX = {
+_SANDBOX: dict[str, dict[str, Any]] = {
     "sandbox": {
         "enabled": True,
         "autoAllowBashIfSandboxed": True,
@@ -115,7 +115,13 @@ class ClaudeAgent(CliAgent):
             kept = ["--disallowedTools", ",".join(_COMMIT_NEVER)]
         mode = "default" if request.read_only else "acceptEdits"
         flags = ["--permission-mode", mode, "--allowedTools", ",".join(tools), *kept]
-        return [*flags, "--settings", json.dumps(_SANDBOX)]
+        return [*flags, "--settings", json.dumps(self._sandbox())]
+
+    def _sandbox(self) -> dict[str, Any]:
+        if not (self.config.fenced and os.geteuid() == 0):
+            return _SANDBOX
+        # Root's /proc is closed in parts in our fence, and no new one can then be mounted inside.
+        return {"sandbox": _SANDBOX["sandbox"] | {"enableWeakerNestedSandbox": True}}
 
     def _environment(self, request: Request, program: str) -> dict[str, str]:
         extra = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
@@ -124,6 +130,8 @@ class ClaudeAgent(CliAgent):
         if self._sandboxed() and SHELL not in request.environment:
             bash = shutil.which("bash", path=request.environment.get("PATH"))
             extra |= {SHELL: bash} if bash else {}
+        if self.config.fenced and request.temporary:
+            extra["CLAUDE_CODE_TMPDIR"] = request.temporary  # the one that it may write
         return self.environment(request.environment, program, extra | request.scratch)
 
     @staticmethod

@@ -92,6 +92,8 @@ class CodexAgent(CliAgent):
         if request.read_only:
             return ["-s", "read-only"]
         flags = ["-s", "workspace-write"]
+        if self.config.fenced:  # it would put mount points into /tmp, and do nothing without them
+            flags += ["-c", "sandbox_workspace_write.exclude_slash_tmp=true"]
         roots = git_directories(request.workspace) if request.commit_by_agent else []
         if roots:  # the sandbox keeps .git read-only otherwise
             flags += ["-c", f"sandbox_workspace_write.writable_roots={json.dumps(roots)}"]

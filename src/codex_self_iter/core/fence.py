@@ -61,14 +61,18 @@ class Choice(NamedTuple):
     mend: str = ""
 
 
+BYPASS = 'set agent_mode to "bypass", as the fence holds the agent without its own sandbox'
 OUTSIDE = "set state_dir to a directory outside the workspace"
 
 
-def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> Choice:
+def choose(
+    machine: Machine, by: str, *, offline: bool, state_inside: bool, sandboxed: str = ""
+) -> Choice:
     """The means for level "write". `by` names one, or is "auto": the first that works.
 
     `state_inside`: the state directory lies in the workspace, where Landlock cannot close it: a rule
-    of it opens a directory with all below."""
+    of it opens a directory with all below. `sandboxed`: an agent whose commands run in a sandbox of
+    its own that mounts."""
     if offline and not machine.offline:
         what = 'network = "none" cannot be kept on this machine'
         return Choice(flaw=what, mend='set [fence] network to "all"')
@@ -77,6 +81,8 @@ def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> C
         flaws[means] = machine.flaw(means)
         if not flaws[means] and means is Means.LANDLOCK and state_inside:
             flaws[means] = "it cannot close the state directory inside the workspace"
+        elif not flaws[means] and means is Means.LANDLOCK and sandboxed:
+            flaws[means] = f"{sandboxed}'s own sandbox cannot work inside it"
         if not flaws[means]:
             return Choice(means)
     said = "; ".join(f"{means}: {flaw}" for means, flaw in flaws.items())
@@ -85,6 +91,8 @@ def choose(machine: Machine, by: str, *, offline: bool, state_inside: bool) -> C
         mends = ['set [fence] by to "auto"']
     if machine.landlock and state_inside and Means.LANDLOCK in flaws:
         mends.append(OUTSIDE)
+    elif machine.landlock and sandboxed and Means.LANDLOCK in flaws:
+        mends.append(BYPASS)
     mend = ", or ".join(mends)
     return Choice(flaw=f'the fence\'s level "write" cannot be built here ({said})', mend=mend)
 
@@ -157,14 +165,15 @@ def walls(
         plan["writable"] = [*opened, *devices]
         plan["readable"] = [*ground.readable, *devices] if ground.closed else None
         return plan
-    kinds: dict[str, str] = dict.fromkeys(opened, "rw")
+    shut = (ground.state, *ground.sealed, *ground.closed)
+    apart = (ground.run, *_apart(ground.open, opened, shut))
+    kinds: dict[str, str] = dict.fromkeys((ground.workspace, *apart), "rw")
     for path in ground.sealed:
         # a directory above it that could be renamed would take it along
         kinds |= {above: "rw" for above in _between(path, opened) if above not in kinds}
-    shut = (ground.state, *ground.sealed, *ground.closed)
     kinds |= {path: "rw" for path in ground.below if not any(inside(path, one) for one in shut)}
     kinds |= dict.fromkeys((ground.state, *ground.sealed), "ro")
-    kinds |= dict.fromkeys((ground.run, *ground.open), "rw")
+    kinds |= dict.fromkeys(apart, "rw")
     kinds |= dict.fromkeys((*ground.closed, *ground.sockets), "closed")
     hidden = [path for path, kind in kinds.items() if kind == "closed"]
     order = sorted(kinds, key=lambda path: (path.count("/"), path))
@@ -198,9 +207,27 @@ def refused(ground: Ground, path: str) -> bool:
     return not any(inside(path, one) for one in (ground.workspace, *ground.open, "/dev", "/proc"))
 
 
+def lets(ground: Ground, agent: str) -> str:
+    """What an agent may write beside its workspace, for people."""
+    around = (ground.workspace, ground.state)
+    homes = [path for path in ground.open if not any(inside(path, one) for one in around)]
+    return f"its fence lets {agent} write {' and '.join(homes) or 'nothing'} beside the workspace"
+
+
 def inside(path: str, directory: str) -> bool:
     """Whether a path is a directory, or lies in it."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _apart(paths: Iterable[str], opened: Iterable[str], shut: Iterable[str]) -> list[str]:
+    """Of open paths those that nothing around them opens already: what is mounted cannot be renamed
+    over, as editors do with what they save."""
+    return [
+        path
+        for path in paths
+        if any(inside(path, one) for one in shut)
+        or not any(inside(path, one) and path != one for one in opened)
+    ]
 
 
 def _between(path: str, opened: Iterable[str]) -> list[str]:

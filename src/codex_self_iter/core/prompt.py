@@ -49,6 +49,7 @@ class PromptInputs:
     Attributes:
         history: the last journal lines, oldest first, with `history_tail` of those that `worked`.
         plan_file: where the plan is kept: what is ticked there is what the next run knows of it.
+        plan_in_place: the file of the plan can be written, and none be made beside it.
         plan_path, task_path: where the two are, when they are too long to be shown; "" shows them.
         warnings: what the supervisor could not do and an agent can mend.
         item_checks: the checks of the plan's items are run.
@@ -77,6 +78,7 @@ class PromptInputs:
     gate_results: Sequence[Mapping[str, Any]] = ()
     changed_files: Sequence[str] = ()
     plan_file: str = ""
+    plan_in_place: bool = False
     item_checks: bool = False
     plan_path: str = ""
     task_path: str = ""
@@ -232,6 +234,10 @@ def _quoted(data: Mapping[str, Any]) -> str:
 
 
 _TICKS = "Tick an item in {file}, `- [x]`, when it is done, and not before."
+_IN_PLACE = (
+    " Write that file in place, by a shell command (`cat >`, not `sed -i`) if need be: a fence lets no "
+    "file be made beside it, nor put in its place."
+)
 _CHECKS = (
     "`check: COMMAND` in an item of the plan names the shell command that must exit with 0 before the "
     "item counts as done: run it before you tick the item, and never weaken it to make it pass. Give "
@@ -244,7 +250,8 @@ _CHECKED = " When you have answered it is run once more: the tick of an item who
 def _ticks(inputs: PromptInputs) -> str:
     """What is asked of the one who does the work, while there is an open item."""
     asked = inputs.role is Role.EXECUTOR and inputs.plan_file and "[ ]" in inputs.plan
-    return _TICKS.format(file=inputs.plan_file) if asked else ""
+    ticks = _TICKS.format(file=inputs.plan_file) + _IN_PLACE * inputs.plan_in_place
+    return ticks if asked else ""
 
 
 def _checks(plan: str, run: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -16,6 +17,8 @@ from codex_self_iter.plan_shell.answer import Answer, goal_for
 from codex_self_iter.world.guarded import read_guarded
 
 MAX_PLAN_BYTES = 64 * 1024 * 1024
+_FENCED = (errno.EROFS, errno.EACCES, errno.EBUSY)
+"""How it fails to make a file beside one that is open, or to put it in its place."""
 
 
 def read_plan(path: Path) -> str:
@@ -29,22 +32,43 @@ def read_plan(path: Path) -> str:
 
 
 def write_plan(path: Path, text: str) -> None:
-    """Replace the plan atomically: mode, owner and a symlink stay. Raises UsageError."""
-    target = Path(os.path.realpath(path))
+    """Replace the plan atomically: mode, owner and a symlink stay. Where a fence opens the plan and
+    not its directory, it is written in place. Raises UsageError."""
+    target, data = Path(os.path.realpath(path)), text.encode("utf-8", "surrogateescape")
+    try:
+        try:
+            _replace(target, data)
+        except OSError as error:
+            if error.errno not in _FENCED:
+                raise
+            _overwrite(target, data)
+    except OSError as error:
+        what = f"the item cannot be ticked: {error.strerror or error}."
+        raise UsageError(f"plan {path}: {what}") from error
+
+
+def _replace(target: Path, data: bytes) -> None:
     # one fixed name: what a crash leaves behind is overwritten by the next run
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         with open(temporary, "wb", opener=_private) as file:
-            file.write(text.encode("utf-8", "surrogateescape"))
+            file.write(data)
             _like(target, file.fileno())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        what = f"the item cannot be ticked: {error.strerror or error}."
-        raise UsageError(f"plan {path}: {what}") from error
+        raise
+
+
+def _overwrite(target: Path, data: bytes) -> None:
+    with open(target, "r+b") as file:
+        file.write(data)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _private(path: str, flags: int) -> int:

@@ -365,8 +365,7 @@ class AgentRuns:
         now = ctx.shared.clock.wall()
         scratch.remove(request.directory)
         report = ctx.agents[run.agent].read(request, outcome, files, now=now)
-        if fenced := self.fence.refusals(files):
-            report = dataclasses.replace(report, refused=(*report.refused, *fenced))
+        report = self.fence.told(run.agent, report, files)
         report = report.shown(ctx.store.redactor.text)
         try:
             ctx.store.redact_run(request.directory, self.work.in_haste)

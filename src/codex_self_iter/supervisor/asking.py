@@ -12,10 +12,11 @@ from codex_self_iter.core.account import session_key
 from codex_self_iter.core.agent_report import FailureClass
 from codex_self_iter.core.bounds import BRIEF
 from codex_self_iter.core.control_block import SCHEMA, SCHEMA_WITH_NOTES
+from codex_self_iter.core.fence import inside
 from codex_self_iter.core.state import Message, OpenRun
 from codex_self_iter.core.terms import Role
 from codex_self_iter.core.text import both_ends
-from codex_self_iter.supervisor import exporting
+from codex_self_iter.supervisor import exporting, fencing
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.note_file import Notes
 
@@ -55,6 +56,7 @@ def inputs(
         history=() if brief else _history(ctx),
         feedback=_feedback(ctx, brief),
         plan_file=plan_file(ctx),
+        plan_in_place=in_place(ctx, run.agent),
         plan_path=str(ctx.paths.plan) if brief else "",
         task_path=str(ctx.paths.task) if brief and ctx.task.text else "",
         messages=_shown(ctx, opened.messages, brief),
@@ -98,6 +100,13 @@ def request(
         previous_thread_usage=session.thread_usage if session and run.session_id else None,
         temporary=temporary,
     )
+
+
+def in_place(ctx: Context, agent: str) -> bool:
+    """Whether the agent's fence opens the plan alone, and not its directory."""
+    workspace, state, plan = map(str, (ctx.paths.workspace, ctx.paths.state_dir, ctx.paths.plan))
+    apart = inside(plan, state) or not inside(plan, workspace)
+    return apart and fencing.terms(ctx.settings, agent).level == "write"
 
 
 def plan_file(ctx: Context) -> str:

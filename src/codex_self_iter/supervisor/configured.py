@@ -108,6 +108,7 @@ def _config(settings: Settings, name: str) -> AgentConfig:
     own |= {"mode": settings.agent_mode, "template": settings.agent_command_template}
     own |= {"image": image_of(settings, name)}
     own |= {"kill_grace_sec": float(settings.kill_grace_sec)}
+    own |= {"fenced": (table.fence.level or settings.fence.level) == "write"}
     return AgentConfig(name, **own, prices=prices)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from codex_self_iter.agents.base import Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
+from codex_self_iter.core.agent_homes import known_as, sandboxed
+from codex_self_iter.core.agent_report import AgentReport, FailureClass
 from codex_self_iter.core.fence_container import environment_inside
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
@@ -38,6 +40,7 @@ _ERROR = (
     r"(?:read-only file system|permission denied|operation not permitted|device or resource busy|"
     r"invalid cross-device link|EROFS|EACCES|EPERM|EBUSY|EXDEV)\b"
 )
+_SAID = re.compile(_ERROR, re.IGNORECASE)
 _REFUSED = re.compile(
     r"(?:'(?P<a>[^'\n]+)'|\"(?P<b>[^\"\n]+)\"|(?P<c>[^\s'\":]+))\s*:\s*"
     + _ERROR
@@ -108,9 +111,20 @@ def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice
         look,
     )  # starts programs, and is seldom needed
 
-    asked = terms(settings, agent)
+    asked, machine = terms(settings, agent), look()
     within = fence.inside(str(paths.state_dir), str(paths.workspace))
-    return fence.choose(look(), asked.by, offline=asked.offline, state_inside=within)
+    protocol = getattr(settings.agents.get(agent), "protocol", "")
+    mounts = settings.agent_mode != "bypass" and sandboxed(agent, protocol, bool(machine.bwrap))
+    if mounts and protocol == "acp":  # codex-acp 2.6.0 wants to write /tmp, whatever is configured
+        flaw = f"over ACP {agent}'s own sandbox cannot work inside a fence"
+        return fence.Choice(None, flaw, f"leave [agents.{agent}] protocol out, or {fence.BYPASS}")
+    return fence.choose(
+        machine,
+        asked.by,
+        offline=asked.offline,
+        state_inside=within,
+        sandboxed=agent if mounts else "",
+    )
 
 
 class Fence:
@@ -205,7 +219,7 @@ class Fence:
         paths = self._ctx.paths
         inbox = os.path.join(self._ctx.store.path, "inbox")
         return Wanted(
-            agent=agent,
+            agent=known_as(agent, spec.argv),
             workspace=str(paths.workspace),
             state=self._ctx.store.path,
             run=run or spec.directory,
@@ -268,14 +282,20 @@ class Fence:
             )
             ctx.warnings.tell(CHANGED, text, agent=True)
 
-    def refusals(self, files: RunFiles) -> tuple[str, ...]:
-        """What the last run's agent was refused by its fence, as far as its output says so."""
-        ground = self._ground
+    def told(self, agent: str, report: AgentReport, files: RunFiles) -> AgentReport:
+        """The report with what the last run's agent was refused by its fence, as far as its output
+        says so; an agent that came to nothing for it was stopped by the fence."""
+        ground, failure = self._ground, report.failure
         if ground is None:
-            return ()
-        said = (files.read_tail(name, _READ_BYTES) for name in ("stdout.log", "stderr.log"))
+            return report
+        said = [files.read_tail(name, _READ_BYTES) for name in ("stdout.log", "stderr.log")]
         found = dict.fromkeys(path for text in said for path in refused_paths(text, ground))
-        return tuple(f"{path} (the fence)" for path in list(found)[:_MOST_REFUSED])
+        fenced = (f"{path} (the fence)" for path in list(found)[:_MOST_REFUSED])
+        idle = failure is not None and failure.kind is FailureClass.AGENT and failure.idle
+        if failure is not None and idle and any(map(_SAID.search, said)):
+            mend = f"{fence.lets(ground, agent)}; [agents.{agent}.fence] allow_write opens more"
+            failure = dataclasses.replace(failure, kind=FailureClass.SANDBOX, mend=mend)
+        return dataclasses.replace(report, refused=(*report.refused, *fenced), failure=failure)
 
 
 def _weakness(means: fence.Means) -> tuple[str, ...]:

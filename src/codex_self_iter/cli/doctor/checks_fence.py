@@ -28,7 +28,7 @@ def fence(context: Context) -> Iterator[Finding]:
     asked = {name: fencing.terms(settings, name) for name in names}
     for name, terms in asked.items():
         if terms.level == "write":
-            chosen = choose(machine, terms.by, offline=terms.offline, state_inside=state_inside)
+            chosen = fencing.choice(settings, name, paths)
             if chosen.means is None:
                 yield fail("fence", chosen.flaw, chosen.mend)
             else:

@@ -344,6 +344,9 @@ class Checkpoints:
         return out.exit_code == 0
 
     async def _submodules(self, index: PrivateIndex) -> list[str]:
+        with open(index.path, "rb") as file:  # the mode of one, as an entry has it
+            if not await self.git.beside(lambda: b"\0\0\xe0\0" in file.read()):
+                return []
         raw = await index.ask("ls-files", "--stage", "-z", "--", ".")
         found = (line.partition(b"\t") for line in raw.split(b"\0"))
         return [to_text(path) for about, _, path in found if about.startswith(b"160000 ")]

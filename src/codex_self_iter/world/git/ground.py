@@ -11,7 +11,7 @@ import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 
-from codex_self_iter.core.agent_homes import homes, secrets
+from codex_self_iter.core.agent_homes import homes, secrets, there
 from codex_self_iter.core.fence import Ground, inside
 from codex_self_iter.world import mounts
 from codex_self_iter.world.git.repository import repository_key
@@ -71,7 +71,7 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
     )
     own = tuple(homes(wanted.agent, wanted.environment))
     if make:
-        _make(own)
+        _make((*own, *there(wanted.agent, os.getuid())))
     git_open, git_sealed, programs = _git(workspace)
     opened = _real((*own, *git_open, *wanted.opened, *allowed))
     sealed = (*git_sealed, *programs, *wanted.sealed)

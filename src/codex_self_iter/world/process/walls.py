@@ -302,9 +302,11 @@ def _drop_capabilities() -> None:
 
 def _bubblewrap(plan: Mapping[str, Any], argv: Sequence[str]) -> list[str]:
     """`bwrap` and its arguments. Always in a user namespace: its monitor, which stays outside, must be
-    out of the agent's reach. It ignores TERM, as its monitor must outlive the agent, which gets
+    out of the agent's reach. The one capability that stays lets root make user namespaces inside, for
+    a sandbox of the agent's own. It ignores TERM, as its monitor must outlive the agent, which gets
     its handling back."""
-    words = [plan["bwrap"], "--unshare-user", "--cap-drop", "ALL", "--ro-bind", "/", "/"]
+    words = [plan["bwrap"], "--unshare-user", "--cap-drop", "ALL"]
+    words += [*(("--cap-add", "CAP_SETFCAP") if os.geteuid() == 0 else ()), "--ro-bind", "/", "/"]
     words += ["--dev-bind", "/proc", "/proc", "--dev", "/dev"]
     for name in CLOSED_PROC if os.geteuid() == 0 else ():
         words += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
