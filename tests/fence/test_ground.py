@@ -91,8 +91,10 @@ def test_a_submodule_and_hooks_elsewhere(top: Path, tmp_path: Path) -> None:
 def test_a_repository_behind_a_link(top: Path, tmp_path: Path) -> None:
     (top / ".git").rename(tmp_path / "git")
     (top / ".git").symlink_to(tmp_path / "git")
-    ground, _ = look(top, tmp_path)
-    assert str(tmp_path / "git/config") in ground.sealed
+    ground, remarks = look(top, tmp_path)
+    assert ground.stray == str(tmp_path / "git")
+    assert ground.stray not in ground.open
+    assert "does not know this workspace" in remarks[0]
     assert str(top / ".git") in ground.programs  # the link itself
 
 

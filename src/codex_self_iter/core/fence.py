@@ -126,6 +126,8 @@ class Ground:
         sealed: what it must not write though it lies in something open.
         programs: of these, what tells git which programs to run; also where it is not there yet.
         places: git's directories.
+        stray: where the workspace's `.git` leads, if that does not know of the workspace: it is not
+            opened.
         worktree_config: git reads config.worktree.
         closed: what it must not read.
         sockets: sockets of other programs, and directories that hold such.
@@ -141,6 +143,7 @@ class Ground:
     sealed: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    stray: str = ""
     worktree_config: bool = False
     closed: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()

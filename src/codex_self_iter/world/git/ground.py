@@ -10,6 +10,7 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from codex_self_iter.core.agent_homes import homes, secrets, there
 from codex_self_iter.core.fence import Ground, inside
@@ -72,10 +73,10 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
     own = tuple(homes(wanted.agent, wanted.environment))
     if make:
         _make((*own, *there(wanted.agent, os.getuid())))
-    git_open, git_sealed, programs = _git(workspace)
-    if not git_open and os.path.isfile(os.path.join(workspace, ".git")):
+    git_open, git_sealed, programs, stray = _git(workspace)
+    if stray:
         remarks.append(
-            f"git's directory is not opened: {workspace}/.git names one that is another's"
+            f".git leads to {stray}, which does not know this workspace: it is not opened"
         )
     opened = _not_led_out((*own, *git_open, *wanted.opened, *allowed), workspace, remarks)
     sealed = (*git_sealed, *programs, *wanted.sealed)
@@ -94,6 +95,7 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
         sealed=_real(sealed),
         programs=tuple(dict.fromkeys(map(_in_real_directory, programs))),
         places=_real(git_open),
+        stray=stray,
         worktree_config=_has_worktree_config(git_open),
         closed=closed,
         sockets=tuple(_sockets(wanted.environment, (workspace, *opened, *readable, state))),
@@ -171,24 +173,36 @@ def _still_closed(
 # -- git -------------------------------------------------------------------------------------------
 
 
-def _git(workspace: str) -> tuple[list[str], list[str], list[str]]:
+class _Git(NamedTuple):
     """The directories that git writes, what in them must not be written, and what tells git which
-    programs to run, there or not. What an agent could have written opens nothing: a `.git` that is a
-    file counts only where the directory that it names knows of it."""
+    programs to run, there or not; `stray` as in `Ground`."""
+
+    opened: list[str]
+    sealed: list[str]
+    programs: list[str]
+    stray: str = ""
+
+
+def _git(workspace: str) -> _Git:
+    """What an agent could have written opens nothing: a `.git` that is a file or a link counts only
+    where the directory that it names knows of it."""
     key = repository_key(workspace)
     if key is None:
-        return [], [], []
+        return _Git([], [], [])
     link = key[0]
     if os.path.isfile(link):
         return _git_by_file(link)
-    common = os.path.realpath(link)
+    common, top = os.path.realpath(link), os.path.dirname(os.path.realpath(link))
     programs = [f"{common}/{name}" for name in (*_PROGRAMS, "commondir")]
     programs += [*_modules(f"{common}/modules"), *configured(workspace)]
-    programs += [link] if os.path.islink(link) else []
-    return [common], [f"{common}/worktrees"], programs
+    if os.path.islink(link):
+        programs.append(link)
+        if not inside(common, os.path.dirname(link)) and not _is_module(common, top):
+            return _Git([], [], programs, common)
+    return _Git([common], [f"{common}/worktrees"], programs)
 
 
-def _git_by_file(link: str) -> tuple[list[str], list[str], list[str]]:
+def _git_by_file(link: str) -> _Git:
     """The same for a linked work tree and a submodule."""
     git_dir = os.path.realpath(_named(_LINK, link, os.path.dirname(link)))
     common = os.path.realpath(_named(_WHOLE, f"{git_dir}/commondir", git_dir))
@@ -196,13 +210,14 @@ def _git_by_file(link: str) -> tuple[list[str], list[str], list[str]]:
     top = os.path.dirname(os.path.realpath(link))
     linked = back == os.path.realpath(link) and common == os.path.dirname(os.path.dirname(git_dir))
     if not linked and (common != git_dir or not _is_module(git_dir, top)):
-        return [], [], []
+        return _Git([], [], [link], git_dir)
     programs = [f"{common}/{name}" for name in _PROGRAMS] + [*_modules(f"{common}/modules")]
     programs += [link, *configured(top)]
     if not linked:
-        return [git_dir], [f"{common}/worktrees"], [*programs, f"{git_dir}/commondir"]
+        return _Git([git_dir], [f"{common}/worktrees"], [*programs, f"{git_dir}/commondir"])
     programs += [f"{git_dir}/{name}" for name in _LINKED]
-    return [common, git_dir], [f"{common}/{name}" for name in (*_MAIN, "worktrees")], programs
+    sealed = [f"{common}/{name}" for name in (*_MAIN, "worktrees")]
+    return _Git([common, git_dir], sealed, programs)
 
 
 def _is_module(git_dir: str, top: str) -> bool:
