@@ -438,6 +438,12 @@ def fence_paths(place: Place) -> Faults:
     return {"fence.paths": ("warn", "allow_write: ~/none is not there", "[fence]")}
 
 
+def container_without_image(place: Place) -> Faults:
+    """A container of which nobody has said what is in it."""
+    place.config(f'{TEMPLATE}{GATE}[fence]\nlevel = "container"\n')
+    return {"fence.container": ("fail", "has no image", "deploy/docker/Dockerfile")}
+
+
 def wrong_words(place: Place) -> Faults:
     """A configuration with an error: what it says is not taken for anything else."""
     place.config("x = 1\n")
@@ -449,7 +455,7 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     for scene in (
         nothing_done, commands, old_git, sandboxes, owned, root_elsewhere, mounts, other_processes,
         few_processes, never_set, lanes_astray, lanes_without_git, wrong_words,
-        fence_astray, fence_paths,
+        container_without_image, fence_astray, fence_paths,
     )
 }  # fmt: skip
 SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}
