@@ -19,7 +19,14 @@ from tests.support.control_steps import long_run
 from tests.support.harness import Workspace, wait_until
 
 DONE = {"append": {"work.txt": "x\n"}, "block": {"completed": True, "summary": "done"}}
-GROUND = Ground("/w", "/w/.state", "/w/.state/run", "/w/.state/run/tmp", sealed=("/w/.git/config",))
+GROUND = Ground(
+    "/w",
+    "/w/.state",
+    "/w/.state/run",
+    "/w/.state/run/tmp",
+    sealed=("/w/.git/config",),
+    closed=("/keys",),
+)
 
 
 @pytest.fixture
@@ -44,6 +51,10 @@ def fence(ws: Workspace, more: str = "") -> str:
         ("OSError: [Errno 30] Read-only file system: '/x/y'", "/x/y"),
         ("Error: EROFS: read-only file system, open '/x/y'", "/x/y"),
         ("open /x/y: read-only file system", "/x/y"),
+        ("EROFS: read-only file system, mkdir '/x/y'", "/x/y"),
+        ("error: failed to open file `/x/y`: Read-only file system (os error 30)", "/x/y"),
+        ("couldn't create directory /x/y (Read-only file system)", "/x/y"),
+        ("cat: /keys/id: No such file or directory", "/keys/id"),
         (
             "error: could not lock config file .git/config: Device or resource busy",
             "/w/.git/config",
@@ -61,6 +72,7 @@ def test_a_refusal_is_read_out_of_what_was_printed(line: str, path: str) -> None
     [
         "sh: 1: cannot create /w/closed: Permission denied",  # ordinary rights
         "the word /x/y and nothing else",
+        "cat: /x/y: No such file or directory",
         "ssh: host: Permission denied (publickey)",
         "x" * 5000 + "/x/y: Permission denied",
     ],
@@ -304,6 +316,14 @@ def test_a_workspace_by_a_link_has_its_fence(ws: Workspace) -> None:
     ws.path = real
     assert (real / "work.txt").exists()
     assert not target.exists()
+
+
+def test_what_cannot_be_closed_is_refused(ws: Workspace) -> None:
+    ws.script(DONE)
+    ws.config(fence(ws, f'deny_read = ["{ws.path}"]\n'))
+    assert ws.run() == 2
+    assert "holds the workspace" in ws.log()
+    assert ws.started() == 0
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ class Ground:
         sealed: what it must not write though it lies in something open.
         programs: of these, what tells git which programs to run; also where it is not there yet.
         places: git's directories.
+        worktree_config: git reads config.worktree.
         closed: what it must not read.
         sockets: sockets of other programs, and directories that hold such.
         readable: all but what is closed, for Landlock, which knows only what is open.
@@ -140,6 +141,7 @@ class Ground:
     sealed: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    worktree_config: bool = False
     closed: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
     readable: tuple[str, ...] = ()
@@ -168,7 +170,7 @@ def walls(
     shut = (ground.state, *ground.sealed, *ground.closed)
     apart = (ground.run, *_apart(ground.open, opened, shut))
     kinds: dict[str, str] = dict.fromkeys((ground.workspace, *apart), "rw")
-    for path in ground.sealed:
+    for path in shut:
         # a directory above it that could be renamed would take it along
         kinds |= {above: "rw" for above in _between(path, opened) if above not in kinds}
     kinds |= {path: "rw" for path in ground.below if not any(inside(path, one) for one in shut)}
@@ -194,13 +196,25 @@ def guarded(ground: Ground, means: Means) -> tuple[str, ...]:
     return tuple(
         path
         for path in ground.programs
-        if path not in ground.sealed and not path.endswith("/config.worktree")
+        if path not in ground.sealed
+        and (ground.worktree_config or not path.endswith("/config.worktree"))
     )
+
+
+def closed_in_open(ground: Ground) -> str:
+    """What is closed and lies in something open, or ""."""
+    opened = (ground.workspace, *ground.open)
+    return next((path for path in ground.closed if any(inside(path, one) for one in opened)), "")
+
+
+def closed_to(ground: Ground, path: str) -> bool:
+    """Whether the fence keeps an agent from reading a path."""
+    return any(inside(path, one) for one in (*ground.closed, *ground.sockets))
 
 
 def refused(ground: Ground, path: str) -> bool:
     """Whether the fence keeps an agent from writing to a path."""
-    if any(inside(path, one) for one in (*ground.sealed, *ground.closed, *ground.sockets)):
+    if closed_to(ground, path) or any(inside(path, one) for one in ground.sealed):
         return True
     if inside(path, ground.state):
         return not any(inside(path, one) for one in (ground.run, *ground.open))

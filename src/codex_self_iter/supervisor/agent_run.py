@@ -85,6 +85,12 @@ class AgentRuns:
         if not (stopping or await self.hooks.may_begin()):
             ctx.post(ev.Prepared())  # held by now
             return
+        try:
+            await self.fence.ended()  # where an end was cut short
+        except StorageError as error:
+            self.conditions.hold_start(str(error))
+            ctx.post(ev.Prepared())
+            return
         await self._settle(in_run=False)
         self._tell_boxes()
         self._tell_aimless()

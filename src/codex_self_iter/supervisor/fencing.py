@@ -14,7 +14,7 @@ from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core import fence
 from codex_self_iter.core.agent_homes import known_as, sandboxed
 from codex_self_iter.core.agent_report import AgentReport, FailureClass
-from codex_self_iter.core.fence_container import environment_inside
+from codex_self_iter.core.fence_container import WRITTEN, environment_inside
 from codex_self_iter.core.opening import RULES
 from codex_self_iter.core.policy import Policy
 from codex_self_iter.core.runs import RunSpec
@@ -25,32 +25,31 @@ from codex_self_iter.settings.paths import ResolvedPaths
 from codex_self_iter.supervisor import warm_container
 from codex_self_iter.supervisor.context import Context
 from codex_self_iter.supervisor.warm_container import DESK, Container
+from codex_self_iter.world.state.durable import storing
 
 if TYPE_CHECKING:
     from codex_self_iter.world.git.ground import Wanted
 
-REMARKS, WEAK, CHANGED = "fence", "fence weak", "fence put back"
+REMARKS, WEAK, CHANGED, MANY = "fence", "fence weak", "fence put back", "fence gates"
 RECORD = "fence/before.json"
 """In the state directory: what is put back after the run that is on."""
 MOST_SEALED = 500
 """Gate files that are closed one by one; a directory counts once."""
 _READ_BYTES = 256 * 1024
 _MOST_REFUSED = 5
-_ERROR = (
-    r"(?:read-only file system|permission denied|operation not permitted|device or resource busy|"
-    r"invalid cross-device link|EROFS|EACCES|EPERM|EBUSY|EXDEV)\b"
-)
-_SAID = re.compile(_ERROR, re.IGNORECASE)
-_REFUSED = re.compile(
-    r"(?:'(?P<a>[^'\n]+)'|\"(?P<b>[^\"\n]+)\"|(?P<c>[^\s'\":]+))\s*:\s*"
-    + _ERROR
-    + "|"
-    + _ERROR
-    + r"[^'\"/\n]*(?:'(?P<d>[^'\n]+)'|\"(?P<e>[^\"\n]+)\"|(?P<f>/[^\s'\":,]+))",
+_SAID = re.compile(
+    r"\b(?:read-only file system|permission denied|operation not permitted|device or resource busy|"
+    r"invalid cross-device link|EROFS|EACCES|EPERM|EBUSY|EXDEV)\b",
     re.IGNORECASE,
 )
-"""A path just before an error, or the first one after it: as shells, git, Python, Node, Go and Rust
-say it."""
+_NOTHING = re.compile(
+    r"\b(?:no such (?:file or directory|device or address)|ENOENT|ENXIO)\b", re.IGNORECASE
+)
+"""What is said of something closed, where it seems not to be there."""
+_QUOTED = r"'([^'\n]+)'|\"([^\"\n]+)\"|`([^`\n]+)`"
+_BEFORE = re.compile(rf"(?:{_QUOTED}|([^\s'\"`:()]+))[\s:(]*$")
+_AFTER = re.compile(rf"^[^'\"`/\n]*(?:{_QUOTED}|(/[^\s'\"`:,()]+))")
+"""A path just before an error, and the first one after it: as shells, git, Python, Node, Go and Rust say it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +94,8 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
     cannot be built. Blocks when asked first."""
     found = {}
     for name in agents_in_use(policy):
+        if flaw := _blinding(settings, name, paths):
+            raise UsageError(flaw)
         if terms(settings, name).level == LEVEL:
             warm_container.check(settings, name, paths, os.environ)
         elif terms(settings, name).level == "write":
@@ -103,6 +104,18 @@ def check(settings: Settings, policy: Policy, paths: ResolvedPaths) -> dict[str,
                 raise UsageError(f"{flaw}; {mend}")
             found[name] = means
     return found
+
+
+def _blinding(settings: Settings, agent: str, paths: ResolvedPaths) -> str:
+    """What is wrong with `deny_read`, where it holds what the agent works in; "" for nothing."""
+    from codex_self_iter.world.git.ground import expanded
+
+    for path in terms(settings, agent).deny_read:
+        place = os.path.realpath(expanded(path, str(paths.workspace), os.environ))
+        for what, own in (("workspace", paths.workspace), ("state directory", paths.state_dir)):
+            if fence.inside(str(own), place):
+                return f"[fence] deny_read: {path} holds the {what} {own}; name what lies in it"
+    return ""
 
 
 def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice:
@@ -173,9 +186,17 @@ class Fence:
         means, flaw, mend = choice(self._ctx.settings, agent, self._ctx.paths)
         if means is None:
             raise UsageError(f"{flaw}; {mend}")
-        scratch = request.temporary or spec.directory
-        ground = self._surveyed(agent, means, self._wanted(agent, asked, spec, scratch))
-        plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline)
+        # its own directory is closed but for this: the records in it say who its processes are
+        scratch = os.path.realpath(request.temporary or spec.directory)
+        ground = self._surveyed(agent, means, self._wanted(agent, asked, spec, scratch, scratch))
+        if means not in fence.EXACT and (lost := fence.closed_in_open(ground)):
+            text = f"the fence (landlock) cannot close {lost}, which lies in something open"
+            raise UsageError(f"{text}; move the workspace, or install bubblewrap")
+        anchor = os.path.join(spec.directory, "walls")
+        os.makedirs(anchor, 0o700, exist_ok=True)
+        plan = fence.walls(ground, means, bwrap=look().bwrap, offline=asked.offline) | {
+            "anchor": anchor
+        }
         shut = fence.closed_variables(spec.env, (*ground.closed, *ground.sockets))
         env = {name: value for name, value in spec.env.items() if name not in shut}
         return dataclasses.replace(spec, walls=plan, env=env)
@@ -200,9 +221,8 @@ class Fence:
 
         ground, remarks = survey(wanted)
         programs = fence.guarded(ground, means)
-        places = ground.places if means not in fence.EXACT else ()
-        self._kept = bool(programs or places)
-        too_large = put_back.keep(programs, places, self._record) if self._kept else ()
+        self._kept = bool(programs or ground.places)
+        too_large = put_back.keep(programs, ground.places, self._record) if self._kept else ()
         remarks += tuple(f"{path} is too large to be put back" for path in too_large)
         if remarks:
             self._ctx.warnings.tell(REMARKS, f"the fence around {agent}: {'; '.join(remarks)}")
@@ -229,9 +249,16 @@ class Fence:
             allow_read=asked.allow_read,
             deny_read=asked.deny_read,
             sealed=tuple(self._sealed()),
-            opened=(str(paths.plan), inbox),
+            opened=(*self._plan(), inbox, *_outputs(spec)),
             stdin=spec.stdin_path or "",
         )
+
+    def _plan(self) -> Iterator[str]:
+        """The plan, where it does not lie in the workspace anyway: a link there may be the agent's."""
+        paths = self._ctx.paths
+        within = fence.inside(str(paths.plan), str(paths.workspace))
+        if not within or paths.plan.parent == paths.state_dir:
+            yield str(paths.plan)
 
     def _sealed(self) -> Iterator[str]:
         """The gates' own files, and the configuration in the workspace."""
@@ -246,10 +273,20 @@ class Fence:
         yield from map(str, ctx.settings.sources)
         files = (os.path.join(top, name) for name in ctx.state.gate_seen or () if name != RULES)
         single = [path for path in files if not any(fence.inside(path, one) for one in whole)]
+        if len(single) > MOST_SEALED:
+            text = (
+                f"{len(single) - MOST_SEALED} gate files are only watched: more than {MOST_SEALED}"
+            )
+            ctx.warnings.tell(
+                MANY, f"{text} are not closed one by one; name directories (`tests/**`)"
+            )
+        else:
+            ctx.warnings.clear(MANY)
         yield from single[:MOST_SEALED]
 
     async def ended(self) -> None:
-        """A run is over: put back what it has changed, before git is asked."""
+        """A run is over: put back what it has changed, before git is asked. Raises StorageError where
+        that is impossible now."""
         await self._put_back()
         await self.settled()
 
@@ -269,12 +306,7 @@ class Fence:
 
         ctx = self._ctx
         aside = os.path.join(ctx.store.path, "quarantine")
-        try:
-            changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
-        except StorageError as error:  # the run's result must not be lost with it
-            text = f"git may run what a run has made: it could not be put back ({error})"
-            ctx.warnings.tell(CHANGED, text)
-            return
+        changed = await ctx.shared.in_thread(put_back.put_back, self._record, aside)
         if changed:
             text = (
                 f"a run has changed what tells git which programs to run ({', '.join(changed)}): it is "
@@ -298,6 +330,16 @@ class Fence:
         return dataclasses.replace(report, refused=(*report.refused, *fenced), failure=failure)
 
 
+def _outputs(spec: RunSpec) -> Iterator[str]:
+    """The files in its own directory that an agent was told to write; they are made."""
+    for name in WRITTEN:
+        path = os.path.join(spec.directory, name)
+        if path in spec.argv:
+            with storing("write", path):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            yield path
+
+
 def _weakness(means: fence.Means) -> tuple[str, ...]:
     from codex_self_iter.world.process.fence_machine import look
 
@@ -308,9 +350,12 @@ def refused_paths(text: str, ground: fence.Ground) -> Iterable[str]:
     """The fenced paths of which a line of output says that they could not be reached."""
     home = os.path.expanduser("~")
     for line in re.split(r"\n|\\n", text):
-        for found in _REFUSED.finditer(line.replace('\\"', '"')[:2000]):
-            word = next(filter(None, found.groups()))
-            path = home + word[1:] if word.startswith("~/") else word
-            path = os.path.realpath(os.path.join(ground.workspace, path))
-            if fence.refused(ground, path):
-                yield path
+        line = line.replace('\\"', '"')[:2000]
+        for said, where in ((_SAID, fence.refused), (_NOTHING, fence.closed_to)):
+            for error in said.finditer(line):
+                sides = _BEFORE.search(line[: error.start()]), _AFTER.search(line[error.end() :])
+                for word in (next(filter(None, side.groups())) for side in sides if side):
+                    path = home + word[1:] if word.startswith("~/") else word
+                    path = os.path.realpath(os.path.join(ground.workspace, path))
+                    if where(ground, path):
+                        yield path

@@ -19,7 +19,7 @@ from codex_self_iter.world.guarded import read_guarded, stat_or_none
 
 _PROGRAMS = ("hooks", "config", "config.worktree", "info")
 """By these git is told what to run, and what to leave out."""
-_LINKED = ("gitdir", "commondir")
+_LINKED = ("gitdir", "commondir", "config.worktree")
 """What makes a linked work tree one of its repository."""
 _MAIN = ("HEAD", "index")
 """What is the main work tree's alone, seen from a linked one."""
@@ -73,10 +73,16 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
     if make:
         _make((*own, *there(wanted.agent, os.getuid())))
     git_open, git_sealed, programs = _git(workspace)
-    opened = _real((*own, *git_open, *wanted.opened, *allowed))
+    if not git_open and os.path.isfile(os.path.join(workspace, ".git")):
+        remarks.append(
+            f"git's directory is not opened: {workspace}/.git names one that is another's"
+        )
+    opened = _not_led_out((*own, *git_open, *wanted.opened, *allowed), workspace, remarks)
     sealed = (*git_sealed, *programs, *wanted.sealed)
     shut = _real((*secrets(wanted.agent, wanted.environment), *denied))
-    closed = tuple(_still_closed(shut, {"allow_write": allowed, "allow_read": readable}, remarks))
+    readable = _real(readable)
+    keys = {"allow_write": _real(allowed), "allow_read": readable}
+    closed = tuple(_still_closed(shut, keys, remarks))
     around = [path for path in opened if inside(workspace, path) and path != workspace]
     remarks += [f"{path} is open, and the workspace lies in it" for path in around]
     ground = Ground(
@@ -88,6 +94,7 @@ def survey(wanted: Wanted, *, make: bool = True) -> tuple[Ground, tuple[str, ...
         sealed=_real(sealed),
         programs=tuple(dict.fromkeys(map(_in_real_directory, programs))),
         places=_real(git_open),
+        worktree_config=_has_worktree_config(git_open),
         closed=closed,
         sockets=tuple(_sockets(wanted.environment, (workspace, *opened, *readable, state))),
         readable=tuple(_all_but((*closed, "/dev") if os.geteuid() == 0 else closed))
@@ -104,6 +111,21 @@ def _real(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.realpath(path) for path in paths if os.path.exists(path)))
 
 
+def _not_led_out(paths: Iterable[str], workspace: str, remarks: list[str]) -> tuple[str, ...]:
+    """Those that are there, without links. What lies in something that is open itself may be a link
+    that an agent has made: it is not followed out of there."""
+    named = [os.path.normpath(path) for path in paths if os.path.exists(path)]
+    found = []
+    for path in named:
+        place = os.path.realpath(path)
+        around = [one for one in (workspace, *named) if one != path and inside(path, one)]
+        if any(not inside(place, os.path.realpath(one)) for one in around):
+            remarks.append(f"{path} leads out of what is open: it is not followed")
+        else:
+            found.append(place)
+    return tuple(dict.fromkeys(found))
+
+
 def _in_real_directory(path: str) -> str:
     """The path with no link above it; it may be one itself."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
@@ -117,11 +139,11 @@ def expanded(path: str, workspace: str, environment: Mapping[str, str]) -> str:
 
 
 def _there(key: str, paths: Iterable[str], wanted: Wanted, remarks: list[str]) -> tuple[str, ...]:
-    """Configured paths without links; one that is not there is remarked."""
+    """Configured paths that are there; one that is not is remarked."""
     places = {path: expanded(path, wanted.workspace, wanted.environment) for path in paths}
     lost = [path for path, place in places.items() if not os.path.exists(place)]
     remarks += [f"{key}: {path} is not there" for path in lost]
-    return _real(places.values())
+    return tuple(place for place in places.values() if os.path.exists(place))
 
 
 def _make(homes: Iterable[str]) -> None:
@@ -151,23 +173,54 @@ def _still_closed(
 
 def _git(workspace: str) -> tuple[list[str], list[str], list[str]]:
     """The directories that git writes, what in them must not be written, and what tells git which
-    programs to run."""
+    programs to run, there or not. What an agent could have written opens nothing: a `.git` that is a
+    file counts only where the directory that it names knows of it."""
     key = repository_key(workspace)
     if key is None:
         return [], [], []
     link = key[0]
-    linked = os.path.isfile(link)
-    git_dir = os.path.realpath(_named(_LINK, link, os.path.dirname(link)) if linked else link)
+    if os.path.isfile(link):
+        return _git_by_file(link)
+    common = os.path.realpath(link)
+    programs = [f"{common}/{name}" for name in (*_PROGRAMS, "commondir")]
+    programs += [*_modules(f"{common}/modules"), *configured(workspace)]
+    programs += [link] if os.path.islink(link) else []
+    return [common], [f"{common}/worktrees"], programs
+
+
+def _git_by_file(link: str) -> tuple[list[str], list[str], list[str]]:
+    """The same for a linked work tree and a submodule."""
+    git_dir = os.path.realpath(_named(_LINK, link, os.path.dirname(link)))
     common = os.path.realpath(_named(_WHOLE, f"{git_dir}/commondir", git_dir))
+    back = os.path.realpath(_named(_WHOLE, f"{git_dir}/gitdir", git_dir))
+    top = os.path.dirname(os.path.realpath(link))
+    linked = back == os.path.realpath(link) and common == os.path.dirname(os.path.dirname(git_dir))
+    if not linked and (common != git_dir or not _is_module(git_dir, top)):
+        return [], [], []
     programs = [f"{common}/{name}" for name in _PROGRAMS] + [*_modules(f"{common}/modules")]
-    programs += hooks_directory(workspace)
-    sealed: list[str] = []
-    if linked or os.path.islink(link):
-        programs.append(link)
-    if common != git_dir:
-        programs.append(f"{git_dir}/config.worktree")
-        sealed += [f"{git_dir}/{name}" for name in _LINKED] + [f"{common}/{name}" for name in _MAIN]
-    return [common, git_dir], [*sealed, f"{common}/worktrees"], programs
+    programs += [link, *configured(top)]
+    if not linked:
+        return [git_dir], [f"{common}/worktrees"], [*programs, f"{git_dir}/commondir"]
+    programs += [f"{git_dir}/{name}" for name in _LINKED]
+    return [common, git_dir], [f"{common}/{name}" for name in (*_MAIN, "worktrees")], programs
+
+
+def _is_module(git_dir: str, top: str) -> bool:
+    """Whether a git directory says that its work tree is there, as a submodule's does."""
+    try:
+        said = re.search(
+            rb"(?m)^\s*worktree\s*=\s*(.+?)\s*$", read_guarded(f"{git_dir}/config", 65536)
+        )
+    except OSError:
+        return False
+    return said is not None and os.path.realpath(os.path.join(git_dir, os.fsdecode(said[1]))) == top
+
+
+def _has_worktree_config(git_dirs: list[str]) -> bool:
+    for git_dir in git_dirs[:1]:
+        with contextlib.suppress(OSError):
+            return b"worktreeconfig" in read_guarded(f"{git_dir}/config", 1 << 20).lower()
+    return False
 
 
 _WHOLE = re.compile(rb"\A(.+?)\n*\Z", re.DOTALL)
@@ -193,28 +246,41 @@ def _modules(top: str) -> Iterator[str]:
                 return
 
 
-def hooks_directory(workspace: str) -> tuple[str, ...]:
-    """Where git looks for hooks if that is not in its own directory (`core.hooksPath`)."""
+def configured(workspace: str) -> tuple[str, ...]:
+    """What git's configuration names for this workspace: where hooks are, and files that it includes,
+    there or not."""
     key = repository_key(workspace)
     if key is None:
         return ()
     marks = (
         stat_or_none(path) for path in (f"{key[0]}/config", os.path.expanduser("~/.gitconfig"))
     )
-    return _hooks_directory(workspace, tuple(mark.st_mtime_ns if mark else 0 for mark in marks))
+    return _configured(workspace, tuple(mark.st_mtime_ns if mark else 0 for mark in marks))
 
 
 @functools.lru_cache(maxsize=64)
-def _hooks_directory(workspace: str, _marks: tuple[int, ...]) -> tuple[str, ...]:
-    command = ["git", "-C", workspace, "rev-parse", "--git-path", "hooks"]
+def _configured(workspace: str, _marks: tuple[int, ...]) -> tuple[str, ...]:
+    hooks = _said(workspace, "rev-parse", "--git-path", "hooks").rstrip("\n")
+    found = [os.path.join(workspace, hooks)] if hooks else []
+    words = iter(_said(workspace, "config", "--list", "--show-origin", "-z").split("\0"))
+    for origin, said in zip(words, words, strict=False):  # its file, then key and value
+        path = os.path.join(workspace, origin.removeprefix("file:"))
+        name, _, value = said.partition("\n")
+        found.append(path)
+        if name.startswith("include") and name.endswith(".path"):
+            value = os.path.expanduser(value)
+            found.append(os.path.join(os.path.dirname(os.path.realpath(path)), value))
+    return tuple(dict.fromkeys(map(os.path.normpath, found)))
+
+
+def _said(workspace: str, *words: str) -> str:
     try:
-        asked = subprocess.run(command, capture_output=True, timeout=_GIT_SEC, check=False)
+        asked = subprocess.run(
+            ["git", "-C", workspace, *words], capture_output=True, timeout=_GIT_SEC, check=False
+        )
     except (OSError, subprocess.SubprocessError):
-        return ()
-    said = os.fsdecode(asked.stdout).rstrip("\n")
-    return (
-        (os.path.normpath(os.path.join(workspace, said)),) if asked.returncode == 0 and said else ()
-    )
+        return ""
+    return os.fsdecode(asked.stdout) if asked.returncode == 0 else ""
 
 
 # -- sockets, mounts, and what may be read ---------------------------------------------------------

@@ -119,9 +119,10 @@ class Walls:
         self.flaw_read, self.flaw_write = os.pipe()
         abi = landlock_abi()
         try:
+            # one for both: each layer that says nothing of files would forbid moves between directories
             if self.by == "landlock":
                 self.rulesets.append(_file_rules(plan["writable"], plan["readable"], abi))
-            if abi >= _SCOPE_ABI:
+            elif abi >= _SCOPE_ABI:
                 self.rulesets.append(_ruleset(0, _SCOPES))
         except BaseException:
             self.close()
@@ -189,8 +190,8 @@ def _enter_namespaces(plan: Mapping[str, Any]) -> None:
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     anchor = os.fsencode(plan["anchor"])
     _mount(b"tmpfs", anchor, b"tmpfs", _MS_PLAIN, b"mode=700,size=64k")
-    closed = os.open(anchor + b"/file", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0)
-    os.close(closed)
+    # root reads what has no mode for anybody; a socket nobody opens
+    os.mknod(anchor + b"/file", stat.S_IFSOCK if root else stat.S_IFREG)
     for name in (b"/directory", b"/proc", b"/dev"):
         os.mkdir(anchor + name, 0o755 if name == b"/dev" else 0)
     if root:
@@ -337,7 +338,7 @@ def _file_rules(writable: Sequence[str], readable: Sequence[str] | None, abi: in
     change = _WRITE_FILE | _CHANGE_TREE
     change |= (_REFER if abi >= 2 else 0) | (_TRUNCATE if abi >= 3 else 0)
     read = 0 if readable is None else _READ_FILE
-    ruleset = _ruleset(change | read, 0)
+    ruleset = _ruleset(change | read, _SCOPES if abi >= _SCOPE_ABI else 0)
     try:
         for path in writable:
             _allow(ruleset, path, change | read)

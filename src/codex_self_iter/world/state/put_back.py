@@ -8,16 +8,20 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from codex_self_iter.core.foreign import as_dict, as_text
+from codex_self_iter.errors import StorageError
 from codex_self_iter.world.guarded import read_object, stat_or_none
 from codex_self_iter.world.state.durable import replace_private, stamp, storing
 
 MOST_BYTES = 8 * 1024 * 1024
 """All of them together; what is beyond is not kept."""
 _MOST_RECORD = 4 * MOST_BYTES
+_MOST_DEPTH = 40
+_ODD = "odd entries"
+"""In the record: links and pipes below the places, by path."""
 
 
 class _Room:
@@ -26,12 +30,17 @@ class _Room:
 
 
 def keep(paths: Iterable[str], places: Iterable[str], record: str) -> tuple[str, ...]:
-    """Write down what they are, in the file `record`; of `places`, directories, only which ones they
-    are. Returns those that are too large to be kept. Raises StorageError."""
+    """Write down what they are, in the file `record`; of `places`, directories of git, only which ones
+    they are and what is no plain file in them. Returns those that are too large to be kept. Raises
+    StorageError."""
     room, kept, lost = _Room(), dict[str, Any](), list[str]()
     for path in places:
         if (found := stat_or_none(path, follow=False)) is not None:
-            kept[path] = {"kind": "place", "id": [found.st_dev, found.st_ino]}
+            kept[path] = {
+                "kind": "place",
+                "id": [found.st_dev, found.st_ino],
+                _ODD: dict(_odd(path)),
+            }
     for path in paths:
         left = room.left
         try:
@@ -47,14 +56,24 @@ def keep(paths: Iterable[str], places: Iterable[str], record: str) -> tuple[str,
 
 def put_back(record: str, aside: str) -> tuple[str, ...]:
     """Make them again what the record says; returns those that had been changed. What they were
-    changed to is moved to the directory `aside`. Raises StorageError."""
-    changed = []
+    changed to is moved to the directory `aside`. Raises StorageError when one could not be, after the
+    others."""
+    changed: list[str] = []
+    failed: StorageError | None = None
     for path, value in (read_object(record, _MOST_RECORD) or {}).items():
         before = as_dict(value)
-        if not _same(path, before):
-            changed.append(path)
+        try:
             with storing("put back", path):
-                _restore(path, before, aside)
+                if not _same(path, before):
+                    changed.append(path)
+                    _restore(path, before, aside)
+                for odd in _new_odd(path, before):
+                    changed.append(odd)
+                    _set_aside(odd, aside)
+        except StorageError as error:
+            failed = error
+    if failed is not None:
+        raise failed
     return tuple(changed)
 
 
@@ -62,6 +81,34 @@ def forget(record: str) -> None:
     """The run is over: what changes from now on is a person's doing. Raises StorageError."""
     with storing("remove", record), contextlib.suppress(FileNotFoundError):
         os.unlink(record)
+
+
+def _odd(top: str) -> Iterator[tuple[str, str]]:
+    """The links and pipes below a directory of git, and where they lead. Not looked into: objects, which
+    are never written twice, and what belongs to other work trees."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        try:
+            with os.scandir(directory) as entries:
+                found = list(entries)
+        except OSError:
+            continue
+        for entry in found:
+            if entry.is_symlink():
+                yield entry.path, os.readlink(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                closed = entry.name in ("worktrees", "modules") or directory.endswith("/objects")
+                pending += [] if closed else [entry.path]
+            elif not entry.is_file() and stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode):
+                yield entry.path, "|"
+
+
+def _new_odd(path: str, before: Mapping[str, Any]) -> list[str]:
+    if before.get("kind") != "place":
+        return []
+    had = as_dict(before.get(_ODD))
+    return [odd for odd, to in _odd(path) if had.get(odd) != to]
 
 
 def _same(path: str, before: Mapping[str, Any]) -> bool:
@@ -78,52 +125,62 @@ class _TooMuchError(Exception):
     pass
 
 
-def _look(path: str, room: _Room) -> Mapping[str, Any]:
+def _look(path: str, room: _Room, depth: int = 0) -> Mapping[str, Any]:
     """What is at a path, as plain JSON."""
     found = stat_or_none(path, follow=False)
     if found is None:
         return {"kind": "none"}
     about = {"mode": stat.S_IMODE(found.st_mode)}
-    if stat.S_ISLNK(found.st_mode):
-        return {"kind": "link", "to": os.readlink(path)}
-    if stat.S_ISDIR(found.st_mode):
-        room.left -= 100
-        names = sorted(os.listdir(path))
+    try:
+        if stat.S_ISLNK(found.st_mode):
+            return {"kind": "link", "to": os.readlink(path)}
+        if stat.S_ISDIR(found.st_mode):
+            names = sorted(os.listdir(path))
+            room.left -= 100 * (1 + len(names))
+            if room.left < 0 or depth > _MOST_DEPTH:
+                raise _TooMuchError
+            below = {name: _look(f"{path}/{name}", room, depth + 1) for name in names}
+            return {"kind": "directory", **about, "in": below}
+        if not stat.S_ISREG(found.st_mode):
+            return {"kind": "other", **about}
+        room.left -= found.st_size
         if room.left < 0:
             raise _TooMuchError
-        return {
-            "kind": "directory",
-            **about,
-            "in": {name: _look(f"{path}/{name}", room) for name in names},
-        }
-    if not stat.S_ISREG(found.st_mode):
-        return {"kind": "other", **about}
-    room.left -= found.st_size + 100
-    if room.left < 0:
-        raise _TooMuchError
-    try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES)
     except OSError:
-        data = b""
+        return {"kind": "unreadable", **about}
     return {"kind": "file", **about, "data": base64.b64encode(data).decode()}
 
 
 def _restore(path: str, before: Mapping[str, Any], aside: str) -> None:
     parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        return
+    os.chmod(parent, stat.S_IMODE(os.stat(parent).st_mode) | stat.S_IRWXU)
     moved = ""
     if before.get("kind") == "place":  # it was moved, most likely within its directory
         with os.scandir(parent) as entries:
             beside = [one.path for one in entries if one.inode() == before["id"][1]]
         moved = next(iter(beside), "")
-    if os.path.lexists(path):
-        os.makedirs(aside, 0o700, exist_ok=True)
-        name = path.strip("/").replace("/", "_")[-100:]
-        shutil.move(path, f"{aside}/{name}.{stamp()}-{os.urandom(2).hex()}")
+    _set_aside(path, aside)
     if moved:
         os.rename(moved, path)
-    elif os.path.isdir(parent):
+    else:
         _write(path, before)
+
+
+def _set_aside(path: str, aside: str) -> None:
+    if not os.path.lexists(path):
+        return
+    os.makedirs(aside, 0o700, exist_ok=True)
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.chmod(path, stat.S_IRWXU)
+    target = f"{aside}/{path.strip('/').replace('/', '_')[-100:]}.{stamp()}-{os.urandom(2).hex()}"
+    try:
+        os.rename(path, target)
+    except OSError:  # another file system, or nothing that can be moved
+        shutil.move(path, target)
 
 
 def _write(path: str, before: Mapping[str, Any]) -> None:
