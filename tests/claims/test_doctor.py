@@ -432,16 +432,16 @@ def fence_astray(place: Place) -> Faults:
     return {"fence": ("fail", "it cannot close the state directory", "state_dir")}
 
 
+def fence_container(place: Place) -> Faults:
+    """A container of which nobody said the image."""
+    place.config(f'{TEMPLATE}{GATE}[fence]\nlevel = "container"\n')
+    return {"fence.container": ("fail", "image", "image")}
+
+
 def fence_paths(place: Place) -> Faults:
     """A path of a fence that is not there."""
     place.config(f'{TEMPLATE}{GATE}[fence]\nlevel = "write"\nallow_write = ["~/none"]\n')
     return {"fence.paths": ("warn", "allow_write: ~/none is not there", "[fence]")}
-
-
-def container_without_image(place: Place) -> Faults:
-    """A container of which nobody has said what is in it."""
-    place.config(f'{TEMPLATE}{GATE}[fence]\nlevel = "container"\n')
-    return {"fence.container": ("fail", "has no image", "deploy/docker/Dockerfile")}
 
 
 def wrong_words(place: Place) -> Faults:
@@ -455,7 +455,7 @@ SCENES: dict[str, Callable[[Place], Faults]] = {
     for scene in (
         nothing_done, commands, old_git, sandboxes, owned, root_elsewhere, mounts, other_processes,
         few_processes, never_set, lanes_astray, lanes_without_git, wrong_words,
-        container_without_image, fence_astray, fence_paths,
+        fence_astray, fence_container, fence_paths,
     )
 }  # fmt: skip
 SLOW = {"old_git", "root_elsewhere", "never_set", "other_processes", "few_processes"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from codex_self_iter.core.fence import Ground
+from codex_self_iter.errors import StorageError
 from codex_self_iter.world.git.ground import Wanted, survey
 from codex_self_iter.world.state import put_back
 
@@ -195,6 +196,18 @@ def test_a_directory_that_was_moved_comes_back(kept: tuple[Path, Path, str]) -> 
     assert (place / "config").read_text() == "config"
     assert not place.with_name("moved").exists()
     assert "evil" in {path.read_text() for path in aside.rglob("config")}
+
+
+def test_what_cannot_be_put_back_is_said_after_the_others(kept: tuple[Path, Path, str]) -> None:
+    place, aside, record = kept
+    (place / "hooks/old").write_text("new")
+    (place / "config").unlink()
+    aside.write_text("no directory")
+    with pytest.raises(StorageError):
+        put_back.put_back(record, str(aside))
+    assert (place / "config").read_text() == "config"
+    aside.unlink()
+    assert put_back.put_back(record, str(aside)) == (str(place / "hooks"),)
 
 
 def test_what_is_too_large_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,30 @@ def test_git_is_put_back_after_a_kill_before_it_is_asked(ws: Workspace) -> None:
         path.read_text() for path in (state / "quarantine").glob("*config*")
     )
     assert not (state / "fence/before.json").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED HERE: only root can mount")
+def test_the_loop_waits_where_git_cannot_be_put_back(ws: Workspace) -> None:
+    """Git is not asked then, and the loop goes on once it can be."""
+    ws.state = ws.root / "state"
+    go, aside = ws.control / "go", ws.state / "quarantine"
+    ran = ws.root / "ran"
+    evil = f"git config filter.x.clean \"touch '{ran}'; cat\"; echo '* filter=x' >.gitattributes"
+    wait = f"{evil}; touch '{ws.control}/made'; while [ ! -e '{go}' ]; do sleep 0.02; done"
+    ws.script({"run": wait, **DONE})
+    ws.config(fence(ws, 'by = "landlock"\n'), state_dir=str(ws.state))
+    process = ws.start()
+    wait_until(lambda: (ws.control / "made").exists(), ws.log)
+    aside.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", aside], check=True)
+    try:
+        go.touch()
+        wait_until(lambda: "run.cannot_start" in ws.log(), ws.log)
+        assert not ran.exists()
+    finally:
+        subprocess.run(["umount", aside], check=True)
+    assert ws.ended(process) == 0
+    assert not ran.exists()
 
 
 def test_what_cannot_be_built_is_refused_and_nothing_runs(ws: Workspace) -> None:
