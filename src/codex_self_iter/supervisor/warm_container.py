@@ -226,16 +226,15 @@ class Container:
 
     def _own(self, ground: Ground) -> Ground:
         """The ground without what only the repository names. Raises UsageError."""
-        from codex_self_iter.world.git.own_places import foreign
         from codex_self_iter.world.git.repository import repository_key
 
         opened, key = ground.open, repository_key(ground.workspace)
         if key is not None and os.path.dirname(key[0]) != ground.workspace:
             # a repository around the workspace: all beside this would look deleted
             opened = tuple(path for path in opened if path not in ground.places)
-        elif place := foreign(ground.workspace, ground.places):
-            what = f"{ground.workspace}/.git leads to {place}, which does not know this workspace"
-            raise UsageError(f"{what}; mend it (git worktree repair), or remove it")
+        elif key is not None and not inside(os.path.realpath(key[0]), ground.workspace):
+            what = f"{key[0]} is a link that leads out of the workspace"
+            raise UsageError(f"{what}; put the directory there, or `git worktree add` elsewhere")
         plan, real = str(self._ctx.paths.plan), os.path.realpath(self._ctx.paths.plan)
         tops = (ground.workspace, ground.state)
         if inside(plan, ground.workspace) and not any(inside(real, top) for top in tops):
