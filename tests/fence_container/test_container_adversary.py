@@ -96,8 +96,11 @@ def test_a_git_directory_that_is_not_the_workspaces_is_refused(place: Place, kin
         (place.path / ".git").write_text(f"gitdir: {other}\n")
     else:
         (place.path / ".git").symlink_to(other)
-    place.path.joinpath("agent.sh").touch()
+    before = (other / "config").read_text()
+    (place.path / "agent.sh").write_text(f"#!/bin/sh\ntouch ran; echo x >>'{other}/config'\n{SAY}")
+    (place.path / "agent.sh").chmod(0o755)
     assert place.run(*_configured(place), "--max-iterations", "1") != 2
+    assert (other / "config").read_text() == before
     assert f".git leads to {other}, which does not know this workspace" in place.log()
     assert not (place.path / "ran").exists()
 
@@ -134,7 +137,7 @@ def test_a_plan_that_is_a_link_out_of_the_workspace_is_refused(place: Place) -> 
 
 
 def _configured(place: Place) -> tuple[str, str]:
-    text = f'agent_command_template = "{place.path}/agent.sh {{prompt_file}}"\n'
+    text = f"agent_command_template = '\"{place.path}/agent.sh\" {{prompt_file}}'\n"
     text += f'[fence]\nlevel = "container"\nimage = "{IMAGE}"\n'
     (place.root / "config.toml").write_text(text)
     return "--config", str(place.root / "config.toml")
