@@ -178,7 +178,8 @@ def test_outer_walls_come_first_and_nothing_stands_in_what_is_closed(paths: list
 
 
 def test_what_no_wall_closes_is_put_back() -> None:
-    assert guarded(GROUND, Means.LANDLOCK) == GROUND.programs
+    person = dataclasses.replace(GROUND, programs=(*GROUND.programs, "/home/.gitconfig"))
+    assert guarded(person, Means.LANDLOCK) == GROUND.programs  # no agent can have changed the last
     for means in EXACT:  # what is not there; git reads config.worktree only where `config` says so
         assert guarded(GROUND, means) == ("/w/.git/info",)
 

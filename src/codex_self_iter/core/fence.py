@@ -193,12 +193,14 @@ def walls(
 def guarded(ground: Ground, means: Means) -> tuple[str, ...]:
     """What tells git which programs to run and no wall closes: it is put back after the run, before
     anything of ours asks git."""
+    opened = (ground.workspace, *ground.open)
+    reached = [path for path in ground.programs if any(inside(path, one) for one in opened)]
     if means not in EXACT:
-        return ground.programs
+        return tuple(reached)
     # git reads the last only where its configuration says so, and that is closed
     return tuple(
         path
-        for path in ground.programs
+        for path in reached
         if path not in ground.sealed
         and (ground.worktree_config or not path.endswith("/config.worktree"))
     )
