@@ -298,6 +298,21 @@ def test_doctor_says_what_is_built_and_what_is_odd(ws: Workspace) -> None:
     assert 'fence        level "write", by namespaces' in ws.cli("run", "--dry-run").stdout
 
 
+def test_what_the_level_does_not_look_at_is_named(ws: Workspace) -> None:
+    ws.config('[fence]\nallow_write = ["~/x"]\nimage = "x"\n')
+    said = ws.cli("config", "check").stdout
+    assert 'fence.allow_write does nothing: there is no fence: level is "none"' in said
+    ws.config('[fence]\nlevel = "write"\nimage = "x"\n')
+    said = ws.cli("config", "check").stdout
+    assert "fence.image does nothing" in said
+    assert "fence.by" not in said
+
+
+def test_a_cli_without_a_network_is_warned_of(ws: Workspace) -> None:
+    ws.config('[fence]\nlevel = "write"\nnetwork = "none"\n', agent="codex")
+    assert "codex cannot reach its model" in ws.cli("doctor").stdout
+
+
 def test_one_agent_may_have_another_fence(ws: Workspace) -> None:
     target = ws.root / "outside"
     ws.script({"run": f"echo x >'{target}'", **DONE})

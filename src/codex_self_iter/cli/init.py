@@ -121,10 +121,11 @@ def _fence_lines() -> list[str]:
         return []
     there = [path for path in _CACHES if os.path.isdir(os.path.expanduser(path))]
     return [
-        "# This machine can keep an agent to this directory, its own home and these caches of its tools:",
+        "# This machine can keep an agent to this directory and its own home. The caches of its tools have to",
+        "# be named, and to be there; you use them, too. See docs/security.md.",
         "# [fence]",
         '# level = "write"',
-        f"# allow_write = {toml_value(there)}",
+        f"# allow_write = {toml_value(there or ['~/.cache'])}",
     ]
 
 

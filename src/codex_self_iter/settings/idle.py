@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from codex_self_iter.settings.agent_tables import CliSettings
+from codex_self_iter.settings.agent_tables import CliSettings, CommandSettings
 from codex_self_iter.settings.keys import dotted
 from codex_self_iter.settings.model import Settings
 from codex_self_iter.settings.schema import TEXTS
@@ -83,7 +83,24 @@ def _unused(settings: Settings, repository: bool) -> Iterator[tuple[str, str]]:
         yield "service.finish_timeout_sec", 'service.on_stop is "end"'
     if settings.agent not in ("auto", "command") and "command" not in settings.agent_names():
         yield "agent_command_template", f'agent = "{settings.agent}", and nothing names "command"'
+    yield from _fences(settings)
     for name, table in settings.agents:
         if isinstance(table, CliSettings) and not table.resume:
             for key in ("resume_max_turns", "resume_max_tokens", "resume_max_hours"):
                 yield f"agents.{name}.{key}", f"agents.{name}.resume is false"
+
+
+def _fences(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What a level of the fence does not look at."""
+    tables = [table for _, table in settings.agents if isinstance(table, CommandSettings)]
+    levels = {settings.fence.level, *(table.fence.level for table in tables)}
+    if not levels & {"write", "container"}:
+        keys = (key for key, _ in settings.fence if key != "level")
+        yield from ((f"fence.{key}", 'there is no fence: level is "none"') for key in keys)
+        return
+    if "write" not in levels:
+        yield "fence.by", 'only level "write" is made by these'
+    if "container" not in levels:
+        yield from (
+            (f"fence.{key}", 'only level "container" has it') for key in ("image", "engine")
+        )

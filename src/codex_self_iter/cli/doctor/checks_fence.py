@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good, warn
+from codex_self_iter.core.agent_names import CLIS
 from codex_self_iter.core.fence import EXACT, Machine, Means, choose, inside, weakness
 from codex_self_iter.errors import UsageError
 
@@ -71,6 +72,9 @@ def _paths(context: Context, name: str) -> Iterator[Finding]:
         scratch=nowhere, environment=context.environ, allow_write=asked.allow_write,
         allow_read=asked.allow_read, deny_read=asked.deny_read,
     )  # fmt: skip
+    if asked.offline and name in (*CLIS, "acp"):
+        what = f'{name} cannot reach its model with network = "none", unless by a local socket'
+        yield warn("fence.paths", what, 'set [fence] network to "all"')
     for remark in survey(wanted, make=False)[1]:
         yield warn("fence.paths", f"{name}: {remark}", "mend [fence], if that is not meant")
 
