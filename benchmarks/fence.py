@@ -1,5 +1,5 @@
 """What a fence costs a run: the look around it and the start of a program in it, beside the same start
-without one."""
+without one; an iteration in a warm container beside one without a fence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from codex_self_iter.core.fence import Ground, Means, walls
 from codex_self_iter.world.git.ground import Wanted, survey
 from codex_self_iter.world.process.fence_machine import look
 from codex_self_iter.world.process.walls import Walls
+from tests.fence_container.conftest import Place
+from tests.fence_container.test_inside import SAY
+from tests.support import container, tiny_image
+from tests.support.container import Podman
 
-ROUNDS = 60
+ROUNDS, ITERATIONS = 60, 8
 
 
 def run() -> None:
@@ -38,6 +42,28 @@ def run() -> None:
                 print(f"{means}: {flaw}")
                 continue
             _print(means, ground, bare)
+    if lacking := container.missing():
+        print(f"container: {lacking}")
+        return
+    engine = Path(tempfile.mkdtemp(prefix="csi-"))  # removed with the engine's namespaces
+    with tempfile.TemporaryDirectory(prefix="csi-") as base, Podman(engine) as running:
+        tiny_image.load(running)
+        running.wrapper()
+        _container(Place(running, Path(base)))
+
+
+def _container(place: Place) -> None:
+    took = {}
+    for level in ("none", "container"):
+        place.agent(f"echo run >>runs\n{SAY}", fence=f'level = "{level}"')
+        place.run("--max-iterations", str(ITERATIONS))
+        lines = place.journal()[1 - ITERATIONS :]
+        took[level] = statistics.median(line["duration_sec"] for line in lines)
+    place.close()
+    more = took["container"] - took["none"]
+    print(
+        f"an iteration in a warm container {more * 1000:+.0f} ms, ratio {took['container'] / took['none']:.1f}"
+    )
 
 
 def _print(means: Means, ground: Ground, bare: float) -> None:
