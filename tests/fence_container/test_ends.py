@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.fence_container.test_inside import SAY
 from tests.support.harness import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-ESCAPEE = ("sleep", "54331")
+ESCAPEE = ("sleep", str(1_000_000 + os.getpid()))  # other tests may look at the same time
 ESCAPE = f"""\
 setsid sh -c 'trap "" TERM HUP; env -i setsid {" ".join(ESCAPEE)} & exec sleep 54332' >/dev/null 2>&1 &
 until [ "$(ps -e | grep -c sleep)" = 2 ]; do sleep 0.02; done
@@ -26,12 +27,14 @@ def escaped() -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == [*ESCAPEE]]
 
 
-def shims() -> list[psutil.Process]:
-    """What stands outside for runs."""
+def shims(place: Place) -> list[psutil.Process]:
+    """What stands outside for this loop's runs."""
+    own = f"{place.state}/"
     return [
         one
         for one in psutil.process_iter(["cmdline"])
         if any("process.inside import" in word for word in one.info["cmdline"] or ())
+        and any(own in word for word in one.info["cmdline"])
     ]
 
 
@@ -88,7 +91,7 @@ def test_a_run_that_ends_without_its_supervisor_leaves_nothing_inside(place: Pla
     place.supervisor().kill()
     place.supervisors[-1].wait()
     (place.path / "go").touch()
-    wait_until(lambda: not escaped() and not shims(), "the run's end")
+    wait_until(lambda: not escaped() and not shims(place), "the run's end")
     assert place.podman("ps", "--quiet").count("\n") == 1
     assert place.run("--max-iterations", "2") == 0, place.log()
     assert place.verdicts() == ["continue", "continue"], place.log()
@@ -117,7 +120,7 @@ def test_whoever_kills_what_stands_outside_for_a_run_ends_the_run(place: Place) 
     place.agent("echo run >>runs\nif [ ! -e there ]; then\n" + ESCAPE + WAIT + "fi\n" + SAY)
     running = place.start("--max-iterations", "2")
     wait_until((place.path / "there").exists, place.log)
-    (shim,) = shims()
+    (shim,) = shims(place)
     shim.send_signal(signal.SIGKILL)
     assert place.ended(running) == 0, place.log()
     assert place.verdicts() == ["error", "continue"], place.log()
@@ -141,7 +144,7 @@ def test_the_container_survives_a_run_whose_recorder_is_killed(place: Place) -> 
     place.agent("echo run >>runs\nif [ ! -e there ]; then\n" + ESCAPE + WAIT + "fi\n" + SAY)
     running = place.start("--max-iterations", "2")
     wait_until((place.path / "there").exists, place.log)
-    (shim,) = shims()
+    (shim,) = shims(place)
     recorder = shim.parent()
     assert recorder is not None
     assert Path(f"/proc/{recorder.pid}/comm").read_text().startswith("csi-")

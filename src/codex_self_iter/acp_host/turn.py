@@ -17,7 +17,14 @@ from codex_self_iter.acp_host.permissions import Rules, choose, outcome
 from codex_self_iter.acp_host.said import Said, name_of
 from codex_self_iter.acp_host.session import AUTH, Session
 from codex_self_iter.acp_host.usage import Spending
-from codex_self_iter.acp_host.wire import FailedError, GoneError, RefusalError, SignalledError, Wire
+from codex_self_iter.acp_host.wire import (
+    SIGNALS,
+    FailedError,
+    GoneError,
+    RefusalError,
+    SignalledError,
+    Wire,
+)
 from codex_self_iter.core.foreign import as_dict, as_text, encode
 
 TYPE_CHECKING = False
@@ -119,6 +126,9 @@ class Run:
 
     def _start(self) -> None:
         command = self.options.command
+        early: list[int] = []  # from before anybody listens: the agent must not be left behind
+        for number in SIGNALS:
+            signal.signal(number, lambda got, _frame: early.append(got))
         try:
             # A group of its own: the supervisor's signal is to reach us alone, so that the turn is
             # cancelled before anything dies. That of a probe ends everything at once.
@@ -138,6 +148,8 @@ class Run:
         with agent.stdin as stdin, agent.stdout as stdout:
             self.wire = Wire(os.dup(stdin.fileno()), os.dup(stdout.fileno()))
         self.agent = agent
+        if early:
+            raise SignalledError(early[0])
         self.wire.asked, self.wire.told, self.wire.odd = self._asked, self._told, self._strange
         self.session = Session(self.options, self.wire, self.emit)
         self.said = Said(self.emit, ())

@@ -29,6 +29,10 @@ class GoneError(Exception):
     """The agent has closed its stdout."""
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""By these an end is asked for."""
+
+
 class SignalledError(Exception):
     """A signal has arrived that asks for the end; `number`: which."""
 
@@ -266,7 +270,7 @@ class _Signals:
         self._fd, write = os.pipe()
         os.set_blocking(self._fd, False)
         os.set_blocking(write, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, lambda _number, _frame: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         selector.register(self._fd, selectors.EVENT_READ)
