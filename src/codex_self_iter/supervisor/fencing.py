@@ -120,9 +120,7 @@ def _blinding(settings: Settings, agent: str, paths: ResolvedPaths) -> str:
 
 def choice(settings: Settings, agent: str, paths: ResolvedPaths) -> fence.Choice:
     """The means for an agent with level "write". Blocks when it is asked for first."""
-    from codex_self_iter.world.process.fence_machine import (
-        look,
-    )  # starts programs, and is seldom needed
+    from codex_self_iter.world.process.fence_machine import look  # starts programs, seldom needed
 
     asked, machine = terms(settings, agent), look()
     within = fence.inside(str(paths.state_dir), str(paths.workspace))
@@ -156,13 +154,17 @@ class Fence:
         return os.path.join(self._ctx.store.path, RECORD)
 
     async def begin(self) -> None:
-        """A start: put back what a run had changed whose supervisor was killed, and say how fences are
-        built here. Raises UsageError where one cannot be built."""
+        """A start, which `check` has let pass: put back what a run had changed whose supervisor was
+        killed, and say how fences are built here."""
         ctx = self._ctx
         self._kept = await ctx.shared.in_thread(os.path.exists, self._record)
         await self._put_back()
-        chosen = await ctx.shared.in_thread(check, ctx.settings, ctx.policy, ctx.paths)
-        for name, means in chosen.items():
+        for name in agents_in_use(ctx.policy):
+            if terms(ctx.settings, name).level != "write":
+                continue
+            means = (await ctx.shared.in_thread(choice, ctx.settings, name, ctx.paths)).means
+            if means is None:
+                continue
             cannot = await ctx.shared.in_thread(_weakness, means)
             ctx.log.info("fence.chosen", agent=name, by=str(means), cannot=list(cannot))
             if cannot:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
+from codex_self_iter.cli.doctor.checks_fence import agents_in_use
 from codex_self_iter.cli.doctor.finding import Check, Context, Finding, fail, good
-from codex_self_iter.errors import UsageError
 from codex_self_iter.settings.in_image import LEVEL, image_of
 
 
 def container(context: Context) -> Iterator[Finding]:
     """The container of each agent in use that has one. Nothing is started in it."""
-    from codex_self_iter.supervisor import configured, fencing, warm_container  # import much
+    from codex_self_iter.supervisor import fencing, warm_container  # import much
     from codex_self_iter.world.process import containers
 
-    settings, names = context.settings, dict[str, None]()
-    with contextlib.suppress(UsageError):  # the check of agents says it
-        roles = configured.agent_names(settings, context.environ).values()
-        names = dict.fromkeys(name for role in roles for name in role)
-    for name in names:
+    settings = context.settings
+    for name in agents_in_use(context):
         if fencing.terms(settings, name).level != LEVEL:
             continue
         found = [*warm_container.flaws(settings, name, context.paths, context.environ)]

@@ -12,21 +12,25 @@ from codex_self_iter.core.fence import EXACT, Machine, Means, choose, inside, we
 from codex_self_iter.errors import UsageError
 
 
+def agents_in_use(context: Context) -> dict[str, None]:
+    """The names of the agents of every role; none where that cannot be told: the check of agents says
+    why."""
+    from codex_self_iter.supervisor import configured  # imports much
+
+    with contextlib.suppress(UsageError):
+        roles = configured.agent_names(context.settings, context.environ).values()
+        return dict.fromkeys(name for role in roles for name in role)
+    return {}
+
+
 def fence(context: Context) -> Iterator[Finding]:
     """The fence of each agent in use; where there is none, whether one could be."""
-    from codex_self_iter.supervisor import (
-        configured,  # import much
-        fencing,
-    )
+    from codex_self_iter.supervisor import fencing  # imports much
     from codex_self_iter.world.process.fence_machine import look
 
     settings, paths = context.settings, context.paths
-    names: dict[str, None] = {}
-    with contextlib.suppress(UsageError):  # the check of agents says it
-        roles = configured.agent_names(settings, context.environ).values()
-        names = dict.fromkeys(name for role in roles for name in role)
     machine, state_inside = look(), inside(str(paths.state_dir), str(paths.workspace))
-    asked = {name: fencing.terms(settings, name) for name in names}
+    asked = {name: fencing.terms(settings, name) for name in agents_in_use(context)}
     for name, terms in asked.items():
         if terms.level == "write":
             chosen = fencing.choice(settings, name, paths)

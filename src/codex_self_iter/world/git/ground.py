@@ -232,9 +232,8 @@ def _is_module(git_dir: str, top: str) -> bool:
 
 
 def _has_worktree_config(git_dirs: list[str]) -> bool:
-    for git_dir in git_dirs[:1]:
-        with contextlib.suppress(OSError):
-            return b"worktreeconfig" in read_guarded(f"{git_dir}/config", 1 << 20).lower()
+    with contextlib.suppress(OSError, IndexError):
+        return b"worktreeconfig" in read_guarded(f"{git_dirs[0]}/config", 1 << 20).lower()
     return False
 
 

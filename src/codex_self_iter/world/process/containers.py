@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from codex_self_iter.core.fence_container import STATE_LABEL
-from codex_self_iter.world.bounded import MAX_OUTPUT, ShortCommand, ToolResult
+from codex_self_iter.world.bounded import MAX_OUTPUT, ToolResult
 from codex_self_iter.world.process import kill, proctable
+from codex_self_iter.world.process.tool import ChildCommand
 
 ENGINES = ("podman", "docker")
 _ASK_SEC = 30.0
@@ -110,26 +110,12 @@ class Engine:
 
     def _call(self, words: Sequence[str], patience: float) -> ToolResult:
         try:
-            return _Call(
+            # what it starts in the background is left: that is the container
+            return ChildCommand(
                 [self.program, *words], "/", self.environment, patience, MAX_OUTPUT, None
             ).run()
         except OSError as error:
             return ToolResult(None, error=str(error))
-
-
-class _Call(ShortCommand):
-    """A child of ours, which is not taken for what a run has left; nor is what it starts in the
-    background: that is the container."""
-
-    def start(self) -> subprocess.Popen[bytes]:
-        with kill.children.spawning() as register:
-            process = super().start()
-            register(process.pid)
-        return process
-
-    def collect(self, process: subprocess.Popen[bytes]) -> None:
-        super().collect(process)
-        kill.children.forget(process.pid)
 
 
 def spare(first: First) -> None:

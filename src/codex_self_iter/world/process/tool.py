@@ -43,8 +43,22 @@ async def run_tool(
     return result
 
 
-class _Tool(ShortCommand):
-    """A command that the reaper of this process knows, marked so that its daemons are found."""
+class ChildCommand(ShortCommand):
+    """A command that the reaper of this process knows: it is not taken for what a run has left."""
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with kill.children.spawning() as register:
+            process = super().start()
+            register(process.pid)
+        return process
+
+    def collect(self, process: subprocess.Popen[bytes]) -> None:
+        super().collect(process)
+        kill.children.forget(process.pid)
+
+
+class _Tool(ChildCommand):
+    """One that is marked so that its daemons are found."""
 
     async def hear_of_cancelling(self) -> None:
         try:
@@ -60,17 +74,10 @@ class _Tool(ShortCommand):
         except (OSError, ValueError) as error:
             return ToolResult(None, error=f"cannot start {self.argv[0]!r}: {error}")
 
-    def start(self) -> subprocess.Popen[bytes]:
-        with kill.children.spawning() as register:
-            process = super().start()
-            register(process.pid)
-        return process
-
     def collect(self, process: subprocess.Popen[bytes]) -> None:
         """Daemons that the command left became our children, if we are a subreaper: end those with
         its marker, too."""
         super().collect(process)
-        kill.children.forget(process.pid)
         if any(
             proctable.has_marker(pid, self.tool_id, variable=_MARKER)
             for pid in bare.children_of(os.getpid())

@@ -42,8 +42,7 @@ _KEPT_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31)
 """What root keeps: what it has in a container, without mknod and raw sockets."""
 _LAST_CAPABILITY = 63
 
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_WRITE_FILE = 1 << 1
+_WRITE_FILE, _READ_FILE = 1 << 1, 1 << 2
 _CHANGE_TREE = sum(1 << bit for bit in range(4, 13))
 """Removing and making of entries of every kind."""
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
