@@ -37,13 +37,17 @@ def look(ctx: Context) -> None:
     if exporter is None:
         ctx.warnings.clear("otlp")
         return
+    _tell(ctx, exporter)
+    if job := exporter.look(ctx.shared.clock.monotonic()):
+        ctx.start("export", _do, ctx, exporter, job)
+
+
+def _tell(ctx: Context, exporter: Exporter) -> None:
     if exporter.flaw:
         ctx.warnings.tell("otlp", f"traces and numbers (otlp) are not exported: {exporter.flaw}")
     elif ctx.warnings.begun("otlp"):
         ctx.warnings.clear("otlp")
         ctx.log.info("otlp.recovered", lost=exporter.lost)
-    if job := exporter.look(ctx.shared.clock.monotonic()):
-        ctx.start("export", _do, ctx, exporter, job)
 
 
 def trace(ctx: Context, record: Mapping[str, Any]) -> None:
@@ -103,5 +107,6 @@ async def _finish(ctx: Context, exporter: Exporter) -> None:
 async def _do(ctx: Context, exporter: Exporter, job: Callable[[], None]) -> None:
     try:
         await ctx.shared.in_thread(job)
+        _tell(ctx, exporter)  # a loop may end before the next look
     finally:
         exporter.free()
