@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -106,6 +107,7 @@ def host(tmp_path: pathlib.Path) -> Iterator[Host]:
     host = Host(tmp_path)
     yield host
     for process in host.left():
-        process.kill()
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     if host.process is not None:
         host.process.wait()

@@ -19,6 +19,7 @@ from codex_self_iter.agents.base import AgentConfig
 from codex_self_iter.agents.classify import Printed, classify
 from codex_self_iter.core.runs import EndCause, RunOutcome
 from tests.support.harness import Workspace, wait_until
+from tests.support.program import commands
 
 Json = dict[str, Any]
 USAGE = {"inputTokens": 100, "cachedReadTokens": 40, "outputTokens": 20, "totalTokens": 120}
@@ -73,9 +74,10 @@ class Acp(Workspace):
 
     def of_run(self, name: str) -> psutil.Process:
         """The process of the present run whose command line has this."""
-        found = [one for one in self.leftovers() if any(name in word for word in one.cmdline())]
-        ours = [one for one in found if "acp_host" not in " ".join(one.cmdline())]
-        return (ours if name == "acp_agent" else found)[0]
+        left = [(one, " ".join(line)) for one, line in commands(self.leftovers())]
+        found = [(one, line) for one, line in left if name in line]
+        ours = [(one, line) for one, line in found if "acp_host" not in line]
+        return (ours if name == "acp_agent" else found)[0][0]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.agents.conftest import scene  # noqa: F401
 from tests.support.acp_agents import program, surroundings
 from tests.support.agent_runs import go
 from tests.support.model_server import ModelServer, fault, say, shell, write
+from tests.support.program import commands
 from tests.support.real_program import Program, block
 
 pytestmark = [pytest.mark.real_agents, pytest.mark.slow]
@@ -60,7 +61,7 @@ class Loop(Program):
 
     def of_run(self, what):
         """The host of the present run, or its agent."""
-        left = [(one, one.cmdline()) for one in self.scene.left()]
+        left = commands(self.scene.left())  # a process of its tool may end meanwhile
         (host,) = (one for one, line in left if "codex_self_iter.acp_host" in " ".join(line))
         (agent,) = host.children()
         return host if what == "host" else agent
@@ -184,7 +185,7 @@ def test_it_survives_kills_and_takes_messages(scene, loop, name):  # noqa: F811
         process.kill()
         process.wait()
     assert len(mine) > 3
-    assert scene.left() == [], [one.cmdline() for one in scene.left()]
+    assert scene.left() == [], [line for _, line in commands(scene.left())]
 
 
 @pytest.mark.parametrize("name", NATIVE)

@@ -6,6 +6,7 @@ agent or one of its children outlived its supervisor."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -20,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.program import PROGRAM
+from tests.support.program import PROGRAM, commands
 
 AGENT = Path(__file__).with_name("scripted_agent.py")
 PATIENCE = 60.0
@@ -303,10 +304,11 @@ class Workspace:
         try:
             wait_until(lambda: not self.leftovers(), "nothing to be left", 10)
         except AssertionError:
-            left = self.leftovers()
-            lines = [f"{p.pid} {' '.join(p.cmdline())[:200]}" for p in left]
-            for process in left:
-                process.kill()
+            left = list(commands(self.leftovers()))
+            lines = [f"{process.pid} {' '.join(line)[:200]}" for process, line in left]
+            for process, _ in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             raise AssertionError("processes outlived the test:\n" + "\n".join(lines)) from None
 
 
