@@ -107,6 +107,7 @@ async def _finish(ctx: Context, exporter: Exporter) -> None:
 async def _do(ctx: Context, exporter: Exporter, job: Callable[[], None]) -> None:
     try:
         await ctx.shared.in_thread(job)
-        _tell(ctx, exporter)  # a loop may end before the next look
+        if ctx.name in exporter.loops:  # else it has another one by now
+            _tell(ctx, exporter)  # it may end before the next look
     finally:
         exporter.free()
