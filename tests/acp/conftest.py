@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 import codex_self_iter
+from tests.support.program import kill
 
 Json = dict[str, Any]
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(codex_self_iter.__file__)))
@@ -106,8 +106,6 @@ class Host:
 def host(tmp_path: pathlib.Path) -> Iterator[Host]:
     host = Host(tmp_path)
     yield host
-    for process in host.left():
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    kill(host.left())
     if host.process is not None:
         host.process.wait()

@@ -21,6 +21,7 @@ from codex_self_iter.agents.base import Agent, AgentConfig, Invocation, Request
 from codex_self_iter.agents.run_files import RunFiles
 from codex_self_iter.core.agent_report import AgentReport
 from codex_self_iter.core.runs import EndCause, RunOutcome
+from tests.support.program import kill
 
 both_versions = pytest.mark.parametrize("older", [False, True], ids=["newest", "older"])
 """Runs a test with the newest and with the oldest version that was measured."""
@@ -158,9 +159,7 @@ class Scene:
             left = self.left()
             if not left:
                 return
-            for process in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            kill(left)
             psutil.wait_procs(left, timeout=0.1)
         raise AssertionError(f"still alive: {self.left()}")
 

@@ -6,7 +6,6 @@ agent or one of its children outlived its supervisor."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -21,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tests.support.program import PROGRAM, commands
+from tests.support.program import PROGRAM, commands, kill
 
 AGENT = Path(__file__).with_name("scripted_agent.py")
 PATIENCE = 60.0
@@ -306,9 +305,7 @@ class Workspace:
         except AssertionError:
             left = list(commands(self.leftovers()))
             lines = [f"{process.pid} {' '.join(line)[:200]}" for process, line in left]
-            for process, _ in left:
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+            kill(process for process, _ in left)
             raise AssertionError("processes outlived the test:\n" + "\n".join(lines)) from None
 
 

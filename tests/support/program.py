@@ -22,6 +22,13 @@ def commands(among: Iterable[psutil.Process]) -> Iterator[tuple[psutil.Process, 
             yield one, one.cmdline()
 
 
+def kill(among: Iterable[psutil.Process]) -> None:
+    """Kill each that has not ended by now."""
+    for one in among:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+
+
 def running(module: str, among: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Those that run this module of ours."""
     return [one for one, line in commands(among) if module in line]
