@@ -141,6 +141,7 @@ def test_the_flag_of_every_key_beats_variable_and_file(ws: Workspace) -> None:
         "task_file": '"t.md"', "global_stop_file_name": '"STOP2"',
         "agent_command_template": f'"{"/bin/true"} {{prompt_file}}"', "agent": '"command"',
         "agents.order": '["command"]', "mode": '"goal"', "lock_file_name": '"lock"', "lanes.max": "1",
+        "metrics_file": json.dumps(f"{ws.root}/{{name}}.prom"),
     }  # fmt: skip
     mine |= {row: keep[row.key] for row in rows if row.key in keep}
     mine |= {row: '"command"' for row in rows if row.key.startswith("roles.")}
